@@ -1,0 +1,1 @@
+"""The lab: a hypervisor's API and the machines behind it, on one computer."""

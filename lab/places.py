@@ -1,0 +1,76 @@
+"""Where the lab keeps things: state in the checkout's `.lab/`, what is dear to make in a cache that checkouts share."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/fleetwright-lab`, by default below ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "fleetwright-lab"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths of one checkout's lab; nothing is created by naming them."""
+
+    checkout: Path
+
+    @classmethod
+    def here(cls) -> "Places":
+        """Those of the checkout that this file belongs to."""
+        return cls(Path(__file__).resolve().parent.parent)
+
+    @property
+    def state(self) -> Path:
+        return self.checkout / ".lab"
+
+    @property
+    def fleet(self) -> Path:
+        return self.state / "fleet"
+
+    @property
+    def home(self) -> Path:
+        return self.state / "home"
+
+    @property
+    def token(self) -> Path:
+        return self.state / "token"
+
+    @property
+    def api_log(self) -> Path:
+        return self.state / "api.jsonl"
+
+    @property
+    def lab_log(self) -> Path:
+        return self.state / "lab.log"
+
+    @property
+    def disks(self) -> Path:
+        return self.state / "disks"
+
+    @property
+    def running(self) -> Path:
+        """JSON about the supervisor that runs now; see `lab.control`."""
+        return self.state / "running.json"
+
+    @property
+    def certificate(self) -> Path:
+        return self.state / "api.pem"
+
+    @property
+    def certificate_key(self) -> Path:
+        return self.state / "api.key"
+
+    @property
+    def nix_root(self) -> Path:
+        """What the lab's namespace sees as /nix, unless the user has a Nix."""
+        return self.state / "nix"
+
+    @cached_property
+    def name(self) -> str:
+        """Tells this checkout's control groups and mounts from another's."""
+        return "fleetwright-lab-" + hashlib.sha256(str(self.checkout).encode()).hexdigest()[:8]
