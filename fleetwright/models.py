@@ -51,7 +51,7 @@ class Host:
     ssh_key_name: str | None = None
     initial_hashed_password: str | None = None
     sudo_passwordless: bool | None = None
-    extra: Mapping[str, Any] = field(default=NOTHING, compare=False)
+    extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
     @property
     def is_nixos(self) -> bool:
@@ -89,7 +89,7 @@ class Vm:
     storage: str | None = None
     node: str | None = None
     tags: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default=NOTHING, compare=False)
+    extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
     @property
     def is_managed(self) -> bool:
@@ -112,7 +112,7 @@ class Template:
 
     vmid: int
     name: str | None = None
-    extra: Mapping[str, Any] = field(default=NOTHING, compare=False)
+    extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
