@@ -1,0 +1,211 @@
+"""load_fleet(): hosts.nix and vms/definitions.nix, evaluated once and parsed into frozen values."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fleetwright.errors import FleetInvalid, ProcessFailed
+from fleetwright.models import (
+    NOTHING,
+    Endpoint,
+    Fleet,
+    GuestType,
+    Host,
+    Origin,
+    Template,
+    Vm,
+    VmidRange,
+    parse_size,
+)
+from fleetwright.nix_values import NixPath
+from fleetwright.process import run
+from fleetwright.validate import (
+    DEFAULT_FLEET_ID,
+    DEFAULT_PORT,
+    HOSTS,
+    find_errors,
+    is_placeholder,
+    parse_fingerprint,
+)
+
+_EXPRESSION = Path(__file__).with_name("fleet.nix")
+_TIMEOUT = 60.0
+
+
+def load_fleet(path: str | os.PathLike[str]) -> Fleet:
+    """The fleet that a flake's directory describes.
+
+    Raises FleetInvalid with every finding when the files say what cannot be (or are not there, or are no Nix),
+    ProcessFailed when there is no `nix` to ask, DeadlineExceeded when it does not answer.
+    """
+    directory = Path(path).expanduser().absolute()
+    if not directory.is_dir():
+        raise FleetInvalid([f"{directory}: no such directory; FLEET names the directory of the fleet's flake"])
+    if not (directory / HOSTS).is_file():
+        raise FleetInvalid([f"{directory / HOSTS}: missing; FLEET names the directory that holds the fleet's {HOSTS}"])
+    hosts, definitions = _evaluate(directory)
+    if findings := find_errors(hosts, definitions):
+        raise FleetInvalid(findings)
+    return _fleet(directory, hosts, definitions or {})
+
+
+# Evaluating
+
+
+def _evaluate(directory: Path) -> tuple[Any, Any]:
+    argv = ["nix", "--extra-experimental-features", "nix-command", "eval", "--json", "--log-format", "internal-json"]
+    apply = f"load: load {_nix_string(str(directory))}"
+    try:
+        done = run([*argv, "--file", _EXPRESSION, "--apply", apply], timeout=_TIMEOUT)
+    except ProcessFailed as failure:
+        if not failure.stderr:
+            raise
+        raise FleetInvalid([_nix_error(failure.stderr, directory)]) from None
+    parsed = json.loads(done.stdout, object_hook=_path_or_set)
+    return parsed["hosts"], parsed["definitions"]
+
+
+def _nix_string(text: str) -> str:
+    escaped = re.sub(r'(["\\]|\$\{)', r"\\\1", text)
+    return f'"{escaped}"'
+
+
+def _path_or_set(value: dict[str, Any]) -> Any:
+    if "fleetwright:path" in value:
+        return NixPath(value["fleetwright:path"], exists=value["exists"])
+    return value
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_POSITION = re.compile(r"\bat (?P<file>/.*?):(?P<line>\d+):(?P<column>\d+):")
+
+
+def _nix_error(stderr: str, directory: Path) -> str:
+    """Nix's error in one line: where in the fleet's files (as Nix counts), and what.
+
+    The `internal-json` log has an error as `@nix {"raw_msg", "msg", …}`; `msg` holds the trace, whose last
+    position inside the fleet is where a person has to look.
+    """
+    for line in stderr.splitlines():
+        if line.startswith("@nix ") and "raw_msg" in (entry := json.loads(line[5:])):
+            trace, what = _ANSI.sub("", entry["msg"]), _ANSI.sub("", entry["raw_msg"])
+            break
+    else:
+        trace, what = stderr, stderr.rpartition("error:")[2]
+    what = " ".join(what.split()).replace(f"{directory}/", "")
+    positions = [match for match in _POSITION.finditer(trace) if match["file"].startswith(f"{directory}/")]
+    if not positions:
+        return f"{directory}: Nix cannot evaluate the fleet: {what}"
+    where = positions[-1]
+    file = where["file"].removeprefix(f"{directory}/")
+    return f"{file}:{where['line']}:{where['column']}: {what}; correct the Nix there"
+
+
+# Parsing: what has been validated
+
+
+def _fleet(directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any]) -> Fleet:
+    parsed = {name: _host(name, dict(entry)) for name, entry in hosts.items()}
+    by_hostname = {host.hostname.lower(): host.id for host in parsed.values()}
+    managed = {name: _managed(name, dict(entry)) for name, entry in (definitions.get("managed") or {}).items()}
+    imported = {
+        name: _imported(name, dict(entry), by_hostname) for name, entry in (definitions.get("imported") or {}).items()
+    }
+    template = definitions.get("template")
+    return Fleet(
+        path=str(directory),
+        id=definitions.get("fleet") or DEFAULT_FLEET_ID,
+        hosts=MappingProxyType(parsed),
+        vms=MappingProxyType({**managed, **imported}),
+        endpoint=_endpoint(definitions.get("proxmox") or {}),
+        template=_template(dict(template)) if template else None,
+        ranges=tuple(
+            VmidRange(name, entry["start"], entry["end"])
+            for name, entry in (definitions.get("vmidRanges") or {}).items()
+        ),
+    )
+
+
+def _rest(entry: dict[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(entry) if entry else NOTHING
+
+
+def _host(name: str, entry: dict[str, Any]) -> Host:
+    take = entry.pop
+    key = take("publicKey", None)
+    return Host(
+        id=name,
+        hostname=take("hostname"),
+        ssh_alias=take("sshAlias", None),
+        user=take("user"),
+        home_directory=take("homeDirectory", None),
+        public_key=None if is_placeholder(key) else key.strip(),
+        authorized_keys=tuple(line.strip() for line in take("authorizedKeys", None) or ()),
+        configuration_file=take("configurationFile", None),
+        home_file=take("homeFile", None),
+        ssh_key_name=take("sshKeyName", None),
+        initial_hashed_password=take("initialHashedPassword", None),
+        sudo_passwordless=take("sudoPasswordless", None),
+        extra=_rest(entry),
+    )
+
+
+def _managed(name: str, entry: dict[str, Any]) -> Vm:
+    take = entry.pop
+    return Vm(
+        name=name,
+        vmid=take("vmid"),
+        origin=Origin.MANAGED,
+        readonly=take("readonly", False),
+        type=GuestType(take("type", None) or GuestType.QEMU),
+        host_id=take("nixosConfig"),
+        cores=take("cores"),
+        memory=take("memory"),
+        disk=parse_size(take("disk")),
+        storage=take("storage", None),
+        node=take("node", None),
+        tags=tuple(take("tags", None) or ()),
+        extra=_rest(entry),
+    )
+
+
+def _imported(name: str, entry: dict[str, Any], by_hostname: Mapping[str, str]) -> Vm:
+    """An imported guest is somebody's documentation: beside VMID and flag, only what can be understood is taken."""
+    hostname, tags = entry.get("hostname"), entry.get("tags")
+    node, storage = entry.get("node"), entry.get("storage")
+    is_container = entry.get("type") == GuestType.LXC
+    return Vm(
+        name=name,
+        vmid=entry.pop("vmid"),
+        origin=Origin.IMPORTED,
+        readonly=entry.pop("readonly", True),
+        type=GuestType.LXC if is_container else GuestType.QEMU,
+        host_id=by_hostname.get(hostname.lower()) if isinstance(hostname, str) else None,
+        storage=storage if isinstance(storage, str) else None,
+        node=node if isinstance(node, str) else None,
+        tags=tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
+        extra=_rest(entry),
+    )
+
+
+def _endpoint(entry: Mapping[str, Any]) -> Endpoint | None:
+    if not entry.get("host") or not entry.get("node"):
+        return None
+    fingerprint = entry.get("fingerprint")
+    return Endpoint(
+        host=entry["host"],
+        node=entry["node"],
+        default_storage=entry.get("defaultStorage"),
+        port=entry.get("port") or DEFAULT_PORT,
+        fingerprint=parse_fingerprint(fingerprint) if fingerprint else None,
+        ca_file=entry.get("caFile"),
+    )
+
+
+def _template(entry: dict[str, Any]) -> Template:
+    name = entry.pop("name", None)
+    return Template(vmid=entry.pop("vmid"), name=name if isinstance(name, str) else None, extra=_rest(entry))
