@@ -1,0 +1,293 @@
+"""The API's answers as values. Parsed once, in the client; nothing here does I/O.
+
+Formats are those of the API's schema and of `PVE::QemuServer`: property strings (`virtio=MAC,bridge=vmbr0`),
+booleans as 1 and 0, sizes with a unit, keys URL-encoded.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote, unquote
+
+from fleetwright.models import parse_size
+
+_DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+", re.ASCII)
+_NET = re.compile(r"net\d+", re.ASCII)
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
+_TRUE = ("1", "on", "yes", "true")
+
+
+def properties(text: str, default: str) -> dict[str, str]:
+    """A property string as a mapping; a first item without a key is the value of `default`."""
+    items = [item for item in text.split(",") if item]
+    pairs = (item.partition("=") if "=" in item else (default, "=", item) for item in items)
+    return {key: value for key, _, value in pairs}
+
+
+def is_true(value: object) -> bool:
+    """Whether the API means yes: 1, "1", and what people write into a configuration by hand."""
+    return str(value).lower() in _TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """`version` is the full one (`9.2.11`), `release` the short one (`9.2`)."""
+
+    version: str
+    release: str
+
+    @property
+    def major(self) -> int:
+        return int(self.release.split(".")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """One drive of a VM: `scsi0`, on `volume` (`nvmeprom:vm-110-disk-0`); `size` in bytes, None where not shown."""
+
+    name: str
+    volume: str
+    size: int | None
+    cdrom: bool
+
+    @property
+    def bus(self) -> str:
+        return self.name.rstrip("0123456789")
+
+    @property
+    def is_cloudinit(self) -> bool:
+        return self.cdrom and "cloudinit" in self.volume
+
+    @property
+    def storage(self) -> str:
+        return self.volume.partition(":")[0]
+
+
+def _drive(name: str, text: str) -> Drive:
+    values = properties(text, "file")
+    size = values.get("size")
+    return Drive(name, values.get("file", ""), parse_size(size) if size else None, values.get("media") == "cdrom")
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """One network card; `mac` in lower case, None where the text shows none."""
+
+    name: str
+    mac: str | None
+    bridge: str | None
+
+
+def _net(name: str, text: str) -> Net:
+    values = properties(text, "model")
+    mac = next((value.lower() for value in values.values() if _MAC.fullmatch(value)), None)
+    return Net(name, mac, values.get("bridge"))
+
+
+def encode_ssh_keys(keys: Iterable[str]) -> str:
+    """`sshkeys` as the API takes it: one key a line, then URL-encoded whole (a blank is %20, never +)."""
+    return quote("".join(f"{key.strip()}\n" for key in keys), safe="")
+
+
+@dataclass(frozen=True)
+class VmConfig:
+    """A guest's configuration, pending values included. Values are typed as the API shows them."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, key: str) -> str | None:
+        value = self.values.get(key)
+        return None if value is None else str(value)
+
+    def flag(self, key: str) -> bool:
+        """A boolean option; absent is False, which is the server's default for those we ask about."""
+        return is_true(self.values.get(key, 0))
+
+    def number(self, key: str) -> int | None:
+        """An integer option, also where the API shows it as text (`memory`); None where it is none."""
+        text = self.text(key)
+        return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+    @property
+    def name(self) -> str | None:
+        return self.text("name") or self.text("hostname")
+
+    @property
+    def digest(self) -> str | None:
+        return self.text("digest")
+
+    @property
+    def lock(self) -> str | None:
+        return self.text("lock")
+
+    @property
+    def description(self) -> str:
+        return self.text("description") or ""
+
+    @property
+    def is_template(self) -> bool:
+        return self.flag("template")
+
+    @property
+    def memory(self) -> int | None:
+        """MiB. The server's default is 512; `current=N,…` is the newer way to write it."""
+        text = properties(self.text("memory") or "512", "current").get("current", "")
+        return int(text) if text.isascii() and text.isdigit() else None
+
+    @property
+    def cores(self) -> int:
+        return self.number("cores") or 1
+
+    @property
+    def sockets(self) -> int:
+        return self.number("sockets") or 1
+
+    @property
+    def bios(self) -> str:
+        return self.text("bios") or "seabios"
+
+    @property
+    def agent_enabled(self) -> bool:
+        return is_true(properties(self.text("agent") or "0", "enabled").get("enabled", "0"))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Lower case, sorted; 8.4 keeps them as they were typed when the VM was created."""
+        return tuple(sorted({tag.lower() for tag in re.split(r"[,;\s]+", self.text("tags") or "") if tag}))
+
+    @property
+    def ssh_keys(self) -> tuple[str, ...]:
+        lines = unquote(self.text("sshkeys") or "").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+
+    @cached_property
+    def drives(self) -> Mapping[str, Drive]:
+        return {name: _drive(name, str(text)) for name, text in self.values.items() if _DISK.fullmatch(name)}
+
+    @cached_property
+    def nets(self) -> Mapping[str, Net]:
+        return {name: _net(name, str(text)) for name, text in self.values.items() if _NET.fullmatch(name)}
+
+    @property
+    def boot_disk(self) -> Drive | None:
+        """The disk that the firmware tries first: `boot: order=…`, the older `bootdisk`, else the only disk."""
+        disks = {name: drive for name, drive in self.drives.items() if not drive.cdrom}
+        order = properties(self.text("boot") or "", "legacy").get("order", "")
+        named = [*order.split(";"), self.text("bootdisk") or ""]
+        first = next((disks[name] for name in named if name in disks), None)
+        return first or (next(iter(disks.values())) if len(disks) == 1 else None)
+
+
+@dataclass(frozen=True, slots=True)
+class VmStatus:
+    """A guest's state of power, `status` as the API says it (`running`, `stopped`); `lock` if one is held."""
+
+    vmid: int
+    status: str
+    name: str | None = None
+    lock: str | None = None
+    template: bool = False
+    uptime: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A storage as one node sees it; sizes in bytes. `content` names what it may hold (`images`, …)."""
+
+    name: str
+    active: bool
+    total: int
+    used: int
+    available: int
+    content: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Upid:
+    """The name of a task: `UPID:NODE:PID:PSTART:STARTTIME:TYPE:ID:USER:`."""
+
+    text: str
+    node: str
+    type: str
+    id: str
+    user: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Upid":
+        """ValueError when it is none."""
+        parts = text.split(":")
+        if len(parts) != 9 or parts[0] != "UPID" or parts[8] != "":
+            raise ValueError(f"{text!r} is no UPID")
+        return cls(text, node=parts[1], type=parts[5], id=parts[6], user=parts[7])
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_SUCCESS = re.compile(r"OK|WARNINGS: \d+")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """`exitstatus` is None while the task runs; afterwards `OK`, `WARNINGS: n`, or what went wrong."""
+
+    running: bool
+    exitstatus: str | None
+
+    @property
+    def succeeded(self) -> bool:
+        return self.exitstatus is not None and _SUCCESS.fullmatch(self.exitstatus) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A row of a node's task list; `user` with the token's name where the server shows it (`u@pve!token`)."""
+
+    upid: Upid
+    type: str
+    id: str
+    user: str
+    status: str | None
+    starttime: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface as the guest sees it; `mac` in lower case, None where it has none."""
+
+    name: str
+    mac: str | None
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command in the guest ended; `exitcode` is None when a signal ended it."""
+
+    exitcode: int | None
+    stdout: str
+    stderr: str
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What the token may do: privileges by path; True where they reach the paths below as well."""
+
+    paths: Mapping[str, Mapping[str, bool]]
+
+    def allows(self, path: str, privilege: str) -> bool:
+        """Whether the nearest path that the server listed grants it; the server has merged the inherited ones."""
+        if path in self.paths:
+            return privilege in self.paths[path]
+        while path != "/":
+            path = path.rsplit("/", 1)[0] or "/"
+            if path in self.paths:
+                return self.paths[path].get(privilege, False)
+        return False
