@@ -1,0 +1,44 @@
+# The only commands a newcomer needs. Each does its own set-up; `make help` lists them.
+# What a tool on PATH does well enough is not installed; the rest goes into .venv, .lab and a cache that
+# checkouts share (see docs/lab.md).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LAB := $(BIN)/python -m lab
+
+.PHONY: help demo test check lab up down reset status shell clean conformance
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is too old; fleetwright needs Python 3.11 or newer (PYTHON=…)" >&2; exit 1; }
+	@echo "set-up: Python packages into $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "make: no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## a VM from nothing to a verified NixOS machine, in the embedded lab
+	@$(BIN)/python -m lab demo
+
+test: check ## check, then every test
+	@$(BIN)/python -m tests
+
+check: $(STAMP) ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@PYTHONPATH=. $(BIN)/lint-imports --no-logo 2>/dev/null || PYTHONPATH=. $(BIN)/lint-imports
+
+lab: $(STAMP) ## make lab up | down | reset | status | shell: the embedded lab
+	@$(if $(filter up down reset status shell,$(MAKECMDGOALS)),:,echo "make lab up | down | reset | status | shell")
+
+up down reset status shell: $(STAMP)
+	@$(LAB) $@
+
+clean: ## stop the lab, remove what make made here (not the shared cache)
+	@if [ -x $(BIN)/python ] && [ -d .lab ]; then $(LAB) down; fi
+	@rm -rf .lab $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,26 @@
+"""Installs NixOS on any machine that SSH reaches: installer (kexec), disko, nixos-install, reboot, proof.
+
+    pyinfra inventory.py deploys/install.py --limit HOST
+
+For a machine that no hypervisor knows of (bare metal, another provider) say which host key it shows now and
+where it is:
+
+    pyinfra inventory.py deploys/install.py --limit HOST \\
+        --data ssh_hostname=ADDRESS --data host_key='ssh-ed25519 …' --data install_user=root
+
+Further files for the new root come from the data `extra_files`, `{"/etc/x": "local/file"}`.
+`deploys/provision.py` ends with these steps.
+"""
+
+from pyinfra import host
+
+from operations import disko, installer, nixos
+from operations.steps import selection
+
+hosts = selection(host)
+
+installer.boot(name="installer: boot the NixOS installer by kexec")
+disko.format_disks(name="disko: partition, format and mount the disks", hosts=hosts)
+nixos.install(name="install: NixOS with its host key", hosts=hosts, extra_files=host.data.get("extra_files"))
+nixos.reboot_installed(name="reboot: into the installed system", hosts=hosts)
+nixos.verify(name="verify: path, hostname and revision read back", hosts=hosts)

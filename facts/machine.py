@@ -1,0 +1,96 @@
+"""What a machine says of itself: which system runs, and how far an installation has come."""
+
+import json
+from typing import TypedDict
+
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
+from typing_extensions import override
+
+from fleetwright.jobs import DIRECTORY
+
+_KEYS = ("id", "variant", "boot_id", "hostname", "current_system", "booted_system", "version", "root", "mnt", "mark")
+
+
+class MachineState(TypedDict):
+    """Every value is None where the machine does not have it."""
+
+    id: str | None
+    """ID of /etc/os-release: `nixos`, `debian`, …"""
+    variant: str | None
+    """VARIANT_ID of /etc/os-release: `installer` in a NixOS installer"""
+    boot_id: str | None
+    hostname: str | None
+    current_system: str | None
+    booted_system: str | None
+    revision: str | None
+    """system.configurationRevision of the running system"""
+    root: str | None
+    """the source of the file system at /"""
+    mnt: str | None
+    """the source of the file system at /mnt"""
+    mark: str | None
+    """what our pipeline wrote into the installer that it booted"""
+    jobs: dict[str, str]
+    """by name of a job: its key and exit status"""
+
+
+class Machine(FactBase[MachineState | None]):
+    """
+    Returns a MachineState, None for a machine that is not there (yet):
+
+    .. code:: python
+
+        {"id": "nixos", "variant": None, "boot_id": "0ea6…", "hostname": "dev", "current_system": "/nix/store/…",
+         "booted_system": "/nix/store/…", "revision": "4f2c…", "root": "/dev/sda2", "mnt": None, "mark": None,
+         "jobs": {}}
+    """
+
+    @override
+    def command(self) -> str:
+        return f"""
+say() {{ printf '%s=%s\\n' "$1" "$2"; }}
+if [ -r /etc/os-release ]; then . /etc/os-release; fi
+say id "${{ID:-}}"; say variant "${{VARIANT_ID:-}}"
+say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
+say hostname "$(cat /proc/sys/kernel/hostname)"
+say current_system "$(readlink -e /run/current-system)"
+say booted_system "$(readlink -e /run/booted-system)"
+say version "$(nixos-version --json 2>/dev/null)"
+say root "$(findmnt -no SOURCE / 2>/dev/null)"
+say mnt "$(findmnt -no SOURCE /mnt 2>/dev/null)"
+say mark "$(cat {DIRECTORY}/mark 2>/dev/null)"
+for done in {DIRECTORY}/*.done; do
+  [ ! -r "$done" ] || say "job.$(basename "$done" .done)" "$(cat "$done")"
+done
+true"""
+
+    @override
+    def process(self, output: list[str]) -> MachineState:
+        values = dict(line.split("=", 1) for line in output if "=" in line)
+        if missing := [key for key in _KEYS if key not in values]:
+            raise FactProcessError(f"no {', '.join(missing)} in what the machine says of itself")
+        jobs = {key.removeprefix("job."): value for key, value in values.items() if key.startswith("job.")}
+        return MachineState(
+            id=values["id"] or None,
+            variant=values["variant"] or None,
+            boot_id=values["boot_id"] or None,
+            hostname=values["hostname"] or None,
+            current_system=values["current_system"] or None,
+            booted_system=values["booted_system"] or None,
+            revision=revision_of(values["version"]),
+            root=values["root"] or None,
+            mnt=values["mnt"] or None,
+            mark=values["mark"] or None,
+            jobs=jobs,
+        )
+
+
+def revision_of(version_json: str) -> str | None:
+    """configurationRevision in what `nixos-version --json` prints; None where there is none."""
+    try:
+        version = json.loads(version_json)
+    except ValueError:
+        return None
+    revision = version.get("configurationRevision") if isinstance(version, dict) else None
+    return revision if isinstance(revision, str) else None

@@ -1,0 +1,270 @@
+"""`@fleet/ID`: pyinfra's SSH connector for a machine that may not exist yet, and moves while we work on it.
+
+pyinfra connects, prepares, then executes; a VM that is created during a run would be unreachable in it. So:
+
+- `connect()` without a machine returns quietly; with one it pins the host key and connects;
+- a command before Execute on an absent machine succeeds without output, so facts take their defaults;
+- a command during Execute looks the machine up again when the connection is gone, and raises OSError, which
+  fails this host only, when there is none within the deadline.
+
+known_hosts is one fresh file per place and key (pyinfra remembers such files by name), so a key of one epoch
+is never accepted in another.
+"""
+
+import hashlib
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paramiko import AuthenticationException, BadHostKeyException, SSHException, Transport
+from pyinfra import logger
+from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.state import StateStage
+from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.sshuserclient import SSHClient
+from pyinfra.connectors.util import CommandOutput
+from typing_extensions import override
+
+from fleetwright import reach
+from fleetwright.errors import FleetError
+from fleetwright.models import Host
+from fleetwright.openssh import Destination
+from fleetwright.reach import Absent, Epoch, Hints, Place
+from fleetwright.session import Session, write_private
+from fleetwright.ssh_keys import known_hosts_line
+
+CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
+PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
+DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
+
+
+class FleetConnector(SSHConnector):
+    """One per host; `place` is where it is connected now."""
+
+    handles_execution = True
+    place: Place | None = None
+
+    @override
+    @staticmethod
+    def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        yield name, {}, []
+
+    # What the inventory says of this host
+
+    @property
+    def session(self) -> Session:
+        session: Session = self.host.data.session
+        return session
+
+    @property
+    def fleet_host(self) -> Host:
+        return self.session.host(self.host.data.host_id)
+
+    @property
+    def deadline(self) -> float:
+        return float(self.host.data.get("boot_deadline") or DEFAULT_DEADLINE)
+
+    @property
+    def hints(self) -> Hints:
+        data = self.host.data
+        return Hints(data.get("ssh_hostname"), data.get("host_key"), data.get("install_user"))
+
+    @property
+    def executing(self) -> bool:
+        return self.state.current_stage >= StateStage.Execute
+
+    # Connecting
+
+    @override
+    def connect(self) -> None:
+        try:
+            self._try_once(may_exec=False, epochs=tuple(Epoch))
+        except Absent as absent:
+            logger.debug("%s: %s", self.host.name, absent)
+        except (FleetError, OSError) as error:
+            if self.session.vm(self.fleet_host.id) is None:
+                raise ConnectError(f"{self.fleet_host.id}: {error}") from error
+            logger.debug("%s: %s", self.host.name, error)
+
+    def reach(
+        self, deadline: float | None = None, *, epochs: Collection[Epoch] = tuple(Epoch), absent_ok: bool = False
+    ) -> Place:
+        """The place of this machine, connected, in one of `epochs`, within `deadline` seconds.
+
+        `absent_ok` goes on waiting for a machine that is switched off for now, as during a reboot. Raises
+        FleetError (Absent, DeadlineExceeded, …) when there is nothing to connect to.
+        """
+        if self._alive() and self.place and self.place.epoch in epochs:
+            return self.place
+        limit = self.deadline if deadline is None else deadline
+        what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
+        said = _Narrator(self.host.log)
+
+        def attempt() -> bool:
+            try:
+                return self._try_once(may_exec=True, epochs=epochs, progress=said)
+            except Absent:
+                if not absent_ok:
+                    raise
+            except OSError as error:
+                said(str(error))
+            return False
+
+        try:
+            reach.until(limit, what, attempt)
+        except reach.DeadlineExceeded as error:
+            raise type(error)(f"{error}; last: {said.last or 'no answer'}") from None
+        assert self.place is not None
+        return self.place
+
+    def drop(self) -> None:
+        """Forget the connection: the machine is about to move."""
+        if self.client is not None:
+            self.client.close()
+        self.client = None
+        self.place = None
+        self.get_file_transfer_connection.cache.clear()
+
+    def _alive(self) -> bool:
+        transport = self.client.get_transport() if self.client else None
+        return transport is not None and transport.is_active()
+
+    def _try_once(
+        self, *, may_exec: bool, epochs: Collection[Epoch], progress: Callable[[str], None] = lambda said: None
+    ) -> bool:
+        """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
+        places = reach.look(self.session, self.fleet_host, self.hints, may_exec=may_exec, progress=progress)
+        error: OSError | None = None
+        for place in places:
+            if self.session.vm(self.fleet_host.id) and place.epoch not in epochs:
+                progress(f"the {place.epoch} still answers")
+                continue
+            try:
+                self._open(place)
+            except OSError as failed:
+                error = failed
+                continue
+            assert self.place is not None
+            if self.place.epoch in epochs:
+                return True
+            progress(f"the {self.place.epoch} still answers")
+            self.drop()
+        if error:
+            raise error
+        return False
+
+    def _open(self, place: Place) -> None:
+        """Connect to one place. FleetError when it shows another host key or refuses ours, OSError otherwise."""
+        self.drop()
+        self.data["ssh_hostname"] = place.address
+        self.data["ssh_user"] = (
+            (self.host.data.get("ssh_user") or place.user) if place.epoch is Epoch.FINAL else place.user
+        )
+        self.data["ssh_known_hosts_file"] = str(self._known_hosts(place))
+        self.data["ssh_strict_host_key_checking"] = "yes"
+        arguments = self.make_paramiko_kwargs()
+        arguments.update(timeout=CONNECT_TIMEOUT, banner_timeout=CONNECT_TIMEOUT, auth_timeout=CONNECT_TIMEOUT)
+        client = SSHClient()
+        try:
+            client.connect(arguments.pop("hostname"), **arguments)
+        except BadHostKeyException as error:
+            client.close()
+            raise OSError(
+                f"{self.fleet_host.id} ({place.epoch}) at {place.address} shows another host key than the pinned one "
+                f"({error.key.get_name()} {error.key.fingerprint}); nothing was sent to it"
+            ) from error
+        except AuthenticationException as error:
+            client.close()
+            raise OSError(f"{place.user}@{place.address} does not accept our key: {error}") from error
+        except (SSHException, EOFError) as error:
+            client.close()
+            raise OSError(f"no SSH at {place.address}: {error}") from error
+        transport = client.get_transport()
+        assert transport is not None
+        _notice_a_dead_peer(transport)
+        self.client, self.place = client, place
+        if place.epoch is Epoch.CLONE:
+            # nobody but the machine itself can say whether it has jumped into the installer already
+            _, stdout, _ = client.exec_command("cat /etc/os-release", timeout=CONNECT_TIMEOUT)
+            self.place = replace(place, epoch=reach.epoch_of(stdout.read().decode(errors="replace")))
+
+    def _known_hosts(self, place: Place) -> Path:
+        """A known_hosts file that holds this place's key and nothing else."""
+        port = int(self.data["ssh_port"] or 22)
+        line = known_hosts_line([place.address], place.host_key, port=port)
+        name = f"{place.epoch}-{hashlib.sha256(line.encode()).hexdigest()[:12]}"
+        path = self.session.state_of(self.fleet_host.id).directory / "known_hosts" / name
+        if not path.exists():
+            write_private(path, line + "\n")
+        return path
+
+    # Working
+
+    def destination(self) -> Destination:
+        """How OpenSSH (Nix, tar) reaches the machine where we are connected."""
+        place = self.reach()
+        key = self.data["ssh_key"]
+        return Destination(
+            address=place.address,
+            user=self.data["ssh_user"],
+            known_hosts=self._known_hosts(place),
+            port=int(self.data["ssh_port"] or 22),
+            identity=Path(key).expanduser() if key else None,
+        )
+
+    def _ready(self) -> bool:
+        """Connected; False for a machine that is absent while we only plan. OSError past the deadline."""
+        if self._alive():
+            return True
+        if not self.executing:
+            return False
+        try:
+            self.reach()
+        except FleetError as error:
+            raise OSError(str(error)) from error
+        return True
+
+    @override
+    def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
+        if not self._ready():
+            return True, CommandOutput([])
+        return super().run_shell_command(command, *args, **arguments)
+
+    @override
+    def put_file(self, *args: Any, **arguments: Any) -> bool:
+        return super().put_file(*args, **arguments) if self._ready() else True
+
+    @override
+    def get_file(self, *args: Any, **arguments: Any) -> bool:
+        return super().get_file(*args, **arguments) if self._ready() else True
+
+    @override
+    def disconnect(self) -> None:
+        self.drop()
+        self.session.state_of(self.fleet_host.id).clean()
+
+
+class _Narrator:
+    """Says what is being waited for when it changes, and again every ten seconds."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.last, self.began, self.spoke = say, "", time.monotonic(), time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self.spoke >= 10 or (text != self.last and now - self.began >= 2):
+            self.say(f"{text} ({now - self.began:.0f} s)")
+            self.spoke = now
+        self.last = text
+
+
+def _notice_a_dead_peer(transport: Transport) -> None:
+    """A machine that jumped leaves no FIN behind: let the kernel end a connection that nobody acknowledges."""
+    transport.set_keepalive(5)
+    sock = transport.sock
+    if isinstance(sock, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT)

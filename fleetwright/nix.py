@@ -1,0 +1,116 @@
+"""Nix's command lines and what they print: one function per verb, pure. `fleetwright.build` runs them."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fleetwright.errors import FleetError
+from fleetwright.openssh import Destination
+
+NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
+STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
+
+# What deploys and installations need to know of a host before they build it. `or null` wherever a flake need
+# not have the attribute: what is missing is judged by those who need it.
+_DESCRIBE = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = if ! configurations ? ${id} then null else let
+    c = configurations.${id}.config;
+    build = c.system.build;
+    loader = c.boot.loader or {};
+    enabled = name: loader.${name}.enable or false;
+  in {
+    toplevel = build.toplevel.outPath;
+    toplevelDrv = build.toplevel.drvPath;
+    diskoScript = build.diskoScript.outPath or null;
+    diskoDrv = build.diskoScript.drvPath or null;
+    hostname = c.networking.hostName;
+    revision = c.system.configurationRevision or null;
+    devices = map (disk: disk.device) (builtins.attrValues (c.disko.devices.disk or {}));
+    bootLoader = if enabled "systemd-boot" then "systemd-boot" else if enabled "grub" then "grub" else null;
+    grubEfi = loader.grub.efiSupport or false;
+  };
+}) (builtins.fromJSON IDS))
+"""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one NixOS host of the flake is, before anything is built. Paths are store paths."""
+
+    host_id: str
+    toplevel: str
+    toplevel_drv: str
+    disko_script: str | None
+    disko_drv: str | None
+    hostname: str
+    revision: str | None
+    devices: tuple[str, ...]
+    boot_loader: str | None
+    grub_efi: bool
+
+    @property
+    def derivations(self) -> list[str]:
+        return [drv for drv in (self.toplevel_drv, self.disko_drv) if drv]
+
+
+def is_store_path(text: str) -> bool:
+    return STORE_PATH.match(text) is not None
+
+
+def nix_string(text: str) -> str:
+    """The text as a Nix string literal."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
+    return f'"{escaped}"'
+
+
+def describe(flake: str, host_ids: Iterable[str]) -> list[str]:
+    """One evaluation for all hosts."""
+    expression = _DESCRIBE.replace("IDS", nix_string(json.dumps(list(host_ids))))
+    return [*NIX, "eval", "--json", "--no-write-lock-file", f"{flake}#nixosConfigurations", "--apply", expression]
+
+
+def parse_description(text: str) -> dict[str, Evaluated | None]:
+    """By host id; None for a host that the flake does not have. FleetError on anything else."""
+    found: dict[str, Evaluated | None] = {}
+    try:
+        document: Mapping[str, Mapping[str, object] | None] = json.loads(text)
+        for host_id, about in document.items():
+            found[host_id] = about and Evaluated(
+                host_id=host_id,
+                toplevel=_path(about["toplevel"]),
+                toplevel_drv=_path(about["toplevelDrv"]),
+                disko_script=_path(about["diskoScript"]) if about["diskoScript"] else None,
+                disko_drv=_path(about["diskoDrv"]) if about["diskoDrv"] else None,
+                hostname=str(about["hostname"]),
+                revision=str(about["revision"]) if about["revision"] else None,
+                devices=tuple(str(device) for device in about["devices"]),  # type: ignore[attr-defined]
+                boot_loader=str(about["bootLoader"]) if about["bootLoader"] else None,
+                grub_efi=bool(about["grubEfi"]),
+            )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
+    return found
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not is_store_path(value):
+        raise ValueError(f"{value!r} is no store path")
+    return value
+
+
+def build(installables: Sequence[str], out_link: str) -> list[str]:
+    """Build everything in one go; `out_link` holds the results as GC roots."""
+    return [*NIX, "build", "--no-write-lock-file", "--print-out-paths", "--out-link", out_link, *installables]
+
+
+def copy(paths: Sequence[str], to: Destination, root: str | None = None) -> tuple[list[str], dict[str, str]]:
+    """Copy closures to a machine, or into the file system mounted at `root` there: argv and environment.
+
+    What the target can fetch from its own caches it fetches itself.
+    """
+    store = f"ssh://{to.target}" + (f"?remote-store=local?root={root}" if root else "")
+    argv = [*NIX, "copy", "--no-check-sigs", "--substitute-on-destination", "--to", store, *paths]
+    return argv, {"NIX_SSHOPTS": to.nix_sshopts}

@@ -1,0 +1,48 @@
+"""OpenSSH's command line, for what is streamed or copied by other programs (Nix, tar): pinned like ours."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a machine can be reached right now, as whom, and the only host keys that are accepted there."""
+
+    address: str
+    user: str
+    known_hosts: Path
+    port: int = 22
+    identity: Path | None = None
+
+    @property
+    def options(self) -> list[str]:
+        """OpenSSH options that leave no room for a key on trust, a question, or a wait without end."""
+        options = [
+            "-o", "BatchMode=yes",
+            "-o", "StrictHostKeyChecking=yes",
+            "-o", f"UserKnownHostsFile={self.known_hosts}",
+            "-o", "GlobalKnownHostsFile=/dev/null",
+            "-o", "UpdateHostKeys=no",
+            "-o", "ConnectTimeout=10",
+            "-o", "ServerAliveInterval=5",
+            "-o", "ServerAliveCountMax=4",
+        ]  # fmt: skip
+        if self.port != 22:
+            options += ["-p", str(self.port)]
+        if self.identity:
+            options += ["-i", str(self.identity), "-o", "IdentitiesOnly=yes"]
+        return options
+
+    @property
+    def target(self) -> str:
+        """`user@address`; IPv6 addresses as Nix and ssh want them."""
+        return f"{self.user}@{self.address}"
+
+    def argv(self, command: str) -> list[str]:
+        return ["ssh", *self.options, "--", self.target, command]
+
+    @property
+    def nix_sshopts(self) -> str:
+        """The same for Nix, which splits NIX_SSHOPTS at white space."""
+        return " ".join(shlex.quote(option) for option in self.options)

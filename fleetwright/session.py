@@ -1,0 +1,160 @@
+"""One run over one fleet: what all hosts of the run share, and what is kept between runs.
+
+Kept between runs, outside the checkout and the Nix store, is `${XDG_STATE_HOME:-~/.local/state}/fleetwright/
+FLEET/HOST/`: the host key generated for a machine before it exists, until secrets and hosts.nix know it.
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fleetwright.errors import FleetError
+from fleetwright.models import Fleet, Host, Vm
+from fleetwright.proxmox.client import Client, connect
+from fleetwright.proxmox.policy import Policy
+from fleetwright.ssh_keys import KeyPair, generate_ed25519, parse_public_key
+from fleetwright.tokens import Token
+
+T = TypeVar("T")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600 whole or not at all, durable once this returns."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class HostState:
+    """What is kept of one host between runs; `directory` is made on the first write."""
+
+    directory: Path
+
+    @property
+    def private_key_file(self) -> Path:
+        return self.directory / "ssh_host_ed25519_key"
+
+    def host_key(self) -> KeyPair | None:
+        """The key generated for this host, or None if there is none (yet)."""
+        try:
+            private = self.private_key_file.read_text()
+            return KeyPair(private, self.private_key_file.with_suffix(".pub").read_text().strip())
+        except FileNotFoundError:
+            return None
+
+    def ensure_host_key(self, comment: str) -> KeyPair:
+        """The generated key; made now if it is missing. The public half is written last: it marks a whole pair."""
+        pair = self.host_key()
+        if pair is None:
+            pair = generate_ed25519(comment)
+            write_private(self.private_key_file, pair.private_openssh)
+            write_private(self.private_key_file.with_suffix(".pub"), pair.public + "\n")
+        return pair
+
+    def note(self, name: str, text: str) -> None:
+        write_private(self.directory / name, text)
+
+    def noted(self, name: str) -> str | None:
+        try:
+            return (self.directory / name).read_text()
+        except FileNotFoundError:
+            return None
+
+    def forget(self, name: str) -> None:
+        (self.directory / name).unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """Remove what a killed run may have left half-written."""
+        for leftover in self.directory.glob(".*"):
+            leftover.unlink(missing_ok=True)
+        shutil.rmtree(self.directory / "known_hosts", ignore_errors=True)
+
+
+@dataclass(eq=False)
+class Session:
+    """What every host of a run shares. pyinfra hands data out as shallow copies; of this there is only one."""
+
+    fleet: Fleet
+    token_file: Path
+    _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _locks: dict[Hashable, threading.Lock] = field(default_factory=dict, repr=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __copy__(self) -> "Session":
+        return self
+
+    @property
+    def client(self) -> Client:
+        """The guarded Proxmox client, connected on first use. FleetError when the fleet names no endpoint."""
+        return self.once("client", self._connect)
+
+    def _connect(self) -> Client:
+        if self.fleet.endpoint is None:
+            raise FleetError(
+                f"{self.fleet.path}/vms/definitions.nix: proxmox: no endpoint is declared; add host and node"
+            )
+        return connect(self.fleet.endpoint, Policy.from_fleet(self.fleet), Token.read(self.token_file))
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """`compute()`, once per run: the first caller computes, the others wait. An error is raised to each anew."""
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._memo:
+                self._memo[key] = compute()
+            result: T = self._memo[key]
+            return result
+
+    @cached_property
+    def state_directory(self) -> Path:
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return Path(home) / "fleetwright" / self.fleet.id
+
+    def state_of(self, host_id: str) -> HostState:
+        return HostState(self.state_directory / host_id)
+
+    def host(self, host_id: str) -> Host:
+        return self.fleet.hosts[host_id]
+
+    def vm(self, host_id: str) -> Vm | None:
+        return self.fleet.vm_of(host_id)
+
+    def key_to_install(self, host_id: str) -> KeyPair:
+        """The host key that the new system gets: generated here unless it was before.
+
+        FleetError when hosts.nix pins another key than the one whose private half we hold.
+        """
+        problem = self.key_problem(host_id)
+        if problem:
+            raise FleetError(problem)
+        return self.state_of(host_id).ensure_host_key(f"root@{self.host(host_id).hostname}")
+
+    def key_problem(self, host_id: str) -> str | None:
+        """Why this host cannot be installed with the key that hosts.nix pins; None when it can."""
+        wanted, held = self.host(host_id).public_key, self.state_of(host_id).host_key()
+        if wanted is None or (held and parse_public_key(wanted).blob == parse_public_key(held.public).blob):
+            return None
+        return (
+            f"{self.fleet.path}/hosts.nix: {host_id}.publicKey: its private half is not in "
+            f"{self.state_of(host_id).private_key_file}; put it there, or a placeholder here to have a new key made"
+        )
+
+    def pinned_key(self, host_id: str) -> str | None:
+        """The installed machine's host key: the one in hosts.nix, else the one generated here, else None."""
+        generated = self.state_of(host_id).host_key()
+        return self.host(host_id).public_key or (generated.public if generated else None)

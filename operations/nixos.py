@@ -1,0 +1,187 @@
+"""Installs NixOS below /mnt, boots it, and proves what runs."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import operation
+
+from facts.machine import Machine, MachineState
+from fleetwright.build import build, evaluate
+from fleetwright.errors import FleetError
+from fleetwright.guard import require_installable
+from fleetwright.jobs import Job
+from fleetwright.nix import Evaluated
+from fleetwright.reach import Epoch
+from fleetwright.session import write_private
+from operations.disko import installed_or_none, require_our_installer
+from operations.remote import copy_closure, run_job
+from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of, shell
+
+INSTALL_DEADLINE = 3600  # seconds
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+
+
+@operation()
+def install(hosts: tuple[str, ...], extra_files: Mapping[str, str] | None = None) -> Commands:
+    """Copy the system of this host into the file systems at /mnt and install it there, host key included.
+
+    Args:
+        hosts: the ids of all hosts of this run; they are evaluated and built together.
+        extra_files: further files for the new root, `{"/etc/x": "path/of/the/local/file"}`; mode and owner
+            become 0600 and root.
+    """
+    yield from decide(host, lambda: _install(hosts, extra_files or {}))
+
+
+def _install(hosts: tuple[str, ...], extra_files: Mapping[str, str]) -> Commands:
+    session, host_id = session_of(host), fleet_host(host).id
+    about = evaluate(session, hosts)[host_id]
+    machine = host.get_fact(Machine)
+    job = _job(about)
+    if installed_or_none(machine) or (machine and machine["jobs"].get("install") == job.well):
+        host.noop(f"{host_id} is installed")
+        return
+    require_installable(session, host_id, "install")
+    missing = [source for source in extra_files.values() if not Path(source).is_file()]
+    if missing:
+        raise FleetError(f"{host_id}: extra files not found: {', '.join(missing)}")
+    if executing(host):
+        _require(machine, host_id)
+
+    def act() -> None:
+        build(session, hosts)
+        copy_closure(host, [about.toplevel], root="/mnt")
+        key = session.key_to_install(host_id)
+        _put(HOST_KEY, key.private_openssh)
+        _put(f"{HOST_KEY}.pub", key.public + "\n", mode="0644")
+        for target, source in extra_files.items():
+            _put(target, Path(source).read_text())
+        run_job(host, job)
+
+    yield from do(host, f"install {about.toplevel} on {host_id}", act)
+
+
+def _require(machine: MachineState | None, host_id: str) -> None:
+    if machine is None:
+        raise FleetError(f"{host_id}: the machine did not say what runs on it")
+    require_our_installer(machine)
+    if machine["mnt"] is None:
+        raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
+
+
+def _put(path: str, text: str, mode: str = "0600") -> None:
+    """Write a file below /mnt; its text travels on stdin."""
+    target = shlex.quote(f"/mnt{path}")
+    script = f"mkdir -p $(dirname {target}) && umask 077 && cat >{target}.new && chmod {mode} {target}.new && mv {target}.new {target}"
+    shell(host, script, stdin=text, what=f"writing {path}")
+
+
+def _job(about: Evaluated) -> Job:
+    script = f"nixos-install --no-root-passwd --no-channel-copy --system {about.toplevel} --root /mnt\nsync"
+    return Job("install", about.toplevel, script, INSTALL_DEADLINE)
+
+
+@operation()
+def reboot_installed(hosts: tuple[str, ...]) -> Commands:
+    """Leave the installer for the system that was installed from it; its pinned host key must answer.
+
+    Args:
+        hosts: the ids of all hosts of this run; they are evaluated and built together.
+    """
+    yield from decide(host, lambda: _reboot(hosts))
+
+
+def _reboot(hosts: tuple[str, ...]) -> Commands:
+    session, host_id = session_of(host), fleet_host(host).id
+    about = evaluate(session, hosts)[host_id]
+    machine = host.get_fact(Machine)
+    if installed_or_none(machine):
+        host.noop(f"{host_id} runs its own system")
+        return
+    require_installable(session, host_id, "reboot")
+    if executing(host):
+        if machine is None:
+            raise FleetError(f"{host_id}: the machine did not say what runs on it")
+        require_our_installer(machine)
+        if machine["jobs"].get("install") != _job(about).well:
+            raise FleetError(f"{host_id} is not installed yet; run deploys/install.py from its start")
+
+    def act() -> None:
+        connector = connector_of(host)
+        shell(
+            host,
+            "sync; ! mountpoint -q /mnt || umount -R /mnt; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &",
+            what="the reboot",
+        )
+        connector.drop()
+        place = connector.reach(epochs=(Epoch.FINAL,), absent_ok=True)
+        host.log(f"the installed system answers at {place.address}")
+
+    yield from do(host, f"reboot {host_id} into its installed system", act)
+
+
+@operation()
+def verify(hosts: tuple[str, ...]) -> Commands:
+    """Prove that the machine runs what the flake says: the path, the hostname and the revision, read back.
+
+    Args:
+        hosts: the ids of all hosts of this run; they are evaluated and built together.
+    """
+    yield from decide(host, lambda: _verify(hosts))
+
+
+def _verify(hosts: tuple[str, ...]) -> Commands:
+    session, host_id = session_of(host), fleet_host(host).id
+    about = evaluate(session, hosts)[host_id]
+    machine = host.get_fact(Machine)
+    if machine is None and not executing(host):
+        yield from do(host, f"verify that {host_id} runs {about.toplevel}", lambda: None)
+        return
+    findings = disagreements(about, machine)
+    if findings and not executing(host) and not installed_or_none(machine):
+        yield from do(host, f"verify that {host_id} runs {about.toplevel}", lambda: None)
+        return
+    if findings:
+        raise FleetError(f"{host_id}: " + "; ".join(findings))
+    assert machine is not None
+    if executing(host):
+        _report(about, machine)
+    host.noop(f"{host_id} runs {about.toplevel}")
+
+
+def disagreements(about: Evaluated, machine: MachineState | None) -> list[str]:
+    """Where the machine is not what the flake says; empty when it is."""
+    if machine is None:
+        return ["the machine did not say what runs on it"]
+    found: dict[str, tuple[str | None, str | None]] = {
+        "system": (machine["current_system"], about.toplevel),
+        "hostname": (machine["hostname"], about.hostname),
+        "revision": (machine["revision"], about.revision),
+    }
+    wrong = [f"{what} is {is_}, not {wanted}" for what, (is_, wanted) in found.items() if is_ != wanted]
+    if wrong and installed_or_none(machine):
+        wrong.append("it is installed, so it needs a deploy, not an installation")
+    return wrong
+
+
+def _report(about: Evaluated, machine: MachineState) -> None:
+    """Say what was proven, and leave it as JSON beside the host's state for CI."""
+    session, place = session_of(host), connector_of(host).reach()
+    vm = session.vm(about.host_id)
+    revision = machine["revision"] or "no revision"
+    host.log(f"{about.host_id} at {place.address} runs {about.toplevel} ({revision}) from {machine['root']}")
+    summary = {
+        "host": about.host_id,
+        "vmid": vm.vmid if vm else None,
+        "address": place.address,
+        "system": machine["current_system"],
+        "booted": machine["booted_system"],
+        "hostname": machine["hostname"],
+        "revision": machine["revision"],
+        "root": machine["root"],
+        "host_key": place.host_key,
+    }
+    write_private(session.state_of(about.host_id).directory / "verified.json", json.dumps(summary, indent=2) + "\n")

@@ -1,0 +1,124 @@
+"""How our operations plan, act and refuse: a line per step, the same line when planned and when done.
+
+pyinfra runs an operation's body at Prepare up to its first command and whole at Execute. An exception there
+would stop the run for every host; what is wrong with one host must fail that host alone.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State, StateStage
+from pyinfra.connectors.util import CommandOutput
+
+from fleetwright.errors import FleetError
+from fleetwright.models import Host as FleetHost
+from fleetwright.models import Vm
+from fleetwright.session import Session
+
+if TYPE_CHECKING:
+    from fleetwright.connectors.fleet import FleetConnector
+
+T = TypeVar("T")
+Commands = Iterator[PyinfraCommand]
+
+
+def session_of(host: Host) -> Session:
+    session: Session = host.data.session
+    return session
+
+
+def fleet_host(host: Host) -> FleetHost:
+    return session_of(host).host(host.data.host_id)
+
+
+def vm_of(host: Host) -> Vm | None:
+    return session_of(host).vm(host.data.host_id)
+
+
+def connector_of(host: Host) -> "FleetConnector":
+    connector: FleetConnector = host.connector  # type: ignore[assignment]
+    return connector
+
+
+def selection(host: Host) -> tuple[str, ...]:
+    """The ids of all NixOS hosts of this run that we could install: they are evaluated and built together."""
+    session, state = session_of(host), host.state
+    limited = (each.data.host_id for each in state.inventory if state.is_host_in_limit(each))
+    vms = {host_id: session.vm(host_id) for host_id in limited if session.host(host_id).is_nixos}
+    return tuple(sorted(host_id for host_id, vm in vms.items() if vm is None or vm.is_managed))
+
+
+def executing(host: Host) -> bool:
+    return bool(host.state.current_stage >= StateStage.Execute)
+
+
+def failed(host: Host) -> bool:
+    """This host was refused already; its remaining rows have nothing to say."""
+    return host in host.state.failed_hosts
+
+
+def do(host: Host, summary: str, act: Callable[[], object]) -> Commands:
+    """One step: say it, and (at Execute) do it. A FleetError or OSError fails this host with one line."""
+    host.log(summary)
+
+    def step(state: State, host: Host) -> bool:
+        try:
+            act()
+        except (FleetError, OSError) as error:
+            complain(host, error)
+            return False
+        return True
+
+    yield FunctionCommand(step, (), {})
+
+
+def refuse(host: Host, error: Exception) -> Commands:
+    """Fail this host and no other, in whichever stage we are."""
+
+    def no(state: State, host: Host) -> bool:
+        return False
+
+    complain(host, error)
+    if executing(host):
+        yield FunctionCommand(no, (), {})
+    else:
+        host.state.fail_hosts({host})
+
+
+def complain(host: Host, error: Exception) -> None:
+    for line in str(error).splitlines():
+        host.log_styled(line, fg="red", log_func=logger.error)
+
+
+def decide(host: Host, body: Callable[[], Commands]) -> Commands:
+    """Run an operation's body; what it finds wrong before its first step is a refusal of this host."""
+    if failed(host):
+        return
+    try:
+        commands = body()
+        first = next(commands, None)
+    except (FleetError, OSError) as error:
+        yield from refuse(host, error)
+        return
+    if first is not None:
+        yield first
+        yield from commands
+
+
+def shell(host: Host, script: str, *, stdin: str | None = None, sudo: bool = False, what: str = "") -> str:
+    """Run a script on the machine and return its standard output. FleetError with its last words when it fails."""
+    ok, output = remote(host, script, stdin=stdin, sudo=sudo)
+    if not ok:
+        words = (output.stderr_lines or output.stdout_lines or ["no answer"])[-3:]
+        raise FleetError(f"{host.name}: {what or 'a command'} failed: {' / '.join(words)}")
+    return str(output.stdout)
+
+
+def remote(host: Host, script: str, *, stdin: str | None = None, sudo: bool = False) -> tuple[bool, CommandOutput]:
+    """As `shell`, for those who judge the status themselves."""
+    arguments = {"_stdin": [stdin]} if stdin is not None else {}
+    ok, output = host.run_shell_command(StringCommand(script), _sudo=sudo, **arguments)
+    return bool(ok), output
