@@ -1,0 +1,128 @@
+"""What pyinfra's own command line gets wrong, put right for one invocation.
+
+pyinfra runs the inventory once, after it has read its command line and before it connects: the one place
+where this can be done without a program of our own around it.
+"""
+
+import importlib
+import inspect
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from pyinfra import logger
+from pyinfra.api.config import Config
+from pyinfra.api.facts import FactBase
+from pyinfra.api.state import State
+
+from fleetwright.errors import FleetError
+
+
+def put_right(context: click.Context) -> None:
+    """Apply all of it to the invocation of this context. FleetError for a wrong ad-hoc operation or fact."""
+    operations: Sequence[str] = context.params.get("operations") or ()
+    _check_ad_hoc(operations)
+    pyinfra: Any = importlib.import_module("pyinfra.context")
+    state: State = pyinfra.ctx_state.get()
+    _keep_going(state, pyinfra.ctx_config.get(), context.params.get("fail_percent"))
+    _end_without_an_answer()
+    signal.signal(signal.SIGINT, _interrupted)
+    context.with_resource(_truthful_end(state, is_fact=operations[:1] == ("fact",)))
+
+
+def _keep_going(state: State, config: Config, fail_percent: int | None) -> None:
+    """A failed or unreachable host is reported at the end; it asks nothing, and stops the others only when told to.
+
+    Without -y pyinfra asks at every failure and overrules --fail-percent with 0.
+    """
+    if fail_percent is None:
+        state.should_raise_failed_hosts = lambda state: False
+    else:
+        state.should_raise_failed_hosts = None
+        config.FAIL_PERCENT = fail_percent
+
+
+def _end_without_an_answer() -> None:
+    """Where pyinfra asks whether to go on and stdin has no answer, it would show a traceback."""
+    pyinfra_cli: Any = importlib.import_module("pyinfra_cli.cli")
+    ask: Callable[[str], bool] = pyinfra_cli._do_confirm
+
+    def ask_or_end(question: str) -> bool:
+        try:
+            return ask(question)
+        except EOFError:
+            raise SystemExit(
+                "\nnothing was executed: stdin gives no answer; -y executes without asking, --dry only plans"
+            ) from None
+
+    pyinfra_cli._do_confirm = ask_or_end
+
+
+def _interrupted(signal_number: int, frame: object) -> None:
+    """Ctrl-C is no success; pyinfra would end with status 0, and with a word on stdout."""
+    click.echo("Interrupted", err=True)
+    sys.exit(128 + signal_number)
+
+
+@contextmanager
+def _truthful_end(state: State, *, is_fact: bool) -> Iterator[None]:
+    """Status 0 only if nothing failed, and an error meant for the operator as its own words, without a traceback.
+
+    pyinfra forgets failures with --no-wait, and those of `fact`, which it only logs.
+    """
+    errors = _ErrorCount()
+    logger.addHandler(errors)
+    try:
+        yield
+    except SystemExit as end:
+        failed = state.initialised and any(results.error_ops for results in state.results.values())
+        if end.code in (None, 0) and (failed or (is_fact and errors.count)):
+            raise SystemExit(1) from None
+        raise
+    except click.ClickException as wrapped:
+        cause = getattr(wrapped, "exception", None)
+        if isinstance(cause, FleetError):
+            raise SystemExit(str(cause)) from None
+        raise
+    finally:
+        logger.removeHandler(errors)
+
+
+class _ErrorCount(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+
+
+def _check_ad_hoc(words: Sequence[str]) -> None:
+    """Refuse what pyinfra would answer with a traceback: arguments that an ad-hoc operation or fact does not take."""
+    commands: Any = importlib.import_module("pyinfra_cli.commands")
+    if words[:1] == ("fact",):
+        for fact, args, kwargs in commands.get_facts_and_args(words[1:]):
+            if not (inspect.isclass(fact) and issubclass(fact, FactBase)):
+                raise FleetError(f"{' '.join(words)}: that is no fact; name a class, as in facts.nixos.CurrentSystem")
+            _check_arguments(fact.name, fact().command, args, kwargs)
+    elif words and "." in words[0] and not all(word.endswith(".py") for word in words):
+        operation, (args, kwargs) = commands.get_func_and_args(words)
+        if not hasattr(operation, "_inner"):
+            raise FleetError(f"{words[0]}: that is no operation; name a function, as in operations.nixos.switch")
+        _check_arguments(words[0], operation, args, kwargs)
+
+
+def _check_arguments(name: str, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    if not callable(function):
+        return
+    signature = inspect.signature(function)
+    own = {key: value for key, value in kwargs.items() if not key.startswith("_")}
+    try:
+        signature.bind(*args, **own)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "no arguments"
+        raise FleetError(f"{name}: {error}; it takes {takes}") from None

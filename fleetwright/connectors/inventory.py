@@ -1,0 +1,67 @@
+"""inventory.py's one call: the fleet's files become pyinfra hosts, or clear lines and status 1."""
+
+import os
+import runpy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleetwright.connectors import cli
+from fleetwright.errors import FleetError
+from fleetwright.fleet import load_fleet
+from fleetwright.inventory import check_selection, groups_of
+from fleetwright.session import Session
+
+Entry = str | tuple[str, dict[str, Any]]
+
+_DEFAULT_TOKEN_FILE = "~/.config/fleetwright/proxmox-token"
+
+
+def inventory_beside(file: str) -> dict[str, list[Entry]]:
+    """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
+
+    Every host is `@fleet/ID`, with `session` (shared by the whole run) and `host_id` as its data. Whatever is
+    wrong with the fleet or with what was asked of it ends the program here, before anything is connected.
+    """
+    context = click.get_current_context(silent=True)
+    options: dict[str, Any] = context.params if context else {}
+    here = Path(file).resolve().parent
+    try:
+        fleet = load_fleet(os.environ.get("FLEET") or here / "fleet")
+        groups = groups_of(fleet)
+        _check_selection(groups, options)
+        if context:
+            cli.put_right(context)
+    except FleetError as error:
+        raise SystemExit(str(error)) from None
+    session = Session(fleet, Path(_token_file(here, options)).expanduser())
+    inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
+    inventory["all"] = [(f"@fleet/{id}", {"session": session, "host_id": id}) for id in fleet.hosts]
+    return inventory
+
+
+def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> None:
+    limit, exclude = options.get("limit") or ("*",), options.get("exclude") or ()
+    selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
+    if not selected - check_selection(exclude, groups, "--exclude"):
+        raise FleetError("no host is left to work on; the fleet, --limit and --exclude leave none")
+
+
+def _token_file(here: Path, options: dict[str, Any]) -> str:
+    """`proxmox_token_file` as pyinfra would resolve it for all hosts; group data is loaded only after the inventory."""
+    for argument in options.get("data") or ():
+        key, _, value = argument.partition("=")
+        if key == "proxmox_token_file":
+            return str(value)
+    found = _DEFAULT_TOKEN_FILE
+    for directory in _group_data(here, options.get("group_data") or ()):
+        if (directory / "all.py").is_file():
+            found = runpy.run_path(str(directory / "all.py")).get("proxmox_token_file") or found
+    return found
+
+
+def _group_data(here: Path, more: Iterable[str]) -> list[Path]:
+    """Where pyinfra looks for group data, later ones first in rank."""
+    return list(dict.fromkeys([Path.cwd() / "group_data", here / "group_data", *map(Path, more)]))

@@ -1,0 +1,13 @@
+"""Connection and policy defaults of every host. No secrets: --data KEY=VALUE, host and group data override them."""
+
+import os
+
+# One line USER@REALM!TOKENID=UUID, mode 0600.
+proxmox_token_file = os.environ.get("PROXMOX_TOKEN_FILE") or "~/.config/fleetwright/proxmox-token"
+
+# Host keys are pinned, never learnt on first use.
+ssh_strict_host_key_checking = "yes"
+ssh_forward_agent = False
+
+# Seconds that a machine may take to come up.
+boot_deadline = 300
