@@ -98,6 +98,10 @@ class Session:
     def __copy__(self) -> "Session":
         return self
 
+    def to_json(self) -> dict[str, str]:
+        """What `pyinfra inventory.py debug-inventory` shows of it."""
+        return {"fleet": self.fleet.path, "token_file": str(self.token_file)}
+
     @property
     def client(self) -> Client:
         """The guarded Proxmox client, connected on first use. FleetError when the fleet names no endpoint."""
