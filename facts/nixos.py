@@ -24,13 +24,15 @@ class CurrentSystem(FactBase[System | None]):
 
     .. code:: python
 
-        {"path": "/nix/store/…-nixos-system-dev-25.11", "booted": "/nix/store/…", "hostname": "dev", "revision": "4f2c…"}
+        {"path": "/nix/store/…-nixos-system-dev-25.11", "booted": "/nix/store/…", "hostname": "dev",
+         "revision": "4f2c…"}
     """
 
     @override
     def command(self) -> str:
         return (
-            "if [ -e /run/current-system ]; then readlink -e /run/current-system; readlink -e /run/booted-system || echo; "
+            "if [ -e /run/current-system ]; then "
+            "readlink -e /run/current-system; readlink -e /run/booted-system || echo; "
             "cat /proc/sys/kernel/hostname; nixos-version --json 2>/dev/null || echo; fi"
         )
 

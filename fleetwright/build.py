@@ -58,7 +58,7 @@ def kexec_tarball(session: Session) -> Path:
 
 
 def ahead(*work: Callable[[], object]) -> None:
-    """Begin in the background what will be needed soon; whoever needs it waits for it, or does it again and sees why."""
+    """Begin in the background what will be needed soon; who needs it waits for it, or does it again and sees why."""
 
     def quietly(each: Callable[[], object]) -> None:
         try:

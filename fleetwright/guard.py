@@ -14,7 +14,7 @@ def require_installable(session: Session, host_id: str, verb: str) -> None:
     if vm is not None:
         if not vm.is_managed:
             raise Refused(
-                f"vm {vm.vmid} ({vm.name}) is {vm.attribute} in vms/definitions.nix, and imported VMs are never changed; "
+                f"vm {vm.vmid} ({vm.name}) is {vm.attribute} in vms/definitions.nix, never to be changed; "
                 f"refusing to {verb} {host_id}"
             )
         if vm.readonly:

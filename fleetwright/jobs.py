@@ -54,14 +54,16 @@ class Job:
             f"if systemctl is-active --quiet {self.unit}; then cat >/dev/null; "
             f'elif [ "$(cat {done} 2>/dev/null)" = {shlex.quote(self.well)} ]; then cat >/dev/null; '
             f"else rm -f {done}; cat >{script} && systemctl reset-failed {self.unit} 2>/dev/null; "
-            f'systemd-run --quiet --collect --unit={self.unit} -E PATH="$PATH" -p RuntimeMaxSec={self.deadline} sh {script}; fi'
+            f'systemd-run --quiet --collect --unit={self.unit} -E PATH="$PATH" '
+            f"-p RuntimeMaxSec={self.deadline} sh {script}; fi"
         )
 
     @property
     def look(self) -> str:
         """Waits a little; prints `running` or what NAME.done holds, then the last line of the log."""
+        active = f"systemctl is-active --quiet {self.unit}"
         return (
-            f"i=0; while systemctl is-active --quiet {self.unit} && [ $i -lt {LOOK * 10} ]; do sleep 0.1; i=$((i+1)); done; "
-            f"if systemctl is-active --quiet {self.unit}; then echo running; "
-            f"else cat {self._file('done')} 2>/dev/null || printf %s none; echo; fi; tail -n 8 {self._file('log')} 2>/dev/null; true"
+            f"i=0; while {active} && [ $i -lt {LOOK * 10} ]; do sleep 0.1; i=$((i+1)); done; "
+            f"if {active}; then echo running; else cat {self._file('done')} 2>/dev/null || printf %s none; echo; fi; "
+            f"tail -n 8 {self._file('log')} 2>/dev/null; true"
         )

@@ -78,7 +78,10 @@ def parse_description(text: str) -> dict[str, Evaluated | None]:
     try:
         document: Mapping[str, Mapping[str, object] | None] = json.loads(text)
         for host_id, about in document.items():
-            found[host_id] = about and Evaluated(
+            found[host_id] = None
+            if about is None:
+                continue
+            found[host_id] = Evaluated(
                 host_id=host_id,
                 toplevel=_path(about["toplevel"]),
                 toplevel_drv=_path(about["toplevelDrv"]),

@@ -160,10 +160,8 @@ def _key_of(
         progress("waiting for cloud-init")
         done = client.agent_exec(node, vm.vmid, ["cloud-init", "status", "--wait"])
         if done.exitcode not in (0, 2):  # 2: done, with recoverable errors
-            raise ApiError(
-                f"vm {vm.vmid} ({vm.name}): cloud-init failed ({done.exitcode}): {(done.stdout or done.stderr).strip()}",
-                None,
-            )
+            words = (done.stdout or done.stderr).strip()
+            raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({done.exitcode}): {words}", None)
     return client.agent_read(node, vm.vmid, HOST_KEY_FILE).strip()
 
 

@@ -75,7 +75,8 @@ def _require(machine: MachineState | None, host_id: str) -> None:
 def _put(path: str, text: str, mode: str = "0600") -> None:
     """Write a file below /mnt; its text travels on stdin."""
     target = shlex.quote(f"/mnt{path}")
-    script = f"mkdir -p $(dirname {target}) && umask 077 && cat >{target}.new && chmod {mode} {target}.new && mv {target}.new {target}"
+    new = f"{target}.new"
+    script = f"mkdir -p $(dirname {target}) && umask 077 && cat >{new} && chmod {mode} {new} && mv {new} {target}"
     shell(host, script, stdin=text, what=f"writing {path}")
 
 
@@ -113,7 +114,8 @@ def _reboot(hosts: tuple[str, ...]) -> Commands:
         connector = connector_of(host)
         shell(
             host,
-            "sync; ! mountpoint -q /mnt || umount -R /mnt; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &",
+            "sync; ! mountpoint -q /mnt || umount -R /mnt; "
+            "setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &",
             what="the reboot",
         )
         connector.drop()

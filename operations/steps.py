@@ -4,7 +4,7 @@ pyinfra runs an operation's body at Prepare up to its first command and whole at
 would stop the run for every host; what is wrong with one host must fail that host alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, TypeVar
 
 from pyinfra import logger
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fleetwright.connectors.fleet import FleetConnector
 
 T = TypeVar("T")
-Commands = Iterator[PyinfraCommand]
+Commands = Generator[PyinfraCommand, None, None]
 
 
 def session_of(host: Host) -> Session:

@@ -30,7 +30,7 @@ from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
 from fleetwright import reach
-from fleetwright.errors import FleetError
+from fleetwright.errors import DeadlineExceeded, FleetError
 from fleetwright.models import Host
 from fleetwright.openssh import Destination
 from fleetwright.reach import Absent, Epoch, Hints, Place
@@ -116,7 +116,7 @@ class FleetConnector(SSHConnector):
 
         try:
             reach.until(limit, what, attempt)
-        except reach.DeadlineExceeded as error:
+        except DeadlineExceeded as error:
             raise type(error)(f"{error}; last: {said.last or 'no answer'}") from None
         assert self.place is not None
         return self.place

@@ -1,0 +1,38 @@
+"""Asks the hypervisor what `preflight` judges; what is the same for every VM is asked once per run."""
+
+from fleetwright.errors import FleetError
+from fleetwright.models import Vm
+from fleetwright.nix import Evaluated
+from fleetwright.preflight import BootLoader, HostFacts, Hypervisor
+from fleetwright.proxmox.apply import observe, observe_template
+from fleetwright.session import Session
+
+
+def hypervisor(session: Session, vm: Vm) -> Hypervisor:
+    """What the API says of the places that this VM is to use; only GETs are sent."""
+    client, fleet = session.client, session.fleet
+    storage = fleet.storage_of(vm)
+    if storage is None:
+        raise FleetError(
+            f"vms/definitions.nix: {vm.attribute}.storage: no storage is declared; set it or proxmox.defaultStorage"
+        )
+    node = fleet.node_of(vm)
+    return Hypervisor(
+        version=session.once("version", client.version),
+        nodes=session.once("nodes", client.nodes),
+        permissions=session.once("permissions", client.permissions),
+        template=session.once("template", lambda: observe_template(client, fleet)),
+        actual=observe(client, fleet, vm),
+        storage=client.storage(node, storage),
+    )
+
+
+def host_facts(about: Evaluated) -> HostFacts:
+    """What the flake says of the host, in preflight's words."""
+    loaders = {
+        ("systemd-boot", False): BootLoader.SYSTEMD_BOOT,
+        ("grub", False): BootLoader.GRUB,
+        ("grub", True): BootLoader.GRUB_EFI,
+    }
+    efi = about.grub_efi and about.boot_loader == "grub"
+    return HostFacts(about.hostname, loaders.get((about.boot_loader or "", efi)), about.devices)
