@@ -110,7 +110,7 @@ def _template(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
         yield f"vm {vmid} on {node} is not a template; convert it (`qm template {vmid}`) or correct template.vmid"
     disk = template.boot_disk
     if disk is None or disk.size is None:
-        yield f"template {vmid} on {node} boots from no disk; give it one and name it: `qm set {vmid} --boot order=scsi0`"
+        yield f"template {vmid} on {node} boots from no disk; name one: `qm set {vmid} --boot order=scsi0`"
     if not template.agent_enabled:
         yield f"template {vmid} on {node} has the guest agent switched off; install it there, `qm set {vmid} --agent 1`"
     if not any(drive.is_cloudinit for drive in template.drives.values()):
@@ -223,7 +223,7 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
     for paths, privileges in dict.fromkeys((tuple(paths), privileges) for paths, privileges in needs):
         if not any(seen.permissions.allows(path, privilege) for path in paths for privilege in privileges):
             wanted = " or ".join(privileges)
-            yield f"the API token lacks {wanted} on {paths[-1]}; grant it on the node with `pveum acl modify {paths[-1]}`"
+            yield f"the API token lacks {wanted} on {paths[-1]}; grant it on the node: `pveum acl modify {paths[-1]}`"
 
 
 _OPTION_PRIVILEGE = {"cores": "VM.Config.CPU", "sockets": "VM.Config.CPU", "memory": "VM.Config.Memory"}

@@ -184,8 +184,13 @@ def _kind(vm: Vm) -> str:
 def _steps(fleet: Fleet, vm: Vm, host: Host, actual: ActualVm | None, template: VmConfig | None) -> Iterator[Step]:
     node = fleet.node_of(vm)
     if actual is None or _is_unfinished(fleet, vm, actual):
-        if template is None or fleet.template is None:
+        if fleet.template is None:
             raise FleetError(f"{vm.attribute}: no template to clone from; declare `template` in {DEFINITIONS}")
+        if template is None:
+            raise FleetError(
+                f"template {fleet.template.vmid} does not exist on {template_node(fleet)}; make it, or correct "
+                f"template.vmid in {DEFINITIONS}"
+            )
         clone = _clone(fleet, vm)
         yield AwaitClone(node, vm.vmid, actual.clone_task) if actual and actual.clone_task else clone
         actual = cloned(clone, template)
