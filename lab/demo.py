@@ -1,0 +1,136 @@
+"""`make demo`: the main job as a person would do it, in the lab, with a proof through other channels.
+
+Every command that is shown is run as shown; what it should have shown is checked, so that a demo which ends
+well is a proof and one that does not ends with a status other than 0.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.places import Places
+
+PROVISION = "pyinfra -y inventory.py deploys/provision.py --limit dev"
+SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
+
+
+def demo() -> None:
+    """Raises LabError, with what was missing, when anything is not as it should be."""
+    began = time.monotonic()
+    print("The lab: a Proxmox VE API and real machines behind it, in a network namespace with no way out.")
+    lab("up")
+    try:
+        story(Places.here())
+    finally:
+        lab("down")
+    print(f"\ndemo: from nothing to a verified machine, and back, in {time.monotonic() - began:.0f} s")
+
+
+def story(places: Places) -> None:
+    heading("The plan: what would be done to a VM that does not exist. Nothing is changed.")
+    before = changing_requests(places)
+    shows("pyinfra --dry inventory.py deploys/provision.py --limit dev", "clone template 9002 to vm 110")
+    require(changing_requests(places) == before, "the plan sent a changing request")
+
+    heading("The run: clone, configure, boot, find, install, reboot, prove.")
+    shows(PROVISION, "runs /nix/store/")
+
+    heading("The proof, through other channels than the one that did it.")
+    built = shows(f"nix build --no-link --print-out-paths $FLEET#{SYSTEM}").strip()
+    address, key = (verified(places)[part] for part in ("address", "host_key"))
+    pinned = places.state / "demo-known-hosts"
+    pinned.write_text(f"{address} {key}\n")
+    ssh = f"ssh -o UserKnownHostsFile={pinned} -o StrictHostKeyChecking=yes -o BatchMode=yes {user(places)}@{address}"
+    shows(f"{ssh} readlink /run/current-system", built)
+    shows(f"{ssh} hostname", "dev")
+    shows(f"{ssh} findmnt -n /", "/dev/sda")
+    shows(f"{ssh} sudo sgdisk -p /dev/sda", "EF00")
+    shows(f"ssh-keyscan -t ed25519 {address}", key.split()[1])
+
+    heading("The same again changes nothing.")
+    before = changing_requests(places)
+    shows(PROVISION, "No changes")
+    require(changing_requests(places) == before, "the second run sent a changing request")
+
+    heading("An ad-hoc command, and a fact.")
+    shows("pyinfra -y inventory.py --limit dev exec -- uptime", "load average")
+    shows("pyinfra inventory.py --limit dev fact facts.nixos.CurrentSystem", built)
+
+    heading("The guard: vm 104 is readonly in the definitions, whatever is typed.")
+    before = changing_requests(places)
+    shows("pyinfra -y inventory.py deploys/provision.py --limit doc1", "104", status=1)
+    require(changing_requests(places) == before, "a changing request was sent")
+
+
+def heading(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def shows(command: str, expected: str = "", status: int = 0) -> str:
+    """Run a command in the lab, show it and what it prints, and return that. LabError when it is not as expected."""
+    print(f"$ {command}", flush=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab", "run", "--", "sh", "-c", command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        print(f"  {line}", end="", flush=True)
+        lines.append(line)
+    output = "".join(lines)
+    ended = process.wait()
+    require(ended == status, f"status {ended} instead of {status}: {command}")
+    require(expected in output, f"{expected!r} is not in what it printed: {command}")
+    return output
+
+
+def lab(verb: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "lab", verb], check=False)
+    require(done.returncode == 0, f"lab {verb} ended with status {done.returncode}")
+
+
+def changing_requests(places: Places) -> int:
+    """How many requests other than GET the hypervisor has answered; its log is the lab's, not ours to write."""
+    with places.api_log.open() as log:
+        return sum(json.loads(line)["method"] != "GET" for line in log)
+
+
+def verified(places: Places) -> dict[str, str]:
+    """What the run wrote down as proven."""
+    [report] = (places.home / ".local/state/fleetwright").glob("*/dev/verified.json")
+    document: dict[str, str] = json.loads(report.read_text())
+    return document
+
+
+def user(places: Places) -> str:
+    """The admin user of dev, as hosts.nix names it."""
+    hosts = (places.fleet / "hosts.nix").read_text()
+    found = re.search(r'user = "([^"]+)"', hosts)
+    require(found is not None, "no user in hosts.nix")
+    assert found is not None
+    return shlex.quote(found[1])
+
+
+def require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise LabError(f"demo: {otherwise}")
+
+
+def main() -> int:
+    if os.geteuid() != 0:
+        raise LabError("the lab needs root: it makes namespaces, loop devices and mounts; try sudo make demo")
+    if not Path("inventory.py").exists():
+        raise LabError("run the demo from the checkout: make demo")
+    demo()
+    return 0
