@@ -67,7 +67,7 @@ _DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-
 
 
 def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor) -> tuple[str, ...]:
-    """One line per finding: what, where, what to do; none when provisioning may begin or has nothing to do."""
+    """One line per finding: what, where, what to do; none when provisioning may begin."""
     node = fleet.node_of(vm)
     if node not in seen.nodes:
         known = ", ".join(seen.nodes) or "none that this token may see"
@@ -82,7 +82,9 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
         return (str(error),)
     config = seen.actual.config if seen.actual else seen.template
     assert config is not None
-    return tuple(_findings(fleet, vm, host, facts, seen, steps, config)) if steps else ()
+    if vm.readonly:
+        return ()  # it matches, and nothing will be done to it
+    return tuple(_findings(fleet, vm, host, facts, seen, steps, config))
 
 
 def _findings(
