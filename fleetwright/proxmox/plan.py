@@ -15,6 +15,7 @@ from fleetwright.proxmox.models import Upid, VmConfig, encode_ssh_keys, is_true
 from fleetwright.proxmox.policy import DEFINITIONS
 
 ADDRESSING = "ip=dhcp"
+_AT_START = ("agent", "cores", "memory", "sockets")  # what a running VM takes up at its next start only
 
 
 class Row(StrEnum):
@@ -83,7 +84,7 @@ class AwaitClone:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Set what the definitions declare. On a running VM some of it waits for its next start."""
+    """Set what the definitions declare."""
 
     node: str
     vmid: int
@@ -93,8 +94,8 @@ class Configure:
     row = Row.CONFIGURE
 
     def __str__(self) -> str:
-        later = " (memory and cores from the next start on)" if self.running else ""
-        return f"set {_listed(self.changes)}{later}"
+        waits = self.running and any(change.key in _AT_START for change in self.changes)
+        return f"set {_listed(self.changes)}{' (from its next start on)' if waits else ''}"
 
 
 @dataclass(frozen=True, slots=True)
