@@ -7,32 +7,77 @@ from lab.errors import LabError
 from lab.setup.cache import Cache, call, stamp
 
 SUITE = "trixie"
-PACKAGES = (
-    "nix-bin openssh-server systemd-sysv dbus sudo busybox-static git ca-certificates iproute2 "
-    "gdisk dosfstools e2fsprogs fdisk mtools fusefat python3-minimal age procps curl less"
-).split()
+PACKAGES = [
+    "nix-bin",
+    "openssh-server",
+    "systemd-sysv",
+    "dbus",
+    "sudo",
+    "busybox-static",
+    "git",
+    "ca-certificates",
+    "iproute2",
+    "gdisk",
+    "dosfstools",
+    "e2fsprogs",
+    "fdisk",
+    "mtools",
+    "fusefat",
+    "python3-minimal",
+    "age",
+    "procps",
+    "curl",
+    "less",
+]
 UNUSED = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bug", "usr/share/lintian"]
 
 # Units that a machine without kernel of its own cannot use or only spends time on. They go for good: installed
 # systems share this /usr and would otherwise have to mask them one by one.
-UNITS_TO_DROP = """
-    getty.target.wants/* local-fs.target.wants/* timers.target.wants/* initrd.target.wants/*
-    multi-user.target.wants/getty.target multi-user.target.wants/systemd-logind.service
-    multi-user.target.wants/systemd-ask-password-wall.path
-    sockets.target.wants/systemd-creds.socket sockets.target.wants/systemd-hostnamed.socket
-    sockets.target.wants/systemd-initctl.socket sockets.target.wants/systemd-pcr*
-    sockets.target.wants/systemd-sysext.socket
-    sysinit.target.wants/*.mount sysinit.target.wants/*.automount sysinit.target.wants/kmod*
-    sysinit.target.wants/ldconfig* sysinit.target.wants/systemd-ask* sysinit.target.wants/systemd-b*
-    sysinit.target.wants/systemd-firstboot* sysinit.target.wants/systemd-h*
-    sysinit.target.wants/systemd-journal-catalog* sysinit.target.wants/systemd-machine*
-    sysinit.target.wants/systemd-modules* sysinit.target.wants/systemd-pcr*
-    sysinit.target.wants/systemd-random* sysinit.target.wants/systemd-sysusers*
-    sysinit.target.wants/systemd-tpm2* sysinit.target.wants/systemd-update-done*
-    systemd-logind.service dbus-org.freedesktop.login1.service
-    systemd-hostnamed.service dbus-org.freedesktop.hostname1.service
-""".split()
-GENERATORS_TO_DROP = "debug getty gpt-auto hibernate-resume rc-local ssh system-update sysv tpm2".split()
+UNITS_TO_DROP = [
+    "getty.target.wants/*",
+    "local-fs.target.wants/*",
+    "timers.target.wants/*",
+    "initrd.target.wants/*",
+    "multi-user.target.wants/getty.target",
+    "multi-user.target.wants/systemd-logind.service",
+    "multi-user.target.wants/systemd-ask-password-wall.path",
+    "sockets.target.wants/systemd-creds.socket",
+    "sockets.target.wants/systemd-hostnamed.socket",
+    "sockets.target.wants/systemd-initctl.socket",
+    "sockets.target.wants/systemd-pcr*",
+    "sockets.target.wants/systemd-sysext.socket",
+    "sysinit.target.wants/*.mount",
+    "sysinit.target.wants/*.automount",
+    "sysinit.target.wants/kmod*",
+    "sysinit.target.wants/ldconfig*",
+    "sysinit.target.wants/systemd-ask*",
+    "sysinit.target.wants/systemd-b*",
+    "sysinit.target.wants/systemd-firstboot*",
+    "sysinit.target.wants/systemd-h*",
+    "sysinit.target.wants/systemd-journal-catalog*",
+    "sysinit.target.wants/systemd-machine*",
+    "sysinit.target.wants/systemd-modules*",
+    "sysinit.target.wants/systemd-pcr*",
+    "sysinit.target.wants/systemd-random*",
+    "sysinit.target.wants/systemd-sysusers*",
+    "sysinit.target.wants/systemd-tpm2*",
+    "sysinit.target.wants/systemd-update-done*",
+    "systemd-logind.service",
+    "dbus-org.freedesktop.login1.service",
+    "systemd-hostnamed.service",
+    "dbus-org.freedesktop.hostname1.service",
+]
+GENERATORS_TO_DROP = [
+    "debug",
+    "getty",
+    "gpt-auto",
+    "hibernate-resume",
+    "rc-local",
+    "ssh",
+    "system-update",
+    "sysv",
+    "tpm2",
+]
 OVERLAY = Path(__file__).parent.parent / "guest" / "base"
 
 
@@ -80,7 +125,7 @@ def _trim_etc(root: Path) -> None:
     (wants / "multi-user.target.wants").mkdir(parents=True)
     for unit in ("ssh.service", "systemd-networkd.service"):
         (wants / "multi-user.target.wants" / unit).symlink_to(f"/usr/lib/systemd/system/{unit}")
-    (root / "etc/machine-id").write_text("uninitialized\n")
+    (root / "etc/machine-id").write_text("")  # empty: a new one per boot, and no first boot's presets
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/fstab").write_text("")
     (root / "etc/nix").mkdir(exist_ok=True)

@@ -28,15 +28,18 @@ def stamp(parts: Iterable[str | bytes | Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def call(argv: Sequence[str | Path], cwd: Path | None = None) -> str:
+def call(argv: Sequence[object], cwd: Path | None = None) -> str:
     """Run a tool of the set-up and return its stdout. Raises LabError with its last words."""
+    words = [str(word) for word in argv]
     try:
-        done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(
+            words, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
     except FileNotFoundError:
-        raise LabError(f"{argv[0]}: no such program; the lab's set-up needs it") from None
+        raise LabError(f"{words[0]}: no such program; the lab's set-up needs it") from None
     if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise LabError(f"{Path(argv[0]).name} failed ({done.returncode}): {' / '.join(words)}")
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise LabError(f"{Path(words[0]).name} failed ({done.returncode}): {' / '.join(last)}")
     return done.stdout
 
 
@@ -58,7 +61,9 @@ class Cache:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._lock is not None:
             os.close(self._lock)
 

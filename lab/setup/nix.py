@@ -12,7 +12,15 @@ from lab.setup.base import NIX_CONF
 from lab.setup.cache import Cache, call, stamp
 
 OLDEST = (2, 18)
-ALIASES = "nix-build nix-store nix-env nix-instantiate nix-copy-closure nix-collect-garbage nix-daemon".split()
+ALIASES = [
+    "nix-build",
+    "nix-store",
+    "nix-env",
+    "nix-instantiate",
+    "nix-copy-closure",
+    "nix-collect-garbage",
+    "nix-daemon",
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,9 @@ def find(cache: Cache, base: Path) -> Nix:
     program = shutil.which("nix")
     if program and cache.directory not in Path(program).parents and new_enough(program):
         return of_the_user(cache, Path(program))
-    made = cache.make(f"nix-{stamp([base.name, Path(__file__)])}", "making Nix from the base", lambda p: _extract(base, p))
+    made = cache.make(
+        f"nix-{stamp([base.name, Path(__file__)])}", "making Nix from the base", lambda p: _extract(base, p)
+    )
     return Nix(made / "bin", made / "etc", own=True)
 
 

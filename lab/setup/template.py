@@ -53,16 +53,29 @@ def _root(base: Path, root: Path) -> None:
     shutil.copytree(OVERLAY, root, dirs_exist_ok=True)
     units = root / "etc/systemd/system"
     for unit, target in (
-        ("qemu-guest-agent.service", "sysinit.target"),
-        ("cloud-init-local.service", "sysinit.target"),
-        ("cloud-final.service", "multi-user.target"),
+        ("/usr/lib/systemd/system/qemu-guest-agent.service", "multi-user.target"),
+        ("/etc/systemd/system/cloud-init-local.service", "sysinit.target"),
+        ("/etc/systemd/system/cloud-final.service", "multi-user.target"),
     ):
         (units / f"{target}.wants").mkdir(exist_ok=True)
-        os.symlink(f"../{unit}", units / f"{target}.wants" / unit)
+        os.symlink(unit, units / f"{target}.wants" / Path(unit).name)
     (root / "etc/hostname").write_text("debian\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost debian\n")
     # Shared by all clones until their cloud-init has run, as with images that were not cleaned.
-    call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "root@template", "-f", root / "etc/ssh/ssh_host_ed25519_key"])
+    call(
+        [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            "root@template",
+            "-f",
+            root / "etc/ssh/ssh_host_ed25519_key",
+        ]
+    )
 
 
 def _esp(image: Path) -> None:

@@ -1,0 +1,162 @@
+"""python -m lab: a Proxmox VE node and real machines on this one, for demo, tests and play."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lab import control
+from lab.control import Running
+from lab.errors import LabError
+from lab.machines.network import GATEWAY
+from lab.places import Places, cache_directory
+from lab.setup import prepare_nix
+
+FAULTS = {
+    "lock-held": "vmid=N requests=N: somebody else holds the VM's lock",
+    "task-fails": "type=qmclone once=1: a task ends with an error after its 200",
+    "drop-connection": "method=POST path=REGEX count=1: the request is done, its answer lost",
+    "agent-silent": "vmid=N: the guest agent never answers",
+    "address-changes": "vmid=N: every boot gets another address",
+    "address-moves": "vmid=N: addresses of running machines change now",
+    "no-return": "vmid=N: a machine that reboots does not come back",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; returns its exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        status: int = options.act(Places.here(), options)
+        return status
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except (BrokenPipeError, KeyboardInterrupt):
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, act: object, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(act=act)
+        return made
+
+    up = command("up", _up, "start the lab, with everything that it needs")
+    up.add_argument(
+        "--hosts", type=_count, default=1, metavar="N", help="managed VMs that the fleet declares (1 to 40)"
+    )
+    command("down", _down, "end it; nothing stays")
+    command("reset", _reset, "bring the start state back")
+    command("status", _status, "what runs")
+    run = command("run", _run, "run a command inside, with FLEET, PROXMOX_TOKEN_FILE, HOME and PATH set")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
+    command("shell", _shell, "a shell inside")
+    log = command("log", _log, "every API request, a JSON line each")
+    log.add_argument("-f", "--follow", action="store_true", help="go on as requests come in")
+    fault = command("fault", _fault, "switch a fault; without a name: list them")
+    fault.add_argument("name", nargs="?")
+    fault.add_argument("switch", nargs="?", default="on", help="on (default) or off, or already KEY=VALUE")
+    fault.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
+    command("nix", _nix, "make Nix alone if there is none; print its directory and that of nix.conf")
+    commands.add_parser("api", help="the API emulator alone, its machines being states", add_help=False)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 40:
+        raise argparse.ArgumentTypeError("1 to 40")
+    return int(text)
+
+
+def _progress(text: str) -> None:
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+def _up(places: Places, options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    control.up(places, options.hosts, _progress)
+    _progress(f"up after {time.monotonic() - began:.1f} s; try: python -m lab status")
+    return 0
+
+
+def _down(places: Places, options: argparse.Namespace) -> int:
+    _progress("down" if control.down(places) else "was not up")
+    return 0
+
+
+def _reset(places: Places, options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    control.reset(places)
+    _progress(f"as at the start, after {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _status(places: Places, options: argparse.Namespace) -> int:
+    running = Running.find(places)
+    if running is None:
+        print("down")
+        return 3
+    print(f"up: PID 1 is {running.pid}, API at https://{GATEWAY}:{control.PORT} inside, fleet {places.fleet}")
+    for vm in control.virtual_machines(places, running):
+        print(f"{vm['vmid']:>6}  {vm['status']:8} {vm['name']}")
+    return 0
+
+
+def _run(places: Places, options: argparse.Namespace) -> int:
+    argv = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not argv:
+        raise LabError("run what? python -m lab run -- CMD …")
+    running = Running.require(places)
+    sys.stdout.flush()
+    inside = running.inside(argv, Path.cwd())
+    os.execvpe(inside[0], inside, running.environment(places))
+
+
+def _shell(places: Places, options: argparse.Namespace) -> int:
+    options.command = [os.environ.get("SHELL") or "/bin/sh"]
+    return _run(places, options)
+
+
+def _log(places: Places, options: argparse.Namespace) -> int:
+    if not places.api_log.exists():
+        raise LabError("there is no log; start the lab with: python -m lab up")
+    return subprocess.call(["tail", "-n", "+1", *(["-f"] if options.follow else []), str(places.api_log)])
+
+
+def _fault(places: Places, options: argparse.Namespace) -> int:
+    if options.name is None:
+        for name, text in FAULTS.items():
+            print(f"{name:16} {text}")
+        return 0
+    if options.name not in FAULTS:
+        raise LabError(f"no fault is called {options.name}; there are: {', '.join(FAULTS)}")
+    given = options.parameters
+    if "=" in options.switch:
+        options.switch, given = "on", [options.switch, *given]
+    if options.switch not in ("on", "off") or not all("=" in item for item in given):
+        raise LabError(f"python -m lab fault {options.name} [on|off] [KEY=VALUE …]")
+    parameters = {key: _value(value) for key, _, value in (item.partition("=") for item in given)}
+    body = {**parameters, "name": options.name, "on": options.switch == "on"}
+    control.request(places, Running.require(places), "POST", "/_lab/fault", body)
+    return 0
+
+
+def _value(text: str) -> object:
+    """A number or true/false where it reads as one, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _nix(places: Places, options: argparse.Namespace) -> int:
+    nix = prepare_nix(cache_directory(), _progress)
+    print(nix.bin, nix.conf)
+    return 0

@@ -1,0 +1,276 @@
+"""Starting and ending the lab of this checkout, and talking to the one that runs."""
+
+import contextlib
+import ctypes
+import fcntl
+import http.client
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import setup, start
+from lab.api.certificate import make_certificate
+from lab.errors import LabError
+from lab.fleet_copy import make_fleet
+from lab.machines.cgroups import ROOT, remove_tree
+from lab.machines.network import GATEWAY
+from lab.places import Places, cache_directory
+from lab.setup import Progress
+from lab.supervisor import Orders
+
+PORT = 8006
+FIRST_VMID = 110
+CLONE_NEWNET = 0x40000000
+
+
+@dataclass(frozen=True)
+class Running:
+    """The lab that runs: `pid` is its PID 1 as seen from here; `started` tells it from a later process so numbered."""
+
+    pid: int
+    started: str
+    hosts: int
+    nix_bin: str
+    nix_conf: str
+
+    @classmethod
+    def find(cls, places: Places) -> "Running | None":
+        try:
+            found = cls(**json.loads(places.running.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+        return found if _start_time(found.pid) == found.started else None
+
+    @classmethod
+    def require(cls, places: Places) -> "Running":
+        """Raises LabError when none runs."""
+        found = cls.find(places)
+        if found is None:
+            raise LabError("the lab is not up; start it with: python -m lab up")
+        return found
+
+    def environment(self, places: Places) -> dict[str, str]:
+        """What commands in the lab see: its fleet, token, home and Nix; nothing that leads out of it."""
+        gone = ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "SSH_AUTH_SOCK", "NIX_REMOTE", "NIX_PATH")
+        kept = {
+            key: value for key, value in os.environ.items() if key not in gone and not key.lower().endswith("_proxy")
+        }
+        here = [self.nix_bin, str(Path(sys.executable).parent)]
+        path = [*here, *(part for part in kept.get("PATH", "").split(":") if part and part not in here)]
+        for sbin in ("/usr/local/sbin", "/usr/sbin", "/sbin"):
+            path += [] if sbin in path else [sbin]
+        return kept | {
+            "FLEET": str(places.fleet),
+            "PROXMOX_TOKEN_FILE": str(places.token),
+            "HOME": str(places.home),
+            "NIX_CONF_DIR": self.nix_conf,
+            "PATH": ":".join(path),
+        }
+
+    def inside(self, argv: list[str], cwd: Path) -> list[str]:
+        """An argv that runs `argv` in the lab's namespaces. Its PID namespace too: it ends with the lab."""
+        enter = ["nsenter", "-t", str(self.pid), "-p", "-m", "-n", "--"]
+        return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(cwd), *argv]
+
+
+def _start_time(pid: int) -> str | None:
+    """Field 22 of /proc/PID/stat; None when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def exclusive(places: Places) -> Iterator[None]:
+    """One `up`, `down` or `reset` at a time."""
+    places.state.mkdir(exist_ok=True)
+    with (places.state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def up(places: Places, hosts: int, progress: Progress) -> Running:
+    """Start the lab unless it runs; returns when its API answers. Raises LabError."""
+    if os.geteuid() != 0:
+        raise LabError("the lab makes namespaces and loop devices: run it as root")
+    with exclusive(places):
+        found = Running.find(places)
+        if found:
+            if found.hosts != hosts:
+                raise LabError(f"the lab is up with {found.hosts} host(s); first: python -m lab down")
+            return found
+        clean(places)
+        parts = setup.prepare(cache_directory(), progress)
+        progress("starting")
+        _write_state(places, hosts)
+        orders = Orders(str(parts.base), str(parts.template), parts.nix.own)
+        (places.state / "supervisor.json").write_text(json.dumps(asdict(orders)))
+        pid = _start_supervisor(places)
+        running = Running(pid, _start_time(pid) or "", hosts, str(parts.nix.bin), str(parts.nix.conf))
+        places.running.write_text(json.dumps(asdict(running)))
+        try:
+            _make_fleet(places, running)
+        except LabError:
+            _end(places, running)
+            raise
+        return running
+
+
+def _start_supervisor(places: Places) -> int:
+    """Start it detached and wait until it is ready; returns the host's number of its PID 1. Raises LabError."""
+    incoming, outgoing = os.pipe()
+    os.set_inheritable(outgoing, True)
+    with places.lab_log.open("w") as log:
+        process = subprocess.Popen(
+            ["unshare", "-p", "-f", "--kill-child", "-m", "-n", "--mount-proc"]
+            + [sys.executable, "-m", "lab.supervisor", str(outgoing)],
+            cwd=places.checkout,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=[outgoing],
+        )
+    os.close(outgoing)
+    with os.fdopen(incoming) as report:
+        line = report.readline().strip()
+    if line != "ready":
+        process.kill()
+        process.wait()
+        last = places.lab_log.read_text().strip().splitlines()[-1:]
+        raise LabError(f"the lab did not start: {line or ' '.join(last) or 'no reason given'} (see {places.lab_log})")
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+
+
+def _write_state(places: Places, hosts: int) -> None:
+    """Keys, token and start state; what exists is kept, so that the fleet's copy stays as it is."""
+    keys = places.home / ".ssh"
+    keys.mkdir(parents=True, exist_ok=True)
+    keys.chmod(0o700)
+    if not (keys / "id_ed25519").exists():
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "operator@lab", "-f", keys / "id_ed25519"], check=True
+        )
+    (places.home / ".gitconfig").write_text("[user]\n\tname = Lab operator\n\temail = operator@lab.invalid\n")
+    if not places.token.exists():
+        places.token.touch(0o600)
+        places.token.write_text(f"{start.USER}!{start.TOKEN}={uuid.uuid4()}\n")
+    if not places.certificate_key.exists():
+        make_certificate(places.state, GATEWAY)
+    secret = places.token.read_text().strip().rpartition("=")[2]
+    managed = range(FIRST_VMID, FIRST_VMID + hosts)
+    (places.state / "state.json").write_text(json.dumps(start.start_state(secret, managed)))
+    places.api_log.write_text("")
+
+
+def down(places: Places) -> bool:
+    """End the lab and whatever a killed one left; False when none ran."""
+    with exclusive(places):
+        found = Running.find(places)
+        _end(places, found)
+        return found is not None
+
+
+def _end(places: Places, running: Running | None) -> None:
+    if running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, signal.SIGKILL)  # the kernel ends everything in its PID namespace
+    clean(places)
+
+
+def clean(places: Places, deadline: float = 10.0) -> None:
+    """Wait until nothing of an ended lab is left; remove its control groups and disks. Raises LabError."""
+    end = time.monotonic() + deadline
+    while left := leftovers(places):
+        if time.monotonic() > end:
+            raise LabError(f"still there after {deadline:.0f} s: {', '.join(left)}")
+        time.sleep(0.02)
+    for group in cgroups(places):
+        remove_tree(group)
+    places.running.unlink(missing_ok=True)
+    if places.disks.exists():
+        shutil.rmtree(places.disks)
+
+
+def cgroups(places: Places) -> list[Path]:
+    """Control groups of this checkout's lab, as the host shows the unified hierarchy."""
+    found = (root / places.name for root in (ROOT, ROOT / "unified"))
+    return [group for group in found if group.exists()]
+
+
+def leftovers(places: Places) -> list[str]:
+    """What of this checkout's lab still lives: processes in its control groups, loop devices on its disks."""
+    left = []
+    for group in cgroups(places):
+        for procs in group.rglob("cgroup.procs"):
+            with contextlib.suppress(OSError):
+                left += [f"process {pid}" for pid in procs.read_text().split()]
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if backing.read_text().startswith(f"{places.disks}/"):
+                left.append(f"/dev/{backing.parts[3]}")
+    return left
+
+
+def _make_fleet(places: Places, running: Running) -> None:
+    make_fleet(places, running.hosts, running.inside, running.environment(places))
+
+
+def reset(places: Places) -> None:
+    """Back to the start state: no machine, the start's VMs and volumes, the fleet as shipped. Raises LabError."""
+    with exclusive(places):
+        running = Running.require(places)
+        request(places, running, "POST", "/_lab/reset", {})
+        places.api_log.write_text("")
+        shutil.rmtree(places.home / ".local", ignore_errors=True)
+        _make_fleet(places, running)
+
+
+def virtual_machines(places: Places, running: Running) -> list[dict[str, Any]]:
+    """What the node's list says of each VM (`vmid`, `name`, `status`), by VMID. Raises LabError."""
+    found = request(places, running, "GET", f"/api2/json/nodes/{start.NODE}/qemu")["data"]
+    return sorted(found, key=lambda vm: int(vm["vmid"]))
+
+
+def request(places: Places, running: Running, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """One request to the emulator, from inside its network. Returns the JSON; raises LabError."""
+    with _network_of(running.pid):
+        context = ssl.create_default_context(cafile=str(places.certificate))
+        connection = http.client.HTTPSConnection(GATEWAY, PORT, timeout=30, context=context)
+        try:
+            content = None if body is None else json.dumps(body)
+            token = f"PVEAPIToken={places.token.read_text().strip()}"
+            connection.request(method, path, content, {"Content-Type": "application/json", "Authorization": token})
+            answer = connection.getresponse()
+            data = json.loads(answer.read() or b"{}")
+        except OSError as error:
+            raise LabError(f"the lab's API does not answer: {error}") from error
+        finally:
+            connection.close()
+    if answer.status != 200:
+        raise LabError(data.get("error") or f"{path}: {answer.status}")
+    return data
+
+
+@contextlib.contextmanager
+def _network_of(pid: int) -> Iterator[None]:
+    """This thread in the network namespace of a process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/proc/self/ns/net").open() as own, Path(f"/proc/{pid}/ns/net").open() as other:
+        if libc.setns(other.fileno(), CLONE_NEWNET):
+            raise LabError(f"cannot enter the lab's network: {os.strerror(ctypes.get_errno())}")
+        try:
+            yield
+        finally:
+            libc.setns(own.fileno(), CLONE_NEWNET)

@@ -1,0 +1,77 @@
+"""Keeps the lab's copy of the fleet as it is at the start; what the copy consists of is for `lab.fleet` to say."""
+
+import hashlib
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.machines.network import GATEWAY
+from lab.places import Places
+from lab.setup.cache import stamp
+
+
+def make_fleet(
+    places: Places, hosts: int, inside: Callable[[list[str], Path], list[str]], environment: Mapping[str, str]
+) -> bool:
+    """Make the copy again if its sources or it itself changed; True when it did. Raises LabError.
+
+    `inside` and `environment`: how to run a command in the lab, where /nix is.
+    """
+    parts = [places.checkout / "fleet", *(places.checkout / "lab" / part for part in ("nixpkgs", "inputs", "fleet.py"))]
+    wanted = stamp([*(part for part in parts if part.exists()), str(hosts), _fingerprint(places), _key(places)])
+    note = places.state / "fleet.stamp"
+    if note.exists() and note.read_text() == f"{wanted} {_fleet_state(places)}":
+        return False
+    note.unlink(missing_ok=True)
+    shutil.rmtree(places.fleet, ignore_errors=True)
+    argv = inside([sys.executable, "-m", "lab.fleet_copy", str(hosts)], places.checkout)
+    done = subprocess.run(argv, env=dict(environment), capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"the fleet's copy cannot be made: {' / '.join(done.stderr.strip().splitlines()[-3:])}")
+    note.write_text(f"{wanted} {_fleet_state(places)}")
+    return True
+
+
+def _fleet_state(places: Places) -> str:
+    """Changes with every commit and every changed file of the copy."""
+    if not (places.fleet / ".git").exists():
+        return "none"
+    said = ""
+    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
+        said += subprocess.run(["git", "-C", places.fleet, *arguments], capture_output=True, text=True).stdout
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _fingerprint(places: Places) -> str:
+    """SHA-256 of the API's certificate, as Proxmox shows it: AA:BB:…"""
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(places.certificate.read_text())).hexdigest().upper()
+    return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
+
+
+def _key(places: Places) -> str:
+    return (places.home / ".ssh" / "id_ed25519.pub").read_text().strip()
+
+
+def main(arguments: list[str]) -> None:
+    """In the lab's namespace: make the copy, for so many managed machines."""
+    from lab.fleet import prepare_fleet
+
+    places = Places.here()
+    prepare_fleet(
+        places.fleet,
+        nix=shutil.which("nix") or "nix",
+        machines=int(arguments[0]),
+        endpoint_host=GATEWAY,
+        fingerprint=_fingerprint(places),
+        operator_key=_key(places),
+        env=dict(os.environ),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,158 @@
+"""The backend with real machines: disks are images, power is systemd-nspawn."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.backend import AgentAbsent, BackendError
+from lab.machines.agent import Agent
+from lab.machines.cgroups import ROOT, Cgroup
+from lab.machines.machine import Card, Faults, Machine, make_hardware
+from lab.machines.network import Network
+from lab.machines.volumes import Volumes
+
+BUSES = {"scsi": "sd", "sata": "sd", "ide": "sd", "virtio": "vd"}
+FAULTS = ("address-changes", "no-return", "address-moves")
+
+
+class MachinesBackend:
+    """See `lab.backend.Backend`. Give it the lab's namespaces: it makes bridge, mounts and control groups."""
+
+    def __init__(self, base: Path, volumes: Volumes, directory: Path, name: str) -> None:
+        """`directory`: on a tmpfs, for what machines need while they run; `name`: the control group's."""
+        self._base = base
+        self._volumes = volumes
+        self._directory = directory
+        self._cgroup = ROOT / name
+        self._network = Network(directory)
+        self._machines: dict[int, Machine] = {}
+        self._agents: dict[int, Agent] = {}
+        self._faults = Faults()
+        self._lock = threading.Lock()  # over the dictionaries
+        self._powered_off: Callable[[int], None] = lambda vmid: None
+
+    def create_volume(self, volid: str, size: int) -> None:
+        self._volumes.create(volid, size)
+
+    def clone_volume(self, source: str, target: str, size: int) -> None:
+        self._volumes.clone(source, target, size)
+
+    def resize_volume(self, volid: str, size: int) -> None:
+        self._volumes.resize(volid, size)
+        image = self._volumes.path(volid)
+        for machine in list(self._machines.values()):
+            for loop in machine.hardware.disks.values():
+                if loop.image == image:
+                    loop.grown()
+
+    def delete_volume(self, volid: str) -> None:
+        self._volumes.delete(volid)
+
+    def start(self, vmid: int, config: Mapping[str, Any], cloudinit: Mapping[str, str] | None) -> None:
+        if self.running(vmid):
+            raise BackendError(f"VM {vmid} already running")
+        drive = {name: yaml.safe_load(text) for name, text in cloudinit.items()} if cloudinit is not None else None
+        try:
+            hardware = make_hardware(
+                vmid,
+                {
+                    name: self._volumes.image(volid)
+                    for name, volid in disks(config).items()
+                    if self._volumes.exists(volid)
+                },
+                str(config.get("bios", "seabios")),
+                self._base,
+                self._directory / "machines" / str(vmid),
+                Cgroup(self._cgroup / f"vm{vmid}"),
+            )
+        except OSError as error:
+            raise BackendError(f"start failed: {error}") from error
+        card = Card.parse(config.get("net0"))
+        with self._lock:
+            self._agents[vmid] = Agent()
+            self._machines[vmid] = Machine(vmid, hardware, card, self._network, self._faults, drive, self._gone)
+
+    def _gone(self, vmid: int) -> None:
+        with self._lock:
+            self._machines.pop(vmid, None)
+        self._powered_off(vmid)
+
+    def stop(self, vmid: int) -> None:
+        machine = self._machines.get(vmid)
+        if machine:
+            machine.stop()
+            with self._lock:
+                self._machines.pop(vmid, None)
+
+    def shutdown(self, vmid: int, timeout: float) -> bool:
+        machine = self._machines.get(vmid)
+        if machine is None:
+            return True
+        with contextlib.suppress(AgentAbsent):  # it ignores ACPI, as a guest without logind does
+            self.agent(vmid, "shutdown", {})
+        return machine.off.wait(timeout)
+
+    def reset(self, vmid: int) -> None:
+        machine = self._machines.get(vmid)
+        if machine is None:
+            raise BackendError(f"VM {vmid} not running")
+        machine.reset()
+
+    def running(self, vmid: int) -> bool:
+        return vmid in self._machines
+
+    def agent(self, vmid: int, command: str, params: Mapping[str, Any]) -> Any:
+        machine = self._machines.get(vmid)
+        if machine is None:
+            raise AgentAbsent
+        return self._agents[vmid].call(machine.guest, command, params)
+
+    def fault(self, name: str, on: bool, params: Mapping[str, Any]) -> bool:
+        if name not in FAULTS:
+            return False
+        vmid = int(params["vmid"]) if params.get("vmid") else None
+        if name == "address-moves":
+            for machine in list(self._machines.values()):
+                if on and vmid in (None, machine.vmid):
+                    machine.address_moves()
+        elif not on:
+            self._faults.on.pop(name, None)
+        else:
+            self._faults.on[name] = None if vmid is None else (self._faults.on.get(name) or set()) | {vmid}
+        return True
+
+    def reset_all(self) -> None:
+        with self._lock:
+            machines, self._machines, self._agents = list(self._machines.values()), {}, {}
+        stopping = [threading.Thread(target=machine.stop) for machine in machines]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+        self._faults.on.clear()
+        self._volumes.reset()
+        self._network.forget()
+
+    def on_power_off(self, callback: Callable[[int], None]) -> None:
+        self._powered_off = callback
+
+
+def disks(config: Mapping[str, Any]) -> dict[str, str]:
+    """Device name → volid, in boot order first: scsi0 is sda, virtio0 vda; cloud-init drives and CDs are none.
+
+    Letters follow the slots (scsi1 is sdb whether scsi0 is there or not), which is simpler than a kernel's probing.
+    """
+    found = {}
+    for key, value in config.items():
+        bus = key.rstrip("0123456789")
+        if bus in BUSES and key != bus and isinstance(value, str) and "media=cdrom" not in value:
+            volid = value.split(",")[0].removeprefix("file=")
+            if ":" in volid:
+                found[key] = (f"{BUSES[bus]}{chr(ord('a') + int(key[len(bus) :]))}", volid)
+    order = str(config.get("boot", "")).removeprefix("order=").split(";")
+    slots = sorted(found, key=lambda slot: (order.index(slot) if slot in order else len(order), slot))
+    return dict(found[slot] for slot in slots)

@@ -1,0 +1,108 @@
+"""PID 1 of the lab: owns the namespaces, and with its end everything in them ends.
+
+Started as `unshare -p -f --kill-child -m -n --mount-proc python -m lab.supervisor FD`, where FD is a pipe that takes one
+line, "ready" or the reason why not. What it is to do stands in `.lab/supervisor.json` (see `Orders`).
+"""
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.places import Places
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What `up` decided: paths of what set-up made, whether /nix is the lab's own."""
+
+    base: str
+    template: str
+    own_nix: bool
+
+    @classmethod
+    def read(cls, places: Places) -> "Orders":
+        return cls(**json.loads((places.state / "supervisor.json").read_text()))
+
+
+def main(arguments: list[str]) -> int:
+    places = Places.here()
+    report = int(arguments[0])
+    os.set_inheritable(report, False)
+    try:
+        orders = Orders.read(places)
+        arrange(places, orders)
+    except (OSError, subprocess.CalledProcessError) as error:
+        os.write(report, f"{error}\n".encode())
+        return 1
+    incoming, outgoing = os.pipe()
+    server = os.fork()
+    if server == 0:
+        os.dup2(outgoing, 1)
+        serve(places, orders)
+        os._exit(0)
+    os.close(outgoing)
+    threading.Thread(target=_forward, args=(incoming, report), daemon=True).start()
+    while True:  # reap what was orphaned, until the server is gone
+        pid, status = os.wait()
+        if pid == server:
+            print(f"the lab's server ended ({os.waitstatus_to_exitcode(status)})", file=sys.stderr, flush=True)
+            return 1
+
+
+def _forward(incoming: int, report: int) -> None:
+    """Pass the server's first line on to `up`, the others to our stderr."""
+    with os.fdopen(incoming) as lines, os.fdopen(report, "w") as caller:
+        caller.write(lines.readline())
+        caller.close()
+        for line in lines:
+            sys.stderr.write(line)
+
+
+def arrange(places: Places, orders: Orders) -> None:
+    """Mounts that only this namespace sees. Raises CalledProcessError."""
+    # Shared among ourselves only: with private mounts each guest would pin the others'.
+    _mount("--make-rprivate", "/")
+    _mount("--make-rshared", "/")
+    for directory in ("/run/netns", "/run/systemd"):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        _mount("-t", "tmpfs", "tmpfs", directory)
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():  # old or mixed hierarchies: show the unified one
+        _mount("-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
+    run = places.state / "run"
+    run.mkdir(exist_ok=True)
+    _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(run))
+    if orders.own_nix:
+        for directory in (places.nix_root, Path("/nix")):
+            directory.mkdir(exist_ok=True)
+        _mount("--bind", str(places.nix_root), "/nix")
+    # ssh reads the home of the password file, whatever HOME says: the lab's keys and hosts, not the user's.
+    theirs = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
+    theirs.mkdir(mode=0o700, exist_ok=True)
+    _mount("--bind", str(places.home / ".ssh"), str(theirs))
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, stdin=subprocess.DEVNULL)
+
+
+def serve(places: Places, orders: Orders) -> None:
+    """Emulator and machines, in this process."""
+    from lab.api.server import serve as serve_api
+    from lab.machines.backend import MachinesBackend
+    from lab.machines.network import GATEWAY
+    from lab.machines.volumes import Volumes
+    from lab.start import TEMPLATE_DISK
+
+    volumes = Volumes(places.disks, {TEMPLATE_DISK: Path(orders.template)})
+    backend = MachinesBackend(Path(orders.base), volumes, places.state / "run", places.name)
+    state = json.loads((places.state / "state.json").read_text())
+    serve_api(state, backend, (GATEWAY, 8006), places.certificate, places.certificate_key, places.api_log)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
