@@ -57,10 +57,11 @@ def load_fleet(path: str | os.PathLike[str]) -> Fleet:
 
 
 def _evaluate(directory: Path) -> tuple[Any, Any]:
-    argv = ["nix", "--extra-experimental-features", "nix-command", "eval", "--json", "--log-format", "internal-json"]
-    apply = f"load: load {_nix_string(str(directory))}"
+    argv = ["nix", "--extra-experimental-features", "nix-command", "eval", "--json", "--show-trace"]
+    argv += ["--log-format", "internal-json", "--file", str(_EXPRESSION)]
+    argv += ["--apply", f"load: load {_nix_string(str(directory))}"]
     try:
-        done = run([*argv, "--file", _EXPRESSION, "--apply", apply], timeout=_TIMEOUT)
+        done = run(argv, timeout=_TIMEOUT)
     except ProcessFailed as failure:
         if not failure.stderr:
             raise
@@ -70,8 +71,9 @@ def _evaluate(directory: Path) -> tuple[Any, Any]:
 
 
 def _nix_string(text: str) -> str:
+    """A Nix string literal; Nix takes a bare carriage return for a newline, so those are spelt out too."""
     escaped = re.sub(r'(["\\]|\$\{)', r"\\\1", text)
-    return f'"{escaped}"'
+    return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
 def _path_or_set(value: dict[str, Any]) -> Any:

@@ -48,7 +48,7 @@ _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31
 
 def is_placeholder(key: object) -> bool:
     """True for a `publicKey` that is yet to be filled in."""
-    return key is None or (isinstance(key, str) and (not key.strip() or "placeholder" in key.lower()))
+    return key is None or (type(key) is str and (not key.strip() or "placeholder" in key.lower()))
 
 
 def parse_fingerprint(text: str) -> str:
@@ -110,7 +110,7 @@ def _check_public_key(host: NixSet) -> None:
     remedy = 'copy the line from the machine\'s /etc/ssh/ssh_host_ed25519_key.pub, or write "placeholder"'
     if is_placeholder(key):
         return
-    if not isinstance(key, str):
+    if type(key) is not str:
         host.report("publicKey", f"is {nix_type(key)}, not a string", remedy)
     elif problem := _problem(parse_public_key, key):
         host.report("publicKey", f"no SSH public key: {problem}", remedy)
@@ -307,7 +307,7 @@ def _check_in_range(guest: NixSet, kind: str, spans: Mapping[str, range], taken:
 
 def _problem(parse: Callable[[str], object], value: object) -> str | None:
     """Why the parser refuses the value, None if it does not."""
-    if not isinstance(value, str):
+    if type(value) is not str:
         return f"it is {nix_type(value)}, not a string"
     try:
         parse(value)

@@ -1,0 +1,114 @@
+"""Fixtures that several directories of tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MASTER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J root@doc1"
+
+HOSTS_NIX = f"""\
+# A small fleet: a managed VM, an imported one, and a machine with Home Manager only.
+let
+  masterKeys = [ "{MASTER_KEY}" ];
+in
+{{
+  dev = {{
+    hostname = "dev";
+    sshAlias = "dev";
+    user = "abl030";
+    homeDirectory = "/home/abl030";
+    publicKey = "placeholder";
+    authorizedKeys = masterKeys;
+    configurationFile = ./hosts/dev/configuration.nix;
+    homeFile = ./hosts/dev/home.nix;
+  }};
+  proxmox-vm = {{
+    hostname = "proxmox-vm";
+    sshAlias = "doc1";
+    user = "abl030";
+    homeDirectory = "/home/abl030";
+    publicKey = "{HOST_KEY}";
+    authorizedKeys = masterKeys;
+    configurationFile = ./hosts/proxmox-vm/configuration.nix;
+    homeFile = ./hosts/proxmox-vm/home.nix;
+    sudoPasswordless = true;
+  }};
+  caddy = {{
+    hostname = "caddy";
+    sshAlias = "cad";
+    user = "abl030";
+    homeDirectory = "/home/abl030";
+    publicKey = null;
+    authorizedKeys = masterKeys;
+    homeFile = ./hosts/caddy/home.nix;
+  }};
+}}
+"""
+
+DEFINITIONS_NIX = """\
+{
+  proxmox = { host = "127.0.0.1"; node = "prom"; user = "root"; defaultStorage = "nvmeprom"; };
+  imported = {
+    doc1 = {
+      vmid = 104;
+      hostname = "proxmox-vm";
+      sshAlias = "doc1";
+      status = "running";
+      specs = { cores = 8; disk = "passthrough"; };
+      services = [ "docker" ];
+      readonly = true;
+    };
+  };
+  managed = {
+    dev = {
+      vmid = 110;
+      cores = 4;
+      memory = 8192;
+      disk = "64G";
+      storage = "nvmeprom";
+      nixosConfig = "dev";
+      purpose = "development";
+      services = [ ];
+    };
+  };
+  template = { vmid = 9002; name = "base"; description = "what new machines are cloned from"; specs = { }; };
+  vmidRanges = {
+    production = { start = 100; end = 199; description = "virtual machines"; };
+    containers = { start = 200; end = 299; description = "containers"; };
+    templates = { start = 9000; end = 9999; description = "templates"; };
+  };
+}
+"""
+
+MakeFleet = Callable[..., Path]
+
+
+@pytest.fixture
+def make_fleet(tmp_path: Path) -> MakeFleet:
+    """Writes a small fleet and returns its directory.
+
+    `edits` are (old, new) texts replaced in both files, each of which must be there; `definitions=None` leaves
+    vms/definitions.nix out.
+    """
+
+    def make(
+        *edits: tuple[str, str], hosts: str = HOSTS_NIX, definitions: str | None = DEFINITIONS_NIX, name: str = "fleet"
+    ) -> Path:
+        directory = tmp_path / name
+        for old, new in edits:
+            assert old in hosts + (definitions or ""), f"nothing to edit: {old!r}"
+            hosts = hosts.replace(old, new)
+            definitions = definitions.replace(old, new) if definitions else definitions
+        for host in ("dev", "proxmox-vm", "caddy"):
+            (directory / "hosts" / host).mkdir(parents=True)
+            (directory / "hosts" / host / "configuration.nix").write_text("{ }\n")
+            (directory / "hosts" / host / "home.nix").write_text("{ }\n")
+        (directory / "hosts.nix").write_text(hosts)
+        if definitions is not None:
+            (directory / "vms").mkdir()
+            (directory / "vms" / "definitions.nix").write_text(definitions)
+        return directory
+
+    return make
