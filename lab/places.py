@@ -26,7 +26,8 @@ class Places:
 
     @property
     def state(self) -> Path:
-        return self.checkout / ".lab"
+        """`.lab/`, or where FLEETWRIGHT_LAB says: a second lab of the same checkout, such as the tests' own."""
+        return Path(os.environ.get("FLEETWRIGHT_LAB") or self.checkout / ".lab")
 
     @property
     def fleet(self) -> Path:
@@ -72,5 +73,5 @@ class Places:
 
     @cached_property
     def name(self) -> str:
-        """Tells this checkout's control groups and mounts from another's."""
-        return "fleetwright-lab-" + hashlib.sha256(str(self.checkout).encode()).hexdigest()[:8]
+        """Tells this lab's control groups and mounts from another's."""
+        return "fleetwright-lab-" + hashlib.sha256(str(self.state).encode()).hexdigest()[:8]
