@@ -54,7 +54,7 @@ def _why_none(pattern: str, groups: Mapping[str, Collection[str]], option: str) 
     if "," in pattern:
         return f"no host or group has this name; repeat {option} for each of several"
     names = sorted({*groups, *groups["all"]})
-    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(pattern, names, n=3)
     if near:
         return f"no host or group has this name; the nearest are {', '.join(near)}"
     return f"no host or group has this name; there are {', '.join(names)}"

@@ -1,0 +1,247 @@
+"""inventory.py under the real `pyinfra` command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+MakeFleet = Callable[..., Path]
+ROOT = Path(__file__).parent.parent
+PYINFRA = Path(sys.executable).with_name("pyinfra")
+
+# One host that works and one that cannot be reached, by pyinfra's own connectors.
+TWO_HOSTS = """
+import click
+from fleetwright.connectors import cli
+cli.put_right(click.get_current_context())
+both = ["@local", ("unreachable", {"ssh_hostname": "127.0.0.1", "ssh_port": 1})]
+"""
+
+
+class Pyinfra:
+    """Runs `pyinfra INVENTORY …` from the checkout, with an empty HOME and nothing on stdin."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.fleet: Path | None = None
+        self.inventory = ROOT / "inventory.py"
+
+    def environment(self) -> dict[str, str]:
+        home = self.directory / "home"
+        home.mkdir(exist_ok=True)
+        environment = {**os.environ, "HOME": str(home), "FLEET": str(self.fleet or "")}
+        environment.pop("PROXMOX_TOKEN_FILE", None)
+        return environment
+
+    def __call__(self, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [PYINFRA, self.inventory, *words], cwd=ROOT, env={**self.environment(), **environment},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def refusal(self, *words: str, **environment: str) -> str:
+        """What pyinfra says when it refuses, without its own progress lines; the status is 1."""
+        done = self(*words, **environment)
+        assert done.returncode == 1, done.stderr
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        return "\n".join(line for line in done.stderr.splitlines() if line.strip() and not line.startswith("--> "))
+
+
+@pytest.fixture
+def pyinfra(tmp_path: Path) -> Pyinfra:
+    return Pyinfra(tmp_path)
+
+
+@pytest.fixture
+def small(pyinfra: Pyinfra, make_fleet: MakeFleet) -> Pyinfra:
+    pyinfra.fleet = make_fleet(("vmid = 110;", 'vmid = 110; tags = [ "ci" ];'))
+    return pyinfra
+
+
+@pytest.fixture
+def two_hosts(pyinfra: Pyinfra) -> Pyinfra:
+    pyinfra.inventory = pyinfra.directory / "two.py"
+    pyinfra.inventory.write_text(TWO_HOSTS)
+    return pyinfra
+
+
+def test_hosts_groups_and_data(small: Pyinfra) -> None:
+    done = small("debug-inventory", "--json")
+    assert done.returncode == 0, done.stderr
+    hosts = {host["name"]: host for host in json.loads(done.stdout)}
+    assert {name: set(host["groups"]) - {"inventory"} for name, host in hosts.items()} == {
+        "dev": {"nixos", "managed", "dev", "ci"},
+        "proxmox-vm": {"nixos", "imported", "readonly", "proxmox-vm", "doc1"},
+        "caddy": {"home_manager", "caddy", "cad"},
+    }
+    assert hosts["dev"]["data"]["host_id"] == "dev"
+    token_file = small.environment()["HOME"] + "/.config/fleetwright/proxmox-token"
+    assert hosts["dev"]["data"]["session"] == {"fleet": str(small.fleet), "token_file": token_file}
+    assert hosts["dev"]["data"]["ssh_strict_host_key_checking"] == "yes"
+
+
+def _token_file(pyinfra: Pyinfra, *words: str, **environment: str) -> str:
+    done = pyinfra("debug-inventory", "--json", *words, **environment)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)[0]["data"]["session"]["token_file"])
+
+
+def test_where_the_token_is(small: Pyinfra, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "all.py").write_text("proxmox_token_file = '/from/group-data'\n")
+    assert _token_file(small, PROXMOX_TOKEN_FILE="/from/environment") == "/from/environment"
+    assert _token_file(small, "--group-data", str(tmp_path / "more")) == "/from/group-data"
+    assert _token_file(small, "--data", "proxmox_token_file=/from/data") == "/from/data"
+
+
+@pytest.mark.parametrize(
+    ("words", "selected"),
+    [
+        (["--limit", "dev"], ["dev"]),
+        (["--limit", "doc1"], ["proxmox-vm"]),
+        (["--limit", "nixos"], ["dev", "proxmox-vm"]),
+        (["--limit", "ci", "--limit", "cad"], ["caddy", "dev"]),
+        (["--exclude", "nixos"], ["caddy"]),
+        (["--limit", "*v*", "--exclude", "readonly"], ["dev"]),
+    ],
+)
+def test_limits(small: Pyinfra, words: list[str], selected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "touch.py").write_text(
+        f"from pyinfra import host\nopen({str(tmp_path)!r} + '/seen-' + host.data.host_id, 'w').close()\n"
+    )
+    # Nobody answers there; a host that cannot be connected to is dropped, so only the selection is looked at.
+    script = (
+        "from pyinfra.api.host import Host\nfrom pyinfra_cli.main import main\n"
+        f"Host.connect = lambda self, *a, **k: open({str(tmp_path)!r} + '/seen-' + self.name, 'w').close()\nmain()\n"
+    )
+    (tmp_path / "stub.py").write_text("import pyinfra_cli\n" + script)
+    subprocess.run(
+        [sys.executable, tmp_path / "stub.py", "inventory.py", *words, "exec", "--", "true"],
+        cwd=ROOT, env=small.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert sorted(path.name.removeprefix("seen-") for path in tmp_path.glob("seen-*")) == selected
+
+
+def test_a_limit_that_selects_nothing(small: Pyinfra) -> None:
+    assert small.refusal("--limit", "dve", "exec", "--", "true") == (
+        "--limit dve: no host or group has this name; the nearest are dev"
+    )
+    assert small.refusal("--exclude", "cady", "exec", "--", "true") == (
+        "--exclude cady: no host or group has this name; the nearest are caddy, cad"
+    )
+    assert small.refusal("--limit", "dev", "--exclude", "nixos", "exec", "--", "true") == (
+        "no host is left to work on; the fleet, --limit and --exclude leave none"
+    )
+
+
+def test_a_wrong_fleet_is_refused_with_all_its_findings(pyinfra: Pyinfra, make_fleet: MakeFleet) -> None:
+    pyinfra.fleet = make_fleet(("vmid = 110;", "vmid = 104;"), ('disk = "64G"', 'disk = "64"'))
+    assert pyinfra.refusal("exec", "--", "true").splitlines() == [
+        "vms/definitions.nix: managed.dev.disk: '64' is no size; write a number and its unit, such as 64G",
+        "vms/definitions.nix: managed.dev.vmid: 104 is also imported.doc1.vmid; give each guest a VMID of its own",
+    ]
+
+
+def test_no_fleet_and_no_nix(pyinfra: Pyinfra, make_fleet: MakeFleet) -> None:
+    missing = "no such directory; FLEET names the directory of the fleet's flake"
+    assert pyinfra.refusal("exec", "--", "true", FLEET="/none") == f"/none: {missing}"
+    pyinfra.fleet = make_fleet()
+    no_nix = "nix: no such program on PATH; install it, or put it on PATH"
+    assert pyinfra.refusal("exec", "--", "true", PATH="/nonexistent") == no_nix
+
+
+def test_the_fleet_beside_the_inventory_is_the_default(pyinfra: Pyinfra, make_fleet: MakeFleet) -> None:
+    directory = make_fleet()
+    pyinfra.inventory = directory.parent / "inventory.py"
+    pyinfra.inventory.write_text((ROOT / "inventory.py").read_text())
+    assert len(json.loads(pyinfra("debug-inventory", "--json").stdout)) == 3
+
+
+def test_wrong_ad_hoc_arguments(small: Pyinfra) -> None:
+    assert small.refusal("server.shell", "comands=ls") == (
+        "server.shell: missing a required argument: 'commands'; it takes commands"
+    )
+    assert small.refusal("fact", "server.Which", "comand=ls") == (
+        "server.Which: missing a required argument: 'command'; it takes command"
+    )
+    assert small.refusal("server.StringCommand") == (
+        "server.StringCommand: that is no operation; name a function, as in operations.nixos.switch"
+    )
+    assert small.refusal("fact", "server.datetime").startswith("fact server.datetime: that is no fact; ")
+
+
+@pytest.mark.parametrize("yes", [["-y"], []])
+def test_one_unreachable_host_neither_asks_nor_stops_the_others(two_hosts: Pyinfra, yes: list[str]) -> None:
+    done = two_hosts(*yes, "exec", "--", "echo it works")
+    assert "it works" in done.stderr + done.stdout
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_fail_percent_is_still_heeded(two_hosts: Pyinfra) -> None:
+    for yes in (["-y"], []):
+        done = two_hosts(*yes, "--fail-percent", "10", "exec", "--", "echo it works")
+        assert "it works" not in done.stderr + done.stdout
+        assert "Over 10% of hosts failed" in done.stderr
+        assert done.returncode == 1
+
+
+def test_a_failing_fact_is_a_failure(two_hosts: Pyinfra) -> None:
+    limit = ("--limit", "@local")
+    assert two_hosts(*limit, "fact", "server.Command", "command=exit 3").returncode == 1
+    assert two_hosts(*limit, "fact", "server.Command", "command=echo fine").returncode == 0
+
+
+def test_no_wait_does_not_hide_failures(two_hosts: Pyinfra) -> None:
+    limit = ("-y", "--no-wait", "--limit", "@local")
+    assert two_hosts(*limit, "exec", "--", "exit 3").returncode == 1
+    assert two_hosts(*limit, "exec", "--", "true").returncode == 0
+
+
+def test_a_question_without_an_answer_executes_nothing(two_hosts: Pyinfra, tmp_path: Path) -> None:
+    done = two_hosts("--limit", "@local", "files.file", f"{tmp_path}/made")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == (
+        "nothing was executed: stdin gives no answer; -y executes without asking, --dry only plans"
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_error_meant_for_the_operator_has_no_traceback(two_hosts: Pyinfra, tmp_path: Path) -> None:
+    (tmp_path / "deploy.py").write_text("from fleetwright.errors import Refused\nraise Refused('vm 104 is readonly')\n")
+    done = two_hosts("-y", "--limit", "@local", str(tmp_path / "deploy.py"))
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "vm 104 is readonly"
+    assert "Traceback" not in done.stderr
+
+
+def test_our_own_mistakes_keep_theirs(two_hosts: Pyinfra, tmp_path: Path) -> None:
+    (tmp_path / "deploy.py").write_text("1 / 0\n")
+    done = two_hosts("-y", "--limit", "@local", str(tmp_path / "deploy.py"))
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_ctrl_c_is_no_success(two_hosts: Pyinfra, tmp_path: Path) -> None:
+    words = ["-y", "--limit", "@local", "exec", "--", f"touch {tmp_path}/begun; sleep 30"]
+    with subprocess.Popen(
+        [PYINFRA, two_hosts.inventory, *words], cwd=ROOT, env=two_hosts.environment(),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Interrupted" in err
+    assert "Exiting" not in out
