@@ -1,0 +1,185 @@
+"""What is found before anything is changed."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fleetwright.models import Fleet, Vm, parse_size
+from fleetwright.preflight import BootLoader, HostFacts, Hypervisor, preflight
+from fleetwright.proxmox.models import Permissions, Storage, Version
+from fleetwright.proxmox.plan import ActualVm, Clone, cloned, plan_vm
+from tests.fleetwright.proxmox.fleets import DEV, FLEET, HOST, template
+
+pytestmark = pytest.mark.unit
+
+FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",))
+GIB = 1 << 30
+ALL = {
+    "/": {"VM.Audit": True},
+    "/vms": dict.fromkeys(
+        (
+            *("VM.Audit", "VM.Clone", "VM.Allocate", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted", "VM.Config.CPU"),
+            *("VM.Config.Memory", "VM.Config.Options", "VM.Config.Disk", "VM.Config.Cloudinit"),
+        ),
+        True,
+    ),
+    "/storage/nvmeprom": {"Datastore.AllocateSpace": True},
+    "/sdn/zones/localnetwork": {"SDN.Use": True},
+}
+SEEN = Hypervisor(
+    version=Version("9.2.11", "9.2"),
+    nodes=("prom",),
+    permissions=Permissions(ALL),
+    template=template(),
+    actual=None,
+    storage=Storage("nvmeprom", True, 900 * GIB, 0, 900 * GIB, ("images", "rootdir")),
+)
+
+
+def findings(seen: Hypervisor = SEEN, facts: HostFacts = FACTS, vm: Vm = DEV, fleet: Fleet = FLEET) -> tuple[str, ...]:
+    return preflight(fleet, vm, HOST, facts, seen)
+
+
+def with_template(**values: Any) -> Hypervisor:
+    return replace(SEEN, template=template(**values))
+
+
+def without(path: str, privilege: str) -> Hypervisor:
+    kept = {
+        where: {p: v for p, v in granted.items() if (where, p) != (path, privilege)} for where, granted in ALL.items()
+    }
+    return replace(SEEN, permissions=Permissions(kept))
+
+
+def test_nothing_to_say() -> None:
+    assert findings() == ()
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (
+            replace(SEEN, nodes=("prox1", "prox2")),
+            "there is no node prom; correct `node` (the cluster has: prox1, prox2)",
+        ),
+        (replace(SEEN, template=None), "template 9002 does not exist on prom; make it, or correct"),
+        (with_template(template=None), "vm 9002 on prom is not a template; convert it"),
+        (with_template(scsi0=None), "template 9002 on prom boots from no disk"),
+        (with_template(scsi0="nvmeprom:base-9002-disk-0"), "boots from no disk"),
+        (with_template(agent="0"), "guest agent switched off"),
+        (with_template(ide2=None), "no cloud-init drive"),
+        (with_template(ide2="none,media=cdrom"), "no cloud-init drive"),
+        (with_template(net0=None), "no net0 on a bridge"),
+        (with_template(bios=None), "installs systemd-boot, which needs bios ovmf, but template 9002 (dev) has seabios"),
+        (with_template(scsi0="nvmeprom:base-9002-disk-0,size=80G"), "disks are never shrunk"),
+        (
+            with_template(boot="order=virtio0", scsi0=None, virtio0="nvmeprom:base-9002-disk-0,size=4G"),
+            "disko formats /dev/sda, but the disk virtio0 of vm 110 (dev) is /dev/vda in the guest",
+        ),
+        (replace(SEEN, storage=None), "prom has no storage nvmeprom; correct managed.dev.storage"),
+        (replace(SEEN, storage=Storage("nvmeprom", False, 0, 0, 0, ("images",))), "is not active"),
+        (replace(SEEN, storage=Storage("nvmeprom", True, 1, 1, 9 * GIB, ("iso",))), "holds no disk images"),
+        (
+            replace(SEEN, storage=Storage("nvmeprom", True, 1, 1, 9 * GIB, ("images",))),
+            "storage nvmeprom on prom has 9.0 GiB free, managed.dev needs 64.0 GiB",
+        ),
+        (without("/vms", "VM.Clone"), "lacks VM.Clone on /vms/9002"),
+        (without("/vms", "VM.Allocate"), "lacks VM.Allocate on /vms/110"),
+        (without("/vms", "VM.PowerMgmt"), "lacks VM.PowerMgmt on /vms/110"),
+        (without("/vms", "VM.Config.Memory"), "lacks VM.Config.Memory on /vms/110"),
+        (without("/vms", "VM.GuestAgent.Unrestricted"), "lacks VM.GuestAgent.Unrestricted"),
+        (without("/vms", "VM.Config.Cloudinit"), "lacks VM.Config.Cloudinit or VM.Config.Network"),
+        (without("/storage/nvmeprom", "Datastore.AllocateSpace"), "lacks Datastore.AllocateSpace on /storage/nvmeprom"),
+        (without("/sdn/zones/localnetwork", "SDN.Use"), "lacks SDN.Use on /sdn/zones/localnetwork/vmbr0"),
+        (replace(SEEN, version=Version("8.4.21", "8.4")), "lacks VM.Monitor on /vms/110"),
+    ],
+)
+def test_finds_in_one_line(seen: Hypervisor, words: str) -> None:
+    [finding] = findings(seen)
+    assert words in finding
+    assert "\n" not in finding
+
+
+@pytest.mark.parametrize(
+    ("loader", "bios", "fits"),
+    [
+        (BootLoader.SYSTEMD_BOOT, "ovmf", True),
+        (BootLoader.SYSTEMD_BOOT, "seabios", False),
+        (BootLoader.GRUB, "seabios", True),
+        (BootLoader.GRUB, "ovmf", False),
+        (BootLoader.GRUB_EFI, "ovmf", True),
+        (BootLoader.GRUB_EFI, "seabios", False),
+        (None, "seabios", True),
+    ],
+)
+def test_firmware_and_boot_loader(loader: BootLoader | None, bios: str, fits: bool) -> None:
+    assert (findings(with_template(bios=bios), replace(FACTS, boot_loader=loader)) == ()) is fits
+
+
+@pytest.mark.parametrize(
+    ("device", "fits"),
+    [
+        ("/dev/sda", True),
+        ("/dev/vda", False),
+        ("/dev/sdb", False),
+        ("/dev/nvme0n1", False),
+        ("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_drive-scsi0", True),
+        ("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_drive-scsi1", False),
+        ("/dev/disk/by-path/pci-0000:00:05.0-scsi-0:0:0:0", True),
+    ],
+)
+def test_devices(device: str, fits: bool) -> None:
+    assert (findings(facts=replace(FACTS, disko_devices=(device,))) == ()) is fits
+
+
+def test_with_two_disks_the_letter_is_not_certain() -> None:
+    two = with_template(scsi1="nvmeprom:base-9002-disk-1,size=1G")
+    assert findings(two, replace(FACTS, disko_devices=("/dev/sdb",))) == ()
+    assert findings(two, replace(FACTS, disko_devices=("/dev/sdc",))) != ()
+
+
+def test_all_findings_at_once() -> None:
+    seen = replace(with_template(bios="seabios"), storage=None, permissions=Permissions({}))
+    assert len(findings(seen, replace(FACTS, disko_devices=()))) > 5
+
+
+def test_without_rights_on_the_vmid_a_declared_pool_serves() -> None:
+    granted = {path: privileges for path, privileges in ALL.items() if path != "/vms"}
+    granted |= {"/pool/ours": ALL["/vms"], "/vms/9002": {"VM.Clone": True, "VM.Audit": True}}
+    seen = replace(SEEN, permissions=Permissions(granted))
+    assert any("VM.Allocate on /vms/110" in finding for finding in findings(seen))
+    assert findings(seen, vm=replace(DEV, extra={"pool": "ours"})) == ()
+
+
+def existing(**values: Any) -> Hypervisor:
+    [clone, *_] = plan_vm(FLEET, DEV, HOST, None, template())
+    assert isinstance(clone, Clone)
+    config = cloned(clone, template(**values)).config
+    return replace(SEEN, template=None, actual=ActualVm(config, running=True))
+
+
+def test_a_vmid_that_is_taken_is_one_finding() -> None:
+    assert findings(existing()) == ()
+    taken = replace(SEEN, actual=ActualVm(template(template=None), running=True))
+    [finding] = findings(taken)
+    assert "vm 110 on prom exists but is not this fleet's" in finding
+
+
+def test_an_existing_machine_needs_room_for_its_growth_only() -> None:
+    seen = existing(scsi0="nvmeprom:vm-110-disk-0,size=60G", digest="d")
+    config = seen.actual.config if seen.actual else template()
+    seen = replace(seen, actual=ActualVm(replace(config, values={**config.values, "digest": "d"}), running=True))
+    assert findings(replace(seen, storage=Storage("nvmeprom", True, 1, 1, 4 * GIB, ("images",)))) == ()
+    [finding] = findings(replace(seen, storage=Storage("nvmeprom", True, 1, 1, 3 * GIB, ("images",))))
+    assert "needs 4.0 GiB" in finding
+
+
+def test_people_must_be_able_to_log_in() -> None:
+    [finding] = preflight(FLEET, DEV, replace(HOST, authorized_keys=()), FACTS, SEEN)
+    assert "authorizedKeys is empty" in finding
+
+
+def test_a_name_that_no_machine_can_have() -> None:
+    [finding] = findings(vm=replace(DEV, name="dev_1", disk=parse_size("64G")))
+    assert "`dev_1` is no DNS name" in finding
