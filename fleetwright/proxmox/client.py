@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import requests
 from proxmoxer import ProxmoxAPI
@@ -36,23 +36,13 @@ from fleetwright.proxmox.models import (
     VmStatus,
 )
 from fleetwright.proxmox.policy import Policy
+from fleetwright.tokens import Token
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 
 AGENT_CALLS = 2  # in flight per node: each may block one of pvedaemon's three workers for seconds
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 40.0  # pveproxy gives up on pvedaemon after 30 s
-
-
-class Token(Protocol):
-    """What is needed of an API token; fleetwright.tokens.Token is one."""
-
-    @property
-    def user(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def secret(self) -> str: ...
 
 
 def connect(endpoint: Endpoint, policy: Policy, token: Token) -> "Client":
@@ -99,14 +89,14 @@ class _GuardedSession(requests.Session):
     def __init__(self, endpoint: Endpoint, policy: Policy, token: Token) -> None:
         super().__init__()
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        self._origin = f"https://{host}:{endpoint.port}"
+        self._origin = f"https://{host.lower()}:{endpoint.port}"
         self._endpoint = endpoint
         self._policy = policy
-        self._who = f"{token.user}!{token.name}"
+        self._who = token.id
         self.trust_env = False  # no proxy, netrc or CA from the environment
         self.adapters.clear()
         self.mount("https://", _Adapter(endpoint))
-        self.headers["Authorization"] = f"PVEAPIToken={token.user}!{token.name}={token.secret}"
+        self.headers["Authorization"] = f"PVEAPIToken={token.id}={token.secret}"
         self.headers["Accept"] = "application/json"
 
     def request(  # type: ignore[override]  # proxmoxer gives these four; what else requests takes is not wanted
@@ -184,7 +174,7 @@ class _HungUp(OutcomeUnknown):
 def _root(error: BaseException) -> str:
     """The innermost reason of a failed connection: `Connection refused`."""
     text = str(error)
-    found = re.search(r"\[Errno -?\d+\] ([^')]+)", text)
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
     return found[1] if found else text
 
 
@@ -216,7 +206,7 @@ class Client:
         api._store = {"base_url": session._origin + wire.PREFIX, "session": session, "serializer": _Serializer()}
         self.__api = api
         self._name = f"{endpoint.host}:{endpoint.port}"
-        self.token_id = f"{token.user}!{token.name}"
+        self.token_id = token.id
         self.policy = policy
         self._agent_slots: dict[str, threading.Semaphore] = {}
         self._lock = threading.Lock()
@@ -267,7 +257,7 @@ class Client:
 
     def guests(self, node: str, type: GuestType = GuestType.QEMU) -> tuple[VmStatus, ...]:
         """The guests of a node that the token may see, by VMID."""
-        rows = (_status(int(row["vmid"]), row) for row in self._get("nodes", node, type))
+        rows = (VmStatus.of(int(row["vmid"]), row) for row in self._get("nodes", node, type))
         return tuple(sorted(rows, key=lambda row: row.vmid))
 
     def config(
@@ -284,7 +274,7 @@ class Client:
     def status(self, node: str, vmid: int, type: GuestType = GuestType.QEMU) -> VmStatus | None:
         """A guest's power, asked of the node itself; None when there is no such guest."""
         data = self._unless_missing(vmid, lambda: self._get("nodes", node, type, vmid, "status", "current"))
-        return None if data is None else _status(vmid, data)
+        return None if data is None else VmStatus.of(vmid, data)
 
     def is_free(self, vmid: int) -> bool:
         """Whether no guest of the cluster has this VMID, also where the token may not see it."""
@@ -323,7 +313,7 @@ class Client:
         full: bool = True,
     ) -> Upid:
         """Begin to copy the template. Name and description are there from the first moment the copy is whole."""
-        return Upid.parse(
+        return _upid(
             self._post(
                 *("nodes", node, "qemu", template, "clone"),
                 newid=newid,
@@ -342,28 +332,26 @@ class Client:
 
     def resize(self, node: str, vmid: int, disk: str, size: str, *, digest: str | None = None) -> Upid:
         """Begin to grow a disk to `size` (`64G`)."""
-        return Upid.parse(self._put("nodes", node, "qemu", vmid, "resize", disk=disk, size=size, digest=digest))
+        return _upid(self._put("nodes", node, "qemu", vmid, "resize", disk=disk, size=size, digest=digest))
 
     def regenerate_cloudinit(self, node: str, vmid: int) -> None:
         """Write the cloud-init drive anew; a stopped VM gets that at its start anyway."""
         self._put("nodes", node, "qemu", vmid, "cloudinit")
 
     def start(self, node: str, vmid: int) -> Upid:
-        return Upid.parse(self._post("nodes", node, "qemu", vmid, "status", "start"))
+        return _upid(self._post("nodes", node, "qemu", vmid, "status", "start"))
 
     def stop(self, node: str, vmid: int) -> Upid:
         """Pull the plug."""
-        return Upid.parse(self._post("nodes", node, "qemu", vmid, "status", "stop"))
+        return _upid(self._post("nodes", node, "qemu", vmid, "status", "stop"))
 
     def shutdown(self, node: str, vmid: int, *, timeout: int = 60, force: bool = False) -> Upid:
         """Ask the guest to power off within `timeout` seconds; `force` pulls the plug then."""
-        return Upid.parse(
-            self._post("nodes", node, "qemu", vmid, "status", "shutdown", timeout=timeout, forceStop=force)
-        )
+        return _upid(self._post("nodes", node, "qemu", vmid, "status", "shutdown", timeout=timeout, forceStop=force))
 
     def reboot(self, node: str, vmid: int, *, timeout: int = 60) -> Upid:
         """Shut the guest down and start it again; pending changes take effect."""
-        return Upid.parse(self._post("nodes", node, "qemu", vmid, "status", "reboot", timeout=timeout))
+        return _upid(self._post("nodes", node, "qemu", vmid, "status", "reboot", timeout=timeout))
 
     # tasks
 
@@ -373,7 +361,7 @@ class Client:
         """Rows of the node's task list, newest first: those that run, or those that ended."""
         source = "active" if active else "archive"
         rows = self._get("nodes", node, "tasks", source=source, typefilter=type, vmid=vmid, limit=limit)
-        tasks = (_task(row) for row in rows)
+        tasks = (Task.of(row) for row in rows)
         return tuple(task for task in tasks if not active or task.status in (None, "RUNNING"))
 
     def task_status(self, upid: Upid) -> TaskStatus:
@@ -403,7 +391,7 @@ class Client:
         """The guest's network interfaces, in its own order: loopback and docker's may come first."""
         with self._agent(node):
             data = self._get("nodes", node, "qemu", vmid, "agent", "network-get-interfaces")
-        return tuple(_interface(row) for row in data["result"])
+        return tuple(Interface.of(row) for row in data["result"])
 
     def agent_read(self, node: str, vmid: int, path: str) -> str:
         """A file of the guest, as text. ApiError when there is none."""
@@ -448,32 +436,8 @@ def _parts(path: Sequence[object]) -> list[str]:
     return parts
 
 
-def _status(vmid: int, row: Mapping[str, Any]) -> VmStatus:
-    return VmStatus(
-        vmid=vmid,
-        status=str(row["status"]),
-        name=row.get("name"),
-        lock=row.get("lock"),
-        template=bool(int(row.get("template") or 0)),
-        uptime=int(row.get("uptime") or 0),
-    )
-
-
-def _task(row: Mapping[str, Any]) -> Task:
-    user = str(row["user"])
-    if row.get("tokenid") and "!" not in user:
-        user = f"{user}!{row['tokenid']}"
-    return Task(
-        upid=Upid.parse(row["upid"]),
-        type=str(row["type"]),
-        id=str(row.get("id") or ""),
-        user=user,
-        status=row.get("status"),
-        starttime=int(row["starttime"]),
-    )
-
-
-def _interface(row: Mapping[str, Any]) -> Interface:
-    mac = row.get("hardware-address")
-    addresses = tuple(str(item["ip-address"]) for item in row.get("ip-addresses") or ())
-    return Interface(str(row["name"]), mac.lower() if mac else None, addresses)
+def _upid(data: object) -> Upid:
+    try:
+        return Upid.parse(str(data))
+    except ValueError as error:
+        raise ApiError(f"the server answered {data!r} where a task's UPID belongs; see its task list", 200) from error

@@ -191,6 +191,17 @@ class VmStatus:
     template: bool = False
     uptime: int = 0
 
+    @classmethod
+    def of(cls, vmid: int, row: Mapping[str, Any]) -> "VmStatus":
+        return cls(
+            vmid=vmid,
+            status=str(row["status"]),
+            name=row.get("name"),
+            lock=row.get("lock"),
+            template=is_true(row.get("template", 0)),
+            uptime=int(row.get("uptime") or 0),
+        )
+
     @property
     def running(self) -> bool:
         return self.status == "running"
@@ -256,6 +267,21 @@ class Task:
     status: str | None
     starttime: int
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Task":
+        """ValueError when its UPID is none."""
+        user = str(row["user"])
+        if row.get("tokenid") and "!" not in user:
+            user = f"{user}!{row['tokenid']}"
+        return cls(
+            upid=Upid.parse(row["upid"]),
+            type=str(row["type"]),
+            id=str(row.get("id") or ""),
+            user=user,
+            status=row.get("status"),
+            starttime=int(row["starttime"]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Interface:
@@ -264,6 +290,12 @@ class Interface:
     name: str
     mac: str | None
     addresses: tuple[str, ...]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Interface":
+        mac = row.get("hardware-address")
+        addresses = tuple(str(item["ip-address"]) for item in row.get("ip-addresses") or ())
+        return cls(str(row["name"]), mac.lower() if mac else None, addresses)
 
 
 @dataclass(frozen=True, slots=True)
