@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from paramiko import AuthenticationException, BadHostKeyException, SSHException, Transport
-from pyinfra import logger
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.state import StateStage
@@ -84,11 +83,11 @@ class FleetConnector(SSHConnector):
         try:
             self._try_once(may_exec=False, epochs=tuple(Epoch))
         except Absent as absent:
-            logger.debug("%s: %s", self.host.name, absent)
+            self.host.log(f"absent: {absent}")
         except (FleetError, OSError) as error:
             if self.session.vm(self.fleet_host.id) is None:
                 raise ConnectError(f"{self.fleet_host.id}: {error}") from error
-            logger.debug("%s: %s", self.host.name, error)
+            self.host.log(f"not reached yet: {error}")
 
     def reach(
         self, deadline: float | None = None, *, epochs: Collection[Epoch] = tuple(Epoch), absent_ok: bool = False
