@@ -1,5 +1,9 @@
 # Stands in for github:nix-community/nixos-images in the lab: the same output and tarball, but `kexec/run` asks the lab for the jump.
 {
+  # The names that the real flake gives its inputs, so that `follows` finds them.
+  inputs.nixos-unstable.url = "nixpkgs";
+  inputs.nixos-stable.url = "nixpkgs";
+
   outputs =
     { self, ... }:
     let
@@ -24,6 +28,16 @@
       packages.x86_64-linux = {
         kexec-installer-nixos-unstable-noninteractive = installer;
         kexec-installer-nixos-stable-noninteractive = installer;
+      };
+      # For an installer of one's own: what modules add to it is not in the tarball, the lab's installer has it all.
+      nixosModules = {
+        kexec-installer =
+          { lib, ... }:
+          {
+            options.system.kexec-installer.name = lib.mkOption { type = lib.types.str; };
+            config.system.build.kexecInstallerTarball = installer;
+          };
+        noninteractive = { };
       };
     };
 }

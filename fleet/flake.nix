@@ -1,0 +1,54 @@
+{
+  description = "A fleet of NixOS and Home Manager machines";
+
+  inputs = {
+    nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+    home-manager = {
+      url = "github:nix-community/home-manager";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+    sops-nix = {
+      url = "github:Mic92/sops-nix";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+    disko = {
+      url = "github:nix-community/disko";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+    # The installer that a new machine is taken into.
+    nixos-images = {
+      url = "github:nix-community/nixos-images";
+      inputs.nixos-unstable.follows = "nixpkgs";
+      inputs.nixos-stable.follows = "nixpkgs";
+    };
+    nixos-wsl = {
+      url = "github:nix-community/NixOS-WSL/main";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+  };
+
+  outputs = {
+    self,
+    nixpkgs,
+    ...
+  } @ inputs: let
+    inherit (nixpkgs) lib;
+    system = "x86_64-linux";
+    pkgs = nixpkgs.legacyPackages.${system};
+    allHosts = import ./hosts.nix;
+    fleetLib = import ./nix/lib.nix {inherit inputs self system allHosts;};
+    isNixos = _: host: host ? configurationFile;
+  in {
+    # A host with a configurationFile is a whole NixOS machine, one without has only its user's home from here.
+    nixosConfigurations =
+      lib.mapAttrs fleetLib.mkNixosSystem (lib.filterAttrs isNixos allHosts);
+    homeConfigurations =
+      lib.mapAttrs fleetLib.mkHomeConfiguration (lib.filterAttrs (id: host: !isNixos id host) allHosts);
+
+    packages.${system}.kexec-installer = import ./nix/installer.nix {inherit inputs pkgs;};
+    formatter.${system} = pkgs.alejandra;
+    devShells.${system}.default = pkgs.mkShell {
+      packages = [pkgs.alejandra pkgs.deadnix pkgs.statix pkgs.sops pkgs.age pkgs.ssh-to-age];
+    };
+  };
+}

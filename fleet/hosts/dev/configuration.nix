@@ -1,0 +1,17 @@
+# dev: a virtual machine for development, made and kept by fleetwright (VMID 110).
+{
+  imports = [
+    ./disko.nix
+    ./hardware-configuration.nix
+  ];
+
+  # OVMF starts systemd-boot from the EFI system partition that disko.nix lays out.
+  boot.loader.systemd-boot.enable = true;
+  boot.loader.systemd-boot.configurationLimit = 10;
+  boot.loader.efi.canTouchEfiVariables = true;
+
+  # The hypervisor learns the machine's addresses from it.
+  services.qemuGuest.enable = true;
+
+  system.stateVersion = "25.11";
+}

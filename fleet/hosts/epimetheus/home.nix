@@ -1,0 +1,4 @@
+# The home of the admin on epimetheus.
+{
+  home.stateVersion = "25.11";
+}

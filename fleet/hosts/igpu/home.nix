@@ -1,0 +1,4 @@
+# The home of the admin on igpu.
+{
+  home.stateVersion = "25.11";
+}

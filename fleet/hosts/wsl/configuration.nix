@@ -1,0 +1,15 @@
+# wsl: NixOS inside Windows. Windows has the disk, the boot loader and the network.
+{
+  hostConfig,
+  inputs,
+  lib,
+  ...
+}: {
+  imports = [inputs.nixos-wsl.nixosModules.default];
+
+  wsl.enable = true;
+  wsl.defaultUser = hostConfig.user;
+  nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";
+
+  system.stateVersion = "25.11";
+}

@@ -1,0 +1,4 @@
+# NixOS modules, for every NixOS host.
+{
+  imports = [./profiles/base.nix];
+}

@@ -1,0 +1,62 @@
+# The factory: an entry of hosts.nix becomes a NixOS machine or a home.
+{
+  inputs,
+  self,
+  system,
+  allHosts,
+}: let
+  inherit (inputs) nixpkgs;
+  inherit (nixpkgs) lib;
+  overlays = import ./overlays.nix;
+
+  # What modules may ask for beside the usual. `hostname` is the host's id in hosts.nix, which its real hostname,
+  # hostConfig.hostname, may differ from.
+  specialArgs = hostname: hostConfig: {
+    inherit inputs hostname allHosts system hostConfig;
+    flake-root = self.outPath;
+  };
+
+  # `nix run nixpkgs#…` and `<nixpkgs>` on a machine are what it was built from.
+  registry = {
+    nix.registry.nixpkgs.flake = nixpkgs;
+    nix.nixPath = ["nixpkgs=flake:nixpkgs"];
+  };
+in {
+  # A whole NixOS machine. Which revision of the fleet it runs is part of it.
+  mkNixosSystem = hostname: hostConfig:
+    nixpkgs.lib.nixosSystem {
+      inherit system;
+      specialArgs = specialArgs hostname hostConfig;
+      modules = [
+        inputs.home-manager.nixosModules.home-manager
+        inputs.sops-nix.nixosModules.sops
+        inputs.disko.nixosModules.disko
+        registry
+        ../modules/nixos
+        hostConfig.configurationFile
+        {
+          nixpkgs.overlays = overlays;
+          system.configurationRevision = self.rev or self.dirtyRev or null;
+          home-manager = {
+            useGlobalPkgs = true;
+            useUserPackages = true;
+            extraSpecialArgs = specialArgs hostname hostConfig;
+            sharedModules = [../modules/home-manager];
+            users = lib.optionalAttrs (hostConfig ? homeFile) {${hostConfig.user} = hostConfig.homeFile;};
+          };
+        }
+      ];
+    };
+
+  # The home of a user on a machine that something else takes care of.
+  mkHomeConfiguration = hostname: hostConfig:
+    inputs.home-manager.lib.homeManagerConfiguration {
+      pkgs = import nixpkgs {inherit system overlays;};
+      extraSpecialArgs = specialArgs hostname hostConfig;
+      modules = [
+        registry
+        ../modules/home-manager
+        hostConfig.homeFile
+      ];
+    };
+}

@@ -1,0 +1,2 @@
+# Changes to the package set, for every machine and home.
+[]

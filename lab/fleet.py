@@ -1,0 +1,163 @@
+"""Makes the lab's copy of the reference fleet: a git tree of its own whose flake.lock points at the stand-ins.
+
+The copy is the fleet as it is before its first provisioning: `dev` is not protected yet and has a placeholder for
+its key, the definitions name the lab's node, and the operator's key may log in. Nothing else differs.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab.errors import LabError
+
+LAB = Path(__file__).resolve().parent
+REFERENCE = LAB.parent / "fleet"
+
+# The VMID of the reference fleet's managed VM; further ones follow it.
+FIRST_VMID = 110
+PLACEHOLDER = "placeholder: set when the machine has been installed"
+
+_WORD = re.compile(r"[a-zA-Z_][a-zA-Z0-9_'-]*")
+
+
+def prepare_fleet(
+    target: Path,
+    *,
+    nix: Path | str,
+    machines: int,
+    endpoint_host: str,
+    fingerprint: str,
+    operator_key: str,
+    env: Mapping[str, str],
+) -> None:
+    """Make the copy at `target` anew, and the stand-ins that it is locked to beside it.
+
+    `machines` is how many managed VMs there are: dev, dev2, … with the VMIDs from 110. `fingerprint` is the SHA-256
+    of the API's certificate, `operator_key` the line of a public SSH key. Raises LabError.
+    """
+    inputs = target.with_name(f"{target.name}-inputs")
+    for directory in (target, inputs):
+        shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(REFERENCE, target, ignore=shutil.ignore_patterns(".git", "flake.lock", "result*"))
+    _edit_hosts(target / "hosts.nix", machines, operator_key)
+    _edit_definitions(target / "vms" / "definitions.nix", machines, endpoint_host, fingerprint)
+    for number in range(2, machines + 1):
+        shutil.copytree(target / "hosts" / "dev", target / "hosts" / f"dev{number}")
+    overrides = _stand_ins(inputs, target)
+    _commit_locked(target, nix, overrides, env)
+
+
+class Edit:
+    """A file of the copy, changed by replacing texts that are known to be in it, once each. Raises LabError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.text = path.read_text()
+
+    def replace(self, pattern: str, new: str) -> None:
+        """Replace the one match of `pattern` (a regular expression over lines) by the text `new`."""
+        found = list(re.finditer(pattern, self.text, re.MULTILINE | re.DOTALL))
+        if len(found) != 1:
+            raise LabError(
+                f"{self.path.name} of the reference fleet has {len(found)} places that match {pattern!r}, not one; "
+                "lab/fleet.py has to be brought in line with it"
+            )
+        start, end = found[0].span()
+        self.text = self.text[:start] + new + self.text[end:]
+
+    def section(self, opening: str) -> str:
+        """The text of the attribute that the line `opening` opens, up to the line that closes it."""
+        found = re.findall(rf"^( *){re.escape(opening)}\n(.*?\n)\1}};\n", self.text, re.MULTILINE | re.DOTALL)
+        if len(found) != 1:
+            raise LabError(f"{self.path.name} of the reference fleet has no attribute that starts with {opening!r}")
+        indent, body = found[0]
+        return f"{indent}{opening}\n{body}{indent}}};\n"
+
+    def save(self) -> None:
+        self.path.write_text(self.text)
+
+
+def _edit_hosts(path: Path, machines: int, operator_key: str) -> None:
+    edit = Edit(path)
+    edit.replace(r"  masterKeys = \[\n.*?\n  \];", f'  masterKeys = [\n    "{operator_key}"\n  ];')
+    original = edit.section("dev = {")
+    dev = Edit(path)
+    dev.text = original
+    dev.replace(r'publicKey = "[^"]*";', f'publicKey = "{PLACEHOLDER}";')
+    entries = [dev.text]
+    for number in range(2, machines + 1):
+        other = Edit(path)
+        other.text = dev.text
+        other.replace(r"^  dev = \{", f"  dev{number} = {{")
+        other.replace(r'hostname = "dev";', f'hostname = "dev{number}";')
+        other.replace(r'sshAlias = "dev";', f'sshAlias = "dev{number}";')
+        other.text = other.text.replace("./hosts/dev/", f"./hosts/dev{number}/")
+        entries.append(other.text)
+    edit.replace(re.escape(original), "\n".join(entries))
+    edit.save()
+
+
+def _edit_definitions(path: Path, machines: int, endpoint_host: str, fingerprint: str) -> None:
+    edit = Edit(path)
+    edit.replace(
+        r'^    host = "192\.168\.1\.12";\n', f'    host = "{endpoint_host}";\n    fingerprint = "{fingerprint}";\n'
+    )
+    original = edit.section("dev = {")
+    dev = Edit(path)
+    dev.text = original
+    dev.replace(r"(?:^ *#[^\n]*\n)*^ *readonly = true;\n", "")
+    entries = [dev.text]
+    for number in range(2, machines + 1):
+        other = Edit(path)
+        other.text = dev.text
+        other.replace(r"^    dev = \{", f"    dev{number} = {{")
+        other.replace(rf"vmid = {FIRST_VMID};", f"vmid = {FIRST_VMID + number - 1};")
+        other.replace(r'nixosConfig = "dev";', f'nixosConfig = "dev{number}";')
+        entries.append(other.text)
+    edit.replace(re.escape(original), "\n".join(entries))
+    edit.save()
+
+
+def _stand_ins(inputs: Path, fleet: Path) -> dict[str, Path]:
+    """Where each input's stand-in is. nixpkgs' is a copy that knows every word of the fleet's files as a package."""
+    nixpkgs = inputs / "nixpkgs"
+    shutil.copytree(LAB / "nixpkgs", nixpkgs)
+    words = {word for file in sorted(fleet.rglob("*.nix")) for word in _WORD.findall(file.read_text())}
+    (nixpkgs / "pkgs" / "names.json").write_text(json.dumps(sorted(words)))
+    found = {path.parent.name: path.parent for path in sorted((LAB / "inputs").glob("*/flake.nix"))}
+    return {"nixpkgs": nixpkgs, **found}
+
+
+def _commit_locked(fleet: Path, nix: Path | str, overrides: Mapping[str, Path], env: Mapping[str, str]) -> None:
+    """Make `fleet` a git tree with a lock file that names the stand-ins, all of it committed."""
+    # Only what is here counts: no configuration, hooks or templates of whoever runs the lab.
+    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in _IDENTITY.items()}
+    isolated = {**env, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+
+    def run(*argv: str) -> None:
+        done = subprocess.run(argv, cwd=fleet, env=isolated, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise LabError(f"the fleet's copy: {' '.join(argv[:3])} failed: {' / '.join(said[-3:])}")
+
+    run("git", "init", "--quiet", "--initial-branch=main", "--template=")
+    run("git", "config", "user.name", _IDENTITY["NAME"])
+    run("git", "config", "user.email", _IDENTITY["EMAIL"])
+    # A flake sees only what git knows.
+    run("git", "add", "--all")
+    wanted = [f"--override-input={name}" for name in overrides]
+    pairs = [
+        part
+        for flag, path in zip(wanted, overrides.values(), strict=True)
+        for part in (*flag.split("="), f"path:{path}")
+    ]
+    run(str(nix), "--extra-experimental-features", "nix-command flakes", "flake", "lock", *pairs)
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--no-verify", "--message", "The fleet before its first machine is made")
+
+
+_IDENTITY = {"NAME": "lab", "EMAIL": "lab@invalid"}

@@ -1,0 +1,12 @@
+# `lib.hm`: activation entries in their order.
+lib: {
+  dag = rec {
+    entryBetween = before: after: data: {inherit data after before;};
+    entryAfter = after: entryBetween [] after;
+    entryBefore = before: entryBetween before [];
+    entryAnywhere = entryBetween [] [];
+  };
+  gvariant = {};
+  types = {};
+  inherit (lib) assertMsg;
+}

@@ -1,0 +1,16 @@
+[
+  ./misc/core.nix
+  ./misc/declared.nix
+  ./system/activation.nix
+  ./system/boot.nix
+  ./system/environment.nix
+  ./system/etc.nix
+  ./system/filesystems.nix
+  ./system/networking.nix
+  ./system/nix.nix
+  ./system/security.nix
+  ./system/systemd.nix
+  ./system/users.nix
+  ./services/openssh.nix
+  ./services/qemu-guest.nix
+]

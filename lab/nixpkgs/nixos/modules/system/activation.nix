@@ -1,0 +1,136 @@
+# The toplevel: what `nix build` makes, what a generation is, what boots and switches.
+{config, lib, pkgs, ...}: let
+  inherit (lib) mkOption types;
+  inherit (config.system) build;
+  snippets = config.system.activationScripts;
+
+  # The snippets in an order in which each comes after those it depends on.
+  ordered = let
+    visit = trail: state: name:
+      if lib.elem name trail then throw "system.activationScripts depend on each other in a circle: ${lib.concatStringsSep " -> " (trail ++ [name])}"
+      else if lib.elem name state then state
+      else lib.foldl' (visit (trail ++ [name])) state (snippets.${name} or (throw "system.activationScripts.${name} does not exist, but ${lib.last trail} depends on it")).deps ++ [name];
+  in lib.foldl' (visit []) [] (lib.attrNames snippets);
+  activate = only: ''
+    #!/usr/bin/bash
+    # Makes the running machine match this generation. Started by init and by switch-to-configuration.
+    systemConfig=@out@
+    export PATH=/usr/bin:/usr/sbin
+    if [[ $$ != 1 && -z ''${NIXOS_ACTIVATE:-} && ! -e /etc/NIXOS ]]; then
+        echo "$0: this is not a NixOS machine; refusing to change it" >&2
+        exit 1
+    fi
+    export NIXOS_ACTION=''${NIXOS_ACTION:-switch}
+    _status=0
+    trap '_status=1 _localstatus=$?' ERR
+    ${lib.concatMapStrings (name: lib.optionalString (only snippets.${name}) ''
+      #### ${name}
+      _localstatus=0
+      ${snippets.${name}.text}
+      if ((_localstatus > 0)); then printf "Activation script snippet '%s' failed (%s)\n" ${lib.escapeShellArg name} "$_localstatus" >&2; fi
+    '') ordered}
+  '';
+  failed = lib.filter (a: !a.assertion) config.assertions;
+  checked = value:
+    if failed != [] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (a: "- ${a.message}") failed}"
+    else lib.showWarnings config.warnings value;
+  version = {
+    nixosVersion = config.system.nixos.version;
+    nixpkgsRevision = config.system.nixos.revision;
+    inherit (config.system) configurationRevision;
+  };
+in {
+  options.system = {
+    build = mkOption {type = types.lazyAttrsOf types.unspecified; default = {};};
+    path = mkOption {type = types.package; internal = true;};
+    activationScripts = mkOption {
+      default = {};
+      type = types.attrsOf (types.coercedTo types.str (text: {inherit text;}) (types.submodule {options = {
+        text = mkOption {type = types.lines; default = "";};
+        deps = mkOption {type = types.listOf types.str; default = [];};
+        supportsDryActivation = mkOption {type = types.bool; default = false;};
+      };}));
+    };
+    userActivationScripts = mkOption {type = types.attrsOf types.unspecified; default = {};};
+    extraSystemBuilderCmds = mkOption {type = types.lines; default = ""; internal = true;};
+    systemBuilderCommands = mkOption {type = types.lines; default = ""; internal = true;};
+    extraDependencies = mkOption {type = types.listOf types.unspecified; default = [];};
+    copySystemConfiguration = mkOption {type = types.bool; default = false;};
+    switch.enable = mkOption {type = types.bool; default = true;};
+    preSwitchChecks = mkOption {type = types.attrsOf types.str; default = {};};
+  };
+
+  config = {
+    system.activationScripts = {
+      specialfs = "mkdir -p /etc /home /root /run/nixos /run/wrappers/bin /tmp /var/lib/nixos /var/log /var/empty /nix/var/nix/gcroots /nix/var/nix/profiles; chmod 1777 /tmp; chmod 0700 /root";
+      users.deps = ["specialfs"];
+      debian = {
+        deps = ["etc"];
+        # what Debian's programs expect of their own /etc
+        text = ''
+          mkdir -p /etc/alternatives /var/log/journal
+          [[ -e /etc/alternatives/awk ]] || { ln -sfn /usr/bin/mawk /etc/alternatives/awk; ln -sfn /usr/bin/which.debianutils /etc/alternatives/which; ln -sfn /usr/bin/more /etc/alternatives/pager; }
+          [[ -e /etc/mtab ]] || ln -sfn /proc/mounts /etc/mtab
+          ln -sfn /usr/bin/sudo /run/wrappers/bin/sudo; ln -sfn /usr/bin/su /run/wrappers/bin/su; ln -sfn /usr/bin/mount /run/wrappers/bin/mount
+          ln -sfn /usr/bin/umount /run/wrappers/bin/umount
+          [[ -s /etc/machine-id ]] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
+        '';
+      };
+      hostname = {
+        deps = ["etc"];
+        text = lib.optionalString (config.networking.hostName != "") ''[[ -n ''${IN_NIXOS_ENTER:-} ]] || hostname ${lib.escapeShellArg config.networking.hostName}'';
+      };
+      var.deps = ["etc"];
+    };
+
+    system.build = {
+      nixosVersionScript = ''
+        #!/usr/bin/sh
+        case "''${1:-}" in
+          --json) echo ${lib.escapeShellArg (builtins.toJSON (lib.filterAttrs (_: v: v != null) version))} ;;
+          --hash|--revision|--nixpkgs-revision) echo ${lib.escapeShellArg (toString version.nixpkgsRevision)} ;;
+          --configuration-revision) ${if version.configurationRevision == null then ''echo "$0: configuration revision is unknown" >&2; exit 1'' else "echo ${lib.escapeShellArg version.configurationRevision}"} ;;
+          *) echo ${lib.escapeShellArg "${config.system.nixos.version} (${config.system.nixos.codeName})"} ;;
+        esac
+      '';
+      toplevel = checked (pkgs.runCommand "nixos-system-${config.system.name}-${config.system.nixos.label}" {
+        activateScript = activate (_: true);
+        dryScript = activate (s: s.supportsDryActivation);
+        initScript = ''
+          #!/usr/bin/sh
+          # Stage 2: the boot loader's entry names this file. It activates the generation and becomes systemd.
+          systemConfig=@out@
+          export PATH=/usr/bin:/usr/sbin
+          [ "$$" = 1 ] || { echo "$0: only the kernel starts this" >&2; exit 1; }
+          mkdir -p /etc /run
+          NIXOS_ACTIVATE=1 "$systemConfig/activate"
+          ln -sfn "$systemConfig" /run/booted-system
+          exec /usr/lib/systemd/systemd "$@"
+        '';
+        inherit (build) kernel initialRamdisk kernelModules;
+        kernelParams = toString config.boot.kernelParams;
+        bootLoader = build.installBootLoader;
+        extraDependencies = map toString config.system.extraDependencies;
+      } ''
+        mkdir -p "$out/bin"; cd "$out"
+        printf %s ${lib.escapeShellArg config.system.nixos.version} >nixos-version
+        printf %s ${lib.escapeShellArg config.nixpkgs.system} >system
+        printf %s "$kernelParams" >kernel-params
+        printf %s "nixos-lab 1" >init-interface-version
+        ln -s ${build.etc}/etc etc
+        ln -s ${config.system.path} sw
+        ln -s "$kernel" kernel; ln -s "$initialRamdisk" initrd; ln -s "$kernelModules" kernel-modules
+        ln -s "$bootLoader" install-boot-loader
+        # the scripts speak of this very path; sh alone replaces it
+        name() { printf '%s%s%s\n' "''${1%%@out@*}" "$out" "''${1#*@out@}"; }
+        name "$activateScript" >activate
+        name "$dryScript" >dry-activate
+        name "$initScript" >init
+        cp ${../../scripts/switch-to-configuration.sh} bin/switch-to-configuration
+        chmod +x activate dry-activate init bin/switch-to-configuration
+        ${config.system.extraSystemBuilderCmds}
+        ${config.system.systemBuilderCommands}
+      '');
+    };
+  };
+}

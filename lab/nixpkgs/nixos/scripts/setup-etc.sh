@@ -1,0 +1,32 @@
+# Lay the links of a generation's etc tree (`$1`) into /etc, and take away those of the last one that it lacks.
+set -u
+tree=$1
+ln -sfn "$tree/etc" /etc/static
+declare -A wanted=()
+status=0
+
+while read -r mode owner path; do
+    wanted[$path]=1
+    target=/etc/$path
+    [[ -d ${target%/*} ]] || mkdir -p "${target%/*}"
+    if [[ $mode != symlink ]]; then
+        install -m "$mode" -o "${owner%:*}" -g "${owner#*:}" "$tree/etc/$path" "$target.new" && mv -fT "$target.new" "$target" || status=1
+    elif [[ -L $target && $target -ef $tree/etc/$path ]]; then
+        continue # as it should be
+    elif [[ -d $target && ! -L $target ]]; then
+        echo "warning: $target is a directory and stays as it is" >&2
+    else
+        ln -sfn "/etc/static/$path" "$target.new" && mv -fT "$target.new" "$target" || status=1
+    fi
+done <"$tree/manifest"
+
+if [[ -e /etc/.clean ]]; then
+    while read -r path; do
+        if [[ -n $path && -z ${wanted[$path]:-} ]]; then
+            echo "removing obsolete /etc/$path"
+            rm -f "/etc/$path"
+        fi
+    done </etc/.clean
+fi
+printf '%s\n' "${!wanted[@]}" >/etc/.clean
+exit $status

@@ -1,0 +1,147 @@
+#!/usr/bin/bash
+# Switch this machine to the generation that this script is part of, as NixOS' own does: same actions, same order,
+# same exit codes (1 refused or boot loader failed, 2 activation script failed, 3 systemd failed, 4 units failed,
+# 100 the running system is too different).
+set -u
+export PATH=/usr/bin:/usr/sbin LC_ALL=C
+
+action=${1:-}
+toplevel=$(readlink -f "${BASH_SOURCE[0]}") toplevel=${toplevel%/bin/*}
+export NIXOS_ACTION=$action
+case $action in
+switch | boot | test | dry-activate) ;;
+*)
+    printf '%s\n' "Usage: $0 [switch|boot|test|dry-activate]" '' \
+        'switch:       make the configuration the boot default and activate now' \
+        'boot:         make the configuration the boot default' \
+        'test:         activate the configuration, but don'\''t make it the boot default' \
+        'dry-activate: show what would be done if this configuration were activated' >&2
+    exit 1
+    ;;
+esac
+
+if [[ -z ${NIXOS_INSTALL_BOOTLOADER:-} && ! -e /etc/NIXOS ]] && ! grep -qs '^ID="\?nixos"\?$' /etc/os-release; then
+    echo 'This is not a NixOS installation!' >&2
+    exit 1
+fi
+
+mkdir -p /run/nixos
+exec 9>/run/nixos/switch-to-configuration.lock
+if ! flock -n 9; then
+    echo 'Could not acquire lock' >&2
+    exit 1
+fi
+
+if [[ $action == switch || $action == boot ]]; then
+    if ! "$toplevel/install-boot-loader" "$toplevel"; then
+        echo 'Failed to install bootloader' >&2
+        exit 1
+    fi
+fi
+[[ $action == boot ]] && exit 0
+
+if [[ -e /run/current-system/init-interface-version && -z ${NIXOS_NO_CHECK:-} ]] &&
+    ! cmp -s /run/current-system/init-interface-version "$toplevel/init-interface-version"; then
+    echo "Warning: the new NixOS configuration has an ‘init’ that is incompatible with the current configuration.  The new configuration won't take effect until you reboot the system." >&2
+    exit 100
+fi
+
+# ---- what changes --------------------------------------------------------------------------------------------------
+
+old=/run/current-system/etc/systemd/system new=$toplevel/etc/systemd/system
+stop=() start=() restart=() reload=() skipped=()
+
+# All of a unit that we wrote: its file and its drop-in. Nothing for a unit that is absent or masked.
+text_of() { # directory, name of the file
+    if [[ -L $1/$2 && $(readlink "$1/$2") == /dev/null ]]; then return; fi
+    cat "$1/$2" "$1/$2.d/overrides.conf" 2>/dev/null
+}
+says() { grep -qx "$2" <<<"$1"; }
+
+sort_out() { # name of an active unit
+    local unit=$1 file=$1 before after
+    [[ $unit == *@*.* ]] && file=${unit%%@*}@.${unit##*.}
+    before=$(text_of "$old" "$file")
+    [[ -n $before ]] || return # none of ours
+    after=$(text_of "$new" "$file")
+    if [[ -z $after ]]; then
+        says "$before" 'X-StopOnRemoval=false' || stop+=("$unit")
+    elif [[ $before == "$after" ]]; then
+        return
+    elif [[ $(grep -v '^X-Reload-Triggers=' <<<"$before") == $(grep -v '^X-Reload-Triggers=' <<<"$after") ]]; then
+        reload+=("$unit")
+    else
+        case $unit in
+        *.target | *.slice) ;; # their own text does nothing
+        *.mount) reload+=("$unit") ;;
+        *.service)
+            if says "$after" 'X-ReloadIfChanged=true'; then
+                reload+=("$unit")
+            elif says "$after" 'X-RestartIfChanged=false' || says "$after" 'RefuseManualStop=\(true\|yes\)'; then
+                skipped+=("$unit")
+            elif says "$after" 'X-StopIfChanged=false'; then
+                restart+=("$unit")
+            else
+                stop+=("$unit") start+=("$unit")
+            fi
+            ;;
+        *) stop+=("$unit") start+=("$unit") ;;
+        esac
+    fi
+}
+join() { local IFS=,; echo "${*//,/, }" | sed 's/,/, /g'; }
+tell() { # sentence, units…
+    local sentence=$1
+    shift
+    (($#)) && echo "$sentence the following units: $(join "$@")" >&2
+}
+
+while read -r unit _; do sort_out "$unit"; done < <(
+    systemctl list-units --all --full --plain --no-legend --state=active,activating,reloading,deactivating)
+
+if [[ $action == dry-activate ]]; then
+    tell 'would stop' "${stop[@]}"
+    tell 'would NOT restart' "${skipped[@]}"
+    echo 'would activate the configuration...' >&2
+    NIXOS_ACTIVATE=1 "$toplevel/dry-activate"
+    tell 'would reload' "${reload[@]}"
+    tell 'would restart' "${restart[@]}"
+    tell 'would start' "${start[@]}"
+    exit 0
+fi
+
+# ---- and its doing ---------------------------------------------------------------------------------------------------
+
+status=0
+if ((${#stop[@]})); then
+    tell stopping "${stop[@]}"
+    systemctl stop -- "${stop[@]}"
+fi
+tell 'NOT restarting' "${skipped[@]}"
+
+echo 'activating the configuration...' >&2
+NIXOS_ACTIVATE=1 "$toplevel/activate" || status=2
+
+systemctl reset-failed
+systemctl daemon-reload || status=3
+systemd-tmpfiles --create --remove --exclude-prefix=/dev || true
+
+if ((${#reload[@]})); then
+    tell reloading "${reload[@]}"
+    systemctl reload -- "${reload[@]}" || status=4
+fi
+if ((${#restart[@]})); then
+    tell restarting "${restart[@]}"
+    systemctl restart -- "${restart[@]}" || status=4
+fi
+tell starting "${start[@]}"
+# targets start again what the new configuration wants and nothing runs yet
+systemctl start -- default.target timers.target sockets.target "${start[@]}" || status=4
+
+mapfile -t failed < <(systemctl list-units --all --full --plain --no-legend --state=failed | cut -d' ' -f1)
+if ((${#failed[@]})); then
+    echo "warning: the following units failed: $(join "${failed[@]}")" >&2
+    for unit in "${failed[@]}"; do systemctl status --no-pager --full "$unit" >&2; done
+    status=4
+fi
+exit $status
