@@ -50,6 +50,10 @@ class Agent:
             return served(self, guest, params)
         except ProcessLookupError:
             raise AgentAbsent from None
+        except AgentError:
+            if guest.leader is None:  # it went down under the command
+                raise AgentAbsent from None
+            raise
 
     def execute(self, guest: Guest, params: Mapping[str, Any]) -> dict[str, int]:
         """guest-exec: `command` is an argv (a single string: a path), `input-data` its stdin as Latin-1."""
