@@ -50,10 +50,11 @@ def observe(client: Client, fleet: Fleet, vm: Vm) -> ActualVm | None:
     if status is None:
         return None
     task = None
-    if config.lock == "clone" and not plan.is_ours(fleet, vm, config):
+    if config.lock == "clone":
         task = _clone_task(client, node, vm.vmid)
-        config = (task is None and client.config(node, vm.vmid)) or config  # it may just have ended
-    return ActualVm(config, status.running, task)
+        if task is None:  # it may just have ended, well or not
+            config = client.config(node, vm.vmid)
+    return ActualVm(config, status.running, task) if config else None
 
 
 def _clone_task(client: Client, node: str, vmid: int) -> Upid | None:

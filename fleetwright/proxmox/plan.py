@@ -209,8 +209,8 @@ def _steps(fleet: Fleet, vm: Vm, host: Host, actual: ActualVm | None, template: 
 
 
 def _is_unfinished(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
-    """Whether the VM is a clone in the making, by a task of ours."""
-    if actual.config.lock != "clone" or is_ours(fleet, vm, actual.config):
+    """Whether the VM is a clone in the making, by a task of ours. Its name and mark may be there before its disk."""
+    if actual.config.lock != "clone":
         return False
     if actual.clone_task is None:
         raise Refused(

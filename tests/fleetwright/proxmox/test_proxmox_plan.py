@@ -177,7 +177,14 @@ def test_our_clone_that_is_under_way_is_waited_for() -> None:
 
 
 def test_a_lock_on_what_is_ours_does_not_hide_it() -> None:
-    assert [step.row for step in plan(existing(lock="clone", cores=1))] == [Row.CONFIGURE]
+    assert [step.row for step in plan(existing(lock="backup", cores=1))] == [Row.CONFIGURE]
+
+
+def test_a_clone_with_our_mark_is_not_whole_while_it_is_locked() -> None:
+    half = existing(lock="clone", scsi0=None)
+    with pytest.raises(Refused, match="unfinished clone and no task of ours is at work"):
+        plan(half)
+    assert plan(replace(half, clone_task=UPID))[0] == AwaitClone("prom", 110, UPID)
 
 
 def test_disks_are_never_shrunk() -> None:
