@@ -107,7 +107,7 @@ class Guest:
     @property
     def leader(self) -> int | None:
         """The guest's PID 1 as seen from here; None before it starts and after it ended."""
-        if self._leader is None or not Path(f"/proc/{self._leader}").exists():
+        if self._leader is None or not _has_namespaces(self._leader):
             self._leader = next(filter(_is_init, self.hardware.cgroup.processes()), None)
         return self._leader
 
@@ -132,7 +132,16 @@ def _is_init(pid: int) -> bool:
         return False
     found = re.search(r"^NSpid:\s+(.+)$", status, re.MULTILINE)
     numbers = found[1].split() if found else []
-    return len(numbers) > 1 and numbers[-1] == "1"
+    return len(numbers) > 1 and numbers[-1] == "1" and _has_namespaces(pid)
+
+
+def _has_namespaces(pid: int) -> bool:
+    """Whether the process lives and is not about to end: then others can enter its namespaces."""
+    try:
+        os.stat(f"/proc/{pid}/ns/ipc")
+    except OSError:
+        return False
+    return True
 
 
 def _comm(pid: int) -> str:
