@@ -200,11 +200,7 @@ def _check_managed(guest: NixSet, hosts: Mapping[str, NixSet], proxmox: NixSet) 
     if guest.get("type") not in (None, *GuestType):
         guest.report("type", f"is neither {' nor '.join(GuestType)}", "correct it, or leave it out for a VM")
     if guest.require("nixosConfig", "add the id of the guest's host in hosts.nix"):
-        config = guest.get("nixosConfig")
-        if config not in hosts:
-            near = difflib.get_close_matches(str(config), hosts, n=1)
-            hint = f"did you mean {near[0]}?" if near else "add the host there, or correct the name"
-            guest.report("nixosConfig", f"{HOSTS} has no host {shown(str(config))}", hint)
+        _check_config(guest, hosts)
     if guest.require("cores", "add how many cores it has"):
         guest.is_integer("cores", 1, "write how many cores it has")
     if guest.require("memory", "add its memory in MiB"):
@@ -218,6 +214,16 @@ def _check_managed(guest: NixSet, hosts: Mapping[str, NixSet], proxmox: NixSet) 
     tags = guest.get("tags")
     if tags is not None and not (isinstance(tags, list) and all(map(_is_tag, tags))):
         guest.report("tags", "is no list of tags", "write a list of words of letters, digits, '-', '_', '+' and '.'")
+
+
+def _check_config(guest: NixSet, hosts: Mapping[str, NixSet]) -> None:
+    config = guest.get("nixosConfig")
+    if not isinstance(config, str):
+        guest.report("nixosConfig", f"is {nix_type(config)}, not a string", "write the id of a host in hosts.nix")
+    elif config not in hosts:
+        near = difflib.get_close_matches(config, hosts, n=1)
+        hint = f"did you mean {near[0]}?" if near else "add the host there, or correct the name"
+        guest.report("nixosConfig", f"{HOSTS} has no host {shown(config)}", hint)
 
 
 def _is_tag(value: object) -> bool:

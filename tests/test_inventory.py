@@ -115,15 +115,12 @@ def test_where_the_token_is(small: Pyinfra, tmp_path: Path) -> None:
     ],
 )
 def test_limits(small: Pyinfra, words: list[str], selected: list[str], tmp_path: Path) -> None:
-    (tmp_path / "touch.py").write_text(
-        f"from pyinfra import host\nopen({str(tmp_path)!r} + '/seen-' + host.data.host_id, 'w').close()\n"
-    )
-    # Nobody answers there; a host that cannot be connected to is dropped, so only the selection is looked at.
+    # Nobody answers there: what counts is which hosts the command line tries to connect.
     script = (
-        "from pyinfra.api.host import Host\nfrom pyinfra_cli.main import main\n"
+        "import pyinfra_cli\nfrom pyinfra.api.host import Host\nfrom pyinfra_cli.main import main\n"
         f"Host.connect = lambda self, *a, **k: open({str(tmp_path)!r} + '/seen-' + self.name, 'w').close()\nmain()\n"
     )
-    (tmp_path / "stub.py").write_text("import pyinfra_cli\n" + script)
+    (tmp_path / "stub.py").write_text(script)
     subprocess.run(
         [sys.executable, tmp_path / "stub.py", "inventory.py", *words, "exec", "--", "true"],
         cwd=ROOT, env=small.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
@@ -205,6 +202,13 @@ def test_no_wait_does_not_hide_failures(two_hosts: Pyinfra) -> None:
     limit = ("-y", "--no-wait", "--limit", "@local")
     assert two_hosts(*limit, "exec", "--", "exit 3").returncode == 1
     assert two_hosts(*limit, "exec", "--", "true").returncode == 0
+
+
+def test_json_says_what_happened_when_the_last_host_fails(two_hosts: Pyinfra) -> None:
+    done = two_hosts("-y", "--json", "--limit", "@local", "exec", "--", "exit 3")
+    assert done.returncode == 1
+    results = json.loads(done.stdout)["results"]
+    assert (results["totals"]["error"], results["failed_hosts"]) == (1, ["@local"])
 
 
 def test_a_question_without_an_answer_executes_nothing(two_hosts: Pyinfra, tmp_path: Path) -> None:

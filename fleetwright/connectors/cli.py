@@ -17,7 +17,7 @@ import click
 from pyinfra import logger
 from pyinfra.api.config import Config
 from pyinfra.api.facts import FactBase
-from pyinfra.api.state import State
+from pyinfra.api.state import State, StateStage
 
 from fleetwright.errors import FleetError
 
@@ -31,7 +31,8 @@ def put_right(context: click.Context) -> None:
     _keep_going(state, pyinfra.ctx_config.get(), context.params.get("fail_percent"))
     _end_without_an_answer()
     signal.signal(signal.SIGINT, _interrupted)
-    context.with_resource(_truthful_end(state, is_fact=operations[:1] == ("fact",)))
+    is_json = bool(context.params.get("json_output"))
+    context.with_resource(_truthful_end(state, is_fact=operations[:1] == ("fact",), is_json=is_json))
 
 
 def _keep_going(state: State, config: Config, fail_percent: int | None) -> None:
@@ -69,10 +70,11 @@ def _interrupted(signal_number: int, frame: object) -> None:
 
 
 @contextmanager
-def _truthful_end(state: State, *, is_fact: bool) -> Iterator[None]:
+def _truthful_end(state: State, *, is_fact: bool, is_json: bool) -> Iterator[None]:
     """Status 0 only if nothing failed, and an error meant for the operator as its own words, without a traceback.
 
-    pyinfra forgets failures with --no-wait, and those of `fact`, which it only logs.
+    pyinfra forgets failures with --no-wait, and those of `fact`, which it only logs; and a run that ends because no
+    host is left has no JSON document.
     """
     errors = _ErrorCount()
     logger.addHandler(errors)
@@ -84,6 +86,8 @@ def _truthful_end(state: State, *, is_fact: bool) -> Iterator[None]:
             raise SystemExit(1) from None
         raise
     except click.ClickException as wrapped:
+        if is_json and state.initialised and state.current_stage is StateStage.Execute:
+            importlib.import_module("pyinfra_cli.prints").print_run_json(state, dry=False)
         cause = getattr(wrapped, "exception", None)
         if isinstance(cause, FleetError):
             raise SystemExit(str(cause)) from None

@@ -22,8 +22,11 @@ _DEFAULT_TOKEN_FILE = "~/.config/fleetwright/proxmox-token"
 def inventory_beside(file: str) -> dict[str, list[Entry]]:
     """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
 
-    Every host is `@fleet/ID`, with `session` (shared by the whole run) and `host_id` as its data. Whatever is
-    wrong with the fleet or with what was asked of it ends the program here, before anything is connected.
+    Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, and `must_answer`: true
+    for `exec` and `fact`, which make no machine, so that one which is not there is a failure.
+
+    Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
+    connected.
     """
     context = click.get_current_context(silent=True)
     options: dict[str, Any] = context.params if context else {}
@@ -38,7 +41,8 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         raise SystemExit(str(error)) from None
     session = Session(fleet, Path(_token_file(here, options)).expanduser())
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
-    inventory["all"] = [(f"@fleet/{id}", {"session": session, "host_id": id}) for id in fleet.hosts]
+    shared = {"session": session, "must_answer": (options.get("operations") or ("",))[0] in ("exec", "fact")}
+    inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
     return inventory
 
 
