@@ -1,0 +1,95 @@
+"""The cluster: what there is, free VMIDs, options."""
+
+from typing import Any
+
+from lab.api.errors import ApiError, ParameterError
+from lab.api.formats import split_list
+from lab.api.nodes import task_rows
+from lab.api.routes import Call, route
+
+FIRST_VMID, LAST_VMID = 100, 1_000_000
+
+
+@route("GET", "/cluster/nextid")
+def next_vmid(call: Call) -> Any:
+    """The lowest free VMID, as text. Nothing is reserved."""
+    taken = call.emulator.state.vms
+    wanted = call.params.get("vmid")
+    if wanted is not None:
+        if wanted in taken:
+            raise ParameterError({"vmid": f"VM {wanted} already exists"})
+        return str(wanted)
+    free = next((vmid for vmid in range(FIRST_VMID, LAST_VMID) if vmid not in taken), None)
+    if free is None:
+        raise ApiError(f"unable to get any free VMID in range [{FIRST_VMID}, {LAST_VMID - 1}]")
+    return str(free)
+
+
+@route("GET", "/cluster/resources")
+def resources(call: Call) -> Any:
+    emulator, kind = call.emulator, call.params.get("type")
+    state, statistics, allowed = emulator.state, emulator.statistics, emulator.permissions.allowed
+    rows: list[dict[str, Any]] = []
+    if kind is None:
+        pools = (name for name in state.pools if allowed(call.user, f"/pool/{name}", ["Pool.Audit"]))
+        rows += [{"id": f"/pool/{name}", "pool": name, "type": "pool"} for name in pools]
+    if kind in (None, "vm"):
+        vms = (vm for vm in list(state.vms.values()) if allowed(call.user, f"/vms/{vm.vmid}", ["VM.Audit"]))
+        rows += [statistics.vm_row(vm, lock=emulator.lock_of(vm)) for vm in vms]
+    if kind in (None, "node"):
+        rows += [
+            statistics.node_row(node, whole=allowed(call.user, f"/nodes/{node}", ["Sys.Audit"])) for node in state.nodes
+        ]
+    if kind in (None, "storage"):
+        storages = (
+            s for name, s in state.storages.items() if allowed(call.user, f"/storage/{name}", ["Datastore.Audit"])
+        )
+        rows += [statistics.storage_row(storage) for storage in storages]
+    if kind in (None, "sdn") and allowed(call.user, "/sdn/zones/localnetwork", ["SDN.Audit", "SDN.Use"], any_of=True):
+        rows += [_zone_row(state.version, node) for node in state.nodes]
+    return rows
+
+
+def _zone_row(version: int, node: str) -> dict[str, Any]:
+    zone = "localnetwork"
+    if version >= 9:
+        row = {"id": f"network/{node}/zone/{zone}", "network": zone, "network-type": "zone", "type": "network"}
+    else:
+        row = {"id": f"sdn/{node}/{zone}", "sdn": zone, "type": "sdn"}
+    return {**row, "node": node, "status": "ok"}
+
+
+@route("GET", "/cluster/status")
+def status(call: Call) -> Any:
+    nodes = call.emulator.state.nodes
+    return [
+        {
+            "id": f"node/{n}",
+            "name": n,
+            "type": "node",
+            "ip": about.get("ip", "127.0.0.1"),
+            "level": "",
+            "local": 1,
+            "nodeid": 0,
+            "online": 1,
+        }
+        for n, about in nodes.items()
+    ]
+
+
+@route("GET", "/cluster/options")
+def options(call: Call) -> Any:
+    vms = list(call.emulator.state.vms.values())
+    tags = sorted({tag for vm in vms for tag in split_list(str(vm.config.get("tags", "")))})
+    return {"description": "", "mac_prefix": "BC:24:11", "allowed-tags": tags}
+
+
+@route("GET", "/cluster/tasks")
+def tasks(call: Call) -> Any:
+    """Of all nodes; running ones first."""
+    return task_rows(call, running=True)[:50] + task_rows(call, running=False)[:50]
+
+
+@route("GET", "/cluster/ha/resources")
+def ha_resources(call: Call) -> Any:
+    return []

@@ -1,0 +1,56 @@
+"""`/_lab/…`: what tests and people do to the node outside its API. No credentials needed.
+
+`POST /_lab/outside` takes an event of a start state (`do` and its parameters), `POST /_lab/fault` {name, on, …} switches a fault,
+`GET /_lab/faults` lists those of the API that are on, `POST /_lab/reset` brings the start state back.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lab.api.daemon import Daemon
+from lab.api.emulator import Emulator
+from lab.api.states import StatesBackend
+
+
+def outside(emulator: Emulator, daemon: Daemon, event: Mapping[str, Any]) -> bool:
+    """Do it; False if this server cannot."""
+    done = str(event.get("do"))
+    if done in ("freeze-pvedaemon", "kill-pvedaemon", "start-pvedaemon"):
+        {"freeze-pvedaemon": daemon.freeze, "kill-pvedaemon": daemon.kill, "start-pvedaemon": daemon.start}[done]()
+        return True
+    vmid = int(event.get("vmid", 0))
+    vm = emulator.state.vms.get(vmid)
+    if vm is None:
+        return False
+    if done == "set-lock":
+        vm.config["lock"] = event["lock"]
+    elif done == "clear-lock":
+        vm.config.pop("lock", None)
+    elif done == "remove-config":
+        del emulator.state.vms[vmid]
+    elif isinstance(emulator.backend, StatesBackend) and done in ("stop-agent", "start-agent"):
+        emulator.backend.set_agent(vmid, done == "start-agent")
+    elif isinstance(emulator.backend, StatesBackend) and done == "guest-booted":
+        emulator.backend.boot_guest(vmid, event.get("guest", {}))
+    else:
+        return False
+    return True
+
+
+def handle(emulator: Emulator, daemon: Daemon, method: str, path: str, params: Mapping[str, Any]) -> tuple[int, Any]:
+    """Status and JSON of one control request."""
+    verb = (method, path)
+    if verb == ("POST", "/_lab/outside"):
+        return (200 if outside(emulator, daemon, params) else 501), {}
+    if verb == ("GET", "/_lab/faults"):
+        return 200, emulator.faults.active()
+    if verb == ("POST", "/_lab/reset"):
+        daemon.start()
+        emulator.reset()
+        return 200, {}
+    if verb == ("POST", "/_lab/fault"):
+        rest = {key: value for key, value in params.items() if key not in ("name", "on")}
+        name, on = str(params.get("name")), bool(params.get("on", True))
+        known = emulator.faults.switch(name, on, rest) or emulator.backend.fault(name, on, rest)
+        return (200, {}) if known else (404, {"error": f"no fault is called {name!r}"})
+    return 404, {"error": f"no such control: {method} {path}"}

@@ -1,0 +1,93 @@
+"""Drives in a VM's configuration (`scsi0: local:100/vm-100-disk-0.qcow2,size=1G`) and sizes as they are written there."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lab.api.errors import ApiError
+from lab.api.schema import INDEXED
+
+_BUSES = ("ide", "scsi", "virtio", "sata")
+NAMES = tuple(f"{bus}{n}" for bus in _BUSES for n in range(INDEXED[bus])) + ("efidisk0", "tpmstate0")
+_NAMES = frozenset(NAMES)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
+# A volume to be made: STORAGE:SIZE_IN_GiB or STORAGE:cloudinit.
+NEW = re.compile(r"(?P<storage>[A-Za-z][A-Za-z0-9\-_.]*):(?:(?P<size>\d+(?:\.\d+)?)|(?P<cloudinit>cloudinit))")
+
+Drive = dict[str, str]
+
+
+def is_drive(key: str) -> bool:
+    """Does an option of that name hold a drive?"""
+    return key in _NAMES
+
+
+def parse(text: str) -> Drive:
+    """The drive's properties; the volume is under `file`."""
+    drive: Drive = {}
+    for part in text.split(","):
+        key, separator, value = part.partition("=")
+        drive["file" if not separator or key == "volume" else key] = value if separator else part
+    return drive
+
+
+def write(drive: Mapping[str, str]) -> str:
+    """The drive as the configuration has it: volume first, the rest sorted."""
+    return ",".join([drive["file"], *(f"{key}={drive[key]}" for key in sorted(drive) if key != "file")])
+
+
+def is_cdrom(drive: Mapping[str, str]) -> bool:
+    return drive.get("media") == "cdrom"
+
+
+def is_cloudinit(drive: Mapping[str, str]) -> bool:
+    """The cloud-init drive: its volume is named for it."""
+    return re.search(r"(?:^|[-:])cloudinit(?:\.\w+)?$", drive["file"]) is not None
+
+
+def of(config: Mapping[str, Any]) -> Iterator[tuple[str, Drive]]:
+    """The drives of a configuration, sorted by name."""
+    for key in sorted(config):
+        if key in _NAMES:
+            yield key, parse(str(config[key]))
+
+
+def cloudinit_of(config: Mapping[str, Any]) -> tuple[str, Drive] | None:
+    return next(((key, drive) for key, drive in of(config) if is_cloudinit(drive)), None)
+
+
+def to_bytes(text: str) -> int:
+    """Bytes of a size such as `3584M` or `2.5G`; without unit it is bytes."""
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ApiError(f"invalid size '{text}'")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def to_text(size: int) -> str:
+    """The size with the largest unit that divides it."""
+    for unit in ("T", "G", "M", "K"):
+        if size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return str(size)
+
+
+def boot_disk_size(config: Mapping[str, Any]) -> int:
+    """Bytes of the first bootable disk, as lists show it under maxdisk."""
+    match = re.match(r"order=(.+)", str(config.get("boot", "")))
+    for key in match[1].split(";") if match else ():
+        if key in _NAMES and key in config:
+            drive = parse(str(config[key]))
+            if not is_cdrom(drive):
+                return to_bytes(drive.get("size", "0"))
+    return 0
+
+
+def default_boot(config: Mapping[str, Any]) -> str:
+    """The boot order that a new VM gets: first disk, first CD-ROM, first network card."""
+    disks = [key for key, drive in of(config) if not is_cdrom(drive) and key not in ("efidisk0", "tpmstate0")]
+    cdroms = [key for key, drive in of(config) if is_cdrom(drive)]
+    cards = sorted((key for key in config if re.fullmatch(r"net\d+", key)), key=lambda key: int(key[3:]))
+    order = [*disks[:1], *cdroms[:1], *cards[:1]]
+    return "order=" + ";".join(order) if order else " "

@@ -1,0 +1,75 @@
+"""The node: its state with everything that works on it, put together once and anew after each reset."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from lab.api.auth import Authenticator
+from lab.api.errors import ApiError
+from lab.api.faults import Faults
+from lab.api.locks import Locks
+from lab.api.permissions import Permissions
+from lab.api.resources import Statistics
+from lab.api.schema import Schema
+from lab.api.state import State, Vm
+from lab.api.tasks import Tasks
+from lab.api.volumes import Volumes
+from lab.backend import Backend
+
+
+class Emulator:
+    """One node. Handlers run in threads of their own; `mutex` guards what must happen at once."""
+
+    state: State
+    locks: Locks
+    tasks: Tasks
+    volumes: Volumes
+    permissions: Permissions
+    statistics: Statistics
+
+    def __init__(self, document: Mapping[str, Any], backend: Backend) -> None:
+        self._document = document
+        self.backend = backend
+        self.mutex = threading.RLock()
+        self.faults = Faults()
+        # Of the server's certificate, as lists and consoles show it.
+        self.certificate = self.fingerprint = ""
+        self.authenticator = Authenticator()
+        self._build()
+        self.schema = Schema(self.state.version)
+        backend.on_power_off(self._powered_off)
+
+    def _build(self) -> None:
+        self.state = State(self._document)
+        self.locks = Locks()
+        self.tasks = Tasks(self.state)
+        self.tasks.fail_next = self.faults.task_failure
+        self.volumes = Volumes(self.state, self.locks, self.backend)
+        self.permissions = Permissions(self.state)
+        self.statistics = Statistics(self.state)
+
+    def reset(self) -> None:
+        """Back to the start state; tasks that run are ended."""
+        for task in list(self.tasks.by_upid.values()):
+            task.interrupt.set()
+        for name in self.faults.active():
+            self.faults.switch(name, False, {})
+        self.backend.reset_all()
+        self._build()
+
+    def lock_of(self, vm: Vm) -> str | None:
+        """The lock in a VM's configuration; a fault may hold one too."""
+        lock = vm.config.get("lock") or self.faults.lock_of(vm.vmid)
+        return str(lock) if lock else None
+
+    def require_unlocked(self, vm: Vm) -> None:
+        """ApiError if the VM's configuration is locked."""
+        lock = self.lock_of(vm)
+        if lock:
+            raise ApiError(f"VM is locked ({lock})")
+
+    def _powered_off(self, vmid: int) -> None:
+        vm = self.state.vms.get(vmid)
+        if vm and vm.running and not self.backend.running(vmid):
+            vm.running = vm.paused = False
+            vm.pid = 0

@@ -1,0 +1,48 @@
+"""The log of requests: a JSON line each, without secrets."""
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_SECRET = {"cipassword", "password", "new-password", "otp", "value", "ticket", "tfa-challenge"}
+_LONG = {"input-data", "content"}
+_KEPT = 40
+
+
+def mask(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as they may be shown: secrets as stars, content shortened to its length."""
+    shown: dict[str, Any] = {}
+    for name, value in params.items():
+        if name in _SECRET:
+            shown[name] = "**********"
+        elif name in _LONG and len(str(value)) > _KEPT:
+            shown[name] = f"... {len(str(value))} characters"
+        else:
+            shown[name] = value
+    return shown
+
+
+class RequestLog:
+    """Appends to a file; without one it does nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("a", encoding="utf-8") if path else None
+        self._mutex = threading.Lock()
+
+    def write(self, user: str | None, method: str, path: str, params: Mapping[str, Any], status: int) -> None:
+        """One request. `status` 0: it was answered with nothing."""
+        if self._file:
+            entry = {
+                "time": round(time.time(), 3),
+                "user": user,
+                "method": method,
+                "path": path,
+                "params": mask(params),
+                "status": status,
+            }
+            with self._mutex:
+                self._file.write(json.dumps(entry) + "\n")
+                self._file.flush()

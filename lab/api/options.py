@@ -1,0 +1,151 @@
+"""The options of a VM's configuration: who may set them, which take effect at once, and what values are made into."""
+
+import base64
+import binascii
+import itertools
+import re
+import secrets
+import struct
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from lab.api.drives import is_drive
+from lab.api.errors import ApiError
+from lab.api.formats import parse_property_string, split_list
+
+if TYPE_CHECKING:
+    from lab.api.routes import Call
+
+_PRIVILEGES = {
+    "VM.Config.CPU": "affinity cores cpu cpulimit cpuunits smp sockets vcpus numa",
+    "VM.Config.Memory": "memory balloon shares hugepages keephugepages allow-ksm",
+    "VM.Config.HWType": "acpi hotplug kvm machine scsihw smbios1 tablet vga watchdog audio0 rng0 ivshmem spice_enhancements amd-sev intel-tdx",
+    "VM.Config.Options": "agent autostart bios description keyboard localtime migrate_downtime migrate_speed name onboot ostype protection "
+    "reboot startdate template tags vmgenid",
+    "VM.PowerMgmt": "freeze",
+    "VM.Config.Disk": "boot bootdisk vmstatestorage",
+}
+_PRIVILEGE_OF = {option: privilege for privilege, options in _PRIVILEGES.items() for option in options.split()}
+CLOUDINIT = {"cicustom", "cipassword", "citype", "ciuser", "ciupgrade", "nameserver", "searchdomain", "sshkeys"}
+# Options that a running VM takes over at once.
+IMMEDIATE = {
+    "name",
+    "onboot",
+    "shares",
+    "startup",
+    "description",
+    "protection",
+    "hookscript",
+    "tags",
+    "lock",
+    "vmstatestorage",
+    "boot",
+    "bootdisk",
+}
+
+
+def is_network(option: str) -> bool:
+    return re.fullmatch(r"net\d+", option) is not None
+
+
+def is_unused(option: str) -> bool:
+    return re.fullmatch(r"unused\d+", option) is not None
+
+
+def is_cloudinit(option: str) -> bool:
+    """Does the option decide what is on the cloud-init drive?"""
+    return option in CLOUDINIT or re.fullmatch(r"ipconfig\d+", option) is not None
+
+
+def require_privileges(call: "Call", vmid: int, options: Iterable[str]) -> None:
+    """PermissionDenied or ApiError if the user may not set or delete one of these options."""
+    if call.user.is_root:
+        return
+    allowed, path = call.emulator.permissions.require, f"/vms/{vmid}"
+    for option in options:
+        if is_drive(option) or is_unused(option):
+            allowed(call.user, path, ["VM.Config.Disk", "VM.Config.CDROM", "VM.Config.Cloudinit"], any_of=True)
+        elif re.fullmatch(r"(serial|usb|parallel)\d+", option):
+            allowed(call.user, path, ["VM.Config.HWType"])
+        elif is_network(option):
+            allowed(call.user, path, ["VM.Config.Network"])
+        elif is_cloudinit(option):
+            allowed(call.user, path, ["VM.Config.Cloudinit", "VM.Config.Network"], any_of=True)
+        elif option.startswith("numa"):
+            allowed(call.user, path, ["VM.Config.CPU"])
+        elif option == "startup":
+            allowed(call.user, "/", ["Sys.Modify"])
+        elif option in _PRIVILEGE_OF:
+            allowed(call.user, path, [_PRIVILEGE_OF[option]])
+        else:
+            raise ApiError(f"only root can set '{option}' config")
+
+
+def require_devices(call: "Call", params: dict[str, Any]) -> None:
+    """Raw devices of the host are root's; a bridge needs SDN.Use."""
+    for option, value in params.items():
+        if re.fullmatch(r"serial\d+", option) and value != "socket" and not call.user.is_root:
+            raise ApiError(f"only root can modify '{option}' config for real devices")
+        if (
+            re.fullmatch(r"(usb|hostpci|parallel)\d+", option)
+            and not call.user.is_root
+            and "mapping=" not in str(value)
+        ) and not str(value).startswith("spice"):
+            raise ApiError(f"only root can set '{option}' config for real devices")
+        if is_network(option):
+            bridge = network(call, option, str(value)).get("bridge")
+            if bridge:
+                call.emulator.permissions.require(call.user, f"/sdn/zones/localnetwork/{bridge}", ["SDN.Use"])
+
+
+def new_mac() -> str:
+    """An address of Proxmox' own range."""
+    return "BC:24:11:" + ":".join(f"{byte:02X}" for byte in secrets.token_bytes(3))
+
+
+def network(call: "Call", option: str, value: str) -> dict[str, str]:
+    """A network device's properties, `model` and perhaps `macaddr` among them."""
+    prop = call.emulator.schema.config_property(option)
+    return parse_property_string(prop["format"] if prop else {}, value, option)
+
+
+def write_network(device: dict[str, str]) -> str:
+    """The device as the configuration has it: `virtio=MAC,bridge=vmbr0`."""
+    rest = [f"{key}={device[key]}" for key in sorted(device) if key not in ("model", "macaddr")]
+    return ",".join([f"{device['model']}={device['macaddr']}", *rest])
+
+
+def new_smbios() -> str:
+    return f"uuid={uuid.uuid4()}"
+
+
+def with_new_uuid(smbios: str) -> str:
+    """The same SMBIOS fields with another UUID."""
+    rest = [part for part in smbios.split(",") if not part.startswith("uuid=")]
+    return ",".join([new_smbios(), *filter(None, rest)])
+
+
+def normalised_tags(text: str) -> str:
+    return ";".join(sorted({tag.lower() for tag in split_list(text)}))
+
+
+def require_ssh_keys(encoded: str) -> None:
+    """ApiError unless every line of the URL-encoded text is a public key."""
+    lines = [line for line in unquote(encoded).splitlines() if line.strip() and not line.startswith("#")]
+    if not lines or not all(map(_is_public_key, lines)):
+        raise ApiError("SSH public key validation error")
+
+
+def _is_public_key(line: str) -> bool:
+    words = line.split()
+    for kind, blob in itertools.pairwise(words):
+        if re.match(r"(ssh|ecdsa|sk)-", kind):
+            try:
+                raw = base64.b64decode(blob, validate=True)
+            except binascii.Error:
+                return False
+            name = kind.encode()
+            return raw.startswith(struct.pack(">I", len(name)) + name)
+    return False

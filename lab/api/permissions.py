@@ -1,0 +1,239 @@
+"""Who may do what: roles, access control list, pools, and the checks that the schema names for each call."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.api.errors import ParameterError, PermissionDenied
+
+if TYPE_CHECKING:
+    from lab.api.state import State
+
+_STORE_USER = ("Datastore.AllocateSpace", "Datastore.Audit")
+_STORE_ADMIN = ("Datastore.Allocate", "Datastore.AllocateTemplate", *_STORE_USER)
+_VM_CONFIG = tuple(
+    f"VM.Config.{what}" for what in ("CDROM", "CPU", "Cloudinit", "Disk", "HWType", "Memory", "Network", "Options")
+)
+_AGENT = tuple(f"VM.GuestAgent.{what}" for what in ("Audit", "FileRead", "FileSystemMgmt", "FileWrite", "Unrestricted"))
+_VM_ADMIN = (
+    *("VM.Allocate", "VM.Audit", "VM.Backup", "VM.Clone", "VM.Console", "VM.Migrate", "VM.PowerMgmt"),
+    *("VM.Snapshot", "VM.Snapshot.Rollback", *_VM_CONFIG),
+)
+_VM_USER = ("VM.Audit", "VM.Backup", "VM.Config.CDROM", "VM.Config.Cloudinit", "VM.Console", "VM.PowerMgmt")
+_SYS_AUDIT = ("Sys.Audit", "Sys.Console", "Sys.Syslog")
+_SDN = ("SDN.Allocate", "SDN.Audit", "SDN.Use")
+_USERS = ("Group.Allocate", "Realm.AllocateUser", "User.Modify")
+_POOL = ("Pool.Allocate", "Pool.Audit")
+_AUDIT = ("Datastore.Audit", "Mapping.Audit", "Pool.Audit", "SDN.Audit", "Sys.Audit", "VM.Audit")
+_ROOT_ONLY = (
+    "Mapping.Modify",
+    "Permissions.Modify",
+    "Realm.Allocate",
+    "Sys.AccessNetwork",
+    "Sys.Incoming",
+    "Sys.Modify",
+    "Sys.PowerMgmt",
+)
+
+
+def builtin_roles(version: int) -> dict[str, frozenset[str]]:
+    """The roles that every installation has. 9 has the guest agent's privileges in place of VM.Monitor."""
+    agent, replicate = (_AGENT, ("VM.Replicate",)) if version >= 9 else (("VM.Monitor",), ())
+    vm_admin = (*_VM_ADMIN, *agent, *replicate)
+    admin = (*_STORE_ADMIN, *_USERS, "Mapping.Audit", "Mapping.Use", *_POOL, *_SDN, *_SYS_AUDIT, *vm_admin)
+    roles: dict[str, tuple[str, ...]] = {
+        "Administrator": (*admin, *_ROOT_ONLY),
+        "NoAccess": (),
+        "PVEAdmin": admin,
+        "PVEAuditor": (*_AUDIT, *(("VM.GuestAgent.Audit",) if version >= 9 else ())),
+        "PVEDatastoreAdmin": _STORE_ADMIN,
+        "PVEDatastoreUser": _STORE_USER,
+        "PVEMappingAdmin": ("Mapping.Audit", "Mapping.Modify", "Mapping.Use"),
+        "PVEMappingUser": ("Mapping.Audit", "Mapping.Use"),
+        "PVEPoolAdmin": _POOL,
+        "PVEPoolUser": ("Pool.Audit",),
+        "PVESDNAdmin": _SDN,
+        "PVESDNUser": ("SDN.Audit", "SDN.Use"),
+        "PVESysAdmin": _SYS_AUDIT,
+        "PVETemplateUser": ("VM.Audit", "VM.Clone"),
+        "PVEUserAdmin": _USERS,
+        "PVEVMAdmin": vm_admin,
+        "PVEVMUser": (*_VM_USER, *(_AGENT[:4] if version >= 9 else ())),
+    }
+    return {name: frozenset(privileges) for name, privileges in roles.items()}
+
+
+@dataclass(frozen=True)
+class User:
+    """Who calls. `token` is the name of the API token, None with a ticket."""
+
+    userid: str
+    token: str | None = None
+    privsep: bool = False
+
+    @property
+    def name(self) -> str:
+        """As tasks and logs write it."""
+        return f"{self.userid}!{self.token}" if self.token else self.userid
+
+    @property
+    def is_root(self) -> bool:
+        """root@pam itself; its tokens are not."""
+        return self.name == "root@pam"
+
+
+class Permissions:
+    """Answers questions about one state."""
+
+    def __init__(self, state: "State") -> None:
+        self._state = state
+
+    def roles(self) -> dict[str, frozenset[str]]:
+        """All roles, custom ones too."""
+        return {
+            **builtin_roles(self._state.version),
+            **{name: frozenset(privs) for name, privs in self._state.roles.items()},
+        }
+
+    def _roles_of(self, name: str, path: str) -> set[str]:
+        """Role names that the ACL gives to a user or token; nearer paths replace farther ones, NoAccess all others."""
+        if name == "root@pam":
+            return {"Administrator"}
+        kind = "token" if "!" in name else "user"
+        found: set[str] = set()
+        for prefix in _prefixes(path):
+            rows = [
+                row for row in self._state.acl if row["path"] == prefix and row["type"] == kind and row["ugid"] == name
+            ]
+            here = {row["roleid"] for row in rows if prefix == path or row.get("propagate", 1)}
+            found = here or found
+        return {"NoAccess"} if "NoAccess" in found else found
+
+    def _of(self, name: str, path: str) -> set[str]:
+        roles = self._roles_of(name, path)
+        if "NoAccess" not in roles:
+            for pool in self._pools_of(path):
+                roles = roles | self._roles_of(name, f"/pool/{pool}")
+        known = self.roles()
+        return {privilege for role in roles if role != "NoAccess" for privilege in known.get(role, ())}
+
+    def _pools_of(self, path: str) -> list[str]:
+        _, _, kind = path.partition("/")
+        kind, _, name = kind.partition("/")
+        if kind == "vms":
+            return [
+                pool for pool, about in list(self._state.pools.items()) if name in map(str, about.get("members", []))
+            ]
+        if kind == "storage":
+            return [pool for pool, about in list(self._state.pools.items()) if name in about.get("storages", [])]
+        return []
+
+    def privileges(self, user: User, path: str) -> set[str]:
+        """What the user may do at a path."""
+        own = self._of(user.userid, path)
+        return own & self._of(user.name, path) if user.token and user.privsep else own
+
+    def allowed(self, user: User, path: str, privileges: Sequence[str], *, any_of: bool = False) -> bool:
+        held = self.privileges(user, path)
+        return any(p in held for p in privileges) if any_of else all(p in held for p in privileges)
+
+    def require(self, user: User, path: str, privileges: Sequence[str], *, any_of: bool = False) -> None:
+        """PermissionDenied naming what is missing: the first of all, or any of them."""
+        held = self.privileges(user, path)
+        if any_of:
+            if not held.intersection(privileges):
+                raise PermissionDenied(f"{path}, {'|'.join(privileges)}")
+            return
+        for privilege in privileges:
+            if privilege not in held:
+                raise PermissionDenied(f"{path}, {privilege}")
+
+    def require_pool(self, pool: str) -> None:
+        if pool not in self._state.pools:
+            raise PermissionDenied(f"pool '{pool}' does not exist")
+
+    def effective(self, user: User) -> dict[str, dict[str, int]]:
+        """GET /access/permissions: the privileges at every path that anything refers to, empty ones left out."""
+        paths = {"/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms"}
+        paths.update(row["path"] for row in self._state.acl)
+        for pool, about in list(self._state.pools.items()):
+            paths.add(f"/pool/{pool}")
+            paths.update(f"/vms/{vmid}" for vmid in about.get("members", []))
+            paths.update(f"/storage/{storage}" for storage in about.get("storages", []))
+        by_path = {path: self.privileges(user, path) for path in sorted(paths)}
+        # Only what a pool or an ACL row says of single objects is worth a row of its own.
+        return {path: dict.fromkeys(sorted(held), 1) for path, held in by_path.items() if held}
+
+    def check_call(self, user: User, permissions: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        """The check that the schema names for a call; raises PermissionDenied."""
+        if user.is_root or (permissions.get("user") in ("all", "world") and "check" not in permissions):
+            return
+        if "check" not in permissions:
+            raise PermissionDenied("user != root@pam")
+        self._check(user, permissions["check"], params)
+
+    def _check(self, user: User, check: Sequence[Any], params: Mapping[str, Any]) -> None:
+        verb, *rest = check
+        if verb == "and":
+            for part in rest:
+                self._check(user, part, params)
+        elif verb == "or":
+            self._any(user, rest, params)
+        elif verb == "perm":
+            self._perm(user, rest, params)
+        elif verb == "perm-modify":
+            self._perm_modify(user, _filled(rest[0], params))
+        elif verb == "userid-group":
+            self.require(user, "/access/groups", rest[0], any_of=True)
+        elif verb == "userid-param":
+            if rest[0] == "self" and user.userid == params.get("userid"):
+                return
+            realm = str(params.get("userid", "")).rpartition("@")[2]
+            if rest[0] == "self" or not self.allowed(user, f"/access/realm/{realm}", [rest[0]]):
+                raise PermissionDenied()
+        else:
+            raise PermissionDenied()
+
+    def _any(self, user: User, checks: Sequence[Sequence[Any]], params: Mapping[str, Any]) -> None:
+        for check in checks:
+            try:
+                return self._check(user, check, params)
+            except PermissionDenied:
+                continue
+        raise PermissionDenied()
+
+    def _perm(self, user: User, rest: Sequence[Any], params: Mapping[str, Any]) -> None:
+        path, privileges, *pairs = rest
+        options = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        if "require_param" in options and not params.get(options["require_param"]):
+            raise PermissionDenied()
+        self.require(user, _filled(path, params), privileges, any_of=bool(options.get("any")))
+
+    def _perm_modify(self, user: User, path: str) -> None:
+        if not is_acl_path(path):
+            raise ParameterError({"path": f"invalid ACL path '{path}'"})
+        own = {"storage": "Datastore.Allocate", "vms": "VM.Allocate", "pool": "Pool.Allocate"}.get(path.split("/")[1])
+        wanted = ["Permissions.Modify", *([own] if own and path.count("/") > 1 else [])]
+        self.require(user, path, wanted, any_of=True)
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """The path and those above it, from the root on."""
+    yield "/"
+    parts = [part for part in path.split("/") if part]
+    for length in range(1, len(parts) + 1):
+        yield "/" + "/".join(parts[:length])
+
+
+def _filled(path: str, params: Mapping[str, Any]) -> str:
+    for name, value in params.items():
+        path = path.replace(f"{{{name}}}", str(value))
+    return path
+
+
+_ACL_ROOTS = {"access", "mapping", "nodes", "pool", "sdn", "storage", "vms"}
+
+
+def is_acl_path(path: str) -> bool:
+    """Is this a path that the access control list knows?"""
+    return path == "/" or (path.startswith("/") and path.split("/")[1] in _ACL_ROOTS)

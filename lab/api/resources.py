@@ -1,0 +1,118 @@
+"""What the statistics daemon last saw of the VMs: lists are fed from it, a few seconds late."""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from lab.api.drives import boot_disk_size
+from lab.api.state import State, Storage, Vm
+
+PERIOD = 10.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Of one VM, at the daemon's last round."""
+
+    name: str
+    running: bool
+    uptime: int
+    maxmem: int
+    maxcpu: int
+    maxdisk: int
+    template: int
+
+
+def memory_bytes(vm: Vm) -> int:
+    """The VM's memory; without a setting it is 512 MiB."""
+    memory = str(vm.config.get("memory", 512)).removeprefix("current=")
+    return int(memory) << 20
+
+
+def processors(vm: Vm) -> int:
+    return int(vm.config.get("vcpus") or int(vm.config.get("sockets", 1)) * int(vm.config.get("cores", 1)))
+
+
+class Statistics:
+    """Samples of all VMs, taken every ten seconds."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._mutex = threading.Lock()
+        self._samples = self._round()
+        self._taken = self._began = state.clock.now()
+
+    def _round(self) -> dict[int, Sample]:
+        return {vmid: self._sample(vm) for vmid, vm in list(self._state.vms.items())}
+
+    def _sample(self, vm: Vm) -> Sample:
+        uptime = int(self._state.clock.now() - vm.started) if vm.running else 0
+        template = int(vm.is_template)
+        return Sample(
+            vm.name, vm.running, uptime, memory_bytes(vm), processors(vm), boot_disk_size(vm.config), template
+        )
+
+    def _current(self) -> dict[int, Sample]:
+        with self._mutex:
+            now = self._state.clock.now()
+            if now - self._taken >= PERIOD:
+                self._taken = now
+                self._samples = self._round()
+            return self._samples
+
+    def vm_row(self, vm: Vm, *, lock: str | None = None, bare: bool = False) -> dict[str, Any]:
+        """The VM in /cluster/resources. One that the daemon has not seen yet has neither name nor sizes. `bare`: as pools show it."""
+        sample = self._current().get(vm.vmid)
+        row: dict[str, Any] = {
+            "id": f"{vm.type}/{vm.vmid}",
+            "type": vm.type,
+            "vmid": vm.vmid,
+            "node": vm.node,
+            "status": "unknown",
+        }
+        if sample:
+            row.update(
+                name=sample.name,
+                status="running" if sample.running else "stopped",
+                uptime=sample.uptime,
+                maxmem=sample.maxmem,
+                maxcpu=sample.maxcpu,
+                maxdisk=sample.maxdisk,
+                template=sample.template,
+                **dict.fromkeys(("cpu", "mem", "disk", "diskread", "diskwrite", "netin", "netout"), 0),
+            )
+            if self._state.version >= 9:
+                row["memhost"] = 0
+        if bare:
+            return row
+        pool = self._state.pool_of(vm.vmid)
+        current = {"lock": lock, "tags": vm.config.get("tags"), "pool": pool}
+        return {**row, **{key: value for key, value in current.items() if value}}
+
+    def node_uptime(self, node: str) -> int:
+        return int(self._state.nodes[node].get("uptime", 3600) + self._state.clock.now() - self._began)
+
+    def node_row(self, node: str, *, whole: bool) -> dict[str, Any]:
+        """The node; those who may not audit it learn only that it is there."""
+        about = self._state.nodes[node]
+        row: dict[str, Any] = {"id": f"node/{node}", "node": node, "type": "node", "status": "online", "level": ""}
+        row["cgroup-mode"] = about.get("cgroup_mode", 2)
+        if not whole:
+            return row
+        root = about.get("rootfs", {})
+        sizes = {"maxcpu": about.get("cpus", 1), "maxmem": about.get("memory", 0), "maxdisk": root.get("total", 0)}
+        return {**row, **sizes, "cpu": 0, "mem": 0, "disk": root.get("used", 0), "uptime": self.node_uptime(node)}
+
+    def storage_row(self, storage: Storage) -> dict[str, Any]:
+        return {
+            "id": f"storage/{self._state.node}/{storage.name}",
+            "type": "storage",
+            "node": self._state.node,
+            "storage": storage.name,
+            "plugintype": storage.type,
+            "status": "available",
+            "content": storage.content,
+            "shared": int(storage.shared),
+            "disk": storage.used,
+            "maxdisk": storage.total,
+        }

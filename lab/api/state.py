@@ -1,0 +1,271 @@
+"""The node as values that change: virtual machines, storages, users. Loaded from a start state (JSON).
+
+The shape of a start state: `version`, `release`, `qemu`, `clock`, `nodes`, `storages` (with `volumes` by volid), `users` (with
+`tokens`), `roles`, `acl`, `pools`, `vms` by VMID, `tasks`, `task_seconds`; absent means empty. Sizes are bytes, a VM's memory MiB.
+"""
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.api.errors import config_missing, vm_not_found
+
+Config = dict[str, Any]
+# Storages that give a volume its whole size at once, unless they are told to be sparse.
+THICK = {"lvm", "zfspool"}
+
+
+@dataclass
+class Volume:
+    """One volume. `size` is what a guest sees, `used` what it takes; `parent` names the base of a linked clone."""
+
+    content: str
+    format: str
+    size: int
+    used: int = 0
+    ctime: int = 0
+    parent: str | None = None
+
+
+@dataclass
+class Storage:
+    """One storage; `total`, `used` and `avail` are as of the start, volumes count from there."""
+
+    name: str
+    type: str
+    content: str
+    total: int
+    used_at_start: int
+    avail_at_start: int
+    path: str | None = None
+    sparse: bool = False
+    shared: bool = False
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    charged_at_start: int = 0
+
+    @property
+    def on_files(self) -> bool:
+        """Volumes are files below `path`; otherwise block devices."""
+        return self.path is not None
+
+    def charge(self, volume: Volume) -> int:
+        """Bytes that the volume takes of the storage."""
+        return volume.size if self.type in THICK and not self.sparse else volume.used
+
+    @property
+    def _grown(self) -> int:
+        return sum(map(self.charge, list(self.volumes.values()))) - self.charged_at_start
+
+    @property
+    def used(self) -> int:
+        return self.used_at_start + self._grown
+
+    @property
+    def avail(self) -> int:
+        return max(0, self.avail_at_start - self._grown)
+
+
+@dataclass
+class Snapshot:
+    """A snapshot of a configuration. `snapstate` is set while one is made or removed."""
+
+    config: Config
+    snaptime: int
+    description: str = ""
+    parent: str | None = None
+    vmstate: int = 0
+    snapstate: str | None = None
+
+
+@dataclass
+class Vm:
+    """One guest: its configuration file, and whether it has power."""
+
+    vmid: int
+    type: str
+    node: str
+    config: Config
+    running: bool = False
+    paused: bool = False
+    pending: Config = field(default_factory=dict)
+    pending_delete: set[str] = field(default_factory=set)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    # What the cloud-init drive holds where the configuration of a running VM says something else; None: nothing.
+    on_drive: dict[str, Any] = field(default_factory=dict)
+    started: float = 0
+    pid: int = 0
+    firewall_rules: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_template(self) -> bool:
+        return bool(self.config.get("template"))
+
+    @property
+    def name(self) -> str:
+        """The name that lists show; there always is one."""
+        return str(self.config.get("name") or f"{'VM' if self.type == 'qemu' else 'CT'} {self.vmid}")
+
+    @property
+    def desired(self) -> Config:
+        """The configuration with what waits for the next start."""
+        kept = {key: value for key, value in self.config.items() if key not in self.pending_delete}
+        return {**kept, **self.pending}
+
+    def file(self) -> str:
+        """The configuration file as the node stores it."""
+        text = _section(self.config)
+        if self.pending or self.pending_delete:
+            waiting = {
+                **self.pending,
+                **({"delete": ",".join(sorted(self.pending_delete))} if self.pending_delete else {}),
+            }
+            text += "\n[PENDING]\n" + _section(waiting)
+        for name, snapshot in sorted(self.snapshots.items()):
+            about = {
+                key: getattr(snapshot, key) for key in ("snaptime", "parent", "snapstate") if getattr(snapshot, key)
+            }
+            text += f"\n[{name}]\n" + _section({**snapshot.config, **about, "description": snapshot.description})
+        return text
+
+    def digest(self) -> str:
+        """SHA-1 of the configuration file."""
+        return hashlib.sha1(self.file().encode()).hexdigest()
+
+
+def _section(values: Mapping[str, Any]) -> str:
+    description = "".join(f"#{line}\n" for line in str(values.get("description") or "").splitlines())
+    return description + "".join(f"{key}: {values[key]}\n" for key in sorted(values) if key != "description")
+
+
+class Clock:
+    """The node's time, running on from where the state says."""
+
+    def __init__(self, start: float | None) -> None:
+        self._start = time.time() if start is None else start
+        self._began = time.monotonic()
+
+    def now(self) -> float:
+        return self._start + time.monotonic() - self._began
+
+    def seconds(self) -> int:
+        return int(self.now())
+
+
+class State:
+    """All that the API knows of."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        raw: dict[str, Any] = copy.deepcopy(dict(document))
+        self.version: int = raw.get("version", 9)
+        self.release: dict[str, str] = raw.get("release") or {
+            "version": f"{self.version}.0.1",
+            "release": f"{self.version}.0",
+        }
+        self.qemu: str = raw.get("qemu", "10.0.2" if self.version >= 9 else "9.2.0")
+        self.clock = Clock(raw.get("clock"))
+        self.nodes: dict[str, dict[str, Any]] = raw.get("nodes") or {"pve1": {}}
+        self.storages = {name: _storage(name, about) for name, about in raw.get("storages", {}).items()}
+        self.users: dict[str, dict[str, Any]] = raw.get("users", {})
+        self.roles: dict[str, list[str]] = {name: _privileges(about) for name, about in raw.get("roles", {}).items()}
+        self.acl: list[dict[str, Any]] = raw.get("acl", [])
+        self.pools: dict[str, dict[str, Any]] = raw.get("pools", {})
+        self.vms = {int(vmid): self._vm(int(vmid), about) for vmid, about in raw.get("vms", {}).items()}
+        self.tasks: list[dict[str, Any]] = raw.get("tasks", [])
+        self.task_seconds: dict[str, float] = raw.get("task_seconds", {})
+
+    @property
+    def node(self) -> str:
+        """The node that answers; there is only one."""
+        return next(iter(self.nodes))
+
+    def vm(self, vmid: int) -> Vm:
+        """The VM, for calls that read its configuration file."""
+        vm = self.vms.get(vmid)
+        if vm is None or vm.type != "qemu":
+            raise config_missing(self.node, vmid)
+        return vm
+
+    def find_vm(self, vmid: int) -> Vm:
+        """The VM, for calls that look where it is first."""
+        vm = self.vms.get(vmid)
+        if vm is None or vm.type != "qemu":
+            raise vm_not_found(self.node, vmid)
+        return vm
+
+    def pool_of(self, vmid: int) -> str | None:
+        members = ((name, about.get("members", [])) for name, about in list(self.pools.items()))
+        return next((name for name, vmids in members if vmid in map(int, vmids)), None)
+
+    def _vm(self, vmid: int, about: Mapping[str, Any]) -> Vm:
+        pending = dict(about.get("pending", {}))
+        deleted = {key for key in str(pending.pop("delete", "")).split(",") if key}
+        running = about.get("status") == "running"
+        return Vm(
+            vmid=vmid,
+            type=about.get("type", "qemu"),
+            node=about.get("node", self.node),
+            config=dict(about.get("config", {})),
+            running=running,
+            pending=pending,
+            pending_delete=deleted,
+            snapshots={name: _snapshot(snapshot) for name, snapshot in about.get("snapshots", {}).items()},
+            started=self.clock.now() - about.get("uptime", 60) if running else 0,
+            pid=about.get("pid", 1000 + vmid) if running else 0,
+        )
+
+
+def _snapshot(about: Mapping[str, Any]) -> Snapshot:
+    return Snapshot(
+        config=dict(about.get("config", {})),
+        snaptime=about.get("snaptime", 0),
+        description=about.get("description", ""),
+        parent=about.get("parent"),
+        vmstate=1 if about.get("vmstate") else 0,
+        snapstate=about.get("snapstate"),
+    )
+
+
+def _privileges(about: Any) -> list[str]:
+    """A custom role: a list of privileges, a comma-separated text, or an object with `privs`."""
+    privileges = about.get("privs", "") if isinstance(about, dict) else about
+    return [p for p in privileges.split(",") if p] if isinstance(privileges, str) else list(privileges)
+
+
+def _storage(name: str, about: Mapping[str, Any]) -> Storage:
+    storage = Storage(
+        name=name,
+        type=about.get("type", "dir"),
+        path=about.get("path"),
+        content=about.get("content", "images,rootdir"),
+        total=about.get("total", 0),
+        used_at_start=about.get("used", 0),
+        avail_at_start=about.get("avail", about.get("total", 0) - about.get("used", 0)),
+        sparse=bool(about.get("sparse")),
+        shared=bool(about.get("shared")),
+        volumes={volid: _volume(volume) for volid, volume in about.get("volumes", {}).items()},
+    )
+    storage.charged_at_start = sum(map(storage.charge, storage.volumes.values()))
+    return storage
+
+
+def _volume(about: Mapping[str, Any]) -> Volume:
+    return Volume(
+        content=about.get("content", "images"),
+        format=about.get("format", "raw"),
+        size=about.get("size", 0),
+        used=about.get("used", 0),
+        ctime=about.get("ctime", 0),
+        parent=about.get("parent"),
+    )
+
+
+def load(text: str) -> dict[str, Any]:
+    """A start state from its JSON text."""
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError("a start state is a JSON object")
+    return document

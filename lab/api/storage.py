@@ -1,0 +1,191 @@
+"""Storages and their content."""
+
+import hashlib
+import re
+import secrets
+from typing import Any
+
+from lab.api import drives
+from lab.api.errors import ApiError, ParameterError
+from lab.api.formats import split_list
+from lab.api.routes import Call, route
+from lab.api.state import Storage, Volume
+from lab.api.tasks import Task
+from lab.api.volumes import parse_volid
+
+_NODE = "/nodes/{node}/storage"
+_CONTENT = f"{_NODE}/{{storage}}/content"
+_EXTENSIONS = {
+    "iso": r"\.(iso|img)",
+    "vztmpl": r"\.tar\.(gz|xz|zst)",
+    "import": r"\.(ova|ovf|qcow2|raw|vmdk)",
+    "snippets": "",
+}
+
+
+def _numbers(storage: Storage) -> dict[str, Any]:
+    return {
+        "total": storage.total,
+        "used": storage.used,
+        "avail": storage.avail,
+        "active": 1,
+        "enabled": 1,
+        "shared": int(storage.shared),
+    }
+
+
+def _about(storage: Storage) -> dict[str, Any]:
+    return {"type": storage.type, "content": storage.content, **_numbers(storage)}
+
+
+@route("GET", _NODE)
+def listing(call: Call) -> Any:
+    rows = []
+    for name, storage in call.emulator.state.storages.items():
+        wanted = split_list(call.params.get("content", ""))
+        if (wanted and not set(wanted) & set(storage.content.split(","))) or name != call.params.get("storage", name):
+            continue
+        if call.emulator.permissions.allowed(
+            call.user, f"/storage/{name}", ["Datastore.Audit", "Datastore.AllocateSpace"], any_of=True
+        ):
+            fraction = storage.used / storage.total if storage.total else 0
+            rows.append({"storage": name, **_about(storage), "used_fraction": fraction})
+    return rows
+
+
+@route("GET", f"{_NODE}/{{storage}}/status")
+def status(call: Call) -> Any:
+    return _about(call.emulator.volumes.storage(call.params["storage"]))
+
+
+@route("GET", "/storage/{storage}")
+def configuration(call: Call) -> Any:
+    storage = call.emulator.volumes.storage(call.params["storage"])
+    about = {
+        "storage": storage.name,
+        "type": storage.type,
+        "content": storage.content,
+        **({"path": storage.path} if storage.path else {}),
+    }
+    return {**about, "digest": hashlib.sha1(repr(sorted(about.items())).encode()).hexdigest()}
+
+
+@route("GET", "/storage")
+def configurations(call: Call) -> Any:
+    state = call.emulator.state
+    return [
+        configuration(Call(call.emulator, call.user, "GET", call.path, {"storage": name})) for name in state.storages
+    ]
+
+
+def _row(volid: str, volume: Volume) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "volid": volid,
+        "content": volume.content,
+        "format": volume.format,
+        "size": volume.size,
+        "ctime": volume.ctime,
+    }
+    vmid = parse_volid(volid).vmid
+    if volume.content in ("images", "rootdir"):
+        row.update(vmid=vmid, used=volume.used, parent=volume.parent)
+    return row
+
+
+@route("GET", _CONTENT)
+def content(call: Call) -> Any:
+    """Volumes; those to import from are listed for every VMID."""
+    storage, params = call.emulator.volumes.storage(call.params["storage"]), call.params
+    rows = [_row(volid, volume) for volid, volume in list(storage.volumes.items())]
+    rows = [row for row in rows if row["content"] == params.get("content", row["content"])]
+    return [
+        row for row in rows if "vmid" not in params or row["content"] == "import" or row.get("vmid") == params["vmid"]
+    ]
+
+
+@route("POST", _CONTENT)
+def allocate(call: Call) -> Any:
+    storage = call.emulator.volumes.storage(call.params["storage"])
+    name, vmid, size = call.params["filename"], call.vmid, call.params["size"]
+    number = drives.to_bytes(size) if size[-1].isalpha() else int(size) << 10
+    extension = name.rpartition(".")[2] if "." in name else ""
+    form = extension if extension in ("raw", "qcow2", "vmdk") else call.params.get("format", "raw")
+    volid = f"{storage.name}:{vmid}/{name}" if storage.on_files else f"{storage.name}:{name}"
+    call.emulator.volumes.allocate_named(
+        storage, volid, Volume("images", form, number, 0, call.emulator.state.clock.seconds())
+    )
+    return volid
+
+
+def _volid(call: Call) -> str:
+    volume = str(call.params["volume"])
+    return volume if ":" in volume else f"{call.params['storage']}:{volume}"
+
+
+@route("GET", f"{_CONTENT}/{{volume}}")
+def volume_about(call: Call) -> Any:
+    volid = _volid(call)
+    volume = call.emulator.volumes.get(volid)
+    parent = {"parent": volume.parent} if volume.parent else {}
+    return {
+        "path": call.emulator.volumes.path(volid),
+        "size": volume.size,
+        "used": volume.used,
+        "format": volume.format,
+        **parent,
+    }
+
+
+@route("DELETE", f"{_CONTENT}/{{volume}}")
+def remove(call: Call) -> Any:
+    volid, volumes = _volid(call), call.emulator.volumes
+    parsed = parse_volid(volid)
+    storage = volumes.storage(parsed.storage)
+
+    def work(task: Task) -> None:
+        if storage.on_files and not volumes.find(volid):
+            task.write(f"disk image '{volumes.path(volid)}' does not exist")
+        volumes.remove(volid)
+        task.write(f"Removed volume '{volid}'")
+
+    return call.emulator.tasks.start("imgdel", f"{parsed.vmid or ''}@{parsed.storage}", call.user, work)
+
+
+@route("POST", f"{_NODE}/{{storage}}/upload")
+def upload(call: Call) -> Any:
+    volumes, kind = call.emulator.volumes, call.params["content"]
+    storage, name = volumes.storage(call.params["storage"]), re.sub(r"[^-\w.]", "_", call.params["filename"])
+    if not re.search(f"{_EXTENSIONS[kind]}$", name, re.IGNORECASE):
+        raise ParameterError({"filename": "wrong file extension"})
+    raw, temporary = call.files.get("filename", b""), f"/var/tmp/pveupload-{secrets.token_hex(16)}"
+    volid, form = f"{storage.name}:{kind}/{name}", "iso" if kind == "iso" else name.rpartition(".")[2]
+    path = volumes.path(volid)
+
+    def work(task: Task) -> None:
+        task.write(f"starting file import from: {temporary}")
+        if form == "qcow2" and not raw.startswith(b"QFI\xfb"):
+            task.write(f"command '/usr/bin/qemu-img info '--output=json' {temporary} -f qcow2' failed: exit code 1")
+            raise ApiError(f"qemu-img: Could not open '{temporary}': Image is not in qcow2 format")
+        task.write(
+            f"target node: {call.node}",
+            f"target file: {path}",
+            f"file size is: {len(raw)}",
+            f"command: cp -- {temporary} {path}",
+        )
+        storage.volumes[volid] = Volume(kind, form, len(raw), len(raw), call.emulator.state.clock.seconds())
+        task.write("finished file import successfully")
+
+    return call.emulator.tasks.start("imgcopy", "", call.user, work)
+
+
+@route("POST", f"{_NODE}/{{storage}}/download-url")
+def download(call: Call) -> Any:
+    """The lab has no way out, so every download fails in its task."""
+    name, url, kind = call.params["filename"], call.params["url"], call.params["content"]
+    path = call.emulator.volumes.path(f"{call.params['storage']}:{kind}/{name}")
+
+    def work(task: Task) -> None:
+        task.write(f"downloading {url} to {path}")
+        raise ApiError("download failed: the lab's node has no network")
+
+    return call.emulator.tasks.start("download", name, call.user, work)

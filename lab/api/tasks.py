@@ -1,0 +1,150 @@
+"""Workers: what a changing call starts and answers with a UPID, and their logs."""
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.api.errors import ApiError
+from lab.api.permissions import User
+from lab.api.state import State
+from lab.backend import BackendError
+
+UPID = re.compile(
+    r"UPID:(?P<node>[A-Za-z][A-Za-z0-9-]*):(?P<pid>[0-9A-F]{8}):(?P<pstart>[0-9A-F]{8,9}):(?P<starttime>[0-9A-F]{8}):"
+    r"(?P<type>[^:\s]+):(?P<id>[^:\s]*):(?P<user>[^:\s]+):"
+)
+
+
+class Interrupted(Exception):
+    """Someone ended the task."""
+
+
+@dataclass
+class Task:
+    """One worker. `exitstatus` is None while it runs."""
+
+    upid: str
+    log: list[str] = field(default_factory=list)
+    warnings: int = 0
+    exitstatus: str | None = None
+    endtime: int | None = None
+    # Not before this moment (monotonic) does the task end.
+    not_before: float = 0
+    interrupt: threading.Event = field(default_factory=threading.Event)
+    filler: bool = False
+
+    @property
+    def parts(self) -> dict[str, str]:
+        match = UPID.fullmatch(self.upid)
+        return match.groupdict() if match else {}
+
+    def write(self, *lines: str) -> None:
+        """Lines for the log."""
+        self.log.extend(lines)
+
+    def warn(self, line: str) -> None:
+        """A warning: the task will end well, but say so."""
+        self.warnings += 1
+        self.log.append(f"WARN: {line}")
+
+    def checkpoint(self) -> None:
+        """Raise Interrupted if someone has ended the task meanwhile."""
+        if self.interrupt.is_set():
+            raise Interrupted
+
+    def linger(self) -> None:
+        """Wait until the task is as old as its type must become at least (`task_seconds`)."""
+        self.interrupt.wait(max(0, self.not_before - time.monotonic()))
+        self.checkpoint()
+
+    def lines(self) -> list[str]:
+        """The log as it can be read now."""
+        if self.exitstatus is None:
+            return list(self.log)
+        if self.exitstatus == "OK":
+            return [*self.log, "TASK OK"]
+        if self.exitstatus.startswith("WARNINGS: "):
+            return [*self.log, f"TASK {self.exitstatus}"]
+        return [*self.log, f"TASK ERROR: {self.exitstatus}"]
+
+    def row(self) -> dict[str, Any]:
+        """The fields that lists and status share; the user is without token."""
+        parts = self.parts
+        user, _, token = parts["user"].partition("!")
+        return {
+            "upid": self.upid,
+            "node": parts["node"],
+            "pid": int(parts["pid"], 16),
+            "pstart": int(parts["pstart"], 16),
+            "starttime": int(parts["starttime"], 16),
+            "type": parts["type"],
+            "id": parts["id"],
+            "user": user,
+            **({"tokenid": token} if token else {}),
+        }
+
+
+class Tasks:
+    """All tasks of the node, newest last."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._mutex = threading.Lock()
+        self._began = time.monotonic()
+        self._pid = 1200
+        self.fail_next: Callable[[str], str | None] = lambda kind: None
+        self.by_upid: dict[str, Task] = {}
+        for raw in state.tasks:
+            status = None if raw.get("running") else raw.get("status", "OK")
+            task = Task(
+                raw["upid"], list(raw.get("log", [])), 0, status, raw.get("endtime"), filler=bool(raw.get("filler"))
+            )
+            task.log = [line for line in task.log if not line.startswith("TASK ")]
+            self.by_upid[task.upid] = task
+
+    def next_pid(self) -> int:
+        with self._mutex:
+            self._pid += 7
+            return self._pid
+
+    def start(self, kind: str, ident: str | int, user: User, work: Callable[[Task], None]) -> str:
+        """Run `work` in a worker of its own and return the UPID. ApiError and BackendError end it with their text."""
+        pid, now = self.next_pid(), self._state.clock.seconds()
+        pstart = int((time.monotonic() - self._began) * 100) + pid
+        upid = f"UPID:{self._state.node}:{pid:08X}:{pstart:08X}:{now:08X}:{kind}:{ident}:{user.name}:"
+        task = Task(upid, not_before=time.monotonic() + self._state.task_seconds.get(kind, 0))
+        with self._mutex:
+            self.by_upid[upid] = task
+        threading.Thread(target=self._run, args=(task, kind, work), daemon=True, name=upid).start()
+        return upid
+
+    def _run(self, task: Task, kind: str, work: Callable[[Task], None]) -> None:
+        status = "unexpected status"
+        try:
+            failure = self.fail_next(kind)
+            if failure:
+                raise ApiError(failure)
+            work(task)
+            task.linger()
+            status = f"WARNINGS: {task.warnings}" if task.warnings else "OK"
+        except (ApiError, BackendError) as error:
+            first, *more = str(error).rstrip("\n").split("\n")
+            status = " ".join([first, *more])
+        except Interrupted:
+            status = "received interrupt"
+        finally:
+            self.end(task, status)
+
+    def end(self, task: Task, status: str) -> None:
+        """Write the exit status, once."""
+        with self._mutex:
+            if task.exitstatus is None:
+                task.exitstatus, task.endtime = status, self._state.clock.seconds()
+
+    def running(self, kind: str, ident: str | int) -> list[Task]:
+        """Tasks of that type and id that have not ended."""
+        tasks = list(self.by_upid.values())
+        return [t for t in tasks if t.exitstatus is None and (t.parts["type"], t.parts["id"]) == (kind, str(ident))]

@@ -1,0 +1,139 @@
+"""The lesser calls of a VM: features, migration, monitor, keys, console, firewall."""
+
+import hashlib
+import json
+import secrets
+from typing import Any
+
+from lab.api import drives, options
+from lab.api.errors import ApiError, ParameterError
+from lab.api.routes import Call, route
+from lab.api.snapshots import can_snapshot
+from lab.api.volumes import parse_volid
+
+_VM = "/nodes/{node}/qemu/{vmid}"
+
+
+@route("GET", f"{_VM}/feature")
+def feature(call: Call) -> Any:
+    vm = call.emulator.state.vm(call.vmid)
+    disks = [drive["file"] for _, drive in drives.of(vm.config) if not drives.is_cdrom(drive)]
+    able = {
+        "copy": True,
+        "snapshot": can_snapshot(call, vm),
+        "clone": all(parse_volid(volid).is_base for volid in disks),
+    }[call.params["feature"]]
+    return {"hasFeature": int(able), "nodes": list(call.emulator.state.nodes)}
+
+
+@route("GET", f"{_VM}/migrate")
+def migration_check(call: Call) -> Any:
+    """What stands in the way of a migration. With one node there is nowhere to go."""
+    vm = call.emulator.state.vm(call.vmid)
+    named = {volid: name for name, snapshot in vm.snapshots.items() for volid in _volids(snapshot.config)}
+    disks = []
+    for key in sorted(vm.config):
+        if not drives.is_drive(key) and not options.is_unused(key):
+            continue
+        drive = drives.parse(str(vm.config[key]))
+        volume = call.emulator.volumes.find(drive["file"])
+        if volume is None:
+            continue
+        unused = options.is_unused(key)
+        flags = {
+            "is_cloudinit": drives.is_cloudinit(drive),
+            "is_unused": unused,
+            "cdrom": drives.is_cdrom(drive),
+            "is_attached": not unused,
+        }
+        row: dict[str, Any] = {
+            "volid": drive["file"],
+            "shared": 0,
+            "replicate": 1,
+            "is_vmstate": 0,
+            "is_tpmstate": int(key == "tpmstate0"),
+        }
+        row.update({flag: int(value) for flag, value in flags.items()})
+        if not unused:
+            row.update(drivename=key, size=volume.size)
+        if drive["file"] in named:
+            row["referenced_in_snapshot"] = {
+                n: 1 for n, s in vm.snapshots.items() if drive["file"] in _volids(s.config)
+            }
+        disks.append(row)
+    answer: dict[str, Any] = {
+        "running": int(vm.running),
+        "local_disks": disks,
+        "local_resources": [],
+        "mapped-resources": [],
+    }
+    if call.emulator.state.version >= 9:
+        answer["has-dbus-vmstate"] = 1
+    return {**answer, "mapped-resource-info": {}, "allowed_nodes": [], "not_allowed_nodes": {}}
+
+
+def _volids(config: dict[str, Any]) -> set[str]:
+    return {drive["file"] for _, drive in drives.of(config)}
+
+
+@route("POST", f"{_VM}/migrate")
+def migrate(call: Call) -> Any:
+    target = call.params["target"]
+    if target == call.node:
+        raise ParameterError({"target": "target is local node."})
+    raise ApiError(f"no such cluster node '{target}'")
+
+
+@route("POST", f"{_VM}/monitor")
+def monitor(call: Call) -> Any:
+    vm = call.emulator.state.vm(call.vmid)
+    if not vm.running:
+        return f"ERROR: VM {vm.vmid} not running\n"
+    if call.params["command"] == "info status":
+        return f"VM status: {'paused' if vm.paused else 'running'}\r\n"
+    return f"unknown command: '{call.params['command']}'\r\n"
+
+
+@route("PUT", f"{_VM}/sendkey")
+def send_key(call: Call) -> Any:
+    if not call.emulator.state.vm(call.vmid).running:
+        raise ApiError(f"VM {call.vmid} not running")
+
+
+@route("POST", f"{_VM}/vncproxy")
+def vnc_proxy(call: Call) -> Any:
+    """A ticket for a console that is not there."""
+    call.emulator.state.vm(call.vmid)
+    upid = call.emulator.tasks.start("vncproxy", call.vmid, call.user, lambda task: None)
+    password = secrets.token_urlsafe(6)
+    ticket = f"{password}:PVEVNC:{call.emulator.state.clock.seconds():08X}::{secrets.token_urlsafe(256)}"
+    return {"upid": upid, "port": "5900", "password": password, "ticket": ticket, "cert": call.emulator.certificate}
+
+
+@route("GET", f"{_VM}/rrddata")
+def statistics(call: Call) -> Any:
+    """Rows of an hour by minute; nothing was measured."""
+    last = call.emulator.state.clock.seconds() // 60 * 60
+    return [{"time": last - 60 * n} for n in reversed(range(60))]
+
+
+def _digest(rules: list[dict[str, Any]]) -> str:
+    return hashlib.sha1(json.dumps(rules).encode() if rules else b"").hexdigest()
+
+
+@route("GET", f"{_VM}/firewall/options")
+def firewall_options(call: Call) -> Any:
+    return {"digest": _digest(call.emulator.state.vm(call.vmid).firewall_rules)}
+
+
+@route("GET", f"{_VM}/firewall/rules")
+def firewall_rules(call: Call) -> Any:
+    rules = call.emulator.state.vm(call.vmid).firewall_rules
+    return [{"pos": position, **rule, "digest": _digest(rules)} for position, rule in enumerate(rules)]
+
+
+@route("POST", f"{_VM}/firewall/rules")
+def add_firewall_rule(call: Call) -> Any:
+    """A new rule comes first."""
+    rule = {name: value for name, value in call.params.items() if name not in ("node", "vmid", "digest", "pos")}
+    call.emulator.state.vm(call.vmid).firewall_rules.insert(0, rule)
