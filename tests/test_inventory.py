@@ -176,6 +176,16 @@ def test_wrong_ad_hoc_arguments(small: Pyinfra) -> None:
     assert small.refusal("fact", "server.datetime").startswith("fact server.datetime: that is no fact; ")
 
 
+@pytest.mark.parametrize("words", [["exec", "--", "true"], ["fact", "server.Hostname"]])
+def test_a_machine_that_is_not_there_fails_an_ad_hoc_command(small: Pyinfra, words: list[str]) -> None:
+    """A VM may be absent while provisioning makes it; to `exec` and `fact` that is a failure like any other."""
+    done = small("--limit", "dev", *words)
+    assert done.returncode == 1
+    assert "token file " in done.stderr
+    assert "null" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("yes", [["-y"], []])
 def test_one_unreachable_host_neither_asks_nor_stops_the_others(two_hosts: Pyinfra, yes: list[str]) -> None:
     done = two_hosts(*yes, "exec", "--", "echo it works")

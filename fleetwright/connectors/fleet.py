@@ -80,14 +80,15 @@ class FleetConnector(SSHConnector):
 
     @override
     def connect(self) -> None:
+        must_answer = self.host.data.get("must_answer", False)
         try:
-            self._try_once(may_exec=False, epochs=tuple(Epoch))
-        except Absent as absent:
-            self.host.log(f"absent: {absent}")
+            connected = self._try_once(may_exec=False, epochs=tuple(Epoch))
+            if must_answer and not connected:
+                raise Absent("it is still on its way; try again")
         except (FleetError, OSError) as error:
-            if self.session.vm(self.fleet_host.id) is None:
-                raise ConnectError(f"{self.fleet_host.id}: {error}") from error
-            self.host.log(f"not reached yet: {error}")
+            if must_answer or self.session.vm(self.fleet_host.id) is None:
+                raise ConnectError(str(error)) from error
+            self.host.log(f"absent: {error}" if isinstance(error, Absent) else f"not reached yet: {error}")
 
     def reach(
         self, deadline: float | None = None, *, epochs: Collection[Epoch] = tuple(Epoch), absent_ok: bool = False
