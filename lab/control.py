@@ -172,6 +172,7 @@ def _write_state(places: Places, hosts: int) -> None:
     managed = range(FIRST_VMID, FIRST_VMID + hosts)
     (places.state / "state.json").write_text(json.dumps(start.start_state(secret, managed)))
     places.api_log.write_text("")
+    shutil.rmtree(places.consoles, ignore_errors=True)
 
 
 def down(places: Places) -> bool:
@@ -199,8 +200,7 @@ def clean(places: Places, deadline: float = 10.0) -> None:
     for group in cgroups(places):
         remove_tree(group)
     places.running.unlink(missing_ok=True)
-    if places.disks.exists():
-        shutil.rmtree(places.disks)
+    shutil.rmtree(places.disks, ignore_errors=True)
 
 
 def cgroups(places: Places) -> list[Path]:
@@ -253,13 +253,17 @@ def request(places: Places, running: Running, method: str, path: str, body: dict
             token = f"PVEAPIToken={places.token.read_text().strip()}"
             connection.request(method, path, content, {"Content-Type": "application/json", "Authorization": token})
             answer = connection.getresponse()
-            data = json.loads(answer.read() or b"{}")
+            text = answer.read().decode(errors="replace")
         except OSError as error:
             raise LabError(f"the lab's API does not answer: {error}") from error
         finally:
             connection.close()
+    try:
+        data = json.loads(text or "{}")
+    except ValueError:
+        raise LabError(f"{path}: {answer.status} {text[:200]!r} (see {places.lab_log})") from None
     if answer.status != 200:
-        raise LabError(data.get("error") or f"{path}: {answer.status}")
+        raise LabError(f"{path}: {data.get('error') or data.get('message', '').strip() or answer.reason}")
     return data
 
 

@@ -50,6 +50,11 @@ class Places:
         return self.state / "lab.log"
 
     @property
+    def consoles(self) -> Path:
+        """What the machines print, a file each."""
+        return self.state / "consoles"
+
+    @property
     def disks(self) -> Path:
         return self.state / "disks"
 

@@ -1,7 +1,7 @@
 """PID 1 of the lab: owns the namespaces, and with its end everything in them ends.
 
-Started as `unshare -p -f --kill-child -m -n --mount-proc python -m lab.supervisor FD`, where FD is a pipe that takes one
-line, "ready" or the reason why not. What it is to do stands in `.lab/supervisor.json` (see `Orders`).
+Started as `unshare -p -f --kill-child -m -n --mount-proc python -m lab.supervisor FD`. FD is a pipe that takes a line:
+"ready" or the reason why not. What it is to do stands in `.lab/supervisor.json` (see `Orders`).
 """
 
 import json
@@ -77,8 +77,8 @@ def arrange(places: Places, orders: Orders) -> None:
     run.mkdir(exist_ok=True)
     _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(run))
     if orders.own_nix:
-        for directory in (places.nix_root, Path("/nix")):
-            directory.mkdir(exist_ok=True)
+        places.nix_root.mkdir(exist_ok=True)
+        Path("/nix").mkdir(exist_ok=True)
         _mount("--bind", str(places.nix_root), "/nix")
     # ssh reads the home of the password file, whatever HOME says: the lab's keys and hosts, not the user's.
     theirs = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
@@ -99,7 +99,7 @@ def serve(places: Places, orders: Orders) -> None:
     from lab.start import TEMPLATE_DISK
 
     volumes = Volumes(places.disks, {TEMPLATE_DISK: Path(orders.template)})
-    backend = MachinesBackend(Path(orders.base), volumes, places.state / "run", places.name)
+    backend = MachinesBackend(Path(orders.base), volumes, places.state / "run", places.consoles, places.name)
     state = json.loads((places.state / "state.json").read_text())
     serve_api(state, backend, (GATEWAY, 8006), places.certificate, places.certificate_key, places.api_log)
 

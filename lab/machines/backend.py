@@ -11,7 +11,8 @@ import yaml
 from lab.backend import AgentAbsent, BackendError
 from lab.machines.agent import Agent
 from lab.machines.cgroups import ROOT, Cgroup
-from lab.machines.machine import Card, Faults, Machine, make_hardware
+from lab.machines.guest import Hardware
+from lab.machines.machine import Card, Faults, Machine, attach
 from lab.machines.network import Network
 from lab.machines.volumes import Volumes
 
@@ -22,8 +23,10 @@ FAULTS = ("address-changes", "no-return", "address-moves")
 class MachinesBackend:
     """See `lab.backend.Backend`. Give it the lab's namespaces: it makes bridge, mounts and control groups."""
 
-    def __init__(self, base: Path, volumes: Volumes, directory: Path, name: str) -> None:
+    def __init__(self, base: Path, volumes: Volumes, directory: Path, consoles: Path, name: str) -> None:
         """`directory`: on a tmpfs, for what machines need while they run; `name`: the control group's."""
+        consoles.mkdir(exist_ok=True)
+        self._consoles = consoles
         self._base = base
         self._volumes = volumes
         self._directory = directory
@@ -56,21 +59,20 @@ class MachinesBackend:
         if self.running(vmid):
             raise BackendError(f"VM {vmid} already running")
         drive = {name: yaml.safe_load(text) for name, text in cloudinit.items()} if cloudinit is not None else None
+        volumes = {name: volid for name, volid in disks(config).items() if self._volumes.exists(volid)}
         try:
-            hardware = make_hardware(
-                vmid,
-                {
-                    name: self._volumes.image(volid)
-                    for name, volid in disks(config).items()
-                    if self._volumes.exists(volid)
-                },
-                str(config.get("bios", "seabios")),
-                self._base,
-                self._directory / "machines" / str(vmid),
-                Cgroup(self._cgroup / f"vm{vmid}"),
-            )
+            loops = attach({name: self._volumes.image(volid) for name, volid in volumes.items()})
         except OSError as error:
             raise BackendError(f"start failed: {error}") from error
+        hardware = Hardware(
+            vmid,
+            loops,
+            str(config.get("bios", "seabios")),
+            self._base,
+            self._directory / "machines" / str(vmid),
+            Cgroup(self._cgroup / f"vm{vmid}"),
+            self._consoles / f"vm{vmid}.log",
+        )
         card = Card.parse(config.get("net0"))
         with self._lock:
             self._agents[vmid] = Agent()

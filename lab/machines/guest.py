@@ -28,7 +28,10 @@ class UnmountBusy(Exception):
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a boot gets: disks by device name (`sda`), firmware, the lab's base root, a directory on a tmpfs."""
+    """What a boot gets: disks by device name (`sda`), firmware, the lab's base root.
+
+    `directory` is the machine's own on a tmpfs, `console` the file for what its systems print.
+    """
 
     vmid: int
     disks: Mapping[str, Loop]
@@ -36,12 +39,13 @@ class Hardware:
     base: Path
     directory: Path
     cgroup: Cgroup
+    console: Path
 
 
 class Guest:
     """A booted system; make it by `from_disk` or `installer`."""
 
-    def __init__(self, hardware: Hardware, root: Path, init: str, plug: Plug, console: Path) -> None:
+    def __init__(self, hardware: Hardware, root: Path, init: str, plug: Plug) -> None:
         self.hardware = hardware
         self.plug = plug
         self._mount = root
@@ -60,13 +64,13 @@ class Guest:
             "SYSTEMD_NSPAWN_LOCK": "0",
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
         }
-        with console.open("ab") as output:
+        with hardware.console.open("ab") as output:
             self._process = subprocess.Popen(
                 hardware.cgroup.joining(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
             )
 
     @classmethod
-    def from_disk(cls, hardware: Hardware, plug: Plug, console: Path) -> "Guest":
+    def from_disk(cls, hardware: Hardware, plug: Plug) -> "Guest":
         """Boot the first disk that has something to boot. Raises NotBootable."""
         reason = "no disk"
         for name, loop in hardware.disks.items():
@@ -75,13 +79,13 @@ class Guest:
             except NotBootable as error:
                 reason = f"{name}: {error}"
                 continue
-            return cls(hardware, root, init, plug, console)
+            return cls(hardware, root, init, plug)
         raise NotBootable(reason)
 
     @classmethod
-    def installer(cls, hardware: Hardware, plug: Plug, console: Path) -> "Guest":
+    def installer(cls, hardware: Hardware, plug: Plug) -> "Guest":
         """The environment that kexec jumps into: the base root in memory, with the keys that kexec brought."""
-        return cls(hardware, _make_installer(hardware), SYSTEMD, plug, console)
+        return cls(hardware, _make_installer(hardware), SYSTEMD, plug)
 
     def wait(self) -> int:
         """Until it ends: 0 off, REBOOT, anything else is a crash. Its root is unmounted then. Raises UnmountBusy."""
@@ -138,10 +142,9 @@ def _is_init(pid: int) -> bool:
 def _has_namespaces(pid: int) -> bool:
     """Whether the process lives and is not about to end: then others can enter its namespaces."""
     try:
-        os.stat(f"/proc/{pid}/ns/ipc")
+        return Path(f"/proc/{pid}/ns/ipc").exists()
     except OSError:
         return False
-    return True
 
 
 def _comm(pid: int) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 from lab.machines import devices
 from lab.machines.bootloader import NotBootable
-from lab.machines.cgroups import Cgroup
 from lab.machines.guest import REBOOT, Guest, Hardware, UnmountBusy
 from lab.machines.loops import Loop
 from lab.machines.network import Network, Plug
@@ -71,7 +70,7 @@ class Machine:
         self.off = threading.Event()
         self._lock = threading.Lock()  # over `guest` and `_ending` together
         shared = hardware.directory / "shared"
-        (shared / "cidata").mkdir()
+        (shared / "cidata").mkdir(parents=True)
         if cloudinit is not None:
             (shared / "cidata" / "cidata.json").write_text(json.dumps(cloudinit))
         self._allow_devices()
@@ -139,7 +138,6 @@ class Machine:
     def _boot(self, hop: str) -> int | None:
         """Boot and wait for the end; None when the plug was pulled meanwhile."""
         plug = self._plug()
-        console = self.hardware.directory / "console.log"
         with self._lock:
             if self._ending:
                 plug.unplug()
@@ -147,7 +145,7 @@ class Machine:
             self._say(f"boots from {hop}")
             make = Guest.installer if hop == "installer" else Guest.from_disk
             try:
-                self.guest = make(self.hardware, plug, console)
+                self.guest = make(self.hardware, plug)
             except BaseException:
                 plug.unplug()
                 raise
@@ -172,18 +170,14 @@ class Machine:
         print(f"vm {self.vmid}: {text}", file=sys.stderr, flush=True)
 
 
-def make_hardware(
-    vmid: int, disks: Mapping[str, Path], bios: str, base: Path, directory: Path, cgroup: Cgroup
-) -> Hardware:
-    """Attach the images. Raises OSError, with nothing left attached."""
+def attach(images: Mapping[str, Path]) -> dict[str, Loop]:
+    """Loop devices for the images, by the disks' names. Raises OSError, with nothing left attached."""
     loops: dict[str, Loop] = {}
     try:
-        for name, image in disks.items():
+        for name, image in images.items():
             loops[name] = Loop(image)
     except OSError:
         for loop in loops.values():
             loop.close()
         raise
-    directory.mkdir(parents=True)
-    (directory / "shared").mkdir()
-    return Hardware(vmid, loops, bios, base, directory, cgroup)
+    return loops

@@ -22,7 +22,7 @@ def main(checkout: Path) -> None:
     parts = setup.prepare(cache_directory(), lambda text: None)
     arrange(places, Orders(str(parts.base), str(parts.template), own_nix=False))
     volumes = Volumes(places.disks, {TEMPLATE_DISK: parts.template})
-    backend = MachinesBackend(parts.base, volumes, places.state / "run", places.name)
+    backend = MachinesBackend(parts.base, volumes, places.state / "run", places.consoles, places.name)
     switched_off: list[int] = []
     backend.on_power_off(switched_off.append)
     answering = threading.Lock()
