@@ -234,6 +234,7 @@ def reset(places: Places) -> None:
         request(places, running, "POST", "/_lab/reset", {})
         places.api_log.write_text("")
         shutil.rmtree(places.home / ".local", ignore_errors=True)
+        (places.home / ".ssh" / "known_hosts").unlink(missing_ok=True)
         _make_fleet(places, running)
 
 

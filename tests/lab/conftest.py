@@ -104,6 +104,21 @@ class Machines:
                 raise
             return False
 
+    def told(self, vmid: int, command: str, key: str) -> str | None:
+        """One value of what an agent's command returns; None while there is no agent."""
+        try:
+            found: str | None = self.agent(vmid, command).get(key)
+        except MachineError as error:
+            if error.args[0] != "AgentAbsent":
+                raise
+            return None
+        return found
+
+    def in_installer(self, vmid: int) -> str:
+        """Wait for the installer; returns its address."""
+        until(lambda: self.told(vmid, "get-osinfo", "variant-id") == "installer")
+        return self.ready(vmid, "root")
+
     def execute(self, vmid: int, *argv: str) -> dict[str, Any]:
         """guest-exec and its result."""
         pid = self.agent(vmid, "exec", command=argv)["pid"]

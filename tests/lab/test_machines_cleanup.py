@@ -48,8 +48,7 @@ def test_sigkill_in_the_installer_with_its_disk_mounted_leaves_nothing(machines:
 
     machines.boot(110)
     kexec(machines, machines.ready(110))
-    until(lambda: machines.agent_answers(110) and machines.agent(110, "get-osinfo").get("variant-id") == "installer")
-    address = machines.ready(110, "root")
+    address = machines.in_installer(110)
     assert (
         machines.ssh(
             "root", address, "mount /dev/sda2 /mnt && cd /mnt && (setsid sleep 100 >/dev/null 2>&1 &)"
