@@ -7,13 +7,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a machine can be reached right now, as whom, and the only host keys that are accepted there."""
+    """Where a machine can be reached right now, as whom, and the only host keys that are accepted there.
+
+    `identity` is the one key to log in with; without it the agent's are offered, and `offered`.
+    """
 
     address: str
     user: str
     known_hosts: Path
     port: int = 22
     identity: Path | None = None
+    offered: tuple[Path, ...] = ()
 
     @property
     def options(self) -> list[str]:
@@ -32,6 +36,8 @@ class Destination:
             options += ["-p", str(self.port)]
         if self.identity:
             options += ["-i", str(self.identity), "-o", "IdentitiesOnly=yes"]
+        for key in () if self.identity else self.offered:
+            options += ["-i", str(key)]
         return options
 
     @property

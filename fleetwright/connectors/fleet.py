@@ -38,6 +38,7 @@ from fleetwright.ssh_keys import known_hosts_line
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
+USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
 
@@ -214,6 +215,8 @@ class FleetConnector(SSHConnector):
             known_hosts=self._known_hosts(place),
             port=int(self.data["ssh_port"] or 22),
             identity=Path(key).expanduser() if key else None,
+            # OpenSSH looks for them in the password database's home; paramiko, like everybody, in $HOME
+            offered=tuple(path for name in USUAL_KEYS if (path := Path.home() / ".ssh" / name).exists()),
         )
 
     def _ready(self) -> bool:
