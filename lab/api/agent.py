@@ -1,4 +1,9 @@
-"""The guest agent's calls: limits, encodings and errors of the API; the answers come from the backend."""
+"""The guest agent's calls: limits, encodings and errors of the API; the answers come from the backend.
+
+To and from the backend, content and output are text with a character for each byte (latin-1). `exec` takes `command`
+(a list) and `input-data` (text or None), `exec-status` gives `exited`, `exitcode` or `signal`, `out-data`, `err-data`;
+`file-read` gives `content`, the whole file, which is cut here; `file-write` takes `file` and `content`.
+"""
 
 import base64
 import binascii
@@ -59,13 +64,17 @@ def _running_vm(call: Call) -> Vm:
 def ask(call: Call, command: str, params: Mapping[str, Any] | None = None) -> Any:
     """The agent's answer to a command; ApiError after the pause of a ping that nobody answers."""
     vm = _running_vm(call)
+    deadline = time.monotonic() + PING_SECONDS
     try:
-        if call.emulator.faults.agent_silent(vm.vmid):
-            raise AgentAbsent
-        return call.emulator.backend.agent(vm.vmid, command, params or {})
-    except AgentAbsent:
-        time.sleep(PING_SECONDS)
-        raise ApiError("QEMU guest agent is not running") from None
+        while True:  # the ping waits in the port's buffer: an agent that comes up meanwhile answers it
+            try:
+                if call.emulator.faults.agent_silent(vm.vmid):
+                    raise AgentAbsent
+                return call.emulator.backend.agent(vm.vmid, command, params or {})
+            except AgentAbsent:
+                if time.monotonic() >= deadline:
+                    raise ApiError("QEMU guest agent is not running") from None
+                time.sleep(0.05)
     except AgentError as error:
         text = str(error)
         raise ApiError(text if text.startswith("Guest agent command failed") else f"Agent error: {text}") from None
@@ -96,16 +105,17 @@ def generic(call: Call) -> Any:
 
 @route("POST", f"{_AGENT}/set-user-password")
 def set_user_password(call: Call) -> Any:
-    wanted = {name: call.params[name] for name in ("username", "password", "crypted") if name in call.params}
+    wanted: dict[str, Any] = {
+        name: call.params[name] for name in ("username", "password", "crypted") if name in call.params
+    }
     return {"result": ask(call, "set-user-password", wanted) or {}}
 
 
-def _latin(text: str, what: str) -> bytes:
-    """The text as Perl encodes it: a byte for each character."""
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        raise ApiError(f"Wide character in subroutine entry at /usr/share/perl5/PVE/{what}") from None
+def _latin(text: str, what: str) -> str:
+    """The text, if Perl can encode it: a byte for each character."""
+    if any(ord(character) > 0xFF for character in text):
+        raise ApiError(f"Wide character in subroutine entry at /usr/share/perl5/PVE/{what}")
+    return text
 
 
 @route("POST", f"{_AGENT}/exec")
@@ -122,7 +132,7 @@ def execute(call: Call) -> Any:
 
 @route("GET", f"{_AGENT}/exec-status")
 def exec_status(call: Call) -> Any:
-    """Whether a command has ended, with its output then; output is bytes, shown as latin-1."""
+    """Whether a command has ended, with its output then: a character for each byte."""
     found = ask(call, "exec-status", {"pid": int(call.params["pid"])})
     if not found.get("exited"):
         return {"exited": 0}
@@ -133,17 +143,17 @@ def exec_status(call: Call) -> Any:
     for stream in ("out", "err"):
         data = found.get(f"{stream}-data")
         if data:
-            answer[f"{stream}-data"] = data.decode("latin-1") if isinstance(data, bytes) else data
+            answer[f"{stream}-data"] = data
             answer[f"{stream}-truncated"] = int(bool(found.get(f"{stream}-truncated")))
     return answer
 
 
 @route("GET", f"{_AGENT}/file-read")
 def file_read(call: Call) -> Any:
-    content: bytes = ask(call, "file-read", {"file": call.params["file"]})
+    content = str(ask(call, "file-read", {"file": call.params["file"]})["content"])
     offset, count = int(call.params.get("offset", 0)), min(int(call.params.get("count", READ_LIMIT)), READ_LIMIT)
     part = content[offset : offset + count]
-    shown = part.decode("latin-1") if call.params.get("decode", 1) else base64.b64encode(part).decode()
+    shown = part if call.params.get("decode", 1) else base64.b64encode(part.encode("latin-1")).decode()
     truncated = {"truncated": 1} if offset + count < len(content) else {}
     return {"content": shown, "bytes-read": len(part), **truncated}
 
@@ -156,7 +166,7 @@ def file_write(call: Call) -> Any:
     else:
         _running_vm(call)
         try:
-            content = base64.b64decode(text, validate=True)
+            content = base64.b64decode(text, validate=True).decode("latin-1")
         except binascii.Error:
             raise ApiError("Agent error: Base64 data contains invalid characters") from None
     ask(call, "file-write", {"file": call.params["file"], "content": content})

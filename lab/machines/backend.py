@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,16 @@ class MachinesBackend:
         machine = self._machines.get(vmid)
         if machine is None:
             return True
-        with contextlib.suppress(AgentAbsent):  # it ignores ACPI, as a guest without logind does
-            self.agent(vmid, "shutdown", {})
-        return machine.off.wait(timeout)
+        end = time.monotonic() + timeout
+        asked = False
+        while not machine.off.wait(0.05):
+            if time.monotonic() >= end:
+                return False
+            if not asked:
+                with contextlib.suppress(AgentAbsent):  # it ignores ACPI, as a guest without logind does
+                    self.agent(vmid, "shutdown", {})
+                    asked = True
+        return True
 
     def reset(self, vmid: int) -> None:
         machine = self._machines.get(vmid)
