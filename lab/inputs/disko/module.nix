@@ -67,36 +67,42 @@
       exit 1
     fi
   '' + lib.concatMapStrings (d: ''
-    # everything that ${d.device} held
-    for device in $(lsblk --noheadings --list --paths --output NAME ${quote d.device} | sed 1d); do
+    # everything that ${d.device} held: a new partition where an old one began would show its file system again
+    for device in ${quote d.device}[0-9]* ${quote d.device}p[0-9]* ${quote d.device}-part[0-9]*; do
+      [ -b "$device" ] || continue
       if findmnt --source "$device" >/dev/null; then
         echo "$device is mounted; nothing was wiped" >&2
         exit 1
       fi
-      [ ! -b "$device" ] || wipefs --all --force "$device"
+      wipefs --all --force "$device"
     done
+    # its partition tables too, the second one at its end included
     wipefs --all --force ${quote d.device}
-    sgdisk --zap-all ${quote d.device}
     ${settle d}
   '') disks;
 
-  create = lib.concatMapStrings (d:
-    "if ! blkid ${quote d.device} >&2; then sgdisk --clear ${quote d.device}; fi\n"
-    + lib.concatStrings (lib.imap1 (n: p: let
+  # All partitions in one call: every sgdisk that writes waits for a second.
+  create = lib.concatMapStrings (d: let
+    arguments = new: lib.escapeShellArgs (lib.concatLists (lib.imap1 (n: p: let
       number = toString n;
       end = if p.size == "100%" then "-0" else "+${p.size}";
-      common = lib.concatStringsSep " " ([
-        "--partition-guid=${number}:R" "--change-name=${number}:${quote p.label}" "--typecode=${number}:${p.type}"
-      ] ++ map (bit: "--attributes=${number}:set:${toString bit}") p.attributes ++ [(quote d.device)]);
-    in ''
-      sgdisk --align-end --new=${number}:0:${end} ${common} || sgdisk ${common}
-      ${settle d}
-    '') (sorted d))
-    + lib.concatMapStrings (p: lib.optionalString (p.content != null) (
-      if p.content.type == "swap" then "if ! blkid ${quote p.device} | grep -q TYPE=; then mkswap ${lib.escapeShellArgs p.content.extraArgs} ${quote p.device}; fi\n"
-      else "if ! blkid ${quote p.device} | grep -q TYPE=; then mkfs.${p.content.format} ${lib.escapeShellArgs p.content.extraArgs} ${quote p.device}; fi\n"
-    )) (sorted d))
-  disks;
+    in
+      lib.optional new "--new=${number}:0:${end}"
+      ++ ["--partition-guid=${number}:R" "--change-name=${number}:${p.label}" "--typecode=${number}:${p.type}"]
+      ++ map (bit: "--attributes=${number}:set:${toString bit}") p.attributes) (sorted d)) ++ [d.device]);
+    format = p: let
+      inherit (p.content) extraArgs;
+      make = if p.content.type == "swap" then "mkswap" else "mkfs.${p.content.format}";
+    in
+      lib.optionalString (p.content != null)
+      "if [ -z \"$(blkid --match-tag TYPE --output value ${quote p.device})\" ]; then ${make} ${lib.escapeShellArgs extraArgs} ${quote p.device}; fi\n";
+  in ''
+    fresh=
+    if ! blkid ${quote d.device} >&2; then fresh=--clear; fi
+    sgdisk $fresh --align-end ${arguments true} || sgdisk ${arguments false}
+    ${settle d}
+    ${lib.concatMapStrings format (sorted d)}
+  '') disks;
 
   mountAll = lib.concatMapStrings (p: let
     target = quote (cfg.rootMountPoint + p.content.mountpoint);
@@ -109,7 +115,7 @@
 
   tools = lib.makeBinPath [pkgs.gptfdisk pkgs.systemdMinimal pkgs.parted pkgs.util-linux pkgs.dosfstools pkgs.e2fsprogs pkgs.gnugrep pkgs.bash];
   script = name: text: throwIfNoDisks (pkgs.writeShellScript name ''
-    set -efux
+    set -eux
     export PATH=${tools}:/usr/sbin:$PATH
     ${text}
   '');

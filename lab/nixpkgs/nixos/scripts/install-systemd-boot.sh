@@ -27,7 +27,7 @@ stored() { # a kernel or initrd of the store by its name on the partition
 
 declare -A wanted=()
 mapfile -t generations < <(ls -d /nix/var/nix/profiles/system-*-link 2>/dev/null | sed 's/.*system-\([0-9]*\)-link/\1/' | sort -n)
-((limit == 0)) || generations=("${generations[@]: -limit}")
+if ((limit > 0 && ${#generations[@]} > limit)); then generations=("${generations[@]: -limit}"); fi
 machine_id=$(cat /etc/machine-id 2>/dev/null || true)
 default=
 for number in "${generations[@]}"; do

@@ -11,24 +11,30 @@
       else if lib.elem name state then state
       else lib.foldl' (visit (trail ++ [name])) state (snippets.${name} or (throw "system.activationScripts.${name} does not exist, but ${lib.last trail} depends on it")).deps ++ [name];
   in lib.foldl' (visit []) [] (lib.attrNames snippets);
-  activate = only: ''
+  activate = {dry}: ''
     #!/usr/bin/bash
     # Makes the running machine match this generation. Started by init and by switch-to-configuration.
     systemConfig=@out@
     export PATH=/usr/bin:/usr/sbin
-    if [[ $$ != 1 && -z ''${NIXOS_ACTIVATE:-} && ! -e /etc/NIXOS ]]; then
+    if [[ -z ''${NIXOS_ACTIVATE:-} && ! -e /etc/NIXOS ]]; then
         echo "$0: this is not a NixOS machine; refusing to change it" >&2
         exit 1
     fi
     export NIXOS_ACTION=''${NIXOS_ACTION:-switch}
     _status=0
     trap '_status=1 _localstatus=$?' ERR
-    ${lib.concatMapStrings (name: lib.optionalString (only snippets.${name}) ''
+    ${lib.concatMapStrings (name: lib.optionalString (dry -> snippets.${name}.supportsDryActivation) ''
       #### ${name}
       _localstatus=0
       ${snippets.${name}.text}
       if ((_localstatus > 0)); then printf "Activation script snippet '%s' failed (%s)\n" ${lib.escapeShellArg name} "$_localstatus" >&2; fi
     '') ordered}
+    ${lib.optionalString (!dry) ''
+      ln -sfn "$systemConfig" /run/current-system
+      # what runs is never garbage
+      ln -sfn /run/current-system /nix/var/nix/gcroots/current-system
+    ''}
+    exit $_status
   '';
   failed = lib.filter (a: !a.assertion) config.assertions;
   checked = value:
@@ -94,8 +100,8 @@ in {
         esac
       '';
       toplevel = checked (pkgs.runCommand "nixos-system-${config.system.name}-${config.system.nixos.label}" {
-        activateScript = activate (_: true);
-        dryScript = activate (s: s.supportsDryActivation);
+        activateScript = activate {dry = false;};
+        dryScript = activate {dry = true;};
         initScript = ''
           #!/usr/bin/sh
           # Stage 2: the boot loader's entry names this file. It activates the generation and becomes systemd.
@@ -105,6 +111,7 @@ in {
           mkdir -p /etc /run
           NIXOS_ACTIVATE=1 "$systemConfig/activate"
           ln -sfn "$systemConfig" /run/booted-system
+          ln -sfn /run/booted-system /nix/var/nix/gcroots/booted-system
           exec /usr/lib/systemd/systemd "$@"
         '';
         inherit (build) kernel initialRamdisk kernelModules;

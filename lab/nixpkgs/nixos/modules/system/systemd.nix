@@ -112,8 +112,8 @@
     "multi-user.target" "network.target" "network-online.target" "sysinit.target" "timers.target" "sockets.target" "local-fs.target" "shutdown.target"];
 
   masked = ["apt-daily.timer" "apt-daily-upgrade.timer" "console-getty.service" "dpkg-db-backup.timer" "e2scrub_all.timer" "e2scrub_reap.service"
-    "getty-static.service" "getty@tty1.service" "ldconfig.service" "ssh.service" "ssh.socket" "systemd-firstboot.service" "systemd-hostnamed.service"
-    "systemd-journal-catalog-update.service" "systemd-logind.service" "systemd-random-seed.service" "systemd-remount-fs.service" "systemd-resolved.service"
+    "getty-static.service" "getty@tty1.service" "ldconfig.service" "ssh.service" "ssh.socket" "systemd-firstboot.service"
+    "systemd-journal-catalog-update.service" "systemd-hostnamed.service" "systemd-logind.service" "systemd-random-seed.service" "systemd-remount-fs.service" "systemd-resolved.service"
     "systemd-sysusers.service" "systemd-timesyncd.service" "systemd-update-done.service" "systemd-pcrphase.service" "systemd-machine-id-commit.service"];
   place = u: let
     text = lib.escapeShellArg u.text;
