@@ -47,8 +47,6 @@ READ_TIMEOUT = 40.0  # pveproxy gives up on pvedaemon after 30 s
 
 def connect(endpoint: Endpoint, policy: Policy, token: Token) -> "Client":
     """A client of the API at `endpoint`. Sends nothing yet; FleetError when the CA file cannot be used."""
-    if not isinstance(policy, Policy):
-        raise TypeError("connect() needs a Policy: without one nothing may be sent")
     return Client(endpoint, policy, token)
 
 
@@ -58,7 +56,7 @@ class _Adapter(HTTPAdapter):
     def __init__(self, endpoint: Endpoint) -> None:
         self._fingerprint = endpoint.fingerprint
         self._context = _tls_context(endpoint)
-        super().__init__(pool_connections=1, pool_maxsize=16)
+        super().__init__(pool_connections=1, pool_maxsize=100)
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, _ = super().build_connection_pool_key_attributes(request, verify=True)
@@ -201,6 +199,8 @@ class Client:
     """The API's verbs that are used, typed. Every method raises ApiError, and Refused where the policy says no."""
 
     def __init__(self, endpoint: Endpoint, policy: Policy, token: Token) -> None:
+        if not isinstance(policy, Policy):
+            raise TypeError("a Client needs a Policy: without one nothing may be sent")
         session = _GuardedSession(endpoint, policy, token)
         api = ProxmoxAPI(endpoint.host, port=endpoint.port, user=token.user, token_name=token.name, token_value="")
         api._store = {"base_url": session._origin + wire.PREFIX, "session": session, "serializer": _Serializer()}
@@ -260,15 +260,9 @@ class Client:
         rows = (VmStatus.of(int(row["vmid"]), row) for row in self._get("nodes", node, type))
         return tuple(sorted(rows, key=lambda row: row.vmid))
 
-    def config(
-        self, node: str, vmid: int, type: GuestType = GuestType.QEMU, *, current: bool = False
-    ) -> VmConfig | None:
-        """A guest's configuration; None when there is no such guest.
-
-        Changes that wait for the next start are in it; `current` leaves them out.
-        """
-        params = {"current": 1} if current else {}
-        data = self._unless_missing(vmid, lambda: self._get("nodes", node, type, vmid, "config", **params))
+    def config(self, node: str, vmid: int, type: GuestType = GuestType.QEMU) -> VmConfig | None:
+        """A guest's configuration, with what waits for its next start; None when there is no such guest."""
+        data = self._unless_missing(vmid, lambda: self._get("nodes", node, type, vmid, "config"))
         return None if data is None else VmConfig(data)
 
     def status(self, node: str, vmid: int, type: GuestType = GuestType.QEMU) -> VmStatus | None:

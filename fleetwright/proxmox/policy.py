@@ -84,9 +84,11 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", "/agent/exec", {"command": Kind.WORDS, "input-data": _TEXT}),
 )
 
-# GETs that act: they open a tunnel into a guest, make the node probe others, or take the result of a command
-# away from whoever started it (exec-status gives each result once).
-_ACTING_GET = re.compile(r".*websocket|/nodes/[^/]+/scan(/.*)?|.*/agent/exec-status", re.ASCII)
+# GETs that act: they open a tunnel into a guest, make the node ask others or start a restore, or take the result
+# of a command away from whoever started it (exec-status gives each result once).
+_ACTING_GET = re.compile(
+    r".*websocket|/nodes/[^/]+/(scan(/.*)?|query-.*|storage/[^/]+/file-restore/.*)|.*/agent/exec-status", re.ASCII
+)
 _GUEST_GET = re.compile(r"/nodes/(?P<node>[^/]+)/(?P<type>qemu)/(?P<vmid>[1-9][0-9]{2,8})/agent/exec-status", re.ASCII)
 _GET_PATH = re.compile(r"(/[A-Za-z0-9_@:!.=+-]+)+", re.ASCII)
 

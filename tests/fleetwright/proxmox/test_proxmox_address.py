@@ -2,9 +2,7 @@
 
 import pytest
 
-from fleetwright.errors import DeadlineExceeded
-from fleetwright.proxmox.address import address_of, wait_for_address
-from fleetwright.proxmox.errors import AgentUnavailable
+from fleetwright.proxmox.address import address_of
 from fleetwright.proxmox.models import Interface, VmConfig
 
 pytestmark = pytest.mark.unit
@@ -43,33 +41,3 @@ def test_the_address_of_net0(interfaces: list[Interface], address: str | None) -
 def test_without_a_mac_nothing_is_guessed() -> None:
     assert address_of(VmConfig({"net0": "virtio,bridge=vmbr0"}), [Interface("ens18", None, ("10.77.0.1",))]) is None
     assert address_of(VmConfig({}), [net0("10.77.0.1")]) is None
-
-
-class Guest:
-    """A client whose guest answers in turn; the last answer stays."""
-
-    def __init__(self, *answers: object) -> None:
-        self.answers = list(answers)
-
-    def config(self, node: str, vmid: int) -> VmConfig:
-        return CONFIG
-
-    def agent_interfaces(self, node: str, vmid: int) -> object:
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def test_waits_until_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    told: list[str] = []
-    guest = Guest(AgentUnavailable("QEMU guest agent is not running", 500), [LOOPBACK], [net0("10.77.0.100")])
-    assert wait_for_address(guest, "prom", 110, 5, told.append) == "10.77.0.100"  # type: ignore[arg-type]
-    assert told == ["QEMU guest agent is not running", "the interface with net0's MAC has no address"]
-
-
-def test_the_deadline_says_what_was_missing() -> None:
-    guest = Guest(AgentUnavailable("QEMU guest agent is not running", 500))
-    with pytest.raises(DeadlineExceeded, match="no address within 0 s: QEMU guest agent is not running"):
-        wait_for_address(guest, "prom", 110, 0)  # type: ignore[arg-type]

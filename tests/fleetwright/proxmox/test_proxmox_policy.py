@@ -114,6 +114,8 @@ REFUSED = [
     ("GET", f"{N}/104/agent/exec-status", {"pid": 1}, "vm 104 (doc1) is readonly"),
     ("GET", f"{N}/104/vncwebsocket", {}, "this GET acts"),
     ("GET", "/nodes/prom/scan/nfs", {"server": "x"}, "this GET acts"),
+    ("GET", "/nodes/prom/query-url-metadata", {"url": "http://x"}, "this GET acts"),
+    ("GET", "/nodes/prom/storage/pbs/file-restore/list", {}, "this GET acts"),
     ("GET", f"{N}/110/%2e%2e/104/config", {}, "not one of the API's"),
     ("GET", f"{N}/../config", {}, "not one of the API's"),
     ("GET", "/version?x=1", {}, "not one of the API's"),
