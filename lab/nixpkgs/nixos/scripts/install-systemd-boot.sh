@@ -10,10 +10,11 @@ if [[ $must_be_mounted == true ]] && ! mountpoint -q "$esp"; then
 fi
 mkdir -p "$esp/loader/entries" "$esp/EFI/nixos" "$esp/EFI/systemd" "$esp/EFI/BOOT"
 
-put() { # path, text: write what differs, so that a cut of power leaves the old or the new
+put() { # path, text: write what differs
     [[ -e $1 && $(<"$1") == "$2" ]] && return
     printf '%s\n' "$2" >"$1.tmp"
-    mv -f "$1.tmp" "$1"
+    # the lab's vfat in user space cannot rename over a file
+    mv -fT "$1.tmp" "$1" 2>/dev/null || { cat "$1.tmp" >"$1" && rm "$1.tmp"; }
 }
 stored() { # a kernel or initrd of the store by its name on the partition
     local file name

@@ -26,8 +26,7 @@ if [[ -z ${NIXOS_INSTALL_BOOTLOADER:-} && ! -e /etc/NIXOS ]] && ! grep -qs '^ID=
 fi
 
 mkdir -p /run/nixos
-exec 9>/run/nixos/switch-to-configuration.lock
-if ! flock -n 9; then
+if ! exec 9>/run/nixos/switch-to-configuration.lock || ! flock -n 9; then
     echo 'Could not acquire lock' >&2
     exit 1
 fi
@@ -124,7 +123,8 @@ NIXOS_ACTIVATE=1 "$toplevel/activate" || status=2
 
 systemctl reset-failed
 systemctl daemon-reload || status=3
-systemd-tmpfiles --create --remove --exclude-prefix=/dev || true
+# Debian's own rules name /run/lock twice
+systemd-tmpfiles --create --remove --exclude-prefix=/dev 2> >(grep -v 'Duplicate line' >&2) || true
 
 if ((${#reload[@]})); then
     tell reloading "${reload[@]}"

@@ -45,6 +45,11 @@ if [[ $mutable == true ]]; then
     done
 fi
 
+# Who an earlier generation declared and this one does not goes; who was added by hand stays.
+record=/var/lib/nixos/declarative-users
+declare -A earlier=()
+if [[ -e $record ]]; then for name in $(<"$record"); do earlier[$name]=1; done; fi
+
 declared=()
 while IFS=: read -r name uid group home shell kind home_mode initial_hash hash description; do
     declared[$name]=1
@@ -64,6 +69,10 @@ done <"$lists/nixos-users"
 if [[ $mutable == true ]]; then
     for name in "${!uid_of[@]}"; do
         [[ -n ${declared[$name]:-} ]] && continue
+        if [[ -n ${earlier[$name]:-} ]]; then
+            echo "removing user $name"
+            continue
+        fi
         passwd+=$name:x:${uid_of[$name]}:${entry_of[$name]}$'\n'
         shadow+=$name:${hash_of[$name]:-!}:1::::::$'\n'
     done
@@ -77,6 +86,7 @@ write() { # path, mode, text
 write /etc/group 0644 "$groups"
 write /etc/passwd 0644 "$passwd"
 write /etc/shadow 0600 "$shadow"
+write "$record" 0644 "${!declared[*]}"$'\n'
 
 for entry in "${homes[@]}"; do
     IFS=: read -r home mode uid gid <<<"$entry"

@@ -1,4 +1,4 @@
-# fileSystems and swap as /etc/fstab; systemd's generator mounts them.
+# fileSystems and swap: /etc/fstab for people, mount units for systemd, whose generator ignores disks in a container.
 {config, lib, ...}: let
   inherit (lib) mkOption types;
   fileSystem = types.submodule ({name, config, ...}: {
@@ -39,7 +39,16 @@ in {
       assertion = fs.device != null || lib.elem fs.fsType ["tmpfs" "none" "overlay"];
       message = "fileSystems.\"${fs.mountPoint}\" has no device.";
     }) all;
-    # No fsck here: the machine has no device units to wait for.
+    systemd.mounts = map (fs: {
+      what = fs.device;
+      where = fs.mountPoint;
+      type = fs.fsType;
+      options = lib.concatStringsSep "," fs.options;
+      wantedBy = lib.optional (!lib.elem "noauto" fs.options) "local-fs.target";
+      before = ["local-fs.target"];
+      unitConfig.DefaultDependencies = false;
+      conflicts = ["umount.target"];
+    }) (lib.filter (fs: fs.device != null && lib.hasPrefix "/dev/" fs.device && fs.mountPoint != "/") all);
     environment.etc.fstab.text = lib.concatMapStrings (fs: "${if fs.device == null then fs.fsType else fs.device} ${fs.mountPoint} ${fs.fsType} ${lib.concatStringsSep "," fs.options} 0 0\n") all
       + lib.concatMapStrings (swap: "${swap.device} none swap ${lib.concatStringsSep "," swap.options}\n") config.swapDevices;
   };

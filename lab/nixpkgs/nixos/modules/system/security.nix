@@ -59,7 +59,7 @@ in {
           ${cfg.extraConfig}
         '';
       };
-    } // lib.genAttrs (map (s: "pam.d/${s}") ["sshd" "sudo" "login" "other" "passwd" "systemd-user"]) (_: pam "")
+    } // {"security/pam_env.conf".text = "";} // lib.genAttrs (map (s: "pam.d/${s}") ["sshd" "sudo" "login" "other" "passwd" "systemd-user"]) (_: pam "")
       // lib.genAttrs (map (s: "pam.d/${s}") ["su" "su-l" "runuser" "runuser-l" "chpasswd" "useradd"]) (_: pam "auth sufficient pam_rootok.so\n");
   };
 }
