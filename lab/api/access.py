@@ -78,7 +78,7 @@ def create_token(call: Call) -> Any:
     name = call.params["tokenid"]
     if name in known:
         raise ParameterError({"tokenid": "Token already exists."})
-    given = {key: call.params[key] for key in ("comment", "expire", "privsep") if key in call.params}
+    given: dict[str, Any] = {key: call.params[key] for key in ("comment", "expire", "privsep") if key in call.params}
     about = {"privsep": 1, **given}
     known[name] = {**about, "secret": str(uuid.uuid4())}
     info = {key: str(value) for key, value in about.items()}

@@ -1,7 +1,7 @@
 """`/_lab/…`: what tests and people do to the node outside its API. No credentials needed.
 
-`POST /_lab/outside` takes an event of a start state (`do` and its parameters), `POST /_lab/fault` {name, on, …} switches a fault,
-`GET /_lab/faults` lists those of the API that are on, `POST /_lab/reset` brings the start state back.
+`POST /_lab/outside` takes an event of a start state (`do` and its parameters), `POST /_lab/fault` {name, on, …}
+switches a fault, `GET /_lab/faults` lists those of the API that are on, `POST /_lab/reset` brings the start state back.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Drives in a VM's configuration (`scsi0: local:100/vm-100-disk-0.qcow2,size=1G`) and sizes as they are written there."""
+"""Drives in a VM's configuration (`scsi0: local:100/vm-100-disk-0.qcow2,size=1G`) and sizes as written there."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -50,8 +50,7 @@ class Emulator:
 
     def reset(self) -> None:
         """Back to the start state; tasks that run are ended."""
-        for task in list(self.tasks.by_upid.values()):
-            task.interrupt.set()
+        self.tasks.interrupt_all(patience=1)
         for name in self.faults.active():
             self.faults.switch(name, False, {})
         self.backend.reset_all()

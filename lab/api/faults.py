@@ -1,7 +1,8 @@
 """What can be made to go wrong: a lock held by another, a task that fails, a lost answer, a silent agent.
 
-Switched by `POST /_lab/fault`: `lock-held` {vmid, lock, requests}, `task-fails` {type, once, message}, `drop-connection` {method, path,
-count}, `agent-silent` {vmid}. Parameters may be left out: then any VMID, task type or request is meant.
+Switched by `POST /_lab/fault`: `lock-held` {vmid, lock, requests}, `task-fails` {type, once, message},
+`drop-connection` {method, path, count}, `agent-silent` {vmid}. Parameters may be left out: then any VMID, task or
+request is meant.
 """
 
 import re

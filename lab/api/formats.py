@@ -1,4 +1,4 @@
-"""Formats of parameter values, and property strings (`virtio,bridge=vmbr0`), with the error texts of the real server."""
+"""Formats of parameter values, and property strings (`virtio,bridge=vmbr0`), with the real server's error texts."""
 
 import ipaddress
 import re

@@ -3,11 +3,12 @@
     python -m lab.api.make_schema APIDOC-8.json APIDOC-9.json
 
 The arguments are the API trees of the two major versions, as JSON: what pve-doc-generator's apidoc.js assigns to
-`apiSchema`. Kept are names, types, limits, formats, enumerations, permissions and where a call runs; no prose. Properties
-that many routes share are written once; version 8 has only the routes that differ (null: not there).
+`apiSchema`. Kept are names, types, limits, formats, enumerations, permissions and where a call runs; no prose.
+Properties that many routes share are written once; version 8 has only the routes that differ (null: not there).
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,8 @@ def condense(prop: dict[str, Any]) -> dict[str, Any]:
     """One property without its prose."""
     kept = {key: prop[key] for key in KEPT if key in prop}
     kept.update({key: float(kept[key]) if "." in str(kept[key]) else int(kept[key]) for key in NUMBERS if key in kept})
+    if "pattern" in kept:  # Perl writes compiled patterns so
+        kept["pattern"] = re.sub(r"\(\?\^([a-z]*):", lambda m: f"(?{m[1]}:", kept["pattern"])
     form = prop.get("format")
     if isinstance(form, dict):
         kept["format"] = {name: condense(inner) for name, inner in form.items()}

@@ -19,30 +19,25 @@ if TYPE_CHECKING:
     from lab.api.routes import Call
 
 _PRIVILEGES = {
-    "VM.Config.CPU": "affinity cores cpu cpulimit cpuunits smp sockets vcpus numa",
-    "VM.Config.Memory": "memory balloon shares hugepages keephugepages allow-ksm",
-    "VM.Config.HWType": "acpi hotplug kvm machine scsihw smbios1 tablet vga watchdog audio0 rng0 ivshmem spice_enhancements amd-sev intel-tdx",
-    "VM.Config.Options": "agent autostart bios description keyboard localtime migrate_downtime migrate_speed name onboot ostype protection "
-    "reboot startdate template tags vmgenid",
-    "VM.PowerMgmt": "freeze",
-    "VM.Config.Disk": "boot bootdisk vmstatestorage",
+    "VM.Config.CPU": ("affinity cores cpu cpulimit cpuunits smp sockets vcpus numa",),
+    "VM.Config.Memory": ("memory balloon shares hugepages keephugepages allow-ksm",),
+    "VM.Config.HWType": (
+        "acpi hotplug kvm machine scsihw smbios1 tablet vga watchdog audio0 rng0",
+        "ivshmem spice_enhancements amd-sev intel-tdx",
+    ),
+    "VM.Config.Options": (
+        "agent autostart bios description keyboard localtime migrate_downtime migrate_speed name",
+        "onboot ostype protection reboot startdate template tags vmgenid",
+    ),
+    "VM.PowerMgmt": ("freeze",),
+    "VM.Config.Disk": ("boot bootdisk vmstatestorage",),
 }
-_PRIVILEGE_OF = {option: privilege for privilege, options in _PRIVILEGES.items() for option in options.split()}
+_PRIVILEGE_OF = {option: privilege for privilege, lines in _PRIVILEGES.items() for option in " ".join(lines).split()}
 CLOUDINIT = {"cicustom", "cipassword", "citype", "ciuser", "ciupgrade", "nameserver", "searchdomain", "sshkeys"}
 # Options that a running VM takes over at once.
 IMMEDIATE = {
-    "name",
-    "onboot",
-    "shares",
-    "startup",
-    "description",
-    "protection",
-    "hookscript",
-    "tags",
-    "lock",
+    *("description", "hookscript", "lock", "name", "onboot", "protection", "shares", "startup", "tags"),
     "vmstatestorage",
-    "boot",
-    "bootdisk",
 }
 
 

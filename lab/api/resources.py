@@ -61,7 +61,7 @@ class Statistics:
             return self._samples
 
     def vm_row(self, vm: Vm, *, lock: str | None = None, bare: bool = False) -> dict[str, Any]:
-        """The VM in /cluster/resources. One that the daemon has not seen yet has neither name nor sizes. `bare`: as pools show it."""
+        """The VM in /cluster/resources; without name and sizes until it has been seen. `bare`: as pools show it."""
         sample = self._current().get(vm.vmid)
         row: dict[str, Any] = {
             "id": f"{vm.type}/{vm.vmid}",

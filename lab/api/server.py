@@ -3,15 +3,16 @@
 import argparse
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import signal
 import ssl
 import tempfile
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
@@ -32,13 +33,13 @@ from lab.api.routes import REGISTRY, Call, Page, RawBody, find
 from lab.api.schema import RouteSchema
 from lab.api.state import load
 from lab.api.states import StatesBackend
-from lab.backend import Backend
+from lab.backend import Backend, BackendError
 
 KEEPALIVE_SECONDS = 5
 REQUESTS_PER_CONNECTION = 100
-THREADS = 64
 # How long pveproxy waits for an answer that pvedaemon cannot give.
 BROKEN_PIPE_SECONDS = 5.0
+T = TypeVar("T")
 _JSON = "application/json;charset=UTF-8"
 _WITHOUT_LOGIN = {("POST", "/access/ticket"), ("GET", "/access/ticket")}
 
@@ -48,7 +49,6 @@ class Server:
 
     def __init__(self, emulator: Emulator, log: RequestLog) -> None:
         self.emulator, self.log, self.daemon = emulator, log, Daemon()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
         self._seen: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -77,14 +77,34 @@ class Server:
     async def _control(self, request: web.BaseRequest, path: str) -> web.Response:
         body = await request.read()
         params: dict[str, Any] = json.loads(body) if body else {}
-        status, data = await self.in_thread(
-            lambda: control.handle(self.emulator, self.daemon, request.method, path, params)
-        )
+        status, data = await in_thread(lambda: control.handle(self.emulator, self.daemon, request.method, path, params))
         return web.Response(status=status, text=json.dumps(data), content_type="application/json")
 
-    async def in_thread(self, work: Any) -> Any:
-        """Run blocking work without blocking the others."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run blocking work without blocking the others. The thread is a daemon: it never keeps the process alive."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast(T, result))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001  (it goes on to the one who waits)
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future
 
 
 class Exchange:
@@ -104,6 +124,8 @@ class Exchange:
             response = self._success(await self._result(query))
         except ApiError as error:
             response = await self._failure(error)
+        except BackendError as error:
+            response = await self._failure(ApiError(str(error)))
         self.drops = response.status < 400 and self.server.emulator.faults.drops(self.method, self.path)
         user = self.user.name if self.user else None
         self.server.log.write(user, self.method, self.path, self.params, 0 if self.drops else response.status)
@@ -132,10 +154,8 @@ class Exchange:
             call = Call(emulator, user, self.method, self.path, checked(schema, params), nulls, files)
             return REGISTRY[key](call)
 
-        async def in_thread() -> Any:
-            return await self.server.in_thread(work)
-
-        return await (self.server.daemon.run(in_thread) if schema.protected else in_thread())
+        run = functools.partial(in_thread, work)
+        return await (self.server.daemon.run(run) if schema.protected else run())
 
     def _check_access(self, schema: RouteSchema, user: User, params: Mapping[str, Any]) -> None:
         if user.token and not schema.allows_token:
@@ -207,7 +227,6 @@ async def _run(emulator: Emulator, log: RequestLog, listen: tuple[str, int], con
     await stop.wait()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(runner.cleanup(), 2)
-    server._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def serve(

@@ -1,6 +1,7 @@
 """Snapshots."""
 
 import copy
+import uuid
 from typing import Any
 
 from lab.api import drives, options
@@ -138,6 +139,8 @@ def rollback(call: Call) -> Any:
                 vm.running = False
             description = {"description": vm.config["description"]} if "description" in vm.config else {}
             vm.config = {**copy.deepcopy(snapshot.config), **description, "parent": call.params["snapname"]}
+            if "vmgenid" in vm.config:  # tells the guest that it has gone back in time
+                vm.config["vmgenid"] = str(uuid.uuid4())
             vm.pending, vm.pending_delete = {}, set()
             for _, drive in _disks(vm):
                 volume = call.emulator.volumes.find(drive["file"])

@@ -1,7 +1,8 @@
 """The node as values that change: virtual machines, storages, users. Loaded from a start state (JSON).
 
-The shape of a start state: `version`, `release`, `qemu`, `clock`, `nodes`, `storages` (with `volumes` by volid), `users` (with
-`tokens`), `roles`, `acl`, `pools`, `vms` by VMID, `tasks`, `task_seconds`; absent means empty. Sizes are bytes, a VM's memory MiB.
+The shape of a start state: `version`, `release`, `qemu`, `clock`, `nodes`, `storages` (with `volumes` by volid),
+`users` (with `tokens`), `roles`, `acl`, `pools`, `vms` by VMID, `tasks`, `task_seconds`; absent means empty. Sizes are
+bytes, a VM's memory MiB.
 """
 
 import copy

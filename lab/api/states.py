@@ -1,4 +1,4 @@
-"""A backend without machines: power and guest agents are states, as a start state's `agent` and `guest` describe them."""
+"""A backend without machines: power and agents are states, as a start state's `agent` and `guest` describe them."""
 
 import copy
 import threading
@@ -57,11 +57,9 @@ class Guest:
     next_pid: int = 621
 
 
-def _bytes(content: Any) -> bytes:
-    """Content as a start state writes it: text (latin-1 bytes), or {"repeat": text, "times": n}."""
-    if isinstance(content, Mapping):
-        return str(content["repeat"]).encode("latin-1") * int(content["times"])
-    return str(content).encode("latin-1")
+def _text(content: Any) -> str:
+    """Content as a start state writes it: text, or {"repeat": text, "times": n}."""
+    return str(content["repeat"]) * int(content["times"]) if isinstance(content, Mapping) else str(content)
 
 
 class StatesBackend:
@@ -174,7 +172,7 @@ class StatesBackend:
             raise AgentError(f"Guest agent command failed, error was “{why}”")
         pid, guest.next_pid = guest.next_pid, guest.next_pid + 2
         ended = {key: entry[key] for key in ("exitcode", "signal") if key in entry}
-        output = {"out-data": _bytes(entry.get("stdout", "")), "err-data": _bytes(entry.get("stderr", ""))}
+        output = {"out-data": _text(entry.get("stdout", "")), "err-data": _text(entry.get("stderr", ""))}
         guest.processes[pid] = Process(time.monotonic() + entry.get("seconds", 0), {"exited": True, **ended, **output})
         for path, content in entry.get("writes", {}).items():
             guest.about.setdefault("files", {})[path] = content
@@ -189,24 +187,27 @@ class StatesBackend:
         del guest.processes[int(params["pid"])]
         return process.result
 
-    def _file_read(self, guest: Guest, params: Mapping[str, Any]) -> bytes:
+    def _file_read(self, guest: Guest, params: Mapping[str, Any]) -> dict[str, str]:
         path = params["file"]
         if path not in guest.about.get("files", {}):
             raise AgentError(f"failed to open file '{path}' (mode: 'r'): No such file or directory")
-        return _bytes(guest.about["files"][path])
+        return {"content": _text(guest.about["files"][path])}
 
     def _file_write(self, guest: Guest, params: Mapping[str, Any]) -> None:
         path, files = params["file"], guest.about.setdefault("files", {})
         folder = path.rpartition("/")[0]
         if folder not in _FOLDERS | {known.rpartition("/")[0] for known in files}:
             raise AgentError(f"failed to open file '{path}' (mode: 'wb'): No such file or directory")
-        files[path] = params["content"].decode("latin-1")
+        files[path] = params["content"]
 
     def _set_user_password(self, guest: Guest, params: Mapping[str, Any]) -> Any:
         name = params["username"]
         if name not in guest.about.get("accounts", ["root"]):
-            raise AgentError(
-                f"child process has failed to set user password: chpasswd: (user {name}) pam_chauthtok() failed, error:\n"
-                f"Authentication token manipulation error\nchpasswd: (line 1, user {name}) password not changed\n"
-            )
+            why = [
+                "child process has failed to set user password: "
+                f"chpasswd: (user {name}) pam_chauthtok() failed, error:",
+                "Authentication token manipulation error",
+                f"chpasswd: (line 1, user {name}) password not changed",
+            ]
+            raise AgentError("\n".join(why) + "\n")
         return {}

@@ -30,11 +30,13 @@ class Task:
     log: list[str] = field(default_factory=list)
     warnings: int = 0
     exitstatus: str | None = None
+    # The further lines of an error of several.
+    explanation: list[str] = field(default_factory=list)
     endtime: int | None = None
     # Not before this moment (monotonic) does the task end.
     not_before: float = 0
     interrupt: threading.Event = field(default_factory=threading.Event)
-    filler: bool = False
+    thread: threading.Thread | None = None
 
     @property
     def parts(self) -> dict[str, str]:
@@ -68,7 +70,8 @@ class Task:
             return [*self.log, "TASK OK"]
         if self.exitstatus.startswith("WARNINGS: "):
             return [*self.log, f"TASK {self.exitstatus}"]
-        return [*self.log, f"TASK ERROR: {self.exitstatus}"]
+        first = self.exitstatus.removesuffix(" ".join(["", *self.explanation]))
+        return [*self.log, f"TASK ERROR: {first}", *self.explanation]
 
     def row(self) -> dict[str, Any]:
         """The fields that lists and status share; the user is without token."""
@@ -99,11 +102,8 @@ class Tasks:
         self.by_upid: dict[str, Task] = {}
         for raw in state.tasks:
             status = None if raw.get("running") else raw.get("status", "OK")
-            task = Task(
-                raw["upid"], list(raw.get("log", [])), 0, status, raw.get("endtime"), filler=bool(raw.get("filler"))
-            )
-            task.log = [line for line in task.log if not line.startswith("TASK ")]
-            self.by_upid[task.upid] = task
+            log = [line for line in raw.get("log", []) if not line.startswith("TASK ")]
+            self.by_upid[raw["upid"]] = Task(raw["upid"], log, exitstatus=status, endtime=raw.get("endtime"))
 
     def next_pid(self) -> int:
         with self._mutex:
@@ -118,7 +118,8 @@ class Tasks:
         task = Task(upid, not_before=time.monotonic() + self._state.task_seconds.get(kind, 0))
         with self._mutex:
             self.by_upid[upid] = task
-        threading.Thread(target=self._run, args=(task, kind, work), daemon=True, name=upid).start()
+        task.thread = threading.Thread(target=self._run, args=(task, kind, work), daemon=True, name=upid)
+        task.thread.start()
         return upid
 
     def _run(self, task: Task, kind: str, work: Callable[[Task], None]) -> None:
@@ -131,8 +132,8 @@ class Tasks:
             task.linger()
             status = f"WARNINGS: {task.warnings}" if task.warnings else "OK"
         except (ApiError, BackendError) as error:
-            first, *more = str(error).rstrip("\n").split("\n")
-            status = " ".join([first, *more])
+            first, *task.explanation = str(error).rstrip("\n").split("\n")
+            status = " ".join([first, *task.explanation])
         except Interrupted:
             status = "received interrupt"
         finally:
@@ -143,6 +144,15 @@ class Tasks:
         with self._mutex:
             if task.exitstatus is None:
                 task.exitstatus, task.endtime = status, self._state.clock.seconds()
+
+    def interrupt_all(self, patience: float) -> None:
+        """End all tasks, and wait so many seconds for those that are slow to notice."""
+        tasks = list(self.by_upid.values())
+        for task in tasks:
+            task.interrupt.set()
+        deadline = time.monotonic() + patience
+        while any(t.thread and t.thread.is_alive() for t in tasks) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def running(self, kind: str, ident: str | int) -> list[Task]:
         """Tasks of that type and id that have not ended."""

@@ -107,7 +107,14 @@ def vnc_proxy(call: Call) -> Any:
     upid = call.emulator.tasks.start("vncproxy", call.vmid, call.user, lambda task: None)
     password = secrets.token_urlsafe(6)
     ticket = f"{password}:PVEVNC:{call.emulator.state.clock.seconds():08X}::{secrets.token_urlsafe(256)}"
-    return {"upid": upid, "port": "5900", "password": password, "ticket": ticket, "cert": call.emulator.certificate}
+    return {
+        "user": call.user.name,
+        "upid": upid,
+        "port": "5900",
+        "password": password,
+        "ticket": ticket,
+        "cert": call.emulator.certificate,
+    }
 
 
 @route("GET", f"{_VM}/rrddata")

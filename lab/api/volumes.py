@@ -104,7 +104,7 @@ class Volumes:
     def allocate(
         self, storage: Storage, vmid: int, size: int, form: str | None, *, name: str | None = None, log: Log = _no_log
     ) -> str:
-        """A new, empty volume; `name` without its extension (`vm-110-cloudinit`), else the next free disk. The volid."""
+        """A new, empty volume; `name` without extension (`vm-110-cloudinit`), else the next free disk. The volid."""
         form = self.format_for(storage, form)
         with self._locks.storage(storage.name):
             volid = self._volid(storage, vmid, name or self._free_name(storage, vmid), form)
@@ -256,12 +256,12 @@ class Volumes:
         if volume.format != "qcow2":
             return f"Formatting '{where}', fmt={volume.format} size={volume.size} preallocation=off"
         extended = bool(volume.parent) and self._state.version >= 9
-        preallocated = not volume.parent or self._state.version >= 9
-        return (
-            f"Formatting '{where}', fmt=qcow2 cluster_size={131072 if extended else 65536} extended_l2={'on' if extended else 'off'}"
-            f"{' preallocation=metadata' if preallocated else ''} compression_type=zlib size={volume.size}"
-            f"{f' backing_file={volume.parent} backing_fmt=qcow2' if volume.parent else ''} lazy_refcounts=off refcount_bits=16"
-        )
+        words = [f"Formatting '{where}', fmt=qcow2 cluster_size={131072 if extended else 65536}"]
+        words.append(f"extended_l2={'on' if extended else 'off'}")
+        words += ["preallocation=metadata"] if not volume.parent or extended else []
+        words.append(f"compression_type=zlib size={volume.size}")
+        words += [f"backing_file={volume.parent} backing_fmt=qcow2"] if volume.parent else []
+        return " ".join([*words, "lazy_refcounts=off refcount_bits=16"])
 
     def _require_space(self, storage: Storage, volid: str, wanted: int) -> None:
         """ApiError in the words of the storage when it is full."""
@@ -273,7 +273,10 @@ class Volumes:
         if storage.type == "lvm":
             extents = [-(-size // (4 << 20)) for size in (storage.avail, wanted)]
             raise ApiError(
-                f"lvcreate '{storage.name}/{name}' error:   Volume group \"{storage.name}\" has insufficient free space "
-                f"({extents[0]} extents): {extents[1]} required."
+                f"lvcreate '{storage.name}/{name}' error:   Volume group \"{storage.name}\" "
+                f"has insufficient free space ({extents[0]} extents): {extents[1]} required."
             )
+        if storage.type == "lvmthin":
+            why = f"Cannot create new thin volume, free space in thin pool {storage.name}/data reached threshold."
+            raise ApiError(f"lvcreate '{storage.name}/{name}' error:   {why}")
         raise ApiError(f"unable to create image: qemu-img: {self.path(volid)}: No space left on device")
