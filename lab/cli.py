@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "run a command inside, with FLEET, PROXMOX_TOKEN_FILE, HOME and PATH set")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
     command("shell", _shell, "a shell inside")
+    command("demo", _demo, "the main job from the start to its proof, in a lab of its own")
     log = command("log", _log, "every API request, a JSON line each")
     log.add_argument("-f", "--follow", action="store_true", help="go on as requests come in")
     fault = command("fault", _fault, "switch a fault; without a name: list them")
@@ -117,6 +118,13 @@ def _run(places: Places, options: argparse.Namespace) -> int:
     sys.stdout.flush()
     inside = running.inside(argv, Path.cwd())
     os.execvpe(inside[0], inside, running.environment(places))
+
+
+def _demo(places: Places, options: argparse.Namespace) -> int:
+    from lab.demo import demo  # the other commands need none of it
+
+    demo(places)
+    return 0
 
 
 def _shell(places: Places, options: argparse.Namespace) -> int:

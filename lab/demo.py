@@ -5,7 +5,6 @@ well is a proof and one that does not ends with a status other than 0.
 """
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -20,13 +19,15 @@ PROVISION = "pyinfra -y inventory.py deploys/provision.py --limit dev"
 SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
 
 
-def demo() -> None:
+def demo(places: Places) -> None:
     """Raises LabError, with what was missing, when anything is not as it should be."""
+    if not Path("inventory.py").exists():
+        raise LabError("run the demo from the checkout: make demo")
     began = time.monotonic()
     print("The lab: a Proxmox VE API and real machines behind it, in a network namespace with no way out.")
     lab("up")
     try:
-        story(Places.here())
+        story(places)
     finally:
         lab("down")
     print(f"\ndemo: from nothing to a verified machine, and back, in {time.monotonic() - began:.0f} s")
@@ -125,12 +126,3 @@ def user(places: Places) -> str:
 def require(condition: bool, otherwise: str) -> None:
     if not condition:
         raise LabError(f"demo: {otherwise}")
-
-
-def main() -> int:
-    if os.geteuid() != 0:
-        raise LabError("the lab needs root: it makes namespaces, loop devices and mounts; try sudo make demo")
-    if not Path("inventory.py").exists():
-        raise LabError("run the demo from the checkout: make demo")
-    demo()
-    return 0
