@@ -1,2 +1,7 @@
 # `import nixpkgs { system = …; overlays = […]; config = {…}; }`
-args @ {system ? builtins.currentSystem, ...}: import ./pkgs ({lib = import ./lib; inherit system;} // args)
+args @ {system ? builtins.currentSystem, ...}:
+import ./pkgs ({
+    lib = import ./lib;
+    inherit system;
+  }
+  // args)

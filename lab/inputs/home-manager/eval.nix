@@ -1,10 +1,17 @@
 # A home's configuration: its modules on a free-form tree, like the stand-in's NixOS.
-{lib, pkgs, modules, extraSpecialArgs}:
+{
+  lib,
+  pkgs,
+  modules,
+  extraSpecialArgs,
+}:
 (lib.extend (_: super: {hm = import ./hm.nix super;})).evalModules {
   class = "homeManager";
   modules = [./home.nix {_module.args.pkgs = lib.mkDefault pkgs;}] ++ modules;
-  specialArgs = {
-    lib = lib.extend (_: super: {hm = import ./hm.nix super;});
-    modulesPath = toString ./.;
-  } // extraSpecialArgs;
+  specialArgs =
+    {
+      lib = lib.extend (_: super: {hm = import ./hm.nix super;});
+      modulesPath = toString ./.;
+    }
+    // extraSpecialArgs;
 }

@@ -8,10 +8,17 @@
     nixosModules.default = ./nixos.nix;
     lib = {
       # { pkgs, modules, extraSpecialArgs } -> { config, activationPackage }
-      homeManagerConfiguration = {pkgs, modules, extraSpecialArgs ? {}, lib ? pkgs.lib, ...}: let
+      homeManagerConfiguration = {
+        pkgs,
+        modules,
+        extraSpecialArgs ? {},
+        lib ? pkgs.lib,
+        ...
+      }: let
         evaluated = import ./eval.nix {inherit lib pkgs modules extraSpecialArgs;};
       in
-        evaluated // {
+        evaluated
+        // {
           inherit (evaluated.config.home) activationPackage;
           inherit pkgs;
         };

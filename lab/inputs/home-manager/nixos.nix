@@ -1,46 +1,86 @@
 # Homes as part of a NixOS machine: each is activated by a service of its user, as upstream does.
-{config, lib, pkgs, ...}: let
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: let
   inherit (lib) mkOption types;
   cfg = config.home-manager;
-  home = name: (import ./eval.nix {
-    inherit lib pkgs;
-    extraSpecialArgs = {osConfig = config; nixosConfig = config;} // cfg.extraSpecialArgs;
-    modules = cfg.sharedModules ++ [cfg.users.${name} {
-      home.username = lib.mkDefault config.users.users.${name}.name;
-      home.homeDirectory = lib.mkDefault config.users.users.${name}.home;
-    }];
-  }).config;
+  home = name:
+    (import ./eval.nix {
+      inherit lib pkgs;
+      extraSpecialArgs =
+        {
+          osConfig = config;
+          nixosConfig = config;
+        }
+        // cfg.extraSpecialArgs;
+      modules =
+        cfg.sharedModules
+        ++ [
+          cfg.users.${name}
+          {
+            home.username = lib.mkDefault config.users.users.${name}.name;
+            home.homeDirectory = lib.mkDefault config.users.users.${name}.home;
+          }
+        ];
+    })
+    .config;
 in {
   options.home-manager = {
-    users = mkOption {type = types.lazyAttrsOf types.deferredModule; default = {};};
-    sharedModules = mkOption {type = types.listOf types.raw; default = [];};
-    extraSpecialArgs = mkOption {type = types.attrs; default = {};};
-    useGlobalPkgs = mkOption {type = types.bool; default = false;};
-    useUserPackages = mkOption {type = types.bool; default = false;};
-    backupFileExtension = mkOption {type = types.nullOr types.str; default = null;};
-    verbose = mkOption {type = types.bool; default = false;};
+    users = mkOption {
+      type = types.lazyAttrsOf types.deferredModule;
+      default = {};
+    };
+    sharedModules = mkOption {
+      type = types.listOf types.raw;
+      default = [];
+    };
+    extraSpecialArgs = mkOption {
+      type = types.attrs;
+      default = {};
+    };
+    useGlobalPkgs = mkOption {
+      type = types.bool;
+      default = false;
+    };
+    useUserPackages = mkOption {
+      type = types.bool;
+      default = false;
+    };
+    backupFileExtension = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+    };
+    verbose = mkOption {
+      type = types.bool;
+      default = false;
+    };
   };
   config = {
     # reads as the evaluated home does upstream: config.home-manager.homes.<user>
     home-manager.homes = lib.mapAttrs (name: _: home name) cfg.users;
     systemd.services = lib.mapAttrs' (name: _: let
       evaluated = home name;
-    in lib.nameValuePair "home-manager-${name}" {
-      description = "Home Manager environment for ${evaluated.home.username}";
-      wantedBy = ["multi-user.target"];
-      after = ["nix-daemon.socket"];
-      wants = ["nix-daemon.socket"];
-      unitConfig.RequiresMountsFor = evaluated.home.homeDirectory;
-      stopIfChanged = false;
-      serviceConfig = {
-        User = evaluated.home.username;
-        Type = "oneshot";
-        RemainAfterExit = true;
-        TimeoutStartSec = "5m";
-        SyslogIdentifier = "hm-activate-${evaluated.home.username}";
-        ExecStart = "${evaluated.home.activationPackage}/activate";
-      };
-      environment.NIX_REMOTE = "daemon";
-    }) cfg.users;
+    in
+      lib.nameValuePair "home-manager-${name}" {
+        description = "Home Manager environment for ${evaluated.home.username}";
+        wantedBy = ["multi-user.target"];
+        after = ["nix-daemon.socket"];
+        wants = ["nix-daemon.socket"];
+        unitConfig.RequiresMountsFor = evaluated.home.homeDirectory;
+        stopIfChanged = false;
+        serviceConfig = {
+          User = evaluated.home.username;
+          Type = "oneshot";
+          RemainAfterExit = true;
+          TimeoutStartSec = "5m";
+          SyslogIdentifier = "hm-activate-${evaluated.home.username}";
+          ExecStart = "${evaluated.home.activationPackage}/activate";
+        };
+        environment.NIX_REMOTE = "daemon";
+      })
+    cfg.users;
   };
 }

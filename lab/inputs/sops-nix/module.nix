@@ -1,9 +1,17 @@
 # For NixOS: secrets below /run/secrets, decrypted at activation with the host's key, when the machine has sops.
-{config, lib, pkgs, ...}: let
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: let
   cfg = config.sops;
   secrets = lib.attrValues cfg.secrets;
   inherit (lib) escapeShellArg;
-  options = import ./options.nix {inherit lib config; secretsDir = "/run/secrets";};
+  options = import ./options.nix {
+    inherit lib config;
+    secretsDir = "/run/secrets";
+  };
   # A host without an RSA key and without another key file decrypts with its Ed25519 host key.
   hostKeys = map (k: k.path) (lib.filter (k: k.type == "ed25519") config.services.openssh.hostKeys);
   decrypt = secret: let
@@ -19,10 +27,12 @@ in {
   config = lib.mkMerge [
     {sops.age.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable hostKeys);}
     (lib.mkIf (secrets != []) {
-      assertions = [{
-        assertion = cfg.age.keyFile != null || cfg.age.sshKeyPaths != [] || cfg.gnupg.home != null;
-        message = "No key source configured for sops. Either set services.openssh.enable or set sops.age.keyFile or sops.gnupg.home";
-      }];
+      assertions = [
+        {
+          assertion = cfg.age.keyFile != null || cfg.age.sshKeyPaths != [] || cfg.gnupg.home != null;
+          message = "No key source configured for sops. Either set services.openssh.enable or set sops.age.keyFile or sops.gnupg.home";
+        }
+      ];
       system.activationScripts.setupSecrets = {
         deps = ["users" "etc"];
         text = ''

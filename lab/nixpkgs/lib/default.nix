@@ -3,7 +3,8 @@
 let
   fix = f: let x = f x; in x;
   makeExtensible = f:
-    fix (self: (f self)
+    fix (self:
+      (f self)
       // {
         extend = overlay: makeExtensible (self: let super = f self; in super // overlay self super);
       });
@@ -14,7 +15,7 @@ let
     strings = import ./strings.nix lib;
     generators = import ./generators.nix lib;
     options = import ./options.nix lib;
-    modules = import ./modules.nix lib;
+    modules = import ./modules lib;
     types = import ./types.nix lib;
     meta = import ./meta.nix lib;
   };

@@ -15,54 +15,121 @@ in rec {
   and = x: y: x && y;
   xor = x: y: x != y;
   mergeAttrs = x: y: x // y;
-  mapNullable = f: x: if x == null then null else f x;
-  defaultTo = default: x: if x == null then default else x;
+  mapNullable = f: x:
+    if x == null
+    then null
+    else f x;
+  defaultTo = default: x:
+    if x == null
+    then default
+    else x;
 
-  min = x: y: if x < y then x else y;
-  max = x: y: if x > y then x else y;
+  min = x: y:
+    if x < y
+    then x
+    else y;
+  max = x: y:
+    if x > y
+    then x
+    else y;
   mod = a: b: a - b * (a / b);
-  toHexString = n: let digits = lib.stringToCharacters "0123456789ABCDEF"; in
-    (if n < 16 then "" else toHexString (n / 16)) + builtins.elemAt digits (mod n 16);
-  boolToString = b: if b then "true" else "false";
-  boolToYesNo = b: if b then "yes" else "no";
+  toHexString = n: let
+    digits = lib.stringToCharacters "0123456789ABCDEF";
+  in
+    (
+      if n < 16
+      then ""
+      else toHexString (n / 16)
+    )
+    + builtins.elemAt digits (mod n 16);
+  boolToString = b:
+    if b
+    then "true"
+    else "false";
+  boolToYesNo = b:
+    if b
+    then "yes"
+    else "no";
 
   importJSON = path: fromJSON (readFile path);
   importTOML = path: fromTOML (readFile path);
 
   warn = message: trace "evaluation warning: ${message}";
-  warnIf = cond: message: if cond then warn message else id;
+  warnIf = cond: message:
+    if cond
+    then warn message
+    else id;
   warnIfNot = cond: warnIf (!cond);
   info = message: trace "INFO: ${message}";
   showWarnings = warnings: x: builtins.foldl' (x: w: warn w x) x warnings;
-  throwIf = cond: message: if cond then throw message else id;
+  throwIf = cond: message:
+    if cond
+    then throw message
+    else id;
   throwIfNot = cond: throwIf (!cond);
   assertMsg = pred: message: pred || throw message;
   assertOneOf = name: value: allowed: assertMsg (elem value allowed) "${name} must be one of ${lib.generators.toPretty {} allowed}, but is ${lib.generators.toPretty {} value}";
   traceVal = x: trace x x;
   traceValSeq = x: builtins.deepSeq x (trace x x);
 
-  functionArgsOf = f: if f ? __functor then f.__functionArgs or (builtins.functionArgs (f.__functor f)) else builtins.functionArgs f;
-  setFunctionArgs = f: args: {__functor = _: f; __functionArgs = args;};
+  functionArgsOf = f:
+    if f ? __functor
+    then f.__functionArgs or (builtins.functionArgs (f.__functor f))
+    else builtins.functionArgs f;
+  setFunctionArgs = f: args: {
+    __functor = _: f;
+    __functionArgs = args;
+  };
   isFunction = f: builtins.isFunction f || (isAttrs f && f ? __functor);
-  toFunction = v: if isFunction v then v else _: v;
+  toFunction = v:
+    if isFunction v
+    then v
+    else _: v;
 
   fix = f: let x = f x; in x;
   extends = overlay: f: final: let prev = f final; in prev // overlay final prev;
   composeExtensions = f: g: final: prev: let a = f final prev; in a // g final (prev // a);
   composeManyExtensions = lib.foldr composeExtensions (_: _: {});
-  makeOverridable = f: args: let result = f args; in
-    if isAttrs result then result // {override = new: makeOverridable f (args // (if isFunction new then new args else new));} else result;
+  makeOverridable = f: args: let
+    result = f args;
+  in
+    if isAttrs result
+    then
+      result
+      // {
+        override = new:
+          makeOverridable f (args
+            // (
+              if isFunction new
+              then new args
+              else new
+            ));
+      }
+    else result;
   callPackageWith = auto: fn: args: let
-    f = if isFunction fn then fn else import fn;
+    f =
+      if isFunction fn
+      then fn
+      else import fn;
     wanted = functionArgsOf f;
-  in makeOverridable f (builtins.intersectAttrs wanted auto // args);
+  in
+    makeOverridable f (builtins.intersectAttrs wanted auto // args);
 
   # A source tree without what version control and editors leave in it.
-  cleanSource = src: builtins.path {
-    name = "source";
-    path = src;
-    filter = path: _: !(elem (baseNameOf path) [".git" ".direnv" "result"]);
-  };
-  cleanSourceWith = {src, filter ? (_: _: true), name ? "source"}: builtins.path {inherit name filter; path = src;};
+  cleanSource = src:
+    builtins.path {
+      name = "source";
+      path = src;
+      filter = path: _: !(elem (baseNameOf path) [".git" ".direnv" "result"]);
+    };
+  cleanSourceWith = {
+    src,
+    filter ? (_: _: true),
+    name ? "source",
+  }:
+    builtins.path {
+      inherit name filter;
+      path = src;
+    };
   path.append = path: sub: path + "/${sub}";
 }

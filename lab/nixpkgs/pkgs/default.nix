@@ -1,76 +1,169 @@
 # Packages. What writes text and joins trees is real; programs are stand-ins that run Debian's ones below /usr.
-{lib, system, overlays ? [], config ? {}, ...}: let
+{
+  lib,
+  system,
+  overlays ? [],
+  config ? {},
+  ...
+}: let
   inherit (lib) concatMapStrings escapeShellArg;
 
   # Where builders find a shell's tools: Debian's, and NixOS' for its users.
   buildPath = "/usr/bin:/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin";
-  build = name: env: script: derivation ({
-      name = lib.sanitizeDerivationName name;
-      inherit system;
-      builder = "/bin/sh";
-      PATH = buildPath;
-      args = ["-euc" script];
-      preferLocalBuild = true;
-      allowSubstitutes = false;
-    }
-    // env);
+  build = name: env: script:
+    derivation ({
+        name = lib.sanitizeDerivationName name;
+        inherit system;
+        builder = "/bin/sh";
+        PATH = buildPath;
+        args = ["-euc" script];
+        preferLocalBuild = true;
+        allowSubstitutes = false;
+      }
+      // env);
 
   # Packages whose programs Debian has under their own names: all of them are one path with /usr/bin in it.
-  toolboxes = ["bash" "bashInteractive" "coreutils" "diffutils" "dosfstools" "e2fsprogs" "findutils" "gawk" "getent" "git" "glibc" "gnugrep"
-    "gnused" "gnutar" "gptfdisk" "gzip" "hostname" "inetutils" "iproute2" "iputils" "kmod" "mount" "nix" "openssh" "parted" "procps" "shadow"
-    "su" "sudo" "systemd" "systemdMinimal" "udev" "umount" "util-linux" "util-linuxMinimal" "which" "xz"];
+  toolboxes = [
+    "bash"
+    "bashInteractive"
+    "coreutils"
+    "diffutils"
+    "dosfstools"
+    "e2fsprogs"
+    "findutils"
+    "gawk"
+    "getent"
+    "git"
+    "glibc"
+    "gnugrep"
+    "gnused"
+    "gnutar"
+    "gptfdisk"
+    "gzip"
+    "hostname"
+    "inetutils"
+    "iproute2"
+    "iputils"
+    "kmod"
+    "mount"
+    "nix"
+    "openssh"
+    "parted"
+    "procps"
+    "shadow"
+    "su"
+    "sudo"
+    "systemd"
+    "systemdMinimal"
+    "udev"
+    "umount"
+    "util-linux"
+    "util-linuxMinimal"
+    "which"
+    "xz"
+  ];
   debian = build "debian-usr" {} ''mkdir "$out"; ln -s /usr/bin "$out/bin"; ln -s /usr/sbin "$out/sbin"'';
-  otherNames = {ripgrep = "rg"; neovim = "nvim"; home-manager = "home-manager"; yq-go = "yq"; python3 = "python3"; gnumake = "make"; nodejs = "node";};
+  otherNames = {
+    ripgrep = "rg";
+    neovim = "nvim";
+    home-manager = "home-manager";
+    yq-go = "yq";
+    python3 = "python3";
+    gnumake = "make";
+    nodejs = "node";
+  };
 
   packages = final: let
     stub = name: let
       program = otherNames.${name} or name;
-      path = if lib.elem name toolboxes then debian else build "${name}-0.lab" {} ''
-        mkdir -p "$out/bin"
-        printf '%s\n' '#!/usr/bin/sh' 'exec /usr/bin/${program} "$@"' >"$out/bin/${program}"
-        chmod +x "$out/bin/${program}"
-      '';
+      path =
+        if lib.elem name toolboxes
+        then debian
+        else
+          build "${name}-0.lab" {} ''
+            mkdir -p "$out/bin"
+            printf '%s\n' '#!/usr/bin/sh' 'exec /usr/bin/${program} "$@"' >"$out/bin/${program}"
+            chmod +x "$out/bin/${program}"
+          '';
       # A set of packages (`linuxPackages_latest.perf`) is written like a package: each one carries all.
-      self = removeAttrs final ["_type"] // path // {
-        pname = name;
-        version = "0.lab";
-        meta = {mainProgram = program; description = "stand-in for ${name}"; homepage = "";};
-        passthru = {};
-        outputs = ["out"];
-        override = _: self;
-        overrideAttrs = _: self;
-        overrideScope = _: self;
-        withPackages = _: self;
-        shellPath = "/bin/${program}";
-      } // lib.optionalAttrs (lib.hasPrefix "linuxPackages" name) {kernel = kernel name;};
-    in self;
+      self =
+        removeAttrs final ["_type"]
+        // path
+        // {
+          pname = name;
+          version = "0.lab";
+          meta = {
+            mainProgram = program;
+            description = "stand-in for ${name}";
+            homepage = "";
+          };
+          passthru = {};
+          outputs = ["out"];
+          override = _: self;
+          overrideAttrs = _: self;
+          overrideScope = _: self;
+          withPackages = _: self;
+          shellPath = "/bin/${program}";
+        }
+        // lib.optionalAttrs (lib.hasPrefix "linuxPackages" name) {kernel = kernel name;};
+    in
+      self;
 
     # `linuxPackages_latest` and `linuxPackages` differ, so that a change of kernel can be seen.
-    kernelVersion = name: {linuxPackages = "6.12.63"; linuxPackages_zen = "6.17.9";}.${name} or "6.18.1";
+    kernelVersion = name:
+      {
+        linuxPackages = "6.12.63";
+        linuxPackages_zen = "6.17.9";
+      }
+      .${name}
+      or "6.18.1";
     kernel = name: let
       version = kernelVersion name;
       image = build "linux-${version}" {} ''mkdir -p "$out/lib/modules/${version}"; echo 'stand-in for Linux ${version}' >"$out/bzImage"'';
-    in image // {inherit version; modDirVersion = version; pname = "linux";};
+    in
+      image
+      // {
+        inherit version;
+        modDirVersion = version;
+        pname = "linux";
+      };
 
     # A text of any length as the builder gets it: by environment while the kernel lets it through, by file above.
-    writeTextFile = {name, text, executable ? false, destination ? "", checkPhase ? "", meta ? {}, derivationArgs ? {}, ...}: let
+    writeTextFile = {
+      name,
+      text,
+      executable ? false,
+      destination ? "",
+      checkPhase ? "",
+      meta ? {},
+      derivationArgs ? {},
+      ...
+    }: let
       long = lib.stringLength text > 100000;
     in
       build name ({inherit text;} // lib.optionalAttrs long {passAsFile = ["text"];}) ''
         target="$out${destination}"
         ${lib.optionalString (destination != "") ''mkdir -p "''${target%/*}"''}
-        ${if long then ''cat "$textPath" >"$target"'' else ''printf %s "$text" >"$target"''}
+        ${
+          if long
+          then ''cat "$textPath" >"$target"''
+          else ''printf %s "$text" >"$target"''
+        }
         ${lib.optionalString executable ''chmod +x "$target"''}
       ''
       // {inherit meta;};
     shebang = "#!/usr/bin/env bash\n";
-    script = name: bin: text: writeTextFile {
-      inherit name text;
-      executable = true;
-      destination = lib.optionalString bin "/bin/${name}";
-      meta.mainProgram = name;
+    script = name: bin: text:
+      writeTextFile {
+        inherit name text;
+        executable = true;
+        destination = lib.optionalString bin "/bin/${name}";
+        meta.mainProgram = name;
+      };
+    formats = import ./formats.nix {
+      inherit lib;
+      inherit (real) writeText;
     };
-    formats = import ./formats.nix {inherit lib; inherit (real) writeText;};
 
     real = {
       _type = "pkgs";
@@ -93,57 +186,125 @@
         isLinux = true;
         isDarwin = false;
         mkDerivation = args: let
-          attrs = if lib.isFunction args then args attrs else args;
+          attrs =
+            if lib.isFunction args
+            then args attrs
+            else args;
           name = attrs.name or "${attrs.pname}-${attrs.version or "0"}";
-        in stub name // {inherit name;} // (attrs.passthru or {}) // {meta = attrs.meta or {};};
+        in
+          stub name // {inherit name;} // (attrs.passthru or {}) // {meta = attrs.meta or {};};
       };
       stdenvNoCC = real.stdenv;
       inherit (real.stdenv) hostPlatform;
-      extend = overlay: import ./. {inherit lib system config; overlays = overlays ++ [overlay];};
-      appendOverlays = more: import ./. {inherit lib system config; overlays = overlays ++ more;};
+      extend = overlay:
+        import ./. {
+          inherit lib system config;
+          overlays = overlays ++ [overlay];
+        };
+      appendOverlays = more:
+        import ./. {
+          inherit lib system config;
+          overlays = overlays ++ more;
+        };
       callPackage = lib.callPackageWith final;
       newScope = extra: lib.callPackageWith (final // extra);
-      nixos = modules: import ../nixos/lib/eval-config.nix {
-        inherit lib;
-        modules = lib.toList modules ++ [{nixpkgs.pkgs = final;}];
-      };
+      nixos = modules:
+        import ../nixos/lib/eval-config.nix {
+          inherit lib;
+          modules = lib.toList modules ++ [{nixpkgs.pkgs = final;}];
+        };
 
       writeText = name: text: writeTextFile {inherit name text;};
-      writeTextDir = path: text: writeTextFile {name = baseNameOf path; inherit text; destination = "/${path}";};
+      writeTextDir = path: text:
+        writeTextFile {
+          name = baseNameOf path;
+          inherit text;
+          destination = "/${path}";
+        };
       writeScript = name: text: script name false text;
       writeScriptBin = name: text: script name true text;
       writeShellScript = name: text: script name false (shebang + text);
       writeShellScriptBin = name: text: script name true (shebang + text);
-      writeShellApplication = {name, text, runtimeInputs ? [], runtimeEnv ? {}, bashOptions ? ["errexit" "nounset" "pipefail"], ...}:
+      writeShellApplication = {
+        name,
+        text,
+        runtimeInputs ? [],
+        runtimeEnv ? {},
+        bashOptions ? ["errexit" "nounset" "pipefail"],
+        ...
+      }:
         script name true (shebang
           + concatMapStrings (option: "set -o ${option}\n") bashOptions
           + concatMapStrings (var: "export ${var}\n") (lib.mapAttrsToList lib.toShellVar runtimeEnv)
           + lib.optionalString (runtimeInputs != []) "export PATH=\"${lib.makeBinPath runtimeInputs}:$PATH\"\n"
-          + text + "\n");
-      runCommand = name: env: script: build name (removeAttrs env ["meta" "passthru"] // {buildInputs = []; nativeBuildInputs = [];}) script;
+          + text
+          + "\n");
+      runCommand = name: env: script:
+        build name (removeAttrs env ["meta" "passthru"]
+          // {
+            buildInputs = [];
+            nativeBuildInputs = [];
+          })
+        script;
       runCommandLocal = real.runCommand;
       runCommandNoCC = real.runCommand;
       runCommandCC = real.runCommand;
-      symlinkJoin = {name ? "${pname}-${version}", pname ? "", version ? "", paths, postBuild ? "", ...}: build name {} ''
-        mkdir -p "$out"
-        ${concatMapStrings (path: "cp -rsfT ${path}/ \"$out\" 2>/dev/null || cp -rsf ${path}/. \"$out\"\n") paths}
-        ${postBuild}
-      '';
-      buildEnv = {name, paths, pathsToLink ? ["/"], postBuild ? "", ...}: real.symlinkJoin {inherit name paths postBuild;};
-      linkFarm = name: entries: build name {} (''mkdir -p "$out"; cd "$out"; '' + concatMapStrings (e: ''
-        mkdir -p "$(dirname ${escapeShellArg e.name})"; ln -s ${escapeShellArg "${e.path}"} ${escapeShellArg e.name}
-      '') (if lib.isAttrs entries then lib.mapAttrsToList (name: path: {inherit name path;}) entries else entries));
+      symlinkJoin = {
+        name ? "${pname}-${version}",
+        pname ? "",
+        version ? "",
+        paths,
+        postBuild ? "",
+        ...
+      }:
+        build name {} ''
+          mkdir -p "$out"
+          ${concatMapStrings (path: "cp -rsfT ${path}/ \"$out\" 2>/dev/null || cp -rsf ${path}/. \"$out\"\n") paths}
+          ${postBuild}
+        '';
+      buildEnv = {
+        name,
+        paths,
+        pathsToLink ? ["/"],
+        postBuild ? "",
+        ...
+      }:
+        real.symlinkJoin {inherit name paths postBuild;};
+      linkFarm = name: entries:
+        build name {} (''mkdir -p "$out"; cd "$out"; ''
+          + concatMapStrings (e: ''
+            mkdir -p "$(dirname ${escapeShellArg e.name})"; ln -s ${escapeShellArg "${e.path}"} ${escapeShellArg e.name}
+          '') (
+            if lib.isAttrs entries
+            then lib.mapAttrsToList (name: path: {inherit name path;}) entries
+            else entries
+          ));
       concatText = name: files: build name {} ''cat ${lib.escapeShellArgs files} >"$out"'';
-      concatTextFile = {name, files, ...}: real.concatText name files;
+      concatTextFile = {
+        name,
+        files,
+        ...
+      }:
+        real.concatText name files;
       replaceVars = file: vars: real.writeText (baseNameOf file) (builtins.replaceStrings (map (v: "@${v}@") (lib.attrNames vars)) (map toString (lib.attrValues vars)) (builtins.readFile file));
       emptyFile = real.writeText "empty-file" "";
       emptyDirectory = build "empty-directory" {} ''mkdir "$out"'';
       mkShell = attrs: build (attrs.name or "shell") {} ''echo 'the lab has no development shells' >"$out"'';
       mkShellNoCC = real.mkShell;
       closureInfo = {rootPaths}: build "closure-info" {} ''mkdir "$out"; printf '%s\n' ${lib.escapeShellArgs rootPaths} >"$out/store-paths"'';
-      fetchurl = {name ? baseNameOf url, url ? "fetched", ...}: stub name;
+      fetchurl = {
+        name ? baseNameOf url,
+        url ? "fetched",
+        ...
+      }:
+        stub name;
       fetchzip = real.fetchurl;
-      fetchFromGitHub = {repo, name ? repo, ...}: stub name;
+      fetchFromGitHub = {
+        repo,
+        name ? repo,
+        ...
+      }:
+        stub name;
       fetchgit = real.fetchurl;
     };
     names = lib.subtractLists ["lib" "name" "pname" "version" "meta" "type" "outPath" "drvPath" "out" "override" "config" "system"] (toolboxes ++ import ./names.nix);

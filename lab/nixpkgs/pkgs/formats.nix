@@ -1,8 +1,12 @@
 # `pkgs.formats`: a type for settings and a generator of the file.
-{lib, writeText}: let
+{
+  lib,
+  writeText,
+}: let
   value = with lib.types; let
     one = nullOr (oneOf [bool int float str path (attrsOf one) (listOf one)]) // {description = "value";};
-  in one;
+  in
+    one;
   atom = with lib.types; nullOr (oneOf [bool int float str]);
   format = type: render: {
     inherit type;

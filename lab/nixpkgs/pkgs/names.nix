@@ -6,4 +6,8 @@ builtins.filter (name: name != "") (builtins.filter builtins.isString (builtins.
   nix-output-monitor python3 nodejs go rustc cargo gcc gnumake cmake qemu prometheus grafana nginx caddy postgresql
   linux linuxPackages linuxPackages_latest linuxPackages_zen linux_latest kexec-tools zfs
 ''))
-++ (if builtins.pathExists ./names.json then builtins.fromJSON (builtins.readFile ./names.json) else [])
+++ (
+  if builtins.pathExists ./names.json
+  then builtins.fromJSON (builtins.readFile ./names.json)
+  else []
+)

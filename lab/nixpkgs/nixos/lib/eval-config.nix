@@ -1,5 +1,14 @@
 # `nixpkgs.lib.nixosSystem`: a NixOS configuration from modules.
-{lib, modules, system ? null, specialArgs ? {}, pkgs ? null, extraModules ? [], baseModules ? import ../modules/module-list.nix, ...}: let
+{
+  lib,
+  modules,
+  system ? null,
+  specialArgs ? {},
+  pkgs ? null,
+  extraModules ? [],
+  baseModules ? import ../modules/module-list.nix,
+  ...
+}: let
   given = {
     _file = "eval-config.nix";
     config.nixpkgs =
@@ -9,9 +18,20 @@
   evaluated = lib.evalModules {
     class = "nixos";
     modules = baseModules ++ [given] ++ extraModules ++ modules;
-    specialArgs = {modulesPath = toString ../modules; inherit baseModules;} // specialArgs;
+    specialArgs =
+      {
+        modulesPath = toString ../modules;
+        inherit baseModules;
+      }
+      // specialArgs;
   };
   # Wrong configurations fail when something is built of them, with every failed assertion.
-  withChecks = result: result // {inherit (result._module.args) pkgs; inherit lib; extendModules = more: withChecks (result.extendModules more);};
+  withChecks = result:
+    result
+    // {
+      inherit (result._module.args) pkgs;
+      inherit lib;
+      extendModules = more: withChecks (result.extendModules more);
+    };
 in
   withChecks evaluated

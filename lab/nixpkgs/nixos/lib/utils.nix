@@ -3,5 +3,8 @@
   escapeSystemdPath = lib.escapeSystemdPath;
   escapeSystemdExecArg = arg: builtins.toJSON (builtins.replaceStrings ["%" "$"] ["%%" "$$"] (toString arg));
   escapeSystemdExecArgs = lib.concatMapStringsSep " " (arg: builtins.toJSON (builtins.replaceStrings ["%" "$"] ["%%" "$$"] (toString arg)));
-  toShellPath = shell: if lib.isDerivation shell then "/run/current-system/sw${shell.shellPath or "/bin/bash"}" else toString shell;
+  toShellPath = shell:
+    if lib.isDerivation shell
+    then "/run/current-system/sw${shell.shellPath or "/bin/bash"}"
+    else toString shell;
 }

@@ -9,7 +9,7 @@
   ./system/networking.nix
   ./system/nix.nix
   ./system/security.nix
-  ./system/systemd.nix
+  ./system/systemd
   ./system/users.nix
   ./services/openssh.nix
   ./services/qemu-guest.nix

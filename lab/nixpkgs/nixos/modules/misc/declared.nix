@@ -1,51 +1,131 @@
 # Options that configurations read although nobody may have set them. They have no effect here.
-{lib, config, ...}: let
+{
+  lib,
+  config,
+  ...
+}: let
   inherit (lib) mkOption types;
-  off = mkOption {type = types.bool; default = false;};
-  on = mkOption {type = types.bool; default = true;};
-  text = default: mkOption {type = types.str; inherit default;};
-  list = mkOption {type = types.listOf types.anything; default = [];};
-  set = mkOption {type = types.lazyAttrsOf types.anything; default = {};};
-  optional = mkOption {type = types.nullOr types.anything; default = null;};
+  off = mkOption {
+    type = types.bool;
+    default = false;
+  };
+  on = mkOption {
+    type = types.bool;
+    default = true;
+  };
+  text = default:
+    mkOption {
+      type = types.str;
+      inherit default;
+    };
+  list = mkOption {
+    type = types.listOf types.anything;
+    default = [];
+  };
+  set = mkOption {
+    type = types.lazyAttrsOf types.anything;
+    default = {};
+  };
+  optional = mkOption {
+    type = types.nullOr types.anything;
+    default = null;
+  };
   switch = {enable = off;};
 in {
   options = {
     time.timeZone = optional;
-    i18n = {defaultLocale = text "en_US.UTF-8"; extraLocaleSettings = set; supportedLocales = list;};
-    console = {keyMap = text "us"; font = optional; useXkbConfig = off; enable = on;};
-    fonts = {packages = list; fontconfig = switch;};
-    documentation = {enable = on; nixos.enable = on; man.enable = on;};
+    i18n = {
+      defaultLocale = text "en_US.UTF-8";
+      extraLocaleSettings = set;
+      supportedLocales = list;
+    };
+    console = {
+      keyMap = text "us";
+      font = optional;
+      useXkbConfig = off;
+      enable = on;
+    };
+    fonts = {
+      packages = list;
+      fontconfig = switch;
+    };
+    documentation = {
+      enable = on;
+      nixos.enable = on;
+      man.enable = on;
+    };
     hardware = {
       enableRedistributableFirmware = off;
       enableAllFirmware = off;
       cpu.amd.updateMicrocode = off;
       cpu.intel.updateMicrocode = off;
-      graphics = {enable = off; extraPackages = list; enable32Bit = off;};
-      bluetooth = {enable = off; powerOnBoot = on;};
+      graphics = {
+        enable = off;
+        extraPackages = list;
+        enable32Bit = off;
+      };
+      bluetooth = {
+        enable = off;
+        powerOnBoot = on;
+      };
       firmware = list;
     };
-    powerManagement = {enable = on; cpuFreqGovernor = optional; powertop = switch;};
+    powerManagement = {
+      enable = on;
+      cpuFreqGovernor = optional;
+      powertop = switch;
+    };
     programs = {
-      bash = {enable = on; completion.enable = on; interactiveShellInit = text ""; shellInit = text "";};
+      bash = {
+        enable = on;
+        completion.enable = on;
+        interactiveShellInit = text "";
+        shellInit = text "";
+      };
       zsh = switch;
       fish = switch;
-      git = {enable = off; config = set;};
+      git = {
+        enable = off;
+        config = set;
+      };
       ssh = {
         knownHosts = mkOption {
           default = {};
-          type = types.attrsOf (types.submodule ({name, config, ...}: {
+          type = types.attrsOf (types.submodule ({
+            name,
+            config,
+            ...
+          }: {
             options = {
-              hostNames = mkOption {type = types.listOf types.str; default = [name] ++ config.extraHostNames;};
-              extraHostNames = mkOption {type = types.listOf types.str; default = [];};
-              publicKey = mkOption {type = types.nullOr types.str; default = null;};
-              publicKeyFile = mkOption {type = types.nullOr types.path; default = null;};
+              hostNames = mkOption {
+                type = types.listOf types.str;
+                default = [name] ++ config.extraHostNames;
+              };
+              extraHostNames = mkOption {
+                type = types.listOf types.str;
+                default = [];
+              };
+              publicKey = mkOption {
+                type = types.nullOr types.str;
+                default = null;
+              };
+              publicKeyFile = mkOption {
+                type = types.nullOr types.path;
+                default = null;
+              };
               certAuthority = off;
             };
           }));
         };
-        extraConfig = mkOption {type = types.lines; default = "";};
+        extraConfig = mkOption {
+          type = types.lines;
+          default = "";
+        };
         startAgent = off;
-        package = mkOption {type = types.anything; default = "/usr";};
+        package = mkOption {
+          type = types.anything;
+          default = "/usr";
+        };
       };
       vim.enable = off;
       neovim.enable = off;
@@ -56,27 +136,75 @@ in {
       nh = switch;
     };
     services = {
-      tailscale = {enable = off; port = mkOption {type = types.port; default = 41641;}; interfaceName = text "tailscale0"; authKeyFile = optional; extraUpFlags = list; useRoutingFeatures = text "none";};
+      tailscale = {
+        enable = off;
+        port = mkOption {
+          type = types.port;
+          default = 41641;
+        };
+        interfaceName = text "tailscale0";
+        authKeyFile = optional;
+        extraUpFlags = list;
+        useRoutingFeatures = text "none";
+      };
       resolved = switch;
       timesyncd.enable = on;
       fwupd = switch;
-      fstrim = {enable = off; interval = text "weekly";};
-      xserver = {enable = off; videoDrivers = list; xkb = {layout = text "us"; variant = text "";};};
-      displayManager = {enable = off; sddm = switch; gdm = switch;};
-      desktopManager = {plasma6 = switch; gnome = switch;};
-      pipewire = {enable = off; alsa.enable = off; pulse.enable = off;};
+      fstrim = {
+        enable = off;
+        interval = text "weekly";
+      };
+      xserver = {
+        enable = off;
+        videoDrivers = list;
+        xkb = {
+          layout = text "us";
+          variant = text "";
+        };
+      };
+      displayManager = {
+        enable = off;
+        sddm = switch;
+        gdm = switch;
+      };
+      desktopManager = {
+        plasma6 = switch;
+        gnome = switch;
+      };
+      pipewire = {
+        enable = off;
+        alsa.enable = off;
+        pulse.enable = off;
+      };
       printing = switch;
       avahi = switch;
-      udev = {extraRules = mkOption {type = types.lines; default = "";}; packages = list; enable = on;};
+      udev = {
+        extraRules = mkOption {
+          type = types.lines;
+          default = "";
+        };
+        packages = list;
+        enable = on;
+      };
       logind = {settings.Login = set;};
-      dbus = {enable = on; packages = list; implementation = text "dbus";};
-      journald.extraConfig = mkOption {type = types.lines; default = "";};
+      dbus = {
+        enable = on;
+        packages = list;
+        implementation = text "dbus";
+      };
+      journald.extraConfig = mkOption {
+        type = types.lines;
+        default = "";
+      };
       getty.autologinUser = optional;
       upower = switch;
       power-profiles-daemon = switch;
       fprintd = switch;
       cloud-init = switch;
-      nginx = {enable = off; virtualHosts = set;};
+      nginx = {
+        enable = off;
+        virtualHosts = set;
+      };
       harmonia = switch;
       nix-serve = switch;
       github-runners = set;
@@ -85,12 +213,30 @@ in {
       acpid = switch;
     };
     virtualisation = {
-      docker = {enable = off; autoPrune = {enable = off; dates = text "weekly";};};
+      docker = {
+        enable = off;
+        autoPrune = {
+          enable = off;
+          dates = text "weekly";
+        };
+      };
       podman = switch;
       libvirtd = switch;
-      oci-containers = {backend = text "podman"; containers = set;};
+      oci-containers = {
+        backend = text "podman";
+        containers = set;
+      };
     };
-    system.autoUpgrade = {enable = off; flake = optional; dates = text "04:40"; flags = list; allowReboot = off; operation = text "switch"; randomizedDelaySec = text "0"; persistent = on;};
+    system.autoUpgrade = {
+      enable = off;
+      flake = optional;
+      dates = text "04:40";
+      flags = list;
+      allowReboot = off;
+      operation = text "switch";
+      randomizedDelaySec = text "0";
+      persistent = on;
+    };
     xdg.portal = switch;
     specialisation = set;
   };

@@ -1,43 +1,123 @@
 # Debian's sshd with the real module's options. An existing host key is kept; only a missing one is made.
-{config, lib, ...}: let
+{
+  config,
+  lib,
+  ...
+}: let
   inherit (lib) mkOption types;
   cfg = config.services.openssh;
-  off = mkOption {type = types.bool; default = false;};
+  off = mkOption {
+    type = types.bool;
+    default = false;
+  };
   atom = types.nullOr (types.oneOf [types.bool types.int types.str (types.listOf types.str)]);
-  show = v: if v == true then "yes" else if v == false then "no" else if lib.isList v then lib.concatStringsSep "," v else toString v;
+  show = v:
+    if v == true
+    then "yes"
+    else if v == false
+    then "no"
+    else if lib.isList v
+    then lib.concatStringsSep "," v
+    else toString v;
   # lists of users and groups are separated by blanks, lists of algorithms by commas
-  line = n: v: "${n} ${if lib.isList v && lib.elem n ["AllowUsers" "AllowGroups" "DenyUsers" "DenyGroups"] then toString v else show v}\n";
+  line = n: v: "${n} ${
+    if lib.isList v && lib.elem n ["AllowUsers" "AllowGroups" "DenyUsers" "DenyGroups"]
+    then toString v
+    else show v
+  }\n";
 in {
   options.services.openssh = {
     enable = off;
     startWhenNeeded = off;
-    openFirewall = mkOption {type = types.bool; default = true;};
-    ports = mkOption {type = types.listOf types.port; default = [22];};
-    listenAddresses = mkOption {type = types.listOf types.anything; default = [];};
-    banner = mkOption {type = types.nullOr types.lines; default = null;};
-    allowSFTP = mkOption {type = types.bool; default = true;};
-    generateHostKeys = mkOption {type = types.bool; default = true;};
+    openFirewall = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    ports = mkOption {
+      type = types.listOf types.port;
+      default = [22];
+    };
+    listenAddresses = mkOption {
+      type = types.listOf types.anything;
+      default = [];
+    };
+    banner = mkOption {
+      type = types.nullOr types.lines;
+      default = null;
+    };
+    allowSFTP = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    generateHostKeys = mkOption {
+      type = types.bool;
+      default = true;
+    };
     # the real default has an RSA key of 4096 bits first, which takes seconds to make
-    hostKeys = mkOption {type = types.listOf types.attrs; default = [{type = "ed25519"; path = "/etc/ssh/ssh_host_ed25519_key";}];};
-    authorizedKeysFiles = mkOption {type = types.listOf types.str; default = [];};
-    authorizedKeysInHomedir = mkOption {type = types.bool; default = true;};
-    extraConfig = mkOption {type = types.lines; default = "";};
-    knownHosts = mkOption {type = types.attrsOf types.anything; default = {};};
+    hostKeys = mkOption {
+      type = types.listOf types.attrs;
+      default = [
+        {
+          type = "ed25519";
+          path = "/etc/ssh/ssh_host_ed25519_key";
+        }
+      ];
+    };
+    authorizedKeysFiles = mkOption {
+      type = types.listOf types.str;
+      default = [];
+    };
+    authorizedKeysInHomedir = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    extraConfig = mkOption {
+      type = types.lines;
+      default = "";
+    };
+    knownHosts = mkOption {
+      type = types.attrsOf types.anything;
+      default = {};
+    };
     settings = mkOption {
       default = {};
       type = types.submodule {
         freeformType = types.attrsOf atom;
         options = {
-          PermitRootLogin = mkOption {type = types.enum ["yes" "without-password" "prohibit-password" "forced-commands-only" "no"]; default = "prohibit-password";};
-          PasswordAuthentication = mkOption {type = types.bool; default = true;};
-          KbdInteractiveAuthentication = mkOption {type = types.bool; default = true;};
+          PermitRootLogin = mkOption {
+            type = types.enum ["yes" "without-password" "prohibit-password" "forced-commands-only" "no"];
+            default = "prohibit-password";
+          };
+          PasswordAuthentication = mkOption {
+            type = types.bool;
+            default = true;
+          };
+          KbdInteractiveAuthentication = mkOption {
+            type = types.bool;
+            default = true;
+          };
           X11Forwarding = off;
           UseDns = off;
-          StrictModes = mkOption {type = types.bool; default = true;};
-          LogLevel = mkOption {type = types.str; default = "INFO";};
-          GatewayPorts = mkOption {type = types.str; default = "no";};
-          AllowUsers = mkOption {type = types.nullOr (types.listOf types.str); default = null;};
-          AllowGroups = mkOption {type = types.nullOr (types.listOf types.str); default = null;};
+          StrictModes = mkOption {
+            type = types.bool;
+            default = true;
+          };
+          LogLevel = mkOption {
+            type = types.str;
+            default = "INFO";
+          };
+          GatewayPorts = mkOption {
+            type = types.str;
+            default = "no";
+          };
+          AllowUsers = mkOption {
+            type = types.nullOr (types.listOf types.str);
+            default = null;
+          };
+          AllowGroups = mkOption {
+            type = types.nullOr (types.listOf types.str);
+            default = null;
+          };
         };
       };
     };
@@ -46,7 +126,10 @@ in {
   config = lib.mkIf cfg.enable {
     services.openssh.authorizedKeysFiles = lib.optional cfg.authorizedKeysInHomedir "%h/.ssh/authorized_keys" ++ ["/etc/ssh/authorized_keys.d/%u"];
     networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall cfg.ports;
-    users.users.sshd = {isSystemUser = true; group = "sshd";};
+    users.users.sshd = {
+      isSystemUser = true;
+      group = "sshd";
+    };
     users.groups.sshd = {};
     environment.etc = {
       "ssh/sshd_config".text = ''
@@ -62,14 +145,19 @@ in {
     systemd.services.sshd-keygen = lib.mkIf cfg.generateHostKeys {
       description = "SSH Host Keys Generation";
       unitConfig.ConditionFileNotEmpty = map (k: "|!${k.path}") cfg.hostKeys;
-      serviceConfig = {Type = "oneshot"; RemainAfterExit = true;};
-      script = lib.concatMapStrings (k: ''
-        if ! [ -s ${k.path} ]; then
-          mkdir -p "$(dirname ${k.path})"
-          rm -f ${k.path} ${k.path}.pub
-          ssh-keygen -q -t ${k.type} ${lib.optionalString (k ? bits) "-b ${toString k.bits}"} -C "root@$(hostname)" -f ${k.path} -N ""
-        fi
-      '') cfg.hostKeys;
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+      };
+      script =
+        lib.concatMapStrings (k: ''
+          if ! [ -s ${k.path} ]; then
+            mkdir -p "$(dirname ${k.path})"
+            rm -f ${k.path} ${k.path}.pub
+            ssh-keygen -q -t ${k.type} ${lib.optionalString (k ? bits) "-b ${toString k.bits}"} -C "root@$(hostname)" -f ${k.path} -N ""
+          fi
+        '')
+        cfg.hostKeys;
     };
     systemd.services.sshd = {
       description = "SSH Daemon";

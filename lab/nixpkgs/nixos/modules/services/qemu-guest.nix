@@ -1,5 +1,10 @@
 # The guest agent: the lab answers its calls as long as a process of that name runs in the machine.
-{config, lib, pkgs, ...}: {
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: {
   options.services.qemuGuest = {
     enable = lib.mkEnableOption "the QEMU guest agent";
     package = lib.mkPackageOption pkgs "qemu" {};

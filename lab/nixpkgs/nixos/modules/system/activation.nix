@@ -1,5 +1,10 @@
 # The toplevel: what `nix build` makes, what a generation is, what boots and switches.
-{config, lib, pkgs, ...}: let
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: let
   inherit (lib) mkOption types;
   inherit (config.system) build;
   snippets = config.system.activationScripts;
@@ -7,10 +12,13 @@
   # The snippets in an order in which each comes after those it depends on.
   ordered = let
     visit = trail: state: name:
-      if lib.elem name trail then throw "system.activationScripts depend on each other in a circle: ${lib.concatStringsSep " -> " (trail ++ [name])}"
-      else if lib.elem name state then state
+      if lib.elem name trail
+      then throw "system.activationScripts depend on each other in a circle: ${lib.concatStringsSep " -> " (trail ++ [name])}"
+      else if lib.elem name state
+      then state
       else lib.foldl' (visit (trail ++ [name])) state (snippets.${name} or (throw "system.activationScripts.${name} does not exist, but ${lib.last trail} depends on it")).deps ++ [name];
-  in lib.foldl' (visit []) [] (lib.attrNames snippets);
+  in
+    lib.foldl' (visit []) [] (lib.attrNames snippets);
   activate = {dry}: ''
     #!/usr/bin/bash
     # Makes the running machine match this generation. Started by init and by switch-to-configuration.
@@ -23,12 +31,14 @@
     export NIXOS_ACTION=''${NIXOS_ACTION:-switch}
     _status=0
     trap '_status=1 _localstatus=$?' ERR
-    ${lib.concatMapStrings (name: lib.optionalString (dry -> snippets.${name}.supportsDryActivation) ''
-      #### ${name}
-      _localstatus=0
-      ${snippets.${name}.text}
-      if ((_localstatus > 0)); then printf "Activation script snippet '%s' failed (%s)\n" ${lib.escapeShellArg name} "$_localstatus" >&2; fi
-    '') ordered}
+    ${lib.concatMapStrings (name:
+      lib.optionalString (dry -> snippets.${name}.supportsDryActivation) ''
+        #### ${name}
+        _localstatus=0
+        ${snippets.${name}.text}
+        if ((_localstatus > 0)); then printf "Activation script snippet '%s' failed (%s)\n" ${lib.escapeShellArg name} "$_localstatus" >&2; fi
+      '')
+    ordered}
     ${lib.optionalString (!dry) ''
       ln -sfn "$systemConfig" /run/current-system
       # what runs is never garbage
@@ -38,7 +48,8 @@
   '';
   failed = lib.filter (a: !a.assertion) config.assertions;
   checked = value:
-    if failed != [] then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (a: "- ${a.message}") failed}"
+    if failed != []
+    then throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (a: "- ${a.message}") failed}"
     else lib.showWarnings config.warnings value;
   version = {
     nixosVersion = config.system.nixos.version;
@@ -47,23 +58,63 @@
   };
 in {
   options.system = {
-    build = mkOption {type = types.lazyAttrsOf types.unspecified; default = {};};
-    path = mkOption {type = types.package; internal = true;};
+    build = mkOption {
+      type = types.lazyAttrsOf types.unspecified;
+      default = {};
+    };
+    path = mkOption {
+      type = types.package;
+      internal = true;
+    };
     activationScripts = mkOption {
       default = {};
-      type = types.attrsOf (types.coercedTo types.str (text: {inherit text;}) (types.submodule {options = {
-        text = mkOption {type = types.lines; default = "";};
-        deps = mkOption {type = types.listOf types.str; default = [];};
-        supportsDryActivation = mkOption {type = types.bool; default = false;};
-      };}));
+      type = types.attrsOf (types.coercedTo types.str (text: {inherit text;}) (types.submodule {
+        options = {
+          text = mkOption {
+            type = types.lines;
+            default = "";
+          };
+          deps = mkOption {
+            type = types.listOf types.str;
+            default = [];
+          };
+          supportsDryActivation = mkOption {
+            type = types.bool;
+            default = false;
+          };
+        };
+      }));
     };
-    userActivationScripts = mkOption {type = types.attrsOf types.unspecified; default = {};};
-    extraSystemBuilderCmds = mkOption {type = types.lines; default = ""; internal = true;};
-    systemBuilderCommands = mkOption {type = types.lines; default = ""; internal = true;};
-    extraDependencies = mkOption {type = types.listOf types.unspecified; default = [];};
-    copySystemConfiguration = mkOption {type = types.bool; default = false;};
-    switch.enable = mkOption {type = types.bool; default = true;};
-    preSwitchChecks = mkOption {type = types.attrsOf types.str; default = {};};
+    userActivationScripts = mkOption {
+      type = types.attrsOf types.unspecified;
+      default = {};
+    };
+    extraSystemBuilderCmds = mkOption {
+      type = types.lines;
+      default = "";
+      internal = true;
+    };
+    systemBuilderCommands = mkOption {
+      type = types.lines;
+      default = "";
+      internal = true;
+    };
+    extraDependencies = mkOption {
+      type = types.listOf types.unspecified;
+      default = [];
+    };
+    copySystemConfiguration = mkOption {
+      type = types.bool;
+      default = false;
+    };
+    switch.enable = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    preSwitchChecks = mkOption {
+      type = types.attrsOf types.str;
+      default = {};
+    };
   };
 
   config = {
@@ -95,49 +146,53 @@ in {
         case "''${1:-}" in
           --json) echo ${lib.escapeShellArg (builtins.toJSON (lib.filterAttrs (_: v: v != null) version))} ;;
           --hash|--revision|--nixpkgs-revision) echo ${lib.escapeShellArg (toString version.nixpkgsRevision)} ;;
-          --configuration-revision) ${if version.configurationRevision == null then ''echo "$0: configuration revision is unknown" >&2; exit 1'' else "echo ${lib.escapeShellArg version.configurationRevision}"} ;;
+          --configuration-revision) ${
+          if version.configurationRevision == null
+          then ''echo "$0: configuration revision is unknown" >&2; exit 1''
+          else "echo ${lib.escapeShellArg version.configurationRevision}"
+        } ;;
           *) echo ${lib.escapeShellArg "${config.system.nixos.version} (${config.system.nixos.codeName})"} ;;
         esac
       '';
       toplevel = checked (pkgs.runCommand "nixos-system-${config.system.name}-${config.system.nixos.label}" {
-        activateScript = activate {dry = false;};
-        dryScript = activate {dry = true;};
-        initScript = ''
-          #!/usr/bin/sh
-          # Stage 2: the boot loader's entry names this file. It activates the generation and becomes systemd.
-          systemConfig=@out@
-          export PATH=/usr/bin:/usr/sbin
-          [ "$$" = 1 ] || { echo "$0: only the kernel starts this" >&2; exit 1; }
-          mkdir -p /etc /run
-          NIXOS_ACTIVATE=1 "$systemConfig/activate"
-          ln -sfn "$systemConfig" /run/booted-system
-          ln -sfn /run/booted-system /nix/var/nix/gcroots/booted-system
-          exec /usr/lib/systemd/systemd "$@"
-        '';
-        inherit (build) kernel initialRamdisk kernelModules;
-        kernelParams = toString config.boot.kernelParams;
-        bootLoader = build.installBootLoader;
-        extraDependencies = map toString config.system.extraDependencies;
-      } ''
-        mkdir -p "$out/bin"; cd "$out"
-        printf %s ${lib.escapeShellArg config.system.nixos.version} >nixos-version
-        printf %s ${lib.escapeShellArg config.nixpkgs.system} >system
-        printf %s "$kernelParams" >kernel-params
-        printf %s "nixos-lab 1" >init-interface-version
-        ln -s ${build.etc}/etc etc
-        ln -s ${config.system.path} sw
-        ln -s "$kernel" kernel; ln -s "$initialRamdisk" initrd; ln -s "$kernelModules" kernel-modules
-        ln -s "$bootLoader" install-boot-loader
-        # the scripts speak of this very path; sh alone replaces it
-        name() { printf '%s%s%s\n' "''${1%%@out@*}" "$out" "''${1#*@out@}"; }
-        name "$activateScript" >activate
-        name "$dryScript" >dry-activate
-        name "$initScript" >init
-        cp ${../../scripts/switch-to-configuration.sh} bin/switch-to-configuration
-        chmod +x activate dry-activate init bin/switch-to-configuration
-        ${config.system.extraSystemBuilderCmds}
-        ${config.system.systemBuilderCommands}
-      '');
+          activateScript = activate {dry = false;};
+          dryScript = activate {dry = true;};
+          initScript = ''
+            #!/usr/bin/sh
+            # Stage 2: the boot loader's entry names this file. It activates the generation and becomes systemd.
+            systemConfig=@out@
+            export PATH=/usr/bin:/usr/sbin
+            [ "$$" = 1 ] || { echo "$0: only the kernel starts this" >&2; exit 1; }
+            mkdir -p /etc /run
+            NIXOS_ACTIVATE=1 "$systemConfig/activate"
+            ln -sfn "$systemConfig" /run/booted-system
+            ln -sfn /run/booted-system /nix/var/nix/gcroots/booted-system
+            exec /usr/lib/systemd/systemd "$@"
+          '';
+          inherit (build) kernel initialRamdisk kernelModules;
+          kernelParams = toString config.boot.kernelParams;
+          bootLoader = build.installBootLoader;
+          extraDependencies = map toString config.system.extraDependencies;
+        } ''
+          mkdir -p "$out/bin"; cd "$out"
+          printf %s ${lib.escapeShellArg config.system.nixos.version} >nixos-version
+          printf %s ${lib.escapeShellArg config.nixpkgs.system} >system
+          printf %s "$kernelParams" >kernel-params
+          printf %s "nixos-lab 1" >init-interface-version
+          ln -s ${build.etc}/etc etc
+          ln -s ${config.system.path} sw
+          ln -s "$kernel" kernel; ln -s "$initialRamdisk" initrd; ln -s "$kernelModules" kernel-modules
+          ln -s "$bootLoader" install-boot-loader
+          # the scripts speak of this very path; sh alone replaces it
+          name() { printf '%s%s%s\n' "''${1%%@out@*}" "$out" "''${1#*@out@}"; }
+          name "$activateScript" >activate
+          name "$dryScript" >dry-activate
+          name "$initScript" >init
+          cp ${../../scripts/switch-to-configuration.sh} bin/switch-to-configuration
+          chmod +x activate dry-activate init bin/switch-to-configuration
+          ${config.system.extraSystemBuilderCmds}
+          ${config.system.systemBuilderCommands}
+        '');
     };
   };
 }

@@ -1,60 +1,140 @@
 # Kernels and boot loaders: stand-ins that leave behind what the real ones would.
-{config, lib, pkgs, ...}: let
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: let
   inherit (lib) mkOption types;
   cfg = config.boot;
   loader = cfg.loader;
-  off = mkOption {type = types.bool; default = false;};
-  on = mkOption {type = types.bool; default = true;};
-  strings = mkOption {type = types.listOf types.str; default = [];};
+  off = mkOption {
+    type = types.bool;
+    default = false;
+  };
+  on = mkOption {
+    type = types.bool;
+    default = true;
+  };
+  strings = mkOption {
+    type = types.listOf types.str;
+    default = [];
+  };
   esp = loader.efi.efiSysMountPoint;
   inherit (cfg.kernelPackages) kernel;
 in {
   options.boot = {
-    kernelPackages = mkOption {type = types.raw; default = pkgs.linuxPackages;};
+    kernelPackages = mkOption {
+      type = types.raw;
+      default = pkgs.linuxPackages;
+    };
     kernelParams = strings;
     kernelModules = strings;
-    extraModulePackages = mkOption {type = types.listOf types.anything; default = [];};
-    extraModprobeConfig = mkOption {type = types.lines; default = "";};
+    extraModulePackages = mkOption {
+      type = types.listOf types.anything;
+      default = [];
+    };
+    extraModprobeConfig = mkOption {
+      type = types.lines;
+      default = "";
+    };
     blacklistedKernelModules = strings;
-    kernelPatches = mkOption {type = types.listOf types.anything; default = [];};
-    kernel.sysctl = mkOption {type = types.attrsOf (types.nullOr (types.oneOf [types.bool types.int types.str])); default = {};};
-    consoleLogLevel = mkOption {type = types.int; default = 4;};
+    kernelPatches = mkOption {
+      type = types.listOf types.anything;
+      default = [];
+    };
+    kernel.sysctl = mkOption {
+      type = types.attrsOf (types.nullOr (types.oneOf [types.bool types.int types.str]));
+      default = {};
+    };
+    consoleLogLevel = mkOption {
+      type = types.int;
+      default = 4;
+    };
     isContainer = off;
     growPartition = off;
-    supportedFilesystems = mkOption {type = types.either (types.listOf types.str) (types.attrsOf types.bool); default = {};};
-    resumeDevice = mkOption {type = types.str; default = "";};
+    supportedFilesystems = mkOption {
+      type = types.either (types.listOf types.str) (types.attrsOf types.bool);
+      default = {};
+    };
+    resumeDevice = mkOption {
+      type = types.str;
+      default = "";
+    };
     plymouth.enable = off;
-    zfs = {package = mkOption {type = types.anything; default = null;}; enabled = off;};
-    tmp = {useTmpfs = off; cleanOnBoot = off;};
+    zfs = {
+      package = mkOption {
+        type = types.anything;
+        default = null;
+      };
+      enabled = off;
+    };
+    tmp = {
+      useTmpfs = off;
+      cleanOnBoot = off;
+    };
     binfmt.emulatedSystems = strings;
     initrd = {
       availableKernelModules = strings;
       kernelModules = strings;
-      supportedFilesystems = mkOption {type = types.either (types.listOf types.str) (types.attrsOf types.bool); default = {};};
+      supportedFilesystems = mkOption {
+        type = types.either (types.listOf types.str) (types.attrsOf types.bool);
+        default = {};
+      };
       systemd.enable = off;
       verbose = on;
-      luks.devices = mkOption {type = types.attrsOf types.anything; default = {};};
-      secrets = mkOption {type = types.attrsOf types.anything; default = {};};
+      luks.devices = mkOption {
+        type = types.attrsOf types.anything;
+        default = {};
+      };
+      secrets = mkOption {
+        type = types.attrsOf types.anything;
+        default = {};
+      };
     };
     loader = {
-      timeout = mkOption {type = types.nullOr types.int; default = 5;};
-      efi = {canTouchEfiVariables = off; efiSysMountPoint = mkOption {type = types.str; default = "/boot";};};
+      timeout = mkOption {
+        type = types.nullOr types.int;
+        default = 5;
+      };
+      efi = {
+        canTouchEfiVariables = off;
+        efiSysMountPoint = mkOption {
+          type = types.str;
+          default = "/boot";
+        };
+      };
       systemd-boot = {
         enable = off;
-        configurationLimit = mkOption {type = types.nullOr types.int; default = null;};
+        configurationLimit = mkOption {
+          type = types.nullOr types.int;
+          default = null;
+        };
         editor = on;
-        consoleMode = mkOption {type = types.str; default = "keep";};
+        consoleMode = mkOption {
+          type = types.str;
+          default = "keep";
+        };
         memtest86.enable = off;
         graceful = off;
       };
       grub = {
-        enable = mkOption {type = types.bool; default = !(cfg.isContainer || loader.systemd-boot.enable);};
-        device = mkOption {type = types.str; default = "";};
+        enable = mkOption {
+          type = types.bool;
+          default = !(cfg.isContainer || loader.systemd-boot.enable);
+        };
+        device = mkOption {
+          type = types.str;
+          default = "";
+        };
         devices = strings;
         efiSupport = off;
         efiInstallAsRemovable = off;
         useOSProber = off;
-        configurationLimit = mkOption {type = types.int; default = 100;};
+        configurationLimit = mkOption {
+          type = types.int;
+          default = 100;
+        };
         zfsSupport = off;
       };
     };
@@ -73,7 +153,13 @@ in {
         message = "Only one of the boot loaders grub and systemd-boot may be enabled.";
       }
     ];
-    environment.etc."sysctl.d/60-nixos.conf".text = lib.concatStrings (lib.mapAttrsToList (n: v: lib.optionalString (v != null) "${n}=${if v == false then "0" else toString v}\n") cfg.kernel.sysctl);
+    environment.etc."sysctl.d/60-nixos.conf".text = lib.concatStrings (lib.mapAttrsToList (n: v:
+      lib.optionalString (v != null) "${n}=${
+        if v == false
+        then "0"
+        else toString v
+      }\n")
+    cfg.kernel.sysctl);
     environment.etc."modules-load.d/nixos.conf".text = lib.concatMapStrings (m: m + "\n") cfg.kernelModules;
     # Different kernels are different files, so that "a reboot is needed" can be seen as on the real thing.
     system.build = {
@@ -81,12 +167,24 @@ in {
       kernelModules = "${kernel}";
       initialRamdisk = pkgs.writeText "initrd-linux-${kernel.version}" "stand-in for the initrd of Linux ${kernel.version}: ${toString cfg.initrd.availableKernelModules}\n";
       installBootLoader =
-        if loader.systemd-boot.enable then pkgs.writeShellScript "install-systemd-boot.sh" ''
-          exec bash ${../../scripts/install-systemd-boot.sh} "$1" ${lib.escapeShellArg esp} ${lib.boolToString (config.fileSystems ? ${esp})} ${toString (if loader.timeout == null then "menu-force" else loader.timeout)} ${toString (if loader.systemd-boot.configurationLimit == null then 0 else loader.systemd-boot.configurationLimit)}
-        ''
-        else if loader.grub.enable then pkgs.writeShellScript "install-grub.sh" ''
-          exec bash ${../../scripts/install-grub.sh} "$1"
-        ''
+        if loader.systemd-boot.enable
+        then
+          pkgs.writeShellScript "install-systemd-boot.sh" ''
+            exec bash ${../../scripts/install-systemd-boot.sh} "$1" ${lib.escapeShellArg esp} ${lib.boolToString (config.fileSystems ? ${esp})} ${toString (
+              if loader.timeout == null
+              then "menu-force"
+              else loader.timeout
+            )} ${toString (
+              if loader.systemd-boot.configurationLimit == null
+              then 0
+              else loader.systemd-boot.configurationLimit
+            )}
+          ''
+        else if loader.grub.enable
+        then
+          pkgs.writeShellScript "install-grub.sh" ''
+            exec bash ${../../scripts/install-grub.sh} "$1"
+          ''
         else pkgs.writeShellScript "install-no-boot-loader.sh" ": # nothing boots this machine by a loader of its own\n";
     };
   };

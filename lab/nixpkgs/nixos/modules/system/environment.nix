@@ -1,33 +1,124 @@
 # The system's programs and its environment variables.
-{config, lib, pkgs, ...}: let
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: let
   inherit (lib) mkOption types;
   cfg = config.environment;
   packages = cfg.systemPackages ++ cfg.defaultPackages ++ lib.concatMap (u: u.packages) (lib.attrValues config.users.users);
   # What scripts call by its path below /run/current-system/sw/bin; the rest of Debian's is found by PATH.
-  debian = ["bash" "cat" "cp" "env" "false" "findmnt" "git" "hostname" "id" "ip" "journalctl" "ln" "ls" "mkdir" "mount" "mv" "nix"
-    "nix-build" "nix-channel" "nix-collect-garbage" "nix-copy-closure" "nix-daemon" "nix-env" "nix-instantiate" "nix-shell" "nix-store"
-    "readlink" "rm" "sh" "sha256sum" "ssh" "ssh-keygen" "sudo" "systemctl" "systemd-run" "test" "true" "umount" "uname"];
-  value = v: if lib.isList v then lib.concatStringsSep ":" v else toString v;
+  debian = [
+    "bash"
+    "cat"
+    "cp"
+    "env"
+    "false"
+    "findmnt"
+    "git"
+    "hostname"
+    "id"
+    "ip"
+    "journalctl"
+    "ln"
+    "ls"
+    "mkdir"
+    "mount"
+    "mv"
+    "nix"
+    "nix-build"
+    "nix-channel"
+    "nix-collect-garbage"
+    "nix-copy-closure"
+    "nix-daemon"
+    "nix-env"
+    "nix-instantiate"
+    "nix-shell"
+    "nix-store"
+    "readlink"
+    "rm"
+    "sh"
+    "sha256sum"
+    "ssh"
+    "ssh-keygen"
+    "sudo"
+    "systemctl"
+    "systemd-run"
+    "test"
+    "true"
+    "umount"
+    "uname"
+  ];
+  value = v:
+    if lib.isList v
+    then lib.concatStringsSep ":" v
+    else toString v;
   variables = lib.mapAttrs (_: value) (lib.filterAttrs (_: v: v != null) (cfg.variables // cfg.sessionVariables));
   path = "/run/wrappers/bin:/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/usr/sbin";
   variable = types.nullOr (types.oneOf [(types.listOf (types.oneOf [types.int types.str types.path])) types.int types.str types.path]);
 in {
   options.environment = {
-    systemPackages = mkOption {type = types.listOf types.package; default = [];};
-    defaultPackages = mkOption {type = types.listOf types.package; default = [];};
-    corePackages = mkOption {type = types.listOf types.package; default = [];};
-    pathsToLink = mkOption {type = types.listOf types.str; default = [];};
-    extraInit = mkOption {type = types.lines; default = "";};
-    extraOutputsToInstall = mkOption {type = types.listOf types.str; default = [];};
-    shellInit = mkOption {type = types.lines; default = "";};
-    loginShellInit = mkOption {type = types.lines; default = "";};
-    interactiveShellInit = mkOption {type = types.lines; default = "";};
-    variables = mkOption {type = types.attrsOf variable; default = {};};
-    sessionVariables = mkOption {type = types.attrsOf variable; default = {};};
-    shellAliases = mkOption {type = types.attrsOf (types.nullOr types.str); default = {};};
-    shells = mkOption {type = types.listOf types.unspecified; default = [];};
-    binsh = mkOption {type = types.path; default = "/usr/bin/sh";};
-    localBinInPath = mkOption {type = types.bool; default = false;};
+    systemPackages = mkOption {
+      type = types.listOf types.package;
+      default = [];
+    };
+    defaultPackages = mkOption {
+      type = types.listOf types.package;
+      default = [];
+    };
+    corePackages = mkOption {
+      type = types.listOf types.package;
+      default = [];
+    };
+    pathsToLink = mkOption {
+      type = types.listOf types.str;
+      default = [];
+    };
+    extraInit = mkOption {
+      type = types.lines;
+      default = "";
+    };
+    extraOutputsToInstall = mkOption {
+      type = types.listOf types.str;
+      default = [];
+    };
+    shellInit = mkOption {
+      type = types.lines;
+      default = "";
+    };
+    loginShellInit = mkOption {
+      type = types.lines;
+      default = "";
+    };
+    interactiveShellInit = mkOption {
+      type = types.lines;
+      default = "";
+    };
+    variables = mkOption {
+      type = types.attrsOf variable;
+      default = {};
+    };
+    sessionVariables = mkOption {
+      type = types.attrsOf variable;
+      default = {};
+    };
+    shellAliases = mkOption {
+      type = types.attrsOf (types.nullOr types.str);
+      default = {};
+    };
+    shells = mkOption {
+      type = types.listOf types.unspecified;
+      default = [];
+    };
+    binsh = mkOption {
+      type = types.path;
+      default = "/usr/bin/sh";
+    };
+    localBinInPath = mkOption {
+      type = types.bool;
+      default = false;
+    };
   };
 
   config = {
@@ -48,7 +139,8 @@ in {
       # read by PAM: the environment of commands over SSH, of sudo and of services with PAMName=
       environment.text = lib.concatMapStrings (line: line + "\n") (["PATH=${path}"] ++ lib.mapAttrsToList (n: v: "${n}=\"${v}\"") variables);
       set-environment.text = lib.concatMapStrings (line: line + "\n") (
-        ["export PATH=${path}"] ++ lib.mapAttrsToList (n: v: "export ${n}=${lib.escapeShellArg v}") variables ++ [cfg.extraInit]);
+        ["export PATH=${path}"] ++ lib.mapAttrsToList (n: v: "export ${n}=${lib.escapeShellArg v}") variables ++ [cfg.extraInit]
+      );
       profile.text = ''
         . /etc/set-environment
         ${cfg.shellInit}

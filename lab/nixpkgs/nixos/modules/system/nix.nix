@@ -1,57 +1,167 @@
 # Nix on the machine: Debian's programs, this configuration.
-{config, lib, pkgs, ...}: let
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: let
   inherit (lib) mkOption types;
   cfg = config.nix;
-  off = mkOption {type = types.bool; default = false;};
+  off = mkOption {
+    type = types.bool;
+    default = false;
+  };
   atom = types.nullOr (types.oneOf [types.bool types.int types.float types.str types.path types.package]);
-  show = v: if lib.isList v then toString v else if v == true then "true" else if v == false then "false" else toString v;
-  schedule = {automatic = off; dates = mkOption {type = types.either types.str (types.listOf types.str); default = "03:15";}; persistent = mkOption {type = types.bool; default = true;}; randomizedDelaySec = mkOption {type = types.str; default = "0";};};
+  show = v:
+    if lib.isList v
+    then toString v
+    else if v == true
+    then "true"
+    else if v == false
+    then "false"
+    else toString v;
+  schedule = {
+    automatic = off;
+    dates = mkOption {
+      type = types.either types.str (types.listOf types.str);
+      default = "03:15";
+    };
+    persistent = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    randomizedDelaySec = mkOption {
+      type = types.str;
+      default = "0";
+    };
+  };
 in {
   options.nix = {
-    enable = mkOption {type = types.bool; default = true;};
-    package = mkOption {type = types.package; default = pkgs.nix;};
+    enable = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    package = mkOption {
+      type = types.package;
+      default = pkgs.nix;
+    };
     settings = mkOption {
       default = {};
       type = types.submodule {
         freeformType = types.attrsOf (types.either atom (types.listOf atom));
         options = {
-          experimental-features = mkOption {type = types.listOf types.str; default = [];};
-          substituters = mkOption {type = types.listOf types.str; default = [];};
-          trusted-substituters = mkOption {type = types.listOf types.str; default = [];};
-          trusted-public-keys = mkOption {type = types.listOf types.str; default = [];};
-          trusted-users = mkOption {type = types.listOf types.str; default = [];};
-          allowed-users = mkOption {type = types.listOf types.str; default = ["*"];};
-          system-features = mkOption {type = types.listOf types.str; default = [];};
+          experimental-features = mkOption {
+            type = types.listOf types.str;
+            default = [];
+          };
+          substituters = mkOption {
+            type = types.listOf types.str;
+            default = [];
+          };
+          trusted-substituters = mkOption {
+            type = types.listOf types.str;
+            default = [];
+          };
+          trusted-public-keys = mkOption {
+            type = types.listOf types.str;
+            default = [];
+          };
+          trusted-users = mkOption {
+            type = types.listOf types.str;
+            default = [];
+          };
+          allowed-users = mkOption {
+            type = types.listOf types.str;
+            default = ["*"];
+          };
+          system-features = mkOption {
+            type = types.listOf types.str;
+            default = [];
+          };
           auto-optimise-store = off;
-          require-sigs = mkOption {type = types.bool; default = true;};
-          sandbox = mkOption {type = types.either types.bool (types.enum ["relaxed"]); default = true;};
-          max-jobs = mkOption {type = types.either types.int (types.enum ["auto"]); default = "auto";};
-          cores = mkOption {type = types.int; default = 0;};
+          require-sigs = mkOption {
+            type = types.bool;
+            default = true;
+          };
+          sandbox = mkOption {
+            type = types.either types.bool (types.enum ["relaxed"]);
+            default = true;
+          };
+          max-jobs = mkOption {
+            type = types.either types.int (types.enum ["auto"]);
+            default = "auto";
+          };
+          cores = mkOption {
+            type = types.int;
+            default = 0;
+          };
         };
       };
     };
-    extraOptions = mkOption {type = types.lines; default = "";};
-    registry = mkOption {type = types.attrsOf types.anything; default = {};};
-    nixPath = mkOption {type = types.listOf types.str; default = [];};
-    channel.enable = mkOption {type = types.bool; default = true;};
-    buildMachines = mkOption {type = types.listOf types.anything; default = [];};
+    extraOptions = mkOption {
+      type = types.lines;
+      default = "";
+    };
+    registry = mkOption {
+      type = types.attrsOf types.anything;
+      default = {};
+    };
+    nixPath = mkOption {
+      type = types.listOf types.str;
+      default = [];
+    };
+    channel.enable = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    buildMachines = mkOption {
+      type = types.listOf types.anything;
+      default = [];
+    };
     distributedBuilds = off;
-    sshServe = {enable = off; keys = mkOption {type = types.listOf types.str; default = [];}; write = off; protocol = mkOption {type = types.str; default = "ssh";};};
-    gc = schedule // {options = mkOption {type = types.singleLineStr; default = "";};};
+    sshServe = {
+      enable = off;
+      keys = mkOption {
+        type = types.listOf types.str;
+        default = [];
+      };
+      write = off;
+      protocol = mkOption {
+        type = types.str;
+        default = "ssh";
+      };
+    };
+    gc =
+      schedule
+      // {
+        options = mkOption {
+          type = types.singleLineStr;
+          default = "";
+        };
+      };
     optimise = schedule;
-    daemonCPUSchedPolicy = mkOption {type = types.str; default = "other";};
-    daemonIOSchedClass = mkOption {type = types.str; default = "best-effort";};
+    daemonCPUSchedPolicy = mkOption {
+      type = types.str;
+      default = "other";
+    };
+    daemonIOSchedClass = mkOption {
+      type = types.str;
+      default = "best-effort";
+    };
   };
 
   config = lib.mkIf cfg.enable {
     nix.settings.trusted-users = ["root"];
     # No machine of the lab reaches a cache, builds in a sandbox or has users to build as.
-    environment.etc."nix/nix.conf".text = lib.concatStrings (lib.mapAttrsToList (n: v: "${n} = ${show v}\n") (lib.filterAttrs (_: v: v != null) (cfg.settings // {
-      sandbox = false;
-      substituters = [];
-      build-users-group = "";
-      flake-registry = "";
-    }))) + cfg.extraOptions;
+    environment.etc."nix/nix.conf".text =
+      lib.concatStrings (lib.mapAttrsToList (n: v: "${n} = ${show v}\n") (lib.filterAttrs (_: v: v != null) (cfg.settings
+        // {
+          sandbox = false;
+          substituters = [];
+          build-users-group = "";
+          flake-registry = "";
+        })))
+      + cfg.extraOptions;
     systemd.sockets.nix-daemon = {
       description = "Nix Daemon Socket";
       wantedBy = ["sockets.target"];
@@ -59,7 +169,10 @@ in {
     };
     systemd.services.nix-daemon = {
       description = "Nix Daemon";
-      serviceConfig = {ExecStart = "/usr/bin/nix-daemon --daemon"; KillMode = "process";};
+      serviceConfig = {
+        ExecStart = "/usr/bin/nix-daemon --daemon";
+        KillMode = "process";
+      };
       restartTriggers = [config.environment.etc."nix/nix.conf".text];
       stopIfChanged = false;
     };

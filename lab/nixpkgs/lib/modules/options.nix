@@ -1,0 +1,130 @@
+# Where declared options and definitions meet, level by level.
+lib: let
+  inherit (lib) concatMap filter head isAttrs isOption length mapAttrs mkOptionDefault optional showDefs showFiles showOption;
+  inherit (import ./definitions.nix lib) mergeDefinitions pushDown;
+
+  # `decls`: [{file; options;}], `defs`: [{file; value;}] of the level `path`. With a free-form type, attributes that
+  # nobody declared merge by it; without one they are listed in `undeclared`.
+  mergeLevel = freeform: path: decls: defs: let
+    byName = attr: xs:
+      lib.zipAttrsWith (_: found: found) (map (x:
+        mapAttrs (_: value: {
+          inherit (x) file;
+          inherit value;
+        })
+        x.${attr})
+      xs);
+    declared = byName "options" decls;
+    checkSet = def:
+      if isAttrs def.value
+      then def
+      else throw "The option `${showOption path}' has sub-options, but is set to a ${builtins.typeOf def.value} in `${def.file}'";
+    defined = byName "value" (concatMap (def: map (value: checkSet (def // {inherit value;})) (pushDown def.value)) defs);
+    below = mapAttrs (name: found: let
+      here = path ++ [name];
+      options = filter (d: isOption d.value) found;
+      mine = defined.${name} or [];
+    in
+      if options == []
+      then
+        mergeLevel freeform here (map (d: {
+            inherit (d) file;
+            options = d.value;
+          })
+          found)
+        mine
+      else if length options != length found && (joinOptions here options).type.getSubModules or null == null
+      then throw "The option `${showOption here}' in ${showFiles (map (d: d.file) options)} would be a parent of other options."
+      else evalOption here found mine)
+    declared;
+    # declared values, then the free ones; each attribute lazily
+    free = removeAttrs defined (builtins.attrNames declared);
+    freeType = freeform.nestedTypes.elemType or freeform;
+  in {
+    options = mapAttrs (_: b: b.options) below;
+    config =
+      mapAttrs (_: b: b.config) below
+      // lib.optionalAttrs (freeform != null) (mapAttrs (name: found: (mergeDefinitions (path ++ [name]) freeType found).value) free);
+    undeclared =
+      concatMap (b: b.undeclared) (builtins.attrValues below)
+      ++ lib.mapAttrsToList (name: found: {
+        path = path ++ [name];
+        defs = found;
+      })
+      free;
+  };
+
+  # Several declarations of one option: their attributes together, submodules merged.
+  joinOptions = path: found:
+    lib.foldl' (all: d: let
+      new = d.value;
+      type =
+        if !(all ? type)
+        then new.type or lib.types.unspecified
+        else if !(new ? type)
+        then all.type
+        else if all.type ? substSubModules && new.type ? substSubModules
+        then all.type.substSubModules (all.type.getSubModules ++ new.type.getSubModules)
+        else if all.type.name == "enum" && new.type.name == "enum"
+        then lib.types.enum (lib.unique (all.type.payload ++ new.type.payload))
+        else if all.type.name == new.type.name
+        then all.type
+        else throw "The option `${showOption path}' in `${d.file}' is already declared in ${showFiles all.declarations} with another type.";
+    in
+      if all ? default && new ? default && all ? type && all.type.name != "submodule"
+      then throw "The option `${showOption path}' in `${d.file}' is already declared in ${showFiles all.declarations}."
+      else
+        all
+        // new
+        // {
+          inherit type;
+          declarations = all.declarations ++ [d.file];
+        })
+    {declarations = [];}
+    found;
+
+  evalOption = path: found: defs: let
+    nested = filter (d: !isOption d.value) found;
+    joined = joinOptions path (filter (d: isOption d.value) found);
+    # options declared below an option of submodule type extend the submodule
+    opt =
+      if nested == []
+      then joined
+      else
+        joined
+        // {
+          type = joined.type.substSubModules (joined.type.getSubModules
+            ++ map (d: {
+              _file = d.file;
+              options = d.value;
+            })
+            nested);
+        };
+    default = optional (opt ? default) {
+      file = head opt.declarations;
+      value = mkOptionDefault opt.default;
+    };
+    merged = mergeDefinitions path opt.type (defs ++ default);
+    value =
+      if opt.readOnly or false && length defs > 1
+      then throw "The option `${showOption path}' is read-only, but it's set multiple times. Definition values:${showDefs defs}"
+      else (opt.apply or lib.id) merged.value;
+    here =
+      opt
+      // {
+        inherit value;
+        inherit (merged) isDefined highestPrio;
+        loc = path;
+        files = map (d: d.file) merged.definitions;
+        definitionsWithLocations = merged.definitions;
+        definitions = map (d: d.value) merged.definitions;
+        __toString = _: showOption path;
+      };
+  in {
+    options = here;
+    config = value;
+    undeclared = [];
+  };
+in {
+  inherit mergeLevel;
+}
