@@ -8,7 +8,8 @@ where it is:
     pyinfra inventory.py deploys/install.py --limit HOST \\
         --data ssh_hostname=ADDRESS --data host_key='ssh-ed25519 …' --data install_user=root
 
-Further files for the new root come from the data `extra_files`, `{"/etc/x": "local/file"}`.
+Further files for the new root come from the data `extra_files`, `{"/etc/x": "local/file"}`. With the data
+`hardware_configuration=true` (or a path in the flake) the installer generates hardware-configuration.nix first.
 `deploys/provision.py` ends with these steps.
 """
 
@@ -20,6 +21,8 @@ from operations.steps import selection
 hosts = selection(host)
 
 installer.boot(name="installer: boot the NixOS installer by kexec")
+if host.data.get("hardware_configuration"):
+    nixos.hardware_configuration(name="hardware: what the machine has", path=host.data.hardware_configuration)
 disko.format_disks(name="disko: partition, format and mount the disks", hosts=hosts)
 nixos.install(name="install: NixOS with its host key", hosts=hosts, extra_files=host.data.get("extra_files"))
 nixos.reboot_installed(name="reboot: into the installed system", hosts=hosts)

@@ -6,7 +6,6 @@ FLEET/HOST/`: the host key generated for a machine before it exists, until secre
 
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fleetwright.errors import FleetError
+from fleetwright.files import write_whole
 from fleetwright.models import Fleet, Host, Vm
 from fleetwright.proxmox.client import Client, connect
 from fleetwright.proxmox.policy import Policy
@@ -22,21 +22,6 @@ from fleetwright.ssh_keys import KeyPair, generate_ed25519, parse_public_key
 from fleetwright.tokens import Token
 
 T = TypeVar("T")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 whole or not at all, durable once this returns."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)
@@ -62,12 +47,12 @@ class HostState:
         pair = self.host_key()
         if pair is None:
             pair = generate_ed25519(comment)
-            write_private(self.private_key_file, pair.private_openssh)
-            write_private(self.private_key_file.with_suffix(".pub"), pair.public + "\n")
+            write_whole(self.private_key_file, pair.private_openssh)
+            write_whole(self.private_key_file.with_suffix(".pub"), pair.public + "\n")
         return pair
 
     def note(self, name: str, text: str) -> None:
-        write_private(self.directory / name, text)
+        write_whole(self.directory / name, text)
 
     def noted(self, name: str) -> str | None:
         try:
@@ -123,6 +108,12 @@ class Session:
                 self._memo[key] = compute()
             result: T = self._memo[key]
             return result
+
+    def forget(self, *kinds: str) -> None:
+        """Compute anew what was computed under a key that begins with one of these words."""
+        with self._guard:
+            for key in [key for key in self._memo if isinstance(key, tuple) and key[0] in kinds]:
+                del self._memo[key]
 
     @cached_property
     def state_directory(self) -> Path:

@@ -11,17 +11,58 @@ from pyinfra.api import operation
 from facts.machine import Machine, MachineState
 from fleetwright.build import build, evaluate
 from fleetwright.errors import FleetError
+from fleetwright.files import write_whole
 from fleetwright.guard import require_installable
+from fleetwright.hardware import configuration_path
 from fleetwright.jobs import Job
 from fleetwright.nix import Evaluated
 from fleetwright.reach import Epoch
-from fleetwright.session import write_private
 from operations.disko import installed_or_none, require_our_installer
 from operations.remote import copy_closure, run_job
 from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of, shell
 
 INSTALL_DEADLINE = 3600  # seconds
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+
+
+@operation()
+def hardware_configuration(path: str | bool) -> Commands:
+    """Write the hardware configuration that the installer generates into the flake's working tree.
+
+    Args:
+        path: the file, relative to the flake; True for `hardware-configuration.nix` beside the host's
+            configuration. File systems are left to disko.
+    """
+    yield from decide(host, lambda: _hardware(path))
+
+
+def _hardware(wanted: str | bool) -> Commands:
+    session, host_id = session_of(host), fleet_host(host).id
+    path = configuration_path(session, host_id, wanted)
+    machine = host.get_fact(Machine)
+    if installed_or_none(machine):
+        host.noop(f"{host_id} is installed")
+        return
+    require_installable(session, host_id, "install")
+    generated = None
+    if executing(host):
+        _require(machine, host_id)
+        generated = shell(
+            host,
+            "nixos-generate-config --show-hardware-config --no-filesystems --root /mnt",
+            what="nixos-generate-config",
+        )
+        generated = generated.rstrip("\n") + "\n"
+        if generated == path.read_text():
+            host.noop(f"{path} is what the machine has")
+            return
+
+    def act() -> None:
+        assert generated is not None, "generated before the first command"
+        write_whole(path, generated, mode=path.stat().st_mode & 0o777)
+        session.forget("evaluate", "build")  # they depend on it
+
+    yield from do(host, f"write what hardware {host_id} has to {path}", act)
 
 
 @operation()
@@ -50,6 +91,7 @@ def _install(hosts: tuple[str, ...], extra_files: Mapping[str, str]) -> Commands
         raise FleetError(f"{host_id}: extra files not found: {', '.join(missing)}")
     if executing(host):
         _require(machine, host_id)
+        _require_mounted(machine, host_id)
 
     def act() -> None:
         build(session, hosts)
@@ -68,7 +110,10 @@ def _require(machine: MachineState | None, host_id: str) -> None:
     if machine is None:
         raise FleetError(f"{host_id}: the machine did not say what runs on it")
     require_our_installer(machine)
-    if machine["mnt"] is None:
+
+
+def _require_mounted(machine: MachineState | None, host_id: str) -> None:
+    if machine and machine["mnt"] is None:
         raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
 
 
@@ -186,4 +231,4 @@ def _report(about: Evaluated, machine: MachineState) -> None:
         "root": machine["root"],
         "host_key": place.host_key,
     }
-    write_private(session.state_of(about.host_id).directory / "verified.json", json.dumps(summary, indent=2) + "\n")
+    write_whole(session.state_of(about.host_id).directory / "verified.json", json.dumps(summary, indent=2) + "\n")

@@ -30,10 +30,11 @@ from typing_extensions import override
 
 from fleetwright import reach
 from fleetwright.errors import DeadlineExceeded, FleetError
+from fleetwright.files import write_whole
 from fleetwright.models import Host
 from fleetwright.openssh import Destination
 from fleetwright.reach import Absent, Epoch, Hints, Place
-from fleetwright.session import Session, write_private
+from fleetwright.session import Session
 from fleetwright.ssh_keys import known_hosts_line
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
@@ -200,7 +201,7 @@ class FleetConnector(SSHConnector):
         name = f"{place.epoch}-{hashlib.sha256(line.encode()).hexdigest()[:12]}"
         path = self.session.state_of(self.fleet_host.id).directory / "known_hosts" / name
         if not path.exists():
-            write_private(path, line + "\n")
+            write_whole(path, line + "\n")
         return path
 
     # Working
