@@ -11,6 +11,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from lab.machines.cgroups import ROOT, remove_tree
 from lab.machines.network import GATEWAY
 from lab.places import Places, cache_directory
 from lab.setup import Progress
+from lab.setup.nix import Nix
 from lab.supervisor import Orders
 
 PORT = 8006
@@ -109,6 +111,7 @@ def up(places: Places, hosts: int, progress: Progress) -> Running:
         if found:
             if found.hosts != hosts:
                 raise LabError(f"the lab is up with {found.hosts} host(s); first: python -m lab down")
+            _make_fleet(places, found)  # the `up` that started it may have been killed before that
             return found
         clean(places)
         parts = setup.prepare(cache_directory(), progress)
@@ -116,9 +119,7 @@ def up(places: Places, hosts: int, progress: Progress) -> Running:
         _write_state(places, hosts)
         orders = Orders(str(parts.base), str(parts.template), parts.nix.own)
         (places.state / "supervisor.json").write_text(json.dumps(asdict(orders)))
-        pid = _start_supervisor(places)
-        running = Running(pid, _start_time(pid) or "", hosts, str(parts.nix.bin), str(parts.nix.conf))
-        places.running.write_text(json.dumps(asdict(running)))
+        running = _start_supervisor(places, hosts, parts.nix)
         try:
             _make_fleet(places, running)
         except LabError:
@@ -127,30 +128,38 @@ def up(places: Places, hosts: int, progress: Progress) -> Running:
         return running
 
 
-def _start_supervisor(places: Places) -> int:
-    """Start it detached and wait until it is ready; returns the host's number of its PID 1. Raises LabError."""
-    incoming, outgoing = os.pipe()
-    os.set_inheritable(outgoing, True)
+def _start_supervisor(places: Places, hosts: int, nix: Nix) -> Running:
+    """Start it detached, wait until it is ready, note it down, and only then let it live on. Raises LabError.
+
+    Until our word arrives it ends when we do: a killed `up` leaves no lab that nobody knows of.
+    """
+    report, reporting = os.pipe()
+    listening, word = os.pipe()
     with places.lab_log.open("w") as log:
         process = subprocess.Popen(
             ["unshare", "-p", "-f", "--kill-child", "-m", "-n", "--mount-proc"]
-            + [sys.executable, "-m", "lab.supervisor", str(outgoing)],
+            + [sys.executable, "-m", "lab.supervisor", str(reporting), str(listening)],
             cwd=places.checkout,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            pass_fds=[outgoing],
+            pass_fds=[reporting, listening],
         )
-    os.close(outgoing)
-    with os.fdopen(incoming) as report:
-        line = report.readline().strip()
-    if line != "ready":
-        process.kill()
-        process.wait()
-        last = places.lab_log.read_text().strip().splitlines()[-1:]
-        raise LabError(f"the lab did not start: {line or ' '.join(last) or 'no reason given'} (see {places.lab_log})")
-    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+    os.close(reporting)
+    os.close(listening)
+    with os.fdopen(report) as lines, os.fdopen(word, "w") as go:
+        line = lines.readline().strip()
+        if line != "ready":
+            process.kill()
+            process.wait()
+            last = places.lab_log.read_text().strip().splitlines()[-1:]
+            raise LabError(f"the lab did not start: {line or ' '.join(last) or 'no reason'} (see {places.lab_log})")
+        pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+        running = Running(pid, _start_time(pid) or "", hosts, str(nix.bin), str(nix.conf))
+        _write(places.running, json.dumps(asdict(running)))
+        go.write("go\n")
+    return running
 
 
 def _write_state(places: Places, hosts: int) -> None:
@@ -158,21 +167,32 @@ def _write_state(places: Places, hosts: int) -> None:
     keys = places.home / ".ssh"
     keys.mkdir(parents=True, exist_ok=True)
     keys.chmod(0o700)
-    if not (keys / "id_ed25519").exists():
+    if not (keys / "id_ed25519.pub").exists():
+        (keys / "id_ed25519").unlink(missing_ok=True)
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "operator@lab", "-f", keys / "id_ed25519"], check=True
         )
-    (places.home / ".gitconfig").write_text("[user]\n\tname = Lab operator\n\temail = operator@lab.invalid\n")
+    _write(places.home / ".gitconfig", "[user]\n\tname = Lab operator\n\temail = operator@lab.invalid\n")
     if not places.token.exists():
-        places.token.touch(0o600)
-        places.token.write_text(f"{start.USER}!{start.TOKEN}={uuid.uuid4()}\n")
-    if not places.certificate_key.exists():
-        make_certificate(places.state, GATEWAY)
+        _write(places.token, f"{start.USER}!{start.TOKEN}={uuid.uuid4()}\n")
+    if not places.certificate.exists():
+        with tempfile.TemporaryDirectory(dir=places.state) as folder:
+            certificate, key = make_certificate(Path(folder), GATEWAY)
+            key.rename(places.certificate_key)
+            certificate.rename(places.certificate)
     secret = places.token.read_text().strip().rpartition("=")[2]
     managed = range(FIRST_VMID, FIRST_VMID + hosts)
-    (places.state / "state.json").write_text(json.dumps(start.start_state(secret, managed)))
+    _write(places.state / "state.json", json.dumps(start.start_state(secret, managed)))
     places.api_log.write_text("")
     shutil.rmtree(places.consoles, ignore_errors=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """The file whole or not at all, for the owner only."""
+    making = path.with_name(f"{path.name}.making")
+    making.touch(0o600)
+    making.write_text(text)
+    making.rename(path)
 
 
 def down(places: Places) -> bool:

@@ -1,7 +1,8 @@
 """PID 1 of the lab: owns the namespaces, and with its end everything in them ends.
 
-Started as `unshare -p -f --kill-child -m -n --mount-proc python -m lab.supervisor FD`. FD is a pipe that takes a line:
-"ready" or the reason why not. What it is to do stands in `.lab/supervisor.json` (see `Orders`).
+Started as `unshare -p -f --kill-child -m -n --mount-proc python -m lab.supervisor REPORT WORD`, the numbers of two
+pipes. REPORT takes a line, "ready" or the reason why not; then it ends, unless WORD gives one. What it is to do stands
+in `.lab/supervisor.json` (see `Orders`).
 """
 
 import json
@@ -31,8 +32,9 @@ class Orders:
 
 def main(arguments: list[str]) -> int:
     places = Places.here()
-    report = int(arguments[0])
-    os.set_inheritable(report, False)
+    report, word = map(int, arguments)
+    for pipe in (report, word):
+        os.set_inheritable(pipe, False)
     try:
         orders = Orders.read(places)
         arrange(places, orders)
@@ -42,11 +44,13 @@ def main(arguments: list[str]) -> int:
     incoming, outgoing = os.pipe()
     server = os.fork()
     if server == 0:
+        for pipe in (report, word, incoming):
+            os.close(pipe)
         os.dup2(outgoing, 1)
         serve(places, orders)
         os._exit(0)
     os.close(outgoing)
-    threading.Thread(target=_forward, args=(incoming, report), daemon=True).start()
+    threading.Thread(target=_forward, args=(incoming, report, word), daemon=True).start()
     while True:  # reap what was orphaned, until the server is gone
         pid, status = os.wait()
         if pid == server:
@@ -54,11 +58,16 @@ def main(arguments: list[str]) -> int:
             return 1
 
 
-def _forward(incoming: int, report: int) -> None:
-    """Pass the server's first line on to `up`, the others to our stderr."""
-    with os.fdopen(incoming) as lines, os.fdopen(report, "w") as caller:
-        caller.write(lines.readline())
-        caller.close()
+def _forward(incoming: int, report: int, word: int) -> None:
+    """Pass the server's first line on to `up` and wait for its word; pass the other lines to our stderr."""
+    with os.fdopen(incoming) as lines:
+        try:
+            os.write(report, lines.readline().encode())
+        except BrokenPipeError:
+            os._exit(1)
+        if not os.read(word, 1):  # `up` is gone and has told nobody of us
+            os._exit(1)
+        os.close(report)
         for line in lines:
             sys.stderr.write(line)
 
