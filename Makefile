@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := $(BIN)/python -m lab
 
+# Tests run side by side; those that share a lab stay in one worker.
+JOBS ?= 2
+TESTS ?= tests
+
 .PHONY: help demo test check lab up down reset status shell clean conformance
 .DEFAULT_GOAL := help
 
@@ -22,10 +26,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## a VM from nothing to a verified NixOS machine, in the embedded lab
-	@$(BIN)/python -m lab demo
+	@$(LAB) demo
 
 test: check ## check, then every test
-	@$(BIN)/python -m tests
+	@$(LAB) nix -- $(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check --quiet .

@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument("name", nargs="?")
     fault.add_argument("switch", nargs="?", default="on", help="on (default) or off, or already KEY=VALUE")
     fault.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
-    command("nix", _nix, "make Nix alone if there is none; print its directory and that of nix.conf")
+    nix = command("nix", _nix, "run a command with Nix on its PATH, outside the lab; made if there is none")
+    nix.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
     commands.add_parser("api", help="the API emulator alone, its machines being states", add_help=False)
     return parser
 
@@ -166,5 +167,14 @@ def _value(text: str) -> object:
 
 def _nix(places: Places, options: argparse.Namespace) -> int:
     nix = prepare_nix(cache_directory(), _progress)
-    print(nix.bin, nix.conf)
-    return 0
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise LabError("no command; say: python -m lab nix -- CMD …")
+    environment = os.environ | {"PATH": f"{nix.bin}:{os.environ['PATH']}", "NIX_CONF_DIR": str(nix.conf)}
+    if nix.own and os.geteuid() == 0:
+        # A machine without Nix stays one: its /nix is ours for this command alone.
+        places.nix_root.mkdir(parents=True, exist_ok=True)
+        Path("/nix").mkdir(exist_ok=True)
+        bound = 'mount --bind "$0" /nix && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", bound, str(places.nix_root), *command]
+    os.execvpe(command[0], command, environment)
