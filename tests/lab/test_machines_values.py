@@ -1,0 +1,124 @@
+"""What the machines decide without a machine: disks and cards of a configuration, volumes, recipes, the start state."""
+
+import json
+import struct
+import uuid
+from pathlib import Path
+
+import pytest
+
+from lab.api.permissions import Permissions, User
+from lab.api.state import State
+from lab.machines.backend import disks
+from lab.machines.gpt import ESP, is_ext4, read_partitions
+from lab.machines.machine import Card, Faults
+from lab.machines.volumes import Volumes
+from lab.setup.cache import Cache, stamp
+from lab.start import TEMPLATE_DISK, start_state
+
+pytestmark = pytest.mark.unit
+
+
+def test_disks_are_named_by_bus_and_come_in_boot_order() -> None:
+    config = {
+        **{"scsihw": "virtio-scsi-single", "efidisk0": "s:vm-1-disk-0,size=4M", "ide2": "s:vm-1-cloudinit,media=cdrom"},
+        **{"virtio0": "s:vm-1-disk-1,size=8G", "scsi1": "s:vm-1-disk-2", "scsi0": "none,media=cdrom"},
+        "boot": "order=net0;virtio0",
+    }
+    assert list(disks(config).items()) == [("vda", "s:vm-1-disk-1"), ("sdb", "s:vm-1-disk-2")]
+
+
+@pytest.mark.parametrize(
+    ("net0", "card"),
+    [
+        ("virtio=BC:24:11:00:00:01,bridge=vmbr0", Card("BC:24:11:00:00:01", link_down=False)),
+        ("model=e1000,macaddr=BC:24:11:00:00:01,link_down=1", Card("BC:24:11:00:00:01", link_down=True)),
+        (None, Card(None, link_down=False)),
+    ],
+)
+def test_a_card_is_read_from_net0(net0: str | None, card: Card) -> None:
+    assert Card.parse(net0) == card
+
+
+def test_a_fault_without_machines_is_for_all() -> None:
+    faults = Faults({"no-return": None, "address-changes": {110}})
+    assert faults.hits("no-return", 7)
+    assert faults.hits("address-changes", 110)
+    assert not faults.hits("address-changes", 111)
+    assert not faults.hits("address-moves", 110)
+
+
+def test_partitions_are_read_from_the_table(tmp_path: Path) -> None:
+    image = tmp_path / "disk"
+    header = bytearray(512)
+    header[:8] = b"EFI PART"
+    struct.pack_into("<QII", header, 72, 2, 128, 128)
+    entry = ESP.bytes_le + uuid.uuid4().bytes_le + struct.pack("<QQQ", 2048, 4095, 0) + "böot".encode("utf-16-le")
+    image.write_bytes(b"\0" * 512 + header + entry.ljust(128, b"\0") + b"\0" * 127 * 128)
+    (found,) = read_partitions(image)
+    assert (found.number, found.kind, found.name, found.offset, found.size) == (1, ESP, "böot", 1 << 20, 1 << 20)
+    assert not is_ext4(image, found)
+    image.write_bytes(b"\0" * 4096)
+    assert read_partitions(image) == ()
+
+
+def test_volumes_are_sparse_and_come_back_to_the_start(tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    template.write_bytes(b"system")
+    volumes = Volumes(tmp_path / "disks", {"s:base-1-disk-0": template})
+    volumes.clone("s:base-1-disk-0", "s:vm-2-disk-0", 6)
+    volumes.resize("s:vm-2-disk-0", 1 << 30)
+    volumes.resize("s:vm-2-disk-0", 1 << 20)
+    image = volumes.path("s:vm-2-disk-0")
+    assert image.stat().st_size == 1 << 30
+    assert image.stat().st_blocks * 512 < 1 << 20
+    assert image.read_bytes()[:6] == b"system"
+    volumes.clone("s:vm-9-disk-0", "s:vm-3-disk-0", 4096)  # of a VM that is a state only
+    assert volumes.path("s:vm-3-disk-0").stat().st_size == 4096
+    volumes.delete("s:vm-3-disk-0")
+    volumes.delete("s:vm-3-disk-0")
+    volumes.reset()
+    assert not volumes.exists("s:vm-2-disk-0")
+    assert volumes.exists("s:base-1-disk-0")
+    assert template.read_bytes() == b"system"
+
+
+def test_a_recipe_changes_with_content_and_mode(tmp_path: Path) -> None:
+    script = tmp_path / "tree" / "script"
+    script.parent.mkdir()
+    script.write_text("a")
+    seen = {stamp([script.parent])}
+    script.chmod(0o755)
+    seen.add(stamp([script.parent]))
+    script.write_text("b")
+    seen.add(stamp([script.parent]))
+    assert len(seen) == 3
+
+
+def test_a_build_that_fails_leaves_nothing_and_one_that_is_there_is_kept(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("no room")
+
+    with Cache(tmp_path, print) as cache:
+        with pytest.raises(OSError, match="no room"):
+            cache.make("part", "making a part", fail)
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+        made = cache.make("part", "making a part", lambda path: path.write_text("whole") and None)
+        assert cache.make("part", "making a part", fail) == made
+        assert made.read_text() == "whole"
+
+
+def test_the_labs_token_may_provision_its_own_and_only_look_at_the_others() -> None:
+    state = State(json.loads(json.dumps(start_state("secret", [110]))))
+    permissions = Permissions(state)
+    token = User("fleetwright@pve", "lab", privsep=True)
+    needed = ["VM.Allocate", "VM.Config.Disk", "VM.Config.Cloudinit", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted"]
+    assert permissions.allowed(token, "/vms/110", needed)
+    assert permissions.allowed(token, "/vms/9002", ["VM.Clone"])
+    assert permissions.allowed(token, "/storage/nvmeprom", ["Datastore.AllocateSpace"])
+    assert permissions.allowed(token, "/sdn/zones/localnetwork/vmbr0", ["SDN.Use"])
+    for theirs in ("/vms/104", "/vms/109", "/vms/111"):
+        assert permissions.privileges(token, theirs) & {"VM.Allocate", "VM.PowerMgmt", "VM.Config.Disk"} == set()
+        assert permissions.allowed(token, theirs, ["VM.Audit"])
+    assert TEMPLATE_DISK in state.storages["nvmeprom"].volumes
