@@ -53,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         "--hosts", type=_count, default=1, metavar="N", help="managed VMs that the fleet declares (1 to 40)"
     )
     command("down", _down, "end it; nothing stays")
-    command("reset", _reset, "bring the start state back")
+    reset = command("reset", _reset, "bring the start state back")
+    reset.add_argument(
+        "--patch", type=_object, metavar="JSON", help="until the next reset, with this merge patch (RFC 7396) on it"
+    )
     command("status", _status, "what runs")
     run = command("run", _run, "run a command inside, with FLEET, PROXMOX_TOKEN_FILE, HOME and PATH set")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
@@ -77,6 +80,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _object(text: str) -> object:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError("a JSON object, in the shape of the lab's state.json")
+    return found
+
+
 def _progress(text: str) -> None:
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
@@ -95,7 +108,7 @@ def _down(places: Places, options: argparse.Namespace) -> int:
 
 def _reset(places: Places, options: argparse.Namespace) -> int:
     began = time.monotonic()
-    control.reset(places)
+    control.reset(places, options.patch)
     _progress(f"as at the start, after {time.monotonic() - began:.1f} s")
     return 0
 

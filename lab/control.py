@@ -247,11 +247,14 @@ def _make_fleet(places: Places, running: Running) -> None:
     make_fleet(places, running.hosts, running.inside, running.environment(places))
 
 
-def reset(places: Places) -> None:
-    """Back to the start state: no machine, the start's VMs and volumes, the fleet as shipped. Raises LabError."""
+def reset(places: Places, patch: dict[str, Any] | None = None) -> None:
+    """Back to the start state: no machine, the start's VMs and volumes, the fleet as shipped. Raises LabError.
+
+    `patch`, an RFC 7396 merge patch of the API's state, changes it until the next reset.
+    """
     with exclusive(places):
         running = Running.require(places)
-        request(places, running, "POST", "/_lab/reset", {})
+        request(places, running, "POST", "/_lab/reset", {"patch": patch or {}})
         places.api_log.write_text("")
         shutil.rmtree(places.home / ".local", ignore_errors=True)
         (places.home / ".ssh" / "known_hosts").unlink(missing_ok=True)

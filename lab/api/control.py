@@ -1,7 +1,8 @@
 """`/_lab/…`: what tests and people do to the node outside its API. No credentials needed.
 
 `POST /_lab/outside` takes an event of a start state (`do` and its parameters), `POST /_lab/fault` {name, on, …}
-switches a fault, `GET /_lab/faults` lists those of the API that are on, `POST /_lab/reset` brings the start state back.
+switches a fault, `GET /_lab/faults` lists those of the API that are on, `POST /_lab/reset` brings the start state back,
+with {patch} as an RFC 7396 merge patch on it (another storage, another template) until the next reset.
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ def handle(emulator: Emulator, daemon: Daemon, method: str, path: str, params: M
         return 200, emulator.faults.active()
     if verb == ("POST", "/_lab/reset"):
         daemon.start()
-        emulator.reset()
+        emulator.reset(params.get("patch"))
         return 200, {}
     if verb == ("POST", "/_lab/fault"):
         rest = {key: value for key, value in params.items() if key not in ("name", "on")}

@@ -35,12 +35,12 @@ class Emulator:
         # Of the server's certificate, as lists and consoles show it.
         self.certificate = self.fingerprint = ""
         self.authenticator = Authenticator()
-        self._build()
+        self._build(document)
         self.schema = Schema(self.state.version)
         backend.on_power_off(self._powered_off)
 
-    def _build(self) -> None:
-        self.state = State(self._document)
+    def _build(self, document: Mapping[str, Any]) -> None:
+        self.state = State(document)
         self.locks = Locks()
         self.tasks = Tasks(self.state)
         self.tasks.fail_next = self.faults.task_failure
@@ -48,13 +48,13 @@ class Emulator:
         self.permissions = Permissions(self.state)
         self.statistics = Statistics(self.state)
 
-    def reset(self) -> None:
-        """Back to the start state; tasks that run are ended."""
+    def reset(self, patch: Mapping[str, Any] | None = None) -> None:
+        """Back to the start state, with a merge patch on it until the next reset; tasks that run are ended."""
         self.tasks.interrupt_all(patience=1)
         for name in self.faults.active():
             self.faults.switch(name, False, {})
         self.backend.reset_all()
-        self._build()
+        self._build(merged(self._document, patch or {}))
 
     def lock_of(self, vm: Vm) -> str | None:
         """The lock in a VM's configuration; a fault may hold one too."""
@@ -72,3 +72,17 @@ class Emulator:
         if vm and vm.running and not self.backend.running(vmid):
             vm.running = vm.paused = False
             vm.pid = 0
+
+
+def merged(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with an RFC 7396 merge patch on it: objects are merged, null removes, all else replaces."""
+    result = dict(document)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            under = result.get(key)
+            result[key] = merged(under if isinstance(under, dict) else {}, value)
+        else:
+            result[key] = value
+    return result
