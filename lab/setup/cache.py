@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from lab.errors import LabError
+
+KEEP_SECONDS = 14 * 86400
 
 
 def stamp(parts: Iterable[str | bytes | Path]) -> str:
@@ -67,11 +70,19 @@ class Cache:
         if self._lock is not None:
             os.close(self._lock)
 
+    def _forget(self, kind: str) -> None:
+        """Remove what older recipes made of this kind and nobody asked for in a while."""
+        for old in self.directory.glob(f"{kind}-*"):
+            if time.time() - old.stat().st_mtime > KEEP_SECONDS:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+
     def make(self, name: str, what: str, build: Callable[[Path], None]) -> Path:
         """The path of `name`; when it is missing, `build(path)` makes it elsewhere first, a file or a directory."""
         final = self.directory / name
         if final.exists():
+            os.utime(final)
             return final
+        self._forget(name.rpartition("-")[0])
         self.progress(what)
         for left in self.directory.glob("making-*"):  # of a set-up that was killed: we hold the lock
             shutil.rmtree(left)

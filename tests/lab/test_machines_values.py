@@ -1,7 +1,9 @@
 """What the machines decide without a machine: disks and cards of a configuration, volumes, recipes, the start state."""
 
 import json
+import os
 import struct
+import time
 import uuid
 from pathlib import Path
 
@@ -107,6 +109,15 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_is_there_is_kept(tmp_pat
         made = cache.make("part", "making a part", lambda path: path.write_text("whole") and None)
         assert cache.make("part", "making a part", fail) == made
         assert made.read_text() == "whole"
+
+
+def test_what_an_old_recipe_made_goes_when_nobody_used_it_for_weeks(tmp_path: Path) -> None:
+    for name, days in (("part-old", 30), ("part-other-checkouts", 1), ("other-old", 30)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    with Cache(tmp_path, print) as cache:
+        cache.make("part-new", "making a part", lambda path: path.mkdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "other-old", "part-other-checkouts", "part-new"}
 
 
 def test_the_labs_token_may_provision_its_own_and_only_look_at_the_others() -> None:
