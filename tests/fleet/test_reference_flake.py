@@ -1,0 +1,208 @@
+"""The reference fleet says what the specification says, and evaluates and builds with the lab's stand-ins."""
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.fleet import prepare_fleet
+from tests.nix_cli import build, environment, nix, nix_json
+
+pytestmark = pytest.mark.unit
+
+FLEET = Path(__file__).parent.parent.parent / "fleet"
+OPERATOR = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAXfRSazaOCoVJ06QoaiWo7BAR9e62ImBcIzwGPbM0hK operator@lab"
+FINGERPRINT = ":".join(["A1"] * 32)
+
+
+@pytest.fixture(scope="module")
+def hosts() -> dict[str, Any]:
+    found: dict[str, Any] = nix_json("eval", "--json", "--file", FLEET / "hosts.nix")
+    return found
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dict[str, Any]:
+    found: dict[str, Any] = nix_json("eval", "--json", "--file", FLEET / "vms" / "definitions.nix")
+    return found
+
+
+@pytest.fixture(scope="module")
+def flake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lab's copy, whose lock names the stand-ins."""
+    target = tmp_path_factory.mktemp("fleet") / "fleet"
+    prepare_fleet(
+        target,
+        nix="nix",
+        machines=3,
+        endpoint_host="10.77.0.1",
+        fingerprint=FINGERPRINT,
+        operator_key=OPERATOR,
+        env=environment(),
+    )
+    return target
+
+
+def test_every_host_of_the_specification_is_there(hosts: dict[str, Any]) -> None:
+    assert {id: host["sshAlias"] for id, host in hosts.items()} == {
+        "epimetheus": "epi",
+        "framework": "fra",
+        "caddy": "cad",
+        "wsl": "wsl",
+        "proxmox-vm": "doc1",
+        "igpu": "igp",
+        "dev": "dev",
+    }
+    assert [id for id, host in hosts.items() if "configurationFile" not in host] == ["caddy"]
+
+
+def test_every_host_is_complete(hosts: dict[str, Any]) -> None:
+    for id, host in hosts.items():
+        assert host["user"], id
+        assert host["homeDirectory"] == f"/home/{host['user']}"
+        assert len(host["authorizedKeys"]) == 2
+        for file in ("configurationFile", "homeFile"):
+            assert file not in host or Path(host[file]).is_file(), f"{id}.{file}"
+
+
+def test_every_key_is_a_public_ed25519_key_of_its_own(hosts: dict[str, Any]) -> None:
+    keys = [host["publicKey"] for host in hosts.values()] + hosts["dev"]["authorizedKeys"]
+    for key in keys:
+        kind, blob, _comment = key.split(" ")
+        assert kind == "ssh-ed25519"
+        raw = base64.b64decode(blob, validate=True)
+        assert raw[:19] == b"\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20"
+        assert len(raw) == 51
+    assert len(set(keys)) == len(keys)
+
+
+def test_no_private_key_is_in_the_fleet() -> None:
+    texts = [file.read_text() for file in FLEET.rglob("*") if file.is_file()]
+    assert len(texts) > 20
+    assert not [text for text in texts if re.search(r"PRIVATE KEY|AGE-SECRET-KEY", text)]
+
+
+def test_the_definitions_hold_the_values_of_the_specification(definitions: dict[str, Any]) -> None:
+    assert definitions["fleet"] == "homelab"
+    assert definitions["proxmox"] == {
+        "host": "192.168.1.12",
+        "node": "prom",
+        "user": "root",
+        "defaultStorage": "nvmeprom",
+    }
+    dev = definitions["managed"].pop("dev")
+    assert definitions["managed"] == {}
+    assert dev.items() >= {
+        ("vmid", 110),
+        ("cores", 4),
+        ("memory", 8192),
+        ("disk", "64G"),
+        ("storage", "nvmeprom"),
+        ("nixosConfig", "dev"),
+        ("readonly", True),
+    }
+    assert {"purpose", "services"} <= dev.keys()
+    assert definitions["template"]["vmid"] == 9002
+    assert {"name", "description", "specs"} <= definitions["template"].keys()
+    ranges = {name: (r["start"], r["end"]) for name, r in definitions["vmidRanges"].items()}
+    assert ranges == {"production": (100, 199), "containers": (200, 299), "templates": (9000, 9999)}
+
+
+def test_imported_machines_are_protected_and_belong_to_a_host(
+    definitions: dict[str, Any], hosts: dict[str, Any]
+) -> None:
+    imported = definitions["imported"]
+    assert {name: (vm["vmid"], vm["readonly"]) for name, vm in imported.items()} == {
+        "doc1": (104, True),
+        "igp": (109, True),
+    }
+    for vm in imported.values():
+        owner = [host for host in hosts.values() if host["hostname"] == vm["hostname"]]
+        assert [host["sshAlias"] for host in owner] == [vm["sshAlias"]]
+        assert {"status", "specs", "services"} <= vm.keys()
+    assert imported["igp"]["specs"]["disk"] == "passthrough"
+
+
+def test_the_specification_is_met_by_the_machines_themselves(flake: Path) -> None:
+    read = """machines: {
+      mtu = machines.proxmox-vm.config.networking.interfaces.ens18.mtu;
+      gc = machines.proxmox-vm.config.nix.gc.dates;
+      watches = machines.igpu.config.boot.kernel.sysctl."fs.inotify.max_user_watches";
+      kernels = map (m: m.config.boot.kernelPackages.kernel.version) [machines.igpu machines.dev];
+      zone = machines.dev.config.time.timeZone;
+      locale = machines.dev.config.i18n.defaultLocale;
+      names = builtins.mapAttrs (_: m: m.config.networking.hostName) machines;
+      revision = machines.dev.config.system.configurationRevision;
+    }"""
+    seen = nix_json("eval", "--json", f"{flake}#nixosConfigurations", "--apply", read)
+    kernels = seen.pop("kernels")
+    assert kernels[0] != kernels[1]
+    names = ("epimetheus", "framework", "wsl", "proxmox-vm", "igpu", "dev", "dev2", "dev3")
+    assert seen == {
+        "mtu": 1400,
+        "gc": "03:30",
+        "watches": 2097152,
+        "zone": "Australia/Perth",
+        "locale": "en_GB.UTF-8",
+        "names": {name: name for name in names},
+        "revision": (flake / ".git" / "refs" / "heads" / "main").read_text().strip(),
+    }
+
+
+def test_dev_matches_its_firmware_boot_loader_and_disk(flake: Path) -> None:
+    read = """c: {
+      loader = c.boot.loader.systemd-boot.enable;
+      grub = c.boot.loader.grub.enable;
+      device = map (d: d.device) (builtins.attrValues c.disko.devices.disk);
+      systems = builtins.mapAttrs (_: fs: fs.fsType) c.fileSystems;
+      agent = c.services.qemuGuest.enable;
+      ssh = c.services.openssh.settings.PasswordAuthentication;
+    }"""
+    assert nix_json("eval", "--json", f"{flake}#nixosConfigurations.dev.config", "--apply", read) == {
+        "loader": True,
+        "grub": False,
+        "device": ["/dev/sda"],
+        "systems": {"/": "ext4", "/boot": "vfat"},
+        "agent": True,
+        "ssh": False,
+    }
+
+
+def test_what_provisioning_needs_builds_offline(flake: Path) -> None:
+    config = ".#nixosConfigurations.dev.config.system.build"
+    toplevel, disko, installer = build(f"{config}.toplevel", f"{config}.diskoScript", ".#kexec-installer", cwd=flake)
+    assert {file.name for file in toplevel.iterdir()} >= {
+        *("activate", "bin", "dry-activate", "etc", "init", "init-interface-version", "initrd", "kernel"),
+        *("kernel-params", "kernel-modules", "nixos-version", "sw", "system"),
+    }
+    assert (toplevel / "bin" / "switch-to-configuration").stat().st_mode & 0o111
+    assert (toplevel / "etc" / "hostname").read_text() == "dev\n"
+    assert (toplevel / "etc" / "ssh" / "authorized_keys.d" / "abl030").read_text() == OPERATOR + "\n"
+    assert disko.stat().st_mode & 0o111
+    assert [file.name for file in installer.iterdir()] == ["nixos-kexec-installer-noninteractive-x86_64-linux.tar.gz"]
+
+
+def test_every_machine_and_home_builds(flake: Path) -> None:
+    nixos = nix_json("eval", "--json", f"{flake}#nixosConfigurations", "--apply", "builtins.attrNames")
+    build(
+        *(f".#nixosConfigurations.{name}.config.system.build.toplevel" for name in nixos),
+        ".#homeConfigurations.caddy.activationPackage",
+        cwd=flake,
+    )
+
+
+def test_nix_flake_check_passes(flake: Path) -> None:
+    nix("flake", "check", flake)
+
+
+def test_the_flake_has_no_lock_of_its_own() -> None:
+    """The user's first `nix flake lock` makes it, with inputs of that day."""
+    assert not (FLEET / "flake.lock").exists()
+
+
+def test_the_lock_of_the_copy_reaches_nothing_outside(flake: Path) -> None:
+    nodes = json.loads((flake / "flake.lock").read_text())["nodes"]
+    assert {node["locked"]["type"] for name, node in nodes.items() if name != "root"} == {"path"}

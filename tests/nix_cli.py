@@ -1,0 +1,44 @@
+"""The Nix that the lab would use, for tests: as a program, nothing of ours in between."""
+
+import functools
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from lab.places import cache_directory
+from lab.setup import prepare_nix
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Variables with which `nix` and `git` run, nobody's own configuration among them."""
+    nix = prepare_nix(cache_directory(), print)
+    return {
+        "PATH": f"{nix.bin}:{os.environ['PATH']}",
+        "NIX_CONF_DIR": str(nix.conf),
+        "HOME": "/nonexistent",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+    }
+
+
+def try_nix(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["nix", *arguments], cwd=cwd, env=environment(), capture_output=True, text=True)
+
+
+def nix(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """What the command prints; it must succeed."""
+    done = try_nix(*arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def nix_json(*arguments: str | Path, cwd: Path | None = None) -> Any:
+    return json.loads(nix(*arguments, cwd=cwd))
+
+
+def build(*installables: str, cwd: Path) -> list[Path]:
+    """The paths of what was built, in that order."""
+    return [Path(line) for line in nix("build", "--no-link", "--print-out-paths", *installables, cwd=cwd).split()]
