@@ -80,15 +80,16 @@ class Plan:
         options.require_devices(call, {name: value for name, value in config.items() if options.is_network(name)})
 
     def work(self, task: Task) -> None:
-        """The worker: source locked shared, target exclusively, one second each."""
+        """The worker: target locked exclusively all the while, the source too if it runs, else shared."""
         call, locks = self.call, self.call.emulator.locks
+        shared = not call.emulator.state.find_vm(call.vmid).running
         with call.emulator.mutex:
             self._require_unused()
             target = Vm(self.newid, "qemu", call.node, {"lock": "clone", "description": " qmclone temporary file"})
             call.emulator.state.vms[self.newid] = target
         made: list[str] = []
         try:
-            with locks.config(call.vmid, CLONE_SECONDS, shared=True), locks.config(self.newid, CLONE_SECONDS):
+            with locks.config(call.vmid, CLONE_SECONDS, shared=shared), locks.config(self.newid, CLONE_SECONDS):
                 if call.emulator.state.version >= 9:
                     task.write(f"creating a clone of VM {call.vmid} with ID {self.newid}")
                 config = self._copied(call.emulator.state.find_vm(call.vmid), made, task)

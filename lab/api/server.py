@@ -18,19 +18,14 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
-from lab.api import (
-    control,
-    decoding,
-    served,  # noqa: F401  (registers the routes)
-)
+from lab.api import control, decoding
 from lab.api.daemon import Daemon
+from lab.api.dispatch import resolve
 from lab.api.emulator import Emulator
-from lab.api.errors import ApiError, NotImplementedHere, ParameterError, PermissionDenied
+from lab.api.errors import ApiError, NotImplementedHere, ParameterError
 from lab.api.log import RequestLog
-from lab.api.parameters import checked, merge_uri
 from lab.api.permissions import User
-from lab.api.routes import REGISTRY, Call, Page, RawBody, find
-from lab.api.schema import RouteSchema
+from lab.api.routes import Page, RawBody
 from lab.api.state import load
 from lab.api.states import StatesBackend
 from lab.backend import Backend, BackendError
@@ -139,33 +134,11 @@ class Exchange:
         decoding.check_content(self.method, headers)
         body = await self.request.content.read()
         self.params, files = decoding.decode(query, headers.get("Content-Type", ""), body)
-        found = find(self.method, self.path)
-        schema = emulator.schema.route(found[0]) if found else None
-        if not found or not schema:
-            raise NotImplementedHere(self.method, self.path)
-        key, uri = found
-        params = merge_uri(uri, self.params)
         user = self.user or User("")
-        self._check_access(schema, user, params)
+        schema, work = resolve(emulator, user, self.method, self.path, self.params, files)
         self.protected = schema.protected
-
-        def work() -> Any:
-            nulls = frozenset(name for name, value in params.items() if value is None)
-            call = Call(emulator, user, self.method, self.path, checked(schema, params), nulls, files)
-            return REGISTRY[key](call)
-
         run = functools.partial(in_thread, work)
         return await (self.server.daemon.run(run) if schema.protected else run())
-
-    def _check_access(self, schema: RouteSchema, user: User, params: Mapping[str, Any]) -> None:
-        if user.token and not schema.allows_token:
-            raise PermissionDenied(f"URI '{self.path}' not available with API token, need proper ticket.\n")
-        state = self.server.emulator.state
-        self.server.emulator.permissions.check_call(user, schema.permissions, params)
-        node = params.get("node")
-        if schema.proxied and node not in state.nodes and node != "localhost":
-            why = f"failed to get address info for: {node}: Temporary failure in name resolution"
-            raise ApiError(f"hostname lookup '{node}' failed - {why}")
 
     def _success(self, result: Any) -> web.Response:
         if isinstance(result, RawBody):

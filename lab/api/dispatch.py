@@ -1,0 +1,46 @@
+"""From a request whose caller is known to the work that answers it: route, permissions, node, parameters."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lab.api import served  # noqa: F401  (registers the routes)
+from lab.api.emulator import Emulator
+from lab.api.errors import ApiError, NotImplementedHere, PermissionDenied
+from lab.api.parameters import checked, merge_uri
+from lab.api.permissions import User
+from lab.api.routes import REGISTRY, Call, find
+from lab.api.schema import RouteSchema
+
+
+def resolve(
+    emulator: Emulator,
+    user: User,
+    method: str,
+    path: str,
+    params: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
+) -> tuple[RouteSchema, Callable[[], Any]]:
+    """The schema of the call, and what does it (blocking). ApiError where it is refused before that."""
+    found = find(method, path)
+    schema = emulator.schema.route(found[0]) if found else None
+    if not found or not schema:
+        raise NotImplementedHere(method, path)
+    key, uri = found
+    merged = merge_uri(uri, params)
+    _check_access(emulator, schema, user, path, merged)
+
+    def work() -> Any:
+        nulls = frozenset(name for name, value in merged.items() if value is None)
+        return REGISTRY[key](Call(emulator, user, method, path, checked(schema, merged), nulls, dict(files or {})))
+
+    return schema, work
+
+
+def _check_access(emulator: Emulator, schema: RouteSchema, user: User, path: str, params: Mapping[str, Any]) -> None:
+    if user.token and not schema.allows_token:
+        raise PermissionDenied(f"URI '{path}' not available with API token, need proper ticket.\n")
+    emulator.permissions.check_call(user, schema.permissions, params)
+    node = params.get("node")
+    if schema.proxied and node not in emulator.state.nodes and node != "localhost":
+        why = f"failed to get address info for: {node}: Temporary failure in name resolution"
+        raise ApiError(f"hostname lookup '{node}' failed - {why}")
