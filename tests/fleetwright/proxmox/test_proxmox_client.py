@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+import requests
 
 from fleetwright.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from fleetwright.models import Endpoint
@@ -131,6 +132,14 @@ def test_a_redirect_is_never_followed(server: Scripted, client: Client) -> None:
     assert {asked.path for asked in server.asked} == {"/api2/json/nodes/prom/qemu/110/status/stop"}
 
 
+def test_nor_when_the_session_is_asked_to(server: Scripted, client: Client) -> None:
+    session = session_of(client)
+    script(server, Answer(status=302, reason="Moved", headers={"Location": "/api2/json/nodes/prom/qemu/104/config"}))
+    request = requests.Request("GET", f"https://127.0.0.1:{server.port}/api2/json/version")
+    assert session.send(session.prepare_request(request), allow_redirects=True).status_code == 302
+    assert len(server.asked) == 1
+
+
 def test_the_secret_is_nowhere_to_be_read(server: Scripted, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("proxmoxer").setLevel(logging.DEBUG)
@@ -194,8 +203,10 @@ def test_a_part_of_a_path_is_one_part(server: Scripted, client: Client, part: st
     assert server.asked == []
 
 
-def session_of(client: Client) -> object:
-    return client._Client__api._store["session"]  # type: ignore[attr-defined]
+def session_of(client: Client) -> requests.Session:
+    session = client._Client__api._store["session"]  # type: ignore[attr-defined]
+    assert isinstance(session, requests.Session)
+    return session
 
 
 @pytest.mark.parametrize(
@@ -211,11 +222,8 @@ def session_of(client: Client) -> object:
 )
 def test_the_guard_judges_what_is_on_the_wire(server: Scripted, client: Client, kwargs: dict[str, object]) -> None:
     """Also what comes to the session by another way than ours."""
-    import requests
-
     url = f"https://127.0.0.1:{server.port}/api2/json/nodes/prom/qemu/110/config"
     session = session_of(client)
-    assert isinstance(session, requests.Session)
     request = requests.Request("PUT", url, **kwargs)  # type: ignore[arg-type]
     with pytest.raises(Refused):
         session.send(session.prepare_request(request))
@@ -223,10 +231,7 @@ def test_the_guard_judges_what_is_on_the_wire(server: Scripted, client: Client, 
 
 
 def test_the_guard_sits_below_every_verb_of_the_session(server: Scripted, client: Client) -> None:
-    import requests
-
     session = session_of(client)
-    assert isinstance(session, requests.Session)
     for url in (
         f"https://127.0.0.1:{server.port}/api2/json/nodes/prom/qemu/104/status/stop",
         f"https://127.0.0.1:{server.port}/api2/json/nodes/prom/qemu/%31%30%34/status/stop",
