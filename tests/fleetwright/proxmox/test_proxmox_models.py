@@ -67,7 +67,15 @@ def test_upid() -> None:
 
 @pytest.mark.parametrize(
     ("exitstatus", "succeeded"),
-    [("OK", True), ("WARNINGS: 2", True), (None, False), ("unexpected status", False), ("not OK", False), ("", False)],
+    [
+        ("OK", True),
+        ("WARNINGS: 2", True),
+        (None, False),
+        ("unexpected status", False),
+        ("OK, not", False),
+        ("WARNINGS: 2 of them", False),
+        ("", False),
+    ],
 )
 def test_success_is_what_the_server_calls_so(exitstatus: str | None, succeeded: bool) -> None:
     assert TaskStatus(False, exitstatus).succeeded is succeeded
