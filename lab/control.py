@@ -95,7 +95,9 @@ def _start_time(pid: int) -> str | None:
 
 @contextlib.contextmanager
 def exclusive(places: Places) -> Iterator[None]:
-    """One `up`, `down` or `reset` at a time."""
+    """One `up`, `down` or `reset` at a time. Raises LabError for who is not root."""
+    if os.geteuid() != 0:
+        raise LabError("the lab makes namespaces and loop devices: run it as root")
     places.state.mkdir(exist_ok=True)
     with (places.state / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -104,8 +106,6 @@ def exclusive(places: Places) -> Iterator[None]:
 
 def up(places: Places, hosts: int, progress: Progress) -> Running:
     """Start the lab unless it runs; returns when its API answers. Raises LabError."""
-    if os.geteuid() != 0:
-        raise LabError("the lab makes namespaces and loop devices: run it as root")
     with exclusive(places):
         found = Running.find(places)
         if found:

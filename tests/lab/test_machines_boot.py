@@ -100,6 +100,7 @@ INSTALL = """
 set -e
 sgdisk --zap-all /dev/sda
 sgdisk -n 1:0:+64M -t 1:EF00 -c 1:boot -n 2:0:0 -c 2:system /dev/sda
+partprobe /dev/sda
 udevadm settle
 mkfs.vfat /dev/disk/by-partlabel/boot
 mkfs.ext4 -q /dev/disk/by-partlabel/system
