@@ -16,14 +16,11 @@ Further files for the new root come from the data `extra_files`, `{"/etc/x": "lo
 from pyinfra import host
 
 from operations import disko, installer, nixos
-from operations.steps import selection
-
-hosts = selection(host)
 
 installer.boot(name="installer: boot the NixOS installer by kexec")
 if host.data.get("hardware_configuration"):
     nixos.hardware_configuration(name="hardware: what the machine has", path=host.data.hardware_configuration)
-disko.format_disks(name="disko: partition, format and mount the disks", hosts=hosts)
-nixos.install(name="install: NixOS with its host key", hosts=hosts, extra_files=host.data.get("extra_files"))
-nixos.reboot_installed(name="reboot: into the installed system", hosts=hosts)
-nixos.verify(name="verify: path, hostname and revision read back", hosts=hosts)
+disko.format_disks(name="disko: partition, format and mount the disks")
+nixos.install(name="install: NixOS with its host key", extra_files=host.data.get("extra_files"))
+nixos.reboot_installed(name="reboot: into the installed system")
+nixos.verify(name="verify: path, hostname and revision read back")

@@ -6,14 +6,11 @@
 Each row observes before it acts, so a run that was interrupted anywhere is finished by running it again.
 """
 
-from pyinfra import host, local
+from pyinfra import local
 
 from operations import proxmox
-from operations.steps import selection
 
-hosts = selection(host)
-
-proxmox.validate(name="validate: definitions, template, firmware, storage, VMID", hosts=hosts)
+proxmox.validate(name="validate: definitions, template, firmware, storage, VMID")
 proxmox.clone(name="clone: the template")
 proxmox.configure(name="configure: cores, memory, name and mark")
 proxmox.resize(name="resize: the disk")

@@ -1,45 +1,87 @@
 """One evaluation and one build for the whole selection, shared by every host of a run."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from fleetwright import nix
 from fleetwright.errors import FleetError, ProcessFailed
 from fleetwright.nix import Evaluated
+from fleetwright.nix_errors import explain, last_error
 from fleetwright.process import run
 from fleetwright.session import Session
 
 KEXEC_INSTALLER = "packages.x86_64-linux.kexec-installer"
 EVALUATION_DEADLINE = 1800.0  # seconds
 BUILD_DEADLINE = 4 * 3600.0
-T = TypeVar("T")
 
 
-def evaluate(session: Session, host_ids: Sequence[str]) -> dict[str, Evaluated]:
-    """What the flake says of these hosts; evaluated once per run. FleetError names a host that it does not have."""
+def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluated:
+    """What the flake says of one host; all of `host_ids` are evaluated together, once per run.
 
-    def compute() -> dict[str, Evaluated | None]:
-        done = run(nix.describe(session.fleet.path, host_ids), timeout=EVALUATION_DEADLINE)
-        return nix.parse_description(done.stdout)
+    FleetError when the flake does not have this host, or cannot be evaluated for it. A host that is wrong leaves
+    the others going: then each is evaluated alone.
+    """
+    try:
+        found = session.once(("evaluate", tuple(host_ids)), lambda: _describe(session, host_ids))
+    except FleetError:
+        if tuple(host_ids) == (host_id,):
+            raise
+        return evaluate(session, (host_id,), host_id)
+    about = found.get(host_id)
+    if about is None:
+        raise FleetError(f"{session.fleet.path}/flake.nix: nixosConfigurations has no {host_id}; add it")
+    return about
 
-    found = session.once(("evaluate", tuple(host_ids)), compute)
-    missing = [host_id for host_id in host_ids if found.get(host_id) is None]
-    if missing:
-        raise FleetError(f"{session.fleet.path}/flake.nix: nixosConfigurations has no {', '.join(missing)}; add it")
-    return {host_id: about for host_id, about in found.items() if about is not None}
+
+def _describe(session: Session, host_ids: Sequence[str]) -> dict[str, Evaluated | None]:
+    return nix.parse_description(_eval(session, nix.describe(session.fleet.path, host_ids)))
 
 
-def build(session: Session, host_ids: Sequence[str]) -> None:
-    """Build toplevel and disko script of these hosts, all in one go, once per run; held by GC roots."""
+def _eval(session: Session, argv: Sequence[str]) -> str:
+    try:
+        return run(argv, timeout=EVALUATION_DEADLINE).stdout
+    except ProcessFailed as error:
+        if not error.stderr:
+            raise
+        raise FleetError(explain(error.stderr, Path(session.fleet.path))) from error
+
+
+def build(session: Session, host_ids: Sequence[str], host_id: str) -> None:
+    """Build toplevel and disko script of these hosts, all in one go, once per run; held by GC roots.
+
+    FleetError when those of `host_id` cannot be built; the others go on.
+    """
 
     def compute() -> bool:
-        derivations = [f"{drv}^*" for about in evaluate(session, host_ids).values() for drv in about.derivations]
+        derivations = [f"{drv}^*" for about in _good(session, host_ids) for drv in about.derivations]
         _build(session, derivations, "host-" + "-".join(host_ids)[:100])
         return True
 
-    session.once(("build", tuple(host_ids)), compute)
+    try:
+        session.once(("build", tuple(host_ids)), compute)
+    except FleetError:
+        if tuple(host_ids) == (host_id,):
+            raise
+        build(session, (host_id,), host_id)
+
+
+def _good(session: Session, host_ids: Sequence[str]) -> Iterator[Evaluated]:
+    for host_id in host_ids:
+        with suppress(FleetError):
+            yield evaluate(session, host_ids, host_id)
+
+
+def require_installer(session: Session) -> None:
+    """FleetError unless the flake has the kexec installer; whether it can be built shows when it is."""
+    packages, _, name = KEXEC_INSTALLER.rpartition(".")
+    has = session.once("installer", lambda: _eval(session, nix.names(session.fleet.path, packages)))
+    if name not in nix.parse_names(has):
+        raise FleetError(
+            f"{session.fleet.path}/flake.nix: {KEXEC_INSTALLER} is missing; add the installer of nixos-images, "
+            "as the reference fleet does in nix/installer.nix"
+        )
 
 
 def kexec_tarball(session: Session) -> Path:
@@ -58,7 +100,7 @@ def kexec_tarball(session: Session) -> Path:
 
 
 def ahead(*work: Callable[[], object]) -> None:
-    """Begin in the background what will be needed soon; who needs it waits for it, or does it again and sees why."""
+    """Begin in the background what will be needed soon; who needs it waits for it, and sees what became of it."""
 
     def quietly(each: Callable[[], object]) -> None:
         try:
@@ -76,5 +118,7 @@ def _build(session: Session, installables: Sequence[str], root: str) -> list[str
     try:
         done = run(nix.build(installables, str(roots / root)), timeout=BUILD_DEADLINE)
     except ProcessFailed as error:
-        raise FleetError(f"{error}; nothing was changed by this") from error
+        if not error.stderr:
+            raise
+        raise FleetError(f"{session.fleet.path}: nix build failed: {last_error(error.stderr)}") from error
     return done.stdout.split()

@@ -4,24 +4,19 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.machine import Machine, MachineState
-from fleetwright.build import build, evaluate
 from fleetwright.errors import FleetError, Refused
 from fleetwright.guard import mark, require_installable
 from fleetwright.jobs import Job
 from operations.remote import copy_closure, run_job
-from operations.steps import Commands, decide, do, executing, fleet_host, session_of
+from operations.steps import Commands, build_selection, decide, do, evaluated, executing, fleet_host, session_of
 
 DISKO_DEADLINE = 900  # seconds
 
 
 @operation()
-def format_disks(hosts: tuple[str, ...]) -> Commands:
-    """Run the disko script of this host in an installer that this fleet booted, and nowhere else.
-
-    Args:
-        hosts: the ids of all hosts of this run; they are evaluated and built together.
-    """
-    yield from decide(host, lambda: _format(hosts))
+def format_disks() -> Commands:
+    """Run the disko script of this host in an installer that this fleet booted, and nowhere else."""
+    yield from decide(host, _format)
 
 
 def installed_or_none(machine: MachineState | None) -> bool:
@@ -38,9 +33,9 @@ def require_our_installer(machine: MachineState) -> None:
         )
 
 
-def _format(hosts: tuple[str, ...]) -> Commands:
+def _format() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
-    about = evaluate(session, hosts)[host_id]
+    about = evaluated(host)
     machine = host.get_fact(Machine)
     if installed_or_none(machine):
         host.noop(f"{host_id} is installed")
@@ -58,7 +53,7 @@ def _format(hosts: tuple[str, ...]) -> Commands:
         require_our_installer(machine)
 
     def act() -> None:
-        build(session, hosts)
+        build_selection(host)
         copy_closure(host, [job.key])
         run_job(host, job)
 

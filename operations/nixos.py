@@ -9,7 +9,6 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.machine import Machine, MachineState
-from fleetwright.build import build, evaluate
 from fleetwright.errors import FleetError
 from fleetwright.files import write_whole
 from fleetwright.guard import require_installable
@@ -19,7 +18,18 @@ from fleetwright.nix import Evaluated
 from fleetwright.reach import Epoch
 from operations.disko import installed_or_none, require_our_installer
 from operations.remote import copy_closure, run_job
-from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of, shell
+from operations.steps import (
+    Commands,
+    build_selection,
+    connector_of,
+    decide,
+    do,
+    evaluated,
+    executing,
+    fleet_host,
+    session_of,
+    shell,
+)
 
 INSTALL_DEADLINE = 3600  # seconds
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
@@ -66,20 +76,19 @@ def _hardware(wanted: str | bool) -> Commands:
 
 
 @operation()
-def install(hosts: tuple[str, ...], extra_files: Mapping[str, str] | None = None) -> Commands:
+def install(extra_files: Mapping[str, str] | None = None) -> Commands:
     """Copy the system of this host into the file systems at /mnt and install it there, host key included.
 
     Args:
-        hosts: the ids of all hosts of this run; they are evaluated and built together.
         extra_files: further files for the new root, `{"/etc/x": "path/of/the/local/file"}`; mode and owner
             become 0600 and root.
     """
-    yield from decide(host, lambda: _install(hosts, extra_files or {}))
+    yield from decide(host, lambda: _install(extra_files or {}))
 
 
-def _install(hosts: tuple[str, ...], extra_files: Mapping[str, str]) -> Commands:
+def _install(extra_files: Mapping[str, str]) -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
-    about = evaluate(session, hosts)[host_id]
+    about = evaluated(host)
     machine = host.get_fact(Machine)
     job = _job(about)
     if installed_or_none(machine) or (machine and machine["jobs"].get("install") == job.well):
@@ -94,7 +103,7 @@ def _install(hosts: tuple[str, ...], extra_files: Mapping[str, str]) -> Commands
         _require_mounted(machine, host_id)
 
     def act() -> None:
-        build(session, hosts)
+        build_selection(host)
         copy_closure(host, [about.toplevel], root="/mnt")
         key = session.key_to_install(host_id)
         _put(HOST_KEY, key.private_openssh)
@@ -131,18 +140,14 @@ def _job(about: Evaluated) -> Job:
 
 
 @operation()
-def reboot_installed(hosts: tuple[str, ...]) -> Commands:
-    """Leave the installer for the system that was installed from it; its pinned host key must answer.
-
-    Args:
-        hosts: the ids of all hosts of this run; they are evaluated and built together.
-    """
-    yield from decide(host, lambda: _reboot(hosts))
+def reboot_installed() -> Commands:
+    """Leave the installer for the system that was installed from it; its pinned host key must answer."""
+    yield from decide(host, _reboot)
 
 
-def _reboot(hosts: tuple[str, ...]) -> Commands:
+def _reboot() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
-    about = evaluate(session, hosts)[host_id]
+    about = evaluated(host)
     machine = host.get_fact(Machine)
     if installed_or_none(machine):
         host.noop(f"{host_id} runs its own system")
@@ -171,18 +176,14 @@ def _reboot(hosts: tuple[str, ...]) -> Commands:
 
 
 @operation()
-def verify(hosts: tuple[str, ...]) -> Commands:
-    """Prove that the machine runs what the flake says: the path, the hostname and the revision, read back.
-
-    Args:
-        hosts: the ids of all hosts of this run; they are evaluated and built together.
-    """
-    yield from decide(host, lambda: _verify(hosts))
+def verify() -> Commands:
+    """Prove that the machine runs what the flake says: the path, the hostname and the revision, read back."""
+    yield from decide(host, _verify)
 
 
-def _verify(hosts: tuple[str, ...]) -> Commands:
-    session, host_id = session_of(host), fleet_host(host).id
-    about = evaluate(session, hosts)[host_id]
+def _verify() -> Commands:
+    host_id = fleet_host(host).id
+    about = evaluated(host)
     machine = host.get_fact(Machine)
     if machine is None and not executing(host):
         yield from do(host, f"verify that {host_id} runs {about.toplevel}", lambda: None)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.build import ahead, build, evaluate, kexec_tarball
+from fleetwright.build import ahead, kexec_tarball
 from fleetwright.errors import FleetError, FleetInvalid, Refused
 from fleetwright.models import GuestType, Vm
 from fleetwright.preflight import preflight
@@ -16,25 +16,32 @@ from fleetwright.proxmox.apply import ensure, plan_of
 from fleetwright.proxmox.plan import Row, Step, rows
 from fleetwright.reach import Epoch
 from fleetwright.survey import host_facts, hypervisor
-from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of, vm_of
+from operations.steps import (
+    Commands,
+    build_selection,
+    connector_of,
+    decide,
+    do,
+    evaluated,
+    executing,
+    fleet_host,
+    session_of,
+    vm_of,
+)
 
 CLONE_DEADLINE = 3600.0  # seconds
 TASK_DEADLINE = 300.0
 
 
 @operation()
-def validate(hosts: tuple[str, ...]) -> Commands:
-    """Refuse what cannot end well, before anything is changed: every reason at once, for this host alone.
-
-    Args:
-        hosts: the ids of all hosts of this run; they are evaluated and built together.
-    """
-    yield from decide(host, lambda: _validate(hosts))
+def validate() -> Commands:
+    """Refuse what cannot end well, before anything is changed: every reason at once, for this host alone."""
+    yield from decide(host, _validate)
 
 
-def _validate(hosts: tuple[str, ...]) -> Commands:
+def _validate() -> Commands:
     session, vm = session_of(host), _managed_vm()
-    about = evaluate(session, hosts)[fleet_host(host).id]
+    about = evaluated(host)
     seen = hypervisor(session, vm)
     findings = [*preflight(session.fleet, vm, fleet_host(host), host_facts(about), seen)]
     if seen.actual is None and (problem := session.key_problem(about.host_id)):
@@ -43,7 +50,7 @@ def _validate(hosts: tuple[str, ...]) -> Commands:
         raise FleetInvalid(findings)
     if seen.actual is None and executing(host):
         # Needed after the first boot: made while the hypervisor clones and boots.
-        ahead(lambda: build(session, hosts), lambda: kexec_tarball(session))
+        ahead(lambda: build_selection(host), lambda: kexec_tarball(session))
     host.noop(f"{vm.name} may be provisioned")
     yield from ()
 

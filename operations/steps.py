@@ -13,9 +13,11 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State, StateStage
 from pyinfra.connectors.util import CommandOutput
 
+from fleetwright.build import build, evaluate
 from fleetwright.errors import FleetError
 from fleetwright.models import Host as FleetHost
 from fleetwright.models import Vm
+from fleetwright.nix import Evaluated
 from fleetwright.session import Session
 
 if TYPE_CHECKING:
@@ -49,6 +51,16 @@ def selection(host: Host) -> tuple[str, ...]:
     limited = (each.data.host_id for each in state.inventory if state.is_host_in_limit(each))
     vms = {host_id: session.vm(host_id) for host_id in limited if session.host(host_id).is_nixos}
     return tuple(sorted(host_id for host_id, vm in vms.items() if vm is None or vm.is_managed))
+
+
+def evaluated(host: Host) -> Evaluated:
+    """What the flake says of this host; one evaluation for all hosts of the run. FleetError when it has none for it."""
+    return evaluate(session_of(host), selection(host), host.data.host_id)
+
+
+def build_selection(host: Host) -> None:
+    """Build what the hosts of this run need, all in one go. FleetError when it fails for this one."""
+    build(session_of(host), selection(host), host.data.host_id)
 
 
 def executing(host: Host) -> bool:
