@@ -35,7 +35,7 @@ def _boot() -> Commands:
         if machine["mark"] == mark(session, host_id):
             host.noop(f"{host_id} is in its installer")
             return
-        if session.state_of(host_id).noted("kexec") != mark(session, host_id):
+        if session.state_of(host_id).noted("kexec") != _note():
             raise FleetError(
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"
@@ -57,13 +57,18 @@ def _kexec() -> None:
     host.log(f"copying {tarball.name} ({tarball.stat().st_size >> 20} MiB)")
     unpack = f"{sudo}rm -rf /root/kexec && {sudo}tar -C /root -xzf -"
     run(["sh", "-c", 'exec "$@" < "$0"', str(tarball), *to.argv(unpack)], timeout=UPLOAD_DEADLINE)
-    # Noted before the jump: if we are killed between it and the mark, this says that the installer is ours.
-    session.state_of(host_id).note("kexec", mark(session, host_id))
+    session.state_of(host_id).note("kexec", _note())
     shell(host, f"{sudo}/root/kexec/run", what="the kexec installer")
     connector.drop()
     place = connector.reach(JUMP_DEADLINE, epochs=(Epoch.INSTALLER,), absent_ok=True)
     host.log(f"the installer answers at {place.address}")
     _mark()
+
+
+def _note() -> str:
+    """What is noted before the jump. If we are killed between it and the mark, this tells our installer from others:
+    it keeps the host key of the machine that we jumped from."""
+    return f"{mark(session_of(host), fleet_host(host).id)}\n{connector_of(host).reach().host_key}\n"
 
 
 def _mark() -> None:
