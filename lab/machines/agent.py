@@ -161,16 +161,14 @@ def _os_info(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str,
     return answer | {"kernel-release": kernel.release, "kernel-version": kernel.version, "machine": kernel.machine}
 
 
-def _file_read(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str, Any]:
-    """{content (Latin-1), bytes-read, truncated}: what Proxmox makes of guest-file-open, -read and -close."""
+def _file_read(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str, str]:
+    """{content}: the file's bytes as Latin-1, at most one more than may be shown."""
     path = str(params["file"])
     done = _in_guest(guest, "/usr/bin/head", "-c", str(READ_LIMIT + 1), "--", path)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().rpartition(": ")[2]
         raise AgentError(f"failed to open file '{path}' (mode: 'r'): {reason}")
-    answer: dict[str, Any] = {"content": done.stdout[:READ_LIMIT].decode("latin-1")}
-    answer["bytes-read"] = len(answer["content"])
-    return answer | ({"truncated": True} if len(done.stdout) > READ_LIMIT else {})
+    return {"content": done.stdout.decode("latin-1")}
 
 
 def _file_write(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> None:

@@ -30,9 +30,9 @@ def kexec(machines: Machines, address: str) -> None:
 def test_a_clone_boots_and_its_cloud_init_replaces_the_shared_host_key(machines: Machines) -> None:
     machines.boot(110)
     until(lambda: machines.agent_answers(110))
-    early = machines.agent(110, "file-read", file="/etc/ssh/ssh_host_ed25519_key.pub")
+    early = machines.agent(110, "file-read", file="/etc/ssh/ssh_host_ed25519_key.pub")["content"]
     address = machines.ready(110)
-    late = machines.agent(110, "file-read", file="/etc/ssh/ssh_host_ed25519_key.pub")
+    late = machines.agent(110, "file-read", file="/etc/ssh/ssh_host_ed25519_key.pub")["content"]
     assert early != late
     assert machines.host_key(address) == " ".join(late.split()[1:2])
     assert machines.agent(110, "get-host-name") == {"host-name": "vm110"}
@@ -59,10 +59,11 @@ def test_loopback_and_docker_come_first_among_the_interfaces(machines: Machines)
 def test_the_agent_runs_commands_as_root_and_reports_them_once(machines: Machines) -> None:
     machines.boot(110)
     until(lambda: machines.agent_answers(110))
-    pid = machines.agent(110, "exec", command=["/bin/sh", "-c", "echo out; echo err >&2; exit 3"])["pid"]
+    given = {"input-data": "in \xff"}
+    pid = machines.agent(110, "exec", command=["/bin/sh", "-c", "cat; echo err >&2; exit 3"], **given)["pid"]
     time.sleep(0.3)
     status = machines.agent(110, "exec-status", pid=pid)
-    assert (status["exitcode"], status["out-data"], status["err-data"]) == (3, "out\n", "err\n")
+    assert (status["exitcode"], status["out-data"], status["err-data"]) == (3, "in \xff", "err\n")
     with pytest.raises(MachineError, match="PID ld does not exist"):
         machines.agent(110, "exec-status", pid=pid)
     assert machines.execute(110, "/bin/sh", "-c", "kill -9 $$") == {"exited": True, "signal": 9}
@@ -71,6 +72,15 @@ def test_the_agent_runs_commands_as_root_and_reports_them_once(machines: Machine
     environment = machines.execute(110, "/usr/bin/env")["out-data"].split("\n")
     assert "USER=root" in environment
     assert not [line for line in environment if line.startswith(("SSH", "HOME=/root/", "PYTHON"))]
+
+
+def test_the_agent_writes_and_reads_bytes(machines: Machines) -> None:
+    machines.boot(110)
+    until(lambda: machines.agent_answers(110))
+    machines.agent(110, "file-write", file="/root/é", content="\x00\xff\n")
+    assert machines.agent(110, "file-read", file="/root/é")["content"] == "\x00\xff\n"
+    with pytest.raises(MachineError, match=r"failed to open file '/no/file' \(mode: 'r'\): No such file or directory"):
+        machines.agent(110, "file-read", file="/no/file")
 
 
 def test_a_guest_cannot_reach_the_hosts_disk(machines: Machines) -> None:
@@ -175,7 +185,7 @@ def test_pulling_the_plug_keeps_the_disk_and_resetting_boots_again(machines: Mac
     assert machines.call("switched_off") == []
     machines.start(110)
     until(lambda: machines.agent_answers(110))
-    assert machines.agent(110, "file-read", file="/root/mark") == "kept\n"
+    assert machines.agent(110, "file-read", file="/root/mark")["content"] == "kept\n"
 
 
 def test_a_machine_that_does_not_return_has_power_and_nothing_else(machines: Machines) -> None:
