@@ -21,6 +21,7 @@ from fleetwright.models import (
     VmidRange,
     parse_size,
 )
+from fleetwright.nix_errors import LOG_FORMAT, explain
 from fleetwright.nix_values import NixPath
 from fleetwright.process import run
 from fleetwright.validate import (
@@ -57,15 +58,15 @@ def load_fleet(path: str | os.PathLike[str]) -> Fleet:
 
 
 def _evaluate(directory: Path) -> tuple[Any, Any]:
-    argv = ["nix", "--extra-experimental-features", "nix-command", "eval", "--json", "--show-trace"]
-    argv += ["--log-format", "internal-json", "--file", str(_EXPRESSION)]
+    argv = ["nix", "--extra-experimental-features", "nix-command", "eval", "--json", *LOG_FORMAT]
+    argv += ["--file", str(_EXPRESSION)]
     argv += ["--apply", f"load: load {_nix_string(str(directory))}"]
     try:
         done = run(argv, timeout=_TIMEOUT)
     except ProcessFailed as failure:
         if not failure.stderr:
             raise
-        raise FleetInvalid([_nix_error(failure.stderr, directory)]) from None
+        raise FleetInvalid([explain(failure.stderr, directory)]) from None
     parsed = json.loads(done.stdout, object_hook=_path_or_set)
     return parsed["hosts"], parsed["definitions"]
 
@@ -80,31 +81,6 @@ def _path_or_set(value: dict[str, Any]) -> Any:
     if "fleetwright:path" in value:
         return NixPath(value["fleetwright:path"], exists=value["exists"])
     return value
-
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_POSITION = re.compile(r"\bat (?P<file>/.*?):(?P<line>\d+):(?P<column>\d+):")
-
-
-def _nix_error(stderr: str, directory: Path) -> str:
-    """Nix's error in one line: where in the fleet's files (as Nix counts), and what.
-
-    The `internal-json` log has an error as `@nix {"raw_msg", "msg", …}`; `msg` holds the trace, whose last
-    position inside the fleet is where a person has to look.
-    """
-    for line in stderr.splitlines():
-        if line.startswith("@nix ") and "raw_msg" in (entry := json.loads(line[5:])):
-            trace, what = _ANSI.sub("", entry["msg"]), _ANSI.sub("", entry["raw_msg"])
-            break
-    else:
-        trace, what = stderr, stderr.rpartition("error:")[2]
-    what = " ".join(what.split()).replace(f"{directory}/", "")
-    positions = [match for match in _POSITION.finditer(trace) if match["file"].startswith(f"{directory}/")]
-    if not positions:
-        return f"{directory}: Nix cannot evaluate the fleet: {what}"
-    where = positions[-1]
-    file = where["file"].removeprefix(f"{directory}/")
-    return f"{file}:{where['line']}:{where['column']}: {what}; correct the Nix there"
 
 
 # Parsing: what has been validated

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleetwright.errors import FleetError
+from fleetwright.nix_errors import LOG_FORMAT
 from fleetwright.openssh import Destination
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
@@ -69,7 +70,21 @@ def nix_string(text: str) -> str:
 def describe(flake: str, host_ids: Iterable[str]) -> list[str]:
     """One evaluation for all hosts."""
     expression = _DESCRIBE.replace("IDS", nix_string(json.dumps(list(host_ids))))
-    return [*NIX, "eval", "--json", "--no-write-lock-file", f"{flake}#nixosConfigurations", "--apply", expression]
+    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", expression]
+
+
+def names(flake: str, attribute: str) -> list[str]:
+    """The names in an attribute set of the flake's, none of which is evaluated."""
+    return [*_eval(f"{flake}#{attribute}"), "--apply", "builtins.attrNames"]
+
+
+def _eval(installable: str) -> list[str]:
+    return [*NIX, "eval", "--json", "--no-write-lock-file", *LOG_FORMAT, installable]
+
+
+def parse_names(text: str) -> list[str]:
+    found = json.loads(text)
+    return [str(name) for name in found]
 
 
 def parse_description(text: str) -> dict[str, Evaluated | None]:
@@ -106,7 +121,8 @@ def _path(value: object) -> str:
 
 def build(installables: Sequence[str], out_link: str) -> list[str]:
     """Build everything in one go; `out_link` holds the results as GC roots."""
-    return [*NIX, "build", "--no-write-lock-file", "--print-out-paths", "--out-link", out_link, *installables]
+    options = ["--no-write-lock-file", "--keep-going", "--print-out-paths", "--out-link", out_link]
+    return [*NIX, "build", *options, *installables]
 
 
 def copy(paths: Sequence[str], to: Destination, root: str | None = None) -> tuple[list[str], dict[str, str]]:

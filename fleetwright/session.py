@@ -70,6 +70,17 @@ class HostState:
         shutil.rmtree(self.directory / "known_hosts", ignore_errors=True)
 
 
+class Unusable(FleetError):
+    """Nobody of this run can use the hypervisor's API."""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """How a computation of the run ended."""
+
+    error: FleetError
+
+
 @dataclass(eq=False)
 class Session:
     """What every host of a run shares. pyinfra hands data out as shallow copies; of this there is only one."""
@@ -89,25 +100,36 @@ class Session:
 
     @property
     def client(self) -> Client:
-        """The guarded Proxmox client, connected on first use. FleetError when the fleet names no endpoint."""
+        """The guarded Proxmox client, made on first use and asked for the server's version.
+
+        Unusable when there is no way in: no endpoint, another certificate, a token that is missing or refused.
+        """
         return self.once("client", self._connect)
 
     def _connect(self) -> Client:
         if self.fleet.endpoint is None:
-            raise FleetError(
-                f"{self.fleet.path}/vms/definitions.nix: proxmox: no endpoint is declared; add host and node"
-            )
-        return connect(self.fleet.endpoint, Policy.from_fleet(self.fleet), Token.read(self.token_file))
+            raise Unusable("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
+        try:
+            client = connect(self.fleet.endpoint, Policy.from_fleet(self.fleet), Token.read(self.token_file))
+            self.once("version", client.version)
+        except FleetError as error:
+            raise Unusable(str(error)) from error
+        return client
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """`compute()`, once per run: the first caller computes, the others wait. An error is raised to each anew."""
+        """`compute()`, once per run: the first caller computes, the others wait. A FleetError is raised to each."""
         with self._guard:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             if key not in self._memo:
-                self._memo[key] = compute()
-            result: T = self._memo[key]
-            return result
+                try:
+                    self._memo[key] = compute()
+                except FleetError as error:
+                    self._memo[key] = _Failed(error)
+            found: T | _Failed = self._memo[key]
+        if isinstance(found, _Failed):
+            raise found.error
+        return found
 
     def forget(self, *kinds: str) -> None:
         """Compute anew what was computed under a key that begins with one of these words."""

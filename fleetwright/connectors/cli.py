@@ -16,6 +16,7 @@ from typing import Any
 import click
 from pyinfra import logger
 from pyinfra.api.config import Config
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.state import State, StateStage
 
@@ -91,6 +92,9 @@ def _truthful_end(state: State, *, is_fact: bool, is_json: bool) -> Iterator[Non
         cause = getattr(wrapped, "exception", None)
         if isinstance(cause, FleetError):
             raise SystemExit(str(cause)) from None
+        if isinstance(cause, PyinfraError):
+            # "No hosts remaining!" would be said to come from the line of ours that failed the last one
+            wrapped.traceback = None  # type: ignore[attr-defined]
         raise
     finally:
         logger.removeHandler(errors)

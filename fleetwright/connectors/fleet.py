@@ -34,7 +34,7 @@ from fleetwright.files import write_whole
 from fleetwright.models import Host
 from fleetwright.openssh import Destination
 from fleetwright.reach import Absent, Epoch, Hints, Place
-from fleetwright.session import Session
+from fleetwright.session import Session, Unusable
 from fleetwright.ssh_keys import known_hosts_line
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
@@ -88,7 +88,8 @@ class FleetConnector(SSHConnector):
             if must_answer and not connected:
                 raise Absent("it is still on its way; try again")
         except (FleetError, OSError) as error:
-            if must_answer or self.session.vm(self.fleet_host.id) is None:
+            # Without the API nothing can be found or made, now or later in this run.
+            if must_answer or isinstance(error, Unusable) or self.session.vm(self.fleet_host.id) is None:
                 raise ConnectError(str(error)) from error
             self.host.log(f"absent: {error}" if isinstance(error, Absent) else f"not reached yet: {error}")
 

@@ -1,0 +1,73 @@
+"""Nix's errors in one line each: where in the fleet's files, as Nix counts, and what. Source: Nix's own logs."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+LOG_FORMAT = ("--show-trace", "--log-format", "internal-json")
+"""How `nix` is told to write the log that `explain` reads."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_POSITION = re.compile(r"\bat (?P<file>/.*?):(?P<line>\d+):(?P<column>\d+):")
+# A flake is evaluated in a copy of what git knows of it.
+_COPY = re.compile(r"/nix/store/[0-9a-z]{32}-[^/\s'\"]+/")
+_SHOWN = 1000  # characters
+
+
+def explain(stderr: str, directory: Path) -> str:
+    """The error of an evaluation of the fleet in `directory`, run with LOG_FORMAT, and what to do about it.
+
+    That log has an error as `@nix {"raw_msg", "msg", …}`; `msg` holds the trace, whose last position inside the
+    fleet is where a person has to look.
+    """
+    for line in stderr.splitlines():
+        if line.startswith("@nix ") and (entry := json.loads(line[5:])).get("level") == 0 and "raw_msg" in entry:
+            trace, what = _ANSI.sub("", entry["msg"]), _ANSI.sub("", entry["raw_msg"])
+            break
+    else:
+        trace, what = stderr, stderr.rpartition("error:")[2]
+    unknown = _not_in_git(what, directory)
+    what = _COPY.sub("", _one_line(what)).replace(f"{directory}/", "")
+    remedy = f"`git add {unknown}`, Nix sees only what git knows" if unknown else "correct the Nix there"
+    positions = list(_positions(trace, directory))
+    if not positions:
+        return f"{directory}: Nix cannot evaluate the fleet: {what}" + (f"; {remedy}" if unknown else "")
+    return f"{positions[-1]}: {what}; {remedy}"
+
+
+def last_error(stderr: str) -> str:
+    """The last error in an ordinary log, all its lines in one: of a build with the end of the builder's own log."""
+    text = _ANSI.sub("", stderr)
+    at = [match.start() for match in re.finditer(r"^error:", text, re.MULTILINE)]
+    return _one_line(text[at[-1] :].removeprefix("error:") if at else text)[-_SHOWN:]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _positions(trace: str, directory: Path) -> Iterator[str]:
+    for match in _POSITION.finditer(trace):
+        if (file := _of_fleet(match["file"], directory)) is not None:
+            yield f"{file}:{match['line']}:{match['column']}"
+
+
+def _of_fleet(file: str, directory: Path) -> str | None:
+    """The file relative to the fleet; None for one of nixpkgs, say, which lies in a copy of its own."""
+    if file.startswith(f"{directory}/"):
+        return file.removeprefix(f"{directory}/")
+    copy = _COPY.match(file)
+    if copy is None:
+        return None
+    ours = directory / file[copy.end() :]
+    try:
+        return str(ours.relative_to(directory)) if ours.read_bytes() == Path(file).read_bytes() else None
+    except OSError:
+        return None
+
+
+def _not_in_git(what: str, directory: Path) -> str | None:
+    """A file that Nix misses although it is there."""
+    missing = re.search(_COPY.pattern + r"(?P<path>[^\s'\"]+)", what)
+    return missing["path"] if missing and (directory / missing["path"]).exists() else None
