@@ -1,0 +1,243 @@
+"""Drives a lab of the tests' own: through its commands, as a script of a user would, and past the code under test."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import control
+from lab.control import Running
+from lab.places import Places
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+RUN_DEADLINE = 240.0  # seconds for one command of the lab
+ROWS = (
+    *("validate", "clone", "configure", "resize", "cloud-init", "start", "address"),
+    *("installer", "disko", "install", "reboot", "verify"),
+)
+END = "--> Results:"
+
+
+def starts(row: str) -> Callable[[str], bool]:
+    """Whether a line of pyinfra's output says that this row begins."""
+    pattern = re.compile(rf"--> Starting operation: (\S+ \| )?{row}:")
+    return lambda line: pattern.search(line) is not None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended; stdout and stderr together, in the order they came."""
+
+    status: int
+    output: str
+    seconds: float
+
+    def rows(self, verdict: str) -> list[str]:
+        """The rows under which some host's line reads exactly so (`Success`, `No changes`)."""
+        found, row = [], ""
+        for line in self.output.splitlines():
+            begins = re.search(r"--> Starting operation: (?:\S+ \| )?([\w-]+):", line)
+            row = begins[1] if begins else row
+            if re.fullmatch(rf"\s*\[\S+\]\s+{verdict}\s*", line):
+                found.append(row)
+        return found
+
+    def says(self, host: str) -> list[str]:
+        """What was said of one host, line by line, without pyinfra's own words."""
+        lines = (re.fullmatch(rf"\s*\[{re.escape(host)}\]\s+(.*?)\s*", line) for line in self.output.splitlines())
+        return [line[1] for line in lines if line and line[1] not in ("Connected", "No changes", "Success")]
+
+
+@dataclass(frozen=True)
+class LabPlaces(Places):
+    """Where this lab keeps things, whatever FLEETWRIGHT_LAB says."""
+
+    directory: Path
+
+    @property
+    def state(self) -> Path:
+        return self.directory
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab whose state lives in `state`, beside and not in the one of `make lab up`."""
+
+    state: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "FLEETWRIGHT_LAB": str(self.state), "NO_COLOR": "1", "PYINFRA_PROGRESS": "off"}
+
+    @property
+    def places(self) -> Places:
+        return LabPlaces(CHECKOUT, self.state)
+
+    @property
+    def kept(self) -> Path:
+        """What fleetwright keeps of the fleet between runs."""
+        return self.state / "home/.local/state/fleetwright/homelab"
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "lab", *words]
+
+    # commands
+
+    def __call__(self, *words: str, check: bool = True, timeout: float = RUN_DEADLINE) -> Ended:
+        """`python -m lab WORDS`; AssertionError with its output when it fails, unless `check` is False."""
+        began = time.monotonic()
+        done = subprocess.run(
+            self.argv(*words),
+            cwd=CHECKOUT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{words} ended with {done.returncode}:\n{done.stdout}"
+        return Ended(done.returncode, done.stdout, time.monotonic() - began)
+
+    def run(self, *command: str, check: bool = True, env: Mapping[str, str] | None = None) -> Ended:
+        """Run a command inside the lab."""
+        prefix = ["env", *(f"{key}={value}" for key, value in env.items())] if env else []
+        return self("run", "--", *prefix, *command, check=check)
+
+    def pyinfra(self, *words: str, check: bool = True, env: Mapping[str, str] | None = None) -> Ended:
+        return self.run("pyinfra", *words, check=check, env=env)
+
+    def provision(self, limit: str = "dev", *options: str, check: bool = True) -> Ended:
+        return self.pyinfra(*provision_words(limit, *options), check=check)
+
+    @contextmanager
+    def started(self, *words: str) -> "Iterator[subprocess.Popen[str]]":
+        """A pyinfra run in a session of its own, its output on a pipe; SIGKILL for all of it at the end."""
+        process = subprocess.Popen(
+            self.argv("run", "--", "pyinfra", *words),
+            cwd=CHECKOUT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        try:
+            with process.stdout:
+                yield process
+        finally:
+            _kill_session(process.pid)
+            process.wait(10)
+
+    def provision_until(self, said: Callable[[str], bool], limit: str = "dev") -> None:
+        """Provision, and SIGKILL the whole session as soon as a line comes that `said` likes."""
+        with self.started(*provision_words(limit)) as process:
+            assert process.stdout is not None
+            seen = []
+            for line in process.stdout:
+                seen.append(line)
+                if said(line):
+                    return
+        raise AssertionError("the run ended before:\n" + "".join(seen))
+
+    # the hypervisor, past our client
+
+    def api(self, path: str, method: str = "GET", **parameters: object) -> Any:
+        """One call of the API by another client than ours, with our token."""
+        return self._request(method, f"/api2/json{path}", parameters or None)["data"]
+
+    def api_task(self, path: str, method: str = "POST", **parameters: object) -> None:
+        """A call that answers with a task, waited for; the task has to end well."""
+        upid = self.api(path, method, **parameters)
+
+        def ended() -> Any:
+            status = self.api(f"/nodes/prom/tasks/{upid}/status")
+            return status if status["status"] == "stopped" else None
+
+        status = until(ended, 20, f"{method} {path}")
+        assert status["exitstatus"] == "OK", status
+
+    def outside(self, do: str, **parameters: object) -> None:
+        """Something happens on the node, past its API."""
+        self._request("POST", "/_lab/outside", {"do": do, **parameters})
+
+    def fault(self, name: str, on: bool = True, **parameters: object) -> None:
+        self._request("POST", "/_lab/fault", {"name": name, "on": on, **parameters})
+
+    def _request(self, method: str, path: str, body: dict[str, object] | None = None) -> Any:
+        return control.request(self.places, Running.require(self.places), method, path, body)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Every API request so far: time, user, method, path, parameters, status."""
+        return [json.loads(line) for line in self.places.api_log.read_text().splitlines()]
+
+    def changes(self) -> list[str]:
+        """Every request so far that changes something, as `METHOD path`."""
+        return [f"{entry['method']} {entry['path']}" for entry in self.requests() if entry["method"] != "GET"]
+
+    def boots(self, vmid: int = 110) -> list[str]:
+        """From what a machine has booted since its VM was made: `disk`, `installer`."""
+        return re.findall(rf"^vm {vmid}: boots from (\S+)$", self.places.lab_log.read_text(), re.MULTILINE)
+
+    def disk_id(self, vmid: int = 110) -> str:
+        """The GUID in the partition table of a VM's first disk, read from the image."""
+        with (self.places.disks / f"nvmeprom/vm-{vmid}-disk-0").open("rb") as image:
+            image.seek(512)
+            header = image.read(92)
+        assert header[:8] == b"EFI PART"
+        return header[56:72].hex()
+
+    def processes(self) -> list[str]:
+        """What runs beside the lab's own server and machines: programs that a run started and left behind."""
+        running = Running.require(self.places)
+        space, found = Path(f"/proc/{running.pid}/ns/pid").readlink(), []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if (entry / "ns/pid").readlink() == space:
+                    found.append((entry / "comm").read_text().strip())
+            except OSError:
+                continue
+        return [name for name in found if name in ("pyinfra", "nix", "ssh", "tar", "git")]
+
+
+def provision_words(limit: str, *options: str) -> tuple[str, ...]:
+    return ("-y", "inventory.py", "deploys/provision.py", "--limit", limit, *options)
+
+
+def until(done: Callable[[], Any], seconds: float, what: str) -> Any:
+    """What `done` returns once that is true; AssertionError after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (result := done()):
+        assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.05)
+    return result
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that is there; its first place counts."""
+    text = path.read_text()
+    assert old in text, f"{old!r} is not in {path}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def _kill_session(leader: int) -> None:
+    """SIGKILL every process of the session that `leader` leads."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(entry.name)) == leader:
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
