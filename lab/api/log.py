@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 _SECRET = {"cipassword", "password", "new-password", "otp", "value", "ticket", "tfa-challenge"}
-_LONG = {"input-data", "content"}
-_KEPT = 40
+_CONTENT = {"input-data", "content"}
 
 
 def mask(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as they may be shown: secrets as stars, content shortened to its length."""
+    """The parameters as they may be shown: secrets as stars, of content its length only."""
     shown: dict[str, Any] = {}
     for name, value in params.items():
         if name in _SECRET:
             shown[name] = "**********"
-        elif name in _LONG and len(str(value)) > _KEPT:
-            shown[name] = f"... {len(str(value))} characters"
+        elif name in _CONTENT:
+            shown[name] = f"({len(str(value))} characters)"
         else:
             shown[name] = value
     return shown

@@ -90,27 +90,30 @@ class Table:
         )
 
 
-def main(argv: list[str]) -> None:
-    """Write the file; prints how many routes have no documentation in either version."""
-    old, new = (dict(routes(json.loads(Path(path).read_text()))) for path in argv)
+def condensed(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> str:
+    """The file's text from the documented routes of versions 8 and 9."""
     table = Table()
     nine = {key: table.route(new[key]) for key in sorted(REGISTRY) if key in new}
     eight = {key: table.route(old[key]) if key in old else "null" for key in sorted(REGISTRY)}
     differing = {key: text for key, text in eight.items() if text != nine.get(key)}
-    undocumented = [key for key in REGISTRY if key not in old and key not in new]
 
     def lines(members: dict[str, str]) -> str:
         return ",\n".join(f"{json.dumps(key)}:{text}" for key, text in members.items())
 
     properties = ",\n".join(table.rows)
-    FILE.write_text(
-        f'{{"properties":[\n{properties}\n],\n"9":{{\n{lines(nine)}\n}},\n"8":{{\n{lines(differing)}\n}}}}\n'
-    )
-    print(
-        f"{len(nine)} routes of 9, {len(differing)} that differ in 8, {FILE.stat().st_size} bytes",
-        *undocumented,
-        sep="\n",
-    )
+    return f'{{"properties":[\n{properties}\n],\n"9":{{\n{lines(nine)}\n}},\n"8":{{\n{lines(differing)}\n}}}}\n'
+
+
+def documented(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The routes of one documentation file."""
+    return dict(routes(json.loads(Path(path).read_text())))
+
+
+def main(argv: list[str]) -> None:
+    """Write the file; prints routes that neither version documents."""
+    old, new = map(documented, argv)
+    FILE.write_text(condensed(old, new))
+    print(*(key for key in REGISTRY if key not in old and key not in new), sep="\n")
 
 
 if __name__ == "__main__":

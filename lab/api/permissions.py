@@ -161,7 +161,6 @@ class Permissions:
             paths.update(f"/vms/{vmid}" for vmid in about.get("members", []))
             paths.update(f"/storage/{storage}" for storage in about.get("storages", []))
         by_path = {path: self.privileges(user, path) for path in sorted(paths)}
-        # Only what a pool or an ACL row says of single objects is worth a row of its own.
         return {path: dict.fromkeys(sorted(held), 1) for path, held in by_path.items() if held}
 
     def check_call(self, user: User, permissions: Mapping[str, Any], params: Mapping[str, Any]) -> None:

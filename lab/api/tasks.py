@@ -100,7 +100,7 @@ class Tasks:
         self._pid = 1200
         self.fail_next: Callable[[str], str | None] = lambda kind: None
         self.by_upid: dict[str, Task] = {}
-        for raw in state.tasks:
+        for raw in (raw for raw in state.tasks if "upid" in raw):
             status = None if raw.get("running") else raw.get("status", "OK")
             log = [line for line in raw.get("log", []) if not line.startswith("TASK ")]
             self.by_upid[raw["upid"]] = Task(raw["upid"], log, exitstatus=status, endtime=raw.get("endtime"))
