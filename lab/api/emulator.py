@@ -21,6 +21,7 @@ class Emulator:
     """One node. Handlers run in threads of their own; `mutex` guards what must happen at once."""
 
     state: State
+    schema: Schema
     locks: Locks
     tasks: Tasks
     volumes: Volumes
@@ -36,11 +37,11 @@ class Emulator:
         self.certificate = self.fingerprint = ""
         self.authenticator = Authenticator()
         self._build(document)
-        self.schema = Schema(self.state.version)
         backend.on_power_off(self._powered_off)
 
     def _build(self, document: Mapping[str, Any]) -> None:
         self.state = State(document)
+        self.schema = Schema(self.state.version)
         self.locks = Locks()
         self.tasks = Tasks(self.state)
         self.tasks.fail_next = self.faults.task_failure
