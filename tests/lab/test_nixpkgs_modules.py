@@ -61,21 +61,22 @@ def test_the_strongest_definition_wins(definitions: str, expected: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "definitions", "expected"),
     [
-        ("(listOf int)", "{a = [1];} {a = [2];}", [1, 2]),
-        ("(listOf int)", "{a = [2];} {a = mkBefore [1];} {a = mkAfter [4];} {a = [3];}", [1, 2, 3, 4]),
+        # the later module's definitions come first
+        ("(listOf int)", "{a = [1];} {a = [2];}", [2, 1]),
+        ("(listOf int)", "{a = [2];} {a = mkBefore [1];} {a = mkAfter [4];} {a = [3];}", [1, 3, 2, 4]),
         ("(listOf int)", "{a = mkOrder 1400 [2];} {a = mkOrder 600 [1];}", [1, 2]),
         ("(listOf int)", "{a = [(mkIf false 1) (mkIf true 2)];}", [2]),
         ("(listOf int)", "{a = mkDefault [1];} {a = [2];}", [2]),
         ("(listOf int)", "", []),
         ("lines", '{a = "x";} {a = mkBefore "w";}', "w\nx"),
-        ("commas", '{a = "x";} {a = "y";}', "x,y"),
+        ("commas", '{a = "x";} {a = "y";}', "y,x"),
         ("(attrsOf int)", "{a.x = 1;} {a.y = 2; a.x = mkForce 3;}", {"x": 3, "y": 2}),
         ("(attrsOf int)", "{a.x = mkIf false 1; a.y = 2;}", {"y": 2}),
-        ("(attrsOf (listOf int))", "{a.x = [1];} {a.x = [2];}", {"x": [1, 2]}),
+        ("(attrsOf (listOf int))", "{a.x = [1];} {a.x = [2];}", {"x": [2, 1]}),
         ("(nullOr int)", "{a = null;}", None),
         ("(either int str)", '{a = "s";}', "s"),
         ("(coercedTo int toString str)", "{a = 5;}", "5"),
-        ("anything", "{a.b.c = [1];} {a.b.c = [2]; a.b.d = mkDefault 1;} {a.b.d = 2;}", {"b": {"c": [1, 2], "d": 2}}),
+        ("anything", "{a.b.c = [1];} {a.b.c = [1]; a.b.d = mkDefault 1;} {a.b.d = 2;}", {"b": {"c": [1], "d": 2}}),
         ("(enum [1 2])", "{a = 2;}", 2),
         ("(uniq int)", "{a = 1;}", 1),
     ],
@@ -85,7 +86,7 @@ def test_types_merge_their_definitions(kind: str, definitions: str, expected: ob
 
 
 def test_functions_merge_what_they_return() -> None:
-    assert value('(config [(opt "a" (functionTo (listOf int))) {a = x: [x];} {a = x: [(x + 1)];}]).a 5') == [5, 6]
+    assert value('(config [(opt "a" (functionTo (listOf int))) {a = x: [x];} {a = x: [(x + 1)];}]).a 5') == [6, 5]
 
 
 def test_submodules_know_their_name_and_take_definitions_from_several_places() -> None:
@@ -120,12 +121,21 @@ def test_free_form_takes_what_nobody_declared_beside_what_is() -> None:
       free (opt' "known.port" {type = port; default = 22;})
       {known.other.deep = mkDefault [1]; services.foo.enable = mkDefault true;}
       ({config, ...}: {services.foo = {enable = false; list = ["a"];}; known.seen = config.services.foo.enable;})
-      {services.foo.list = mkAfter ["c"];} {services.foo.list = ["b"];}
     ]"""
     assert value(expression) == {
         "known": {"port": 22, "other": {"deep": [1]}, "seen": False},
-        "services": {"foo": {"enable": False, "list": ["a", "b", "c"]}},
+        "services": {"foo": {"enable": False, "list": ["a"]}},
     }
+
+
+def test_lists_of_what_the_stand_in_does_not_declare_join() -> None:
+    modules = "[{_module.freeformType = lazyAttrsOf undeclared;} {a.x = [1];} {a.x = mkBefore [0];} {a.x = [2];}]"
+    assert value(f"(config {modules}).a.x") == [0, 2, 1]
+
+
+def test_imports_come_before_what_imports_them() -> None:
+    imported = '{imports = [{a = ["imported"];}]; a = ["self"];}'
+    assert value(f'(config [(opt "a" (listOf str)) {imported} {{a = ["later"];}}]).a') == ["imported", "later", "self"]
 
 
 def test_a_submodule_can_be_free_form_too() -> None:

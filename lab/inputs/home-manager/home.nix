@@ -245,7 +245,7 @@ in {
   };
 
   config = {
-    _module.freeformType = types.lazyAttrsOf types.anything;
+    _module.freeformType = types.lazyAttrsOf types.undeclared;
     home.file = lib.mkMerge [
       (lib.mapAttrs' (_: f:
         lib.nameValuePair f.target {

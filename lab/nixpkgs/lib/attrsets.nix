@@ -57,6 +57,9 @@ in rec {
     then concatMap (collect pred) (builtins.attrValues x)
     else [];
 
+  foldAttrs = op: nul: sets: mapAttrs (_: lib.foldr op nul) (zipAttrs sets);
+  overrideExisting = old: new: mapAttrs (name: value: new.${name} or value) old;
+  updateManyAttrsByPath = updates: set: foldl' (done: u: recursiveUpdate done (setAttrByPath u.path (u.update (getAttrFromPath u.path done)))) set updates;
   zipAttrs = zipAttrsWith (_: values: values);
   recursiveUpdateUntil = stop: a: b: let
     go = path:

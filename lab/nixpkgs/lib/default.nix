@@ -32,6 +32,9 @@ in
     // p.modules
     // p.meta
     // {
+      inherit makeExtensible;
+      inherit (p.lists) replicate;
+      inherit (p.types) isOptionType mergeEqualOption mergeOneOption mkOptionType;
       version = "${p.trivial.release}.lab";
       maintainers = {};
       teams = {};
@@ -41,7 +44,8 @@ in
         unix = linux;
         all = linux;
       };
-      fetchers = {};
+      fakeHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+      fakeSha256 = lib.strings.replicate 64 "0";
       debug = {inherit (lib) traceVal;};
       cli = {inherit (lib.generators) toGNUCommandLineShell;};
     })

@@ -83,6 +83,22 @@ lib: rec {
       else "<${builtins.typeOf v}>";
   in
     show depth value;
+  toGitINI = sections:
+    lib.concatStringsSep "\n" (lib.concatLists (lib.mapAttrsToList (section: values: let
+      plain = lib.filterAttrs (_: v: !lib.isAttrs v) values;
+      nested = lib.filterAttrs (_: lib.isAttrs) values;
+      show = k: v: "\t${k} = ${
+        if lib.isBool v
+        then lib.boolToString v
+        else if lib.isString v
+        then ''"${lib.escape ["\\" "\""] v}"''
+        else toString v
+      }\n";
+      body = set: lib.concatStrings (lib.concatLists (lib.mapAttrsToList (k: v: map (show k) (lib.toList v)) set));
+    in
+      lib.mapAttrsToList (sub: set: "[${section} \"${sub}\"]\n${body set}") nested
+      ++ lib.optional (plain != {}) "[${section}]\n${body plain}")
+    sections));
   mkLuaInline = expr: {
     _type = "lua-inline";
     inherit expr;

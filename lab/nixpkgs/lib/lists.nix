@@ -4,6 +4,23 @@ lib: let
 in rec {
   inherit (builtins) all any concatLists concatMap elem elemAt filter foldl' genList groupBy head length partition sort tail;
 
+  findFirstIndex = pred: default: xs: findFirst (i: pred (elemAt xs i)) default (range 0 (length xs - 1));
+  uniqueStrings = xs:
+    builtins.attrNames (builtins.listToAttrs (map (name: {
+        inherit name;
+        value = null;
+      })
+      xs));
+  mapCartesianProduct = f: sets: map f (cartesianProduct sets);
+  compareLists = cmp: a: b:
+    if a == [] || b == []
+    then lib.compare (length a) (length b)
+    else let
+      first = cmp (head a) (head b);
+    in
+      if first == 0
+      then compareLists cmp (tail a) (tail b)
+      else first;
   singleton = x: [x];
   toList = x:
     if isList x

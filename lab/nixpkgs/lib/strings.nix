@@ -65,6 +65,20 @@ in rec {
     else "'${replaceStrings ["'"] ["'\\''"] s}'";
   escapeShellArgs = concatMapStringsSep " " escapeShellArg;
   escapeNixString = s: escape ["$"] (builtins.toJSON s);
+  escapeNixIdentifier = s:
+    if match "[a-zA-Z_][a-zA-Z0-9_'-]*" s != null
+    then s
+    else escapeNixString s;
+  replaceString = from: to: replaceStrings [from] [to];
+  nameFromURL = url: sep: head (splitString sep (lib.last (splitString "/" url)));
+  toCamelCase = s: let
+    words = filter (w: w != "") (filter isString (split "[^[:alnum:]]+" s));
+  in
+    concatStrings (lib.imap0 (i: w:
+      if i == 0
+      then toLower (substring 0 1 w) + substring 1 (-1) w
+      else toSentenceCase w)
+    words);
   escapeXML = replaceStrings ["\"" "'" "<" ">" "&"] ["&quot;" "&apos;" "&lt;" "&gt;" "&amp;"];
   escapeSystemdPath = s: replaceStrings ["/"] ["-"] (removePrefix "/" s);
   toShellVar = name: value:

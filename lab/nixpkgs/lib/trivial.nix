@@ -3,6 +3,20 @@ lib: let
   inherit (builtins) elem fromJSON fromTOML isAttrs isFunction readFile trace;
 in rec {
   inherit (builtins) add addErrorContext bitAnd bitOr bitXor deepSeq div functionArgs genericClosure isInt isFloat isBool isPath isString isList isAttrs lessThan mul pathExists readFile readDir seq sub toJSON trace tryEval typeOf unsafeGetAttrPos;
+  inherit (builtins) baseNameOf dirOf hashString hashFile ceil floor toXML;
+  compare = a: b:
+    if a < b
+    then -1
+    else if a > b
+    then 1
+    else 0;
+  isType = type: x: x._type or null == type;
+  setType = type: x: x // {_type = type;};
+  traceSeq = x: y: trace (builtins.deepSeq x x) y;
+  traceIf = cond: message: x:
+    if cond
+    then trace message x
+    else x;
   release = "26.05";
   inPureEvalMode = !builtins ? currentSystem;
 
@@ -131,5 +145,15 @@ in rec {
       inherit name filter;
       path = src;
     };
+  pathIsDirectory = path: builtins.pathExists path && builtins.readFileType path == "directory";
+  pathIsRegularFile = path: builtins.pathExists path && builtins.readFileType path == "regular";
+  filesystem = {
+    inherit pathIsDirectory pathIsRegularFile;
+    listFilesRecursive = dir:
+      lib.flatten (lib.mapAttrsToList (name: type:
+        if type == "directory"
+        then filesystem.listFilesRecursive (dir + "/${name}")
+        else dir + "/${name}") (builtins.readDir dir));
+  };
   path.append = path: sub: path + "/${sub}";
 }

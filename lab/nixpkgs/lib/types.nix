@@ -58,6 +58,8 @@ lib: let
   simple = name: description: check: mkType {inherit name description check;};
 in rec {
   inherit mkType;
+  mergeEqualOption = mergeEqual;
+  mergeOneOption = mergeOne "";
   mkOptionType = mkType;
   isOptionType = x: x._type or null == "option-type";
 
@@ -262,27 +264,34 @@ in rec {
     merge = _: defs: lib.foldl' (all: def: all // def.value) {} defs;
     emptyValue = {};
   };
-  # Sets merge deeply, lists join, all else must agree.
-  anything = mkType {
-    name = "anything";
-    merge = path: defs: let
-      isTree = x: lib.isAttrs x && !lib.isStringLike x && !lib.isFunction x && !(x ? _type);
-      kind = x:
-        if isTree x
-        then "set"
-        else builtins.typeOf x;
-      first = kind (lib.head defs).value;
-    in
-      if !lib.all (def: kind def.value == first) defs
-      then mergeEqual path defs
-      else if first == "set"
-      then mergeAttrsWith true anything path defs
-      else if first == "list"
-      then lib.concatLists (lib.getValues defs)
-      else if first == "lambda" && lib.length defs > 1
-      then arg: anything.merge (path ++ ["<function body>"]) (map (def: def // {value = def.value arg;}) defs)
-      else mergeEqual path defs;
-  };
+  # Sets merge deeply, all else must agree.
+  anything = deep (_: _: null);
+  # The same for what the stand-in does not declare: nobody knows of a list that it is one, so lists join.
+  undeclared = deep (path: defs: lib.concatLists (lib.getValues defs));
+  deep = mergeLists: let
+    self = mkType {
+      name = "anything";
+      merge = path: defs: let
+        isTree = x: lib.isAttrs x && !lib.isStringLike x && !lib.isFunction x && !(x ? _type);
+        kind = x:
+          if isTree x
+          then "set"
+          else builtins.typeOf x;
+        first = kind (lib.head defs).value;
+        lists = mergeLists path defs;
+      in
+        if !lib.all (def: kind def.value == first) defs
+        then mergeEqual path defs
+        else if first == "set"
+        then mergeAttrsWith true self path defs
+        else if first == "list" && lists != null
+        then lists
+        else if first == "lambda" && lib.length defs > 1
+        then arg: self.merge (path ++ ["<function body>"]) (map (def: def // {value = def.value arg;}) defs)
+        else mergeEqual path defs;
+    };
+  in
+    self;
 
   submodule = modules:
     submoduleWith {

@@ -27,6 +27,7 @@
     "bash"
     "bashInteractive"
     "coreutils"
+    "coreutils-full"
     "diffutils"
     "dosfstools"
     "e2fsprogs"
@@ -225,6 +226,22 @@
       writeScriptBin = name: text: script name true text;
       writeShellScript = name: text: script name false (shebang + text);
       writeShellScriptBin = name: text: script name true (shebang + text);
+      # A name with a slash is where in a directory the script comes to be.
+      writers = rec {
+        makeScriptWriter = {interpreter, ...}: name: text: let
+          placed = lib.hasPrefix "/" name;
+        in
+          writeTextFile {
+            name = baseNameOf name;
+            text = "#!${interpreter}\n${text}";
+            executable = true;
+            destination = lib.optionalString placed name;
+          };
+        writeBash = makeScriptWriter {interpreter = "/usr/bin/env bash";};
+        writeBashBin = name: writeBash "/bin/${name}";
+        writeDash = makeScriptWriter {interpreter = "/bin/sh";};
+        writeDashBin = name: writeDash "/bin/${name}";
+      };
       writeShellApplication = {
         name,
         text,

@@ -60,6 +60,13 @@ in {
     config = setAttr to (mkMerge alias.definitions);
   };
   mkRenamedOptionModule = lib.mkAliasOptionModule;
+  mkRenamedOptionModuleWith = {
+    from,
+    to,
+    ...
+  }:
+    lib.mkAliasOptionModule from to;
+  mkAliasDefinitions = option: mkIf option.isDefined (mkMerge option.definitions);
   mkChangedOptionModule = from: to: convert: {config, ...}: {
     options = optionsOf from (lib.mkOption {
       visible = false;
@@ -105,7 +112,8 @@ in {
           or (builtins.addErrorContext "while evaluating the module argument `${name}' in `${file}':"
             (config._module.args.${name} or (throw "module `${file}' asks for the argument `${name}', which nobody gives"))))
         (lib.functionArgsOf f));
-    collected = collectModules callModule (specialArgs.modulesPath or "") (modules ++ [internal]);
+    # The later module's definitions come first, and an import's before those of what imports it.
+    collected = lib.reverseList (collectModules callModule (specialArgs.modulesPath or "") ([internal] ++ modules));
     # The free-form type is looked up among the definitions first: the rest of the tree depends on it.
     decls = map (m: {inherit (m) file options;}) collected;
     defs =

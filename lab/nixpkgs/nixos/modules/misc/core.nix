@@ -113,7 +113,7 @@ in {
 
   config = {
     # The modules that are not here still take every definition; reading one that nobody made is an error.
-    _module.freeformType = types.lazyAttrsOf types.anything;
+    _module.freeformType = types.lazyAttrsOf types.undeclared;
     _module.args = {
       inherit (cfg) pkgs;
       utils = import ../../lib/utils.nix {inherit lib config pkgs;};
