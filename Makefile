@@ -21,7 +21,8 @@ help: ## list the commands
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is too old; fleetwright needs Python 3.11 or newer (PYTHON=…)" >&2; exit 1; }
 	@echo "set-up: Python packages into $(VENV)"
-	@$(PYTHON) -m venv $(VENV) || { echo "make: no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); } >&2 || \
+	  { echo "make: $(PYTHON) cannot make a venv; install its venv module" >&2; exit 1; }
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
