@@ -193,8 +193,10 @@ class Lab:
         return re.findall(rf"^vm {vmid}: boots from (\S+)$", self.places.lab_log.read_text(), re.MULTILINE)
 
     def disk_id(self, vmid: int = 110) -> str:
-        """The GUID in the partition table of a VM's first disk, read from the image."""
-        with (self.places.disks / f"nvmeprom/vm-{vmid}-disk-0").open("rb") as image:
+        """The GUID in the partition table of a VM's boot disk, read from the image behind it."""
+        volume = self.api(f"/nodes/prom/qemu/{vmid}/config")["scsi0"].split(",")[0].replace(":", "/")
+        seen_inside = Path(f"/proc/{Running.require(self.places).pid}/root")
+        with (seen_inside / str(self.places.disks)[1:] / f"{volume}.raw").open("rb") as image:
             image.seek(512)
             header = image.read(92)
         assert header[:8] == b"EFI PART"

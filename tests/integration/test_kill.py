@@ -1,5 +1,6 @@
 """Killed after any step and run again, provisioning ends as if nothing had happened."""
 
+import itertools
 import shlex
 import subprocess
 import sys
@@ -16,15 +17,15 @@ KILL_ANYWHERE = CHECKOUT.parent / "shared/tools/kill-anywhere"
 
 @pytest.mark.parametrize("row", ROWS)
 def test_killed_after_a_step_and_run_again_it_ends_the_same(lab: Lab, row: str) -> None:
-    following = dict(zip(ROWS, ROWS[1:], strict=False)).get(row)
+    following = dict(itertools.pairwise(ROWS)).get(row)
     lab.provision_until(starts(following) if following else lambda line: END in line)
     disk = lab.disk_id() if ROWS.index(row) >= ROWS.index("disko") else None
 
     again = lab.provision()
 
     assert_verified(lab)
-    done = again.rows("No changes")
-    assert done[: ROWS.index(row) + 1] == list(ROWS[: ROWS.index(row) + 1]), again.output
+    done = [name for name in ROWS[: ROWS.index(row) + 1] if name != "address"]  # looked up anew by every run
+    assert [name for name in again.rows("No changes") if name in done] == done, again.output
     changes = lab.changes()
     for once in ("POST /nodes/prom/qemu/9002/clone", "PUT /nodes/prom/qemu/110/resize"):
         assert changes.count(once) == 1, changes
