@@ -31,7 +31,7 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
         return evaluate(session, (host_id,), host_id)
     about = found.get(host_id)
     if about is None:
-        raise FleetError(f"{session.fleet.path}/flake.nix: nixosConfigurations has no {host_id}; add it")
+        raise FleetError(f"{session.fleet.path}/flake.nix: it has no nixosConfigurations.{host_id}; add it")
     return about
 
 
@@ -79,7 +79,7 @@ def require_installer(session: Session) -> None:
     has = session.once("installer", lambda: _eval(session, nix.names(session.fleet.path, packages)))
     if name not in nix.parse_names(has):
         raise FleetError(
-            f"{session.fleet.path}/flake.nix: {KEXEC_INSTALLER} is missing; add the installer of nixos-images, "
+            f"{session.fleet.path}/flake.nix: it has no {KEXEC_INSTALLER}; add the installer of nixos-images, "
             "as the reference fleet does in nix/installer.nix"
         )
 

@@ -27,6 +27,8 @@ def explain(stderr: str, directory: Path) -> str:
             break
     else:
         trace, what = stderr, stderr.rpartition("error:")[2]
+    if lacking := re.search(r"^flake .* does not provide attribute .*'([^']+)'$", _one_line(what)):
+        return f"{directory}/flake.nix: it has no {lacking[1]}; add it"
     unknown = _not_in_git(what, directory)
     what = _COPY.sub("", _one_line(what)).replace(f"{directory}/", "")
     remedy = f"`git add {unknown}`, Nix sees only what git knows" if unknown else "correct the Nix there"
@@ -69,5 +71,7 @@ def _of_fleet(file: str, directory: Path) -> str | None:
 
 def _not_in_git(what: str, directory: Path) -> str | None:
     """A file that Nix misses although it is there."""
+    if not re.search(r"does not exist|No such file|not tracked by Git", what):
+        return None
     missing = re.search(_COPY.pattern + r"(?P<path>[^\s'\"]+)", what)
     return missing["path"] if missing and (directory / missing["path"]).exists() else None

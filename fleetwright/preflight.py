@@ -112,9 +112,9 @@ def _template(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
         yield f"vm {vmid} on {node} is not a template; convert it (`qm template {vmid}`) or correct template.vmid"
     disk = template.boot_disk
     if disk is None or disk.size is None:
-        yield f"template {vmid} on {node} boots from no disk; name one: `qm set {vmid} --boot order=scsi0`"
+        yield f"template {vmid} on {node} boots from no disk; import or name one: `qm set {vmid} --boot order=scsi0`"
     if not template.agent_enabled:
-        yield f"template {vmid} on {node} has the guest agent switched off; install it there, `qm set {vmid} --agent 1`"
+        yield f"template {vmid} on {node} has no guest agent; install it there, `qm set {vmid} --agent 1`"
     if not any(drive.is_cloudinit for drive in template.drives.values()):
         yield f"template {vmid} on {node} has no cloud-init drive; add one: `qm set {vmid} --ide2 STORAGE:cloudinit`"
     card = template.nets.get("net0")
@@ -125,10 +125,10 @@ def _template(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
 def _firmware(fleet: Fleet, vm: Vm, facts: HostFacts, config: VmConfig, *, is_template: bool) -> Iterator[str]:
     if facts.boot_loader is None or config.bios == facts.boot_loader.firmware:
         return
-    machine = f"template {fleet.template.vmid}" if is_template and fleet.template else f"vm {vm.vmid}"
+    machine = f"template {fleet.template.vmid}" if is_template and fleet.template else f"vm {vm.vmid} ({vm.name})"
     yield (
         f"{facts.hostname}: its configuration installs {facts.boot_loader}, which needs bios "
-        f"{facts.boot_loader.firmware}, but {machine} ({vm.name}) has {config.bios} and would not boot; "
+        f"{facts.boot_loader.firmware}, but {machine} has {config.bios} and would not boot; "
         "change one of the two"
     )
 
@@ -208,7 +208,7 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
         match step:
             case Clone():
                 needs += [([f"/vms/{step.template}"], ("VM.Clone",)), (guest, ("VM.Allocate",))]
-                if step.storage:
+                if step.storage and seen.storage:  # that there is none is a finding of its own
                     needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
                 bridges = {card.bridge for card in config.nets.values() if card.bridge}
                 needs += [([f"/sdn/zones/localnetwork/{bridge}"], ("SDN.Use",)) for bridge in sorted(bridges)]

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fleetwright.errors import ApiError, DeadlineExceeded, FleetError
+from fleetwright.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from fleetwright.models import GuestType, Host, Vm
 from fleetwright.proxmox.address import address_of
 from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.errors import AgentUnavailable
+from fleetwright.proxmox.plan import is_ours, not_ours
 from fleetwright.session import Session
 
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
@@ -22,7 +23,11 @@ POLL = 0.25  # seconds between two looks at a machine that is on its way
 
 
 class Absent(FleetError):
-    """There is no such machine to reach: it does not exist, or it is switched off."""
+    """There is no such machine to reach: it does not exist, or it is switched off. `what` leaves out the remedy."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what = what
+        super().__init__(f"{what}; {remedy}")
 
 
 class Epoch(StrEnum):
@@ -98,8 +103,8 @@ def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place
     pinned = session.pinned_key(host.id)
     if pinned is None and hints.host_key is None:
         raise Absent(
-            f"{host.id}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin; "
-            "say which one it shows now with --data host_key='ssh-ed25519 …'"
+            f"{host.id}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin",
+            "say which one it shows now with --data host_key='ssh-ed25519 …'",
         )
     for address in [hints.address] if hints.address else addresses(host):
         if pinned:
@@ -116,18 +121,20 @@ def _look_at_vm(
     client, node = session.client, session.fleet.node_of(vm)
     status = client.status(node, vm.vmid, vm.type)
     if status is None:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) does not exist on {node}; provision it first")
-    if not status.running:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) is {status.status}; start it first")
+        raise Absent(f"vm {vm.vmid} ({vm.name}) does not exist on {node}", "provision it first")
     config = client.config(node, vm.vmid, vm.type)
     if config is None:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) went away")
+        raise Absent(f"vm {vm.vmid} ({vm.name}) went away", "look at its node's task list")
+    if not status.running:
+        raise Absent(f"vm {vm.vmid} ({vm.name}) is {status.status}", "start it first")
     try:
         address = address_of(config, client.agent_interfaces(node, vm.vmid))
         if address is None:
             progress("the guest has no address yet")
             return []
         epoch = epoch_of(client.agent_read(node, vm.vmid, "/etc/os-release"))
+        if epoch is not Epoch.FINAL and not is_ours(session.fleet, vm, config):
+            raise Refused(not_ours(session.fleet, vm, config))  # whose word on its key would count for nothing
         key = _key_of(session, host, client, node, vm, epoch, may_exec=may_exec, progress=progress)
     except AgentUnavailable as error:
         progress(str(error))
@@ -151,7 +158,8 @@ def _key_of(
         if key is None:
             raise Absent(
                 f"{host.id}: an installed system answers, but hosts.nix has a placeholder for its publicKey "
-                f"and {session.state_of(host.id).private_key_file} is missing; put its publicKey into hosts.nix"
+                f"and {session.state_of(host.id).private_key_file} is missing",
+                "put its publicKey into hosts.nix",
             )
         return key
     if epoch is Epoch.CLONE:
@@ -163,6 +171,17 @@ def _key_of(
             words = (done.stdout or done.stderr).strip()
             raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({done.exitcode}): {words}", None)
     return client.agent_read(node, vm.vmid, HOST_KEY_FILE).strip()
+
+
+def stranger(session: Session, host: Host) -> str | None:
+    """Why the guest under this host's VMID is somebody else's; None when it is ours, in the making, or not there."""
+    vm = session.vm(host.id)
+    if vm is None or not vm.is_managed or vm.type is not GuestType.QEMU:
+        return None
+    config = session.client.config(session.fleet.node_of(vm), vm.vmid)
+    if config is None or config.lock == "clone" or is_ours(session.fleet, vm, config):
+        return None
+    return not_ours(session.fleet, vm, config)
 
 
 def until(deadline: float, what: str, attempt: Callable[[], bool], pause: float = POLL) -> None:

@@ -100,9 +100,10 @@ class Session:
 
     @property
     def client(self) -> Client:
-        """The guarded Proxmox client, made on first use and asked for the server's version.
+        """The guarded Proxmox client, made on first use and asked for version and nodes.
 
-        Unusable when there is no way in: no endpoint, another certificate, a token that is missing or refused.
+        Unusable when there is no way in: no endpoint, another certificate, a token that is missing or refused,
+        no such node.
         """
         return self.once("client", self._connect)
 
@@ -112,8 +113,14 @@ class Session:
         try:
             client = connect(self.fleet.endpoint, Policy.from_fleet(self.fleet), Token.read(self.token_file))
             self.once("version", client.version)
+            nodes = self.once("nodes", client.nodes)
         except FleetError as error:
             raise Unusable(str(error)) from error
+        if self.fleet.endpoint.node not in nodes:
+            raise Unusable(
+                f"vms/definitions.nix: proxmox.node: there is no node {self.fleet.endpoint.node}; correct it "
+                f"(there are: {', '.join(nodes)})"
+            )
         return client
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:

@@ -16,14 +16,15 @@ def hypervisor(session: Session, vm: Vm) -> Hypervisor:
         raise FleetError(
             f"vms/definitions.nix: {vm.attribute}.storage: no storage is declared; set it or proxmox.defaultStorage"
         )
-    node = fleet.node_of(vm)
+    node, nodes = fleet.node_of(vm), session.once("nodes", client.nodes)
+    there = node in nodes
     return Hypervisor(
         version=session.once("version", client.version),
-        nodes=session.once("nodes", client.nodes),
+        nodes=nodes,
         permissions=session.once("permissions", client.permissions),
         template=session.once("template", lambda: observe_template(client, fleet)),
-        actual=observe(client, fleet, vm),
-        storage=client.storage(node, storage),
+        actual=observe(client, fleet, vm) if there else None,
+        storage=client.storage(node, storage) if there else None,
     )
 
 

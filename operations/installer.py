@@ -5,12 +5,13 @@ from pyinfra.api import operation
 
 from facts.machine import Machine
 from fleetwright.build import kexec_tarball
-from fleetwright.errors import FleetError
+from fleetwright.errors import FleetError, FleetInvalid
 from fleetwright.guard import mark, require_installable
+from fleetwright.installation import obstacles
 from fleetwright.jobs import DIRECTORY
 from fleetwright.process import run
 from fleetwright.reach import Epoch
-from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of, shell
+from operations.steps import Commands, connector_of, decide, do, evaluated, executing, fleet_host, session_of, shell
 
 UPLOAD_DEADLINE = 1800.0  # seconds
 JUMP_DEADLINE = 600.0
@@ -46,7 +47,17 @@ def _boot() -> Commands:
         host.noop(f"{host_id} runs NixOS already")
         return
     require_installable(session, host_id, "boot the installer on")
+    if found := findings():
+        raise FleetInvalid(found)
     yield from do(host, f"boot the NixOS installer on {host_id} by kexec", _kexec)
+
+
+def findings() -> list[str]:
+    """What of this side would stop the installation of this host half-way."""
+    data = host.data
+    return list(
+        obstacles(session_of(host), evaluated(host), data.get("extra_files"), data.get("hardware_configuration"))
+    )
 
 
 def _kexec() -> None:

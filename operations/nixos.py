@@ -1,5 +1,6 @@
 """Installs NixOS below /mnt, boots it, and proves what runs."""
 
+import base64
 import json
 import shlex
 from collections.abc import Mapping
@@ -95,9 +96,6 @@ def _install(extra_files: Mapping[str, str]) -> Commands:
         host.noop(f"{host_id} is installed")
         return
     require_installable(session, host_id, "install")
-    missing = [source for source in extra_files.values() if not Path(source).is_file()]
-    if missing:
-        raise FleetError(f"{host_id}: extra files not found: {', '.join(missing)}")
     if executing(host):
         _require(machine, host_id)
         _require_mounted(machine, host_id)
@@ -106,10 +104,10 @@ def _install(extra_files: Mapping[str, str]) -> Commands:
         build_selection(host)
         copy_closure(host, [about.toplevel], root="/mnt")
         key = session.key_to_install(host_id)
-        _put(HOST_KEY, key.private_openssh)
-        _put(f"{HOST_KEY}.pub", key.public + "\n", mode="0644")
+        _put(HOST_KEY, key.private_openssh.encode())
+        _put(f"{HOST_KEY}.pub", f"{key.public}\n".encode(), mode="0644")
         for target, source in extra_files.items():
-            _put(target, Path(source).read_text())
+            _put(target, Path(source).read_bytes())
         run_job(host, job)
 
     yield from do(host, f"install {about.toplevel} on {host_id}", act)
@@ -126,12 +124,12 @@ def _require_mounted(machine: MachineState | None, host_id: str) -> None:
         raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
 
 
-def _put(path: str, text: str, mode: str = "0600") -> None:
-    """Write a file below /mnt; its text travels on stdin."""
+def _put(path: str, content: bytes, mode: str = "0600") -> None:
+    """Write a file below /mnt; what it holds travels on stdin."""
     target = shlex.quote(f"/mnt{path}")
     new = f"{target}.new"
-    script = f"mkdir -p $(dirname {target}) && umask 077 && cat >{new} && chmod {mode} {new} && mv {new} {target}"
-    shell(host, script, stdin=text, what=f"writing {path}")
+    script = f"mkdir -p $(dirname {target}) && umask 077 && base64 -d >{new} && chmod {mode} {new} && mv {new} {target}"
+    shell(host, script, stdin=base64.b64encode(content).decode(), what=f"writing {path}")
 
 
 def _job(about: Evaluated) -> Job:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.build import ahead, kexec_tarball
+from fleetwright.build import ahead, build, kexec_tarball
 from fleetwright.errors import FleetError, FleetInvalid, Refused
 from fleetwright.models import GuestType, Vm
 from fleetwright.preflight import preflight
@@ -16,15 +16,16 @@ from fleetwright.proxmox.apply import ensure, plan_of
 from fleetwright.proxmox.plan import Row, Step, rows
 from fleetwright.reach import Epoch
 from fleetwright.survey import host_facts, hypervisor
+from operations import installer
 from operations.steps import (
     Commands,
-    build_selection,
     connector_of,
     decide,
     do,
     evaluated,
     executing,
     fleet_host,
+    selection,
     session_of,
     vm_of,
 )
@@ -40,17 +41,17 @@ def validate() -> Commands:
 
 
 def _validate() -> Commands:
-    session, vm = session_of(host), _managed_vm()
+    session, vm, chosen = session_of(host), _managed_vm(), selection(host)
     about = evaluated(host)
     seen = hypervisor(session, vm)
     findings = [*preflight(session.fleet, vm, fleet_host(host), host_facts(about), seen)]
-    if seen.actual is None and (problem := session.key_problem(about.host_id)):
-        findings.append(problem)
+    if seen.actual is None:
+        findings += installer.findings()
     if findings:
         raise FleetInvalid(findings)
     if seen.actual is None and executing(host):
-        # Needed after the first boot: made while the hypervisor clones and boots.
-        ahead(lambda: build_selection(host), lambda: kexec_tarball(session))
+        # Needed after the first boot: made while the hypervisor clones and boots. `host` is unknown to those threads.
+        ahead(lambda: build(session, chosen, about.host_id), lambda: kexec_tarball(session))
     host.noop(f"{vm.name} may be provisioned")
     yield from ()
 

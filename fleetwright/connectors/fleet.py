@@ -29,7 +29,7 @@ from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
 from fleetwright import reach
-from fleetwright.errors import DeadlineExceeded, FleetError
+from fleetwright.errors import DeadlineExceeded, FleetError, Refused
 from fleetwright.files import write_whole
 from fleetwright.models import Host
 from fleetwright.openssh import Destination
@@ -86,12 +86,21 @@ class FleetConnector(SSHConnector):
         try:
             connected = self._try_once(may_exec=False, epochs=tuple(Epoch))
             if must_answer and not connected:
-                raise Absent("it is still on its way; try again")
+                raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
         except (FleetError, OSError) as error:
-            # Without the API nothing can be found or made, now or later in this run.
-            if must_answer or isinstance(error, Unusable) or self.session.vm(self.fleet_host.id) is None:
-                raise ConnectError(str(error)) from error
-            self.host.log(f"absent: {error}" if isinstance(error, Absent) else f"not reached yet: {error}")
+            reason = self._why_never(error) or (str(error) if must_answer else None)
+            if reason:
+                raise ConnectError(reason) from error
+            self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")
+
+    def _why_never(self, error: FleetError | OSError) -> str | None:
+        """Why the machine that could not be reached will not be there later in this run either."""
+        if isinstance(error, (Unusable, Refused)) or self.session.vm(self.fleet_host.id) is None:
+            return str(error)
+        try:
+            return reach.stranger(self.session, self.fleet_host)
+        except FleetError:
+            return None
 
     def reach(
         self, deadline: float | None = None, *, epochs: Collection[Epoch] = tuple(Epoch), absent_ok: bool = False
@@ -141,7 +150,7 @@ class FleetConnector(SSHConnector):
     ) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
         places = reach.look(self.session, self.fleet_host, self.hints, may_exec=may_exec, progress=progress)
-        error: OSError | None = None
+        errors: list[str] = []
         for place in places:
             if self.session.vm(self.fleet_host.id) and place.epoch not in epochs:
                 progress(f"the {place.epoch} still answers")
@@ -149,19 +158,19 @@ class FleetConnector(SSHConnector):
             try:
                 self._open(place)
             except OSError as failed:
-                error = failed
+                errors.append(str(failed))
                 continue
             assert self.place is not None
             if self.place.epoch in epochs:
                 return True
             progress(f"the {self.place.epoch} still answers")
             self.drop()
-        if error:
-            raise error
+        if errors:
+            raise OSError("; ".join(dict.fromkeys(errors)))
         return False
 
     def _open(self, place: Place) -> None:
-        """Connect to one place. FleetError when it shows another host key or refuses ours, OSError otherwise."""
+        """Connect to one place. OSError when it cannot be, also because it shows another host key or refuses ours."""
         self.drop()
         self.data["ssh_hostname"] = place.address
         self.data["ssh_user"] = (
@@ -183,9 +192,9 @@ class FleetConnector(SSHConnector):
         except AuthenticationException as error:
             client.close()
             raise OSError(f"{place.user}@{place.address} does not accept our key: {error}") from error
-        except (SSHException, EOFError) as error:
+        except (SSHException, EOFError, OSError) as error:
             client.close()
-            raise OSError(f"no SSH at {place.address}: {error}") from error
+            raise OSError(f"no SSH at {place.address}: {getattr(error, 'strerror', None) or error}") from error
         transport = client.get_transport()
         assert transport is not None
         _notice_a_dead_peer(transport)

@@ -196,7 +196,7 @@ def _steps(fleet: Fleet, vm: Vm, host: Host, actual: ActualVm | None, template: 
         yield AwaitClone(node, vm.vmid, actual.clone_task) if actual and actual.clone_task else clone
         actual = cloned(clone, template)
     elif not is_ours(fleet, vm, actual.config):
-        raise Refused(_not_ours(fleet, vm, actual.config))
+        raise Refused(not_ours(fleet, vm, actual.config))
     changes = tuple(_configuration(vm, actual.config, template))
     if changes:
         yield Configure(node, vm.vmid, changes, actual.config.digest, actual.running)
@@ -220,7 +220,8 @@ def _is_unfinished(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
     return True
 
 
-def _not_ours(fleet: Fleet, vm: Vm, config: VmConfig) -> str:
+def not_ours(fleet: Fleet, vm: Vm, config: VmConfig) -> str:
+    """Why a guest that is not `is_ours` is not, and what to do."""
     found = f"vm {vm.vmid} on {fleet.node_of(vm)} exists but is not this fleet's"
     if config.is_template:
         return f"{found}: it is a template; give {vm.attribute} another VMID in {DEFINITIONS}"

@@ -86,14 +86,15 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
         hint = "; there is no node {node}, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
     if 300 <= status < 400:
         hint = "; a redirect is never followed, is this the API's own address?"
-    return ApiError(f"{what} ({status}){hint.format(who=who)}", status, errors)
+    return ApiError(f"{what} ({status}){hint.format(who=who, user=who.partition('!')[0])}", status, errors)
 
 
 _AGENT_ABSENT = re.compile(
     r"guest agent is not running|^VM \d+ (is )?not running|got timeout|PID \w+ does not exist|QMP command .* failed"
 )
 _HINTS = {
-    401: "; the server does not accept token {who}: check the token file, and on the node `pveum user token list`",
+    401: "; the server does not accept token {who}: check the token file, and on the node whether it is there and "
+    "has not expired: `pveum user token list {user}`",
     403: "; token {who} lacks this permission: grant it on the node with `pveum acl modify`",
     501: "; does something else than Proxmox VE answer there, or an older one?",
     NOT_ASKED: "; the node's API daemon is down, nothing was done: `systemctl status pvedaemon` on the node",

@@ -67,11 +67,11 @@ def test_nothing_to_say() -> None:
         (with_template(template=None), "vm 9002 on prom is not a template; convert it"),
         (with_template(scsi0=None), "template 9002 on prom boots from no disk"),
         (with_template(scsi0="nvmeprom:base-9002-disk-0"), "boots from no disk"),
-        (with_template(agent="0"), "guest agent switched off"),
+        (with_template(agent="0"), "has no guest agent"),
         (with_template(ide2=None), "no cloud-init drive"),
         (with_template(ide2="none,media=cdrom"), "no cloud-init drive"),
         (with_template(net0=None), "no net0 on a bridge"),
-        (with_template(bios=None), "installs systemd-boot, which needs bios ovmf, but template 9002 (dev) has seabios"),
+        (with_template(bios=None), "installs systemd-boot, which needs bios ovmf, but template 9002 has seabios"),
         (with_template(scsi0="nvmeprom:base-9002-disk-0,size=80G"), "disks are never shrunk"),
         (
             with_template(boot="order=virtio0", scsi0=None, virtio0="nvmeprom:base-9002-disk-0,size=4G"),
