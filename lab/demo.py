@@ -5,8 +5,10 @@ well is a proof and one that does not ends with a status other than 0.
 """
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +18,12 @@ from lab.errors import LabError
 from lab.places import Places
 
 PROVISION = "pyinfra -y inventory.py deploys/provision.py --limit dev"
+# The guard below everything that could forget to ask: a program that means to stop what must not be touched.
+STOP_104 = """python -c '
+import os; from pathlib import Path
+from fleetwright.fleet import load_fleet; from fleetwright.session import Session
+Session(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client.stop("prom", 104)
+' 2>&1 | tail -n 1"""
 SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
 
 
@@ -24,12 +32,16 @@ def demo(places: Places) -> None:
     if not Path("inventory.py").exists():
         raise LabError("run the demo from the checkout: make demo")
     began = time.monotonic()
+    own = places.state / "demo"  # a lab that is up stays as it is
+    own.mkdir(parents=True, exist_ok=True)
+    os.environ["FLEETWRIGHT_LAB"] = str(own)
     print("The lab: a Proxmox VE API and real machines behind it, in a network namespace with no way out.")
     lab("up")
     try:
-        story(places)
+        story(Places.here())
     finally:
         lab("down")
+        shutil.rmtree(own)
     print(f"\ndemo: from nothing to a verified machine, and back, in {time.monotonic() - began:.0f} s")
 
 
@@ -66,6 +78,7 @@ def story(places: Places) -> None:
     heading("The guard: vm 104 is readonly in the definitions, whatever is typed.")
     before = changing_requests(places)
     shows("pyinfra -y inventory.py deploys/provision.py --limit doc1", "104", status=1)
+    shows(STOP_104, "vm 104 (doc1) is readonly in vms/definitions.nix; refusing POST /nodes/prom/qemu/104/status/stop")
     require(changing_requests(places) == before, "a changing request was sent")
 
 
