@@ -9,7 +9,7 @@
   cfg = config.disko;
   size = types.either (types.enum ["100%"]) (types.strMatching "[0-9]+[KMGTP]?");
 
-  content = types.submodule ({config, ...}: {
+  content = types.submodule {
     options = {
       type = mkOption {type = types.enum ["filesystem" "swap"];};
       format = mkOption {
@@ -42,7 +42,7 @@
         default = false;
       };
     };
-  });
+  };
   partition = disk:
     types.submodule ({
       name,
@@ -210,7 +210,7 @@
       fi
     '')
     mounted;
-  unmount = "umount -Rv ${quote cfg.rootMountPoint} || :\n";
+  unmountAll = "umount -Rv ${quote cfg.rootMountPoint} || :\n";
 
   tools = lib.makeBinPath [pkgs.gptfdisk pkgs.systemdMinimal pkgs.parted pkgs.util-linux pkgs.dosfstools pkgs.e2fsprogs pkgs.gnugrep pkgs.bash];
   script = name: text:
@@ -269,7 +269,7 @@ in {
       destroyScript = script "disko-destroy" destroy;
       formatScript = script "disko-format" create;
       mountScript = script "disko-mount" mountAll;
-      unmountScript = script "disko-unmount" unmount;
+      unmountScript = script "disko-unmount" unmountAll;
       diskoScriptNoDeps = diskoScript;
       # the newer ones are directories with a program
       destroyFormatMount = pkgs.writeShellScriptBin "disko-destroy-format-mount" ''exec ${diskoScript} "$@"'';

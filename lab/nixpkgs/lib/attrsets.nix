@@ -1,6 +1,6 @@
 # Attribute sets.
 lib: let
-  inherit (builtins) attrNames concatMap elemAt foldl' head intersectAttrs isAttrs length listToAttrs map mapAttrs removeAttrs tail zipAttrsWith;
+  inherit (builtins) concatMap elemAt foldl' head isAttrs length map tail;
 in rec {
   inherit (builtins) attrNames attrValues catAttrs getAttr hasAttr intersectAttrs listToAttrs mapAttrs removeAttrs zipAttrsWith;
 

@@ -1,6 +1,6 @@
 # Lists.
 lib: let
-  inherit (builtins) concatLists elem elemAt filter foldl' genList head isList length sort tail;
+  inherit (builtins) isList;
 in rec {
   inherit (builtins) all any concatLists concatMap elem elemAt filter foldl' genList groupBy head length partition sort tail;
 

@@ -1,6 +1,6 @@
 # Strings.
 lib: let
-  inherit (builtins) concatStringsSep elemAt filter head isList isString length match replaceStrings split stringLength substring;
+  inherit (builtins) elemAt filter head isList;
 in rec {
   inherit (builtins) compareVersions concatStringsSep fromJSON hasContext isString match parseDrvName readFile replaceStrings split splitVersion storeDir stringLength substring toJSON unsafeDiscardStringContext;
 

@@ -1,6 +1,6 @@
 # Functions, numbers, files, warnings, fixed points.
 lib: let
-  inherit (builtins) elem fromJSON fromTOML isAttrs isFunction readFile trace;
+  inherit (builtins) elem fromJSON fromTOML;
 in rec {
   inherit (builtins) add addErrorContext bitAnd bitOr bitXor deepSeq div functionArgs genericClosure isInt isFloat isBool isPath isString isList isAttrs lessThan mul pathExists readFile readDir seq sub toJSON trace tryEval typeOf unsafeGetAttrPos;
   inherit (builtins) baseNameOf dirOf hashString hashFile ceil floor toXML;

@@ -22,6 +22,15 @@
   };
   esp = loader.efi.efiSysMountPoint;
   inherit (cfg.kernelPackages) kernel;
+  # The command that writes loader entries: the generation, where to, whether that must be mounted, timeout, how many.
+  entries = mounted: limit:
+    lib.concatStringsSep " " [
+      "bash ${../../scripts/install-systemd-boot.sh} \"$1\""
+      (lib.escapeShellArg esp)
+      (lib.boolToString mounted)
+      (toString (lib.defaultTo "menu-force" loader.timeout))
+      (toString (lib.defaultTo 0 limit))
+    ];
 in {
   options.boot = {
     kernelPackages = mkOption {
@@ -170,20 +179,14 @@ in {
         if loader.systemd-boot.enable
         then
           pkgs.writeShellScript "install-systemd-boot.sh" ''
-            exec bash ${../../scripts/install-systemd-boot.sh} "$1" ${lib.escapeShellArg esp} ${lib.boolToString (config.fileSystems ? ${esp})} ${toString (
-              if loader.timeout == null
-              then "menu-force"
-              else loader.timeout
-            )} ${toString (
-              if loader.systemd-boot.configurationLimit == null
-              then 0
-              else loader.systemd-boot.configurationLimit
-            )}
+            exec ${entries (config.fileSystems ? ${esp}) loader.systemd-boot.configurationLimit}
           ''
         else if loader.grub.enable
         then
           pkgs.writeShellScript "install-grub.sh" ''
-            exec bash ${../../scripts/install-grub.sh} "$1"
+            bash ${../../scripts/install-grub.sh} "$1"
+            # The lab's firmware reads loader entries, where a disk has a place for them.
+            if mountpoint -q ${lib.escapeShellArg esp}; then exec ${entries true loader.grub.configurationLimit}; fi
           ''
         else pkgs.writeShellScript "install-no-boot-loader.sh" ": # nothing boots this machine by a loader of its own\n";
     };
