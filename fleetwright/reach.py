@@ -6,7 +6,7 @@ host key of its own, and each key comes from here or through the authenticated A
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -74,8 +74,16 @@ def epoch_of(os_release: str) -> Epoch:
     return Epoch.FINAL if values.get("ID", "").strip('"') == "nixos" else Epoch.CLONE
 
 
-def look(session: Session, host: Host, hints: Hints, *, may_exec: bool, progress: Callable[[str], None]) -> list[Place]:
-    """The places where `host` may answer now; none while it is on its way.
+def look(
+    session: Session,
+    host: Host,
+    hints: Hints,
+    *,
+    epochs: Collection[Epoch],
+    may_exec: bool,
+    progress: Callable[[str], None],
+) -> list[Place]:
+    """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
 
     `may_exec` allows the one changing call there is, asking a fresh clone through its agent whether cloud-init
     is done; until then the clone still shows the template's host key, which all clones share.
@@ -84,7 +92,7 @@ def look(session: Session, host: Host, hints: Hints, *, may_exec: bool, progress
     """
     vm = session.vm(host.id)
     if vm is not None and vm.is_managed and vm.type is GuestType.QEMU:
-        return _look_at_vm(session, host, vm, may_exec=may_exec, progress=progress)
+        return _look_at_vm(session, host, vm, epochs=epochs, may_exec=may_exec, progress=progress)
     return list(_look_at_names(session, host, hints))
 
 
@@ -116,7 +124,13 @@ def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place
 
 
 def _look_at_vm(
-    session: Session, host: Host, vm: Vm, *, may_exec: bool, progress: Callable[[str], None]
+    session: Session,
+    host: Host,
+    vm: Vm,
+    *,
+    epochs: Collection[Epoch],
+    may_exec: bool,
+    progress: Callable[[str], None],
 ) -> list[Place]:
     client, node = session.client, session.fleet.node_of(vm)
     status = client.status(node, vm.vmid, vm.type)
@@ -133,6 +147,9 @@ def _look_at_vm(
             progress("the guest has no address yet")
             return []
         epoch = epoch_of(client.agent_read(node, vm.vmid, "/etc/os-release"))
+        if epoch not in epochs:
+            progress(f"the {epoch} still answers")
+            return []
         if epoch is not Epoch.FINAL and not is_ours(session.fleet, vm, config):
             raise Refused(not_ours(session.fleet, vm, config))  # whose word on its key would count for nothing
         key = _key_of(session, host, client, node, vm, epoch, may_exec=may_exec, progress=progress)

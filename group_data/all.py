@@ -11,3 +11,6 @@ ssh_forward_agent = False
 
 # Seconds that a machine may take to come up.
 boot_deadline = 300
+
+# Seconds that a task of the hypervisor, or whoever holds its locks, may take; a clone may take an hour.
+# task_deadline = 300

@@ -9,12 +9,11 @@ from fleetwright.errors import FleetError, FleetInvalid
 from fleetwright.guard import mark, require_installable
 from fleetwright.installation import obstacles
 from fleetwright.jobs import DIRECTORY
-from fleetwright.process import run
 from fleetwright.reach import Epoch
+from operations.remote import run_towards
 from operations.steps import Commands, connector_of, decide, do, evaluated, executing, fleet_host, session_of, shell
 
 UPLOAD_DEADLINE = 1800.0  # seconds
-JUMP_DEADLINE = 600.0
 
 
 @operation()
@@ -63,15 +62,15 @@ def findings() -> list[str]:
 def _kexec() -> None:
     session, host_id, connector = session_of(host), fleet_host(host).id, connector_of(host)
     tarball = kexec_tarball(session)
-    to = connector.destination()
-    sudo = "" if to.user == "root" else "sudo -n "
+    sudo = "" if connector.destination().user == "root" else "sudo -n "
     host.log(f"copying {tarball.name} ({tarball.stat().st_size >> 20} MiB)")
     unpack = f"{sudo}rm -rf /root/kexec && {sudo}tar -C /root -xzf -"
-    run(["sh", "-c", 'exec "$@" < "$0"', str(tarball), *to.argv(unpack)], timeout=UPLOAD_DEADLINE)
+    send = ["sh", "-c", 'exec "$@" < "$0"', str(tarball)]
+    run_towards(host, lambda to: ([*send, *to.argv(unpack)], {}), UPLOAD_DEADLINE)
     session.state_of(host_id).note("kexec", _note())
     shell(host, f"{sudo}/root/kexec/run", what="the kexec installer")
     connector.drop()
-    place = connector.reach(JUMP_DEADLINE, epochs=(Epoch.INSTALLER,), absent_ok=True)
+    place = connector.reach(epochs=(Epoch.INSTALLER,), absent_ok=True)
     host.log(f"the installer answers at {place.address}")
     _mark()
 

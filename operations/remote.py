@@ -1,12 +1,14 @@
 """What several operations do on a machine: copy closures to it, run a long job on it."""
 
 import time
+from collections.abc import Callable, Mapping
 
 from pyinfra.api.host import Host
 
 from fleetwright import nix
-from fleetwright.errors import DeadlineExceeded, FleetError
+from fleetwright.errors import DeadlineExceeded, FleetError, ProcessFailed
 from fleetwright.jobs import Job
+from fleetwright.openssh import Destination
 from fleetwright.process import run
 from operations.steps import connector_of, remote, shell
 
@@ -16,8 +18,28 @@ GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enfo
 
 def copy_closure(host: Host, paths: list[str], root: str | None = None) -> None:
     """Copy what is missing of these closures to the machine's store, or to the one below `root`."""
-    argv, environment = nix.copy(paths, connector_of(host).destination(), root)
-    run(argv, env=environment, timeout=COPY_DEADLINE)
+    run_towards(host, lambda to: nix.copy(paths, to, root), COPY_DEADLINE)
+
+
+def run_towards(
+    host: Host, command: Callable[[Destination], tuple[list[str], Mapping[str, str]]], timeout: float
+) -> None:
+    """Run a local program that connects to the machine; once more when the machine has moved meanwhile.
+
+    `command` gives its argv and environment. ProcessFailed when it fails where the machine is.
+    """
+    connector = connector_of(host)
+    to = connector.destination()
+    argv, environment = command(to)
+    try:
+        run(argv, env=environment, timeout=timeout)
+    except ProcessFailed:
+        connector.drop()
+        now = connector.destination()
+        if now.address == to.address:
+            raise
+        argv, environment = command(now)
+        run(argv, env=environment, timeout=timeout)
 
 
 def run_job(host: Host, job: Job) -> None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paramiko import AuthenticationException, BadHostKeyException, SSHException, Transport
+from paramiko import AuthenticationException, BadHostKeyException, Channel, SSHException, Transport
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.state import StateStage
@@ -88,6 +88,7 @@ class FleetConnector(SSHConnector):
             if must_answer and not connected:
                 raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
         except (FleetError, OSError) as error:
+            self.session.state_of(self.fleet_host.id).clean()
             reason = self._why_never(error) or (str(error) if must_answer else None)
             if reason:
                 raise ConnectError(reason) from error
@@ -149,12 +150,11 @@ class FleetConnector(SSHConnector):
         self, *, may_exec: bool, epochs: Collection[Epoch], progress: Callable[[str], None] = lambda said: None
     ) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
-        places = reach.look(self.session, self.fleet_host, self.hints, may_exec=may_exec, progress=progress)
+        places = reach.look(
+            self.session, self.fleet_host, self.hints, epochs=epochs, may_exec=may_exec, progress=progress
+        )
         errors: list[str] = []
         for place in places:
-            if self.session.vm(self.fleet_host.id) and place.epoch not in epochs:
-                progress(f"the {place.epoch} still answers")
-                continue
             try:
                 self._open(place)
             except OSError as failed:
@@ -182,7 +182,11 @@ class FleetConnector(SSHConnector):
         arguments.update(timeout=CONNECT_TIMEOUT, banner_timeout=CONNECT_TIMEOUT, auth_timeout=CONNECT_TIMEOUT)
         client = SSHClient()
         try:
-            client.connect(arguments.pop("hostname"), **arguments)
+            client.connect(arguments.pop("hostname"), transport_factory=_Transport, **arguments)
+            if place.epoch is Epoch.CLONE:
+                # nobody but the machine itself can say whether it has jumped into the installer already
+                _, stdout, _ = client.exec_command("cat /etc/os-release", timeout=CONNECT_TIMEOUT)
+                place = replace(place, epoch=reach.epoch_of(stdout.read().decode(errors="replace")))
         except BadHostKeyException as error:
             client.close()
             raise OSError(
@@ -199,10 +203,6 @@ class FleetConnector(SSHConnector):
         assert transport is not None
         _notice_a_dead_peer(transport)
         self.client, self.place = client, place
-        if place.epoch is Epoch.CLONE:
-            # nobody but the machine itself can say whether it has jumped into the installer already
-            _, stdout, _ = client.exec_command("cat /etc/os-release", timeout=CONNECT_TIMEOUT)
-            self.place = replace(place, epoch=reach.epoch_of(stdout.read().decode(errors="replace")))
 
     def _known_hosts(self, place: Place) -> Path:
         """A known_hosts file that holds this place's key and nothing else."""
@@ -244,9 +244,21 @@ class FleetConnector(SSHConnector):
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
-        if not self._ready():
-            return True, CommandOutput([])
-        return super().run_shell_command(command, *args, **arguments)
+        """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
+
+        Raises OSError when the connection breaks later, or no machine is found.
+        """
+        try:
+            if not self._ready():
+                return True, CommandOutput([])
+            return super().run_shell_command(command, *args, **arguments)
+        except _NotBegun:
+            self.drop()
+            if not self._ready():
+                return True, CommandOutput([])
+            return super().run_shell_command(command, *args, **arguments)
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
 
     @override
     def put_file(self, *args: Any, **arguments: Any) -> bool:
@@ -260,6 +272,21 @@ class FleetConnector(SSHConnector):
     def disconnect(self) -> None:
         self.drop()
         self.session.state_of(self.fleet_host.id).clean()
+
+
+class _NotBegun(OSError):
+    """The connection was dead already: what was to run on it has not begun."""
+
+
+class _Transport(Transport):
+    """Tells a command that never began from one that may have."""
+
+    @override
+    def open_session(self, *args: Any, **arguments: Any) -> Channel:
+        try:
+            return super().open_session(*args, **arguments)
+        except (SSHException, EOFError, OSError) as error:
+            raise _NotBegun(f"the connection broke: {error or 'no answer'}") from error
 
 
 class _Narrator:
