@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,41 @@ class Ended:
         """What was said of one host, line by line, without pyinfra's own words."""
         lines = (re.fullmatch(rf"\s*\[{re.escape(host)}\]\s+(.*?)\s*", line) for line in self.output.splitlines())
         return [line[1] for line in lines if line and line[1] not in ("Connected", "No changes", "Success")]
+
+
+@dataclass
+class Run:
+    """A command under way; `output` is what it has said so far."""
+
+    process: "subprocess.Popen[str]"
+    output: str = ""
+    began: float = field(default_factory=time.monotonic)
+
+    def _lines(self) -> Iterator[str]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
+            yield line
+
+    def until(self, said: Callable[[str], bool]) -> None:
+        """Return as soon as a line comes that `said` likes; AssertionError when the command ends before."""
+        assert any(map(said, self._lines())), f"it ended before:\n{self.output}"
+
+    def end(self) -> Ended:
+        """Wait for its end."""
+        for _ in self._lines():
+            continue
+        return Ended(self.process.wait(10), self.output, time.monotonic() - self.began)
+
+    def kill(self) -> None:
+        """SIGKILL for every process of its session."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(entry.name)) == self.process.pid:
+                    os.kill(int(entry.name), signal.SIGKILL)
+        self.process.wait(10)
+        if self.process.stdout:
+            self.process.stdout.close()
 
 
 @dataclass(frozen=True)
@@ -121,37 +156,30 @@ class Lab:
         return self.pyinfra(*provision_words(limit, *options), check=check)
 
     @contextmanager
-    def started(self, *words: str) -> "Iterator[subprocess.Popen[str]]":
-        """A pyinfra run in a session of its own, its output on a pipe; SIGKILL for all of it at the end."""
-        process = subprocess.Popen(
-            self.argv("run", "--", "pyinfra", *words),
-            cwd=CHECKOUT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
+    def provisioning(self, limit: str = "dev", *options: str) -> "Iterator[Run]":
+        """A provisioning under way, in a session of its own; SIGKILL for what is left of it at the end."""
+        run = Run(
+            subprocess.Popen(
+                self.argv("run", "--", "pyinfra", *provision_words(limit, *options)),
+                cwd=CHECKOUT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
         )
-        assert process.stdout is not None
         try:
-            with process.stdout:
-                yield process
+            yield run
         finally:
-            _kill_session(process.pid)
-            process.wait(10)
+            run.kill()
 
     def provision_until(self, said: Callable[[str], bool], limit: str = "dev") -> None:
         """Provision, and SIGKILL the whole session as soon as a line comes that `said` likes."""
-        with self.started(*provision_words(limit)) as process:
-            assert process.stdout is not None
-            seen = []
-            for line in process.stdout:
-                seen.append(line)
-                if said(line):
-                    return
-        raise AssertionError("the run ended before:\n" + "".join(seen))
+        with self.provisioning(limit) as run:
+            run.until(said)
 
     # the hypervisor, past our client
 
@@ -233,13 +261,3 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text, f"{old!r} is not in {path}"
     path.write_text(text.replace(old, new, 1))
-
-
-def _kill_session(leader: int) -> None:
-    """SIGKILL every process of the session that `leader` leads."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(entry.name)) == leader:
-                os.kill(int(entry.name), signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
