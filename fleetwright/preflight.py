@@ -225,7 +225,10 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
     for paths, privileges in dict.fromkeys((tuple(paths), privileges) for paths, privileges in needs):
         if not any(seen.permissions.allows(path, privilege) for path in paths for privilege in privileges):
             wanted = " or ".join(privileges)
-            yield f"the API token lacks {wanted} on {paths[-1]}; grant it on the node: `pveum acl modify {paths[-1]}`"
+            yield (
+                f"the API token lacks {wanted} on {paths[-1]}; on the node, grant a role with it to token and user: "
+                f"`pveum acl modify {paths[-1]} --roles ROLE --tokens TOKEN --users USER`"
+            )
 
 
 _OPTION_PRIVILEGE = {"cores": "VM.Config.CPU", "sockets": "VM.Config.CPU", "memory": "VM.Config.Memory"}

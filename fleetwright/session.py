@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -64,10 +65,12 @@ class HostState:
         (self.directory / name).unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """Remove what a killed run may have left half-written."""
+        """Remove what a run needs while it goes on, and what a killed one may have left half-written."""
         for leftover in self.directory.glob(".*"):
             leftover.unlink(missing_ok=True)
         shutil.rmtree(self.directory / "known_hosts", ignore_errors=True)
+        with suppress(OSError):  # not empty, or not there
+            self.directory.rmdir()
 
 
 class Unusable(FleetError):

@@ -70,8 +70,9 @@ def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=endpoint.ca_file)
     except OSError as error:  # ssl.SSLError is one
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror or error
         raise FleetError(
-            f"proxmox.caFile {endpoint.ca_file} in vms/definitions.nix cannot be used: {error.strerror or error}; "
+            f"proxmox.caFile {endpoint.ca_file} in vms/definitions.nix cannot be used: {reason}; "
             "name a PEM file, or give proxmox.fingerprint instead"
         ) from error
     if endpoint.fingerprint:

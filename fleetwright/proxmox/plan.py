@@ -301,8 +301,9 @@ def _resize(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
     if disk is None or disk.size is None:
         raise Refused(f"vm {vm.vmid} ({vm.name}) on {node}: no boot disk with a size; correct its boot order")
     if disk.size > vm.disk:
+        whose = "its template's " if config.digest is None else ""
         raise Refused(
-            f"vm {vm.vmid} ({vm.name}): {disk.name} has {format_size(disk.size)}, {DEFINITIONS} wants "
+            f"vm {vm.vmid} ({vm.name}): {whose}{disk.name} has {format_size(disk.size)}, {DEFINITIONS} wants "
             f"{format_size(vm.disk)}; disks are never shrunk, correct {vm.attribute}.disk"
         )
     if disk.size < vm.disk:
