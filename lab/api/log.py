@@ -31,8 +31,10 @@ class RequestLog:
         self._file = path.open("a", encoding="utf-8") if path else None
         self._mutex = threading.Lock()
 
-    def write(self, user: str | None, method: str, path: str, params: Mapping[str, Any], status: int) -> None:
-        """One request. `status` 0: it was answered with nothing."""
+    def write(
+        self, user: str | None, method: str, path: str, params: Mapping[str, Any], status: int, seconds: float
+    ) -> None:
+        """One request, `seconds` after it came. `status` 0: it was answered with nothing."""
         if self._file:
             entry = {
                 "time": round(time.time(), 3),
@@ -41,6 +43,7 @@ class RequestLog:
                 "path": path,
                 "params": mask(params),
                 "status": status,
+                "seconds": round(seconds, 3),
             }
             with self._mutex:
                 self._file.write(json.dumps(entry) + "\n")

@@ -10,6 +10,7 @@ import signal
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -112,6 +113,7 @@ class Exchange:
         self.params: dict[str, Any] = {}
         self.drops = False
         self.protected = False
+        self.began = time.monotonic()
 
     async def answer(self, query: str) -> web.Response:
         """The answer, logged."""
@@ -123,7 +125,8 @@ class Exchange:
             response = await self._failure(ApiError(str(error)))
         self.drops = response.status < 400 and self.server.emulator.faults.drops(self.method, self.path)
         user = self.user.name if self.user else None
-        self.server.log.write(user, self.method, self.path, self.params, 0 if self.drops else response.status)
+        status = 0 if self.drops else response.status
+        self.server.log.write(user, self.method, self.path, self.params, status, time.monotonic() - self.began)
         return response
 
     async def _result(self, query: str) -> Any:
