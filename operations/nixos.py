@@ -4,7 +4,7 @@ import base64
 import json
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pyinfra import host
 from pyinfra.api import operation
@@ -126,9 +126,9 @@ def _require_mounted(machine: MachineState | None, host_id: str) -> None:
 
 def _put(path: str, content: bytes, mode: str = "0600") -> None:
     """Write a file below /mnt; what it holds travels on stdin."""
-    target = shlex.quote(f"/mnt{path}")
+    target, parent = (shlex.quote(f"/mnt{each}") for each in (path, PurePosixPath(path).parent))
     new = f"{target}.new"
-    script = f"mkdir -p $(dirname {target}) && umask 077 && base64 -d >{new} && chmod {mode} {new} && mv {new} {target}"
+    script = f"mkdir -p {parent} && umask 077 && base64 -d >{new} && chmod {mode} {new} && mv {new} {target}"
     shell(host, script, stdin=base64.b64encode(content).decode(), what=f"writing {path}")
 
 

@@ -195,7 +195,10 @@ class FleetConnector(SSHConnector):
             ) from error
         except AuthenticationException as error:
             client.close()
-            raise OSError(f"{place.user}@{place.address} does not accept our key: {error}") from error
+            raise OSError(
+                f"{self.data['ssh_user']}@{place.address} accepts none of our keys; add one to its authorized_keys, "
+                "or name another with --data ssh_key=FILE"
+            ) from error
         except (SSHException, EOFError, OSError) as error:
             client.close()
             raise OSError(f"no SSH at {place.address}: {getattr(error, 'strerror', None) or error}") from error

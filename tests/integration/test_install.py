@@ -1,0 +1,166 @@
+"""NixOS on a machine that no hypervisor knows of: what its operator says of it is all that is known."""
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from lab.errors import LabError
+from tests.integration.lab_driver import Ended, Lab, edit, until
+
+pytestmark = pytest.mark.slow
+
+HOST, VMID = "dev2", 111
+HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J"
+PLACEHOLDER = 'publicKey = "placeholder: set when the machine has been installed";'
+
+
+@dataclass(frozen=True)
+class Metal:
+    """A machine with Debian on it; the fleet knows its name and address, and which key it shows is in `host_key`."""
+
+    lab: Lab
+    address: str
+    host_key: str
+
+    def install(self, *data: str, check: bool = True, dry: bool = False) -> Ended:
+        words = [word for item in data for word in ("--data", item)]
+        how = "--dry" if dry else "-y"
+        return self.lab.pyinfra(how, *words, "inventory.py", "deploys/install.py", "--limit", HOST, check=check)
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """What its operator says of it."""
+        return (f"ssh_hostname={self.address}", f"host_key={self.host_key}", "install_user=abl030")
+
+    def runs(self) -> str:
+        """The ID of its /etc/os-release, by the agent: past SSH."""
+        release = str(self.lab.api(f"/nodes/prom/qemu/{VMID}/agent/file-read?file=/etc/os-release")["content"])
+        return dict(line.split("=", 1) for line in release.splitlines() if "=" in line)["ID"].strip('"')
+
+    def ssh(self, command: str) -> str:
+        """On the installed machine, as nothing but its generated key is accepted."""
+        known_hosts = self.lab.state / f"known-{HOST}"
+        known_hosts.write_text(f"{self.address} {(self.lab.kept / HOST / 'ssh_host_ed25519_key.pub').read_text()}")
+        options = ["-o", f"UserKnownHostsFile={known_hosts}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
+        return self.lab.run("ssh", *options, f"abl030@{self.address}", command).output.strip()
+
+
+@pytest.fixture
+def metal(lab: Lab) -> Iterator[Metal]:
+    """Made through the API by somebody else than us; for the fleet it is no VM."""
+    key = (lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
+    node = "/nodes/prom/qemu"
+    lab.api_task(f"{node}/9002/clone", newid=VMID, name="metal", full=1, storage="nvmeprom")
+    lab.api_task(f"{node}/{VMID}/resize", "PUT", disk="scsi0", size="16G")
+    lab.api(f"{node}/{VMID}/config", "PUT", ciuser="abl030", sshkeys=quoted(key), ipconfig0="ip=dhcp")
+    lab.api_task(f"{node}/{VMID}/status/start")
+    address = until(lambda: address_of(lab), 30, "an address")
+    host_key = until(lambda: host_key_of(lab), 30, "cloud-init")
+    unmanage(lab, address)
+    yield Metal(lab, address, host_key)
+    subprocess.run(["git", "-C", str(lab.state / "fleet"), "checkout", "--quiet", "."], check=True)
+
+
+def quoted(key: str) -> str:
+    return quote(f"{key}\n", safe="")
+
+
+def agent(lab: Lab, command: str) -> Any:
+    """What the guest's agent says; None while it is not there."""
+    try:
+        return lab.api(f"/nodes/prom/qemu/{VMID}/agent/{command}")
+    except LabError:
+        return None
+
+
+def address_of(lab: Lab) -> str | None:
+    said = agent(lab, "network-get-interfaces") or {"result": []}
+    found = [
+        address["ip-address"]
+        for card in said["result"]
+        for address in card.get("ip-addresses", [])
+        if address["ip-address"].startswith("10.77.")
+    ]
+    return found[0] if found else None
+
+
+def host_key_of(lab: Lab) -> str | None:
+    """Its own key, once cloud-init has made it: until then it shows the one that all clones share."""
+    if agent(lab, "file-read?file=/run/cloud-init/result.json") is None:
+        return None
+    return str(agent(lab, f"file-read?file={HOST_KEY_FILE}")["content"]).strip()
+
+
+def unmanage(lab: Lab, address: str) -> None:
+    """No VM of the fleet's any more, but a machine at an address."""
+    definitions = lab.state / "fleet/vms/definitions.nix"
+    text = definitions.read_text()
+    start = text.index(f"    {HOST} = {{")
+    definitions.write_text(text[:start] + text[text.index("    };\n", start) + len("    };\n") :])
+    edit(lab.state / "fleet/hosts.nix", f'hostname = "{HOST}";', f'hostname = "{HOST}"; addresses = [ "{address}" ];')
+
+
+def test_installs_carries_files_and_proves_it_and_again(metal: Metal, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(range(256)))
+    more = f'extra_files={{"/etc/deep down/secret": "{secret}"}}'
+    before = metal.lab.changes()
+    planned = metal.install(*metal.known, more, dry=True)
+    assert metal.runs() == "debian"
+    done = metal.install(*metal.known, more)
+    assert metal.lab.changes() == before  # no hypervisor was asked
+    assert done.rows("Success") == ["installer", "disko", "install", "reboot"]
+    wanted = [line for line in planned.says(HOST) if line.startswith(("boot ", "wipe ", "install ", "reboot "))]
+    assert [line for line in done.says(HOST) if line in wanted] == wanted
+    assert len(wanted) == 4
+
+    assert metal.runs() == "nixos"
+    assert metal.ssh("hostname; findmnt -no SOURCE /").split() == [HOST, "/dev/sda2"]
+    assert metal.ssh("sudo -n stat -c '%a %U' '/etc/deep down/secret'") == "600 root"
+    digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+    assert metal.ssh("sudo -n sha256sum '/etc/deep down/secret'").split()[0] == digest
+
+    again = metal.install(*metal.known, more)
+    assert again.rows("Success") == []
+    generated = (metal.lab.kept / HOST / "ssh_host_ed25519_key.pub").read_text().strip()
+    edit_entry(metal.lab, PLACEHOLDER, f'publicKey = "{generated}";')
+    assert metal.install().rows("No changes") == ["installer", "disko", "install", "reboot", "verify"]
+
+
+def edit_entry(lab: Lab, old: str, new: str) -> None:
+    """Edit this host's entry of hosts.nix."""
+    hosts = lab.state / "fleet/hosts.nix"
+    before, opening, entry = hosts.read_text().partition(f"  {HOST} = {{")
+    assert old in entry
+    hosts.write_text(before + opening + entry.replace(old, new, 1))
+
+
+def test_never_without_the_right_host_key_nor_where_a_system_is_pinned(metal: Metal) -> None:
+    address = f"ssh_hostname={metal.address}"
+    nobody = metal.install(address, check=False)
+    assert nobody.says(HOST) == [
+        f"{HOST}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin; say which one it "
+        "shows now with --data host_key='ssh-ed25519 …'"
+    ]
+    another = metal.install(address, f"host_key={OTHER_KEY}", "install_user=abl030", check=False)
+    [line] = another.says(HOST)
+    assert line.startswith(f"{HOST} (clone) at {metal.address} shows another host key than the pinned one (ssh-ed25519")
+    stranger = metal.install(address, f"host_key={metal.host_key}", "install_user=nobody", check=False)
+    [line] = stranger.says(HOST)
+    assert line.startswith(f"nobody@{metal.address} accepts none of our keys; add one to its authorized_keys, or name")
+    edit_entry(metal.lab, PLACEHOLDER, f'publicKey = "{OTHER_KEY}";')
+    pinned = metal.install(*metal.known, check=False)
+    assert pinned.says(HOST)[0] == (
+        f"{HOST} has a publicKey in hosts.nix, so it is installed already; refusing to boot the installer on it; put a "
+        "placeholder there if it is to be installed anew"
+    )
+    assert {nobody.status, another.status, stranger.status, pinned.status} == {1}
+    assert metal.runs() == "debian"
+    assert not (metal.lab.kept / HOST).exists()
