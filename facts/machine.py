@@ -9,7 +9,19 @@ from typing_extensions import override
 
 from fleetwright.jobs import DIRECTORY
 
-_KEYS = ("id", "variant", "boot_id", "hostname", "current_system", "booted_system", "version", "root", "mnt", "mark")
+_KEYS = (
+    "macs",
+    "id",
+    "variant",
+    "boot_id",
+    "hostname",
+    "current_system",
+    "booted_system",
+    "version",
+    "root",
+    "mnt",
+    "mark",
+)
 
 
 class MachineState(TypedDict):
@@ -31,6 +43,8 @@ class MachineState(TypedDict):
     """the source of the file system at /mnt"""
     mark: str | None
     """what our pipeline wrote into the installer that it booted"""
+    macs: list[str]
+    """of its network interfaces, in lower case; loopback's is left out"""
     jobs: dict[str, str]
     """by name of a job: its key and exit status"""
 
@@ -43,7 +57,7 @@ class Machine(FactBase[MachineState | None]):
 
         {"id": "nixos", "variant": None, "boot_id": "0ea6…", "hostname": "dev", "current_system": "/nix/store/…",
          "booted_system": "/nix/store/…", "revision": "4f2c…", "root": "/dev/sda2", "mnt": None, "mark": None,
-         "jobs": {}}
+         "macs": ["bc:24:11:…"], "jobs": {}}
     """
 
     @override
@@ -59,6 +73,7 @@ say booted_system "$(readlink -e /run/booted-system)"
 say version "$(nixos-version --json 2>/dev/null)"
 say root "$(findmnt -no SOURCE / 2>/dev/null)"
 say mnt "$(findmnt -no SOURCE /mnt 2>/dev/null)"
+say macs "$(cat /sys/class/net/*/address 2>/dev/null | tr '\\n' ' ')"
 say mark "$(cat {DIRECTORY}/mark 2>/dev/null)"
 for done in {DIRECTORY}/*.done; do
   [ ! -r "$done" ] || say "job.$(basename "$done" .done)" "$(cat "$done")"
@@ -82,6 +97,7 @@ true"""
             root=values["root"] or None,
             mnt=values["mnt"] or None,
             mark=values["mark"] or None,
+            macs=[mac.lower() for mac in values["macs"].split() if mac.strip("0:")],
             jobs=jobs,
         )
 

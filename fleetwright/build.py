@@ -54,13 +54,10 @@ def build(session: Session, host_ids: Sequence[str], host_id: str) -> None:
     FleetError when those of `host_id` cannot be built; the others go on.
     """
 
-    def compute() -> bool:
-        derivations = [f"{drv}^*" for about in _good(session, host_ids) for drv in about.derivations]
-        _build(session, derivations, "host-" + "-".join(host_ids)[:100])
-        return True
-
+    derivations = [f"{drv}^*" for about in _good(session, host_ids) for drv in about.derivations]
     try:
-        session.once(("build", tuple(host_ids)), compute)
+        # by what is built: an evaluation may change within a run
+        session.once(("build", *derivations), lambda: _build(session, derivations, "host-" + "-".join(host_ids)[:100]))
     except FleetError:
         if tuple(host_ids) == (host_id,):
             raise
@@ -105,7 +102,7 @@ def ahead(*work: Callable[[], object]) -> None:
     def quietly(each: Callable[[], object]) -> None:
         try:
             each()
-        except FleetError:
+        except (FleetError, OSError):
             return  # raised anew where the result is needed
 
     for each in work:

@@ -88,10 +88,11 @@ def _path_or_set(value: dict[str, Any]) -> Any:
 
 def _fleet(directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any]) -> Fleet:
     parsed = {name: _host(name, dict(entry)) for name, entry in hosts.items()}
-    by_hostname = {host.hostname.lower(): host.id for host in parsed.values()}
+    by_name = {str(name).lower(): host.id for host in parsed.values() for name in (host.id, host.ssh_alias)}
+    by_name |= {host.hostname.lower(): host.id for host in parsed.values()}
     managed = {name: _managed(name, dict(entry)) for name, entry in (definitions.get("managed") or {}).items()}
     imported = {
-        name: _imported(name, dict(entry), by_hostname) for name, entry in (definitions.get("imported") or {}).items()
+        name: _imported(name, dict(entry), by_name) for name, entry in (definitions.get("imported") or {}).items()
     }
     template = definitions.get("template")
     return Fleet(
@@ -151,9 +152,13 @@ def _managed(name: str, entry: dict[str, Any]) -> Vm:
     )
 
 
-def _imported(name: str, entry: dict[str, Any], by_hostname: Mapping[str, str]) -> Vm:
-    """An imported guest is somebody's documentation: beside VMID and flag, only what can be understood is taken."""
-    hostname, tags = entry.get("hostname"), entry.get("tags")
+def _imported(name: str, entry: dict[str, Any], by_name: Mapping[str, str]) -> Vm:
+    """An imported guest is somebody's documentation: beside VMID and flag, only what can be understood is taken.
+
+    It belongs to the host whose hostname it names; where it names none, to the one that its alias or name is of: a
+    host without its guest would be a machine without its guard.
+    """
+    tags, named = entry.get("tags"), (entry.get("hostname"), entry.get("sshAlias"), name)
     node, storage = entry.get("node"), entry.get("storage")
     is_container = entry.get("type") == GuestType.LXC
     return Vm(
@@ -162,7 +167,7 @@ def _imported(name: str, entry: dict[str, Any], by_hostname: Mapping[str, str]) 
         origin=Origin.IMPORTED,
         readonly=entry.pop("readonly", True),
         type=GuestType.LXC if is_container else GuestType.QEMU,
-        host_id=by_hostname.get(hostname.lower()) if isinstance(hostname, str) else None,
+        host_id=next((by_name[str(each).lower()] for each in named if str(each).lower() in by_name), None),
         storage=storage if isinstance(storage, str) else None,
         node=node if isinstance(node, str) else None,
         tags=tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),

@@ -1,35 +1,59 @@
 """What the definitions let us do to a machine over SSH: the guard's other half, beside the API's policy."""
 
+from collections.abc import Collection
+
 from fleetwright.errors import Refused
-from fleetwright.session import Session
+from fleetwright.models import Fleet, GuestType
+from fleetwright.proxmox.client import Client
+
+DEFINITIONS = "vms/definitions.nix"
 
 
-def require_installable(session: Session, host_id: str, verb: str) -> None:
-    """Refused unless the definitions, as they are now, let us wipe, install or reboot this machine.
+def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:
+    """Refused unless the definitions let us wipe, install or reboot this machine.
 
-    A VM must be managed and not readonly; another machine must still have a placeholder for its publicKey,
-    which is how hosts.nix says that it is to be installed.
+    A guest must be a managed virtual machine and not readonly; another machine must still have a placeholder for
+    its publicKey, which is how hosts.nix says that it is to be installed.
     """
-    vm = session.vm(host_id)
+    vm = fleet.vm_of(host_id)
     if vm is not None:
+        where = f"vm {vm.vmid} ({vm.name})"
         if not vm.is_managed:
             raise Refused(
-                f"vm {vm.vmid} ({vm.name}) is {vm.attribute} in vms/definitions.nix, never to be changed; "
-                f"refusing to {verb} {host_id}"
+                f"{where} is {vm.attribute} in {DEFINITIONS}, never to be changed; refusing to {verb} {host_id}"
             )
+        if vm.type is not GuestType.QEMU:
+            raise Refused(f"{where} is a container in {DEFINITIONS}; refusing to {verb} {host_id}")
         if vm.readonly:
             raise Refused(
-                f"vm {vm.vmid} ({vm.name}) is readonly in vms/definitions.nix; refusing to {verb} {host_id}; "
+                f"{where} is readonly in {DEFINITIONS}; refusing to {verb} {host_id}; "
                 f"remove the flag from {vm.attribute} if you mean it"
             )
-    elif session.host(host_id).public_key is not None:
+        return
+    host = fleet.hosts.get(host_id)
+    if host is None or host.public_key is not None:
         raise Refused(
             f"{host_id} has a publicKey in hosts.nix, so it is installed already; refusing to {verb} it; "
             "put a placeholder there if it is to be installed anew"
         )
 
 
-def mark(session: Session, host_id: str) -> str:
+def require_no_declared_guest(fleet: Fleet, client: Client, macs: Collection[str], host_id: str, verb: str) -> None:
+    """Refused when a machine that no definition names has the MAC of one that is defined: a mistyped address.
+
+    `macs` are those of the machine that answers, in lower case. ApiError when the hypervisor cannot be asked.
+    """
+    for vm in fleet.vms.values():
+        config = client.config(fleet.node_of(vm), vm.vmid, vm.type)
+        cards = {card.mac for card in config.nets.values()} if config else set()
+        if cards & set(macs):
+            raise Refused(
+                f"the machine that answers for {host_id} is vm {vm.vmid} ({vm.name}) of {DEFINITIONS}; "
+                f"refusing to {verb} it; correct the address"
+            )
+
+
+def mark(fleet: Fleet, host_id: str) -> str:
     """What we write into an installer that we booted: whose it is. Another machine's mark is not ours."""
-    vm = session.vm(host_id)
-    return f"fleetwright fleet={session.fleet.id} host={host_id}" + (f" vmid={vm.vmid}" if vm else "")
+    vm = fleet.vm_of(host_id)
+    return f"fleetwright fleet={fleet.id} host={host_id}" + (f" vmid={vm.vmid}" if vm else "")

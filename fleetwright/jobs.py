@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 
 DIRECTORY = "/run/fleetwright"
+RUNNING, ENDED = "running", "none"  # what a look says of a job that goes on, or was ended before it could note anything
 LOOK = 10  # seconds that one look at a running job waits for its end
 
 
@@ -64,6 +65,7 @@ class Job:
         active = f"systemctl is-active --quiet {self.unit}"
         return (
             f"i=0; while {active} && [ $i -lt {LOOK * 10} ]; do sleep 0.1; i=$((i+1)); done; "
-            f"if {active}; then echo running; else cat {self._file('done')} 2>/dev/null || printf %s none; echo; fi; "
+            f"if {active}; then echo {RUNNING}; "
+            f"else cat {self._file('done')} 2>/dev/null || printf %s {ENDED}; echo; fi; "
             f"tail -n 8 {self._file('log')} 2>/dev/null; true"
         )

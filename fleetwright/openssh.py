@@ -28,6 +28,11 @@ class Destination:
             "-o", f"UserKnownHostsFile={self.known_hosts}",
             "-o", "GlobalKnownHostsFile=/dev/null",
             "-o", "UpdateHostKeys=no",
+            # A master of the user's configuration was checked against other keys, or in another epoch; so were those.
+            "-o", "ControlMaster=no",
+            "-o", "ControlPath=none",
+            "-o", "KnownHostsCommand=none",
+            "-o", "VerifyHostKeyDNS=no",
             "-o", "ConnectTimeout=10",
             "-o", "ServerAliveInterval=5",
             "-o", "ServerAliveCountMax=4",
@@ -42,8 +47,13 @@ class Destination:
 
     @property
     def target(self) -> str:
-        """`user@address`; IPv6 addresses as Nix and ssh want them."""
+        """`user@address`, as ssh wants it."""
         return f"{self.user}@{self.address}"
+
+    @property
+    def url(self) -> str:
+        """`ssh://user@address`, as Nix wants it: an IPv6 address in brackets."""
+        return f"ssh://{self.user}@{f'[{self.address}]' if ':' in self.address else self.address}"
 
     def argv(self, command: str) -> list[str]:
         return ["ssh", *self.options, "--", self.target, command]

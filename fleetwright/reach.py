@@ -5,10 +5,12 @@ hop, and so is what runs there (the clone, the installer, the installed system).
 host key of its own, and each key comes from here or through the authenticated API, never from the wire.
 """
 
+import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from fleetwright.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from fleetwright.models import GuestType, Host, Vm
@@ -16,9 +18,12 @@ from fleetwright.proxmox.address import address_of
 from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.errors import AgentUnavailable
 from fleetwright.proxmox.plan import is_ours, not_ours
-from fleetwright.session import Session
+from fleetwright.session import Session, Unusable
+from fleetwright.ssh_keys import parse_public_key
 
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 POLL = 0.25  # seconds between two looks at a machine that is on its way
 
 
@@ -65,13 +70,32 @@ class Hints:
     host_key: str | None = None
     user: str | None = None
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Hints":
+        """From the data ssh_hostname, host_key and install_user. Unusable when one of them is not what it says."""
+        address, host_key, user = (data.get(name) for name in ("ssh_hostname", "host_key", "install_user"))
+        if address is not None and not _ADDRESS.fullmatch(str(address)):
+            raise Unusable(f"--data ssh_hostname={address} is no host name or address; the user goes to install_user")
+        if user is not None and not _USER.fullmatch(str(user)):
+            raise Unusable(f"--data install_user={user} is no user's name")
+        if host_key is not None:
+            try:
+                parse_public_key(str(host_key))
+            except ValueError as error:
+                raise Unusable(
+                    f"--data host_key: {error}; give it as `cat /etc/ssh/ssh_host_*_key.pub` shows it"
+                ) from error
+        return cls(*(None if value is None else str(value) for value in (address, host_key, user)))
+
 
 def epoch_of(os_release: str) -> Epoch:
     """What a machine's /etc/os-release says it is. NixOS marks its installers with `VARIANT_ID=installer`."""
     values = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
-    if values.get("VARIANT_ID", "").strip('"') == "installer":
+    values = {key: value.strip().strip("\"'") for key, value in values.items()}
+    if values.get("VARIANT_ID") == "installer":
         return Epoch.INSTALLER
-    return Epoch.FINAL if values.get("ID", "").strip('"') == "nixos" else Epoch.CLONE
+    names = {values.get("ID"), *values.get("ID_LIKE", "").split()}  # system.nixos.distroId changes ID
+    return Epoch.FINAL if "nixos" in names else Epoch.CLONE
 
 
 def look(
@@ -80,19 +104,20 @@ def look(
     hints: Hints,
     *,
     epochs: Collection[Epoch],
-    may_exec: bool,
+    patience: float,
     progress: Callable[[str], None],
 ) -> list[Place]:
     """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
 
-    `may_exec` allows the one changing call there is, asking a fresh clone through its agent whether cloud-init
-    is done; until then the clone still shows the template's host key, which all clones share.
+    `patience` is how many seconds a fresh clone may take to say through its agent that cloud-init is done; until
+    then it still shows the template's host key, which all clones share. The question is the one changing call
+    there is: without patience, while we only plan, it is not asked.
 
     Raises Absent when there is nothing to wait for.
     """
     vm = session.vm(host.id)
     if vm is not None and vm.is_managed and vm.type is GuestType.QEMU:
-        return _look_at_vm(session, host, vm, epochs=epochs, may_exec=may_exec, progress=progress)
+        return _look_at_vm(session, host, vm, epochs=epochs, patience=patience, progress=progress)
     return list(_look_at_names(session, host, hints))
 
 
@@ -118,9 +143,19 @@ def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place
         if pinned:
             yield Place(address, Epoch.FINAL, pinned, host.user)
         if hints.host_key:
+            _require_nobody_elses(session, host, hints.host_key)
             # kexec keeps the key: whether the installer or what was there before answers shows after login
             for user in dict.fromkeys((hints.user or "root", "root")):
                 yield Place(address, Epoch.CLONE, hints.host_key, user)
+
+
+def _require_nobody_elses(session: Session, host: Host, host_key: str) -> None:
+    """Refused when the key that the operator gave for this host is known as another's: a mistyped address."""
+    given = parse_public_key(host_key).blob
+    for other in session.fleet.hosts:
+        known = session.pinned_key(other) if other != host.id else None
+        if known and parse_public_key(known).blob == given:
+            raise Refused(f"--data host_key is the key of {other}, not of {host.id}; correct it and ssh_hostname")
 
 
 def _look_at_vm(
@@ -129,7 +164,7 @@ def _look_at_vm(
     vm: Vm,
     *,
     epochs: Collection[Epoch],
-    may_exec: bool,
+    patience: float,
     progress: Callable[[str], None],
 ) -> list[Place]:
     client, node = session.client, session.fleet.node_of(vm)
@@ -152,7 +187,7 @@ def _look_at_vm(
             return []
         if epoch is not Epoch.FINAL and not is_ours(session.fleet, vm, config):
             raise Refused(not_ours(session.fleet, vm, config))  # whose word on its key would count for nothing
-        key = _key_of(session, host, client, node, vm, epoch, may_exec=may_exec, progress=progress)
+        key = _key_of(session, host, client, node, vm, epoch, patience=patience, progress=progress)
     except AgentUnavailable as error:
         progress(str(error))
         return []
@@ -167,7 +202,7 @@ def _key_of(
     vm: Vm,
     epoch: Epoch,
     *,
-    may_exec: bool,
+    patience: float,
     progress: Callable[[str], None],
 ) -> str | None:
     if epoch is Epoch.FINAL:
@@ -180,10 +215,10 @@ def _key_of(
             )
         return key
     if epoch is Epoch.CLONE:
-        if not may_exec:
+        if not patience:
             return None
         progress("waiting for cloud-init")
-        done = client.agent_exec(node, vm.vmid, ["cloud-init", "status", "--wait"])
+        done = client.agent_exec(node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
         if done.exitcode not in (0, 2):  # 2: done, with recoverable errors
             words = (done.stdout or done.stderr).strip()
             raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({done.exitcode}): {words}", None)

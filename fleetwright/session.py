@@ -90,6 +90,8 @@ class Session:
 
     fleet: Fleet
     token_file: Path
+    arrived: set[str] = field(default_factory=set)
+    """the hosts that this run has sent into their installed system"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _locks: dict[Hashable, threading.Lock] = field(default_factory=dict, repr=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)

@@ -3,10 +3,10 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from facts.machine import Machine, MachineState
-from fleetwright.errors import FleetError, Refused
-from fleetwright.guard import mark, require_installable
+from fleetwright.errors import FleetError
+from fleetwright.guard import require_installable
 from fleetwright.jobs import Job
+from operations.machine import is_installed, machine_of, require_our_installer, require_still_installable
 from operations.remote import copy_closure, run_job
 from operations.steps import Commands, build_selection, decide, do, evaluated, executing, fleet_host, session_of
 
@@ -19,25 +19,11 @@ def format_disks() -> Commands:
     yield from decide(host, _format)
 
 
-def installed_or_none(machine: MachineState | None) -> bool:
-    return machine is not None and machine["id"] == "nixos" and machine["variant"] != "installer"
-
-
-def require_our_installer(machine: MachineState) -> None:
-    """Refused unless this is the installer that this fleet booted for this very host."""
-    session, host_id = session_of(host), fleet_host(host).id
-    if machine["variant"] != "installer" or machine["mark"] != mark(session, host_id):
-        raise Refused(
-            f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
-            "run deploys/install.py from its start"
-        )
-
-
 def _format() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
     about = evaluated(host)
-    machine = host.get_fact(Machine)
-    if installed_or_none(machine):
+    machine = machine_of(host)
+    if is_installed(machine):
         host.noop(f"{host_id} is installed")
         return
     if about.disko_script is None:
@@ -46,15 +32,14 @@ def _format() -> Commands:
     if machine and machine["jobs"].get("disko") == job.well and (machine["mnt"] or machine["jobs"].get("install")):
         host.noop(f"{host_id}'s disks are formatted and mounted")
         return
-    require_installable(session, host_id, "wipe the disks of")
-    if machine is None and executing(host):
-        raise FleetError(f"{host_id}: the machine did not say what runs on it")
+    require_installable(session.fleet, host_id, "wipe the disks of")
     if machine and executing(host):
-        require_our_installer(machine)
+        require_our_installer(host, machine)
 
     def act() -> None:
         build_selection(host)
         copy_closure(host, [job.key])
+        require_still_installable(host, "wipe the disks of")
         run_job(host, job)
 
     yield from do(host, f"wipe {', '.join(about.devices)} of {host_id}, partition, format and mount below /mnt", act)

@@ -1,19 +1,23 @@
 """Takes a machine that SSH reaches into the NixOS installer, by kexec."""
 
+import shlex
+
 from pyinfra import host
 from pyinfra.api import operation
 
-from facts.machine import Machine
 from fleetwright.build import kexec_tarball
 from fleetwright.errors import FleetError, FleetInvalid
 from fleetwright.guard import mark, require_installable
 from fleetwright.installation import obstacles
 from fleetwright.jobs import DIRECTORY
 from fleetwright.reach import Epoch
+from operations.machine import is_installed, machine_of, require_still_installable
 from operations.remote import run_towards
-from operations.steps import Commands, connector_of, decide, do, evaluated, executing, fleet_host, session_of, shell
+from operations.steps import Commands, connector_of, decide, do, evaluated, fleet_host, session_of, shell
 
 UPLOAD_DEADLINE = 1800.0  # seconds
+NEEDED = ("tar", "gzip", "cpio", "setsid")  # by the tarball's script
+BOOT = "boot the installer on"
 
 
 @operation()
@@ -28,11 +32,9 @@ def boot() -> Commands:
 
 def _boot() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
-    machine = host.get_fact(Machine)
-    if machine is None and executing(host):
-        raise FleetError(f"{host_id}: the machine did not say what runs on it")
+    machine = machine_of(host)
     if machine and machine["variant"] == "installer":
-        if machine["mark"] == mark(session, host_id):
+        if machine["mark"] == mark(session.fleet, host_id):
             host.noop(f"{host_id} is in its installer")
             return
         if session.state_of(host_id).noted("kexec") != _note():
@@ -42,10 +44,10 @@ def _boot() -> Commands:
             )
         yield from do(host, f"mark the installer of {host_id} as ours", _mark)
         return
-    if machine and machine["id"] == "nixos":
+    if is_installed(machine):
         host.noop(f"{host_id} runs NixOS already")
         return
-    require_installable(session, host_id, "boot the installer on")
+    require_installable(session.fleet, host_id, BOOT)
     if found := findings():
         raise FleetInvalid(found)
     yield from do(host, f"boot the NixOS installer on {host_id} by kexec", _kexec)
@@ -63,22 +65,28 @@ def _kexec() -> None:
     session, host_id, connector = session_of(host), fleet_host(host).id, connector_of(host)
     tarball = kexec_tarball(session)
     sudo = "" if connector.destination().user == "root" else "sudo -n "
+    require_still_installable(host, BOOT)
+    shell(host, f"{sudo}true", what=f"becoming root (`{sudo}true`)")
+    missing = shell(host, f"for p in {' '.join(NEEDED)}; do command -v $p >/dev/null || echo $p; done").split()
+    if missing:
+        raise FleetError(f"{host_id} lacks {', '.join(missing)}, which the installer needs; install it in the template")
     host.log(f"copying {tarball.name} ({tarball.stat().st_size >> 20} MiB)")
-    unpack = f"{sudo}rm -rf /root/kexec && {sudo}tar -C /root -xzf -"
+    # Into a place of its own: what another run left, or still sends, is not what is run.
+    unpack = f"d=$({sudo}mktemp -d /root/kexec.XXXXXX) && {sudo}tar -C $d -xzf - && echo $d"
     send = ["sh", "-c", 'exec "$@" < "$0"', str(tarball)]
-    run_towards(host, lambda to: ([*send, *to.argv(unpack)], {}), UPLOAD_DEADLINE)
+    place = run_towards(host, lambda to: ([*send, *to.argv(unpack)], {}), UPLOAD_DEADLINE).stdout.strip()
     session.state_of(host_id).note("kexec", _note())
-    shell(host, f"{sudo}/root/kexec/run", what="the kexec installer")
+    shell(host, f"{sudo}setsid --wait {shlex.quote(place)}/kexec/run", what="the kexec installer")
     connector.drop()
-    place = connector.reach(epochs=(Epoch.INSTALLER,), absent_ok=True)
-    host.log(f"the installer answers at {place.address}")
+    address = connector.reach(epochs=(Epoch.INSTALLER,), absent_ok=True).address
+    host.log(f"the installer answers at {address}")
     _mark()
 
 
 def _note() -> str:
     """What is noted before the jump. If we are killed between it and the mark, this tells our installer from others:
     it keeps the host key of the machine that we jumped from."""
-    return f"{mark(session_of(host), fleet_host(host).id)}\n{connector_of(host).reach().host_key}\n"
+    return f"{mark(session_of(host).fleet, fleet_host(host).id)}\n{connector_of(host).reach().host_key}\n"
 
 
 def _mark() -> None:
@@ -86,7 +94,7 @@ def _mark() -> None:
     shell(
         host,
         f"mkdir -p -m 0700 {DIRECTORY} && cat >{DIRECTORY}/mark.new && mv {DIRECTORY}/mark.new {DIRECTORY}/mark",
-        stdin=mark(session, host_id),
+        stdin=mark(session.fleet, host_id),
         what="marking the installer",
     )
     session.state_of(host_id).forget("kexec")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from pyinfra import host
 from pyinfra.api import operation
 
-from facts.machine import Machine, MachineState
+from facts.machine import MachineState
 from fleetwright.errors import FleetError
 from fleetwright.files import write_whole
 from fleetwright.guard import require_installable
@@ -17,7 +17,7 @@ from fleetwright.hardware import configuration_path
 from fleetwright.jobs import Job
 from fleetwright.nix import Evaluated
 from fleetwright.reach import Epoch
-from operations.disko import installed_or_none, require_our_installer
+from operations.machine import is_installed, machine_of, require_our_installer, require_still_installable
 from operations.remote import copy_closure, run_job
 from operations.steps import (
     Commands,
@@ -34,6 +34,13 @@ from operations.steps import (
 
 INSTALL_DEADLINE = 3600  # seconds
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+VERIFIED = "verified.json"
+INSTALLED = "installed"  # the note of the system that was installed last
+# A ZFS pool that was not exported is not imported at the next boot. What else stays busy the shutdown unmounts.
+LEAVE = (
+    "sync; swapoff -a; ! mountpoint -q /mnt || umount -R /mnt; ! command -v zpool >/dev/null || zpool export -a; "
+    "setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
+)
 
 
 @operation()
@@ -50,14 +57,14 @@ def hardware_configuration(path: str | bool) -> Commands:
 def _hardware(wanted: str | bool) -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
     path = configuration_path(session, host_id, wanted)
-    machine = host.get_fact(Machine)
-    if installed_or_none(machine):
+    machine = machine_of(host)
+    if is_installed(machine):
         host.noop(f"{host_id} is installed")
         return
-    require_installable(session, host_id, "install")
+    require_installable(session.fleet, host_id, "install")
     generated = None
-    if executing(host):
-        _require(machine, host_id)
+    if machine and executing(host):
+        require_our_installer(host, machine)
         generated = shell(
             host,
             "nixos-generate-config --show-hardware-config --no-filesystems --root /mnt",
@@ -71,7 +78,7 @@ def _hardware(wanted: str | bool) -> Commands:
     def act() -> None:
         assert generated is not None, "generated before the first command"
         write_whole(path, generated, mode=path.stat().st_mode & 0o777)
-        session.forget("evaluate", "build")  # they depend on it
+        session.forget("evaluate")  # they depend on it
 
     yield from do(host, f"write what hardware {host_id} has to {path}", act)
 
@@ -90,15 +97,16 @@ def install(extra_files: Mapping[str, str] | None = None) -> Commands:
 def _install(extra_files: Mapping[str, str]) -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
     about = evaluated(host)
-    machine = host.get_fact(Machine)
+    machine = machine_of(host)
     job = _job(about)
-    if installed_or_none(machine) or (machine and machine["jobs"].get("install") == job.well):
+    if is_installed(machine) or (machine and machine["jobs"].get("install") == job.well):
         host.noop(f"{host_id} is installed")
         return
-    require_installable(session, host_id, "install")
-    if executing(host):
-        _require(machine, host_id)
-        _require_mounted(machine, host_id)
+    require_installable(session.fleet, host_id, "install")
+    if machine and executing(host):
+        require_our_installer(host, machine)
+        if machine["mnt"] is None:
+            raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
 
     def act() -> None:
         build_selection(host)
@@ -108,20 +116,11 @@ def _install(extra_files: Mapping[str, str]) -> Commands:
         _put(f"{HOST_KEY}.pub", f"{key.public}\n".encode(), mode="0644")
         for target, source in extra_files.items():
             _put(target, Path(source).read_bytes())
+        require_still_installable(host, "install")
         run_job(host, job)
+        session.state_of(host_id).note(INSTALLED, about.toplevel)
 
     yield from do(host, f"install {about.toplevel} on {host_id}", act)
-
-
-def _require(machine: MachineState | None, host_id: str) -> None:
-    if machine is None:
-        raise FleetError(f"{host_id}: the machine did not say what runs on it")
-    require_our_installer(machine)
-
-
-def _require_mounted(machine: MachineState | None, host_id: str) -> None:
-    if machine and machine["mnt"] is None:
-        raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
 
 
 def _put(path: str, content: bytes, mode: str = "0600") -> None:
@@ -146,26 +145,21 @@ def reboot_installed() -> Commands:
 def _reboot() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
     about = evaluated(host)
-    machine = host.get_fact(Machine)
-    if installed_or_none(machine):
+    machine = machine_of(host)
+    if is_installed(machine):
         host.noop(f"{host_id} runs its own system")
         return
-    require_installable(session, host_id, "reboot")
-    if executing(host):
-        if machine is None:
-            raise FleetError(f"{host_id}: the machine did not say what runs on it")
-        require_our_installer(machine)
+    require_installable(session.fleet, host_id, "reboot")
+    if machine and executing(host):
+        require_our_installer(host, machine)
         if machine["jobs"].get("install") != _job(about).well:
             raise FleetError(f"{host_id} is not installed yet; run deploys/install.py from its start")
 
     def act() -> None:
         connector = connector_of(host)
-        shell(
-            host,
-            "sync; ! mountpoint -q /mnt || umount -R /mnt; "
-            "setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &",
-            what="the reboot",
-        )
+        require_still_installable(host, "reboot")
+        shell(host, LEAVE, what="the reboot")
+        session.arrived.add(host_id)
         connector.drop()
         place = connector.reach(epochs=(Epoch.FINAL,), absent_ok=True)
         host.log(f"the installed system answers at {place.address}")
@@ -180,41 +174,48 @@ def verify() -> Commands:
 
 
 def _verify() -> Commands:
-    host_id = fleet_host(host).id
+    session, host_id = session_of(host), fleet_host(host).id
     about = evaluated(host)
-    machine = host.get_fact(Machine)
-    if machine is None and not executing(host):
+    machine = machine_of(host)
+    if not executing(host) and not is_installed(machine):
         yield from do(host, f"verify that {host_id} runs {about.toplevel}", lambda: None)
         return
+    assert machine is not None, "a machine that does not answer is an error while executing"
+    state = session.state_of(host_id)
+    if executing(host):
+        state.forget(VERIFIED)
     findings = disagreements(about, machine)
-    if findings and not executing(host) and not installed_or_none(machine):
-        yield from do(host, f"verify that {host_id} runs {about.toplevel}", lambda: None)
-        return
-    if machine and installed_or_none(machine) and machine["revision"] != about.revision:
+    if findings and host_id not in session.arrived and _has_moved_on(about, machine, state.noted(INSTALLED)):
         # Marking a VM readonly or writing its key into hosts.nix is a commit too. That the flake has moved on since
         # the installation is no fault of the machine; bringing it there is a deploy's business.
         host.log(f"{host_id} runs revision {machine['revision']}, the flake is at {about.revision}: deploy it")
-        host.noop(f"{host_id} is installed")
-        return
-    if findings:
+    elif findings:
         raise FleetError(f"{host_id}: " + "; ".join(findings))
-    assert machine is not None
     if executing(host):
         _report(about, machine)
-    host.noop(f"{host_id} runs {about.toplevel}")
+    host.noop(f"{host_id} runs {machine['current_system']}")
 
 
-def disagreements(about: Evaluated, machine: MachineState | None) -> list[str]:
+def _has_moved_on(about: Evaluated, machine: MachineState, installed: str | None) -> bool:
+    """Whether the machine is what was installed last, from another revision than the flake's present one."""
+    as_installed = machine["current_system"] == installed or installed is None
+    return (
+        is_installed(machine)
+        and as_installed
+        and machine["revision"] != about.revision
+        and (machine["hostname"] == about.hostname)
+    )
+
+
+def disagreements(about: Evaluated, machine: MachineState) -> list[str]:
     """Where the machine is not what the flake says; empty when it is."""
-    if machine is None:
-        return ["the machine did not say what runs on it"]
     found: dict[str, tuple[str | None, str | None]] = {
         "system": (machine["current_system"], about.toplevel),
         "hostname": (machine["hostname"], about.hostname),
         "revision": (machine["revision"], about.revision),
     }
     wrong = [f"{what} is {is_}, not {wanted}" for what, (is_, wanted) in found.items() if is_ != wanted]
-    if wrong and installed_or_none(machine):
+    if wrong and is_installed(machine):
         wrong.append("it is installed, so it needs a deploy, not an installation")
     return wrong
 
@@ -233,7 +234,8 @@ def _report(about: Evaluated, machine: MachineState) -> None:
         "booted": machine["booted_system"],
         "hostname": machine["hostname"],
         "revision": machine["revision"],
+        "flake_revision": about.revision,
         "root": machine["root"],
         "host_key": place.host_key,
     }
-    write_whole(session.state_of(about.host_id).directory / "verified.json", json.dumps(summary, indent=2) + "\n")
+    write_whole(session.state_of(about.host_id).directory / VERIFIED, json.dumps(summary, indent=2) + "\n")

@@ -7,9 +7,9 @@ from pyinfra.api.host import Host
 
 from fleetwright import nix
 from fleetwright.errors import DeadlineExceeded, FleetError, ProcessFailed
-from fleetwright.jobs import Job
+from fleetwright.jobs import ENDED, RUNNING, Job
 from fleetwright.openssh import Destination
-from fleetwright.process import run
+from fleetwright.process import Completed, run
 from operations.steps import connector_of, remote, shell
 
 COPY_DEADLINE = 4 * 3600.0  # seconds
@@ -23,7 +23,7 @@ def copy_closure(host: Host, paths: list[str], root: str | None = None) -> None:
 
 def run_towards(
     host: Host, command: Callable[[Destination], tuple[list[str], Mapping[str, str]]], timeout: float
-) -> None:
+) -> Completed:
     """Run a local program that connects to the machine; once more when the machine has moved meanwhile.
 
     `command` gives its argv and environment. ProcessFailed when it fails where the machine is.
@@ -32,14 +32,14 @@ def run_towards(
     to = connector.destination()
     argv, environment = command(to)
     try:
-        run(argv, env=environment, timeout=timeout)
+        return run(argv, env=environment, timeout=timeout)
     except ProcessFailed:
         connector.drop()
         now = connector.destination()
         if now.address == to.address:
             raise
         argv, environment = command(now)
-        run(argv, env=environment, timeout=timeout)
+        return run(argv, env=environment, timeout=timeout)
 
 
 def run_job(host: Host, job: Job) -> None:
@@ -49,25 +49,37 @@ def run_job(host: Host, job: Job) -> None:
     """
     began = time.monotonic()
     shell(host, job.start, stdin=job.body, what=f"starting {job.unit}")
-    said = ""
+    ours, said = False, ""
     while True:
-        ok, output = remote(host, job.look)
+        state, log = _look(host, job)
         elapsed = time.monotonic() - began
-        state, *log = [*output.stdout_lines, ""] if ok else ["running", ""]
-        if ok and state == job.well:
+        if state == job.well:
             return
-        if ok and state != "running":
-            if state.startswith(f"{job.key} "):
-                raise FleetError(f"{host.name}: {job.name} failed with status {state.split()[-1]}: {_last(log)}")
-            # another run's job of this name has ended, or it ended without a word: ours has yet to run
-            shell(host, job.start, stdin=job.body, what=f"starting {job.unit}")
+        if state.startswith(f"{job.key} "):
+            raise FleetError(f"{host.name}: {job.name} failed with status {state.split()[-1]}: {_last(log)}")
+        if state == ENDED or (state != RUNNING and ours):
+            raise FleetError(f"{host.name}: {job.name} was ended (its deadline, or no memory left); last: {_last(log)}")
         if elapsed > job.deadline + GRACE:
             raise DeadlineExceeded(f"{host.name}: {job.name} not done within {job.deadline} s; last: {_last(log)}")
-        if not ok:
-            connector_of(host).drop()
-        if log and log[-1:] != [said] and elapsed > 5:
+        if state != RUNNING:  # the end of another job of this name, which an earlier run began: now for ours
+            ours = True
+            shell(host, job.start, stdin=job.body, what=f"starting {job.unit}")
+        if elapsed > 5 and _last(log) != said:
             said = _last(log)
             host.log(f"{job.name}: {said} ({elapsed:.0f} s)")
+
+
+def _look(host: Host, job: Job) -> tuple[str, list[str]]:
+    """How the job stands: RUNNING, ENDED, or what its end noted; and the last lines of its log."""
+    try:
+        ok, output = remote(host, job.look)
+    except OSError:
+        ok = False
+    if not ok:  # a connection says nothing about the job
+        connector_of(host).drop()
+        return RUNNING, []
+    state, *log = [*output.stdout_lines, ""]
+    return state, log
 
 
 def _last(log: list[str]) -> str:

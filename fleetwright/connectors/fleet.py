@@ -40,6 +40,7 @@ from fleetwright.ssh_keys import known_hosts_line
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
 USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
 
@@ -67,12 +68,20 @@ class FleetConnector(SSHConnector):
 
     @property
     def deadline(self) -> float:
-        return float(self.host.data.get("boot_deadline") or DEFAULT_DEADLINE)
+        """Seconds. Unusable when boot_deadline is no number of them."""
+        given = self.host.data.get("boot_deadline") or DEFAULT_DEADLINE
+        try:
+            return float(given)
+        except (TypeError, ValueError):
+            raise Unusable(f"--data boot_deadline={given} is no number of seconds; write one like 300") from None
 
     @property
     def hints(self) -> Hints:
-        data = self.host.data
-        return Hints(data.get("ssh_hostname"), data.get("host_key"), data.get("install_user"))
+        """What the operator said of this machine. Unusable when it was said of several at once."""
+        said = {"ssh_hostname", "host_key"} & self.state.inventory.get_override_data().keys()
+        if said and sum(map(self.state.is_host_in_limit, self.state.inventory)) > 1:
+            raise Unusable(f"--data {min(said)} is one machine's, but several hosts are selected; add --limit HOST")
+        return Hints.of({name: self.host.data.get(name) for name in ("ssh_hostname", "host_key", "install_user")})
 
     @property
     def executing(self) -> bool:
@@ -84,7 +93,8 @@ class FleetConnector(SSHConnector):
     def connect(self) -> None:
         must_answer = self.host.data.get("must_answer", False)
         try:
-            connected = self._try_once(may_exec=False, epochs=tuple(Epoch))
+            self.deadline  # noqa: B018  a wrong one is said before anything is changed
+            connected = self._try_once(patience=0, epochs=tuple(Epoch))
             if must_answer and not connected:
                 raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
         except (FleetError, OSError) as error:
@@ -114,12 +124,13 @@ class FleetConnector(SSHConnector):
         if self._alive() and self.place and self.place.epoch in epochs:
             return self.place
         limit = self.deadline if deadline is None else deadline
+        until = time.monotonic() + limit
         what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
         said = _Narrator(self.host.log)
 
         def attempt() -> bool:
             try:
-                return self._try_once(may_exec=True, epochs=epochs, progress=said)
+                return self._try_once(patience=max(1.0, until - time.monotonic()), epochs=epochs, progress=said)
             except Absent:
                 if not absent_ok:
                     raise
@@ -147,11 +158,11 @@ class FleetConnector(SSHConnector):
         return transport is not None and transport.is_active()
 
     def _try_once(
-        self, *, may_exec: bool, epochs: Collection[Epoch], progress: Callable[[str], None] = lambda said: None
+        self, *, patience: float, epochs: Collection[Epoch], progress: Callable[[str], None] = lambda said: None
     ) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
         places = reach.look(
-            self.session, self.fleet_host, self.hints, epochs=epochs, may_exec=may_exec, progress=progress
+            self.session, self.fleet_host, self.hints, epochs=epochs, patience=patience, progress=progress
         )
         errors: list[str] = []
         for place in places:
@@ -251,17 +262,18 @@ class FleetConnector(SSHConnector):
 
         Raises OSError when the connection breaks later, or no machine is found.
         """
-        try:
+        for last in (False, True):
             if not self._ready():
-                return True, CommandOutput([])
-            return super().run_shell_command(command, *args, **arguments)
-        except _NotBegun:
-            self.drop()
-            if not self._ready():
-                return True, CommandOutput([])
-            return super().run_shell_command(command, *args, **arguments)
-        except (SSHException, EOFError) as error:
-            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+                break
+            try:
+                return super().run_shell_command(command, *args, **arguments)
+            except _NotBegun:
+                self.drop()
+                if last:
+                    raise
+            except (SSHException, EOFError) as error:
+                raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        return True, CommandOutput([])
 
     @override
     def put_file(self, *args: Any, **arguments: Any) -> bool:
@@ -282,7 +294,12 @@ class _NotBegun(OSError):
 
 
 class _Transport(Transport):
-    """Tells a command that never began from one that may have."""
+    """Tells a command that never began from one that may have, and does not wait an hour for it to begin."""
+
+    @override
+    def __init__(self, *args: Any, **arguments: Any) -> None:
+        super().__init__(*args, **arguments)
+        self.channel_timeout = CHANNEL_TIMEOUT
 
     @override
     def open_session(self, *args: Any, **arguments: Any) -> Channel:

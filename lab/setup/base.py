@@ -25,6 +25,7 @@ PACKAGES = [
     "fusefat",
     "python3-minimal",
     "age",
+    "cpio",
     "procps",
     "curl",
     "less",

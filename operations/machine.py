@@ -1,0 +1,44 @@
+"""What our operations ask of a machine before they touch it."""
+
+from pyinfra.api.host import Host
+
+from facts.machine import Machine, MachineState
+from fleetwright.errors import FleetError, Refused
+from fleetwright.fleet import load_fleet
+from fleetwright.guard import mark, require_installable, require_no_declared_guest
+from operations.steps import executing, fleet_host, session_of
+
+ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
+
+
+def machine_of(host: Host) -> MachineState | None:
+    """What the machine says of itself; None only while planning for one that is not there. FleetError otherwise."""
+    machine: MachineState | None = host.get_fact(Machine, _timeout=ANSWER_DEADLINE)
+    if machine is None and executing(host):
+        raise FleetError(f"{fleet_host(host).id}: the machine did not say what runs on it; run this again")
+    return machine
+
+
+def is_installed(machine: MachineState | None) -> bool:
+    """Whether an installed NixOS answers; whatever it calls itself, it has a current system and is no installer."""
+    return machine is not None and machine["current_system"] is not None and machine["variant"] != "installer"
+
+
+def require_our_installer(host: Host, machine: MachineState) -> None:
+    """Refused unless this is the installer that this fleet booted for this very host."""
+    session, host_id = session_of(host), fleet_host(host).id
+    if machine["variant"] != "installer" or machine["mark"] != mark(session.fleet, host_id):
+        raise Refused(
+            f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
+            "run deploys/install.py from its start"
+        )
+
+
+def require_still_installable(host: Host, verb: str) -> None:
+    """Refused unless the definitions, as they are at this moment, let us do this to the machine that answers."""
+    session, host_id = session_of(host), fleet_host(host).id
+    fleet = load_fleet(session.fleet.path)
+    require_installable(fleet, host_id, verb)
+    machine = machine_of(host)
+    if machine and fleet.vm_of(host_id) is None and fleet.vms:
+        require_no_declared_guest(fleet, session.client, machine["macs"], host_id, verb)
