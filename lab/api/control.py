@@ -47,7 +47,9 @@ def handle(emulator: Emulator, daemon: Daemon, method: str, path: str, params: M
         return 200, emulator.faults.active()
     if verb == ("POST", "/_lab/reset"):
         daemon.start()
-        emulator.reset(params.get("patch"))
+        document = emulator.reset(params.get("patch"))
+        if isinstance(emulator.backend, StatesBackend):
+            emulator.backend.load(document)
         return 200, {}
     if verb == ("POST", "/_lab/fault"):
         rest = {key: value for key, value in params.items() if key not in ("name", "on")}

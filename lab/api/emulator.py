@@ -49,13 +49,18 @@ class Emulator:
         self.permissions = Permissions(self.state)
         self.statistics = Statistics(self.state)
 
-    def reset(self, patch: Mapping[str, Any] | None = None) -> None:
-        """Back to the start state, with a merge patch on it until the next reset; tasks that run are ended."""
+    def reset(self, patch: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Back to the start state, with a merge patch on it until the next reset; tasks that run are ended.
+
+        Returns that state.
+        """
         self.tasks.interrupt_all(patience=1)
         for name in self.faults.active():
             self.faults.switch(name, False, {})
         self.backend.reset_all()
-        self._build(merged(self._document, patch or {}))
+        document = merged(self._document, patch or {})
+        self._build(document)
+        return document
 
     def lock_of(self, vm: Vm) -> str | None:
         """The lock in a VM's configuration; a fault may hold one too."""

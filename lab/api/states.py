@@ -72,6 +72,11 @@ class StatesBackend:
         self._guests: dict[int, Guest] = {}
         self.reset_all()
 
+    def load(self, document: Mapping[str, Any]) -> None:
+        """Take the guests from another start state."""
+        self._document = document
+        self.reset_all()
+
     def reset_all(self) -> None:
         with self._mutex:
             self._guests = {
