@@ -78,6 +78,9 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
         if method == "GET":
             return ApiError(f"{text}; try again", status)
         return OutcomeUnknown(f"{text}; it may still carry this out, look before trying again", status)
+    blocked = _AGENT_BLOCKS.search(said) if "/agent/" in path else None
+    if blocked:
+        return ApiError(f"{what} ({status}){_ALLOW.format(blocked[1])}", status)
     if "/agent/" in path and _AGENT_ABSENT.search(said):
         return AgentUnavailable(what, status)
     hint = _HINTS.get(status, "")
@@ -89,8 +92,16 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
     return ApiError(f"{what} ({status}){hint.format(who=who, user=who.partition('!')[0])}", status, errors)
 
 
+_FROZEN = "the agent is in frozen state"  # while a backup is begun; qemu-ga says of its commands that they are disabled
 _AGENT_ABSENT = re.compile(
-    r"guest agent is not running|^VM \d+ (is )?not running|got timeout|PID \w+ does not exist|QMP command .* failed"
+    r"guest agent is not running|^VM \d+ (is )?not running|got timeout|PID \w+ does not exist|QMP command .* failed|"
+    + _FROZEN
+)
+_AGENT_BLOCKS = re.compile(rf"[Cc]ommand ([\w-]+) has been disabled(?!: {_FROZEN})")
+_ALLOW = (
+    "; the guest's agent is set to refuse {}: allow guest-exec and guest-file-* there and in the template "
+    "(BLACKLIST_RPC or FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga, elsewhere block-rpcs or allow-rpcs in "
+    "/etc/qemu/qemu-ga.conf), then `systemctl restart qemu-guest-agent`"
 )
 _HINTS = {
     401: "; the server does not accept token {who}: check the token file, and on the node whether it is there and "

@@ -93,6 +93,28 @@ def test_falls_back_to_the_reason() -> None:
         ("POST", "/q/1/agent/exec", 500, "VM 101 qga command 'guest-exec' failed - got timeout", AgentUnavailable, ""),
         ("POST", "/q/1/agent/exec", 596, "Broken pipe", AgentUnavailable, ""),
         ("GET", "/q/1/agent/file-read", 500, "Agent error: failed to open file '/no'", ApiError, "failed to open"),
+        (
+            *("POST", "/q/1/agent/exec", 500),
+            *("Agent error: Command guest-exec has been disabled: the command is not allowed", ApiError),
+            "refuse guest-exec: allow guest-exec and guest-file-* there and in the template",
+        ),
+        (
+            *("GET", "/q/1/agent/file-read", 500),
+            *("Agent error: The command guest-file-open has been disabled for this instance", ApiError),
+            "FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga",
+        ),
+        (
+            *("POST", "/q/1/agent/exec", 500),
+            *(
+                "VM 1 QMP command 'guest-exec' failed - Command guest-exec has been disabled",
+                ApiError,
+                "refuse guest-exec",
+            ),
+        ),
+        (
+            *("POST", "/q/1/agent/exec", 500),
+            *("Agent error: Command guest-exec has been disabled: the agent is in frozen state", AgentUnavailable, ""),
+        ),
         ("GET", "/q/1/agent/get-osinfo", 500, "No QEMU guest agent configured", ApiError, "No QEMU"),
     ],
 )
