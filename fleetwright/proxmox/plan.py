@@ -320,9 +320,16 @@ def _cloud_init(host: Host, config: VmConfig) -> Iterator[Change]:
     addressing = config.text("ipconfig0")
     if addressing != ADDRESSING:
         yield Change("network", addressing or "none", ADDRESSING, ADDRESSING)
+    if is_true(config.values.get("ciupgrade", 1)):  # minutes of the first boot, for a system that is replaced
+        yield Change("upgrade", "on", "off", False)
 
 
-_OPTIONS: Mapping[str, str] = {"user": "ciuser", "keys": "sshkeys", "network": "ipconfig0"}
+_OPTIONS: Mapping[str, str] = {
+    "user": "ciuser",
+    "keys": "sshkeys",
+    "network": "ipconfig0",
+    "upgrade": "ciupgrade",
+}
 
 
 def options(step: Configure | CloudInit) -> dict[str, object]:

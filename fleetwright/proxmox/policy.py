@@ -50,6 +50,7 @@ def _route(
 _PLAIN, _TEXT = Kind.PLAIN, Kind.TEXT
 _CONFIG = {
     "agent": _PLAIN,
+    "ciupgrade": _PLAIN,
     "ciuser": _TEXT,
     "cores": _PLAIN,
     "digest": _PLAIN,
@@ -84,12 +85,16 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", "/agent/exec", {"command": Kind.WORDS, "input-data": _TEXT}),
 )
 
-# GETs that act: they open a tunnel into a guest, make the node ask others or start a restore, or take the result
-# of a command away from whoever started it (exec-status gives each result once).
+# GETs that act: they open a tunnel into a guest, make the node ask others or start a restore, take the result of a
+# command away from whoever started it (exec-status gives each result once), or read a guest's files as its root.
 _ACTING_GET = re.compile(
-    r".*websocket|/nodes/[^/]+/(scan(/.*)?|query-.*|storage/[^/]+/file-restore/.*)|.*/agent/exec-status", re.ASCII
+    r".*websocket|/nodes/[^/]+/(scan(/.*)?|query-.*|storage/[^/]+/file-restore/.*)"
+    r"|.*/agent/(?!(network-get-interfaces|get-[a-z-]+|info)\Z).*",
+    re.ASCII,
 )
-_GUEST_GET = re.compile(r"/nodes/(?P<node>[^/]+)/(?P<type>qemu)/(?P<vmid>[1-9][0-9]{2,8})/agent/exec-status", re.ASCII)
+_GUEST_GET = re.compile(r"/nodes/[^/]+/qemu/(?P<vmid>[1-9][0-9]{2,8})/agent/(?P<verb>exec-status|file-read)", re.ASCII)
+# What tells which system runs in a guest, and that it is the one; nothing else is read.
+GUEST_FILES = ("/etc/os-release", "/etc/ssh/ssh_host_ed25519_key.pub")
 _GET_PATH = re.compile(r"(/[A-Za-z0-9_@:!.=+-]+)+", re.ASCII)
 
 _VMID = re.compile(r"[1-9][0-9]{2,8}", re.ASCII)
@@ -176,7 +181,10 @@ class _Question:
         match = _GUEST_GET.fullmatch(self.path)
         if match is None:
             raise self.refuse("this GET acts", "only GETs that observe may be sent")
-        self.require_changeable(match["vmid"])
+        if match["verb"] == "file-read":
+            self.require_readable(match["vmid"])
+        else:
+            self.require_changeable(match["vmid"])
 
     def route(self) -> tuple[Route, re.Match[str]] | None:
         for route in ROUTES:
@@ -229,6 +237,14 @@ class _Question:
             )
         if not vm.may_change:
             raise self.refuse(f"vm {vmid} ({vm.name}) is {vm.origin} in {DEFINITIONS}", "only managed ones are changed")
+
+    def require_readable(self, vmid: str) -> None:
+        """Files are read in managed guests only, readonly ones included, and only those of GUEST_FILES."""
+        vm = self.policy.guests.get(int(vmid))
+        if vm is None or not vm.is_managed or vm.vmid == self.policy.template:
+            raise self.refuse(f"vm {vmid} is not managed in {DEFINITIONS}", "only managed guests' files are read")
+        if self.params.get("file") not in GUEST_FILES:
+            raise self.refuse(f"the file is none of {', '.join(GUEST_FILES)}", "read others over SSH")
 
     def require_route(self) -> None:
         found = self.route()

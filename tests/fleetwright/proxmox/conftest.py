@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -117,10 +118,9 @@ INTERFACES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    directory = tmp_path_factory.mktemp("emulator")
-    (directory / "state.json").write_text(json.dumps(state()))
+@contextmanager
+def running(directory: Path, state: dict[str, Any]) -> Iterator[Emulator]:
+    (directory / "state.json").write_text(json.dumps(state))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -132,6 +132,12 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
         certificate = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))
         yield Emulator(port, log, sha256(certificate).hexdigest())
         process.terminate()
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    with running(tmp_path_factory.mktemp("emulator"), state()) as emulator:
+        yield emulator
 
 
 @pytest.fixture

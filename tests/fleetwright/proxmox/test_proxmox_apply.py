@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from fleetwright.proxmox.client import AgentUnavailable, Client, connect
 from fleetwright.proxmox.plan import ActualVm, Row, mark
 from fleetwright.proxmox.policy import Policy
 from fleetwright.tokens import Token
-from tests.fleetwright.proxmox.conftest import TOKEN, Emulator
+from tests.fleetwright.proxmox.conftest import TOKEN, Emulator, running, state
 from tests.fleetwright.proxmox.fleets import DEV, EMPTY, FLEET, HOST, KEPT
 
 pytestmark = pytest.mark.unit
@@ -62,6 +63,17 @@ def test_the_machine_is_as_declared(emulator: Emulator) -> None:
     assert (config.text("ciuser"), config.ssh_keys) == (HOST.user, HOST.authorized_keys)
     assert mark(FLEET, DEV) in config.description
     assert not config.flag("protection")
+
+
+@pytest.mark.parametrize(("version", "release"), [(8, "8.4"), (9, "9.2")])
+def test_the_first_boot_upgrades_nothing(tmp_path: Path, version: int, release: str) -> None:
+    older = {"version": version, "release": {"version": f"{release}.1", "release": release, "repoid": "0" * 16}}
+    with running(tmp_path, state() | older) as emulator:
+        make(emulator, *Row)
+        assert plan(emulator) == []
+        config = emulator.client().config("prom", 110)
+        assert config is not None
+        assert config.number("ciupgrade") == 0
 
 
 def test_rows_wait_for_the_clone(emulator: Emulator) -> None:
@@ -248,7 +260,7 @@ def test_finds_an_address_through_the_agent(emulator: Emulator) -> None:
     config = client.config("prom", 104)
     assert config is not None
     assert address_of(config, client.agent_interfaces("prom", 104)) == "192.0.2.104"
-    assert client.agent_read("prom", 104, "/etc/os-release") == "ID=nixos\n"
+    assert client.agent_read("prom", 111, "/etc/os-release") == "ID=nixos\n"
     emulator.control("outside", do="stop-agent", vmid=104)
     with pytest.raises(AgentUnavailable, match="QEMU guest agent is not running"):
         client.agent_interfaces("prom", 104)

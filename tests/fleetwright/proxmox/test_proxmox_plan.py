@@ -80,7 +80,7 @@ def test_a_machine_out_of_nothing() -> None:
         "clone: clone template 9002 to vm 110 (dev) on nvmeprom",
         "configure: set cores 2 → 4, memory 2048 → 8192 MiB, onboot on → off, protection on → off",
         "resize: grow scsi0 4G → 64G",
-        "cloud-init: set cloud-init user none → abl030, keys 0 → 1 of dev, network none → ip=dhcp",
+        "cloud-init: set cloud-init user none → abl030, keys 0 → 1 of dev, network none → ip=dhcp, upgrade on → off",
         "start: start vm 110",
     ]
 
@@ -106,6 +106,8 @@ def test_what_is_as_declared_needs_nothing() -> None:
         ({"ciuser": "root"}, "set cloud-init user root → abl030"),
         ({"sshkeys": encode_ssh_keys([KEY, KEY])}, "set cloud-init keys 2 → 1 of dev"),
         ({"ipconfig0": "ip=10.0.0.5/24"}, "set cloud-init network ip=10.0.0.5/24 → ip=dhcp"),
+        ({"ciupgrade": None}, "set cloud-init upgrade on → off"),
+        ({"ciupgrade": 1}, "set cloud-init upgrade on → off"),
         ({"scsi0": "nvmeprom:vm-110-disk-0,size=63G"}, "grow scsi0 63G → 64G"),
     ],
 )
@@ -243,6 +245,7 @@ _templates = st.fixed_dictionaries(
         "ciuser": st.sampled_from([None, "debian", "abl030"]),
         "sshkeys": st.sampled_from([None, encode_ssh_keys([KEY]), "not%20a%20key"]),
         "ipconfig0": st.sampled_from([None, "ip=dhcp", "ip=dhcp,ip6=auto"]),
+        "ciupgrade": st.sampled_from([None, 0, 1]),
         "description": st.sampled_from([None, "", "of\nthe template"]),
     }
 )

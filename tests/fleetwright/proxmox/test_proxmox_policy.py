@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fleetwright.errors import Refused
 from fleetwright.models import Fleet
-from fleetwright.proxmox.policy import ROUTES, Kind, Policy
+from fleetwright.proxmox.policy import GUEST_FILES, ROUTES, Kind, Policy
+from fleetwright.reach import HOST_KEY_FILE
 from tests.fleetwright.proxmox.fleets import DEV, EMPTY, FLEET
 
 pytestmark = pytest.mark.unit
@@ -29,7 +30,11 @@ ALLOWED = [
     ("POST", f"{N}/110/agent/exec", {"command": ["/bin/echo", "104", "vm-104-disk-0"]}),
     ("GET", f"{N}/104/config", {"current": 1}),
     ("GET", f"{N}/104/agent/network-get-interfaces", {}),
+    ("GET", f"{N}/104/agent/get-osinfo", {}),
     ("GET", f"{N}/110/agent/exec-status", {"pid": 4}),
+    ("GET", f"{N}/110/agent/file-read", {"file": "/etc/os-release"}),
+    ("GET", f"{N}/111/agent/file-read", {"file": "/etc/ssh/ssh_host_ed25519_key.pub"}),
+    ("PUT", f"{N}/110/config", {"ciupgrade": False}),
     ("GET", "/nodes/prom/tasks/UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:fleetwright@pve!lab:/status", {}),
     ("GET", "/cluster/nextid", {"vmid": 104}),
 ]
@@ -112,6 +117,18 @@ REFUSED = [
     ("POST", f"{N}/104/agent/exec", {"command": ["/bin/true"]}, "vm 104 (doc1) is readonly"),
     ("POST", f"{N}/104/agent/ping", {}, "vm 104 (doc1) is readonly"),
     ("GET", f"{N}/104/agent/exec-status", {"pid": 1}, "vm 104 (doc1) is readonly"),
+    ("GET", f"{N}/111/agent/exec-status", {"pid": 1}, "vm 111 (kept) is readonly"),
+    ("GET", f"{N}/104/agent/file-read", {"file": "/etc/os-release"}, "vm 104 is not managed"),
+    ("GET", f"{N}/109/agent/file-read", {"file": "/etc/os-release"}, "vm 109 is not managed"),
+    ("GET", f"{N}/105/agent/file-read", {"file": "/etc/os-release"}, "vm 105 is not managed"),
+    ("GET", f"{N}/9002/agent/file-read", {"file": "/etc/os-release"}, "vm 9002 is not managed"),
+    ("GET", f"{N}/110/agent/file-read", {"file": "/etc/shadow"}, "the file is none of /etc/os-release,"),
+    ("GET", f"{N}/111/agent/file-read", {"file": "/etc/ssh/ssh_host_ed25519_key"}, "the file is none of"),
+    ("GET", f"{N}/111/agent/file-read", {"file": ["/etc/os-release", "/etc/shadow"]}, "the file is none of"),
+    ("GET", f"{N}/111/agent/file-read", {}, "the file is none of"),
+    ("GET", "/nodes/prom/lxc/110/agent/file-read", {"file": "/etc/os-release"}, "this GET acts"),
+    ("GET", f"{N}/110/agent/file-read/x", {"file": "/etc/os-release"}, "this GET acts"),
+    ("GET", f"{N}/104/agent/some-day", {}, "this GET acts"),
     ("GET", f"{N}/104/vncwebsocket", {}, "this GET acts"),
     ("GET", "/nodes/prom/scan/nfs", {"server": "x"}, "this GET acts"),
     ("GET", "/nodes/prom/query-url-metadata", {"url": "http://x"}, "this GET acts"),
@@ -128,6 +145,10 @@ def test_refuses(method: str, path: str, params: dict[str, object], words: str) 
         POLICY.check(method, path, params)
     assert words in str(refusal.value)
     assert f"refusing {method} {path}" in str(refusal.value)
+
+
+def test_the_file_that_reaching_a_machine_needs_may_be_read() -> None:
+    assert HOST_KEY_FILE in GUEST_FILES
 
 
 def test_says_what_and_what_to_do() -> None:
