@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from fleetwright.errors import FleetError
 from fleetwright.nix_errors import LOG_FORMAT
@@ -32,6 +33,8 @@ configurations: builtins.listToAttrs (map (id: {
     devices = map (disk: disk.device) (builtins.attrValues (c.disko.devices.disk or {}));
     bootLoader = if enabled "systemd-boot" then "systemd-boot" else if enabled "grub" then "grub" else null;
     grubEfi = loader.grub.efiSupport or false;
+    guestAgent = c.services.qemuGuest.enable or null;
+    ssh = c.services.openssh.enable or null;
   };
 }) (builtins.fromJSON IDS))
 """
@@ -39,7 +42,10 @@ configurations: builtins.listToAttrs (map (id: {
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What one NixOS host of the flake is, before anything is built. Paths are store paths."""
+    """What one NixOS host of the flake is, before anything is built. Paths are store paths.
+
+    `guest_agent` and `ssh`: whether their services are enabled, None where there is no such option.
+    """
 
     host_id: str
     toplevel: str
@@ -51,6 +57,8 @@ class Evaluated:
     devices: tuple[str, ...]
     boot_loader: str | None
     grub_efi: bool
+    guest_agent: bool | None
+    ssh: bool | None
 
     @property
     def derivations(self) -> list[str]:
@@ -107,10 +115,16 @@ def parse_description(text: str) -> dict[str, Evaluated | None]:
                 devices=tuple(str(device) for device in about["devices"]),  # type: ignore[attr-defined]
                 boot_loader=str(about["bootLoader"]) if about["bootLoader"] else None,
                 grub_efi=bool(about["grubEfi"]),
+                guest_agent=_flag(about["guestAgent"]),
+                ssh=_flag(about["ssh"]),
             )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
     return found
+
+
+def _flag(value: object) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _path(value: object) -> str:
@@ -130,6 +144,6 @@ def copy(paths: Sequence[str], to: Destination, root: str | None = None) -> tupl
 
     What the target can fetch from its own caches it fetches itself.
     """
-    store = f"ssh://{to.target}" + (f"?remote-store=local?root={root}" if root else "")
+    store = to.url + (f"?remote-store={quote(f'local?root={root}', safe='=')}" if root else "")
     argv = [*NIX, "copy", "--no-check-sigs", "--substitute-on-destination", "--to", store, *paths]
     return argv, {"NIX_SSHOPTS": to.nix_sshopts}

@@ -40,12 +40,15 @@ class BootLoader(StrEnum):
 class HostFacts:
     """What one Nix evaluation says of a host; `boot_loader` is None where it could not be told.
 
-    `disko_devices` are the devices of `disko.devices.disk.*`, as written (`/dev/sda`).
+    `disko_devices` are the devices of `disko.devices.disk.*`, as written (`/dev/sda`). `guest_agent` and `ssh` say
+    whether the installed system runs them; None is not judged.
     """
 
     hostname: str
     boot_loader: BootLoader | None
     disko_devices: tuple[str, ...]
+    guest_agent: bool | None = None
+    ssh: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Hypervisor:
     storage: Storage | None
 
 
+INSTALLER_MEMORY = 2048  # MiB: the installer and all that it unpacks live in memory
 _DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 
 
@@ -94,6 +98,9 @@ def _findings(
         yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is no DNS name, which a VM's name must be; rename it"
     if not host.authorized_keys:
         yield f"hosts.nix: {host.id}: authorizedKeys is empty, nobody could log in; add a key"
+    yield from _services(facts)
+    if seen.actual is None:
+        yield from _memory(vm, config)
     yield from _firmware(fleet, vm, facts, config, is_template=seen.actual is None)
     yield from _devices(vm, facts, config)
     yield from _storage(fleet, vm, seen, steps)
@@ -122,10 +129,37 @@ def _template(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
         yield f"template {vmid} on {node} has no net0 on a bridge; add one: `qm set {vmid} --net0 virtio,bridge=vmbr0`"
 
 
+def _services(facts: HostFacts) -> Iterator[str]:
+    """Without them the run would end after the disk was formatted: with a machine that cannot be found or reached."""
+    if facts.guest_agent is False:
+        yield (
+            f"{facts.hostname}: its configuration has no guest agent, which tells where the installed system "
+            "answers; set services.qemuGuest.enable = true"
+        )
+    if facts.ssh is False:
+        yield f"{facts.hostname}: its configuration has no SSH server; set services.openssh.enable = true"
+
+
+def _memory(vm: Vm, template: VmConfig) -> Iterator[str]:
+    memory = vm.memory or template.memory
+    if memory is not None and memory < INSTALLER_MEMORY:
+        yield (
+            f"{DEFINITIONS}: {vm.attribute}.memory: {memory} MiB is too little for the installer, which lives in "
+            f"memory; declare {INSTALLER_MEMORY} or more until it is installed"
+        )
+
+
 def _firmware(fleet: Fleet, vm: Vm, facts: HostFacts, config: VmConfig, *, is_template: bool) -> Iterator[str]:
+    vmid = fleet.template.vmid if is_template and fleet.template else vm.vmid
+    machine = f"template {vmid}" if is_template else f"vm {vmid} ({vm.name})"
+    if config.secure_boot:
+        yield (
+            f"{machine} has Secure Boot's keys (efidisk0: pre-enrolled-keys=1): neither the installer nor an unsigned "
+            f"boot loader would start; replace that disk: `qm set {vmid} --delete efidisk0`, then "
+            f"`qm set {vmid} --efidisk0 STORAGE:1,efitype=4m,pre-enrolled-keys=0`"
+        )
     if facts.boot_loader is None or config.bios == facts.boot_loader.firmware:
         return
-    machine = f"template {fleet.template.vmid}" if is_template and fleet.template else f"vm {vm.vmid} ({vm.name})"
     yield (
         f"{facts.hostname}: its configuration installs {facts.boot_loader}, which needs bios "
         f"{facts.boot_loader.firmware}, but {machine} has {config.bios} and would not boot; "
@@ -217,7 +251,9 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
             case Resize():
                 needs.append((guest, ("VM.Config.Disk",)))
             case CloudInit():
-                needs.append((guest, ("VM.Config.Cloudinit", "VM.Config.Network")))
+                # either lets the options be set, but only one the drive of a running VM be written anew
+                either = () if step.running else ("VM.Config.Network",)
+                needs.append((guest, ("VM.Config.Cloudinit", *either)))
             case Start():
                 needs.append((guest, ("VM.PowerMgmt",)))
             case AwaitClone():

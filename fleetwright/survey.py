@@ -36,4 +36,10 @@ def host_facts(about: Evaluated) -> HostFacts:
         ("grub", True): BootLoader.GRUB_EFI,
     }
     efi = about.grub_efi and about.boot_loader == "grub"
-    return HostFacts(about.hostname, loaders.get((about.boot_loader or "", efi)), about.devices)
+    return HostFacts(
+        hostname=about.hostname,
+        boot_loader=loaders.get((about.boot_loader or "", efi)),
+        disko_devices=about.devices,
+        guest_agent=about.guest_agent,
+        ssh=about.ssh,
+    )

@@ -149,6 +149,12 @@ class VmConfig:
         return self.text("bios") or "seabios"
 
     @property
+    def secure_boot(self) -> bool:
+        """Whether its OVMF was given the keys that Secure Boot checks with."""
+        disk = properties(self.text("efidisk0") or "", "file")
+        return self.bios == "ovmf" and is_true(disk.get("pre-enrolled-keys", 0))
+
+    @property
     def agent_enabled(self) -> bool:
         return is_true(properties(self.text("agent") or "0", "enabled").get("enabled", "0"))
 

@@ -26,6 +26,8 @@ def described(**changes: object) -> str:
         "devices": ["/dev/sda"],
         "bootLoader": "grub",
         "grubEfi": False,
+        "guestAgent": True,
+        "ssh": None,
     }
     return json.dumps({"dev": about | changes, "nosuch": None})
 
@@ -37,6 +39,7 @@ def test_description_becomes_values() -> None:
     assert dev is not None
     assert (dev.toplevel, dev.revision, dev.devices) == (TOPLEVEL, None, ("/dev/sda",))
     assert dev.derivations == [f"{TOPLEVEL}.drv", f"{SCRIPT}.drv"]
+    assert (dev.guest_agent, dev.ssh) == (True, None)
 
 
 def test_a_host_without_disko_builds_its_system_only() -> None:
@@ -76,6 +79,13 @@ def test_a_nix_string_has_nothing_to_interpolate(text: str) -> None:
 def test_copy_goes_over_the_pinned_connection_into_the_new_root() -> None:
     to = Destination("10.0.0.7", "root", Path("/state/known hosts"), identity=Path("/home/me/.ssh/id"))
     argv, environment = nix.copy([TOPLEVEL], to, root="/mnt")
-    assert argv[-2:] == ["ssh://root@10.0.0.7?remote-store=local?root=/mnt", TOPLEVEL]
+    assert argv[-2:] == ["ssh://root@10.0.0.7?remote-store=local%3Froot=%2Fmnt", TOPLEVEL]
     assert "StrictHostKeyChecking=yes" in environment["NIX_SSHOPTS"]
     assert "known hosts" in environment["NIX_SSHOPTS"]
+
+
+def test_an_ipv6_address_is_bracketed_where_it_is_part_of_a_url() -> None:
+    to = Destination("2001:db8::7", "root", Path("/known"))
+    assert to.argv("true")[-2:] == ["root@2001:db8::7", "true"]
+    argv, _ = nix.copy([TOPLEVEL], to)
+    assert argv[-2:] == ["ssh://root@[2001:db8::7]", TOPLEVEL]

@@ -13,7 +13,7 @@ from tests.fleetwright.proxmox.fleets import DEV, FLEET, HOST, template
 
 pytestmark = pytest.mark.unit
 
-FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",))
+FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",), guest_agent=True, ssh=True)
 GIB = 1 << 30
 ALL = {
     "/": {"VM.Audit": True},
@@ -72,6 +72,10 @@ def test_nothing_to_say() -> None:
         (with_template(ide2="none,media=cdrom"), "no cloud-init drive"),
         (with_template(net0=None), "no net0 on a bridge"),
         (with_template(bios=None), "installs systemd-boot, which needs bios ovmf, but template 9002 has seabios"),
+        (
+            with_template(efidisk0="nvmeprom:base-9002-disk-1,efitype=4m,pre-enrolled-keys=1,size=4M"),
+            "template 9002 has Secure Boot's keys (efidisk0: pre-enrolled-keys=1)",
+        ),
         (with_template(scsi0="nvmeprom:base-9002-disk-0,size=80G"), "disks are never shrunk"),
         (
             with_template(boot="order=virtio0", scsi0=None, virtio0="nvmeprom:base-9002-disk-0,size=4G"),
@@ -89,7 +93,7 @@ def test_nothing_to_say() -> None:
         (without("/vms", "VM.PowerMgmt"), "lacks VM.PowerMgmt on /vms/110"),
         (without("/vms", "VM.Config.Memory"), "lacks VM.Config.Memory on /vms/110"),
         (without("/vms", "VM.GuestAgent.Unrestricted"), "lacks VM.GuestAgent.Unrestricted"),
-        (without("/vms", "VM.Config.Cloudinit"), "lacks VM.Config.Cloudinit or VM.Config.Network"),
+        (without("/vms", "VM.Config.Cloudinit"), "lacks VM.Config.Cloudinit or VM.Config.Network on"),
         (without("/storage/nvmeprom", "Datastore.AllocateSpace"), "lacks Datastore.AllocateSpace on /storage/nvmeprom"),
         (without("/sdn/zones/localnetwork", "SDN.Use"), "lacks SDN.Use on /sdn/zones/localnetwork/vmbr0"),
         (replace(SEEN, version=Version("8.4.21", "8.4")), "lacks VM.Monitor on /vms/110"),
@@ -133,6 +137,55 @@ def test_devices(device: str, fits: bool) -> None:
     assert (findings(facts=replace(FACTS, disko_devices=(device,))) == ()) is fits
 
 
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        ({"efidisk0": "nvmeprom:base-9002-disk-1,efitype=4m,size=4M"}, True),
+        ({"efidisk0": "nvmeprom:base-9002-disk-1,efitype=4m,pre-enrolled-keys=0,size=4M"}, True),
+        ({"efidisk0": "nvmeprom:base-9002-disk-1,pre-enrolled-keys=1", "bios": "seabios"}, True),  # never looked at
+        ({"efidisk0": "nvmeprom:base-9002-disk-1,pre-enrolled-keys=1"}, False),
+    ],
+)
+def test_secure_boot(values: dict[str, Any], fits: bool) -> None:
+    facts = replace(FACTS, boot_loader=None)
+    assert (findings(with_template(**values), facts) == ()) is fits
+    machine = findings(existing(**values), facts)
+    assert (machine == ()) is fits
+    assert all(line.startswith("vm 110 (dev) has Secure Boot's keys") for line in machine)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (replace(FACTS, guest_agent=False), "set services.qemuGuest.enable = true"),
+        (replace(FACTS, ssh=False), "set services.openssh.enable = true"),
+    ],
+)
+def test_a_system_that_nobody_could_reach(facts: HostFacts, words: str) -> None:
+    for seen in (SEEN, existing()):
+        [finding] = findings(seen, facts)
+        assert finding.startswith("dev: its configuration has no ")
+        assert words in finding
+
+
+def test_what_the_flake_does_not_say_is_not_judged() -> None:
+    assert findings(facts=replace(FACTS, guest_agent=None, ssh=None)) == ()
+
+
+@pytest.mark.parametrize(
+    ("declared", "inherited", "fits"),
+    [(2048, "512", True), (2047, "8192", False), (None, "2048", True), (None, "1024", False), (None, None, False)],
+)
+def test_the_installer_needs_memory(declared: int | None, inherited: str | None, fits: bool) -> None:
+    vm = replace(DEV, memory=declared)
+    found = findings(with_template(memory=inherited), vm=vm)
+    assert [("managed.dev.memory: " in line) for line in found] == ([] if fits else [True])
+
+
+def test_an_installed_machine_may_have_less_memory() -> None:
+    assert findings(existing(), vm=replace(DEV, memory=1024)) == ()
+
+
 def test_with_two_disks_the_letter_is_not_certain() -> None:
     two = with_template(scsi1="nvmeprom:base-9002-disk-1,size=1G")
     assert findings(two, replace(FACTS, disko_devices=("/dev/sdb",))) == ()
@@ -157,6 +210,14 @@ def existing(**values: Any) -> Hypervisor:
     assert isinstance(clone, Clone)
     config = cloned(clone, template(**values)).config
     return replace(SEEN, template=None, actual=ActualVm(config, running=True))
+
+
+def test_the_drive_of_a_running_machine_takes_one_right() -> None:
+    granted = {**ALL, "/vms": {**ALL["/vms"], "VM.Config.Network": True}}
+    del granted["/vms"]["VM.Config.Cloudinit"]
+    assert findings(replace(SEEN, permissions=Permissions(granted))) == ()
+    [finding] = findings(replace(existing(ciuser="root"), permissions=Permissions(granted)))
+    assert "lacks VM.Config.Cloudinit on /vms/110" in finding
 
 
 def test_a_vmid_that_is_taken_is_one_finding() -> None:
