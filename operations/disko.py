@@ -11,6 +11,7 @@ from operations.remote import copy_closure, run_job
 from operations.steps import Commands, build_selection, decide, do, evaluated, executing, fleet_host, session_of
 
 DISKO_DEADLINE = 900  # seconds
+WIPE = "wipe the disks of"
 
 
 @operation()
@@ -22,7 +23,7 @@ def format_disks() -> Commands:
 def _format() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
     about = evaluated(host)
-    machine = machine_of(host)
+    machine = machine_of(host, WIPE)
     if is_installed(machine):
         host.noop(f"{host_id} is installed")
         return
@@ -32,14 +33,14 @@ def _format() -> Commands:
     if machine and machine["jobs"].get("disko") == job.well and (machine["mnt"] or machine["jobs"].get("install")):
         host.noop(f"{host_id}'s disks are formatted and mounted")
         return
-    require_installable(session.fleet, host_id, "wipe the disks of")
+    require_installable(session.fleet, host_id, WIPE)
     if machine and executing(host):
         require_our_installer(host, machine)
 
     def act() -> None:
         build_selection(host)
         copy_closure(host, [job.key])
-        require_still_installable(host, "wipe the disks of")
+        require_still_installable(host, WIPE)
         run_job(host, job)
 
     yield from do(host, f"wipe {', '.join(about.devices)} of {host_id}, partition, format and mount below /mnt", act)

@@ -32,7 +32,7 @@ def boot() -> Commands:
 
 def _boot() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
-    machine = machine_of(host)
+    machine = machine_of(host, BOOT)
     if machine and machine["variant"] == "installer":
         if machine["mark"] == mark(session.fleet, host_id):
             host.noop(f"{host_id} is in its installer")

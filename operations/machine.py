@@ -6,13 +6,21 @@ from facts.machine import Machine, MachineState
 from fleetwright.errors import FleetError, Refused
 from fleetwright.fleet import load_fleet
 from fleetwright.guard import mark, require_installable, require_no_declared_guest
-from operations.steps import executing, fleet_host, session_of
+from operations.steps import connector_of, executing, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
 
 
-def machine_of(host: Host) -> MachineState | None:
-    """What the machine says of itself; None only while planning for one that is not there. FleetError otherwise."""
+def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
+    """What the machine says of itself; None only while planning for one that is not there. FleetError otherwise.
+
+    One that does not answer is not waited for where the definitions do not let us `verb` it: that is Refused at once.
+    """
+    if executing(host):
+        connector = connector_of(host)
+        if verb and not connector.connected:
+            require_installable(session_of(host).fleet, fleet_host(host).id, verb)
+        connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
     machine: MachineState | None = host.get_fact(Machine, _timeout=ANSWER_DEADLINE)
     if machine is None and executing(host):
         raise FleetError(f"{fleet_host(host).id}: the machine did not say what runs on it; run this again")

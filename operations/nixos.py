@@ -57,7 +57,7 @@ def hardware_configuration(path: str | bool) -> Commands:
 def _hardware(wanted: str | bool) -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
     path = configuration_path(session, host_id, wanted)
-    machine = machine_of(host)
+    machine = machine_of(host, "install")
     if is_installed(machine):
         host.noop(f"{host_id} is installed")
         return
@@ -97,7 +97,7 @@ def install(extra_files: Mapping[str, str] | None = None) -> Commands:
 def _install(extra_files: Mapping[str, str]) -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
     about = evaluated(host)
-    machine = machine_of(host)
+    machine = machine_of(host, "install")
     job = _job(about)
     if is_installed(machine) or (machine and machine["jobs"].get("install") == job.well):
         host.noop(f"{host_id} is installed")
@@ -145,7 +145,7 @@ def reboot_installed() -> Commands:
 def _reboot() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
     about = evaluated(host)
-    machine = machine_of(host)
+    machine = machine_of(host, "reboot")
     if is_installed(machine):
         host.noop(f"{host_id} runs its own system")
         return

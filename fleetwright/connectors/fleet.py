@@ -121,7 +121,7 @@ class FleetConnector(SSHConnector):
         `absent_ok` goes on waiting for a machine that is switched off for now, as during a reboot. Raises
         FleetError (Absent, DeadlineExceeded, …) when there is nothing to connect to.
         """
-        if self._alive() and self.place and self.place.epoch in epochs:
+        if self.connected and self.place and self.place.epoch in epochs:
             return self.place
         limit = self.deadline if deadline is None else deadline
         until = time.monotonic() + limit
@@ -153,7 +153,9 @@ class FleetConnector(SSHConnector):
         self.place = None
         self.get_file_transfer_connection.cache.clear()
 
-    def _alive(self) -> bool:
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known here."""
         transport = self.client.get_transport() if self.client else None
         return transport is not None and transport.is_active()
 
@@ -246,7 +248,7 @@ class FleetConnector(SSHConnector):
 
     def _ready(self) -> bool:
         """Connected; False for a machine that is absent while we only plan. OSError past the deadline."""
-        if self._alive():
+        if self.connected:
             return True
         if not self.executing:
             return False
