@@ -1,0 +1,112 @@
+"""Secrets travel on stdin and in files that only their owner can read: nowhere else while a machine is made.
+
+Looked for are the API token, the generated host key and a file of the operator's, in the arguments and environment of
+every process, and in every file that a run leaves; what the search would have found is planted first.
+"""
+
+import base64
+import contextlib
+import os
+import re
+import secrets
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fleetwright.ssh_keys import generate_ed25519
+from tests.integration.lab_driver import Lab
+
+pytestmark = pytest.mark.slow
+
+
+class Sampler(threading.Thread):
+    """Notes which programs are seen with something wanted in their arguments or environment."""
+
+    def __init__(self, wanted: re.Pattern[bytes]) -> None:
+        super().__init__(daemon=True)
+        self.wanted, self.found, self.over = wanted, set[str](), threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.005):
+            for process in Path("/proc").glob("[0-9]*"):
+                for what in ("cmdline", "environ"):
+                    with contextlib.suppress(OSError):  # it has ended
+                        content = (process / what).read_bytes()
+                        self.found.update(f"{what}: {match[0]!r}" for match in self.wanted.finditer(content))
+
+
+@contextmanager
+def watched(wanted: re.Pattern[bytes]) -> Iterator[set[str]]:
+    sampler = Sampler(wanted)
+    sampler.start()
+    yield sampler.found
+    sampler.over.set()
+    sampler.join()
+
+
+def pattern(*values: bytes) -> re.Pattern[bytes]:
+    """The values, their hex, and their base64 at each of its three alignments."""
+    shapes = {shape for value in values for shape in (value, value.hex().encode(), value.hex().upper().encode())}
+    for value in values:
+        for shift in range(3):
+            encoded = base64.b64encode(b"\0" * shift + value).rstrip(b"=")
+            shapes.add(encoded[(0, 2, 3)[shift] : -1])
+    return re.compile(b"|".join(map(re.escape, sorted(shapes))))
+
+
+def files_with(wanted: re.Pattern[bytes], *directories: Path) -> set[Path]:
+    """Regular files below these directories that hold something wanted."""
+    found = set()
+    for directory in directories:
+        for path in directory.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISREG(path.lstat().st_mode) and wanted.search(path.read_bytes()):
+                    found.add(path)
+    return found
+
+
+def test_secrets_are_where_they_belong_and_nowhere_else(lab: Lab, tmp_path: Path) -> None:
+    content = secrets.token_urlsafe(24)
+    token = lab.places.token.read_text().strip().partition("=")[2]
+    pair = generate_ed25519("root@dev")
+    (lab.kept / "dev").mkdir(parents=True, mode=0o700)
+    private, carried = lab.kept / "dev/ssh_host_ed25519_key", tmp_path / "carried"
+    for path, text in {
+        private: pair.private_openssh,
+        private.with_suffix(".pub"): pair.public,
+        carried: content,
+    }.items():
+        path.write_text(text)
+        path.chmod(0o600)
+    # the line of the key that holds its private half
+    wanted = pattern(*(text.encode() for text in (token, pair.private_openssh.splitlines()[3], content)))
+
+    with watched(wanted) as seen:
+        data = ("--data", f'extra_files={{"/etc/carried": "{carried}"}}')
+        ended = lab.pyinfra(
+            *("-vvv", "--debug-all", "-y", *data, "inventory.py", "deploys/provision.py", "--limit", "dev")
+        )
+    assert seen == set()
+    assert not wanted.search(ended.output.encode())
+    logs = [lab.places.api_log, lab.places.lab_log]
+    assert not [path for path in logs if wanted.search(path.read_bytes())]
+    left = [lab.places.home, lab.places.fleet, lab.places.consoles, lab.places.nix_root]
+    assert files_with(wanted, *left) == {private}
+    assert private.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_search_would_have_found_them(tmp_path: Path) -> None:
+    planted = [secrets.token_urlsafe(24) for _ in range(2)]
+    with watched(pattern(*map(str.encode, planted))) as seen:
+        subprocess.run(["sh", "-c", "sleep 0.2", planted[0]], env={**os.environ, "PLANTED": planted[1]}, check=True)
+    assert {line.partition(":")[0] for line in seen} == {"cmdline", "environ"}
+    for number in range(3):
+        (tmp_path / f"{number}").write_bytes(base64.b64encode(b"x" * number + planted[0].encode() + b" and more"))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/hex").write_bytes(planted[1].encode().hex().encode())
+    assert len(files_with(pattern(*map(str.encode, planted)), tmp_path)) == 4
