@@ -109,6 +109,7 @@ def _assert_nothing_left(lab: Lab, host: str) -> None:
     assert {path.name for path in kept.iterdir()} == {
         "ssh_host_ed25519_key",
         "ssh_host_ed25519_key.pub",
+        "installed",
         "verified.json",
     }
     until(lambda: not lab.processes(), 10, "programs that a run left behind end")
