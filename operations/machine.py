@@ -16,13 +16,14 @@ def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
 
     One that does not answer is not waited for where the definitions do not let us `verb` it: that is Refused at once.
     """
+    connector = connector_of(host)
     if executing(host):
-        connector = connector_of(host)
         if verb and not connector.connected:
             require_installable(session_of(host).fleet, fleet_host(host).id, verb)
         connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
-    machine: MachineState | None = host.get_fact(Machine, _timeout=ANSWER_DEADLINE)
-    if machine is None and executing(host):
+    # A fact's failure of the last host would be a traceback; its None is an error here, in one line.
+    machine: MachineState | None = host.get_fact(Machine, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
+    if machine is None and (executing(host) or connector.connected):
         raise FleetError(f"{fleet_host(host).id}: the machine did not say what runs on it; run this again")
     return machine
 

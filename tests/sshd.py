@@ -23,7 +23,7 @@ UsePAM no
 PerSourcePenalties no
 LogLevel VERBOSE
 """
-# $0: base root, $1: the machine's directory, $2: sshd's arguments
+# $0: base root, $1: the machine's directory, $2: what is to be done in it first
 START = """
 mount --make-rprivate /
 mount -t tmpfs tmpfs /mnt
@@ -33,7 +33,9 @@ for each in dev proc; do mount --rbind /$each /mnt/root/$each; done
 mkdir -p /mnt/root/run/sshd /mnt/root/run/test
 cp "$1"/* /mnt/root/run/test
 cp "$1/os-release" /mnt/root/etc/os-release
-exec chroot /mnt/root /usr/sbin/sshd -D -e -f /run/test/sshd_config $2
+hostname dev
+chroot /mnt/root sh -ec "$2"
+exec chroot /mnt/root /usr/sbin/sshd -D -e -f /run/test/sshd_config
 """
 
 
@@ -47,8 +49,10 @@ class Sshd:
     key: Path
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
-    def start(self, host_key: KeyPair, *, system: str = "ID=debian", address: str = "127.0.0.1") -> None:
-        """Listen at `address`, showing this key; `system` is the machine's /etc/os-release."""
+    def start(
+        self, host_key: KeyPair, *, system: str = "ID=debian", address: str = "127.0.0.1", setup: str = ":"
+    ) -> None:
+        """Listen at `address`, showing this key; `system` is the machine's /etc/os-release, `setup` a script in it."""
         files = self.directory / f"{len(self.processes)}"
         files.mkdir()
         (files / "host_key").write_text(host_key.private_openssh)
@@ -56,9 +60,9 @@ class Sshd:
         shutil.copy(f"{self.key}.pub", files / "authorized_keys")
         (files / "os-release").write_text(f"{system}\n")
         (files / "sshd_config").write_text(f"Port {self.port}\nListenAddress {address}\n{CONFIG}")
-        enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        enter = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         with self.log.open("ab") as log:
-            process = subprocess.Popen([*enter, "sh", "-ec", START, self.base, files, ""], stdout=log, stderr=log)
+            process = subprocess.Popen([*enter, "sh", "-ec", START, self.base, files, setup], stdout=log, stderr=log)
         self.processes.append(process)
         self._wait(process, len(self.processes))
 

@@ -1,93 +1,51 @@
 """The connector against real sshds on loopback, and an API of states that says where they are."""
 
-import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyinfra.api.config import Config
 from pyinfra.api.host import Host
-from pyinfra.api.inventory import Inventory
-from pyinfra.api.state import State, StateStage
 
 from facts.machine import Machine
 from fleetwright import reach
 from fleetwright.connectors.fleet import FleetConnector
-from fleetwright.proxmox.plan import mark
 from fleetwright.session import Session
 from fleetwright.ssh_keys import KeyPair, generate_ed25519
-from tests.fleetwright.proxmox.conftest import TOKEN, Emulator
-from tests.fleetwright.proxmox.fleets import DEV, FLEET, HOST
+from tests.fleetwright.proxmox.conftest import Emulator
+from tests.runs import Said, connected, executing, said_by, session_at, vm
 from tests.sshd import Sshd
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
-MAC = "BC:24:11:00:01:10"
-Run = Callable[..., Host]
-
 
 @pytest.fixture
 def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """Of a fleet with a VM, `dev`, and a machine that no hypervisor knows of, `metal`."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     # loopback is no address that others can reach
     monkeypatch.setattr(reach, "address_of", lambda config, interfaces: interfaces[0].addresses[0])
-    token = tmp_path / "token"
-    token.write_text(f"{TOKEN.id}={TOKEN.secret}")
-    token.chmod(0o600)
-    metal = replace(HOST, id="metal", user="root", extra={"addresses": ["127.0.0.3", "127.0.0.1"]})
-    hosts = {"dev": replace(HOST, user="root"), "metal": metal}
-    return Session(replace(FLEET, hosts=hosts, endpoint=emulator.endpoint), token)
+    return session_at(emulator, tmp_path)
 
 
 @pytest.fixture
-def run(session: Session, sshd: Sshd) -> Run:
+def run(session: Session, sshd: Sshd) -> Callable[..., Host]:
     """A run over one host, connected as pyinfra does it."""
 
     def start(host_id: str = "dev", **data: Any) -> Host:
-        shared = {
-            **{"session": session, "host_id": host_id, "ssh_port": sshd.port, "ssh_key": str(sshd.key)},
-            **{"boot_deadline": 1, **data},
-        }
-        inventory = Inventory(([(f"@fleet/{host_id}", shared)], {}))
-        state = State(inventory, Config())
-        state.should_raise_failed_hosts = lambda state: False
-        host = inventory.get_host(host_id)
-        host.connect()
-        return host
+        return connected(session, host_id, **{"ssh_port": sshd.port, "ssh_key": str(sshd.key), **data})
 
     return start
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    caplog.set_level(logging.INFO, logger="pyinfra")
-    return lambda: [record.getMessage().partition("] ")[2].strip() for record in caplog.records]
-
-
-def executing(host: Host) -> Host:
-    host.state.current_stage = StateStage.Execute
-    return host
+def said(caplog: pytest.LogCaptureFixture) -> Said:
+    return said_by(caplog)
 
 
 def connector_of(host: Host) -> FleetConnector:
     assert isinstance(host.connector, FleetConnector)
     return host.connector
-
-
-def vm(emulator: Emulator, address: str, *, key: str, system: str = "ID=debian", **config: Any) -> None:
-    """The VM runs, and its agent says this of it."""
-    guest = {
-        "interfaces": [{"name": "e", "hardware-address": MAC, "ip-addresses": [{"ip-address": address}]}],
-        "files": {"/etc/os-release": f"{system}\n", "/etc/ssh/ssh_host_ed25519_key.pub": f"{key}\n"},
-        "commands": [{"argv": ["cloud-init", "status", "--wait"], "exitcode": 0}],
-    }
-    about = {"name": "dev", "agent": "1", "net0": f"virtio={MAC},bridge=vmbr0", "description": mark(FLEET, DEV)}
-    one = {"type": "qemu", "node": "prom", "status": "running", "agent": "running", "guest": guest}
-    emulator.control("reset", patch={"vms": {"110": {**one, "config": {**about, **config}}}})
 
 
 def new_key(name: str = "host") -> KeyPair:
@@ -97,7 +55,9 @@ def new_key(name: str = "host") -> KeyPair:
 # An absent machine
 
 
-def test_an_absent_machine_has_nothing_to_say_while_planning(run: Run, emulator: Emulator, said: Any) -> None:
+def test_an_absent_machine_has_nothing_to_say_while_planning(
+    run: Callable[..., Host], emulator: Emulator, said: Said
+) -> None:
     host = run()
     assert host.connected
     assert "absent: vm 110 (dev) does not exist on prom" in said()
@@ -107,13 +67,13 @@ def test_an_absent_machine_has_nothing_to_say_while_planning(run: Run, emulator:
     assert emulator.changes() == []
 
 
-def test_an_absent_machine_fails_its_host_when_executing(run: Run) -> None:
+def test_an_absent_machine_fails_its_host_when_executing(run: Callable[..., Host]) -> None:
     host = executing(run())
     with pytest.raises(OSError, match=r"vm 110 \(dev\) does not exist on prom; provision it first"):
         host.run_shell_command("true")
 
 
-def test_a_machine_on_its_way_is_waited_for_until_the_deadline(run: Run, emulator: Emulator) -> None:
+def test_a_machine_on_its_way_is_waited_for_until_the_deadline(run: Callable[..., Host], emulator: Emulator) -> None:
     vm(emulator, "127.0.0.1", key=new_key().public)
     emulator.control("outside", do="stop-agent", vmid=110)
     began = time.monotonic()
@@ -123,7 +83,7 @@ def test_a_machine_on_its_way_is_waited_for_until_the_deadline(run: Run, emulato
     assert time.monotonic() - began < 12
 
 
-def test_for_exec_and_fact_an_absent_machine_is_a_failure(run: Run, said: Any) -> None:
+def test_for_exec_and_fact_an_absent_machine_is_a_failure(run: Callable[..., Host], said: Said) -> None:
     assert not run(must_answer=True).connected
     assert "vm 110 (dev) does not exist on prom; provision it first" in said()
 
@@ -131,7 +91,9 @@ def test_for_exec_and_fact_an_absent_machine_is_a_failure(run: Run, said: Any) -
 # Keys and epochs
 
 
-def test_the_clone_must_show_the_key_that_its_agent_read(run: Run, emulator: Emulator, sshd: Sshd) -> None:
+def test_the_clone_must_show_the_key_that_its_agent_read(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd
+) -> None:
     key = new_key()
     vm(emulator, "127.0.0.1", key=key.public)
     sshd.start(key)
@@ -148,7 +110,7 @@ def test_the_clone_must_show_the_key_that_its_agent_read(run: Run, emulator: Emu
 
 @pytest.mark.parametrize("system", ["ID=debian", "ID=nixos\nVARIANT_ID=installer", "ID=nixos"])
 def test_another_key_is_refused_before_anything_is_sent(
-    run: Run, emulator: Emulator, sshd: Sshd, session: Session, system: str
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, system: str
 ) -> None:
     pinned = session.state_of("dev").ensure_host_key("root@dev").public
     vm(emulator, "127.0.0.1", key=new_key("the agent's word").public, system=system)
@@ -159,7 +121,9 @@ def test_another_key_is_refused_before_anything_is_sent(
     assert pinned  # which is not what the agent says
 
 
-def test_each_epoch_accepts_its_own_key_only(run: Run, emulator: Emulator, sshd: Sshd, session: Session) -> None:
+def test_each_epoch_accepts_its_own_key_only(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
     """The installed machine shows the key that was generated here, whatever the agent reads there."""
     pair = session.state_of("dev").ensure_host_key("root@dev")
     vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos")
@@ -178,7 +142,7 @@ def test_each_epoch_accepts_its_own_key_only(run: Run, emulator: Emulator, sshd:
     assert sshd.logins == 1
 
 
-def test_nobody_elses_machine_is_believed(run: Run, emulator: Emulator, sshd: Sshd, said: Any) -> None:
+def test_nobody_elses_machine_is_believed(run: Callable[..., Host], emulator: Emulator, sshd: Sshd, said: Said) -> None:
     key = new_key()
     vm(emulator, "127.0.0.1", key=key.public, description="built by hand")
     sshd.start(key)
@@ -187,7 +151,9 @@ def test_nobody_elses_machine_is_believed(run: Run, emulator: Emulator, sshd: Ss
     assert not sshd.asked
 
 
-def test_known_hosts_are_gone_afterwards(run: Run, emulator: Emulator, sshd: Sshd, session: Session) -> None:
+def test_known_hosts_are_gone_afterwards(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
     pair = session.state_of("dev").ensure_host_key("root@dev")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
@@ -202,7 +168,9 @@ def test_known_hosts_are_gone_afterwards(run: Run, emulator: Emulator, sshd: Ssh
 # Moving
 
 
-def test_a_dead_connection_is_made_anew(run: Run, emulator: Emulator, sshd: Sshd, session: Session) -> None:
+def test_a_dead_connection_is_made_anew(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
     pair = session.state_of("dev").ensure_host_key("root@dev")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
@@ -213,7 +181,9 @@ def test_a_dead_connection_is_made_anew(run: Run, emulator: Emulator, sshd: Sshd
     assert sshd.logins == 2
 
 
-def test_a_machine_that_moved_is_found_again(run: Run, emulator: Emulator, sshd: Sshd, session: Session) -> None:
+def test_a_machine_that_moved_is_found_again(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
     pair = session.state_of("dev").ensure_host_key("root@dev")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
@@ -237,7 +207,7 @@ def until_dead(host: Host) -> Host:
 # Machines that no hypervisor knows of
 
 
-def test_addresses_are_tried_in_order(run: Run, sshd: Sshd) -> None:
+def test_addresses_are_tried_in_order(run: Callable[..., Host], sshd: Sshd) -> None:
     key = new_key()
     sshd.start(key)
     place = connector_of(run("metal", host_key=key.public)).place
@@ -245,14 +215,16 @@ def test_addresses_are_tried_in_order(run: Run, sshd: Sshd) -> None:
     assert (place.address, place.epoch, place.user) == ("127.0.0.1", reach.Epoch.CLONE, "root")
 
 
-def test_without_any_key_nobody_is_asked(run: Run, sshd: Sshd, said: Any) -> None:
+def test_without_any_key_nobody_is_asked(run: Callable[..., Host], sshd: Sshd, said: Said) -> None:
     sshd.start(new_key())
     assert not run("metal").connected
     assert any("no host key is known to pin; say which one it shows now" in line for line in said())
     assert "Connection from" not in sshd.log.read_text()
 
 
-def test_what_stops_the_api_does_not_stop_who_needs_none(run: Run, sshd: Sshd, session: Session, said: Any) -> None:
+def test_what_stops_the_api_does_not_stop_who_needs_none(
+    run: Callable[..., Host], sshd: Sshd, session: Session, said: Said
+) -> None:
     key = new_key()
     sshd.start(key)
     session.token_file.unlink()
@@ -261,7 +233,7 @@ def test_what_stops_the_api_does_not_stop_who_needs_none(run: Run, sshd: Sshd, s
     assert len([line for line in said() if line.startswith(f"token file {session.token_file}: missing")]) == 1
 
 
-def test_who_is_not_let_in_is_told_what_to_do(run: Run, sshd: Sshd, tmp_path: Path, said: Any) -> None:
+def test_who_is_not_let_in_is_told_what_to_do(run: Callable[..., Host], sshd: Sshd, tmp_path: Path, said: Said) -> None:
     key, other = new_key(), new_key("other")
     sshd.start(key)
     file = tmp_path / "other"

@@ -1,0 +1,191 @@
+"""What is done on a machine: planned, changed, unchanged, refused, on an sshd whose root says what it is."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fleetwright.guard import mark
+from fleetwright.jobs import DIRECTORY
+from fleetwright.session import Session
+from fleetwright.ssh_keys import KeyPair, generate_ed25519
+from operations import disko, installer, nixos
+from tests.fleetwright.proxmox.conftest import Emulator
+from tests.runs import DESCRIBED, SCRIPT, SYSTEM, Outcome, Perform, Said, connected, evaluates_to, perform, vm
+from tests.sshd import Sshd
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+DEBIAN, INSTALLER, NIXOS = "ID=debian", "ID=nixos\nVARIANT_ID=installer", "ID=nixos"
+MOUNTED = "mount -t tmpfs new-root /mnt"
+OPERATIONS = [installer.boot, disko.format_disks, nixos.install, nixos.reboot_installed]
+Machine = Callable[..., Perform]
+
+
+def job(name: str, said: str) -> str:
+    return f"mkdir -p {DIRECTORY}; printf %s '{said}' > {DIRECTORY}/{name}.done"
+
+
+def ours(session: Session) -> str:
+    return f"mkdir -p {DIRECTORY}; printf %s '{mark(session.fleet, 'dev')}' > {DIRECTORY}/mark"
+
+
+def runs(system: str = SYSTEM, revision: str | None = DESCRIBED.revision) -> str:
+    """An installed NixOS, as far as it says so."""
+    version = json.dumps({"configurationRevision": revision})
+    return (
+        f"mkdir -p {system}; ln -s {system} /run/current-system; ln -s {system} /run/booted-system\n"
+        f"printf '#!/bin/sh\\necho '\\''{version}'\\''\\n' > /usr/bin/nixos-version; chmod +x /usr/bin/nixos-version"
+    )
+
+
+@pytest.fixture
+def machine(emulator: Emulator, sshd: Sshd, session: Session, said: Said) -> Machine:
+    """Starts `dev` with this system and set-up, and returns how to perform operations on it."""
+
+    def start(system: str, *setup: str) -> Perform:
+        pair: KeyPair = (
+            session.state_of("dev").ensure_host_key("root@dev") if system == NIXOS else generate_ed25519("clone")
+        )
+        vm(emulator, "127.0.0.1", key=pair.public, system=system)
+        sshd.start(pair, system=system, setup="\n".join(setup) or ":")
+
+        def one(operation: Any, *, plan: bool = False, **arguments: Any) -> Outcome:
+            host = connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10)
+            return perform(host, said, operation, plan=plan, **arguments)
+
+        return one
+
+    return start
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, nixos.verify])
+def test_an_installed_machine_is_left_alone(machine: Machine, emulator: Emulator, operation: Any) -> None:
+    run = machine(NIXOS, runs())
+    assert not run(operation, plan=True).changed
+    outcome = run(operation)
+    assert (outcome.changed, outcome.failed) == (False, False), outcome.said
+    assert emulator.changes() == []
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_somebody_elses_installer_is_refused(machine: Machine, operation: Any) -> None:
+    outcome = machine(INSTALLER, MOUNTED, job("disko", "another 0"))(operation)
+    assert (outcome.changed, outcome.failed) == (False, True)
+    assert "in an installer that this fleet" in outcome.said[-1]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS[1:])
+def test_only_an_installer_is_worked_in(machine: Machine, operation: Any) -> None:
+    outcome = machine(DEBIAN)(operation)
+    assert outcome.failed
+    assert outcome.said[-1] == (
+        "dev is not in an installer that this fleet booted for it; refusing to touch its disk; "
+        "run deploys/install.py from its start"
+    )
+
+
+@pytest.mark.parametrize(
+    ("operation", "verb"),
+    list(zip(OPERATIONS, ("boot the installer on", "wipe the disks of", "install", "reboot"), strict=True)),
+)
+def test_a_readonly_vm_is_refused(machine: Machine, session: Session, operation: Any, verb: str) -> None:
+    session.fleet = replace(session.fleet, vms={"dev": replace(session.fleet.vms["dev"], readonly=True)})
+    outcome = machine(INSTALLER if operation is not installer.boot else DEBIAN, ours(session), MOUNTED)(operation)
+    assert outcome.failed
+    assert outcome.said[-1].startswith(f"vm 110 (dev) is readonly in vms/definitions.nix; refusing to {verb} dev;")
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, nixos.verify])
+def test_a_machine_that_talks_nonsense_is_unknown_and_left_alone(machine: Machine, operation: Any) -> None:
+    run = machine(NIXOS, runs(), "echo 'exit 3' >> /etc/os-release")
+    for plan in (True, False):
+        outcome = run(operation, plan=plan)
+        assert outcome.failed
+        assert outcome.said[-1] == "dev: the machine did not say what runs on it; run this again"
+
+
+def test_our_installer_is_left_as_it_is(machine: Machine, session: Session) -> None:
+    outcome = machine(INSTALLER, ours(session))(installer.boot)
+    assert (outcome.changed, outcome.failed) == (False, False), outcome.said
+
+
+def test_an_installer_that_a_killed_run_booted_is_marked_then(
+    machine: Machine, session: Session, emulator: Emulator
+) -> None:
+    run = machine(INSTALLER)
+    key = emulator.client().agent_read("prom", 110, "/etc/ssh/ssh_host_ed25519_key.pub").strip()
+    session.state_of("dev").note("kexec", f"{mark(session.fleet, 'dev')}\n{key}\n")
+    outcome = run(installer.boot)
+    assert (outcome.changed, outcome.failed) == (True, False), outcome.said
+    assert outcome.said[-1] == "mark the installer of dev as ours"
+    assert session.state_of("dev").noted("kexec") is None
+    assert not run(installer.boot).changed
+
+
+def test_disks_that_are_formatted_and_mounted_stay(machine: Machine, session: Session) -> None:
+    done = (ours(session), MOUNTED, job("disko", f"{SCRIPT} 0"))
+    outcome = machine(INSTALLER, *done)(disko.format_disks)
+    assert (outcome.changed, outcome.failed) == (False, False), outcome.said
+
+
+@pytest.mark.parametrize("state", ["/nix/store/another-script 0", f"{SCRIPT} 1", ""])
+def test_disks_are_formatted_anew_after_another_script_or_a_bad_end(
+    machine: Machine, session: Session, state: str
+) -> None:
+    run = machine(INSTALLER, ours(session), MOUNTED, job("disko", state))
+    planned = run(disko.format_disks, plan=True)
+    assert planned.changed
+    assert planned.said[-1] == "wipe /dev/sda of dev, partition, format and mount below /mnt"
+
+
+def test_without_a_disko_script_there_is_nothing_to_run(machine: Machine, session: Session) -> None:
+    session._memo.clear()
+    evaluates_to(session, disko_script=None)
+    outcome = machine(INSTALLER, ours(session))(disko.format_disks)
+    assert outcome.failed
+    assert "config.system.build.diskoScript is missing; import disko" in outcome.said[-1]
+
+
+def test_what_was_installed_whole_is_not_installed_again(machine: Machine, session: Session) -> None:
+    run = machine(INSTALLER, ours(session), MOUNTED, job("install", f"{SYSTEM} 0"))
+    assert not run(nixos.install).changed
+    assert run(nixos.reboot_installed, plan=True).said[-1] == "reboot dev into its installed system"
+
+
+def test_nothing_is_installed_where_nothing_is_mounted(machine: Machine, session: Session) -> None:
+    outcome = machine(INSTALLER, ours(session))(nixos.install)
+    assert outcome.failed
+    assert outcome.said[-1] == "dev: nothing is mounted at /mnt; run deploys/install.py from its start"
+
+
+def test_nothing_is_rebooted_before_it_is_installed(machine: Machine, session: Session) -> None:
+    outcome = machine(INSTALLER, ours(session), MOUNTED, job("install", "/nix/store/another 0"))(nixos.reboot_installed)
+    assert outcome.failed
+    assert outcome.said[-1] == "dev is not installed yet; run deploys/install.py from its start"
+
+
+def test_proof_is_read_back_and_left_for_ci(machine: Machine, session: Session) -> None:
+    outcome = machine(NIXOS, runs())(nixos.verify)
+    assert (outcome.changed, outcome.failed) == (False, False), outcome.said
+    report = json.loads((session.state_of("dev").directory / "verified.json").read_text())
+    assert (report["system"], report["hostname"], report["revision"]) == (SYSTEM, "dev", DESCRIBED.revision)
+
+
+@pytest.mark.parametrize(
+    ("setup", "complaint"),
+    [
+        (runs(system=SYSTEM.replace("0v9", "2v9")), f"system is {SYSTEM.replace('0v9', '2v9')}, not {SYSTEM}"),
+        (f"{runs()}; hostname other", "hostname is other, not dev"),
+    ],
+)
+def test_another_system_than_the_flakes_is_no_proof(
+    machine: Machine, session: Session, setup: str, complaint: str
+) -> None:
+    session.arrived.add("dev")
+    outcome = machine(NIXOS, setup)(nixos.verify)
+    assert outcome.failed
+    assert outcome.said[-1].startswith(f"dev: {complaint}")
+    assert not (session.state_of("dev").directory / "verified.json").exists()
