@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.lab_driver import Lab
+pytest.register_assert_rewrite("tests.integration.lab_driver", "tests.integration.verified")
+
+from tests.integration.lab_driver import Lab  # noqa: E402  (after what it is imported through)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
