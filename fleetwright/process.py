@@ -2,9 +2,15 @@
 
 Under pyinfra's command line gevent has replaced `subprocess` and `threading`, so waiting here lets the other
 hosts go on; as a plain library it uses real threads. Nothing else here depends on which of the two it is.
+
+Nothing that was started here outlives us. A program is in our session, in a process group of its own: whoever
+kills our session reaches it, a Ctrl-C does not. `interrupt_all` and `end_all` are for the end of a run; if we
+are gone without a word (SIGKILL, out of memory) the kernel kills the program (PR_SET_PDEATHSIG, prctl(2)).
 """
 
 import contextlib
+import ctypes
+import functools
 import math
 import os
 import shlex
@@ -26,6 +32,14 @@ _DRAIN = 1.0
 # How often a program whose output goes on is looked at, and how long it may take to stop when told to.
 _POLL = 0.1
 _GRACE = 1.0
+
+# linux/prctl.h; elsewhere the kernel has no such call
+_PR_SET_PDEATHSIG = 1
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+# The process groups that run now, by their leader's PID, and whether the end has come: then none is started.
+_groups: set[int] = set()
+_ended = threading.Event()
 
 # How much of a command line an error message shows.
 _SHOWN = 120
@@ -57,7 +71,7 @@ def run(
     its newline.
 
     The program gets a process group of its own, which is killed when the deadline passes and when we are
-    interrupted, so nothing goes on behind our back.
+    interrupted, so nothing goes on behind our back. There is no terminal for it to ask at.
 
     Raises ProcessFailed when the program cannot be started or, with `check`, when its status is not 0;
     DeadlineExceeded when it has not ended in time.
@@ -76,6 +90,7 @@ def run(
     finally:
         if process.returncode is None:
             _kill_group(process)
+        _groups.discard(process.pid)
     if not ended:
         words_left = _last_words(stderr.text())
         raise DeadlineExceeded(f"{_shown(words)}: not done after {timeout:g} s, so it was stopped{words_left}")
@@ -89,15 +104,18 @@ def run(
 def _start(
     words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
 ) -> "subprocess.Popen[bytes]":
+    if _ended.is_set():
+        raise ProcessFailed(f"{_shown(words)}: not started: the run was ended", 128 + signal.SIGTERM)
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             words,
             cwd=cwd,
             env=None if env is None else {**os.environ, **env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
+            preexec_fn=functools.partial(_die_with, os.getpid()),
         )
     except OSError as error:
         if cwd is not None and not Path(cwd).is_dir():
@@ -105,6 +123,44 @@ def _start(
         if isinstance(error, FileNotFoundError):
             raise ProcessFailed(f"{words[0]}: no such program on PATH; install it, or put it on PATH", 127) from error
         raise ProcessFailed(f"{words[0]}: cannot be started: {error.strerror}", 126) from error
+    _groups.add(process.pid)
+    return process
+
+
+def _die_with(parent: int) -> None:
+    """In the child, before it becomes the program: have it killed when we die, and keep it off our terminal.
+
+    The kernel takes the end of the *thread* that forked for our end; that thread is in `run` for as long as the
+    program runs (under gevent there is one only). Safe after a fork beside other threads: nothing here imports or
+    takes a lock.
+    """
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # died before the call
+            os._exit(1)
+    # A background group that reads from the terminal is stopped, for ever; when it ignores that, reading fails.
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+
+
+def interrupt_all() -> None:
+    """Tell all that runs to stop, and start nothing any more; waits for nothing, so signal handlers may call it."""
+    _ended.set()
+    _signal_groups(signal.SIGTERM)
+
+
+def end_all() -> None:
+    """End all that still runs: politely, then for certain. For the end of the program: nothing is started any more."""
+    interrupt_all()
+    until = time.monotonic() + _GRACE
+    while _groups and time.monotonic() < until:
+        time.sleep(_POLL)
+    _signal_groups(signal.SIGKILL)
+
+
+def _signal_groups(signal_number: int) -> None:
+    for group in list(_groups):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal_number)
 
 
 @dataclass

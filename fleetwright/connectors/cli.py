@@ -21,6 +21,7 @@ from pyinfra.api.facts import FactBase
 from pyinfra.api.state import State, StateStage
 
 from fleetwright.errors import FleetError
+from fleetwright.process import end_all, interrupt_all
 
 
 def put_right(context: click.Context) -> None:
@@ -31,7 +32,9 @@ def put_right(context: click.Context) -> None:
     state: State = pyinfra.ctx_state.get()
     _keep_going(state, pyinfra.ctx_config.get(), context.params.get("fail_percent"))
     _end_without_an_answer()
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    context.call_on_close(end_all)
     is_json = bool(context.params.get("json_output"))
     context.with_resource(_truthful_end(state, is_fact=operations[:1] == ("fact",), is_json=is_json))
 
@@ -66,6 +69,7 @@ def _end_without_an_answer() -> None:
 
 def _interrupted(signal_number: int, frame: object) -> None:
     """Ctrl-C is no success; pyinfra would end with status 0, and with a word on stdout."""
+    interrupt_all()
     click.echo("Interrupted", err=True)
     sys.exit(128 + signal_number)
 

@@ -1,8 +1,12 @@
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -122,14 +126,93 @@ def test_a_child_left_behind_does_not_hold_the_result_up(tmp_path: Path) -> None
     assert time.monotonic() - began < 10
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
-    script = f"from fleetwright.process import run; run(['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 60'])"
-    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as ours:
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+CHILD = "run(['sh', '-c', 'echo $$ > {tmp}/pid.new; mv {tmp}/pid.new {tmp}/pid; exec sleep 60'])"
+GEVENT = "from gevent import monkey; monkey.patch_all()\nimport gevent\n"
+
+
+def _child_of(script: str, tmp_path: Path, end: Callable[["subprocess.Popen[bytes]"], None]) -> int:
+    """The PID of what a program that runs this script has started, after the program was ended."""
+    words = "from fleetwright.process import run, end_all, interrupt_all\n" + script.replace("{tmp}", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", words], stderr=subprocess.DEVNULL, start_new_session=True) as ours:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < deadline
             time.sleep(0.02)
-        ours.send_signal(signal.SIGINT)
+        end(ours)
         ours.wait(10)
-    assert _wait_gone(int((tmp_path / "pid").read_text()))
+    return int((tmp_path / "pid").read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "script",
+    [
+        CHILD,
+        f"import threading; threading.Thread(target=lambda: {CHILD}).start()",
+        f"{GEVENT}gevent.spawn(lambda: {CHILD}).join()",
+    ],
+    ids=["main", "thread", "greenlet"],
+)
+def test_whatever_ends_us_leaves_nothing_behind(script: str, number: int, tmp_path: Path) -> None:
+    if "Thread" in script and number == signal.SIGINT:
+        # only the main thread is interrupted, and Python waits for the others
+        script = f"import signal; signal.signal(signal.SIGINT, lambda *_: interrupt_all())\n{script}"
+    assert _wait_gone(_child_of(script, tmp_path, lambda ours: ours.send_signal(number)))
+
+
+def test_a_program_is_in_our_session_and_in_a_group_of_its_own() -> None:
+    shown = run([sys.executable, "-c", "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"]).stdout
+    assert shown == f"{os.getsid(0)} True\n"
+
+
+def test_a_thread_that_ends_takes_only_its_own_programs_along() -> None:
+    """The kernel takes the end of the thread that started a program for the end of us all."""
+    with ThreadPoolExecutor(1) as short, ThreadPoolExecutor(1) as long:
+        goes_on = long.submit(run, ["sh", "-c", "sleep 1; echo whole"])
+        short.submit(run, ["true"]).result()
+        short.shutdown()
+        assert goes_on.result().stdout == "whole\n"
+
+
+@pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
+@pytest.mark.parametrize("patch", ["", GEVENT])
+def test_the_end_of_a_run_ends_what_goes_on_in_the_background(patch: str, trap: str, tmp_path: Path) -> None:
+    """A build made ahead by a run that has failed since: also what it started itself, and what would follow."""
+    script = f"""{patch}
+import threading, time, pathlib
+def work():
+    try:
+        run(["sh", "-c", "{trap} sleep 60 & echo $! > {{tmp}}/pid.new; mv {{tmp}}/pid.new {{tmp}}/pid; wait"])
+    except Exception:
+        run(["touch", "{{tmp}}/next"])
+threading.Thread(target=work, daemon=True).start()
+while not pathlib.Path("{{tmp}}/pid").exists(): time.sleep(0.02)
+end_all()
+time.sleep(0.5)
+"""
+    pid = _child_of(script, tmp_path, lambda ours: None)
+    assert _wait_gone(pid)
+    assert not (tmp_path / "next").exists()
+
+
+def test_nobody_waits_at_a_terminal(tmp_path: Path) -> None:
+    """A program of a background group that reads from the terminal would be stopped, and we would wait for ever."""
+    script = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+from fleetwright.process import run
+print("read:", run(["sh", "-c", "read line </dev/tty; echo $?"], timeout=5, check=False).stdout)
+"""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    said = b""
+    with suppress(OSError):  # the terminal is gone with its last user
+        while part := os.read(terminal, 1000):
+            said += part
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert b"read: 1" in said, said.decode()
 
 
 def test_under_gevent_others_go_on_meanwhile() -> None:
