@@ -1,5 +1,6 @@
 """One evaluation and one build for the whole selection, shared by every host of a run."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -57,7 +58,7 @@ def build(session: Session, host_ids: Sequence[str], host_id: str) -> None:
     derivations = [f"{drv}^*" for about in _good(session, host_ids) for drv in about.derivations]
     try:
         # by what is built: an evaluation may change within a run
-        session.once(("build", *derivations), lambda: _build(session, derivations, "host-" + "-".join(host_ids)[:100]))
+        session.once(("build", *derivations), lambda: _build(session, derivations))
     except FleetError:
         if tuple(host_ids) == (host_id,):
             raise
@@ -85,7 +86,7 @@ def kexec_tarball(session: Session) -> Path:
     """The installer's kexec tarball, built by the flake itself, so that its lock file pins the installer too."""
 
     def compute() -> Path:
-        [out] = _build(session, [f"{session.fleet.path}#{KEXEC_INSTALLER}"], "kexec-installer")
+        [out] = _build(session, [f"{session.fleet.path}#{KEXEC_INSTALLER}"])
         tarballs = sorted(Path(out).glob("*.tar.gz"))
         if not tarballs:
             raise FleetError(
@@ -109,11 +110,10 @@ def ahead(*work: Callable[[], object]) -> None:
         threading.Thread(target=quietly, args=(each,), daemon=True).start()
 
 
-def _build(session: Session, installables: Sequence[str], root: str) -> list[str]:
-    roots = session.state_directory / ".gcroots"
-    roots.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _build(session: Session, installables: Sequence[str]) -> list[str]:
+    root = session.gc_roots / hashlib.sha256(" ".join(installables).encode()).hexdigest()[:32]
     try:
-        done = run(nix.build(installables, str(roots / root)), timeout=BUILD_DEADLINE)
+        done = run(nix.build(installables, str(root)), timeout=BUILD_DEADLINE)
     except ProcessFailed as error:
         if not error.stderr:
             raise

@@ -5,10 +5,13 @@ import tempfile
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file beside its place and rename it there; durable once this returns. Makes its directory, mode 0700."""
+def write_whole(path: Path, text: str, mode: int = 0o600, *, scratch: Path | None = None) -> None:
+    """Write a file in `scratch`, or beside its place, and rename it there; durable once this returns.
+
+    Makes its directory, mode 0700. `scratch` must be on the same file system.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=scratch or path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w") as file:
             os.fchmod(file.fileno(), mode)
@@ -19,3 +22,14 @@ def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    # The file is there after a power failure only if its name is, and the names of the directories made for it.
+    for directory in (path.parent, path.parent.parent):
+        _sync(directory)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

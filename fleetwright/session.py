@@ -1,14 +1,16 @@
 """One run over one fleet: what all hosts of the run share, and what is kept between runs.
 
 Kept between runs, outside the checkout and the Nix store, is `${XDG_STATE_HOME:-~/.local/state}/fleetwright/
-FLEET/HOST/`: the host key generated for a machine before it exists, until secrets and hosts.nix know it.
+FLEET/HOST/`: the host key generated for a machine before it exists, until secrets and hosts.nix know it. Beside
+the hosts, `.runs/` holds their locks and a directory per run for what nobody else should see: known_hosts, files
+half-written, roots for Nix's garbage collector. The next run removes what a killed one left there.
 """
 
 import os
 import shutil
 import threading
 from collections.abc import Callable, Hashable
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +18,11 @@ from typing import Any, TypeVar
 
 from fleetwright.errors import FleetError
 from fleetwright.files import write_whole
+from fleetwright.locks import lock, own_directory
 from fleetwright.models import Fleet, Host, Vm
 from fleetwright.proxmox.client import Client, connect
 from fleetwright.proxmox.policy import Policy
-from fleetwright.ssh_keys import KeyPair, generate_ed25519, parse_public_key
+from fleetwright.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 from fleetwright.tokens import Token
 
 T = TypeVar("T")
@@ -27,33 +30,44 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HostState:
-    """What is kept of one host between runs; `directory` is made on the first write."""
+    """What is kept of one host between runs; `directory` is made on the first write. `comment` is its key's."""
 
     directory: Path
+    comment: str
+    session: "Session" = field(repr=False)
 
     @property
     def private_key_file(self) -> Path:
         return self.directory / "ssh_host_ed25519_key"
 
     def host_key(self) -> KeyPair | None:
-        """The key generated for this host, or None if there is none (yet)."""
+        """The key generated for this host or put here by the operator, or None if there is none (yet).
+
+        FleetError when others can read it, or it is no key that a machine could use.
+        """
+        path = self.private_key_file
         try:
-            private = self.private_key_file.read_text()
-            return KeyPair(private, self.private_key_file.with_suffix(".pub").read_text().strip())
+            private, mode = path.read_text(errors="replace"), path.stat().st_mode & 0o777
         except FileNotFoundError:
             return None
+        if mode & 0o077:
+            raise FleetError(f"{path}: others may read this private key (mode {mode:04o}); chmod 600 it")
+        try:
+            return pair_of(private, self.comment)
+        except ValueError as error:
+            raise FleetError(f"{path}: {error}; put the host's ed25519 private key there, or move it away") from None
 
-    def ensure_host_key(self, comment: str) -> KeyPair:
-        """The generated key; made now if it is missing. The public half is written last: it marks a whole pair."""
+    def ensure_host_key(self) -> KeyPair:
+        """The key that is here; made now if there is none. The public half beside it is for people only."""
         pair = self.host_key()
         if pair is None:
-            pair = generate_ed25519(comment)
-            write_whole(self.private_key_file, pair.private_openssh)
-            write_whole(self.private_key_file.with_suffix(".pub"), pair.public + "\n")
+            pair = generate_ed25519(self.comment)
+            self._write(self.private_key_file, pair.private_openssh)
+            self._write(self.private_key_file.with_suffix(".pub"), pair.public + "\n")
         return pair
 
     def note(self, name: str, text: str) -> None:
-        write_whole(self.directory / name, text)
+        self._write(self.directory / name, text)
 
     def noted(self, name: str) -> str | None:
         try:
@@ -64,13 +78,8 @@ class HostState:
     def forget(self, name: str) -> None:
         (self.directory / name).unlink(missing_ok=True)
 
-    def clean(self) -> None:
-        """Remove what a run needs while it goes on, and what a killed one may have left half-written."""
-        for leftover in self.directory.glob(".*"):
-            leftover.unlink(missing_ok=True)
-        shutil.rmtree(self.directory / "known_hosts", ignore_errors=True)
-        with suppress(OSError):  # not empty, or not there
-            self.directory.rmdir()
+    def _write(self, path: Path, text: str) -> None:
+        write_whole(path, text, scratch=self.session.directory)
 
 
 class Unusable(FleetError):
@@ -94,6 +103,7 @@ class Session:
     """the hosts that this run has sent into their installed system"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _locks: dict[Hashable, threading.Lock] = field(default_factory=dict, repr=False)
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __copy__(self) -> "Session":
@@ -155,7 +165,46 @@ class Session:
         return Path(home) / "fleetwright" / self.fleet.id
 
     def state_of(self, host_id: str) -> HostState:
-        return HostState(self.state_directory / host_id)
+        return HostState(self.state_directory / host_id, f"root@{self.host(host_id).hostname}", self)
+
+    # What this run holds while it goes on
+
+    @property
+    def directory(self) -> Path:
+        """This run's own directory, gone when the run ends."""
+        return self.once("directory", self._make_directory)
+
+    def _make_directory(self) -> Path:
+        path, handle = own_directory(self.state_directory / ".runs")
+        self._held.callback(os.close, handle)
+        self._held.callback(shutil.rmtree, path, ignore_errors=True)
+        return path
+
+    def known_hosts_of(self, host_id: str) -> Path:
+        """The directory of this run's known_hosts files for one host; whoever writes there makes it."""
+        return self.directory / "known_hosts" / host_id
+
+    @property
+    def gc_roots(self) -> Path:
+        """The directory of the links that keep what this run needs from Nix's garbage collector."""
+        roots = self.directory / "gcroots"
+        roots.mkdir(exist_ok=True)
+        return roots
+
+    def claim(self, host_id: str) -> None:
+        """Let no other run change this host until this one ends. FleetError when another does already."""
+        self.once(("claim", host_id), lambda: self._claim(host_id))
+
+    def _claim(self, host_id: str) -> None:
+        path = self.state_directory / ".runs" / f"{host_id}.lock"
+        try:
+            self._held.callback(os.close, lock(path))
+        except BlockingIOError:
+            raise FleetError(f"{host_id}: another run (pid {path.read_text()}) works on it; wait for it") from None
+
+    def close(self) -> None:
+        """The end of the run: give back what it holds. A killed run's is given back by the kernel, and the next run."""
+        self._held.close()
 
     def host(self, host_id: str) -> Host:
         return self.fleet.hosts[host_id]
@@ -171,11 +220,14 @@ class Session:
         problem = self.key_problem(host_id)
         if problem:
             raise FleetError(problem)
-        return self.state_of(host_id).ensure_host_key(f"root@{self.host(host_id).hostname}")
+        return self.state_of(host_id).ensure_host_key()
 
     def key_problem(self, host_id: str) -> str | None:
         """Why this host cannot be installed with the key that hosts.nix pins; None when it can."""
-        wanted, held = self.host(host_id).public_key, self.state_of(host_id).host_key()
+        try:
+            wanted, held = self.host(host_id).public_key, self.state_of(host_id).host_key()
+        except FleetError as error:
+            return str(error)
         if wanted is None or (held and parse_public_key(wanted).blob == parse_public_key(held.public).blob):
             return None
         return (
@@ -185,5 +237,7 @@ class Session:
 
     def pinned_key(self, host_id: str) -> str | None:
         """The installed machine's host key: the one in hosts.nix, else the one generated here, else None."""
+        if pinned := self.host(host_id).public_key:
+            return pinned
         generated = self.state_of(host_id).host_key()
-        return self.host(host_id).public_key or (generated.public if generated else None)
+        return generated.public if generated else None

@@ -11,8 +11,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
 
 # Per type the fields of the blob after the type word itself: a length in bytes, a literal, or None for any.
 _ED25519 = 32
@@ -94,8 +101,27 @@ def generate_ed25519(comment: str) -> KeyPair:
         raise ValueError("the comment of a key is one line")
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    return KeyPair(private, _public_line(key, comment))
+
+
+def pair_of(private_openssh: str, comment: str = "") -> KeyPair:
+    """The pair of an ed25519 private key in OpenSSH's PEM form, unencrypted. ValueError says what is wrong with it."""
+    try:
+        key = load_ssh_private_key(private_openssh.encode(), password=None)
+    except UnsupportedAlgorithm:
+        raise ValueError("it is no ed25519 key") from None
+    except TypeError:
+        raise ValueError("it is encrypted with a passphrase") from None
+    except ValueError:
+        raise ValueError("it is no private key in OpenSSH's form, or damaged") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("it is no ed25519 key")
+    return KeyPair(private_openssh, _public_line(key, comment))
+
+
+def _public_line(key: Ed25519PrivateKey, comment: str) -> str:
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    return KeyPair(private, f"{public} {comment}".strip())
+    return f"{public} {comment}".strip()
 
 
 def known_hosts_name(address: str, port: int = 22) -> str:

@@ -238,4 +238,4 @@ def _report(about: Evaluated, machine: MachineState) -> None:
         "root": machine["root"],
         "host_key": place.host_key,
     }
-    write_whole(session.state_of(about.host_id).directory / VERIFIED, json.dumps(summary, indent=2) + "\n")
+    session.state_of(about.host_id).note(VERIFIED, json.dumps(summary, indent=2) + "\n")

@@ -73,11 +73,12 @@ def failed(host: Host) -> bool:
 
 
 def do(host: Host, summary: str, act: Callable[[], object]) -> Commands:
-    """One step: say it, and (at Execute) do it. A FleetError or OSError fails this host with one line."""
+    """One step: say it, and (at Execute) do it, while no other run does. A FleetError or OSError fails this host."""
     host.log(summary)
 
     def step(state: State, host: Host) -> bool:
         try:
+            session_of(host).claim(host.data.host_id)
             act()
         except (FleetError, OSError) as error:
             complain(host, error)

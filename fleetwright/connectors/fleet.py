@@ -12,6 +12,7 @@ is never accepted in another.
 """
 
 import hashlib
+import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -98,7 +99,7 @@ class FleetConnector(SSHConnector):
             if must_answer and not connected:
                 raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
         except (FleetError, OSError) as error:
-            self.session.state_of(self.fleet_host.id).clean()
+            self._forget_known_hosts()
             reason = self._why_never(error) or (str(error) if must_answer else None)
             if reason:
                 raise ConnectError(reason) from error
@@ -225,10 +226,13 @@ class FleetConnector(SSHConnector):
         port = int(self.data["ssh_port"] or 22)
         line = known_hosts_line([place.address], place.host_key, port=port)
         name = f"{place.epoch}-{hashlib.sha256(line.encode()).hexdigest()[:12]}"
-        path = self.session.state_of(self.fleet_host.id).directory / "known_hosts" / name
+        path = self.session.known_hosts_of(self.fleet_host.id) / name
         if not path.exists():
             write_whole(path, line + "\n")
         return path
+
+    def _forget_known_hosts(self) -> None:
+        shutil.rmtree(self.session.known_hosts_of(self.fleet_host.id), ignore_errors=True)
 
     # Working
 
@@ -288,7 +292,7 @@ class FleetConnector(SSHConnector):
     @override
     def disconnect(self) -> None:
         self.drop()
-        self.session.state_of(self.fleet_host.id).clean()
+        self._forget_known_hosts()
 
 
 class _NotBegun(OSError):

@@ -35,11 +35,12 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         fleet = load_fleet(os.environ.get("FLEET") or here / "fleet")
         groups = groups_of(fleet)
         _check_selection(groups, options)
+        session = Session(fleet, Path(_token_file(here, options)).expanduser())
         if context:
+            context.call_on_close(session.close)
             cli.put_right(context)
     except FleetError as error:
         raise SystemExit(str(error)) from None
-    session = Session(fleet, Path(_token_file(here, options)).expanduser())
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
     shared = {"session": session, "must_answer": (options.get("operations") or ("",))[0] in ("exec", "fact")}
     inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]

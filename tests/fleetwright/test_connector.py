@@ -112,7 +112,7 @@ def test_the_clone_must_show_the_key_that_its_agent_read(
 def test_another_key_is_refused_before_anything_is_sent(
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, system: str
 ) -> None:
-    pinned = session.state_of("dev").ensure_host_key("root@dev").public
+    pinned = session.state_of("dev").ensure_host_key().public
     vm(emulator, "127.0.0.1", key=new_key("the agent's word").public, system=system)
     sshd.start(new_key("somebody in between"), system=system)
     with pytest.raises(OSError, match=r"shows another host key than the pinned one .*; nothing was sent to it"):
@@ -125,7 +125,7 @@ def test_each_epoch_accepts_its_own_key_only(
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
 ) -> None:
     """The installed machine shows the key that was generated here, whatever the agent reads there."""
-    pair = session.state_of("dev").ensure_host_key("root@dev")
+    pair = session.state_of("dev").ensure_host_key()
     vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = run()
@@ -154,14 +154,15 @@ def test_nobody_elses_machine_is_believed(run: Callable[..., Host], emulator: Em
 def test_known_hosts_are_gone_afterwards(
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
 ) -> None:
-    pair = session.state_of("dev").ensure_host_key("root@dev")
+    pair = session.state_of("dev").ensure_host_key()
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = run()
     directory = session.state_of("dev").directory
-    [known] = (directory / "known_hosts").iterdir()
+    [known] = session.known_hosts_of("dev").iterdir()
     assert known.read_text() == f"[127.0.0.1]:{sshd.port} {' '.join(pair.public.split()[:2])}\n"
     host.disconnect()
+    assert not known.exists()
     assert {path.name for path in directory.iterdir()} == {"ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"}
 
 
@@ -171,7 +172,7 @@ def test_known_hosts_are_gone_afterwards(
 def test_a_dead_connection_is_made_anew(
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
 ) -> None:
-    pair = session.state_of("dev").ensure_host_key("root@dev")
+    pair = session.state_of("dev").ensure_host_key()
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = executing(run(boot_deadline=10))
@@ -184,7 +185,7 @@ def test_a_dead_connection_is_made_anew(
 def test_a_machine_that_moved_is_found_again(
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
 ) -> None:
-    pair = session.state_of("dev").ensure_host_key("root@dev")
+    pair = session.state_of("dev").ensure_host_key()
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = executing(run(boot_deadline=10))

@@ -16,6 +16,7 @@ from fleetwright.ssh_keys import (
     generate_ed25519,
     known_hosts_line,
     known_hosts_name,
+    pair_of,
     parse_authorized_key,
     parse_public_key,
 )
@@ -154,6 +155,32 @@ def test_openssh_reads_a_generated_key(tmp_path: Path) -> None:
 def test_the_private_half_is_in_no_representation() -> None:
     pair = KeyPair("PRIVATE-WORDS", "ssh-ed25519 …")
     assert "PRIVATE-WORDS" not in f"{pair!r} {pair}"
+
+
+@pytest.mark.parametrize("comment", ["", "root@dev"])
+def test_the_public_half_is_in_the_private_one(comment: str) -> None:
+    pair = generate_ed25519(comment)
+    assert pair_of(pair.private_openssh, comment) == pair
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["-t", "ed25519", "-N", "passphrase"], r"^it is encrypted with a passphrase$"),
+        (["-t", "rsa", "-N", ""], r"^it is no ed25519 key$"),
+    ],
+)
+def test_what_no_sshd_of_ours_could_use_is_no_pair(tmp_path: Path, options: list[str], problem: str) -> None:
+    subprocess.run(["ssh-keygen", "-q", *options, "-f", tmp_path / "key"], check=True)
+    with pytest.raises(ValueError, match=problem):
+        pair_of((tmp_path / "key").read_text())
+
+
+@given(st.text())
+@example(generate_ed25519("").private_openssh[:-40])
+def test_any_text_is_a_pair_or_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^it is "):
+        pair_of(text)
 
 
 def test_a_comment_of_two_lines_is_refused() -> None:
