@@ -47,7 +47,7 @@ def machine(emulator: Emulator, sshd: Sshd, session: Session, said: Said) -> Mac
 
     def start(system: str, *setup: str) -> Perform:
         pair: KeyPair = (
-            session.state_of("dev").ensure_host_key("root@dev") if system == NIXOS else generate_ed25519("clone")
+            session.state_of("dev").ensure_host_key() if system == NIXOS else generate_ed25519("clone")
         )
         vm(emulator, "127.0.0.1", key=pair.public, system=system)
         sshd.start(pair, system=system, setup="\n".join(setup) or ":")
