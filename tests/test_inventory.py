@@ -246,6 +246,52 @@ def test_our_own_mistakes_keep_theirs(two_hosts: Pyinfra, tmp_path: Path) -> Non
     assert "ZeroDivisionError" in done.stderr
 
 
+# A build made ahead, and a program that the host waits for; each says its PID.
+WORKING = """
+from pyinfra.operations import python
+from fleetwright.build import ahead
+from fleetwright.process import run
+def program(name):
+    run(["sh", "-c", f"echo $$ > PLACE/{name}.new; mv PLACE/{name}.new PLACE/{name}; exec sleep 60"])
+def work():
+    ahead(lambda: program("ahead"))
+    WAIT
+python.call(function=work)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None])
+def test_nothing_that_a_run_started_outlives_it(two_hosts: Pyinfra, tmp_path: Path, number: int | None) -> None:
+    """Interrupted, killed, or (None) failed while a build goes on in the background."""
+    fails = "run(['sh', '-c', 'while ! [ -e PLACE/ahead ]; do sleep 0.02; done; exit 1'])"
+    script = WORKING.replace("WAIT", 'program("waited-for")' if number else fails)
+    (tmp_path / "deploy.py").write_text(script.replace("PLACE", str(tmp_path)))
+    names = ["ahead", "waited-for"] if number else ["ahead"]
+    with subprocess.Popen(
+        [PYINFRA, two_hosts.inventory, "-y", "--limit", "@local", str(tmp_path / "deploy.py")], cwd=ROOT,
+        env=two_hosts.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 20
+        while not all((tmp_path / name).exists() for name in names):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        if number:
+            process.send_signal(number)
+        status = process.wait(10)
+    assert status == {None: 1, signal.SIGKILL: -signal.SIGKILL}.get(number, 128 + (number or 0))
+    pids = [(tmp_path / name).read_text().strip() for name in names]
+    time.sleep(0.2)
+    assert [pid for pid in pids if b"sleep" in _command_line(pid)] == []
+
+
+def _command_line(pid: str) -> bytes:
+    """Empty for a process that is gone, or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def test_ctrl_c_is_no_success(two_hosts: Pyinfra, tmp_path: Path) -> None:
     words = ["-y", "--limit", "@local", "exec", "--", f"touch {tmp_path}/begun; sleep 30"]
     with subprocess.Popen(
