@@ -24,7 +24,7 @@ from fleetwright.ssh_keys import parse_public_key
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
-POLL = 0.25  # seconds between two looks at a machine that is on its way
+SHORTEST, LONGEST = 0.05, 1.0  # seconds between two looks at a machine that is on its way
 
 
 class Absent(FleetError):
@@ -236,10 +236,14 @@ def stranger(session: Session, host: Host) -> str | None:
     return not_ours(session.fleet, vm, config)
 
 
-def until(deadline: float, what: str, attempt: Callable[[], bool], pause: float = POLL) -> None:
-    """Call `attempt` until it says True. DeadlineExceeded `deadline` seconds from now, naming what was waited for."""
+def until(deadline: float, what: str, attempt: Callable[[], bool]) -> None:
+    """Call `attempt` until it says True; the less often the longer it takes, so that little is added to any wait.
+
+    DeadlineExceeded `deadline` seconds from now, naming what was waited for.
+    """
     began = time.monotonic()
     while not attempt():
-        if time.monotonic() - began > deadline:
+        waited = time.monotonic() - began
+        if waited > deadline:
             raise DeadlineExceeded(f"{what}: not within {deadline:.0f} s")
-        time.sleep(pause)
+        time.sleep(min(max(waited / 10, SHORTEST), LONGEST))

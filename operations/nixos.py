@@ -39,7 +39,7 @@ INSTALLED = "installed"  # the note of the system that was installed last
 # A ZFS pool that was not exported is not imported at the next boot. What else stays busy the shutdown unmounts.
 LEAVE = (
     "sync; swapoff -a; ! mountpoint -q /mnt || umount -R /mnt; ! command -v zpool >/dev/null || zpool export -a; "
-    "setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
+    "setsid sh -c 'sleep 0.1; systemctl reboot' >/dev/null 2>&1 </dev/null &"
 )
 
 

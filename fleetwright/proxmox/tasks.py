@@ -11,7 +11,7 @@ from fleetwright.proxmox.wire import TRANSIENT
 
 Progress = Callable[[str], None]
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between two looks
+FIRST_PAUSE, LONGEST_PAUSE = 0.03, 1.0  # seconds between two looks
 LAST_LINES = 3
 
 _LOCK_TIMEOUT = re.compile(r"can't lock file '.*'.* got timeout|unable to acquire lock|got lock timeout")

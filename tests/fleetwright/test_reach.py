@@ -260,7 +260,7 @@ def test_hints() -> None:
 
 def test_waiting_ends_at_the_deadline_and_says_for_what() -> None:
     began, tries = time.monotonic(), iter([False, False, True])
-    until(5, "dev", lambda: next(tries), pause=0.01)
+    until(5, "dev", lambda: next(tries))
     with pytest.raises(DeadlineExceeded, match=r"^dev: waiting: not within 0 s$"):
-        until(0.1, "dev: waiting", lambda: False, pause=0.01)
+        until(0.1, "dev: waiting", lambda: False)
     assert time.monotonic() - began < 2

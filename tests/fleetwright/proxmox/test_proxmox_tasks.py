@@ -51,7 +51,7 @@ def test_success(pauses: list[float], end: str) -> None:
 
 def test_quick_at_first_then_once_a_second(pauses: list[float]) -> None:
     wait(Server(*[RUNNING] * 20, TaskStatus(False, "OK")), UPID, 60)  # type: ignore[arg-type]
-    assert pauses[0] == 0.1
+    assert pauses[0] < 0.1
     assert pauses == sorted(pauses)
     assert pauses[-1] == 1.0
 
