@@ -3,17 +3,32 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleetwright.errors import FleetError
 from fleetwright.guard import mark
-from fleetwright.jobs import DIRECTORY
+from fleetwright.jobs import DIRECTORY, Job
 from fleetwright.session import Session
 from fleetwright.ssh_keys import KeyPair, generate_ed25519
 from operations import disko, installer, nixos
+from operations.remote import run_job
 from tests.fleetwright.proxmox.conftest import Emulator
-from tests.runs import DESCRIBED, SCRIPT, SYSTEM, Outcome, Perform, Said, connected, evaluates_to, perform, vm
+from tests.runs import (
+    DESCRIBED,
+    SCRIPT,
+    SYSTEM,
+    Outcome,
+    Perform,
+    Said,
+    connected,
+    evaluates_to,
+    executing,
+    perform,
+    vm,
+)
 from tests.sshd import Sshd
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
@@ -46,9 +61,7 @@ def machine(emulator: Emulator, sshd: Sshd, session: Session, said: Said) -> Mac
     """Starts `dev` with this system and set-up, and returns how to perform operations on it."""
 
     def start(system: str, *setup: str) -> Perform:
-        pair: KeyPair = (
-            session.state_of("dev").ensure_host_key() if system == NIXOS else generate_ed25519("clone")
-        )
+        pair: KeyPair = session.state_of("dev").ensure_host_key() if system == NIXOS else generate_ed25519("clone")
         vm(emulator, "127.0.0.1", key=pair.public, system=system)
         sshd.start(pair, system=system, setup="\n".join(setup) or ":")
 
@@ -189,3 +202,80 @@ def test_another_system_than_the_flakes_is_no_proof(
     assert outcome.failed
     assert outcome.said[-1].startswith(f"dev: {complaint}")
     assert not (session.state_of("dev").directory / "verified.json").exists()
+
+
+# Hardware
+
+
+@pytest.fixture
+def flake(tmp_path: Path, session: Session) -> Path:
+    """The host's flake, in no git tree, with a hardware configuration that says nothing yet."""
+    (tmp_path / "flake/hosts/dev").mkdir(parents=True)
+    file = tmp_path / "flake/hosts/dev/hardware-configuration.nix"
+    file.write_text("{ }\n")
+    dev = replace(session.host("dev"), configuration_file=str(file.with_name("configuration.nix")))
+    session.fleet = replace(session.fleet, path=str(tmp_path / "flake"), hosts={"dev": dev})
+    return file
+
+
+GENERATES = (
+    "printf '#!/bin/sh\\necho \"# $*\"\\n' > /usr/bin/nixos-generate-config; chmod +x /usr/bin/nixos-generate-config"
+)
+
+
+def test_what_the_machine_has_is_written_once(machine: Machine, session: Session, flake: Path) -> None:
+    run = machine(INSTALLER, ours(session), GENERATES)
+    planned = run(nixos.hardware_configuration, plan=True, path=True)
+    assert planned.said[-1] == f"write what hardware dev has to {flake}"
+    assert flake.read_text() == "{ }\n"
+    assert run(nixos.hardware_configuration, path=True).changed
+    assert flake.read_text() == "# --show-hardware-config --no-filesystems --root /mnt\n"
+    assert not run(nixos.hardware_configuration, path="hosts/dev/hardware-configuration.nix").changed
+
+
+def test_hardware_is_written_into_the_flake_only(machine: Machine, session: Session, flake: Path) -> None:
+    run = machine(INSTALLER, ours(session), GENERATES)
+    (flake.parents[3] / "outside.nix").write_text("{ }\n")
+    for path, complaint in (("../outside.nix", "is not in the flake"), ("hosts/nothing.nix", "not there; create it")):
+        outcome = run(nixos.hardware_configuration, path=path)
+        assert outcome.failed
+        assert complaint in outcome.said[-1]
+    assert flake.read_text() == "{ }\n"
+
+
+# Jobs: systemd's part is seen in the lab; here it is a program that says how the unit stands
+
+
+def jobs(script: str) -> str:
+    """A systemd that runs a unit at once, and a systemctl by which none is active."""
+    return (
+        f"printf '#!/bin/sh\\n{script}\\n' > /usr/bin/systemd-run\n"
+        "printf '#!/bin/sh\\nexit 3\\n' > /usr/bin/systemctl\n"
+        "chmod +x /usr/bin/systemd-run /usr/bin/systemctl"
+    )
+
+
+RUNS_IT = 'while [ "$1" != sh ]; do shift; done; exec "$@"'
+
+
+def perform_job(session: Session, sshd: Sshd, what: str, deadline: int = 5) -> None:
+    host = executing(connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
+    run_job(host, Job("try", "key", what, deadline))
+
+
+def test_a_job_runs_to_its_end_and_not_again(machine: Machine, session: Session, sshd: Sshd) -> None:
+    machine(INSTALLER, ours(session), jobs(RUNS_IT))
+    for _ in range(2):
+        perform_job(session, sshd, "echo once >> /run/times; test $(wc -l < /run/times) = 1")
+
+
+def test_a_job_that_fails_says_its_last_words(machine: Machine, session: Session, sshd: Sshd) -> None:
+    machine(INSTALLER, ours(session), jobs(RUNS_IT))
+    with pytest.raises(FleetError, match=r"^dev: try failed with status 1: mkfs: no space$"):
+        perform_job(session, sshd, "echo mkfs: no space; false; echo never")
+
+
+def test_a_job_that_was_killed_is_not_waited_for(machine: Machine, session: Session, sshd: Sshd) -> None:
+    machine(INSTALLER, ours(session), jobs("exit 0"))
+    with pytest.raises(FleetError, match=r"^dev: try was ended \(its deadline, or no memory left\)"):
+        perform_job(session, sshd, "true")
