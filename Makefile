@@ -12,7 +12,7 @@ LAB := $(BIN)/python -m lab
 JOBS ?= 2
 TESTS ?= tests
 
-.PHONY: help demo test check lab up down reset status shell clean conformance
+.PHONY: help demo test check bench lab up down reset status shell clean conformance
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -37,6 +37,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports --no-logo 2>/dev/null || PYTHONPATH=. $(BIN)/lint-imports
+
+bench: $(STAMP) ## how long provisioning takes, beside what it cannot do without
+	@$(BIN)/python -m bench.provision
 
 lab: $(STAMP) ## make lab up | down | reset | status | shell: the embedded lab
 	@$(if $(filter up down reset status shell,$(MAKECMDGOALS)),:,echo "make lab up | down | reset | status | shell")
