@@ -102,8 +102,13 @@ class FleetConnector(SSHConnector):
             self._forget_known_hosts()
             reason = self._why_never(error) or (str(error) if must_answer else None)
             if reason:
-                raise ConnectError(reason) from error
+                raise ConnectError(self._said_once(reason) if isinstance(error, Unusable) else reason) from error
             self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")
+
+    def _said_once(self, reason: str) -> str:
+        """What stops many hosts, in full for the first of them."""
+        first = self.session.once(("said", reason), lambda: self.fleet_host.id)
+        return reason if first == self.fleet_host.id else f"not connected, for the same reason as {first}"
 
     def _why_never(self, error: FleetError | OSError) -> str | None:
         """Why the machine that could not be reached will not be there later in this run either."""

@@ -403,7 +403,7 @@ def test_says_what_where_and_what_to_do_and_changes_nothing(untouched: Lab, wron
     assert told(ended) == [filled_in(line, {**places, "@FINGERPRINT": fingerprint(lab)}) for line in wrong.says]
     assert ended.status == 1
     assert lab.changes() == []
-    # the lock file by which runs tell the leftovers of killed ones stays, and is empty
+    # the lock file by which runs tell the leftovers of killed ones stays
     assert all(path.is_dir() or path.name == "lock" for path in (lab.state / "home").glob(".local/state/**/*"))
     assert _fleet(lab) == before
 
@@ -424,6 +424,16 @@ def test_every_finding_is_told_at_once_and_a_plan_that_is_refused_fails(untouche
         f"{untouched.state}/fleet/flake.nix: it has no packages"[:40],
     ]
     assert planned.status == 1
+
+
+def test_what_stops_every_host_is_told_once(untouched: Lab) -> None:
+    words = ("-y", "inventory.py", "deploys/provision.py", "--limit", "managed")
+    ended = untouched.pyinfra(*words, check=False, env={"PROXMOX_TOKEN_FILE": "/nowhere"})
+    [reason] = [line for line in told(ended) if line.startswith("token file /nowhere: missing; make an API token")]
+    others = [line for line in told(ended) if line != reason]
+    assert len(others) == 3
+    assert all(line.startswith("not connected, for the same reason as dev") for line in others)
+    assert ended.status == 1
 
 
 def test_what_is_wrong_with_one_host_leaves_the_others_going(untouched: Lab) -> None:
