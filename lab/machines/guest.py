@@ -192,7 +192,8 @@ def _mount(hardware: Hardware, name: str, numbers: tuple[int, int]) -> Path:
     os.mknod(node, stat.S_IFBLK | 0o600, os.makedev(*numbers))
     busybox = place / "busybox"
     if not busybox.exists():
-        shutil.copy(hardware.base / "usr/bin/busybox", busybox)
+        # By a child: a program that we hold open for writing is "busy" while another thread forks.
+        subprocess.run(["cp", hardware.base / "usr/bin/busybox", busybox], check=True)
     done = subprocess.run(
         ["chroot", str(place), "/busybox", "mount", "-t", "ext4", f"/dev/{name}", "/root"],
         capture_output=True,
