@@ -132,7 +132,11 @@ GEVENT = "from gevent import monkey; monkey.patch_all()\nimport gevent\n"
 
 def _child_of(script: str, tmp_path: Path, end: Callable[["subprocess.Popen[bytes]"], None]) -> int:
     """The PID of what a program that runs this script has started, after the program was ended."""
-    words = "from fleetwright.process import run, end_all, interrupt_all\n" + script.replace("{tmp}", str(tmp_path))
+    words = (
+        # a job in the background of a script, as these tests may be, starts with SIGINT ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from fleetwright.process import run, end_all, interrupt_all\n" + script.replace("{tmp}", str(tmp_path))
+    )
     with subprocess.Popen([sys.executable, "-c", words], stderr=subprocess.DEVNULL, start_new_session=True) as ours:
         deadline = time.monotonic() + 20
         while not (tmp_path / "pid").exists():
