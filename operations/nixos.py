@@ -117,8 +117,9 @@ def _install(extra_files: Mapping[str, str]) -> Commands:
         for target, source in extra_files.items():
             _put(target, Path(source).read_bytes())
         require_still_installable(host, "install")
-        run_job(host, job)
+        # Before the job, which goes on when we are killed: afterwards nobody would note it.
         session.state_of(host_id).note(INSTALLED, about.toplevel)
+        run_job(host, job)
 
     yield from do(host, f"install {about.toplevel} on {host_id}", act)
 
