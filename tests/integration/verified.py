@@ -107,7 +107,7 @@ def _assert_nothing_left(lab: Lab, host: str) -> None:
     assert (kept / "ssh_host_ed25519_key").stat().st_mode & 0o777 == 0o600
     assert kept.stat().st_mode & 0o777 == 0o700
     left = sorted(path.name for path in kept.iterdir())
-    assert left == ["installed", "ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "verified.json"]
+    assert left == ["installed", "ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "verified.json"], left
     until(lambda: not lab.processes(), 10, "programs that a run left behind end")
 
 
