@@ -12,7 +12,7 @@ LAB := $(BIN)/python -m lab
 JOBS ?= 2
 TESTS ?= tests
 
-.PHONY: help demo test check bench lab up down reset status shell clean conformance
+.PHONY: help demo test check bench lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
