@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from fleetwright.models import (
     VmidRange,
     parse_size,
 )
+from fleetwright.nix import nix_string
 from fleetwright.nix_errors import LOG_FORMAT, explain
 from fleetwright.nix_values import NixPath
 from fleetwright.process import run
@@ -60,7 +60,7 @@ def load_fleet(path: str | os.PathLike[str]) -> Fleet:
 def _evaluate(directory: Path) -> tuple[Any, Any]:
     argv = ["nix", "--extra-experimental-features", "nix-command", "eval", "--json", *LOG_FORMAT]
     argv += ["--file", str(_EXPRESSION)]
-    argv += ["--apply", f"load: load {_nix_string(str(directory))}"]
+    argv += ["--apply", f"load: load {nix_string(str(directory))}"]
     try:
         done = run(argv, timeout=_TIMEOUT)
     except ProcessFailed as failure:
@@ -69,12 +69,6 @@ def _evaluate(directory: Path) -> tuple[Any, Any]:
         raise FleetInvalid([explain(failure.stderr, directory)]) from None
     parsed = json.loads(done.stdout, object_hook=_path_or_set)
     return parsed["hosts"], parsed["definitions"]
-
-
-def _nix_string(text: str) -> str:
-    """A Nix string literal; Nix takes a bare carriage return for a newline, so those are spelt out too."""
-    escaped = re.sub(r'(["\\]|\$\{)', r"\\\1", text)
-    return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
 def _path_or_set(value: dict[str, Any]) -> Any:

@@ -159,9 +159,6 @@ class Fleet:
         """The guest that this host runs in, if it is one."""
         return next((vm for vm in self.vms.values() if vm.host_id == host_id), None)
 
-    def vm_by_id(self, vmid: int) -> Vm | None:
-        return next((vm for vm in self.vms.values() if vm.vmid == vmid), None)
-
     def node_of(self, vm: Vm) -> str:
         """The node a guest lives on: its own `node`, else the endpoint's."""
         if vm.node:

@@ -70,9 +70,9 @@ def is_store_path(text: str) -> bool:
 
 
 def nix_string(text: str) -> str:
-    """The text as a Nix string literal."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
-    return f'"{escaped}"'
+    """The text as a Nix string literal; Nix takes a bare carriage return for a newline, so those are spelt out too."""
+    escaped = re.sub(r'(["\\]|\$\{)', r"\\\1", text)
+    return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
 def describe(flake: str, host_ids: Iterable[str]) -> list[str]:
