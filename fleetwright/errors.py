@@ -19,6 +19,10 @@ class FleetInvalid(FleetError):
         super().__init__("\n".join(self.findings))
 
 
+class Usage(FleetError):
+    """What was asked for cannot be meant: an unknown name, a value that is none. Nothing was done."""
+
+
 class Refused(FleetError):
     """The guard said no. Nothing was sent."""
 

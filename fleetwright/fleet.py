@@ -8,22 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 from fleetwright.errors import FleetInvalid, ProcessFailed
-from fleetwright.models import (
-    NOTHING,
-    Endpoint,
-    Fleet,
-    GuestType,
-    Host,
-    Origin,
-    Template,
-    Vm,
-    VmidRange,
-    parse_size,
-)
+from fleetwright.models import NOTHING, Endpoint, Fleet, GuestType, Host, Origin, Template, Vm, VmidRange
 from fleetwright.nix import nix_string
 from fleetwright.nix_errors import LOG_FORMAT, explain
 from fleetwright.nix_values import NixPath
 from fleetwright.process import run
+from fleetwright.settings import take_settings
+from fleetwright.sizes import parse_size
 from fleetwright.validate import (
     DEFAULT_FLEET_ID,
     DEFAULT_PORT,
@@ -142,6 +133,7 @@ def _managed(name: str, entry: dict[str, Any]) -> Vm:
         storage=take("storage", None),
         node=take("node", None),
         tags=tuple(take("tags", None) or ()),
+        settings=take_settings(entry),
         extra=_rest(entry),
     )
 
@@ -177,6 +169,7 @@ def _endpoint(entry: Mapping[str, Any]) -> Endpoint | None:
         host=entry["host"],
         node=entry["node"],
         default_storage=entry.get("defaultStorage"),
+        backup_storage=entry.get("backupStorage"),
         port=entry.get("port") or DEFAULT_PORT,
         fingerprint=parse_fingerprint(fingerprint) if fingerprint else None,
         ca_file=entry.get("caFile"),

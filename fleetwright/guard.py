@@ -5,6 +5,7 @@ from collections.abc import Collection
 from fleetwright.errors import Refused
 from fleetwright.models import Fleet, GuestType
 from fleetwright.proxmox.client import Client
+from fleetwright.proxmox.observe import find
 
 DEFINITIONS = "vms/definitions.nix"
 
@@ -44,8 +45,8 @@ def require_no_declared_guest(fleet: Fleet, client: Client, macs: Collection[str
     `macs` are those of the machine that answers, in lower case. ApiError when the hypervisor cannot be asked.
     """
     for vm in fleet.vms.values():
-        config = client.config(fleet.node_of(vm), vm.vmid, vm.type)
-        cards = {card.mac for card in config.nets.values()} if config else set()
+        found = find(client, fleet, vm)
+        cards = {card.mac for card in found[1].nets.values()} if found else set()
         if cards & set(macs):
             raise Refused(
                 f"the machine that answers for {host_id} is vm {vm.vmid} ({vm.name}) of {DEFINITIONS}; "

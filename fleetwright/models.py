@@ -5,34 +5,15 @@ the edge; all else takes them as they are. Unknown is `None`, never `False`. Att
 know are people's documentation and kept in `extra`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from fleetwright.settings import UNSET, Settings
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)")
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a Proxmox disk size such as `64G` or `2.5G`; no unit means bytes. ValueError if it is none."""
-    match = _SIZE.fullmatch(text)
-    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if size <= 0:
-        raise ValueError(f"{text!r} is no size; write one like 64G")
-    return size
-
-
-def format_size(size: int) -> str:
-    """The size as Proxmox writes it into a VM's configuration: the largest unit that divides it."""
-    for unit in ("T", "G", "M", "K"):
-        if size % _UNITS[unit] == 0:
-            return f"{size // _UNITS[unit]}{unit}"
-    return str(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +70,7 @@ class Vm:
     storage: str | None = None
     node: str | None = None
     tags: tuple[str, ...] = ()
+    settings: Settings = UNSET
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
     @property
@@ -138,6 +120,7 @@ class Endpoint:
     host: str
     node: str
     default_storage: str | None = None
+    backup_storage: str | None = None
     port: int = 8006
     fingerprint: str | None = None
     ca_file: str | None = None

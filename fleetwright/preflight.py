@@ -6,21 +6,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fleetwright.errors import FleetError
-from fleetwright.models import Fleet, Host, Vm, format_size
+from fleetwright.models import Fleet, Host, Vm
 from fleetwright.proxmox.models import Drive, Permissions, Storage, Version, VmConfig
-from fleetwright.proxmox.plan import (
-    ActualVm,
+from fleetwright.proxmox.plan import ActualVm, Desired, plan_vm, require_changeable, template_node
+from fleetwright.proxmox.policy import DEFINITIONS
+from fleetwright.proxmox.steps import (
+    AddDisk,
     AwaitClone,
+    Cannot,
     Clone,
     CloudInit,
     Configure,
     Resize,
     Start,
     Step,
-    plan_vm,
-    template_node,
+    doable,
 )
-from fleetwright.proxmox.policy import DEFINITIONS
+from fleetwright.sizes import format_size
 
 
 class BootLoader(StrEnum):
@@ -81,9 +83,14 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
         if found:
             return found
     try:
-        steps = plan_vm(fleet, vm, host, seen.actual, seen.template)
+        planned = plan_vm(Desired(fleet, vm, host, seen.template), seen.actual)
+        steps = tuple(step for step in doable(planned) if step.row is not None)
+        require_changeable(vm, steps)
     except FleetError as error:
         return (str(error),)
+    found = tuple(str(step) for step in planned if isinstance(step, Cannot))
+    if found:
+        return found
     config = seen.actual.config if seen.actual else seen.template
     assert config is not None
     if vm.readonly:
@@ -235,7 +242,7 @@ def _gib(size: int) -> str:
 
 def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
     agent = ("VM.GuestAgent.Unrestricted",) if seen.version.major >= 9 else ("VM.Monitor",)
-    pool = vm.extra.get("pool")
+    pool = vm.settings.pool
     guest = [f"/vms/{vm.vmid}", *([f"/pool/{pool}"] if pool else [])]
     needs: list[tuple[Sequence[str], tuple[str, ...]]] = [(guest, ("VM.Audit",)), (guest, agent)]
     for step in steps:
@@ -247,7 +254,7 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
                 bridges = {card.bridge for card in config.nets.values() if card.bridge}
                 needs += [([f"/sdn/zones/localnetwork/{bridge}"], ("SDN.Use",)) for bridge in sorted(bridges)]
             case Configure():
-                needs += [(guest, (_OPTION_PRIVILEGE.get(change.key, "VM.Config.Options"),)) for change in step.changes]
+                needs += [(guest, (_privilege_of(change.key),)) for change in step.changes]
             case Resize():
                 needs.append((guest, ("VM.Config.Disk",)))
             case CloudInit():
@@ -256,6 +263,9 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
                 needs.append((guest, ("VM.Config.Cloudinit", *either)))
             case Start():
                 needs.append((guest, ("VM.PowerMgmt",)))
+            case AddDisk():
+                needs.append((guest, ("VM.Config.Disk",)))
+                needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
             case AwaitClone():
                 pass
     for paths, privileges in dict.fromkeys((tuple(paths), privileges) for paths, privileges in needs):
@@ -267,4 +277,18 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
             )
 
 
-_OPTION_PRIVILEGE = {"cores": "VM.Config.CPU", "sockets": "VM.Config.CPU", "memory": "VM.Config.Memory"}
+def _privilege_of(option: str) -> str:
+    """What setting an option of a VM needs (`PVE::API2::Qemu`); `startup` is the node's affair and needs more."""
+    if option.startswith("net"):
+        return "VM.Config.Network"
+    if option.startswith("hostpci") or option == "machine":
+        return "VM.Config.HWType"
+    if option == "boot":
+        return "VM.Config.Disk"
+    return _OPTION_PRIVILEGE.get(option, "VM.Config.Options")
+
+
+_OPTION_PRIVILEGE = {
+    **dict.fromkeys(("cores", "sockets", "cpu"), "VM.Config.CPU"),
+    **dict.fromkeys(("memory", "balloon"), "VM.Config.Memory"),
+}

@@ -17,7 +17,8 @@ from fleetwright.models import GuestType, Host, Vm
 from fleetwright.proxmox.address import address_of
 from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.errors import AgentUnavailable
-from fleetwright.proxmox.plan import is_ours, not_ours
+from fleetwright.proxmox.identity import is_ours, not_ours
+from fleetwright.proxmox.observe import find
 from fleetwright.session import Session, Unusable
 from fleetwright.ssh_keys import parse_public_key
 
@@ -167,12 +168,12 @@ def _look_at_vm(
     patience: float,
     progress: Callable[[str], None],
 ) -> list[Place]:
-    client, node = session.client, session.fleet.node_of(vm)
+    client, found = session.client, find(session.client, session.fleet, vm)
+    if found is None:
+        raise Absent(f"vm {vm.vmid} ({vm.name}) does not exist on {session.fleet.node_of(vm)}", "provision it first")
+    node, config = found
     status = client.status(node, vm.vmid, vm.type)
     if status is None:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) does not exist on {node}", "provision it first")
-    config = client.config(node, vm.vmid, vm.type)
-    if config is None:
         raise Absent(f"vm {vm.vmid} ({vm.name}) went away", "look at its node's task list")
     if not status.running:
         raise Absent(f"vm {vm.vmid} ({vm.name}) is {status.status}", "start it first")
@@ -230,10 +231,10 @@ def stranger(session: Session, host: Host) -> str | None:
     vm = session.vm(host.id)
     if vm is None or not vm.is_managed or vm.type is not GuestType.QEMU:
         return None
-    config = session.client.config(session.fleet.node_of(vm), vm.vmid)
-    if config is None or config.lock == "clone" or is_ours(session.fleet, vm, config):
+    found = find(session.client, session.fleet, vm)
+    if found is None or found[1].lock == "clone" or is_ours(session.fleet, vm, found[1]):
         return None
-    return not_ours(session.fleet, vm, config)
+    return not_ours(session.fleet, vm, found[1], found[0])
 
 
 def until(deadline: float, what: str, attempt: Callable[[], bool]) -> None:

@@ -4,7 +4,7 @@ from fleetwright.errors import FleetError
 from fleetwright.models import Vm
 from fleetwright.nix import Evaluated
 from fleetwright.preflight import BootLoader, HostFacts, Hypervisor
-from fleetwright.proxmox.apply import observe, observe_template
+from fleetwright.proxmox.observe import observe, observe_template
 from fleetwright.session import Session
 
 

@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from fleetwright.models import GuestType, parse_size
+from fleetwright.models import GuestType
 from fleetwright.nix_values import NixSet, nix_type, shown
+from fleetwright.sizes import parse_size
 from fleetwright.ssh_keys import parse_authorized_key, parse_public_key
 
 HOSTS = "hosts.nix"
@@ -186,7 +187,8 @@ def _check_endpoint(proxmox: NixSet, *, needed: bool) -> None:
         proxmox.require("node", "add the name of the node that guests live on")
     proxmox.is_text("host", _ADDRESS, "name or address", "write it without https:// and port")
     proxmox.is_text("node", _DNS_LABEL, "node name", "write the node's own short name")
-    proxmox.is_text("defaultStorage", _STORAGE, "storage name", "write the id that `pvesm status` shows")
+    for name in ("defaultStorage", "backupStorage"):
+        proxmox.is_text(name, _STORAGE, "storage name", "write the id that `pvesm status` shows")
     if proxmox.is_integer("port", 1, "write a port, usually 8006") and proxmox.get("port") > 65535:
         proxmox.report("port", f"{proxmox.get('port')} is no port", "write a port, usually 8006")
     remedy = "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons"

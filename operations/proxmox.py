@@ -13,7 +13,7 @@ from fleetwright.errors import FleetError, FleetInvalid, Refused
 from fleetwright.models import GuestType, Vm
 from fleetwright.preflight import preflight
 from fleetwright.proxmox.apply import ensure, plan_of
-from fleetwright.proxmox.plan import Row, Step, rows
+from fleetwright.proxmox.steps import Row, Step, rows
 from fleetwright.reach import Epoch
 from fleetwright.survey import host_facts, hypervisor
 from operations import installer

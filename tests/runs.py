@@ -19,7 +19,7 @@ from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State, StateStage
 
 from fleetwright.nix import Evaluated
-from fleetwright.proxmox.plan import mark
+from fleetwright.proxmox.identity import mark
 from fleetwright.session import Session
 from tests.fleetwright.proxmox.conftest import TOKEN, Emulator
 from tests.fleetwright.proxmox.fleets import DEV, FLEET, HOST

@@ -1,130 +1,121 @@
-"""Observing a VM, and carrying out what the plan says until observing again finds nothing left to do.
+"""Carrying out what a plan says until observing again finds nothing left to do.
 
 A run may be killed, an answer may be lost, another may hold a lock: what decides is always what is there now.
 """
 
 import re
 import time
+from collections.abc import Callable
 
-from fleetwright.errors import ApiError, DeadlineExceeded, FleetError, Refused, TaskFailed
-from fleetwright.models import Fleet, Host, Vm, format_size
+from fleetwright.errors import ApiError, FleetError, TaskFailed
+from fleetwright.models import Fleet, Host, Vm
 from fleetwright.proxmox import plan, tasks
+from fleetwright.proxmox.begin import begin
 from fleetwright.proxmox.client import Client
-from fleetwright.proxmox.errors import OutcomeUnknown
-from fleetwright.proxmox.models import Upid, VmConfig
-from fleetwright.proxmox.plan import ActualVm, AwaitClone, Clone, CloudInit, Configure, Resize, Row, Start, Step
+from fleetwright.proxmox.errors import Locked, OutcomeUnknown
+from fleetwright.proxmox.identity import label
+from fleetwright.proxmox.models import Upid
+from fleetwright.proxmox.observe import holder, observe, observe_template
+from fleetwright.proxmox.plan import ActualVm, Desired
+from fleetwright.proxmox.steps import AwaitClone, Resume, Row, Start, Step, doable, rows
 from fleetwright.proxmox.tasks import Progress
 
-PAUSE = 1.0  # seconds before looking again at what another holds or what came to an unknown end
+PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
+LONGEST_PAUSE = 5.0
+# How long a task whose begin was not answered may take to appear: the server hands calls on for 30 s.
+UNKNOWN_PATIENCE = 45.0
 
 # Another one was faster, or still at work; nothing was done, and looking again tells what is left to do.
 _LOOK_AGAIN = re.compile(
-    r"checksum mismatch|VM is locked|already running|config file already exists|already exists on node"
+    r"checksum mismatch|(VM|CT) is locked|already running|config file already exists|already exists on node"
 )
 
-
-def observe_template(client: Client, fleet: Fleet) -> VmConfig | None:
-    """The configuration of the declared template; None when none is declared or it does not exist."""
-    if fleet.template is None or fleet.endpoint is None:
-        return None
-    return client.config(plan.template_node(fleet), fleet.template.vmid)
+Replan = Callable[[ActualVm | None], tuple[Step, ...]]
 
 
-def observe(client: Client, fleet: Fleet, vm: Vm) -> ActualVm | None:
-    """The VM as it is now, None while it does not exist.
-
-    Raises Refused when its VMID is taken by a guest of another node or kind.
-    """
-    node = fleet.node_of(vm)
-    config = client.config(node, vm.vmid)
-    if config is None and not client.is_free(vm.vmid):
-        config = client.config(node, vm.vmid)  # it may have come to be between the two questions
-        if config is None:
-            raise Refused(
-                f"VMID {vm.vmid} is taken, by a guest on another node than {node} or by a container; "
-                f"give {vm.attribute} another one in vms/definitions.nix"
-            )
-    if config is None:
-        return None
-    status = client.status(node, vm.vmid)
-    if status is None:
-        return None
-    task = None
-    if config.lock == "clone":
-        task = _clone_task(client, node, vm.vmid)
-        if task is None:  # it may just have ended, well or not
-            config = client.config(node, vm.vmid)
-    return ActualVm(config, status.running, task) if config else None
-
-
-def _clone_task(client: Client, node: str, vmid: int) -> Upid | None:
-    """The running task of our token that makes this VMID; the task itself is named after the template.
-
-    8.4 does not log the new VMID until it has allocated a volume for it, so a log without any comes second.
-    """
-    named, silent = re.compile(rf"\b(ID {vmid}|(vm|subvol)-{vmid}-.*)\b"), []
-    for task in client.tasks(node, type="qmclone"):
-        if task.user != client.token_id:
-            continue
-        log = "\n".join(client.task_log(task.upid))
-        if named.search(log):
-            return task.upid
-        if not re.search(r"with ID \d+|allocated target volume", log):
-            silent.append(task.upid)
-    return silent[0] if silent else None
+def desired(client: Client, fleet: Fleet, vm: Vm, host: Host) -> Desired:
+    return Desired(fleet, vm, host, observe_template(client, fleet))
 
 
 def plan_of(client: Client, fleet: Fleet, vm: Vm, host: Host) -> tuple[Step, ...]:
-    """What is to be done to the VM now; nothing is sent but GETs."""
-    return plan.plan_vm(fleet, vm, host, observe(client, fleet, vm), observe_template(client, fleet))
+    """What is to be done to the guest now; nothing is sent but GETs. Refused when a readonly one needs anything."""
+    steps = plan.plan_vm(desired(client, fleet, vm, host), observe(client, fleet, vm))
+    plan.require_changeable(vm, doable(steps))
+    return steps
 
 
 def ensure(
     client: Client, fleet: Fleet, vm: Vm, host: Host, row: Row, *, timeout: float, progress: Progress | None = None
 ) -> tuple[Step, ...]:
-    """Carry out the steps of one row, and look again until none is left. Returns those that were carried out.
+    """Carry out the steps of one row of the plan, and look again until none is left. Raises as `achieve` does."""
+    wanted = desired(client, fleet, vm, host)
 
-    Raises DeadlineExceeded after `timeout` seconds, with what stood in the way; Refused as `plan_vm` does;
-    TaskFailed and ApiError for what trying again does not mend.
+    def replan(actual: ActualVm | None) -> tuple[Step, ...]:
+        steps = rows(doable(plan.plan_vm(wanted, actual)), row)
+        plan.require_changeable(vm, steps)
+        if steps and actual is None and row is not Row.CLONE:
+            raise FleetError(f"{label(vm)} does not exist; {row} comes after {Row.CLONE}")
+        return steps
+
+    return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=row)
+
+
+def achieve(
+    client: Client,
+    fleet: Fleet,
+    vm: Vm,
+    replan: Replan,
+    *,
+    timeout: float,
+    progress: Progress | None = None,
+    what: str = "",
+) -> tuple[Step, ...]:
+    """Carry out what `replan` says of the guest as it is, and look again until that is nothing.
+
+    Returns the steps that were carried out. Raises Locked after `timeout` seconds, with what stood in the way and
+    whose it is; whatever `replan` raises; TaskFailed and ApiError for what trying again does not mend.
     """
     say = progress or (lambda _: None)
-    template = observe_template(client, fleet)
-    began, done, obstacle = time.monotonic(), list[Step](), ""
+    began, done, obstacle, pause = time.monotonic(), list[Step](), "", PAUSE
     while True:
         actual = observe(client, fleet, vm)
-        steps = plan.rows(plan.plan_vm(fleet, vm, host, actual, template), row)
+        steps = replan(actual)
         if not steps:
             return tuple(done)
-        if actual is None and row is not Row.CLONE:
-            raise FleetError(f"vm {vm.vmid} ({vm.name}) does not exist; {row} comes after {Row.CLONE}")
+        if not steps[0].repeatable and done and str(done[-1]) == str(steps[0]):
+            return tuple(done)
         if [str(step) for step in done].count(str(steps[0])) > 1:
-            raise FleetError(f"vm {vm.vmid} ({vm.name}): done twice without effect: {steps[0]}; look at it by hand")
+            raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
         left = began + timeout - time.monotonic()
         if left <= 0:
-            raise DeadlineExceeded(
-                f"vm {vm.vmid} ({vm.name}): {row}: not within {timeout:.0f} s: {obstacle or steps[0]}"
-            )
-        found = _obstacle(vm, actual, steps[0]) or _carry_out(client, steps, left, say, done)
+            raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
+        found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(client, steps, left, say, done)
         if found:
             say(found if found != obstacle else "still waiting")
+            pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
             obstacle = found
-            time.sleep(min(PAUSE, left))
+            time.sleep(min(pause, left))
 
 
-def _obstacle(vm: Vm, actual: ActualVm | None, step: Step) -> str:
+def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step) -> str:
     lock = actual.config.lock if actual else None
-    if lock is None or isinstance(step, AwaitClone) or (lock == "suspended" and isinstance(step, Start)):
+    if actual is None or lock is None or isinstance(step, AwaitClone):
         return ""
-    return f"vm {vm.vmid} is locked ({lock}); when nothing is at work on it: `qm unlock {vm.vmid}` on the node"
+    if lock == "suspended" and isinstance(step, (Start, Resume)):
+        return ""
+    return holder(client, fleet, vm, actual)
 
 
 def _carry_out(client: Client, steps: tuple[Step, ...], timeout: float, say: Progress, done: list[Step]) -> str:
     """Apply the steps; what to wait for before looking again, empty when all went well."""
+    step = steps[0]
     try:
         for step in steps:
             apply(client, step, timeout=timeout, progress=say)
             done.append(step)
     except OutcomeUnknown as error:
+        if not step.repeatable:
+            raise
         return str(error)
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error) or _LOOK_AGAIN.search(str(error)):
@@ -133,36 +124,37 @@ def _carry_out(client: Client, steps: tuple[Step, ...], timeout: float, say: Pro
     return ""
 
 
-def apply(client: Client, step: Step, *, timeout: float, progress: Progress | None = None) -> None:
-    """Carry out one step and wait for its task."""
-    upid = _begin(client, step)
+def apply(client: Client, step: Step, *, timeout: float, progress: Progress | None = None) -> Upid | None:
+    """Carry out one step and wait for its task, which is returned.
+
+    When the server did not say what came of a step that must not be done twice, its task is looked for: then that
+    is waited for. OutcomeUnknown when there is none.
+    """
+    if step.repeatable:
+        upid = begin(client, step)
+    else:
+        earlier = _tasks_of(client, step)
+        try:
+            upid = begin(client, step)
+        except OutcomeUnknown as error:
+            upid = _begun(client, step, earlier, error, min(timeout, UNKNOWN_PATIENCE))
     if upid:
         tasks.wait(client, upid, timeout, progress)
+    return upid
 
 
-def _begin(client: Client, step: Step) -> Upid | None:
-    match step:
-        case AwaitClone(upid=upid):
-            return upid
-        case Clone():
-            return client.clone(
-                step.template_node,
-                step.template,
-                step.vmid,
-                name=step.name,
-                description=step.description,
-                storage=step.storage,
-                target=step.node if step.node != step.template_node else None,
-                pool=step.pool,
-            )
-        case Configure():
-            client.set_config(step.node, step.vmid, plan.options(step), digest=step.digest)
-        case Resize():
-            return client.resize(step.node, step.vmid, step.disk, format_size(step.after), digest=step.digest)
-        case CloudInit():
-            client.set_config(step.node, step.vmid, plan.options(step), digest=step.digest)
-            if step.running:
-                client.regenerate_cloudinit(step.node, step.vmid)
-        case Start():
-            return client.start(step.node, step.vmid)
-    return None
+def _tasks_of(client: Client, step: Step) -> set[str]:
+    """The tasks that work, or worked, on the step's guest for our token."""
+    found = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
+    return {str(task.upid) for task in found if task.user == client.token_id}
+
+
+def _begun(client: Client, step: Step, earlier: set[str], error: OutcomeUnknown, patience: float) -> Upid:
+    until = time.monotonic() + patience
+    while True:
+        new = sorted(_tasks_of(client, step) - earlier)
+        if new:
+            return Upid.parse(new[-1])
+        if time.monotonic() > until:
+            raise error
+        time.sleep(min(PAUSE, patience))

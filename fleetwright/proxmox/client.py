@@ -4,14 +4,10 @@
 it stands on the wire, right before it is sent. proxmoxer's object stays inside.
 """
 
-import base64
 import re
-import shlex
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import requests
@@ -19,34 +15,30 @@ from proxmoxer import ProxmoxAPI
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
-from fleetwright.errors import ApiError, DeadlineExceeded, FleetError
-from fleetwright.models import Endpoint, GuestType
+from fleetwright.errors import ApiError, FleetError
+from fleetwright.models import Endpoint
 from fleetwright.proxmox import wire
+from fleetwright.proxmox.calls.agent import Agent
+from fleetwright.proxmox.calls.guests import Guests
+from fleetwright.proxmox.calls.storages import Storages
+from fleetwright.proxmox.calls.tasks import Tasks
 from fleetwright.proxmox.errors import AgentUnavailable, OutcomeUnknown
-from fleetwright.proxmox.models import (
-    ExecResult,
-    Interface,
-    Permissions,
-    Storage,
-    Task,
-    TaskStatus,
-    Upid,
-    Version,
-    VmConfig,
-    VmStatus,
-)
-from fleetwright.proxmox.policy import Policy
+from fleetwright.proxmox.policy import Policy, PolicySource
 from fleetwright.tokens import Token
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 
-AGENT_CALLS = 2  # in flight per node: each may block one of pvedaemon's three workers for seconds
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 40.0  # pveproxy gives up on pvedaemon after 30 s
+# Seconds between the tries of a call that the server says it could not hand on: nothing was done.
+REFUSED_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-def connect(endpoint: Endpoint, policy: Policy, token: Token) -> "Client":
-    """A client of the API at `endpoint`. Sends nothing yet; FleetError when the CA file cannot be used."""
+def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> "Client":
+    """A client of the API at `endpoint`. Sends nothing yet; FleetError when the CA file cannot be used.
+
+    A source of policies is asked for its newest before each changing request.
+    """
     return Client(endpoint, policy, token)
 
 
@@ -85,12 +77,14 @@ def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
 class _GuardedSession(requests.Session):
     """The session under proxmoxer: judges each request, sends it, and turns every failure into an ApiError."""
 
-    def __init__(self, endpoint: Endpoint, policy: Policy, token: Token) -> None:
+    def __init__(self, endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> None:
         super().__init__()
+        self.accepted = 0
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
         self._origin = f"https://{host.lower()}:{endpoint.port}"
         self._endpoint = endpoint
         self._policy = policy
+        self._known: Policy | None = None
         self._who = token.id
         self.trust_env = False  # no proxy, netrc or CA from the environment
         self.adapters.clear()
@@ -101,7 +95,21 @@ class _GuardedSession(requests.Session):
     def request(  # type: ignore[override]  # proxmoxer gives these four; what else requests takes is not wanted
         self, method: str, url: str, params: Any = None, data: Any = None
     ) -> requests.Response:
-        """One call. A GET is sent once more when the server hung up without an answer, as it sometimes does."""
+        """One call, sent again where that is certain to do no harm.
+
+        A GET once more when the server hung up without an answer, as it sometimes does. Anything while the server
+        says that it could not hand the call on to its daemon (595).
+        """
+        for pause in (*REFUSED_PAUSES, None):
+            try:
+                return self._once_or_read_again(method, url, params, data)
+            except ApiError as error:
+                if error.status != wire.NOT_ASKED or pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last try raises or returns")
+
+    def _once_or_read_again(self, method: str, url: str, params: Any, data: Any) -> requests.Response:
         try:
             return self._request(method, url, params, data)
         except _HungUp:
@@ -121,6 +129,8 @@ class _GuardedSession(requests.Session):
             raise self._no_answer(method, path, error) from error
         if response.status_code >= 300:
             raise wire.error_of(method, path, response.status_code, response.reason or "", response.content, self._who)
+        if method != "GET":
+            self.accepted += 1
         return response
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
@@ -129,8 +139,17 @@ class _GuardedSession(requests.Session):
         path, params = wire.decode_request(
             str(request.method), str(request.url), request.headers, request.body, self._origin
         )
-        self._policy.check(str(request.method), path, wire.single(params))
+        changing = request.method != "GET"
+        self._newest_policy(changing).check(str(request.method), path, wire.single(params))
         return super().send(request, **kwargs)
+
+    def _newest_policy(self, changing: bool) -> Policy:
+        """The policy that judges this request. Looking needs none newer than the last; changing does."""
+        if isinstance(self._policy, Policy):
+            return self._policy
+        if changing or self._known is None:
+            self._known = self._policy.policy()
+        return self._known
 
     def _no_answer(self, method: str, path: str, error: requests.exceptions.RequestException) -> ApiError:
         cause = error.args[0] if error.args else None
@@ -196,24 +215,30 @@ class _Serializer:
         return wire.data_of(str(request.method), str(request.path_url).removeprefix(wire.PREFIX), response.content)
 
 
-class Client:
+class Client(Guests, Storages, Tasks, Agent):
     """The API's verbs that are used, typed. Every method raises ApiError, and Refused where the policy says no."""
 
-    def __init__(self, endpoint: Endpoint, policy: Policy, token: Token) -> None:
-        if not isinstance(policy, Policy):
+    def __init__(self, endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> None:
+        if not isinstance(policy, (Policy, PolicySource)):
             raise TypeError("a Client needs a Policy: without one nothing may be sent")
+        super().__init__()
         session = _GuardedSession(endpoint, policy, token)
         api = ProxmoxAPI(endpoint.host, port=endpoint.port, user=token.user, token_name=token.name, token_value="")
         api._store = {"base_url": session._origin + wire.PREFIX, "session": session, "serializer": _Serializer()}
         self.__api = api
+        self.__session = session
         self._name = f"{endpoint.host}:{endpoint.port}"
         self.token_id = token.id
-        self.policy = policy
-        self._agent_slots: dict[str, threading.Semaphore] = {}
-        self._lock = threading.Lock()
+        self.under_way: set[str] = set()
+        """the UPIDs of the tasks that somebody waits for, or stopped waiting for before they ended"""
 
     def __repr__(self) -> str:
         return f"Client({self._name} as {self.token_id})"
+
+    @property
+    def accepted_changes(self) -> int:
+        """How many changing requests the server has taken so far; what came of each is another question."""
+        return self.__session.accepted
 
     def _get(self, *path: object, **params: Any) -> Any:
         return self.__api(_parts(path)).get(**params)
@@ -224,203 +249,8 @@ class Client:
     def _put(self, *path: object, **data: Any) -> Any:
         return self.__api(_parts(path)).put(**data)
 
-    # the server and the token
-
-    def version(self) -> Version:
-        data = self._get("version")
-        return Version(str(data["version"]), str(data["release"]))
-
-    def permissions(self) -> Permissions:
-        """What this token may do, as the server computes it."""
-        data = self._get("access", "permissions")
-        paths = {
-            path: {name: bool(int(propagate)) for name, propagate in privileges.items()}
-            for path, privileges in data.items()
-        }
-        return Permissions(paths)
-
-    def nodes(self) -> tuple[str, ...]:
-        return tuple(sorted(str(row["node"]) for row in self._get("nodes")))
-
-    def storage(self, node: str, storage: str) -> Storage | None:
-        """A storage as that node sees it; None when the node knows no such storage."""
-        try:
-            data = self._get("nodes", node, "storage", storage, "status")
-        except ApiError as error:
-            if error.status == 500 and "does not exist" in str(error):
-                return None
-            raise
-        content = tuple(sorted(str(data.get("content", "")).split(",")))
-        total, used, available = (int(data.get(key) or 0) for key in ("total", "used", "avail"))
-        return Storage(storage, bool(int(data.get("active", 0))), total, used, available, content)
-
-    # guests: reading
-
-    def guests(self, node: str, type: GuestType = GuestType.QEMU) -> tuple[VmStatus, ...]:
-        """The guests of a node that the token may see, by VMID."""
-        rows = (VmStatus.of(int(row["vmid"]), row) for row in self._get("nodes", node, type))
-        return tuple(sorted(rows, key=lambda row: row.vmid))
-
-    def config(self, node: str, vmid: int, type: GuestType = GuestType.QEMU) -> VmConfig | None:
-        """A guest's configuration, with what waits for its next start; None when there is no such guest."""
-        data = self._unless_missing(vmid, lambda: self._get("nodes", node, type, vmid, "config"))
-        return None if data is None else VmConfig(data)
-
-    def status(self, node: str, vmid: int, type: GuestType = GuestType.QEMU) -> VmStatus | None:
-        """A guest's power, asked of the node itself; None when there is no such guest."""
-        data = self._unless_missing(vmid, lambda: self._get("nodes", node, type, vmid, "status", "current"))
-        return None if data is None else VmStatus.of(vmid, data)
-
-    def is_free(self, vmid: int) -> bool:
-        """Whether no guest of the cluster has this VMID, also where the token may not see it."""
-        try:
-            self._get("cluster", "nextid", vmid=vmid)
-        except ApiError as error:
-            if error.status == 400 and "already exists" in error.errors.get("vmid", ""):
-                return False
-            raise
-        return True
-
-    def _unless_missing(self, vmid: int, ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except ApiError as error:
-            if error.status == 500 and re.search(r"Configuration file '.*' does not exist", str(error)):
-                return None
-            # Permissions are checked before existence: a token that may only act in a pool sees this.
-            if error.status == 403 and self.is_free(vmid):
-                return None
-            raise
-
-    # guests: changing
-
-    def clone(
-        self,
-        node: str,
-        template: int,
-        newid: int,
-        *,
-        name: str,
-        description: str,
-        storage: str | None = None,
-        target: str | None = None,
-        pool: str | None = None,
-        full: bool = True,
-    ) -> Upid:
-        """Begin to copy the template. Name and description are there from the first moment the copy is whole."""
-        return _upid(
-            self._post(
-                *("nodes", node, "qemu", template, "clone"),
-                newid=newid,
-                name=name,
-                description=description,
-                full=full,
-                storage=storage,
-                target=target,
-                pool=pool,
-            )
-        )
-
-    def set_config(self, node: str, vmid: int, values: Mapping[str, object], *, digest: str | None = None) -> None:
-        """Set options. With the digest of the configuration they were decided on, a change since is an error."""
-        self._put("nodes", node, "qemu", vmid, "config", **values, digest=digest)
-
-    def resize(self, node: str, vmid: int, disk: str, size: str, *, digest: str | None = None) -> Upid:
-        """Begin to grow a disk to `size` (`64G`)."""
-        return _upid(self._put("nodes", node, "qemu", vmid, "resize", disk=disk, size=size, digest=digest))
-
-    def regenerate_cloudinit(self, node: str, vmid: int) -> None:
-        """Write the cloud-init drive anew; a stopped VM gets that at its start anyway."""
-        self._put("nodes", node, "qemu", vmid, "cloudinit")
-
-    def start(self, node: str, vmid: int) -> Upid:
-        return _upid(self._post("nodes", node, "qemu", vmid, "status", "start"))
-
-    def stop(self, node: str, vmid: int) -> Upid:
-        """Pull the plug."""
-        return _upid(self._post("nodes", node, "qemu", vmid, "status", "stop"))
-
-    def shutdown(self, node: str, vmid: int, *, timeout: int = 60, force: bool = False) -> Upid:
-        """Ask the guest to power off within `timeout` seconds; `force` pulls the plug then."""
-        return _upid(self._post("nodes", node, "qemu", vmid, "status", "shutdown", timeout=timeout, forceStop=force))
-
-    def reboot(self, node: str, vmid: int, *, timeout: int = 60) -> Upid:
-        """Shut the guest down and start it again; pending changes take effect."""
-        return _upid(self._post("nodes", node, "qemu", vmid, "status", "reboot", timeout=timeout))
-
-    # tasks
-
-    def tasks(
-        self, node: str, *, active: bool = True, type: str | None = None, vmid: int | None = None, limit: int = 50
-    ) -> tuple[Task, ...]:
-        """Rows of the node's task list, newest first: those that run, or those that ended."""
-        source = "active" if active else "archive"
-        rows = self._get("nodes", node, "tasks", source=source, typefilter=type, vmid=vmid, limit=limit)
-        tasks = (Task.of(row) for row in rows)
-        return tuple(task for task in tasks if not active or task.status in (None, "RUNNING"))
-
-    def task_status(self, upid: Upid) -> TaskStatus:
-        data = self._get("nodes", upid.node, "tasks", upid, "status")
-        exitstatus = data.get("exitstatus")
-        return TaskStatus(data["status"] == "running", None if exitstatus is None else str(exitstatus))
-
-    def task_log(self, upid: Upid) -> tuple[str, ...]:
-        """All lines of the task's log; the first ones may come long before the last."""
-        return tuple(str(row["t"]) for row in self._get("nodes", upid.node, "tasks", upid, "log", limit=0))
-
-    # the guest's agent
-
-    @contextmanager
-    def _agent(self, node: str) -> Iterator[None]:
-        with self._lock:
-            slots = self._agent_slots.setdefault(node, threading.Semaphore(AGENT_CALLS))
-        with slots:
-            yield
-
-    def agent_ping(self, node: str, vmid: int) -> None:
-        """Return when the agent answers, else raise AgentUnavailable after some 3 s. A changing call."""
-        with self._agent(node):
-            self._post("nodes", node, "qemu", vmid, "agent", "ping")
-
-    def agent_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
-        """The guest's network interfaces, in its own order: loopback and docker's may come first."""
-        with self._agent(node):
-            data = self._get("nodes", node, "qemu", vmid, "agent", "network-get-interfaces")
-        return tuple(Interface.of(row) for row in data["result"])
-
-    def agent_read(self, node: str, vmid: int, path: str) -> str:
-        """A file of the guest, as text. ApiError when there is none."""
-        with self._agent(node):
-            data = self._get("nodes", node, "qemu", vmid, "agent", "file-read", file=path)
-        return wire.guest_text(str(data["content"]))
-
-    def agent_exec(self, node: str, vmid: int, argv: Sequence[str], *, timeout: float = 300) -> ExecResult:
-        """Run a command in the guest as root and wait for its end, `timeout` seconds at most.
-
-        Its result is given out once; when that answer is lost, AgentUnavailable is raised: run only what may
-        run again. DeadlineExceeded when it does not end.
-        """
-        with self._agent(node):
-            pid = self._post("nodes", node, "qemu", vmid, "agent", "exec", command=_plain(argv))["pid"]
-        began, pause = time.monotonic(), 0.1
-        while True:
-            with self._agent(node):
-                data = self._get("nodes", node, "qemu", vmid, "agent", "exec-status", pid=pid)
-            if int(data["exited"]):
-                out, err = (wire.guest_text(str(data.get(key, ""))) for key in ("out-data", "err-data"))
-                return ExecResult(data.get("exitcode"), out, err, data.get("signal"))
-            if time.monotonic() - began + pause > timeout:
-                raise DeadlineExceeded(f"vm {vmid}: `{shlex.join(argv)}` in the guest: not done within {timeout:.0f} s")
-            time.sleep(pause)
-            pause = min(1.0, pause * 1.5)
-
-
-def _plain(argv: Sequence[str]) -> list[str]:
-    """The command, or a shell that decodes it: the agent hangs on characters outside latin-1."""
-    if all(word.isascii() for word in argv):
-        return list(argv)
-    script = base64.b64encode(shlex.join(argv).encode()).decode()
-    return ["/bin/sh", "-c", f'script=$(echo {script} | base64 -d) || exit 127; eval "$script"']
+    def _delete(self, *path: object, **params: Any) -> Any:
+        return self.__api(_parts(path)).delete(**params)
 
 
 def _parts(path: Sequence[object]) -> list[str]:
@@ -429,10 +259,3 @@ def _parts(path: Sequence[object]) -> list[str]:
         if not part or "/" in part:
             raise ValueError(f"{part!r} is no part of a path of the API")
     return parts
-
-
-def _upid(data: object) -> Upid:
-    try:
-        return Upid.parse(str(data))
-    except ValueError as error:
-        raise ApiError(f"the server answered {data!r} where a task's UPID belongs; see its task list", 200) from error

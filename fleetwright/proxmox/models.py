@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
-from fleetwright.models import parse_size
+from fleetwright.sizes import parse_size
 
 _DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+", re.ASCII)
 _NET = re.compile(r"net\d+", re.ASCII)
@@ -69,6 +69,17 @@ def _drive(name: str, text: str) -> Drive:
     values = properties(text, "file")
     size = values.get("size")
     return Drive(name, values.get("file", ""), parse_size(size) if size else None, values.get("media") == "cdrom")
+
+
+def net_values(text: str) -> dict[str, str]:
+    """A network card's properties, `model` and `macaddr` among them, however the text spells those two."""
+    values: dict[str, str] = {}
+    for key, value in properties(text, "model").items():
+        if _MAC.fullmatch(value) and key not in ("macaddr", "hwaddr"):
+            values |= {"model": key, "macaddr": value}
+        else:
+            values[key] = value
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,23 +183,40 @@ class VmConfig:
     def drives(self) -> Mapping[str, Drive]:
         return {name: _drive(name, str(text)) for name, text in self.values.items() if _DISK.fullmatch(name)}
 
+    @property
+    def root(self) -> Drive | None:
+        """A container's root file system."""
+        text = self.text("rootfs")
+        return None if text is None else _drive("rootfs", text)
+
+    @property
+    def has_cloudinit_drive(self) -> bool:
+        return any(drive.is_cloudinit for drive in self.drives.values())
+
     @cached_property
     def nets(self) -> Mapping[str, Net]:
         return {name: _net(name, str(text)) for name, text in self.values.items() if _NET.fullmatch(name)}
 
     @property
+    def boot_order(self) -> tuple[str, ...]:
+        """The devices that the firmware tries, in order; empty where the server's default decides."""
+        return tuple(name for name in properties(self.text("boot") or "", "legacy").get("order", "").split(";") if name)
+
+    @property
     def boot_disk(self) -> Drive | None:
         """The disk that the firmware tries first: `boot: order=…`, the older `bootdisk`, else the only disk."""
         disks = {name: drive for name, drive in self.drives.items() if not drive.cdrom}
-        order = properties(self.text("boot") or "", "legacy").get("order", "")
-        named = [*order.split(";"), self.text("bootdisk") or ""]
+        named = [*self.boot_order, self.text("bootdisk") or ""]
         first = next((disks[name] for name in named if name in disks), None)
         return first or (next(iter(disks.values())) if len(disks) == 1 else None)
 
 
 @dataclass(frozen=True, slots=True)
 class VmStatus:
-    """A guest's state of power, `status` as the API says it (`running`, `stopped`); `lock` if one is held."""
+    """A guest's state of power, `status` as the API says it (`running`, `stopped`); `lock` if one is held.
+
+    `paused`: it runs, but stands still.
+    """
 
     vmid: int
     status: str
@@ -196,6 +224,7 @@ class VmStatus:
     lock: str | None = None
     template: bool = False
     uptime: int = 0
+    paused: bool = False
 
     @classmethod
     def of(cls, vmid: int, row: Mapping[str, Any]) -> "VmStatus":
@@ -206,6 +235,7 @@ class VmStatus:
             lock=row.get("lock"),
             template=is_true(row.get("template", 0)),
             uptime=int(row.get("uptime") or 0),
+            paused=row.get("qmpstatus") == "paused",
         )
 
     @property
@@ -223,6 +253,15 @@ class Storage:
     used: int
     available: int
     content: tuple[str, ...]
+    type: str = ""
+    shared: bool = False
+
+    @classmethod
+    def of(cls, name: str, row: Mapping[str, Any]) -> "Storage":
+        total, used, available = (int(row.get(key) or 0) for key in ("total", "used", "avail"))
+        content = tuple(sorted(str(row.get("content", "")).split(",")))
+        shared, active = (is_true(row.get(key, 0)) for key in ("shared", "active"))
+        return cls(name, active, total, used, available, content, str(row.get("type") or ""), shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +341,13 @@ class Interface:
         mac = row.get("hardware-address")
         addresses = tuple(str(item["ip-address"]) for item in row.get("ip-addresses") or ())
         return cls(str(row["name"]), mac.lower() if mac else None, addresses)
+
+    @classmethod
+    def of_container(cls, row: Mapping[str, Any]) -> "Interface":
+        """A row of a container's interfaces: `hwaddr`, and `inet` and `inet6` with their prefix lengths."""
+        mac = row.get("hwaddr") or row.get("hardware-address")
+        addresses = tuple(str(row[key]).partition("/")[0] for key in ("inet", "inet6") if row.get(key))
+        return cls(str(row["name"]), str(mac).lower() if mac else None, addresses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
 from fleetwright.errors import Refused
 from fleetwright.models import Fleet, GuestType, Vm
@@ -145,6 +146,13 @@ class Policy:
         """Whether any changing request to this guest can pass."""
         vm = self.guests.get(vmid)
         return vm is not None and vm.may_change and vmid != self.template
+
+
+@runtime_checkable
+class PolicySource(Protocol):
+    """Whoever knows the newest policy. Refused when the definitions cannot be read."""
+
+    def policy(self) -> Policy: ...
 
 
 @dataclass(frozen=True, slots=True)

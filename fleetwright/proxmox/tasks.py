@@ -4,8 +4,9 @@ import re
 import time
 from collections.abc import Callable
 
-from fleetwright.errors import ApiError, DeadlineExceeded, TaskFailed
+from fleetwright.errors import ApiError, TaskFailed
 from fleetwright.proxmox.client import Client
+from fleetwright.proxmox.errors import StillRunning, TaskForgotten
 from fleetwright.proxmox.models import TaskStatus, Upid
 from fleetwright.proxmox.wire import TRANSIENT
 
@@ -22,23 +23,43 @@ def lost_the_lock(error: Exception) -> bool:
     return _LOCK_TIMEOUT.search(str(error)) is not None
 
 
+_PERCENT = re.compile(r"\(?\b(\d{1,3}(?:\.\d+)?)\s?%\)?")
+
+
+def percentage(line: str) -> float | None:
+    """How far a task is by a line of its log, 0 to 100; None where it does not say."""
+    found = _PERCENT.findall(line)
+    return min(100.0, float(found[-1])) if found else None
+
+
 def wait(client: Client, upid: Upid, timeout: float, progress: Progress | None = None) -> None:
-    """Return when the task has succeeded, warnings included.
+    """Return when the task has succeeded; warnings are told to `progress`.
 
     A server that does not answer meanwhile is asked again. Raises TaskFailed with the end of the task's log,
-    DeadlineExceeded after `timeout` seconds: the task then still runs.
+    StillRunning after `timeout` seconds, TaskForgotten when the server knows no such task: no end that is not known
+    to be good counts as one.
     """
+    client.under_way.add(str(upid))
+    _wait(client, upid, timeout, progress)
+    client.under_way.discard(str(upid))  # an interrupted wait leaves it: its task goes on
+
+
+def _wait(client: Client, upid: Upid, timeout: float, progress: Progress | None) -> None:
     began, pause, told = time.monotonic(), FIRST_PAUSE, ""
     while True:
         status = _look(client, upid)
         if status and not status.running:
-            if status.succeeded:
-                return
-            raise _failure(client, upid, status)
+            client.under_way.discard(str(upid))
+            if not status.succeeded:
+                raise _failure(client, upid, status)
+            if progress and status.exitstatus != "OK":
+                _warn(client, upid, status, progress)
+            return
         if time.monotonic() - began + pause > timeout:
-            raise DeadlineExceeded(
+            raise StillRunning(
                 f"task {upid.type} {upid.id} on {upid.node} is not done within {timeout:.0f} s; "
-                f"it goes on there, its log: `pvenode task log {upid}`"
+                f"it goes on there, its log: `pvenode task log {upid}`",
+                str(upid),
             )
         if progress and pause >= LONGEST_PAUSE:
             told = _tell(client, upid, told, progress)
@@ -52,7 +73,17 @@ def _look(client: Client, upid: Upid) -> TaskStatus | None:
     except ApiError as error:
         if error.status in TRANSIENT:
             return None
+        if error.status == 400 and "no such task" in str(error):
+            client.under_way.discard(str(upid))
+            raise TaskForgotten(
+                f"{upid.node} knows no task {upid} (any more), how it ended is not known; look at the guest", 400
+            ) from error
         raise
+
+
+def _warn(client: Client, upid: Upid, status: TaskStatus, progress: Progress) -> None:
+    lines = [line for line in _log(client, upid) if re.match(r"WARN(ING)?:", line)]
+    progress(f"task {upid.type} {upid.id} ended with {status.exitstatus}: {' | '.join(lines) or 'see its log'}")
 
 
 def _log(client: Client, upid: Upid) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 from fleetwright import reach
 from fleetwright.errors import ApiError, DeadlineExceeded, Refused
 from fleetwright.proxmox.errors import AgentUnavailable
+from fleetwright.proxmox.listings import Resource
 from fleetwright.proxmox.models import ExecResult, Interface, VmConfig, VmStatus
 from fleetwright.proxmox.plan import mark
 from fleetwright.reach import Absent, Epoch, Hints, Place, addresses, epoch_of, look, stranger, until
@@ -44,6 +45,12 @@ class FakeClient:
     def config(self, node: str, vmid: int, type: object = None) -> VmConfig | None:
         ours = {"name": "dev", "description": mark(FLEET, DEV), "net0": f"virtio={MAC.upper()},bridge=vmbr0"}
         return VmConfig({**ours, **self.config_}) if self.exists else None
+
+    def resources(self) -> tuple[Resource, ...]:
+        return ()
+
+    def is_free(self, vmid: int) -> bool:
+        return not self.exists
 
     def agent_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
         self._answer()

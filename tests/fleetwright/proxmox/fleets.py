@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from fleetwright.models import Endpoint, Fleet, Host, Origin, Template, Vm, parse_size
+from fleetwright.models import Endpoint, Fleet, Host, Origin, Template, Vm
 from fleetwright.proxmox.models import VmConfig
+from fleetwright.sizes import parse_size
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtqN0uZ7H5ZkQf5m8cYfZ7mW8zV2lN1XkY0Rk1a2b3c ops+1@desk"
 

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from fleetwright.models import Fleet, Vm, parse_size
+from fleetwright.models import Fleet, Vm
 from fleetwright.preflight import BootLoader, HostFacts, Hypervisor, preflight
 from fleetwright.proxmox.models import Permissions, Storage, Version
-from fleetwright.proxmox.plan import ActualVm, Clone, cloned, plan_vm
+from fleetwright.proxmox.plan import ActualVm, Desired, cloned, plan_vm
+from fleetwright.proxmox.steps import Clone
+from fleetwright.settings import Settings
+from fleetwright.sizes import parse_size
 from tests.fleetwright.proxmox.fleets import DEV, FLEET, HOST, template
 
 pytestmark = pytest.mark.unit
@@ -202,11 +205,11 @@ def test_without_rights_on_the_vmid_a_declared_pool_serves() -> None:
     granted |= {"/pool/ours": ALL["/vms"], "/vms/9002": {"VM.Clone": True, "VM.Audit": True}}
     seen = replace(SEEN, permissions=Permissions(granted))
     assert any("VM.Allocate on /vms/110" in finding for finding in findings(seen))
-    assert findings(seen, vm=replace(DEV, extra={"pool": "ours"})) == ()
+    assert findings(seen, vm=replace(DEV, settings=Settings(pool="ours"))) == ()
 
 
 def existing(**values: Any) -> Hypervisor:
-    [clone, *_] = plan_vm(FLEET, DEV, HOST, None, template())
+    [clone, *_] = plan_vm(Desired(FLEET, DEV, HOST, template()), None)
     assert isinstance(clone, Clone)
     config = cloned(clone, template(**values)).config
     return replace(SEEN, template=None, actual=ActualVm(config, running=True))

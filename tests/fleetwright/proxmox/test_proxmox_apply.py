@@ -11,10 +11,13 @@ from fleetwright.errors import ApiError, DeadlineExceeded, FleetError, Refused, 
 from fleetwright.models import Fleet, Template
 from fleetwright.proxmox import apply as module
 from fleetwright.proxmox.address import address_of
-from fleetwright.proxmox.apply import ensure, observe, plan_of
+from fleetwright.proxmox.apply import ensure, plan_of
 from fleetwright.proxmox.client import AgentUnavailable, Client, connect
-from fleetwright.proxmox.plan import ActualVm, Row, mark
+from fleetwright.proxmox.identity import mark
+from fleetwright.proxmox.observe import observe
+from fleetwright.proxmox.plan import ActualVm
 from fleetwright.proxmox.policy import Policy
+from fleetwright.proxmox.steps import Row
 from fleetwright.tokens import Token
 from tests.fleetwright.proxmox.conftest import TOKEN, Emulator, running, state
 from tests.fleetwright.proxmox.fleets import DEV, EMPTY, FLEET, HOST, KEPT
@@ -144,7 +147,7 @@ def test_a_lock_held_for_ever_ends_at_the_deadline(emulator: Emulator) -> None:
     before = emulator.changes()
     began = time.monotonic()
     with pytest.raises(
-        DeadlineExceeded, match=r"configure: not within 1 s: vm 110 is locked \(backup\).*qm unlock 110"
+        DeadlineExceeded, match=r"configure: not within 1 s: vm 110 \(dev\) is locked \(backup\).*qm unlock 110"
     ):
         make(emulator, Row.CONFIGURE, timeout=1)
     assert time.monotonic() - began < 3

@@ -3,8 +3,9 @@
 import pytest
 
 from fleetwright.errors import ApiError, DeadlineExceeded, TaskFailed
+from fleetwright.proxmox.errors import StillRunning, TaskForgotten
 from fleetwright.proxmox.models import TaskStatus, Upid
-from fleetwright.proxmox.tasks import lost_the_lock, wait
+from fleetwright.proxmox.tasks import lost_the_lock, percentage, wait
 
 pytestmark = pytest.mark.unit
 
@@ -17,6 +18,7 @@ class Server:
 
     def __init__(self, *answers: TaskStatus | ApiError, log: tuple[str, ...] = ()) -> None:
         self.answers, self.log, self.asked = list(answers), log, 0
+        self.under_way: set[str] = set()
 
     def task_status(self, upid: Upid) -> TaskStatus:
         self.asked += 1
@@ -80,8 +82,45 @@ def test_a_server_that_is_away_for_a_while(pauses: list[float], status: int | No
 
 
 def test_any_other_error_ends_the_wait(pauses: list[float]) -> None:
-    with pytest.raises(ApiError, match="no such task"):
-        wait(Server(ApiError("no such task", 400)), UPID, 60)  # type: ignore[arg-type]
+    with pytest.raises(ApiError, match="no rights"):
+        wait(Server(ApiError("no rights", 403)), UPID, 60)  # type: ignore[arg-type]
+
+
+def test_a_task_that_the_server_forgot_has_no_known_end(pauses: list[float]) -> None:
+    with pytest.raises(TaskForgotten, match=r"prom knows no task UPID:.* how it ended is not known"):
+        wait(Server(ApiError("upid: no such task", 400)), UPID, 60)  # type: ignore[arg-type]
+
+
+def test_warnings_are_told(pauses: list[float]) -> None:
+    told: list[str] = []
+    ended = TaskStatus(running=False, exitstatus="WARNINGS: 1")
+    server = Server(ended, log=("x", "WARN: old format", "TASK WARNINGS: 1"))
+    wait(server, UPID, 60, told.append)  # type: ignore[arg-type]
+    assert told == ["task qmclone 9002 ended with WARNINGS: 1: WARN: old format"]
+
+
+def test_what_nobody_waits_for_any_more_is_still_under_way(pauses: list[float]) -> None:
+    server = Server(RUNNING)
+    with pytest.raises(StillRunning) as still:
+        wait(server, UPID, 7)  # type: ignore[arg-type]
+    assert {still.value.upid} == server.under_way == {str(UPID)}
+    server.answers = [TaskStatus(running=False, exitstatus="OK")]
+    wait(server, UPID, 7)  # type: ignore[arg-type]
+    assert not server.under_way
+
+
+@pytest.mark.parametrize(
+    ("line", "percent"),
+    [
+        ("transferred 1.0 GiB of 4.0 GiB (25.00%)", 25.0),
+        ("INFO:  25% (1.0 GiB of 4.0 GiB) in 3s, read: 341.3 MiB/s", 25.0),
+        ("drive-scsi0: transferred 4.0 GiB of 4.0 GiB (100.00%) in 1s", 100.0),
+        ("creating a clone of VM 9002 with ID 110", None),
+        ("999% of something", 100.0),
+    ],
+)
+def test_how_far_a_task_is_by_its_log(line: str, percent: float | None) -> None:
+    assert percentage(line) == percent
 
 
 @pytest.mark.parametrize("answer", [RUNNING, ApiError("gone", None)])

@@ -1,0 +1,179 @@
+"""Destroying a guest: named twice, backed up first, claimed, and only then removed.
+
+DELETE takes no digest, so between looking and removing somebody could put another guest under the VMID. The guest is
+claimed before: a line in its notes, written on the very configuration that was judged (its digest). Whoever changes
+the guest meanwhile makes the claim fail, and it is judged anew.
+"""
+
+from dataclasses import dataclass, replace
+
+from fleetwright.errors import ApiError, FleetError, Refused, Usage
+from fleetwright.models import Fleet, Vm
+from fleetwright.proxmox import verbs
+from fleetwright.proxmox.actions import TASK_SECONDS, Steps, backup_storage
+from fleetwright.proxmox.apply import achieve, apply
+from fleetwright.proxmox.client import Client
+from fleetwright.proxmox.errors import OutcomeUnknown
+from fleetwright.proxmox.identity import label, require_may_change
+from fleetwright.proxmox.models import VmConfig
+from fleetwright.proxmox.observe import observe
+from fleetwright.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
+from fleetwright.proxmox.steps import Backup, Destroy
+from fleetwright.proxmox.tasks import Progress
+from fleetwright.proxmox.tasks import wait as wait_for
+from fleetwright.sizes import format_size
+
+CLAIM = "fleetwright destroys this guest"
+TRIES = 5  # how often a guest that somebody changes meanwhile is judged anew
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyAction:
+    """Remove the guest. `name` and `vmid` are what the operator typed: both must be the guest's.
+
+    `stop`: also when it runs, which is shut down then. `backup`: first, to `storage`, and seen there.
+    """
+
+    name: str
+    vmid: int
+    stop: bool = False
+    backup: bool = True
+    storage: str | None = None
+    purge: bool = False
+    verb: str = "destroy"
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        self._require_both_names(vm)
+        require_may_change(vm, self.verb)
+        actual = observe(client, fleet, vm)
+        if actual is None:
+            return ()
+        self._judge(fleet, vm, actual)
+        off = verbs.shutdown(fleet, vm, actual, force=True)
+        saved = claimed_backup(actual.config)
+        save = self._backup(client, fleet, vm, actual) if self.backup and not saved else ()
+        return (*off, *save, self._step(vm, actual, saved))
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
+    ) -> Steps:
+        """Returns the steps with what was removed in the last of them."""
+        done = list[Steps]()
+        first = self.plan(client, fleet, vm)
+        if not first:
+            return ()
+        assert isinstance(first[-1], Destroy)
+        seen = first[-1]
+
+        def off(actual: ActualVm | None) -> Steps:
+            return verbs.shutdown(fleet, vm, actual, timeout=SHUTDOWN_SECONDS, force=True)
+
+        done.append(achieve(client, fleet, vm, off, timeout=timeout, progress=progress, what=self.verb))
+        saved = seen.backup
+        for step in first:
+            if isinstance(step, Backup):
+                saved = _save(client, step, timeout, progress)
+                done.append((step,))
+        target = self._claim(client, fleet, vm, seen, saved)
+        if progress:
+            progress(str(target))
+        _remove(client, fleet, vm, target, timeout, progress)
+        done.append((target,))
+        return tuple(step for steps in done for step in steps)
+
+    def _require_both_names(self, vm: Vm) -> None:
+        if (self.name, self.vmid) != (vm.name, vm.vmid):
+            raise Usage(
+                f"to destroy {label(vm)} name both, {vm.name} and {vm.vmid}; {self.name} and {self.vmid} were given"
+            )
+
+    def _judge(self, fleet: Fleet, vm: Vm, actual: ActualVm) -> None:
+        """Refused when the guest is not the one that is declared, or must not go."""
+        found = verbs.ours(fleet, vm, actual)
+        declared = next((card.values.get("macaddr") for card in vm.settings.networks if card.name == "net0"), None)
+        mac = _mac(found.config)
+        if declared and declared.lower() != mac:
+            raise Refused(
+                f"{label(vm)} on {found.node} has net0 {mac}, {vm.attribute} declares {declared.lower()}: "
+                "it is another machine; not destroyed"
+            )
+        if found.config.flag("protection"):
+            raise Refused(
+                f"{label(vm)} on {found.node} is protected (protection: 1); set {vm.attribute}.protection = false and "
+                "bring that there first"
+            )
+        if found.running and not self.stop:
+            raise Usage(f"{label(vm)} runs; shut it down first, or say that it may be stopped (--stop)")
+
+    def _backup(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> Steps:
+        place = backup_storage(client, fleet, actual.node, self.storage)
+        notes = f"{vm.name}, by fleetwright before it was destroyed"
+        return (Backup(actual.node, vm.vmid, place, "stop", notes=notes, type=vm.type),)
+
+    def _step(self, vm: Vm, actual: ActualVm, saved: str | None) -> Destroy:
+        drives = [*actual.config.drives.values(), *([actual.config.root] if actual.config.root else [])]
+        volumes = tuple(
+            f"{drive.volume} ({format_size(drive.size) if drive.size else '?'})"
+            for drive in drives
+            if ":" in drive.volume and (not drive.cdrom or drive.is_cloudinit)
+        )
+        return Destroy(actual.node, vm.vmid, vm.name, _mac(actual.config), volumes, saved, self.purge, type=vm.type)
+
+    def _claim(self, client: Client, fleet: Fleet, vm: Vm, seen: Destroy, saved: str | None) -> Destroy:
+        """The guest as it is about to be removed, claimed on the configuration that was judged."""
+        for _ in range(TRIES):
+            actual = observe(client, fleet, vm)
+            if actual is None:
+                raise FleetError(f"{label(vm)} went away while it was being destroyed; look at its node's task list")
+            replace(self, stop=False)._judge(fleet, vm, actual)
+            if _mac(actual.config) != seen.mac:
+                raise Refused(f"{label(vm)} is not the machine any more that it was: its MAC changed; not destroyed")
+            target = self._step(vm, actual, saved)
+            if CLAIM in actual.config.description:
+                return target
+            note = f"{actual.config.description.rstrip()}\n{CLAIM}{f'; backup: {saved}' if saved else ''}"
+            try:
+                digest = actual.config.digest
+                client.set_config(actual.node, vm.vmid, {"description": note}, vm.type, digest=digest)
+            except OutcomeUnknown:
+                continue
+            except ApiError as error:
+                if "checksum mismatch" not in str(error) and "is locked" not in str(error):
+                    raise
+        raise FleetError(f"{label(vm)}: somebody keeps changing it; not destroyed, try again")
+
+
+def claimed_backup(config: VmConfig) -> str | None:
+    """The backup that an earlier run, killed after it had claimed the guest, had made."""
+    line = next((line for line in config.description.splitlines() if line.startswith(CLAIM)), "")
+    return line.partition("; backup: ")[2] or None
+
+
+def _mac(config: VmConfig) -> str | None:
+    card = config.nets.get("net0")
+    return card.mac if card else None
+
+
+def _save(client: Client, step: Backup, timeout: float, progress: Progress | None) -> str:
+    """Back the guest up and see the archive on the storage; its volume id. FleetError when it is not there."""
+
+    def there() -> dict[str, int]:
+        rows = client.volumes(step.node, step.storage, content="backup", vmid=step.vmid)
+        return {row.volid: row.size for row in rows}
+
+    before = there()
+    apply(client, step, timeout=timeout, progress=progress)
+    new = {volid: size for volid, size in there().items() if volid not in before and size > 0}
+    if not new:
+        raise FleetError(f"the backup of {step.guest} is not on {step.storage}, whatever its task says; not destroyed")
+    return max(new)
+
+
+def _remove(client: Client, fleet: Fleet, vm: Vm, target: Destroy, timeout: float, progress: Progress | None) -> None:
+    try:
+        wait_for(client, client.destroy(target.node, vm.vmid, vm.type, purge=target.purge), timeout, progress)
+    except OutcomeUnknown:
+        if observe(client, fleet, vm) is not None:
+            raise
+    if observe(client, fleet, vm) is not None:
+        raise FleetError(f"{label(vm)} is still there although its removal ended well; look at it by hand")

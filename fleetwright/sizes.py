@@ -1,0 +1,23 @@
+"""Sizes of disks, in Proxmox' own notation."""
+
+import re
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a Proxmox disk size such as `64G` or `2.5G`; no unit means bytes. ValueError if it is none."""
+    match = _SIZE.fullmatch(text)
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if size <= 0:
+        raise ValueError(f"{text!r} is no size; write one like 64G")
+    return size
+
+
+def format_size(size: int) -> str:
+    """The size as Proxmox writes it into a VM's configuration: the largest unit that divides it."""
+    for unit in ("T", "G", "M", "K"):
+        if size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return str(size)
