@@ -15,6 +15,7 @@ from fleetwright.models import GuestType
 from fleetwright.nix_values import NixSet, nix_type, shown
 from fleetwright.sizes import parse_size
 from fleetwright.ssh_keys import parse_authorized_key, parse_public_key
+from fleetwright.validate_settings import check_settings
 
 HOSTS = "hosts.nix"
 DEFINITIONS = "vms/definitions.nix"
@@ -216,6 +217,7 @@ def _check_managed(guest: NixSet, hosts: Mapping[str, NixSet], proxmox: NixSet) 
     tags = guest.get("tags")
     if tags is not None and not (isinstance(tags, list) and all(map(_is_tag, tags))):
         guest.report("tags", "is no list of tags", "write a list of words of letters, digits, '-', '_', '+' and '.'")
+    check_settings(guest)
 
 
 def _check_config(guest: NixSet, hosts: Mapping[str, NixSet]) -> None:

@@ -45,8 +45,8 @@ def options(fleet: Fleet, vm: Vm, config: VmConfig, template: VmConfig | None) -
         yield Change("agent", "off", "on", "enabled=1")
     elif declared.agent is False and config.agent_enabled:
         yield Change("agent", "on", "off", "enabled=0")
-    for key in ("cpu", "machine"):
-        yield from _plain(key, getattr(declared, key), config.text(key))
+    for key, first in (("cpu", "cputype"), ("machine", "type")):
+        yield from _typed(key, first, getattr(declared, key), config.text(key))
     if declared.boot is not None and config.boot_order != declared.boot:
         before, after = (";".join(order) or "default" for order in (config.boot_order, declared.boot))
         yield Change("boot", before, after, f"order={after}")
@@ -68,9 +68,9 @@ def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
         yield Change("balloon", before, f"{balloon} MiB" if balloon else "off", balloon)
 
 
-def _plain(key: str, wanted: str | None, found: str | None) -> Iterator[Change]:
-    """A text option; of `cpu` and `machine` the type comes first, and further properties may follow."""
-    if wanted is None or properties(wanted, key) == properties(found or "", key):
+def _typed(key: str, first: str, wanted: str | None, found: str | None) -> Iterator[Change]:
+    """An option whose type comes first, with or without its name `first`; further properties may follow."""
+    if wanted is None or properties(wanted, first) == properties(found or "", first):
         return
     yield Change(key, found or "default", wanted, wanted)
 
