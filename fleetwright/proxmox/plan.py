@@ -136,8 +136,8 @@ def _is_unfinished(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
     """Whether the VM is a clone in the making, by a task of ours. Its name and mark may be there before its disk."""
     if actual.config.lock != "clone":
         return False
-    if actual.clone_task is None:
-        raise Refused(
+    if actual.clone_task is None:  # its lock is beyond what a token may clear
+        raise FleetError(
             f"vm {vm.vmid} on {actual.node or fleet.node_of(vm)} is an unfinished clone and no task of ours is at work "
             f"on it; when nobody else's is, remove it on the node: `qm unlock {vm.vmid} && qm destroy {vm.vmid}`, "
             "then run again"

@@ -190,7 +190,7 @@ def test_a_lock_on_what_is_ours_does_not_hide_it() -> None:
 
 def test_a_clone_with_our_mark_is_not_whole_while_it_is_locked() -> None:
     half = existing(lock="clone", scsi0=None)
-    with pytest.raises(Refused, match="unfinished clone and no task of ours is at work"):
+    with pytest.raises(FleetError, match="unfinished clone and no task of ours is at work"):
         plan(half)
     assert plan(replace(half, clone_task=UPID))[0] == AwaitClone("prom", 110, UPID)
 
