@@ -120,7 +120,7 @@ def test_a_clone_that_another_began_is_not(emulator: Emulator) -> None:
     begin_clone(emulator)
     client = emulator.client()
     client.token_id = "someone@pve!else"
-    with pytest.raises(Refused, match="no task of ours is at work on it"):
+    with pytest.raises(FleetError, match="no task of ours is at work on it"):
         plan_of(client, FLEET, DEV, HOST)
 
 
@@ -128,7 +128,7 @@ def test_a_clone_that_was_killed_is_refused(emulator: Emulator) -> None:
     make(emulator, Row.CLONE)
     emulator.control("outside", do="set-lock", vmid=110, lock="clone")
     before = emulator.changes()
-    with pytest.raises(Refused, match="unfinished clone and no task of ours is at work on it"):
+    with pytest.raises(FleetError, match="unfinished clone and no task of ours is at work on it"):
         make(emulator, Row.CLONE)
     assert emulator.changes() == before
 

@@ -165,7 +165,6 @@ def test_protection_that_someone_else_set_stays() -> None:
         ({"description": "fleetwright fleet=other vmid=110"}, "lack the line"),
         ({"description": "see fleetwright fleet=homelab vmid=1101"}, "lack the line"),
         ({"template": 1}, "it is a template"),
-        ({"lock": "clone", "name": None, "description": " qmclone temporary file"}, "unfinished clone"),
     ],
 )
 def test_what_is_not_ours_is_refused(values: dict[str, Any], words: str) -> None:
