@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fleetwright.errors import Usage
-from fleetwright.models import Fleet, Host, Vm
+from fleetwright.models import Fleet, GuestType, Host, Vm
 from fleetwright.proxmox import verbs
 from fleetwright.proxmox.apply import achieve, desired
 from fleetwright.proxmox.client import Client
+from fleetwright.proxmox.creation import empty_vm
 from fleetwright.proxmox.identity import require_may_change
 from fleetwright.proxmox.listings import SnapshotRow, Volume
 from fleetwright.proxmox.models import Task
 from fleetwright.proxmox.observe import observe
-from fleetwright.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, clone_of_template, plan_vm
+from fleetwright.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from fleetwright.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
 from fleetwright.proxmox.tasks import Progress
 
@@ -130,6 +131,20 @@ def create(host: Host, *, full: bool = True, source: Vm | None = None) -> Action
             return (clone,)
         found = verbs.ours(fleet, source, observe(client, fleet, source))
         return (replace(clone, template=source.vmid, template_node=found.node, is_template=False),)
+
+    return Verb("create", look)
+
+
+def create_empty(host: Host) -> Action:
+    """Make a VM from its definition alone, without a template; its disks are empty."""
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        if vm.type is not GuestType.QEMU:
+            return rows(doable(plan_vm(Desired(fleet, vm, host), actual)), Row.CLONE)
+        if actual is None:
+            return (empty_vm(fleet, vm, host),)
+        verbs.ours(fleet, vm, actual)
+        return ()
 
     return Verb("create", look)
 

@@ -1,7 +1,7 @@
 """Each step as the call that begins it."""
 
-from fleetwright.proxmox import plan
 from fleetwright.proxmox.client import Client
+from fleetwright.proxmox.creation import whole_gib
 from fleetwright.proxmox.models import Upid
 from fleetwright.proxmox.steps import (
     AddDisk,
@@ -27,10 +27,9 @@ from fleetwright.proxmox.steps import (
     Step,
     Stop,
     Suspend,
+    sent,
 )
 from fleetwright.sizes import format_size
-
-GIB = 1 << 30
 
 
 def begin(client: Client, step: Step) -> Upid | None:
@@ -50,9 +49,9 @@ def begin(client: Client, step: Step) -> Upid | None:
         case MakeTemplate():
             return client.make_template(node, vmid)
         case Configure():
-            client.set_config(node, vmid, plan.options(step), kind, digest=step.digest)
+            client.set_config(node, vmid, sent(step.changes), kind, digest=step.digest)
         case CloudInit():
-            client.set_config(node, vmid, plan.options(step), digest=step.digest)
+            client.set_config(node, vmid, sent(step.changes), digest=step.digest)
             if step.running:
                 client.regenerate_cloudinit(node, vmid)
         case Regenerate():
@@ -60,7 +59,7 @@ def begin(client: Client, step: Step) -> Upid | None:
         case Resize():
             return client.resize(node, vmid, step.disk, format_size(step.after), kind, digest=step.digest)
         case AddDisk():
-            volume = f"{step.storage}:{step.size / GIB:g}{',' if step.options else ''}{step.options}"
+            volume = f"{step.storage}:{whole_gib(step.size)}{',' if step.options else ''}{step.options}"
             client.set_config(node, vmid, {step.disk: volume}, kind, digest=step.digest)
         case MoveDisk():
             return client.move_disk(

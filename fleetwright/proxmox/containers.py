@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from fleetwright.errors import FleetError
 from fleetwright.models import Fleet, Host, Vm
 from fleetwright.proxmox import differences
+from fleetwright.proxmox.creation import volume, whole_gib
 from fleetwright.proxmox.identity import label, marked
 from fleetwright.proxmox.models import VmConfig, properties
 from fleetwright.proxmox.policy import DEFINITIONS
@@ -12,7 +13,6 @@ from fleetwright.proxmox.steps import Cannot, Change, Configure, Create, Resize,
 from fleetwright.settings import Device
 from fleetwright.sizes import format_size
 
-GIB = 1 << 30
 _CARD = {"name": "eth0", "bridge": "vmbr0", "ip": "dhcp"}
 
 
@@ -30,7 +30,7 @@ def creation(fleet: Fleet, vm: Vm, host: Host) -> Create:
         "ostemplate": declared.container.archive,
         "hostname": vm.name,
         "description": marked(fleet, vm, declared.description or ""),
-        "rootfs": f"{fleet.storage_of(vm)}:{_gib(vm.disk)}",
+        "rootfs": f"{fleet.storage_of(vm)}:{whole_gib(vm.disk)}",
         "cores": vm.cores,
         "memory": vm.memory,
         "swap": declared.container.swap,
@@ -43,14 +43,10 @@ def creation(fleet: Fleet, vm: Vm, host: Host) -> Create:
         "startup": declared.startup,
         "pool": declared.pool,
         **{card.name: _text(card) for card in networks},
-        **{disk.name: _mount(fleet, vm, disk) for disk in declared.disks},
+        **{disk.name: volume(disk, fleet.storage_of(vm)) for disk in declared.disks},
     }
     kept = {key: value for key, value in values.items() if value is not None}
     return Create(fleet.node_of(vm), vm.vmid, vm.name, kept, type=vm.type)
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:g}"
 
 
 def _text(device: Device) -> str:
@@ -58,12 +54,6 @@ def _text(device: Device) -> str:
     if "macaddr" in values:
         values["hwaddr"] = values.pop("macaddr")
     return ",".join(f"{key}={value}" for key, value in values.items())
-
-
-def _mount(fleet: Fleet, vm: Vm, disk: Device) -> str:
-    assert disk.size is not None
-    rest = "".join(f",{key}={value}" for key, value in disk.values.items())
-    return f"{disk.storage or fleet.storage_of(vm)}:{_gib(disk.size)}{rest}"
 
 
 def container_steps(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:

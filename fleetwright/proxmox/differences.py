@@ -55,7 +55,7 @@ def options(fleet: Fleet, vm: Vm, config: VmConfig, template: VmConfig | None) -
     yield from startup(vm, config)
     yield from description(fleet, vm, config)
     for device in (*declared.networks, *declared.pci):
-        yield from _device(device, config)
+        yield from device_changes(device, config)
 
 
 def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
@@ -115,7 +115,7 @@ def _short(text: str) -> str:
     return f"“{first[:40]}{'…' if rest or len(first) > 40 else ''}”" if first else "none"
 
 
-def _device(device: Device, config: VmConfig) -> Iterator[Change]:
+def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
     """A card or passed-through device with the declared properties, what is not declared as it was."""
     is_net = device.name.startswith("net")
     found = config.text(device.name)

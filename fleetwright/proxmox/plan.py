@@ -5,7 +5,7 @@ carried out gives none. A running machine is never interrupted as a side effect:
 nobody carries out unless told to.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from fleetwright.errors import FleetError, Refused
 from fleetwright.models import Fleet, GuestType, Host, Vm
 from fleetwright.proxmox import differences
 from fleetwright.proxmox.containers import container_steps, creation
-from fleetwright.proxmox.identity import is_ours, label, mark, marked, not_ours
+from fleetwright.proxmox.identity import is_ours, label, marked, not_ours
 from fleetwright.proxmox.listings import Pending
 from fleetwright.proxmox.models import Upid, VmConfig
 from fleetwright.proxmox.policy import DEFINITIONS
@@ -174,23 +174,3 @@ def cloned(clone: Clone, template: VmConfig) -> ActualVm:
     values: dict[str, Any] = {key: value for key, value in template.values.items() if key not in gone}
     values |= {"name": clone.name, "description": clone.description}
     return ActualVm(VmConfig(values), running=False)
-
-
-_OPTIONS: Mapping[str, str] = {
-    "user": "ciuser",
-    "keys": "sshkeys",
-    "network": "ipconfig0",
-    "upgrade": "ciupgrade",
-    "search domain": "searchdomain",
-}
-
-
-def options(step: Configure | CloudInit) -> dict[str, object]:
-    """The options of a step's changes as the API names and takes them; those to be taken away under `delete`."""
-    values = {_OPTIONS.get(change.key, change.key): change.value for change in step.changes}
-    gone = sorted(key for key, value in values.items() if value is None)
-    kept = {key: value for key, value in values.items() if value is not None}
-    return {**kept, "delete": ",".join(gone)} if gone else kept
-
-
-__all__ = ["ActualVm", "Desired", "cloned", "is_ours", "mark", "options", "plan_vm"]

@@ -58,6 +58,24 @@ class Change:
         return f"{self.key} {self.before} → {self.after}"
 
 
+# How people call some of the options.
+_OPTIONS: Mapping[str, str] = {
+    "user": "ciuser",
+    "keys": "sshkeys",
+    "network": "ipconfig0",
+    "upgrade": "ciupgrade",
+    "search domain": "searchdomain",
+}
+
+
+def sent(changes: Iterable[Change]) -> dict[str, object]:
+    """The options of these changes as the API names and takes them; those to be taken away under `delete`."""
+    values = {_OPTIONS.get(change.key, change.key): change.value for change in changes}
+    gone = sorted(key for key, value in values.items() if value is None)
+    kept = {key: value for key, value in values.items() if value is not None}
+    return {**kept, "delete": ",".join(gone)} if gone else kept
+
+
 def listed(changes: Iterable[Change]) -> str:
     return ", ".join(str(change) for change in changes)
 

@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
+from fleetwright.errors import FleetError
 from fleetwright.models import GuestType, Origin, Vm
+from fleetwright.proxmox.creation import empty_vm
 from fleetwright.proxmox.drift import drift
 from fleetwright.proxmox.identity import mark, marked
 from fleetwright.proxmox.listings import Pending
-from fleetwright.proxmox.models import VmConfig
-from fleetwright.proxmox.plan import ActualVm, Desired, options, plan_vm
+from fleetwright.proxmox.models import VmConfig, encode_ssh_keys
+from fleetwright.proxmox.plan import ActualVm, Desired, plan_vm
 from fleetwright.proxmox.steps import AddDisk, Cannot, Configure, Create, Step, doable
+from fleetwright.proxmox.steps import sent as sent_by
 from fleetwright.settings import CloudInitSettings, ContainerSettings, Device, Settings
 from fleetwright.sizes import parse_size
 from tests.fleetwright.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY, template
@@ -51,7 +54,7 @@ def lines(settings: Settings, **values: Any) -> list[str]:
 
 def sent(settings: Settings, **values: Any) -> dict[str, object]:
     [step] = [step for step in plan(settings, **values) if isinstance(step, Configure)]
-    return options(step)
+    return sent_by(step.changes)
 
 
 def test_what_the_server_fills_in_is_no_difference() -> None:
@@ -172,7 +175,7 @@ def test_cloud_init_says_what_is_declared_where_there_is_a_drive() -> None:
         "set cloud-init user none → ops, keys 0 → 1 of dev, network none → ip=10.0.0.5/24, nameserver none → 10.0.0.1, "
         "search domain none → lan, upgrade off → on"
     )
-    assert set(options(step)) == {"ciuser", "sshkeys", "ipconfig0", "nameserver", "searchdomain", "ciupgrade"}  # type: ignore[arg-type]
+    assert set(sent_by(step.changes)) == {"ciuser", "sshkeys", "ipconfig0", "nameserver", "searchdomain", "ciupgrade"}  # type: ignore[arg-type]
     assert plan(Settings(cloud_init=declared)) == ()
 
 
@@ -275,3 +278,49 @@ def test_a_documented_guest_that_is_gone_is_said() -> None:
     assert [str(step) for step in drift(DOC1, "prom", None)] == [
         "doc1: documented as imported.doc1, not there; correct that"
     ]
+
+
+# From the definition alone
+
+
+def test_an_empty_vm_has_what_its_definition_says() -> None:
+    settings = Settings(
+        cpu="host",
+        machine="q35",
+        bios="ovmf",
+        pool="ours",
+        disks=(Device("scsi1", {"ssd": "1"}, parse_size("10G"), "tank"),),
+        networks=(Device("net1", {"bridge": "vmbr1"}),),
+    )
+    step = empty_vm(FLEET, replace(DEV, settings=settings, tags=("Web",)), HOST)
+    assert str(step) == "create vm 110 (dev) from its definition"
+    assert step.values == {
+        "name": "dev",
+        "description": mark(FLEET, DEV),
+        "ostype": "l26",
+        "scsihw": "virtio-scsi-single",
+        "scsi0": "nvmeprom:64",
+        "ide2": "nvmeprom:cloudinit",
+        "boot": "order=scsi0;net0",
+        "pool": "ours",
+        "bios": "ovmf",
+        "efidisk0": "nvmeprom:1,efitype=4m,pre-enrolled-keys=0",
+        "scsi1": "tank:10,ssd=1",
+        "cores": 4,
+        "memory": "8192",
+        "agent": "enabled=1",
+        "cpu": "host",
+        "machine": "q35",
+        "tags": "web",
+        "net0": "model=virtio,bridge=vmbr0",
+        "net1": "model=virtio,bridge=vmbr1",
+        "ciuser": "abl030",
+        "sshkeys": encode_ssh_keys([KEY]),
+        "ipconfig0": "ip=dhcp",
+        "ciupgrade": False,
+    }
+
+
+def test_an_empty_vm_needs_a_size() -> None:
+    with pytest.raises(FleetError, match=r"managed\.dev in vms/definitions\.nix declares no disk"):
+        empty_vm(FLEET, replace(DEV, disk=None), HOST)

@@ -11,7 +11,7 @@ from fleetwright.errors import FleetError, Refused
 from fleetwright.models import GuestType, Vm
 from fleetwright.proxmox.identity import is_ours, mark
 from fleetwright.proxmox.models import Upid, VmConfig, encode_ssh_keys
-from fleetwright.proxmox.plan import ActualVm, Desired, cloned, options, plan_vm, require_changeable
+from fleetwright.proxmox.plan import ActualVm, Desired, cloned, plan_vm, require_changeable
 from fleetwright.proxmox.steps import (
     AwaitClone,
     Cannot,
@@ -24,6 +24,7 @@ from fleetwright.proxmox.steps import (
     Start,
     Step,
     rows,
+    sent,
 )
 from fleetwright.settings import Settings
 from fleetwright.sizes import format_size, parse_size
@@ -55,8 +56,8 @@ def carry_out(actual: ActualVm | None, steps: tuple[Step, ...], source: VmConfig
                 values = {key: value for key, value in source.values.items() if key not in gone}
                 values |= {"name": name, "description": description}
             case Configure() | CloudInit():
-                sent = {key: int(value) if isinstance(value, bool) else value for key, value in options(step).items()}
-                values |= sent
+                for key, value in sent(step.changes).items():
+                    values[key] = int(value) if isinstance(value, bool) else value
             case Resize():
                 disk, _, _ = str(values[step.disk]).rpartition("size=")
                 values[step.disk] = f"{disk}size={format_size(step.after)}"
@@ -139,7 +140,7 @@ def test_what_is_not_declared_is_left_alone(values: dict[str, Any]) -> None:
 def test_declared_tags_join_those_that_are_there() -> None:
     [step] = plan(existing(tags="Zoo;debian"), replace(DEV, tags=("web", "zoo")))
     assert isinstance(step, Configure)
-    assert options(step) == {"tags": "debian;web;zoo"}
+    assert sent(step.changes) == {"tags": "debian;web;zoo"}
 
 
 @pytest.mark.parametrize(("declared", "expected"), [(None, 0), (False, 0), (True, 1)])
