@@ -30,6 +30,9 @@ class Backend(Protocol):
 
     def resize_volume(self, volid: str, size: int) -> None: ...
 
+    def rename_volume(self, source: str, target: str) -> None:
+        """Give it another name; a machine that uses it goes on using it."""
+
     def delete_volume(self, volid: str) -> None:
         """A volume that is not there is no error."""
 

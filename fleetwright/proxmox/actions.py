@@ -18,7 +18,7 @@ from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.creation import empty_vm
 from fleetwright.proxmox.identity import require_may_change
 from fleetwright.proxmox.listings import SnapshotRow, Volume
-from fleetwright.proxmox.models import Task
+from fleetwright.proxmox.models import Task, same_settings
 from fleetwright.proxmox.observe import observe
 from fleetwright.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from fleetwright.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
@@ -191,9 +191,9 @@ def snapshots_of(client: Client, vm: Vm, actual: ActualVm | None) -> tuple[Snaps
     return client.snapshots(actual.node, vm.vmid, vm.type) if actual else ()
 
 
-def _ended(client: Client, vm: Vm, actual: ActualVm | None) -> tuple[Task, ...]:
-    """What was done to the guest last, newest first; of all the nodes only the one where it is."""
-    return client.tasks(actual.node, active=False, vmid=vm.vmid, limit=1) if actual else ()
+def _last(client: Client, vm: Vm, actual: ActualVm | None) -> Task | None:
+    """What was done to the guest last, on the node where it is."""
+    return next(iter(client.tasks(actual.node, active=False, vmid=vm.vmid, limit=1)), None) if actual else None
 
 
 def snapshot(name: str, *, description: str = "", with_memory: bool = False) -> Action:
@@ -215,8 +215,11 @@ def delete_snapshot(name: str) -> Action:
 
 def rollback(name: str) -> Action:
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        there = snapshots_of(client, vm, actual)
-        return verbs.rollback(fleet, vm, actual, name, there, _ended(client, vm, actual))
+        there, last = snapshots_of(client, vm, actual), _last(client, vm, actual)
+        same = False
+        if actual and verbs.ours(fleet, vm, actual) and actual.config.text("parent") == name:
+            same = same_settings(actual.config, client.snapshot_config(actual.node, vm.vmid, name, vm.type))
+        return verbs.rollback(fleet, vm, actual, name, there, last=last, unchanged=same)
 
     return Verb("roll back", look)
 
@@ -272,8 +275,12 @@ def backup(
 
 def restore(archive: str, *, storage: str | None = None, overwrite: bool = False) -> Action:
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        ended = _ended(client, vm, actual)
-        return verbs.restore(fleet, vm, actual, archive, storage=storage, overwrite=overwrite, ended=ended)
+        last, same = _last(client, vm, actual), False
+        if overwrite and actual and last and last.type in ("qmrestore", "vzrestore"):
+            same = same_settings(actual.config, client.archived_config(actual.node, archive))
+        return verbs.restore(
+            *(fleet, vm, actual, archive), storage=storage, overwrite=overwrite, last=last, unchanged=same
+        )
 
     return Verb("restore", look)
 

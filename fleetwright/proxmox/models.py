@@ -211,6 +211,27 @@ class VmConfig:
         return first or (next(iter(disks.values())) if len(disks) == 1 else None)
 
 
+# What two configurations of the same guest may differ in without anybody having changed it.
+_NEVER_THE_SAME = frozenset(
+    ("cipassword", "description", "digest", "lock", "meta", "parent", "runningcpu", "runningmachine", "smbios1")
+) | frozenset(("snapstate", "snaptime", "vmgenid", "vmstate"))
+
+
+def same_settings(first: VmConfig, second: VmConfig) -> bool:
+    """Whether two configurations say the same of a guest, its volumes' names and what the server makes up aside."""
+
+    def settings(config: VmConfig) -> dict[str, str]:
+        values = {key: str(value) for key, value in config.values.items() if key not in _NEVER_THE_SAME}
+        for key in values:
+            if _DISK.fullmatch(key) or key in ("rootfs", "efidisk0", "tpmstate0") or re.fullmatch(r"mp\d+", key):
+                values[key] = ",".join(sorted(part for part in values[key].split(",")[1:]))
+            elif key.startswith("unused"):
+                values[key] = ""
+        return {key: text for key, text in values.items() if not key.startswith("unused")}
+
+    return settings(first) == settings(second)
+
+
 @dataclass(frozen=True, slots=True)
 class VmStatus:
     """A guest's state of power, `status` as the API says it (`running`, `stopped`); `lock` if one is held.

@@ -239,6 +239,9 @@ def _backups() -> Iterator[Route]:
         # without `remove` older backups are pruned
         required=("vmid", "storage", "remove"),
     )
+    yield Route(
+        *("GET", "/nodes/{node}/vzdump/extractconfig", Effect.DATA), {"volume": _K.ARCHIVE}, required=("volume",)
+    )
     backup = f"{_STORE}/content/{{volume}}"
     yield Route("DELETE", backup, Effect.DESTROY, volume=_K.ARCHIVE)
     kept = {"notes": _K.TEXT, "protected": _K.BOOLEAN}

@@ -246,19 +246,20 @@ def rollback(
     actual: ActualVm | None,
     name: str,
     there: Iterable[SnapshotRow],
-    ended: Iterable[Task] = (),
+    *,
+    last: Task | None = None,
+    unchanged: bool = False,
 ) -> Steps:
     """Put disks and configuration back to a snapshot; nothing when that was the last thing done to the guest.
 
-    `ended` are its tasks that ended, newest first.
+    `last` is its last task that ended; `unchanged` whether its configuration is the one in the snapshot.
     """
     found = ours(fleet, vm, actual)
     names = [row.name for row in there]
     if name not in names:
         raise Usage(f"{label(vm)} has no snapshot {name}; it has {', '.join(names) or 'none'}")
-    last = next(iter(ended), None)
     undone = last is not None and last.type in ("qmrollback", "vzrollback") and last.status == "OK"
-    if undone and not found.running and found.config.text("parent") == name:
+    if undone and unchanged and not found.running and found.config.text("parent") == name:
         return ()
     return (Rollback(found.node, vm.vmid, name, type=vm.type),)
 
@@ -297,9 +298,13 @@ def restore(
     *,
     storage: str | None = None,
     overwrite: bool = False,
-    ended: Iterable[Task] = (),
+    last: Task | None = None,
+    unchanged: bool = False,
 ) -> Steps:
-    """Make the guest out of a backup. One that is there is left alone, or with `overwrite` replaced: it must be off."""
+    """Make the guest out of a backup. One that is there is left alone, or with `overwrite` replaced: it must be off.
+
+    `last` is its last task that ended; `unchanged` whether its configuration is the one in the backup.
+    """
     if not vm.is_managed:
         raise Refused(f"{label(vm)} is {vm.attribute}; only managed guests are restored")
     node = fleet.node_of(vm)
@@ -307,8 +312,8 @@ def restore(
         found = ours(fleet, vm, actual)
         if not overwrite:
             return ()
-        last = next(iter(ended), None)
-        if last is not None and last.type in ("qmrestore", "vzrestore") and last.status == "OK" and not found.running:
+        restored = last is not None and last.type in ("qmrestore", "vzrestore") and last.status == "OK"
+        if restored and unchanged and not found.running:
             return ()
         if found.running:
             raise Usage(f"{label(vm)} runs; shut it down before it is restored over")

@@ -40,6 +40,9 @@ class Plan:
             call.emulator.volumes.storage(params["storage"])
         if params.get("target", call.node) not in call.emulator.state.nodes:
             raise ApiError(f"no such cluster node '{params['target']}'")
+        if call.emulator.faults.takes(self.newid):
+            stranger = {"name": "stranger", "description": "somebody was faster"}
+            call.emulator.state.vms[self.newid] = Vm(self.newid, "qemu", self.target, stranger)
         vm = call.emulator.state.find_vm(call.vmid)
         call.emulator.require_unlocked(vm)
         config = self._source(vm)
@@ -52,7 +55,25 @@ class Plan:
             if not full and not parse_volid(drive["file"]).is_base:
                 raise ApiError(f"Linked clone feature is not supported for '{drive['file']}' ({name})")
         self._require_rights(config)
+        self._require_reach(config)
         return vm, config, full
+
+    @property
+    def target(self) -> str:
+        """The node on which the copy will be."""
+        state = self.call.emulator.state
+        return state.name_of(self.params.get("target") or self.call.node)
+
+    def _require_reach(self, config: Config) -> None:
+        """To another node only what both see is copied."""
+        if self.target == self.call.emulator.state.name_of(self.call.node):
+            return
+        volumes = self.call.emulator.volumes
+        if "storage" in self.params and not volumes.storage(self.params["storage"]).shared:
+            raise ApiError(f"can't clone to non-shared storage '{self.params['storage']}'")
+        for _, drive in self._disks(config):
+            if not volumes.storage(parse_volid(drive["file"]).storage).shared:
+                raise ApiError(f"Can't clone VM to node '{self.target}' (VM uses local storage)")
 
     def _source(self, vm: Vm) -> Config:
         name = self.params.get("snapname")
@@ -85,7 +106,7 @@ class Plan:
         shared = not call.emulator.state.find_vm(call.vmid).running
         with call.emulator.mutex:
             self._require_unused()
-            target = Vm(self.newid, "qemu", call.node, {"lock": "clone", "description": " qmclone temporary file"})
+            target = Vm(self.newid, "qemu", self.target, {"lock": "clone", "description": " qmclone temporary file"})
             call.emulator.state.vms[self.newid] = target
         made: list[str] = []
         try:
@@ -124,7 +145,7 @@ class Plan:
                 continue
             task.checkpoint()
             try:
-                volid = self._drive(name, drive, full, task.write)
+                volid = self._drive(name, drive, full, task)
             except (ApiError, BackendError) as error:
                 raise ApiError(f"clone failed: {error}") from error
             made.append(volid)
@@ -132,7 +153,8 @@ class Plan:
             config[name] = drives.write({**drive, "file": volid, "size": drives.to_text(size)})
         return config
 
-    def _drive(self, name: str, drive: drives.Drive, full: bool, log: Callable[[str], None]) -> str:
+    def _drive(self, name: str, drive: drives.Drive, full: bool, task: Task) -> str:
+        log: Callable[[str], None] = task.write
         volumes, volid = self.call.emulator.volumes, drive["file"]
         cloudinit = drives.is_cloudinit(drive)
         log(f"create {'full' if full or cloudinit else 'linked'} clone of drive {name} ({volid})")
@@ -141,7 +163,7 @@ class Plan:
         storage = volumes.storage(self.params.get("storage") or parse_volid(volid).storage)
         form = self.params.get("format")
         if not cloudinit:
-            return volumes.copy(volid, storage, self.newid, form, log)
+            return volumes.copy(volid, storage, self.newid, form, log, task)
         source = volumes.find(volid)
         form = form or (source.format if source else "qcow2" if storage.on_files else "raw")
         made = volumes.allocate(storage, self.newid, CLOUDINIT_SIZE, form, name=f"vm-{self.newid}-cloudinit", log=log)

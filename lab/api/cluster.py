@@ -44,7 +44,12 @@ def resources(call: Call) -> Any:
         storages = (
             s for name, s in state.storages.items() if allowed(call.user, f"/storage/{name}", ["Datastore.Audit"])
         )
-        rows += [statistics.storage_row(storage) for storage in storages]
+        rows += [
+            statistics.storage_row(storage, node)
+            for storage in storages
+            for node in state.nodes
+            if storage.nodes is None or node in storage.nodes
+        ]
     if kind in (None, "sdn") and allowed(call.user, "/sdn/zones/localnetwork", ["SDN.Audit", "SDN.Use"], any_of=True):
         rows += [_zone_row(state.version, node) for node in state.nodes]
     return rows
@@ -61,19 +66,24 @@ def _zone_row(version: int, node: str) -> dict[str, Any]:
 
 @route("GET", "/cluster/status")
 def status(call: Call) -> Any:
-    nodes = call.emulator.state.nodes
+    state, down = call.emulator.state, call.emulator.statistics.down
+    many = len(state.nodes) > 1
+    cluster = {"id": "cluster", "name": "lab", "type": "cluster", "version": 1, "quorate": 1, "nodes": len(state.nodes)}
     return [
-        {
-            "id": f"node/{n}",
-            "name": n,
-            "type": "node",
-            "ip": about.get("ip", "127.0.0.1"),
-            "level": "",
-            "local": 1,
-            "nodeid": 0,
-            "online": 1,
-        }
-        for n, about in nodes.items()
+        *([cluster] if many else []),
+        *(
+            {
+                "id": f"node/{name}",
+                "name": name,
+                "type": "node",
+                "ip": about.get("ip", "127.0.0.1"),
+                "level": "",
+                "local": int(name == state.node),
+                "nodeid": number if many else 0,
+                "online": int(not down(name)),
+            }
+            for number, (name, about) in enumerate(state.nodes.items(), 1)
+        ),
     ]
 
 
@@ -88,6 +98,33 @@ def options(call: Call) -> Any:
 def tasks(call: Call) -> Any:
     """Of all nodes; running ones first."""
     return task_rows(call, running=True)[:50] + task_rows(call, running=False)[:50]
+
+
+def _mapping_row(name: str, about: dict[str, Any]) -> dict[str, Any]:
+    return {"id": name, "type": "pci", "map": list(about.get("map", [])), "description": about.get("description", "")}
+
+
+_USES = ["Mapping.Audit", "Mapping.Use", "Mapping.Modify"]
+
+
+@route("GET", "/cluster/mapping/pci")
+def pci_mappings(call: Call) -> Any:
+    allowed = call.emulator.permissions.allowed
+    found = call.emulator.state.pci_mappings
+    return [
+        _mapping_row(name, about)
+        for name, about in found.items()
+        if allowed(call.user, f"/mapping/pci/{name}", _USES, any_of=True)
+    ]
+
+
+@route("GET", "/cluster/mapping/pci/{id}")
+def pci_mapping(call: Call) -> Any:
+    name, found = call.params["id"], call.emulator.state.pci_mappings
+    call.emulator.permissions.require(call.user, f"/mapping/pci/{name}", _USES, any_of=True)
+    if name not in found:
+        raise ApiError(f"pci device mapping '{name}' not found")
+    return _mapping_row(name, found[name])
 
 
 @route("GET", "/cluster/ha/resources")

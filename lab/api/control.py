@@ -55,5 +55,7 @@ def handle(emulator: Emulator, daemon: Daemon, method: str, path: str, params: M
         rest = {key: value for key, value in params.items() if key not in ("name", "on")}
         name, on = str(params.get("name")), bool(params.get("on", True))
         known = emulator.faults.switch(name, on, rest) or emulator.backend.fault(name, on, rest)
+        if name == "stale-resources":
+            emulator.statistics.freeze(on)
         return (200, {}) if known else (404, {"error": f"no fault is called {name!r}"})
     return 404, {"error": f"no such control: {method} {path}"}

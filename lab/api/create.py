@@ -9,7 +9,7 @@ from lab.api.errors import ApiError, PermissionDenied
 from lab.api.power import start_vm
 from lab.api.routes import Call, route
 from lab.api.state import Vm
-from lab.api.tasks import Task
+from lab.api.tasks import Killed, Task
 
 _META = {
     *("node", "vmid", "pool", "storage", "start", "archive", "force", "unique", "bwlimit", "live-restore"),
@@ -39,11 +39,13 @@ def create(call: Call) -> Any:
     values = {name: value for name, value in call.params.items() if name not in _META}
     require_allocate(call, vmid, pool)
     if "archive" in call.params:
-        raise ApiError("restoring from an archive is not part of the lab")
+        from lab.api.restore import restore  # which makes guests with what is here
+
+        return restore(call, call.params["archive"], "qemu")
     if values.get("sshkeys"):
         options.require_ssh_keys(values["sshkeys"])
     if vmid in state.vms:
-        raise ApiError(f"unable to create VM {vmid} - VM {vmid} already exists on node '{call.node}'")
+        raise ApiError(f"unable to create VM {vmid} - VM {vmid} already exists on node '{state.vms[vmid].node}'")
     options.require_privileges(call, vmid, values)
     options.require_devices(call, values)
     require_storages(call, values)
@@ -53,6 +55,8 @@ def create(call: Call) -> Any:
             vm = _reserve(call, vmid)
             try:
                 _fill(call, vm, values, task)
+            except Killed:
+                raise  # nobody is there to tidy up
             except BaseException as error:
                 del state.vms[vmid]
                 if isinstance(error, ApiError):
@@ -72,7 +76,7 @@ def _reserve(call: Call, vmid: int) -> Vm:
     with call.emulator.mutex:
         if vmid in state.vms:
             raise ApiError(f"unable to create VM {vmid}: config file already exists")
-        state.vms[vmid] = Vm(vmid, "qemu", call.node, {"lock": "create"})
+        state.vms[vmid] = Vm(vmid, "qemu", state.name_of(call.node), {"lock": "create"})
         return state.vms[vmid]
 
 
@@ -84,6 +88,8 @@ def _fill(call: Call, vm: Vm, values: dict[str, Any], task: Task) -> None:
             config[name], volid = make_drive(call, vm.vmid, name, config[name], task.write)
             made += [volid] if volid else []
             task.checkpoint()
+    except Killed:
+        raise
     except BaseException:
         for volid in made:
             call.emulator.volumes.remove(volid)

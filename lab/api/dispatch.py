@@ -1,5 +1,6 @@
 """From a request whose caller is known to the work that answers it: route, permissions, node, parameters."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ def resolve(
     _check_access(emulator, schema, user, path, merged)
 
     def work() -> Any:
+        emulator.tasks.here.node = emulator.state.name_of(merged.get("node"))
         nulls = frozenset(name for name, value in merged.items() if value is None)
         return REGISTRY[key](Call(emulator, user, method, path, checked(schema, merged), nulls, dict(files or {})))
 
@@ -44,3 +46,19 @@ def _check_access(emulator: Emulator, schema: RouteSchema, user: User, path: str
     if schema.proxied and node not in emulator.state.nodes and node != "localhost":
         why = f"failed to get address info for: {node}: Temporary failure in name resolution"
         raise ApiError(f"hostname lookup '{node}' failed - {why}")
+    if schema.proxied and emulator.faults.is_on("node-down") and emulator.faults.is_on("node-down", node=node):
+        raise ApiError("No route to host", 595, body="")
+    _require_here(emulator, path, params)
+
+
+_GUEST = re.compile(r"/nodes/[^/]+/(?P<type>qemu|lxc)/(?P<vmid>\d+)(/.*)?")
+
+
+def _require_here(emulator: Emulator, path: str, params: Mapping[str, Any]) -> None:
+    """A guest's files are on the node where it is; on any other they are missing."""
+    match = _GUEST.fullmatch(path)
+    vm = emulator.state.vms.get(int(match["vmid"])) if match else None
+    node = emulator.state.name_of(params.get("node"))
+    if match is not None and vm is not None and vm.node != node:
+        folder = "qemu-server" if match["type"] == "qemu" else "lxc"
+        raise ApiError(f"Configuration file 'nodes/{node}/{folder}/{match['vmid']}.conf' does not exist")

@@ -18,7 +18,7 @@ from lab.backend import Backend
 
 
 class Emulator:
-    """One node. Handlers run in threads of their own; `mutex` guards what must happen at once."""
+    """One cluster. Handlers run in threads of their own; `mutex` guards what must happen at once."""
 
     state: State
     schema: Schema
@@ -45,9 +45,11 @@ class Emulator:
         self.locks = Locks()
         self.tasks = Tasks(self.state)
         self.tasks.fail_next = self.faults.task_failure
-        self.volumes = Volumes(self.state, self.locks, self.backend)
+        self.tasks.kill_next = self.faults.kills
+        self.tasks.lose_next = self.faults.loses
+        self.volumes = Volumes(self.state, self.locks, self.backend, self.faults)
         self.permissions = Permissions(self.state)
-        self.statistics = Statistics(self.state)
+        self.statistics = Statistics(self.state, self.faults)
 
     def reset(self, patch: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Back to the start state, with a merge patch on it until the next reset; tasks that run are ended.

@@ -1,16 +1,29 @@
-"""What can be made to go wrong: a lock held by another, a task that fails, a lost answer, a silent agent.
+"""What can be made to go wrong: a lock held by another, a task that fails, a lost answer, a silent agent, a node away.
 
-Switched by `POST /_lab/fault`: `lock-held` {vmid, lock, requests}, `task-fails` {type, once, message},
-`drop-connection` {method, path, count}, `agent-silent` {vmid}. Parameters may be left out: then any VMID, task or
-request is meant.
+Switched by `POST /_lab/fault` {name, on, …}; NAMES says which there are and what each takes. Parameters may be left
+out: then any VMID, task or request is meant.
 """
 
 import re
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = ("lock-held", "task-fails", "drop-connection", "agent-silent")
+NAMES = (
+    "lock-held",  # vmid, lock, requests or seconds
+    "task-fails",  # type, once, message
+    "task-killed",  # type: the worker dies half-way, what it holds stays
+    "task-lost",  # type, works: nobody knows of the task afterwards; the work was done, or with works=false not
+    "drop-connection",  # method, path, count: done, the connection closed instead of an answer
+    "timed-out",  # method, path, count: done, answered with 596
+    "refused",  # method, path, count: not done, answered with 595
+    "agent-silent",  # vmid
+    "node-down",  # node
+    "storage-full",  # storage
+    "stale-resources",  # the cluster's list shows what it showed when this was switched on
+    "vmid-taken",  # vmid: a stranger's VM appears there when somebody comes to make one
+)
 
 
 class Faults:
@@ -26,13 +39,21 @@ class Faults:
             return False
         with self._mutex:
             if on:
-                self._on[name] = dict(params)
+                self._on[name] = {**params, "since": time.monotonic()}
             else:
                 self._on.pop(name, None)
         return True
 
     def active(self) -> dict[str, dict[str, Any]]:
-        return {name: dict(params) for name, params in list(self._on.items())}
+        return {
+            name: {key: value for key, value in params.items() if key != "since"}
+            for name, params in list(self._on.items())
+        }
+
+    def is_on(self, name: str, **wanted: Any) -> bool:
+        """Is the fault on, and for these? A parameter that it does not have means any."""
+        params = self._on.get(name)
+        return params is not None and all(str(params.get(key, value)) == str(value) for key, value in wanted.items())
 
     def _count_down(self, name: str, counter: str, default: int | None) -> bool:
         """Is the fault on? Off by itself after as many times as its counter says; never without one."""
@@ -52,6 +73,9 @@ class Faults:
         params = self._on.get("lock-held")
         if params is None or int(params.get("vmid", vmid)) != vmid:
             return None
+        if "seconds" in params and time.monotonic() - params["since"] > float(params["seconds"]):
+            self.switch("lock-held", False, {})
+            return None
         lock = str(params.get("lock", "backup"))
         return lock if self._count_down("lock-held", "requests", None) else None
 
@@ -63,17 +87,38 @@ class Faults:
         message = str(params.get("message", f"{kind} failed: the lab was told so"))
         return message if self._count_down("task-fails", "count", 1 if params.get("once", True) else None) else None
 
+    def kills(self, kind: str) -> bool:
+        """Is the next task of that type to die half-way?"""
+        return self.is_on("task-killed", type=kind) and self._count_down("task-killed", "count", 1)
+
+    def loses(self, kind: str) -> tuple[bool, bool]:
+        """Is the next task of that type to be forgotten, and is its work done before?"""
+        params = self._on.get("task-lost", {})
+        if not self.is_on("task-lost", type=kind) or not self._count_down("task-lost", "count", 1):
+            return False, True
+        return True, bool(params.get("works", True))
+
+    def _meant(self, name: str, method: str, path: str) -> bool:
+        params = self._on.get(name)
+        if params is None or str(params.get("method", method)).upper() != method:
+            return False
+        return re.search(str(params.get("path", "")), path) is not None and self._count_down(name, "count", 1)
+
     def drops(self, method: str, path: str) -> bool:
         """Is the answer to this request to be lost?"""
-        params = self._on.get("drop-connection")
-        if (
-            params is None
-            or params.get("method", method).upper() != method
-            or not re.search(params.get("path", ""), path)
-        ):
-            return False
-        return self._count_down("drop-connection", "count", 1)
+        return self._meant("drop-connection", method, path)
+
+    def times_out(self, method: str, path: str) -> bool:
+        """Is this request, which was carried out, to be answered with 596?"""
+        return self._meant("timed-out", method, path)
+
+    def refuses(self, method: str, path: str) -> bool:
+        """Is this request to be answered with 595, and not carried out?"""
+        return self._meant("refused", method, path)
+
+    def takes(self, vmid: int) -> bool:
+        """Is a stranger to appear under this VMID now?"""
+        return self.is_on("vmid-taken", vmid=vmid) and self._count_down("vmid-taken", "count", 1)
 
     def agent_silent(self, vmid: int) -> bool:
-        params = self._on.get("agent-silent")
-        return params is not None and int(params.get("vmid", vmid)) == vmid
+        return self.is_on("agent-silent", vmid=vmid)

@@ -38,11 +38,13 @@ def listing(call: Call) -> Any:
 @route("GET", "/nodes/{node}/status")
 def status(call: Call) -> Any:
     state = call.emulator.state
-    about, total = state.nodes[state.node], state.nodes[state.node].get("memory", 0)
+    node = state.name_of(call.node)
+    about, total = state.nodes[node], state.nodes[node].get("memory", 0)
     kernel = str(about.get("kernel", "Linux 6.14.8-2-pve #1 SMP PREEMPT_DYNAMIC"))
     system, release, *rest = [*kernel.split(" ", 2), "", ""]
     root = dict(about.get("rootfs", {"total": 0, "used": 0, "avail": 0}))
-    used = sum(int(str(vm.config.get("memory", 512))) << 20 for vm in list(state.vms.values()) if vm.running)
+    here = [vm for vm in list(state.vms.values()) if vm.running and vm.node == node]
+    used = sum(int(str(vm.config.get("memory", 512))) << 20 for vm in here)
     used = min(used, total)
     return {
         "boot-info": {"mode": about.get("boot_mode", "efi")},
@@ -62,7 +64,7 @@ def status(call: Call) -> Any:
         "pveversion": "/".join(["pve-manager", state.release["version"], *filter(None, [state.release.get("repoid")])]),
         "rootfs": {**root, "free": root["total"] - root["used"]},
         "swap": {"total": 0, "used": 0, "free": 0},
-        "uptime": call.emulator.statistics.node_uptime(state.node),
+        "uptime": call.emulator.statistics.node_uptime(node),
         "wait": 0,
     }
 
@@ -76,7 +78,8 @@ def node_time(call: Call) -> Any:
 @route("GET", "/nodes/{node}/network")
 def network(call: Call) -> Any:
     """The node's bridges; it has no other interfaces."""
-    bridges = call.emulator.state.nodes[call.emulator.state.node].get("bridges", {})
+    state = call.emulator.state
+    bridges = state.nodes[state.name_of(call.node)].get("bridges", {})
     if call.params.get("type", "any_bridge") not in ("any_bridge", "any_local_bridge", "bridge", "include_sdn"):
         return []
     return [_bridge_row(name, str(about.get("cidr", ""))) for name, about in bridges.items()]
@@ -111,14 +114,16 @@ def machines(call: Call) -> Any:
 def _may_see(call: Call, task: Task) -> bool:
     owner = task.parts["user"]
     own = owner == call.user.name or (call.user.token is None and owner.partition("!")[0] == call.user.userid)
-    return own or call.emulator.permissions.allowed(call.user, f"/nodes/{call.emulator.state.node}", ["Sys.Audit"])
+    return own or call.emulator.permissions.allowed(call.user, f"/nodes/{task.parts['node']}", ["Sys.Audit"])
 
 
-def task_rows(call: Call, *, running: bool) -> list[dict[str, Any]]:
-    """Tasks that the user may see, newest first."""
+def task_rows(call: Call, *, running: bool, node: str | None = None) -> list[dict[str, Any]]:
+    """Tasks that the user may see, newest first; of one node, or of all."""
     rows = []
     for task in reversed(list(call.emulator.tasks.by_upid.values())):
-        if (task.exitstatus is None) != running or not _may_see(call, task):
+        if (task.exitstatus is None) != running or task.lost or not _may_see(call, task):
+            continue
+        if node not in (None, task.parts["node"]):
             continue
         row = task.row()
         if running:
@@ -145,8 +150,9 @@ def _wanted(row: dict[str, Any], params: dict[str, Any]) -> bool:
 @route("GET", "/nodes/{node}/tasks")
 def tasks(call: Call) -> Any:
     source = call.params.get("source", "archive")
-    rows = task_rows(call, running=True) if source in ("active", "all") else []
-    rows += task_rows(call, running=False) if source in ("archive", "all") else []
+    node = call.emulator.state.name_of(call.node)
+    rows = task_rows(call, running=True, node=node) if source in ("active", "all") else []
+    rows += task_rows(call, running=False, node=node) if source in ("archive", "all") else []
     rows = [row for row in rows if _wanted(row, call.params)]
     start, limit = call.params.get("start", 0), call.params.get("limit", 50)
     return Page(rows[start : start + limit], len(rows))
@@ -159,7 +165,9 @@ def _task(call: Call) -> Task | None:
     if not match:
         raise ParameterError({"upid": "unable to parse worker upid"})
     task = call.emulator.tasks.by_upid.get(upid)
-    if match["node"] != call.node:
+    if task and task.lost:
+        task = None
+    if match["node"] != call.emulator.state.name_of(call.node):
         raise ParameterError({"upid": "no such task"})
     if not _may_see(call, task or Task(upid)):
         raise PermissionDenied(f"/nodes/{call.node}, Sys.Audit")

@@ -45,6 +45,11 @@ def is_network(option: str) -> bool:
     return re.fullmatch(r"net\d+", option) is not None
 
 
+def is_mapped(option: str, value: Any) -> bool:
+    """Is it a device of the node by the name of a mapping?"""
+    return re.fullmatch(r"(hostpci|usb)\d+", option) is not None and "mapping=" in str(value)
+
+
 def is_unused(option: str) -> bool:
     return re.fullmatch(r"unused\d+", option) is not None
 
@@ -62,7 +67,7 @@ def require_privileges(call: "Call", vmid: int, options: Iterable[str]) -> None:
     for option in options:
         if is_drive(option) or is_unused(option):
             allowed(call.user, path, ["VM.Config.Disk", "VM.Config.CDROM", "VM.Config.Cloudinit"], any_of=True)
-        elif re.fullmatch(r"(serial|usb|parallel)\d+", option):
+        elif re.fullmatch(r"(serial|usb|parallel|hostpci)\d+", option):
             allowed(call.user, path, ["VM.Config.HWType"])
         elif is_network(option):
             allowed(call.user, path, ["VM.Config.Network"])
@@ -78,9 +83,25 @@ def require_privileges(call: "Call", vmid: int, options: Iterable[str]) -> None:
             raise ApiError(f"only root can set '{option}' config")
 
 
+def require_mapping(call: "Call", option: str, value: str) -> None:
+    """A device by the name of a mapping: it must be there, on this node, and the user may use it."""
+    name = re.search(r"mapping=([^,]+)", value)
+    assert name is not None
+    call.emulator.permissions.require(call.user, f"/mapping/pci/{name[1]}", ["Mapping.Use"])
+    if option.startswith("hostpci"):
+        mapping = call.emulator.state.pci_mappings.get(name[1])
+        if mapping is None:
+            raise ApiError(f"PCI device mapping '{name[1]}' not found")
+        node = call.emulator.state.name_of(call.params.get("node"))
+        if not any(f"node={node}" in str(entry).split(",") for entry in mapping.get("map", [])):
+            raise ApiError(f"PCI device mapping '{name[1]}' is not available on node '{node}'")
+
+
 def require_devices(call: "Call", params: dict[str, Any]) -> None:
-    """Raw devices of the host are root's; a bridge needs SDN.Use."""
+    """Raw devices of the host are root's; a bridge needs SDN.Use, a mapped device Mapping.Use."""
     for option, value in params.items():
+        if is_mapped(option, value):
+            require_mapping(call, option, str(value))
         if re.fullmatch(r"serial\d+", option) and value != "socket" and not call.user.is_root:
             raise ApiError(f"only root can modify '{option}' config for real devices")
         if (

@@ -8,9 +8,11 @@ from lab.api import cloudinit, drives, options
 from lab.api.agent import is_configured
 from lab.api.changes import Change
 from lab.api.errors import ApiError, ParameterError
+from lab.api.resources import memory_bytes
 from lab.api.routes import Call, route
 from lab.api.state import Vm
 from lab.api.tasks import Task
+from lab.api.volumes import parse_volid
 from lab.backend import AgentAbsent
 
 _STATUS = "/nodes/{node}/qemu/{vmid}/status"
@@ -41,6 +43,8 @@ def start_vm(call: Call, vmid: int, task: Task) -> None:
     vm = call.emulator.state.vm(vmid)
     if vm.is_template:
         raise ApiError("you can't start a vm if it's a template")
+    if vm.config.get("lock") == "suspended":
+        _take_up(call, vm, task)
     _require_unlocked(call, vm)
     if vm.running:
         raise ApiError(f"VM {vmid} already running")
@@ -61,6 +65,13 @@ def start_vm(call: Call, vmid: int, task: Task) -> None:
     call.emulator.backend.start(vmid, dict(vm.config), files)
     vm.running, vm.paused = True, False
     vm.started, vm.pid = call.emulator.state.clock.now(), call.emulator.tasks.next_pid()
+
+
+def _take_up(call: Call, vm: Vm, task: Task) -> None:
+    """What was suspended to disk goes on; its state is used up."""
+    task.write("Resuming suspended VM")
+    del vm.config["lock"]
+    call.emulator.volumes.remove(str(vm.config.pop("vmstate")))
 
 
 def _off(vm: Vm) -> None:
@@ -189,12 +200,44 @@ def _set_paused(call: Call, kind: str, paused: bool) -> str:
 
 @route("POST", f"{_STATUS}/suspend")
 def suspend(call: Call) -> Any:
-    """Pause. (To disk is not part of the lab; machines behind it go on running.)"""
-    if call.params.get("todisk"):
-        raise ApiError("suspending to disk is not part of the lab")
-    return _set_paused(call, "qmpause", True)
+    """Pause, or write the memory to disk and switch off. (Machines behind it go on running, or boot anew.)"""
+    return _to_disk(call) if call.params.get("todisk") else _set_paused(call, "qmpause", True)
+
+
+def _to_disk(call: Call) -> str:
+    _require_root_to_skip(call)
+    _require_running(call)
+
+    def work(task: Task) -> None:
+        with call.emulator.locks.config(call.vmid):
+            vm = call.emulator.state.find_vm(call.vmid)
+            _require_unlocked(call, vm)
+            volumes, first = call.emulator.volumes, next(iter(drives.of(vm.config)), None)
+            chosen = call.params.get("statestorage") or vm.config.get("vmstatestorage")
+            storage = volumes.storage(chosen or (parse_volid(first[1]["file"]).storage if first else "local"))
+            when = time.strftime("%Y-%m-%d", time.gmtime(call.emulator.state.clock.now()))
+            size = 2 * memory_bytes(vm) + (500 << 20)
+            name = f"vm-{vm.vmid}-state-suspend-{when}"
+            vm.config["lock"] = "suspending"
+            vm.config["vmstate"] = volumes.allocate(storage, vm.vmid, size, "raw", name=name)
+            task.write("saving VM state and RAM using storage " + f"'{storage.name}'")
+            task.linger()
+            call.emulator.backend.stop(vm.vmid)
+            _off(vm)
+            vm.config["lock"] = "suspended"
+            task.write("State saved, quitting")
+
+    return call.emulator.tasks.start("qmsuspend", call.vmid, call.user, work)
 
 
 @route("POST", f"{_STATUS}/resume")
 def resume(call: Call) -> Any:
+    vm = call.emulator.state.vms.get(call.vmid)
+    if vm is not None and vm.config.get("lock") == "suspended":
+
+        def work(task: Task) -> None:
+            with call.emulator.locks.config(call.vmid):
+                start_vm(call, call.vmid, task)
+
+        return call.emulator.tasks.start("qmresume", call.vmid, call.user, work)
     return _set_paused(call, "qmresume", False)

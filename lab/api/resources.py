@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.api.drives import boot_disk_size
+from lab.api.faults import Faults
 from lab.api.state import State, Storage, Vm
 
 PERIOD = 10.0
@@ -36,9 +37,10 @@ def processors(vm: Vm) -> int:
 class Statistics:
     """Samples of all VMs, taken every ten seconds."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, faults: Faults) -> None:
+        self._state, self._faults = state, faults
         self._mutex = threading.Lock()
+        self.frozen: dict[int, str] | None = None
         self._samples = self._round()
         self._taken = self._began = state.clock.now()
 
@@ -60,16 +62,26 @@ class Statistics:
                 self._samples = self._round()
             return self._samples
 
+    def freeze(self, on: bool) -> None:
+        """Show what is seen now for as long as this is on; unlike the real server, where a guest is as well."""
+        self.frozen = {vmid: vm.node for vmid, vm in list(self._state.vms.items())} if on else None
+        self._samples = self._round()
+
+    def _current_or_frozen(self) -> dict[int, Sample]:
+        return self._samples if self.frozen is not None else self._current()
+
     def vm_row(self, vm: Vm, *, lock: str | None = None, bare: bool = False) -> dict[str, Any]:
         """The VM in /cluster/resources; without name and sizes until it has been seen. `bare`: as pools show it."""
-        sample = self._current().get(vm.vmid)
+        sample = self._current_or_frozen().get(vm.vmid)
         row: dict[str, Any] = {
             "id": f"{vm.type}/{vm.vmid}",
             "type": vm.type,
             "vmid": vm.vmid,
-            "node": vm.node,
+            "node": (self.frozen or {}).get(vm.vmid, vm.node),
             "status": "unknown",
         }
+        if self.down(vm.node):
+            sample = None
         if sample:
             row.update(
                 name=sample.name,
@@ -89,6 +101,10 @@ class Statistics:
         current = {"lock": lock, "tags": vm.config.get("tags"), "pool": pool}
         return {**row, **{key: value for key, value in current.items() if value}}
 
+    def down(self, node: str) -> bool:
+        """Is the node away?"""
+        return self._faults.is_on("node-down") and self._faults.is_on("node-down", node=node)
+
     def node_uptime(self, node: str) -> int:
         return int(self._state.nodes[node].get("uptime", 3600) + self._state.clock.now() - self._began)
 
@@ -97,17 +113,20 @@ class Statistics:
         about = self._state.nodes[node]
         row: dict[str, Any] = {"id": f"node/{node}", "node": node, "type": "node", "status": "online", "level": ""}
         row["cgroup-mode"] = about.get("cgroup_mode", 2)
+        if self.down(node):
+            return {**row, "status": "offline"}
         if not whole:
             return row
         root = about.get("rootfs", {})
         sizes = {"maxcpu": about.get("cpus", 1), "maxmem": about.get("memory", 0), "maxdisk": root.get("total", 0)}
         return {**row, **sizes, "cpu": 0, "mem": 0, "disk": root.get("used", 0), "uptime": self.node_uptime(node)}
 
-    def storage_row(self, storage: Storage) -> dict[str, Any]:
+    def storage_row(self, storage: Storage, node: str | None = None) -> dict[str, Any]:
+        node = node or self._state.node
         return {
-            "id": f"storage/{self._state.node}/{storage.name}",
+            "id": f"storage/{node}/{storage.name}",
             "type": "storage",
-            "node": self._state.node,
+            "node": node,
             "storage": storage.name,
             "plugintype": storage.type,
             "status": "available",

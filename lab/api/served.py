@@ -9,6 +9,8 @@ from lab.api import (
     config,
     create,
     destroy,
+    disks,
+    migrate,
     nodes,
     pools,
     power,
@@ -17,9 +19,10 @@ from lab.api import (
     storage,
     vm_extras,
     vms,
+    vzdump,
 )
 
 MODULES = (
-    *(access, agent, clone, cloudinit, cluster, config, create, destroy, nodes),
-    *(pools, power, resize, snapshots, storage, vm_extras, vms),
+    *(access, agent, clone, cloudinit, cluster, config, create, destroy, disks, migrate, nodes),
+    *(pools, power, resize, snapshots, storage, vm_extras, vms, vzdump),
 )

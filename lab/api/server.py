@@ -117,13 +117,19 @@ class Exchange:
 
     async def answer(self, query: str) -> web.Response:
         """The answer, logged."""
+        faults = self.server.emulator.faults
         try:
-            response = self._success(await self._result(query))
+            if faults.refuses(self.method, self.path):
+                raise ApiError("Connection refused", 595, body="")
+            result = await self._result(query)
+            if faults.times_out(self.method, self.path):
+                raise ApiError("Connection timed out", 596, body="")
+            response = self._success(result)
         except ApiError as error:
             response = await self._failure(error)
         except BackendError as error:
             response = await self._failure(ApiError(str(error)))
-        self.drops = response.status < 400 and self.server.emulator.faults.drops(self.method, self.path)
+        self.drops = response.status < 400 and faults.drops(self.method, self.path)
         user = self.user.name if self.user else None
         status = 0 if self.drops else response.status
         self.server.log.write(user, self.method, self.path, self.params, status, time.monotonic() - self.began)

@@ -30,6 +30,12 @@ class Volume:
     used: int = 0
     ctime: int = 0
     parent: str | None = None
+    # Of a volume that is no guest's: the node that has it, None for the first.
+    node: str | None = None
+    # Of a backup: what it holds, and what people say of it.
+    notes: str | None = None
+    protected: bool = False
+    archive: dict[str, Any] | None = None
 
 
 @dataclass
@@ -45,6 +51,9 @@ class Storage:
     path: str | None = None
     sparse: bool = False
     shared: bool = False
+    # Where it is; None: on every node, each with volumes of its own unless it is shared.
+    nodes: list[str] | None = None
+    prune: str | None = None
     volumes: dict[str, Volume] = field(default_factory=dict)
     charged_at_start: int = 0
 
@@ -177,11 +186,16 @@ class State:
         self.vms = {int(vmid): self._vm(int(vmid), about) for vmid, about in raw.get("vms", {}).items()}
         self.tasks: list[dict[str, Any]] = raw.get("tasks", [])
         self.task_seconds: dict[str, float] = raw.get("task_seconds", {})
+        self.pci_mappings: dict[str, dict[str, Any]] = raw.get("pci_mappings", {})
 
     @property
     def node(self) -> str:
-        """The node that answers; there is only one."""
+        """The node that answers: the first one."""
         return next(iter(self.nodes))
+
+    def name_of(self, node: Any) -> str:
+        """The node that a request names; none and `localhost` are the one that answers."""
+        return str(node) if node in self.nodes else self.node
 
     def vm(self, vmid: int) -> Vm:
         """The VM, for calls that read its configuration file."""
@@ -247,6 +261,8 @@ def _storage(name: str, about: Mapping[str, Any]) -> Storage:
         avail_at_start=about.get("avail", about.get("total", 0) - about.get("used", 0)),
         sparse=bool(about.get("sparse")),
         shared=bool(about.get("shared")),
+        nodes=about.get("nodes"),
+        prune=about.get("prune-backups"),
         volumes={volid: _volume(volume) for volid, volume in about.get("volumes", {}).items()},
     )
     storage.charged_at_start = sum(map(storage.charge, storage.volumes.values()))
@@ -261,6 +277,10 @@ def _volume(about: Mapping[str, Any]) -> Volume:
         used=about.get("used", 0),
         ctime=about.get("ctime", 0),
         parent=about.get("parent"),
+        node=about.get("node"),
+        notes=about.get("notes"),
+        protected=bool(about.get("protected")),
+        archive=about.get("archive"),
     )
 
 

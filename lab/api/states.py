@@ -110,6 +110,9 @@ class StatesBackend:
     def resize_volume(self, volid: str, size: int) -> None:
         """Likewise."""
 
+    def rename_volume(self, source: str, target: str) -> None:
+        """Likewise."""
+
     def delete_volume(self, volid: str) -> None:
         """Likewise."""
 

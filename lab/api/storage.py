@@ -12,6 +12,7 @@ from lab.api.routes import Call, route
 from lab.api.state import Storage, Volume
 from lab.api.tasks import Task
 from lab.api.volumes import parse_volid
+from lab.api.vzdump import forget
 
 _NODE = "/nodes/{node}/storage"
 _CONTENT = f"{_NODE}/{{storage}}/content"
@@ -21,6 +22,20 @@ _EXTENSIONS = {
     "import": r"\.(ova|ovf|qcow2|raw|vmdk)",
     "snippets": "",
 }
+
+
+def _here(call: Call, storage: Storage) -> bool:
+    """Is the storage on the node that is asked?"""
+    return storage.nodes is None or call.emulator.state.name_of(call.node) in storage.nodes
+
+
+def _required(call: Call) -> Storage:
+    """The storage that is asked for. ApiError when there is none, or not on this node."""
+    storage = call.emulator.volumes.storage(call.params["storage"])
+    if not _here(call, storage):
+        node = call.emulator.state.name_of(call.node)
+        raise ApiError(f"storage '{storage.name}' is not available on node '{node}'")
+    return storage
 
 
 def _numbers(storage: Storage) -> dict[str, Any]:
@@ -42,6 +57,8 @@ def _about(storage: Storage) -> dict[str, Any]:
 def listing(call: Call) -> Any:
     rows = []
     for name, storage in call.emulator.state.storages.items():
+        if not _here(call, storage):
+            continue
         wanted = split_list(call.params.get("content", ""))
         if (wanted and not set(wanted) & set(storage.content.split(","))) or name != call.params.get("storage", name):
             continue
@@ -55,7 +72,7 @@ def listing(call: Call) -> Any:
 
 @route("GET", f"{_NODE}/{{storage}}/status")
 def status(call: Call) -> Any:
-    return _about(call.emulator.volumes.storage(call.params["storage"]))
+    return _about(_required(call))
 
 
 @route("GET", "/storage/{storage}")
@@ -89,14 +106,29 @@ def _row(volid: str, volume: Volume) -> dict[str, Any]:
     vmid = parse_volid(volid).vmid
     if volume.content in ("images", "rootdir"):
         row.update(vmid=vmid, used=volume.used, parent=volume.parent)
+    if volume.content == "backup":
+        row.update(vmid=vmid, subtype=(volume.archive or {}).get("type", "qemu"))
+        row.update({"notes": volume.notes} if volume.notes else {})
+        row.update({"protected": 1} if volume.protected else {})
     return row
+
+
+def _on_node(call: Call, storage: Storage, volid: str, volume: Volume) -> bool:
+    """Is a volume on the node that is asked? Of a storage that is not shared each node has its own."""
+    state = call.emulator.state
+    if storage.shared or len(state.nodes) == 1:
+        return True
+    owner = state.vms.get(parse_volid(volid).vmid or 0) if volume.content in ("images", "rootdir") else None
+    return (owner.node if owner else volume.node or state.node) == state.name_of(call.node)
 
 
 @route("GET", _CONTENT)
 def content(call: Call) -> Any:
     """Volumes; those to import from are listed for every VMID."""
-    storage, params = call.emulator.volumes.storage(call.params["storage"]), call.params
-    rows = [_row(volid, volume) for volid, volume in list(storage.volumes.items())]
+    storage, params = _required(call), call.params
+    rows = [
+        _row(volid, volume) for volid, volume in list(storage.volumes.items()) if _on_node(call, storage, volid, volume)
+    ]
     rows = [row for row in rows if row["content"] == params.get("content", row["content"])]
     return [
         row for row in rows if "vmid" not in params or row["content"] == "import" or row.get("vmid") == params["vmid"]
@@ -136,16 +168,30 @@ def volume_about(call: Call) -> Any:
     }
 
 
+@route("PUT", f"{_CONTENT}/{{volume}}")
+def update(call: Call) -> Any:
+    """What people say of a backup, and whether it may go."""
+    volume = call.emulator.volumes.get(_volid(call))
+    volume.notes = call.params.get("notes", volume.notes)
+    volume.protected = bool(call.params.get("protected", volume.protected))
+
+
 @route("DELETE", f"{_CONTENT}/{{volume}}")
 def remove(call: Call) -> Any:
     volid, volumes = _volid(call), call.emulator.volumes
+    found = volumes.find(volid)
+    if found and found.protected:
+        raise ApiError(f"cannot remove protected archive '{volid}'")
     parsed = parse_volid(volid)
     storage = volumes.storage(parsed.storage)
 
     def work(task: Task) -> None:
         if storage.on_files and not volumes.find(volid):
             task.write(f"disk image '{volumes.path(volid)}' does not exist")
-        volumes.remove(volid)
+        if found and found.content == "backup":
+            forget(call, volid)
+        else:
+            volumes.remove(volid)
         task.write(f"Removed volume '{volid}'")
 
     return call.emulator.tasks.start("imgdel", f"{parsed.vmid or ''}@{parsed.storage}", call.user, work)

@@ -22,6 +22,10 @@ class Interrupted(Exception):
     """Someone ended the task."""
 
 
+class Killed(BaseException):
+    """The worker died: nothing is tidied up."""
+
+
 @dataclass
 class Task:
     """One worker. `exitstatus` is None while it runs."""
@@ -36,6 +40,9 @@ class Task:
     # Not before this moment (monotonic) does the task end.
     not_before: float = 0
     interrupt: threading.Event = field(default_factory=threading.Event)
+    dies: bool = False
+    # Nobody knows of it any more.
+    lost: bool = False
     thread: threading.Thread | None = None
 
     @property
@@ -54,8 +61,18 @@ class Task:
 
     def checkpoint(self) -> None:
         """Raise Interrupted if someone has ended the task meanwhile."""
+        if self.dies:
+            raise Killed
         if self.interrupt.is_set():
             raise Interrupted
+
+    def pace(self, line: Callable[[float], str]) -> None:
+        """Write how far the work is, at a quarter, a half and three quarters of what the task takes at least."""
+        left = self.not_before - time.monotonic()
+        for part in (0.25, 0.5, 0.75) if left > 0 else ():
+            self.interrupt.wait(left / 4)
+            self.checkpoint()
+            self.write(line(part))
 
     def linger(self) -> None:
         """Wait until the task is as old as its type must become at least (`task_seconds`)."""
@@ -98,7 +115,10 @@ class Tasks:
         self._mutex = threading.Lock()
         self._began = time.monotonic()
         self._pid = 1200
+        self.here = threading.local()
         self.fail_next: Callable[[str], str | None] = lambda kind: None
+        self.kill_next: Callable[[str], bool] = lambda kind: False
+        self.lose_next: Callable[[str], tuple[bool, bool]] = lambda kind: (False, True)
         self.by_upid: dict[str, Task] = {}
         for raw in (raw for raw in state.tasks if "upid" in raw):
             status = None if raw.get("running") else raw.get("status", "OK")
@@ -114,7 +134,8 @@ class Tasks:
         """Run `work` in a worker of its own and return the UPID. ApiError and BackendError end it with their text."""
         pid, now = self.next_pid(), self._state.clock.seconds()
         pstart = int((time.monotonic() - self._began) * 100) + pid
-        upid = f"UPID:{self._state.node}:{pid:08X}:{pstart:08X}:{now:08X}:{kind}:{ident}:{user.name}:"
+        node = getattr(self.here, "node", self._state.node)
+        upid = f"UPID:{node}:{pid:08X}:{pstart:08X}:{now:08X}:{kind}:{ident}:{user.name}:"
         task = Task(upid, not_before=time.monotonic() + self._state.task_seconds.get(kind, 0))
         with self._mutex:
             self.by_upid[upid] = task
@@ -124,11 +145,15 @@ class Tasks:
 
     def _run(self, task: Task, kind: str, work: Callable[[Task], None]) -> None:
         status = "unexpected status"
+        self.here.node = task.parts["node"]
+        task.dies = self.kill_next(kind)
+        task.lost, works = self.lose_next(kind)
         try:
             failure = self.fail_next(kind)
             if failure:
                 raise ApiError(failure)
-            work(task)
+            if works:
+                work(task)
             task.linger()
             status = f"WARNINGS: {task.warnings}" if task.warnings else "OK"
         except (ApiError, BackendError) as error:
@@ -136,6 +161,8 @@ class Tasks:
             status = " ".join([first, *task.explanation])
         except Interrupted:
             status = "received interrupt"
+        except Killed:
+            pass
         finally:
             self.end(task, status)
 

@@ -80,7 +80,9 @@ def qemu_row(state: State, vm: Vm) -> dict[str, Any]:
 
 
 def _visible(call: Call, kind: str) -> list[Vm]:
-    vms = [vm for vm in list(call.emulator.state.vms.values()) if vm.type == kind]
+    state = call.emulator.state
+    node = state.name_of(call.node)
+    vms = [vm for vm in list(state.vms.values()) if vm.type == kind and vm.node == node]
     return [vm for vm in vms if call.emulator.permissions.allowed(call.user, f"/vms/{vm.vmid}", ["VM.Audit"])]
 
 

@@ -9,10 +9,14 @@ from lab.api.errors import ApiError
 from lab.api.state import State, Storage, Volume
 
 if TYPE_CHECKING:
+    from lab.api.faults import Faults
     from lab.api.locks import Locks
+    from lab.api.tasks import Task
     from lab.backend import Backend
 
 CLOUDINIT_SIZE = 4 << 20
+_DIRECTORY = re.compile(r"(?P<vmid>\d+)/")
+_BACKUP = re.compile(r"backup/vzdump-\w+-(?P<vmid>\d+)-")
 _OWNED = re.compile(r"(?:vm|base|subvol)-(?P<vmid>\d+)-(?P<what>disk-\d+|cloudinit|state-\w+)")
 Log = Callable[[str], None]
 
@@ -31,8 +35,8 @@ class VolumeId:
 
     @property
     def vmid(self) -> int | None:
-        match = _OWNED.match(self.name.rpartition("/")[2]) or re.match(r"(\d+)/", self.name)
-        return int(match[1]) if match else None
+        match = _OWNED.match(self.name.rpartition("/")[2]) or _DIRECTORY.match(self.name) or _BACKUP.match(self.name)
+        return int(match["vmid"]) if match else None
 
     @property
     def is_base(self) -> bool:
@@ -48,7 +52,7 @@ def parse_volid(volid: str) -> VolumeId:
     return VolumeId(storage, match["base"] if match else None, match["name"] if match else rest)
 
 
-def _human(size: int) -> str:
+def human(size: int) -> str:
     value, units = float(size), iter(("B", "KiB", "MiB", "GiB", "TiB"))
     unit = next(units)
     while value >= 1024:
@@ -59,8 +63,8 @@ def _human(size: int) -> str:
 class Volumes:
     """Changes volumes, in the state and with the backend."""
 
-    def __init__(self, state: State, locks: "Locks", backend: "Backend") -> None:
-        self._state, self._locks, self._backend = state, locks, backend
+    def __init__(self, state: State, locks: "Locks", backend: "Backend", faults: "Faults") -> None:
+        self._state, self._locks, self._backend, self._faults = state, locks, backend, faults
 
     def storage(self, name: str) -> Storage:
         if name not in self._state.storages:
@@ -130,8 +134,10 @@ class Volumes:
                 self._backend.create_volume(volid, volume.size)
             storage.volumes[volid] = volume
 
-    def copy(self, source: str, storage: Storage, vmid: int, form: str | None, log: Log) -> str:
-        """A full clone of a disk."""
+    def copy(
+        self, source: str, storage: Storage, vmid: int, form: str | None, log: Log, task: "Task | None" = None
+    ) -> str:
+        """A full copy of a disk; a task's log says how far it is."""
         original = self.get(source)
         form = self.format_for(storage, form or original.format)
         with self._locks.storage(storage.name):
@@ -144,8 +150,10 @@ class Volumes:
             log(line)
         if self._state.version >= 9:
             log(f"allocated target volume '{volid}'")
-        total = _human(original.size)
+        total = human(original.size)
         log(f"transferred 0.0 B of {total} (0.00%)")
+        if task:
+            task.pace(lambda part: f"transferred {human(int(original.size * part))} of {total} ({part * 100:.2f}%)")
         self._backend_or_forget(storage, volid, lambda: self._backend.clone_volume(source, volid, original.size))
         log(f"transferred {total} of {total} (100.00%)")
         return volid
@@ -210,6 +218,25 @@ class Volumes:
             storage.volumes[target].parent = None
         return target
 
+    def rename(self, volid: str, target: str) -> None:
+        """Give a volume another name, on its own storage or another one; a machine that runs goes on with it."""
+        old, new = self.storage(parse_volid(volid).storage), self.storage(parse_volid(target).storage)
+        self._backend.rename_volume(volid, target)
+        new.volumes[target] = old.volumes.pop(volid)
+
+    def swap(self, volid: str, copy: str) -> None:
+        """A running machine's disk and a copy of it change names, so that it goes on under the copy's name."""
+        aside = f"{copy}.aside"
+        for source, target in ((copy, aside), (volid, copy), (aside, volid)):
+            self._backend.rename_volume(source, target)
+
+    def free_volid(self, storage: Storage, vmid: int, form: str | None) -> str:
+        """The name of the next disk of a VM there."""
+        return self._volid(storage, vmid, self._free_name(storage, vmid), self.format_for(storage, form))
+
+    def require_space(self, storage: Storage, volid: str, size: int) -> None:
+        self._require_space(storage, volid, size)
+
     def of_vm(self, vmid: int) -> list[str]:
         """All volumes that belong to a VMID."""
         return [
@@ -265,7 +292,8 @@ class Volumes:
 
     def _require_space(self, storage: Storage, volid: str, wanted: int) -> None:
         """ApiError in the words of the storage when it is full."""
-        if wanted <= storage.avail:
+        full = self._faults.is_on("storage-full") and self._faults.is_on("storage-full", storage=storage.name)
+        if wanted <= storage.avail and not full:
             return
         name = parse_volid(volid).name
         if storage.type == "zfspool":

@@ -1,6 +1,7 @@
 """The backend with real machines: disks are images, power is systemd-nspawn."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -43,6 +44,12 @@ class MachinesBackend:
         self._volumes.create(volid, size)
 
     def clone_volume(self, source: str, target: str, size: int) -> None:
+        image = self._volumes.path(source)
+        for machine in list(self._machines.values()):
+            for loop in machine.hardware.disks.values():
+                if loop.image == image:  # what the machine wrote, as far as it would survive a loss of power
+                    os.sync()
+                    loop.flush()
         self._volumes.clone(source, target, size)
 
     def resize_volume(self, volid: str, size: int) -> None:
@@ -52,6 +59,14 @@ class MachinesBackend:
             for loop in machine.hardware.disks.values():
                 if loop.image == image:
                     loop.grown()
+
+    def rename_volume(self, source: str, target: str) -> None:
+        self._volumes.rename(source, target)
+        old, new = self._volumes.path(source), self._volumes.path(target)
+        for machine in list(self._machines.values()):
+            for loop in machine.hardware.disks.values():
+                if loop.image == old:
+                    loop.image = new
 
     def delete_volume(self, volid: str) -> None:
         self._volumes.delete(volid)

@@ -51,6 +51,13 @@ class Volumes:
         if path.exists() and path.stat().st_size < size:
             os.truncate(path, size)
 
+    def rename(self, source: str, target: str) -> None:
+        """The same image under another name; one that nobody wrote to yet is its start's copy."""
+        image, path = self.image(source), self.path(target)
+        if image.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.rename(path)
+
     def delete(self, volid: str) -> None:
         self.path(volid).unlink(missing_ok=True)
 

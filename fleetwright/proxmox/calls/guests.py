@@ -48,6 +48,10 @@ class Guests(Cluster):
         rows = (SnapshotRow.of(row) for row in self._get(*guest_path(node, vmid, type), "snapshot"))
         return tuple(sorted((row for row in rows if row.name != "current"), key=lambda row: (row.time or 0, row.name)))
 
+    def snapshot_config(self, node: str, vmid: int, name: str, type: GuestType = QEMU) -> VmConfig:
+        """What the guest's configuration was when the snapshot was taken. The guard counts it as looking inside."""
+        return VmConfig(self._get(*guest_path(node, vmid, type), "snapshot", name, "config"))
+
     def _unless_missing(self, vmid: int, ask: Callable[[], Any]) -> Any:
         try:
             return ask()

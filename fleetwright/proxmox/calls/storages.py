@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from fleetwright.models import GuestType
 from fleetwright.proxmox.calls.base import Calls, guest_path, unless, upid_of
 from fleetwright.proxmox.listings import Volume
-from fleetwright.proxmox.models import Storage, Upid
+from fleetwright.proxmox.models import Storage, Upid, VmConfig
 
 
 class Storages(Calls):
@@ -27,6 +27,12 @@ class Storages(Calls):
         found = (Volume.of(row) for row in rows)
         wanted = (each for each in found if content is None or each.content == content)
         return tuple(sorted(wanted, key=lambda each: (each.ctime or 0, each.volid)))
+
+    def archived_config(self, node: str, archive: str) -> VmConfig:
+        """The configuration in a backup. The guard counts it as looking inside the guest."""
+        text = str(self._get("nodes", node, "vzdump", "extractconfig", volume=archive))
+        pairs = (line.partition(":") for line in text.splitlines() if line and not line.startswith(("#", "[")))
+        return VmConfig({key.strip(): value.strip() for key, _, value in pairs})
 
     def remove_volume(self, node: str, volid: str) -> Upid | None:
         """Begin to remove a volume; None where the server did it at once."""

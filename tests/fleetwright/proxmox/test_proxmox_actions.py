@@ -1,0 +1,500 @@
+"""Everything that may be asked of a guest, over the emulator: planned, done, the second time nothing, refused, "
+"malformed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fleetwright.errors import FleetError, Refused, Usage
+from fleetwright.models import Fleet, Vm
+from fleetwright.proxmox import actions
+from fleetwright.proxmox import apply as apply_module
+from fleetwright.proxmox.actions import Action
+from fleetwright.proxmox.destroy import CLAIM, DestroyAction, claimed_backup
+from fleetwright.proxmox.identity import mark
+from fleetwright.proxmox.models import VmConfig
+from fleetwright.proxmox.policy import Policy
+from fleetwright.proxmox.reversible import reversible
+from fleetwright.sizes import parse_size
+from tests.fleetwright.proxmox.conftest import GIB, Emulator
+from tests.fleetwright.proxmox.fleets import DEV, DOC1, FLEET, HOST, IGP, KEPT
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+MAC = "BC:24:11:00:01:10"
+TWIN = replace(DEV, name="twin", vmid=112)
+WITH_TWIN = replace(FLEET, vms={**FLEET.vms, "twin": TWIN})
+
+
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply_module, "PAUSE", 0.05)
+
+
+@pytest.fixture
+def dev(emulator: Emulator) -> Emulator:
+    """The VM `dev` runs, whole and ours, on storages for disks and for backups."""
+    begin(emulator)
+    return emulator
+
+
+def begin(
+    emulator: Emulator, *, status: str = "running", task_seconds: dict[str, float] | None = None, **config: Any
+) -> None:
+    """Put `dev` there, with these options of its configuration (None: without), and storages for it."""
+    about = {
+        "name": "dev",
+        "description": mark(FLEET, DEV),
+        "cores": 4,
+        "memory": "8192",
+        "agent": "1",
+        "boot": "order=scsi0",
+        "scsi0": "nvmeprom:vm-110-disk-0,size=64G",
+        "ide2": "nvmeprom:vm-110-cloudinit,media=cdrom,size=4M",
+        "net0": f"virtio={MAC},bridge=vmbr0",
+        "ciuser": "abl030",
+    }
+    one = {"type": "qemu", "node": "prom", "status": status, "agent": "running", "guest": {"interfaces": []}}
+    volume = {"content": "images", "format": "raw", "size": 64 * GIB, "used": GIB}
+    local = {
+        "type": "dir",
+        "path": "/var/lib/vz",
+        "content": "backup,iso,vztmpl",
+        "total": 500 * GIB,
+        "avail": 500 * GIB,
+    }
+    tank = {"type": "zfspool", "sparse": 1, "content": "images,rootdir", "total": 500 * GIB, "avail": 500 * GIB}
+    volumes = {
+        "nvmeprom:vm-110-disk-0": volume,
+        "nvmeprom:vm-110-cloudinit": {**volume, "size": 4 << 20},
+    }
+    patch = {
+        "vms": {"110": {**one, "config": {**about, **config}}},
+        "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank},
+    }
+    emulator.control("reset", patch={**patch, **({"task_seconds": task_seconds} if task_seconds else {})})
+
+
+def config_of(emulator: Emulator, vmid: int = 110) -> VmConfig:
+    """Through another client than the one that changed it."""
+    config = emulator.client().config("prom", vmid)
+    assert config is not None
+    return config
+
+
+def do(emulator: Emulator, action: Action, vm: Vm = DEV, fleet: Fleet = FLEET) -> list[str]:
+    client = emulator.client(Policy.from_fleet(fleet))
+    return [str(step) for step in action.run(client, fleet, vm, timeout=20)]
+
+
+def twice(emulator: Emulator, action: Action, vm: Vm = DEV, fleet: Fleet = FLEET) -> list[str]:
+    """What is planned is what is done, and the second time is nothing at all."""
+    client = emulator.client(Policy.from_fleet(fleet))
+    before = emulator.changes()
+    planned = [str(step) for step in action.plan(client, fleet, vm)]
+    assert emulator.changes() == before
+    assert planned
+    done = do(emulator, action, vm, fleet)
+    assert done == planned
+    changes = emulator.changes()
+    assert action.plan(emulator.client(Policy.from_fleet(fleet)), fleet, vm) == ()
+    assert do(emulator, action, vm, fleet) == []
+    assert emulator.changes() == changes
+    return done
+
+
+def running(emulator: Emulator) -> bool:
+    status = emulator.client().status("prom", 110)
+    assert status is not None
+    return status.running
+
+
+# Power
+
+
+def test_shutdown_and_start(dev: Emulator) -> None:
+    assert twice(dev, actions.shutdown()) == ["shut vm 110 down within 180 s"]
+    assert not running(dev)
+    assert twice(dev, actions.start()) == ["start vm 110"]
+    assert running(dev)
+
+
+def test_a_guest_that_does_not_shut_down_is_stopped_only_where_asked(dev: Emulator) -> None:
+    dev.control("fault", name="agent-silent", vmid=110)
+    assert twice(dev, actions.shutdown(timeout=1, force=True)) == ["shut vm 110 down within 1 s, pull the plug then"]
+    assert not running(dev)
+
+
+def test_stop(dev: Emulator) -> None:
+    assert twice(dev, actions.stop()) == ["stop vm 110 at once"]
+    assert not running(dev)
+
+
+def test_suspend_and_resume(dev: Emulator) -> None:
+    assert twice(dev, actions.suspend()) == ["suspend vm 110"]
+    assert twice(dev, actions.resume()) == ["resume vm 110"]
+    do(dev, actions.suspend())
+    with pytest.raises(Usage, match="is paused and cannot shut down; resume it first, or stop it"):
+        do(dev, actions.shutdown())
+    assert twice(dev, actions.start()) == ["resume vm 110"]
+
+
+def test_a_reboot_applies_what_waits_and_then_nothing_waits(dev: Emulator) -> None:
+    do(dev, actions.configure({"cores": 2}))
+    assert twice(dev, actions.reboot(timeout=30)) == ["reboot vm 110 so that cores take effect"]
+    assert dev.client().pending("prom", 110) == ()
+    assert config_of(dev).cores == 2
+
+
+def test_a_reboot_that_is_wanted_always_happens_once_each(dev: Emulator) -> None:
+    assert do(dev, actions.reboot()) == []
+    assert do(dev, actions.reboot(always=True)) == ["reboot vm 110"]
+    assert [change for change in dev.changes() if "reboot" in change] == ["POST /nodes/prom/qemu/110/status/reboot"]
+
+
+@pytest.mark.parametrize("action", [actions.suspend(), actions.resume(), actions.reboot(always=True)])
+def test_what_does_not_run_cannot_be_paused_or_rebooted(emulator: Emulator, action: Action) -> None:
+    begin(emulator, status="stopped")
+    with pytest.raises(Usage, match=r"vm 110 \(dev\) does not run"):
+        do(emulator, action)
+    assert emulator.changes() == []
+
+
+# Configuration and disks
+
+
+def test_options_are_set_and_taken_away(dev: Emulator) -> None:
+    assert twice(dev, actions.configure({"cores": 2, "onboot": True, "ciuser": None})) == [
+        "set cores 4 → 2, onboot none → True, ciuser abl030 → none"
+    ]
+    config = config_of(dev)
+    assert (config.cores, config.flag("onboot"), config.text("ciuser")) == (2, True, None)
+
+
+def test_a_changed_configuration_is_looked_at_again(dev: Emulator) -> None:
+    """The digest that it was decided on does not fit any more: planned anew, and then set."""
+    client, real = dev.client(), Emulator.client
+    changed: list[str] = []
+
+    def set_config(*args: Any, **kwargs: Any) -> None:
+        if not changed:
+            changed.append("once")
+            real(dev).set_config("prom", 110, {"tags": "theirs"})
+        original(*args, **kwargs)
+
+    original = client.set_config
+    client.set_config = set_config  # type: ignore[method-assign]
+    done = actions.configure({"cores": 2}).run(client, FLEET, DEV, timeout=20)
+    assert [str(step) for step in done] == ["set cores 4 → 2"]
+    config = config_of(dev)
+    assert (config.cores, config.tags) == (2, ("theirs",))
+
+
+def test_disks_only_grow(dev: Emulator) -> None:
+    assert twice(dev, actions.resize(parse_size("65G"))) == ["grow scsi0 64G → 65G"]
+    with pytest.raises(Usage, match="scsi0 has 65G, more than 1G; disks only grow"):
+        do(dev, actions.resize(parse_size("1G")))
+    with pytest.raises(Usage, match="has no disk scsi7; its disks: scsi0"):
+        do(dev, actions.resize(parse_size("99G"), disk="scsi7"))
+    with pytest.raises(Usage, match="has no disk ide2"):
+        do(dev, actions.resize(parse_size("99G"), disk="ide2"))
+
+
+def test_a_further_disk(dev: Emulator) -> None:
+    assert twice(dev, actions.add_disk("scsi1", parse_size("10G"), storage="tank")) == ["add scsi1, 10G on tank"]
+    disk = config_of(dev).drives["scsi1"]
+    assert (disk.size, disk.storage) == (parse_size("10G"), "tank")
+    with pytest.raises(Usage, match="has a disk scsi1 already, of 10G"):
+        do(dev, actions.add_disk("scsi1", parse_size("11G")))
+    with pytest.raises(Usage, match="hda is no name for a disk"):
+        do(dev, actions.add_disk("hda", parse_size("11G")))
+
+
+def test_a_disk_moves(dev: Emulator) -> None:
+    assert twice(dev, actions.move_disk("scsi0", "tank")) == ["move scsi0 to tank"]
+    assert config_of(dev).drives["scsi0"].storage == "tank"
+    assert [volume.volid for volume in dev.client().volumes("prom", "nvmeprom", vmid=110)] == [
+        "nvmeprom:vm-110-cloudinit"
+    ]
+
+
+def test_the_cloud_init_drive_is_written_anew_when_it_differs(dev: Emulator) -> None:
+    assert do(dev, actions.regenerate()) == []
+    dev.client().set_config("prom", 110, {"ciuser": "ops"})
+    assert twice(dev, actions.regenerate()) == ["write the cloud-init drive of vm 110 anew"]
+
+
+def test_a_stopped_vm_becomes_a_template(emulator: Emulator) -> None:
+    begin(emulator, status="stopped")
+    assert twice(emulator, actions.make_template()) == ["convert vm 110 to a template, for good"]
+    assert config_of(emulator).is_template
+
+
+def test_a_running_vm_becomes_none(dev: Emulator) -> None:
+    with pytest.raises(Usage, match="runs; shut it down before it becomes a template"):
+        do(dev, actions.make_template())
+
+
+# Making
+
+
+@pytest.mark.parametrize(
+    ("full", "words"),
+    [(True, "clone template 9002 to vm 110 (dev) on nvmeprom"), (False, "link-clone template 9002 to vm 110 (dev)")],
+)
+def test_a_clone_of_the_template(emulator: Emulator, full: bool, words: str) -> None:
+    assert twice(emulator, actions.create(HOST, full=full)) == [words]
+    assert config_of(emulator).name == "dev"
+
+
+def test_a_clone_of_a_guest_of_ours(dev: Emulator) -> None:
+    action = actions.create(HOST, source=DEV)
+    assert twice(dev, action, TWIN, WITH_TWIN) == ["clone vm 110 to vm 112 (twin) on nvmeprom"]
+    assert mark(WITH_TWIN, TWIN) in config_of(dev, 112).description
+    with pytest.raises(Refused, match=r"vm 104 \(doc1\) is readonly .* refusing to clone it"):
+        actions.create(HOST, source=DOC1)
+
+
+def test_everything_that_is_declared_and_no_reboot_unless_allowed(dev: Emulator) -> None:
+    vm = replace(DEV, cores=2, tags=("web",))
+    fleet = replace(FLEET, vms={**FLEET.vms, "dev": vm})
+    done = do(dev, actions.as_declared(HOST), vm, fleet)
+    assert "set cores 4 → 2, tags none → web (from its next start on)" in done
+    assert not any("reboot" in step for step in done)
+    assert do(dev, actions.as_declared(HOST), vm, fleet) == []
+    assert do(dev, actions.as_declared(HOST, allow_reboot=True), vm, fleet) == [
+        "reboot vm 110 so that cores take effect"
+    ]
+    assert do(dev, actions.as_declared(HOST, allow_reboot=True), vm, fleet) == []
+
+
+# Snapshots
+
+
+def test_snapshots_are_taken_rolled_back_and_deleted(dev: Emulator) -> None:
+    assert twice(dev, actions.snapshot("clean", description="before")) == ["snapshot vm 110 as clean"]
+    [row] = dev.client().snapshots("prom", 110)
+    assert (row.name, row.description) == ("clean", "before")
+    do(dev, actions.configure({"onboot": True}))
+    assert twice(dev, actions.rollback("clean")) == ["roll vm 110 back to clean; what was done since is lost"]
+    assert not config_of(dev).flag("onboot")
+    do(dev, actions.start())
+    assert len(do(dev, actions.rollback("clean"))) == 1  # something was done since
+    assert twice(dev, actions.delete_snapshot("clean")) == ["delete snapshot clean of vm 110"]
+    assert dev.client().snapshots("prom", 110) == ()
+
+
+@pytest.mark.parametrize("name", ["x", "current", "pending", "-a", "a b", "a" * 41, "ünder"])
+def test_names_that_snapshots_cannot_have(name: str) -> None:
+    with pytest.raises(Usage, match="is no name for a snapshot"):
+        actions.snapshot(name)
+
+
+def test_there_is_no_way_back_to_what_was_not_taken(dev: Emulator) -> None:
+    with pytest.raises(Usage, match=r"vm 110 \(dev\) has no snapshot clean; it has none"):
+        do(dev, actions.rollback("clean"))
+
+
+def test_a_risky_step_between_snapshots(dev: Emulator) -> None:
+    assert twice(dev, reversible(actions.configure({"cores": 2}), "remove")) == [
+        "snapshot vm 110 as undo-configure",
+        "set cores 4 → 2",
+        "delete snapshot undo-configure of vm 110",
+    ]
+    assert dev.client().snapshots("prom", 110) == ()
+    done = do(dev, reversible(actions.configure({"cores": 3}), "keep"))
+    assert len(done) == 2
+    [row] = dev.client().snapshots("prom", 110)
+    assert row.name.startswith("before-configure-20")
+
+
+def test_a_risky_step_that_fails_says_how_to_go_back(dev: Emulator) -> None:
+    dev.control("fault", name="task-fails", type="resize")
+    with pytest.raises(
+        FleetError, match=r"the state before is in snapshot undo-resize: `fleetwright vm rollback dev undo-resize`"
+    ):
+        do(dev, reversible(actions.resize(parse_size("70G")), "remove"))
+    assert [row.name for row in dev.client().snapshots("prom", 110)] == ["undo-resize"]
+    # run again: the snapshot that is there holds the state before, and goes in the end
+    assert "snapshot vm 110 as undo-resize" not in do(dev, reversible(actions.resize(parse_size("70G")), "remove"))
+    assert dev.client().snapshots("prom", 110) == ()
+
+
+def test_only_two_words_say_what_becomes_of_the_snapshot() -> None:
+    with pytest.raises(Usage, match="snapshot=yes: write keep or remove"):
+        reversible(actions.start(), "yes")
+    assert reversible(actions.start(), None) is not None
+
+
+# Backups
+
+
+def test_a_backup_and_none_while_it_is_new_enough(dev: Emulator) -> None:
+    assert twice(dev, actions.backup(newer_than=3600)) == ["back vm 110 up to local"]
+    [volume] = dev.client().volumes("prom", "local", content="backup", vmid=110)
+    assert volume.size > 0
+    assert len(do(dev, actions.backup())) == 1
+    assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 2
+
+
+def test_where_backups_go_must_be_clear(dev: Emulator) -> None:
+    dev.control("reset", patch={"storages": {"local": {"type": "dir", "content": "iso"}}, "vms": {"110": None}})
+    begin(dev)
+    with pytest.raises(Usage, match="slow is no mode of backups"):
+        do(dev, actions.backup(mode="slow"))
+
+
+def test_a_guest_comes_back_from_its_backup(dev: Emulator) -> None:
+    do(dev, actions.backup())
+    [volume] = dev.client().volumes("prom", "local", content="backup", vmid=110)
+    do(dev, actions.stop())
+    do(dev, DestroyAction("dev", 110, backup=False))
+    assert dev.client().config("prom", 110) is None
+    assert twice(dev, actions.restore(volume.volid)) == [f"restore vm 110 (dev) from {volume.volid}"]
+    config = config_of(dev)
+    assert (config.name, config.nets["net0"].mac) == ("dev", MAC.lower())
+    do(dev, actions.configure({"cores": 1}))
+    assert do(dev, actions.restore(volume.volid)) == []
+    over = actions.restore(volume.volid, overwrite=True)
+    assert twice(dev, over) == [f"restore vm 110 (dev) from {volume.volid}, over the one that is there"]
+    assert config_of(dev).cores == 4
+    do(dev, actions.start())
+    with pytest.raises(Usage, match="runs; shut it down before it is restored over"):
+        do(dev, over)
+
+
+# Destroying
+
+
+def test_destroying_takes_both_names(dev: Emulator) -> None:
+    for name, vmid in (("dev", 111), ("kept", 110), ("dev", 104)):
+        with pytest.raises(Usage, match=r"to destroy vm 110 \(dev\) name both, dev and 110"):
+            do(dev, DestroyAction(name, vmid))
+    assert dev.requests() == []
+
+
+def test_a_running_guest_is_destroyed_only_when_told(dev: Emulator) -> None:
+    with pytest.raises(Usage, match=r"vm 110 \(dev\) runs; shut it down first"):
+        do(dev, DestroyAction("dev", 110))
+    assert dev.changes() == []
+    steps = do(dev, DestroyAction("dev", 110, stop=True))
+    assert [step.split()[0] for step in steps] == ["shut", "back", "destroy"]
+    assert steps[-1].startswith(
+        f"destroy vm 110 (dev), net0 {MAC.lower()}, with nvmeprom:vm-110-disk-0 (64G), nvmeprom:vm-110-cloudinit (4M); "
+        "backup: local:backup/vzdump-qemu-110-"
+    )
+    client = dev.client()
+    assert client.config("prom", 110) is None
+    assert client.is_free(110)
+    assert [volume.vmid for volume in client.volumes("prom", "nvmeprom")] == [9002, 104]
+    assert len(client.volumes("prom", "local", content="backup", vmid=110)) == 1
+    assert DestroyAction("dev", 110).plan(client, FLEET, DEV) == ()
+    assert do(dev, DestroyAction("dev", 110)) == []
+
+
+def test_the_backup_prunes_no_other(dev: Emulator) -> None:
+    do(dev, actions.stop())
+    do(dev, actions.backup())
+    do(dev, DestroyAction("dev", 110))
+    assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 2
+    [request] = [row for row in dev.requests() if row["path"].endswith("/vzdump")][-1:]
+    assert str(request["params"]["remove"]) == "0"
+
+
+def test_without_a_backup_nothing_is_destroyed(dev: Emulator) -> None:
+    do(dev, actions.stop())
+    dev.control("fault", name="task-fails", type="vzdump")
+    with pytest.raises(FleetError, match="vzdump"):
+        do(dev, DestroyAction("dev", 110))
+    assert config_of(dev).name == "dev"
+    assert CLAIM not in config_of(dev).description
+
+
+def test_a_run_that_was_killed_after_its_claim_makes_no_second_backup(dev: Emulator) -> None:
+    do(dev, actions.stop())
+    dev.control("fault", name="task-fails", type="qmdestroy")
+    with pytest.raises(FleetError, match="qmdestroy"):
+        do(dev, DestroyAction("dev", 110))
+    saved = claimed_backup(config_of(dev))
+    assert saved is not None
+    steps = do(dev, DestroyAction("dev", 110))
+    assert [step.split()[0] for step in steps] == ["destroy"]
+    assert steps[0].endswith(f"backup: {saved}")
+    assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"name": "devs"}, "its name is devs, not dev"),
+        ({"description": "somebody's"}, "its notes lack the line"),
+        ({"protection": 1}, "is protected"),
+    ],
+)
+def test_what_is_not_the_declared_guest_is_not_destroyed(
+    emulator: Emulator, config: dict[str, Any], words: str
+) -> None:
+    begin(emulator, status="stopped", **config)
+    with pytest.raises(Refused, match=words):
+        do(emulator, DestroyAction("dev", 110))
+    assert emulator.changes() == []
+
+
+# Refused and absent
+
+EVERYTHING: list[Callable[[], Action]] = [
+    actions.start,
+    actions.stop,
+    actions.shutdown,
+    lambda: actions.reboot(always=True),
+    actions.suspend,
+    actions.resume,
+    lambda: actions.as_declared(HOST),
+    lambda: actions.create(HOST),
+    lambda: actions.configure({"cores": 1}),
+    lambda: actions.resize(1 << 40),
+    lambda: actions.add_disk("scsi5", GIB),
+    lambda: actions.move_disk("scsi0", "tank"),
+    actions.regenerate,
+    actions.make_template,
+    lambda: actions.snapshot("clean"),
+    lambda: actions.delete_snapshot("clean"),
+    lambda: actions.rollback("clean"),
+    actions.backup,
+    lambda: actions.restore("local:backup/vzdump-qemu-104-2026_01_01-00_00_00.vma.zst", overwrite=True),
+    lambda: actions.migrate("prom2"),
+    lambda: reversible(actions.configure({"cores": 1}), "keep"),
+]
+
+
+@pytest.mark.parametrize("vm", [DOC1, IGP, KEPT], ids=lambda vm: vm.name)
+@pytest.mark.parametrize("make", EVERYTHING)
+def test_what_is_protected_is_refused_before_anything_is_sent(
+    emulator: Emulator, make: Callable[[], Action], vm: Vm
+) -> None:
+    for attempt in (
+        lambda: make().plan(emulator.client(), FLEET, vm),
+        lambda: make().run(emulator.client(), FLEET, vm),
+        lambda: DestroyAction(vm.name, vm.vmid, stop=True, backup=False).run(emulator.client(), FLEET, vm),
+    ):
+        with pytest.raises(Refused) as refusal:
+            attempt()
+        assert str(refusal.value).startswith(f"vm {vm.vmid} ({vm.name}) is ")
+        assert "\n" not in str(refusal.value)
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize("make", EVERYTHING)
+def test_a_stranger_under_our_vmid_is_refused(emulator: Emulator, make: Callable[[], Action]) -> None:
+    begin(emulator, name="theirs")
+    with pytest.raises(Refused, match="exists but is not this fleet's: its name is theirs, not dev"):
+        make().run(emulator.client(), FLEET, DEV)
+    assert emulator.changes() == []
+
+
+def test_what_does_not_exist_is_said(emulator: Emulator) -> None:
+    with pytest.raises(FleetError, match=r"vm 110 \(dev\) does not exist on prom; provision it first"):
+        do(emulator, actions.shutdown())
+    assert emulator.changes() == []
