@@ -47,27 +47,55 @@ def _reason(call: Call, vm: Vm, node: str) -> dict[str, Any]:
 
 @route("GET", _PATH)
 def preconditions(call: Call) -> Any:
+    """What stands in the way of a migration."""
     state, vm = call.emulator.state, call.emulator.state.vm(call.vmid)
     others = [node for node in state.nodes if node != vm.node]
     refused = {node: why for node in others if (why := _reason(call, vm, node))}
-    local = [
-        {
-            "volid": drive["file"],
-            "size": call.emulator.volumes.get(drive["file"]).size,
-            "cdrom": int(drives.is_cdrom(drive)),
-            "is_unused": 0,
-            "drivename": name,
+    named = {volid: name for name, snapshot in vm.snapshots.items() for volid in _volids(snapshot.config)}
+    disks = []
+    for key in sorted(vm.config):
+        if not drives.is_drive(key) and not options.is_unused(key):
+            continue
+        drive = drives.parse(str(vm.config[key]))
+        volume = call.emulator.volumes.find(drive["file"])
+        if volume is None or call.emulator.volumes.storage(parse_volid(drive["file"]).storage).shared:
+            continue
+        unused = options.is_unused(key)
+        flags = {
+            "is_cloudinit": drives.is_cloudinit(drive),
+            "is_unused": unused,
+            "cdrom": drives.is_cdrom(drive),
+            "is_attached": not unused,
         }
-        for name, drive in _local_disks(call, vm)
-    ]
-    return {
+        row: dict[str, Any] = {
+            "volid": drive["file"],
+            "shared": 0,
+            "replicate": 1,
+            "is_vmstate": 0,
+            "is_tpmstate": int(key == "tpmstate0"),
+        }
+        row.update({flag: int(value) for flag, value in flags.items()})
+        if not unused:
+            row.update(drivename=key, size=volume.size)
+        if drive["file"] in named:
+            row["referenced_in_snapshot"] = {
+                n: 1 for n, s in vm.snapshots.items() if drive["file"] in _volids(s.config)
+            }
+        disks.append(row)
+    answer: dict[str, Any] = {
         "running": int(vm.running),
-        "local_disks": local,
+        "local_disks": disks,
         "local_resources": _local_resources(vm),
         "mapped-resources": _mapped(vm),
-        **({} if vm.running else {"allowed_nodes": [node for node in others if node not in refused]}),
-        **({} if vm.running else {"not_allowed_nodes": refused}),
     }
+    if call.emulator.state.version >= 9:
+        answer["has-dbus-vmstate"] = 1
+    allowed = [node for node in others if node not in refused]
+    return {**answer, "mapped-resource-info": {}, "allowed_nodes": allowed, "not_allowed_nodes": refused}
+
+
+def _volids(config: dict[str, Any]) -> set[str]:
+    return {drive["file"] for _, drive in drives.of(config)}
 
 
 @route("POST", _PATH)

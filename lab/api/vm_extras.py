@@ -1,12 +1,12 @@
-"""The lesser calls of a VM: features, migration, monitor, keys, console, firewall."""
+"""The lesser calls of a VM: features, monitor, keys, console, firewall."""
 
 import hashlib
 import json
 import secrets
 from typing import Any
 
-from lab.api import drives, options
-from lab.api.errors import ApiError, ParameterError
+from lab.api import drives
+from lab.api.errors import ApiError
 from lab.api.routes import Call, route
 from lab.api.snapshots import can_snapshot
 from lab.api.volumes import parse_volid
@@ -24,64 +24,6 @@ def feature(call: Call) -> Any:
         "clone": all(parse_volid(volid).is_base for volid in disks),
     }[call.params["feature"]]
     return {"hasFeature": int(able), "nodes": list(call.emulator.state.nodes)}
-
-
-@route("GET", f"{_VM}/migrate")
-def migration_check(call: Call) -> Any:
-    """What stands in the way of a migration. With one node there is nowhere to go."""
-    vm = call.emulator.state.vm(call.vmid)
-    named = {volid: name for name, snapshot in vm.snapshots.items() for volid in _volids(snapshot.config)}
-    disks = []
-    for key in sorted(vm.config):
-        if not drives.is_drive(key) and not options.is_unused(key):
-            continue
-        drive = drives.parse(str(vm.config[key]))
-        volume = call.emulator.volumes.find(drive["file"])
-        if volume is None:
-            continue
-        unused = options.is_unused(key)
-        flags = {
-            "is_cloudinit": drives.is_cloudinit(drive),
-            "is_unused": unused,
-            "cdrom": drives.is_cdrom(drive),
-            "is_attached": not unused,
-        }
-        row: dict[str, Any] = {
-            "volid": drive["file"],
-            "shared": 0,
-            "replicate": 1,
-            "is_vmstate": 0,
-            "is_tpmstate": int(key == "tpmstate0"),
-        }
-        row.update({flag: int(value) for flag, value in flags.items()})
-        if not unused:
-            row.update(drivename=key, size=volume.size)
-        if drive["file"] in named:
-            row["referenced_in_snapshot"] = {
-                n: 1 for n, s in vm.snapshots.items() if drive["file"] in _volids(s.config)
-            }
-        disks.append(row)
-    answer: dict[str, Any] = {
-        "running": int(vm.running),
-        "local_disks": disks,
-        "local_resources": [],
-        "mapped-resources": [],
-    }
-    if call.emulator.state.version >= 9:
-        answer["has-dbus-vmstate"] = 1
-    return {**answer, "mapped-resource-info": {}, "allowed_nodes": [], "not_allowed_nodes": {}}
-
-
-def _volids(config: dict[str, Any]) -> set[str]:
-    return {drive["file"] for _, drive in drives.of(config)}
-
-
-@route("POST", f"{_VM}/migrate")
-def migrate(call: Call) -> Any:
-    target = call.params["target"]
-    if target == call.node:
-        raise ParameterError({"target": "target is local node."})
-    raise ApiError(f"no such cluster node '{target}'")
 
 
 @route("POST", f"{_VM}/monitor")
