@@ -17,19 +17,21 @@ TEMPLATE_DISK = f"{STORAGE}:base-{TEMPLATE}-disk-1"
 USER = "fleetwright@pve"
 TOKEN = "lab"
 POOL = "fleetwright"
-ROLE = "FleetwrightProvision"
+ROLE = "Fleetwright"
 GIB = 1 << 30
 
 # What docs/proxmox.md grants on a managed VM, and no more; not on 104 and 109, where the token may only look.
 PRIVILEGES = [
-    *("VM.Allocate", "VM.Audit", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted"),
-    *(f"VM.Config.{what}" for what in ("CPU", "Cloudinit", "Disk", "Memory", "Options")),
+    *("VM.Allocate", "VM.Audit", "VM.Clone", "VM.PowerMgmt", "VM.Migrate", "VM.Backup", "VM.Snapshot"),
+    *("VM.Snapshot.Rollback", "VM.GuestAgent.Unrestricted"),
+    *(f"VM.Config.{what}" for what in ("CPU", "Cloudinit", "Disk", "HWType", "Memory", "Network", "Options")),
 ]
+ARCHIVE = "local:vztmpl/debian-13-standard_13.1-1_amd64.tar.zst"
 
 
 def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
     """The state; `secret` is the token's, `managed` the VMIDs that the fleet may create."""
-    grants = [("/", "PVEAuditor"), (f"/storage/{STORAGE}", "PVEDatastoreUser"), (f"/pool/{POOL}", ROLE)]
+    grants = [("/", "PVEAuditor"), ("/storage", "PVEDatastoreUser"), (f"/pool/{POOL}", ROLE)]
     grants += [("/sdn/zones/localnetwork/vmbr0", "PVESDNUser"), (f"/vms/{TEMPLATE}", "PVETemplateUser")]
     grants += [(f"/vms/{vmid}", ROLE) for vmid in managed]
     acl = [
@@ -49,7 +51,8 @@ def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
             },
             "local": {
                 **{"type": "dir", "path": "/var/lib/vz", "content": "backup,snippets,vztmpl,iso,import"},
-                **{"total": 94 * GIB, "used": 31 * GIB, "avail": 63 * GIB, "volumes": {}},
+                **{"total": 94 * GIB, "used": 31 * GIB, "avail": 63 * GIB},
+                "volumes": {ARCHIVE: {"content": "vztmpl", "format": "tzst", "size": 124 << 20}},
             },
         },
         "users": {
@@ -58,6 +61,7 @@ def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
         },
         "roles": {ROLE: PRIVILEGES},
         "acl": acl,
+        "pci_mappings": {"igpu": {"map": [f"id=1002:1638,node={NODE},path=0000:06:00.0"], "description": "AMD iGPU"}},
         "pools": {POOL: {"comment": "what fleetwright creates", "members": []}},
         "vms": {
             "104": _people(104, "doc1", cores=8, memory=32768, disk="250G", mac="BC:24:11:A1:04:01"),

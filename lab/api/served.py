@@ -7,6 +7,7 @@ from lab.api import (
     cloudinit,
     cluster,
     config,
+    containers,
     create,
     destroy,
     disks,
@@ -23,6 +24,6 @@ from lab.api import (
 )
 
 MODULES = (
-    *(access, agent, clone, cloudinit, cluster, config, create, destroy, disks, migrate, nodes),
+    *(access, agent, clone, cloudinit, cluster, config, containers, create, destroy, disks, migrate, nodes),
     *(pools, power, resize, snapshots, storage, vm_extras, vms, vzdump),
 )

@@ -91,10 +91,21 @@ def _take(call: Call, vm: Vm, name: str, task: Task) -> None:
         task.write(f"snapshotting 'drive-{disk}' ({drive['file']})")
         if vm.running and state.version >= 9:
             task.write("internal qemu snapshot")
+        call.emulator.backend.clone_volume(drive["file"], _copy_of(drive["file"], name), _size(call, drive["file"]))
     parent = config.pop("parent", None)
     description, vmstate = call.params.get("description", ""), int(bool(call.params.get("vmstate") and vm.running))
     vm.snapshots[name] = Snapshot(config, state.clock.seconds(), description, parent, vmstate)
     vm.config["parent"] = name
+
+
+def _copy_of(volid: str, name: str) -> str:
+    """The name under which the backend keeps what a snapshot holds of a volume."""
+    return f"{volid}@{name}"
+
+
+def _size(call: Call, volid: str) -> int:
+    volume = call.emulator.volumes.find(volid)
+    return volume.size if volume else 0
 
 
 def _note_absent_agent(call: Call, vm: Vm, task: Task) -> None:
@@ -127,7 +138,7 @@ def update_config(call: Call) -> Any:
 
 @route("POST", f"{_BASE}/{{snapname}}/rollback")
 def rollback(call: Call) -> Any:
-    """Configuration and sizes of the disks as they were. (Machines behind the emulator keep their disks' content.)"""
+    """Configuration and disks as they were."""
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
@@ -146,6 +157,8 @@ def rollback(call: Call) -> Any:
                 volume = call.emulator.volumes.find(drive["file"])
                 if volume and "size" in drive:
                     volume.size = drives.to_bytes(drive["size"])
+                    kept = _copy_of(drive["file"], call.params["snapname"])
+                    call.emulator.backend.clone_volume(kept, drive["file"], volume.size)
 
     return call.emulator.tasks.start("qmrollback", call.vmid, call.user, work)
 
@@ -166,5 +179,7 @@ def delete(call: Call) -> Any:
                 vm.config.pop("parent")
                 vm.config.update({"parent": gone.parent} if gone.parent else {})
             del vm.snapshots[name]
+            for _, drive in drives.of(gone.config):
+                call.emulator.backend.delete_volume(_copy_of(drive["file"], name))
 
     return call.emulator.tasks.start("qmdelsnapshot", call.vmid, call.user, work)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from lab.api import drives, options
-from lab.api.errors import ApiError
 from lab.api.resources import memory_bytes, processors
 from lab.api.routes import Call, route
 from lab.api.state import State, Vm
@@ -79,7 +78,7 @@ def qemu_row(state: State, vm: Vm) -> dict[str, Any]:
     }
 
 
-def _visible(call: Call, kind: str) -> list[Vm]:
+def visible(call: Call, kind: str) -> list[Vm]:
     state = call.emulator.state
     node = state.name_of(call.node)
     vms = [vm for vm in list(state.vms.values()) if vm.type == kind and vm.node == node]
@@ -91,35 +90,8 @@ def listing(call: Call) -> Any:
     state = call.emulator.state
     return [
         {**status_row(state, vm, call.emulator.lock_of(vm)), **(qemu_row(state, vm) if call.params.get("full") else {})}
-        for vm in _visible(call, "qemu")
+        for vm in visible(call, "qemu")
     ]
-
-
-@route("GET", "/nodes/{node}/lxc")
-def containers(call: Call) -> Any:
-    """Containers can be looked at; nothing that changes them is served."""
-    state = call.emulator.state
-    return [{**status_row(state, vm, vm.config.get("lock")), "type": "lxc"} for vm in _visible(call, "lxc")]
-
-
-def _container(call: Call) -> Vm:
-    vm = call.emulator.state.vms.get(call.vmid)
-    if vm is None or vm.type != "lxc":
-        raise ApiError(f"Configuration file 'nodes/{call.node}/lxc/{call.vmid}.conf' does not exist")
-    return vm
-
-
-@route("GET", "/nodes/{node}/lxc/{vmid}/config")
-def container_config(call: Call) -> Any:
-    vm = _container(call)
-    return {**vm.config, "digest": vm.digest()}
-
-
-@route("GET", "/nodes/{node}/lxc/{vmid}/status/current")
-def container_status(call: Call) -> Any:
-    vm = _container(call)
-    row = status_row(call.emulator.state, vm, vm.config.get("lock"))
-    return {**row, "type": "lxc", "ha": {"managed": 0}}
 
 
 @route("GET", "/nodes/{node}/qemu/{vmid}/status/current")

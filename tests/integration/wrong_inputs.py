@@ -55,9 +55,9 @@ def template(name: str, says: str, **config: Any) -> Wrong:
 
 def fewer_rights(state: dict[str, Any]) -> dict[str, Any]:
     """Nobody may start a VM, and nobody allocate on the storage."""
-    role = [privilege for privilege in state["roles"]["FleetwrightProvision"] if privilege != "VM.PowerMgmt"]
+    role = [privilege for privilege in state["roles"]["Fleetwright"] if privilege != "VM.PowerMgmt"]
     return {
-        "roles": {"FleetwrightProvision": role},
+        "roles": {"Fleetwright": role},
         "acl": [entry for entry in state["acl"] if not entry["path"].startswith("/storage")],
     }
 

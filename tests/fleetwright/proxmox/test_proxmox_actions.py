@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleetwright.errors import FleetError, Refused, Usage
-from fleetwright.models import Fleet, Vm
+from fleetwright.models import Fleet, GuestType, Vm
 from fleetwright.proxmox import actions
 from fleetwright.proxmox import apply as apply_module
 from fleetwright.proxmox.actions import Action
@@ -17,6 +17,7 @@ from fleetwright.proxmox.identity import mark
 from fleetwright.proxmox.models import VmConfig
 from fleetwright.proxmox.policy import Policy
 from fleetwright.proxmox.reversible import reversible
+from fleetwright.settings import ContainerSettings, Settings
 from fleetwright.sizes import parse_size
 from tests.fleetwright.proxmox.conftest import GIB, Emulator
 from tests.fleetwright.proxmox.fleets import DEV, DOC1, FLEET, HOST, IGP, KEPT
@@ -498,3 +499,67 @@ def test_what_does_not_exist_is_said(emulator: Emulator) -> None:
     with pytest.raises(FleetError, match=r"vm 110 \(dev\) does not exist on prom; provision it first"):
         do(emulator, actions.shutdown())
     assert emulator.changes() == []
+
+
+# Containers
+
+ARCHIVE = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
+CT = replace(DEV, name="dns", vmid=210, type=GuestType.LXC, cores=1, memory=512, disk=parse_size("4G"))
+CT = replace(CT, settings=Settings(container=ContainerSettings(archive=ARCHIVE, swap=0)))
+WITH_CT = replace(FLEET, vms={**FLEET.vms, "dns": CT})
+
+
+@pytest.fixture
+def archive(emulator: Emulator) -> Emulator:
+    """A storage with something to unpack, and room for backups."""
+    about = {"content": "vztmpl", "format": "tzst", "size": 120 << 20}
+    local = {"type": "dir", "path": "/var/lib/vz", "content": "backup,vztmpl", "total": 500 * GIB, "avail": 500 * GIB}
+    emulator.control("reset", patch={"storages": {"local": {**local, "volumes": {ARCHIVE: about}}}})
+    return emulator
+
+
+def ct(emulator: Emulator) -> VmConfig:
+    config = emulator.client().config("prom", 210, GuestType.LXC)
+    assert config is not None
+    return config
+
+
+def test_the_life_of_a_container(archive: Emulator) -> None:
+    def once(action: Action) -> list[str]:
+        return twice(archive, action, CT, WITH_CT)
+
+    assert once(actions.create(HOST)) == [f"create ct 210 (dns) out of {ARCHIVE}"]
+    config = ct(archive)
+    assert (config.name, config.number("memory"), config.root and config.root.size) == ("dns", 512, parse_size("4G"))
+    assert config.nets["net0"].mac is not None
+    assert do(archive, actions.as_declared(HOST), CT, WITH_CT) == []
+    assert once(actions.start()) == ["start ct 210"]
+    assert once(actions.configure({"memory": 1024})) == ["set memory 512 → 1024"]
+    assert do(archive, actions.as_declared(HOST), CT, WITH_CT) == ["set memory 1024 → 512 MiB"]
+    assert once(actions.resize(parse_size("5G"))) == ["grow rootfs 4G → 5G"]
+    assert once(actions.snapshot("clean")) == ["snapshot ct 210 as clean"]
+    assert once(actions.shutdown()) == ["shut ct 210 down within 180 s"]
+    assert once(actions.rollback("clean")) == ["roll ct 210 back to clean; what was done since is lost"]
+    assert once(actions.delete_snapshot("clean")) == ["delete snapshot clean of ct 210"]
+    assert once(actions.backup(newer_than=60)) == ["back ct 210 up to local"]
+    [volume] = archive.client().volumes("prom", "local", content="backup", vmid=210)
+    steps = do(archive, DestroyAction("dns", 210, backup=False), CT, WITH_CT)
+    assert steps[-1].startswith("destroy ct 210 (dns), net0 bc:24:11:")
+    assert archive.client().config("prom", 210, GuestType.LXC) is None
+    assert once(actions.restore(volume.volid)) == [f"restore ct 210 (dns) from {volume.volid}"]
+    assert ct(archive).number("memory") == 512
+    do(archive, actions.start(), CT, WITH_CT)
+    assert once(actions.stop()) == ["stop ct 210 at once"]
+
+
+def test_a_container_needs_something_to_unpack(emulator: Emulator) -> None:
+    with pytest.raises(FleetError, match="nothing to make the container from"):
+        do(emulator, actions.create(HOST), replace(CT, settings=Settings()), WITH_CT)
+    assert emulator.changes() == []
+
+
+def test_a_vm_from_its_definition_alone(emulator: Emulator) -> None:
+    assert twice(emulator, actions.create_empty(HOST)) == ["create vm 110 (dev) from its definition"]
+    config = config_of(emulator)
+    assert (config.cores, config.memory, config.boot_disk and config.boot_disk.size) == (4, 8192, parse_size("64G"))
+    assert do(emulator, actions.as_declared(HOST)) == []
