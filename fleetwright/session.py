@@ -21,7 +21,7 @@ from fleetwright.files import write_whole
 from fleetwright.locks import lock, own_directory
 from fleetwright.models import Fleet, Host, Vm
 from fleetwright.proxmox.client import Client, connect
-from fleetwright.proxmox.policy import Policy
+from fleetwright.proxmox.policy import Policy, PolicySource
 from fleetwright.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 from fleetwright.tokens import Token
 
@@ -99,6 +99,8 @@ class Session:
 
     fleet: Fleet
     token_file: Path
+    definitions: PolicySource | None = None
+    """what the guard asks before each changing request; without it, it goes by `fleet`"""
     arrived: set[str] = field(default_factory=set)
     """the hosts that this run has sent into their installed system"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
@@ -122,18 +124,24 @@ class Session:
         """
         return self.once("client", self._connect)
 
-    def _connect(self) -> Client:
+    def connect(self) -> Client:
+        """A guarded client that has not asked anything yet. Unusable without an endpoint or a token."""
         if self.fleet.endpoint is None:
             raise Unusable("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
+        policy = self.definitions or Policy.from_fleet(self.fleet)
+        return connect(self.fleet.endpoint, policy, Token.read(self.token_file))
+
+    def _connect(self) -> Client:
         try:
-            client = connect(self.fleet.endpoint, Policy.from_fleet(self.fleet), Token.read(self.token_file))
+            client = self.connect()
             self.once("version", client.version)
             nodes = self.once("nodes", client.nodes)
         except FleetError as error:
             raise Unusable(str(error)) from error
-        if self.fleet.endpoint.node not in nodes:
+        node = self.fleet.endpoint.node if self.fleet.endpoint else ""
+        if node not in nodes:
             raise Unusable(
-                f"vms/definitions.nix: proxmox.node: there is no node {self.fleet.endpoint.node}; correct it "
+                f"vms/definitions.nix: proxmox.node: there is no node {node}; correct it "
                 f"(there are: {', '.join(nodes)})"
             )
         return client

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from fleetwright.connectors import cli
+from fleetwright.definitions import Definitions
 from fleetwright.errors import FleetError
-from fleetwright.fleet import load_fleet
 from fleetwright.inventory import check_selection, groups_of
 from fleetwright.session import Session
 
@@ -32,10 +32,11 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     options: dict[str, Any] = context.params if context else {}
     here = Path(file).resolve().parent
     try:
-        fleet = load_fleet(os.environ.get("FLEET") or here / "fleet")
+        definitions = Definitions.load(os.environ.get("FLEET") or here / "fleet")
+        fleet = definitions.fleet
         groups = groups_of(fleet)
         _check_selection(groups, options)
-        session = Session(fleet, Path(_token_file(here, options)).expanduser())
+        session = Session(fleet, Path(_token_file(here, options)).expanduser(), definitions)
         if context:
             context.call_on_close(session.close)
             cli.put_right(context)
