@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from fleetwright.errors import FleetError
+from fleetwright.errors import Usage
 from fleetwright.models import Fleet, GuestType, Host, Vm
 from fleetwright.validate import GROUPS
 
@@ -36,14 +36,14 @@ def groups_of(fleet: Fleet) -> dict[str, list[str]]:
 def check_selection(patterns: Iterable[str], groups: Mapping[str, Collection[str]], option: str) -> set[str]:
     """The ids of the hosts that these `--limit` or `--exclude` patterns select: a group, or a glob over ids.
 
-    FleetError, with the nearest names, when one of them selects nothing.
+    Usage, with the nearest names, when one of them selects nothing.
     """
     hosts = groups["all"]
     selected: set[str] = set()
     for pattern in patterns:
         matched = groups.get(pattern) or [host for host in hosts if fnmatchcase(host, pattern)]
         if not matched:
-            raise FleetError(f"{option} {pattern}: {_why_none(pattern, groups, option)}")
+            raise Usage(f"{option} {pattern}: {_why_none(pattern, groups, option)}")
         selected.update(matched)
     return selected
 

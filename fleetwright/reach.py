@@ -19,7 +19,7 @@ from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.errors import AgentUnavailable
 from fleetwright.proxmox.identity import is_ours, not_ours
 from fleetwright.proxmox.observe import find
-from fleetwright.session import Session, Unusable
+from fleetwright.session import Misused, Session
 from fleetwright.ssh_keys import parse_public_key
 
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
@@ -73,17 +73,17 @@ class Hints:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Hints":
-        """From the data ssh_hostname, host_key and install_user. Unusable when one of them is not what it says."""
+        """From the data ssh_hostname, host_key and install_user. Misused when one of them is not what it says."""
         address, host_key, user = (data.get(name) for name in ("ssh_hostname", "host_key", "install_user"))
         if address is not None and not _ADDRESS.fullmatch(str(address)):
-            raise Unusable(f"--data ssh_hostname={address} is no host name or address; the user goes to install_user")
+            raise Misused(f"--data ssh_hostname={address} is no host name or address; the user goes to install_user")
         if user is not None and not _USER.fullmatch(str(user)):
-            raise Unusable(f"--data install_user={user} is no user's name")
+            raise Misused(f"--data install_user={user} is no user's name")
         if host_key is not None:
             try:
                 parse_public_key(str(host_key))
             except ValueError as error:
-                raise Unusable(
+                raise Misused(
                     f"--data host_key: {error}; give it as `cat /etc/ssh/ssh_host_*_key.pub` shows it"
                 ) from error
         return cls(*(None if value is None else str(value) for value in (address, host_key, user)))

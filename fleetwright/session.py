@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fleetwright.errors import FleetError
+from fleetwright.errors import FleetError, Usage
+from fleetwright.exits import Exit, exit_of
 from fleetwright.files import write_whole
 from fleetwright.locks import lock, own_directory
 from fleetwright.models import Fleet, Host, Vm
@@ -86,6 +87,10 @@ class Unusable(FleetError):
     """Nobody of this run can use the hypervisor's API."""
 
 
+class Misused(Unusable, Usage):
+    """What was said on the command line cannot be meant."""
+
+
 @dataclass(frozen=True)
 class _Failed:
     """How a computation of the run ended."""
@@ -103,6 +108,10 @@ class Session:
     """what the guard asks before each changing request; without it, it goes by `fleet`"""
     arrived: set[str] = field(default_factory=set)
     """the hosts that this run has sent into their installed system"""
+    touched: set[str] = field(default_factory=set)
+    """the hosts on which this run has done anything"""
+    failures: dict[str, Exit] = field(default_factory=dict)
+    """with which status each host failed that did"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _locks: dict[Hashable, threading.Lock] = field(default_factory=dict, repr=False)
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
@@ -213,6 +222,23 @@ class Session:
     def close(self) -> None:
         """The end of the run: give back what it holds. A killed run's is given back by the kernel, and the next run."""
         self._held.close()
+
+    def failed(self, host_id: str, error: Exception, *, changed: bool = False) -> None:
+        """Note with which status a host failed; the first one counts, the rest follows from it."""
+        changed = changed or host_id in self.touched
+        self.failures.setdefault(host_id, exit_of(error, changed=changed))
+
+    @property
+    def under_way(self) -> list[str]:
+        """The UPIDs of the tasks that this run began and did not see ending."""
+        client = self._memo.get("client")
+        return sorted(client.under_way) if isinstance(client, Client) else []
+
+    @property
+    def accepted_changes(self) -> int:
+        """How many changing requests the hypervisor has taken from this run."""
+        client = self._memo.get("client")
+        return client.accepted_changes if isinstance(client, Client) else 0
 
     def host(self, host_id: str) -> Host:
         return self.fleet.hosts[host_id]

@@ -72,17 +72,25 @@ def failed(host: Host) -> bool:
     return host in host.state.failed_hosts
 
 
-def do(host: Host, summary: str, act: Callable[[], object]) -> Commands:
-    """One step: say it, and (at Execute) do it, while no other run does. A FleetError or OSError fails this host."""
+def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = False) -> Commands:
+    """One step: say it, and (at Execute) do it, while no other run does. A FleetError or OSError fails this host.
+
+    `by_api`: all that it changes is changed by the hypervisor, which counts what it took; on a machine that a step
+    failed on, something may have changed.
+    """
     host.log(summary)
 
     def step(state: State, host: Host) -> bool:
+        session, host_id = session_of(host), host.data.host_id
+        before = session.accepted_changes
         try:
-            session_of(host).claim(host.data.host_id)
+            session.claim(host_id)
             act()
         except (FleetError, OSError) as error:
+            session.failed(host_id, error, changed=not by_api or session.accepted_changes > before)
             complain(host, error)
             return False
+        session.touched.add(host_id)
         return True
 
     yield FunctionCommand(step, (), {})
@@ -94,6 +102,7 @@ def refuse(host: Host, error: Exception) -> Commands:
     def no(state: State, host: Host) -> bool:
         return False
 
+    session_of(host).failed(host.data.host_id, error)
     complain(host, error)
     if executing(host):
         yield FunctionCommand(no, (), {})

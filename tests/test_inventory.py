@@ -48,10 +48,10 @@ class Pyinfra:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    def refusal(self, *words: str, **environment: str) -> str:
-        """What pyinfra says when it refuses, without its own progress lines; the status is 1."""
+    def refusal(self, *words: str, status: int = 2, **environment: str) -> str:
+        """What pyinfra says when it refuses, without its own progress lines; the status is one of wrong input."""
         done = self(*words, **environment)
-        assert done.returncode == 1, done.stderr
+        assert done.returncode == status, done.stderr
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
         return "\n".join(line for line in done.stderr.splitlines() if line.strip() and not line.startswith("--> "))
@@ -154,7 +154,7 @@ def test_no_fleet_and_no_nix(pyinfra: Pyinfra, make_fleet: MakeFleet) -> None:
     assert pyinfra.refusal("exec", "--", "true", FLEET="/none") == f"/none: {missing}"
     pyinfra.fleet = make_fleet()
     no_nix = "nix: no such program on PATH; install it, or put it on PATH"
-    assert pyinfra.refusal("exec", "--", "true", PATH="/nonexistent") == no_nix
+    assert pyinfra.refusal("exec", "--", "true", status=4, PATH="/nonexistent") == no_nix
 
 
 def test_the_fleet_beside_the_inventory_is_the_default(pyinfra: Pyinfra, make_fleet: MakeFleet) -> None:
@@ -181,7 +181,7 @@ def test_wrong_ad_hoc_arguments(small: Pyinfra) -> None:
 def test_a_machine_that_is_not_there_fails_an_ad_hoc_command(small: Pyinfra, words: list[str]) -> None:
     """A VM may be absent while provisioning makes it; to `exec` and `fact` that is a failure like any other."""
     done = small("--limit", "dev", *words)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "token file " in done.stderr
     assert "null" not in done.stdout
     assert "Traceback" not in done.stderr
@@ -235,7 +235,7 @@ def test_a_question_without_an_answer_executes_nothing(two_hosts: Pyinfra, tmp_p
 def test_an_error_meant_for_the_operator_has_no_traceback(two_hosts: Pyinfra, tmp_path: Path) -> None:
     (tmp_path / "deploy.py").write_text("from fleetwright.errors import Refused\nraise Refused('vm 104 is readonly')\n")
     done = two_hosts("-y", "--limit", "@local", str(tmp_path / "deploy.py"))
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.strip().splitlines()[-1] == "vm 104 is readonly"
     assert "Traceback" not in done.stderr
 

@@ -35,7 +35,7 @@ from fleetwright.files import write_whole
 from fleetwright.models import Host
 from fleetwright.openssh import Destination
 from fleetwright.reach import Absent, Epoch, Hints, Place
-from fleetwright.session import Session, Unusable
+from fleetwright.session import Misused, Session, Unusable
 from fleetwright.ssh_keys import known_hosts_line
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
@@ -69,19 +69,19 @@ class FleetConnector(SSHConnector):
 
     @property
     def deadline(self) -> float:
-        """Seconds. Unusable when boot_deadline is no number of them."""
+        """Seconds. Misused when boot_deadline is no number of them."""
         given = self.host.data.get("boot_deadline") or DEFAULT_DEADLINE
         try:
             return float(given)
         except (TypeError, ValueError):
-            raise Unusable(f"--data boot_deadline={given} is no number of seconds; write one like 300") from None
+            raise Misused(f"--data boot_deadline={given} is no number of seconds; write one like 300") from None
 
     @property
     def hints(self) -> Hints:
-        """What the operator said of this machine. Unusable when it was said of several at once."""
+        """What the operator said of this machine. Misused when it was said of several at once."""
         said = {"ssh_hostname", "host_key"} & self.state.inventory.get_override_data().keys()
         if said and sum(map(self.state.is_host_in_limit, self.state.inventory)) > 1:
-            raise Unusable(f"--data {min(said)} is one machine's, but several hosts are selected; add --limit HOST")
+            raise Misused(f"--data {min(said)} is one machine's, but several hosts are selected; add --limit HOST")
         return Hints.of({name: self.host.data.get(name) for name in ("ssh_hostname", "host_key", "install_user")})
 
     @property
@@ -92,6 +92,8 @@ class FleetConnector(SSHConnector):
 
     @override
     def connect(self) -> None:
+        if self.host.data.get("api_only"):
+            return  # nothing in this run asks the machine itself
         must_answer = self.host.data.get("must_answer", False)
         try:
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
@@ -102,6 +104,7 @@ class FleetConnector(SSHConnector):
             self._forget_known_hosts()
             reason = self._why_never(error) or (str(error) if must_answer else None)
             if reason:
+                self.session.failed(self.fleet_host.id, error)
                 raise ConnectError(self._said_once(reason) if isinstance(error, Unusable) else reason) from error
             self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")
 

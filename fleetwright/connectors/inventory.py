@@ -2,7 +2,7 @@
 
 import os
 import runpy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,24 @@ import click
 
 from fleetwright.connectors import cli
 from fleetwright.definitions import Definitions
-from fleetwright.errors import FleetError
+from fleetwright.errors import FleetError, Usage
+from fleetwright.exits import exit_of
 from fleetwright.inventory import check_selection, groups_of
 from fleetwright.session import Session
 
 Entry = str | tuple[str, dict[str, Any]]
 
+# Deploys that ask the hypervisor alone.
+_BY_API = ("deploys/vms.py", "./deploys/vms.py")
 _DEFAULT_TOKEN_FILE = "~/.config/fleetwright/proxmox-token"
 
 
 def inventory_beside(file: str) -> dict[str, list[Entry]]:
     """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
 
-    Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, and `must_answer`: true
-    for `exec` and `fact`, which make no machine, so that one which is not there is a failure.
+    Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, `must_answer`: true for
+    `exec` and `fact`, which make no machine, so that one which is not there is a failure, and `api_only`: true where
+    the hypervisor alone is asked, so that no machine needs to answer.
 
     Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
     connected.
@@ -39,20 +43,31 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         session = Session(fleet, Path(_token_file(here, options)).expanduser(), definitions)
         if context:
             context.call_on_close(session.close)
-            cli.put_right(context)
+            cli.put_right(context, session)
     except FleetError as error:
-        raise SystemExit(str(error)) from None
+        click.echo(str(error), err=True)
+        raise SystemExit(int(exit_of(error, changed=False))) from None
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
-    shared = {"session": session, "must_answer": (options.get("operations") or ("",))[0] in ("exec", "fact")}
+    shared = {"session": session, **_asked(options.get("operations") or ())}
     inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
     return inventory
+
+
+def _asked(words: Sequence[str]) -> dict[str, bool]:
+    """What the words on the command line ask of the machines."""
+    first, *rest = [word for word in words if "=" not in word] or [""]
+    asked = rest if first == "fact" else [first]
+    api_only = bool(asked) and all(
+        word.startswith(("operations.proxmox.", "facts.proxmox.")) or word in _BY_API for word in asked
+    )
+    return {"must_answer": first in ("exec", "fact") and not api_only, "api_only": api_only}
 
 
 def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> None:
     limit, exclude = options.get("limit") or ("*",), options.get("exclude") or ()
     selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
     if not selected - check_selection(exclude, groups, "--exclude"):
-        raise FleetError("no host is left to work on; the fleet, --limit and --exclude leave none")
+        raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
 
 
 def _token_file(here: Path, options: dict[str, Any]) -> str:

@@ -11,9 +11,9 @@ import pytest
 from fleetwright import reach
 from fleetwright.errors import ApiError, DeadlineExceeded, Refused
 from fleetwright.proxmox.errors import AgentUnavailable
+from fleetwright.proxmox.identity import mark
 from fleetwright.proxmox.listings import Resource
 from fleetwright.proxmox.models import ExecResult, Interface, VmConfig, VmStatus
-from fleetwright.proxmox.plan import mark
 from fleetwright.reach import Absent, Epoch, Hints, Place, addresses, epoch_of, look, stranger, until
 from fleetwright.session import Session, Unusable
 from fleetwright.ssh_keys import generate_ed25519
