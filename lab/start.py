@@ -33,7 +33,7 @@ def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
     """The state; `secret` is the token's, `managed` the VMIDs that the fleet may create."""
     grants = [("/", "PVEAuditor"), ("/storage", "PVEDatastoreUser"), (f"/pool/{POOL}", ROLE)]
     grants += [("/sdn/zones/localnetwork/vmbr0", "PVESDNUser"), (f"/vms/{TEMPLATE}", "PVETemplateUser")]
-    grants += [(f"/vms/{vmid}", ROLE) for vmid in managed]
+    grants += [(f"/vms/{vmid}", ROLE) for vmid in managed] + [("/mapping/pci/igpu", "PVEMappingUser")]
     acl = [
         {"path": path, "type": kind, "ugid": who, "roleid": role, "propagate": 1}
         for path, role in grants

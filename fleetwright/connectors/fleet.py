@@ -12,6 +12,7 @@ is never accepted in another.
 """
 
 import hashlib
+import json
 import shutil
 import socket
 import time
@@ -26,10 +27,12 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient import SSHClient
-from pyinfra.connectors.util import CommandOutput
+from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
 from fleetwright import reach
+from fleetwright.connectors import api_facts
+from fleetwright.connectors.api_facts import ApiQuery
 from fleetwright.errors import DeadlineExceeded, FleetError, Refused
 from fleetwright.files import write_whole
 from fleetwright.models import Host
@@ -274,8 +277,11 @@ class FleetConnector(SSHConnector):
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
 
-        Raises OSError when the connection breaks later, or no machine is found.
+        Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
+        machine.
         """
+        if isinstance(command, ApiQuery):
+            return self._ask(command)
         for last in (False, True):
             if not self._ready():
                 break
@@ -288,6 +294,14 @@ class FleetConnector(SSHConnector):
             except (SSHException, EOFError) as error:
                 raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
         return True, CommandOutput([])
+
+    def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
+        try:
+            found = api_facts.answer(self.session, self.fleet_host.id, query)
+        except FleetError as error:
+            self.session.failed(self.fleet_host.id, error)
+            return False, CommandOutput([OutputLine("stderr", line) for line in str(error).splitlines()])
+        return True, CommandOutput([OutputLine("stdout", json.dumps(found))])
 
     @override
     def put_file(self, *args: Any, **arguments: Any) -> bool:

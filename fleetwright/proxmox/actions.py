@@ -23,6 +23,7 @@ from fleetwright.proxmox.observe import observe
 from fleetwright.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from fleetwright.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
 from fleetwright.proxmox.tasks import Progress
+from fleetwright.settings import Device
 
 Steps = tuple[Step, ...]
 TASK_SECONDS = 3600.0  # for a task of the hypervisor, and for whoever holds its locks
@@ -151,6 +152,11 @@ def create_empty(host: Host) -> Action:
 
 def configure(values: dict[str, object]) -> Action:
     return Verb("configure", lambda client, fleet, vm, actual: verbs.configure(fleet, vm, actual, values))
+
+
+def device(device: Device) -> Action:
+    """A network card or passed-through device with these properties, what is not said as it is."""
+    return Verb("configure", lambda client, fleet, vm, actual: verbs.device(fleet, vm, actual, device))
 
 
 def resize(size: int, *, disk: str | None = None) -> Action:

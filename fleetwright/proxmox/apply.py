@@ -111,6 +111,8 @@ def _carry_out(client: Client, steps: tuple[Step, ...], timeout: float, say: Pro
     step = steps[0]
     try:
         for step in steps:
+            if len(steps) > 1:
+                say(str(step))
             apply(client, step, timeout=timeout, progress=say)
             done.append(step)
     except OutcomeUnknown as error:

@@ -94,10 +94,11 @@ def _changes(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
     yield from differences.startup(vm, config)
     yield from differences.description(fleet, vm, config)
     for card in declared.networks:
-        yield from _card(card, config)
+        yield from card_changes(card, config)
 
 
-def _card(card: Device, config: VmConfig) -> Iterator[Change]:
+def card_changes(card: Device, config: VmConfig) -> Iterator[Change]:
+    """A container's card with the declared properties, what is not declared as it was."""
     found = config.text(card.name)
     values, wanted = properties(found or "", "name"), properties(_text(card), "name")
     if all(values.get(key, "").lower() == value.lower() for key, value in wanted.items()):

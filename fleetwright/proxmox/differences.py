@@ -106,13 +106,18 @@ def description(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
         return
     found = unmarked(fleet, vm, config.description)
     if found != wanted.strip():
-        yield Change("description", _short(found), _short(wanted), marked(fleet, vm, wanted))
+        yield Change("description", short(found), short(wanted), marked(fleet, vm, wanted))
 
 
-def _short(text: str) -> str:
-    """A description in a plan: its first line."""
-    first, _, rest = text.strip().partition("\n")
-    return f"“{first[:40]}{'…' if rest or len(first) > 40 else ''}”" if first else "none"
+_SHORT = 40
+
+
+def short(value: object) -> str:
+    """A value in a plan; of a text of several lines, or a long one, the beginning."""
+    first, _, rest = ("" if value is None else str(value)).strip().partition("\n")
+    if not rest and len(first) <= 2 * _SHORT:
+        return first or "none"
+    return f"“{first[:_SHORT]}…”"
 
 
 def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:

@@ -6,7 +6,7 @@ from fleetwright.errors import Refused
 from fleetwright.models import Fleet, GuestType, Vm
 from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.identity import label
-from fleetwright.proxmox.models import Upid, VmConfig
+from fleetwright.proxmox.models import Interface, Upid, VmConfig
 from fleetwright.proxmox.plan import ActualVm, template_node
 
 LOOKS = 3  # how often a guest that is on its way from one node to another is looked for
@@ -65,6 +65,13 @@ def observe(client: Client, fleet: Fleet, vm: Vm) -> ActualVm | None:
             config = now
     pending = client.pending(node, vm.vmid, vm.type) if status.running else ()
     return ActualVm(config, status.running, task, node, status.paused, pending)
+
+
+def interfaces_of(client: Client, node: str, vm: Vm) -> tuple[Interface, ...]:
+    """The interfaces of a guest that runs. AgentUnavailable while a VM's agent does not tell."""
+    if vm.type is GuestType.LXC:
+        return client.container_interfaces(node, vm.vmid)
+    return client.agent_interfaces(node, vm.vmid)
 
 
 def _clone_task(client: Client, node: str, vmid: int) -> Upid | None:

@@ -17,7 +17,7 @@ from fleetwright.proxmox.identity import is_ours, label, marked, not_ours
 from fleetwright.proxmox.listings import Pending
 from fleetwright.proxmox.models import Upid, VmConfig
 from fleetwright.proxmox.policy import DEFINITIONS
-from fleetwright.proxmox.steps import AwaitClone, Cannot, Clone, CloudInit, Configure, Reboot, Start, Step
+from fleetwright.proxmox.steps import AwaitClone, Cannot, Clone, CloudInit, Configure, Reboot, Resume, Start, Step
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
 
@@ -102,6 +102,8 @@ def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
     waiting = tuple(sorted({*waits, *(each.key for each in actual.pending)}))
     if not actual.running:
         yield Start(node, vm.vmid)
+    elif actual.paused:
+        yield Resume(node, vm.vmid)
     elif waiting:
         yield Reboot(node, vm.vmid, SHUTDOWN_SECONDS, waiting)
 

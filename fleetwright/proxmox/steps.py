@@ -294,6 +294,10 @@ class Suspend(Step):
 
 @dataclass(frozen=True, slots=True)
 class Resume(Step):
+    """Let a paused guest go on."""
+
+    row = Row.START
+
     def __str__(self) -> str:
         return f"resume {self.guest}"
 

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from fleetwright.errors import Refused, Usage
 from fleetwright.models import Fleet, GuestType, Vm
+from fleetwright.proxmox import differences
+from fleetwright.proxmox.containers import card_changes
+from fleetwright.proxmox.differences import device_changes
 from fleetwright.proxmox.identity import label, require_ours
 from fleetwright.proxmox.listings import SnapshotRow, Volume
 from fleetwright.proxmox.models import Drive, Task
@@ -35,6 +38,7 @@ from fleetwright.proxmox.steps import (
     Stop,
     Suspend,
 )
+from fleetwright.settings import Device
 from fleetwright.sizes import format_size
 
 Steps = tuple[Step, ...]
@@ -119,11 +123,20 @@ def configure(fleet: Fleet, vm: Vm, actual: ActualVm | None, values: dict[str, o
     """Set options by the API's names and in its words (`cores`, `net0`); None takes an option away."""
     found = ours(fleet, vm, actual)
     changes = tuple(
-        Change(key, found.config.text(key) or "none", "none" if value is None else str(value), value)
+        Change(key, differences.short(found.config.text(key)), differences.short(value), value)
         for key, value in values.items()
         if found.config.text(key) != (None if value is None else str(int(value) if isinstance(value, bool) else value))
     )
     return (Configure(found.node, vm.vmid, changes, found.config.digest, type=vm.type),) if changes else ()
+
+
+def device(fleet: Fleet, vm: Vm, actual: ActualVm | None, wanted: Device) -> Steps:
+    """Give it a card or passed-through device with these properties, what is not said as it is."""
+    found = ours(fleet, vm, actual)
+    is_vm = vm.type is GuestType.QEMU
+    changes = tuple(device_changes(wanted, found.config) if is_vm else card_changes(wanted, found.config))
+    waits = tuple(each.key for each in changes if is_vm and found.running and differences.waits(each.key))
+    return (Configure(found.node, vm.vmid, changes, found.config.digest, waits, type=vm.type),) if changes else ()
 
 
 def drive_of(vm: Vm, found: ActualVm, disk: str | None) -> Drive:

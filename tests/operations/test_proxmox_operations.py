@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fleetwright.exits import Exit
 from fleetwright.models import Fleet, GuestType, Origin, Vm
 from fleetwright.session import Session
 from operations import proxmox
@@ -93,22 +94,24 @@ def test_what_the_flake_lacks_is_found_before_the_clone(run: Perform, session: S
 
 
 @pytest.mark.parametrize("operation", [proxmox.validate, *(row[0] for row in ROWS), proxmox.address])
-@pytest.mark.parametrize(
-    ("changes", "refusal"),
-    [
-        ({"type": GuestType.LXC}, "managed.dev is a container (lxc); only virtual machines are provisioned by cloning"),
-        (
-            {"origin": Origin.IMPORTED},
-            "vm 110 (dev) is imported.dev in vms/definitions.nix: documented, never changed;",
-        ),
-    ],
-)
-def test_what_is_no_vm_of_ours_is_refused_in_each_row(
-    run: Perform, session: Session, emulator: Emulator, operation: Any, changes: dict[str, Any], refusal: str
+def test_what_is_documented_is_refused_in_each_row(
+    run: Perform, session: Session, emulator: Emulator, operation: Any
 ) -> None:
-    declare(session, **changes)
+    declare(session, origin=Origin.IMPORTED)
     outcome = run(operation)
     assert outcome.failed
+    refusal = "vm 110 (dev) is imported.dev in vms/definitions.nix: documented, never changed;"
+    assert outcome.said[-1].startswith(refusal)
+    assert session.failures == {"dev": Exit.REFUSED}
+    assert emulator.changes() == []
+
+
+@pytest.mark.parametrize("operation", [proxmox.validate, proxmox.address])
+def test_a_container_is_not_provisioned(run: Perform, session: Session, emulator: Emulator, operation: Any) -> None:
+    declare(session, type=GuestType.LXC)
+    outcome = run(operation)
+    assert outcome.failed
+    refusal = "managed.dev is a container (lxc); only virtual machines are provisioned by cloning"
     assert outcome.said[-1].startswith(refusal)
     assert emulator.changes() == []
 

@@ -81,6 +81,7 @@ def state() -> dict[str, Any]:
     }
     who = [("user", TOKEN.user), ("token", f"{TOKEN.user}!{TOKEN.name}")]
     roles = [("/", "PVEAuditor"), ("/vms", "PVEVMAdmin"), ("/storage", "PVEDatastoreUser"), ("/sdn", "PVESDNUser")]
+    roles += [("/mapping", "PVEMappingUser")]
     return {
         "version": 9,
         "task_seconds": {"qmclone": 0.2},

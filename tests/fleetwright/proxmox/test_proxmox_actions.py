@@ -42,7 +42,12 @@ def dev(emulator: Emulator) -> Emulator:
 
 
 def begin(
-    emulator: Emulator, *, status: str = "running", task_seconds: dict[str, float] | None = None, **config: Any
+    emulator: Emulator,
+    *,
+    status: str = "running",
+    task_seconds: dict[str, float] | None = None,
+    pci_mappings: dict[str, Any] | None = None,
+    **config: Any,
 ) -> None:
     """Put `dev` there, with these options of its configuration (None: without), and storages for it."""
     about = {
@@ -75,7 +80,8 @@ def begin(
         "vms": {"110": {**one, "config": {**about, **config}}},
         "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank},
     }
-    emulator.control("reset", patch={**patch, **({"task_seconds": task_seconds} if task_seconds else {})})
+    more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings}
+    emulator.control("reset", patch={**patch, **{key: value for key, value in more.items() if value}})
 
 
 def config_of(emulator: Emulator, vmid: int = 110) -> VmConfig:

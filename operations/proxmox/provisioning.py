@@ -1,4 +1,4 @@
-"""Operations on virtual machines: each looks at the VM, plans, and carries out the steps of its own row.
+"""The rows of provisioning: each looks at the VM, plans, and carries out the steps of its own row.
 
 All of them act for the host whose VM it is, on the controller, through the guarded client.
 """
@@ -17,6 +17,7 @@ from fleetwright.proxmox.steps import Row, Step, rows
 from fleetwright.reach import Epoch
 from fleetwright.survey import host_facts, hypervisor
 from operations import installer
+from operations.proxmox.acting import deadline_of
 from operations.steps import (
     Commands,
     connector_of,
@@ -57,7 +58,7 @@ def _validate() -> Commands:
     yield from ()
 
 
-def _managed_vm() -> Vm:
+def _managed_guest() -> Vm:
     vm = vm_of(host)
     if vm is None:
         raise FleetError(
@@ -69,6 +70,11 @@ def _managed_vm() -> Vm:
             f"vm {vm.vmid} ({vm.name}) is {vm.attribute} in vms/definitions.nix: documented, never changed; "
             "refusing to provision it"
         )
+    return vm
+
+
+def _managed_vm() -> Vm:
+    vm = _managed_guest()
     if vm.type is not GuestType.QEMU:
         raise Refused(f"{vm.attribute} is a container (lxc); only virtual machines are provisioned by cloning")
     return vm
@@ -77,12 +83,13 @@ def _managed_vm() -> Vm:
 def _plan() -> tuple[Step, ...]:
     """What the VM needs now, looked up anew. Refused when a readonly VM needs anything, or the VM is not ours."""
     session = session_of(host)
-    return plan_of(session.client, session.fleet, _managed_vm(), fleet_host(host))
+    return plan_of(session.client, session.fleet, _managed_guest(), fleet_host(host))
 
 
-def _row(row: Row, deadline: float = TASK_DEADLINE, before: Callable[[], object] | None = None) -> Commands:
-    session, vm = session_of(host), _managed_vm()
-    deadline = float(host.data.get("task_deadline") or deadline)
+def row(row: Row, deadline: float = TASK_DEADLINE, before: Callable[[], object] | None = None) -> Commands:
+    """The steps of one row of the plan for the host's guest."""
+    session, vm = session_of(host), _managed_guest()
+    deadline = deadline_of(host, deadline)
     steps = rows(_plan(), row)
 
     def act() -> None:
@@ -91,7 +98,7 @@ def _row(row: Row, deadline: float = TASK_DEADLINE, before: Callable[[], object]
         ensure(session.client, session.fleet, vm, fleet_host(host), row, timeout=deadline, progress=host.log)
 
     if steps:
-        yield from do(host, "; ".join(map(str, steps)), act)
+        yield from do(host, "; ".join(map(str, steps)), act, by_api=True)
     else:
         host.noop(f"vm {vm.vmid} ({vm.name}): nothing to {row}")
 
@@ -103,31 +110,19 @@ def clone() -> Commands:
     def host_key() -> None:
         session_of(host).key_to_install(fleet_host(host).id)  # before anything boots
 
-    yield from decide(host, lambda: _row(Row.CLONE, CLONE_DEADLINE, host_key))
-
-
-@operation()
-def configure() -> Commands:
-    """Set what the definitions declare, on the configuration it was decided on (its digest)."""
-    yield from decide(host, lambda: _row(Row.CONFIGURE))
-
-
-@operation()
-def resize() -> Commands:
-    """Grow the boot disk to its declared size; never shrink it."""
-    yield from decide(host, lambda: _row(Row.RESIZE))
+    yield from decide(host, lambda: row(Row.CLONE, CLONE_DEADLINE, host_key))
 
 
 @operation()
 def cloud_init() -> Commands:
     """Say who may log in to the fresh clone, and that it gets its address by DHCP."""
-    yield from decide(host, lambda: _row(Row.CLOUD_INIT))
+    yield from decide(host, lambda: row(Row.CLOUD_INIT))
 
 
 @operation()
 def start() -> Commands:
     """Switch the VM on."""
-    yield from decide(host, lambda: _row(Row.START))
+    yield from decide(host, lambda: row(Row.START))
 
 
 @operation()
@@ -148,3 +143,18 @@ def _address() -> Commands:
         host.noop(f"vm {vm.vmid} ({vm.name}) answers at {connector.place.address}")
         return
     yield from do(host, f"find the address of vm {vm.vmid} ({vm.name}) and pin its host key", act)
+
+
+@operation()
+def wait_for_ssh(timeout: float | None = None) -> Commands:
+    """Wait until the machine answers by SSH with the host key that is pinned for it, `timeout` seconds at most."""
+
+    def body() -> Commands:
+        connector = connector_of(host)
+        if connector.connected:
+            host.noop(f"{fleet_host(host).id} answers")
+            return
+        summary = f"wait for {fleet_host(host).id} to answer by SSH"
+        yield from do(host, summary, lambda: connector.reach(timeout, absent_ok=True), by_api=True)
+
+    yield from decide(host, body)

@@ -1,0 +1,180 @@
+"""What the hypervisor knows of a host's guest and of its storages: asked of the API, not of the machine."""
+
+import json
+from typing import Any, TypedDict, TypeVar
+
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
+from typing_extensions import override
+
+from fleetwright.connectors.api_facts import ApiQuery
+
+T = TypeVar("T")
+
+
+class Status(TypedDict):
+    """`uptime` in seconds; `paused`: it runs, but stands still; `lock` if one is held."""
+
+    vmid: int
+    name: str | None
+    node: str
+    type: str
+    status: str
+    lock: str | None
+    template: bool
+    uptime: int
+    paused: bool
+
+
+class _FromApi(FactBase[T]):
+    """JSON of one line. None where the host is no guest of the hypervisor, or there is none (yet)."""
+
+    shape: type = object
+
+    @override
+    @staticmethod
+    def default() -> Any:
+        return None
+
+    @override
+    def process(self, output: list[str]) -> Any:
+        try:
+            found = json.loads("\n".join(output))
+        except ValueError:
+            raise FactProcessError(f"expected JSON, got {output!r}") from None
+        if found is not None and not isinstance(found, self.shape):
+            raise FactProcessError(f"expected {self.shape.__name__}, got {type(found).__name__}")
+        return found
+
+
+class VmStatus(_FromApi[Status | None]):
+    """
+    Returns a guest's state of power, asked of its node:
+
+    .. code:: python
+
+        {"vmid": 110, "name": "dev", "node": "prom", "type": "qemu", "status": "running", "lock": None,
+         "template": False, "uptime": 3600, "paused": False}
+    """
+
+    shape = dict
+
+    @override
+    def command(self) -> ApiQuery:
+        return ApiQuery("status")
+
+
+class VmConfig(_FromApi[dict[str, Any] | None]):
+    """
+    Returns a guest's configuration, with what waits for its next start, as the API shows it:
+
+    .. code:: python
+
+        {"name": "dev", "cores": 4, "memory": "8192", "scsi0": "nvmeprom:vm-110-disk-0,size=64G", …}
+    """
+
+    shape = dict
+
+    @override
+    def command(self) -> ApiQuery:
+        return ApiQuery("config")
+
+
+class VmPending(_FromApi[list[dict[str, Any]] | None]):
+    """
+    Returns the options that wait for a guest's next start; `after` is None for one that will be gone:
+
+    .. code:: python
+
+        [{"key": "cores", "before": "2", "after": "4"}]
+    """
+
+    shape = list
+
+    @override
+    def command(self) -> ApiQuery:
+        return ApiQuery("pending")
+
+
+class VmSnapshots(_FromApi[list[dict[str, Any]] | None]):
+    """
+    Returns a guest's snapshots, oldest first; `time` in seconds since 1970:
+
+    .. code:: python
+
+        [{"name": "clean", "description": "", "parent": None, "time": 1764000000, "with_memory": False, "state": None}]
+    """
+
+    shape = list
+
+    @override
+    def command(self) -> ApiQuery:
+        return ApiQuery("snapshots")
+
+
+class VmBackups(_FromApi[list[dict[str, Any]] | None]):
+    """
+    Returns a guest's backups on all storages that hold some, or on one, oldest first in each; sizes in bytes:
+
+    .. code:: python
+
+        [{"volid": "local:backup/vzdump-qemu-110-….vma.zst", "size": 1073741824, "ctime": 1764000000, …}]
+    """
+
+    shape = list
+
+    @override
+    def command(self, storage: str | None = None) -> ApiQuery:
+        return ApiQuery("backups", storage=storage)
+
+
+class VmAddress(_FromApi[str | None]):
+    """Returns the address of the interface that carries net0's MAC; None while no agent tells."""
+
+    shape = str
+
+    @override
+    def command(self) -> ApiQuery:
+        return ApiQuery("ip")
+
+
+class VmTasks(_FromApi[list[dict[str, Any]] | None]):
+    """
+    Returns the tasks of a guest on its node, running ones first, then newest first:
+
+    .. code:: python
+
+        [{"upid": "UPID:prom:…", "type": "qmstart", "id": "110", "user": "…", "status": "OK", "starttime": 1764000000}]
+    """
+
+    shape = list
+
+    @override
+    def command(self, limit: int = 20) -> ApiQuery:
+        return ApiQuery("tasks", limit=limit)
+
+
+class Storages(_FromApi[list[dict[str, Any]] | None]):
+    """
+    Returns the storages of the node that the guest is declared on, else of the endpoint's; sizes in bytes:
+
+    .. code:: python
+
+        [{"name": "nvmeprom", "active": True, "total": …, "used": …, "available": …, "content": ["images"], "type": …}]
+    """
+
+    shape = list
+
+    @override
+    def command(self) -> ApiQuery:
+        return ApiQuery("storage")
+
+
+class NextVmid(_FromApi[int | None]):
+    """Returns the lowest VMID of a range of the definitions that is neither declared nor taken: a proposal."""
+
+    shape = int
+
+    @override
+    def command(self, range: str = "production") -> ApiQuery:
+        return ApiQuery("next-id", range=range)

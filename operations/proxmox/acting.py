@@ -1,0 +1,93 @@
+"""How an operation carries out an action on its host's guest, and how it reads what was typed for it."""
+
+from collections.abc import Callable, Mapping
+
+from pyinfra.api.host import Host
+
+from fleetwright.errors import FleetError, Usage
+from fleetwright.models import Vm
+from fleetwright.proxmox.actions import TASK_SECONDS, Action
+from fleetwright.proxmox.identity import label, require_may_change
+from fleetwright.sizes import parse_size
+from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
+
+
+def guest_of(host: Host) -> Vm:
+    """The guest that the host runs in. FleetError when it is none of the definitions'."""
+    vm = vm_of(host)
+    if vm is None:
+        raise FleetError(f"{fleet_host(host).id} is no guest of vms/definitions.nix; nothing can be done for it here")
+    return vm
+
+
+def deadline_of(host: Host, default: float = TASK_SECONDS) -> float:
+    """Seconds for a task of the hypervisor, and for whoever holds its locks: data `task_deadline`, or the default."""
+    given = host.data.get("task_deadline")
+    try:
+        return float(given or default)
+    except (TypeError, ValueError):
+        raise Usage(f"task_deadline={given} is no number of seconds; write one like 300") from None
+
+
+def act(host: Host, make: Callable[[], Action]) -> Commands:
+    """Plan the action at Prepare, and carry it out at Execute; nothing where nothing is left to do."""
+    yield from decide(host, lambda: _act(host, make))
+
+
+def _act(host: Host, make: Callable[[], Action]) -> Commands:
+    session, vm = session_of(host), guest_of(host)
+    action, deadline = make(), deadline_of(host)
+    require_may_change(vm, action.verb)  # before a client is made: nothing at all is sent
+    steps = action.plan(session.client, session.fleet, vm)
+    if not steps:
+        host.noop(f"{label(vm)}: nothing is left to do to {action.verb} it")
+        return
+
+    def carry_out() -> None:
+        for step in action.run(session.client, session.fleet, vm, timeout=deadline, progress=host.log):
+            if str(step) not in planned:
+                host.log(str(step))
+
+    planned = "; ".join(map(str, steps))
+    yield from do(host, planned, carry_out, by_api=True)
+
+
+# Reading arguments: what is typed ad hoc comes as text, numbers or JSON.
+
+
+def size_of(name: str, value: object) -> int:
+    """Bytes of a size such as 64G. Usage when it is none."""
+    try:
+        if not isinstance(value, str) or value.isdecimal():
+            raise ValueError
+        return parse_size(value)
+    except ValueError:
+        raise Usage(f"{name}={value} is no size; write one like 64G") from None
+
+
+def whole(name: str, value: object, least: int = 0) -> int:
+    """A whole number. Usage when it is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise Usage(f"{name}={value} is no whole number from {least}")
+    return value
+
+
+def text_of(name: str, value: object) -> str:
+    """One word or line. Usage when it is something else, or could be taken for an option."""
+    if not isinstance(value, (str, int)) or isinstance(value, bool) or not str(value) or str(value).startswith("-"):
+        raise Usage(f"{name}={value} is no name")
+    if "\n" in str(value):
+        raise Usage(f"{name} is more than one line")
+    return str(value)
+
+
+def flag_of(name: str, value: object) -> bool:
+    """Usage when it is neither true nor false."""
+    if value not in (True, False, 0, 1):
+        raise Usage(f"{name}={value} is neither true nor false")
+    return bool(value)
+
+
+def options_of(given: Mapping[str, object]) -> dict[str, object]:
+    """Those that were given."""
+    return {key: value for key, value in given.items() if value is not None}

@@ -1,0 +1,46 @@
+"""Backups of guests, and guests out of backups."""
+
+from pyinfra import host
+from pyinfra.api import operation
+
+from fleetwright.proxmox import actions
+from operations.proxmox.acting import act, flag_of, text_of, whole
+from operations.steps import Commands
+
+AN_HOUR = 3600
+
+
+@operation()
+def backup(
+    storage: str | None = None,
+    newer_than: int | None = AN_HOUR,
+    mode: str = "snapshot",
+    notes: str = "",
+    protected: bool = False,
+) -> Commands:
+    """Back the guest up, unless it has a backup less than `newer_than` seconds old; no older one is pruned.
+
+    Where to: `storage`, else proxmox.backupStorage, else the node's only storage for backups.
+    """
+
+    def action() -> actions.Action:
+        return actions.backup(
+            storage=None if storage is None else text_of("storage", storage),
+            mode=text_of("mode", mode),
+            newer_than=None if newer_than is None else whole("newer_than", newer_than),
+            notes=str(notes),
+            protected=flag_of("protected", protected),
+        )
+
+    yield from act(host, action)
+
+
+@operation()
+def restore(archive: str, storage: str | None = None, overwrite: bool = False) -> Commands:
+    """Make the guest out of a backup. One that is there is left alone, or with `overwrite` replaced: it must be off."""
+
+    def action() -> actions.Action:
+        place = None if storage is None else text_of("storage", storage)
+        return actions.restore(text_of("archive", archive), storage=place, overwrite=flag_of("overwrite", overwrite))
+
+    yield from act(host, action)

@@ -1,0 +1,135 @@
+"""Guests as their definitions want them: made, kept, shown, and removed."""
+
+from pyinfra import host
+from pyinfra.api import operation
+
+from fleetwright.errors import FleetError
+from fleetwright.proxmox import actions
+from fleetwright.proxmox.apply import desired
+from fleetwright.proxmox.destroy import DestroyAction
+from fleetwright.proxmox.drift import drift as drift_of
+from fleetwright.proxmox.identity import label
+from fleetwright.proxmox.observe import observe
+from fleetwright.proxmox.plan import plan_vm
+from fleetwright.proxmox.reversible import reversible
+from fleetwright.proxmox.steps import Cannot, Row, Step
+from operations.proxmox.acting import act, flag_of, guest_of, text_of, whole
+from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
+
+
+@operation()
+def create(full: bool = True, source: str | None = None, empty: bool = False) -> Commands:
+    """Make the guest: a clone of the template (linked unless `full`), a container out of its archive.
+
+    `source` names another managed guest to copy instead; `empty` makes a VM from its definition alone.
+    """
+
+    def action() -> actions.Action:
+        if flag_of("empty", empty):
+            return actions.create_empty(fleet_host(host))
+        vms = session_of(host).fleet.vms
+        if source is not None and source not in vms:
+            raise FleetError(f"source={source} is no guest of vms/definitions.nix; there are {', '.join(sorted(vms))}")
+        copied = None if source is None else vms[source]
+        return actions.create(fleet_host(host), full=flag_of("full", full), source=copied)
+
+    yield from act(host, action)
+
+
+def steps_now() -> tuple[Step, ...]:
+    """What differs of the host's guest now; for a documented one its drift."""
+    session, vm = session_of(host), guest_of(host)
+    actual = observe(session.client, session.fleet, vm)
+    if not vm.is_managed:
+        return drift_of(vm, session.fleet.node_of(vm), actual)
+    return plan_vm(desired(session.client, session.fleet, vm, fleet_host(host)), actual)
+
+
+@operation()
+def drift() -> Commands:
+    """Say what differs of a guest that is left alone: documented ones, and managed ones that are readonly."""
+    yield from decide(host, _drift)
+
+
+def _drift() -> Commands:
+    vm = vm_of(host)
+    if vm is None or vm.may_change:
+        host.noop("nothing here is left alone" if vm else "no guest of the hypervisor")
+        return
+    for step in steps_now():
+        if step.row is not Row.START:
+            host.log(f"left alone: {step}")
+    host.noop(f"{label(vm)} is left alone")
+    yield from ()
+
+
+@operation()
+def apply(allow_reboot: bool = False, snapshot: str | None = None) -> Commands:
+    """Bring the guest to its definition, but for whether it runs. It reboots only with `allow_reboot`.
+
+    What cannot be done is said, and fails the host after everything else was done. A guest that may not be changed is
+    left alone, and so is a host that is none.
+    """
+    yield from decide(host, lambda: _apply(flag_of("allow_reboot", allow_reboot), snapshot))
+
+
+def _apply(allow_reboot: bool, snapshot: str | None) -> Commands:
+    vm = vm_of(host)
+    if vm is None or not vm.may_change:
+        host.noop(f"{label(vm)} is left alone" if vm else "no guest of the hypervisor")
+        return
+    session = session_of(host)
+    action = reversible(actions.as_declared(fleet_host(host), allow_reboot=allow_reboot), snapshot)
+    steps, words = action.plan(session.client, session.fleet, vm), _words(allow_reboot)
+    for step in words:
+        host.log(str(step))
+    obstacles = [step for step in words if isinstance(step, Cannot)]
+    if not steps and not obstacles:
+        host.noop(f"{label(vm)} is as declared")
+        return
+
+    def carry_out() -> None:
+        if steps:
+            action.run(session.client, session.fleet, vm, progress=host.log)
+        if obstacles:
+            raise FleetError("; ".join(f"not as declared: {step}" for step in obstacles))
+
+    yield from do(host, "; ".join(map(str, steps)) or "nothing that can be done here", carry_out, by_api=True)
+
+
+def _words(allow_reboot: bool) -> list[Step]:
+    """What is only said: what cannot be done, and the reboot that nobody allowed."""
+    return [step for step in steps_now() if isinstance(step, Cannot) or (step.interrupts and not allow_reboot)]
+
+
+@operation()
+def template() -> Commands:
+    """Convert a stopped VM to a template, for good."""
+    yield from act(host, actions.make_template)
+
+
+@operation()
+def destroy(
+    vm: str,
+    vmid: int,
+    stop: bool = False,
+    backup: bool = True,
+    storage: str | None = None,
+    purge: bool = False,
+) -> Commands:
+    """Remove the guest and its disks. `vm`, its name, and its VMID are both asked for.
+
+    One that runs is refused unless `stop`; a backup is made first, to `storage`, and seen there, unless `backup=False`.
+    """
+
+    def action() -> actions.Action:
+        return DestroyAction(
+            name=text_of("vm", vm),
+            vmid=whole("vmid", vmid, 100),
+            stop=flag_of("stop", stop),
+            backup=flag_of("backup", backup),
+            storage=None if storage is None else text_of("storage", storage),
+            purge=flag_of("purge", purge),
+        )
+
+    yield from act(host, action)

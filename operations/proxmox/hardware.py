@@ -1,0 +1,153 @@
+"""A guest's options and devices."""
+
+from collections.abc import Mapping, Sequence
+
+from pyinfra import host
+from pyinfra.api import operation
+
+from fleetwright.errors import Usage
+from fleetwright.proxmox import actions
+from fleetwright.proxmox.identity import marked
+from fleetwright.proxmox.reversible import reversible
+from fleetwright.proxmox.steps import Row
+from fleetwright.settings import Device
+from operations.proxmox.acting import act, flag_of, guest_of, options_of, text_of, whole
+from operations.proxmox.provisioning import row
+from operations.steps import Commands, decide, session_of
+
+_NUMBERS = ("cores", "sockets", "memory", "balloon")
+_WORDS = ("cpu", "machine", "bios", "startup")
+_FLAGS = ("onboot", "protection")
+
+
+@operation()
+def configure(
+    cores: int | None = None,
+    sockets: int | None = None,
+    memory: int | None = None,
+    balloon: int | None = None,
+    cpu: str | None = None,
+    machine: str | None = None,
+    bios: str | None = None,
+    boot: Sequence[str] | str | None = None,
+    agent: bool | None = None,
+    tags: Sequence[str] | str | None = None,
+    description: str | None = None,
+    onboot: bool | None = None,
+    startup: str | None = None,
+    protection: bool | None = None,
+    unset: Sequence[str] | str | None = None,
+    snapshot: str | None = None,
+) -> Commands:
+    """Set these options, those in `unset` taken away; without any, what the definitions declare.
+
+    `memory` and `balloon` are MiB, `boot` devices in their order, `startup` as in `order=2,up=30`. What a running guest
+    takes up later waits for a `reboot`.
+    """
+    given = options_of({
+        **{"cores": cores, "sockets": sockets, "memory": memory, "balloon": balloon, "cpu": cpu, "machine": machine},
+        **{"bios": bios, "boot": boot, "agent": agent, "tags": tags, "description": description, "onboot": onboot},
+        **{"startup": startup, "protection": protection},
+    })  # fmt: skip
+    if not given and unset is None:
+        yield from decide(host, lambda: row(Row.CONFIGURE))
+        return
+    yield from act(host, lambda: reversible(actions.configure(_values(given, unset)), snapshot))
+
+
+def _values(given: dict[str, object], unset: Sequence[str] | str | None) -> dict[str, object]:
+    """The options as the API takes them. Usage for one that cannot be meant."""
+    values: dict[str, object] = {}
+    for key, value in given.items():
+        if key in _NUMBERS:
+            number = whole(key, value, 0 if key == "balloon" else 1)
+            values[key] = str(number) if key == "memory" else number
+        elif key in _WORDS:
+            values[key] = text_of(key, value)
+        elif key in _FLAGS:
+            values[key] = flag_of(key, value)
+        elif key == "agent":
+            values[key] = f"enabled={int(flag_of(key, value))}"
+        elif key == "boot":
+            values[key] = f"order={';'.join(_names(key, value))}"
+        elif key == "tags":
+            values[key] = ";".join(sorted({tag.lower() for tag in _names(key, value)}))
+        else:
+            values[key] = marked(session_of(host).fleet, guest_of(host), str(value))
+    for key in _names("unset", unset) if unset is not None else ():
+        if key in values:
+            raise Usage(f"{key} is both set and in unset; say one of them")
+        values[key] = None
+    return values
+
+
+def _names(key: str, value: object) -> list[str]:
+    """Words, in a list or one text with `,` or `;` between them."""
+    words = value.replace(";", ",").split(",") if isinstance(value, str) else value
+    if not isinstance(words, (list, tuple)) or not words:
+        raise Usage(f"{key}={value} is no list of names")
+    return [text_of(key, word) for word in words]
+
+
+@operation()
+def network(
+    device: str = "net0",
+    bridge: str | None = None,
+    model: str | None = None,
+    tag: int | None = None,
+    firewall: bool | None = None,
+    mac: str | None = None,
+    mtu: int | None = None,
+    rate: float | None = None,
+    present: bool = True,
+) -> Commands:
+    """Give the guest a network card with these properties, the others as they are; `present=False`: take it away."""
+    given = {
+        "bridge": bridge,
+        "model": model,
+        "tag": tag,
+        "firewall": firewall,
+        "macaddr": mac,
+        "mtu": mtu,
+        "rate": rate,
+    }
+    yield from act(host, lambda: _device("net", device, given, present))
+
+
+@operation()
+def pci(
+    device: str = "hostpci0",
+    mapping: str | None = None,
+    pcie: bool | None = None,
+    x_vga: bool | None = None,
+    rombar: bool | None = None,
+    present: bool = True,
+) -> Commands:
+    """Pass a PCI device through by the name of a mapping of the cluster; or take it away (`present=False`)."""
+    given = {"mapping": mapping, "pcie": pcie, "x-vga": x_vga, "rombar": rombar}
+    yield from act(host, lambda: _device("hostpci", device, given, present))
+
+
+def _device(family: str, name: str, given: Mapping[str, object], present: bool) -> actions.Action:
+    number = text_of("device", name).removeprefix(family)
+    if not (name.startswith(family) and number.isascii() and number.isdecimal()):
+        raise Usage(f"device={name} is no device of this kind; use one such as {family}0")
+    if not flag_of("present", present):
+        return actions.configure({name: None})
+    values = {key: _property(key, value) for key, value in options_of(given).items()}
+    if not values or (family == "hostpci" and "mapping" not in values):
+        raise Usage(f"{name}: say what it is to have: {'a mapping' if family == 'hostpci' else 'a bridge, a tag, …'}")
+    return actions.device(Device(name, values))
+
+
+def _property(key: str, value: object) -> str:
+    text = str(int(value)) if isinstance(value, bool) else text_of(key, str(value))
+    if "," in text or "=" in text:
+        raise Usage(f"{key}={value} is no value for it")
+    return text
+
+
+@operation()
+def regenerate_cloud_init() -> Commands:
+    """Write the cloud-init drive anew where the options say something else than it."""
+    yield from act(host, actions.regenerate)

@@ -1,0 +1,24 @@
+"""Guests on their way to another node."""
+
+from pyinfra import host
+from pyinfra.api import operation
+
+from fleetwright.proxmox import actions
+from operations.proxmox.acting import act, flag_of, text_of
+from operations.steps import Commands
+
+
+@operation()
+def migrate(target: str, local_disks: bool = False, storage: str | None = None) -> Commands:
+    """Move the guest to another node, while it runs if it runs. `local_disks` takes the disks that only its node sees.
+
+    A running container restarts for that.
+    """
+
+    def action() -> actions.Action:
+        place = None if storage is None else text_of("storage", storage)
+        return actions.migrate(
+            text_of("target", target), local_disks=flag_of("local_disks", local_disks), storage=place
+        )
+
+    yield from act(host, action)

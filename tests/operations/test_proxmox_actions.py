@@ -1,0 +1,268 @@
+"""Each operation on a guest, over the emulator: changed as planned, the second time unchanged, refused, malformed."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fleetwright.exits import Exit
+from fleetwright.models import Origin, Vm
+from fleetwright.proxmox import apply as apply_module
+from fleetwright.proxmox.models import VmConfig
+from fleetwright.session import Session
+from operations import proxmox
+from tests.fleetwright.proxmox.conftest import Emulator
+from tests.fleetwright.proxmox.test_proxmox_actions import begin
+from tests.runs import Outcome, Perform
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+Arguments = dict[str, Any]
+BACKUP = "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst"
+
+
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply_module, "PAUSE", 0.05)
+
+
+@pytest.fixture
+def dev(emulator: Emulator) -> Emulator:
+    begin(emulator)
+    return emulator
+
+
+@pytest.fixture
+def off(emulator: Emulator) -> Emulator:
+    begin(emulator, status="stopped")
+    return emulator
+
+
+@pytest.fixture
+def by_api(run: Perform) -> Perform:
+    """Performs an operation as the command line does: without asking the machine."""
+
+    def one(operation: Any, *, plan: bool = False, **arguments: Any) -> Outcome:
+        return run(operation, plan=plan, data={"api_only": True}, **arguments)
+
+    return one
+
+
+def config(emulator: Emulator) -> VmConfig:
+    found = emulator.client().config("prom", 110)
+    assert found is not None
+    return found
+
+
+def twice(run: Perform, emulator: Emulator, operation: Any, **arguments: Any) -> str:
+    """Planned, done as planned, and the second time nothing; what was said."""
+    before = emulator.changes()
+    planned = run(operation, plan=True, **arguments)
+    assert (planned.changed, planned.failed) == (True, False), planned.said
+    assert emulator.changes() == before
+    done = run(operation, **arguments)
+    assert (done.changed, done.failed) == (True, False), done.said
+    assert planned.said[-1] in done.said
+    changes = emulator.changes()
+    assert changes != before
+    again = run(operation, **arguments)
+    assert (again.changed, again.failed) == (False, False), again.said
+    assert emulator.changes() == changes
+    return planned.said[-1]
+
+
+RUNNING: list[tuple[Any, Arguments, str]] = [
+    (proxmox.shutdown, {"timeout": 20}, "shut vm 110 down within 20 s"),
+    (proxmox.stop, {}, "stop vm 110 at once"),
+    (proxmox.suspend, {}, "suspend vm 110"),
+    (proxmox.configure, {"onboot": True, "tags": "b,A", "description": "x"}, "set tags none → a;b, description fleet"),
+    (proxmox.configure, {"unset": ["ciuser"]}, "set ciuser abl030 → none"),
+    (proxmox.resize, {"size": "70G"}, "grow scsi0 64G → 70G"),
+    (proxmox.resize, {"size": "70G", "snapshot": "remove"}, "snapshot vm 110 as undo-resize; grow scsi0 64G → 70G"),
+    (proxmox.add_disk, {"disk": "scsi1", "size": "10G", "storage": "tank"}, "add scsi1, 10G on tank"),
+    (proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}, "move scsi0 to tank"),
+    (proxmox.network, {"device": "net0", "tag": 20}, "set net0 tag=unset → tag=20"),
+    (proxmox.network, {"device": "net0", "present": False}, "set net0 virtio="),
+    (proxmox.snapshot, {"snapname": "clean"}, "snapshot vm 110 as clean"),
+    (proxmox.backup, {}, "back vm 110 up to local"),
+    (proxmox.destroy, {"vm": "dev", "vmid": 110, "stop": True}, "shut vm 110 down within 180 s, pull the plug then"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operation", "arguments", "says"), RUNNING)
+def test_on_a_guest_that_runs(by_api: Perform, dev: Emulator, operation: Any, arguments: Arguments, says: str) -> None:
+    assert twice(by_api, dev, operation, **arguments).startswith(says)
+
+
+OFF: list[tuple[Any, Arguments, str]] = [
+    (proxmox.start, {}, "start vm 110"),
+    (proxmox.template, {}, "convert vm 110 to a template, for good"),
+]
+
+
+@pytest.mark.parametrize(("operation", "arguments", "says"), OFF)
+def test_on_a_guest_that_is_off(
+    by_api: Perform, off: Emulator, operation: Any, arguments: Arguments, says: str
+) -> None:
+    assert twice(by_api, off, operation, **arguments).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "clone template 9002 to vm 110 (dev) on nvmeprom"),
+        ({"full": False}, "link-clone template 9002 to vm 110 (dev)"),
+        ({"empty": True}, "create vm 110 (dev) from its definition"),
+    ],
+)
+def test_a_guest_is_made(by_api: Perform, emulator: Emulator, arguments: Arguments, says: str) -> None:
+    assert twice(by_api, emulator, proxmox.create, **arguments) == says
+
+
+def test_snapshots_and_back(by_api: Perform, dev: Emulator) -> None:
+    by_api(proxmox.snapshot, snapname="clean")
+    by_api(proxmox.configure, onboot=True)
+    assert twice(by_api, dev, proxmox.rollback, snapname="clean").startswith("roll vm 110 back to clean")
+    assert not config(dev).flag("onboot")
+    assert twice(by_api, dev, proxmox.delete_snapshot, snapname="clean") == "delete snapshot clean of vm 110"
+
+
+def test_a_backup_and_back(by_api: Perform, dev: Emulator) -> None:
+    by_api(proxmox.backup)
+    [volume] = dev.client().volumes("prom", "local", content="backup", vmid=110)
+    by_api(proxmox.destroy, vm="dev", vmid=110, stop=True, backup=False)
+    assert twice(by_api, dev, proxmox.restore, archive=volume.volid) == f"restore vm 110 (dev) from {volume.volid}"
+
+
+def test_what_waits_for_a_reboot_is_rebooted_for_once(by_api: Perform, dev: Emulator) -> None:
+    unchanged = by_api(proxmox.reboot)
+    assert (unchanged.changed, unchanged.failed) == (False, False)
+    by_api(proxmox.configure, cores=2)
+    assert twice(by_api, dev, proxmox.reboot) == "reboot vm 110 so that cores take effect"
+
+
+def test_resumed_and_regenerated(by_api: Perform, dev: Emulator) -> None:
+    by_api(proxmox.suspend)
+    assert twice(by_api, dev, proxmox.resume) == "resume vm 110"
+    dev.client().set_config("prom", 110, {"ciuser": "ops"})
+    assert twice(by_api, dev, proxmox.regenerate_cloud_init) == "write the cloud-init drive of vm 110 anew"
+
+
+def test_a_mapped_device(by_api: Perform, off: Emulator) -> None:
+    begin(off, status="stopped", pci_mappings={"igpu": {"map": ["id=1002:1638,node=prom,path=0000:06:00.0"]}})
+    done = by_api(proxmox.pci, mapping="nosuch")
+    assert done.failed
+    assert "mapping 'nosuch' not found" in done.said[-1]
+    says = twice(by_api, off, proxmox.pci, mapping="igpu", pcie=True)
+    assert says == "set hostpci0 none → mapping=igpu,pcie=1"
+
+
+# The whole definition
+
+
+def declare(session: Session, **changes: Any) -> None:
+    dev: Vm = replace(session.fleet.vms["dev"], **changes)
+    session.fleet = replace(session.fleet, vms={**session.fleet.vms, "dev": dev})
+
+
+def test_a_guest_is_brought_to_its_definition(by_api: Perform, dev: Emulator, session: Session) -> None:
+    declare(session, cores=2, tags=("web",))
+    says = twice(by_api, dev, proxmox.apply)
+    assert "set cores 4 → 2, tags none → web (from its next start on)" in says
+    assert "reboot" not in says
+    waiting = by_api(proxmox.apply)
+    assert set(waiting.said) == {"reboot vm 110 so that cores take effect"}  # said, not done
+    assert not waiting.changed
+    assert twice(by_api, dev, proxmox.apply, allow_reboot=True) == "reboot vm 110 so that cores take effect"
+
+
+def test_what_cannot_be_done_fails_the_host_after_the_rest_was_done(
+    by_api: Perform, dev: Emulator, session: Session
+) -> None:
+    declare(session, disk=1 << 30, tags=("web",))
+    done = by_api(proxmox.apply)
+    assert done.failed
+    assert "disks are never shrunk" in done.said[-1]
+    assert session.failures == {"dev": Exit.FAILED}
+    assert config(dev).tags == ("web",)
+
+
+def test_what_is_left_alone_shows_how_it_differs(by_api: Perform, dev: Emulator, session: Session) -> None:
+    declare(session, readonly=True, cores=2)
+    for operation in (proxmox.drift, proxmox.apply):
+        done = by_api(operation)
+        assert (done.changed, done.failed) == (False, False)
+    declare(session, origin=Origin.IMPORTED, extra={"specs": {"cores": 8}})
+    shown = by_api(proxmox.drift)
+    assert set(shown.said) == {"left alone: cores: documented 8, is 4"}
+    assert dev.changes() == []
+
+
+# Refused and malformed
+
+EVERYTHING: list[tuple[Any, Arguments]] = [
+    *((operation, arguments) for operation, arguments, _ in (*RUNNING, *OFF)),
+    (proxmox.reboot, {"always": True}),
+    (proxmox.resume, {}),
+    (proxmox.create, {}),
+    (proxmox.rollback, {"snapname": "clean"}),
+    (proxmox.delete_snapshot, {"snapname": "clean"}),
+    (proxmox.restore, {"archive": BACKUP}),
+    (proxmox.migrate, {"target": "prom2"}),
+    (proxmox.pci, {"mapping": "igpu"}),
+    (proxmox.regenerate_cloud_init, {}),
+]
+
+
+@pytest.mark.parametrize("changes", [{"readonly": True}, {"origin": Origin.IMPORTED}], ids=["readonly", "imported"])
+@pytest.mark.parametrize(("operation", "arguments"), [each for each in EVERYTHING if each[0] is not proxmox.start])
+def test_a_protected_guest_is_refused_and_nothing_is_sent(
+    by_api: Perform, dev: Emulator, session: Session, operation: Any, arguments: Arguments, changes: Arguments
+) -> None:
+    declare(session, **changes)
+    before = dev.requests()
+    done = by_api(operation, **arguments)
+    assert done.failed
+    assert len(done.said) == 1
+    assert done.said[0].startswith("vm 110 (dev) is ")
+    assert session.failures == {"dev": Exit.REFUSED}
+    assert dev.requests() == before
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "words"),
+    [
+        (proxmox.shutdown, {"timeout": "soon"}, "timeout=soon is no whole number from 1"),
+        (proxmox.shutdown, {"force": "maybe"}, "force=maybe is neither true nor false"),
+        (proxmox.resize, {"size": "many"}, "size=many is no size; write one like 64G"),
+        (proxmox.resize, {"size": 64}, "size=64 is no size; write one like 64G"),
+        (proxmox.resize, {"size": "65G", "snapshot": "yes"}, "snapshot=yes: write keep or remove, or leave it out"),
+        (proxmox.configure, {"cores": 0}, "cores=0 is no whole number from 1"),
+        (proxmox.configure, {"boot": 3}, "boot=3 is no list of names"),
+        (proxmox.configure, {"onboot": True, "unset": "onboot"}, "onboot is both set and in unset"),
+        (proxmox.add_disk, {"disk": "-x", "size": "1G"}, "disk=-x is no name"),
+        (proxmox.network, {"device": "eth0", "tag": 1}, "device=eth0 is no device of this kind; use one such as net0"),
+        (proxmox.network, {"device": "net0", "bridge": "a,b"}, "bridge=a,b is no value for it"),
+        (proxmox.pci, {"pcie": True}, "hostpci0: say what it is to have: a mapping"),
+        (proxmox.snapshot, {"snapname": "x y"}, "x y is no name for a snapshot"),
+        (proxmox.destroy, {"vm": "dev", "vmid": 111}, "to destroy vm 110 (dev) name both, dev and 110"),
+        (proxmox.destroy, {"vm": "dev", "vmid": "110"}, "vmid=110 is no whole number from 100"),
+        (proxmox.create, {"source": "nosuch"}, "source=nosuch is no guest of vms/definitions.nix"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_and_sends_nothing(
+    by_api: Perform, dev: Emulator, session: Session, operation: Any, arguments: Arguments, words: str
+) -> None:
+    done = by_api(operation, **arguments)
+    assert done.failed
+    assert len(done.said) == 1
+    assert done.said[0].startswith(words)
+    assert session.failures["dev"] in (Exit.USAGE, Exit.REMOTE)
+    assert dev.changes() == []
+
+
+def test_a_host_that_is_no_guest_has_nothing_to_shut_down(run: Perform, session: Session, emulator: Emulator) -> None:
+    session.fleet = replace(session.fleet, vms={})
+    done = run(proxmox.shutdown, data={"api_only": True})
+    assert done.failed
+    assert done.said == ["dev is no guest of vms/definitions.nix; nothing can be done for it here"]
