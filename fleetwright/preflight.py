@@ -79,7 +79,7 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
         known = ", ".join(seen.nodes) or "none that this token may see"
         return (f"{DEFINITIONS}: there is no node {node}; correct `node` (the cluster has: {known})",)
     if seen.actual is None:
-        found = tuple(_template(fleet, seen.template))
+        found = tuple(template_findings(fleet, seen.template))
         if found:
             return found
     try:
@@ -114,7 +114,8 @@ def _findings(
     yield from _permissions(vm, seen, steps, config)
 
 
-def _template(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
+def template_findings(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
+    """What the declared template lacks for being cloned from, a line each."""
     if fleet.template is None:
         yield f"{DEFINITIONS}: no `template` is declared; declare the VMID of the template to clone"
         return

@@ -46,6 +46,7 @@ def wait(client: Client, upid: Upid, timeout: float, progress: Progress | None =
 
 def _wait(client: Client, upid: Upid, timeout: float, progress: Progress | None) -> None:
     began, pause, told = time.monotonic(), FIRST_PAUSE, ""
+    spoke = began
     while True:
         status = _look(client, upid)
         if status and not status.running:
@@ -61,8 +62,8 @@ def _wait(client: Client, upid: Upid, timeout: float, progress: Progress | None)
                 f"it goes on there, its log: `pvenode task log {upid}`",
                 str(upid),
             )
-        if progress and pause >= LONGEST_PAUSE:
-            told = _tell(client, upid, told, progress)
+        if progress and time.monotonic() - spoke >= LONGEST_PAUSE:
+            told, spoke = _tell(client, upid, told, progress), time.monotonic()
         time.sleep(pause)
         pause = min(LONGEST_PAUSE, pause * 1.4)
 

@@ -1,0 +1,123 @@
+"""What every command has: the fleet, a guarded client, and one way of carrying out an action."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleetwright.cli.names import declared, guest_named
+from fleetwright.cli.output import show_json, wants_json
+from fleetwright.cli.progress import progress
+from fleetwright.definitions import Definitions
+from fleetwright.errors import FleetError
+from fleetwright.models import Fleet, GuestType, Vm
+from fleetwright.proxmox.actions import Action
+from fleetwright.proxmox.client import Client
+from fleetwright.proxmox.identity import label, require_may_change
+from fleetwright.proxmox.observe import find
+from fleetwright.session import Session
+
+DEFAULT_TOKEN_FILE = "~/.config/fleetwright/proxmox-token"
+
+
+@dataclass
+class Front:
+    """One invocation. `as_json` is None where nobody said; `quiet` leaves the narration out."""
+
+    fleet_path: str
+    token_file: str
+    as_json: bool | None = None
+    dry_run: bool = False
+    timeout: float = 3600.0
+    _client: Client | None = field(default=None, repr=False)
+
+    @classmethod
+    def of_environment(cls) -> "Front":
+        """What the environment says, else what is usual; options come on top."""
+        return cls(
+            fleet_path=os.environ.get("FLEET") or "fleet",
+            token_file=os.environ.get("PROXMOX_TOKEN_FILE") or DEFAULT_TOKEN_FILE,
+        )
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        return Definitions.load(self.fleet_path)
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.definitions.fleet
+
+    @cached_property
+    def session(self) -> Session:
+        return Session(self.fleet, Path(self.token_file).expanduser(), self.definitions)
+
+    @property
+    def client(self) -> Client:
+        """Made on first use; sends nothing by itself."""
+        if self._client is None:
+            self._client = self.session.connect()
+        return self._client
+
+    @property
+    def changed(self) -> bool:
+        """Whether the hypervisor has taken any changing request."""
+        return self._client is not None and self._client.accepted_changes > 0
+
+    @property
+    def under_way(self) -> list[str]:
+        return sorted(self._client.under_way) if self._client else []
+
+    def close(self) -> None:
+        if "session" in self.__dict__:
+            self.session.close()
+
+    # Guests
+
+    def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
+        """Where a guest is: its node, VMID and kind, and its definition if it has one. FleetError when it is "
+        "nowhere."""
+        wanted = guest_named(self.fleet, name)
+        if isinstance(wanted, Vm):
+            found = find(self.client, self.fleet, wanted)
+            if found is None:
+                raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
+            return found[0], wanted.vmid, wanted.type, wanted
+        row = next((row for row in self.client.resources() if row.vmid == wanted), None)
+        if row is None:
+            raise FleetError(f"there is no guest {wanted} that this token may see")
+        return row.node, row.vmid, row.type, None
+
+    def act(self, name: str, action: Action) -> None:
+        """Carry the action out on a declared guest, or show what it would do; says how it ended, and how long "
+        "it took."""
+        vm = declared(self.fleet, name, action.verb)
+        require_may_change(vm, action.verb)
+        if self.dry_run:
+            steps = [str(step) for step in action.plan(self.client, self.fleet, vm)]
+            self._report(vm, steps, planned=True)
+            return
+        self.session.claim(vm.host_id or vm.name)
+        began = time.monotonic()
+        with progress(label(vm)) as say:
+            done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
+        self._report(vm, [str(step) for step in done], seconds=time.monotonic() - began)
+
+    def _report(self, vm: Vm, steps: list[str], *, planned: bool = False, seconds: float | None = None) -> None:
+        if wants_json(self.as_json):
+            about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "steps": steps}
+            about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}
+            show_json(about)
+            return
+        for step in steps:
+            click.echo(f"{label(vm)}: {'would ' if planned else ''}{step}")
+        if not steps:
+            click.echo(f"{label(vm)}: nothing to do")
+        elif not planned:
+            click.echo(f"done in {seconds or 0:.1f} s", err=True)
+
+
+pass_front = click.make_pass_decorator(Front)
