@@ -12,7 +12,10 @@ LAB := $(BIN)/python -m lab
 JOBS ?= 2
 TESTS ?= tests
 
-.PHONY: help demo test check bench lab up down reset status shell clean
+# How many requests `make fuzz` puts to the guard.
+N ?= 100000
+
+.PHONY: help demo test check fuzz bench lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -37,6 +40,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports --no-logo 2>/dev/null || PYTHONPATH=. $(BIN)/lint-imports
+
+fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none of which may reach what is protected
+	@$(BIN)/python -m tests.fuzz $(N)
 
 bench: $(STAMP) ## how long provisioning takes, beside what it cannot do without
 	@$(BIN)/python -m bench.provision

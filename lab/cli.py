@@ -16,9 +16,17 @@ from lab.places import Places, cache_directory
 from lab.setup import prepare_nix
 
 FAULTS = {
-    "lock-held": "vmid=N requests=N: somebody else holds the VM's lock",
+    "lock-held": "vmid=N requests=N seconds=N: somebody else holds the VM's lock",
     "task-fails": "type=qmclone once=1: a task ends with an error after its 200",
+    "task-killed": "type=qmclone: its worker dies half-way, what it held stays",
+    "task-lost": "type=qmclone works=1: nobody knows of it any more; works=0: nor was it done",
     "drop-connection": "method=POST path=REGEX count=1: the request is done, its answer lost",
+    "timed-out": "method=POST path=REGEX count=1: the request is done, the answer is 596",
+    "refused": "method=POST path=REGEX count=1: the request is not done, the answer is 595",
+    "node-down": "node=NAME: that node does not answer",
+    "storage-full": "storage=NAME: nothing more fits there",
+    "stale-resources": "the cluster's list shows what it showed when this was switched on",
+    "vmid-taken": "vmid=N: a stranger's VM appears there when somebody comes to make one",
     "agent-silent": "vmid=N: the guest agent never answers",
     "address-changes": "vmid=N: every boot gets another address",
     "address-moves": "vmid=N: addresses of running machines change now",

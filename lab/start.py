@@ -49,6 +49,10 @@ def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
                 **{"type": "lvmthin", "content": "images,rootdir", "total": 1800 * GIB, "used": 412 * GIB},
                 **{"avail": 1388 * GIB, "volumes": _volumes()},
             },
+            "tank": {
+                **{"type": "zfspool", "sparse": 1, "content": "images,rootdir", "total": 3600 * GIB, "used": 0},
+                **{"avail": 3600 * GIB, "volumes": {}},
+            },
             "local": {
                 **{"type": "dir", "path": "/var/lib/vz", "content": "backup,snippets,vztmpl,iso,import"},
                 **{"total": 94 * GIB, "used": 31 * GIB, "avail": 63 * GIB},

@@ -1,0 +1,86 @@
+"""Facts of the hypervisor, through a run's own connector and the emulator's API: no machine is asked."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api.exceptions import FactProcessError, PyinfraError
+from pyinfra.api.facts import get_fact
+
+from facts import proxmox
+from fleetwright.exits import Exit
+from fleetwright.models import VmidRange
+from fleetwright.session import Session
+from tests.fleetwright.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
+from tests.fleetwright.proxmox.test_proxmox_actions import begin
+from tests.runs import connected, session_at
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+
+@pytest.fixture
+def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:  # noqa: F811
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return session_at(emulator, tmp_path)
+
+
+def fact(session: Session, which: type, host_id: str = "dev", **arguments: Any) -> Any:
+    host = connected(session, host_id, api_only=True)
+    assert host.connected
+    return get_fact(host.state, host, which, kwargs=arguments)
+
+
+def test_what_the_hypervisor_says_of_a_guest(session: Session, emulator: Emulator) -> None:  # noqa: F811
+    begin(emulator, status="running")
+    status = fact(session, proxmox.VmStatus)
+    assert (status["vmid"], status["name"], status["node"], status["status"]) == (110, "dev", "prom", "running")
+    assert fact(session, proxmox.VmConfig)["cores"] == 4
+    assert fact(session, proxmox.VmPending) == []
+    emulator.client().set_config("prom", 110, {"cores": 2})
+    assert fact(session, proxmox.VmPending) == [{"key": "cores", "before": "4", "after": "2"}]
+    assert fact(session, proxmox.VmSnapshots) == []
+    assert fact(session, proxmox.VmBackups) == []
+    assert fact(session, proxmox.VmBackups, storage="local") == []
+    assert fact(session, proxmox.VmAddress) is None
+    assert fact(session, proxmox.VmTasks) == []
+    assert {each["name"] for each in fact(session, proxmox.Storages)} == {"nvmeprom", "local", "tank"}
+    assert emulator.changes() == ["PUT /nodes/prom/qemu/110/config"]
+
+
+EVERY = [
+    *(proxmox.VmStatus, proxmox.VmConfig, proxmox.VmPending, proxmox.VmSnapshots, proxmox.VmBackups),
+    *(proxmox.VmAddress, proxmox.VmTasks),
+]
+
+
+@pytest.mark.parametrize("which", EVERY)
+@pytest.mark.parametrize("host_id", ["dev", "metal"])
+def test_a_guest_that_is_not_there_is_unknown(
+    session: Session,
+    emulator: Emulator,
+    which: type,
+    host_id: str,  # noqa: F811
+) -> None:
+    assert fact(session, which, host_id) is None
+    assert which().default() is None
+
+
+def test_a_free_vmid_is_a_proposal(session: Session, emulator: Emulator) -> None:  # noqa: F811
+    object.__setattr__(session.fleet, "ranges", (VmidRange("production", 104, 199),))
+    assert fact(session, proxmox.NextVmid) == 105
+    with pytest.raises(PyinfraError, match="No hosts remaining"):
+        fact(session, proxmox.NextVmid, range="nosuch")
+    assert session.failures == {"dev": Exit.USAGE}
+
+
+@pytest.mark.parametrize(
+    ("which", "output"),
+    [(proxmox.VmStatus, "[]"), (proxmox.VmTasks, "{}"), (proxmox.NextVmid, '"100"'), (proxmox.VmConfig, "no JSON")],
+)
+def test_what_cannot_be_read_is_an_error(which: Any, output: str) -> None:
+    with pytest.raises(FactProcessError, match="expected "):
+        which().process([output])
+
+
+def test_the_query_reads_like_the_command_that_shows_the_same() -> None:
+    assert str(proxmox.VmBackups().command(storage="local")) == "fleetwright vm backups local"
