@@ -96,7 +96,7 @@ class Faults:
         params = self._on.get("task-lost", {})
         if not self.is_on("task-lost", type=kind) or not self._count_down("task-lost", "count", 1):
             return False, True
-        return True, bool(params.get("works", True))
+        return True, str(params.get("works", True)).lower() not in ("0", "false")
 
     def _meant(self, name: str, method: str, path: str) -> bool:
         params = self._on.get(name)

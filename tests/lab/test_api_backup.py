@@ -1,0 +1,159 @@
+"""Backups and what comes back from them; containers. Nothing of this has a recording."""
+
+import re
+from typing import Any
+
+import pytest
+
+from lab.api.errors import ApiError, ParameterError, PermissionDenied
+from lab.api.permissions import User
+from tests.lab.api_node import GIB, Node, state_with
+
+pytestmark = pytest.mark.unit
+
+TEMPLATE = "local:vztmpl/debian.tar.zst"
+CT = "/nodes/prom/lxc/210"
+
+
+def node(**changes: Any) -> Node:
+    state = state_with(**changes)
+    state["storages"]["local"] = {
+        **{"type": "dir", "path": "/var/lib/vz", "content": "backup,vztmpl", "total": 100 * GIB, "avail": 100 * GIB},
+        **{"prune-backups": "keep-last=2", "volumes": {TEMPLATE: {"content": "vztmpl", "format": "tzst", "size": 9}}},
+    }
+    return Node(state)
+
+
+def backups(found: Node, vmid: int = 104) -> list[dict[str, Any]]:
+    return list(found.get("/nodes/prom/storage/local/content", content="backup", vmid=vmid))
+
+
+def back_up(found: Node, vmid: int = 104, **params: Any) -> str:
+    """Make a backup and return the volume that is new."""
+    before = {row["volid"] for row in backups(found, vmid)}
+    status = found.run("POST", "/nodes/prom/vzdump", vmid=str(vmid), storage="local", remove=0, **params)
+    assert status == "OK"
+    [new] = {row["volid"] for row in backups(found, vmid)} - before
+    return str(new)
+
+
+def test_an_archive_is_a_volume_with_what_people_say_of_it() -> None:
+    found = node()
+    volid = back_up(found, compress="zstd", **{"notes-template": "{{guestname}} by hand", "protected": 1})
+    assert re.fullmatch(r"local:backup/vzdump-qemu-104-\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d\.vma\.zst", volid)
+    [row] = backups(found)
+    assert (row["vmid"], row["notes"], row["protected"], row["subtype"]) == (104, "doc1 by hand", 1, "qemu")
+    assert row["size"] > 0
+    path = f"/nodes/prom/storage/local/content/{volid}"
+    with pytest.raises(ApiError, match="cannot remove protected archive"):
+        found.call("DELETE", path)
+    found.call("PUT", path, {"protected": 0})
+    assert found.run("DELETE", path) == "OK"
+    assert backups(found) == []
+    assert "lock" not in found.config(104)
+
+
+def test_the_default_prunes_what_remove_0_keeps() -> None:
+    found = node()
+    kept = [back_up(found) for _ in range(3)]
+    assert len(kept) == len(backups(found)) == 3
+    found.run("POST", "/nodes/prom/vzdump", vmid="104", storage="local")
+    assert len(backups(found)) == 2
+
+
+def test_what_cannot_be_backed_up() -> None:
+    found = node()
+    with pytest.raises(ApiError, match="storage 'zfs' does not support backups"):
+        found.call("POST", "/nodes/prom/vzdump", {"vmid": "104", "storage": "zfs"})
+    assert found.run("POST", "/nodes/prom/vzdump", vmid="105", storage="local") == "unable to find VM '105'"
+    with pytest.raises(PermissionDenied):
+        found.call("POST", "/nodes/prom/vzdump", {"vmid": "104", "storage": "local"}, User("fw@pve", "t", privsep=True))
+    with pytest.raises(ParameterError):
+        found.call(
+            *("POST", "/nodes/prom/vzdump", {"vmid": "104", "storage": "local", "script": "/x"}),
+            User("root@pam", "full"),
+        )
+    found.emulator.faults.switch("storage-full", True, {"storage": "local"})
+    assert "No space left" in found.run("POST", "/nodes/prom/vzdump", vmid="104", storage="local")
+    assert backups(found) == []
+    assert "lock" not in found.config(104)
+
+
+def test_a_guest_out_of_its_backup() -> None:
+    found = node()
+    before = found.config(104)
+    volid = back_up(found)
+    restore = {"vmid": 104, "archive": volid}
+    with pytest.raises(ApiError, match="VM 104 already exists on node 'prom'"):
+        found.call("POST", "/nodes/prom/qemu", restore)
+    with pytest.raises(ApiError, match="vm is running"):
+        found.call("POST", "/nodes/prom/qemu", {**restore, "force": 1})
+    found.run("POST", "/nodes/prom/qemu/104/status/stop")
+    found.call("PUT", "/nodes/prom/qemu/104/config", {"cores": 1})
+    assert found.run("POST", "/nodes/prom/qemu", **restore, force=1) == "OK"
+    after = found.config(104)
+    assert after["cores"] == before["cores"]
+    assert after["net0"] == before["net0"]
+    assert [row["volid"] for row in found.get("/nodes/prom/storage/nvme/content", vmid=104)] == [
+        after["scsi0"].split(",")[0]
+    ]
+    assert found.run("DELETE", "/nodes/prom/qemu/104") == "OK"
+    assert found.run("POST", "/nodes/prom/qemu", **restore, unique=1, storage="nvme") == "OK"
+    assert found.config(104)["net0"] != before["net0"]
+    assert "cores: 2" in found.get("/nodes/prom/vzdump/extractconfig", volume=volid)
+
+
+# Containers
+
+
+def container(**params: Any) -> Node:
+    found = node()
+    made = {"vmid": 210, "ostemplate": TEMPLATE, "hostname": "dns", "rootfs": "nvme:8", "net0": "name=eth0,ip=dhcp"}
+    assert found.run("POST", "/nodes/prom/lxc", **made, **params) == "OK"
+    return found
+
+
+def test_a_container_is_made_changed_and_removed() -> None:
+    found = container(memory=1024)
+    config = found.get(f"{CT}/config")
+    assert (config["hostname"], config["memory"], config["rootfs"]) == ("dns", 1024, "nvme:vm-210-disk-0,size=8G")
+    assert re.fullmatch(r"name=eth0,hwaddr=BC:24:11:[0-9A-F:]{8},ip=dhcp,type=veth", config["net0"])
+    with pytest.raises(ApiError, match="checksum mismatch"):
+        found.call("PUT", f"{CT}/config", {"cores": 2, "digest": "0" * 40})
+    found.call("PUT", f"{CT}/config", {"cores": 2, "digest": config["digest"]})
+    assert found.run("PUT", f"{CT}/resize", disk="rootfs", size="9G") == "OK"
+    assert found.run("PUT", f"{CT}/resize", disk="rootfs", size="1G") == "unable to shrink disk size"
+    assert found.run("POST", f"{CT}/status/start") == "OK"
+    assert found.get(f"{CT}/status/current")["status"] == "running"
+    assert [row["name"] for row in found.get(f"{CT}/interfaces")] == ["lo", "eth0"]
+    with pytest.raises(ApiError, match="CT 210 is running - destroy failed"):
+        found.call("DELETE", CT)
+    assert found.run("POST", f"{CT}/status/shutdown") == "OK"
+    assert found.run("DELETE", CT) == "OK"
+    assert found.get("/nodes/prom/lxc") == []
+    assert found.get("/nodes/prom/storage/nvme/content", vmid=210) == []
+
+
+def test_a_container_has_snapshots_and_backups() -> None:
+    found = container()
+    assert found.run("POST", f"{CT}/snapshot", snapname="clean") == "OK"
+    assert found.run("POST", f"{CT}/snapshot", snapname="clean") == "snapshot name 'clean' already used"
+    found.call("PUT", f"{CT}/config", {"memory": 2048})
+    assert found.run("POST", f"{CT}/snapshot/clean/rollback") == "OK"
+    assert found.get(f"{CT}/config")["memory"] == 512
+    assert found.run("DELETE", f"{CT}/snapshot/clean") == "OK"
+    volid = back_up(found, 210)
+    assert "vzdump-lxc-210-" in volid
+    found.run("DELETE", CT)
+    assert found.run("POST", "/nodes/prom/lxc", vmid=210, ostemplate=volid, restore=1) == "OK"
+    assert found.get(f"{CT}/config")["hostname"] == "dns"
+
+
+def test_what_no_container_comes_out_of() -> None:
+    found = node()
+    with pytest.raises(ApiError, match=r"volume 'local:vztmpl/x\.tar\.zst' does not exist"):
+        found.call("POST", "/nodes/prom/lxc", {"vmid": 210, "ostemplate": "local:vztmpl/x.tar.zst"})
+    with pytest.raises(ApiError, match="CT 104 already exists"):
+        found.call("POST", "/nodes/prom/lxc", {"vmid": 104, "ostemplate": TEMPLATE})
+    with pytest.raises(ApiError, match=r"nodes/prom/lxc/104.conf"):
+        found.get("/nodes/prom/lxc/104/config")
