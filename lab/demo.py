@@ -75,9 +75,15 @@ def story(places: Places) -> None:
     shows("pyinfra -y inventory.py --limit dev exec -- uptime", "load average")
     shows("pyinfra inventory.py --limit dev fact facts.nixos.CurrentSystem", built)
 
+    heading("Every day: look at it, and ask something of it; the second time nothing is left to do.")
+    shows("fleetwright vm list --table", "managed")
+    shows("fleetwright vm snapshot dev clean", '"changed": true')
+    shows("fleetwright vm snapshot dev clean", '"changed": false')
+
     heading("The guard: vm 104 is readonly in the definitions, whatever is typed.")
     before = changing_requests(places)
-    shows("pyinfra -y inventory.py deploys/provision.py --limit doc1", "104", status=1)
+    shows("pyinfra -y inventory.py deploys/provision.py --limit doc1", "104", status=3)
+    shows("fleetwright vm stop doc1", "vm 104 (doc1) is readonly in vms/definitions.nix", status=3)
     shows(STOP_104, "vm 104 (doc1) is readonly in vms/definitions.nix; refusing POST /nodes/prom/qemu/104/status/stop")
     require(changing_requests(places) == before, "a changing request was sent")
 

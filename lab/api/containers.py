@@ -1,7 +1,6 @@
 """Containers: states only, no machine is behind them. No recording either: the schema, PVE::LXC and "
 "PVE::API2::LXC are."""
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from lab.api.tasks import Task
 from lab.api.vms import status_row, visible
 
 _LIST = "/nodes/{node}/lxc"
-_BASE = f"{_LIST}/{{vmid}}"
+BASE = f"{_LIST}/{{vmid}}"
 _META = frozenset(
     ("node", "vmid", "ostemplate", "restore", "storage", "force", "unique", "start", "pool", "bwlimit", "password")
 ) | frozenset(("ssh-public-keys", "ignore-unpack-errors", "ha-managed", "digest", "delete", "revert"))
@@ -24,7 +23,7 @@ _VOLUME = re.compile(r"rootfs|mp\d+")
 _NEW = re.compile(r"(?P<storage>[A-Za-z][\w.-]*):(?P<size>\d+(?:\.\d+)?)")
 
 
-def _container(call: Call) -> Vm:
+def container(call: Call) -> Vm:
     vm = call.emulator.state.vms.get(call.vmid)
     if vm is None or vm.type != "lxc":
         node = call.emulator.state.name_of(call.node)
@@ -38,6 +37,12 @@ def _require_unlocked(call: Call, vm: Vm) -> None:
         raise ApiError(f"CT is locked ({lock})")
 
 
+def snapshot_of(vm: Vm, name: str) -> Snapshot:
+    if name not in vm.snapshots:
+        raise ApiError(f"snapshot '{name}' does not exist")
+    return vm.snapshots[name]
+
+
 # Looking
 
 
@@ -47,34 +52,34 @@ def listing(call: Call) -> Any:
     return [{**status_row(state, vm, call.emulator.lock_of(vm)), "type": "lxc"} for vm in visible(call, "lxc")]
 
 
-@route("GET", f"{_BASE}/config")
+@route("GET", f"{BASE}/config")
 def read(call: Call) -> Any:
-    vm = _container(call)
+    vm = container(call)
     name = call.params.get("snapshot")
     if name:
-        return {**_snapshot(vm, name).config, "digest": vm.digest()}
+        return {**snapshot_of(vm, name).config, "digest": vm.digest()}
     lock = call.emulator.lock_of(vm)
     return {**vm.config, **({"lock": lock} if lock else {}), "digest": vm.digest()}
 
 
-@route("GET", f"{_BASE}/pending")
+@route("GET", f"{BASE}/pending")
 def pending(call: Call) -> Any:
-    vm = _container(call)
+    vm = container(call)
     rows = [{"key": "digest", "value": vm.digest()}]
     return rows + [{"key": key, "value": vm.config[key]} for key in sorted(vm.config)]
 
 
-@route("GET", f"{_BASE}/status/current")
+@route("GET", f"{BASE}/status/current")
 def current(call: Call) -> Any:
-    vm = _container(call)
+    vm = container(call)
     row = status_row(call.emulator.state, vm, call.emulator.lock_of(vm))
     return {**row, "type": "lxc", "ha": {"managed": 0}}
 
 
-@route("GET", f"{_BASE}/interfaces")
+@route("GET", f"{BASE}/interfaces")
 def interfaces(call: Call) -> Any:
     """Each card, with the address that the configuration gives it, or else one that its MAC makes up."""
-    vm = _container(call)
+    vm = container(call)
     if not vm.running:
         raise ApiError(f"CT {vm.vmid} not running")
     rows = [{"name": "lo", "hwaddr": "00:00:00:00:00:00", "inet": "127.0.0.1/8", "inet6": "::1/128"}]
@@ -124,7 +129,7 @@ def create(call: Call) -> Any:
                 raise
             join_pool(call, vmid, call.params.get("pool"))
         if call.params.get("start"):
-            _power(call, True)
+            set_power(call, True)
 
     return call.emulator.tasks.start("vzcreate", vmid, call.user, work)
 
@@ -203,7 +208,7 @@ def _require_rights(call: Call, values: Mapping[str, Any]) -> None:
             allowed(call.user, path, ["VM.Config.Options"])
 
 
-@route("PUT", f"{_BASE}/config")
+@route("PUT", f"{BASE}/config")
 def change(call: Call) -> Any:
     values = {name: value for name, value in call.params.items() if name not in _META}
     gone = split_list(str(call.params.get("delete", "")))
@@ -211,7 +216,7 @@ def change(call: Call) -> Any:
         raise ApiError("no options specified")
     _require_rights(call, {**values, **dict.fromkeys(gone, "")})
     with call.emulator.locks.config(call.vmid):
-        vm = _container(call)
+        vm = container(call)
         digest = call.params.get("digest")
         if digest and digest != vm.digest():
             raise ApiError("checksum mismatch (file change by other user?)")
@@ -224,13 +229,13 @@ def change(call: Call) -> Any:
         vm.config.update(prepared)
 
 
-@route("PUT", f"{_BASE}/resize")
+@route("PUT", f"{BASE}/resize")
 def resize(call: Call) -> Any:
     name, wanted = call.params["disk"], call.params["size"]
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
-            vm = _container(call)
+            vm = container(call)
             digest = call.params.get("digest")
             if digest and digest != vm.digest():
                 raise ApiError("checksum mismatch (file change by other user?)")
@@ -246,14 +251,14 @@ def resize(call: Call) -> Any:
                 call.emulator.volumes.resize(drive["file"], size)
                 vm.config[name] = drives.write({**drive, "size": drives.to_text(size)})
 
-    _container(call)
+    container(call)
     return call.emulator.tasks.start("resize", call.vmid, call.user, work)
 
 
-@route("DELETE", _BASE)
+@route("DELETE", BASE)
 def destroy(call: Call) -> Any:
     def checked() -> Vm:
-        vm = _container(call)
+        vm = container(call)
         if vm.config.get("protection"):
             raise ApiError(f"can't remove CT {vm.vmid} - protection mode enabled")
         if vm.running and not call.params.get("force"):
@@ -280,17 +285,17 @@ def destroy(call: Call) -> Any:
 # Power
 
 
-def _power(call: Call, on: bool) -> None:
-    vm = _container(call)
+def set_power(call: Call, on: bool) -> None:
+    vm = container(call)
     vm.running, vm.paused = on, False
     vm.started = call.emulator.state.clock.now() if on else 0
     vm.pid = call.emulator.tasks.next_pid() if on else 0
 
 
-def _power_task(call: Call, kind: str, work: Callable[[Vm], None]) -> str:
+def power_task(call: Call, kind: str, work: Callable[[Vm], None]) -> str:
     def locked(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
-            vm = _container(call)
+            vm = container(call)
             _require_unlocked(call, vm)
             work(vm)
             task.linger()
@@ -299,154 +304,69 @@ def _power_task(call: Call, kind: str, work: Callable[[Vm], None]) -> str:
 
 
 def _require_running(call: Call) -> None:
-    if not _container(call).running:
+    if not container(call).running:
         raise ApiError(f"CT {call.vmid} not running")
 
 
-@route("POST", f"{_BASE}/status/start")
+@route("POST", f"{BASE}/status/start")
 def start(call: Call) -> Any:
     def work(vm: Vm) -> None:
         if vm.running:
             raise ApiError(f"CT {vm.vmid} already running")
         if vm.is_template:
             raise ApiError("you can't start a CT if it's a template")
-        _power(call, True)
+        set_power(call, True)
 
-    if _container(call).running:
+    if container(call).running:
         raise ApiError(f"CT {call.vmid} already running")
-    return _power_task(call, "vzstart", work)
+    return power_task(call, "vzstart", work)
 
 
-@route("POST", f"{_BASE}/status/stop")
+@route("POST", f"{BASE}/status/stop")
 def stop(call: Call) -> Any:
     _require_running(call)
-    return _power_task(call, "vzstop", lambda vm: _power(call, False))
+    return power_task(call, "vzstop", lambda vm: set_power(call, False))
 
 
-@route("POST", f"{_BASE}/status/shutdown")
+@route("POST", f"{BASE}/status/shutdown")
 def shutdown(call: Call) -> Any:
     _require_running(call)
-    return _power_task(call, "vzshutdown", lambda vm: _power(call, False))
+    return power_task(call, "vzshutdown", lambda vm: set_power(call, False))
 
 
-@route("POST", f"{_BASE}/status/reboot")
+@route("POST", f"{BASE}/status/reboot")
 def reboot(call: Call) -> Any:
     _require_running(call)
-    return _power_task(call, "vzreboot", lambda vm: _power(call, True))
+    return power_task(call, "vzreboot", lambda vm: set_power(call, True))
 
 
-@route("POST", f"{_BASE}/status/suspend")
+@route("POST", f"{BASE}/status/suspend")
 def suspend(call: Call) -> Any:
     _require_running(call)
-    return _power_task(call, "vzsuspend", lambda vm: setattr(vm, "paused", True))
+    return power_task(call, "vzsuspend", lambda vm: setattr(vm, "paused", True))
 
 
-@route("POST", f"{_BASE}/status/resume")
+@route("POST", f"{BASE}/status/resume")
 def resume(call: Call) -> Any:
     _require_running(call)
-    return _power_task(call, "vzresume", lambda vm: setattr(vm, "paused", False))
-
-
-# Snapshots
-
-
-def _snapshot(vm: Vm, name: str) -> Snapshot:
-    if name not in vm.snapshots:
-        raise ApiError(f"snapshot '{name}' does not exist")
-    return vm.snapshots[name]
-
-
-@route("GET", f"{_BASE}/snapshot")
-def snapshots(call: Call) -> Any:
-    vm = _container(call)
-    rows = [
-        {"name": name, "description": each.description, "snaptime": each.snaptime}
-        | ({"parent": each.parent} if each.parent else {})
-        for name, each in vm.snapshots.items()
-    ]
-    parent = {"parent": vm.config["parent"]} if "parent" in vm.config else {}
-    return [
-        *rows,
-        {
-            "name": "current",
-            "description": "You are here!",
-            "digest": vm.digest(),
-            "running": int(vm.running),
-            **parent,
-        },
-    ]
-
-
-@route("GET", f"{_BASE}/snapshot/{{snapname}}/config")
-def snapshot_config(call: Call) -> Any:
-    found = _snapshot(_container(call), call.params["snapname"])
-    return {**found.config, "snaptime": found.snaptime, "description": found.description}
-
-
-@route("POST", f"{_BASE}/snapshot")
-def take(call: Call) -> Any:
-    name = call.params["snapname"]
-    if name in ("current", "pending"):
-        raise ApiError(f"unable to use snapshot name '{name}' (reserved name)")
-
-    def work(vm: Vm) -> None:
-        if name in vm.snapshots:
-            raise ApiError(f"snapshot name '{name}' already used")
-        config = {key: value for key, value in vm.config.items() if key not in ("lock", "description")}
-        parent = config.pop("parent", None)
-        moment = call.emulator.state.clock.seconds()
-        vm.snapshots[name] = Snapshot(config, moment, call.params.get("description", ""), parent)
-        vm.config["parent"] = name
-
-    _container(call)
-    return _power_task(call, "vzsnapshot", work)
-
-
-@route("DELETE", f"{_BASE}/snapshot/{{snapname}}")
-def forget(call: Call) -> Any:
-    name = call.params["snapname"]
-
-    def work(vm: Vm) -> None:
-        gone = _snapshot(vm, name)
-        for other in vm.snapshots.values():
-            other.parent = gone.parent if other.parent == name else other.parent
-        if vm.config.get("parent") == name:
-            vm.config.pop("parent")
-            vm.config.update({"parent": gone.parent} if gone.parent else {})
-        del vm.snapshots[name]
-
-    return _power_task(call, "vzdelsnapshot", work)
-
-
-@route("POST", f"{_BASE}/snapshot/{{snapname}}/rollback")
-def roll_back(call: Call) -> Any:
-    name = call.params["snapname"]
-
-    def work(vm: Vm) -> None:
-        found = _snapshot(vm, name)
-        if vm.running:
-            _power(call, False)
-        description = {"description": vm.config["description"]} if "description" in vm.config else {}
-        vm.config = {**copy.deepcopy(found.config), **description, "parent": name}
-
-    return _power_task(call, "vzrollback", work)
+    return power_task(call, "vzresume", lambda vm: setattr(vm, "paused", False))
 
 
 # Moving
 
 
-@route("POST", f"{_BASE}/migrate")
+@route("POST", f"{BASE}/migrate")
 def migrate(call: Call) -> Any:
     state, target = call.emulator.state, call.params["target"]
     if target == state.name_of(call.node):
         raise ParameterError({"target": "target is local node."})
     if target not in state.nodes:
         raise ApiError(f"no such cluster node '{target}'")
-    vm = _container(call)
+    vm = container(call)
     if vm.running and not (call.params.get("online") or call.params.get("restart")):
         raise ApiError("can't migrate running container without --online or --restart")
 
     def work(found: Vm) -> None:
         found.node = target
 
-    return _power_task(call, "vzmigrate", work)
+    return power_task(call, "vzmigrate", work)

@@ -7,6 +7,7 @@ from lab.api import (
     cloudinit,
     cluster,
     config,
+    container_snapshots,
     containers,
     create,
     destroy,
@@ -24,6 +25,6 @@ from lab.api import (
 )
 
 MODULES = (
-    *(access, agent, clone, cloudinit, cluster, config, containers, create, destroy, disks, migrate, nodes),
-    *(pools, power, resize, snapshots, storage, vm_extras, vms, vzdump),
+    *(access, agent, clone, cloudinit, cluster, config, container_snapshots, containers, create, destroy),
+    *(disks, migrate, nodes, pools, power, resize, snapshots, storage, vm_extras, vms, vzdump),
 )

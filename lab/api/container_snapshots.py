@@ -1,0 +1,85 @@
+"""Snapshots of containers."""
+
+import copy
+from typing import Any
+
+from lab.api.containers import BASE, container, power_task, set_power, snapshot_of
+from lab.api.errors import ApiError
+from lab.api.routes import Call, route
+from lab.api.state import Snapshot, Vm
+
+
+@route("GET", f"{BASE}/snapshot")
+def snapshots(call: Call) -> Any:
+    vm = container(call)
+    rows = [
+        {"name": name, "description": each.description, "snaptime": each.snaptime}
+        | ({"parent": each.parent} if each.parent else {})
+        for name, each in vm.snapshots.items()
+    ]
+    parent = {"parent": vm.config["parent"]} if "parent" in vm.config else {}
+    return [
+        *rows,
+        {
+            "name": "current",
+            "description": "You are here!",
+            "digest": vm.digest(),
+            "running": int(vm.running),
+            **parent,
+        },
+    ]
+
+
+@route("GET", f"{BASE}/snapshot/{{snapname}}/config")
+def snapshot_config(call: Call) -> Any:
+    found = snapshot_of(container(call), call.params["snapname"])
+    return {**found.config, "snaptime": found.snaptime, "description": found.description}
+
+
+@route("POST", f"{BASE}/snapshot")
+def take(call: Call) -> Any:
+    name = call.params["snapname"]
+    if name in ("current", "pending"):
+        raise ApiError(f"unable to use snapshot name '{name}' (reserved name)")
+
+    def work(vm: Vm) -> None:
+        if name in vm.snapshots:
+            raise ApiError(f"snapshot name '{name}' already used")
+        config = {key: value for key, value in vm.config.items() if key not in ("lock", "description")}
+        parent = config.pop("parent", None)
+        moment = call.emulator.state.clock.seconds()
+        vm.snapshots[name] = Snapshot(config, moment, call.params.get("description", ""), parent)
+        vm.config["parent"] = name
+
+    container(call)
+    return power_task(call, "vzsnapshot", work)
+
+
+@route("DELETE", f"{BASE}/snapshot/{{snapname}}")
+def forget(call: Call) -> Any:
+    name = call.params["snapname"]
+
+    def work(vm: Vm) -> None:
+        gone = snapshot_of(vm, name)
+        for other in vm.snapshots.values():
+            other.parent = gone.parent if other.parent == name else other.parent
+        if vm.config.get("parent") == name:
+            vm.config.pop("parent")
+            vm.config.update({"parent": gone.parent} if gone.parent else {})
+        del vm.snapshots[name]
+
+    return power_task(call, "vzdelsnapshot", work)
+
+
+@route("POST", f"{BASE}/snapshot/{{snapname}}/rollback")
+def roll_back(call: Call) -> Any:
+    name = call.params["snapname"]
+
+    def work(vm: Vm) -> None:
+        found = snapshot_of(vm, name)
+        if vm.running:
+            set_power(call, False)
+        description = {"description": vm.config["description"]} if "description" in vm.config else {}
+        vm.config = {**copy.deepcopy(found.config), **description, "parent": name}
+
+    return power_task(call, "vzrollback", work)
