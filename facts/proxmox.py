@@ -170,6 +170,22 @@ class Storages(_FromApi[list[dict[str, Any]] | None]):
         return ApiQuery("storage")
 
 
+class StorageContent(_FromApi[list[dict[str, Any]] | None]):
+    """
+    Returns the volumes of a storage, of one kind (`images`, `backup`, `iso`, …) or of all; sizes in bytes:
+
+    .. code:: python
+
+        [{"volid": "local:iso/nixos.iso", "content": "iso", "format": "iso", "size": 1073741824, "vmid": None, …}]
+    """
+
+    shape = list
+
+    @override
+    def command(self, storage: str, content: str | None = None) -> ApiQuery:
+        return ApiQuery("content", storage=storage, content=content)
+
+
 class NextVmid(_FromApi[int | None]):
     """Returns the lowest VMID of a range of the definitions that is neither declared nor taken: a proposal."""
 

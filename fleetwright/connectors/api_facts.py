@@ -80,10 +80,22 @@ def _tasks(session: Session, vm: Vm, node: str, arguments: Arguments) -> Any:
 
 
 def _storages(session: Session, vm: Vm | None, arguments: Arguments) -> Any:
-    node = session.fleet.node_of(vm) if vm else session.fleet.endpoint and session.fleet.endpoint.node
-    if not node:
+    return [asdict(each) for each in session.client.storages(_node(session, vm))]
+
+
+def _node(session: Session, vm: Vm | None) -> str:
+    """The node that the guest is declared on, else the endpoint's."""
+    if vm is not None:
+        return session.fleet.node_of(vm)
+    if session.fleet.endpoint is None:
         raise FleetError("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
-    return [asdict(each) for each in session.client.storages(node)]
+    return session.fleet.endpoint.node
+
+
+def _content(session: Session, vm: Vm | None, arguments: Arguments) -> Any:
+    node = _node(session, vm)
+    rows = session.client.volumes(node, str(arguments["storage"]), content=arguments.get("content"))
+    return [asdict(each) for each in rows]
 
 
 _ANSWERS: Mapping[str, Callable[[Session, Vm | None, Arguments], Any]] = {
@@ -99,5 +111,6 @@ _ANSWERS: Mapping[str, Callable[[Session, Vm | None, Arguments], Any]] = {
         lambda session, vm, node, arguments: [asdict(each) for each in session.client.snapshots(node, vm.vmid, vm.type)]
     ),
     "storage": _storages,
+    "content": _content,
     "next-id": lambda session, vm, arguments: next_vmid(session.client, session.fleet, str(arguments["range"])),
 }

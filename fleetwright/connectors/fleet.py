@@ -105,10 +105,11 @@ class FleetConnector(SSHConnector):
                 raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
         except (FleetError, OSError) as error:
             self._forget_known_hosts()
-            reason = self._why_never(error) or (str(error) if must_answer else None)
+            reason = self._why_never(error) or (error if must_answer else None)
             if reason:
-                self.session.failed(self.fleet_host.id, error)
-                raise ConnectError(self._said_once(reason) if isinstance(error, Unusable) else reason) from error
+                self.session.failed(self.fleet_host.id, reason)
+                said = str(reason)
+                raise ConnectError(self._said_once(said) if isinstance(error, Unusable) else said) from error
             self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")
 
     def _said_once(self, reason: str) -> str:
@@ -116,14 +117,15 @@ class FleetConnector(SSHConnector):
         first = self.session.once(("said", reason), lambda: self.fleet_host.id)
         return reason if first == self.fleet_host.id else f"not connected, for the same reason as {first}"
 
-    def _why_never(self, error: FleetError | OSError) -> str | None:
+    def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
         """Why the machine that could not be reached will not be there later in this run either."""
         if isinstance(error, (Unusable, Refused)) or self.session.vm(self.fleet_host.id) is None:
-            return str(error)
+            return error
         try:
-            return reach.stranger(self.session, self.fleet_host)
+            stranger = reach.stranger(self.session, self.fleet_host)
         except FleetError:
             return None
+        return Refused(stranger) if stranger else None
 
     def reach(
         self, deadline: float | None = None, *, epochs: Collection[Epoch] = tuple(Epoch), absent_ok: bool = False

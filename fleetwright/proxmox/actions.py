@@ -186,6 +186,15 @@ def regenerate() -> Action:
     return Verb("write the cloud-init drive of", look)
 
 
+def cloudinit_drive(drive: str = "ide2", *, storage: str | None = None) -> Action:
+    """Give a VM a cloud-init drive, unless it has one."""
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        return verbs.cloudinit_drive(fleet, vm, actual, drive, storage=storage)
+
+    return Verb("add a cloud-init drive to", look)
+
+
 def make_template() -> Action:
     return Verb("convert", lambda client, fleet, vm, actual: verbs.make_template(fleet, vm, actual))
 

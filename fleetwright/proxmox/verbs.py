@@ -122,6 +122,8 @@ def resume(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
 def configure(fleet: Fleet, vm: Vm, actual: ActualVm | None, values: dict[str, object]) -> Steps:
     """Set options by the API's names and in its words (`cores`, `net0`); None takes an option away."""
     found = ours(fleet, vm, actual)
+    if isinstance(tags := values.get("tags"), str):  # as the server keeps them
+        values = {**values, "tags": ";".join(sorted({tag.lower() for tag in re.split(r"[,;\s]+", tags) if tag}))}
     changes = tuple(
         Change(key, differences.short(found.config.text(key)), differences.short(value), value)
         for key, value in values.items()
@@ -202,6 +204,21 @@ def regenerate(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, differs: bool) 
     if not found.config.has_cloudinit_drive:
         raise Usage(f"{label(vm)} has no cloud-init drive; add one: `qm set {vm.vmid} --ide2 STORAGE:cloudinit`")
     return (Regenerate(found.node, vm.vmid),) if differs else ()
+
+
+def cloudinit_drive(fleet: Fleet, vm: Vm, actual: ActualVm | None, drive: str, *, storage: str | None = None) -> Steps:
+    """Give it a cloud-init drive, unless it has one."""
+    found = ours(fleet, vm, actual)
+    if found.config.has_cloudinit_drive:
+        return ()
+    if drive in found.config.values or not re.fullmatch(r"(ide|sata|scsi)\d{1,2}", drive, re.ASCII):
+        raise Usage(f"{label(vm)}: {drive} is taken, or no name for a drive; use another one such as ide2")
+    place = storage or fleet.storage_of(vm)
+    if place is None:
+        raise Usage(f"{label(vm)}: no storage is declared; name one")
+    change = Change(drive, "none", f"a cloud-init drive on {place}", f"{place}:cloudinit")
+    waits = (drive,) if found.running and differences.waits(drive) else ()
+    return (Configure(found.node, vm.vmid, (change,), found.config.digest, waits),)
 
 
 def make_template(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:

@@ -8,10 +8,17 @@ sent.
 from operations.proxmox.backups import backup, restore
 from operations.proxmox.desired import apply, create, destroy, drift, template
 from operations.proxmox.disks import add_disk, move_disk, resize
-from operations.proxmox.hardware import configure, network, pci, regenerate_cloud_init
+from operations.proxmox.hardware import (
+    cloud_init,
+    cloud_init_drive,
+    configure,
+    network,
+    pci,
+    regenerate_cloud_init,
+)
 from operations.proxmox.moving import migrate
 from operations.proxmox.power import reboot, resume, shutdown, start, stop, suspend
-from operations.proxmox.provisioning import address, clone, cloud_init, validate, wait_for_ssh
+from operations.proxmox.provisioning import address, clone, validate, wait_for_ssh
 from operations.proxmox.snapshots import delete_snapshot, rollback, snapshot
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "backup",
     "clone",
     "cloud_init",
+    "cloud_init_drive",
     "configure",
     "create",
     "delete_snapshot",

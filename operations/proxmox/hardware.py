@@ -8,11 +8,13 @@ from pyinfra.api import operation
 from fleetwright.errors import Usage
 from fleetwright.proxmox import actions
 from fleetwright.proxmox.identity import marked
+from fleetwright.proxmox.models import encode_ssh_keys
 from fleetwright.proxmox.reversible import reversible
 from fleetwright.proxmox.steps import Row
 from fleetwright.settings import Device
+from fleetwright.ssh_keys import parse_authorized_key
 from operations.proxmox.acting import act, flag_of, guest_of, options_of, text_of, whole
-from operations.proxmox.provisioning import row
+from operations.proxmox.provisioning import cloud_init_row, row
 from operations.steps import Commands, decide, session_of
 
 _NUMBERS = ("cores", "sockets", "memory", "balloon")
@@ -145,6 +147,76 @@ def _property(key: str, value: object) -> str:
     if "," in text or "=" in text:
         raise Usage(f"{key}={value} is no value for it")
     return text
+
+
+@operation()
+def cloud_init(
+    user: str | None = None,
+    keys: Sequence[str] | None = None,
+    addresses: Mapping[str, str] | None = None,
+    nameserver: str | None = None,
+    search_domain: str | None = None,
+    upgrade: bool | None = None,
+) -> Commands:
+    """Set these of the cloud-init options, or without any what the definitions say: who may log in, and DHCP.
+
+    `keys` are lines of `.pub` files, `addresses` as in `{"ipconfig0": "ip=10.0.0.5/24,gw=10.0.0.1"}`. A running VM has
+    them on its drive after `regenerate_cloud_init`. There is no password: it would be in arguments and logs.
+    """
+    given = options_of({"user": user, "keys": keys, "addresses": addresses, "nameserver": nameserver,
+                        "search_domain": search_domain, "upgrade": upgrade})  # fmt: skip
+    if not given:
+        yield from decide(host, cloud_init_row)
+        return
+    yield from act(host, lambda: actions.configure(_cloud_init_values(given)))
+
+
+def _cloud_init_values(given: dict[str, object]) -> dict[str, object]:
+    """The options as the API takes them. Usage for one that cannot be meant."""
+    values: dict[str, object] = {}
+    for key, value in given.items():
+        if key == "keys":
+            values["sshkeys"] = encode_ssh_keys(_keys(value))
+        elif key == "addresses":
+            values |= _addresses(value)
+        elif key == "upgrade":
+            values["ciupgrade"] = flag_of(key, value)
+        else:
+            names = {"user": "ciuser", "search_domain": "searchdomain"}
+            values[names.get(key, key)] = text_of(key, value)
+    return values
+
+
+def _keys(value: object) -> list[str]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise Usage("keys is no list of public keys")
+    for key in value:
+        try:
+            parse_authorized_key(str(key))
+        except ValueError as error:
+            raise Usage(f"keys: no SSH public key: {error}") from None
+    return [str(key) for key in value]
+
+
+def _addresses(value: object) -> dict[str, object]:
+    if not isinstance(value, Mapping) or not value:
+        raise Usage('addresses is no mapping; write {"ipconfig0": "ip=dhcp"}')
+    for name, text in value.items():
+        known = str(name).removeprefix("ipconfig").isdecimal() and str(name).startswith("ipconfig")
+        if not known or not isinstance(text, str) or not text.startswith(("ip=", "ip6=", "gw=", "gw6=")):
+            raise Usage(f"addresses: {name}={text} is none; write ipconfig0 and ip=dhcp")
+    return dict(value)
+
+
+@operation()
+def cloud_init_drive(device: str = "ide2", storage: str | None = None) -> Commands:
+    """Give the VM a cloud-init drive, unless it has one; on its own storage unless another is named."""
+
+    def action() -> actions.Action:
+        place = None if storage is None else text_of("storage", storage)
+        return actions.cloudinit_drive(text_of("device", device), storage=place)
+
+    yield from act(host, action)
 
 
 @operation()

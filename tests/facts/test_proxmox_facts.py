@@ -44,6 +44,8 @@ def test_what_the_hypervisor_says_of_a_guest(session: Session, emulator: Emulato
     assert fact(session, proxmox.VmAddress) is None
     assert fact(session, proxmox.VmTasks) == []
     assert {each["name"] for each in fact(session, proxmox.Storages)} == {"nvmeprom", "local", "tank"}
+    volumes = fact(session, proxmox.StorageContent, storage="nvmeprom", content="images")
+    assert "nvmeprom:vm-110-disk-0" in {each["volid"] for each in volumes}
     assert emulator.changes() == ["PUT /nodes/prom/qemu/110/config"]
 
 
@@ -57,9 +59,9 @@ EVERY = [
 @pytest.mark.parametrize("host_id", ["dev", "metal"])
 def test_a_guest_that_is_not_there_is_unknown(
     session: Session,
-    emulator: Emulator,
+    emulator: Emulator,  # noqa: F811
     which: type,
-    host_id: str,  # noqa: F811
+    host_id: str,
 ) -> None:
     assert fact(session, which, host_id) is None
     assert which().default() is None

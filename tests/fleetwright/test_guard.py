@@ -59,7 +59,7 @@ def test_a_declared_guest_under_another_name_is_refused() -> None:
         asked.append(vmid)
         return config if vmid == DOC1.vmid else None
 
-    client: Any = SimpleNamespace(config=ask)
+    client: Any = SimpleNamespace(config=ask, resources=tuple, is_free=lambda vmid: True)
     require_no_declared_guest(MANAGED, client, ["02:42:aa:bb:cc:dd"], "metal", "wipe")
     assert asked == [110, 104]
     with pytest.raises(Refused, match=r"^the machine that answers for metal is vm 104 \(doc1\) of vms/definitions.nix"):

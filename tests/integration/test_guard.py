@@ -78,7 +78,7 @@ def guarded(lab: Lab) -> Lab:
 
 
 def refusal(ended: Ended) -> None:
-    assert ended.status == 1, ended.output
+    assert ended.status == 3, ended.output
     assert "Traceback" not in ended.output, ended.output
     assert "Success" not in ended.output, ended.output
 

@@ -57,6 +57,6 @@ def test_a_readonly_vm_that_matches_is_unchanged_and_one_that_does_not_is_refuse
     assert lab.provision().rows("No changes") == list(ROWS)
     edit(definitions, "memory = 8192;", "memory = 4096;")
     refused = lab.provision(check=False)
-    assert refused.status == 1
+    assert refused.status == 3
     assert "vm 110 (dev) is readonly in vms/definitions.nix; refusing to set memory" in refused.output
     assert lab.changes() == before

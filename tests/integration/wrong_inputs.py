@@ -261,10 +261,7 @@ HYPERVISOR = [
     ),
     Wrong(
         "VMID of a container",
-        (
-            "VMID 110 is taken, by a guest on another node than prom or by a container; give managed.dev another "
-            "one in vms/definitions.nix",
-        ),
+        ("VMID 110 is taken by a container (dev) on prom; give managed.dev another one in vms/definitions.nix",),
         patch={"vms": {"110": {**FOREIGN, "type": "lxc"}}},
     ),
     fleet(

@@ -19,7 +19,7 @@ def cluster(**config: Any) -> Node:
     disk = {"content": "images", "format": "raw", "size": GIB, "used": GIB}
     ceph = {"type": "rbd", "shared": 1, "content": "images", "total": 100 * GIB, "avail": 100 * GIB}
     state["storages"]["ceph"] = {**ceph, "volumes": {"ceph:vm-104-disk-0": disk}}
-    state["storages"]["zfs"] |= {"sparse": 1}
+    state["storages"]["zfs"] |= {"sparse": 1, "total": 100 * GIB}
     state["vms"]["104"]["config"] |= {"scsi1": "ceph:vm-104-disk-0,size=1G", **config}
     return Node(state)
 

@@ -83,6 +83,8 @@ RUNNING: list[tuple[Any, Arguments, str]] = [
     (proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}, "move scsi0 to tank"),
     (proxmox.network, {"device": "net0", "tag": 20}, "set net0 tag=unset → tag=20"),
     (proxmox.network, {"device": "net0", "present": False}, "set net0 virtio="),
+    (proxmox.cloud_init, {"user": "ops", "upgrade": False}, "set ciuser abl030 → ops, ciupgrade none → False"),
+    (proxmox.cloud_init, {"addresses": {"ipconfig0": "ip=10.0.0.5/24"}}, "set ipconfig0 none → ip=10.0.0.5/24"),
     (proxmox.snapshot, {"snapname": "clean"}, "snapshot vm 110 as clean"),
     (proxmox.backup, {}, "back vm 110 up to local"),
     (proxmox.destroy, {"vm": "dev", "vmid": 110, "stop": True}, "shut vm 110 down within 180 s, pull the plug then"),
@@ -146,6 +148,13 @@ def test_resumed_and_regenerated(by_api: Perform, dev: Emulator) -> None:
     assert twice(by_api, dev, proxmox.resume) == "resume vm 110"
     dev.client().set_config("prom", 110, {"ciuser": "ops"})
     assert twice(by_api, dev, proxmox.regenerate_cloud_init) == "write the cloud-init drive of vm 110 anew"
+
+
+def test_a_cloud_init_drive(by_api: Perform, off: Emulator) -> None:
+    begin(off, status="stopped", ide2=None)
+    says = twice(by_api, off, proxmox.cloud_init_drive, storage="tank")
+    assert says == "set ide2 none → a cloud-init drive on tank"
+    assert config(off).has_cloudinit_drive
 
 
 def test_a_mapped_device(by_api: Perform, off: Emulator) -> None:
@@ -243,6 +252,8 @@ def test_a_protected_guest_is_refused_and_nothing_is_sent(
         (proxmox.add_disk, {"disk": "-x", "size": "1G"}, "disk=-x is no name"),
         (proxmox.network, {"device": "eth0", "tag": 1}, "device=eth0 is no device of this kind; use one such as net0"),
         (proxmox.network, {"device": "net0", "bridge": "a,b"}, "bridge=a,b is no value for it"),
+        (proxmox.cloud_init, {"keys": ["x"]}, "keys: no SSH public key: "),
+        (proxmox.cloud_init, {"addresses": {"ip": "dhcp"}}, "addresses: ip=dhcp is none; write ipconfig0 and ip=dhcp"),
         (proxmox.pci, {"pcie": True}, "hostpci0: say what it is to have: a mapping"),
         (proxmox.snapshot, {"snapname": "x y"}, "x y is no name for a snapshot"),
         (proxmox.destroy, {"vm": "dev", "vmid": 111}, "to destroy vm 110 (dev) name both, dev and 110"),

@@ -130,9 +130,11 @@ def running(directory: Path, state: dict[str, Any]) -> Iterator[Emulator]:
     with subprocess.Popen([sys.executable, "-m", "lab", "api", *argv], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == b"ready"
-        certificate = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))
-        yield Emulator(port, log, sha256(certificate).hexdigest())
-        process.terminate()
+        try:
+            certificate = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))
+            yield Emulator(port, log, sha256(certificate).hexdigest())
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from fleetwright.proxmox.policy import Policy
 from fleetwright.proxmox.reversible import reversible
 from fleetwright.settings import ContainerSettings, Settings
 from fleetwright.sizes import parse_size
-from tests.fleetwright.proxmox.conftest import GIB, Emulator
+from tests.fleetwright.proxmox.conftest import GIB, Emulator, state
+from tests.fleetwright.proxmox.conftest import running as another
 from tests.fleetwright.proxmox.fleets import DEV, DOC1, FLEET, HOST, IGP, KEPT
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
@@ -447,6 +449,28 @@ def test_what_is_not_the_declared_guest_is_not_destroyed(
     with pytest.raises(Refused, match=words):
         do(emulator, DestroyAction("dev", 110))
     assert emulator.changes() == []
+
+
+# 8.4
+
+
+def test_the_same_on_8(tmp_path: Path) -> None:
+    older = {"version": 8, "release": {"version": "8.4.1", "release": "8.4", "repoid": "0" * 16}}
+    with another(tmp_path, state() | older) as found:
+        begin(found)
+        for action in (
+            actions.configure({"cores": 2, "tags": "B;a"}),
+            actions.reboot(),
+            actions.snapshot("clean"),
+            actions.add_disk("scsi1", GIB, storage="tank"),
+            actions.move_disk("scsi1", "nvmeprom"),
+            actions.backup(newer_than=60),
+            actions.shutdown(),
+            actions.rollback("clean"),
+            actions.start(),
+        ):
+            twice(found, action)
+        assert do(found, DestroyAction("dev", 110, stop=True))[-1].startswith("destroy vm 110 (dev)")
 
 
 # Refused and absent
