@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fleetwright.errors import FleetError
+from fleetwright.errors import FleetError, Refused
 from fleetwright.models import Fleet, Host, Vm
 from fleetwright.proxmox.models import Drive, Permissions, Storage, Version, VmConfig
 from fleetwright.proxmox.plan import ActualVm, Desired, plan_vm, require_changeable, template_node
@@ -73,7 +73,7 @@ _DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-
 
 
 def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor) -> tuple[str, ...]:
-    """One line per finding: what, where, what to do; none when provisioning may begin."""
+    """One line per finding: what, where, what to do; none when provisioning may begin. Refused by the guard."""
     node = fleet.node_of(vm)
     if node not in seen.nodes:
         known = ", ".join(seen.nodes) or "none that this token may see"
@@ -86,6 +86,8 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
         planned = plan_vm(Desired(fleet, vm, host, seen.template), seen.actual)
         steps = tuple(step for step in doable(planned) if step.row is not None)
         require_changeable(vm, steps)
+    except Refused:
+        raise
     except FleetError as error:
         return (str(error),)
     found = tuple(str(step) for step in planned if isinstance(step, Cannot))

@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from fleetwright.build import kexec_tarball
-from fleetwright.errors import FleetError, FleetInvalid
+from fleetwright.errors import FleetError, FleetInvalid, Refused
 from fleetwright.guard import mark, require_installable
 from fleetwright.installation import obstacles
 from fleetwright.jobs import DIRECTORY
@@ -38,7 +38,7 @@ def _boot() -> Commands:
             host.noop(f"{host_id} is in its installer")
             return
         if session.state_of(host_id).noted("kexec") != _note():
-            raise FleetError(
+            raise Refused(
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"
             )

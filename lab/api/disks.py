@@ -26,7 +26,7 @@ def move_disk(call: Call) -> Any:
         volume = call.emulator.volumes.get(drive["file"])
         if same and form in (None, volume.format):
             raise ApiError("you can't move to the same storage with same format")
-        if vm.snapshots and call.params.get("delete"):
+        if call.params.get("delete") and _in_a_snapshot(vm, drive["file"]):
             raise ApiError("you can't move a disk with snapshots and delete the source")
         return vm, drive
 
@@ -60,6 +60,12 @@ def _disk(call: Call, vmid: int, name: str) -> tuple[Vm, drives.Drive]:
     if drives.is_cdrom(drive):
         raise ApiError("you can't move a cdrom")
     return vm, drive
+
+
+def _in_a_snapshot(vm: Vm, volid: str) -> bool:
+    configs = (snapshot.config for snapshot in vm.snapshots.values())
+    values = (str(value) for config in configs for name, value in config.items() if drives.is_drive(name))
+    return any(drives.parse(value)["file"] == volid for value in values)
 
 
 def moved(call: Call, vm: Vm, volid: str, storage: str, form: str | None, task: Task) -> str:

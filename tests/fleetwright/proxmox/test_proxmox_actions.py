@@ -465,7 +465,7 @@ def test_the_same_on_8(tmp_path: Path) -> None:
             actions.add_disk("scsi1", GIB, storage="tank"),
             actions.move_disk("scsi1", "nvmeprom"),
             actions.backup(newer_than=60),
-            actions.shutdown(),
+            actions.stop(),
             actions.rollback("clean"),
             actions.start(),
         ):
