@@ -22,6 +22,9 @@ TYPED = [
     "--limit igp operations.disko.format_disks",
 ]
 
+# A group, of which some are refused and some out of reach; a host that the flake does not know.
+OTHERWISE = {"--limit nixos": 1, "--limit igp operations.disko.format_disks": 4}
+
 # Each is evaluated with `client`, made as any script would make it, and `raw`, the session inside it.
 BY_HAND = [
     "client.start('prom', 104)",
@@ -77,8 +80,8 @@ def guarded(lab: Lab) -> Lab:
     return lab
 
 
-def refusal(ended: Ended) -> None:
-    assert ended.status == 3, ended.output
+def refusal(ended: Ended, status: int = 3) -> None:
+    assert ended.status == status, ended.output
     assert "Traceback" not in ended.output, ended.output
     assert "Success" not in ended.output, ended.output
 
@@ -86,7 +89,7 @@ def refusal(ended: Ended) -> None:
 def test_nothing_that_can_be_typed_changes_a_guarded_machine(guarded: Lab) -> None:
     for words in TYPED:
         ended = guarded.pyinfra("-y", "inventory.py", *words.split(), check=False)
-        refusal(ended)
+        refusal(ended, OTHERWISE.get(words.removeprefix("deploys/provision.py "), 3))
         assert ended.seconds < 20, f"{words} took {ended.seconds:.0f} s"
         hosts = {"doc1": "proxmox-vm", "igp": "igpu", "dev": "dev"}
         for limit, host in hosts.items():

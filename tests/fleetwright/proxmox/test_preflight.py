@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fleetwright.errors import Refused
 from fleetwright.models import Fleet, Vm
 from fleetwright.preflight import BootLoader, HostFacts, Hypervisor, preflight
 from fleetwright.proxmox.models import Permissions, Storage, Version
@@ -223,11 +224,11 @@ def test_the_drive_of_a_running_machine_takes_one_right() -> None:
     assert "lacks VM.Config.Cloudinit on /vms/110" in finding
 
 
-def test_a_vmid_that_is_taken_is_one_finding() -> None:
+def test_a_vmid_that_is_taken_is_refused() -> None:
     assert findings(existing()) == ()
     taken = replace(SEEN, actual=ActualVm(template(template=None), running=True))
-    [finding] = findings(taken)
-    assert "vm 110 on prom exists but is not this fleet's" in finding
+    with pytest.raises(Refused, match="vm 110 on prom exists but is not this fleet's"):
+        findings(taken)
 
 
 def test_an_existing_machine_needs_room_for_its_growth_only() -> None:

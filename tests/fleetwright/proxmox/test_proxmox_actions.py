@@ -467,10 +467,9 @@ def test_the_same_on_8(tmp_path: Path) -> None:
             actions.backup(newer_than=60),
             actions.stop(),
             actions.rollback("clean"),
-            actions.start(),
         ):
             twice(found, action)
-        assert do(found, DestroyAction("dev", 110, stop=True))[-1].startswith("destroy vm 110 (dev)")
+        assert do(found, DestroyAction("dev", 110))[-1].startswith("destroy vm 110 (dev)")
 
 
 # Refused and absent
