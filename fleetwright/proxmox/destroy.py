@@ -5,6 +5,7 @@ claimed before: a line in its notes, written on the very configuration that was 
 the guest meanwhile makes the claim fail, and it is judged anew.
 """
 
+import time
 from dataclasses import dataclass, replace
 
 from fleetwright.errors import ApiError, FleetError, Refused, Usage
@@ -24,6 +25,9 @@ from fleetwright.proxmox.tasks import wait as wait_for
 from fleetwright.sizes import format_size
 
 CLAIM = "fleetwright destroys this guest"
+FRESH = 3600  # seconds for which the backup of a killed run stands for the guest
+# Tasks that leave what a guest holds as it was. One that is shut down after its backup was started after it.
+_HARMLESS = ("vzdump", "qmstop", "qmshutdown", "qmdestroy", "vzstop", "vzshutdown", "vzdestroy")
 TRIES = 5  # how often a guest that somebody changes meanwhile is judged anew
 
 
@@ -50,7 +54,7 @@ class DestroyAction:
             return ()
         self._judge(fleet, vm, actual)
         off = verbs.shutdown(fleet, vm, actual, force=True)
-        saved = claimed_backup(actual.config)
+        saved = _still_good(client, vm, actual)
         save = self._backup(client, fleet, vm, actual) if self.backup and not saved else ()
         return (*off, *save, self._step(vm, actual, saved))
 
@@ -129,9 +133,10 @@ class DestroyAction:
             if _mac(actual.config) != seen.mac:
                 raise Refused(f"{label(vm)} is not the machine any more that it was: its MAC changed; not destroyed")
             target = self._step(vm, actual, saved)
-            if CLAIM in actual.config.description:
+            lines = [line for line in actual.config.description.splitlines() if not line.startswith(CLAIM)]
+            note = "\n".join([*lines, f"{CLAIM}{f'; backup: {saved}' if saved else ''}"])
+            if note == actual.config.description.rstrip():
                 return target
-            note = f"{actual.config.description.rstrip()}\n{CLAIM}{f'; backup: {saved}' if saved else ''}"
             try:
                 digest = actual.config.digest
                 client.set_config(actual.node, vm.vmid, {"description": note}, vm.type, digest=digest)
@@ -141,6 +146,22 @@ class DestroyAction:
                 if "checksum mismatch" not in str(error) and "is locked" not in str(error):
                     raise
         raise FleetError(f"{label(vm)}: somebody keeps changing it; not destroyed, try again")
+
+
+def _still_good(client: Client, vm: Vm, actual: ActualVm) -> str | None:
+    """The backup that a killed run made, while it holds what the guest does: it is there, and nothing was done since.
+
+    Others' tasks may be hidden from our token, so it must be new as well.
+    """
+    claimed = claimed_backup(actual.config)
+    if claimed is None or actual.running:
+        return None
+    rows = client.volumes(actual.node, claimed.partition(":")[0], content="backup", vmid=vm.vmid)
+    made = next((row.ctime or 0 for row in rows if row.volid == claimed and row.size), 0)
+    since = (task for task in client.tasks(actual.node, active=False, vmid=vm.vmid) if task.starttime >= made)
+    if time.time() - made > FRESH or any(task.type not in _HARMLESS for task in since):
+        return None
+    return claimed
 
 
 def claimed_backup(config: VmConfig) -> str | None:

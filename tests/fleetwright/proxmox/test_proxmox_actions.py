@@ -1,6 +1,6 @@
-"""Everything that may be asked of a guest, over the emulator: planned, done, the second time nothing, refused, "
-"malformed."""
+"""Everything that may be asked of a guest, over the emulator: planned, done, the second time nothing, refused."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -432,6 +432,25 @@ def test_a_run_that_was_killed_after_its_claim_makes_no_second_backup(dev: Emula
     assert [step.split()[0] for step in steps] == ["destroy"]
     assert steps[0].endswith(f"backup: {saved}")
     assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 1
+
+
+@pytest.mark.parametrize("since", ["started", "removed"])
+def test_a_backup_that_a_killed_run_made_is_no_longer_relied_on(dev: Emulator, since: str) -> None:
+    do(dev, actions.stop())
+    dev.control("fault", name="task-fails", type="qmdestroy")
+    with pytest.raises(FleetError, match="qmdestroy"):
+        do(dev, DestroyAction("dev", 110))
+    first = claimed_backup(config_of(dev))
+    assert first is not None
+    if since == "started":
+        do(dev, actions.start())
+        do(dev, actions.stop())
+    else:
+        dev.client().remove_volume("prom", first)
+    time.sleep(1.1)  # archives are named after the second
+    steps = do(dev, DestroyAction("dev", 110))
+    assert [step.split()[0] for step in steps][-2:] == ["back", "destroy"]
+    assert first not in steps[-1]
 
 
 @pytest.mark.parametrize(
