@@ -225,7 +225,11 @@ PROGRAM = [sys.executable, "-c", "from fleetwright.cli.main import main; main()"
 def test_ctrl_c_leaves_the_task_and_names_it(fleetwright: Fleetwright, emulator: Emulator) -> None:
     begin(emulator, task_seconds={"vzdump": 8})
     with subprocess.Popen(
-        [*PROGRAM, "vm", "backup", "dev"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        # A background job's children inherit that SIGINT is ignored; a terminal's do not.
+        ["env", "--default-signal=INT", *PROGRAM, "vm", "backup", "dev"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         while not any("/tasks/UPID" in row["path"] for row in emulator.requests()):
             assert process.poll() is None
