@@ -1,5 +1,4 @@
-"""The commands that ask something of a guest. Each is an action of `fleetwright.proxmox.actions`, planned and "
-"carried out."""
+"""The commands that ask something of a guest: actions of `fleetwright.proxmox.actions`, planned and carried out."""
 
 import click
 

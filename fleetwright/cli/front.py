@@ -26,7 +26,7 @@ DEFAULT_TOKEN_FILE = "~/.config/fleetwright/proxmox-token"
 
 @dataclass
 class Front:
-    """One invocation. `as_json` is None where nobody said; `quiet` leaves the narration out."""
+    """One invocation. `as_json` is None where nobody said."""
 
     fleet_path: str
     token_file: str
@@ -78,8 +78,7 @@ class Front:
     # Guests
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
-        """Where a guest is: its node, VMID and kind, and its definition if it has one. FleetError when it is "
-        "nowhere."""
+        """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
         wanted = guest_named(self.fleet, name)
         if isinstance(wanted, Vm):
             found = find(self.client, self.fleet, wanted)
@@ -92,8 +91,7 @@ class Front:
         return row.node, row.vmid, row.type, None
 
     def act(self, name: str, action: Action) -> None:
-        """Carry the action out on a declared guest, or show what it would do; says how it ended, and how long "
-        "it took."""
+        """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
         if self.dry_run:

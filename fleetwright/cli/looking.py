@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -27,6 +27,8 @@ from fleetwright.proxmox.plan import plan_vm
 from fleetwright.proxmox.steps import Cannot, Row
 from fleetwright.proxmox.vmids import named_range, next_vmid
 
+T = TypeVar("T")
+
 _LISTED = ("vmid", "name", "kind", "node", "status", "origin", "readonly", "cores", "memory", "disk", "uptime", "tags")
 
 
@@ -46,6 +48,13 @@ def _row(fleet: Fleet, row: Resource) -> dict[str, Any]:
         "readonly": None if vm is None else vm.readonly,
         "host": vm.host_id if vm else None,
     }
+
+
+def _still_there(vmid: int, found: T | None) -> T:
+    """What was asked of a guest that was listed before. FleetError when it has gone meanwhile."""
+    if found is None:
+        raise FleetError(f"guest {vmid} went away")
+    return found
 
 
 def _missing(fleet: Fleet, seen: set[int]) -> Iterator[dict[str, Any]]:
@@ -75,9 +84,8 @@ def list_(front: Front) -> None:
 def status(front: Front, guest: str) -> None:
     """Where a guest is and how it stands, asked of its node itself."""
     node, vmid, kind, vm = front.placed(guest)
-    found, config = front.client.status(node, vmid, kind), front.client.config(node, vmid, kind)
-    if found is None or config is None:
-        raise FleetError(f"guest {vmid} went away")
+    found = _still_there(vmid, front.client.status(node, vmid, kind))
+    config = _still_there(vmid, front.client.config(node, vmid, kind))
     waiting = [each.key for each in front.client.pending(node, vmid, kind)] if found.running else []
     show_facts(
         {
@@ -97,9 +105,7 @@ def status(front: Front, guest: str) -> None:
 def config(front: Front, guest: str) -> None:
     """A guest's configuration, with what waits for its next start."""
     node, vmid, kind, _ = front.placed(guest)
-    found = front.client.config(node, vmid, kind)
-    if found is None:
-        raise FleetError(f"guest {vmid} went away")
+    found = _still_there(vmid, front.client.config(node, vmid, kind))
     show_facts({key: found.values[key] for key in sorted(found.values)}, front.as_json)
 
 
@@ -287,9 +293,7 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     node, vmid, kind, vm = front.placed(guest)
     if vm is not None:
         raise Usage(f"{label(vm)} is declared already, as {vm.attribute}")
-    found = front.client.config(node, vmid, kind)
-    if found is None:
-        raise FleetError(f"guest {vmid} went away")
+    found = _still_there(vmid, front.client.config(node, vmid, kind))
     power = front.client.status(node, vmid, kind)
     endpoint = front.fleet.endpoint
     other_node = node if endpoint is None or node != endpoint.node else None

@@ -51,8 +51,7 @@ def _fleet_of(ctx: click.Context) -> str:
 
 
 def _completions(directory: str) -> list[str]:
-    """The names of the fleet's guests; kept beside the runs' state while no file of the fleet changes. Never an "
-    "error."""
+    """The names of the fleet's guests, kept while no file of the fleet changes. Never an error."""
     try:
         files = fingerprint(directory)
         key = hashlib.sha256(repr(sorted(files)).encode()).hexdigest()

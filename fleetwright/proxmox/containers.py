@@ -6,12 +6,11 @@ from fleetwright.errors import FleetError
 from fleetwright.models import Fleet, Host, Vm
 from fleetwright.proxmox import differences
 from fleetwright.proxmox.creation import volume, whole_gib
-from fleetwright.proxmox.identity import label, marked
-from fleetwright.proxmox.models import VmConfig, properties
+from fleetwright.proxmox.identity import marked
+from fleetwright.proxmox.models import VmConfig, properties, tags_of
 from fleetwright.proxmox.policy import DEFINITIONS
-from fleetwright.proxmox.steps import Cannot, Change, Configure, Create, Resize, Step
+from fleetwright.proxmox.steps import Change, Configure, Create, Step
 from fleetwright.settings import Device
-from fleetwright.sizes import format_size
 
 _CARD = {"name": "eth0", "bridge": "vmbr0", "ip": "dhcp"}
 
@@ -37,7 +36,7 @@ def creation(fleet: Fleet, vm: Vm, host: Host) -> Create:
         "unprivileged": declared.container.unprivileged is not False,
         "features": declared.container.features,
         "ssh-public-keys": "\n".join(host.authorized_keys) or None,
-        "tags": ";".join(sorted(tag.lower() for tag in vm.tags)) or None,
+        "tags": ";".join(tags_of(";".join(vm.tags))) or None,
         "onboot": declared.onboot,
         "protection": declared.protection,
         "startup": declared.startup,
@@ -62,19 +61,9 @@ def container_steps(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterat
     if changes:
         yield Configure(node, vm.vmid, changes, config.digest, type=vm.type)
     root = config.root
-    if vm.disk is None or root is None or root.size is None:
-        return
-    if root.size > vm.disk:
-        yield Cannot(
-            node,
-            vm.vmid,
-            label(vm),
-            f"rootfs has {format_size(root.size)}, {DEFINITIONS} wants {format_size(vm.disk)}",
-            f"disks are never shrunk, correct {vm.attribute}.disk",
-            type=vm.type,
-        )
-    elif root.size < vm.disk:
-        yield Resize(node, vm.vmid, "rootfs", root.size, vm.disk, config.digest, type=vm.type)
+    if vm.disk is not None and root is not None and root.size is not None:
+        where = f"{vm.attribute}.disk"
+        yield from differences.grown(vm, node, "rootfs", root.size, vm.disk, config, where)
 
 
 def _changes(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:

@@ -8,9 +8,9 @@ the guest meanwhile makes the claim fail, and it is judged anew.
 import time
 from dataclasses import dataclass, replace
 
-from fleetwright.errors import ApiError, FleetError, Refused, Usage
+from fleetwright.errors import FleetError, Refused, Usage
 from fleetwright.models import Fleet, Vm
-from fleetwright.proxmox import verbs
+from fleetwright.proxmox import differences, verbs
 from fleetwright.proxmox.actions import TASK_SECONDS, Steps, backup_storage
 from fleetwright.proxmox.apply import achieve, apply
 from fleetwright.proxmox.client import Client
@@ -19,7 +19,7 @@ from fleetwright.proxmox.identity import label, require_may_change
 from fleetwright.proxmox.models import VmConfig
 from fleetwright.proxmox.observe import observe
 from fleetwright.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
-from fleetwright.proxmox.steps import Backup, Destroy
+from fleetwright.proxmox.steps import Backup, Change, Configure, Destroy
 from fleetwright.proxmox.tasks import Progress
 from fleetwright.proxmox.tasks import wait as wait_for
 from fleetwright.sizes import format_size
@@ -28,7 +28,6 @@ CLAIM = "fleetwright destroys this guest"
 FRESH = 3600  # seconds for which the backup of a killed run stands for the guest
 # Tasks that leave what a guest holds as it was. One that is shut down after its backup was started after it.
 _HARMLESS = ("vzdump", "qmstop", "qmshutdown", "qmdestroy", "vzstop", "vzshutdown", "vzdestroy")
-TRIES = 5  # how often a guest that somebody changes meanwhile is judged anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +72,12 @@ class DestroyAction:
             return verbs.shutdown(fleet, vm, actual, timeout=SHUTDOWN_SECONDS, force=True)
 
         done.append(achieve(client, fleet, vm, off, timeout=timeout, progress=progress, what=self.verb))
-        saved = seen.backup
+        target = seen
         for step in first:
             if isinstance(step, Backup):
-                saved = _save(client, step, timeout, progress)
+                target = replace(seen, backup=_save(client, step, timeout, progress))
                 done.append((step,))
-        target = self._claim(client, fleet, vm, seen, saved)
+        self._claim(client, fleet, vm, target, timeout)
         if progress:
             progress(str(target))
         _remove(client, fleet, vm, target, timeout, progress)
@@ -123,29 +122,25 @@ class DestroyAction:
         )
         return Destroy(actual.node, vm.vmid, vm.name, _mac(actual.config), volumes, saved, self.purge, type=vm.type)
 
-    def _claim(self, client: Client, fleet: Fleet, vm: Vm, seen: Destroy, saved: str | None) -> Destroy:
-        """The guest as it is about to be removed, claimed on the configuration that was judged."""
-        for _ in range(TRIES):
-            actual = observe(client, fleet, vm)
+    def _claim(self, client: Client, fleet: Fleet, vm: Vm, seen: Destroy, timeout: float) -> None:
+        """Write into the guest's notes that it is destroyed, on the very configuration that was judged."""
+
+        def replan(actual: ActualVm | None) -> Steps:
             if actual is None:
                 raise FleetError(f"{label(vm)} went away while it was being destroyed; look at its node's task list")
             replace(self, stop=False)._judge(fleet, vm, actual)
-            if _mac(actual.config) != seen.mac:
-                raise Refused(f"{label(vm)} is not the machine any more that it was: its MAC changed; not destroyed")
-            target = self._step(vm, actual, saved)
-            lines = [line for line in actual.config.description.splitlines() if not line.startswith(CLAIM)]
-            note = "\n".join([*lines, f"{CLAIM}{f'; backup: {saved}' if saved else ''}"])
-            if note == actual.config.description.rstrip():
-                return target
-            try:
-                digest = actual.config.digest
-                client.set_config(actual.node, vm.vmid, {"description": note}, vm.type, digest=digest)
-            except OutcomeUnknown:
-                continue
-            except ApiError as error:
-                if "checksum mismatch" not in str(error) and "is locked" not in str(error):
-                    raise
-        raise FleetError(f"{label(vm)}: somebody keeps changing it; not destroyed, try again")
+            now = self._step(vm, actual, seen.backup)
+            if (now.node, now.mac, set(now.volumes)) != (seen.node, seen.mac, set(seen.volumes)):
+                raise Refused(f"{label(vm)} changed since it was looked at; then: {seen}; now: {now}; not destroyed")
+            before = actual.config.description.rstrip()
+            lines = [line for line in before.splitlines() if not line.startswith(CLAIM)]
+            note = "\n".join([*lines, f"{CLAIM}{f'; backup: {seen.backup}' if seen.backup else ''}"])
+            if note == before:
+                return ()
+            change = Change("description", differences.short(before), CLAIM, note)
+            return (Configure(actual.node, vm.vmid, (change,), actual.config.digest, type=vm.type),)
+
+        achieve(client, fleet, vm, replan, timeout=timeout, what="claim")
 
 
 def _still_good(client: Client, vm: Vm, actual: ActualVm) -> str | None:

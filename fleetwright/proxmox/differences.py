@@ -159,7 +159,7 @@ def disks(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
         if disk is None or disk.size is None:
             raise Refused(f"{label(vm)} on {node}: no boot disk with a size; correct its boot order")
         template = config.digest is None  # planned on what the clone will be
-        yield from _grown(vm, node, disk.name, disk.size, vm.disk, config, f"{vm.attribute}.disk", of_template=template)
+        yield from grown(vm, node, disk.name, disk.size, vm.disk, config, f"{vm.attribute}.disk", of_template=template)
     for device in vm.settings.disks:
         where, there = f"{vm.attribute}.disks.{device.name}.size", config.drives.get(device.name)
         assert device.size is not None
@@ -168,12 +168,13 @@ def disks(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
             rest = ",".join(f"{key}={value}" for key, value in device.values.items())
             yield AddDisk(node, vm.vmid, device.name, storage, device.size, rest, config.digest)
         elif there.size is not None:
-            yield from _grown(vm, node, device.name, there.size, device.size, config, where)
+            yield from grown(vm, node, device.name, there.size, device.size, config, where)
 
 
-def _grown(
+def grown(
     vm: Vm, node: str, disk: str, found: int, wanted: int, config: VmConfig, where: str, *, of_template: bool = False
 ) -> Iterator[Step]:
+    """A disk grown to the size that is wanted; said to be impossible where it is larger."""
     if found > wanted:
         whose = "its template's " if of_template else ""
         yield Cannot(
@@ -182,9 +183,10 @@ def _grown(
             label(vm),
             f"{whose}{disk} has {format_size(found)}, {DEFINITIONS} wants {format_size(wanted)}",
             f"disks are never shrunk, correct {where}",
+            type=vm.type,
         )
     elif found < wanted:
-        yield Resize(node, vm.vmid, disk, found, wanted, config.digest)
+        yield Resize(node, vm.vmid, disk, found, wanted, config.digest, type=vm.type)
 
 
 def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:

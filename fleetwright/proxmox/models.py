@@ -26,6 +26,11 @@ def properties(text: str, default: str) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
+def tags_of(text: str) -> tuple[str, ...]:
+    """The tags in one text as the server keeps them: small letters, each once, sorted."""
+    return tuple(sorted({tag.lower() for tag in re.split(r"[,;\s]+", text) if tag}))
+
+
 def is_true(value: object) -> bool:
     """Whether the API means yes: 1, "1", and what people write into a configuration by hand."""
     return str(value).lower() in _TRUE
@@ -172,7 +177,7 @@ class VmConfig:
     @property
     def tags(self) -> tuple[str, ...]:
         """Lower case, sorted; 8.4 keeps them as they were typed when the VM was created."""
-        return tuple(sorted({tag.lower() for tag in re.split(r"[,;\s]+", self.text("tags") or "") if tag}))
+        return tags_of(self.text("tags") or "")
 
     @property
     def ssh_keys(self) -> tuple[str, ...]:

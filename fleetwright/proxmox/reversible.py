@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 from fleetwright.errors import FleetError, Usage
 from fleetwright.models import Fleet, Vm
-from fleetwright.proxmox.actions import TASK_SECONDS, Action, Steps, delete_snapshot, snapshot
+from fleetwright.proxmox.actions import TASK_SECONDS, Action, Steps, delete_snapshot, snapshot, snapshots_of
 from fleetwright.proxmox.client import Client
+from fleetwright.proxmox.identity import label
+from fleetwright.proxmox.observe import observe
 from fleetwright.proxmox.steps import DeleteSnapshot, Snapshot
 from fleetwright.proxmox.tasks import Progress
 
+FRESH = 3600  # seconds for which the snapshot of a killed run serves
 KEEP, REMOVE = "keep", "remove"
 
 
@@ -17,8 +20,9 @@ KEEP, REMOVE = "keep", "remove"
 class Reversible:
     """Another action, with a snapshot taken before it; `keep` leaves it there when all went well.
 
-    A snapshot that is to be removed has one name per verb: the one that a killed run left holds the state before
-    that run, and serves. When the action fails the snapshot stays, and the error says how to go back to it.
+    A snapshot that is to be removed has one name per verb: the one that a run killed within the last hour left holds
+    the state before that run, and serves. An older one is somebody's way back, and neither used nor removed: Usage.
+    When the action fails the snapshot stays, and the error says how to go back to it.
     """
 
     action: Action
@@ -39,6 +43,7 @@ class Reversible:
         steps = self.action.plan(client, fleet, vm)
         if not steps:
             return ()
+        self._require_no_old_one(client, fleet, vm)
         node = steps[0].node
         after = () if self.keep else (DeleteSnapshot(node, vm.vmid, self.name, type=vm.type),)
         return (Snapshot(node, vm.vmid, self.name, type=vm.type), *steps, *after)
@@ -46,7 +51,7 @@ class Reversible:
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
-        if not self.action.plan(client, fleet, vm):
+        if not self.plan(client, fleet, vm):
             return ()
         before = snapshot(self.name, description=f"before fleetwright was to {self.verb} it")
         done = [before.run(client, fleet, vm, timeout=timeout, progress=progress)]
@@ -59,6 +64,18 @@ class Reversible:
         if not self.keep:
             done.append(delete_snapshot(self.name).run(client, fleet, vm, timeout=timeout, progress=progress))
         return tuple(step for steps in done for step in steps)
+
+    def _require_no_old_one(self, client: Client, fleet: Fleet, vm: Vm) -> None:
+        there = snapshots_of(client, vm, observe(client, fleet, vm))
+        old = next((row for row in there if row.name == self.name and self.began - (row.time or 0) > FRESH), None)
+        if old is None:
+            return
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(old.time)) if old.time else "some time"
+        command = f"{vm.name} {old.name}"
+        raise Usage(
+            f"{label(vm)} has a snapshot {old.name} of {when}, left by an action that failed; go back to it "
+            f"(`fleetwright vm rollback {command}`) or remove it (`fleetwright vm snapshot {command} --delete`) first"
+        )
 
 
 def reversible(action: Action, snapshot: str | None) -> Action:

@@ -14,7 +14,7 @@ from fleetwright.proxmox.containers import card_changes
 from fleetwright.proxmox.differences import device_changes
 from fleetwright.proxmox.identity import label, require_ours
 from fleetwright.proxmox.listings import SnapshotRow, Volume
-from fleetwright.proxmox.models import Drive, Task
+from fleetwright.proxmox.models import Drive, Task, tags_of
 from fleetwright.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
 from fleetwright.proxmox.steps import (
     AddDisk,
@@ -52,6 +52,14 @@ def ours(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> ActualVm:
     require_ours(fleet, vm, actual.config if actual else None, actual.node if actual else "")
     assert actual is not None
     return actual
+
+
+def _place(fleet: Fleet, vm: Vm, storage: str | None) -> str:
+    """The storage that was named, else the declared one. Usage when there is neither."""
+    place = storage or fleet.storage_of(vm)
+    if place is None:
+        raise Usage(f"{label(vm)}: no storage is declared; name one")
+    return place
 
 
 # Power
@@ -123,7 +131,7 @@ def configure(fleet: Fleet, vm: Vm, actual: ActualVm | None, values: dict[str, o
     """Set options by the API's names and in its words (`cores`, `net0`); None takes an option away."""
     found = ours(fleet, vm, actual)
     if isinstance(tags := values.get("tags"), str):  # as the server keeps them
-        values = {**values, "tags": ";".join(sorted({tag.lower() for tag in re.split(r"[,;\s]+", tags) if tag}))}
+        values = {**values, "tags": ";".join(tags_of(tags))}
     changes = tuple(
         Change(key, differences.short(found.config.text(key)), differences.short(value), value)
         for key, value in values.items()
@@ -181,9 +189,7 @@ def add_disk(
             return ()
         has = "another one" if there.size is None else format_size(there.size)
         raise Usage(f"{label(vm)} has a disk {disk} already, of {has}; resize it, or choose another name")
-    place = storage or fleet.storage_of(vm)
-    if place is None:
-        raise Usage(f"{label(vm)}: no storage is declared; name one")
+    place = _place(fleet, vm, storage)
     return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, type=vm.type),)
 
 
@@ -213,9 +219,7 @@ def cloudinit_drive(fleet: Fleet, vm: Vm, actual: ActualVm | None, drive: str, *
         return ()
     if drive in found.config.values or not re.fullmatch(r"(ide|sata|scsi)\d{1,2}", drive, re.ASCII):
         raise Usage(f"{label(vm)}: {drive} is taken, or no name for a drive; use another one such as ide2")
-    place = storage or fleet.storage_of(vm)
-    if place is None:
-        raise Usage(f"{label(vm)}: no storage is declared; name one")
+    place = _place(fleet, vm, storage)
     change = Change(drive, "none", f"a cloud-init drive on {place}", f"{place}:cloudinit")
     waits = (drive,) if found.running and differences.waits(drive) else ()
     return (Configure(found.node, vm.vmid, (change,), found.config.digest, waits),)

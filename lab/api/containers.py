@@ -1,5 +1,7 @@
-"""Containers: states only, no machine is behind them. No recording either: the schema, PVE::LXC and "
-"PVE::API2::LXC are."""
+"""Containers: states only, no machine is behind them.
+
+There are no recordings of them: written after the schema, PVE::LXC and PVE::API2::LXC.
+"""
 
 import re
 from collections.abc import Callable, Mapping

@@ -81,6 +81,11 @@ def text_of(name: str, value: object) -> str:
     return str(value)
 
 
+def text_or_none(name: str, value: object) -> str | None:
+    """As `text_of`, for what may be left out."""
+    return None if value is None else text_of(name, value)
+
+
 def flag_of(name: str, value: object) -> bool:
     """Usage when it is neither true nor false."""
     if value not in (True, False, 0, 1):

@@ -4,7 +4,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from fleetwright.proxmox import actions
-from operations.proxmox.acting import act, flag_of, text_of, whole
+from operations.proxmox.acting import act, flag_of, text_of, text_or_none, whole
 from operations.steps import Commands
 
 AN_HOUR = 3600
@@ -25,7 +25,7 @@ def backup(
 
     def action() -> actions.Action:
         return actions.backup(
-            storage=None if storage is None else text_of("storage", storage),
+            storage=text_or_none("storage", storage),
             mode=text_of("mode", mode),
             newer_than=None if newer_than is None else whole("newer_than", newer_than),
             notes=str(notes),
@@ -40,7 +40,7 @@ def restore(archive: str, storage: str | None = None, overwrite: bool = False) -
     """Make the guest out of a backup. One that is there is left alone, or with `overwrite` replaced: it must be off."""
 
     def action() -> actions.Action:
-        place = None if storage is None else text_of("storage", storage)
+        place = text_or_none("storage", storage)
         return actions.restore(text_of("archive", archive), storage=place, overwrite=flag_of("overwrite", overwrite))
 
     yield from act(host, action)

@@ -13,7 +13,7 @@ from fleetwright.proxmox.observe import observe
 from fleetwright.proxmox.plan import plan_vm
 from fleetwright.proxmox.reversible import reversible
 from fleetwright.proxmox.steps import Cannot, Row, Step
-from operations.proxmox.acting import act, flag_of, guest_of, text_of, whole
+from operations.proxmox.acting import act, deadline_of, flag_of, guest_of, text_of, text_or_none, whole
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 
 
@@ -78,10 +78,11 @@ def _apply(allow_reboot: bool, snapshot: str | None) -> Commands:
     if vm is None or not vm.may_change:
         host.noop(f"{label(vm)} is left alone" if vm else "no guest of the hypervisor")
         return
-    session = session_of(host)
+    session, deadline = session_of(host), deadline_of(host)
     action = reversible(actions.as_declared(fleet_host(host), allow_reboot=allow_reboot), snapshot)
-    steps, words = action.plan(session.client, session.fleet, vm), _words(allow_reboot)
-    for step in words:
+    steps = action.plan(session.client, session.fleet, vm)
+    words = [step for step in steps_now() if isinstance(step, Cannot) or (step.interrupts and not allow_reboot)]
+    for step in words:  # what cannot be done, and the reboot that nobody allowed
         host.log(str(step))
     obstacles = [step for step in words if isinstance(step, Cannot)]
     if not steps and not obstacles:
@@ -90,16 +91,11 @@ def _apply(allow_reboot: bool, snapshot: str | None) -> Commands:
 
     def carry_out() -> None:
         if steps:
-            action.run(session.client, session.fleet, vm, progress=host.log)
+            action.run(session.client, session.fleet, vm, timeout=deadline, progress=host.log)
         if obstacles:
             raise FleetError("; ".join(f"not as declared: {step}" for step in obstacles))
 
     yield from do(host, "; ".join(map(str, steps)) or "nothing that can be done here", carry_out, by_api=True)
-
-
-def _words(allow_reboot: bool) -> list[Step]:
-    """What is only said: what cannot be done, and the reboot that nobody allowed."""
-    return [step for step in steps_now() if isinstance(step, Cannot) or (step.interrupts and not allow_reboot)]
 
 
 @operation()
@@ -128,7 +124,7 @@ def destroy(
             vmid=whole("vmid", vmid, 100),
             stop=flag_of("stop", stop),
             backup=flag_of("backup", backup),
-            storage=None if storage is None else text_of("storage", storage),
+            storage=text_or_none("storage", storage),
             purge=flag_of("purge", purge),
         )
 

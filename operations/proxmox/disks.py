@@ -6,7 +6,7 @@ from pyinfra.api import operation
 from fleetwright.proxmox import actions
 from fleetwright.proxmox.reversible import reversible
 from fleetwright.proxmox.steps import Row
-from operations.proxmox.acting import act, flag_of, size_of, text_of
+from operations.proxmox.acting import act, flag_of, size_of, text_of, text_or_none
 from operations.proxmox.provisioning import row
 from operations.steps import Commands, decide
 
@@ -33,7 +33,7 @@ def add_disk(disk: str, size: str, storage: str | None = None, snapshot: str | N
     """Give the guest a new, empty disk, on its own storage unless another is named."""
 
     def action() -> actions.Action:
-        place = None if storage is None else text_of("storage", storage)
+        place = text_or_none("storage", storage)
         return reversible(actions.add_disk(text_of("disk", disk), size_of("size", size), storage=place), snapshot)
 
     yield from act(host, action)

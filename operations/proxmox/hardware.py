@@ -13,7 +13,7 @@ from fleetwright.proxmox.reversible import reversible
 from fleetwright.proxmox.steps import Row
 from fleetwright.settings import Device
 from fleetwright.ssh_keys import parse_authorized_key
-from operations.proxmox.acting import act, flag_of, guest_of, options_of, text_of, whole
+from operations.proxmox.acting import act, flag_of, guest_of, options_of, text_of, text_or_none, whole
 from operations.proxmox.provisioning import cloud_init_row, row
 from operations.steps import Commands, decide, session_of
 
@@ -73,7 +73,7 @@ def _values(given: dict[str, object], unset: Sequence[str] | str | None) -> dict
         elif key == "boot":
             values[key] = f"order={';'.join(_names(key, value))}"
         elif key == "tags":
-            values[key] = ";".join(sorted({tag.lower() for tag in _names(key, value)}))
+            values[key] = ";".join(_names(key, value))
         else:
             values[key] = marked(session_of(host).fleet, guest_of(host), str(value))
     for key in _names("unset", unset) if unset is not None else ():
@@ -213,7 +213,7 @@ def cloud_init_drive(device: str = "ide2", storage: str | None = None) -> Comman
     """Give the VM a cloud-init drive, unless it has one; on its own storage unless another is named."""
 
     def action() -> actions.Action:
-        place = None if storage is None else text_of("storage", storage)
+        place = text_or_none("storage", storage)
         return actions.cloudinit_drive(text_of("device", device), storage=place)
 
     yield from act(host, action)

@@ -4,7 +4,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from fleetwright.proxmox import actions
-from operations.proxmox.acting import act, flag_of, text_of
+from operations.proxmox.acting import act, flag_of, text_of, text_or_none
 from operations.steps import Commands
 
 
@@ -16,7 +16,7 @@ def migrate(target: str, local_disks: bool = False, storage: str | None = None) 
     """
 
     def action() -> actions.Action:
-        place = None if storage is None else text_of("storage", storage)
+        place = text_or_none("storage", storage)
         return actions.migrate(
             text_of("target", target), local_disks=flag_of("local_disks", local_disks), storage=place
         )

@@ -12,7 +12,7 @@ from fleetwright.exits import Exit
 from fleetwright.models import VmidRange
 from fleetwright.session import Session
 from tests.fleetwright.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
-from tests.fleetwright.proxmox.test_proxmox_actions import begin
+from tests.fleetwright.proxmox.dev import begin
 from tests.runs import connected, session_at
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]

@@ -12,7 +12,7 @@ from fleetwright.proxmox.models import VmConfig
 from fleetwright.session import Session
 from operations import proxmox
 from tests.fleetwright.proxmox.conftest import Emulator
-from tests.fleetwright.proxmox.test_proxmox_actions import begin
+from tests.fleetwright.proxmox.dev import begin
 from tests.runs import Outcome, Perform
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]

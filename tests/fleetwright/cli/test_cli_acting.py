@@ -4,7 +4,7 @@ import pytest
 
 from tests.fleetwright.cli.conftest import Fleetwright
 from tests.fleetwright.proxmox.conftest import Emulator
-from tests.fleetwright.proxmox.test_proxmox_actions import begin
+from tests.fleetwright.proxmox.dev import begin
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 

@@ -17,7 +17,7 @@ from fleetwright.models import GuestType
 from fleetwright.proxmox.models import VmConfig
 from tests.fleetwright.cli.conftest import Fleetwright
 from tests.fleetwright.proxmox.conftest import MAC, Emulator
-from tests.fleetwright.proxmox.test_proxmox_actions import begin
+from tests.fleetwright.proxmox.dev import begin
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 

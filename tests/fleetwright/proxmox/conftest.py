@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fleetwright.models import Endpoint
+from fleetwright.proxmox import apply
 from fleetwright.proxmox.client import Client, connect
 from fleetwright.proxmox.policy import Policy
 from fleetwright.tokens import Token
@@ -149,3 +150,17 @@ def emulator(started: Emulator) -> Emulator:
     started.control("reset")
     started.start = len(started.log.read_text().splitlines()) if started.log.exists() else 0
     return started
+
+
+@pytest.fixture
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "PAUSE", 0.05)
+
+
+@pytest.fixture
+def dev(emulator: Emulator) -> Emulator:
+    """The VM `dev` runs, whole and ours, on storages for disks and for backups."""
+    from tests.fleetwright.proxmox.dev import begin  # which needs this module
+
+    begin(emulator)
+    return emulator

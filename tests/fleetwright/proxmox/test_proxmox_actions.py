@@ -1,6 +1,5 @@
 """Everything that may be asked of a guest, over the emulator: planned, done, the second time nothing, refused."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,115 +8,24 @@ from typing import Any
 import pytest
 
 from fleetwright.errors import FleetError, Refused, Usage
-from fleetwright.models import Fleet, GuestType, Vm
+from fleetwright.models import GuestType, Vm
 from fleetwright.proxmox import actions
-from fleetwright.proxmox import apply as apply_module
 from fleetwright.proxmox.actions import Action
-from fleetwright.proxmox.destroy import CLAIM, DestroyAction, claimed_backup
+from fleetwright.proxmox.destroy import DestroyAction
 from fleetwright.proxmox.identity import mark
 from fleetwright.proxmox.models import VmConfig
-from fleetwright.proxmox.policy import Policy
 from fleetwright.proxmox.reversible import reversible
 from fleetwright.settings import ContainerSettings, Settings
 from fleetwright.sizes import parse_size
 from tests.fleetwright.proxmox.conftest import GIB, Emulator, state
 from tests.fleetwright.proxmox.conftest import running as another
+from tests.fleetwright.proxmox.dev import MAC, begin, config_of, do, running, twice
 from tests.fleetwright.proxmox.fleets import DEV, DOC1, FLEET, HOST, IGP, KEPT
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
-MAC = "BC:24:11:00:01:10"
 TWIN = replace(DEV, name="twin", vmid=112)
 WITH_TWIN = replace(FLEET, vms={**FLEET.vms, "twin": TWIN})
-
-
-@pytest.fixture(autouse=True)
-def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply_module, "PAUSE", 0.05)
-
-
-@pytest.fixture
-def dev(emulator: Emulator) -> Emulator:
-    """The VM `dev` runs, whole and ours, on storages for disks and for backups."""
-    begin(emulator)
-    return emulator
-
-
-def begin(
-    emulator: Emulator,
-    *,
-    status: str = "running",
-    task_seconds: dict[str, float] | None = None,
-    pci_mappings: dict[str, Any] | None = None,
-    **config: Any,
-) -> None:
-    """Put `dev` there, with these options of its configuration (None: without), and storages for it."""
-    about = {
-        "name": "dev",
-        "description": mark(FLEET, DEV),
-        "cores": 4,
-        "memory": "8192",
-        "agent": "1",
-        "boot": "order=scsi0",
-        "scsi0": "nvmeprom:vm-110-disk-0,size=64G",
-        "ide2": "nvmeprom:vm-110-cloudinit,media=cdrom,size=4M",
-        "net0": f"virtio={MAC},bridge=vmbr0",
-        "ciuser": "abl030",
-    }
-    one = {"type": "qemu", "node": "prom", "status": status, "agent": "running", "guest": {"interfaces": []}}
-    volume = {"content": "images", "format": "raw", "size": 64 * GIB, "used": GIB}
-    local = {
-        "type": "dir",
-        "path": "/var/lib/vz",
-        "content": "backup,iso,vztmpl",
-        "total": 500 * GIB,
-        "avail": 500 * GIB,
-    }
-    tank = {"type": "zfspool", "sparse": 1, "content": "images,rootdir", "total": 500 * GIB, "avail": 500 * GIB}
-    volumes = {
-        "nvmeprom:vm-110-disk-0": volume,
-        "nvmeprom:vm-110-cloudinit": {**volume, "size": 4 << 20},
-    }
-    patch = {
-        "vms": {"110": {**one, "config": {**about, **config}}},
-        "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank},
-    }
-    more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings}
-    emulator.control("reset", patch={**patch, **{key: value for key, value in more.items() if value}})
-
-
-def config_of(emulator: Emulator, vmid: int = 110) -> VmConfig:
-    """Through another client than the one that changed it."""
-    config = emulator.client().config("prom", vmid)
-    assert config is not None
-    return config
-
-
-def do(emulator: Emulator, action: Action, vm: Vm = DEV, fleet: Fleet = FLEET) -> list[str]:
-    client = emulator.client(Policy.from_fleet(fleet))
-    return [str(step) for step in action.run(client, fleet, vm, timeout=20)]
-
-
-def twice(emulator: Emulator, action: Action, vm: Vm = DEV, fleet: Fleet = FLEET) -> list[str]:
-    """What is planned is what is done, and the second time is nothing at all."""
-    client = emulator.client(Policy.from_fleet(fleet))
-    before = emulator.changes()
-    planned = [str(step) for step in action.plan(client, fleet, vm)]
-    assert emulator.changes() == before
-    assert planned
-    done = do(emulator, action, vm, fleet)
-    assert done == planned
-    changes = emulator.changes()
-    assert action.plan(emulator.client(Policy.from_fleet(fleet)), fleet, vm) == ()
-    assert do(emulator, action, vm, fleet) == []
-    assert emulator.changes() == changes
-    return done
-
-
-def running(emulator: Emulator) -> bool:
-    status = emulator.client().status("prom", 110)
-    assert status is not None
-    return status.running
 
 
 # Power
@@ -306,37 +214,6 @@ def test_there_is_no_way_back_to_what_was_not_taken(dev: Emulator) -> None:
         do(dev, actions.rollback("clean"))
 
 
-def test_a_risky_step_between_snapshots(dev: Emulator) -> None:
-    assert twice(dev, reversible(actions.configure({"cores": 2}), "remove")) == [
-        "snapshot vm 110 as undo-configure",
-        "set cores 4 → 2",
-        "delete snapshot undo-configure of vm 110",
-    ]
-    assert dev.client().snapshots("prom", 110) == ()
-    done = do(dev, reversible(actions.configure({"cores": 3}), "keep"))
-    assert len(done) == 2
-    [row] = dev.client().snapshots("prom", 110)
-    assert row.name.startswith("before-configure-20")
-
-
-def test_a_risky_step_that_fails_says_how_to_go_back(dev: Emulator) -> None:
-    dev.control("fault", name="task-fails", type="resize")
-    with pytest.raises(
-        FleetError, match=r"the state before is in snapshot undo-resize: `fleetwright vm rollback dev undo-resize`"
-    ):
-        do(dev, reversible(actions.resize(parse_size("70G")), "remove"))
-    assert [row.name for row in dev.client().snapshots("prom", 110)] == ["undo-resize"]
-    # run again: the snapshot that is there holds the state before, and goes in the end
-    assert "snapshot vm 110 as undo-resize" not in do(dev, reversible(actions.resize(parse_size("70G")), "remove"))
-    assert dev.client().snapshots("prom", 110) == ()
-
-
-def test_only_two_words_say_what_becomes_of_the_snapshot() -> None:
-    with pytest.raises(Usage, match="snapshot=yes: write keep or remove"):
-        reversible(actions.start(), "yes")
-    assert reversible(actions.start(), None) is not None
-
-
 # Backups
 
 
@@ -375,99 +252,6 @@ def test_a_guest_comes_back_from_its_backup(dev: Emulator) -> None:
 
 
 # Destroying
-
-
-def test_destroying_takes_both_names(dev: Emulator) -> None:
-    for name, vmid in (("dev", 111), ("kept", 110), ("dev", 104)):
-        with pytest.raises(Usage, match=r"to destroy vm 110 \(dev\) name both, dev and 110"):
-            do(dev, DestroyAction(name, vmid))
-    assert dev.requests() == []
-
-
-def test_a_running_guest_is_destroyed_only_when_told(dev: Emulator) -> None:
-    with pytest.raises(Usage, match=r"vm 110 \(dev\) runs; shut it down first"):
-        do(dev, DestroyAction("dev", 110))
-    assert dev.changes() == []
-    steps = do(dev, DestroyAction("dev", 110, stop=True))
-    assert [step.split()[0] for step in steps] == ["shut", "back", "destroy"]
-    assert steps[-1].startswith(
-        f"destroy vm 110 (dev), net0 {MAC.lower()}, with nvmeprom:vm-110-disk-0 (64G), nvmeprom:vm-110-cloudinit (4M); "
-        "backup: local:backup/vzdump-qemu-110-"
-    )
-    client = dev.client()
-    assert client.config("prom", 110) is None
-    assert client.is_free(110)
-    assert [volume.vmid for volume in client.volumes("prom", "nvmeprom")] == [9002, 104]
-    assert len(client.volumes("prom", "local", content="backup", vmid=110)) == 1
-    assert DestroyAction("dev", 110).plan(client, FLEET, DEV) == ()
-    assert do(dev, DestroyAction("dev", 110)) == []
-
-
-def test_the_backup_prunes_no_other(dev: Emulator) -> None:
-    do(dev, actions.stop())
-    do(dev, actions.backup())
-    do(dev, DestroyAction("dev", 110))
-    assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 2
-    [request] = [row for row in dev.requests() if row["path"].endswith("/vzdump")][-1:]
-    assert str(request["params"]["remove"]) == "0"
-
-
-def test_without_a_backup_nothing_is_destroyed(dev: Emulator) -> None:
-    do(dev, actions.stop())
-    dev.control("fault", name="task-fails", type="vzdump")
-    with pytest.raises(FleetError, match="vzdump"):
-        do(dev, DestroyAction("dev", 110))
-    assert config_of(dev).name == "dev"
-    assert CLAIM not in config_of(dev).description
-
-
-def test_a_run_that_was_killed_after_its_claim_makes_no_second_backup(dev: Emulator) -> None:
-    do(dev, actions.stop())
-    dev.control("fault", name="task-fails", type="qmdestroy")
-    with pytest.raises(FleetError, match="qmdestroy"):
-        do(dev, DestroyAction("dev", 110))
-    saved = claimed_backup(config_of(dev))
-    assert saved is not None
-    steps = do(dev, DestroyAction("dev", 110))
-    assert [step.split()[0] for step in steps] == ["destroy"]
-    assert steps[0].endswith(f"backup: {saved}")
-    assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 1
-
-
-@pytest.mark.parametrize("since", ["started", "removed"])
-def test_a_backup_that_a_killed_run_made_is_no_longer_relied_on(dev: Emulator, since: str) -> None:
-    do(dev, actions.stop())
-    dev.control("fault", name="task-fails", type="qmdestroy")
-    with pytest.raises(FleetError, match="qmdestroy"):
-        do(dev, DestroyAction("dev", 110))
-    first = claimed_backup(config_of(dev))
-    assert first is not None
-    if since == "started":
-        do(dev, actions.start())
-        do(dev, actions.stop())
-    else:
-        dev.client().remove_volume("prom", first)
-    time.sleep(1.1)  # archives are named after the second
-    steps = do(dev, DestroyAction("dev", 110))
-    assert [step.split()[0] for step in steps][-2:] == ["back", "destroy"]
-    assert first not in steps[-1]
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"name": "devs"}, "its name is devs, not dev"),
-        ({"description": "somebody's"}, "its notes lack the line"),
-        ({"protection": 1}, "is protected"),
-    ],
-)
-def test_what_is_not_the_declared_guest_is_not_destroyed(
-    emulator: Emulator, config: dict[str, Any], words: str
-) -> None:
-    begin(emulator, status="stopped", **config)
-    with pytest.raises(Refused, match=words):
-        do(emulator, DestroyAction("dev", 110))
-    assert emulator.changes() == []
 
 
 # 8.4

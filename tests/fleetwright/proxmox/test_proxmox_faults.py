@@ -20,8 +20,8 @@ from fleetwright.proxmox.identity import mark
 from fleetwright.proxmox.observe import find
 from fleetwright.proxmox.policy import Policy
 from tests.fleetwright.proxmox.conftest import GIB, Emulator, running, state
+from tests.fleetwright.proxmox.dev import begin
 from tests.fleetwright.proxmox.fleets import DEV, FLEET, HOST
-from tests.fleetwright.proxmox.test_proxmox_actions import begin
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
