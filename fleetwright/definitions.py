@@ -13,7 +13,9 @@ from fleetwright.proxmox.policy import DEFINITIONS, Policy
 Fingerprint = frozenset[tuple[str, int, int, int, int]]
 
 # Not what an evaluation reads: version control, editors' and tools' own directories, results of builds.
-_LEFT_OUT = frozenset((".git", ".jj", ".hg", ".direnv", ".devenv", "node_modules", "__pycache__", ".venv"))
+_LEFT_OUT = frozenset(
+    (".git", ".fleetwright", ".jj", ".hg", ".direnv", ".devenv", "node_modules", "__pycache__", ".venv")
+)
 _STORE = "/nix/store"
 
 

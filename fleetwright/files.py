@@ -24,11 +24,12 @@ def write_whole(path: Path, text: str, mode: int = 0o600, *, scratch: Path | Non
         raise
     # The file is there after a power failure only if its name is, and the names of the directories made for it.
     for directory in (path.parent, path.parent.parent):
-        _sync(directory)
+        sync(directory)
 
 
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a directory, durable."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

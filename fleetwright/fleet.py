@@ -39,7 +39,7 @@ def load_fleet(path: str | os.PathLike[str]) -> Fleet:
         raise FleetInvalid([f"{directory}: no such directory; FLEET names the directory of the fleet's flake"])
     if not (directory / HOSTS).is_file():
         raise FleetInvalid([f"{directory / HOSTS}: missing; FLEET names the directory that holds the fleet's {HOSTS}"])
-    hosts, definitions = _evaluate(directory)
+    hosts, definitions = evaluate(directory)
     if findings := find_errors(hosts, definitions):
         raise FleetInvalid(findings)
     return _fleet(directory, hosts, definitions or {})
@@ -48,7 +48,8 @@ def load_fleet(path: str | os.PathLike[str]) -> Fleet:
 # Evaluating
 
 
-def _evaluate(directory: Path) -> tuple[Any, Any]:
+def evaluate(directory: Path) -> tuple[Any, Any]:
+    """What hosts.nix and vms/definitions.nix of a directory say, unjudged. Raises as `load_fleet` does."""
     argv = ["nix", "--extra-experimental-features", "nix-command", "eval", "--json", *LOG_FORMAT]
     argv += ["--file", str(_EXPRESSION)]
     argv += ["--apply", f"load: load {nix_string(str(directory))}"]

@@ -101,6 +101,14 @@ def run(
     return completed
 
 
+def foreground(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run a program that talks to the person at our terminal; its status. ProcessFailed when it cannot be started."""
+    try:
+        return subprocess.call(argv, env={**os.environ, **env})
+    except OSError as error:
+        raise ProcessFailed(f"{argv[0]}: cannot be started: {error.strerror}", 126) from error
+
+
 def _start(
     words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
 ) -> "subprocess.Popen[bytes]":

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument("name", nargs="?")
     fault.add_argument("switch", nargs="?", default="on", help="on (default) or off, or already KEY=VALUE")
     fault.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
-    nix = command("nix", _nix, "run a command with Nix on its PATH, outside the lab; made if there is none")
+    nix = command("nix", _nix, "run a command with Nix and sops on its PATH, outside the lab; made if there is none")
     nix.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
     commands.add_parser("api", help="the API emulator alone, its machines being states", add_help=False)
     return parser
@@ -187,11 +187,11 @@ def _value(text: str) -> object:
 
 
 def _nix(places: Places, options: argparse.Namespace) -> int:
-    nix = prepare_nix(cache_directory(), _progress)
+    nix, tools = prepare_nix(cache_directory(), _progress)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise LabError("no command; say: python -m lab nix -- CMD …")
-    environment = os.environ | {"PATH": f"{nix.bin}:{os.environ['PATH']}", "NIX_CONF_DIR": str(nix.conf)}
+    environment = os.environ | {"PATH": f"{nix.bin}:{tools}:{os.environ['PATH']}", "NIX_CONF_DIR": str(nix.conf)}
     if nix.own and os.geteuid() == 0:
         # A machine without Nix stays one: its /nix is ours for this command alone.
         places.nix_root.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,6 @@ from lab.machines.cgroups import ROOT, remove_tree
 from lab.machines.network import GATEWAY
 from lab.places import Places, cache_directory
 from lab.setup import Progress
-from lab.setup.nix import Nix
 from lab.supervisor import Orders
 
 PORT = 8006
@@ -44,6 +43,7 @@ class Running:
     hosts: int
     nix_bin: str
     nix_conf: str
+    tools: str
 
     @classmethod
     def find(cls, places: Places) -> "Running | None":
@@ -63,11 +63,19 @@ class Running:
 
     def environment(self, places: Places) -> dict[str, str]:
         """What commands in the lab see: its fleet, token, home and Nix; nothing that leads out of it."""
-        gone = ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "SSH_AUTH_SOCK", "NIX_REMOTE", "NIX_PATH")
+        gone = (
+            "XDG_STATE_HOME",
+            "XDG_CONFIG_HOME",
+            "XDG_DATA_HOME",
+            "SSH_AUTH_SOCK",
+            "NIX_REMOTE",
+            "NIX_PATH",
+            "SOPS_CONFIG",
+        )
         kept = {
             key: value for key, value in os.environ.items() if key not in gone and not key.lower().endswith("_proxy")
         }
-        here = [self.nix_bin, str(Path(sys.executable).parent)]
+        here = [self.nix_bin, self.tools, str(Path(sys.executable).parent)]
         path = [*here, *(part for part in kept.get("PATH", "").split(":") if part and part not in here)]
         for sbin in ("/usr/local/sbin", "/usr/sbin", "/sbin"):
             path += [] if sbin in path else [sbin]
@@ -119,7 +127,7 @@ def up(places: Places, hosts: int, progress: Progress) -> Running:
         _write_state(places, hosts)
         orders = Orders(str(parts.base), str(parts.template), parts.nix.own)
         (places.state / "supervisor.json").write_text(json.dumps(asdict(orders)))
-        running = _start_supervisor(places, hosts, parts.nix)
+        running = _start_supervisor(places, hosts, parts)
         try:
             _make_fleet(places, running)
         except LabError:
@@ -128,7 +136,7 @@ def up(places: Places, hosts: int, progress: Progress) -> Running:
         return running
 
 
-def _start_supervisor(places: Places, hosts: int, nix: Nix) -> Running:
+def _start_supervisor(places: Places, hosts: int, parts: setup.Parts) -> Running:
     """Start it detached, wait until it is ready, note it down, and only then let it live on. Raises LabError.
 
     Until our word arrives it ends when we do: a killed `up` leaves no lab that nobody knows of.
@@ -156,7 +164,8 @@ def _start_supervisor(places: Places, hosts: int, nix: Nix) -> Running:
             last = places.lab_log.read_text().strip().splitlines()[-1:]
             raise LabError(f"the lab did not start: {line or ' '.join(last) or 'no reason'} (see {places.lab_log})")
         pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
-        running = Running(pid, _start_time(pid) or "", hosts, str(nix.bin), str(nix.conf))
+        nix = parts.nix
+        running = Running(pid, _start_time(pid) or "", hosts, str(nix.bin), str(nix.conf), str(parts.tools))
         _write(places.running, json.dumps(asdict(running)))
         go.write("go\n")
     return running

@@ -1,12 +1,14 @@
 """Makes the lab's copy of the reference fleet: a git tree of its own whose flake.lock points at the stand-ins.
 
-The copy is the fleet as it is before its first provisioning: `dev` is not protected yet and has a placeholder for
-its key, the definitions name the lab's node, and the operator's key may log in. Nothing else differs.
+The copy is the fleet as it is before its first provisioning: `dev` is not protected yet, has a placeholder for its key
+and is no recipient of secrets; the definitions name the lab's node, and the operator's key may log in and decrypt.
+The secret files are made anew, with content of the lab's own. Nothing else differs.
 """
 
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -32,12 +34,14 @@ def prepare_fleet(
     endpoint_host: str,
     fingerprint: str,
     operator_key: str,
+    recipient: str,
     env: Mapping[str, str],
 ) -> None:
     """Make the copy at `target` anew, and the stand-ins that it is locked to beside it.
 
     `machines` is how many managed VMs there are: dev, dev2, … with the VMIDs from 110. `fingerprint` is the SHA-256
-    of the API's certificate, `operator_key` the line of a public SSH key. Raises LabError.
+    of the API's certificate, `operator_key` the line of a public SSH key, `recipient` the operator's age key; sops is
+    on the PATH of `env`. Raises LabError.
     """
     inputs = target.with_name(f"{target.name}-inputs")
     for directory in (target, inputs):
@@ -47,6 +51,10 @@ def prepare_fleet(
     _edit_definitions(target / "vms" / "definitions.nix", machines, endpoint_host, fingerprint)
     for number in range(2, machines + 1):
         shutil.copytree(target / "hosts" / "dev", target / "hosts" / f"dev{number}")
+        own = Edit(target / "hosts" / f"dev{number}" / "configuration.nix")
+        own.replace(r"secrets/dev\.yaml", f"secrets/dev{number}.yaml")
+        own.save()
+    _make_secrets(target / "secrets", machines, recipient, env)
     overrides = _stand_ins(inputs, target)
     _commit_locked(target, nix, overrides, env)
 
@@ -120,6 +128,49 @@ def _edit_definitions(path: Path, machines: int, endpoint_host: str, fingerprint
         entries.append(other.text)
     edit.replace(re.escape(original), "\n".join(entries))
     edit.save()
+
+
+SECRETS = {
+    "common.yaml": ("yaml", "wifi:\n    password: {}\n"),
+    "common.env": ("dotenv", "HEALTHCHECK_URL=https://status.invalid/{}\n"),
+    "ssh_key_abl030": ("binary", "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n"),
+    "dev.yaml": ("yaml", "api_token: {}\n"),
+}
+
+
+def _make_secrets(directory: Path, machines: int, recipient: str, env: Mapping[str, str]) -> None:
+    """The reference's secrets for the lab's operator, and for no machine that is not there yet."""
+    edit = Edit(directory / ".sops.yaml")
+    edit.replace(r"(?<=&abl030 )age1\w+", recipient)
+    edit.text = re.sub(r"^ *- [&*]dev\b.*\n", "", edit.text, flags=re.MULTILINE)
+    own = edit.text[edit.text.index("  - path_regex: ^dev") :]
+    for number in range(2, machines + 1):
+        edit.text += own.replace("^dev", f"^dev{number}")
+    edit.save()
+    wanted = SECRETS | {f"dev{number}.yaml": SECRETS["dev.yaml"] for number in range(2, machines + 1)}
+    for name, (kind, text) in wanted.items():
+        output = "json" if kind == "binary" else kind
+        done = subprocess.run(
+            [
+                "sops",
+                "encrypt",
+                "--filename-override",
+                name,
+                "--input-type",
+                kind,
+                "--output-type",
+                output,
+                "/dev/stdin",
+            ],
+            cwd=directory,
+            env=env,
+            input=text.format(secrets.token_hex(16)),
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise LabError(f"the fleet's copy: sops cannot make {name}: {done.stderr.strip().splitlines()[-1]}")
+        (directory / name).write_text(done.stdout)
 
 
 def _stand_ins(inputs: Path, fleet: Path) -> dict[str, Path]:

@@ -57,6 +57,15 @@ def _key(places: Places) -> str:
     return (places.home / ".ssh" / "id_ed25519.pub").read_text().strip()
 
 
+def _recipient(places: Places) -> str:
+    """The operator's age key, whose identity is where sops looks for it; made once."""
+    identity = places.home / ".config" / "sops" / "age" / "keys.txt"
+    if not identity.exists():
+        identity.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["age-keygen", "-o", identity], capture_output=True, check=True)
+    return subprocess.run(["age-keygen", "-y", identity], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main(arguments: list[str]) -> None:
     """In the lab's namespace: make the copy, for so many managed machines."""
     from lab.fleet import prepare_fleet
@@ -69,6 +78,7 @@ def main(arguments: list[str]) -> None:
         endpoint_host=GATEWAY,
         fingerprint=_fingerprint(places),
         operator_key=_key(places),
+        recipient=_recipient(places),
         env=dict(os.environ),
     )
 

@@ -14,9 +14,9 @@ from lab.setup import prepare_nix
 @functools.cache
 def environment() -> dict[str, str]:
     """Variables with which `nix` and `git` run, nobody's own configuration among them."""
-    nix = prepare_nix(cache_directory(), print)
+    nix, tools = prepare_nix(cache_directory(), print)
     return {
-        "PATH": f"{nix.bin}:{os.environ['PATH']}",
+        "PATH": f"{nix.bin}:{tools}:{os.environ['PATH']}",
         "NIX_CONF_DIR": str(nix.conf),
         "HOME": "/nonexistent",
         "GIT_CONFIG_GLOBAL": os.devnull,

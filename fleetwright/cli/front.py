@@ -75,6 +75,11 @@ class Front:
         if "session" in self.__dict__:
             self.session.close()
 
+    @property
+    def root(self) -> Path:
+        """The fleet's directory; nothing in it is read yet."""
+        return Path(self.fleet_path).expanduser().absolute()
+
     # Guests
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:

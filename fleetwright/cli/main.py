@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from fleetwright.cli.front import Front, pass_front
+from fleetwright.cli.secrets import secrets
 from fleetwright.cli.vm import vm
 from fleetwright.errors import FleetError
 from fleetwright.exits import Exit, exit_of
@@ -26,6 +27,7 @@ def cli(front: Front, fleet: str | None, token_file: str | None) -> None:
 
 
 cli.add_command(vm)
+cli.add_command(secrets)
 
 
 @cli.command(epilog='bash: put `eval "$(fleetwright completion bash)"` into ~/.bashrc; the others alike.')

@@ -82,13 +82,15 @@ GENERATORS_TO_DROP = [
 OVERLAY = Path(__file__).parent.parent / "guest" / "base"
 
 
-def build(cache: Cache) -> Path:
-    """The base root's directory."""
+def build(cache: Cache, tools: Path) -> Path:
+    """The base root's directory; the programs in `tools` are on every machine's PATH."""
     debian = cache.make(
         f"debian-{stamp([SUITE, *PACKAGES, *UNUSED])}", f"making the machines' base from Debian {SUITE}", _bootstrap
     )
-    recipe = stamp([debian.name, *UNITS_TO_DROP, *GENERATORS_TO_DROP, Path(__file__), OVERLAY])
-    return cache.make(f"base-{recipe}", "adding the lab's stand-ins to the base", lambda path: _finish(debian, path))
+    recipe = stamp([debian.name, tools.name, *UNITS_TO_DROP, *GENERATORS_TO_DROP, Path(__file__), OVERLAY])
+    return cache.make(
+        f"base-{recipe}", "adding the lab's stand-ins to the base", lambda path: _finish(debian, tools, path)
+    )
 
 
 def _bootstrap(path: Path) -> None:
@@ -107,7 +109,7 @@ def _has_apt() -> bool:
     return shutil.which("apt-get") is not None
 
 
-def _finish(debian: Path, path: Path) -> None:
+def _finish(debian: Path, tools: Path, path: Path) -> None:
     call(["cp", "-a", "--reflink=auto", debian, path])
     units = path / "usr/lib/systemd/system"
     for pattern in UNITS_TO_DROP:
@@ -116,6 +118,7 @@ def _finish(debian: Path, path: Path) -> None:
     for name in GENERATORS_TO_DROP:
         (path / f"usr/lib/systemd/system-generators/systemd-{name}-generator").unlink(missing_ok=True)
     shutil.copytree(OVERLAY, path, dirs_exist_ok=True, symlinks=True)
+    shutil.copytree(tools, path / "usr/bin", dirs_exist_ok=True)
     _trim_etc(path)
 
 

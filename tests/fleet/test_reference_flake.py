@@ -41,6 +41,7 @@ def flake(tmp_path_factory: pytest.TempPathFactory) -> Path:
         endpoint_host="10.77.0.1",
         fingerprint=FINGERPRINT,
         operator_key=OPERATOR,
+        recipient="age1x6g6ll4yw7wqcwe4z8gf35vg0x03f30s22mcxnu30n8dy7e2gghszp0ls5",
         env=environment(),
     )
     return target

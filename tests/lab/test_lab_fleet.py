@@ -25,6 +25,7 @@ def make(target: Path, machines: int = 1) -> Path:
         endpoint_host="10.77.0.1",
         fingerprint=FINGERPRINT,
         operator_key=OPERATOR,
+        recipient="age1x6g6ll4yw7wqcwe4z8gf35vg0x03f30s22mcxnu30n8dy7e2gghszp0ls5",
         env=environment(),
     )
     return target

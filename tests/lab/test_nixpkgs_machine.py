@@ -94,6 +94,7 @@ def dev(lab_parts: setup.Parts, tmp_path_factory: pytest.TempPathFactory) -> Ite
             endpoint_host="10.77.0.1",
             fingerprint="0" * 64,
             operator_key=machines.key.with_suffix(".pub").read_text().strip(),
+            recipient="age1x6g6ll4yw7wqcwe4z8gf35vg0x03f30s22mcxnu30n8dy7e2gghszp0ls5",
             env=environment(),
         )
         yield Installed(machines, place / "fleet")

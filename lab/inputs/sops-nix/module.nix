@@ -15,10 +15,10 @@
   hostKeys = map (k: k.path) (lib.filter (k: k.type == "ed25519") config.services.openssh.hostKeys);
   decrypt = secret: let
     target = "/run/secrets.d/new/${secret.name}";
-    extract = lib.optionalString (secret.key != "" && secret.format != "binary") "--extract ${escapeShellArg (lib.concatMapStrings (k: "[${builtins.toJSON k}]") (lib.splitString "/" secret.key))}";
+    extract = lib.optionalString (lib.elem secret.format ["yaml" "json"] && secret.key != "") "--extract ${escapeShellArg (lib.concatMapStrings (k: "[${builtins.toJSON k}]") (lib.splitString "/" secret.key))}";
   in ''
     mkdir -p "$(dirname ${escapeShellArg target})"
-    sops --decrypt --input-type ${secret.format} ${extract} --output ${escapeShellArg target} ${secret.sopsFile} || { echo "sops: cannot decrypt ${secret.name}" >&2; failed=1; }
+    sops decrypt --input-type ${secret.format} ${lib.optionalString (extract == "") "--output-type ${secret.format}"} ${extract} --output ${escapeShellArg target} ${secret.sopsFile} || { echo "sops: cannot decrypt ${secret.name}" >&2; failed=1; }
     chown ${toString secret.owner}:${toString secret.group} ${escapeShellArg target} && chmod ${secret.mode} ${escapeShellArg target}
   '';
 in {
@@ -39,7 +39,12 @@ in {
             set -u; umask 077; failed=0
             mkdir -p /run/secrets.d/new
             ${lib.optionalString (cfg.age.keyFile != null) "export SOPS_AGE_KEY_FILE=${escapeShellArg cfg.age.keyFile}"}
-            ${lib.optionalString (cfg.age.sshKeyPaths != []) "export SOPS_AGE_SSH_PRIVATE_KEY_FILE=${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))}"}
+            ${lib.optionalString (cfg.age.sshKeyPaths != []) ''
+              # Recipients are converted host keys; sops itself takes no SSH key for those.
+              export SOPS_AGE_KEY_FILE=/run/secrets.d/identity HOME=/run/secrets.d
+              trap 'rm -f /run/secrets.d/identity' EXIT
+              python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >/run/secrets.d/identity
+            ''}
             ${lib.concatMapStrings decrypt secrets}
             [ "$failed" = 0 ] || exit 1
             rm -rf /run/secrets.d/1 && mv /run/secrets.d/new /run/secrets.d/1 && ln -sfn /run/secrets.d/1 /run/secrets

@@ -1,0 +1,266 @@
+"""Several files of the fleet changed as one: all old or all new, whenever we are killed, and one commit.
+
+The new contents are staged in `.fleetwright/` of the fleet's directory, which ignores itself for git. Then a journal
+says what is to be swapped; from there on a run that was killed is finished by the next one: it renames what is not
+renamed yet, and commits what is not committed yet. Before the journal nothing has happened, and what was staged is
+thrown away.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleetwright.errors import FleetError
+from fleetwright.files import sync, write_whole
+from fleetwright.git import Repository
+from fleetwright.locks import lock
+
+PLACE = ".fleetwright"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A file that is to be replaced: SHA-256 of what is there (None: nothing) and of what comes."""
+
+    path: str
+    old: str | None
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a changeset came to. `commit` is the abbreviated hash, None without one; `paths` those that changed."""
+
+    paths: tuple[str, ...]
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Changeset:
+    """The fleet's directory, locked for changing. Made by `changing`."""
+
+    root: Path
+    repository: Repository | None
+
+    @property
+    def place(self) -> Path:
+        return self.root / PLACE
+
+    @property
+    def staged(self) -> Path:
+        """Where new contents are put, at the paths that they are to have below the fleet's directory."""
+        return self.place / "staged"
+
+    @property
+    def scratch(self) -> Path:
+        """For what is thrown away in the end."""
+        return self.place / "scratch"
+
+    @property
+    def _journal(self) -> Path:
+        return self.place / "journal.json"
+
+    def require_clean(self, paths: Iterable[str]) -> None:
+        """FleetError when one of the files has changes that nobody committed. Others may have."""
+        if self.repository is None:
+            return
+        if dirty := self.repository.changed(sorted(paths)):
+            raise FleetError(
+                f"{self.root / dirty[0]}: has changes that are not committed"
+                f"{f' (and {len(dirty) - 1} more)' if len(dirty) > 1 else ''}; commit or undo them first"
+            )
+
+    def stage(self, path: str, content: bytes) -> None:
+        """Put a file's new content there, with the mode of the old one."""
+        target = self.staged / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        with suppress(FileNotFoundError):
+            target.chmod(self.real(path).stat().st_mode & 0o7777)
+
+    def real(self, path: str) -> Path:
+        """Where a path leads. FleetError when that is outside of the fleet's directory."""
+        real = Path(os.path.realpath(self.root / path))
+        if self.root.resolve() not in real.parents:
+            raise FleetError(f"{self.root / path}: is outside of {self.root}; only files of the fleet are changed")
+        return real
+
+    def publish(self, seen: dict[str, bytes | None], message: str, *, commit: bool, say: Say) -> Done:
+        """Swap in what is staged, and commit it. `seen` maps the paths to the contents that the change was made from.
+
+        FleetError when a file is another one by now, cannot be replaced, or git refuses: then all is as it was.
+        """
+        swaps = [
+            Swap(path, None if old is None else _sum(old), _sum((self.staged / path).read_bytes()))
+            for path, old in sorted(seen.items())
+            if old is None or (self.staged / path).read_bytes() != old
+        ]
+        if not swaps:
+            return Done(())
+        self._require_possible(swaps, commit)
+        for swap in swaps:
+            sync(self.staged / swap.path)
+        document = {
+            "message": message,
+            "commit": commit,
+            "began": time.time(),
+            "files": [[swap.path, swap.old, swap.new] for swap in swaps],
+        }
+        self._keep_old(swaps)
+        write_whole(self._journal, json.dumps(document))
+        return self._finish(document, say)
+
+    def resume(self, say: Say) -> Done | None:
+        """Finish what a killed run had begun to publish; None when there is nothing. What it only staged is removed."""
+        try:
+            document = json.loads(self._journal.read_text())
+        except FileNotFoundError:
+            self._clear()
+            return None
+        say("a run before this one was interrupted while it published its changes; finishing that")
+        return self._finish(document, say)
+
+    # Publishing
+
+    def _require_possible(self, swaps: Sequence[Swap], commit: bool) -> None:
+        for swap in swaps:
+            self._require_as_seen(swap)
+        for directory in sorted({self.real(swap.path).parent for swap in swaps}):
+            existing = next(each for each in (directory, *directory.parents) if each.exists())
+            if existing.stat().st_dev != self.place.stat().st_dev:
+                raise FleetError(f"{directory}: is on another file system than {self.place}; nothing was changed")
+            probe = existing / f".fleetwright-{os.getpid()}"
+            try:
+                probe.touch(exist_ok=False)
+                probe.unlink()
+            except OSError as error:
+                raise FleetError(f"{existing}: cannot be written ({error.strerror}); nothing was changed") from error
+        if self.repository is not None:
+            if commit:
+                self.repository.require_able()
+            if ignored := self.repository.ignored([swap.path for swap in swaps]):
+                raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
+
+    def _require_as_seen(self, swap: Swap) -> None:
+        if self._sum_of(swap.path) != swap.old:
+            raise FleetError(
+                f"{self.root / swap.path}: somebody changed it meanwhile; nothing was changed, run it again"
+            )
+
+    def _sum_of(self, path: str) -> str | None:
+        try:
+            return _sum(self.real(path).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _keep_old(self, swaps: Sequence[Swap]) -> None:
+        """A second name for each old file, so that a publication that cannot be finished is taken back."""
+        shutil.rmtree(self.place / "old", ignore_errors=True)
+        for swap in swaps:
+            if swap.old is not None:
+                kept = self.place / "old" / swap.path
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                os.link(self.real(swap.path), kept)
+
+    def _finish(self, document: dict[str, Any], say: Say) -> Done:
+        swaps = [Swap(*each) for each in document["files"]]
+        paths = [swap.path for swap in swaps]
+        for swap in swaps:
+            found = self._sum_of(swap.path)
+            if found not in (swap.old, swap.new):
+                raise FleetError(
+                    f"{self.root / swap.path}: changed after an interrupted run had begun to replace it; see "
+                    f"{self.place} for both versions, then remove that directory"
+                )
+        try:
+            for swap in swaps:
+                if self._sum_of(swap.path) != swap.new:
+                    self._replace(swap)
+            hash_ = self._commit(paths, document, say)
+        except (OSError, FleetError) as error:
+            self._take_back(swaps)
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise FleetError(f"{why}; every file was put back as it was") from error
+        self._clear()
+        return Done(tuple(paths), hash_)
+
+    def _replace(self, swap: Swap) -> None:
+        target = self.real(swap.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = self.staged / swap.path
+        with suppress(FileNotFoundError, PermissionError):
+            about = target.stat()
+            os.chown(staged, about.st_uid, about.st_gid)
+        staged.replace(target)
+        sync(target.parent)
+
+    def _commit(self, paths: Sequence[str], document: dict[str, Any], say: Say) -> str | None:
+        if self.repository is None:
+            return None
+        self.repository.unlock(document["began"])
+        if not document["commit"]:
+            self.repository.git("add", "--intent-to-add", "--", *paths)
+            return None
+        if not self.repository.changed(paths):
+            return self.repository.git("rev-parse", "--short", "HEAD").stdout.strip()
+        if not self.repository.git("diff", "--quiet", "HEAD", "--", *paths, check=False).status:
+            self.repository.add(paths)  # committed, but killed before its index was written
+            if not self.repository.changed(paths):
+                return self.repository.git("rev-parse", "--short", "HEAD").stdout.strip()
+        say("commit")
+        return self.repository.commit(paths, document["message"])
+
+    def _take_back(self, swaps: Sequence[Swap]) -> None:
+        for swap in swaps:
+            if self._sum_of(swap.path) != swap.new:
+                continue
+            if swap.old is None:
+                self.real(swap.path).unlink()
+            else:
+                (self.place / "old" / swap.path).replace(self.real(swap.path))
+        if self.repository is not None:
+            tracked = [swap.path for swap in swaps]
+            self.repository.git("reset", "--quiet", "--", *tracked, check=False)
+        self._journal.unlink(missing_ok=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        """The journal goes first: without it the rest means nothing."""
+        self._journal.unlink(missing_ok=True)
+        sync(self.place)
+        for name in ("staged", "scratch", "old"):
+            shutil.rmtree(self.place / name, ignore_errors=True)
+
+
+@contextmanager
+def changing(root: Path) -> Iterator[Changeset]:
+    """The fleet's directory for one change at a time. FleetError when another run changes it, or it is read-only."""
+    place = root / PLACE
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        if not (place / ".gitignore").exists():
+            write_whole(place / ".gitignore", "*\n")
+        handle = lock(place / "lock")
+    except BlockingIOError:
+        raise FleetError(f"{root}: another run is changing this fleet's files; wait for it") from None
+    except OSError as error:
+        raise FleetError(f"{place}: cannot be written ({error.strerror}); nothing was changed") from error
+    try:
+        changeset = Changeset(root, Repository.around(root))
+        yield changeset
+        if not changeset._journal.exists():
+            changeset._clear()
+    finally:
+        os.close(handle)
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

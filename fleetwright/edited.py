@@ -1,0 +1,85 @@
+"""Whether an edit of the fleet's files means what was intended: both versions are evaluated and compared."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fleetwright.errors import FleetError
+from fleetwright.fleet import evaluate
+from fleetwright.nix_values import NixPath
+from fleetwright.validate import DEFINITIONS, HOSTS
+
+Leaf = tuple[str, ...]
+ABSENT = object()
+"""What an attribute is that is not there."""
+
+
+def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapping[Leaf, Any], scratch: Path) -> None:
+    """FleetError unless the edited files, evaluated, differ from those of the directory in exactly what is intended.
+
+    `edited` maps paths below the directory to contents. `intended` maps attributes, as ("hosts.nix", "dev",
+    "publicKey"), to their new values, or ABSENT; an attribute stands for all below it. A view of the fleet with the
+    edited files in it is made below `scratch`.
+    """
+    view = scratch / "view"
+    _mirror(directory, view, dict(edited))
+    before, after = _leaves_of(directory), _leaves_of(view)
+    for leaf in sorted({*before, *after}):
+        old, new = before.get(leaf, ABSENT), after.get(leaf, ABSENT)
+        wanted = next((value for path, value in intended.items() if leaf[: len(path)] == path), old)
+        if isinstance(wanted, Mapping):  # a whole entry: judged below by its own leaves
+            continue
+        if new != wanted:
+            raise FleetError(
+                f"{leaf[0]}: the edit would change {'.'.join(leaf[1:])} to {_shown(new)}, not to {_shown(wanted)}; "
+                "edit it by hand"
+            )
+    for path, value in intended.items():
+        entry = {leaf[len(path) :]: found for leaf, found in after.items() if leaf[: len(path)] == path}
+        if isinstance(value, Mapping) and entry != dict(_leaves((), value, view)):
+            raise FleetError(
+                f"{path[0]}: the edit does not make {'.'.join(path[1:])} what it should be; edit it by hand"
+            )
+        if value is not ABSENT and not entry:
+            raise FleetError(f"{path[0]}: the edit does not reach {'.'.join(path[1:])}; edit it by hand")
+
+
+def _leaves_of(directory: Path) -> dict[Leaf, Any]:
+    hosts, definitions = evaluate(directory)
+    return {**dict(_leaves((HOSTS,), hosts, directory)), **dict(_leaves((DEFINITIONS,), definitions, directory))}
+
+
+def _leaves(path: Leaf, value: Any, directory: Path) -> list[tuple[Leaf, Any]]:
+    if isinstance(value, Mapping) and value:
+        return [leaf for name, inner in value.items() for leaf in _leaves((*path, name), inner, directory)]
+    return [(path, _plain(value, str(directory)))]
+
+
+def _plain(value: Any, directory: str) -> Any:
+    """Paths as they are below the directory, and apart from strings."""
+    if isinstance(value, NixPath):
+        return ("path", str(value).removeprefix(directory))
+    if isinstance(value, list):
+        return [_plain(each, directory) for each in value]
+    return value
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is ABSENT else repr(value)
+
+
+def _mirror(directory: Path, view: Path, edited: dict[str, bytes]) -> None:
+    """The directory by links, the edited files in their places."""
+    view.mkdir(parents=True)
+    here = {path: content for path, content in edited.items() if "/" not in path}
+    below = {path.partition("/")[0] for path in edited if "/" in path}
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name not in here and entry.name not in below:
+                (view / entry.name).symlink_to(directory / entry.name)
+    for name, content in here.items():
+        (view / name).write_bytes(content)
+    for name in below:
+        inner = {path.partition("/")[2]: each for path, each in edited.items() if path.startswith(f"{name}/")}
+        _mirror(directory / name, view / name, inner)

@@ -1,0 +1,1 @@
+"""Secret files encrypted with sops for age recipients: who may read which, who can, and making the two agree."""

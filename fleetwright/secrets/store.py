@@ -1,0 +1,114 @@
+"""The secrets of a fleet as they lie in its directory: the configuration, the files, what they say of themselves."""
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleetwright.errors import FleetError
+from fleetwright.secrets import files, rules
+from fleetwright.secrets.plan import People, Plan, Rekey, SecretFile, plan
+from fleetwright.secrets.rules import CONFIG, Rules
+from fleetwright.secrets.sops import Sops
+
+# Beside the secrets people keep notes, public keys and Nix expressions.
+_NO_SECRETS = (".md", ".nix", ".pub", ".txt.example")
+
+
+@dataclass(frozen=True)
+class Store:
+    """`directory` holds `.sops.yaml` and the files, relative to `root`; contents are by path below it."""
+
+    root: Path
+    directory: str
+    text: str
+    rules: Rules
+    files: tuple[SecretFile, ...]
+    contents: Mapping[str, bytes]
+
+    @classmethod
+    def load(cls, root: Path, directory: str = "secrets") -> "Store":
+        """FleetError when there is no usable configuration. A file that cannot be read says so itself."""
+        config = root / directory / CONFIG
+        try:
+            text = config.read_bytes().decode()
+            parsed = rules.parse(text)
+        except FileNotFoundError:
+            raise FleetError(f"{config}: missing; it names who may decrypt which files (docs/secrets.md)") from None
+        except ValueError as error:
+            raise FleetError(f"{config}: {error}") from None
+        found = {path: _read(root, directory, path) for path in _walk(root / directory)}
+        contents = {path: content for path, (_, content) in found.items() if content is not None}
+        return cls(root, directory, text, parsed, tuple(file for file, _ in found.values()), contents)
+
+    @property
+    def config(self) -> str:
+        return f"{self.directory}/{CONFIG}"
+
+    def plan(self, people: People, wanted: Rules | None = None) -> Plan:
+        """What follows from the rules, or from those that are to be."""
+        return plan(self.directory, wanted or self.rules, people, self.files)
+
+    def path(self, file: str) -> str:
+        """A file's path below the fleet's directory."""
+        return f"{self.directory}/{file}"
+
+    def stage(
+        self,
+        staged: Path,
+        text: str,
+        rekeys: Collection[Rekey],
+        sops: Sops,
+        *,
+        as_host: Sops | None,
+        rotate: bool = False,
+    ) -> list[str]:
+        """Encrypt copies of the files below `staged`; returns their paths below the fleet's directory.
+
+        Each is read back: its recipients are those that the rules name; `as_host` has decrypted it. With `rotate` those
+        that somebody is removed from get a new data key. FleetError, with `staged` to be thrown away, otherwise.
+        """
+        place = staged / self.directory
+        place.mkdir(parents=True, exist_ok=True)
+        (place / CONFIG).write_bytes(text.encode())
+        names = [rekey.path for rekey in rekeys]
+        for name in names:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(self.contents[name])
+            (place / name).chmod((self.root / self.directory / name).stat().st_mode & 0o7777)
+        if names:
+            sops.update_keys(place, names)
+            if rotated := [rekey.path for rekey in rekeys if rotate and rekey.removed]:
+                sops.rotate(place, rotated)
+        for rekey in rekeys:
+            back = files.read(rekey.path, (place / rekey.path).read_bytes())
+            if back is None or set(back.recipients) != rekey.wanted:
+                raise FleetError(
+                    f"{self.path(rekey.path)}: sops encrypted it for others than {self.config} names; "
+                    "nothing was changed, see which rule matches it"
+                )
+        if as_host is not None:
+            as_host.decrypt(place, names)
+        return [self.path(name) for name in names]
+
+
+def _walk(directory: Path) -> Iterator[str]:
+    """Files that may be secrets, relative to the directory, sorted; hidden ones and notes are left out."""
+    for parent, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and not name.endswith(_NO_SECRETS):
+                yield (Path(parent) / name).relative_to(directory).as_posix()
+
+
+def _read(root: Path, directory: str, path: str) -> tuple[SecretFile, bytes | None]:
+    whole = root / directory / path
+    if root.resolve() not in whole.resolve().parents:
+        return SecretFile(path, problem="it is a link that leads out of the fleet's directory"), None
+    try:
+        content = whole.read_bytes()
+        return SecretFile(path, files.read(path, content)), content
+    except OSError as error:
+        return SecretFile(path, problem=str(error.strerror)), None
+    except ValueError as error:
+        return SecretFile(path, problem=str(error)), None
