@@ -8,7 +8,7 @@ Each row observes before it acts, so a run that was interrupted anywhere is fini
 
 from pyinfra import local
 
-from operations import proxmox
+from operations import proxmox, sops
 
 proxmox.validate(name="validate: definitions, template, firmware, storage, VMID")
 proxmox.clone(name="clone: the template")
@@ -18,3 +18,4 @@ proxmox.cloud_init(name="cloud-init: user and keys")
 proxmox.start(name="start: switch it on")
 proxmox.address(name="address: find it, read its host key, connect")
 local.include("deploys/install.py")
+sops.decrypted(name="secrets: what the machine has decrypted", strict=False)

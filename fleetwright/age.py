@@ -8,12 +8,14 @@ written in Bech32 (BIP 173) with age's prefixes (age-encryption.org/v1, "X25519 
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from fleetwright.ssh_keys import PublicKey, pair_of, parse_public_key
+
+Conversion = Callable[[str], str]
 
 RECIPIENT_PREFIX, IDENTITY_PREFIX = "age", "age-secret-key-"
 ED25519 = "ssh-ed25519"

@@ -1,7 +1,7 @@
 """Whether an edit of the fleet's files means what was intended: both versions are evaluated and compared."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapp
     """
     view = scratch / "view"
     _mirror(directory, view, dict(edited))
-    before, after = _leaves_of(directory), _leaves_of(view)
+    # Nix follows links: what an edited file takes from beside it has paths of the directory itself.
+    places = (str(view), str(directory), os.path.realpath(directory))
+    before, after = _leaves_of(directory, places), _leaves_of(view, places)
     for leaf in sorted({*before, *after}):
         old, new = before.get(leaf, ABSENT), after.get(leaf, ABSENT)
         wanted = next((value for path, value in intended.items() if leaf[: len(path)] == path), old)
@@ -37,7 +39,7 @@ def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapp
             )
     for path, value in intended.items():
         entry = {leaf[len(path) :]: found for leaf, found in after.items() if leaf[: len(path)] == path}
-        if isinstance(value, Mapping) and entry != dict(_leaves((), value, view)):
+        if isinstance(value, Mapping) and entry != dict(_leaves((), value, places)):
             raise FleetError(
                 f"{path[0]}: the edit does not make {'.'.join(path[1:])} what it should be; edit it by hand"
             )
@@ -45,23 +47,24 @@ def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapp
             raise FleetError(f"{path[0]}: the edit does not reach {'.'.join(path[1:])}; edit it by hand")
 
 
-def _leaves_of(directory: Path) -> dict[Leaf, Any]:
+def _leaves_of(directory: Path, places: Sequence[str]) -> dict[Leaf, Any]:
     hosts, definitions = evaluate(directory)
-    return {**dict(_leaves((HOSTS,), hosts, directory)), **dict(_leaves((DEFINITIONS,), definitions, directory))}
+    return {**dict(_leaves((HOSTS,), hosts, places)), **dict(_leaves((DEFINITIONS,), definitions, places))}
 
 
-def _leaves(path: Leaf, value: Any, directory: Path) -> list[tuple[Leaf, Any]]:
+def _leaves(path: Leaf, value: Any, places: Sequence[str]) -> list[tuple[Leaf, Any]]:
     if isinstance(value, Mapping) and value:
-        return [leaf for name, inner in value.items() for leaf in _leaves((*path, name), inner, directory)]
-    return [(path, _plain(value, str(directory)))]
+        return [leaf for name, inner in value.items() for leaf in _leaves((*path, name), inner, places)]
+    return [(path, _plain(value, places))]
 
 
-def _plain(value: Any, directory: str) -> Any:
-    """Paths as they are below the directory, and apart from strings."""
+def _plain(value: Any, places: Sequence[str]) -> Any:
+    """Paths as they are below the fleet's directory, and apart from strings."""
     if isinstance(value, NixPath):
-        return ("path", str(value).removeprefix(directory))
+        inside = next((place for place in places if value.startswith(f"{place}/")), "")
+        return ("path", value[len(inside) :])
     if isinstance(value, list):
-        return [_plain(each, directory) for each in value]
+        return [_plain(each, places) for each in value]
     return value
 
 

@@ -98,10 +98,11 @@ def trusted(wanted: Wanted, host: Host, public_key: str, rules: Collection[str |
             raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
     if wanted.store is not None:
         wanted = _as_recipient(wanted, host, recipient, rules)
-    line = f"{HOSTS}: {host.id}.publicKey is {' '.join(public_key.split()[:2])[:40]}…"
     if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
         text = NixText(HOSTS, wanted.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
-        wanted = wanted.edited(HOSTS, text, line, {(HOSTS, host.id, "publicKey"): public_key})
+        wanted = wanted.edited(
+            HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", {(HOSTS, host.id, "publicKey"): public_key}
+        )
         hosts = {**wanted.fleet.hosts, host.id: replace(host, public_key=public_key)}
         wanted = replace(wanted, fleet=replace(wanted.fleet, hosts=hosts))
     return with_rekeys(wanted)
@@ -116,7 +117,7 @@ def _as_recipient(wanted: Wanted, host: Host, recipient: str, rules: Collection[
     former = next((key for key in (old, named) if key is not None and key in text), None)
     config = wanted.store.config
     if former is not None:
-        step = f"{config}: {host.id} is {recipient[:16]}…, no longer {former[:16]}…"
+        step = f"{config}: {host.id} has a new key"
         return wanted.edited(config, rules_edit.replace(text, former, recipient).encode(), step)
     chosen = choose(now, people, host.id, rules)
     if all(recipient in rule.recipients for rule in chosen):

@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 from fleetwright.errors import FleetError
@@ -35,6 +36,10 @@ configurations: builtins.listToAttrs (map (id: {
     grubEfi = loader.grub.efiSupport or false;
     guestAgent = c.services.qemuGuest.enable or null;
     ssh = c.services.openssh.enable or null;
+    secrets = builtins.listToAttrs (map (s: {
+      name = s.path;
+      value = toString s.sopsFile;
+    }) (builtins.attrValues (c.sops.secrets or {})));
   };
 }) (builtins.fromJSON IDS))
 """
@@ -59,6 +64,8 @@ class Evaluated:
     grub_efi: bool
     guest_agent: bool | None
     ssh: bool | None
+    secrets: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """by path on the machine, the encrypted file that sops-nix takes it from, below the flake's directory"""
 
     @property
     def derivations(self) -> list[str]:
@@ -117,10 +124,15 @@ def parse_description(text: str) -> dict[str, Evaluated | None]:
                 grub_efi=bool(about["grubEfi"]),
                 guest_agent=_flag(about["guestAgent"]),
                 ssh=_flag(about["ssh"]),
+                secrets=_secrets(about["secrets"]),
             )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
     return found
+
+
+def _secrets(value: Any) -> dict[str, str]:
+    return {str(path): re.sub(r"^/nix/store/[^/]+/", "", str(file)) for path, file in value.items()}
 
 
 def _flag(value: object) -> bool | None:

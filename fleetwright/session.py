@@ -67,6 +67,11 @@ class HostState:
             self._write(self.private_key_file.with_suffix(".pub"), pair.public + "\n")
         return pair
 
+    def forget_host_key(self) -> None:
+        """Delete both halves here; the private one first."""
+        for path in (self.private_key_file, self.private_key_file.with_suffix(".pub")):
+            path.unlink(missing_ok=True)
+
     def note(self, name: str, text: str) -> None:
         self._write(self.directory / name, text)
 

@@ -5,7 +5,7 @@ would stop the run for every host; what is wrong with one host must fail that ho
 """
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
@@ -130,17 +130,18 @@ def decide(host: Host, body: Callable[[], Commands]) -> Commands:
         yield from commands
 
 
-def shell(host: Host, script: str, *, stdin: str | None = None, what: str = "") -> str:
+def shell(host: Host, script: str, *, stdin: str | None = None, what: str = "", sudo: bool = False) -> str:
     """Run a script on the machine and return its standard output. FleetError with its last words when it fails."""
-    ok, output = remote(host, script, stdin=stdin)
+    ok, output = remote(host, script, stdin=stdin, sudo=sudo)
     if not ok:
         words = (output.stderr_lines or output.stdout_lines or ["no answer"])[-3:]
         raise FleetError(f"{host.name}: {what or 'a command'} failed: {' / '.join(words)}")
     return str(output.stdout)
 
 
-def remote(host: Host, script: str, *, stdin: str | None = None) -> tuple[bool, CommandOutput]:
+def remote(host: Host, script: str, *, stdin: str | None = None, sudo: bool = False) -> tuple[bool, CommandOutput]:
     """As `shell`, for those who judge the status themselves. TimeoutError after COMMAND_DEADLINE."""
-    arguments = {"_stdin": [stdin]} if stdin is not None else {}
+    arguments: dict[str, Any] = {"_stdin": [stdin]} if stdin is not None else {}
+    arguments |= {"_sudo": True} if sudo else {}
     ok, output = host.run_shell_command(StringCommand(script), _timeout=COMMAND_DEADLINE, **arguments)
     return bool(ok), output

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from fleetwright.age import identity_of
 from fleetwright.errors import FleetError
 from fleetwright.files import write_whole
 from fleetwright.secrets.sops import Sops, identity_text
 from fleetwright.session import Session
+from fleetwright.ssh_to_age import identity
 
 USUAL = "~/.config/sops/age/keys.txt"
 
@@ -33,8 +33,8 @@ def as_host(session: Session, host_id: str) -> Sops | None:
         return None
     path = session.directory / f"identity-of-{host_id}"
     try:
-        write_whole(path, identity_of(pair.private_openssh) + "\n")
-    except ValueError as error:
+        write_whole(path, identity(pair.private_openssh) + "\n")
+    except FleetError as error:
         raise FleetError(f"{host_id}: its host key cannot decrypt: {error}") from None
     return Sops(path, _home(session))
 

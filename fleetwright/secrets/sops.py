@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetwright.age import identity_of
 from fleetwright.errors import FleetError
 from fleetwright.process import Completed, run
+from fleetwright.ssh_to_age import identity
 
 _TIMEOUT = 600.0
 _ELSEWHERE = (
@@ -112,8 +112,8 @@ def identity_text(path: Path) -> str:
         raise FleetError(f"{path}: others may read this identity (mode {mode:04o}); chmod 600 it")
     if "OPENSSH PRIVATE KEY" in text:
         try:
-            return identity_of(text) + "\n"
-        except ValueError as error:
+            return identity(text) + "\n"
+        except FleetError as error:
             raise FleetError(f"{path}: {error}; use an Ed25519 key or an age identity") from None
     if not _SECRET.search(text) and "AGE-PLUGIN-" not in text:
         raise FleetError(f"{path}: holds no age identity (a line AGE-SECRET-KEY-1…)")

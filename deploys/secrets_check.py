@@ -1,0 +1,10 @@
+"""Proves that machines decrypt the secrets that they declare, each with its own host key. Changes nothing.
+
+    pyinfra -y inventory.py deploys/secrets_check.py --limit nixos
+
+Names and salted hashes are reported, never content.
+"""
+
+from operations import sops
+
+sops.decrypted(name="secrets: decrypted by the machine itself")
