@@ -183,7 +183,13 @@ class NixText:
         return self._after(parts[-1], [f"{lead.decode('latin-1')}.{lines[0]}", *lines[1:]], apart=False)
 
     def _values(self, root: Node, path: Path) -> list[Node]:
-        nodes = (binding.child_by_field_name("expression") for binding, rest in self._bindings(root, path) if not rest)
+        found = [binding for binding, rest in self._bindings(root, path) if not rest]
+        nodes = (
+            binding.child_by_field_name("expression")
+            if binding.type == "binding"
+            else self._variable(binding, path[-1])
+            for binding in found
+        )
         return [node for node in nodes if node is not None]
 
     def _into(self, literal: Node, lines: list[str]) -> Splice[bytes]:
@@ -207,7 +213,7 @@ class NixText:
         line_end = self.source.find(b"\n", end)
         rest = self.source[end : len(self.source) if line_end < 0 else line_end].rstrip(b"\r")
         own_line = not self.source[self._line_start(binding.start_byte) : binding.start_byte].strip()
-        if rest.strip() and not rest.lstrip().startswith(b"#"):
+        if not _only_comment(rest):
             own_line = False
         if not own_line and len(lines) == 1:
             return Splice(end, end, b" " + lines[0].encode())
@@ -224,8 +230,7 @@ class NixText:
         begin = self._line_start(start)
         line_end = self.source.find(b"\n", end)
         line_end = len(self.source) if line_end < 0 else line_end + 1
-        rest = self.source[end:line_end].strip()
-        if self.source[begin:start].strip() or (rest and not rest.startswith(b"#")):
+        if self.source[begin:start].strip() or not _only_comment(self.source[end:line_end]):
             while self.source[start - 1 : start] in (b" ", b"\t"):
                 start -= 1
             return Splice(start, end, b"")
@@ -246,6 +251,12 @@ class NixText:
     def _indent_of(self, node: Node) -> bytes:
         line = self.source[self._line_start(node.start_byte) : node.start_byte]
         return line[: len(line) - len(line.lstrip())]
+
+
+def _only_comment(rest: bytes) -> bool:
+    """Whether what follows on a line is nothing, or one comment that ends there."""
+    rest = rest.strip()
+    return not rest or rest.startswith(b"#") or (rest.startswith(b"/*") and rest.find(b"*/") == len(rest) - 2)
 
 
 def _at(node: Node, text: str) -> Splice[bytes]:

@@ -8,6 +8,7 @@ from pyinfra.api import operation
 from facts.sops import Secret, Secrets
 from fleetwright.enrolment import Wanted, with_rekeys
 from fleetwright.errors import FleetError
+from fleetwright.fleet import load_fleet
 from fleetwright.nix import Evaluated
 from fleetwright.secrets.plan import recipients_of_hosts
 from operations.machine import is_installed, machine_of
@@ -39,7 +40,7 @@ def decrypted(strict: bool = True) -> Commands:
     """Prove that the machine has decrypted each secret that its configuration declares, with its own host key.
 
     Reported are names and salted hashes. What is missing fails the host; with `strict=False` only where the secret
-    files are encrypted for it already: a machine that is not enrolled yet has nothing to show.
+    files are encrypted for it and it runs what the flake says: before, there is nothing to show.
     """
     yield from decide(host, lambda: _decrypted(flag("strict", strict)))
 
@@ -65,26 +66,29 @@ def _decrypted(strict: bool) -> Commands:
         secret = found[path]
         host.log(f"decrypted {path} ({secret['mode']} {secret['owner']}), salted SHA-256 {secret['hash'][:16]}…")
     if missing:
-        why = _why(about, missing)
-        if strict or not why.endswith(NOT_ENROLLED):
-            raise FleetError(f"{host_id} has not decrypted {', '.join(missing)}: {why}")
-        host.log(f"{host_id} has not decrypted {', '.join(missing)}: {why}")
+        closed = _not_for(about, missing)
+        says = f"{host_id} has not decrypted {', '.join(missing)}: "
+        if closed:
+            says += f"not encrypted for it: {', '.join(closed)}; enroll it (deploys/enroll.py) and deploy it"
+        elif machine and machine["current_system"] != about.toplevel:
+            says += "its system is older than the files, which are encrypted for it by now; deploy it"
+        else:
+            raise FleetError(f"{says}look at `journalctl -b -u sops-install-secrets` and at its activation there")
+        if strict:
+            raise FleetError(says)
+        host.log(says)
     host.noop(f"{host_id} has decrypted {len(about.secrets) - len(missing)} of {len(about.secrets)} secrets")
 
 
-NOT_ENROLLED = "enroll it (deploys/enroll.py) and deploy it"
-
-
-def _why(about: Evaluated, missing: list[str]) -> str:
-    session = session_of(host)
-    store = store_of(host, session.fleet)
-    recipients = {host_id: key for key, host_id in recipients_of_hosts(session.fleet).items()}
-    mine = recipients.get(about.host_id)
-    if store is None:
-        return "the fleet has no secrets directory"
-    can = {store.path(file.path) for file in store.files if file.encrypted and mine in file.encrypted.recipients}
-    files = sorted({about.secrets[path] for path in missing})
-    closed = [file for file in files if file not in can]
-    if closed:
-        return f"{', '.join(closed)} is not encrypted for it; {NOT_ENROLLED}"
-    return "its system is older than the files, which are encrypted for it by now; deploy it"
+def _not_for(about: Evaluated, paths: list[str]) -> list[str]:
+    """The secret files, of those that these come from, that are not encrypted for the machine as things are now."""
+    fleet = load_fleet(session_of(host).fleet.path)
+    store = store_of(host, fleet)
+    mine = [key for key, host_id in recipients_of_hosts(fleet).items() if host_id == about.host_id]
+    files = store.files if store else ()
+    can = {
+        f"{store.directory}/{file.path}"
+        for file in files
+        if store and file.encrypted and set(mine) & set(file.encrypted.recipients)
+    }
+    return sorted({about.secrets[path] for path in paths} - can)

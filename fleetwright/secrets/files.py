@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from fleetwright.secrets.rules import LOADER
+
 _FLAT = re.compile(r"(?:key_groups__list_\d+__map_)?age__list_\d+__map_recipient")
 _OTHERS = ("kms", "gcp_kms", "azure_kv", "hc_vault", "pgp")
 _FLAT_OTHER = re.compile(rf"(?:key_groups__list_\d+__map_)?(?:{'|'.join(_OTHERS)})__list_\d+__map_.*")
@@ -69,7 +70,7 @@ def read(path: str | PurePosixPath, content: bytes) -> Encrypted | None:
 
 def _yaml(text: str) -> Encrypted | None:
     try:
-        return _tree(yaml.load(text, Loader=_LOADER))
+        return _tree(yaml.load(text, Loader=LOADER))
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{error.problem or 'no YAML'}") from None

@@ -14,6 +14,8 @@ import yaml
 from fleetwright.age import is_recipient
 
 CONFIG = ".sops.yaml"
+# libyaml where PyYAML was built with it: ten times as fast, with the same marks.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Rules:
 def parse(text: str) -> Rules:
     """ValueError says what is wrong, and in which line."""
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{error.problem or 'no YAML'}") from None

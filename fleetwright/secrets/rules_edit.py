@@ -11,7 +11,7 @@ from dataclasses import replace as replaced
 import yaml
 
 from fleetwright.errors import FleetError
-from fleetwright.secrets.rules import Rule, Rules, parse
+from fleetwright.secrets.rules import LOADER, Rule, Rules, parse
 from fleetwright.secrets.yaml_tree import Node, Tree, compose
 from fleetwright.splices import Splice, spliced
 
@@ -106,7 +106,7 @@ def _rest(rule: Rule) -> Rule:
 
 def _outside(text: str) -> object:
     """What the document says beside keys and rules."""
-    return {key: value for key, value in yaml.safe_load(text).items() if key in _NOT_KEYS[1:]}
+    return {key: value for key, value in yaml.load(text, Loader=LOADER).items() if key in _NOT_KEYS[1:]}
 
 
 def _within(text: str, node: Node, pattern: str) -> Iterator[re.Match[str]]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from fleetwright.secrets.rules import LOADER
+
 
 @dataclass(eq=False)
 class Node:
@@ -43,7 +45,7 @@ class Tree:
 
 def compose(text: str) -> Tree:
     """Raises yaml.YAMLError; ValueError for none or several documents, or one that is no mapping."""
-    events = list(yaml.parse(text, Loader=yaml.SafeLoader))
+    events = list(yaml.parse(text, Loader=LOADER))
     starts = [event for event in events if isinstance(event, yaml.DocumentStartEvent)]
     if len(starts) != 1:
         raise ValueError(f"it has {len(starts)} YAML documents, not one")

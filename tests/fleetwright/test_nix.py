@@ -28,6 +28,7 @@ def described(**changes: object) -> str:
         "grubEfi": False,
         "guestAgent": True,
         "ssh": None,
+        "secrets": {"/run/secrets/token": "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-source/secrets/dev.yaml"},
     }
     return json.dumps({"dev": about | changes, "nosuch": None})
 
@@ -40,6 +41,7 @@ def test_description_becomes_values() -> None:
     assert (dev.toplevel, dev.revision, dev.devices) == (TOPLEVEL, None, ("/dev/sda",))
     assert dev.derivations == [f"{TOPLEVEL}.drv", f"{SCRIPT}.drv"]
     assert (dev.guest_agent, dev.ssh) == (True, None)
+    assert dev.secrets == {"/run/secrets/token": "secrets/dev.yaml"}
 
 
 def test_a_host_without_disko_builds_its_system_only() -> None:
