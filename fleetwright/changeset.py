@@ -6,6 +6,7 @@ renamed yet, and commits what is not committed yet. Before the journal nothing h
 thrown away.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,9 @@ from fleetwright.git import Repository
 from fleetwright.locks import lock
 
 PLACE = ".fleetwright"
+# What file systems that cannot do that answer.
+_NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+_KEPT = (".gitignore", "lock")
 Say = Callable[[str], None]
 
 
@@ -137,12 +141,13 @@ class Changeset:
             existing = next(each for each in (directory, *directory.parents) if each.exists())
             if existing.stat().st_dev != self.place.stat().st_dev:
                 raise FleetError(f"{directory}: is on another file system than {self.place}; nothing was changed")
-            probe = existing / f".fleetwright-{os.getpid()}"
             try:
-                probe.touch(exist_ok=False)
-                probe.unlink()
+                os.close(os.open(existing, os.O_TMPFILE | os.O_WRONLY))  # a file without a name leaves none behind
             except OSError as error:
-                raise FleetError(f"{existing}: cannot be written ({error.strerror}); nothing was changed") from error
+                if error.errno not in _NO_NAMELESS_FILES or not os.access(existing, os.W_OK):
+                    raise FleetError(
+                        f"{existing}: cannot be written ({error.strerror}); nothing was changed"
+                    ) from error
         if self.repository is not None:
             if commit:
                 self.repository.require_able()
@@ -233,11 +238,13 @@ class Changeset:
         self._clear()
 
     def _clear(self) -> None:
-        """The journal goes first: without it the rest means nothing."""
+        """Leave nothing but the lock there. The journal goes first: without it the rest means nothing."""
         self._journal.unlink(missing_ok=True)
-        sync(self.place)
-        for name in ("staged", "scratch", "old"):
-            shutil.rmtree(self.place / name, ignore_errors=True)
+        left = [path for path in self.place.iterdir() if path.name not in _KEPT]
+        if left:
+            sync(self.place)
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -255,9 +262,11 @@ def changing(root: Path) -> Iterator[Changeset]:
         raise FleetError(f"{place}: cannot be written ({error.strerror}); nothing was changed") from error
     try:
         changeset = Changeset(root, Repository.around(root))
-        yield changeset
-        if not changeset._journal.exists():
-            changeset._clear()
+        try:
+            yield changeset
+        finally:
+            if not changeset._journal.exists():
+                changeset._clear()
     finally:
         os.close(handle)
 

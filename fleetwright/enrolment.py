@@ -168,9 +168,11 @@ def untrusted(wanted: Wanted, host_id: str) -> Wanted:
 
 
 def with_rekeys(wanted: Wanted) -> Wanted:
-    """With every secret file encrypted to whom the rules name."""
+    """With every secret file encrypted to whom the rules name. FleetError when one of them cannot be read."""
     if wanted.store is None:
         return wanted
+    if unreadable := next((file for file in wanted.store.files if file.problem), None):
+        raise FleetError(f"{wanted.root / wanted.store.path(unreadable.path)}: cannot be read: {unreadable.problem}")
     rules = parse(wanted.rules_text)
     before = People.of(wanted.fleet, wanted.store.rules)
     people = People.of(wanted.fleet, rules)
