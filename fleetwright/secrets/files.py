@@ -136,7 +136,9 @@ def _tree(document: Any) -> Encrypted | None:
 def _flat(found: Mapping[str, str]) -> Encrypted | None:
     if "mac" not in found and "lastmodified" not in found:
         return None
-    recipients = (value.strip().strip('"') for key, value in found.items() if _FLAT.fullmatch(key))
+    # The lines stand in any order; the numbers in them are the entries'.
+    keys = sorted(filter(_FLAT.fullmatch, found), key=lambda key: [int(number) for number in re.findall(r"\d+", key)])
+    recipients = (found[key].strip().strip('"') for key in keys)
     others = {key.rpartition("__map_")[0] for key in found if _FLAT_OTHER.fullmatch(key)}
     return Encrypted(tuple(recipients), len(others))
 
