@@ -26,6 +26,7 @@ from fleetwright.locks import lock
 PLACE = ".fleetwright"
 # What file systems that cannot do that answer.
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+_JOURNAL = "journal.json"
 _KEPT = (".gitignore", "lock")
 Say = Callable[[str], None]
 
@@ -70,7 +71,7 @@ class Changeset:
 
     @property
     def _journal(self) -> Path:
-        return self.place / "journal.json"
+        return self.place / _JOURNAL
 
     def require_clean(self, paths: Iterable[str]) -> None:
         """FleetError when one of the files has changes that nobody committed. Others may have."""
@@ -245,6 +246,11 @@ class Changeset:
             sync(self.place)
         for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def interrupted(root: Path) -> bool:
+    """Whether a run was killed while it published its changes; the next one that changes anything finishes them."""
+    return (root / PLACE / _JOURNAL).exists()
 
 
 @contextmanager

@@ -6,14 +6,14 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.sops import Secret, Secrets
-from fleetwright.enrolment import Wanted, with_rekeys
+from fleetwright.enrolment import with_rekeys
 from fleetwright.errors import FleetError
 from fleetwright.fleet import load_fleet
 from fleetwright.nix import Evaluated
 from fleetwright.secrets.plan import recipients_of_hosts
 from operations.machine import is_installed, machine_of
 from operations.steps import Commands, decide, do, evaluated, executing, fleet_host, session_of
-from operations.trust import flag, fleet_files, publish_changes, store_of
+from operations.trust import changed_files, flag, store_of
 
 _SALT = random.token_hex(16)
 
@@ -25,14 +25,8 @@ def updatekeys() -> Commands:
 
 
 def _updatekeys() -> Commands:
-    session = session_of(host)
-    with fleet_files(session):
-        steps = with_rekeys(Wanted(session.fleet, store_of(host, session.fleet))).steps
-    if not steps:
-        host.noop("every secret file is encrypted for whom its rule names")
-        return
-    subject = "secrets: as .sops.yaml says"
-    yield from do(host, "; ".join(steps), lambda: publish_changes(host, with_rekeys, subject))
+    said = "every secret file is encrypted for whom its rule names"
+    yield from changed_files(host, with_rekeys, "secrets: as .sops.yaml says", otherwise=said)
 
 
 @operation()

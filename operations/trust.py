@@ -12,7 +12,7 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 
 from facts.age import HostKey
-from fleetwright.changeset import changing
+from fleetwright.changeset import changing, interrupted
 from fleetwright.enrolment import Wanted, documented, protected, publish, trusted
 from fleetwright.errors import FleetError, Usage
 from fleetwright.fleet import load_fleet
@@ -57,13 +57,7 @@ def _enroll(docs: bool, protect: bool) -> Commands:
             wanted = documented(wanted, place, session_path(session, template) if template else None)
         return wanted
 
-    with fleet_files(session):
-        fleet = load_fleet(session.fleet.path)
-        steps = change(Wanted(fleet, store_of(host, fleet))).steps
-    if not steps:
-        host.noop(f"{host_id} is enrolled")
-        return
-    yield from do(host, "; ".join(steps), lambda: publish_changes(host, change, _SUBJECT))
+    yield from changed_files(host, change, _SUBJECT, otherwise=f"{host_id} is enrolled")
 
 
 def _rules() -> list[str | int] | None:
@@ -151,6 +145,21 @@ def fleet_files(session: Session) -> Iterator[None]:
     lock: threading.Lock = session.once("fleet files", threading.Lock)
     with lock:
         yield
+
+
+def changed_files(host: Host, change: Callable[[Wanted], Wanted], subject: str, *, otherwise: str) -> Commands:
+    """The one step that makes a change of the fleet's files; none, and `otherwise` is said, where nothing changes."""
+    session = session_of(host)
+    root = Path(session.fleet.path)
+    with fleet_files(session):
+        fleet = load_fleet(root)
+        steps = change(Wanted(fleet, store_of(host, fleet))).steps
+        if interrupted(root):
+            steps = ("finish what an interrupted run began to publish", *steps)
+    if not steps:
+        host.noop(otherwise)
+        return
+    yield from do(host, "; ".join(steps), lambda: publish_changes(host, change, subject))
 
 
 def publish_changes(host: Host, change: Callable[[Wanted], Wanted], subject: str) -> None:

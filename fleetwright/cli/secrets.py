@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fleetwright.age import recipient_of
-from fleetwright.changeset import Done, changing
+from fleetwright.changeset import Done, changing, interrupted
 from fleetwright.cli.front import Front, pass_front
 from fleetwright.cli.output import narrate, show_json, show_rows, wants_json
 from fleetwright.cli.parameters import F, json_option
@@ -77,12 +77,17 @@ def status(front: Front) -> int:
             }
         )
     hosts = _hosts(front.fleet, store)
-    bad = bool(plan.rekeys or plan.findings)
+    findings = list(plan.findings)
+    if interrupted(front.root):
+        findings.insert(
+            0, "a run was interrupted while it published its changes; `fleetwright secrets apply` finishes them"
+        )
+    bad = bool(plan.rekeys or findings)
     if wants_json(front.as_json):
-        show_json({"drift": bad, "files": rows, "hosts": hosts, "findings": plan.findings})
+        show_json({"drift": bad, "files": rows, "hosts": hosts, "findings": findings})
     else:
         show_rows(rows, _COLUMNS, front.as_json, empty="no secret files")
-        narrate(plan.findings)
+        narrate(findings)
         if plan.rekeys:
             narrate([f"{len(plan.rekeys)} files differ; `fleetwright secrets apply` encrypts them anew"])
     return int(Exit.FAILED if bad else Exit.DONE)
