@@ -44,8 +44,8 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none of which may reach what is protected
 	@$(BIN)/python -m tests.fuzz $(N)
 
-bench: $(STAMP) ## how long provisioning takes, beside what it cannot do without
-	@$(BIN)/python -m bench.provision
+bench: $(STAMP) ## make bench [ONLY=rekey]: how long it takes, side by side with what else would do it
+	@$(LAB) nix -- $(BIN)/python -m bench $(ONLY)
 
 lab: $(STAMP) ## make lab up | down | reset | status | shell: the embedded lab
 	@$(if $(filter up down reset status shell,$(MAKECMDGOALS)),:,echo "make lab up | down | reset | status | shell")

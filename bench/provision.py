@@ -1,4 +1,4 @@
-"""Measures provisioning in a lab of its own: `python -m bench.provision [ROUNDS]`.
+"""Measures provisioning in a lab of its own: `make bench ONLY=provision`.
 
 Each round makes the same machine by hand with nothing but what it cannot do without (`bench/bare.py`: the API's tasks,
 boots, copies, the installer's own commands), then with fleetwright, then four at once with fleetwright, one after the
@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+
+from bench.results import Comparison
 
 FOUR_TO_ONE = 2.0
 ADDED_SHARE, ADDED_SECONDS = 0.15, 3.0  # of the run, or so many seconds, whichever is larger
@@ -81,8 +83,6 @@ def report(measured: list[Round], parts: list[dict[str, float]]) -> int:
         f"added       {added:6.2f} s (at most {limit:.1f}: {ADDED_SHARE:.0%} of one VM's time or {ADDED_SECONDS:.0f} s)"
     )
     print(f"medians of {len(measured)} rounds")
+    ours, theirs = [each.one for each in measured], [each.bare for each in measured]
+    Comparison("provision", ours, theirs, 1 + limit / median(theirs)).report()
     return 0 if ratio <= FOUR_TO_ONE and added <= limit else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5))

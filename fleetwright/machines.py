@@ -5,8 +5,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from fleetwright.errors import FleetError
 from fleetwright.models import Fleet, Host, Vm
 from fleetwright.sizes import format_size
@@ -19,6 +17,8 @@ _TITLE = "# Machines\n\n"
 
 def render(fleet: Fleet, template: Path | None = None) -> str:
     """The overview, the same bytes for the same fleet. `template` is the fleet's own; FleetError when it is no use."""
+    import jinja2  # not for those who only ask for status
+
     try:
         text = template.read_text() if template else resources.files("fleetwright").joinpath(_TEMPLATE).read_text()
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)

@@ -14,17 +14,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetwright.errors import FleetError, Usage
 from fleetwright.exits import Exit, exit_of
 from fleetwright.files import write_whole
 from fleetwright.locks import lock, own_directory
 from fleetwright.models import Fleet, Host, Vm
-from fleetwright.proxmox.client import Client, connect
 from fleetwright.proxmox.policy import Policy, PolicySource
 from fleetwright.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 from fleetwright.tokens import Token
+
+if TYPE_CHECKING:
+    from fleetwright.proxmox.client import Client
 
 T = TypeVar("T")
 
@@ -130,7 +132,7 @@ class Session:
         return {"fleet": self.fleet.path, "token_file": str(self.token_file)}
 
     @property
-    def client(self) -> Client:
+    def client(self) -> "Client":
         """The guarded Proxmox client, made on first use and asked for version and nodes.
 
         Unusable when there is no way in: no endpoint, another certificate, a token that is missing or refused,
@@ -138,14 +140,16 @@ class Session:
         """
         return self.once("client", self._connect)
 
-    def connect(self) -> Client:
+    def connect(self) -> "Client":
         """A guarded client that has not asked anything yet. Unusable without an endpoint or a token."""
         if self.fleet.endpoint is None:
             raise Unusable("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
+        from fleetwright.proxmox.client import connect  # takes a third of a second: not for those who need no API
+
         policy = self.definitions or Policy.from_fleet(self.fleet)
         return connect(self.fleet.endpoint, policy, Token.read(self.token_file))
 
-    def _connect(self) -> Client:
+    def _connect(self) -> "Client":
         try:
             client = self.connect()
             self.once("version", client.version)
@@ -236,14 +240,20 @@ class Session:
     @property
     def under_way(self) -> list[str]:
         """The UPIDs of the tasks that this run began and did not see ending."""
-        client = self._memo.get("client")
-        return sorted(client.under_way) if isinstance(client, Client) else []
+        client = self._known_client
+        return sorted(client.under_way) if client else []
+
+    @property
+    def _known_client(self) -> "Client | None":
+        """The client, when anything has needed it yet."""
+        client: Client | _Failed | None = self._memo.get("client")
+        return None if isinstance(client, _Failed) else client
 
     @property
     def accepted_changes(self) -> int:
         """How many changing requests the hypervisor has taken from this run."""
-        client = self._memo.get("client")
-        return client.accepted_changes if isinstance(client, Client) else 0
+        client = self._known_client
+        return client.accepted_changes if client else 0
 
     def host(self, host_id: str) -> Host:
         return self.fleet.hosts[host_id]

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,11 +15,12 @@ from fleetwright.cli.progress import progress
 from fleetwright.definitions import Definitions
 from fleetwright.errors import FleetError
 from fleetwright.models import Fleet, GuestType, Vm
-from fleetwright.proxmox.actions import Action
-from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.identity import label, require_may_change
-from fleetwright.proxmox.observe import find
 from fleetwright.session import Session
+
+if TYPE_CHECKING:  # commands that need no API start in half the time without them
+    from fleetwright.proxmox.actions import Action
+    from fleetwright.proxmox.client import Client
 
 DEFAULT_TOKEN_FILE = "~/.config/fleetwright/proxmox-token"
 
@@ -33,7 +34,7 @@ class Front:
     as_json: bool | None = None
     dry_run: bool = False
     timeout: float = 3600.0
-    _client: Client | None = field(default=None, repr=False)
+    _client: "Client | None" = field(default=None, repr=False)
 
     @classmethod
     def of_environment(cls) -> "Front":
@@ -56,7 +57,7 @@ class Front:
         return Session(self.fleet, Path(self.token_file).expanduser(), self.definitions)
 
     @property
-    def client(self) -> Client:
+    def client(self) -> "Client":
         """Made on first use; sends nothing by itself."""
         if self._client is None:
             self._client = self.session.connect()
@@ -84,6 +85,8 @@ class Front:
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
+        from fleetwright.proxmox.observe import find
+
         wanted = guest_named(self.fleet, name)
         if isinstance(wanted, Vm):
             found = find(self.client, self.fleet, wanted)
@@ -95,7 +98,7 @@ class Front:
             raise FleetError(f"there is no guest {wanted} that this token may see")
         return row.node, row.vmid, row.type, None
 
-    def act(self, name: str, action: Action) -> None:
+    def act(self, name: str, action: "Action") -> None:
         """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)

@@ -3,19 +3,34 @@
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import ClassVar
 
 import click
 
 from fleetwright.cli.front import Front, pass_front
-from fleetwright.cli.secrets import secrets
-from fleetwright.cli.vm import vm
 from fleetwright.errors import FleetError
 from fleetwright.exits import Exit, exit_of
 
 _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for each in Exit)
 
 
-@click.group(epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+class Lazy(click.Group):
+    """Groups of commands by where they are; imported when they are asked for, since that takes most of the time."""
+
+    groups: ClassVar = {"secrets": "fleetwright.cli.secrets", "vm": "fleetwright.cli.vm"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.groups])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.groups:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(self.groups[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=Lazy, epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fleetwright", prog_name="fleetwright")
 @click.option("--fleet", metavar="DIR", help="The fleet's flake; else $FLEET, else ./fleet.")
 @click.option("--token-file", metavar="FILE", help="The API token; else $PROXMOX_TOKEN_FILE, else the usual place.")
@@ -24,10 +39,6 @@ def cli(front: Front, fleet: str | None, token_file: str | None) -> None:
     """Provisions, deploys and guards fleets of NixOS machines."""
     front.fleet_path = fleet or front.fleet_path
     front.token_file = token_file or front.token_file
-
-
-cli.add_command(vm)
-cli.add_command(secrets)
 
 
 @cli.command(epilog='bash: put `eval "$(fleetwright completion bash)"` into ~/.bashrc; the others alike.')

@@ -1,5 +1,6 @@
 """How far long work is: a bar on a terminal, lines elsewhere, with the percentage that the task itself gives."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,6 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fleetwright.cli.output import console
-from fleetwright.proxmox.tasks import percentage
 
 Say = Callable[[str], None]
 
@@ -50,3 +50,12 @@ def _bar(what: str) -> Iterator[Say]:
                 bar.update(task, line=line[:80], total=100.0, completed=share)
 
         yield say
+
+
+_PERCENT = re.compile(r"\(?\b(\d{1,3}(?:\.\d+)?)\s?%\)?")
+
+
+def percentage(line: str) -> float | None:
+    """How far a task is by a line of its log, 0 to 100; None where it does not say."""
+    found = _PERCENT.findall(line)
+    return min(100.0, float(found[-1])) if found else None

@@ -23,15 +23,6 @@ def lost_the_lock(error: Exception) -> bool:
     return _LOCK_TIMEOUT.search(str(error)) is not None
 
 
-_PERCENT = re.compile(r"\(?\b(\d{1,3}(?:\.\d+)?)\s?%\)?")
-
-
-def percentage(line: str) -> float | None:
-    """How far a task is by a line of its log, 0 to 100; None where it does not say."""
-    found = _PERCENT.findall(line)
-    return min(100.0, float(found[-1])) if found else None
-
-
 def wait(client: Client, upid: Upid, timeout: float, progress: Progress | None = None) -> None:
     """Return when the task has succeeded; warnings are told to `progress`.
 

@@ -2,10 +2,11 @@
 
 import pytest
 
+from fleetwright.cli.progress import percentage
 from fleetwright.errors import ApiError, DeadlineExceeded, TaskFailed
 from fleetwright.proxmox.errors import StillRunning, TaskForgotten
 from fleetwright.proxmox.models import TaskStatus, Upid
-from fleetwright.proxmox.tasks import lost_the_lock, percentage, wait
+from fleetwright.proxmox.tasks import lost_the_lock, wait
 
 pytestmark = pytest.mark.unit
 

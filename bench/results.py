@@ -1,0 +1,33 @@
+"""How a benchmark says what it found: one last line a comparison, and the same as JSON in `.bench/`."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DIRECTORY = Path(".bench")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of the rounds, measured side by side; `limit` is the largest ratio that is good enough."""
+
+    name: str
+    ours: Sequence[float]
+    theirs: Sequence[float]
+    limit: float
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds' ratios: what else the machine does hits both of a round alike."""
+        return statistics.median(ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True))
+
+    def report(self) -> bool:
+        """Print the line and write the JSON; whether it is good enough."""
+        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
+        print(f"{self.name}: ours/theirs {self.ratio:.2f} ({ours:.2f} s, {theirs:.2f} s)", flush=True)
+        DIRECTORY.mkdir(exist_ok=True)
+        about = {"name": self.name, "ratio": self.ratio, "limit": self.limit, "ours": self.ours, "theirs": self.theirs}
+        (DIRECTORY / f"{self.name}.json").write_text(json.dumps(about, indent=2) + "\n")
+        return self.ratio <= self.limit
