@@ -28,6 +28,7 @@ HOSTS = """{
 
 def run(words: list[str], directory: Path, env: dict[str, str]) -> None:
     environment = {**os.environ, **GIT, **env}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # our own modules are compiled once, as where it is installed
     done = subprocess.run(
         words, cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )

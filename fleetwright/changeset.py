@@ -13,8 +13,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from fleetwright.git import Repository
 from fleetwright.locks import lock
 
 PLACE = ".fleetwright"
+_AT_ONCE = 8  # files that are made durable side by side
 # What file systems that cannot do that answer.
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 _JOURNAL = "journal.json"
@@ -54,6 +57,10 @@ class Changeset:
 
     root: Path
     repository: Repository | None
+
+    @cached_property
+    def _real_root(self) -> Path:
+        return self.root.resolve()
 
     @property
     def place(self) -> Path:
@@ -94,7 +101,7 @@ class Changeset:
     def real(self, path: str) -> Path:
         """Where a path leads. FleetError when that is outside of the fleet's directory."""
         real = Path(os.path.realpath(self.root / path))
-        if self.root.resolve() not in real.parents:
+        if self._real_root not in real.parents:
             raise FleetError(f"{self.root / path}: is outside of {self.root}; only files of the fleet are changed")
         return real
 
@@ -111,8 +118,8 @@ class Changeset:
         if not swaps:
             return Done(())
         self._require_possible(swaps, commit)
-        for swap in swaps:
-            sync(self.staged / swap.path)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(sync, [self.staged / swap.path for swap in swaps]))
         document = {
             "message": message,
             "commit": commit,
@@ -121,7 +128,7 @@ class Changeset:
         }
         self._keep_old(swaps)
         write_whole(self._journal, json.dumps(document))
-        return self._finish(document, say)
+        return self._finish(document, say, resumed=False)
 
     def resume(self, say: Say) -> Done | None:
         """Finish what a killed run had begun to publish; None when there is nothing. What it only staged is removed."""
@@ -131,7 +138,7 @@ class Changeset:
             self._clear()
             return None
         say("a run before this one was interrupted while it published its changes; finishing that")
-        return self._finish(document, say)
+        return self._finish(document, say, resumed=True)
 
     # Publishing
 
@@ -176,27 +183,32 @@ class Changeset:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 os.link(self.real(swap.path), kept)
 
-    def _finish(self, document: dict[str, Any], say: Say) -> Done:
+    def _finish(self, document: dict[str, Any], say: Say, *, resumed: bool) -> Done:
         swaps = [Swap(*each) for each in document["files"]]
         paths = [swap.path for swap in swaps]
-        for swap in swaps:
-            found = self._sum_of(swap.path)
-            if found not in (swap.old, swap.new):
-                raise FleetError(
-                    f"{self.root / swap.path}: changed after an interrupted run had begun to replace it; see "
-                    f"{self.place} for both versions, then remove that directory"
-                )
+        left = [swap for swap in swaps if not self._is_new(swap)]
         try:
-            for swap in swaps:
-                if self._sum_of(swap.path) != swap.new:
-                    self._replace(swap)
-            hash_ = self._commit(paths, document, say)
+            for swap in left:
+                self._replace(swap)
+            for directory in {self.real(swap.path).parent for swap in left}:
+                sync(directory)
+            hash_ = self._commit(swaps, document, say, resumed=resumed)
         except (OSError, FleetError) as error:
             self._take_back(swaps)
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise FleetError(f"{why}; every file was put back as it was") from error
         self._clear()
         return Done(tuple(paths), hash_)
+
+    def _is_new(self, swap: Swap) -> bool:
+        """Whether the file is what it is to be. FleetError when it is neither that nor what it was."""
+        found = self._sum_of(swap.path)
+        if found not in (swap.old, swap.new):
+            raise FleetError(
+                f"{self.root / swap.path}: changed after a run had begun to replace it; see {self.place} for both "
+                "versions, then remove that directory"
+            )
+        return found == swap.new
 
     def _replace(self, swap: Swap) -> None:
         target = self.real(swap.path)
@@ -206,22 +218,23 @@ class Changeset:
             about = target.stat()
             os.chown(staged, about.st_uid, about.st_gid)
         staged.replace(target)
-        sync(target.parent)
 
-    def _commit(self, paths: Sequence[str], document: dict[str, Any], say: Say) -> str | None:
+    def _commit(self, swaps: Sequence[Swap], document: dict[str, Any], say: Say, *, resumed: bool) -> str | None:
         if self.repository is None:
             return None
         self.repository.unlock(document["began"])
+        paths, added = [swap.path for swap in swaps], [swap.path for swap in swaps if swap.old is None]
         if not document["commit"]:
-            self.repository.git("add", "--intent-to-add", "--", *paths)
+            if added:
+                self.repository.git("add", "--intent-to-add", "--", *added)
             return None
-        if not self.repository.changed(paths):
-            return self.repository.git("rev-parse", "--short", "HEAD").stdout.strip()
-        if not self.repository.git("diff", "--quiet", "HEAD", "--", *paths, check=False).status:
-            self.repository.add(paths)  # committed, but killed before its index was written
+        if resumed and not self.repository.git("diff", "--quiet", "HEAD", "--", *paths, check=False).status:
+            self.repository.add(paths)  # in case it was killed between its commit and its index
             if not self.repository.changed(paths):
-                return self.repository.git("rev-parse", "--short", "HEAD").stdout.strip()
+                return self.repository.head()
         say("commit")
+        if added:
+            self.repository.add(added)
         return self.repository.commit(paths, document["message"])
 
     def _take_back(self, swaps: Sequence[Swap]) -> None:

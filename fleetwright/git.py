@@ -1,7 +1,7 @@
 """git as the workflow needs it: is what we are to change committed, and one commit of exactly our files."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,45 +16,51 @@ _IN_PROGRESS = {
     "rebase-apply": "a rebase",
 }
 _LOCKS = ("index.lock", "HEAD.lock")
+# Paths as they are; of many new files as durable as else, with one flush of the disk.
+_OPTIONS = ("-c", "core.quotePath=false")
 _QUIET = {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_LITERAL_PATHSPECS": "1", "GIT_OPTIONAL_LOCKS": "0"}
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A work tree; paths are relative to `directory`, which lies in it."""
+    """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its top.
+
+    `own` are git's own files that tell how things stand, by name.
+    """
 
     directory: Path
+    prefix: str
+    own: Mapping[str, Path]
 
     @classmethod
     def around(cls, directory: Path) -> "Repository | None":
         """The repository that the directory is in, None outside any."""
-        done = _git(directory, "rev-parse", "--is-inside-work-tree", check=False)
-        return cls(directory) if done.status == 0 and done.stdout.strip() == "true" else None
+        names = (*_IN_PROGRESS, *_LOCKS, "refs/heads")
+        asked = [word for name in names for word in ("--git-path", name)]
+        done = _git(directory, "rev-parse", "--is-inside-work-tree", "--show-prefix", *asked, check=False)
+        if done.status or not done.stdout.startswith("true\n"):
+            return None
+        _, prefix, *paths = done.stdout.splitlines()
+        return cls(directory, prefix, {name: directory / path for name, path in zip(names, paths, strict=True)})
 
     def git(self, *words: str, check: bool = True) -> Completed:
         return _git(self.directory, *words, check=check)
 
-    def path(self, name: str) -> Path:
-        """A file of git's own, such as `MERGE_HEAD`."""
-        return self.directory / self.git("rev-parse", "--git-path", name).stdout.strip()
-
     def require_able(self) -> None:
         """FleetError while a commit is not possible: no author, or something unfinished."""
         for name, what in _IN_PROGRESS.items():
-            if self.path(name).exists():
+            if self.own[name].exists():
                 raise FleetError(f"{self.directory}: {what} is going on; finish or abort it first")
-        for ident in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
-            if self.git("var", ident, check=False).status:
-                raise FleetError(
-                    f"{self.directory}: git does not know who commits; "
-                    "`git config user.name …` and `git config user.email …`"
-                )
+        if self.git("var", "GIT_COMMITTER_IDENT", check=False).status:
+            raise FleetError(
+                f"{self.directory}: git does not know who commits; "
+                "`git config user.name …` and `git config user.email …`"
+            )
 
     def changed(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths that differ from the last commit, or are not in it."""
         rows = self.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *paths).stdout
-        prefix = self.git("rev-parse", "--show-prefix").stdout.strip()
-        return [row[3:].removeprefix(prefix) for row in rows.split("\0") if row]
+        return [row[3:].removeprefix(self.prefix) for row in rows.split("\0") if row]
 
     def ignored(self, paths: Sequence[str]) -> list[str]:
         done = self.git("check-ignore", "-z", "--", *paths, check=False)
@@ -64,15 +70,20 @@ class Repository:
         self.git("add", "--", *paths)
 
     def commit(self, paths: Sequence[str], message: str) -> str:
-        """One commit of these files as they are, hooks respected; what else is staged stays so. Its abbreviated hash.
+        """One commit of these files, which git knows, as they are; hooks are respected, what else is staged stays so.
+
+        Its abbreviated hash.
 
         FleetError with the last words of what refused it.
         """
-        self.add(paths)
         done = self.git("commit", "--quiet", "--only", "--message", message, "--", *paths, check=False)
         if done.status:
             said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             raise FleetError(f"git commit: {' / '.join(said[-2:]) or f'status {done.status}'}")
+        return self.head()
+
+    def head(self) -> str:
+        """The abbreviated hash of the last commit."""
         return self.git("rev-parse", "--short", "HEAD").stdout.strip()
 
     def unlock(self, since: float) -> None:
@@ -80,8 +91,8 @@ class Repository:
 
         `since` is seconds since the epoch. Whoever calls this knows that our own git is gone.
         """
-        found = [path for path in map(self.path, _LOCKS) if path.exists()]
-        found += self.path("refs/heads").glob("**/*.lock")
+        found = [self.own[name] for name in _LOCKS if self.own[name].exists()]
+        found += self.own["refs/heads"].glob("**/*.lock")
         for lock in found:
             if lock.stat().st_mtime < since - 1 or time.time() < since:
                 continue
@@ -108,7 +119,7 @@ def _someone_at_work(directory: Path) -> bool:
 
 def _git(directory: Path, *words: str, check: bool = True) -> Completed:
     try:
-        return run(["git", "-C", directory, "-c", "core.quotePath=false", *words], env=_QUIET, timeout=300, check=check)
+        return run(["git", "-C", directory, *_OPTIONS, *words], env=_QUIET, timeout=300, check=check)
     except ProcessFailed as error:
         if error.status == 127:
             raise FleetError("git: not on PATH; install it, or say that nothing is to be committed") from error

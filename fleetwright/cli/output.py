@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+
+if TYPE_CHECKING:  # imported where it is needed: JSON needs none of it
+    from rich.console import Console
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -29,6 +30,8 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json
     if not rows:
         click.echo(empty or "none", err=True)
         return
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     numbers = {column for column in columns if all(isinstance(row.get(column), (int, type(None))) for row in rows)}
     for column in columns:
@@ -77,8 +80,10 @@ def duration(seconds: int) -> str:
     return " ".join(said[:2]) or "0s"
 
 
-def console(*, err: bool = False) -> Console:
+def console(*, err: bool = False) -> "Console":
     """Wide where it is no terminal: a table that is piped is not folded."""
+    from rich.console import Console
+
     stream = sys.stderr if err else sys.stdout
     return Console(file=stream, width=None if stream.isatty() else 240, highlight=False, soft_wrap=False)
 

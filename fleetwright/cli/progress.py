@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fleetwright.cli.output import console
 
@@ -38,6 +37,8 @@ class _Lines:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Say]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(err=True), transient=True) as bar:
         task = bar.add_task(what, total=None, line="")

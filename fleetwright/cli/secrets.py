@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
@@ -37,9 +38,13 @@ def secrets(ctx: click.Context, directory: str) -> None:
     ctx.meta["secrets"] = directory
 
 
-def _store(front: Front) -> Store:
-    directory = click.get_current_context().meta["secrets"]
-    return Store.load(front.root, directory)
+def _directory() -> str:
+    directory: str = click.get_current_context().meta["secrets"]
+    return directory
+
+
+def _store(front: Front, directory: str | None = None) -> Store:
+    return Store.load(front.root, directory or _directory())
 
 
 def _changes(command: F) -> F:
@@ -199,7 +204,9 @@ def _carry_out(
         return
     with changing(front.root) as changeset, progress("secrets") as say:
         changeset.resume(say)  # before anything is read: what an interrupted run began
-        wanted = change(Wanted(front.fleet, _store(front)))
+        with ThreadPoolExecutor(1) as pool:
+            store = pool.submit(_store, front, _directory())  # while Nix evaluates
+            wanted = change(Wanted(front.fleet, store.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in wanted.steps)]).strip()
         path = identity_file(identity)
         done = publish(

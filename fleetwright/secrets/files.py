@@ -70,12 +70,27 @@ def read(path: str | PurePosixPath, content: bytes) -> Encrypted | None:
 
 def _yaml(text: str) -> Encrypted | None:
     try:
-        return _tree(yaml.load(text, Loader=LOADER))
+        return _canonical(text) or _tree(yaml.load(text, Loader=LOADER))
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{error.problem or 'no YAML'}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"it is no YAML: {str(error).splitlines()[0]}") from None
+
+
+# What sops writes at the end of a YAML file when all of the keys are age keys: read at a glance, 200 files a tenth of a
+# second earlier. The parser reads whatever is not exactly so.
+_ENTRY = r" {8}- recipient: (?:age1[02-9ac-hj-np-z]{58})\n {10}enc: \|\n(?: {12}[A-Za-z0-9+/=-][A-Za-z0-9+/= -]*\n)+"
+_CANONICAL = re.compile(
+    rf"(?:\A|\n)sops:\n {{4}}age:\n(?P<entries>(?:{_ENTRY})+) {{4}}lastmodified: [^\n]*\n {{4}}mac: [^\n]*\n"
+    r"(?: {4}(?:unencrypted_suffix|version): [^\n]*\n)+\Z"
+)
+_LABEL = re.compile(r"- recipient: (\S+)")
+
+
+def _canonical(text: str) -> Encrypted | None:
+    found = _CANONICAL.search(text, max(text.rfind("\nsops:\n"), 0))
+    return Encrypted(tuple(_LABEL.findall(found["entries"]))) if found else None
 
 
 def _json(text: str) -> Encrypted | None:

@@ -1,7 +1,8 @@
 """The secrets of a fleet as they lie in its directory: the configuration, the files, what they say of themselves."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from fleetwright.errors import FleetError
 from fleetwright.secrets import files, rules
 from fleetwright.secrets.plan import People, Plan, Rekey, SecretFile, plan
 from fleetwright.secrets.rules import CONFIG, Rules
-from fleetwright.secrets.sops import Sops
+from fleetwright.secrets.sops import Sops, cores
 
 # Beside the secrets people keep notes, public keys and Nix expressions.
 _NO_SECRETS = (".md", ".nix", ".pub", ".txt.example")
@@ -71,15 +72,32 @@ class Store:
         place = staged / self.directory
         place.mkdir(parents=True, exist_ok=True)
         (place / CONFIG).write_bytes(text.encode())
-        names = [rekey.path for rekey in rekeys]
-        for name in names:
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_bytes(self.contents[name])
-            (place / name).chmod((self.root / self.directory / name).stat().st_mode & 0o7777)
-        if names:
-            sops.update_keys(place, names)
-            if rotated := [rekey.path for rekey in rekeys if rotate and rekey.removed]:
+
+        def one(share: Sequence[Rekey]) -> None:
+            self._copy(place, share)
+            sops.update_keys(place, [rekey.path for rekey in share])
+            if rotated := [rekey.path for rekey in share if rotate and rekey.removed]:
                 sops.rotate(place, rotated)
+            self._read_back(place, share)
+
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(one, filter(None, (list(rekeys)[start :: cores()] for start in range(cores())))))
+        names = [rekey.path for rekey in rekeys]
+        if as_host is not None:
+            as_host.decrypt(place, names)
+        return [self.path(name) for name in names]
+
+    def _copy(self, place: Path, rekeys: Sequence[Rekey]) -> None:
+        for parent in {(place / rekey.path).parent for rekey in rekeys}:
+            parent.mkdir(parents=True, exist_ok=True)
+        for rekey in rekeys:
+            mode = (self.root / self.directory / rekey.path).stat().st_mode & 0o7777
+            handle = os.open(place / rekey.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.contents[rekey.path])
+                os.fchmod(handle, mode)
+
+    def _read_back(self, place: Path, rekeys: Sequence[Rekey]) -> None:
         for rekey in rekeys:
             back = files.read(rekey.path, (place / rekey.path).read_bytes())
             if back is None or set(back.recipients) != rekey.wanted:
@@ -87,9 +105,6 @@ class Store:
                     f"{self.path(rekey.path)}: sops encrypted it for others than {self.config} names; "
                     "nothing was changed, see which rule matches it"
                 )
-        if as_host is not None:
-            as_host.decrypt(place, names)
-        return [self.path(name) for name in names]
 
 
 def _walk(directory: Path) -> Iterator[str]:
