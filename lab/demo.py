@@ -17,7 +17,8 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.places import Places
 
-PROVISION = "pyinfra -y inventory.py deploys/provision.py --limit dev"
+PROVISION = "pyinfra -y inventory.py deploys/enroll.py deploys/provision.py --limit dev"
+POST_PROVISION = "pyinfra -y inventory.py deploys/post_provision.py --limit dev"
 # The guard below everything that could forget to ask: a program that means to stop what must not be touched.
 STOP_104 = """python -c '
 import os; from pathlib import Path
@@ -46,13 +47,18 @@ def demo(places: Places) -> None:
 
 
 def story(places: Places) -> None:
-    heading("The plan: what would be done to a VM that does not exist. Nothing is changed.")
+    heading("The plan: what would be done for a machine that does not exist. Nothing is changed.")
     before = changing_requests(places)
-    shows("pyinfra --dry inventory.py deploys/provision.py --limit dev", "clone template 9002 to vm 110")
+    shows(PROVISION.replace("-y", "--dry"), "clone template 9002 to vm 110")
     require(changing_requests(places) == before, "the plan sent a changing request")
+    shows("git -C $FLEET status --short --branch", "## main\n")
 
-    heading("The run: clone, configure, boot, find, install, reboot, prove.")
-    shows(PROVISION, "runs /nix/store/")
+    heading("The run: its key into the fleet's trust, clone, configure, boot, find, install, reboot, prove.")
+    shows(PROVISION, "decrypted /run/secrets/api_token")
+
+    heading("The commit: the key is a recipient, the secret files are encrypted for it, hosts.nix pins it.")
+    shows("git -C $FLEET show --stat", "secrets/dev.yaml")
+    shows("fleetwright secrets status --table", "dev.yaml        yaml       3  abl030,dev")
 
     heading("The proof, through other channels than the one that did it.")
     built = shows(f"nix build --no-link --print-out-paths $FLEET#{SYSTEM}").strip()
@@ -65,6 +71,10 @@ def story(places: Places) -> None:
     shows(f"{ssh} findmnt -n /", "/dev/sda")
     shows(f"{ssh} sudo sgdisk -p /dev/sda", "EF00")
     shows(f"ssh-keyscan -t ed25519 {address}", key.split()[1])
+    shows(f"{ssh} sudo ls -l /run/secrets/", "api_token")
+    there = f"{ssh} sudo cat /run/secrets/api_token | sha256sum"
+    here = "sops decrypt --extract '[\"api_token\"]' $FLEET/secrets/dev.yaml | sha256sum"
+    require(shows(here, "  -").split() == shows(there, "  -").split(), "the machine decrypted something else")
 
     heading("The same again changes nothing.")
     before = changing_requests(places)
@@ -79,6 +89,13 @@ def story(places: Places) -> None:
     shows("fleetwright vm list --table", "managed")
     shows("fleetwright vm snapshot dev clean", '"changed": true')
     shows("fleetwright vm snapshot dev clean", '"changed": false')
+
+    heading("In service: the overview, the protection, one commit; the private key leaves the controller.")
+    shows(POST_PROVISION, "delete the private key of dev here; the machine has it")
+    shows("git -C $FLEET show --stat", "docs/machines.md")
+    shows("find $HOME/.local/state/fleetwright -name 'ssh_host*'")
+    shows("pyinfra -y inventory.py deploys/secrets_check.py --limit dev", "decrypted /run/secrets/wifi/password")
+    shows("fleetwright vm stop dev", "vm 110 (dev) is readonly in vms/definitions.nix", status=3)
 
     heading("The guard: vm 104 is readonly in the definitions, whatever is typed.")
     before = changing_requests(places)

@@ -29,7 +29,7 @@ from operations.machine import machine_of
 from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of
 
 DOCS = "docs/machines.md"
-_SUBJECT = "fleet: {{ host }} joins"
+_JOINS, _IN_SERVICE = "fleet: {{ host }} joins", "fleet: {{ host }} is in service"
 
 
 @operation()
@@ -57,7 +57,7 @@ def _enroll(docs: bool, protect: bool) -> Commands:
             wanted = documented(wanted, place, session_path(session, template) if template else None)
         return wanted
 
-    yield from changed_files(host, change, _SUBJECT, otherwise=f"{host_id} is enrolled")
+    yield from changed_files(host, change, _IN_SERVICE if docs else _JOINS, otherwise=f"{host_id} is enrolled")
 
 
 def _rules() -> list[str | int] | None:
