@@ -14,3 +14,11 @@ boot_deadline = 300
 
 # Seconds that a task of the hypervisor, or whoever holds its locks, may take; a clone may take an hour.
 # task_deadline = 300
+
+# Keys and secrets (docs/secrets.md): who decrypts the secret files, where they are, which rules a new host joins.
+# age_identity = "~/.config/sops/age/keys.txt"
+# secrets_directory = "secrets"
+# secrets_rules = ["^common"]
+# docs_file = "docs/machines.md"
+# protect = True
+# commit = True
