@@ -62,9 +62,10 @@ def _changes(command: F) -> F:
 
 
 @secrets.command()
+@click.option("--machines", is_flag=True, help="Ask every machine as well which host key it shows.")
 @json_option
 @pass_front
-def status(front: Front) -> int:
+def status(front: Front, /, machines: bool) -> int:
     """Every file, who can decrypt it, and whether that is who should; ends with 1 when anything is not so."""
     store = _store(front)
     people = People.of(front.fleet, store.rules)
@@ -81,8 +82,9 @@ def status(front: Front) -> int:
                 "state": state or ("no rule" if rule is None else "not encrypted"),
             }
         )
-    hosts = _hosts(front.fleet, store)
-    findings = list(plan.findings)
+    hosts, findings = _hosts(front.fleet, store), list(plan.findings)
+    if machines:
+        findings += _compare(front, hosts)
     if interrupted(front.root):
         findings.insert(
             0, "a run was interrupted while it published its changes; `fleetwright secrets apply` finishes them"
@@ -92,10 +94,28 @@ def status(front: Front) -> int:
         show_json({"drift": bad, "files": rows, "hosts": hosts, "findings": findings})
     else:
         show_rows(rows, _COLUMNS, front.as_json, empty="no secret files")
+        if machines:
+            show_rows(hosts, ("host", "rules", "machine"), front.as_json)
         narrate(findings)
         if plan.rekeys:
             narrate([f"{len(plan.rekeys)} files differ; `fleetwright secrets apply` encrypts them anew"])
     return int(Exit.FAILED if bad else Exit.DONE)
+
+
+def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
+    """Add to the hosts' rows what their machines show; a finding for each whose key is not the one in hosts.nix."""
+    from fleetwright.keys_shown import keys_shown  # speaks SSH: not for those who only look at files
+
+    shown, findings = keys_shown(front.session, front.fleet.hosts.values()), []
+    for row in rows:
+        host, found = front.fleet.hosts[row["host"]], shown[row["host"]]
+        row["machine"] = found.problem or ("other key" if found.differs_from(host.public_key) else "ok")
+        if found.differs_from(host.public_key):
+            findings.append(
+                f"hosts.nix: {host.id}.publicKey is not the key that {found.address} shows; look whether it is that "
+                "machine, and enroll it anew if it has a new key"
+            )
+    return findings
 
 
 def _hosts(fleet: Fleet, store: Store) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -124,6 +124,7 @@ def attempt(
     public: str | None = None,
     identity: str = "admin",
     rules: list[str | int] | None = None,
+    place: Path | None = None,
     **options: bool,
 ) -> None:
     session = Session(load_fleet(fleet), Path("/nonexistent"))
@@ -131,7 +132,7 @@ def attempt(
         about = load_fleet(fleet)
         wanted = trusted(Wanted(about, Store.load(fleet)), about.hosts["dev"], public or key("dev").public, rules)
         wanted = documented(protected(wanted, "dev"), "docs/machines.md")
-        path = identity_of(fleet.parent, identity)
+        path = identity_of(place or fleet.parent, identity)
         publish(changes, wanted, "x", sops=lambda: operator(session, path), say=lambda line: None, **options)
     session.close()
 
@@ -298,3 +299,59 @@ def test_a_machine_with_a_new_key_takes_its_old_place(fleet: Path) -> None:
     config = (fleet / "secrets" / ".sops.yaml").read_text()
     assert f"&dev {key('other').recipient}" in config
     assert key("dev").recipient not in config
+
+
+# Disks
+
+
+@pytest.fixture
+def mounted(fleet: Path) -> Iterator[Path]:
+    """The same fleet on a small file system of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    place = fleet.parent / "small"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", place], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield repository(place / "fleet")
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_changes_nothing(mounted: Path) -> None:
+    """Whatever the moment at which the disk is full: before anything is staged, while it is, and for git's objects."""
+    before, head = contents(mounted), git(mounted, "rev-parse", "HEAD")
+    filler, ended = mounted.parent / "filler", []
+    for left in (0, 8, 16, 24, 32, 48, 64, 96, 128, 256):
+        free = os.statvfs(mounted).f_bavail * os.statvfs(mounted).f_frsize
+        filler.write_bytes(b"\0" * max(free - left * 1024, 0))
+        try:
+            attempt(mounted, place=mounted.parents[1])
+        except (FleetError, OSError):
+            ended.append(left)
+            filler.unlink()
+            assert contents(mounted) == before, f"{left} KiB were left"
+            assert git(mounted, "rev-parse", "HEAD") == head
+            assert git(mounted, "status", "--porcelain") == ""
+        else:
+            filler.unlink()
+            break
+    assert len(ended) > 2, "the disk was never full"
+    assert recipients(mounted) == WITH_DEV
+
+
+@pytest.mark.parametrize("part", ["", "secrets", "vms"])
+def test_a_read_only_directory_changes_nothing(fleet: Path, part: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    place = fleet / part
+    for options in (["--bind", place], ["-o", "remount,ro,bind"]):
+        done = subprocess.run(["mount", *options, place], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        refused(fleet, "cannot be written|is on another file system", lambda: attempt(fleet))
+    finally:
+        subprocess.run(["umount", place], check=True)

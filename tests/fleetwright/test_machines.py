@@ -20,8 +20,8 @@ def fleet() -> Fleet:
 
 def test_hosts_guests_ranges_and_fingerprints(fleet: Fleet) -> None:
     text = render(fleet)
-    assert "| dev | dev | dev | NixOS | 110 (dev) | SHA256:" in text
-    assert "| caddy | caddy | cad | Home Manager |  | SHA256:" in text
+    assert "| dev | dev | dev | NixOS |  | 110 (dev) | SHA256:" in text
+    assert "| caddy | caddy | cad | Home Manager |  |  | SHA256:" in text
     assert "| 104 | doc1 | imported | proxmox-vm | 8 | 32768 MiB | 250G | no | Main services | nixcache.ablz.au" in text
     assert "| 109 | igp | imported | igpu | 6 | 16384 MiB | passthrough | no |" in text
     assert "| containers | 200 | 299 |" in text

@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 RUN_DEADLINE = 240.0  # seconds for one command of the lab
 ROWS = (
     *("validate", "clone", "configure", "resize", "cloud-init", "start", "address"),
-    *("installer", "disko", "install", "reboot", "verify"),
+    *("installer", "disko", "install", "reboot", "verify", "secrets"),
 )
 END = "--> Results:"
 

@@ -32,8 +32,8 @@ def test_a_plan_names_every_step_and_sends_no_changing_request(lab: Lab) -> None
 
 def test_from_nothing_to_a_verified_machine_and_again(lab: Lab) -> None:
     first = lab.provision()
-    assert first.rows("Success") == list(ROWS[1:-1])
-    assert first.rows("No changes") == ["validate", "verify"]
+    assert first.rows("Success") == list(ROWS[1:-2])
+    assert first.rows("No changes") == ["validate", "verify", "secrets"]
     assert_verified(lab)
     assert lab.boots() == ["disk", "installer", "disk"]
 
