@@ -56,7 +56,7 @@ def _decrypted(strict: bool) -> Commands:
         return
     found: dict[str, Secret] = host.get_fact(Secrets, salt=_SALT, _sudo=True, _ignore_errors=True) or {}
     missing = [path for path in about.secrets if not (path in found and found[path]["size"])]
-    for path in sorted(set(about.secrets) - set(missing)):
+    for path in sorted(set(about.secrets) - set(missing)) if executing(host) else ():
         secret = found[path]
         host.log(f"decrypted {path} ({secret['mode']} {secret['owner']}), salted SHA-256 {secret['hash'][:16]}…")
     if missing:

@@ -14,11 +14,11 @@ from pyinfra.api.host import Host
 from facts.age import HostKey
 from fleetwright.changeset import changing, interrupted
 from fleetwright.enrolment import Wanted, documented, protected, publish, trusted
-from fleetwright.errors import FleetError, Usage
+from fleetwright.errors import FleetError, Refused, Usage
 from fleetwright.fleet import load_fleet
 from fleetwright.models import Fleet, GuestType
 from fleetwright.proxmox.errors import AgentUnavailable
-from fleetwright.proxmox.identity import is_ours
+from fleetwright.proxmox.identity import is_ours, not_ours
 from fleetwright.proxmox.observe import find
 from fleetwright.reach import HOST_KEY_FILE, Epoch, epoch_of
 from fleetwright.secrets.identity import as_host, identity_file, operator
@@ -94,12 +94,14 @@ def _host_key() -> str:
 
 
 def _key_through_agent(session: Session) -> str | None:
-    """The key of an installed system in the host's guest; None while there is none."""
+    """The key of an installed system in the host's guest; None while there is none. Refused when it is not ours."""
     about, vm = fleet_host(host), session.vm(fleet_host(host).id)
     assert vm is not None, "asked for guests only"
     found = find(session.client, session.fleet, vm)
-    if found is None or not is_ours(session.fleet, vm, found[1]):
+    if found is None or found[1].lock == "clone":
         return None
+    if not is_ours(session.fleet, vm, found[1]):
+        raise Refused(not_ours(session.fleet, vm, found[1], found[0]))
     status = session.client.status(found[0], vm.vmid, vm.type)
     if status is None or not status.running:
         return None

@@ -4,6 +4,7 @@ The cases of `module.Fact` lie in the directory of that name, in the form of pyi
 which becomes `fact`. pyinfra-testing itself is not used: importing it patches everything for gevent, pytest included.
 """
 
+import hashlib
 import importlib
 import subprocess
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 import yaml
 from pyinfra.api.exceptions import FactProcessError
 
+from facts.age import HostKey, Recipient
 from facts.machine import Machine
 from facts.nixos import CurrentSystem
+from facts.sops import Secrets
 
 pytestmark = pytest.mark.unit
 
@@ -69,3 +72,74 @@ def test_a_machine_that_is_not_there_is_unknown() -> None:
 def test_what_cannot_be_read_is_an_error(fact: Any, output: list[str], complaint: str) -> None:
     with pytest.raises(FactProcessError, match=complaint):
         fact.process(output)
+
+
+# Keys and secrets
+
+
+def ran(command: str, root: Path) -> list[str]:
+    """What a command prints where `root` stands for the machine's directories that it names."""
+    command = command.replace("/run/secrets", f"{root}/run/secrets")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20, check=True)
+    return [line.replace(str(root), "") for line in done.stdout.splitlines()]
+
+
+def test_secrets_are_hashed_with_their_salt_and_never_shown(tmp_path: Path) -> None:
+    generation = tmp_path / "run" / "secrets.d" / "7"
+    (generation / "wifi").mkdir(parents=True)
+    (generation / "api_token").write_text("xyzzy")
+    (generation / "api_token").chmod(0o400)
+    (generation / "wifi" / "pass word").write_text("hunter2")
+    (tmp_path / "run" / "secrets").symlink_to("secrets.d/7")
+    lines = ran(Secrets().command(salt="ab12"), tmp_path)
+    found = Secrets().process(lines)
+    assert sorted(found) == ["/run/secrets/api_token", "/run/secrets/wifi/pass word"]
+    about = found["/run/secrets/api_token"]
+    assert about["hash"] == hashlib.sha256(b"ab12xyzzy").hexdigest()
+    assert (about["mode"], about["size"]) == ("400", 5)
+    assert not any("xyzzy" in line or "hunter2" in line for line in lines)
+    unsalted = Secrets().process(ran(Secrets().command(), tmp_path))
+    assert unsalted["/run/secrets/api_token"]["hash"] == hashlib.sha256(b"xyzzy").hexdigest()
+
+
+def test_a_machine_without_secrets_has_none(tmp_path: Path) -> None:
+    assert ran(Secrets().command(), tmp_path) == []
+    assert Secrets().default() == {}
+
+
+def test_a_salt_is_nothing_else() -> None:
+    with pytest.raises(ValueError, match="hexadecimal"):
+        Secrets().command(salt="$(reboot)")
+
+
+@pytest.mark.parametrize("fact", [HostKey, Recipient])
+def test_a_machine_without_a_key_has_none(fact: Any, tmp_path: Path) -> None:
+    missing = tmp_path / "it's not there.pub"
+    assert (
+        subprocess.run(["sh", "-c", fact().command(path=str(missing))], capture_output=True, check=True).stdout == b""
+    )
+    assert fact().default() is None
+
+
+def test_the_machines_own_tool_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, tool = tmp_path / "key.pub", tmp_path / "ssh-to-age"
+    key.write_text("ssh-ed25519 AAAA")
+    tool.write_text('#!/bin/sh\necho "$@"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    done = subprocess.run(["sh", "-c", Recipient().command(path=str(key))], capture_output=True, text=True, check=True)
+    assert done.stdout == f"-i {key}\n"
+
+
+@pytest.mark.parametrize(
+    ("fact", "lines"),
+    [
+        (HostKey(), ["-----BEGIN OPENSSH PRIVATE KEY-----", "x"]),
+        (Recipient(), ["ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"]),
+        (Recipient(), ["age1notone"]),
+        (Secrets(), ["no such line"]),
+    ],
+)
+def test_other_words_about_keys_are_refused(fact: Any, lines: list[str]) -> None:
+    with pytest.raises(FactProcessError):
+        fact.process(lines)

@@ -1,0 +1,212 @@
+"""Enrolment as rows of a deploy: planned, done, then nothing; which key counts; when the private half goes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetwright.fleet import load_fleet
+from fleetwright.session import Session
+from fleetwright.ssh_keys import generate_ed25519
+from operations import sops, trust
+from tests.fleetwright.proxmox.conftest import Emulator
+from tests.fleetwright.secrets.keys import key
+from tests.fleetwright.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, recipients, repository
+from tests.nix_cli import environment
+from tests.runs import DESCRIBED, Outcome, Said, connected, evaluates_to, perform, vm
+from tests.sshd import Sshd
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+NIXOS = "ID=nixos"
+Rows = Callable[..., Outcome]
+
+
+@pytest.fixture
+def fleet(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The session's fleet lies in a repository, with secrets."""
+    for name in ("PATH", "NIX_CONF_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, environment()[name])
+    place = repository(tmp_path / "fleet")
+    found = load_fleet(place)
+    hosts = {name: replace(host, user="root") for name, host in found.hosts.items()}
+    session.fleet = replace(session.fleet, path=str(place), hosts={**hosts, "metal": session.fleet.hosts["metal"]})
+    return place
+
+
+@pytest.fixture
+def row(session: Session, fleet: Path, said: Said) -> Rows:
+    """Performs an operation on `dev` in a run of its own, machine or not."""
+
+    def one(operation: Any, *, plan: bool = False, data: dict[str, Any] | None = None, **arguments: Any) -> Outcome:
+        own = {"age_identity": str(identity_of(fleet.parent)), **(data or {})}
+        host = connected(session, **own)
+        host.state.activate_host(host)
+        return perform(host, said, operation, plan=plan, **arguments)
+
+    return one
+
+
+def test_before_the_machine_exists(row: Rows, fleet: Path, session: Session, emulator: Emulator) -> None:
+    planned = row(trust.enroll, plan=True)
+    assert planned.changed
+    summary = next(line for line in planned.said if ".sops.yaml" in line)
+    assert "dev joins rule 1 (^(common|settings|sub/)), rule 2 (^dev\\.yaml$); hosts.nix: dev.publicKey pins" in summary
+    assert recipients(fleet) == BEFORE
+    assert session.state_of("dev").host_key() is None
+
+    done = row(trust.enroll)
+    assert (done.changed, done.failed) == (True, False), done.said
+    assert summary in done.said
+    pair = session.state_of("dev").host_key()
+    assert pair is not None
+    assert load_fleet(fleet).hosts["dev"].public_key == pair.public
+    assert git(fleet, "log", "--format=%s").split("\n")[0] == "fleet: dev joins"
+    assert not row(trust.enroll).changed
+    assert emulator.changes() == []
+
+
+def test_a_message_and_no_commit_of_ones_own(row: Rows, fleet: Path) -> None:
+    row(trust.enroll, data={"commit_message": "{{ host }}: {{ steps | length }} steps"})
+    assert git(fleet, "log", "-1", "--format=%B").strip() == "dev: 7 steps"
+
+
+def test_no_commit(row: Rows, fleet: Path) -> None:
+    row(trust.enroll, data={"commit": False}, docs=True)
+    assert git(fleet, "log", "--format=%s") == "the fleet\n"
+    assert " A docs/machines.md" in git(fleet, "status", "--porcelain")
+
+
+def test_a_guest_made_elsewhere_shows_its_key_through_the_agent(
+    row: Rows, fleet: Path, emulator: Emulator, session: Session
+) -> None:
+    vm(emulator, "127.0.0.1", key=key("dev").public, system=NIXOS)
+    assert not row(trust.enroll).failed
+    assert recipients(fleet) == WITH_DEV
+    assert session.state_of("dev").host_key() is None
+
+
+def test_a_guest_that_is_somebody_elses_is_refused(row: Rows, fleet: Path, emulator: Emulator) -> None:
+    vm(emulator, "127.0.0.1", key=key("dev").public, system=NIXOS, description="mine")
+    outcome = row(trust.enroll)
+    assert outcome.failed
+    assert "its notes lack the line" in " ".join(outcome.said)
+    assert recipients(fleet) == BEFORE
+
+
+def test_a_machine_that_nobody_knows_is_enrolled_after_its_installation(
+    session: Session, fleet: Path, said: Said
+) -> None:
+    host = connected(session, "metal", age_identity=str(identity_of(fleet.parent)))
+    host.state.activate_host(host)
+    outcome = perform(host, said, trust.enroll)
+    assert outcome.failed
+    assert "metal: no host key is known; install it first" in " ".join(outcome.said)
+
+
+# The machine answers
+
+
+@pytest.fixture
+def machine(emulator: Emulator, sshd: Sshd, session: Session, fleet: Path, said: Said) -> Callable[..., Rows]:
+    """Starts `dev`, installed, with its key and this set-up."""
+
+    def start(*setup: str, pair: Any = None) -> Rows:
+        pair = pair or session.state_of("dev").ensure_host_key()
+        vm(emulator, "127.0.0.1", key=pair.public, system=NIXOS)
+        system = f"mkdir -p {DESCRIBED.toplevel}; ln -s {DESCRIBED.toplevel} /run/current-system"
+        sshd.start(pair, system=NIXOS, setup="\n".join((system, *setup)))
+
+        def one(operation: Any, *, plan: bool = False, **arguments: Any) -> Outcome:
+            own = {"age_identity": str(identity_of(fleet.parent))}
+            host = connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10, **own)
+            return perform(host, said, operation, plan=plan, **arguments)
+
+        return one
+
+    return start
+
+
+def test_the_private_half_goes_when_the_machine_has_shown_it_and_hosts_nix_pins_it(
+    machine: Callable[..., Rows], session: Session
+) -> None:
+    run = machine()
+    early = run(trust.forget_key)
+    assert early.failed
+    assert "hosts.nix does not pin the key whose private half is here; enroll it first" in early.said[-1]
+    assert session.state_of("dev").host_key() is not None
+    assert not run(trust.enroll).failed
+    done = run(trust.forget_key)
+    assert (done.changed, done.failed) == (True, False), done.said
+    assert session.state_of("dev").host_key() is None
+    assert not session.state_of("dev").private_key_file.with_suffix(".pub").exists()
+    session.fleet = replace(session.fleet, hosts=load_fleet(session.fleet.path).hosts)
+    assert not run(trust.forget_key).changed
+
+
+def test_another_key_than_the_one_that_is_here_is_not_proof(machine: Callable[..., Rows], session: Session) -> None:
+    run = machine()
+    run(trust.enroll)
+    kept = session.state_of("dev")
+    kept.private_key_file.write_text(generate_ed25519("root@dev").private_openssh)
+    outcome = run(trust.forget_key)
+    assert outcome.failed
+    assert kept.private_key_file.exists()
+
+
+TWO = {"/run/secrets/api_token": "secrets/dev.yaml", "/run/secrets/wifi/password": "secrets/common.yaml"}
+FILLED = "mkdir -p /run/secrets.d/1/wifi; ln -s secrets.d/1 /run/secrets; printf xyzzy >/run/secrets/api_token"
+
+
+def declares(session: Session, **changes: Any) -> None:
+    """The flake says of `dev` that it has two secrets."""
+    session.forget("evaluate")
+    evaluates_to(session, secrets=TWO, **changes)
+
+
+def test_what_the_machine_has_decrypted(machine: Callable[..., Rows], session: Session) -> None:
+    declares(session)
+    run = machine(FILLED, "printf hunter2 >/run/secrets/wifi/password")
+    outcome = run(sops.decrypted)
+    assert (outcome.changed, outcome.failed) == (False, False), outcome.said
+    assert [line.split(",")[0] for line in outcome.said if line.startswith("decrypted")] == [
+        "decrypted /run/secrets/api_token (644 root)",
+        "decrypted /run/secrets/wifi/password (644 root)",
+    ]
+    assert not any("xyzzy" in line or "hunter2" in line for line in outcome.said)
+
+
+@pytest.mark.parametrize("setup", [FILLED, f"{FILLED}; : >/run/secrets/wifi/password"])
+def test_what_it_has_not_decrypted(machine: Callable[..., Rows], session: Session, setup: str) -> None:
+    declares(session)
+    run = machine(setup)
+    missing = "dev has not decrypted /run/secrets/wifi/password: "
+    outcome = run(sops.decrypted)
+    assert outcome.failed
+    assert outcome.said[-1].startswith(f"{missing}not encrypted for it: secrets/common.yaml; enroll it")
+    assert not run(sops.decrypted, strict=False).failed  # there is nothing to show yet
+    run(trust.enroll)
+    declares(session)
+    failed = run(sops.decrypted, strict=False)
+    assert failed.failed  # it runs what the flake says, and its files are encrypted for it
+    assert failed.said[-1].startswith(f"{missing}look at `journalctl")
+    declares(session, toplevel=f"{DESCRIBED.toplevel}-new")
+    assert not run(sops.decrypted, strict=False).failed
+    older = run(sops.decrypted)
+    assert older.said[-1].endswith("its system is older than the files, which are encrypted for it by now; deploy it")
+
+
+def test_a_configuration_without_secrets_has_nothing_to_prove(row: Rows) -> None:
+    assert not row(sops.decrypted).changed
+
+
+def test_files_are_encrypted_as_the_rules_say(row: Rows, fleet: Path) -> None:
+    config = fleet / "secrets" / ".sops.yaml"
+    config.write_text(config.read_text().replace("          - *igp\n", ""))
+    git(fleet, "commit", "-qam", "without igp")
+    done = row(sops.updatekeys)
+    assert (done.changed, done.failed) == (True, False), done.said
+    assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
+    assert not row(sops.updatekeys).changed
