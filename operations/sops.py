@@ -11,9 +11,10 @@ from fleetwright.errors import FleetError
 from fleetwright.fleet import load_fleet
 from fleetwright.nix import Evaluated
 from fleetwright.secrets.plan import recipients_of_hosts
+from operations.arguments import flag_of
+from operations.fleet_files import changed_files, store_of
 from operations.machine import is_installed, machine_of
 from operations.steps import Commands, decide, do, evaluated, executing, fleet_host, session_of
-from operations.trust import changed_files, flag, store_of
 
 _SALT = random.token_hex(16)
 
@@ -36,7 +37,7 @@ def decrypted(strict: bool = True) -> Commands:
     Reported are names and salted hashes. What is missing fails the host; with `strict=False` only where the secret
     files are encrypted for it and it runs what the flake says: before, there is nothing to show.
     """
-    yield from decide(host, lambda: _decrypted(flag("strict", strict)))
+    yield from decide(host, lambda: _decrypted(flag_of("strict", strict)))
 
 
 def _decrypted(strict: bool) -> Commands:

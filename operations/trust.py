@@ -1,30 +1,21 @@
 """A machine's way into the fleet's trust: its key in hosts.nix and .sops.yaml, files encrypted to it, one commit."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-import jinja2
 from pyinfra import host
 from pyinfra.api import operation
-from pyinfra.api.host import Host
 
 from facts.age import HostKey
-from fleetwright.changeset import changing, interrupted
-from fleetwright.enrolment import Wanted, documented, protected, publish, trusted
+from fleetwright.enrolment import Wanted, documented, protected, trusted
 from fleetwright.errors import FleetError, Refused, Usage
 from fleetwright.fleet import load_fleet
-from fleetwright.models import Fleet, GuestType
+from fleetwright.models import GuestType
 from fleetwright.proxmox.errors import AgentUnavailable
 from fleetwright.proxmox.identity import is_ours, not_ours
 from fleetwright.proxmox.observe import find
 from fleetwright.reach import HOST_KEY_FILE, Epoch, epoch_of
-from fleetwright.secrets.identity import as_host, identity_file, operator
-from fleetwright.secrets.store import Store
 from fleetwright.session import Session
 from fleetwright.ssh_keys import generate_ed25519, parse_public_key
+from operations.arguments import flag_of, path_below
+from operations.fleet_files import changed_files
 from operations.machine import machine_of
 from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of
 
@@ -40,21 +31,20 @@ def enroll(docs: bool = False, protect: bool = False) -> Commands:
     read through the guest agent or the authenticated connection. `docs`: the overview as well; `protect`: its managed
     guest becomes readonly as well.
     """
-    yield from decide(host, lambda: _enroll(flag("docs", docs), flag("protect", protect)))
+    yield from decide(host, lambda: _enroll(flag_of("docs", docs), flag_of("protect", protect)))
 
 
 def _enroll(docs: bool, protect: bool) -> Commands:
-    session, host_id = session_of(host), fleet_host(host).id
-    key = _host_key()
+    host_id, key = fleet_host(host).id, _host_key()
 
     def change(wanted: Wanted) -> Wanted:
         about = wanted.fleet.hosts[host_id]
         wanted = trusted(wanted, about, about.public_key or key, _rules())
         wanted = protected(wanted, host_id) if protect else wanted
         if docs:
-            template = host.data.get("docs_template")
-            place = text_of("docs_file", host.data.get("docs_file") or DOCS)
-            wanted = documented(wanted, place, session_path(session, template) if template else None)
+            place, template = host.data.get("docs_file") or DOCS, host.data.get("docs_template")
+            own = wanted.root / path_below("docs_template", template) if template else None
+            wanted = documented(wanted, path_below("docs_file", place), own)
         return wanted
 
     yield from changed_files(host, change, _IN_SERVICE if docs else _JOINS, otherwise=f"{host_id} is enrolled")
@@ -136,93 +126,3 @@ def _forget_key() -> Commands:
         if place.epoch is not Epoch.FINAL or parse_public_key(place.host_key).blob != blob:
             raise FleetError(f"{host_id}: the machine has not shown that it holds its key; its private half stays here")
     yield from do(host, f"delete the private key of {host_id} here; the machine has it", state.forget_host_key)
-
-
-# The fleet's files
-
-
-@contextmanager
-def fleet_files(session: Session) -> Iterator[None]:
-    """One host of the run at a time works on the fleet's files."""
-    lock: threading.Lock = session.once("fleet files", threading.Lock)
-    with lock:
-        yield
-
-
-def changed_files(host: Host, change: Callable[[Wanted], Wanted], subject: str, *, otherwise: str) -> Commands:
-    """The one step that makes a change of the fleet's files; none, and `otherwise` is said, where nothing changes."""
-    session = session_of(host)
-    root = Path(session.fleet.path)
-    with fleet_files(session):
-        fleet = load_fleet(root)
-        steps = change(Wanted(fleet, store_of(host, fleet))).steps
-        if interrupted(root):
-            steps = ("finish what an interrupted run began to publish", *steps)
-    if not steps:
-        host.noop(otherwise)
-        return
-    yield from do(host, "; ".join(steps), lambda: publish_changes(host, change, subject))
-
-
-def publish_changes(host: Host, change: Callable[[Wanted], Wanted], subject: str) -> None:
-    """Make a change of the fleet's files as they are now, and commit it. What the flake says is evaluated anew then."""
-    session, host_id = session_of(host), host.data.host_id
-    root = Path(session.fleet.path)
-    with fleet_files(session), changing(root) as changeset:
-        changeset.resume(host.log)
-        fleet = load_fleet(root)
-        wanted = change(Wanted(fleet, store_of(host, fleet)))
-        key_file = identity_file(host.data.get("age_identity"))
-        done = publish(
-            changeset,
-            wanted,
-            _message(host, subject, wanted),
-            sops=lambda: operator(session, key_file),
-            as_host=as_host(session, host_id),
-            rotate=flag("rotate_removed", host.data.get("rotate_removed", False)),
-            commit=flag("commit", host.data.get("commit", True)),
-            say=host.log,
-        )
-    session.forget("evaluate")
-    for path in done.paths:
-        host.log(f"wrote {path}")
-    if done.commit:
-        host.log(f"commit {done.commit}")
-
-
-def _message(host: Host, subject: str, wanted: Wanted) -> str:
-    """The commit's message: data `commit_message`, a Jinja2 template of `host` and `steps`, or ours."""
-    template = host.data.get("commit_message") or subject + "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
-    try:
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-        text = environment.from_string(str(template)).render(host=host.data.host_id, steps=wanted.steps).strip()
-    except jinja2.TemplateError as error:
-        raise Usage(f"commit_message: {error}; it may use host and steps") from None
-    if not text:
-        raise Usage("commit_message comes out empty")
-    return text
-
-
-def store_of(host: Host, fleet: Fleet) -> Store | None:
-    """The fleet's secrets; None when it has none."""
-    directory = text_of("secrets_directory", host.data.get("secrets_directory") or "secrets")
-    if not (Path(fleet.path) / directory).is_dir():
-        return None
-    return Store.load(Path(fleet.path), directory)
-
-
-def session_path(session: Session, path: Any) -> Path:
-    return Path(session.fleet.path) / text_of("docs_template", path)
-
-
-def text_of(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value or value.startswith(("-", "/")) or ".." in Path(value).parts:
-        raise Usage(f"{name}={value} is no path below the fleet's directory")
-    return value
-
-
-def flag(name: str, value: Any) -> bool:
-    """Usage when it is neither true nor false."""
-    if value not in (True, False, 0, 1):
-        raise Usage(f"{name}={value} is neither true nor false")
-    return bool(value)

@@ -1,6 +1,6 @@
-"""How an operation carries out an action on its host's guest, and how it reads what was typed for it."""
+"""How an operation carries out an action on its host's guest."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from pyinfra.api.host import Host
 
@@ -8,7 +8,6 @@ from fleetwright.errors import FleetError, Usage
 from fleetwright.models import Vm
 from fleetwright.proxmox.actions import TASK_SECONDS, Action
 from fleetwright.proxmox.identity import label, require_may_change
-from fleetwright.sizes import parse_size
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 
 
@@ -50,49 +49,3 @@ def _act(host: Host, make: Callable[[], Action]) -> Commands:
 
     planned = "; ".join(map(str, steps))
     yield from do(host, planned, carry_out, by_api=True)
-
-
-# Reading arguments: what is typed ad hoc comes as text, numbers or JSON.
-
-
-def size_of(name: str, value: object) -> int:
-    """Bytes of a size such as 64G. Usage when it is none."""
-    try:
-        if not isinstance(value, str) or value.isdecimal():
-            raise ValueError
-        return parse_size(value)
-    except ValueError:
-        raise Usage(f"{name}={value} is no size; write one like 64G") from None
-
-
-def whole(name: str, value: object, least: int = 0) -> int:
-    """A whole number. Usage when it is none."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise Usage(f"{name}={value} is no whole number from {least}")
-    return value
-
-
-def text_of(name: str, value: object) -> str:
-    """One word or line. Usage when it is something else, or could be taken for an option."""
-    if not isinstance(value, (str, int)) or isinstance(value, bool) or not str(value) or str(value).startswith("-"):
-        raise Usage(f"{name}={value} is no name")
-    if "\n" in str(value):
-        raise Usage(f"{name} is more than one line")
-    return str(value)
-
-
-def text_or_none(name: str, value: object) -> str | None:
-    """As `text_of`, for what may be left out."""
-    return None if value is None else text_of(name, value)
-
-
-def flag_of(name: str, value: object) -> bool:
-    """Usage when it is neither true nor false."""
-    if value not in (True, False, 0, 1):
-        raise Usage(f"{name}={value} is neither true nor false")
-    return bool(value)
-
-
-def options_of(given: Mapping[str, object]) -> dict[str, object]:
-    """Those that were given."""
-    return {key: value for key, value in given.items() if value is not None}

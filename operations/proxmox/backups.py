@@ -4,7 +4,8 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from fleetwright.proxmox import actions
-from operations.proxmox.acting import act, flag_of, text_of, text_or_none, whole
+from operations.arguments import flag_of, text_of, text_or_none, whole
+from operations.proxmox.acting import act
 from operations.steps import Commands
 
 AN_HOUR = 3600

@@ -13,7 +13,8 @@ from fleetwright.proxmox.observe import observe
 from fleetwright.proxmox.plan import plan_vm
 from fleetwright.proxmox.reversible import reversible
 from fleetwright.proxmox.steps import Cannot, Row, Step
-from operations.proxmox.acting import act, deadline_of, flag_of, guest_of, text_of, text_or_none, whole
+from operations.arguments import flag_of, text_of, text_or_none, whole
+from operations.proxmox.acting import act, deadline_of, guest_of
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 
 

@@ -6,7 +6,8 @@ from pyinfra.api import operation
 from fleetwright.proxmox import actions
 from fleetwright.proxmox.reversible import reversible
 from fleetwright.proxmox.steps import Row
-from operations.proxmox.acting import act, flag_of, size_of, text_of, text_or_none
+from operations.arguments import flag_of, size_of, text_of, text_or_none
+from operations.proxmox.acting import act
 from operations.proxmox.provisioning import row
 from operations.steps import Commands, decide
 

@@ -13,7 +13,8 @@ from fleetwright.proxmox.reversible import reversible
 from fleetwright.proxmox.steps import Row
 from fleetwright.settings import Device
 from fleetwright.ssh_keys import parse_authorized_key
-from operations.proxmox.acting import act, flag_of, guest_of, options_of, text_of, text_or_none, whole
+from operations.arguments import flag_of, options_of, text_of, text_or_none, whole
+from operations.proxmox.acting import act, guest_of
 from operations.proxmox.provisioning import cloud_init_row, row
 from operations.steps import Commands, decide, session_of
 

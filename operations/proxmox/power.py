@@ -5,7 +5,8 @@ from pyinfra.api import operation
 
 from fleetwright.proxmox import actions
 from fleetwright.proxmox.plan import SHUTDOWN_SECONDS
-from operations.proxmox.acting import act, flag_of, whole
+from operations.arguments import flag_of, whole
+from operations.proxmox.acting import act
 from operations.proxmox.provisioning import start
 from operations.steps import Commands
 

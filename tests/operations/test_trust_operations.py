@@ -10,7 +10,7 @@ import pytest
 from fleetwright.fleet import load_fleet
 from fleetwright.session import Session
 from fleetwright.ssh_keys import generate_ed25519
-from operations import sops, trust
+from operations import age, sops, trust
 from tests.fleetwright.proxmox.conftest import Emulator
 from tests.fleetwright.secrets.keys import key
 from tests.fleetwright.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, recipients, repository
@@ -210,3 +210,24 @@ def test_files_are_encrypted_as_the_rules_say(row: Rows, fleet: Path) -> None:
     assert (done.changed, done.failed) == (True, False), done.said
     assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
     assert not row(sops.updatekeys).changed
+
+
+TOOL = f"""cat >/usr/bin/ssh-to-age <<'EOF'
+#!/bin/sh
+[ "$1" = -i ] && echo {key("dev").recipient} || echo "AGE-SECRET-KEY-1 of $3"
+EOF
+chmod +x /usr/bin/ssh-to-age"""
+
+
+def test_an_age_identity_is_made_on_the_machine_and_kept(machine: Callable[..., Rows], tmp_path: Path) -> None:
+    run = machine(TOOL, f"echo '{key('dev').public}' >/etc/ssh/ssh_host_ed25519_key.pub")
+    assert run(age.identity, plan=True, path="/run/key.txt").changed
+    done = run(age.identity, path="/run/key.txt")
+    assert (done.changed, done.failed) == (True, False), done.said
+    assert not run(age.identity, path="/run/key.txt").changed
+
+
+def test_an_age_identity_needs_the_tool_and_the_key(machine: Callable[..., Rows]) -> None:
+    run = machine("rm -f /etc/ssh/ssh_host_ed25519_key.pub")
+    assert "there is no /etc/ssh/ssh_host_ed25519_key.pub" in run(age.identity, path="/run/key.txt").said[-1]
+    assert "is no absolute path" in run(age.identity, path="key.txt").said[-1]

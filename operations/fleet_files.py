@@ -1,0 +1,90 @@
+"""Changes of the fleet's own files as a step of a deploy: one host of the run at a time, all or none, one commit."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jinja2
+from pyinfra.api.host import Host
+
+from fleetwright.changeset import changing, interrupted
+from fleetwright.enrolment import Wanted, publish
+from fleetwright.errors import Usage
+from fleetwright.fleet import load_fleet
+from fleetwright.models import Fleet
+from fleetwright.secrets.identity import as_host, identity_file, operator
+from fleetwright.secrets.store import Store
+from fleetwright.session import Session
+from operations.arguments import flag_of, path_below
+from operations.steps import Commands, do, session_of
+
+
+@contextmanager
+def _alone(session: Session) -> Iterator[None]:
+    """One host of the run at a time works on the fleet's files."""
+    lock: threading.Lock = session.once("fleet files", threading.Lock)
+    with lock:
+        yield
+
+
+def changed_files(host: Host, change: Callable[[Wanted], Wanted], subject: str, *, otherwise: str) -> Commands:
+    """The one step that makes a change of the fleet's files; none, and `otherwise` is said, where nothing changes."""
+    session = session_of(host)
+    root = Path(session.fleet.path)
+    with _alone(session):
+        fleet = load_fleet(root)
+        steps = change(Wanted(fleet, store_of(host, fleet))).steps
+        if interrupted(root):
+            steps = ("finish what an interrupted run began to publish", *steps)
+    if not steps:
+        host.noop(otherwise)
+        return
+    yield from do(host, "; ".join(steps), lambda: _publish(host, change, subject))
+
+
+def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str) -> None:
+    """Make a change of the fleet's files as they are now, and commit it. What the flake says is evaluated anew then."""
+    session, host_id = session_of(host), host.data.host_id
+    root = Path(session.fleet.path)
+    with _alone(session), changing(root) as changeset:
+        changeset.resume(host.log)
+        fleet = load_fleet(root)
+        wanted = change(Wanted(fleet, store_of(host, fleet)))
+        key_file = identity_file(host.data.get("age_identity"))
+        done = publish(
+            changeset,
+            wanted,
+            _message(host, subject, wanted),
+            sops=lambda: operator(session, key_file),
+            as_host=as_host(session, host_id),
+            rotate=flag_of("rotate_removed", host.data.get("rotate_removed", False)),
+            commit=flag_of("commit", host.data.get("commit", True)),
+            say=host.log,
+        )
+    session.forget("evaluate")
+    for path in done.paths:
+        host.log(f"wrote {path}")
+    if done.commit:
+        host.log(f"commit {done.commit}")
+
+
+def _message(host: Host, subject: str, wanted: Wanted) -> str:
+    """The commit's message: data `commit_message`, a Jinja2 template of `host` and `steps`, or ours."""
+    template = host.data.get("commit_message") or subject + "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
+    try:
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+        text = environment.from_string(str(template)).render(host=host.data.host_id, steps=wanted.steps).strip()
+    except jinja2.TemplateError as error:
+        raise Usage(f"commit_message: {error}; it may use host and steps") from None
+    if not text:
+        raise Usage("commit_message comes out empty")
+    return text
+
+
+def store_of(host: Host, fleet: Fleet) -> Store | None:
+    """The fleet's secrets; None when it has none."""
+    directory = path_below("secrets_directory", host.data.get("secrets_directory") or "secrets")
+    if not (Path(fleet.path) / directory).is_dir():
+        return None
+    return Store.load(Path(fleet.path), directory)
