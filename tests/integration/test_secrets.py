@@ -1,7 +1,8 @@
 """Secrets travel on stdin and in files that only their owner can read: nowhere else while a machine is made.
 
-Looked for are the API token, the generated host key and a file of the operator's, in the arguments and environment of
-every process, and in every file that a run leaves; what the search would have found is planted first.
+Looked for are the API token, the generated host key, a file of the operator's, the operator's age identity and what a
+secret file holds, in the arguments and environment of every process, and in every file that a run leaves; what the search
+would have found is planted first.
 """
 
 import base64
@@ -83,21 +84,25 @@ def test_secrets_are_where_they_belong_and_nowhere_else(lab: Lab, tmp_path: Path
     }.items():
         path.write_text(text)
         path.chmod(0o600)
+    identity = lab.places.home / ".config/sops/age/keys.txt"
+    own = next(line for line in identity.read_text().splitlines() if line.startswith("AGE-SECRET-KEY-1"))
+    part = ["--extract", '["api_token"]', str(lab.places.fleet / "secrets/dev.yaml")]
+    secret = lab.run("sops", "decrypt", *part).output.strip()
+    assert len(secret) == 32
     # the line of the key that holds its private half
-    wanted = pattern(*(text.encode() for text in (token, pair.private_openssh.splitlines()[3], content)))
+    wanted = pattern(*(text.encode() for text in (token, pair.private_openssh.splitlines()[3], content, own, secret)))
+    whole = ("deploys/enroll.py", "deploys/provision.py", "deploys/post_provision.py")
 
     with watched(wanted) as seen:
         data = ("--data", f'extra_files={{"/etc/carried": "{carried}"}}')
-        ended = lab.pyinfra(
-            *("-vvv", "--debug-all", "-y", *data, "inventory.py", "deploys/provision.py", "--limit", "dev")
-        )
+        ended = lab.pyinfra(*("-vvv", "--debug-all", "-y", *data, "inventory.py", *whole, "--limit", "dev"))
     assert seen == set()
     assert not wanted.search(ended.output.encode())
     logs = [lab.places.api_log, lab.places.lab_log]
     assert not [path for path in logs if wanted.search(path.read_bytes())]
     left = [lab.places.home, lab.places.fleet, lab.places.consoles, lab.places.nix_root]
-    assert files_with(wanted, *left) == {private}
-    assert private.stat().st_mode & 0o777 == 0o600
+    assert files_with(wanted, *left) == {identity}  # the host's key has left as well
+    assert identity.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_search_would_have_found_them(tmp_path: Path) -> None:
