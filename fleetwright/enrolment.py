@@ -5,6 +5,7 @@ protect its guest, the overview shows it. Nothing of that is published before al
 published at once.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,7 +134,8 @@ def choose(rules: Rules, people: People, host_id: str, given: Collection[str | i
         return [_named(rules, each) for each in given]
     hosts = {key for key in rules.recipients if people.hosts.get(key, host_id) != host_id}
     shared = [rule for rule in rules.rules if hosts and hosts <= set(rule.recipients)]
-    own = [rule for rule in rules.rules if rule.path_regex and host_id in rule.path_regex and rule not in shared]
+    named = re.compile(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])")  # the whole word: dev is not dev2
+    own = [rule for rule in rules.rules if named.search(rule.path_regex or "") and rule not in shared]
     if not shared and not own:
         labels = "; ".join(rule.label for rule in rules.rules)
         raise Usage(

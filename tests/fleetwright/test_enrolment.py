@@ -10,11 +10,13 @@ import pytest
 
 from fleetwright.changeset import changing
 from fleetwright.edited import require_exactly
-from fleetwright.enrolment import Wanted, documented, protected, publish, trusted
+from fleetwright.enrolment import Wanted, choose, documented, protected, publish, trusted
 from fleetwright.errors import FleetError, Usage
 from fleetwright.fleet import load_fleet
 from fleetwright.nix_edit import NixText
 from fleetwright.secrets.identity import operator
+from fleetwright.secrets.plan import People
+from fleetwright.secrets.rules import parse
 from fleetwright.secrets.store import Store
 from fleetwright.session import Session
 from tests.fleetwright.secrets.keys import key
@@ -274,6 +276,20 @@ def test_an_edit_that_means_something_else_is_refused(fleet: Path, tmp_path: Pat
     text = NixText("hosts.nix", (fleet / "hosts.nix").read_bytes()).set(("dev", "user"), '"root"')
     with pytest.raises(FleetError, match=r"the edit would change dev\.user to 'root', not to 'admin'"):
         require_exactly(fleet, {"hosts.nix": text}, {}, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("host_id", "numbers"),
+    [("dev", [1, 2]), ("dev2", [1, 3]), ("my-dev", [1, 4]), ("v", [1]), ("ev", [1]), ("other", [1])],
+)
+def test_the_rules_that_offer_themselves(host_id: str, numbers: list[int]) -> None:
+    everybody = f"age: {key('admin').recipient},{key('doc1').recipient}"
+    own = "".join(
+        f"- path_regex: {each}\n  age: {key('admin').recipient}\n" for each in ("^dev\\.", "^dev2/", "x/my-dev$")
+    )
+    rules = parse(f"creation_rules:\n- path_regex: ^common\n  {everybody}\n{own}")
+    people = People({key("doc1").recipient: "doc1"})
+    assert [rule.number for rule in choose(rules, people, host_id, None)] == numbers
 
 
 def test_no_rule_is_everybodys(fleet: Path) -> None:

@@ -96,7 +96,7 @@ def assert_drift_is_noticed(lab: Lab) -> None:
     hosts = lab.places.fleet / "hosts.nix"
     text = hosts.read_text()
     other = text.split('publicKey = "')[1].partition('"')[0]
-    pinned = text.rpartition('publicKey = "')[2].partition('"')[0]
+    pinned = text.split("\n  dev = {")[1].split('publicKey = "')[1].partition('"')[0]
     hosts.write_text(text.replace(pinned, other.replace("root@", "not@")))
     assert machine() == (True, "other key")
     lab.run("git", "-C", str(lab.places.fleet), "checkout", "-q", "hosts.nix")

@@ -1,7 +1,7 @@
 """Secrets travel on stdin and in files that only their owner can read: nowhere else while a machine is made.
 
 Looked for are the API token, the generated host key, a file of the operator's, the operator's age identity and what a
-secret file holds, in the arguments and environment of every process, and in every file that a run leaves; what the search
+secret file holds, in the arguments and environment of every process, and in every file that a run leaves; what it
 would have found is planted first.
 """
 
