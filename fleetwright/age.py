@@ -10,9 +10,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-
 from fleetwright.ssh_keys import PublicKey, pair_of, parse_public_key
 
 Conversion = Callable[[str], str]
@@ -36,6 +33,9 @@ def recipient_of(public: str | PublicKey) -> str:
 
 def identity_of(private_openssh: str) -> str:
     """The age identity (`AGE-SECRET-KEY-1…`) of an SSH private key in OpenSSH's PEM form. ValueError as above."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
     pair_of(private_openssh)
     key = load_ssh_private_key(private_openssh.encode(), password=None)
     assert isinstance(key, Ed25519PrivateKey), "pair_of takes no other"

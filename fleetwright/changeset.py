@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -80,15 +80,26 @@ class Changeset:
     def _journal(self) -> Path:
         return self.place / _JOURNAL
 
-    def require_clean(self, paths: Iterable[str]) -> None:
-        """FleetError when one of the files has changes that nobody committed. Others may have."""
+    def require_committable(self, paths: Sequence[str], *, commit: bool) -> None:
+        """FleetError when one of the files has changes that nobody committed, or git could not commit them.
+
+        Others may have such changes.
+        """
         if self.repository is None:
+            if commit:
+                raise FleetError(
+                    f"{self.root}: is in no git repository; `git init` one, or say that nothing is to be committed"
+                )
             return
-        if dirty := self.repository.changed(sorted(paths)):
+        if dirty := self.repository.changed(paths):
             raise FleetError(
                 f"{self.root / dirty[0]}: has changes that are not committed"
                 f"{f' (and {len(dirty) - 1} more)' if len(dirty) > 1 else ''}; commit or undo them first"
             )
+        if ignored := self.repository.ignored(paths):
+            raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
+        if commit:
+            self.repository.require_able()
 
     def stage(self, path: str, content: bytes) -> None:
         """Put a file's new content there, with the mode of the old one."""
@@ -117,7 +128,7 @@ class Changeset:
         ]
         if not swaps:
             return Done(())
-        self._require_possible(swaps, commit)
+        self._require_possible(swaps)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(sync, [self.staged / swap.path for swap in swaps]))
         document = {
@@ -142,7 +153,7 @@ class Changeset:
 
     # Publishing
 
-    def _require_possible(self, swaps: Sequence[Swap], commit: bool) -> None:
+    def _require_possible(self, swaps: Sequence[Swap]) -> None:
         for swap in swaps:
             self._require_as_seen(swap)
         for directory in sorted({self.real(swap.path).parent for swap in swaps}):
@@ -156,11 +167,6 @@ class Changeset:
                     raise FleetError(
                         f"{existing}: cannot be written ({error.strerror}); nothing was changed"
                     ) from error
-        if self.repository is not None:
-            if commit:
-                self.repository.require_able()
-            if ignored := self.repository.ignored([swap.path for swap in swaps]):
-                raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
 
     def _require_as_seen(self, swap: Swap) -> None:
         if self._sum_of(swap.path) != swap.old:

@@ -7,6 +7,7 @@ published at once.
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,21 @@ def publish(
 
     `sops` makes the identity that can decrypt the files now; `as_host` is that of the host, while its key is here.
     """
-    changeset.require_clean(wanted.paths)
+    with ThreadPoolExecutor(1) as pool:
+        committable = pool.submit(changeset.require_committable, wanted.paths, commit=commit)
+        _stage(changeset, wanted, sops, as_host, rotate, say)
+        committable.result()
+    return changeset.publish(dict(wanted.seen), message, commit=commit, say=say)
+
+
+def _stage(
+    changeset: Changeset,
+    wanted: Wanted,
+    sops: Callable[[], Sops] | None,
+    as_host: Sops | None,
+    rotate: bool,
+    say: Say,
+) -> None:
     for path, content in wanted.files.items():
         changeset.stage(path, content)
     nix = {path: content for path, content in wanted.files.items() if path in (HOSTS, DEFINITIONS)}
@@ -233,10 +248,3 @@ def publish(
         assert sops is not None
         say(f"encrypt {len(wanted.rekeys)} files anew")
         wanted.store.stage(changeset.staged, wanted.rules_text, wanted.rekeys, sops(), as_host=as_host, rotate=rotate)
-    if not commit and changeset.repository is None:
-        say("no repository: nothing to commit to")
-    elif commit and changeset.repository is None:
-        raise FleetError(
-            f"{wanted.root}: is in no git repository; `git init` one, or say that nothing is to be committed"
-        )
-    return changeset.publish(dict(wanted.seen), message, commit=commit, say=say)

@@ -21,12 +21,12 @@ from fleetwright.exits import Exit, exit_of
 from fleetwright.files import write_whole
 from fleetwright.locks import lock, own_directory
 from fleetwright.models import Fleet, Host, Vm
-from fleetwright.proxmox.policy import Policy, PolicySource
 from fleetwright.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 from fleetwright.tokens import Token
 
 if TYPE_CHECKING:
     from fleetwright.proxmox.client import Client
+    from fleetwright.proxmox.policy import PolicySource
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class Session:
 
     fleet: Fleet
     token_file: Path
-    definitions: PolicySource | None = None
+    definitions: "PolicySource | None" = None
     """what the guard asks before each changing request; without it, it goes by `fleet`"""
     arrived: set[str] = field(default_factory=set)
     """the hosts that this run has sent into their installed system"""
@@ -144,7 +144,9 @@ class Session:
         """A guarded client that has not asked anything yet. Unusable without an endpoint or a token."""
         if self.fleet.endpoint is None:
             raise Unusable("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
-        from fleetwright.proxmox.client import connect  # takes a third of a second: not for those who need no API
+        # They take a third of a second: not for those who need no API.
+        from fleetwright.proxmox.client import connect
+        from fleetwright.proxmox.policy import Policy
 
         policy = self.definitions or Policy.from_fleet(self.fleet)
         return connect(self.fleet.endpoint, policy, Token.read(self.token_file))

@@ -10,16 +10,11 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_ssh_private_key,
-)
+if TYPE_CHECKING:  # for private keys only, where it is used: public ones need none of it
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 
 # Per type the fields of the blob after the type word itself: a length in bytes, a literal, or None for any.
 _ED25519 = 32
@@ -97,6 +92,9 @@ def parse_authorized_key(text: str) -> PublicKey:
 
 def generate_ed25519(comment: str) -> KeyPair:
     """A new ed25519 key pair. ValueError if the comment is more than one line."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     if not comment.isprintable():
         raise ValueError("the comment of a key is one line")
     key = Ed25519PrivateKey.generate()
@@ -106,6 +104,10 @@ def generate_ed25519(comment: str) -> KeyPair:
 
 def pair_of(private_openssh: str, comment: str = "") -> KeyPair:
     """The pair of an ed25519 private key in OpenSSH's PEM form, unencrypted. ValueError says what is wrong with it."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
     try:
         key = load_ssh_private_key(private_openssh.encode(), password=None)
     except UnsupportedAlgorithm:
@@ -119,7 +121,9 @@ def pair_of(private_openssh: str, comment: str = "") -> KeyPair:
     return KeyPair(private_openssh, _public_line(key, comment))
 
 
-def _public_line(key: Ed25519PrivateKey, comment: str) -> str:
+def _public_line(key: "Ed25519PrivateKey", comment: str) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     return f"{public} {comment}".strip()
 

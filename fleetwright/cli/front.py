@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleetwright.cli.names import declared, guest_named
 from fleetwright.cli.output import show_json, wants_json
 from fleetwright.cli.progress import progress
-from fleetwright.definitions import Definitions
 from fleetwright.errors import FleetError
+from fleetwright.fleet import load_fleet
 from fleetwright.models import Fleet, GuestType, Vm
-from fleetwright.proxmox.identity import label, require_may_change
 from fleetwright.session import Session
 
-if TYPE_CHECKING:  # commands that need no API start in half the time without them
+# What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
+if TYPE_CHECKING:
+    from fleetwright.definitions import Definitions
     from fleetwright.proxmox.actions import Action
     from fleetwright.proxmox.client import Client
 
@@ -27,13 +27,14 @@ DEFAULT_TOKEN_FILE = "~/.config/fleetwright/proxmox-token"
 
 @dataclass
 class Front:
-    """One invocation. `as_json` is None where nobody said."""
+    """One invocation. `as_json` is None where nobody said; `guarded`: it may ask the hypervisor to change something."""
 
     fleet_path: str
     token_file: str
     as_json: bool | None = None
     dry_run: bool = False
     timeout: float = 3600.0
+    guarded: bool = True
     _client: "Client | None" = field(default=None, repr=False)
 
     @classmethod
@@ -45,16 +46,19 @@ class Front:
         )
 
     @cached_property
-    def definitions(self) -> Definitions:
+    def definitions(self) -> "Definitions":
+        from fleetwright.definitions import Definitions
+
         return Definitions.load(self.fleet_path)
 
-    @property
+    @cached_property
     def fleet(self) -> Fleet:
-        return self.definitions.fleet
+        return self.definitions.fleet if self.guarded else load_fleet(self.root)
 
     @cached_property
     def session(self) -> Session:
-        return Session(self.fleet, Path(self.token_file).expanduser(), self.definitions)
+        token_file = Path(self.token_file).expanduser()
+        return Session(self.fleet, token_file, self.definitions if self.guarded else None)
 
     @property
     def client(self) -> "Client":
@@ -85,6 +89,8 @@ class Front:
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
+        from fleetwright.cli.names import guest_named
+        from fleetwright.proxmox.identity import label
         from fleetwright.proxmox.observe import find
 
         wanted = guest_named(self.fleet, name)
@@ -100,6 +106,9 @@ class Front:
 
     def act(self, name: str, action: "Action") -> None:
         """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""
+        from fleetwright.cli.names import declared
+        from fleetwright.proxmox.identity import label, require_may_change
+
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
         if self.dry_run:
@@ -113,6 +122,8 @@ class Front:
         self._report(vm, [str(step) for step in done], seconds=time.monotonic() - began)
 
     def _report(self, vm: Vm, steps: list[str], *, planned: bool = False, seconds: float | None = None) -> None:
+        from fleetwright.proxmox.identity import label
+
         if wants_json(self.as_json):
             about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "steps": steps}
             about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetwright.errors import FleetError
+from fleetwright.files import sync
 from fleetwright.secrets import files, rules
 from fleetwright.secrets.plan import People, Plan, Rekey, SecretFile, plan
 from fleetwright.secrets.rules import CONFIG, Rules
@@ -99,6 +100,7 @@ class Store:
 
     def _read_back(self, place: Path, rekeys: Sequence[Rekey]) -> None:
         for rekey in rekeys:
+            sync(place / rekey.path)  # here, where another process of sops is at work meanwhile
             back = files.read(rekey.path, (place / rekey.path).read_bytes())
             if back is None or set(back.recipients) != rekey.wanted:
                 raise FleetError(
