@@ -181,13 +181,16 @@ class Changeset:
             return None
 
     def _keep_old(self, swaps: Sequence[Swap]) -> None:
-        """A second name for each old file, so that a publication that cannot be finished is taken back."""
+        """A second name for each old file, so that a publication that cannot be finished can be taken back."""
         shutil.rmtree(self.place / "old", ignore_errors=True)
         for swap in swaps:
             if swap.old is not None:
                 kept = self.place / "old" / swap.path
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                os.link(self.real(swap.path), kept)
+                try:
+                    os.link(self.real(swap.path), kept)
+                except OSError:  # not every file system has links
+                    shutil.copy2(self.real(swap.path), kept)
 
     def _finish(self, document: dict[str, Any], say: Say, *, resumed: bool) -> Done:
         swaps = [Swap(*each) for each in document["files"]]
@@ -228,7 +231,8 @@ class Changeset:
     def _commit(self, swaps: Sequence[Swap], document: dict[str, Any], say: Say, *, resumed: bool) -> str | None:
         if self.repository is None:
             return None
-        self.repository.unlock(document["began"])
+        if resumed:  # the git of the run that was killed may have left its locks
+            self.repository.unlock(document["began"])
         paths, added = [swap.path for swap in swaps], [swap.path for swap in swaps if swap.old is None]
         if not document["commit"]:
             if added:

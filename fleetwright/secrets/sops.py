@@ -6,7 +6,7 @@ file and the one configuration that it is to use, a HOME with nothing in it, and
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ _ELSEWHERE = (
     *("SOPS_PGP_FP", "SOPS_KMS_ARN", "SOPS_GCP_KMS_IDS", "SOPS_AZURE_KEYVAULT_URLS", "SOPS_VAULT_URIS"),
     *("SOPS_ENABLE_LOCAL_KEYSERVICE", "SOPS_KEYSERVICE", "SOPS_EDITOR", "SOPS_AGE_SSH_PRIVATE_KEY_CMD"),
 )
+_SYNCING = re.compile(r"Syncing keys for file (.+)")
 _SECRET = re.compile(r"AGE-SECRET-KEY-1[A-Z0-9]+", re.IGNORECASE)
 
 
@@ -49,11 +50,12 @@ class Sops:
     def update_keys(self, directory: Path, files: Sequence[str]) -> None:
         """Encrypt files' data keys for whom the directory's `.sops.yaml` names, all of them by one process.
 
-        FleetError with what sops said of one that it could not do; others may be done by then.
+        FleetError names the first that sops could not do; others may be done by then.
         """
         done = self._run(["--config", directory / ".sops.yaml", "updatekeys", "--yes", "--", *files], directory)
         if done.status:
-            raise FleetError(_explained(done.stderr, "updatekeys"))
+            file = _first_wrong(done.stderr, directory)
+            raise FleetError(f"{f'{file}: ' if file else ''}{_explained(done.stderr, 'updatekeys')}")
 
     def rotate(self, directory: Path, files: Sequence[str]) -> None:
         """Give each file a new data key, so that a data key somebody kept opens it no more. FleetError as above."""
@@ -75,6 +77,17 @@ class Sops:
 
 def cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _first_wrong(stderr: str, directory: Path) -> str | None:
+    """The file that sops was at when it first complained, below the directory."""
+    current = None
+    for line in stderr.splitlines():
+        if begun := _SYNCING.search(line):
+            current = begun[1].removeprefix(f"{directory}/")
+        elif re.search(r"(?i)level=error|error|failed", line):
+            return current
+    return None
 
 
 def _explained(stderr: str, verb: str) -> str:
@@ -113,9 +126,3 @@ def identity_text(path: Path) -> str:
     if not _SECRET.search(text) and "AGE-PLUGIN-" not in text:
         raise FleetError(f"{path}: holds no age identity (a line AGE-SECRET-KEY-1…)")
     return text
-
-
-def names(files: Iterable[str]) -> str:
-    """Some of many files, for a message."""
-    first, *more = files
-    return f"{first}{f' and {len(more)} more' if more else ''}"
