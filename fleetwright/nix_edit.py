@@ -6,7 +6,7 @@ after.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import tree_sitter_nix
@@ -65,6 +65,19 @@ class NixText:
         text = [f"{attribute_name(path[-1])} = {first}", *rest]
         text[-1] += ";"
         return self._spliced([self._insertion(root, path, text)])
+
+    def add_like(self, template: Path, path: Path, values: Mapping[str, str]) -> bytes:
+        """A new entry that is written as another one is, comments in it included, but for these attributes' values."""
+        root = self._root()
+        nodes = self._values(root, template)
+        if len(nodes) != 1 or nodes[0].type not in _SETS:
+            raise CannotEdit(f"{self.name}: {_dotted(template)} is no set that is written out there; name another one")
+        lead = len(self._indent_of(nodes[0]))
+        first, *rest = self.source[nodes[0].start_byte : nodes[0].end_byte].replace(b"\r\n", b"\n").split(b"\n")
+        entry = b"\n".join([first, *(line[lead:] if not line[:lead].strip() else line for line in rest)])
+        for name, value in values.items():
+            entry = NixText(f"{self.name}: {_dotted(template)}", entry).set((name,), value)
+        return self.add(path, entry.decode(errors="surrogateescape").split("\n"))
 
     def remove(self, path: Path) -> bytes:
         """An entry with the comment right above it, however many bindings make it up."""
@@ -180,7 +193,7 @@ class NixText:
         if not parts:
             raise CannotEdit(f"{self.name}: {_dotted(path[:-1])} is not written out there; add `{lines[0]}` by hand")
         lead = b".".join(_attr_bytes(parts[-1])[: _depth(parts[-1], path[:-1])])
-        return self._after(parts[-1], [f"{lead.decode('latin-1')}.{lines[0]}", *lines[1:]], apart=False)
+        return self._after(parts[-1], [f"{lead.decode(errors='surrogateescape')}.{lines[0]}", *lines[1:]], apart=False)
 
     def _values(self, root: Node, path: Path) -> list[Node]:
         found = [binding for binding, rest in self._bindings(root, path) if not rest]
@@ -203,7 +216,7 @@ class NixText:
         if not indent.strip():
             return Splice(begin, begin, self._block(indent + b"  ", lines) + self._newline)
         if len(lines) == 1 and not self.source[literal.start_byte + 1 : close].strip():
-            return Splice(literal.start_byte + 1, close, b" " + lines[0].encode() + b" ")
+            return Splice(literal.start_byte + 1, close, b" " + _bytes(lines[0]) + b" ")
         indent = self._indent_of(literal)
         return Splice(close, close, self._newline + self._block(indent + b"  ", lines) + self._newline + indent)
 
@@ -216,13 +229,13 @@ class NixText:
         if not _only_comment(rest):
             own_line = False
         if not own_line and len(lines) == 1:
-            return Splice(end, end, b" " + lines[0].encode())
+            return Splice(end, end, b" " + _bytes(lines[0]))
         place = end + len(rest.rstrip()) if own_line else end
         blank = self._newline if apart else b""
         return Splice(place, place, self._newline + blank + self._block(self._indent_of(binding), lines))
 
     def _block(self, indent: bytes, lines: list[str]) -> bytes:
-        return self._newline.join(indent + line.encode() if line else b"" for line in lines)
+        return self._newline.join(indent + _bytes(line) if line else b"" for line in lines)
 
     def _cut(self, node: Node) -> Splice[bytes]:
         """A binding with its lines, its comment above, and the blank line that set it apart."""
@@ -257,6 +270,11 @@ def _only_comment(rest: bytes) -> bool:
     """Whether what follows on a line is nothing, or one comment that ends there."""
     rest = rest.strip()
     return not rest or rest.startswith(b"#") or (rest.startswith(b"/*") and rest.find(b"*/") == len(rest) - 2)
+
+
+def _bytes(line: str) -> bytes:
+    """As it was read, whatever its encoding."""
+    return line.encode(errors="surrogateescape")
 
 
 def _at(node: Node, text: str) -> Splice[bytes]:
