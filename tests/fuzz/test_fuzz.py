@@ -169,7 +169,8 @@ def test_nobody_else_speaks_http() -> None:
                                 "from http", "import urllib.request", "import socket"))
                for line in file.read_text().splitlines())
     ]  # fmt: skip
-    assert speakers == ["connectors/fleet.py", "proxmox/client.py"]  # the connector's socket is SSH's
+    # The sockets of the connector and of what looks at host keys are SSH's.
+    assert speakers == ["connectors/fleet.py", "keys_shown.py", "proxmox/client.py"]
 
 
 def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) -> None:
