@@ -96,7 +96,8 @@ class Changeset:
                 f"{self.root / dirty[0]}: has changes that are not committed"
                 f"{f' (and {len(dirty) - 1} more)' if len(dirty) > 1 else ''}; commit or undo them first"
             )
-        if ignored := self.repository.ignored(paths):
+        added = [path for path in paths if not (self.root / path).exists()]
+        if added and (ignored := self.repository.ignored(added)):
             raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
         if commit:
             self.repository.require_able()
@@ -224,8 +225,9 @@ class Changeset:
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = self.staged / swap.path
         with suppress(FileNotFoundError, PermissionError):
-            about = target.stat()
-            os.chown(staged, about.st_uid, about.st_gid)
+            before, now = target.stat(), staged.stat()
+            if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+                os.chown(staged, before.st_uid, before.st_gid)
         staged.replace(target)
 
     def _commit(self, swaps: Sequence[Swap], document: dict[str, Any], say: Say, *, resumed: bool) -> str | None:

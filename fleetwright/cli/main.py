@@ -1,5 +1,6 @@
 """`fleetwright`: the command that people type. Exit codes are those of `fleetwright.exits`, whatever happens."""
 
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run one command; its status. Errors meant for people are one line on stderr each."""
+    gc.set_threshold(50_000)  # a command lives for seconds: looking for its garbage is a tenth of that
     front = Front.of_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:

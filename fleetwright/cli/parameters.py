@@ -11,8 +11,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from fleetwright.cli.front import Front
-from fleetwright.cli.names import names_of
-from fleetwright.definitions import Definitions, fingerprint
 from fleetwright.errors import FleetError
 from fleetwright.sizes import parse_size
 
@@ -52,6 +50,9 @@ def _fleet_of(ctx: click.Context) -> str:
 
 def _completions(directory: str) -> list[str]:
     """The names of the fleet's guests, kept while no file of the fleet changes. Never an error."""
+    from fleetwright.cli.names import names_of
+    from fleetwright.definitions import Definitions, fingerprint
+
     try:
         files = fingerprint(directory)
         key = hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
