@@ -11,40 +11,27 @@ from fleetwright.nix_values import NixPath
 from fleetwright.validate import DEFINITIONS, HOSTS
 
 Leaf = tuple[str, ...]
-ABSENT = object()
-"""What an attribute is that is not there."""
+_ABSENT = object()
 
 
 def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapping[Leaf, Any], scratch: Path) -> None:
     """FleetError unless the edited files, evaluated, differ from those of the directory in exactly what is intended.
 
-    `edited` maps paths below the directory to contents. `intended` maps attributes, as ("hosts.nix", "dev",
-    "publicKey"), to their new values, or ABSENT; an attribute stands for all below it. A view of the fleet with the
-    edited files in it is made below `scratch`.
+    `edited` maps paths below the directory to contents, `intended` attributes, as ("hosts.nix", "dev", "publicKey"), to
+    their new values. A view of the fleet with the edited files in it is made below `scratch`.
     """
     view = scratch / "view"
     _mirror(directory, view, dict(edited))
     # Nix follows links: what an edited file takes from beside it has paths of the directory itself.
     places = (str(view), str(directory), os.path.realpath(directory))
-    before, after = _leaves_of(directory, places), _leaves_of(view, places)
-    for leaf in sorted({*before, *after}):
-        old, new = before.get(leaf, ABSENT), after.get(leaf, ABSENT)
-        wanted = next((value for path, value in intended.items() if leaf[: len(path)] == path), old)
-        if isinstance(wanted, Mapping):  # a whole entry: judged below by its own leaves
-            continue
-        if new != wanted:
+    wanted, after = {**_leaves_of(directory, places), **intended}, _leaves_of(view, places)
+    for leaf in sorted({*wanted, *after}):
+        is_, should_be = after.get(leaf, _ABSENT), wanted.get(leaf, _ABSENT)
+        if is_ != should_be:
             raise FleetError(
-                f"{leaf[0]}: the edit would change {'.'.join(leaf[1:])} to {_shown(new)}, not to {_shown(wanted)}; "
+                f"{leaf[0]}: the edit would change {'.'.join(leaf[1:])} to {_shown(is_)}, not to {_shown(should_be)}; "
                 "edit it by hand"
             )
-    for path, value in intended.items():
-        entry = {leaf[len(path) :]: found for leaf, found in after.items() if leaf[: len(path)] == path}
-        if isinstance(value, Mapping) and entry != dict(_leaves((), value, places)):
-            raise FleetError(
-                f"{path[0]}: the edit does not make {'.'.join(path[1:])} what it should be; edit it by hand"
-            )
-        if value is not ABSENT and not entry:
-            raise FleetError(f"{path[0]}: the edit does not reach {'.'.join(path[1:])}; edit it by hand")
 
 
 def _leaves_of(directory: Path, places: Sequence[str]) -> dict[Leaf, Any]:
@@ -69,7 +56,7 @@ def _plain(value: Any, places: Sequence[str]) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is ABSENT else repr(value)
+    return "nothing" if value is _ABSENT else repr(value)
 
 
 def _mirror(directory: Path, view: Path, edited: dict[str, bytes]) -> None:

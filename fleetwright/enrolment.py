@@ -1,4 +1,4 @@
-"""A host's way into the fleet's trust, and out of it, as changes of the fleet's files; pure until `publish`.
+"""A host's way into the fleet's trust, and out of it, as changes of its files; none is written before `publish`.
 
 Its host key becomes an age recipient of `.sops.yaml` and of the secret files, hosts.nix pins it, the definitions
 protect its guest, the overview shows it. Nothing of that is published before all of it was verified, and then it is
@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fleetwright import machines
-from fleetwright.age import recipient_of
+from fleetwright import machines, ssh_to_age
 from fleetwright.changeset import Changeset, Done
 from fleetwright.edited import Leaf, require_exactly
 from fleetwright.errors import FleetError, Usage
@@ -35,7 +34,7 @@ class Wanted:
     """Files of the fleet as they are to be, and how that came about.
 
     `files` are the new contents by path; `seen` what they were made from; `intended` what the Nix files' evaluation is
-    to differ in; `rekeys` the secret files to be encrypted anew; `steps` a line each for people.
+    to differ in; `rekeys` the secret files to be encrypted anew; `edits` a line for people for each of `files`.
     """
 
     fleet: Fleet
@@ -44,7 +43,12 @@ class Wanted:
     seen: Mapping[str, bytes | None] = field(default_factory=dict)
     intended: Mapping[Leaf, Any] = field(default_factory=dict)
     rekeys: tuple[Rekey, ...] = ()
-    steps: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What is done, a line each."""
+        return (*self.edits, *(f"encrypt {self.store.path(str(rekey))}" for rekey in self.rekeys if self.store))
 
     @property
     def root(self) -> Path:
@@ -71,7 +75,7 @@ class Wanted:
             files={**self.files, path: content},
             seen={path: before, **self.seen},
             intended={**self.intended, **(intended or {})},
-            steps=(*self.steps, step),
+            edits=(*self.edits, step),
         )
 
     def current(self, path: str) -> bytes | None:
@@ -92,9 +96,9 @@ def trusted(wanted: Wanted, host: Host, public_key: str, rules: Collection[str |
     the key can be no recipient, CannotEdit when a file cannot be edited faithfully.
     """
     try:
-        recipient = recipient_of(public_key)
-    except ValueError as error:
-        raise FleetError(f"{host.id}: its host key cannot be an age recipient: {error}") from None
+        recipient = ssh_to_age.recipient(public_key)
+    except FleetError as error:
+        raise FleetError(f"{host.id}: its host key: {error}") from None
     for other in wanted.fleet.hosts.values():
         if other.id != host.id and other.public_key and other.public_key.split()[1] == public_key.split()[1]:
             raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
@@ -182,9 +186,7 @@ def with_rekeys(wanted: Wanted) -> Wanted:
     people = replace(people, others={**before.others, **people.others})
     rekeys = wanted.store.plan(people, rules).rekeys
     seen = {wanted.store.path(rekey.path): wanted.store.contents[rekey.path] for rekey in rekeys}
-    steps = tuple(step for step in wanted.steps if not step.startswith("encrypt "))
-    steps += tuple(f"encrypt {wanted.store.directory}/{rekey}" for rekey in rekeys)
-    return replace(wanted, rekeys=rekeys, seen={**seen, **wanted.seen}, steps=steps)
+    return replace(wanted, rekeys=rekeys, seen={**seen, **wanted.seen})
 
 
 def protected(wanted: Wanted, host_id: str) -> Wanted:

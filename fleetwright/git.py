@@ -16,8 +16,6 @@ _IN_PROGRESS = {
     "rebase-apply": "a rebase",
 }
 _LOCKS = ("index.lock", "HEAD.lock")
-# Paths as they are; of many new files as durable as else, with one flush of the disk.
-_OPTIONS = ("-c", "core.quotePath=false")
 _QUIET = {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_LITERAL_PATHSPECS": "1", "GIT_OPTIONAL_LOCKS": "0"}
 
 
@@ -72,9 +70,7 @@ class Repository:
     def commit(self, paths: Sequence[str], message: str) -> str:
         """One commit of these files, which git knows, as they are; hooks are respected, what else is staged stays so.
 
-        Its abbreviated hash.
-
-        FleetError with the last words of what refused it.
+        Returns its abbreviated hash. FleetError with the last words of what refused it.
         """
         done = self.git("commit", "--quiet", "--only", "--message", message, "--", *paths, check=False)
         if done.status:
@@ -119,7 +115,7 @@ def _someone_at_work(directory: Path) -> bool:
 
 def _git(directory: Path, *words: str, check: bool = True) -> Completed:
     try:
-        return run(["git", "-C", directory, *_OPTIONS, *words], env=_QUIET, timeout=300, check=check)
+        return run(["git", "-C", directory, *words], env=_QUIET, timeout=300, check=check)
     except ProcessFailed as error:
         if error.status == 127:
             raise FleetError("git: not on PATH; install it, or say that nothing is to be committed") from error

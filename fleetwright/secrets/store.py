@@ -64,8 +64,8 @@ class Store:
         *,
         as_host: Sops | None,
         rotate: bool = False,
-    ) -> list[str]:
-        """Encrypt copies of the files below `staged`; returns their paths below the fleet's directory.
+    ) -> None:
+        """Encrypt copies of the files below `staged`, at the paths that they have below the fleet's directory.
 
         Each is read back: its recipients are those that the rules name; `as_host` has decrypted it. With `rotate` those
         that somebody is removed from get a new data key. FleetError, with `staged` to be thrown away, otherwise.
@@ -83,10 +83,8 @@ class Store:
 
         with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(one, filter(None, (list(rekeys)[start :: cores()] for start in range(cores())))))
-        names = [rekey.path for rekey in rekeys]
         if as_host is not None:
-            as_host.decrypt(place, names)
-        return [self.path(name) for name in names]
+            as_host.decrypt(place, [rekey.path for rekey in rekeys])
 
     def _copy(self, place: Path, rekeys: Sequence[Rekey]) -> None:
         for parent in {(place / rekey.path).parent for rekey in rekeys}:

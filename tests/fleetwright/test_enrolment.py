@@ -27,6 +27,7 @@ from tests.fleetwright.secrets.repositories import (
     contents,
     git,
     identity_of,
+    nobodys,
     recipients,
     repository,
     sops,
@@ -112,11 +113,7 @@ def _nothing_is_torn(fleet: Path, old: dict[str, bytes], new: dict[str, bytes]) 
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("PATH", environment()["PATH"])
-    monkeypatch.setenv("NIX_CONF_DIR", environment()["NIX_CONF_DIR"])
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    nobodys(monkeypatch, tmp_path)
     return repository(tmp_path / "fleet")
 
 
@@ -156,7 +153,7 @@ RSA = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"
         ({"public": key("doc1").public}, "dev: this is the host key of doc1; each machine needs its own"),
         (
             {"public": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"},
-            "dev: its host key cannot be an age recipient: it is an ssh-rsa",
+            "dev: its host key: it cannot become an age key: it is an ssh-rsa",
         ),
         ({"identity": "igp"}, r"(dev\.yaml|common|settings|sub/).*: this identity is none of its recipients"),
         ({"identity": "other"}, "this identity is none of its recipients"),

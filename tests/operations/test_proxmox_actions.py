@@ -7,7 +7,6 @@ import pytest
 
 from fleetwright.exits import Exit
 from fleetwright.models import Origin, Vm
-from fleetwright.proxmox import apply as apply_module
 from fleetwright.proxmox.models import VmConfig
 from fleetwright.session import Session
 from operations import proxmox
@@ -15,21 +14,10 @@ from tests.fleetwright.proxmox.conftest import Emulator
 from tests.fleetwright.proxmox.dev import begin
 from tests.runs import Outcome, Perform
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
 Arguments = dict[str, Any]
 BACKUP = "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst"
-
-
-@pytest.fixture(autouse=True)
-def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply_module, "PAUSE", 0.05)
-
-
-@pytest.fixture
-def dev(emulator: Emulator) -> Emulator:
-    begin(emulator)
-    return emulator
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from fleetwright.ssh_keys import generate_ed25519
 from operations import age, sops, trust
 from tests.fleetwright.proxmox.conftest import Emulator
 from tests.fleetwright.secrets.keys import key
-from tests.fleetwright.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, recipients, repository
-from tests.nix_cli import environment
+from tests.fleetwright.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, nobodys, recipients, repository
 from tests.runs import DESCRIBED, Outcome, Said, connected, evaluates_to, perform, vm
 from tests.sshd import Sshd
 
@@ -27,8 +26,7 @@ Rows = Callable[..., Outcome]
 @pytest.fixture
 def fleet(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The session's fleet lies in a repository, with secrets."""
-    for name in ("PATH", "NIX_CONF_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
-        monkeypatch.setenv(name, environment()[name])
+    nobodys(monkeypatch, tmp_path)
     place = repository(tmp_path / "fleet")
     found = load_fleet(place)
     hosts = {name: replace(host, user="root") for name, host in found.hosts.items()}

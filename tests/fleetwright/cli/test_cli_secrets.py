@@ -1,57 +1,41 @@
 """`fleetwright secrets` as it is typed: its tables, JSON, statuses, and the files that it leaves."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleetwright.cli.main import run
+from tests.fleetwright.cli.conftest import Ended
 from tests.fleetwright.secrets.keys import key
 from tests.fleetwright.secrets.repositories import (
     BEFORE,
     contents,
     git,
     identity_of,
+    nobodys,
     recipients,
     repository,
     sops,
 )
-from tests.nix_cli import environment
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
 
 COMMON = ("common.env", "common.yaml", "settings.ini", "sub/thing.json")
 
 
-class Typed:
-    """What a command ended with and printed."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PATH", "NIX_CONF_DIR"):
-        monkeypatch.setenv(name, environment()[name])
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    nobodys(monkeypatch, tmp_path)
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path)))
     return repository(tmp_path / "fleet")
 
 
 @pytest.fixture
 def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
-    def one(*words: str) -> Typed:
+    def one(*words: str) -> Ended:
         status = run(["--fleet", str(fleet), "secrets", *words])
-        return Typed(status, *capfd.readouterr())
+        return Ended(status, *capfd.readouterr())
 
     return one
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fleetwright import changeset, files, process
+from fleetwright import changeset, process
 from fleetwright.changeset import changing
 from fleetwright.enrolment import Wanted, documented, protected, publish, trusted
 from fleetwright.fleet import load_fleet
@@ -75,5 +75,4 @@ def main(fleet: str, identity: str, state: str, last: str | None = None) -> None
 
 
 if __name__ == "__main__":
-    assert files
     main(*sys.argv[1:])

@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from fleetwright.secrets.files import read
 from tests.fleetwright.secrets.keys import key
 from tests.nix_cli import environment
@@ -123,6 +125,14 @@ def identity_of(place: Path, name: str = "admin") -> Path:
     path.touch(0o600)
     path.write_text(key(name).identity + "\n")
     return path
+
+
+def nobodys(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """This process has Nix, git and sops, and no configuration, state or identity of whoever runs the tests."""
+    for name in ("PATH", "NIX_CONF_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, environment()[name])
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
 
 
 def recipients(fleet: Path) -> dict[str, set[str]]:
