@@ -55,7 +55,7 @@ class Sops:
         done = self._run(["--config", directory / ".sops.yaml", "updatekeys", "--yes", "--", *files], directory)
         if done.status:
             file = _first_wrong(done.stderr, directory)
-            raise FleetError(f"{f'{file}: ' if file else ''}{_explained(done.stderr, 'updatekeys')}")
+            raise FleetError(f"{f'{directory.name}/{file}: ' if file else ''}{_explained(done.stderr, 'updatekeys')}")
 
     def rotate(self, directory: Path, files: Sequence[str]) -> None:
         """Give each file a new data key, so that a data key somebody kept opens it no more. FleetError as above."""
@@ -72,7 +72,7 @@ class Sops:
         with ThreadPoolExecutor(cores()) as pool:
             for file, done in zip(files, pool.map(one, files), strict=True):
                 if done.status:
-                    raise FleetError(f"{file}: {_explained(done.stderr, verb)}")
+                    raise FleetError(f"{directory.name}/{file}: {_explained(done.stderr, verb)}")
 
 
 def cores() -> int:
