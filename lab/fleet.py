@@ -23,6 +23,9 @@ REFERENCE = LAB.parent / "fleet"
 FIRST_VMID = 110
 PLACEHOLDER = "placeholder: set when the machine has been installed"
 
+# Older than anything in a checkout, in seconds since 1970.
+_LOCKED_AT = 1_600_000_000
+
 _WORD = re.compile(r"[a-zA-Z_][a-zA-Z0-9_'-]*")
 
 
@@ -178,7 +181,11 @@ def _stand_ins(inputs: Path, fleet: Path) -> dict[str, Path]:
     nixpkgs = inputs / "nixpkgs"
     shutil.copytree(LAB / "nixpkgs", nixpkgs)
     words = {word for file in sorted(fleet.rglob("*.nix")) for word in _WORD.findall(file.read_text())}
-    (nixpkgs / "pkgs" / "names.json").write_text(json.dumps(sorted(words)))
+    names = nixpkgs / "pkgs" / "names.json"
+    names.write_text(json.dumps(sorted(words)))
+    # The lock file has the time of the newest file: the same fleet gets the same lock.
+    for path in (names, names.parent):
+        os.utime(path, (_LOCKED_AT, _LOCKED_AT))
     found = {path.parent.name: path.parent for path in sorted((LAB / "inputs").glob("*/flake.nix"))}
     return {"nixpkgs": nixpkgs, **found}
 
