@@ -1,12 +1,19 @@
 """Facts of machines that run NixOS."""
 
-from typing import TypedDict
+import json
+from typing import Any, TypedDict
 
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.machine import revision_of
+from fleetwright.deploying import activation
+
+FAILED = "systemctl list-units --state=failed --plain --no-legend --full"
+PROFILE = "/nix/var/nix/profiles/system"
+# What takes effect with a boot alone.
+BOOTED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")
 
 
 class System(TypedDict):
@@ -46,3 +53,198 @@ class CurrentSystem(FactBase[System | None]):
             hostname=output[2],
             revision=revision_of("\n".join(output[3:])),
         )
+
+
+class SystemState(TypedDict):
+    """What a deployment has to know of a machine; None where there is no such thing."""
+
+    current: str
+    booted: str | None
+    profile: str | None
+    """where the system profile leads, which is what the next boot brings"""
+    hostname: str
+    revision: str | None
+    boot_id: str
+    failed: list[str]
+    """units that have failed"""
+    parts: dict[str, str]
+    """of the booted system: what takes effect with a boot alone, by name"""
+    sudo: str
+    """how root's work is done: `root` by itself, `free` by sudo without a password, `asks` with one"""
+
+
+class Running(FactBase[SystemState | None]):
+    """
+    Returns a SystemState in one round trip, None where no NixOS runs:
+
+    .. code:: python
+
+        {"current": "/nix/store/…", "booted": "/nix/store/…", "profile": "/nix/store/…", "hostname": "dev",
+         "revision": "4f2c…", "boot_id": "0ea6…", "failed": [], "parts": {"kernel": "/nix/store/…/bzImage", …},
+         "sudo": "free"}
+    """
+
+    @override
+    def command(self) -> str:
+        parts = " ".join(BOOTED_PARTS)
+        return f"""
+[ -e /run/current-system ] || exit 0
+say() {{ printf '%s=%s\\n' "$1" "$2"; }}
+say current "$(readlink -f /run/current-system)"
+say booted "$(readlink -f /run/booted-system)"
+say profile "$(readlink -f {PROFILE})"
+say hostname "$(cat /proc/sys/kernel/hostname)"
+say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
+say version "$(nixos-version --json 2>/dev/null)"
+say failed "$({FAILED} 2>/dev/null | cut -d' ' -f1 | tr '\\n' ' ')"
+for part in {parts}; do say "part.$part" "$(readlink -e "/run/booted-system/$part")"; done
+if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo free; else say sudo asks; fi
+"""
+
+    @override
+    def process(self, output: list[str]) -> SystemState:
+        values = _values(output, "current", "hostname", "boot_id", "sudo")
+        return SystemState(
+            current=values["current"],
+            booted=values.get("booted") or None,
+            profile=values.get("profile") or None,
+            hostname=values["hostname"],
+            revision=revision_of(values.get("version", "")),
+            boot_id=values["boot_id"],
+            failed=sorted(values.get("failed", "").split()),
+            parts={part: values[f"part.{part}"] for part in BOOTED_PARTS if values.get(f"part.{part}")},
+            sudo=values["sudo"],
+        )
+
+
+class BootedSystem(FactBase[str | None]):
+    """Returns the store path of the system that the machine booted, None where no NixOS runs."""
+
+    @override
+    def command(self) -> str:
+        return "readlink -e /run/booted-system || true"
+
+    @override
+    def process(self, output: list[str]) -> str:
+        return output[0]
+
+
+class Revision(FactBase[str | None]):
+    """Returns the revision of the fleet that the running system was built from, None where it carries none."""
+
+    @override
+    def command(self) -> str:
+        return "nixos-version --json 2>/dev/null || true"
+
+    @override
+    def process(self, output: list[str]) -> str | None:
+        return revision_of("\n".join(output))
+
+
+class FailedUnits(FactBase[list[str]]):
+    """Returns the names of the units that have failed, sorted."""
+
+    @override
+    @staticmethod
+    def default() -> list[str]:
+        return []
+
+    @override
+    def command(self) -> str:
+        return FAILED
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return sorted(line.split()[0] for line in output if line.strip())
+
+
+class NeedsReboot(FactBase[list[str] | None]):
+    """
+    Returns what a boot alone would bring into effect of what the next boot would bring, None where no NixOS runs:
+
+    .. code:: python
+
+        ["initrd", "kernel"]
+    """
+
+    @override
+    def command(self) -> str:
+        parts = " ".join(BOOTED_PARTS)
+        return (
+            f"[ ! -e /run/booted-system ] || for part in {parts}; do "
+            f'echo "$part $(readlink -e "/run/booted-system/$part") $(readlink -e "{PROFILE}/$part")"; done'
+        )
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        rows = [line.split() for line in output]
+        return sorted(row[0] for row in rows if len(row) == 3 and row[1] != row[2])
+
+
+class Generation(TypedDict):
+    """`built` is when the profile came to it, as RFC 3339."""
+
+    number: int
+    system: str
+    built: str
+    current: bool
+
+
+class Generations(FactBase[list[Generation]]):
+    """
+    Returns the generations of the system profile, oldest first:
+
+    .. code:: python
+
+        [{"number": 1, "system": "/nix/store/…", "built": "2026-11-28T10:00:00+00:00", "current": True}]
+    """
+
+    @override
+    @staticmethod
+    def default() -> list[Generation]:
+        return []
+
+    @override
+    def command(self) -> str:
+        return (
+            f"readlink {PROFILE}; for link in {PROFILE}-*-link; do [ ! -L $link ] || "
+            'echo "$link $(readlink -f $link) $(date --iso-8601=seconds -d @$(stat -c %Y $link))"; done'
+        )
+
+    @override
+    def process(self, output: list[str]) -> list[Generation]:
+        current, *rows = [line.split() for line in output]
+        found = []
+        for link, system, built in rows:
+            number = int(link.removeprefix(f"{PROFILE}-").removesuffix("-link"))
+            found.append(Generation(number=number, system=system, built=built, current=link.endswith(f"/{current[0]}")))
+        return sorted(found, key=lambda generation: generation["number"])
+
+
+class LastDeployment(FactBase[dict[str, Any] | None]):
+    """
+    Returns how the last deployment since the boot stands on its machine, None where there was none. Needs root:
+
+    .. code:: python
+
+        {"stage": "kept", "id": "…", "who": "admin@laptop", "why": None, "new": "/nix/store/…", …}
+    """
+
+    @override
+    def command(self) -> str:
+        return activation.LAST
+
+    @override
+    def process(self, output: list[str]) -> dict[str, Any] | None:
+        standing = activation.parse("\n".join(output))
+        if standing.stage is activation.Stage.NONE:
+            return None
+        found: dict[str, Any] = json.loads(json.dumps(vars(standing)))
+        return found
+
+
+def _values(output: list[str], *needed: str) -> dict[str, str]:
+    values = dict(line.split("=", 1) for line in output if "=" in line)
+    if missing := [name for name in needed if not values.get(name)]:
+        raise FactProcessError(f"no {', '.join(missing)} in what the machine says of itself")
+    return values

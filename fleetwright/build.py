@@ -1,8 +1,9 @@
 """One evaluation and one build for the whole selection, shared by every host of a run."""
 
 import hashlib
+import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from fleetwright.session import Session
 KEXEC_INSTALLER = "packages.x86_64-linux.kexec-installer"
 EVALUATION_DEADLINE = 1800.0  # seconds
 BUILD_DEADLINE = 4 * 3600.0
+# When something is wrong with one of many, so many of them are tried alone at the same time.
+_one_by_one = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluated:
@@ -29,7 +32,8 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
     except FleetError:
         if tuple(host_ids) == (host_id,):
             raise
-        return evaluate(session, (host_id,), host_id)
+        with _one_by_one:
+            return evaluate(session, (host_id,), host_id)
     about = found.get(host_id)
     if about is None:
         raise FleetError(f"{session.fleet.path}/flake.nix: it has no nixosConfigurations.{host_id}; add it")
@@ -55,14 +59,28 @@ def build(session: Session, host_ids: Sequence[str], host_id: str) -> None:
     FleetError when those of `host_id` cannot be built; the others go on.
     """
 
-    derivations = [f"{drv}^*" for about in _good(session, host_ids) for drv in about.derivations]
+    realise(session, {about.host_id: about.derivations for about in _good(session, host_ids)}, host_id)
+
+
+def realise(
+    session: Session,
+    derivations: Mapping[str, Sequence[str]],
+    host_id: str,
+    stream: Callable[[str], None] | None = None,
+) -> None:
+    """Build what these hosts need, all in one go, once per run; held by GC roots. `stream` gets the lines of Nix's log.
+
+    FleetError when those of `host_id` cannot be built; the others go on.
+    """
+    installables = sorted({f"{drv}^*" for drvs in derivations.values() for drv in drvs})
     try:
         # by what is built: an evaluation may change within a run
-        session.once(("build", *derivations), lambda: _build(session, derivations))
+        session.once(("build", *installables), lambda: _build(session, installables, stream))
     except FleetError:
-        if tuple(host_ids) == (host_id,):
+        if set(derivations) == {host_id}:
             raise
-        build(session, (host_id,), host_id)
+        with _one_by_one:
+            realise(session, {host_id: derivations[host_id]}, host_id, stream)
 
 
 def _good(session: Session, host_ids: Sequence[str]) -> Iterator[Evaluated]:
@@ -110,10 +128,10 @@ def ahead(*work: Callable[[], object]) -> None:
         threading.Thread(target=quietly, args=(each,), daemon=True).start()
 
 
-def _build(session: Session, installables: Sequence[str]) -> list[str]:
+def _build(session: Session, installables: Sequence[str], stream: Callable[[str], None] | None = None) -> list[str]:
     root = session.gc_roots / hashlib.sha256(" ".join(installables).encode()).hexdigest()[:32]
     try:
-        done = run(nix.build(installables, str(root)), timeout=BUILD_DEADLINE)
+        done = run(nix.build(installables, str(root)), timeout=BUILD_DEADLINE, stream=stream)
     except ProcessFailed as error:
         if not error.stderr:
             raise

@@ -57,5 +57,9 @@ class TaskFailed(FleetError):
         super().__init__(message)
 
 
+class Undecided(FleetError):
+    """What became of a machine is not known: it decides by itself, or nobody could ask it. The message says how to."""
+
+
 class DeadlineExceeded(FleetError, TimeoutError):
     """Something that should have happened by now has not; the message says what was waited for, and how long."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import IntEnum
 
-from fleetwright.errors import FleetError, FleetInvalid, Refused, Usage
+from fleetwright.errors import FleetError, FleetInvalid, Refused, Undecided, Usage
 from fleetwright.proxmox.errors import OutcomeUnknown, StillRunning
 
 
@@ -39,7 +39,7 @@ def exit_of(error: BaseException, *, changed: bool) -> Exit:
     match error:
         case KeyboardInterrupt():
             return Exit.INTERRUPTED
-        case OutcomeUnknown() | StillRunning():
+        case OutcomeUnknown() | StillRunning() | Undecided():
             return Exit.UNKNOWN
         case Refused() if not changed:
             return Exit.REFUSED

@@ -27,6 +27,11 @@ def write_whole(path: Path, text: str, mode: int = 0o600, *, scratch: Path | Non
         sync(directory)
 
 
+def state_home() -> Path:
+    """Where what is kept between runs is, of all fleets."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "fleetwright"
+
+
 def sync(path: Path) -> None:
     """Make a file's content, or the names in a directory, durable."""
     handle = os.open(path, os.O_RDONLY)

@@ -147,8 +147,24 @@ def _path(value: object) -> str:
 
 def build(installables: Sequence[str], out_link: str) -> list[str]:
     """Build everything in one go; `out_link` holds the results as GC roots."""
-    options = ["--no-write-lock-file", "--keep-going", "--print-out-paths", "--out-link", out_link]
+    options = ["--no-write-lock-file", "--keep-going", "--print-out-paths", "--out-link", out_link, *LOG_FORMAT]
     return [*NIX, "build", *options, *installables]
+
+
+def path_info(paths: Sequence[str]) -> list[str]:
+    """Everything that these paths of the local store refer to, as JSON."""
+    return [*NIX, "path-info", "--recursive", "--json", *paths]
+
+
+def closure_sizes(path: str) -> list[str]:
+    """The paths in a closure with their sizes, a line each."""
+    return [*NIX, "path-info", "--recursive", "--size", path]
+
+
+def parse_path_info(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Size of the NAR in bytes and references, by path."""
+    document: Mapping[str, Mapping[str, Any]] = json.loads(text)
+    return {path: (int(info["narSize"]), tuple(info["references"])) for path, info in document.items() if info}
 
 
 def copy(paths: Sequence[str], to: Destination, root: str | None = None) -> tuple[list[str], dict[str, str]]:

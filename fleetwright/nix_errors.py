@@ -39,10 +39,20 @@ def explain(stderr: str, directory: Path) -> str:
 
 
 def last_error(stderr: str) -> str:
-    """The last error in an ordinary log, all its lines in one: of a build with the end of the builder's own log."""
-    text = _ANSI.sub("", stderr)
+    """The last error in a log, all its lines in one: of a build with the end of the builder's own log."""
+    text = _ANSI.sub("", "\n".join(map(_message, stderr.splitlines())))
     at = [match.start() for match in re.finditer(r"^error:", text, re.MULTILINE)]
     return _one_line(text[at[-1] :].removeprefix("error:") if at else text)[-_SHOWN:]
+
+
+def _message(line: str) -> str:
+    """What a line of a log says to people; in one of LOG_FORMAT all but messages says nothing."""
+    if not line.startswith("@nix "):
+        return line
+    try:
+        return str(json.loads(line[5:]).get("msg", ""))
+    except ValueError:
+        return ""
 
 
 def _one_line(text: str) -> str:

@@ -16,9 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fleetwright.deploying.journal import Journal
+from fleetwright.deploying.report import Outcome
 from fleetwright.errors import FleetError, Usage
 from fleetwright.exits import Exit, exit_of
-from fleetwright.files import write_whole
+from fleetwright.files import state_home, write_whole
 from fleetwright.locks import lock, own_directory
 from fleetwright.models import Fleet, Host, Vm
 from fleetwright.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
@@ -119,6 +121,8 @@ class Session:
     """the hosts on which this run has done anything"""
     failures: dict[str, Exit] = field(default_factory=dict)
     """with which status each host failed that did"""
+    journal: "Journal | None" = None
+    """of a deployment, where this run is one"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _locks: dict[Hashable, threading.Lock] = field(default_factory=dict, repr=False)
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
@@ -189,8 +193,7 @@ class Session:
 
     @cached_property
     def state_directory(self) -> Path:
-        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return Path(home) / "fleetwright" / self.fleet.id
+        return state_home() / self.fleet.id
 
     def state_of(self, host_id: str) -> HostState:
         return HostState(self.state_directory / host_id, f"root@{self.host(host_id).hostname}", self)
@@ -234,10 +237,14 @@ class Session:
         """The end of the run: give back what it holds. A killed run's is given back by the kernel, and the next run."""
         self._held.close()
 
-    def failed(self, host_id: str, error: Exception, *, changed: bool = False) -> None:
+    def failed(
+        self, host_id: str, error: Exception, *, changed: bool = False, outcome: Outcome = Outcome.FAILED
+    ) -> None:
         """Note with which status a host failed; the first one counts, the rest follows from it."""
         changed = changed or host_id in self.touched
-        self.failures.setdefault(host_id, exit_of(error, changed=changed))
+        status = self.failures.setdefault(host_id, exit_of(error, changed=changed))
+        if self.journal is not None:
+            self.journal.note("end", host_id, outcome=outcome, why=str(error), exit=int(status))
 
     @property
     def under_way(self) -> list[str]:

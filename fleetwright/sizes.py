@@ -1,4 +1,4 @@
-"""Sizes of disks, in Proxmox' own notation."""
+"""Sizes: of disks, in Proxmox' own notation, and as people say them."""
 
 import re
 
@@ -21,3 +21,12 @@ def format_size(size: int) -> str:
         if size % _UNITS[unit] == 0:
             return f"{size // _UNITS[unit]}{unit}"
     return str(size)
+
+
+def human(size: int) -> str:
+    """Bytes as people say them: `64 GiB`, `1.5 TiB`."""
+    value, units = float(size), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1024 and unit != "TiB":
+        value, unit = value / 1024, next(units)
+    return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"

@@ -139,6 +139,11 @@ def shell(host: Host, script: str, *, stdin: str | None = None, what: str = "", 
     return str(output.stdout)
 
 
+def as_root(host: Host, script: str, *, stdin: str | None = None, what: str = "") -> str:
+    """As `shell`, by root: directly, by sudo, or by sudo with the password that whoever runs this gave on stdin."""
+    return shell(host, script, stdin=stdin, what=what, sudo=connector_of(host).data["ssh_user"] != "root")
+
+
 def remote(host: Host, script: str, *, stdin: str | None = None, sudo: bool = False) -> tuple[bool, CommandOutput]:
     """As `shell`, for those who judge the status themselves. TimeoutError after COMMAND_DEADLINE."""
     arguments: dict[str, Any] = {"_stdin": [stdin]} if stdin is not None else {}

@@ -17,9 +17,14 @@ _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for
 
 
 class Lazy(click.Group):
-    """Groups of commands by where they are; imported when they are asked for, since that takes most of the time."""
+    """Commands by where they are, imported when they are asked for: that takes most of the time."""
 
-    groups: ClassVar = {"secrets": "fleetwright.cli.secrets", "vm": "fleetwright.cli.vm"}
+    groups: ClassVar = {
+        "deploy": "fleetwright.cli.deploying",
+        "plan": "fleetwright.cli.deploying",
+        "secrets": "fleetwright.cli.secrets",
+        "vm": "fleetwright.cli.vm",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.groups])

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleetwright.sizes import human
+
 if TYPE_CHECKING:  # imported where it is needed: JSON needs none of it
     from rich.console import Console
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def wants_json(as_json: bool | None) -> bool:
@@ -63,14 +63,6 @@ def _cell(column: str, value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     return str(value).replace("\n", " ⏎ ")
-
-
-def human(size: int) -> str:
-    """Bytes as people say them: `64 GiB`, `1.5 TiB`."""
-    value, unit = float(size), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if value == int(value) else f"{value:.1f} {_UNITS[unit]}"
 
 
 def duration(seconds: int) -> str:

@@ -33,6 +33,7 @@ from typing_extensions import override
 from fleetwright import reach
 from fleetwright.connectors import api_facts
 from fleetwright.connectors.api_facts import ApiQuery
+from fleetwright.deploying.report import Outcome
 from fleetwright.errors import DeadlineExceeded, FleetError, Refused
 from fleetwright.files import write_whole
 from fleetwright.models import Host
@@ -107,7 +108,7 @@ class FleetConnector(SSHConnector):
             self._forget_known_hosts()
             reason = self._why_never(error) or (error if must_answer else None)
             if reason:
-                self.session.failed(self.fleet_host.id, reason)
+                self.session.failed(self.fleet_host.id, reason, outcome=Outcome.UNREACHABLE)
                 said = str(reason)
                 raise ConnectError(self._said_once(said) if isinstance(error, Unusable) else said) from error
             self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")

@@ -10,6 +10,7 @@ import click
 
 from fleetwright.connectors import cli
 from fleetwright.definitions import Definitions
+from fleetwright.deploying.journal import Journal, new_directory
 from fleetwright.errors import FleetError, Usage
 from fleetwright.exits import exit_of
 from fleetwright.inventory import check_selection, groups_of
@@ -26,8 +27,8 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
 
     Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, `must_answer`: true for
-    `exec` and `fact`, which make no machine, so that one which is not there is a failure, and `api_only`: true where
-    the hypervisor alone is asked, so that no machine needs to answer.
+    `exec`, `fact` and deployments, which make no machine, so that one which is not there is a failure, and
+    `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer.
 
     Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
     connected.
@@ -44,6 +45,8 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         if context:
             context.call_on_close(session.close)
             cli.put_right(context, session)
+            if _is_deployment(options.get("operations") or ()):
+                session.journal = _journal(session, groups, options)
     except FleetError as error:
         click.echo(str(error), err=True)
         raise SystemExit(int(exit_of(error, changed=False))) from None
@@ -60,13 +63,30 @@ def _asked(words: Sequence[str]) -> dict[str, bool]:
     api_only = bool(asked) and all(
         word.startswith(("operations.proxmox.", "facts.proxmox.")) or word in _BY_API for word in asked
     )
-    return {"must_answer": first in ("exec", "fact") and not api_only, "api_only": api_only}
+    asks_machines = first in ("exec", "fact") and not api_only
+    return {"must_answer": asks_machines or _is_deployment(words), "api_only": api_only}
+
+
+def _is_deployment(words: Sequence[str]) -> bool:
+    return any(Path(word) == Path("deploys/deploy.py") for word in words)
+
+
+def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, Any]) -> Journal:
+    """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
+    given = [value for data in options.get("data") or () for key, _, value in [data.partition("=")] if key == "journal"]
+    journal = Journal(Path(given[-1]) if given else new_directory())
+    journal.note("run", hosts=sorted(_selected(groups, options)))
+    return journal
+
+
+def _selected(groups: dict[str, list[str]], options: dict[str, Any]) -> set[str]:
+    limit, exclude = options.get("limit") or ("*",), options.get("exclude") or ()
+    selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
+    return selected - check_selection(exclude, groups, "--exclude")
 
 
 def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> None:
-    limit, exclude = options.get("limit") or ("*",), options.get("exclude") or ()
-    selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
-    if not selected - check_selection(exclude, groups, "--exclude"):
+    if not _selected(groups, options):
         raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
 
 

@@ -1,0 +1,79 @@
+"""What a deployment notes while it goes on, a JSON line each: whoever dies, the rest can be told from it.
+
+An entry is `{"time": seconds since 1970, "event": …, "host": id or null, …}`. Events: `run` (what was asked for, and
+of which hosts), `stage` (a host has come to one), `found` (what is known of a host now, any fields), `said`
+(narration), `end` (a host's outcome and why) and `done` (the whole run's). All but narration is on the disk before it
+is acted on. The journals of the last deployments are kept, a directory each.
+"""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fleetwright.files import state_home, sync
+
+NAME = "journal.jsonl"
+_KEPT = 50
+
+
+def new_directory() -> Path:
+    """For a deployment that begins now; not made yet. The oldest of many are removed."""
+    for old in runs()[: -_KEPT + 1]:
+        shutil.rmtree(old, ignore_errors=True)
+    return _deployments() / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+
+
+def runs() -> list[Path]:
+    """The directories of the deployments that are kept, oldest first."""
+    return sorted(_deployments().glob("*"))
+
+
+def _deployments() -> Path:
+    return state_home() / ".deployments"
+
+
+class Journal:
+    """One run's, in `directory`, which is made; several threads may write."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = directory
+        self._handle = os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._lock = threading.Lock()
+        sync(directory)
+
+    def note(self, event: str, host: str | None = None, **about: Any) -> None:
+        """Append an entry; durable once this returns, unless it is narration."""
+        entry = {"time": round(time.time(), 3), "event": event, "host": host, **about}
+        line = json.dumps(entry, ensure_ascii=False, default=str) + "\n"
+        with self._lock:
+            os.write(self._handle, line.encode())  # one write: lines of two processes do not mix
+            if event != "said":
+                os.fdatasync(self._handle)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+def entries(directory: Path) -> list[dict[str, Any]]:
+    """All of a run's entries; a last line that a power failure has cut off is none. Empty where there is no journal."""
+    try:
+        text = (directory / NAME).read_text(errors="replace")
+    except FileNotFoundError:
+        return []
+    return list(_parsed(text))
+
+
+def _parsed(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "event" in entry:
+            yield entry

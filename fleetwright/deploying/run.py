@@ -1,0 +1,70 @@
+"""What a run of a deployment knows: what it is to do, and how far each of its hosts is."""
+
+import getpass
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleetwright.deploying.closures import ClosureDiff
+from fleetwright.deploying.journal import Journal
+from fleetwright.deploying.options import Options
+from fleetwright.deploying.report import Outcome
+from fleetwright.nix import Evaluated
+
+
+@dataclass
+class HostRun:
+    """One host. `state` is what it said of itself at first, `about` what the flake says; None as long as not known."""
+
+    id: str
+    journal: Journal = field(repr=False)
+    state: Mapping[str, Any] | None = None
+    about: Evaluated | None = None
+    diff: ClosureDiff | None = None
+    stage: str | None = None
+    outcome: Outcome | None = None
+
+    def enter(self, stage: str) -> None:
+        if stage != self.stage:
+            self.stage = stage
+            self.journal.note("stage", self.id, stage=stage)
+
+    def found(self, **values: Any) -> None:
+        self.journal.note("found", self.id, **values)
+
+    def said(self, text: str) -> None:
+        self.journal.note("said", self.id, text=text)
+
+    def end(self, outcome: Outcome, why: str | None = None, **values: Any) -> None:
+        """Its outcome; the first one counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.journal.note("end", self.id, outcome=outcome, why=why, **values)
+
+    @property
+    def is_over(self) -> bool:
+        return self.outcome is not None
+
+
+@dataclass
+class DeployRun:
+    """All hosts of a run, by id."""
+
+    options: Options
+    journal: Journal
+    hosts: dict[str, HostRun] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.journal.directory.name
+
+    @property
+    def who(self) -> str:
+        """Whoever runs this, as the machines and other operators are told."""
+        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{socket.gethostname()}-{os.getpid()}")
+
+    def host(self, host_id: str) -> HostRun:
+        return self.hosts.setdefault(host_id, HostRun(host_id, self.journal))

@@ -1,0 +1,176 @@
+"""One machine's activation, seen from here: begun, followed to its proof, and ended by our word or by the machine's."""
+
+import time
+
+from pyinfra.api.host import Host
+
+from fleetwright.deploying.activation import Deployment, Stage, Standing, parse
+from fleetwright.deploying.goal import Goal
+from fleetwright.deploying.report import Outcome
+from fleetwright.deploying.run import DeployRun, HostRun
+from fleetwright.errors import DeadlineExceeded, FleetError, Undecided
+from fleetwright.nix import Evaluated
+from fleetwright.reach import Epoch
+from operations.steps import as_root, connector_of
+
+REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
+MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive
+PAUSE = 5.0  # seconds between two looks at a system that is watched
+
+
+def activate(host: Host, run: DeployRun, own: HostRun) -> None:
+    """From the start to the proven end. FleetError when that is not the new system, Undecided when nobody knows."""
+    assert own.about is not None
+    options = run.options
+    deployment = Deployment(
+        *(run.id, run.who, options.goal, own.about.toplevel, options.specialisation),
+        *(options.activation_deadline, options.confirm_deadline),
+    )
+    _Follower(host, run, own, own.about, deployment).follow()
+
+
+class _Follower:
+    """One activation under way; `standing` is the last that the machine said of it."""
+
+    def __init__(self, host: Host, run: DeployRun, own: HostRun, about: Evaluated, deployment: Deployment) -> None:
+        self.host, self.run, self.own, self.about, self.deployment = host, run, own, about, deployment
+        self.until = time.monotonic() + deployment.deadline + deployment.confirm + REVERT
+        self.standing = Standing(Stage.NONE)
+
+    def follow(self) -> None:
+        self.own.enter("activate")
+        self.standing = self._begin()
+        self._wait_while(Stage.ARMED, Stage.ACTIVATING)
+        if self.standing.stage is Stage.PROVING:
+            self.own.enter("prove")
+            problem = self._disproved()
+            self.own.enter("roll back" if problem else "keep")
+            self._say(self.deployment.back(problem) if problem else self.deployment.keep)
+        self._wait_while(*(stage for stage in Stage if not stage.is_end))
+        self._judge()
+
+    def _begin(self) -> Standing:
+        command, program = self.deployment.begin
+        standing = parse(as_root(self.host, command, stdin=program, what="beginning the deployment"))
+        if standing.busy:
+            raise FleetError(
+                f"{self.own.id}: {standing.busy} is deploying to it (it is {standing.stage}); nothing was done, "
+                "wait for its end"
+            )
+        if standing.stage is Stage.REFUSED:
+            raise FleetError(f"{self.own.id}: {standing.why}; nothing was changed")
+        return standing
+
+    # Waiting
+
+    def _wait_while(self, *stages: Stage) -> None:
+        """Until the machine is in another stage than these. Undecided when nobody can ask it in time."""
+        told = ""
+        while self.standing.stage in stages:
+            if self.standing.waits and self.standing.waits != told:
+                told = self.standing.waits
+                self._tell(f"waits for {told}")
+            self.standing = self._look(self.standing.stage)
+
+    def _look(self, known: Stage) -> Standing:
+        """How it stands, asked until there is an answer. Undecided when there is none within all deadlines."""
+        while True:
+            left = self.until - time.monotonic()
+            if left <= 0:
+                raise self._undecided(f"it was not heard of for {self.deployment.deadline + self.deployment.confirm} s")
+            try:
+                connector_of(self.host).reach(left, epochs=(Epoch.FINAL,), absent_ok=True)
+                return parse(as_root(self.host, self.deployment.look(known), what="looking at the deployment"))
+            except DeadlineExceeded as error:
+                raise self._undecided(str(error)) from None
+            except (FleetError, OSError) as error:
+                self._tell(f"not reached: {error}")
+                connector_of(self.host).drop()
+                time.sleep(min(1.0, max(0.0, left)))
+
+    def _say(self, word: str) -> None:
+        try:
+            self.standing = parse(as_root(self.host, word, what="the word"))
+        except (FleetError, OSError) as error:  # then the machine decides by itself
+            self._tell(f"not reached: {error}")
+            connector_of(self.host).drop()
+
+    def _tell(self, text: str) -> None:
+        self.host.log(text)
+        self.own.said(text)
+
+    # Proving
+
+    def _disproved(self) -> str | None:
+        """Why the new system is not what it is to be, None when it is, for as long as it is watched.
+
+        Everything is asked on a connection of its own: that of before says nothing about the way in.
+        """
+        connector = connector_of(self.host)
+        began, patience = time.monotonic(), self.standing.left or self.deployment.confirm
+        while True:
+            left = patience - MARGIN - (time.monotonic() - began)
+            connector.drop()
+            try:
+                connector.reach(max(1.0, left), epochs=(Epoch.FINAL,))
+                self.standing = parse(as_root(self.host, self.deployment.look(Stage.NONE, 0), what="the proof"))
+            except (FleetError, OSError) as error:
+                return f"it cannot be reached after the activation: {error}"
+            problem = self._disagreement()
+            watched = time.monotonic() - began
+            if problem or watched >= self.run.options.soak:
+                return problem
+            time.sleep(min(PAUSE, self.run.options.soak - watched))
+
+    def _disagreement(self) -> str | None:
+        now, wanted = self.standing, self.about
+        compared: dict[str, tuple[str | None, str | None]] = {"hostname": (now.hostname, wanted.hostname)}
+        if not self.deployment.specialisation:
+            compared["system"] = (now.current, wanted.toplevel)
+        if wanted.revision:
+            compared["revision"] = (now.revision, wanted.revision)
+        wrong = [f"{what} is {is_}, not {want}" for what, (is_, want) in compared.items() if is_ != want]
+        if now.failed:
+            wrong.append(f"units failed: {now.failed}")
+        return "; ".join(wrong) or None
+
+    # Judging
+
+    def _judge(self) -> None:
+        now, own = self.standing, self.own
+        own.found(current=now.current, profile=now.profile, log=now.log)
+        if now.stage is Stage.KEPT:
+            self._require_kept()
+            outcome = Outcome.PENDING_REBOOT if self.deployment.goal is Goal.BOOT else Outcome.DEPLOYED
+            own.end(outcome)
+            self._tell(f"{outcome}: {now.current}")
+            return
+        if now.stage is Stage.NONE:
+            raise self._undecided("it has rebooted or lost its notes meanwhile")
+        if now.stage is Stage.REVERTED:
+            why = f"{now.why}; it went back to {now.old}"
+            own.end(Outcome.ROLLED_BACK, why)
+            raise FleetError(f"{own.id}: {why}{self._last_words()}")
+        if now.stage is Stage.REFUSED:
+            raise FleetError(f"{own.id}: {now.why}; nothing was changed")
+        raise self._undecided(f"{now.why or 'its process is gone'}; it runs {now.current}, not {now.old}")
+
+    def _require_kept(self) -> None:
+        """Undecided unless what the machine says it kept is there."""
+        now, goal = self.standing, self.deployment.goal
+        if goal.makes_generation and now.profile != self.deployment.system:
+            raise self._undecided(f"its profile leads to {now.profile}")
+        if goal.activates and not self.deployment.specialisation and now.current != self.deployment.system:
+            raise self._undecided(f"it runs {now.current}")
+
+    def _last_words(self) -> str:
+        words = [line.strip() for line in self.standing.log if line.strip()][-3:]
+        return f" (last: {' / '.join(words)})" if words else ""
+
+    def _undecided(self, why: str) -> Undecided:
+        text = (
+            f"{self.own.id}: {why}; see `pyinfra inventory.py fact facts.nixos.LastDeployment _sudo=True "
+            f"--limit {self.own.id}`; a reboot brings what ran before unless the new one was kept"
+        )
+        self.own.end(Outcome.UNKNOWN, text)
+        return Undecided(text)

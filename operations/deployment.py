@@ -1,0 +1,287 @@
+"""A deployment, row by row: reach, evaluate, build, show, copy, and on each machine activate, prove, keep or go back.
+
+What one row finds the next ones use; it is in the run (`fleetwright.deploying.run`) and in its journal. The rows before
+`copy` change nothing, so that `--dry` ends there.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import operation
+from pyinfra.api.host import Host
+
+from facts.nixos import BOOTED_PARTS, Running, SystemState
+from fleetwright import nix
+from fleetwright.build import evaluate as evaluate_all
+from fleetwright.build import realise
+from fleetwright.deploying import closures
+from fleetwright.deploying.activation import hold
+from fleetwright.deploying.goal import Goal
+from fleetwright.deploying.journal import Journal, new_directory
+from fleetwright.deploying.options import Options
+from fleetwright.deploying.progress import BuildProgress
+from fleetwright.deploying.report import Outcome
+from fleetwright.deploying.run import DeployRun, HostRun
+from fleetwright.errors import FleetError
+from fleetwright.git import Repository
+from fleetwright.nix import Evaluated
+from fleetwright.process import run
+from fleetwright.sizes import human
+from operations.activating import activate as activate_on
+from operations.remote import copy_closure
+from operations.steps import (
+    Commands,
+    as_root,
+    connector_of,
+    decide,
+    do,
+    executing,
+    failed,
+    fleet_host,
+    session_of,
+    shell,
+)
+
+ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
+PATH_INFO_DEADLINE = 300.0
+
+
+def run_of(host: Host) -> DeployRun:
+    """The run that this host is part of. Usage when what was said of it cannot be meant."""
+    session = session_of(host)
+
+    def begin() -> DeployRun:
+        options = Options.of(host.data.get)
+        journal = session.journal = session.journal or Journal(new_directory())
+        made = DeployRun(options, journal)
+        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path, goal=options.goal)
+        return made
+
+    return session.once("deployment", begin)
+
+
+def this_host(host: Host) -> HostRun:
+    return run_of(host).host(fleet_host(host).id)
+
+
+def _acting(body: Callable[[HostRun], Commands]) -> Commands:
+    """A row's body for this host, unless its outcome is known already."""
+
+    def guarded() -> Commands:
+        own = this_host(host)
+        if own.is_over:
+            host.noop(f"{own.id}: {own.outcome}")
+            return
+        yield from body(own)
+
+    yield from decide(host, guarded)
+
+
+def _looking(body: Callable[[HostRun], str]) -> Commands:
+    """The same for a row that changes nothing and says what it found."""
+
+    def looked(own: HostRun) -> Commands:
+        host.noop(body(own))
+        yield from ()
+
+    yield from _acting(looked)
+
+
+@operation()
+def reach() -> Commands:
+    """Ask the machine what runs on it: one round trip."""
+    yield from _looking(_reach)
+
+
+def _reach(own: HostRun) -> str:
+    own.enter("reach")
+    if not fleet_host(host).is_nixos:
+        raise FleetError(f"{own.id} is no NixOS machine: it has no configurationFile in hosts.nix")
+    state: SystemState | None = host.get_fact(Running, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
+    if state is None:
+        raise FleetError(f"{own.id}: it did not say which NixOS runs on it; look at it and run this again")
+    own.state = state
+    place = connector_of(host).reach()
+    own.found(address=place.address, old=state["current"], booted=state["booted"], failed_before=state["failed"])
+    return f"{own.id} runs {state['current']}"
+
+
+@operation()
+def evaluate() -> Commands:
+    """What the flake says of the host; one evaluation for all that are reached."""
+    yield from _looking(_evaluate)
+
+
+def _evaluate(own: HostRun) -> str:
+    own.enter("evaluate")
+    session, asked = session_of(host), run_of(host)
+    session.once("gate", lambda: _require_committed(session.fleet.path, asked))
+    about = own.about = evaluate_all(session, _reached(host), own.id)
+    state = own.state
+    assert state is not None, "the row before has asked it"
+    own.found(new=about.toplevel, revision=about.revision)
+    if _is_done(asked.options, state, about.toplevel):
+        own.end(Outcome.UNCHANGED)
+        return f"{own.id} runs {about.toplevel} already"
+    return f"{own.id}: {about.toplevel} is to come"
+
+
+def _is_done(options: Options, state: Any, toplevel: str) -> bool:
+    wanted = f"{toplevel}/specialisation/{options.specialisation}" if options.specialisation else toplevel
+    runs = state["current"] == wanted or (options.specialisation and _resolved(wanted) == state["current"])
+    profile = state["profile"] == toplevel
+    return bool({Goal.SWITCH: runs and profile, Goal.TEST: runs, Goal.BOOT: profile}.get(options.goal, False))
+
+
+def _resolved(path: str) -> str | None:
+    return str(Path(path).resolve()) if Path(path).exists() else None
+
+
+def _require_committed(fleet: str, asked: DeployRun) -> None:
+    """FleetError while the fleet's files differ from what is committed: nobody could say later what was deployed."""
+    repository = Repository.around(Path(fleet))
+    changed = repository.changed(["."]) if repository else []
+    asked.journal.note("run", dirty=changed, in_git=repository is not None)
+    if changed and not asked.options.allow_dirty:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise FleetError(
+            f"{fleet}/{changed[0]}: has changes that are not committed{more}; commit them, or say allow_dirty=true"
+        )
+
+
+def _reached(host: Host) -> tuple[str, ...]:
+    """The ids of the NixOS hosts of this run that answer: they are evaluated together."""
+    state = host.state
+    alive = [each for each in state.activated_hosts if not failed(each)]
+    session = session_of(host)
+    return tuple(sorted(each.data.host_id for each in alive if session.host(each.data.host_id).is_nixos))
+
+
+@operation()
+def build() -> Commands:
+    """Build what is to come; one build for all hosts."""
+    yield from _looking(_build)
+
+
+def _build(own: HostRun) -> str:
+    own.enter("build")
+    assert own.about is not None
+    wanted = {about.host_id: [about.toplevel_drv] for about in _to_come(host)}
+    progress, journal = BuildProgress(), own.journal
+
+    def tell(line: str) -> None:
+        if said := progress.feed(line):
+            journal.note("said", text=said)  # in a thread of its own, which has no `host`
+
+    realise(session_of(host), wanted, own.id, tell)
+    return f"{own.id}: {own.about.toplevel} is built"
+
+
+def _to_come(host: Host) -> list[Evaluated]:
+    """What is to come to the hosts that are reached, but for those that have it already, as far as that is known."""
+    asked, reached = run_of(host), _reached(host)
+    found = []
+    for host_id in reached:
+        with suppress(FleetError):
+            about = evaluate_all(session_of(host), reached, host_id)
+            state = asked.host(host_id).state
+            if state is None or not _is_done(asked.options, state, about.toplevel):
+                found.append(about)
+    return found
+
+
+@operation()
+def show() -> Commands:
+    """What changes: packages by version and size, and whether a boot is needed for some of it."""
+    yield from _looking(_show)
+
+
+def _show(own: HostRun) -> str:
+    own.enter("show")
+    assert own.about is not None
+    assert own.state is not None
+    session = session_of(host)
+    built = sorted(path for path in {about.toplevel for about in _to_come(host)} if Path(path).exists())
+    running = {each.state["current"] for each in run_of(host).hosts.values() if each.state}
+    here = session.once(("closures", *built), lambda: _local_closures([*built, *sorted(running)]))
+    after, before = here[own.about.toplevel], here.get(own.state["current"])
+    if before is None:
+        before = closures.parse_path_info(
+            shell(host, " ".join(nix.closure_sizes("/run/current-system")), what="listing what runs")
+        )
+    own.diff = closures.diff(before, after)
+    parts = {part: _resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
+    reboot = sorted(part for part, booted in own.state["parts"].items() if parts[part] not in (None, booted))
+    own.found(
+        diff=[str(change) for change in own.diff.changes],
+        size_before=own.diff.before,
+        size_after=own.diff.after,
+        reboot_for=reboot,
+    )
+    for change in own.diff.changes:
+        host.log(str(change))
+    host.log(f"closure {human(own.diff.before)} → {human(own.diff.after)}")
+    if reboot:
+        host.log(f"needs a reboot for: {', '.join(reboot)}")
+    if run_of(host).options.goal is Goal.DRY_ACTIVATE or not executing(host):
+        own.found(services="not copied, services unknown")
+    return f"{own.id}: {own.state['current']} → {own.about.toplevel}"
+
+
+def _local_closures(paths: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Sizes by path of the closures of these that are in the store here."""
+    roots = [path for path in paths if Path(path).exists()]
+    graph = nix.parse_path_info(run(nix.path_info(roots), timeout=PATH_INFO_DEADLINE).stdout)
+    return {root: _closure(graph, root) for root in roots}
+
+
+def _closure(graph: dict[str, tuple[int, tuple[str, ...]]], root: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    left = [root]
+    while left:
+        path = left.pop()
+        if path not in found:
+            found[path], references = graph[path]
+            left.extend(references)
+    return found
+
+
+@operation()
+def copy() -> Commands:
+    """Copy what is missing of it to the machine, where it is no garbage until the end."""
+    yield from _acting(_copy)
+
+
+def _copy(own: HostRun) -> Commands:
+    about = own.about
+    if not executing(host):
+        yield from do(host, f"copy {about.toplevel if about else 'the new system'} to {own.id}", lambda: None)
+        return
+    assert about is not None
+
+    def act() -> None:
+        own.enter("copy")
+        as_root(host, hold(about.toplevel), what="holding it")
+        copy_closure(host, [about.toplevel])
+
+    yield from do(host, f"copy {about.toplevel} to {own.id}", act)
+
+
+@operation()
+def activate() -> Commands:
+    """Activate it under the machine's own guard, prove that it runs, and keep it; or have the machine go back."""
+    yield from _acting(_activate)
+
+
+def _activate(own: HostRun) -> Commands:
+    goal = run_of(host).options.goal
+    about = own.about
+    summary = f"{goal} {own.id} to {about.toplevel if about else 'the new system'}"
+    if not executing(host):
+        own.end(Outcome.PLANNED)
+        yield from do(host, summary, lambda: None)
+        return
+    yield from do(host, summary, lambda: activate_on(host, run_of(host), own))
