@@ -10,7 +10,7 @@ from typing_extensions import override
 from facts.machine import revision_of
 from fleetwright.deploying import activation
 
-FAILED = "systemctl list-units --state=failed --plain --no-legend --full"
+FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
 PROFILE = "/nix/var/nix/profiles/system"
 # What takes effect with a boot alone.
 BOOTED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")

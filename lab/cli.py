@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from lab import control
+from lab.broken import break_host, faults
 from lab.control import Running
 from lab.errors import LabError
 from lab.machines.network import GATEWAY
@@ -76,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument("name", nargs="?")
     fault.add_argument("switch", nargs="?", default="on", help="on (default) or off, or already KEY=VALUE")
     fault.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
+    broken = command("break", _break, "break the next system of a host; without faults: mend it; without a host: list")
+    broken.add_argument("host", nargs="?")
+    broken.add_argument("faults", nargs="*", metavar="FAULT")
     nix = command("nix", _nix, "run a command with Nix and sops on its PATH, outside the lab; made if there is none")
     nix.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
     commands.add_parser("api", help="the API emulator alone, its machines being states", add_help=False)
@@ -175,6 +179,15 @@ def _fault(places: Places, options: argparse.Namespace) -> int:
     parameters = {key: _value(value) for key, _, value in (item.partition("=") for item in given)}
     body = {**parameters, "name": options.name, "on": options.switch == "on"}
     control.request(places, Running.require(places), "POST", "/_lab/fault", body)
+    return 0
+
+
+def _break(places: Places, options: argparse.Namespace) -> int:
+    if options.host is None:
+        for name, text in faults().items():
+            print(f"{name:16} {text}")
+        return 0
+    break_host(places.fleet, options.host, options.faults, os.environ)
     return 0
 
 

@@ -4,6 +4,7 @@ import time
 
 from pyinfra.api.host import Host
 
+from facts.nixos import Running, SystemState
 from fleetwright.deploying.activation import Deployment, Stage, Standing, parse
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.report import Outcome
@@ -146,7 +147,8 @@ class _Follower:
             self._tell(f"{outcome}: {now.current}")
             return
         if now.stage is Stage.NONE:
-            raise self._undecided("it has rebooted or lost its notes meanwhile")
+            self._judge_after_reboot()
+            return
         if now.stage is Stage.REVERTED:
             why = f"{now.why}; it went back to {now.old}"
             own.end(Outcome.ROLLED_BACK, why)
@@ -154,6 +156,19 @@ class _Follower:
         if now.stage is Stage.REFUSED:
             raise FleetError(f"{own.id}: {now.why}; nothing was changed")
         raise self._undecided(f"{now.why or 'its process is gone'}; it runs {now.current}, not {now.old}")
+
+    def _judge_after_reboot(self) -> None:
+        """A boot has made the machine forget the deployment; it brings what `keep` kept last."""
+        before = self.own.state
+        state: SystemState | None = self.host.get_fact(Running, _ignore_errors=True)
+        if state is None or before is None or state["boot_id"] == before["boot_id"]:
+            raise self._undecided("it has no notes of this deployment any more")
+        self.own.found(current=state["current"], profile=state["profile"])
+        if state["current"] != before["profile"]:
+            raise self._undecided(f"it has rebooted meanwhile and runs {state['current']}")
+        why = f"it rebooted in the middle of the activation and runs {state['current']}, as before"
+        self.own.end(Outcome.ROLLED_BACK, why)
+        raise FleetError(f"{self.own.id}: {why}")
 
     def _require_kept(self) -> None:
         """Undecided unless what the machine says it kept is there."""

@@ -63,7 +63,7 @@ detached() { # unit, properties… -- command…: start it, in nobody's session
 
 alive() { [ -e "$here/$1.pid" ] && kill -0 "$(cat "$here/$1.pid")" 2>/dev/null; } # of what `detached` started without systemd
 
-units_failed() { ! has_systemd || systemctl list-units --state=failed --plain --no-legend --full 2>/dev/null | cut -d" " -f1 | sort; }
+units_failed() { ! has_systemd || systemctl list-units --state=failed,auto-restart --plain --no-legend --full 2>/dev/null | cut -d" " -f1 | sort; }
 units_failed_since() { units_failed | comm -13 "$dir/failed-before" -; }
 jobs_queued() { ! has_systemd || systemctl list-jobs --plain --no-legend --full 2>/dev/null | awk 'NF >= 4 {print $2, $3, $4, $1}' | sort; }
 jobs_since() { # unit, kind, state and number of the jobs that were not there before; none of our own
@@ -168,8 +168,10 @@ activate() {
     case "$result $code" in
     'success '*) ;;
     'exit-code 4')
+        sleep 1 # one that is started again and again has failed in the end
         broken=$(units_failed_since | list)
-        [ -z "$broken" ] || go_back "units failed: $broken"
+        # what had failed before may do so again
+        [ -z "$broken" ] && [ -s "$dir/failed-before" ] || go_back "units failed${broken:+: $broken} (status 4)"
 ;;
     'exit-code 100') go_back 'the new system cannot be switched to while the old one runs (status 100): deploy it with goal=boot and reboot' ;;
     'exit-code '*) go_back "the activation ended with status $code" ;;

@@ -3,7 +3,6 @@
 import getpass
 import os
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,7 +63,7 @@ class DeployRun:
     @property
     def who(self) -> str:
         """Whoever runs this, as the machines and other operators are told."""
-        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{socket.gethostname()}-{os.getpid()}")
+        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{os.uname().nodename}-{os.getpid()}")
 
     def host(self, host_id: str) -> HostRun:
         return self.hosts.setdefault(host_id, HostRun(host_id, self.journal))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,12 +155,15 @@ class Lab:
     def provision(self, limit: str = "dev", *options: str, check: bool = True) -> Ended:
         return self.pyinfra(*provision_words(limit, *options), check=check)
 
+    def provisioning(self, limit: str = "dev", *options: str) -> "AbstractContextManager[Run]":
+        return self.under_way("pyinfra", *provision_words(limit, *options))
+
     @contextmanager
-    def provisioning(self, limit: str = "dev", *options: str) -> "Iterator[Run]":
-        """A provisioning under way, in a session of its own; SIGKILL for what is left of it at the end."""
+    def under_way(self, *command: str) -> "Iterator[Run]":
+        """A command inside the lab under way, in a session of its own; SIGKILL for what is left of it at the end."""
         run = Run(
             subprocess.Popen(
-                self.argv("run", "--", "pyinfra", *provision_words(limit, *options)),
+                self.argv("run", "--", *command),
                 cwd=CHECKOUT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

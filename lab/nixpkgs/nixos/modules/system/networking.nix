@@ -236,6 +236,7 @@ in {
     systemd.services.systemd-networkd = {
       wantedBy = ["multi-user.target"];
       stopIfChanged = false;
+      restartTriggers = lib.mapAttrsToList (_: networkText) config.systemd.network.networks;
       path = [];
     };
     systemd.services.dbus.wantedBy = ["multi-user.target"];

@@ -1,0 +1,52 @@
+"""Hosts of the lab's fleet whose next system is broken in a known way: `python -m lab break HOST FAULT…`.
+
+Each fault is a NixOS module in `lab/faults/`; what it does is its first line.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lab.errors import LabError
+
+FAULTS = Path(__file__).resolve().parent / "faults"
+
+
+def faults() -> dict[str, str]:
+    """What each does, by name."""
+    return {path.stem: path.read_text().partition("\n")[0].lstrip("# ") for path in sorted(FAULTS.glob("*.nix"))}
+
+
+def break_host(fleet: Path, host: str, names: Sequence[str], env: Mapping[str, str]) -> None:
+    """Give a host of the fleet's copy these faults and no others, and commit that. Raises LabError."""
+    directory = fleet / "hosts" / host
+    configuration = directory / "configuration.nix"
+    if not configuration.is_file():
+        raise LabError(f"the fleet has no host {host} with a configuration.nix")
+    if unknown := [name for name in names if name not in faults()]:
+        raise LabError(f"no fault is called {unknown[0]}; there are: {', '.join(faults())}")
+    place = directory / "faults"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for name in names:
+        shutil.copy(FAULTS / f"{name}.nix", place)
+    imports = " ".join(f"./{name}.nix" for name in names)
+    (place / "default.nix").write_text(f"{{ imports = [ {imports} ]; }}\n")
+    text = configuration.read_text()
+    if "./faults" not in text:
+        configuration.write_text(
+            text.replace("./hardware-configuration.nix\n", "./hardware-configuration.nix\n    ./faults\n")
+        )
+    commit = [
+        "commit",
+        "--quiet",
+        "--no-verify",
+        "--allow-empty",
+        "--message",
+        f"lab: {host}: {', '.join(names) or 'mended'}",
+    ]
+    for argv in (["add", "--all"], commit):
+        done = subprocess.run(["git", "-C", fleet, *argv], env=dict(env), capture_output=True, text=True)
+        if done.returncode:
+            raise LabError(f"git {argv[0]} failed: {(done.stderr or done.stdout).strip()}")

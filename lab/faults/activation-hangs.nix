@@ -1,0 +1,4 @@
+# The activation script never ends.
+{
+  system.activationScripts.fault = "sleep 100000";
+}

@@ -1,0 +1,10 @@
+# A oneshot that the new system wants never ends, and ignores SIGTERM.
+{
+  systemd.services.fault = {
+    wantedBy = ["multi-user.target"];
+    serviceConfig = {
+      Type = "oneshot";
+      ExecStart = "/usr/bin/sh -c 'trap : TERM; while :; do sleep 1; done'";
+    };
+  };
+}

@@ -1,0 +1,4 @@
+# sshd listens on another port than everybody thinks; nothing fails.
+{
+  services.openssh.ports = [2222];
+}

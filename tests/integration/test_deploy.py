@@ -1,0 +1,276 @@
+"""Deployments in the lab: whatever the new system breaks, each machine ends on it, proven, or on the one of before.
+
+What runs on a machine is read by OpenSSH, with its pinned key, past the code under test.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.lab_driver import Ended, Lab, edit, until
+from tests.integration.verified import report
+
+pytestmark = pytest.mark.slow
+
+DEADLINES = ("--activation-deadline", "8", "--confirm-deadline", "10")
+MEND = (
+    "sudo sh -c 'rm -rf /var/fault; findmnt -no FSTYPE /boot | grep -q tmpfs && umount /boot; "
+    "systemctl reset-failed; true'"
+)
+# What each fault is told as, and how many seconds its machine needs at most until it is on the old system again.
+FAULTS = {
+    "activation-fails": ("the activation ended with status 2", 15),
+    "activation-hangs": ("the activation did not end within 8 s", 25),
+    "boot-full": ("the boot entry cannot be written: Failed to install bootloader", 20),
+    "disk-full": ("the profile cannot be set: ", 20),
+    "needs-boot": ("deploy it with goal=boot and reboot", 15),
+    "network-gone": ("nobody confirmed it within 10 s", 40),
+    "oneshot-hangs": ("the activation did not end within 8 s; it waits for fault.service", 40),
+    "reboots": ("it rebooted in the middle of the activation", 30),
+    "sshd-broken": ("units failed: sshd.service", 20),
+    "sshd-elsewhere": ("nobody confirmed it within 10 s", 40),
+    "unit-fails": ("units failed: fault.service", 20),
+    "wrong-host": ("hostname is somebody-else, not dev", 20),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine says when it is asked past our code. Store paths; `default` is the boot entry's generation."""
+
+    current: str
+    profile: str
+    default: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Provisioned machines of the lab's fleet."""
+
+    lab: Lab
+
+    def deploy(self, *words: str, check: bool = True) -> tuple[Ended, dict[str, Any]]:
+        """`fleetwright deploy`, and its document."""
+        ended = self.lab.run("sh", "-c", 'exec "$0" "$@" 2>/dev/null', "fleetwright", "deploy", *words, check=check)
+        return ended, json.loads(ended.output)
+
+    def change(self, host: str, text: str) -> None:
+        """Give the host's next system this content of /etc/marker, and commit that."""
+        directory = self.lab.places.fleet / "hosts" / host
+        configuration = directory / "configuration.nix"
+        if "marker" not in configuration.read_text():
+            edit(
+                configuration, "system.stateVersion", "environment.etc.marker.source = ./marker;\n  system.stateVersion"
+            )
+        (directory / "marker").write_text(text)
+        self.lab.run("sh", "-c", 'cd "$FLEET" && git add -A && git commit -q --no-verify -m change')
+
+    def on(self, host: str, command: str, check: bool = True) -> Ended:
+        address, known = report(self.lab, host)["address"], self.lab.state / f"known-{host}"
+        known.write_text(f"{address} {report(self.lab, host)['host_key']}\n")
+        options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
+        return self.lab.run("ssh", *options, "-o", "ConnectTimeout=5", f"abl030@{address}", command, check=check)
+
+    def machine(self, host: str) -> Machine:
+        said = self.on(
+            host,
+            "readlink -f /run/current-system; readlink -f /nix/var/nix/profiles/system; "
+            "sudo sed -n 's/^default //p' /boot/loader/loader.conf || true; echo; cat /etc/marker 2>/dev/null || echo",
+        ).output.splitlines()
+        current, profile, *rest = [line for line in said if line]
+        return Machine(current, profile, rest[0] if rest else "", rest[1] if len(rest) > 1 else "")
+
+
+@pytest.fixture(scope="module")
+def made(running_lab: Lab) -> Lab:
+    running_lab("reset")
+    deploys = ("deploys/enroll.py", "deploys/provision.py")
+    running_lab.pyinfra("-y", "inventory.py", *deploys, "--limit", "dev", "--limit", "dev2", "--limit", "dev3")
+    return running_lab
+
+
+@pytest.fixture
+def fleet(made: Lab) -> Iterator[Fleet]:
+    fleet = Fleet(made)
+    yield fleet
+    made("break", "dev")
+    until(lambda: fleet.on("dev", MEND, check=False).status == 0, 60, "dev answers")
+
+
+def outcomes(document: dict[str, Any]) -> dict[str, str]:
+    return {host["host"]: host["outcome"] for host in document["hosts"]}
+
+
+def test_deployed_proven_and_kept_and_the_second_run_does_nothing(fleet: Fleet) -> None:
+    for host in ("dev", "dev2", "dev3"):
+        fleet.change(host, f"first {host}")
+    before = {host: fleet.machine(host) for host in ("dev", "dev2", "dev3")}
+    ended, document = fleet.deploy("dev", "dev2", "dev3")
+    assert ended.status == 0
+    assert outcomes(document) == dict.fromkeys(before, "deployed")
+    for row in document["hosts"]:
+        now = fleet.machine(row["host"])
+        assert now.current == now.profile == row["new"] != before[row["host"]].current == row["old"]
+        assert now.default != before[row["host"]].default
+        assert now.marker == f"first {row['host']}"
+        assert row["revision"] == fleet.lab.run("sh", "-c", "git -C $FLEET rev-parse HEAD").output.strip()
+    ended, document = fleet.deploy("dev", "dev2", "dev3")
+    assert (ended.status, outcomes(document)) == (0, dict.fromkeys(before, "unchanged"))
+    assert {row["stage"] for row in document["hosts"]} == {"evaluate"}
+
+
+def test_the_plan_copies_and_activates_nothing(fleet: Fleet) -> None:
+    fleet.change("dev", "planned")
+    before = fleet.machine("dev")
+    said = fleet.lab.run("sh", "-c", "fleetwright plan dev --table 2>/dev/null").output
+    assert "dev  planned" in said
+    assert "closure " in said
+    assert "needs a reboot: no" in said
+    ended = fleet.lab.run("sh", "-c", "fleetwright plan dev --json 2>/dev/null")
+    [row] = json.loads(ended.output)["hosts"]
+    assert fleet.on("dev", f"test -e {row['new']}", check=False).status == 1
+    assert fleet.machine("dev") == before
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_system_ends_on_the_one_of_before_and_the_others_are_deployed(fleet: Fleet, fault: str) -> None:
+    said, seconds = FAULTS[fault]
+    before = fleet.machine("dev")
+    fleet.change("dev2", fault)
+    fleet.lab("break", "dev", fault)
+    ended, document = fleet.deploy("dev", "dev2", *DEADLINES, check=False)
+    assert (ended.status, outcomes(document)) == (1, {"dev": "rolled back", "dev2": "deployed"}), document
+    [row] = [row for row in document["hosts"] if row["host"] == "dev"]
+    assert said in row["why"], row
+    assert row["seconds"] < seconds
+    fleet.on("dev", MEND)
+    now = fleet.machine("dev")
+    assert (now.current, now.profile, now.marker) == (before.current, before.profile, before.marker)
+    assert fleet.machine("dev2").marker == fault
+
+
+def test_sessions_that_the_activation_ends_stop_nothing(fleet: Fleet) -> None:
+    fleet.lab("break", "dev", "session-killed")
+    ended, document = fleet.deploy("dev", *DEADLINES)
+    assert (ended.status, outcomes(document)) == (0, {"dev": "deployed"})
+    now = fleet.machine("dev")
+    assert now.current == now.profile == document["hosts"][0]["new"]
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "copy", "activate", "prove", "keep"])
+def test_a_killed_run_leaves_one_system_or_the_other_and_the_next_one_converges(fleet: Fleet, stage: str) -> None:
+    fleet.change("dev", f"killed at {stage}")
+    before = fleet.machine("dev")
+    with fleet.lab.under_way("fleetwright", "deploy", "dev", *DEADLINES) as run:
+        run.until(lambda line: line.startswith(f"dev: {stage}"))
+    until(lambda: not _under_way(fleet), 40, "the machine decides")
+    now = fleet.machine("dev")
+    assert now.current in (before.current, now.profile)
+    assert (now.current == before.current) == (now.profile == before.profile)
+    ended, document = fleet.deploy("dev")
+    assert (ended.status, outcomes(document)["dev"]) in ((0, "deployed"), (0, "unchanged"))
+    assert fleet.machine("dev").marker == f"killed at {stage}"
+
+
+def _under_way(fleet: Fleet) -> bool:
+    state = "sudo sh -c 'cat /run/fleetwright/deploy/current/state'"
+    return fleet.on("dev", state, check=False).output.strip() in (
+        "armed",
+        "activating",
+        "proving",
+        "keeping",
+        "reverting",
+    )
+
+
+def test_two_operators_do_not_meet(fleet: Fleet) -> None:
+    fleet.lab("break", "dev", "activation-hangs")
+    with fleet.lab.under_way("fleetwright", "deploy", "dev", *DEADLINES) as run:
+        run.until(lambda line: line.startswith("dev: activate"))
+        until(lambda: _under_way(fleet), 10, "the first one is at work")
+        elsewhere = {"XDG_STATE_HOME": str(fleet.lab.state / "elsewhere")}
+        ended = fleet.lab.run("fleetwright", "deploy", "dev", "--table", check=False, env=elsewhere)
+        assert ended.status == 4
+        assert "is deploying to it (it is activating); nothing was done" in ended.output
+        assert run.end().status == 1
+
+
+def test_what_is_not_committed_is_not_deployed_unless_said(fleet: Fleet) -> None:
+    marker: Path = fleet.lab.places.fleet / "hosts/dev/marker"
+    fleet.change("dev", "committed")
+    marker.write_text("not committed")
+    ended, document = fleet.deploy("dev", check=False)
+    assert (ended.status, outcomes(document)) == (4, {"dev": "failed"})
+    assert "hosts/dev/marker: has changes that are not committed" in document["hosts"][0]["why"]
+    ended, document = fleet.deploy("dev", "--allow-dirty")
+    assert (ended.status, document["dirty"]) == (0, ["hosts/dev/marker"])
+    assert fleet.machine("dev").marker == "not committed"
+    fleet.change("dev", "committed again")
+
+
+def test_who_does_not_answer_stops_nobody(fleet: Fleet) -> None:
+    fleet.change("dev2", "without dev3")
+    fleet.lab.api_task("/nodes/prom/qemu/112/status/stop")
+    try:
+        ended, document = fleet.deploy("dev2", "dev3", check=False)
+    finally:
+        fleet.lab.api_task("/nodes/prom/qemu/112/status/start")
+    assert (ended.status, outcomes(document)) == (4, {"dev2": "deployed", "dev3": "unreachable"})
+    assert "vm 112 (dev3) is stopped" in next(row["why"] for row in document["hosts"] if row["host"] == "dev3")
+
+
+def test_a_host_that_cannot_be_evaluated_or_built_fails_alone(fleet: Fleet) -> None:
+    fleet.change("dev2", "beside a broken one")
+    hosts = fleet.lab.places.fleet / "hosts"
+    for text, said in (
+        ('{ environment.etc.x.text = throw "no such thing"; }', "no such thing"),
+        ('{ system.extraSystemBuilderCmds = "echo it cannot be built; exit 3"; }', "it cannot be built"),
+    ):
+        fleet.lab("break", "dev", "unit-fails")
+        (hosts / "dev/faults/unit-fails.nix").write_text(text + "\n")
+        fleet.change("dev2", said)
+        ended, document = fleet.deploy("dev", "dev2", check=False)
+        assert (ended.status, outcomes(document)) == (4, {"dev": "failed", "dev2": "deployed"}), document
+        assert said in document["hosts"][0]["why"]
+
+
+@pytest.mark.parametrize("goal", ["test", "boot"])
+def test_goals(fleet: Fleet, goal: str) -> None:
+    fleet.change("dev", f"goal {goal}")
+    before = fleet.machine("dev")
+    ended, document = fleet.deploy("dev", "--goal", goal)
+    now, new = fleet.machine("dev"), document["hosts"][0]["new"]
+    if goal == "test":
+        assert outcomes(document) == {"dev": "deployed"}
+        assert (now.current, now.profile, now.default) == (new, before.profile, before.default)
+    else:
+        assert outcomes(document) == {"dev": "pending reboot"}
+        assert (now.current, now.profile) == (before.current, new)
+        assert now.default != before.default
+    ended, document = fleet.deploy("dev")
+    assert (ended.status, outcomes(document)) == (0, {"dev": "deployed"})
+    now = fleet.machine("dev")
+    assert now.current == now.profile == new
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--goal", "nothing"), "'nothing' is not one of 'switch', 'boot', 'test', 'dry-activate'"),
+        (("--soak", "500"), "soak=500 leaves no time to confirm: confirm_deadline=120 has to be longer"),
+        (("--activation-deadline", "-1"), "activation_deadline=-1 is no number of seconds"),
+        (("--goal", "boot", "--specialisation", "x"), "specialisation=x: with goal=boot it is chosen at the boot"),
+        (("--exclude", "dev"), "no host is left to work on"),
+        (("nosuch",), "--limit nosuch: no host or group has this name"),
+    ],
+)
+def test_wrong_input_is_said_and_nothing_is_done(fleet: Fleet, words: tuple[str, ...], said: str) -> None:
+    ended = fleet.lab.run("fleetwright", "deploy", "dev", *words, "--table", check=False)
+    assert ended.status == 2, ended.output
+    assert said in ended.output
+    assert "Traceback" not in ended.output
