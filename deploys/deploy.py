@@ -7,6 +7,8 @@ A machine on which something goes wrong goes back by itself to the system that r
 switch (the default), boot, test or dry-activate; docs/deploying.md has all that can be said.
 """
 
+from pyinfra import host
+
 from operations import deployment
 
 deployment.reach(name="reach: what runs there")
@@ -14,4 +16,5 @@ deployment.evaluate(name="evaluate: what the flake says")
 deployment.build(name="build: what is to come")
 deployment.show(name="show: what changes")
 deployment.copy(name="copy: what is missing there")
-deployment.activate(name="activate: switch, prove, keep or go back")
+for wave in host.loop(deployment.waves(host)):
+    deployment.activate(name=f"activate: {deployment.label(wave)}: switch, prove, keep or go back", wave=wave)

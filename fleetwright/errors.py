@@ -57,6 +57,10 @@ class TaskFailed(FleetError):
         super().__init__(message)
 
 
+class NotBegun(FleetError):
+    """What was to be changed on a machine was not begun: it is as it was."""
+
+
 class Undecided(FleetError):
     """What became of a machine is not known: it decides by itself, or nobody could ask it. The message says how to."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import IntEnum
 
-from fleetwright.errors import FleetError, FleetInvalid, Refused, Undecided, Usage
+from fleetwright.errors import FleetError, FleetInvalid, NotBegun, Refused, Undecided, Usage
 from fleetwright.proxmox.errors import OutcomeUnknown, StillRunning
 
 
@@ -41,6 +41,8 @@ def exit_of(error: BaseException, *, changed: bool) -> Exit:
             return Exit.INTERRUPTED
         case OutcomeUnknown() | StillRunning() | Undecided():
             return Exit.UNKNOWN
+        case NotBegun():
+            return Exit.REMOTE
         case Refused() if not changed:
             return Exit.REFUSED
         case Usage() | FleetInvalid() if not changed:

@@ -233,6 +233,16 @@ class Session:
         except BlockingIOError:
             raise FleetError(f"{host_id}: another run (pid {path.read_text()}) works on it; wait for it") from None
 
+    def claim_fleet(self) -> None:
+        """Let no other run from here deploy this fleet until this one ends. FleetError when another does already."""
+        path = self.state_directory / ".runs" / "deployment.lock"
+        try:
+            self._held.callback(os.close, lock(path))
+        except BlockingIOError:
+            raise FleetError(
+                f"another deployment of this fleet (pid {path.read_text()}) is under way; wait for its end"
+            ) from None
+
     def close(self) -> None:
         """The end of the run: give back what it holds. A killed run's is given back by the kernel, and the next run."""
         self._held.close()

@@ -34,10 +34,10 @@ def break_host(fleet: Path, host: str, names: Sequence[str], env: Mapping[str, s
     imports = " ".join(f"./{name}.nix" for name in names)
     (place / "default.nix").write_text(f"{{ imports = [ {imports} ]; }}\n")
     text = configuration.read_text()
-    if "./faults" not in text:
-        configuration.write_text(
-            text.replace("./hardware-configuration.nix\n", "./hardware-configuration.nix\n    ./faults\n")
-        )
+    if "./faults\n" not in text:
+        if "imports = [\n" not in text:
+            raise LabError(f"{configuration} has no list of imports to add the faults to")
+        configuration.write_text(text.replace("imports = [\n", "imports = [\n    ./faults\n", 1))
     commit = [
         "commit",
         "--quiet",

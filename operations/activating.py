@@ -9,7 +9,7 @@ from fleetwright.deploying.activation import Deployment, Stage, Standing, parse
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import DeployRun, HostRun
-from fleetwright.errors import DeadlineExceeded, FleetError, Undecided
+from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
 from fleetwright.nix import Evaluated
 from fleetwright.reach import Epoch
 from operations.steps import as_root, connector_of
@@ -22,7 +22,7 @@ PAUSE = 5.0  # seconds between two looks at a system that is watched
 def activate(host: Host, run: DeployRun, own: HostRun) -> None:
     """From the start to the proven end. FleetError when that is not the new system, Undecided when nobody knows."""
     assert own.about is not None
-    options = run.options
+    options = own.options
     deployment = Deployment(
         *(run.id, run.who, options.goal, own.about.toplevel, options.specialisation),
         *(options.activation_deadline, options.confirm_deadline),
@@ -54,12 +54,12 @@ class _Follower:
         command, program = self.deployment.begin
         standing = parse(as_root(self.host, command, stdin=program, what="beginning the deployment"))
         if standing.busy:
-            raise FleetError(
+            raise NotBegun(
                 f"{self.own.id}: {standing.busy} is deploying to it (it is {standing.stage}); nothing was done, "
                 "wait for its end"
             )
         if standing.stage is Stage.REFUSED:
-            raise FleetError(f"{self.own.id}: {standing.why}; nothing was changed")
+            raise NotBegun(f"{self.own.id}: {standing.why}; nothing was changed")
         return standing
 
     # Waiting
@@ -119,9 +119,9 @@ class _Follower:
                 return f"it cannot be reached after the activation: {error}"
             problem = self._disagreement()
             watched = time.monotonic() - began
-            if problem or watched >= self.run.options.soak:
+            if problem or watched >= self.own.options.soak:
                 return problem
-            time.sleep(min(PAUSE, self.run.options.soak - watched))
+            time.sleep(min(PAUSE, self.own.options.soak - watched))
 
     def _disagreement(self) -> str | None:
         now, wanted = self.standing, self.about
@@ -144,7 +144,7 @@ class _Follower:
             self._require_kept()
             outcome = Outcome.PENDING_REBOOT if self.deployment.goal is Goal.BOOT else Outcome.DEPLOYED
             own.end(outcome)
-            self._tell(f"{outcome}: {now.current}")
+            self.host.log(f"{outcome}: {now.current}")
             return
         if now.stage is Stage.NONE:
             self._judge_after_reboot()
@@ -154,7 +154,7 @@ class _Follower:
             own.end(Outcome.ROLLED_BACK, why)
             raise FleetError(f"{own.id}: {why}{self._last_words()}")
         if now.stage is Stage.REFUSED:
-            raise FleetError(f"{own.id}: {now.why}; nothing was changed")
+            raise NotBegun(f"{own.id}: {now.why}; nothing was changed")
         raise self._undecided(f"{now.why or 'its process is gone'}; it runs {now.current}, not {now.old}")
 
     def _judge_after_reboot(self) -> None:

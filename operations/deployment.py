@@ -12,6 +12,7 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.api.host import Host
+from pyinfra.api.state import State
 
 from facts.nixos import BOOTED_PARTS, Running, SystemState
 from fleetwright import nix
@@ -25,7 +26,8 @@ from fleetwright.deploying.options import Options
 from fleetwright.deploying.progress import BuildProgress
 from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import DeployRun, HostRun
-from fleetwright.errors import FleetError
+from fleetwright.deploying.waves import USUAL, label
+from fleetwright.errors import FleetError, NotBegun
 from fleetwright.git import Repository
 from fleetwright.nix import Evaluated
 from fleetwright.process import run
@@ -50,21 +52,46 @@ PATH_INFO_DEADLINE = 300.0
 
 
 def run_of(host: Host) -> DeployRun:
-    """The run that this host is part of. Usage when what was said of it cannot be meant."""
+    """The run that this host is part of."""
     session = session_of(host)
 
     def begin() -> DeployRun:
-        options = Options.of(host.data.get)
+        session.claim_fleet()
         journal = session.journal = session.journal or Journal(new_directory())
-        made = DeployRun(options, journal)
-        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path, goal=options.goal)
+        selected = sorted(each.data.host_id for each in _limited(host.state))
+        made = DeployRun(journal, tuple(selected))
+        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path)
         return made
 
     return session.once("deployment", begin)
 
 
 def this_host(host: Host) -> HostRun:
-    return run_of(host).host(fleet_host(host).id)
+    """Usage when what was said of it cannot be meant."""
+    return run_of(host).host(fleet_host(host).id, options_of(host))
+
+
+def options_of(host: Host) -> Options:
+    return Options.of(fleet_host(host).id, lambda name: _said(host, name))
+
+
+def _said(host: Host, name: str) -> Any:
+    """What was said of a host: on the command line, in group data, or in its entry in hosts.nix."""
+    data = host.data.get(name)
+    return fleet_host(host).extra.get(name) if data is None else data
+
+
+def _limited(state: State) -> list[Host]:
+    return [each for each in state.inventory if state.is_host_in_limit(each)]
+
+
+def waves(host: Host) -> list[int]:
+    """The waves of the hosts that are selected, in their order."""
+    found = set()
+    for each in _limited(host.state):
+        with suppress(FleetError):  # said when it is that host's turn
+            found.add(options_of(each).wave)
+    return sorted(found) or [USUAL]
 
 
 def _acting(body: Callable[[HostRun], Commands]) -> Commands:
@@ -117,13 +144,13 @@ def evaluate() -> Commands:
 
 def _evaluate(own: HostRun) -> str:
     own.enter("evaluate")
-    session, asked = session_of(host), run_of(host)
-    session.once("gate", lambda: _require_committed(session.fleet.path, asked))
+    session = session_of(host)
+    session.once("gate", lambda: _require_committed(session.fleet.path, own))
     about = own.about = evaluate_all(session, _reached(host), own.id)
     state = own.state
     assert state is not None, "the row before has asked it"
     own.found(new=about.toplevel, revision=about.revision)
-    if _is_done(asked.options, state, about.toplevel):
+    if _is_done(own.options, state, about.toplevel):
         own.end(Outcome.UNCHANGED)
         return f"{own.id} runs {about.toplevel} already"
     return f"{own.id}: {about.toplevel} is to come"
@@ -140,12 +167,12 @@ def _resolved(path: str) -> str | None:
     return str(Path(path).resolve()) if Path(path).exists() else None
 
 
-def _require_committed(fleet: str, asked: DeployRun) -> None:
+def _require_committed(fleet: str, own: HostRun) -> None:
     """FleetError while the fleet's files differ from what is committed: nobody could say later what was deployed."""
     repository = Repository.around(Path(fleet))
     changed = repository.changed(["."]) if repository else []
-    asked.journal.note("run", dirty=changed, in_git=repository is not None)
-    if changed and not asked.options.allow_dirty:
+    own.journal.note("run", dirty=changed, in_git=repository is not None)
+    if changed and not own.options.allow_dirty:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise FleetError(
             f"{fleet}/{changed[0]}: has changes that are not committed{more}; commit them, or say allow_dirty=true"
@@ -187,8 +214,8 @@ def _to_come(host: Host) -> list[Evaluated]:
     for host_id in reached:
         with suppress(FleetError):
             about = evaluate_all(session_of(host), reached, host_id)
-            state = asked.host(host_id).state
-            if state is None or not _is_done(asked.options, state, about.toplevel):
+            known = asked.hosts.get(host_id)
+            if known is None or known.state is None or not _is_done(known.options, known.state, about.toplevel):
                 found.append(about)
     return found
 
@@ -226,7 +253,7 @@ def _show(own: HostRun) -> str:
     host.log(f"closure {human(own.diff.before)} → {human(own.diff.after)}")
     if reboot:
         host.log(f"needs a reboot for: {', '.join(reboot)}")
-    if run_of(host).options.goal is Goal.DRY_ACTIVATE or not executing(host):
+    if own.options.goal is Goal.DRY_ACTIVATE or not executing(host):
         own.found(services="not copied, services unknown")
     return f"{own.id}: {own.state['current']} → {own.about.toplevel}"
 
@@ -264,24 +291,47 @@ def _copy(own: HostRun) -> Commands:
 
     def act() -> None:
         own.enter("copy")
-        as_root(host, hold(about.toplevel), what="holding it")
-        copy_closure(host, [about.toplevel])
+        try:
+            as_root(host, hold(about.toplevel), what="holding it")
+            copy_closure(host, [about.toplevel])
+        except (FleetError, OSError) as error:
+            raise NotBegun(f"{own.id}: it cannot be copied: {error}") from error
 
     yield from do(host, f"copy {about.toplevel} to {own.id}", act)
 
 
 @operation()
-def activate() -> Commands:
-    """Activate it under the machine's own guard, prove that it runs, and keep it; or have the machine go back."""
-    yield from _acting(_activate)
+def activate(wave: int) -> Commands:
+    """Activate it under the machine's own guard, prove that it runs, and keep it; or have the machine go back.
+
+    Args:
+        wave: only hosts of this wave do; each wave is a row of its own, and begins when the one before is proven.
+    """
+    yield from _acting(lambda own: _activate(own) if own.options.wave == wave else _not_yet(own))
+
+
+def _not_yet(own: HostRun) -> Commands:
+    host.noop(f"{own.id} goes in {label(own.options.wave)}")
+    yield from ()
 
 
 def _activate(own: HostRun) -> Commands:
-    goal = run_of(host).options.goal
-    about = own.about
-    summary = f"{goal} {own.id} to {about.toplevel if about else 'the new system'}"
+    asked, options, about = run_of(host), own.options, own.about
+    summary = f"{options.goal} {own.id} to {about.toplevel if about else 'the new system'}"
     if not executing(host):
         own.end(Outcome.PLANNED)
         yield from do(host, summary, lambda: None)
         return
-    yield from do(host, summary, lambda: activate_on(host, run_of(host), own))
+
+    def act() -> None:
+        with asked.roles[options.role or own.id]:
+            if why := options.max_fail.holds(options.wave, asked.failed, len(asked.selected)):
+                own.end(Outcome.HELD, why)
+                raise NotBegun(f"{own.id} is held: {why}")
+            try:
+                activate_on(host, asked, own)
+            except (FleetError, OSError):
+                asked.failed[own.id] = options.wave
+                raise
+
+    yield from do(host, summary, act)

@@ -15,15 +15,16 @@ from fleetwright.cli.front import Front, pass_front
 from fleetwright.cli.output import show_json, wants_json
 from fleetwright.cli.parameters import F, json_option
 from fleetwright.deploying.goal import Goal
-from fleetwright.deploying.journal import Journal, entries, new_directory
+from fleetwright.deploying.journal import Journal, entries, new_directory, runs
 from fleetwright.deploying.report import HostReport, Outcome, Report, report
-from fleetwright.errors import FleetError
+from fleetwright.errors import FleetError, Usage
 from fleetwright.exits import Exit
 from fleetwright.files import write_whole
 from fleetwright.process import Completed, interrupt_all, run
 from fleetwright.sizes import human
 
 REPORT = "report.json"
+PARALLEL = 100  # hosts at a time; what is heavy is bounded where it is done
 CHECKOUT = Path(fleetwright.__path__[0]).parent
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -54,6 +55,8 @@ def _selection(command: F) -> F:
 @click.option("--specialisation", metavar="NAME", help="The specialisation to switch to.")
 @click.option("--activation-deadline", type=int, metavar="SECONDS", help="For an activation.")
 @click.option("--confirm-deadline", type=int, metavar="SECONDS", help="For the proof; then the machine goes back.")
+@click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held; else none before a wave.")
+@click.option("--rerun-failed", is_flag=True, help="Only the hosts that the last deployment did not bring there.")
 @click.option("--soak", type=int, metavar="SECONDS", help="Watch the new system for so long before it is kept.")
 @pass_front
 def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
@@ -62,6 +65,11 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
     Evaluated and built once for all, activated under the machine's own guard, proven, and only then kept; a machine on
     which anything goes wrong goes back to the system that ran before.
     """
+    if said.pop("rerun_failed"):
+        hosts = _failed_last(front)
+        if not hosts:
+            click.echo("the last deployment of this fleet left no host to run again", err=True)
+            return int(Exit.DONE)
     return _deploy(front, hosts, exclude, data, said, dry=False)
 
 
@@ -84,7 +92,7 @@ def _deploy(
 ) -> int:
     directory = new_directory()
     Journal(directory).close()
-    words = ["--dry" if dry else "-y", "inventory.py", "deploys/deploy.py"]
+    words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", "deploys/deploy.py"]
     words += [word for each in hosts for word in ("--limit", each)]
     words += [word for each in exclude for word in ("--exclude", each)]
     given = {name: value for name, value in said.items() if value not in (None, False)}
@@ -105,6 +113,17 @@ def _deploy(
         click.echo("\n".join(_lines(found, dry=dry)))
     click.echo(f"report: {directory / REPORT}", err=True)
     return int(status)
+
+
+def _failed_last(front: Front) -> list[str]:
+    """The hosts that the last deployment of this fleet was to bring to what the flake says, and did not."""
+    for directory in reversed(runs()):
+        last = report(entries(directory))
+        if last.about.get("fleet") == str(front.root) and not all(
+            each.outcome is Outcome.PLANNED for each in last.hosts
+        ):
+            return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
+    raise Usage(f"{front.root}: no deployment of this fleet is on record here")
 
 
 def _run(front: Front, words: Sequence[str], directory: Path) -> tuple[Completed, bool]:

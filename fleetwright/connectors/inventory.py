@@ -20,6 +20,12 @@ Entry = str | tuple[str, dict[str, Any]]
 
 # Deploys that ask the hypervisor alone.
 _BY_API = ("deploys/vms.py", "./deploys/vms.py")
+# pyinfra's own ideas of order and failure, and what a deployment has instead.
+_NOT_IN_ROLLOUTS = {
+    "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
+    "no_wait": "a wave begins when the one before is proven: give hosts `wave`",
+    "fail_percent": "say max_fail=10%, which counts machines",
+}
 _DEFAULT_TOKEN_FILE = "~/.config/fleetwright/proxmox-token"
 
 
@@ -46,6 +52,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             context.call_on_close(session.close)
             cli.put_right(context, session)
             if _is_deployment(options.get("operations") or ()):
+                _check_rollout(options)
                 session.journal = _journal(session, groups, options)
     except FleetError as error:
         click.echo(str(error), err=True)
@@ -69,6 +76,13 @@ def _asked(words: Sequence[str]) -> dict[str, bool]:
 
 def _is_deployment(words: Sequence[str]) -> bool:
     return any(Path(word) == Path("deploys/deploy.py") for word in words)
+
+
+def _check_rollout(options: dict[str, Any]) -> None:
+    """Usage for what would break the order of a rollout, or hide how it ends."""
+    for name, instead in _NOT_IN_ROLLOUTS.items():
+        if options.get(name):
+            raise Usage(f"--{name.replace('_', '-')}: {instead}")
 
 
 def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, Any]) -> Journal:

@@ -45,13 +45,17 @@ class Journal:
         self.directory = directory
         self._handle = os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.Lock()
+        self._ended: set[str | None] = set()
         sync(directory)
 
     def note(self, event: str, host: str | None = None, **about: Any) -> None:
-        """Append an entry; durable once this returns, unless it is narration."""
+        """Append an entry; durable once this returns, unless it is narration. A host's first end is its only one."""
         entry = {"time": round(time.time(), 3), "event": event, "host": host, **about}
         line = json.dumps(entry, ensure_ascii=False, default=str) + "\n"
         with self._lock:
+            if event == "end" and host in self._ended:
+                return
+            self._ended |= {host} if event == "end" else set()
             os.write(self._handle, line.encode())  # one write: lines of two processes do not mix
             if event != "said":
                 os.fdatasync(self._handle)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetwright.deploying.goal import Goal
+from fleetwright.deploying.waves import NO_LIMIT, USUAL, MaxFail, wave_of
 from fleetwright.errors import Usage
 
 LONGEST = 24 * 3600  # seconds
@@ -12,8 +13,8 @@ LONGEST = 24 * 3600  # seconds
 
 @dataclass(frozen=True)
 class Options:
-    """Seconds: `activation_deadline` for an activation, `confirm_deadline` for the proof after it, `soak` of that for
-    watching the new system before it is kept."""
+    """For one host. Seconds: `activation_deadline` for an activation, `confirm_deadline` for the proof after it, `soak`
+    of that for watching the new system before it is kept. Hosts of one `role` are not activated at the same time."""
 
     goal: Goal = Goal.SWITCH
     activation_deadline: int = 600
@@ -21,9 +22,12 @@ class Options:
     soak: int = 0
     specialisation: str | None = None
     allow_dirty: bool = False
+    wave: int = USUAL
+    role: str | None = None
+    max_fail: MaxFail = NO_LIMIT
 
     @classmethod
-    def of(cls, data: Callable[[str], Any]) -> "Options":
+    def of(cls, host_id: str, data: Callable[[str], Any]) -> "Options":
         """From a host's data, which say None where nobody said anything. Usage when one of them cannot be meant."""
         usual = cls()
         goal = data("goal") or usual.goal
@@ -49,6 +53,9 @@ class Options:
             **seconds,
             specialisation=str(specialisation) if specialisation else None,
             allow_dirty=bool(dirty),
+            wave=wave_of(host_id, data("canary"), data("wave")),
+            role=None if data("role") is None else str(data("role")),
+            max_fail=MaxFail.of(data("max_fail")),
         )
 
 

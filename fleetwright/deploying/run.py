@@ -3,6 +3,8 @@
 import getpass
 import os
 import re
+import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,7 @@ class HostRun:
     """One host. `state` is what it said of itself at first, `about` what the flake says; None as long as not known."""
 
     id: str
+    options: Options
     journal: Journal = field(repr=False)
     state: Mapping[str, Any] | None = None
     about: Evaluated | None = None
@@ -50,11 +53,14 @@ class HostRun:
 
 @dataclass
 class DeployRun:
-    """All hosts of a run, by id."""
+    """All hosts of a run, by id, and those that were selected."""
 
-    options: Options
     journal: Journal
+    selected: tuple[str, ...]
     hosts: dict[str, HostRun] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    """the waves of the hosts whose activation failed"""
+    roles: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
     @property
     def id(self) -> str:
@@ -65,5 +71,5 @@ class DeployRun:
         """Whoever runs this, as the machines and other operators are told."""
         return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{os.uname().nodename}-{os.getpid()}")
 
-    def host(self, host_id: str) -> HostRun:
-        return self.hosts.setdefault(host_id, HostRun(host_id, self.journal))
+    def host(self, host_id: str, options: Options) -> HostRun:
+        return self.hosts.setdefault(host_id, HostRun(host_id, options, self.journal))
