@@ -7,6 +7,7 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
+from facts.generations import Generation, listing, parse
 from facts.machine import revision_of
 from fleetwright.deploying import activation
 
@@ -181,22 +182,13 @@ class NeedsReboot(FactBase[list[str] | None]):
         return sorted(row[0] for row in rows if len(row) == 3 and row[1] != row[2])
 
 
-class Generation(TypedDict):
-    """`built` is when the profile came to it, as RFC 3339."""
-
-    number: int
-    system: str
-    built: str
-    current: bool
-
-
 class Generations(FactBase[list[Generation]]):
     """
     Returns the generations of the system profile, oldest first:
 
     .. code:: python
 
-        [{"number": 1, "system": "/nix/store/…", "built": "2026-11-28T10:00:00+00:00", "current": True}]
+        [{"number": 1, "path": "/nix/store/…", "built": "2026-11-28T10:00:00+00:00", "current": True}]
     """
 
     @override
@@ -206,19 +198,11 @@ class Generations(FactBase[list[Generation]]):
 
     @override
     def command(self) -> str:
-        return (
-            f"readlink {PROFILE}; for link in {PROFILE}-*-link; do [ ! -L $link ] || "
-            'echo "$link $(readlink -f $link) $(date --iso-8601=seconds -d @$(stat -c %Y $link))"; done'
-        )
+        return listing(PROFILE)
 
     @override
     def process(self, output: list[str]) -> list[Generation]:
-        current, *rows = [line.split() for line in output]
-        found = []
-        for link, system, built in rows:
-            number = int(link.removeprefix(f"{PROFILE}-").removesuffix("-link"))
-            found.append(Generation(number=number, system=system, built=built, current=link.endswith(f"/{current[0]}")))
-        return sorted(found, key=lambda generation: generation["number"])
+        return parse(output)
 
 
 class LastDeployment(FactBase[dict[str, Any] | None]):
@@ -232,7 +216,7 @@ class LastDeployment(FactBase[dict[str, Any] | None]):
 
     @override
     def command(self) -> str:
-        return activation.LAST
+        return activation.last(activation.Kind.SYSTEM)
 
     @override
     def process(self, output: list[str]) -> dict[str, Any] | None:

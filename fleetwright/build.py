@@ -22,26 +22,30 @@ _one_by_one = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluated:
-    """What the flake says of one host; all of `host_ids` are evaluated together, once per run.
+    """What the flake says of one host; all of `host_ids` of its kind are evaluated together, once per run.
 
     FleetError when the flake does not have this host, or cannot be evaluated for it. A host that is wrong leaves
     the others going: then each is evaluated alone.
     """
+    is_nixos = session.host(host_id).is_nixos
+    alike = tuple(each for each in host_ids if session.host(each).is_nixos == is_nixos)
     try:
-        found = session.once(("evaluate", tuple(host_ids)), lambda: _describe(session, host_ids))
+        found = session.once(("evaluate", alike), lambda: _describe(session, alike, is_nixos=is_nixos))
     except FleetError:
-        if tuple(host_ids) == (host_id,):
+        if alike == (host_id,):
             raise
         with _one_by_one:
             return evaluate(session, (host_id,), host_id)
     about = found.get(host_id)
     if about is None:
-        raise FleetError(f"{session.fleet.path}/flake.nix: it has no nixosConfigurations.{host_id}; add it")
+        place = "nixosConfigurations" if is_nixos else "homeConfigurations"
+        raise FleetError(f"{session.fleet.path}/flake.nix: it has no {place}.{host_id}; add it")
     return about
 
 
-def _describe(session: Session, host_ids: Sequence[str]) -> dict[str, Evaluated | None]:
-    return nix.parse_description(_eval(session, nix.describe(session.fleet.path, host_ids)))
+def _describe(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> dict[str, Evaluated | None]:
+    describe = nix.describe if is_nixos else nix.describe_homes
+    return nix.parse_description(_eval(session, describe(session.fleet.path, host_ids)))
 
 
 def _eval(session: Session, argv: Sequence[str]) -> str:

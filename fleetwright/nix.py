@@ -45,10 +45,25 @@ configurations: builtins.listToAttrs (map (id: {
 """
 
 
+# In the same shape, so that a home is deployed like a system.
+_DESCRIBE_HOMES = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = if ! configurations ? ${id} then null else {
+    toplevel = configurations.${id}.activationPackage.outPath;
+    toplevelDrv = configurations.${id}.activationPackage.drvPath;
+    diskoScript = null; diskoDrv = null; hostname = ""; revision = null; devices = []; bootLoader = null;
+    grubEfi = false; guestAgent = null; ssh = null; secrets = {};
+  };
+}) (builtins.fromJSON IDS))
+"""
+
+
 @dataclass(frozen=True)
 class Evaluated:
-    """What one NixOS host of the flake is, before anything is built. Paths are store paths.
+    """What one host of the flake is, before anything is built. Paths are store paths.
 
+    `toplevel` is a NixOS host's system, or a home's generation, which has nothing of the rest.
     `guest_agent` and `ssh`: whether their services are enabled, None where there is no such option.
     """
 
@@ -86,6 +101,12 @@ def describe(flake: str, host_ids: Iterable[str]) -> list[str]:
     """One evaluation for all hosts."""
     expression = _DESCRIBE.replace("IDS", nix_string(json.dumps(list(host_ids))))
     return [*_eval(f"{flake}#nixosConfigurations"), "--apply", expression]
+
+
+def describe_homes(flake: str, host_ids: Iterable[str]) -> list[str]:
+    """The same for hosts that have only a home from here."""
+    expression = _DESCRIBE_HOMES.replace("IDS", nix_string(json.dumps(list(host_ids))))
+    return [*_eval(f"{flake}#homeConfigurations"), "--apply", expression]
 
 
 def names(flake: str, attribute: str) -> list[str]:

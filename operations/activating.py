@@ -5,14 +5,14 @@ import time
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from fleetwright.deploying.activation import Deployment, Stage, Standing, parse
+from fleetwright.deploying.activation import Deployment, Kind, Stage, Standing, parse
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
 from fleetwright.nix import Evaluated
 from fleetwright.reach import Epoch
-from operations.steps import as_root, connector_of
+from operations.steps import as_root, connector_of, shell
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
 MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive
@@ -25,7 +25,7 @@ def activate(host: Host, run: DeployRun, own: HostRun) -> None:
     options = own.options
     deployment = Deployment(
         *(run.id, run.who, options.goal, own.about.toplevel, options.specialisation),
-        *(options.activation_deadline, options.confirm_deadline),
+        *(options.activation_deadline, options.confirm_deadline, own.kind),
     )
     _Follower(host, run, own, own.about, deployment).follow()
 
@@ -52,7 +52,7 @@ class _Follower:
 
     def _begin(self) -> Standing:
         command, program = self.deployment.begin
-        standing = parse(as_root(self.host, command, stdin=program, what="beginning the deployment"))
+        standing = parse(self._ask(command, stdin=program, what="beginning the deployment"))
         if standing.busy:
             raise NotBegun(
                 f"{self.own.id}: {standing.busy} is deploying to it (it is {standing.stage}); nothing was done, "
@@ -61,6 +61,10 @@ class _Follower:
         if standing.stage is Stage.REFUSED:
             raise NotBegun(f"{self.own.id}: {standing.why}; nothing was changed")
         return standing
+
+    def _ask(self, script: str, *, stdin: str | None = None, what: str) -> str:
+        ask = as_root if self.own.kind is Kind.SYSTEM else shell
+        return ask(self.host, script, stdin=stdin, what=what)
 
     # Waiting
 
@@ -81,7 +85,7 @@ class _Follower:
                 raise self._undecided(f"it was not heard of for {self.deployment.deadline + self.deployment.confirm} s")
             try:
                 connector_of(self.host).reach(left, epochs=(Epoch.FINAL,), absent_ok=True)
-                return parse(as_root(self.host, self.deployment.look(known), what="looking at the deployment"))
+                return parse(self._ask(self.deployment.look(known), what="looking at the deployment"))
             except DeadlineExceeded as error:
                 raise self._undecided(str(error)) from None
             except (FleetError, OSError) as error:
@@ -91,7 +95,7 @@ class _Follower:
 
     def _say(self, word: str) -> None:
         try:
-            self.standing = parse(as_root(self.host, word, what="the word"))
+            self.standing = parse(self._ask(word, what="the word"))
         except (FleetError, OSError) as error:  # then the machine decides by itself
             self._tell(f"not reached: {error}")
             connector_of(self.host).drop()
@@ -114,7 +118,7 @@ class _Follower:
             connector.drop()
             try:
                 connector.reach(max(1.0, left), epochs=(Epoch.FINAL,))
-                self.standing = parse(as_root(self.host, self.deployment.look(Stage.NONE, 0), what="the proof"))
+                self.standing = parse(self._ask(self.deployment.look(Stage.NONE, 0), what="the proof"))
             except (FleetError, OSError) as error:
                 return f"it cannot be reached after the activation: {error}"
             problem = self._disagreement()
@@ -125,7 +129,9 @@ class _Follower:
 
     def _disagreement(self) -> str | None:
         now, wanted = self.standing, self.about
-        compared: dict[str, tuple[str | None, str | None]] = {"hostname": (now.hostname, wanted.hostname)}
+        compared: dict[str, tuple[str | None, str | None]] = {}
+        if self.own.kind is Kind.SYSTEM:
+            compared["hostname"] = (now.hostname, wanted.hostname)
         if not self.deployment.specialisation:
             compared["system"] = (now.current, wanted.toplevel)
         if wanted.revision:
@@ -161,6 +167,8 @@ class _Follower:
         """A boot has made the machine forget the deployment; it brings what `keep` kept last."""
         before = self.own.state
         state: SystemState | None = self.host.get_fact(Running, _ignore_errors=True)
+        if self.own.kind is Kind.HOME:
+            raise self._undecided("it has rebooted or lost its notes meanwhile")
         if state is None or before is None or state["boot_id"] == before["boot_id"]:
             raise self._undecided("it has no notes of this deployment any more")
         self.own.found(current=state["current"], profile=state["profile"])

@@ -4,6 +4,7 @@ What one row finds the next ones use; it is in the run (`fleetwright.deploying.r
 `copy` change nothing, so that `--dry` ends there.
 """
 
+import shlex
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +15,13 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from facts.home_manager import Home, HomeState
 from facts.nixos import BOOTED_PARTS, Running, SystemState
 from fleetwright import nix
 from fleetwright.build import evaluate as evaluate_all
 from fleetwright.build import realise
 from fleetwright.deploying import closures
-from fleetwright.deploying.activation import hold
+from fleetwright.deploying.activation import Kind, hold
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.journal import Journal, new_directory
 from fleetwright.deploying.options import Options
@@ -27,7 +29,7 @@ from fleetwright.deploying.progress import BuildProgress
 from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.deploying.waves import USUAL, label
-from fleetwright.errors import FleetError, NotBegun
+from fleetwright.errors import FleetError, NotBegun, Usage
 from fleetwright.git import Repository
 from fleetwright.nix import Evaluated
 from fleetwright.process import run
@@ -68,7 +70,11 @@ def run_of(host: Host) -> DeployRun:
 
 def this_host(host: Host) -> HostRun:
     """Usage when what was said of it cannot be meant."""
-    return run_of(host).host(fleet_host(host).id, options_of(host))
+    kind = Kind.SYSTEM if fleet_host(host).is_nixos else Kind.HOME
+    options = options_of(host)
+    if kind is Kind.HOME and not (options.goal is Goal.SWITCH and options.specialisation is None):
+        raise Usage(f"{fleet_host(host).id}: goal={options.goal}: a home can be switched to, and no more")
+    return run_of(host).host(fleet_host(host).id, kind, options)
 
 
 def options_of(host: Host) -> Options:
@@ -125,15 +131,23 @@ def reach() -> Commands:
 
 def _reach(own: HostRun) -> str:
     own.enter("reach")
-    if not fleet_host(host).is_nixos:
-        raise FleetError(f"{own.id} is no NixOS machine: it has no configurationFile in hosts.nix")
-    state: SystemState | None = host.get_fact(Running, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
-    if state is None:
-        raise FleetError(f"{own.id}: it did not say which NixOS runs on it; look at it and run this again")
-    own.state = state
+    own.state = _system() if own.kind is Kind.SYSTEM else _home()
+    if own.state is None:
+        raise FleetError(f"{own.id}: it did not say what runs on it; look at it and run this again")
     place = connector_of(host).reach()
-    own.found(address=place.address, old=state["current"], booted=state["booted"], failed_before=state["failed"])
-    return f"{own.id} runs {state['current']}"
+    kept = ("booted", "hostname", "failed", "boot_id")
+    own.found(address=place.address, old=own.state["current"], before={name: own.state.get(name) for name in kept})
+    return f"{own.id} runs {own.state['current']}"
+
+
+def _system() -> SystemState | None:
+    state: SystemState | None = host.get_fact(Running, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
+    return state
+
+
+def _home() -> dict[str, Any] | None:
+    state: HomeState | None = host.get_fact(Home, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
+    return None if state is None else {**state, "profile": state["current"], "failed": [], "parts": {}}
 
 
 @operation()
@@ -180,11 +194,8 @@ def _require_committed(fleet: str, own: HostRun) -> None:
 
 
 def _reached(host: Host) -> tuple[str, ...]:
-    """The ids of the NixOS hosts of this run that answer: they are evaluated together."""
-    state = host.state
-    alive = [each for each in state.activated_hosts if not failed(each)]
-    session = session_of(host)
-    return tuple(sorted(each.data.host_id for each in alive if session.host(each.data.host_id).is_nixos))
+    """The ids of the hosts of this run that answer: they are evaluated together."""
+    return tuple(sorted(each.data.host_id for each in host.state.activated_hosts if not failed(each)))
 
 
 @operation()
@@ -232,13 +243,11 @@ def _show(own: HostRun) -> str:
     assert own.state is not None
     session = session_of(host)
     built = sorted(path for path in {about.toplevel for about in _to_come(host)} if Path(path).exists())
-    running = {each.state["current"] for each in run_of(host).hosts.values() if each.state}
+    running = {each.state["current"] for each in run_of(host).hosts.values() if each.state and each.state["current"]}
     here = session.once(("closures", *built), lambda: _local_closures([*built, *sorted(running)]))
     after, before = here[own.about.toplevel], here.get(own.state["current"])
     if before is None:
-        before = closures.parse_path_info(
-            shell(host, " ".join(nix.closure_sizes("/run/current-system")), what="listing what runs")
-        )
+        before = _remote_closure(own.state["current"])
     own.diff = closures.diff(before, after)
     parts = {part: _resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
     reboot = sorted(part for part, booted in own.state["parts"].items() if parts[part] not in (None, booted))
@@ -256,6 +265,13 @@ def _show(own: HostRun) -> str:
     if own.options.goal is Goal.DRY_ACTIVATE or not executing(host):
         own.found(services="not copied, services unknown")
     return f"{own.id}: {own.state['current']} → {own.about.toplevel}"
+
+
+def _remote_closure(path: str | None) -> dict[str, int]:
+    """Sizes by path of a closure on the machine; of none there are none."""
+    if path is None:
+        return {}
+    return closures.parse_path_info(shell(host, shlex.join(nix.closure_sizes(path)), what="listing what runs"))
 
 
 def _local_closures(paths: Iterable[str]) -> dict[str, dict[str, int]]:
@@ -292,7 +308,8 @@ def _copy(own: HostRun) -> Commands:
     def act() -> None:
         own.enter("copy")
         try:
-            as_root(host, hold(about.toplevel), what="holding it")
+            if own.kind is Kind.SYSTEM:
+                as_root(host, hold(about.toplevel), what="holding it")
             copy_closure(host, [about.toplevel])
         except (FleetError, OSError) as error:
             raise NotBegun(f"{own.id}: it cannot be copied: {error}") from error

@@ -15,11 +15,24 @@ from fleetwright.deploying.goal import Goal
 from fleetwright.errors import FleetError
 from fleetwright.nix import is_store_path
 
-DIRECTORY = "/run/fleetwright/deploy"
 GC_ROOTS = "/nix/var/nix/gcroots/fleetwright"
 LOOK = 10  # seconds that one look waits for another state
 _SAFE = re.compile(r"[A-Za-z0-9@._:+-]+")
 _GONE = "echo state=none"  # a reboot has forgotten it
+
+
+class Kind(StrEnum):
+    """What is deployed: a machine's system, by root, or a home, by its user. The value is the program's word."""
+
+    SYSTEM = "system"
+    HOME = "home"
+
+    @property
+    def directory(self) -> str:
+        """Where the program keeps its notes until the next boot, for a shell."""
+        if self is Kind.SYSTEM:
+            return "/run/fleetwright/deploy"
+        return '"$HOME/.local/state/fleetwright/deploy-$(cat /proc/sys/kernel/random/boot_id)"'
 
 
 class Stage(StrEnum):
@@ -79,6 +92,7 @@ class Deployment:
     specialisation: str | None
     deadline: int
     confirm: int
+    kind: Kind = Kind.SYSTEM
 
     def __post_init__(self) -> None:
         words = [self.id, self.who, *([self.specialisation] if self.specialisation else [])]
@@ -97,9 +111,11 @@ class Deployment:
         """Starts it, unless another one is under way, and says how it stands."""
         words = [self.id, self.who, self.goal, self.system, self.specialisation or ""]
         words += [str(self.deadline), str(self.confirm)]
-        program = f"{DIRECTORY}/program-{self.id}"
-        put = f"umask 077; mkdir -p {DIRECTORY} && cat >{program}"
-        return f"{put} && sh {program} begin {shlex.join(words)}; rm -f {program}", _program()
+        put = f"umask 077; mkdir -p {self.kind.directory} && cd {self.kind.directory} && cat >program-{self.id}"
+        return (
+            f"{put} && sh program-{self.id} {self.kind} begin {shlex.join(words)}; rm -f program-{self.id}",
+            _program(),
+        )
 
     def look(self, known: Stage, wait: int = LOOK) -> str:
         """Says how it stands, as soon as that is no longer the `known` stage."""
@@ -113,8 +129,8 @@ class Deployment:
         return self._run(f"say {self.id} back {shlex.quote(' '.join(why.split()))}")
 
     def _run(self, words: str) -> str:
-        program = f"{DIRECTORY}/{self.id}/program"
-        return f"if [ -r {program} ]; then sh {program} {words}; else {_GONE}; fi"
+        program = f"{self.kind.directory}/{self.id}/program"
+        return f"if [ -r {program} ]; then sh {program} {self.kind} {words}; else {_GONE}; fi"
 
 
 def hold(system: str) -> str:
@@ -122,8 +138,10 @@ def hold(system: str) -> str:
     return f"mkdir -p {GC_ROOTS} && ln -sfn {system} {GC_ROOTS}/new"
 
 
-LAST = f'if id=$(readlink {DIRECTORY}/current); then sh {DIRECTORY}/"$id"/program look "$id" none 0; else {_GONE}; fi'
-"""Says how the last deployment of a machine stands, whoever made it."""
+def last(kind: Kind) -> str:
+    """Says how the last deployment since the boot stands, whoever made it."""
+    program = f"{kind.directory}/current/program"
+    return f"if [ -r {program} ]; then sh {program} {kind} last; else {_GONE}; fi"
 
 
 @cache

@@ -1,23 +1,39 @@
 #!/bin/sh
-# One deployment on this machine, from its beginning to its end, in a process that depends on nobody.
+# One deployment on this machine, from its beginning to its end, in a process that depends on nobody. The first argument
+# is what is deployed: a `system`, as root, or a `home`, as its user. Then:
 #
 #   begin ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM   start `watch` detached, unless another one is under way
-#   watch ID          activate; wait for the word; keep, or go back to the system that ran before
-#   say ID WORD [WHY] the word of whoever deploys, `keep` or `back`, once; the first one counts
+#   watch ID            activate; wait for the word; keep, or go back to what was there before
+#   say ID WORD [WHY]   the word of whoever deploys, `keep` or `back`, once; the first one counts
 #   look ID STATE WAIT  how it stands, as soon as it is in another state than this, or after so many seconds
+#   last                how the last deployment since the boot stands
 #
-# Sent anew with each deployment: nothing of ours is installed on a machine. All it notes is in /run, so a reboot ends
-# a deployment, and the machine boots what it would have booted before: profile and boot entry are changed by `keep`
-# alone. States: armed, activating, proving, keeping, reverting; kept, reverted, refused and stuck are ends.
+# Sent anew with each deployment: nothing of ours is installed on a machine. A reboot ends a deployment, and the machine
+# boots what it would have booted before: a system's profile and boot entry are changed by `keep` alone. States: armed,
+# activating, proving, keeping, reverting; kept, reverted, refused and stuck are ends.
 set -u
-here=/run/fleetwright/deploy
-profile=/nix/var/nix/profiles/system
-roots=/nix/var/nix/gcroots/fleetwright
-activation=nixos-rebuild-switch-to-configuration.service # nixos-rebuild's name: the two exclude each other
-grace=10                                                 # seconds that a unit may take to stop
-
+kind=$1
+shift
+grace=10 # seconds that a unit may take to stop
 export LC_ALL=C
-export PATH=/run/current-system/sw/bin:/run/wrappers/bin:/usr/bin:/usr/sbin:/bin:/sbin
+if [ "$kind" = system ]; then
+    here=/run/fleetwright/deploy
+    roots=/nix/var/nix/gcroots/fleetwright
+    profile=/nix/var/nix/profiles/system
+    activation=nixos-rebuild-switch-to-configuration.service # nixos-rebuild's name: the two exclude each other
+    export PATH=/run/current-system/sw/bin:/run/wrappers/bin:/usr/bin:/usr/sbin:/bin:/sbin
+else
+    # what is in /run goes with the user's last session; a reboot is another name
+    read -r boot </proc/sys/kernel/random/boot_id
+    here=$HOME/.local/state/fleetwright/deploy-$boot
+    roots=$here/roots
+    profile=${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager
+    [ -e "$profile" ] || [ ! -e "/nix/var/nix/profiles/per-user/$(id -un)/home-manager" ] ||
+        profile=/nix/var/nix/profiles/per-user/$(id -un)/home-manager
+    activation=fleetwright-home.service
+    USER=$(id -un)
+    export USER PATH="$HOME/.nix-profile/bin:/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/bin:/bin:$PATH"
+fi
 
 load() { # of deployment $1
     id=$1 dir=$here/$1
@@ -25,7 +41,7 @@ load() { # of deployment $1
     # shellcheck disable=SC1091
     . "$dir/settings"
     # what the new system might lack, the old one has
-    PATH=$old/sw/bin:$PATH
+    [ "$kind" = home ] || PATH=$old/sw/bin:$PATH
 }
 
 write() { # file, text: whole or not at all
@@ -44,7 +60,14 @@ clock() { # seconds since the boot, suspended ones included, whatever the time o
     now=${now%.*}
 }
 
-has_systemd() { [ -d /run/systemd/system ]; }
+has_systemd() { [ "$kind" = system ] && [ -d /run/systemd/system ]; } # a user may have one that ends with the session
+
+running() { if [ "$kind" = system ]; then readlink -f /run/current-system; else readlink -f "$profile"; fi; }
+
+switch() { # system: make the machine, or the home, be this one
+    if [ "$kind" = system ]; then set -- "$1/bin/switch-to-configuration" test; else set -- "$1/activate"; fi
+    "$@"
+}
 
 detached() { # unit, properties… -- command…: start it, in nobody's session
     unit=$1
@@ -93,20 +116,26 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM
         esac
     fi
     id=$1 who=$2 goal=$3 new=$4 target=$4${5:+/specialisation/$5} dir=$here/$1
-    old=${recorded:-$(readlink -f /run/current-system)} || old=
-    [ -n "$old" ] || fail 'nothing runs here that could be gone back to: /run/current-system is missing'
-    [ -x "$target/bin/switch-to-configuration" ] || fail "$target has no bin/switch-to-configuration: it is no NixOS system"
+    old=${recorded:-$(running)} || old=
+    [ -e "$old" ] || old= # a home that was never activated
+    if [ "$kind" = system ]; then
+        [ -n "$old" ] || fail 'nothing runs here that could be gone back to: /run/current-system is missing'
+        [ -x "$target/bin/switch-to-configuration" ] || fail "$target has no bin/switch-to-configuration: it is no NixOS system"
+    else
+        [ -x "$target/activate" ] || fail "$target has no activate: it is no generation of Home Manager"
+    fi
     mkdir -p "$dir" || exit 1
     units_failed >"$dir/failed-before"
     jobs_queued >"$dir/jobs-before"
     write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7'" || exit 1
     hold || fail "$roots cannot be written"
+    write "$dir/profile-before" "$(readlink "$profile")"
     enter armed
     for other in "$here"/*/; do [ "${other%/}" = "$dir" ] || rm -rf "${other%/}"; done
     ln -sfn "$id" "$here/current"
     cp "$0" "$dir/program"
     if ! said=$(detached "fleetwright-deploy-$id.service" -p Restart=on-failure -p RestartSec=1 -p OOMScoreAdjust=-900 \
-        -- /bin/sh "$dir/program" watch "$id" 2>&1); then
+        -- /bin/sh "$dir/program" "$kind" watch "$id" 2>&1); then
         enter refused "the watching process cannot be started: $said"
     fi
     exec 9>&-
@@ -114,7 +143,15 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM
 }
 
 hold() { # what runs and what is to run is no garbage until the end
-    mkdir -p "$roots" && ln -sfn "$new" "$roots/new" && ln -sfn "$old" "$roots/old"
+    mkdir -p "$roots" || return 1
+    for each in new old; do
+        [ $each = new ] && path=$new || path=$old
+        if [ "$kind" = system ]; then
+            ln -sfn "$path" "$roots/$each" || return 1
+        elif [ -n "$path" ]; then
+            nix-store --realise "$path" --add-root "$roots/$each" >/dev/null 2>&1 || return 1
+        fi
+    done
 }
 
 watched() { # whether the process that watches this deployment lives
@@ -189,12 +226,16 @@ run_activation() { # system, name for its log and its end: `RESULT CODE`, which 
             -p "ExecStopPost=/bin/sh -c 'echo \$SERVICE_RESULT \$EXIT_STATUS >$ended.new; mv $ended.new $ended'" \
             -- "$1/bin/switch-to-configuration" test 2>&1
     else
-        detached "$activation" -- /bin/sh -c '
-            "$1/bin/switch-to-configuration" test >>"$2.log" 2>&1
-            code=$?
-            [ $code = 0 ] && result=success || result=exit-code
-            echo $result $code >"$2.new"; mv "$2.new" "$2"' sh "$1" "$ended" 2>&1
+        detached "$activation" -- /bin/sh "$dir/program" "$kind" alone "$1" "$ended" 2>&1
     fi
+}
+
+alone() { # system, file for its end: where no systemd runs it
+    exec >>"$2.log" 2>&1
+    switch "$1"
+    code=$?
+    [ $code = 0 ] && result=success || result=exit-code
+    write "$2" "$result $code"
 }
 
 prove() { # until the word comes; who says nothing in time has said `back`
@@ -220,15 +261,15 @@ word() { # ID keep|back WHY: the first one counts
 
 keep() {
     enter keeping
-    if [ "$goal" != test ]; then
-        [ -e "$dir/profile-before" ] || write "$dir/profile-before" "$(readlink $profile)"
-        before=$(cat "$dir/profile-before")
-        if ! said=$(nix-env -p $profile --set "$new" 2>&1); then
+    if [ "$kind" = home ]; then
+        [ "$(running)" = "$new" ] || nix-env --profile "$profile" --set "$new" || go_back 'the profile cannot be set'
+    elif [ "$goal" != test ]; then
+        if ! said=$(nix-env --profile "$profile" --set "$new" 2>&1); then
             take_back "the profile cannot be set: $(echo "$said" | tail -n 1)"
         elif ! boot_entry "$new"; then
             take_back "the boot entry cannot be written: $(tail -n 1 "$dir/log")"
         fi
-        sync -f $profile 2>/dev/null
+        sync -f "$profile" 2>/dev/null
     fi
     enter kept
     rm -f "$roots/new" "$roots/old"
@@ -245,22 +286,29 @@ boot_entry() { # system; an activation that is under way elsewhere is waited for
 
 take_back() { # why: the profile as it was, and what boots
     write "$dir/why" "$1"
-    generation=${before#system-}
-    generation=${generation%-link}
-    after=$(readlink $profile)
-    if [ -n "$before" ] && [ "$before" != "$after" ]; then
-        nix-env -p $profile --switch-generation "$generation" || ln -sfn "$before" $profile
-        after=${after#system-}
-        nix-env -p $profile --delete-generations "${after%-link}"
-    fi
-    boot_entry "$(readlink -f $profile)" || echo 'the boot entries may name a generation that is gone'
+    put_back_profile
+    boot_entry "$(readlink -f "$profile")" || echo 'the boot entries may name a generation that is gone'
     [ "$goal" != boot ] || finish "$old"
     go_back "$1"
+}
+
+put_back_profile() { # to the generation of before; those made since are removed
+    before=$(cat "$dir/profile-before")
+    [ -n "$before" ] && [ "$before" != "$(readlink "$profile")" ] || return 0
+    generation=${before%-link}
+    generation=${generation##*-}
+    nix-env --profile "$profile" --switch-generation "$generation" || ln -sfn "$before" "$profile"
+    for link in "$profile"-*-link; do
+        number=${link%-link}
+        number=${number##*-}
+        [ "$number" -le "$generation" ] || nix-env --profile "$profile" --delete-generations "$number"
+    done
 }
 
 go_back() { # why
     enter reverting "$1"
     stop_activation
+    [ -n "$old" ] || finish "$(running)"
     for try in 1 2 3; do
         rm -f "$dir/back"
         if said=$(run_activation "$old" back); then
@@ -272,7 +320,7 @@ go_back() { # why
             done
             # it may fail in what it failed in before
             case $(cat "$dir/back" 2>/dev/null) in
-            'success '* | 'exit-code '*) [ "$(readlink -f /run/current-system)" != "$old" ] || break ;;
+            'success '* | 'exit-code '*) [ "$(running)" != "$old" ] || break ;;
             esac
             stop_activation
         else
@@ -280,10 +328,12 @@ go_back() { # why
             sleep 2
         fi
     done
-    finish "$(readlink -f /run/current-system)"
+    [ "$kind" = system ] || [ "$(running)" != "$old" ] || put_back_profile # each activation of a home makes one
+    finish "$(running)"
 }
 
 finish() { # what runs
+    [ -n "$old" ] || [ -e "$1" ] || set -- ''
     if [ "$1" = "$old" ]; then
         enter reverted
         rm -f "$roots/new" "$roots/old"
@@ -348,8 +398,8 @@ report() {
     tell left "${left:+$((left - now))}"
     tell waits "$(blocking)"
     tell failed "$(units_failed_since | list)"
-    tell current "$(readlink -f /run/current-system)"
-    tell profile "$(readlink -f $profile)"
+    tell current "$(running)"
+    tell profile "$(readlink -f "$profile")"
     tell boot_id "$(cat /proc/sys/kernel/random/boot_id)"
     tell hostname "$(cat /proc/sys/kernel/hostname)"
     tell version "$(/run/current-system/sw/bin/nixos-version --json 2>/dev/null)"
@@ -363,6 +413,8 @@ shift
 case $verb in
 begin) begin "$@" ;;
 watch) load "$1" && watch ;;
+alone) alone "$@" ;;
+last) if [ -e "$here/current" ]; then load "$(readlink "$here/current")" && report; else echo 'state=none'; fi ;;
 say) if load "$1"; then word "$@"; look "$1" "$(state)" 1; else echo 'state=none'; fi ;;
 look) if load "$1"; then look "$@"; else echo 'state=none'; fi ;;
 esac

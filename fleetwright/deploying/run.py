@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleetwright.deploying.activation import Kind
 from fleetwright.deploying.closures import ClosureDiff
 from fleetwright.deploying.journal import Journal
 from fleetwright.deploying.options import Options
@@ -21,6 +22,7 @@ class HostRun:
     """One host. `state` is what it said of itself at first, `about` what the flake says; None as long as not known."""
 
     id: str
+    kind: Kind
     options: Options
     journal: Journal = field(repr=False)
     state: Mapping[str, Any] | None = None
@@ -71,5 +73,5 @@ class DeployRun:
         """Whoever runs this, as the machines and other operators are told."""
         return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{os.uname().nodename}-{os.getpid()}")
 
-    def host(self, host_id: str, options: Options) -> HostRun:
-        return self.hosts.setdefault(host_id, HostRun(host_id, options, self.journal))
+    def host(self, host_id: str, kind: Kind, options: Options) -> HostRun:
+        return self.hosts.setdefault(host_id, HostRun(host_id, kind, options, self.journal))

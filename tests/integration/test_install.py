@@ -5,18 +5,15 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 
-from lab.errors import LabError
-from tests.integration.lab_driver import Ended, Lab, edit, until
+from tests.integration.lab_driver import Ended, Lab, edit
+from tests.integration.strangers import make_debian
 
 pytestmark = pytest.mark.slow
 
 HOST, VMID = "dev2", 111
-HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J"
 PLACEHOLDER = 'publicKey = "placeholder: set when the machine has been installed";'
 
@@ -55,47 +52,10 @@ class Metal:
 @pytest.fixture
 def metal(lab: Lab) -> Iterator[Metal]:
     """Made through the API by somebody else than us; for the fleet it is no VM."""
-    key = (lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
-    node = "/nodes/prom/qemu"
-    lab.api_task(f"{node}/9002/clone", newid=VMID, name="metal", full=1, storage="nvmeprom")
-    lab.api_task(f"{node}/{VMID}/resize", "PUT", disk="scsi0", size="16G")
-    lab.api(f"{node}/{VMID}/config", "PUT", ciuser="abl030", sshkeys=quoted(key), ipconfig0="ip=dhcp")
-    lab.api_task(f"{node}/{VMID}/status/start")
-    address = until(lambda: address_of(lab), 30, "an address")
-    host_key = until(lambda: host_key_of(lab), 30, "cloud-init")
+    address, host_key = make_debian(lab, VMID, "metal")
     unmanage(lab, address)
     yield Metal(lab, address, host_key)
     subprocess.run(["git", "-C", str(lab.state / "fleet"), "checkout", "--quiet", "."], check=True)
-
-
-def quoted(key: str) -> str:
-    return quote(f"{key}\n", safe="")
-
-
-def agent(lab: Lab, command: str) -> Any:
-    """What the guest's agent says; None while it is not there."""
-    try:
-        return lab.api(f"/nodes/prom/qemu/{VMID}/agent/{command}")
-    except LabError:
-        return None
-
-
-def address_of(lab: Lab) -> str | None:
-    said = agent(lab, "network-get-interfaces") or {"result": []}
-    found = [
-        address["ip-address"]
-        for card in said["result"]
-        for address in card.get("ip-addresses", [])
-        if address["ip-address"].startswith("10.77.")
-    ]
-    return found[0] if found else None
-
-
-def host_key_of(lab: Lab) -> str | None:
-    """Its own key, once cloud-init has made it: until then it shows the one that all clones share."""
-    if agent(lab, "file-read?file=/run/cloud-init/result.json") is None:
-        return None
-    return str(agent(lab, f"file-read?file={HOST_KEY_FILE}")["content"]).strip()
 
 
 def unmanage(lab: Lab, address: str) -> None:

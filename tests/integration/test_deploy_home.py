@@ -1,0 +1,114 @@
+"""A home on a machine that something else takes care of: the same stages, as its user, without root."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.lab_driver import Ended, Lab, edit, until
+from tests.integration.strangers import make_debian
+from tests.integration.test_deploy import DEADLINES, outcomes, run_deploy
+
+pytestmark = pytest.mark.slow
+
+VMID = 113  # which the token may make
+# A daemon, as Nix' installers set one up; whoever may deploy is trusted.
+DAEMON = """
+sudo sh -c '
+echo trusted-users = abl030 >>/etc/nix/nix.conf
+mkdir -p /nix/var/nix/daemon-socket /nix/var/nix/profiles/per-user/abl030
+chown abl030 /nix/var/nix/profiles/per-user/abl030
+systemd-run --quiet --unit=nix-daemon /usr/bin/nix-daemon'
+"""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The home of abl030 on caddy."""
+
+    lab: Lab
+    address: str
+    host_key: str
+
+    def on(self, command: str, check: bool = True) -> Ended:
+        known: Path = self.lab.state / "known-caddy"
+        known.write_text(f"{self.address} {self.host_key}\n")
+        options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
+        return self.lab.run("ssh", *options, f"abl030@{self.address}", command, check=check)
+
+    @property
+    def generation(self) -> str:
+        return self.on("readlink -f .local/state/nix/profiles/home-manager").output.strip()
+
+    @property
+    def generations(self) -> list[str]:
+        return self.on("ls .local/state/nix/profiles").output.split()
+
+    def change(self, text: str) -> None:
+        """Make this the next home's configuration, beside what it has already."""
+        directory = self.lab.places.fleet / "hosts/caddy"
+        (directory / "more.nix").write_text(text)
+        if "more.nix" not in (directory / "home.nix").read_text():
+            edit(directory / "home.nix", "home.stateVersion", "imports = [./more.nix];\n  home.stateVersion")
+        self.lab.run("sh", "-c", 'cd "$FLEET" && git add -A && git commit -q --no-verify -m change')
+
+
+@pytest.fixture
+def home(lab: Lab) -> Iterator[Home]:
+    address, host_key = make_debian(lab, VMID, "caddy")
+    hosts = lab.places.fleet / "hosts.nix"
+    text = hosts.read_text()
+    start = text.index("  caddy = {")
+    old = text[text.index('publicKey = "', start) : text.index('";', text.index('publicKey = "', start)) + 2]
+    edit(hosts, old, f'publicKey = "{host_key}"; addresses = [ "{address}" ];')
+    made = Home(lab, address, host_key)
+    made.change('{ home.file.marker.text = "first"; }')
+    made.on(DAEMON)
+    return made
+
+
+def test_a_home_is_deployed_kept_and_taken_back(home: Home) -> None:
+    ended, document = run_deploy(home.lab, "caddy")
+    assert (ended.status, outcomes(document)) == (0, {"caddy": "deployed"}), document
+    first = home.generation
+    assert first == document["hosts"][0]["new"]
+    assert home.on("cat marker").output == "first"
+    ended, document = run_deploy(home.lab, "caddy")
+    assert (ended.status, outcomes(document)) == (0, {"caddy": "unchanged"})
+
+    home.change('{ home.file.marker.text = "second"; }')
+    ended, document = run_deploy(home.lab, "caddy")
+    assert outcomes(document) == {"caddy": "deployed"}
+    second = home.generation
+    assert (second != first, home.on("cat marker").output) == (True, "second")
+    before = home.generations
+
+    for broken, said in (
+        ('home.activation.zz = "echo it breaks; exit 3";', "the activation ended with status 3"),
+        ('home.activation.zz = "sleep 1000";', "the activation did not end within 8 s"),
+    ):
+        home.change(f'{{ home.file.marker.text = "third"; {broken} }}')
+        ended, document = run_deploy(home.lab, "caddy", *DEADLINES, check=False)
+        assert (ended.status, outcomes(document)) == (1, {"caddy": "rolled back"}), document
+        assert said in document["hosts"][0]["why"]
+        assert (home.generation, home.on("cat marker").output, home.generations) == (second, "second", before)
+    assert not home.on("pgrep -f 'sleep 1000'", check=False).output.strip()
+
+
+def test_a_killed_run_is_taken_back_by_the_home_itself(home: Home) -> None:
+    run_deploy(home.lab, "caddy")
+    first = home.generation
+    home.change('{ home.file.marker.text = "second"; }')
+    with home.lab.under_way("fleetwright", "deploy", "caddy", *DEADLINES) as run:
+        run.until(lambda line: line.startswith("caddy: prove"))
+    until(lambda: home.generation == first, 40, "the home goes back")
+    ended, document = run_deploy(home.lab, "caddy")
+    assert (ended.status, outcomes(document)) == (0, {"caddy": "deployed"})
+    assert home.on("cat marker").output == "second"
+
+
+def test_a_home_has_no_boot(home: Home) -> None:
+    ended = home.lab.run("fleetwright", "deploy", "caddy", "--goal", "boot", "--table", check=False)
+    assert ended.status == 2
+    assert "caddy: goal=boot: a home can be switched to, and no more" in ended.output
