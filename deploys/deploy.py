@@ -9,6 +9,7 @@ switch (the default), boot, test or dry-activate; docs/deploying.md has all that
 
 from pyinfra import host
 
+from fleetwright.deploying.waves import label
 from operations import deployment
 
 deployment.reach(name="reach: what runs there")
@@ -17,4 +18,4 @@ deployment.build(name="build: what is to come")
 deployment.show(name="show: what changes")
 deployment.copy(name="copy: what is missing there")
 for wave in host.loop(deployment.waves(host)):
-    deployment.activate(name=f"activate: {deployment.label(wave)}: switch, prove, keep or go back", wave=wave)
+    deployment.activate(name=f"activate: {label(wave)}: switch, prove, keep or go back", wave=wave)

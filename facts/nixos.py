@@ -70,6 +70,8 @@ class SystemState(TypedDict):
     """units that have failed"""
     parts: dict[str, str]
     """of the booted system: what takes effect with a boot alone, by name"""
+    reboot_for: list[str]
+    """those of them that the next boot brings anew"""
     sudo: str
     """how root's work is done: `root` by itself, `free` by sudo without a password, `asks` with one"""
 
@@ -82,7 +84,7 @@ class Running(FactBase[SystemState | None]):
 
         {"current": "/nix/store/…", "booted": "/nix/store/…", "profile": "/nix/store/…", "hostname": "dev",
          "revision": "4f2c…", "boot_id": "0ea6…", "failed": [], "parts": {"kernel": "/nix/store/…/bzImage", …},
-         "sudo": "free"}
+         "reboot_for": ["initrd", "kernel"], "sudo": "free"}
     """
 
     @override
@@ -98,7 +100,8 @@ say hostname "$(cat /proc/sys/kernel/hostname)"
 say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
 say version "$(nixos-version --json 2>/dev/null)"
 say failed "$({FAILED} 2>/dev/null | cut -d' ' -f1 | tr '\\n' ' ')"
-for part in {parts}; do say "part.$part" "$(readlink -e "/run/booted-system/$part")"; done
+for part in {parts}; do say "part.$part" "$(readlink -e "/run/booted-system/$part")"
+say "next.$part" "$(readlink -e "{PROFILE}/$part")"; done
 if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo free; else say sudo asks; fi
 """
 
@@ -114,6 +117,7 @@ if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then s
             boot_id=values["boot_id"],
             failed=sorted(values.get("failed", "").split()),
             parts={part: values[f"part.{part}"] for part in BOOTED_PARTS if values.get(f"part.{part}")},
+            reboot_for=[part for part in sorted(BOOTED_PARTS) if _differ(values, part)],
             sudo=values["sudo"],
         )
 
@@ -225,6 +229,12 @@ class LastDeployment(FactBase[dict[str, Any] | None]):
             return None
         found: dict[str, Any] = json.loads(json.dumps(vars(standing)))
         return found
+
+
+def _differ(values: dict[str, str], part: str) -> bool:
+    """Whether the next boot brings another one than runs; what is on one side alone says nothing."""
+    booted, following = values.get(f"part.{part}"), values.get(f"next.{part}")
+    return bool(booted and following and booted != following)
 
 
 def _values(output: list[str], *needed: str) -> dict[str, str]:

@@ -27,8 +27,9 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
     FleetError when the flake does not have this host, or cannot be evaluated for it. A host that is wrong leaves
     the others going: then each is evaluated alone.
     """
-    is_nixos = session.host(host_id).is_nixos
-    alike = tuple(each for each in host_ids if session.host(each).is_nixos == is_nixos)
+    homes = {host.id for host in session.fleet.hosts.values() if not host.is_nixos}
+    is_nixos = host_id not in homes
+    alike = tuple(each for each in host_ids if (each not in homes) == is_nixos)
     try:
         found = session.once(("evaluate", alike), lambda: _describe(session, alike, is_nixos=is_nixos))
     except FleetError:

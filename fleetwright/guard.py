@@ -39,6 +39,17 @@ def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:
         )
 
 
+def require_rebootable(fleet: Fleet, host_id: str) -> None:
+    """Refused for a guest that is documented or readonly: whoever owns it reboots it."""
+    vm = fleet.vm_of(host_id)
+    if vm is not None and not vm.may_change:
+        why = "readonly" if vm.readonly else "documented, never changed"
+        raise Refused(
+            f"vm {vm.vmid} ({vm.name}) is {why} in {DEFINITIONS}; refusing to reboot {host_id}, its owner does: "
+            f"`ssh {fleet.hosts[host_id].ssh_alias or host_id} sudo systemctl reboot`"
+        )
+
+
 def require_no_declared_guest(fleet: Fleet, client: Client, macs: Collection[str], host_id: str, verb: str) -> None:
     """Refused when a machine that no definition names has the MAC of one that is defined: a mistyped address.
 

@@ -36,6 +36,7 @@ configurations: builtins.listToAttrs (map (id: {
     grubEfi = loader.grub.efiSupport or false;
     guestAgent = c.services.qemuGuest.enable or null;
     ssh = c.services.openssh.enable or null;
+    health = c.fleetwright.healthChecks or {};
     secrets = builtins.listToAttrs (map (s: {
       name = s.path;
       value = toString s.sopsFile;
@@ -53,7 +54,7 @@ configurations: builtins.listToAttrs (map (id: {
     toplevel = configurations.${id}.activationPackage.outPath;
     toplevelDrv = configurations.${id}.activationPackage.drvPath;
     diskoScript = null; diskoDrv = null; hostname = ""; revision = null; devices = []; bootLoader = null;
-    grubEfi = false; guestAgent = null; ssh = null; secrets = {};
+    grubEfi = false; guestAgent = null; ssh = null; secrets = {}; health = {};
   };
 }) (builtins.fromJSON IDS))
 """
@@ -81,6 +82,9 @@ class Evaluated:
     ssh: bool | None
     secrets: Mapping[str, str] = field(default_factory=dict, compare=False)
     """by path on the machine, the encrypted file that sops-nix takes it from, below the flake's directory"""
+
+    health: Any = field(default=None, compare=False)
+    """the option fleetwright.healthChecks, unjudged"""
 
     @property
     def derivations(self) -> list[str]:
@@ -146,6 +150,7 @@ def parse_description(text: str) -> dict[str, Evaluated | None]:
                 guest_agent=_flag(about["guestAgent"]),
                 ssh=_flag(about["ssh"]),
                 secrets=_secrets(about["secrets"]),
+                health=about["health"],
             )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 LOG_FORMAT = ("--show-trace", "--log-format", "internal-json")
 """How `nix` is told to write the log that `explain` reads."""
@@ -13,6 +14,8 @@ _POSITION = re.compile(r"\bat (?P<file>/.*?):(?P<line>\d+):(?P<column>\d+):")
 # A flake is evaluated in a copy of what git knows of it.
 _COPY = re.compile(r"/nix/store/[0-9a-z]{32}-[^/\s'\"]+/")
 _SHOWN = 1000  # characters
+_BUILDER_SAID = 101  # a result of a build in LOG_FORMAT
+_BUILDER_LINES = 5
 
 
 def explain(stderr: str, directory: Path) -> str:
@@ -40,19 +43,24 @@ def explain(stderr: str, directory: Path) -> str:
 
 def last_error(stderr: str) -> str:
     """The last error in a log, all its lines in one: of a build with the end of the builder's own log."""
-    text = _ANSI.sub("", "\n".join(map(_message, stderr.splitlines())))
+    entries = [_entry(line) for line in stderr.splitlines()]
+    text = _ANSI.sub("", "\n".join(str(entry.get("msg", "")) for entry in entries))
+    said = [entry["fields"] for entry in entries if entry.get("type") == _BUILDER_SAID and entry.get("fields")]
+    if output := [str(fields[0]) for fields in said]:
+        text += "; the builder said: " + " / ".join(output[-_BUILDER_LINES:])
     at = [match.start() for match in re.finditer(r"^error:", text, re.MULTILINE)]
     return _one_line(text[at[-1] :].removeprefix("error:") if at else text)[-_SHOWN:]
 
 
-def _message(line: str) -> str:
-    """What a line of a log says to people; in one of LOG_FORMAT all but messages says nothing."""
+def _entry(line: str) -> dict[str, Any]:
+    """A line of a log; of an ordinary one it is all message."""
     if not line.startswith("@nix "):
-        return line
+        return {"msg": line}
     try:
-        return str(json.loads(line[5:]).get("msg", ""))
+        found = json.loads(line[5:])
     except ValueError:
-        return ""
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def _one_line(text: str) -> str:

@@ -12,6 +12,7 @@ from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
 from fleetwright.nix import Evaluated
 from fleetwright.reach import Epoch
+from operations.health import failing
 from operations.steps import as_root, connector_of, shell
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
@@ -121,7 +122,9 @@ class _Follower:
                 self.standing = parse(self._ask(self.deployment.look(Stage.NONE, 0), what="the proof"))
             except (FleetError, OSError) as error:
                 return f"it cannot be reached after the activation: {error}"
-            problem = self._disagreement()
+            problem = self._disagreement() or failing(
+                self.host, self.own.checks, began + patience - MARGIN, by_root=self.own.kind is Kind.SYSTEM
+            )
             watched = time.monotonic() - began
             if problem or watched >= self.own.options.soak:
                 return problem

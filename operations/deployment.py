@@ -20,7 +20,7 @@ from facts.nixos import BOOTED_PARTS, Running, SystemState
 from fleetwright import nix
 from fleetwright.build import evaluate as evaluate_all
 from fleetwright.build import realise
-from fleetwright.deploying import closures
+from fleetwright.deploying import closures, health
 from fleetwright.deploying.activation import Kind, hold
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.journal import Journal, new_directory
@@ -100,7 +100,7 @@ def waves(host: Host) -> list[int]:
     return sorted(found) or [USUAL]
 
 
-def _acting(body: Callable[[HostRun], Commands]) -> Commands:
+def acting(body: Callable[[HostRun], Commands]) -> Commands:
     """A row's body for this host, unless its outcome is known already."""
 
     def guarded() -> Commands:
@@ -113,20 +113,20 @@ def _acting(body: Callable[[HostRun], Commands]) -> Commands:
     yield from decide(host, guarded)
 
 
-def _looking(body: Callable[[HostRun], str]) -> Commands:
+def looking(body: Callable[[HostRun], str]) -> Commands:
     """The same for a row that changes nothing and says what it found."""
 
     def looked(own: HostRun) -> Commands:
         host.noop(body(own))
         yield from ()
 
-    yield from _acting(looked)
+    yield from acting(looked)
 
 
 @operation()
 def reach() -> Commands:
     """Ask the machine what runs on it: one round trip."""
-    yield from _looking(_reach)
+    yield from looking(_reach)
 
 
 def _reach(own: HostRun) -> str:
@@ -153,7 +153,7 @@ def _home() -> dict[str, Any] | None:
 @operation()
 def evaluate() -> Commands:
     """What the flake says of the host; one evaluation for all that are reached."""
-    yield from _looking(_evaluate)
+    yield from looking(_evaluate)
 
 
 def _evaluate(own: HostRun) -> str:
@@ -164,6 +164,9 @@ def _evaluate(own: HostRun) -> str:
     state = own.state
     assert state is not None, "the row before has asked it"
     own.found(new=about.toplevel, revision=about.revision)
+    own.checks = health.parse(f"{own.id}: fleetwright.healthChecks", about.health) + health.parse(
+        f"hosts.nix: {own.id}.healthChecks", fleet_host(host).extra.get("healthChecks")
+    )
     if _is_done(own.options, state, about.toplevel):
         own.end(Outcome.UNCHANGED)
         return f"{own.id} runs {about.toplevel} already"
@@ -201,7 +204,7 @@ def _reached(host: Host) -> tuple[str, ...]:
 @operation()
 def build() -> Commands:
     """Build what is to come; one build for all hosts."""
-    yield from _looking(_build)
+    yield from looking(_build)
 
 
 def _build(own: HostRun) -> str:
@@ -234,7 +237,7 @@ def _to_come(host: Host) -> list[Evaluated]:
 @operation()
 def show() -> Commands:
     """What changes: packages by version and size, and whether a boot is needed for some of it."""
-    yield from _looking(_show)
+    yield from looking(_show)
 
 
 def _show(own: HostRun) -> str:
@@ -295,7 +298,7 @@ def _closure(graph: dict[str, tuple[int, tuple[str, ...]]], root: str) -> dict[s
 @operation()
 def copy() -> Commands:
     """Copy what is missing of it to the machine, where it is no garbage until the end."""
-    yield from _acting(_copy)
+    yield from acting(_copy)
 
 
 def _copy(own: HostRun) -> Commands:
@@ -324,7 +327,7 @@ def activate(wave: int) -> Commands:
     Args:
         wave: only hosts of this wave do; each wave is a row of its own, and begins when the one before is proven.
     """
-    yield from _acting(lambda own: _activate(own) if own.options.wave == wave else _not_yet(own))
+    yield from acting(lambda own: _activate(own) if own.options.wave == wave else _not_yet(own))
 
 
 def _not_yet(own: HostRun) -> Commands:

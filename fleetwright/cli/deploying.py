@@ -1,4 +1,4 @@
-"""`fleetwright deploy` and `fleetwright plan`: pyinfra with deploys/deploy.py as a child, judged by its journal."""
+"""`fleetwright deploy`, `plan` and `reboot`: pyinfra with one of deploys/ as a child, judged by its journal."""
 
 import json
 import sys
@@ -24,23 +24,26 @@ from fleetwright.process import Completed, interrupt_all, run
 from fleetwright.sizes import human
 
 REPORT = "report.json"
+DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
 PARALLEL = 100  # hosts at a time; what is heavy is bounded where it is done
 CHECKOUT = Path(fleetwright.__path__[0]).parent
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 def _selection(command: F) -> F:
-    """What both commands take."""
+    """What all of them take."""
     options = [
         click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
         click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
-        click.option("--allow-dirty", is_flag=True, help="Deploy what nobody committed; the report says so."),
         click.option("--data", multiple=True, metavar="KEY=VALUE", help="Host data, as pyinfra takes it."),
         json_option,
     ]
     for option in reversed(options):
         command = option(command)
     return command
+
+
+_dirty = click.option("--allow-dirty", is_flag=True, help="Deploy what nobody committed; the report says so.")
 
 
 @click.command(context_settings=_CONTEXT)
@@ -70,19 +73,37 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
         if not hosts:
             click.echo("the last deployment of this fleet left no host to run again", err=True)
             return int(Exit.DONE)
-    return _deploy(front, hosts, exclude, data, said, dry=False)
+    return _rollout(front, DEPLOY, hosts, exclude, data, said, dry=False)
 
 
 @click.command(context_settings=_CONTEXT)
 @_selection
+@_dirty
 @pass_front
 def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
     """Show what a deployment would change: evaluated and built, nothing copied, nothing activated."""
-    return _deploy(front, hosts, exclude, data, said, dry=True)
+    return _rollout(front, DEPLOY, hosts, exclude, data, said, dry=True)
 
 
-def _deploy(
+@click.command(context_settings=_CONTEXT)
+@_selection
+@click.option("--dry-run", is_flag=True, help="Show who needs one and why, reboot nobody.")
+@click.option("--force", is_flag=True, help="Also those that need none.")
+@click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held.")
+@pass_front
+def reboot(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
+    """Reboot hosts whose next boot brings another kernel, initrd, modules or systemd; one of a role at a time.
+
+    Another boot_id, the system that runs, its units and health checks prove each. A readonly VM is only listed, with
+    the command for its owner.
+    """
+    dry = said.pop("dry_run")
+    return _rollout(front, REBOOT, hosts, exclude, data, said, dry=dry)
+
+
+def _rollout(
     front: Front,
+    deploy_file: str,
     hosts: Sequence[str],
     exclude: Sequence[str],
     data: Sequence[str],
@@ -92,7 +113,7 @@ def _deploy(
 ) -> int:
     directory = new_directory()
     Journal(directory).close()
-    words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", "deploys/deploy.py"]
+    words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", deploy_file]
     words += [word for each in hosts for word in ("--limit", each)]
     words += [word for each in exclude for word in ("--exclude", each)]
     given = {name: value for name, value in said.items() if value not in (None, False)}
@@ -119,9 +140,8 @@ def _failed_last(front: Front) -> list[str]:
     """The hosts that the last deployment of this fleet was to bring to what the flake says, and did not."""
     for directory in reversed(runs()):
         last = report(entries(directory))
-        if last.about.get("fleet") == str(front.root) and not all(
-            each.outcome is Outcome.PLANNED for each in last.hosts
-        ):
+        ours = last.about.get("fleet") == str(front.root) and last.about.get("deploys") == [DEPLOY]
+        if ours and not all(each.outcome is Outcome.PLANNED for each in last.hosts):
             return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
     raise Usage(f"{front.root}: no deployment of this fleet is on record here")
 

@@ -20,6 +20,8 @@ Entry = str | tuple[str, dict[str, Any]]
 
 # Deploys that ask the hypervisor alone.
 _BY_API = ("deploys/vms.py", "./deploys/vms.py")
+# Deploys that go in waves and keep a journal.
+_ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
 # pyinfra's own ideas of order and failure, and what a deployment has instead.
 _NOT_IN_ROLLOUTS = {
     "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
@@ -75,7 +77,7 @@ def _asked(words: Sequence[str]) -> dict[str, bool]:
 
 
 def _is_deployment(words: Sequence[str]) -> bool:
-    return any(Path(word) == Path("deploys/deploy.py") for word in words)
+    return any(Path(word) in _ROLLOUTS for word in words)
 
 
 def _check_rollout(options: dict[str, Any]) -> None:
@@ -89,7 +91,7 @@ def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, 
     """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
     given = [value for data in options.get("data") or () for key, _, value in [data.partition("=")] if key == "journal"]
     journal = Journal(Path(given[-1]) if given else new_directory())
-    journal.note("run", hosts=sorted(_selected(groups, options)))
+    journal.note("run", hosts=sorted(_selected(groups, options)), deploys=list(options["operations"]))
     return journal
 
 

@@ -16,6 +16,8 @@ class Outcome(StrEnum):
     PLANNED = "planned"
     DEPLOYED = "deployed"
     PENDING_REBOOT = "pending reboot"
+    REBOOTED = "rebooted"
+    LISTED = "left to its owner"
     ROLLED_BACK = "rolled back"
     FAILED = "failed"
     UNREACHABLE = "unreachable"
@@ -32,6 +34,8 @@ _EXITS = {
     Outcome.PLANNED: Exit.DONE,
     Outcome.DEPLOYED: Exit.DONE,
     Outcome.PENDING_REBOOT: Exit.DONE,
+    Outcome.REBOOTED: Exit.DONE,
+    Outcome.LISTED: Exit.DONE,
     Outcome.ROLLED_BACK: Exit.FAILED,
     Outcome.FAILED: Exit.REMOTE,
     Outcome.UNREACHABLE: Exit.REMOTE,
@@ -40,7 +44,7 @@ _EXITS = {
 }
 
 # Stages after which a host of which nothing more was noted may run one system or the other.
-_UNDECIDED = ("activate", "prove", "keep", "roll back")
+_UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from fleetwright.deploying.activation import Kind
 from fleetwright.deploying.closures import ClosureDiff
+from fleetwright.deploying.health import Check
 from fleetwright.deploying.journal import Journal
 from fleetwright.deploying.options import Options
 from fleetwright.deploying.report import Outcome
@@ -28,6 +29,7 @@ class HostRun:
     state: Mapping[str, Any] | None = None
     about: Evaluated | None = None
     diff: ClosureDiff | None = None
+    checks: tuple[Check, ...] = ()
     stage: str | None = None
     outcome: Outcome | None = None
 

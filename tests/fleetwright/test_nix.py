@@ -28,6 +28,7 @@ def described(**changes: object) -> str:
         "grubEfi": False,
         "guestAgent": True,
         "ssh": None,
+        "health": {},
         "secrets": {"/run/secrets/token": "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-source/secrets/dev.yaml"},
     }
     return json.dumps({"dev": about | changes, "nosuch": None})

@@ -169,8 +169,8 @@ def test_nobody_else_speaks_http() -> None:
                                 "from http", "import urllib.request", "import socket"))
                for line in file.read_text().splitlines())
     ]  # fmt: skip
-    # The sockets of the connector and of what looks at host keys are SSH's.
-    assert speakers == ["connectors/fleet.py", "keys_shown.py", "proxmox/client.py"]
+    # Sockets of the connector and of what looks at host keys are SSH's; a machine's own services are asked through it.
+    assert speakers == ["connectors/fleet.py", "connectors/through.py", "keys_shown.py", "proxmox/client.py"]
 
 
 def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) -> None:

@@ -1,4 +1,7 @@
 # NixOS modules, for every NixOS host.
 {
-  imports = [./profiles/base.nix];
+  imports = [
+    ./fleetwright.nix
+    ./profiles/base.nix
+  ];
 }

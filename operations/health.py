@@ -1,0 +1,45 @@
+"""Whether a machine passes its health checks; each is tried until it does, or its time is over."""
+
+import shlex
+import time
+
+from pyinfra.api.host import Host
+
+from fleetwright.connectors import through
+from fleetwright.deploying.health import Check
+from operations.steps import connector_of, remote
+
+PAUSE = 1.0  # seconds between two tries
+SHOWN = 200  # characters of what a command says
+
+
+def failing(host: Host, checks: tuple[Check, ...], until: float, *, by_root: bool) -> str | None:
+    """What does not pass, in one line; None when all do. No check is tried after `until`, by the monotonic clock."""
+    for check in checks:
+        end = min(until, time.monotonic() + check.timeout)
+        while (problem := _problem(host, check, by_root=by_root)) is not None:
+            if time.monotonic() + PAUSE >= end:
+                return f"{check} does not pass: {problem}"
+            time.sleep(PAUSE)
+    return None
+
+
+def _problem(host: Host, check: Check, *, by_root: bool) -> str | None:
+    connector = connector_of(host)
+    try:
+        match check.kind:
+            case "tcp":
+                with through.channel(connector, check.address, check.timeout):
+                    return None
+            case "http":
+                status = through.status(connector, check.value, check.address, check.timeout)
+                return None if status == check.status else f"it answers {status}, not {check.status}"
+            case "unit":
+                script = f"state=$(systemctl is-active -- {shlex.quote(check.value)}); echo $state; [ $state = active ]"
+            case _:
+                script = f"timeout {check.timeout} sh -c {shlex.quote(check.value)}"
+        ok, output = remote(host, script, sudo=by_root and connector.data["ssh_user"] != "root")
+    except OSError as error:
+        return str(error)
+    lines = [*output.stdout_lines, *output.stderr_lines]
+    return None if ok else f"it says {(lines or ['nothing'])[-1][:SHOWN]}"
