@@ -11,11 +11,12 @@ from pyinfra import host
 
 from fleetwright.deploying.waves import label
 from operations import deployment
+from operations.deploy_run import waves
 
 deployment.reach(name="reach: what runs there")
 deployment.evaluate(name="evaluate: what the flake says")
 deployment.build(name="build: what is to come")
 deployment.show(name="show: what changes")
 deployment.copy(name="copy: what is missing there")
-for wave in host.loop(deployment.waves(host)):
+for wave in host.loop(waves(host)):
     deployment.activate(name=f"activate: {label(wave)}: switch, prove, keep or go back", wave=wave)

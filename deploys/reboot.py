@@ -11,8 +11,9 @@ from pyinfra import host
 
 from fleetwright.deploying.waves import label
 from operations import deployment, rebooting
+from operations.deploy_run import waves
 
 deployment.reach(name="reach: what runs there")
 rebooting.plan(name="plan: who needs a reboot, and why", force=host.data.get("force") or False)
-for wave in host.loop(deployment.waves(host)):
+for wave in host.loop(waves(host)):
     rebooting.reboot(name=f"reboot: {label(wave)}: one at a time, proven", wave=wave)

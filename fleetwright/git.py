@@ -60,6 +60,18 @@ class Repository:
         rows = self.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *paths).stdout
         return [row[3:].removeprefix(self.prefix) for row in rows.split("\0") if row]
 
+    def not_signed(self, since: str | None, allowed_signers: Path | None) -> list[str]:
+        """The commits after `since` (or the last one alone) that nobody who may has signed: hash and subject of each.
+
+        FleetError when `since` is no commit that the last one follows.
+        """
+        if since is not None and self.git("merge-base", "--is-ancestor", since, "HEAD", check=False).status:
+            raise FleetError(f"{self.directory}: {since} is no commit that the last one follows")
+        signers = ("-c", f"gpg.ssh.allowedSignersFile={allowed_signers}") if allowed_signers else ()
+        which = (f"{since}..HEAD",) if since is not None else ("-1", "HEAD")
+        rows = self.git(*signers, "log", "--format=%G? %h %s", *which).stdout.splitlines()
+        return [row[2:] for row in rows if not row.startswith("G ")]
+
     def ignored(self, paths: Sequence[str]) -> list[str]:
         done = self.git("check-ignore", "-z", "--", *paths, check=False)
         return [path for path in done.stdout.split("\0") if path]

@@ -187,6 +187,11 @@ def closure_sizes(path: str) -> list[str]:
     return [*NIX, "path-info", "--recursive", "--size", path]
 
 
+def sign(paths: Sequence[str], key_file: str) -> list[str]:
+    """Sign everything in these closures."""
+    return [*NIX, "store", "sign", "--recursive", "--key-file", key_file, *paths]
+
+
 def parse_path_info(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Size of the NAR in bytes and references, by path."""
     document: Mapping[str, Mapping[str, Any]] = json.loads(text)

@@ -1,6 +1,7 @@
 """One machine's activation, seen from here: begun, followed to its proof, and ended by our word or by the machine's."""
 
 import time
+from dataclasses import dataclass
 
 from pyinfra.api.host import Host
 
@@ -10,7 +11,6 @@ from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
-from fleetwright.nix import Evaluated
 from fleetwright.reach import Epoch
 from operations.health import failing
 from operations.steps import as_root, connector_of, shell
@@ -20,22 +20,32 @@ MARGIN = 5  # seconds before the machine's patience ends, in which our word has 
 PAUSE = 5.0  # seconds between two looks at a system that is watched
 
 
-def activate(host: Host, run: DeployRun, own: HostRun) -> None:
+@dataclass(frozen=True)
+class Wanted:
+    """What is to run in the end, and what it calls itself, None where that is not known. `generation`: its number in
+    the profile, where it is to be that one again."""
+
+    system: str
+    hostname: str | None = None
+    revision: str | None = None
+    generation: int | None = None
+
+
+def activate(host: Host, run: DeployRun, own: HostRun, wanted: Wanted) -> None:
     """From the start to the proven end. FleetError when that is not the new system, Undecided when nobody knows."""
-    assert own.about is not None
     options = own.options
     deployment = Deployment(
-        *(run.id, run.who, options.goal, own.about.toplevel, options.specialisation),
-        *(options.activation_deadline, options.confirm_deadline, own.kind),
+        *(run.id, run.who, options.goal, wanted.system, options.specialisation),
+        *(options.activation_deadline, options.confirm_deadline, own.kind, wanted.generation),
     )
-    _Follower(host, run, own, own.about, deployment).follow()
+    _Follower(host, own, wanted, deployment).follow()
 
 
 class _Follower:
     """One activation under way; `standing` is the last that the machine said of it."""
 
-    def __init__(self, host: Host, run: DeployRun, own: HostRun, about: Evaluated, deployment: Deployment) -> None:
-        self.host, self.run, self.own, self.about, self.deployment = host, run, own, about, deployment
+    def __init__(self, host: Host, own: HostRun, wanted: Wanted, deployment: Deployment) -> None:
+        self.host, self.own, self.wanted, self.deployment = host, own, wanted, deployment
         self.until = time.monotonic() + deployment.deadline + deployment.confirm + REVERT
         self.standing = Standing(Stage.NONE)
 
@@ -131,15 +141,11 @@ class _Follower:
             time.sleep(min(PAUSE, self.own.options.soak - watched))
 
     def _disagreement(self) -> str | None:
-        now, wanted = self.standing, self.about
-        compared: dict[str, tuple[str | None, str | None]] = {}
-        if self.own.kind is Kind.SYSTEM:
-            compared["hostname"] = (now.hostname, wanted.hostname)
+        now, wanted = self.standing, self.wanted
+        compared = {"hostname": (now.hostname, wanted.hostname), "revision": (now.revision, wanted.revision)}
         if not self.deployment.specialisation:
-            compared["system"] = (now.current, wanted.toplevel)
-        if wanted.revision:
-            compared["revision"] = (now.revision, wanted.revision)
-        wrong = [f"{what} is {is_}, not {want}" for what, (is_, want) in compared.items() if is_ != want]
+            compared["system"] = (now.current, wanted.system)
+        wrong = [f"{what} is {is_}, not {want}" for what, (is_, want) in compared.items() if want and is_ != want]
         if now.failed:
             wrong.append(f"units failed: {now.failed}")
         return "; ".join(wrong) or None

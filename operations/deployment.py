@@ -5,7 +5,7 @@ What one row finds the next ones use; it is in the run (`fleetwright.deploying.r
 """
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,34 +13,33 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.api.host import Host
-from pyinfra.api.state import State
 
-from facts.home_manager import Home, HomeState
-from facts.nixos import BOOTED_PARTS, Running, SystemState
+from facts.nixos import BOOTED_PARTS
 from fleetwright import nix
 from fleetwright.build import evaluate as evaluate_all
 from fleetwright.build import realise
 from fleetwright.deploying import closures, health
 from fleetwright.deploying.activation import Kind, hold
 from fleetwright.deploying.goal import Goal
-from fleetwright.deploying.journal import Journal, new_directory
-from fleetwright.deploying.options import Options
+from fleetwright.deploying.options import Engine, Options
 from fleetwright.deploying.progress import BuildProgress
 from fleetwright.deploying.report import Outcome
-from fleetwright.deploying.run import DeployRun, HostRun
-from fleetwright.deploying.waves import USUAL, label
-from fleetwright.errors import FleetError, NotBegun, Usage
+from fleetwright.deploying.run import HostRun
+from fleetwright.deploying.waves import label
+from fleetwright.errors import FleetError, NotBegun
 from fleetwright.git import Repository
 from fleetwright.nix import Evaluated
 from fleetwright.process import run
 from fleetwright.sizes import human
+from operations.activating import Wanted
 from operations.activating import activate as activate_on
+from operations.deploy_run import acting, ask, looking, run_of
+from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
 from operations.steps import (
     Commands,
     as_root,
     connector_of,
-    decide,
     do,
     executing,
     failed,
@@ -49,78 +48,7 @@ from operations.steps import (
     shell,
 )
 
-ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
 PATH_INFO_DEADLINE = 300.0
-
-
-def run_of(host: Host) -> DeployRun:
-    """The run that this host is part of."""
-    session = session_of(host)
-
-    def begin() -> DeployRun:
-        session.claim_fleet()
-        journal = session.journal = session.journal or Journal(new_directory())
-        selected = sorted(each.data.host_id for each in _limited(host.state))
-        made = DeployRun(journal, tuple(selected))
-        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path)
-        return made
-
-    return session.once("deployment", begin)
-
-
-def this_host(host: Host) -> HostRun:
-    """Usage when what was said of it cannot be meant."""
-    kind = Kind.SYSTEM if fleet_host(host).is_nixos else Kind.HOME
-    options = options_of(host)
-    if kind is Kind.HOME and not (options.goal is Goal.SWITCH and options.specialisation is None):
-        raise Usage(f"{fleet_host(host).id}: goal={options.goal}: a home can be switched to, and no more")
-    return run_of(host).host(fleet_host(host).id, kind, options)
-
-
-def options_of(host: Host) -> Options:
-    return Options.of(fleet_host(host).id, lambda name: _said(host, name))
-
-
-def _said(host: Host, name: str) -> Any:
-    """What was said of a host: on the command line, in group data, or in its entry in hosts.nix."""
-    data = host.data.get(name)
-    return fleet_host(host).extra.get(name) if data is None else data
-
-
-def _limited(state: State) -> list[Host]:
-    return [each for each in state.inventory if state.is_host_in_limit(each)]
-
-
-def waves(host: Host) -> list[int]:
-    """The waves of the hosts that are selected, in their order."""
-    found = set()
-    for each in _limited(host.state):
-        with suppress(FleetError):  # said when it is that host's turn
-            found.add(options_of(each).wave)
-    return sorted(found) or [USUAL]
-
-
-def acting(body: Callable[[HostRun], Commands]) -> Commands:
-    """A row's body for this host, unless its outcome is known already."""
-
-    def guarded() -> Commands:
-        own = this_host(host)
-        if own.is_over:
-            host.noop(f"{own.id}: {own.outcome}")
-            return
-        yield from body(own)
-
-    yield from decide(host, guarded)
-
-
-def looking(body: Callable[[HostRun], str]) -> Commands:
-    """The same for a row that changes nothing and says what it found."""
-
-    def looked(own: HostRun) -> Commands:
-        host.noop(body(own))
-        yield from ()
-
-    yield from acting(looked)
 
 
 @operation()
@@ -131,23 +59,11 @@ def reach() -> Commands:
 
 def _reach(own: HostRun) -> str:
     own.enter("reach")
-    own.state = _system() if own.kind is Kind.SYSTEM else _home()
-    if own.state is None:
-        raise FleetError(f"{own.id}: it did not say what runs on it; look at it and run this again")
+    own.state = ask(own)
     place = connector_of(host).reach()
     kept = ("booted", "hostname", "failed", "boot_id")
     own.found(address=place.address, old=own.state["current"], before={name: own.state.get(name) for name in kept})
     return f"{own.id} runs {own.state['current']}"
-
-
-def _system() -> SystemState | None:
-    state: SystemState | None = host.get_fact(Running, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
-    return state
-
-
-def _home() -> dict[str, Any] | None:
-    state: HomeState | None = host.get_fact(Home, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
-    return None if state is None else {**state, "profile": state["current"], "failed": [], "parts": {}}
 
 
 @operation()
@@ -160,6 +76,8 @@ def _evaluate(own: HostRun) -> str:
     own.enter("evaluate")
     session = session_of(host)
     session.once("gate", lambda: _require_committed(session.fleet.path, own))
+    if own.options.require_signed:
+        _require_signed(session.fleet.path, own)
     about = own.about = evaluate_all(session, _reached(host), own.id)
     state = own.state
     assert state is not None, "the row before has asked it"
@@ -189,11 +107,23 @@ def _require_committed(fleet: str, own: HostRun) -> None:
     repository = Repository.around(Path(fleet))
     changed = repository.changed(["."]) if repository else []
     own.journal.note("run", dirty=changed, in_git=repository is not None)
-    if changed and not own.options.allow_dirty:
+    if changed and (own.options.require_signed or not own.options.allow_dirty):
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise FleetError(
-            f"{fleet}/{changed[0]}: has changes that are not committed{more}; commit them, or say allow_dirty=true"
-        )
+        remedy = "" if own.options.require_signed else ", or say allow_dirty=true"
+        raise FleetError(f"{fleet}/{changed[0]}: has changes that are not committed{more}; commit them{remedy}")
+
+
+def _require_signed(fleet: str, own: HostRun) -> None:
+    """FleetError unless every commit since the one that runs was signed by somebody who may."""
+    repository = Repository.around(Path(fleet))
+    if repository is None:
+        raise FleetError(f"{fleet}: require_signed is set, but it is in no git repository")
+    assert own.state is not None
+    signers = own.options.allowed_signers
+    unsigned = repository.not_signed(own.state.get("revision"), Path(fleet) / signers if signers else None)
+    if unsigned:
+        more = f" (and {len(unsigned) - 1} more)" if len(unsigned) > 1 else ""
+        raise FleetError(f"{fleet}: commit {unsigned[0]!r}{more} is signed by nobody who may; nothing was changed")
 
 
 def _reached(host: Host) -> tuple[str, ...]:
@@ -265,7 +195,7 @@ def _show(own: HostRun) -> str:
     host.log(f"closure {human(own.diff.before)} → {human(own.diff.after)}")
     if reboot:
         host.log(f"needs a reboot for: {', '.join(reboot)}")
-    if own.options.goal is Goal.DRY_ACTIVATE or not executing(host):
+    if not executing(host):
         own.found(services="not copied, services unknown")
     return f"{own.id}: {own.state['current']} → {own.about.toplevel}"
 
@@ -303,6 +233,9 @@ def copy() -> Commands:
 
 def _copy(own: HostRun) -> Commands:
     about = own.about
+    if own.options.engine is Engine.NIXOS_REBUILD:
+        host.noop(f"{own.id}: nixos-rebuild copies")
+        return
     if not executing(host):
         yield from do(host, f"copy {about.toplevel if about else 'the new system'} to {own.id}", lambda: None)
         return
@@ -343,15 +276,35 @@ def _activate(own: HostRun) -> Commands:
         yield from do(host, summary, lambda: None)
         return
 
+    assert about is not None
+    if options.goal is Goal.DRY_ACTIVATE:
+        yield from do(host, summary, lambda: _dry_activate(own, about))
+        return
+    wanted = Wanted(about.toplevel, about.hostname or None, about.revision)
+
     def act() -> None:
         with asked.roles[options.role or own.id]:
             if why := options.max_fail.holds(options.wave, asked.failed, len(asked.selected)):
                 own.end(Outcome.HELD, why)
                 raise NotBegun(f"{own.id} is held: {why}")
             try:
-                activate_on(host, asked, own)
+                if options.engine is Engine.GUARDED:
+                    activate_on(host, asked, own, wanted)
+                else:
+                    rebuild_on(host, own, about.toplevel, options.goal, options.build_host, options.specialisation)
             except (FleetError, OSError):
                 asked.failed[own.id] = options.wave
                 raise
 
     yield from do(host, summary, act)
+
+
+def _dry_activate(own: HostRun, about: Evaluated) -> None:
+    """Say what would be stopped, started and reloaded; switch-to-configuration's own words."""
+    own.enter("dry-activate")
+    script = f"{about.toplevel}/bin/switch-to-configuration dry-activate 2>&1"
+    said = as_root(host, script, what="dry-activate").splitlines()
+    for line in said:
+        host.log(line)
+    own.found(services=said)
+    own.end(Outcome.PLANNED)

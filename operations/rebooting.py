@@ -18,7 +18,7 @@ from fleetwright.fleet import load_fleet
 from fleetwright.guard import require_rebootable
 from fleetwright.reach import Epoch
 from operations.arguments import flag_of
-from operations.deployment import acting, looking, run_of
+from operations.deploy_run import acting, looking, run_of
 from operations.health import failing
 from operations.steps import Commands, as_root, connector_of, do, executing, fleet_host, session_of
 

@@ -42,16 +42,17 @@ def run_towards(
         return run(argv, env=environment, timeout=timeout)
 
 
-def run_job(host: Host, job: Job) -> None:
+def run_job(host: Host, job: Job, *, sudo: bool = False) -> None:
     """Run a job to its end, or wait for the one that runs already; nothing if it has ended well before.
 
-    A lost connection is looked up again; the job goes on meanwhile. FleetError when it fails.
+    It is root's; `sudo` where we are not. A lost connection is looked up again; the job goes on meanwhile. FleetError
+    when it fails.
     """
     began = time.monotonic()
-    shell(host, job.start, stdin=job.body, what=f"starting {job.unit}")
+    shell(host, job.start, stdin=job.body, what=f"starting {job.unit}", sudo=sudo)
     ours, said = False, ""
     while True:
-        state, log = _look(host, job)
+        state, log = _look(host, job, sudo=sudo)
         elapsed = time.monotonic() - began
         if state == job.well:
             return
@@ -63,16 +64,16 @@ def run_job(host: Host, job: Job) -> None:
             raise DeadlineExceeded(f"{host.name}: {job.name} not done within {job.deadline} s; last: {_last(log)}")
         if state != RUNNING:  # the end of another job of this name, which an earlier run began: now for ours
             ours = True
-            shell(host, job.start, stdin=job.body, what=f"starting {job.unit}")
+            shell(host, job.start, stdin=job.body, what=f"starting {job.unit}", sudo=sudo)
         if elapsed > 5 and _last(log) != said:
             said = _last(log)
             host.log(f"{job.name}: {said} ({elapsed:.0f} s)")
 
 
-def _look(host: Host, job: Job) -> tuple[str, list[str]]:
+def _look(host: Host, job: Job, *, sudo: bool) -> tuple[str, list[str]]:
     """How the job stands: RUNNING, ENDED, or what its end noted; and the last lines of its log."""
     try:
-        ok, output = remote(host, job.look)
+        ok, output = remote(host, job.look, sudo=sudo)
     except OSError:
         ok = False
     if not ok:  # a connection says nothing about the job

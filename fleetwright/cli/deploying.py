@@ -79,9 +79,12 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
 @click.command(context_settings=_CONTEXT)
 @_selection
 @_dirty
+@click.option("--dry-copy", is_flag=True, help="Copy it too, and ask each machine which services would change.")
 @pass_front
 def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
     """Show what a deployment would change: evaluated and built, nothing copied, nothing activated."""
+    if said.pop("dry_copy"):
+        return _rollout(front, DEPLOY, hosts, exclude, data, {**said, "goal": Goal.DRY_ACTIVATE}, dry=False)
     return _rollout(front, DEPLOY, hosts, exclude, data, said, dry=True)
 
 
@@ -190,7 +193,7 @@ def _said(done: Completed) -> str:
 
 
 def _lines(found: Report, *, dry: bool) -> Iterable[str]:
-    if dry:
+    if dry or found.about.get("goal") == Goal.DRY_ACTIVATE:
         yield from _changes(found.hosts)
     width = max(len(each.host) for each in found.hosts)
     for each in sorted(found.hosts, key=lambda each: (list(Outcome).index(each.outcome), each.host)):
@@ -210,12 +213,15 @@ def _changes(hosts: Iterable[HostReport]) -> Iterable[str]:
     groups: dict[tuple[Any, ...], list[HostReport]] = {}
     for each in hosts:
         if "diff" in each.found:
-            key = (*each.found["diff"], tuple(each.found.get("reboot_for", ())))
+            services = each.found.get("services", "services unknown")
+            told = (services,) if isinstance(services, str) else tuple(services)
+            key = (tuple(each.found["diff"]), tuple(each.found.get("reboot_for", ())), told)
             groups.setdefault(key, []).append(each)
-    for (*changes, reboot), members in groups.items():
+    for (changes, reboot, services), members in groups.items():
         first = members[0].found
         yield f"{', '.join(each.host for each in members)}:"
         yield from (f"  {change}" for change in changes)
         yield f"  closure {human(first['size_before'])} → {human(first['size_after'])}"
-        yield f"  needs a reboot: {', '.join(reboot) if reboot else 'no'}; {first.get('services', 'services unknown')}"
+        yield f"  needs a reboot: {', '.join(reboot) if reboot else 'no'}"
+        yield from (f"  {line}" for line in services)
         yield ""

@@ -93,6 +93,8 @@ class Deployment:
     deadline: int
     confirm: int
     kind: Kind = Kind.SYSTEM
+    generation: int | None = None
+    """the system's number in the profile, where it is to be that generation again and not a new one"""
 
     def __post_init__(self) -> None:
         words = [self.id, self.who, *([self.specialisation] if self.specialisation else [])]
@@ -110,7 +112,7 @@ class Deployment:
     def begin(self) -> tuple[str, str]:
         """Starts it, unless another one is under way, and says how it stands."""
         words = [self.id, self.who, self.goal, self.system, self.specialisation or ""]
-        words += [str(self.deadline), str(self.confirm)]
+        words += [str(self.deadline), str(self.confirm), str(self.generation or "")]
         put = f"umask 077; mkdir -p {self.kind.directory} && cd {self.kind.directory} && cat >program-{self.id}"
         return (
             f"{put} && sh program-{self.id} {self.kind} begin {shlex.join(words)}; rm -f program-{self.id}",

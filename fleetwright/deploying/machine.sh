@@ -2,7 +2,9 @@
 # One deployment on this machine, from its beginning to its end, in a process that depends on nobody. The first argument
 # is what is deployed: a `system`, as root, or a `home`, as its user. Then:
 #
-#   begin ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM   start `watch` detached, unless another one is under way
+#   begin ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
+#                       start `watch` detached, unless another one is under way; a system that is a generation already
+#                       may be named by its number
 #   watch ID            activate; wait for the word; keep, or go back to what was there before
 #   say ID WORD [WHY]   the word of whoever deploys, `keep` or `back`, once; the first one counts
 #   look ID STATE WAIT  how it stands, as soon as it is in another state than this, or after so many seconds
@@ -99,7 +101,7 @@ list() { tr '\n' ' ' | sed 's/ *$//; s/ /, /g'; }
 
 # Beginning ----------------------------------------------------------------------------------------------------------
 
-begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM
+begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     exec 9>"$here/lock"
     flock -w 20 9 || fail 'another deployment is beginning'
     if [ -e "$here/current" ] && load "$(readlink "$here/current")" && [ "$id" != "$1" ]; then
@@ -115,6 +117,7 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM
             ;;
         esac
     fi
+    case $3 in switch | test | boot) ;; *) fail "$3 is nothing to come to" ;; esac
     id=$1 who=$2 goal=$3 new=$4 target=$4${5:+/specialisation/$5} dir=$here/$1
     old=${recorded:-$(running)} || old=
     [ -e "$old" ] || old= # a home that was never activated
@@ -127,9 +130,10 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM
     mkdir -p "$dir" || exit 1
     units_failed >"$dir/failed-before"
     jobs_queued >"$dir/jobs-before"
-    write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7'" || exit 1
+    write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7' generation='$8'" || exit 1
     hold || fail "$roots cannot be written"
     write "$dir/profile-before" "$(readlink "$profile")"
+    write "$dir/last" "$(for link in "$profile"-*-link; do number=${link%-link}; echo "${number##*-}"; done | sort -n | tail -n 1)"
     enter armed
     for other in "$here"/*/; do [ "${other%/}" = "$dir" ] || rm -rf "${other%/}"; done
     ln -sfn "$id" "$here/current"
@@ -262,9 +266,9 @@ word() { # ID keep|back WHY: the first one counts
 keep() {
     enter keeping
     if [ "$kind" = home ]; then
-        [ "$(running)" = "$new" ] || nix-env --profile "$profile" --set "$new" || go_back 'the profile cannot be set'
+        [ "$(running)" = "$new" ] || set_profile || go_back 'the profile cannot be set'
     elif [ "$goal" != test ]; then
-        if ! said=$(nix-env --profile "$profile" --set "$new" 2>&1); then
+        if ! said=$(set_profile 2>&1); then
             take_back "the profile cannot be set: $(echo "$said" | tail -n 1)"
         elif ! boot_entry "$new"; then
             take_back "the boot entry cannot be written: $(tail -n 1 "$dir/log")"
@@ -274,6 +278,11 @@ keep() {
     enter kept
     rm -f "$roots/new" "$roots/old"
     exit 0
+}
+
+set_profile() {
+    if [ -n "$generation" ]; then set -- --switch-generation "$generation"; else set -- --set "$new"; fi
+    nix-env --profile "$profile" "$@"
 }
 
 boot_entry() { # system; an activation that is under way elsewhere is waited for
@@ -294,14 +303,16 @@ take_back() { # why: the profile as it was, and what boots
 
 put_back_profile() { # to the generation of before; those made since are removed
     before=$(cat "$dir/profile-before")
+    last=$(cat "$dir/last")
     [ -n "$before" ] && [ "$before" != "$(readlink "$profile")" ] || return 0
-    generation=${before%-link}
-    generation=${generation##*-}
-    nix-env --profile "$profile" --switch-generation "$generation" || ln -sfn "$before" "$profile"
+    was=${before%-link}
+    was=${was##*-}
+    nix-env --profile "$profile" --switch-generation "$was" || ln -sfn "$before" "$profile"
+    [ -z "$generation" ] || return 0 # none was made
     for link in "$profile"-*-link; do
         number=${link%-link}
         number=${number##*-}
-        [ "$number" -le "$generation" ] || nix-env --profile "$profile" --delete-generations "$number"
+        [ "$number" -le "$last" ] || nix-env --profile "$profile" --delete-generations "$number"
     done
 }
 

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.waves import NO_LIMIT, USUAL, MaxFail, wave_of
 from fleetwright.errors import Usage
+
+
+class Engine(StrEnum):
+    """Who activates."""
+
+    GUARDED = "guarded"
+    NIXOS_REBUILD = "nixos-rebuild"
+
 
 LONGEST = 24 * 3600  # seconds
 
@@ -14,7 +23,9 @@ LONGEST = 24 * 3600  # seconds
 @dataclass(frozen=True)
 class Options:
     """For one host. Seconds: `activation_deadline` for an activation, `confirm_deadline` for the proof after it, `soak`
-    of that for watching the new system before it is kept. Hosts of one `role` are not activated at the same time."""
+    of that for watching the new system before it is kept. Hosts of one `role` are not activated at the same time. With
+    `require_signed` every commit since the running revision is to be signed by one of `allowed_signers`, a file below
+    the fleet's directory as ssh-keygen(1) describes it, or by a key that GnuPG trusts."""
 
     goal: Goal = Goal.SWITCH
     activation_deadline: int = 600
@@ -25,6 +36,10 @@ class Options:
     wave: int = USUAL
     role: str | None = None
     max_fail: MaxFail = NO_LIMIT
+    engine: Engine = Engine.GUARDED
+    build_host: str | None = None
+    require_signed: bool = False
+    allowed_signers: str | None = None
 
     @classmethod
     def of(cls, host_id: str, data: Callable[[str], Any]) -> "Options":
@@ -45,18 +60,36 @@ class Options:
         specialisation = data("specialisation")
         if specialisation and not Goal(goal).activates:
             raise Usage(f"specialisation={specialisation}: with goal={goal} it is chosen at the boot")
-        dirty = data("allow_dirty")
-        if dirty not in (None, True, False, 0, 1):
-            raise Usage(f"allow_dirty={dirty} is neither true nor false")
+        engine = data("engine") or Engine.GUARDED
+        if engine not in list(Engine):
+            raise Usage(f"engine={engine} is none of {', '.join(Engine)}")
         return cls(
             goal=Goal(goal),
             **seconds,
-            specialisation=str(specialisation) if specialisation else None,
-            allow_dirty=bool(dirty),
+            specialisation=_text("specialisation", specialisation),
+            allow_dirty=_flag("allow_dirty", data("allow_dirty")),
             wave=wave_of(host_id, data("canary"), data("wave")),
-            role=None if data("role") is None else str(data("role")),
+            role=_text("role", data("role")),
             max_fail=MaxFail.of(data("max_fail")),
+            engine=Engine(engine),
+            build_host=_text("build_host", data("build_host")),
+            require_signed=_flag("require_signed", data("require_signed")),
+            allowed_signers=_text("allowed_signers", data("allowed_signers")),
         )
+
+
+def _flag(name: str, value: Any) -> bool:
+    if value not in (None, True, False, 0, 1):
+        raise Usage(f"{name}={value} is neither true nor false")
+    return bool(value)
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, (bool, list, dict)) or str(value).startswith("-") or not str(value).isprintable():
+        raise Usage(f"{name}={value} is no name")
+    return str(value)
 
 
 def _seconds(name: str, value: Any, usual: int) -> int:

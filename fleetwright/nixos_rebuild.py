@@ -1,0 +1,54 @@
+"""nixos-rebuild's command line, for those who want exactly upstream's behaviour. Pure.
+
+Two programs have this name: the newer one (nixos-rebuild-ng) says --sudo and --no-reexec where the older one says
+--use-remote-sudo and --fast. Source: their --help.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleetwright.errors import Usage
+from fleetwright.openssh import Destination
+
+PROGRAM = "nixos-rebuild"
+HELP = (PROGRAM, "--help")
+ACTIONS = ("switch", "boot", "test", "dry-activate")
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """How the program that is here spells what it takes."""
+
+    sudo: str
+    no_reexec: str
+
+    @classmethod
+    def of(cls, help_text: str) -> "Flavour":
+        """By what its --help says."""
+        return NEWER if "--no-reexec" in help_text else OLDER
+
+
+NEWER = Flavour("--sudo", "--no-reexec")
+OLDER = Flavour("--use-remote-sudo", "--fast")
+
+
+def rebuild(
+    flavour: Flavour,
+    action: str,
+    installable: str,
+    to: Destination,
+    *,
+    build_host: str | None = None,
+    specialisation: str | None = None,
+    options: Sequence[str] = (),
+) -> tuple[list[str], dict[str, str]]:
+    """argv and environment, for the installable `FLAKE#HOST`; `build_host` as ssh takes it. Usage for wrong words."""
+    if action not in ACTIONS:
+        raise Usage(f"action={action} is none of {', '.join(ACTIONS)}")
+    if build_host and build_host.startswith("-"):
+        raise Usage(f"build_host={build_host} is no host")
+    argv = [PROGRAM, action, "--flake", installable, flavour.no_reexec, "--target-host", to.target]
+    argv += ["--build-host", build_host] if build_host else []
+    argv += ["--specialisation", specialisation] if specialisation else []
+    argv += [flavour.sudo] if to.user != "root" else []
+    return [*argv, *options], {"NIX_SSHOPTS": to.nix_sshopts}

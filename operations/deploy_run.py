@@ -1,0 +1,112 @@
+"""A host's part in a run of a deployment: what is asked of it, what is known of it, and how a row goes about it."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from facts.home_manager import Home, HomeState
+from facts.nixos import Running, SystemState
+from fleetwright.deploying.activation import Kind
+from fleetwright.deploying.goal import Goal
+from fleetwright.deploying.journal import Journal, new_directory
+from fleetwright.deploying.options import Options
+from fleetwright.deploying.run import DeployRun, HostRun
+from fleetwright.deploying.waves import USUAL
+from fleetwright.errors import FleetError, Usage
+from operations.steps import Commands, decide, fleet_host, session_of
+
+ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
+
+
+def run_of(host: Host) -> DeployRun:
+    """The run that this host is part of."""
+    session = session_of(host)
+
+    def begin() -> DeployRun:
+        session.claim_fleet()
+        journal = session.journal = session.journal or Journal(new_directory())
+        selected = sorted(each.data.host_id for each in _limited(host.state))
+        made = DeployRun(journal, tuple(selected))
+        goal = Options.of(fleet_host(host).id, lambda name: _said(host, name)).goal
+        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path, goal=goal)
+        return made
+
+    return session.once("deployment", begin)
+
+
+def this_host(host: Host) -> HostRun:
+    """Usage when what was said of it cannot be meant."""
+    kind = Kind.SYSTEM if fleet_host(host).is_nixos else Kind.HOME
+    options = options_of(host)
+    if kind is Kind.HOME and not (options.goal is Goal.SWITCH and options.specialisation is None):
+        raise Usage(f"{fleet_host(host).id}: goal={options.goal}: a home can be switched to, and no more")
+    return run_of(host).host(fleet_host(host).id, kind, options)
+
+
+def options_of(host: Host) -> Options:
+    return Options.of(fleet_host(host).id, lambda name: _said(host, name))
+
+
+def _said(host: Host, name: str) -> Any:
+    """What was said of a host: on the command line, in group data, or in its entry in hosts.nix."""
+    data = host.data.get(name)
+    return fleet_host(host).extra.get(name) if data is None else data
+
+
+def _limited(state: State) -> list[Host]:
+    return [each for each in state.inventory if state.is_host_in_limit(each)]
+
+
+def waves(host: Host) -> list[int]:
+    """The waves of the hosts that are selected, in their order."""
+    found = set()
+    for each in _limited(host.state):
+        with suppress(FleetError):  # said when it is that host's turn
+            found.add(options_of(each).wave)
+    return sorted(found) or [USUAL]
+
+
+def acting(body: Callable[[HostRun], Commands]) -> Commands:
+    """A row's body for this host, unless its outcome is known already."""
+
+    def guarded() -> Commands:
+        own = this_host(host)
+        if own.is_over:
+            host.noop(f"{own.id}: {own.outcome}")
+            return
+        yield from body(own)
+
+    yield from decide(host, guarded)
+
+
+def looking(body: Callable[[HostRun], str]) -> Commands:
+    """The same for a row that changes nothing and says what it found."""
+
+    def looked(own: HostRun) -> Commands:
+        host.noop(body(own))
+        yield from ()
+
+    yield from acting(looked)
+
+
+def ask(own: HostRun) -> Mapping[str, Any]:
+    """What the machine says of itself, asked once. FleetError when it does not say."""
+    if own.state is None:
+        own.state = _system() if own.kind is Kind.SYSTEM else _home()
+    if own.state is None:
+        raise FleetError(f"{own.id}: it did not say what runs on it; look at it and run this again")
+    return own.state
+
+
+def _system() -> SystemState | None:
+    state: SystemState | None = host.get_fact(Running, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
+    return state
+
+
+def _home() -> dict[str, Any] | None:
+    state: HomeState | None = host.get_fact(Home, _timeout=ANSWER_DEADLINE, _ignore_errors=True)
+    return None if state is None else {**state, "profile": state["current"], "failed": [], "parts": {}}

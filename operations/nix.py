@@ -1,0 +1,69 @@
+"""Nix' store here and on the machine: what is built, copied and signed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import operation
+
+from fleetwright import nix
+from fleetwright.build import realise
+from fleetwright.errors import Usage
+from fleetwright.nix import is_store_path
+from fleetwright.process import run
+from operations.remote import copy_closure
+from operations.steps import Commands, decide, do, fleet_host, session_of
+
+SIGN_DEADLINE = 1800.0  # seconds
+
+
+@operation()
+def built(derivations: Sequence[str]) -> Commands:
+    """Build derivations here, in one go for all hosts that ask for the same; held until the run ends.
+
+    Args:
+        derivations: store paths that end in .drv.
+    """
+    yield from decide(host, lambda: _built([*derivations]))
+
+
+def _built(derivations: list[str]) -> Commands:
+    if wrong := [path for path in derivations if not (is_store_path(path) and path.endswith(".drv"))]:
+        raise Usage(f"{wrong[0]} is no derivation in the store")
+    session, host_id = session_of(host), fleet_host(host).id
+    said = f"build {len(derivations)} derivations"
+    yield from do(host, said, lambda: realise(session, {host_id: derivations}, host_id))
+
+
+@operation()
+def copied(paths: Sequence[str]) -> Commands:
+    """Copy the closures of store paths to the machine; only what is missing there."""
+    yield from decide(host, lambda: _copied(_paths(paths)))
+
+
+def _copied(paths: list[str]) -> Commands:
+    yield from do(host, f"copy {', '.join(paths)}", lambda: copy_closure(host, paths))
+
+
+@operation()
+def signed(paths: Sequence[str], key_file: str) -> Commands:
+    """Sign the closures of store paths here, for machines that take none unsigned.
+
+    Args:
+        paths: store paths.
+        key_file: a secret key as `nix key generate-secret` makes it.
+    """
+    yield from decide(host, lambda: _signed(_paths(paths), Path(key_file).expanduser()))
+
+
+def _signed(paths: list[str], key_file: Path) -> Commands:
+    if not key_file.is_file():
+        raise Usage(f"key_file={key_file}: no such file")
+    yield from do(host, f"sign {', '.join(paths)}", lambda: run(nix.sign(paths, str(key_file)), timeout=SIGN_DEADLINE))
+
+
+def _paths(paths: object) -> list[str]:
+    found = [paths] if isinstance(paths, str) else list(paths) if isinstance(paths, (list, tuple)) else []
+    if not found or not all(isinstance(path, str) and is_store_path(path) for path in found):
+        raise Usage(f"paths={paths}: these are no store paths")
+    return found

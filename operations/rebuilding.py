@@ -1,0 +1,55 @@
+"""nixos-rebuild itself, run here against a machine, and what is there afterwards read back."""
+
+from pyinfra.api.host import Host
+
+from fleetwright import nixos_rebuild
+from fleetwright.deploying.report import Outcome
+from fleetwright.deploying.run import HostRun
+from fleetwright.errors import FleetError
+from fleetwright.nixos_rebuild import Flavour
+from fleetwright.process import run
+from operations.deploy_run import ask
+from operations.remote import run_towards
+from operations.steps import fleet_host, session_of
+
+DEADLINE = 4 * 3600.0  # seconds
+HELP_DEADLINE = 60.0
+
+
+def rebuild_on(
+    host: Host,
+    own: HostRun,
+    wanted: str,
+    action: str,
+    build_host: str | None,
+    specialisation: str | None,
+) -> None:
+    """Run it to its end. FleetError when it fails, or something else than `wanted` runs then."""
+    session, host_id = session_of(host), fleet_host(host).id
+    flavour = session.once("nixos-rebuild", lambda: Flavour.of(_help()))
+    own.enter("activate")
+    run_towards(
+        host,
+        lambda to: nixos_rebuild.rebuild(
+            flavour,
+            action,
+            f"{session.fleet.path}#{host_id}",
+            to,
+            build_host=build_host,
+            specialisation=specialisation,
+        ),
+        DEADLINE,
+    )
+    own.enter("prove")
+    own.state = None
+    state = ask(own)
+    own.found(current=state["current"], profile=state["profile"])
+    read = state["profile"] if action == "boot" else state["current"]
+    if action in ("switch", "boot", "test") and specialisation is None and read != wanted:
+        raise FleetError(f"{own.id}: nixos-rebuild {action} ended well, but what is there is {read}, not {wanted}")
+    own.end(Outcome.PENDING_REBOOT if action == "boot" else Outcome.DEPLOYED)
+
+
+def _help() -> str:
+    done = run(nixos_rebuild.HELP, timeout=HELP_DEADLINE, check=False)
+    return done.stdout + done.stderr
