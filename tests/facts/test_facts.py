@@ -15,8 +15,9 @@ import yaml
 from pyinfra.api.exceptions import FactProcessError
 
 from facts.age import HostKey, Recipient
+from facts.home_manager import Home
 from facts.machine import Machine
-from facts.nixos import CurrentSystem
+from facts.nixos import CurrentSystem, FailedUnits, Generations, LastDeployment, NeedsReboot, Running
 from facts.sops import Secrets
 
 pytestmark = pytest.mark.unit
@@ -54,11 +55,30 @@ def test_this_machine_says_what_it_is() -> None:
 @pytest.mark.skipif(Path("/run/current-system").exists(), reason="this machine runs NixOS")
 def test_a_machine_without_nixos_has_no_current_system() -> None:
     assert said(CurrentSystem()) is None
+    assert said(Running()) is None
+    assert said(Generations()) == []
+    assert said(NeedsReboot()) is None
+    assert said(LastDeployment()) is None
+
+
+def test_a_home_that_was_never_activated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    home = said(Home())
+    assert home["current"] is None
+    assert home["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (tmp_path / "nix/profiles").mkdir(parents=True)
+    (tmp_path / "generation").mkdir()
+    (tmp_path / "nix/profiles/home-manager-1-link").symlink_to(tmp_path / "generation")
+    (tmp_path / "nix/profiles/home-manager").symlink_to("home-manager-1-link")
+    assert said(Home())["current"] == str(tmp_path / "generation")
 
 
 def test_a_machine_that_is_not_there_is_unknown() -> None:
     assert Machine().default() is None
     assert CurrentSystem().default() is None
+    assert Running().default() is None
+    assert FailedUnits().default() == Generations().default() == []
 
 
 @pytest.mark.parametrize(
@@ -66,6 +86,8 @@ def test_a_machine_that_is_not_there_is_unknown() -> None:
     [
         (Machine(), [], "no macs, id, variant, .* in what the machine says of itself"),
         (Machine(), ["sh: 1: printf: Permission denied"], "no macs, id"),
+        (Running(), ["current=/nix/store/x", "sudo=free"], "no hostname, boot_id in what the machine says"),
+        (Home(), ["current="], "no user, hostname, boot_id in what the home says"),
         (CurrentSystem(), ["/nix/store/x", "/nix/store/x"], "expected path, booted path and hostname, got"),
     ],
 )

@@ -350,6 +350,59 @@ def test_who_needs_a_reboot_gets_one_and_a_readonly_vm_is_only_listed(fleet: Fle
         fleet.lab("break", host)
 
 
+def test_generations_are_gone_back_to_and_thrown_away(fleet: Fleet) -> None:
+    for text in ("generation a", "generation b"):
+        fleet.change("dev", text)
+        fleet.deploy("dev")
+    before = fleet.machine("dev")
+    ad_hoc = ("-y", "inventory.py", "--limit", "dev")
+    fleet.lab.pyinfra(*ad_hoc, "operations.nixos.rollback")
+    now = fleet.machine("dev")
+    assert (now.marker, now.current == now.profile, now.default != before.default) == ("generation a", True, True)
+    again = fleet.lab.pyinfra(*ad_hoc, "operations.nixos.activated", f"system={now.current}")
+    assert "No changes" in again.output
+    assert (
+        "there is no generation 99"
+        in fleet.lab.pyinfra(*ad_hoc, "operations.nixos.rollback", "generation=99", check=False).output
+    )
+    fleet.lab.pyinfra(*ad_hoc, "operations.nixos.activated", f"system={before.current}", "goal=test")
+    assert (fleet.machine("dev").current, fleet.machine("dev").profile) == (before.current, now.profile)
+    for number, days in ((1, 50), (2, 40)):  # the one that was there 30 days ago is kept
+        fleet.on("dev", f"sudo touch -h -d '{days} days ago' /nix/var/nix/profiles/system-{number}-link")
+    fleet.lab.pyinfra(*ad_hoc, "operations.nixos.gc", "older_than=30d")
+    assert "system-1-link" not in fleet.on("dev", "ls /nix/var/nix/profiles").output
+    assert fleet.machine("dev").profile == now.profile
+
+
+REBUILD = """#!/bin/sh
+# What nixos-rebuild does, step by step, and what it was told.
+case "$*" in --help) echo "usage: nixos-rebuild [--no-reexec] [--sudo]"; exit ;; esac
+printf '%s\\n' "$@" >>"$RECORD"
+action=$1 flake=${3%#*} host=${3#*#} target=$6
+set -e
+system=$(nix build --no-link --print-out-paths "$flake#nixosConfigurations.$host.config.system.build.toplevel")
+nix copy --no-check-sigs --to "ssh://$target" "$system"
+ssh $NIX_SSHOPTS "$target" sudo nix-env -p /nix/var/nix/profiles/system --set "$system"
+ssh $NIX_SSHOPTS "$target" sudo "$system/bin/switch-to-configuration" "$action"
+"""
+
+
+def test_upstreams_own_command_is_one_switch_away(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "nixos-rebuild").write_text(REBUILD)
+    (tmp_path / "nixos-rebuild").chmod(0o755)
+    fleet.change("dev", "by nixos-rebuild")
+    command = f"PATH={tmp_path}:$PATH exec fleetwright deploy dev --data engine=nixos-rebuild --json 2>/dev/null"
+    ended = fleet.lab.run("env", f"RECORD={tmp_path / 'argv'}", "sh", "-c", command)
+    assert outcomes(json.loads(ended.output)) == {"dev": "deployed"}
+    argv = (tmp_path / "argv").read_text().splitlines()
+    address = report(fleet.lab, "dev")["address"]
+    assert argv == [
+        *("switch", "--flake", f"{fleet.lab.places.fleet}#dev", "--no-reexec", "--target-host", f"abl030@{address}"),
+        "--sudo",
+    ]
+    assert fleet.machine("dev").marker == "by nixos-rebuild"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
