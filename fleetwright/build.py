@@ -46,7 +46,7 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
 
 def _describe(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> dict[str, Evaluated | None]:
     describe = nix.describe if is_nixos else nix.describe_homes
-    return nix.parse_description(_eval(session, describe(session.fleet.path, host_ids)))
+    return nix.parse_description(_eval(session, describe(session.flake, host_ids)))
 
 
 def _eval(session: Session, argv: Sequence[str]) -> str:
@@ -97,7 +97,7 @@ def _good(session: Session, host_ids: Sequence[str]) -> Iterator[Evaluated]:
 def require_installer(session: Session) -> None:
     """FleetError unless the flake has the kexec installer; whether it can be built shows when it is."""
     packages, _, name = KEXEC_INSTALLER.rpartition(".")
-    has = session.once("installer", lambda: _eval(session, nix.names(session.fleet.path, packages)))
+    has = session.once("installer", lambda: _eval(session, nix.names(session.flake, packages)))
     if name not in nix.parse_names(has):
         raise FleetError(
             f"{session.fleet.path}/flake.nix: it has no {KEXEC_INSTALLER}; add the installer of nixos-images, "
@@ -109,7 +109,7 @@ def kexec_tarball(session: Session) -> Path:
     """The installer's kexec tarball, built by the flake itself, so that its lock file pins the installer too."""
 
     def compute() -> Path:
-        [out] = _build(session, [f"{session.fleet.path}#{KEXEC_INSTALLER}"])
+        [out] = _build(session, [f"{session.flake}#{KEXEC_INSTALLER}"])
         tarballs = sorted(Path(out).glob("*.tar.gz"))
         if not tarballs:
             raise FleetError(
@@ -140,5 +140,5 @@ def _build(session: Session, installables: Sequence[str], stream: Callable[[str]
     except ProcessFailed as error:
         if not error.stderr:
             raise
-        raise FleetError(f"{session.fleet.path}: nix build failed: {last_error(error.stderr)}") from error
+        raise FleetError(f"{session.flake}: nix build failed: {last_error(error.stderr)}") from error
     return done.stdout.split()

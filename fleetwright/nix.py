@@ -122,6 +122,11 @@ def _eval(installable: str) -> list[str]:
     return [*NIX, "eval", "--json", "--no-write-lock-file", *LOG_FORMAT, installable]
 
 
+def flake_metadata(reference: str) -> list[str]:
+    """Where a flake reference leads now."""
+    return [*NIX, "flake", "metadata", "--json", "--no-write-lock-file", reference]
+
+
 def parse_names(text: str) -> list[str]:
     found = json.loads(text)
     return [str(name) for name in found]

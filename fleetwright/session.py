@@ -121,6 +121,8 @@ class Session:
     """the hosts on which this run has done anything"""
     failures: dict[str, Exit] = field(default_factory=dict)
     """with which status each host failed that did"""
+    locked: str | None = None
+    """the flake as a locked reference, where it was named by one; else it is the fleet's directory"""
     journal: "Journal | None" = None
     """of a deployment, where this run is one"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
@@ -134,6 +136,11 @@ class Session:
     def to_json(self) -> dict[str, str]:
         """What `pyinfra inventory.py debug-inventory` shows of it."""
         return {"fleet": self.fleet.path, "token_file": str(self.token_file)}
+
+    @property
+    def flake(self) -> str:
+        """The flake, as Nix is told it."""
+        return self.locked or self.fleet.path
 
     @property
     def client(self) -> "Client":
@@ -221,6 +228,10 @@ class Session:
         roots = self.directory / "gcroots"
         roots.mkdir(exist_ok=True)
         return roots
+
+    def sudo_password(self, read: Callable[[], str]) -> str:
+        """The password that sudo asks for on machines, read once per run. It is in this process' memory alone."""
+        return self.once("sudo password", read)
 
     def claim(self, host_id: str) -> None:
         """Let no other run change this host until this one ends. FleetError when another does already."""

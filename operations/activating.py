@@ -12,6 +12,7 @@ from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
 from fleetwright.reach import Epoch
+from operations.deploy_run import give_password
 from operations.health import failing
 from operations.steps import as_root, connector_of, shell
 
@@ -48,6 +49,7 @@ class _Follower:
         self.host, self.own, self.wanted, self.deployment = host, own, wanted, deployment
         self.until = time.monotonic() + deployment.deadline + deployment.confirm + REVERT
         self.standing = Standing(Stage.NONE)
+        self.problem: str | None = None
 
     def follow(self) -> None:
         self.own.enter("activate")
@@ -55,7 +57,7 @@ class _Follower:
         self._wait_while(Stage.ARMED, Stage.ACTIVATING)
         if self.standing.stage is Stage.PROVING:
             self.own.enter("prove")
-            problem = self._disproved()
+            problem = self.problem = self._disproved()
             self.own.enter("roll back" if problem else "keep")
             self._say(self.deployment.back(problem) if problem else self.deployment.keep)
         self._wait_while(*(stage for stage in Stage if not stage.is_end))
@@ -74,8 +76,15 @@ class _Follower:
         return standing
 
     def _ask(self, script: str, *, stdin: str | None = None, what: str) -> str:
-        ask = as_root if self.own.kind is Kind.SYSTEM else shell
-        return ask(self.host, script, stdin=stdin, what=what)
+        if self.own.kind is Kind.HOME:
+            return shell(self.host, script, stdin=stdin, what=what)
+        try:
+            return as_root(self.host, script, stdin=stdin, what=what)
+        except FleetError as error:
+            # the new system may ask for one where the old one did not
+            if "password is required" not in str(error) or not give_password(self.host):
+                raise
+            return as_root(self.host, script, stdin=stdin, what=what)
 
     # Waiting
 
@@ -131,7 +140,7 @@ class _Follower:
                 connector.reach(max(1.0, left), epochs=(Epoch.FINAL,))
                 self.standing = parse(self._ask(self.deployment.look(Stage.NONE, 0), what="the proof"))
             except (FleetError, OSError) as error:
-                return f"it cannot be reached after the activation: {error}"
+                return f"it cannot be asked after the activation: {error}"
             problem = self._disagreement() or failing(
                 self.host, self.own.checks, began + patience - MARGIN, by_root=self.own.kind is Kind.SYSTEM
             )
@@ -165,7 +174,8 @@ class _Follower:
             self._judge_after_reboot()
             return
         if now.stage is Stage.REVERTED:
-            why = f"{now.why}; it went back to {now.old}"
+            unheard = f"{self.problem}; " if self.problem and self.problem != now.why else ""
+            why = f"{unheard}{now.why}; it went back to {now.old}"
             own.end(Outcome.ROLLED_BACK, why)
             raise FleetError(f"{own.id}: {why}{self._last_words()}")
         if now.stage is Stage.REFUSED:

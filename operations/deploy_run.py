@@ -1,5 +1,6 @@
 """A host's part in a run of a deployment: what is asked of it, what is known of it, and how a row goes about it."""
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,7 +18,7 @@ from fleetwright.deploying.options import Options
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.deploying.waves import USUAL
 from fleetwright.errors import FleetError, Usage
-from operations.steps import Commands, decide, fleet_host, session_of
+from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
 
@@ -32,7 +33,7 @@ def run_of(host: Host) -> DeployRun:
         selected = sorted(each.data.host_id for each in _limited(host.state))
         made = DeployRun(journal, tuple(selected))
         goal = Options.of(fleet_host(host).id, lambda name: _said(host, name)).goal
-        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path, goal=goal)
+        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path, flake=session.flake, goal=goal)
         return made
 
     return session.once("deployment", begin)
@@ -99,7 +100,20 @@ def ask(own: HostRun) -> Mapping[str, Any]:
         own.state = _system() if own.kind is Kind.SYSTEM else _home()
     if own.state is None:
         raise FleetError(f"{own.id}: it did not say what runs on it; look at it and run this again")
+    if own.state.get("sudo") == "asks" and not give_password(host):
+        raise FleetError(
+            f"{own.id}: sudo asks for a password there; give it on stdin with --data sudo_password=stdin "
+            "(fleetwright deploy --ask-sudo-password), or use sudoPasswordless"
+        )
     return own.state
+
+
+def give_password(host: Host) -> bool:
+    """Have sudo on this machine get the password that whoever runs this gives on stdin. False when nobody does."""
+    if host.data.get("sudo_password") != "stdin":
+        return False
+    connector_of(host).sudo_password = session_of(host).sudo_password(lambda: sys.stdin.readline().rstrip("\n"))
+    return True
 
 
 def _system() -> SystemState | None:

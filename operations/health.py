@@ -38,7 +38,7 @@ def _problem(host: Host, check: Check, *, by_root: bool) -> str | None:
                 script = f"state=$(systemctl is-active -- {shlex.quote(check.value)}); echo $state; [ $state = active ]"
             case _:
                 script = f"timeout {check.timeout} sh -c {shlex.quote(check.value)}"
-        ok, output = remote(host, script, sudo=by_root and connector.data["ssh_user"] != "root")
+        ok, output = remote(host, script, sudo=by_root)
     except OSError as error:
         return str(error)
     lines = [*output.stdout_lines, *output.stderr_lines]

@@ -33,7 +33,7 @@ def rebuild_on(
         lambda to: nixos_rebuild.rebuild(
             flavour,
             action,
-            f"{session.fleet.path}#{host_id}",
+            f"{session.flake}#{host_id}",
             to,
             build_host=build_host,
             specialisation=specialisation,

@@ -45,8 +45,8 @@ def run_towards(
 def run_job(host: Host, job: Job, *, sudo: bool = False) -> None:
     """Run a job to its end, or wait for the one that runs already; nothing if it has ended well before.
 
-    It is root's; `sudo` where we are not. A lost connection is looked up again; the job goes on meanwhile. FleetError
-    when it fails.
+    It is root's; `sudo` where we may not be. A lost connection is looked up again; the job goes on meanwhile.
+    FleetError when it fails.
     """
     began = time.monotonic()
     shell(host, job.start, stdin=job.body, what=f"starting {job.unit}", sudo=sudo)

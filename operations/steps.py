@@ -4,6 +4,7 @@ pyinfra runs an operation's body at Prepare up to its first command and whole at
 would stop the run for every host; what is wrong with one host must fail that host alone.
 """
 
+import shlex
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,10 @@ def decide(host: Host, body: Callable[[], Commands]) -> Commands:
 
 
 def shell(host: Host, script: str, *, stdin: str | None = None, what: str = "", sudo: bool = False) -> str:
-    """Run a script on the machine and return its standard output. FleetError with its last words when it fails."""
+    """Run a script on the machine, by root with `sudo`, and return its standard output.
+
+    FleetError with its last words when it fails.
+    """
     ok, output = remote(host, script, stdin=stdin, sudo=sudo)
     if not ok:
         words = (output.stderr_lines or output.stdout_lines or ["no answer"])[-3:]
@@ -140,13 +144,26 @@ def shell(host: Host, script: str, *, stdin: str | None = None, what: str = "", 
 
 
 def as_root(host: Host, script: str, *, stdin: str | None = None, what: str = "") -> str:
-    """As `shell`, by root: directly, by sudo, or by sudo with the password that whoever runs this gave on stdin."""
-    return shell(host, script, stdin=stdin, what=what, sudo=connector_of(host).data["ssh_user"] != "root")
+    """As `shell`, by root."""
+    return shell(host, script, stdin=stdin, what=what, sudo=True)
 
 
 def remote(host: Host, script: str, *, stdin: str | None = None, sudo: bool = False) -> tuple[bool, CommandOutput]:
     """As `shell`, for those who judge the status themselves. TimeoutError after COMMAND_DEADLINE."""
+    if sudo:
+        script, stdin = _by_root(connector_of(host), script, stdin)
     arguments: dict[str, Any] = {"_stdin": [stdin]} if stdin is not None else {}
-    arguments |= {"_sudo": True} if sudo else {}
     ok, output = host.run_shell_command(StringCommand(script), _timeout=COMMAND_DEADLINE, **arguments)
     return bool(ok), output
+
+
+def _by_root(connector: "FleetConnector", script: str, stdin: str | None) -> tuple[str, str | None]:
+    """The script by sudo, where we are not root, which reads the first line of stdin and leaves the rest to the script.
+
+    pyinfra's own way would put the password into the machine's argv.
+    """
+    if connector.data["ssh_user"] == "root":
+        return script, stdin
+    if connector.sudo_password is None:
+        return f"sudo -n -H sh -c {shlex.quote(script)}", stdin
+    return f"sudo -S -k -H -p '' sh -c {shlex.quote(script)}", f"{connector.sudo_password}\n{stdin or ''}"

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from getpass import getpass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ def _selection(command: F) -> F:
     options = [
         click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
         click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
+        click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
         click.option("--data", multiple=True, metavar="KEY=VALUE", help="Host data, as pyinfra takes it."),
+        click.option(
+            "--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."
+        ),
         json_option,
     ]
     for option in reversed(options):
@@ -116,13 +121,18 @@ def _rollout(
 ) -> int:
     directory = new_directory()
     Journal(directory).close()
+    if flake := said.pop("flake"):
+        reference, _, host = flake.partition("#")
+        hosts, data = [*hosts, *([host] if host else [])], (*data, f"flake={reference}")
+    password = _password() if said.pop("ask_sudo_password") else None
+    data = (*data, "sudo_password=stdin") if password is not None else data
     words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", deploy_file]
     words += [word for each in hosts for word in ("--limit", each)]
     words += [word for each in exclude for word in ("--exclude", each)]
     given = {name: value for name, value in said.items() if value not in (None, False)}
     pairs = [f"{name}={str(value).lower() if value is True else value}" for name, value in given.items()]
     words += [word for pair in (f"journal={directory}", *pairs, *data) for word in ("--data", pair)]
-    done, interrupted = _run(front, words, directory)
+    done, interrupted = _run(front, words, directory, password)
     found = report(entries(directory))
     if not found.hosts and not interrupted:  # it never began
         click.echo(_said(done), err=True)
@@ -149,16 +159,24 @@ def _failed_last(front: Front) -> list[str]:
     raise Usage(f"{front.root}: no deployment of this fleet is on record here")
 
 
-def _run(front: Front, words: Sequence[str], directory: Path) -> tuple[Completed, bool]:
+def _password() -> str:
+    """One line, typed unseen or piped."""
+    if sys.stdin.isatty():
+        return getpass("sudo's password on the machines: ")
+    return sys.stdin.readline().rstrip("\n")
+
+
+def _run(front: Front, words: Sequence[str], directory: Path, password: str | None) -> tuple[Completed, bool]:
     """Run pyinfra to its end, following its journal; whether we were interrupted meanwhile."""
     argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
     env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(Path(front.token_file).expanduser()), "NO_COLOR": "1"}
     env |= {"PYINFRA_PROGRESS": "off"}
+    said = None if password is None else f"{password}\n"
     ended: list[Completed | BaseException] = []
 
     def child() -> None:
         try:
-            ended.append(run(argv, cwd=CHECKOUT, env=env, check=False))
+            ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=said))
         except FleetError as error:
             ended.append(error)
 

@@ -35,6 +35,8 @@ def put_right(context: click.Context, session: Session | None = None) -> None:
     state: State = pyinfra.ctx_state.get()
     _keep_going(state, pyinfra.ctx_config.get(), context.params.get("fail_percent"))
     _end_without_an_answer()
+    if not sys.stdin.isatty() or "sudo_password=stdin" in (context.params.get("data") or ()):
+        _never_prompt_for_sudo()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, partial(_interrupted, session))
     context.call_on_close(end_all)
@@ -68,6 +70,12 @@ def _end_without_an_answer() -> None:
             ) from None
 
     pyinfra_cli._do_confirm = ask_or_end
+
+
+def _never_prompt_for_sudo() -> None:
+    """Where sudo asks for a password pyinfra would read one from stdin, which has none, or another one's."""
+    ssh: Any = importlib.import_module("pyinfra.connectors.ssh")
+    ssh.execute_command_with_sudo_retry = lambda host, arguments, execute: execute()
 
 
 def _interrupted(session: Session | None, signal_number: int, frame: object) -> None:

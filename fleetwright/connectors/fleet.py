@@ -54,6 +54,8 @@ class FleetConnector(SSHConnector):
 
     handles_execution = True
     place: Place | None = None
+    sudo_password: str | None = None
+    """what sudo on this machine asks for, where it does"""
 
     @override
     @staticmethod

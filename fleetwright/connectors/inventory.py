@@ -13,6 +13,7 @@ from fleetwright.definitions import Definitions
 from fleetwright.deploying.journal import Journal, new_directory
 from fleetwright.errors import FleetError, Usage
 from fleetwright.exits import exit_of
+from fleetwright.flakes import resolve
 from fleetwright.inventory import check_selection, groups_of
 from fleetwright.session import Session
 
@@ -45,11 +46,14 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     options: dict[str, Any] = context.params if context else {}
     here = Path(file).resolve().parent
     try:
-        definitions = Definitions.load(os.environ.get("FLEET") or here / "fleet")
+        reference = _data(options, "flake")
+        flake = resolve(reference) if reference else None
+        definitions = Definitions.load(flake.path if flake else os.environ.get("FLEET") or here / "fleet")
         fleet = definitions.fleet
         groups = groups_of(fleet)
         _check_selection(groups, options)
-        session = Session(fleet, Path(_token_file(here, options)).expanduser(), definitions)
+        token_file = Path(_token_file(here, options)).expanduser()
+        session = Session(fleet, token_file, definitions, locked=flake.url if flake else None)
         if context:
             context.call_on_close(session.close)
             cli.put_right(context, session)
@@ -89,8 +93,8 @@ def _check_rollout(options: dict[str, Any]) -> None:
 
 def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, Any]) -> Journal:
     """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
-    given = [value for data in options.get("data") or () for key, _, value in [data.partition("=")] if key == "journal"]
-    journal = Journal(Path(given[-1]) if given else new_directory())
+    given = _data(options, "journal")
+    journal = Journal(Path(given) if given else new_directory())
     journal.note("run", hosts=sorted(_selected(groups, options)), deploys=list(options["operations"]))
     return journal
 
@@ -106,12 +110,16 @@ def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> N
         raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
 
 
+def _data(options: dict[str, Any], name: str) -> str | None:
+    """What --data NAME=VALUE said, None where nobody said it; group data is loaded only after the inventory."""
+    pairs = [argument.partition("=") for argument in options.get("data") or ()]
+    return next((value for key, _, value in pairs if key == name), None)
+
+
 def _token_file(here: Path, options: dict[str, Any]) -> str:
-    """`proxmox_token_file` as pyinfra would resolve it for all hosts; group data is loaded only after the inventory."""
-    for argument in options.get("data") or ():
-        key, _, value = argument.partition("=")
-        if key == "proxmox_token_file":
-            return str(value)
+    """`proxmox_token_file` as pyinfra would resolve it for all hosts."""
+    if given := _data(options, "proxmox_token_file"):
+        return given
     found = _DEFAULT_TOKEN_FILE
     for directory in _group_data(here, options.get("group_data") or ()):
         if (directory / "all.py").is_file():

@@ -15,7 +15,7 @@ from fleetwright.nix import is_store_path
 from operations.activating import Wanted, activate
 from operations.deploy_run import ask, run_of, this_host
 from operations.remote import copy_closure, run_job
-from operations.steps import Commands, connector_of, decide, do
+from operations.steps import Commands, decide, do
 
 _AGE = re.compile(r"[1-9][0-9]{0,4}d")
 GC_DEADLINE = 3600  # seconds
@@ -116,9 +116,8 @@ def gc(older_than: str = "30d") -> Commands:
 def _gc(older_than: str) -> Commands:
     script = f"nix-collect-garbage --delete-older-than {older_than}; {PROFILE}/bin/switch-to-configuration boot"
     job = Job("gc", run_of(host).id, script, GC_DEADLINE)
-    sudo = connector_of(host).data["ssh_user"] != "root"
     yield from do(
-        host, f"delete generations older than {older_than}, and garbage", lambda: run_job(host, job, sudo=sudo)
+        host, f"delete generations older than {older_than}, and garbage", lambda: run_job(host, job, sudo=True)
     )
 
 

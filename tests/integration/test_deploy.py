@@ -4,6 +4,7 @@ What runs on a machine is read by OpenSSH, with its pinned key, past the code un
 """
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.lab_driver import Ended, Lab, edit, until
+from tests.integration.test_secrets import files_with, pattern, watched
 from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
@@ -401,6 +403,46 @@ def test_upstreams_own_command_is_one_switch_away(fleet: Fleet, tmp_path: Path) 
         "--sudo",
     ]
     assert fleet.machine("dev").marker == "by nixos-rebuild"
+
+
+def test_any_flake_reference_without_a_checkout(fleet: Fleet) -> None:
+    fleet.change("dev", "by reference")
+    revision = fleet.lab.run("sh", "-c", "git -C $FLEET rev-parse HEAD").output.strip()
+    (fleet.lab.places.fleet / "hosts/dev/marker").write_text("not committed")
+    _ended, document = fleet.deploy("--flake", f"git+file://{fleet.lab.places.fleet}?ref=main#dev")
+    assert outcomes(document) == {"dev": "deployed"}
+    assert document["flake"].endswith(f"&rev={revision}")
+    assert document["hosts"][0]["revision"] == revision
+    assert fleet.machine("dev").marker == "by reference"
+    fleet.commit()
+
+
+def test_sudo_with_a_password_from_stdin(fleet: Fleet) -> None:
+    """The password is given for a machine that begins to ask for it, and is nowhere but on stdin."""
+    word = secrets.token_hex(12)
+    fleet.on("dev3", f"printf abl030:{word} | sudo chpasswd")
+    fault = fleet.lab.places.fleet / "hosts/dev3/faults/unit-fails.nix"
+    fleet.lab("break", "dev3", "unit-fails")
+    fault.write_text("{lib, ...}: { security.sudo.wheelNeedsPassword = lib.mkForce true; }")
+    fleet.commit()
+    ended, document = fleet.deploy("dev3", *DEADLINES, check=False)
+    assert outcomes(document) == {"dev3": "rolled back"}
+    assert "sudo: a password is required" in document["hosts"][0]["why"]
+    given = fleet.lab.state / "word"
+    given.write_text(f"{word}\n")
+    command = f"fleetwright deploy dev3 --json --ask-sudo-password <{given} 2>/dev/null"
+    with watched(pattern(word.encode())) as seen:
+        ended = fleet.lab.run("sh", "-c", command)
+        assert outcomes(json.loads(ended.output)) == {"dev3": "deployed"}
+        ended, document = fleet.deploy("dev3", check=False)
+        assert (ended.status, outcomes(document)) == (4, {"dev3": "failed"})
+        assert "dev3: sudo asks for a password there" in document["hosts"][0]["why"]
+        fleet.lab("break", "dev3")
+        assert outcomes(json.loads(fleet.lab.run("sh", "-c", command).output)) == {"dev3": "deployed"}
+    assert seen == set()
+    given.unlink()
+    assert files_with(pattern(word.encode()), fleet.lab.state / "home") == set()
+    fleet.on("dev3", "sudo -n true")
 
 
 @pytest.mark.parametrize(
