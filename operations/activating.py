@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
+from fleetwright.deploying.access import Access
 from fleetwright.deploying.activation import Deployment, Kind, Stage, Standing, parse
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
 from fleetwright.reach import Epoch
-from operations.deploy_run import give_password
+from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.health import failing
 from operations.steps import as_root, connector_of, shell
 
@@ -38,6 +39,7 @@ def activate(host: Host, run: DeployRun, own: HostRun, wanted: Wanted) -> None:
     deployment = Deployment(
         *(run.id, run.who, options.goal, wanted.system, options.specialisation),
         *(options.activation_deadline, options.confirm_deadline, own.kind, wanted.generation),
+        gated=connector_of(host).access is Access.PUSH_CLOSURE,
     )
     _Follower(host, own, wanted, deployment).follow()
 
@@ -76,6 +78,8 @@ class _Follower:
         return standing
 
     def _ask(self, script: str, *, stdin: str | None = None, what: str) -> str:
+        if self.deployment.gated:
+            return self._say_at_the_gate(script, what)
         if self.own.kind is Kind.HOME:
             return shell(self.host, script, stdin=stdin, what=what)
         try:
@@ -85,6 +89,12 @@ class _Follower:
             if "password is required" not in str(error) or not give_password(self.host):
                 raise
             return as_root(self.host, script, stdin=stdin, what=what)
+
+    def _say_at_the_gate(self, words: str, what: str) -> str:
+        ok, output = connector_of(self.host).forced(words, ANSWER_DEADLINE)
+        if not ok:
+            raise FleetError(f"{self.host.name}: {what} failed: {(output.stderr_lines or ['no answer'])[-1]}")
+        return str(output.stdout)
 
     # Waiting
 

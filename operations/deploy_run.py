@@ -11,7 +11,8 @@ from pyinfra.api.state import State
 
 from facts.home_manager import Home, HomeState
 from facts.nixos import Running, SystemState
-from fleetwright.deploying.activation import Kind
+from fleetwright.deploying.access import Access
+from fleetwright.deploying.activation import GATE, Kind, parse
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.journal import Journal, new_directory
 from fleetwright.deploying.options import Options
@@ -97,7 +98,7 @@ def looking(body: Callable[[HostRun], str]) -> Commands:
 def ask(own: HostRun) -> Mapping[str, Any]:
     """What the machine says of itself, asked once. FleetError when it does not say."""
     if own.state is None:
-        own.state = _system() if own.kind is Kind.SYSTEM else _home()
+        own.state = _asked(own)
     if own.state is None:
         raise FleetError(f"{own.id}: it did not say what runs on it; look at it and run this again")
     if own.state.get("sudo") == "asks" and not give_password(host):
@@ -106,6 +107,25 @@ def ask(own: HostRun) -> Mapping[str, Any]:
             "(fleetwright deploy --ask-sudo-password), or use sudoPasswordless"
         )
     return own.state
+
+
+def _asked(own: HostRun) -> Mapping[str, Any] | None:
+    access = connector_of(host).access
+    if access is Access.TRIGGER:
+        raise FleetError(f"{own.id}: it can be triggered, not asked")
+    if access is Access.PUSH_CLOSURE:
+        return _gate()
+    return _system() if own.kind is Kind.SYSTEM else _home()
+
+
+def _gate() -> dict[str, Any] | None:
+    """What the program on a machine that takes nothing else says."""
+    ok, output = connector_of(host).forced(f"{GATE} last", ANSWER_DEADLINE)
+    if not ok:
+        raise FleetError(f"{host.data.host_id}: {(output.stderr_lines or ['no answer'])[-1]}")
+    now = parse(output.stdout)
+    known = {"current": now.current, "profile": now.profile, "hostname": now.hostname, "revision": now.revision}
+    return {**known, "boot_id": now.boot_id, "failed": [], "parts": {}, "reboot_for": [], "sudo": "root"}
 
 
 def give_password(host: Host) -> bool:

@@ -19,6 +19,7 @@ from fleetwright import nix
 from fleetwright.build import evaluate as evaluate_all
 from fleetwright.build import realise
 from fleetwright.deploying import closures, health
+from fleetwright.deploying.access import Access
 from fleetwright.deploying.activation import Kind, hold
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.options import Engine, Options
@@ -59,8 +60,11 @@ def reach() -> Commands:
 
 def _reach(own: HostRun) -> str:
     own.enter("reach")
-    own.state = ask(own)
     place = connector_of(host).reach()
+    if _is_triggered():
+        own.found(address=place.address)
+        return f"{own.id} pulls its configuration itself, and is not asked"
+    own.state = ask(own)
     kept = ("booted", "hostname", "failed", "boot_id")
     own.found(address=place.address, old=own.state["current"], before={name: own.state.get(name) for name in kept})
     return f"{own.id} runs {own.state['current']}"
@@ -80,12 +84,11 @@ def _evaluate(own: HostRun) -> str:
         _require_signed(session.fleet.path, own)
     about = own.about = evaluate_all(session, _reached(host), own.id)
     state = own.state
-    assert state is not None, "the row before has asked it"
     own.found(new=about.toplevel, revision=about.revision)
     own.checks = health.parse(f"{own.id}: fleetwright.healthChecks", about.health) + health.parse(
         f"hosts.nix: {own.id}.healthChecks", fleet_host(host).extra.get("healthChecks")
     )
-    if _is_done(own.options, state, about.toplevel):
+    if state is not None and _is_done(own.options, state, about.toplevel):
         own.end(Outcome.UNCHANGED)
         return f"{own.id} runs {about.toplevel} already"
     return f"{own.id}: {about.toplevel} is to come"
@@ -118,9 +121,9 @@ def _require_signed(fleet: str, own: HostRun) -> None:
     repository = Repository.around(Path(fleet))
     if repository is None:
         raise FleetError(f"{fleet}: require_signed is set, but it is in no git repository")
-    assert own.state is not None
+    running = own.state.get("revision") if own.state else None
     signers = own.options.allowed_signers
-    unsigned = repository.not_signed(own.state.get("revision"), Path(fleet) / signers if signers else None)
+    unsigned = repository.not_signed(running, Path(fleet) / signers if signers else None)
     if unsigned:
         more = f" (and {len(unsigned) - 1} more)" if len(unsigned) > 1 else ""
         raise FleetError(f"{fleet}: commit {unsigned[0]!r}{more} is signed by nobody who may; nothing was changed")
@@ -138,6 +141,8 @@ def build() -> Commands:
 
 
 def _build(own: HostRun) -> str:
+    if _is_triggered():
+        return f"{own.id} builds by itself"
     own.enter("build")
     assert own.about is not None
     wanted = {about.host_id: [about.toplevel_drv] for about in _to_come(host)}
@@ -171,6 +176,8 @@ def show() -> Commands:
 
 
 def _show(own: HostRun) -> str:
+    if _is_triggered():
+        return f"{own.id} is not asked what changes"
     own.enter("show")
     assert own.about is not None
     assert own.state is not None
@@ -202,7 +209,7 @@ def _show(own: HostRun) -> str:
 
 def _remote_closure(path: str | None) -> dict[str, int]:
     """Sizes by path of a closure on the machine; of none there are none."""
-    if path is None:
+    if path is None or connector_of(host).access is not Access.SHELL:
         return {}
     return closures.parse_path_info(shell(host, shlex.join(nix.closure_sizes(path)), what="listing what runs"))
 
@@ -233,6 +240,9 @@ def copy() -> Commands:
 
 def _copy(own: HostRun) -> Commands:
     about = own.about
+    if _is_triggered():
+        host.noop(f"{own.id} pulls by itself")
+        return
     if own.options.engine is Engine.NIXOS_REBUILD:
         host.noop(f"{own.id}: nixos-rebuild copies")
         return
@@ -244,7 +254,7 @@ def _copy(own: HostRun) -> Commands:
     def act() -> None:
         own.enter("copy")
         try:
-            if own.kind is Kind.SYSTEM:
+            if own.kind is Kind.SYSTEM and connector_of(host).access is Access.SHELL:
                 as_root(host, hold(about.toplevel), what="holding it")
             copy_closure(host, [about.toplevel])
         except (FleetError, OSError) as error:
@@ -288,7 +298,9 @@ def _activate(own: HostRun) -> Commands:
                 own.end(Outcome.HELD, why)
                 raise NotBegun(f"{own.id} is held: {why}")
             try:
-                if options.engine is Engine.GUARDED:
+                if _is_triggered():
+                    _trigger(own, about)
+                elif options.engine is Engine.GUARDED:
                     activate_on(host, asked, own, wanted)
                 else:
                     rebuild_on(host, own, about.toplevel, options.goal, options.build_host, options.specialisation)
@@ -297,6 +309,27 @@ def _activate(own: HostRun) -> Commands:
                 raise
 
     yield from do(host, summary, act)
+
+
+def _is_triggered() -> bool:
+    return connector_of(host).access is Access.TRIGGER
+
+
+def _trigger(own: HostRun, about: Evaluated) -> None:
+    """Tell the machine to pull; its command says in its last line what runs then. FleetError when that is another."""
+    own.enter("activate")
+    ok, output = connector_of(host).forced("trigger", own.options.activation_deadline)
+    lines = [line for line in output.stdout_lines if line.strip()]
+    own.found(log=[*lines, *output.stderr_lines][-20:])
+    if not ok:
+        raise FleetError(f"{own.id}: its command failed: {([*lines, *output.stderr_lines] or ['no word'])[-1]}")
+    runs = lines[-1] if lines and nix.is_store_path(lines[-1]) else None
+    own.found(current=runs)
+    if runs != about.toplevel:
+        raise FleetError(
+            f"{own.id}: it ran its command, and runs {runs or 'it does not say what'}, not {about.toplevel}"
+        )
+    own.end(Outcome.DEPLOYED)
 
 
 def _dry_activate(own: HostRun, about: Evaluated) -> None:

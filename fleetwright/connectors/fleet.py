@@ -33,6 +33,7 @@ from typing_extensions import override
 from fleetwright import reach
 from fleetwright.connectors import api_facts
 from fleetwright.connectors.api_facts import ApiQuery
+from fleetwright.deploying.access import Access, access_of
 from fleetwright.deploying.report import Outcome
 from fleetwright.errors import DeadlineExceeded, FleetError, Refused
 from fleetwright.files import write_whole
@@ -203,9 +204,8 @@ class FleetConnector(SSHConnector):
         """Connect to one place. OSError when it cannot be, also because it shows another host key or refuses ours."""
         self.drop()
         self.data["ssh_hostname"] = place.address
-        self.data["ssh_user"] = (
-            (self.host.data.get("ssh_user") or place.user) if place.epoch is Epoch.FINAL else place.user
-        )
+        own = self.host.data.get("ssh_user") or self.access.user or place.user
+        self.data["ssh_user"] = own if place.epoch is Epoch.FINAL else place.user
         self.data["ssh_known_hosts_file"] = str(self._known_hosts(place))
         self.data["ssh_strict_host_key_checking"] = "yes"
         arguments = self.make_paramiko_kwargs()
@@ -287,6 +287,7 @@ class FleetConnector(SSHConnector):
         """
         if isinstance(command, ApiQuery):
             return self._ask(command)
+        self._require_shell()
         for last in (False, True):
             if not self._ready():
                 break
@@ -308,12 +309,39 @@ class FleetConnector(SSHConnector):
             return False, CommandOutput([OutputLine("stderr", line) for line in str(error).splitlines()])
         return True, CommandOutput([OutputLine("stdout", json.dumps(found))])
 
+    @property
+    def access(self) -> Access:
+        """How far the machine lets us in. Usage when its entry says what is no way in."""
+        return access_of(self.fleet_host)
+
+    def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
+        """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
+        if not self._ready() or self.client is None:
+            raise OSError(f"{self.fleet_host.id}: not connected")
+        try:
+            _, stdout, stderr = self.client.exec_command(words, timeout=timeout)
+            out, err = (stream.read().decode(errors="replace").splitlines() for stream in (stdout, stderr))
+            status = stdout.channel.recv_exit_status()
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        lines = [*(OutputLine("stdout", line) for line in out), *(OutputLine("stderr", line) for line in err)]
+        return status == 0, CommandOutput(lines)
+
+    def _require_shell(self) -> None:
+        if self.access is not Access.SHELL:
+            raise OSError(
+                f"{self.fleet_host.id}: its access is {self.access} in hosts.nix: it takes forced commands alone; "
+                "nothing was sent to it, deploy it"
+            )
+
     @override
     def put_file(self, *args: Any, **arguments: Any) -> bool:
+        self._require_shell()
         return super().put_file(*args, **arguments) if self._ready() else True
 
     @override
     def get_file(self, *args: Any, **arguments: Any) -> bool:
+        self._require_shell()
         return super().get_file(*args, **arguments) if self._ready() else True
 
     @override

@@ -16,6 +16,7 @@ from fleetwright.errors import FleetError
 from fleetwright.nix import is_store_path
 
 GC_ROOTS = "/nix/var/nix/gcroots/fleetwright"
+GATE = "fleetwright"  # the word before those of machine.sh on a machine that takes forced commands alone
 LOOK = 10  # seconds that one look waits for another state
 _SAFE = re.compile(r"[A-Za-z0-9@._:+-]+")
 _GONE = "echo state=none"  # a reboot has forgotten it
@@ -95,6 +96,8 @@ class Deployment:
     kind: Kind = Kind.SYSTEM
     generation: int | None = None
     """the system's number in the profile, where it is to be that generation again and not a new one"""
+    gated: bool = False
+    """whether the machine takes these words and no other, from a program that it has itself"""
 
     def __post_init__(self) -> None:
         words = [self.id, self.who, *([self.specialisation] if self.specialisation else [])]
@@ -113,6 +116,8 @@ class Deployment:
         """Starts it, unless another one is under way, and says how it stands."""
         words = [self.id, self.who, self.goal, self.system, self.specialisation or ""]
         words += [str(self.deadline), str(self.confirm), str(self.generation or "")]
+        if self.gated:
+            return f"{GATE} begin {' '.join(word or '-' for word in words)}", ""
         put = f"umask 077; mkdir -p {self.kind.directory} && cd {self.kind.directory} && cat >program-{self.id}"
         return (
             f"{put} && sh program-{self.id} {self.kind} begin {shlex.join(words)}; rm -f program-{self.id}",
@@ -128,9 +133,12 @@ class Deployment:
         return self._run(f"say {self.id} keep")
 
     def back(self, why: str) -> str:
-        return self._run(f"say {self.id} back {shlex.quote(' '.join(why.split()))}")
+        line = " ".join(why.split())
+        return self._run(f"say {self.id} back {line if self.gated else shlex.quote(line)}")
 
     def _run(self, words: str) -> str:
+        if self.gated:
+            return f"{GATE} {words}"
         program = f"{self.kind.directory}/{self.id}/program"
         return f"if [ -r {program} ]; then sh {program} {self.kind} {words}; else {_GONE}; fi"
 

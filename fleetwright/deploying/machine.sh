@@ -8,7 +8,7 @@
 #   watch ID            activate; wait for the word; keep, or go back to what was there before
 #   say ID WORD [WHY]   the word of whoever deploys, `keep` or `back`, once; the first one counts
 #   look ID STATE WAIT  how it stands, as soon as it is in another state than this, or after so many seconds
-#   last                how the last deployment since the boot stands
+#   last                how the last deployment since the boot stands, and what runs
 #
 # Sent anew with each deployment: nothing of ours is installed on a machine. A reboot ends a deployment, and the machine
 # boots what it would have booted before: a system's profile and boot entry are changed by `keep` alone. States: armed,
@@ -118,7 +118,9 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
         esac
     fi
     case $3 in switch | test | boot) ;; *) fail "$3 is nothing to come to" ;; esac
-    id=$1 who=$2 goal=$3 new=$4 target=$4${5:+/specialisation/$5} dir=$here/$1
+    case $4 in /nix/store/*/* | /nix/store/.*) fail "$4 is no store path" ;; /nix/store/*) ;; *) fail "$4 is no store path" ;; esac
+    specialisation=${5#-} number=${8#-} # a forced command has no empty words
+    id=$1 who=$2 goal=$3 new=$4 target=$4${specialisation:+/specialisation/$specialisation} dir=$here/$1
     old=${recorded:-$(running)} || old=
     [ -e "$old" ] || old= # a home that was never activated
     if [ "$kind" = system ]; then
@@ -130,7 +132,7 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     mkdir -p "$dir" || exit 1
     units_failed >"$dir/failed-before"
     jobs_queued >"$dir/jobs-before"
-    write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7' generation='$8'" || exit 1
+    write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7' generation='$number'" || exit 1
     hold || fail "$roots cannot be written"
     write "$dir/profile-before" "$(readlink "$profile")"
     write "$dir/last" "$(for link in "$profile"-*-link; do number=${link%-link}; echo "${number##*-}"; done | sort -n | tail -n 1)"
@@ -409,23 +411,36 @@ report() {
     tell left "${left:+$((left - now))}"
     tell waits "$(blocking)"
     tell failed "$(units_failed_since | list)"
+    tell_what_runs
+    [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
+    tail -n 20 "$said" 2>/dev/null | while IFS= read -r line; do tell log "$line"; done
+}
+
+tell_what_runs() {
     tell current "$(running)"
     tell profile "$(readlink -f "$profile")"
     tell boot_id "$(cat /proc/sys/kernel/random/boot_id)"
     tell hostname "$(cat /proc/sys/kernel/hostname)"
     tell version "$(/run/current-system/sw/bin/nixos-version --json 2>/dev/null)"
-    [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
-    tail -n 20 "$said" 2>/dev/null | while IFS= read -r line; do tell log "$line"; done
+}
+
+nothing() { # is known of such a deployment
+    tell state none
+    tell_what_runs
 }
 
 mkdir -p -m 0700 "$here"
 verb=$1
 shift
+# Whoever may run this by a forced command says what it likes; reasons alone, the words after `back`, are free.
+case $verb in say) checked="$1 $2" ;; *) checked=$* ;; esac
+case $checked in *[!A-Za-z0-9@._:+/\ -]* | .* | *../*) fail 'these are no words for it' ;; esac
+case ${1:-} in */*) [ "$verb" = alone ] || fail "$1 names no deployment" ;; esac
 case $verb in
 begin) begin "$@" ;;
 watch) load "$1" && watch ;;
 alone) alone "$@" ;;
-last) if [ -e "$here/current" ]; then load "$(readlink "$here/current")" && report; else echo 'state=none'; fi ;;
-say) if load "$1"; then word "$@"; look "$1" "$(state)" 1; else echo 'state=none'; fi ;;
-look) if load "$1"; then look "$@"; else echo 'state=none'; fi ;;
+last) if [ -e "$here/current" ]; then load "$(readlink "$here/current")" && report; else nothing; fi ;;
+say) if load "$1"; then word "$@"; look "$1" "$(state)" 1; else nothing; fi ;;
+look) if load "$1"; then look "$@"; else nothing; fi ;;
 esac

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.integration.lab_driver", "tests.integration.verified")
+pytest.register_assert_rewrite(*(f"tests.integration.{name}" for name in ("deployed", "lab_driver", "verified")))
 
+from tests.integration.deployed import fleet, made  # noqa: E402, F401  (fixtures)
 from tests.integration.lab_driver import Lab  # noqa: E402  (after what it is imported through)
 
 

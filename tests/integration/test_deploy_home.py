@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.deployed import DEADLINES, outcomes, run_deploy
 from tests.integration.lab_driver import Ended, Lab, edit, until
 from tests.integration.strangers import make_debian
-from tests.integration.test_deploy import DEADLINES, outcomes, run_deploy
 
 pytestmark = pytest.mark.slow
 

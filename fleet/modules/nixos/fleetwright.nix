@@ -1,12 +1,41 @@
-# What a deployment has to see before it keeps a new system; without it, that is what runs, its hostname and its units.
-{lib, ...}: let
+# What deployments ask of a machine: what has to be seen before a new system is kept, and how far it lets them in.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: let
   inherit (lib) mkOption types;
+  cfg = config.fleetwright;
   maybe = type: description:
     mkOption {
       type = types.nullOr type;
       default = null;
       inherit description;
     };
+
+  # Closures are received, and this program activates them; nothing else is run, whatever was asked for.
+  pushed = pkgs.writeShellScript "fleetwright-pushed" ''
+    set -f
+    case ''${SSH_ORIGINAL_COMMAND:-} in
+    "nix-store --serve --write") exec nix-store --serve --write ;;
+    "fleetwright "*)
+      set -- $SSH_ORIGINAL_COMMAND
+      case $2 in begin | look | say | last) shift; exec sh ${./fleetwright.sh} system "$@" ;; esac
+      ;;
+    esac
+    echo "this key may push closures and activate them" >&2
+    exit 1
+  '';
+  # The machine pulls its configuration itself, and says in its last line what it runs then.
+  triggered = pkgs.writeShellScript "fleetwright-triggered" ''
+    ${cfg.access.trigger} || exit
+    readlink -f /run/current-system
+  '';
+  command =
+    if cfg.access.kind == "trigger"
+    then triggered
+    else pushed;
 in {
   options.fleetwright.healthChecks = mkOption {
     description = "Checks by name, each with one of unit, command, tcp and http; the machine asks itself.";
@@ -21,5 +50,28 @@ in {
         timeout = maybe types.int "Seconds in which it has to pass; 30 unless said.";
       };
     });
+  };
+
+  options.fleetwright.access = {
+    kind = mkOption {
+      type = types.enum ["shell" "push-closure" "trigger"];
+      default = "shell";
+      description = "What a deployment may do here; other than shell, its keys run one program and nothing else.";
+    };
+    keys = mkOption {
+      type = types.listOf types.str;
+      default = [];
+      description = "Public keys of those who deploy.";
+    };
+    trigger = mkOption {
+      type = types.str;
+      default = "systemctl start --wait nixos-upgrade.service";
+      description = "What pulls and switches.";
+    };
+  };
+
+  config = lib.mkIf (cfg.access.kind != "shell") {
+    users.users.root.openssh.authorizedKeys.keys = map (key: "restrict,command=\"${command}\" ${key}") cfg.access.keys;
+    services.openssh.settings.PermitRootLogin = "forced-commands-only";
   };
 }

@@ -1,0 +1,115 @@
+"""Provisioned machines of the lab to deploy to, and what they say when they are asked past the code under test."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.integration.lab_driver import Ended, Lab, edit, until
+from tests.integration.verified import report
+
+DEADLINES = ("--activation-deadline", "8", "--confirm-deadline", "10")
+MEND = (
+    "sudo sh -c 'rm -rf /var/fault; findmnt -no FSTYPE /boot | grep -q tmpfs && umount /boot; "
+    "systemctl reset-failed; true'"
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine says when it is asked past our code. Store paths; `default` is the boot entry's generation."""
+
+    current: str
+    profile: str
+    default: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Provisioned machines of the lab's fleet."""
+
+    lab: Lab
+
+    def deploy(self, *words: str, check: bool = True) -> tuple[Ended, dict[str, Any]]:
+        return run_deploy(self.lab, *words, check=check)
+
+    def change(self, host: str, text: str) -> None:
+        """Give the host's next system this content of /etc/marker, and commit that."""
+        directory = self.lab.places.fleet / "hosts" / host
+        configuration = directory / "configuration.nix"
+        if "marker" not in configuration.read_text():
+            edit(
+                configuration, "system.stateVersion", "environment.etc.marker.source = ./marker;\n  system.stateVersion"
+            )
+        (directory / "marker").write_text(text)
+        self.commit()
+
+    def commit(self) -> None:
+        self.lab.run("sh", "-c", 'cd "$FLEET" && git add -A && git commit -q --no-verify --allow-empty -m change')
+
+    def broken_by(self, host: str, module: str) -> None:
+        """Give the host's next system this module, until `lab break HOST` takes it away again."""
+        self.lab("break", host, "unit-fails")
+        (self.lab.places.fleet / "hosts" / host / "faults/unit-fails.nix").write_text(module + "\n")
+        self.commit()
+
+    def on(self, host: str, command: str, check: bool = True) -> Ended:
+        """A command there over OpenSSH, as its user or as USER@HOST."""
+        user, _, host = host.rpartition("@")
+        address, known = report(self.lab, host)["address"], self.lab.state / f"known-{host}"
+        known.write_text(f"{address} {report(self.lab, host)['host_key']}\n")
+        options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
+        options += ["-o", "ConnectTimeout=5"]
+        return self.lab.run("ssh", *options, f"{user or 'abl030'}@{address}", command, check=check)
+
+    def machine(self, host: str) -> Machine:
+        said = self.on(
+            host,
+            "readlink -f /run/current-system; readlink -f /nix/var/nix/profiles/system; "
+            "sudo sed -n 's/^default //p' /boot/loader/loader.conf || true; echo; cat /etc/marker 2>/dev/null || echo",
+        ).output.splitlines()
+        current, profile, *rest = [line for line in said if line]
+        return Machine(current, profile, rest[0] if rest else "", rest[1] if len(rest) > 1 else "")
+
+
+def run_deploy(lab: Lab, *words: str, check: bool = True) -> tuple[Ended, dict[str, Any]]:
+    """`fleetwright deploy`, and its document."""
+    ended = lab.run("sh", "-c", 'exec "$0" "$@" 2>/dev/null', "fleetwright", "deploy", *words, check=check)
+    return ended, json.loads(ended.output)
+
+
+@pytest.fixture(scope="module")
+def made(running_lab: Lab) -> Lab:
+    running_lab("reset")
+    deploys = ("deploys/enroll.py", "deploys/provision.py")
+    running_lab.pyinfra("-y", "inventory.py", *deploys, "--limit", "dev", "--limit", "dev2", "--limit", "dev3")
+    return running_lab
+
+
+@pytest.fixture
+def fleet(made: Lab) -> Iterator[Fleet]:
+    fleet = Fleet(made)
+    yield fleet
+    made("break", "dev")
+    until(lambda: fleet.on("dev", MEND, check=False).status == 0, 60, "dev answers")
+
+
+def outcomes(document: dict[str, Any]) -> dict[str, str]:
+    return {host["host"]: host["outcome"] for host in document["hosts"]}
+
+
+@contextmanager
+def order(fleet: Fleet, **entries: str) -> Iterator[None]:
+    """With these attributes in the hosts' entries of hosts.nix."""
+    hosts = fleet.lab.places.fleet / "hosts.nix"
+    before = hosts.read_text()
+    for host, text in entries.items():
+        edit(hosts, f'sshAlias = "{host}";', f'sshAlias = "{host}"; {text}')
+    fleet.commit()
+    yield
+    hosts.write_text(before)
+    fleet.commit()

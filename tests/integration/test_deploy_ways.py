@@ -1,0 +1,176 @@
+"""Other ways in and out: generations, nixos-rebuild, flake references, sudo that asks, forced commands."""
+
+import json
+import secrets
+from pathlib import Path
+
+import pytest
+
+from tests.integration.deployed import DEADLINES, Fleet, order, outcomes
+from tests.integration.test_secrets import files_with, pattern, watched
+from tests.integration.verified import report
+
+pytestmark = pytest.mark.slow
+
+
+def test_generations_are_gone_back_to_and_thrown_away(fleet: Fleet) -> None:
+    for text in ("generation a", "generation b"):
+        fleet.change("dev", text)
+        fleet.deploy("dev")
+    before = fleet.machine("dev")
+    ad_hoc = ("-y", "inventory.py", "--limit", "dev")
+    fleet.lab.pyinfra(*ad_hoc, "operations.nixos.rollback")
+    now = fleet.machine("dev")
+    assert (now.marker, now.current == now.profile, now.default != before.default) == ("generation a", True, True)
+    again = fleet.lab.pyinfra(*ad_hoc, "operations.nixos.activated", f"system={now.current}")
+    assert "No changes" in again.output
+    assert (
+        "there is no generation 99"
+        in fleet.lab.pyinfra(*ad_hoc, "operations.nixos.rollback", "generation=99", check=False).output
+    )
+    fleet.lab.pyinfra(*ad_hoc, "operations.nixos.activated", f"system={before.current}", "goal=test")
+    assert (fleet.machine("dev").current, fleet.machine("dev").profile) == (before.current, now.profile)
+    for number, days in ((1, 50), (2, 40)):  # the one that was there 30 days ago is kept
+        fleet.on("dev", f"sudo touch -h -d '{days} days ago' /nix/var/nix/profiles/system-{number}-link")
+    fleet.lab.pyinfra(*ad_hoc, "operations.nixos.gc", "older_than=30d")
+    assert "system-1-link" not in fleet.on("dev", "ls /nix/var/nix/profiles").output
+    assert fleet.machine("dev").profile == now.profile
+
+
+REBUILD = """#!/bin/sh
+# What nixos-rebuild does, step by step, and what it was told.
+case "$*" in --help) echo "usage: nixos-rebuild [--no-reexec] [--sudo]"; exit ;; esac
+printf '%s\\n' "$@" >>"$RECORD"
+action=$1 flake=${3%#*} host=${3#*#} target=$6
+set -e
+system=$(nix build --no-link --print-out-paths "$flake#nixosConfigurations.$host.config.system.build.toplevel")
+nix copy --no-check-sigs --to "ssh://$target" "$system"
+ssh $NIX_SSHOPTS "$target" sudo nix-env -p /nix/var/nix/profiles/system --set "$system"
+ssh $NIX_SSHOPTS "$target" sudo "$system/bin/switch-to-configuration" "$action"
+"""
+
+
+def test_upstreams_own_command_is_one_switch_away(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "nixos-rebuild").write_text(REBUILD)
+    (tmp_path / "nixos-rebuild").chmod(0o755)
+    fleet.change("dev", "by nixos-rebuild")
+    command = f"PATH={tmp_path}:$PATH exec fleetwright deploy dev --data engine=nixos-rebuild --json 2>/dev/null"
+    ended = fleet.lab.run("env", f"RECORD={tmp_path / 'argv'}", "sh", "-c", command)
+    assert outcomes(json.loads(ended.output)) == {"dev": "deployed"}
+    argv = (tmp_path / "argv").read_text().splitlines()
+    address = report(fleet.lab, "dev")["address"]
+    assert argv == [
+        *("switch", "--flake", f"{fleet.lab.places.fleet}#dev", "--no-reexec", "--target-host", f"abl030@{address}"),
+        "--sudo",
+    ]
+    assert fleet.machine("dev").marker == "by nixos-rebuild"
+
+
+def test_any_flake_reference_without_a_checkout(fleet: Fleet) -> None:
+    fleet.change("dev", "by reference")
+    revision = fleet.lab.run("sh", "-c", "git -C $FLEET rev-parse HEAD").output.strip()
+    (fleet.lab.places.fleet / "hosts/dev/marker").write_text("not committed")
+    _ended, document = fleet.deploy("--flake", f"git+file://{fleet.lab.places.fleet}?ref=main#dev")
+    assert outcomes(document) == {"dev": "deployed"}
+    assert document["flake"].endswith(f"&rev={revision}")
+    assert document["hosts"][0]["revision"] == revision
+    assert fleet.machine("dev").marker == "by reference"
+    fleet.commit()
+
+
+def test_sudo_with_a_password_from_stdin(fleet: Fleet) -> None:
+    """The password is given for a machine that begins to ask for it, and is nowhere but on stdin."""
+    word = secrets.token_hex(12)
+    fleet.on("dev3", f"printf abl030:{word} | sudo chpasswd")
+    fault = fleet.lab.places.fleet / "hosts/dev3/faults/unit-fails.nix"
+    fleet.lab("break", "dev3", "unit-fails")
+    fault.write_text("{lib, ...}: { security.sudo.wheelNeedsPassword = lib.mkForce true; }")
+    fleet.commit()
+    ended, document = fleet.deploy("dev3", *DEADLINES, check=False)
+    assert outcomes(document) == {"dev3": "rolled back"}
+    assert "sudo: a password is required" in document["hosts"][0]["why"]
+    given = fleet.lab.state / "word"
+    given.write_text(f"{word}\n")
+    command = f"fleetwright deploy dev3 --json --ask-sudo-password <{given} 2>/dev/null"
+    with watched(pattern(word.encode())) as seen:
+        ended = fleet.lab.run("sh", "-c", command)
+        assert outcomes(json.loads(ended.output)) == {"dev3": "deployed"}
+        ended, document = fleet.deploy("dev3", check=False)
+        assert (ended.status, outcomes(document)) == (4, {"dev3": "failed"})
+        assert "dev3: sudo asks for a password there" in document["hosts"][0]["why"]
+        fleet.lab("break", "dev3")
+        assert outcomes(json.loads(fleet.lab.run("sh", "-c", command).output)) == {"dev3": "deployed"}
+    assert seen == set()
+    given.unlink()
+    assert files_with(pattern(word.encode()), fleet.lab.state / "home") == set()
+    fleet.on("dev3", "sudo -n true")
+
+
+def test_a_machine_that_takes_pushed_closures_and_nothing_else(fleet: Fleet) -> None:
+    key = (fleet.lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
+    access = f'fleetwright.access = {{ kind = "push-closure"; keys = ["{key}"]; }};'
+    fleet.broken_by("dev3", f"{{ {access} }}")
+    fleet.deploy("dev3")
+    with order(fleet, dev3='access = "push-closure";'):
+        fleet.change("dev3", "pushed")
+        ended, document = fleet.deploy("dev3")
+        assert outcomes(document) == {"dev3": "deployed"}
+        now = fleet.machine("dev3")
+        assert (now.marker, now.current == now.profile == document["hosts"][0]["new"]) == ("pushed", True)
+        assert outcomes(fleet.deploy("dev3")[1]) == {"dev3": "unchanged"}
+        fleet.broken_by(
+            "dev3",
+            f'{{ {access} systemd.services.x = {{ wantedBy = ["multi-user.target"]; '
+            'serviceConfig.Type = "oneshot"; serviceConfig.ExecStart = "/usr/bin/false"; }; }',
+        )
+        ended, document = fleet.deploy("dev3", *DEADLINES, check=False)
+        assert (outcomes(document), "units failed: x.service" in document["hosts"][0]["why"]) == (
+            {"dev3": "rolled back"},
+            True,
+        )
+        assert fleet.machine("dev3") == now
+        for words in (("exec", "--", "id"), ("fact", "facts.nixos.CurrentSystem"), ("operations.nixos.gc",)):
+            ended = fleet.lab.pyinfra("-y", "inventory.py", "--limit", "dev3", *words, check=False)
+            assert (ended.status != 0, "it takes forced commands alone" in ended.output) == (True, True), ended.output
+        for words in (
+            "id",
+            "fleetwright watch x",
+            "fleetwright look ../../etc none 0",
+            "fleetwright begin a;id b c",
+            "fleetwright begin x me switch /nix/store/../etc - 1 1 -",
+            "fleetwright say x keep;id",
+        ):
+            said = fleet.on("root@dev3", f"'{words}'", check=False).output
+            assert "uid=" not in said
+            assert "state=none" in said or "refused=" in said or "this key may push closures" in said, said
+    fleet.lab("break", "dev3")
+    fleet.deploy("dev3")
+
+
+def test_a_machine_that_pulls_by_itself(fleet: Fleet) -> None:
+    key = (fleet.lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
+    switch = "nix-env -p /nix/var/nix/profiles/system --set $p && $p/bin/switch-to-configuration switch"
+    pull = f"sh -c 'p=$(cat /var/lib/wanted) && {switch}'"
+    access = f'fleetwright.access = {{ kind = "trigger"; keys = ["{key}"]; trigger = "{pull}"; }};'
+    fleet.broken_by("dev3", f"{{ {access} }}")
+    fleet.deploy("dev3")
+    with order(fleet, dev3='access = "trigger";'):
+        fleet.change("dev3", "pulled")
+        flake = f"{fleet.lab.places.fleet}#nixosConfigurations.dev3.config.system.build.toplevel"
+        system = fleet.lab.run("nix", "build", "--no-link", "--print-out-paths", flake).output.split()[-1]
+        address, options = report(fleet.lab, "dev3")["address"], f"-o UserKnownHostsFile={fleet.lab.state}/known-dev3"
+        copy = f'NIX_SSHOPTS="{options}" nix copy --no-check-sigs --to ssh://abl030@{address} {system}'
+        fleet.lab.run("sh", "-c", copy)
+        fleet.on("dev3", f"echo {system} | sudo tee /var/lib/wanted")
+        ended, document = fleet.deploy("dev3")
+        assert outcomes(document) == {"dev3": "deployed"}
+        assert fleet.machine("dev3").current == system == document["hosts"][0]["current"]
+        fleet.change("dev3", "not pulled")
+        ended, document = fleet.deploy("dev3", check=False)
+        assert (ended.status, outcomes(document)) == (1, {"dev3": "failed"})
+        assert f"it ran its command, and runs {system}, not " in document["hosts"][0]["why"]
+        fleet.on("dev3", "sudo rm /var/lib/wanted")
+        ended, document = fleet.deploy("dev3", check=False)
+        assert "its command failed: cat: /var/lib/wanted: No such file or directory" in document["hosts"][0]["why"]
+    fleet.lab("break", "dev3")
+    fleet.deploy("dev3")
