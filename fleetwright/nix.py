@@ -203,11 +203,26 @@ def parse_path_info(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
     return {path: (int(info["narSize"]), tuple(info["references"])) for path, info in document.items() if info}
 
 
-def copy(paths: Sequence[str], to: Destination, root: str | None = None) -> tuple[list[str], dict[str, str]]:
+STORE_INFO = (*NIX, "store", "info", "--json")
+"""whom a store trusts"""
+
+
+def trusts_us(text: str) -> bool:
+    """Whether the store that printed this takes from us what nobody signed; it does where it does not say."""
+    try:
+        return bool(json.loads(text).get("trusted", True))
+    except (ValueError, AttributeError):
+        return True
+
+
+def copy(
+    paths: Sequence[str], to: Destination, root: str | None = None, *, substitute: bool = True
+) -> tuple[list[str], dict[str, str]]:
     """Copy closures to a machine, or into the file system mounted at `root` there: argv and environment.
 
-    What the target can fetch from its own caches it fetches itself.
+    With `substitute` the target fetches itself what it can from its own caches.
     """
     store = to.url + (f"?remote-store={quote(f'local?root={root}', safe='=')}" if root else "")
-    argv = [*NIX, "copy", "--no-check-sigs", "--substitute-on-destination", "--to", store, *paths]
+    options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else [])]
+    argv = [*NIX, "copy", *options, "--to", store, *paths]
     return argv, {"NIX_SSHOPTS": to.nix_sshopts}

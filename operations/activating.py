@@ -15,6 +15,7 @@ from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
 from fleetwright.reach import Epoch
 from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.health import failing
+from operations.rebooting import reboot_and_prove
 from operations.steps import as_root, connector_of, shell
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
@@ -176,7 +177,10 @@ class _Follower:
         own.found(current=now.current, profile=now.profile, log=now.log)
         if now.stage is Stage.KEPT:
             self._require_kept()
-            outcome = Outcome.PENDING_REBOOT if self.deployment.goal is Goal.BOOT else Outcome.DEPLOYED
+            if self._boots_now():
+                reboot_and_prove(self.host, own, self.deployment.system)
+            pending = self.deployment.goal is Goal.BOOT and not self._boots_now()
+            outcome = Outcome.PENDING_REBOOT if pending else Outcome.DEPLOYED
             own.end(outcome)
             self.host.log(f"{outcome}: {now.current}")
             return
@@ -191,6 +195,10 @@ class _Follower:
         if now.stage is Stage.REFUSED:
             raise NotBegun(f"{own.id}: {now.why}; nothing was changed")
         raise self._undecided(f"{now.why or 'its process is gone'}; it runs {now.current}, not {now.old}")
+
+    def _boots_now(self) -> bool:
+        options = self.own.options
+        return options.reboot and (options.goal is Goal.BOOT or (options.goal is Goal.SWITCH and bool(self.own.reboot)))
 
     def _judge_after_reboot(self) -> None:
         """A boot has made the machine forget the deployment; it brings what `keep` kept last."""

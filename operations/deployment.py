@@ -190,7 +190,8 @@ def _show(own: HostRun) -> str:
         before = _remote_closure(own.state["current"])
     own.diff = closures.diff(before, after)
     parts = {part: _resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
-    reboot = sorted(part for part, booted in own.state["parts"].items() if parts[part] not in (None, booted))
+    booted = own.state["parts"]
+    reboot = own.reboot = tuple(sorted(part for part in booted if parts[part] not in (None, booted[part])))
     own.found(
         diff=[str(change) for change in own.diff.changes],
         size_before=own.diff.before,
@@ -256,11 +257,30 @@ def _copy(own: HostRun) -> Commands:
         try:
             if own.kind is Kind.SYSTEM and connector_of(host).access is Access.SHELL:
                 as_root(host, hold(about.toplevel), what="holding it")
-            copy_closure(host, [about.toplevel])
+            _require_taken(own)
+            if own.options.sign_with:
+                key = str(Path(own.options.sign_with).expanduser())
+                run(nix.sign([about.toplevel], key), timeout=PATH_INFO_DEADLINE)
+            copy_closure(host, [about.toplevel], substitute=own.options.substitute)
         except (FleetError, OSError) as error:
             raise NotBegun(f"{own.id}: it cannot be copied: {error}") from error
 
     yield from do(host, f"copy {about.toplevel} to {own.id}", act)
+
+
+def _require_taken(own: HostRun) -> None:
+    """FleetError when the machine would not take what nobody signed whom it trusts."""
+    connector = connector_of(host)
+    plain = own.kind is Kind.SYSTEM and connector.access is Access.SHELL and connector.data["ssh_user"] != "root"
+    if own.options.sign_with or not plain:
+        return
+    asked = shell(host, shlex.join(nix.STORE_INFO), what="asking its store whom it trusts")
+    if not nix.trusts_us(asked):
+        user = connector.data["ssh_user"]
+        raise FleetError(
+            f"its store takes nothing unsigned from {user}; add {user} to nix.settings.trusted-users there, or say "
+            "sign_with=KEY_FILE, whose public half is in its trusted-public-keys"
+        )
 
 
 @operation()

@@ -104,7 +104,7 @@ def reboot_and_prove(host: Host, own: HostRun, system: str | None) -> None:
         now = _back(host, own, before["boot_id"], began + connector.deadline)
     except (FleetError, OSError) as error:
         raise _undecided(own, f"it did not come back from its reboot: {error}") from error
-    own.found(current=now["current"], seconds_down=round(time.monotonic() - began, 1))
+    own.found(current=now["current"], seconds_down=round(time.monotonic() - began, 1), reboot_for=[])
     own.enter("prove")
     if now["current"] != system:
         raise FleetError(f"{own.id}: it has rebooted into {now['current']}, not {system}")

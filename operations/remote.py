@@ -16,9 +16,12 @@ COPY_DEADLINE = 4 * 3600.0  # seconds
 GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enforces
 
 
-def copy_closure(host: Host, paths: list[str], root: str | None = None) -> None:
-    """Copy what is missing of these closures to the machine's store, or to the one below `root`."""
-    run_towards(host, lambda to: nix.copy(paths, to, root), COPY_DEADLINE)
+def copy_closure(host: Host, paths: list[str], root: str | None = None, *, substitute: bool = True) -> None:
+    """Copy what is missing of these closures to the machine's store, or to the one below `root`.
+
+    With `substitute` the machine fetches what it can from its own caches.
+    """
+    run_towards(host, lambda to: nix.copy(paths, to, root, substitute=substitute), COPY_DEADLINE)
 
 
 def run_towards(

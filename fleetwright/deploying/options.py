@@ -24,6 +24,8 @@ LONGEST = 24 * 3600  # seconds
 class Options:
     """For one host. Seconds: `activation_deadline` for an activation, `confirm_deadline` for the proof after it, `soak`
     of that for watching the new system before it is kept. Hosts of one `role` are not activated at the same time. With
+    `reboot` a machine boots into the new system where goal=boot, or where the new one needs it. With `substitute` it
+    fetches what it can from its own caches. `sign_with` is a secret key file for what is copied. With
     `require_signed` every commit since the running revision is to be signed by one of `allowed_signers`, a file below
     the fleet's directory as ssh-keygen(1) describes it, or by a key that GnuPG trusts."""
 
@@ -38,6 +40,9 @@ class Options:
     max_fail: MaxFail = NO_LIMIT
     engine: Engine = Engine.GUARDED
     build_host: str | None = None
+    reboot: bool = False
+    substitute: bool = True
+    sign_with: str | None = None
     require_signed: bool = False
     allowed_signers: str | None = None
 
@@ -73,6 +78,10 @@ class Options:
             max_fail=MaxFail.of(data("max_fail")),
             engine=Engine(engine),
             build_host=_text("build_host", data("build_host")),
+            reboot=_flag("reboot", data("reboot")),
+            substitute=data("substitute_on_destination") is None
+            or _flag("substitute_on_destination", data("substitute_on_destination")),
+            sign_with=_text("sign_with", data("sign_with")),
             require_signed=_flag("require_signed", data("require_signed")),
             allowed_signers=_text("allowed_signers", data("allowed_signers")),
         )

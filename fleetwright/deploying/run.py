@@ -30,6 +30,8 @@ class HostRun:
     about: Evaluated | None = None
     diff: ClosureDiff | None = None
     checks: tuple[Check, ...] = ()
+    reboot: tuple[str, ...] = ()
+    """what of the new system takes effect with a boot alone"""
     stage: str | None = None
     outcome: Outcome | None = None
 

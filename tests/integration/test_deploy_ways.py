@@ -174,3 +174,34 @@ def test_a_machine_that_pulls_by_itself(fleet: Fleet) -> None:
         assert "its command failed: cat: /var/lib/wanted: No such file or directory" in document["hosts"][0]["why"]
     fleet.lab("break", "dev3")
     fleet.deploy("dev3")
+
+
+def test_a_machine_that_takes_nothing_unsigned(fleet: Fleet) -> None:
+    key = fleet.lab.state / "signing-key"
+    public = fleet.lab.run(
+        "sh", "-c", f"nix key generate-secret --key-name lab-1 >{key} && nix key convert-secret-to-public <{key}"
+    ).output.split()[-1]
+    strict = f'nix.settings.trusted-users = lib.mkForce ["root"]; nix.settings.trusted-public-keys = ["{public}"];'
+    fleet.broken_by("dev3", f"{{lib, ...}}: {{ {strict} }}")
+    fleet.deploy("dev3")
+    fleet.change("dev3", "signed")
+    ended, document = fleet.deploy("dev3", check=False)
+    assert (ended.status, outcomes(document)) == (4, {"dev3": "failed"})
+    assert "its store takes nothing unsigned from abl030; add abl030 to" in document["hosts"][0]["why"]
+    ended, document = fleet.deploy("dev3", "--data", f"sign_with={key}")
+    assert outcomes(document) == {"dev3": "deployed"}
+    assert fleet.machine("dev3").marker == "signed"
+    fleet.lab("break", "dev3")
+    fleet.deploy("dev3", "--data", f"sign_with={key}")
+
+
+def test_a_machine_without_a_boot_loader(fleet: Fleet) -> None:
+    container = "boot.isContainer = true; boot.loader.systemd-boot.enable = lib.mkForce false;"
+    fleet.broken_by("dev3", f"{{lib, ...}}: {{ {container} }}")
+    before = fleet.machine("dev3")
+    _ended, document = fleet.deploy("dev3")
+    now = fleet.machine("dev3")
+    assert outcomes(document) == {"dev3": "deployed"}
+    assert (now.current == now.profile, now.default) == (True, before.default)
+    fleet.lab("break", "dev3")
+    fleet.deploy("dev3")

@@ -79,3 +79,15 @@ def test_who_needs_a_reboot_gets_one_and_a_readonly_vm_is_only_listed(fleet: Fle
     definitions.write_text(before)
     for host in ("dev2", "dev3"):
         fleet.lab("break", host)
+
+
+@pytest.mark.parametrize(("goal", "kernel"), [("switch", "linuxPackages_zen"), ("boot", "linuxPackages")])
+def test_a_deployment_goes_on_through_the_boot_that_it_needs(fleet: Fleet, goal: str, kernel: str) -> None:
+    fleet.broken_by("dev3", f"{{pkgs, ...}}: {{ boot.kernelPackages = pkgs.{kernel}; }}")
+    boot = fleet.on("dev3", "cat /proc/sys/kernel/random/boot_id").output
+    _ended, document = fleet.deploy("dev3", "--goal", goal, "--reboot")
+    assert outcomes(document) == {"dev3": "deployed"}
+    now = fleet.machine("dev3")
+    booted = fleet.on("dev3", "readlink -f /run/booted-system; cat /proc/sys/kernel/random/boot_id").output.splitlines()
+    assert booted[0] == now.current == now.profile == document["hosts"][0]["new"]
+    assert booted[1] != boot.strip()
