@@ -1,4 +1,4 @@
-"""One evaluation and one build for the whole selection, shared by every host of a run."""
+"""One build for the whole selection, shared by every host of a run."""
 
 import hashlib
 import os
@@ -9,53 +9,16 @@ from pathlib import Path
 
 from fleetwright import nix
 from fleetwright.errors import FleetError, ProcessFailed
+from fleetwright.evaluation import ask, evaluate
 from fleetwright.nix import Evaluated
-from fleetwright.nix_errors import explain, last_error
+from fleetwright.nix_errors import last_error
 from fleetwright.process import run
 from fleetwright.session import Session
 
 KEXEC_INSTALLER = "packages.x86_64-linux.kexec-installer"
-EVALUATION_DEADLINE = 1800.0  # seconds
-BUILD_DEADLINE = 4 * 3600.0
+BUILD_DEADLINE = 4 * 3600.0  # seconds
 # When something is wrong with one of many, so many of them are tried alone at the same time.
 _one_by_one = threading.BoundedSemaphore(os.cpu_count() or 1)
-
-
-def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluated:
-    """What the flake says of one host; all of `host_ids` of its kind are evaluated together, once per run.
-
-    FleetError when the flake does not have this host, or cannot be evaluated for it. A host that is wrong leaves
-    the others going: then each is evaluated alone.
-    """
-    homes = {host.id for host in session.fleet.hosts.values() if not host.is_nixos}
-    is_nixos = host_id not in homes
-    alike = tuple(each for each in host_ids if (each not in homes) == is_nixos)
-    try:
-        found = session.once(("evaluate", alike), lambda: _describe(session, alike, is_nixos=is_nixos))
-    except FleetError:
-        if alike == (host_id,):
-            raise
-        with _one_by_one:
-            return evaluate(session, (host_id,), host_id)
-    about = found.get(host_id)
-    if about is None:
-        place = "nixosConfigurations" if is_nixos else "homeConfigurations"
-        raise FleetError(f"{session.fleet.path}/flake.nix: it has no {place}.{host_id}; add it")
-    return about
-
-
-def _describe(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> dict[str, Evaluated | None]:
-    describe = nix.describe if is_nixos else nix.describe_homes
-    return nix.parse_description(_eval(session, describe(session.flake, host_ids)))
-
-
-def _eval(session: Session, argv: Sequence[str]) -> str:
-    try:
-        return run(argv, timeout=EVALUATION_DEADLINE).stdout
-    except ProcessFailed as error:
-        if not error.stderr:
-            raise
-        raise FleetError(explain(error.stderr, Path(session.fleet.path))) from error
 
 
 def build(session: Session, host_ids: Sequence[str], host_id: str) -> None:
@@ -97,7 +60,7 @@ def _good(session: Session, host_ids: Sequence[str]) -> Iterator[Evaluated]:
 def require_installer(session: Session) -> None:
     """FleetError unless the flake has the kexec installer; whether it can be built shows when it is."""
     packages, _, name = KEXEC_INSTALLER.rpartition(".")
-    has = session.once("installer", lambda: _eval(session, nix.names(session.flake, packages)))
+    has = session.once("installer", lambda: ask(session, nix.names(session.flake, packages)))
     if name not in nix.parse_names(has):
         raise FleetError(
             f"{session.fleet.path}/flake.nix: it has no {KEXEC_INSTALLER}; add the installer of nixos-images, "

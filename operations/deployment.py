@@ -16,7 +16,6 @@ from pyinfra.api.host import Host
 
 from facts.nixos import BOOTED_PARTS
 from fleetwright import nix
-from fleetwright.build import evaluate as evaluate_all
 from fleetwright.build import realise
 from fleetwright.deploying import closures, health
 from fleetwright.deploying.access import Access
@@ -28,6 +27,7 @@ from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import HostRun
 from fleetwright.deploying.waves import label
 from fleetwright.errors import FleetError, NotBegun
+from fleetwright.evaluation import evaluate as evaluate_all
 from fleetwright.git import Repository
 from fleetwright.nix import Evaluated
 from fleetwright.process import run

@@ -14,8 +14,9 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State, StateStage
 from pyinfra.connectors.util import CommandOutput
 
-from fleetwright.build import build, evaluate
+from fleetwright.build import build
 from fleetwright.errors import FleetError
+from fleetwright.evaluation import evaluate
 from fleetwright.models import Host as FleetHost
 from fleetwright.models import Vm
 from fleetwright.nix import Evaluated

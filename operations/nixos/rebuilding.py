@@ -3,7 +3,7 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.build import evaluate
+from fleetwright.evaluation import evaluate
 from operations.arguments import text_or_none
 from operations.deploy_run import ask, this_host
 from operations.rebuilding import rebuild_on

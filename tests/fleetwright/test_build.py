@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from fleetwright import build as module
-from fleetwright.build import ahead, build, evaluate, kexec_tarball, require_installer
+from fleetwright import evaluation
+from fleetwright.build import ahead, build, kexec_tarball, require_installer
 from fleetwright.errors import FleetError, ProcessFailed
+from fleetwright.evaluation import evaluate
 from fleetwright.process import Completed
 from fleetwright.session import Session
 from tests.fleetwright.proxmox.fleets import FLEET
@@ -57,7 +59,9 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 def nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeNix]:
     def make(*broken: str) -> FakeNix:
         fake = FakeNix(tmp_path / "out", *broken)
-        monkeypatch.setattr(module, "run", fake)
+        for each in (module, evaluation):
+            monkeypatch.setattr(each, "run", fake)
+        monkeypatch.setattr(evaluation, "_available", lambda: 1 << 40)
         return fake
 
     return make
@@ -78,9 +82,44 @@ def test_a_host_that_is_wrong_leaves_the_others_going(session: Session, nix: Cal
         evaluate(session, hosts, "bad")
     with pytest.raises(FleetError, match=r"^/fleet/flake.nix: it has no nixosConfigurations.none; add it$"):
         evaluate(session, hosts, "none")
-    assert len(fake.calls) == 4  # all together, and each alone, however often it is asked for
+    assert len(fake.calls) == 5  # together, by halves, and each of the wrong half; however often it is asked for
     assert evaluate(session, hosts, "a").host_id == "a"
-    assert len(fake.calls) == 4
+    assert len(fake.calls) == 5
+
+
+@pytest.mark.parametrize("wrong", [0, 41, 99])
+def test_one_of_a_hundred_is_found_by_halves(session: Session, nix: Callable[..., FakeNix], wrong: int) -> None:
+    hosts = tuple(f"h{number:03}" for number in range(100))
+    fake = nix(hosts[wrong])
+    for host_id in hosts:
+        if host_id == hosts[wrong]:
+            with pytest.raises(FleetError, match="broken"):
+                evaluate(session, hosts, host_id)
+        else:
+            assert evaluate(session, hosts, host_id).host_id == host_id
+    assert len(fake.calls) <= 15
+
+
+def test_a_flake_that_is_wrong_itself_is_not_looked_through(session: Session, nix: Callable[..., FakeNix]) -> None:
+    hosts = tuple(f"h{number:03}" for number in range(100))
+    fake = nix("h")
+    for host_id in hosts:
+        with pytest.raises(FleetError, match="broken"):
+            evaluate(session, hosts, host_id)
+    assert len(fake.calls) == 3
+
+
+def test_no_more_are_evaluated_at_a_time_than_memory_has_room_for(
+    session: Session, nix: Callable[..., FakeNix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = nix()
+    monkeypatch.setattr(evaluation, "_available", lambda: 2 << 30)
+    hosts = ("a", "b", "c", "d", "e", "f", "g")
+    assert [evaluate(session, hosts, host_id).host_id for host_id in hosts] == list(hosts)
+    assert len(fake.calls) == 3
+    monkeypatch.setattr(evaluation, "_available", lambda: 0)
+    assert evaluate(session, ("x", "y"), "y").host_id == "y"
+    assert len(fake.calls) == 5
 
 
 def test_one_build_for_all_held_by_gc_roots(session: Session, nix: Callable[..., FakeNix]) -> None:

@@ -1,0 +1,97 @@
+"""One evaluation for the whole selection, shared by every host of a run; a host that is wrong fails alone.
+
+One `nix eval` evaluates as many hosts as memory has room for: what they share is evaluated once. Where it fails, the
+half of the hosts in which something is wrong is looked for, and so on, which finds one of a hundred in a dozen tries.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fleetwright import nix
+from fleetwright.errors import FleetError, ProcessFailed
+from fleetwright.nix import Evaluated
+from fleetwright.nix_errors import explain
+from fleetwright.process import run
+from fleetwright.session import Session
+
+DEADLINE = 1800.0  # seconds
+# What a host of real NixOS adds to an evaluation of several, and how much of what is free may be used.
+BYTES_PER_HOST = 512 << 20
+SHARE = 0.8
+
+Found = Mapping[str, Evaluated | FleetError | None]
+
+
+def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluated:
+    """What the flake says of one host; all of `host_ids` of its kind are evaluated together, once per run.
+
+    FleetError when the flake does not have this host, or cannot be evaluated for it.
+    """
+    homes = {host.id for host in session.fleet.hosts.values() if not host.is_nixos}
+    is_nixos = host_id not in homes
+    alike = tuple(each for each in host_ids if (each not in homes) == is_nixos)
+    found = session.once(("evaluate", alike), lambda: _all(session, alike, is_nixos=is_nixos))
+    about = found.get(host_id)
+    if isinstance(about, FleetError):
+        raise about
+    if about is None:
+        place = "nixosConfigurations" if is_nixos else "homeConfigurations"
+        raise FleetError(f"{session.fleet.path}/flake.nix: it has no {place}.{host_id}; add it")
+    return about
+
+
+def _all(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+    found: dict[str, Evaluated | FleetError | None] = {}
+    for batch in _batches(host_ids):
+        found |= _found(session, batch, _try(session, batch, is_nixos=is_nixos), is_nixos=is_nixos)
+    return found
+
+
+def _batches(host_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many hosts as fit into memory, at a time."""
+    size = max(1, int(_available() * SHARE) // BYTES_PER_HOST)
+    for start in range(0, len(host_ids), size):
+        yield host_ids[start : start + size]
+
+
+def _available() -> int:
+    """Bytes of memory that are free for programs (proc_meminfo(5)); without that file, plenty."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 1 << 40
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 1 << 40)
+
+
+def _found(session: Session, host_ids: Sequence[str], tried: Found | FleetError, *, is_nixos: bool) -> Found:
+    """What is known of each, from what they came to together."""
+    if not isinstance(tried, FleetError):
+        return tried
+    if len(host_ids) == 1:
+        return {host_ids[0]: tried}
+    middle = len(host_ids) // 2
+    halves = [(half, _try(session, half, is_nixos=is_nixos)) for half in (host_ids[:middle], host_ids[middle:])]
+    if all(isinstance(outcome, FleetError) and str(outcome) == str(tried) for _, outcome in halves):
+        return dict.fromkeys(host_ids, tried)  # it is the flake that is wrong, not one of them
+    found: dict[str, Evaluated | FleetError | None] = {}
+    for half, outcome in halves:
+        found |= _found(session, half, outcome, is_nixos=is_nixos)
+    return found
+
+
+def _try(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found | FleetError:
+    describe = nix.describe if is_nixos else nix.describe_homes
+    try:
+        return nix.parse_description(ask(session, describe(session.flake, host_ids)))
+    except FleetError as error:
+        return error
+
+
+def ask(session: Session, argv: Sequence[str]) -> str:
+    """What an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""
+    try:
+        return run(argv, timeout=DEADLINE).stdout
+    except ProcessFailed as error:
+        if not error.stderr:
+            raise
+        raise FleetError(explain(error.stderr, Path(session.fleet.path))) from error
