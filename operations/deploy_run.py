@@ -18,7 +18,7 @@ from fleetwright.deploying.journal import Journal, new_directory
 from fleetwright.deploying.options import Options
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.deploying.waves import USUAL
-from fleetwright.errors import FleetError, Usage
+from fleetwright.errors import FleetError, NotBegun, Usage
 from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
@@ -101,12 +101,16 @@ def ask(own: HostRun) -> Mapping[str, Any]:
         own.state = _asked(own)
     if own.state is None:
         raise FleetError(f"{own.id}: it did not say what runs on it; look at it and run this again")
-    if own.state.get("sudo") == "asks" and not give_password(host):
-        raise FleetError(
+    return own.state
+
+
+def require_root(own: HostRun) -> None:
+    """NotBegun where root's work cannot be done: sudo asks for a password that nobody gave."""
+    if own.state and own.state.get("sudo") == "asks" and not give_password(host):
+        raise NotBegun(
             f"{own.id}: sudo asks for a password there; give it on stdin with --data sudo_password=stdin "
             "(fleetwright deploy --ask-sudo-password), or use sudoPasswordless"
         )
-    return own.state
 
 
 def _asked(own: HostRun) -> Mapping[str, Any] | None:

@@ -34,7 +34,7 @@ from fleetwright.process import run
 from fleetwright.sizes import human
 from operations.activating import Wanted
 from operations.activating import activate as activate_on
-from operations.deploy_run import acting, ask, looking, run_of
+from operations.deploy_run import acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
 from operations.steps import (
@@ -253,6 +253,7 @@ def _copy(own: HostRun) -> Commands:
     assert about is not None
 
     def act() -> None:
+        require_root(own)
         own.enter("copy")
         try:
             if own.kind is Kind.SYSTEM and connector_of(host).access is Access.SHELL:

@@ -18,7 +18,7 @@ from fleetwright.fleet import load_fleet
 from fleetwright.guard import require_rebootable
 from fleetwright.reach import Epoch
 from operations.arguments import flag_of
-from operations.deploy_run import acting, looking, run_of
+from operations.deploy_run import acting, looking, require_root, run_of
 from operations.health import failing
 from operations.steps import Commands, as_root, connector_of, do, executing, fleet_host, session_of
 
@@ -83,6 +83,7 @@ def _reboot(own: HostRun, wave: int) -> Commands:
                 raise NotBegun(f"{own.id} is held: {why}")
             try:
                 assert own.state is not None
+                require_root(own)
                 reboot_and_prove(host, own, own.state["profile"])
             except (FleetError, OSError):
                 asked.failed[own.id] = options.wave

@@ -13,7 +13,7 @@ from fleetwright.errors import FleetError, Usage
 from fleetwright.jobs import Job
 from fleetwright.nix import is_store_path
 from operations.activating import Wanted, activate
-from operations.deploy_run import ask, run_of, this_host
+from operations.deploy_run import ask, require_root, run_of, this_host
 from operations.remote import copy_closure, run_job
 from operations.steps import Commands, decide, do
 
@@ -57,7 +57,12 @@ def _activated(wanted: Wanted, goal: str) -> Commands:
     if {Goal.SWITCH: runs and boots, Goal.TEST: runs, Goal.BOOT: boots}[Goal(goal)]:
         host.noop(f"{own.id}: {wanted.system} is there")
         return
-    yield from do(host, f"{goal} to {wanted.system}", lambda: activate(host, asked, own, wanted))
+
+    def act() -> None:
+        require_root(own)
+        activate(host, asked, own, wanted)
+
+    yield from do(host, f"{goal} to {wanted.system}", act)
 
 
 @operation()
