@@ -22,3 +22,11 @@ boot_deadline = 300
 # docs_file = "docs/machines.md"
 # protect = True
 # commit = True
+
+# Deploying (docs/deploying.md): seconds, the order of a rollout, the gate.
+# activation_deadline = 600
+# confirm_deadline = 120
+# soak = 0
+# max_fail = "10%"
+# require_signed = True
+# allowed_signers = "allowed_signers"

@@ -19,6 +19,9 @@ from lab.places import Places
 
 PROVISION = "pyinfra -y inventory.py deploys/enroll.py deploys/provision.py --limit dev"
 POST_PROVISION = "pyinfra -y inventory.py deploys/post_provision.py --limit dev"
+CHANGE = """cd $FLEET/hosts/dev &&
+sed -i '/system.stateVersion/i \\  environment.etc.motd.text = "deployed";' configuration.nix &&
+git commit --quiet --all --message 'dev: a message of the day' && git show --stat --format=%s"""
 # The guard below everything that could forget to ask: a program that means to stop what must not be touched.
 STOP_104 = """python -c '
 import os; from pathlib import Path
@@ -97,6 +100,18 @@ def story(places: Places) -> None:
     shows("pyinfra -y inventory.py deploys/secrets_check.py --limit dev", "decrypted /run/secrets/wifi/password")
     shows("fleetwright vm stop dev", "vm 110 (dev) is readonly in vms/definitions.nix", status=3)
 
+    heading("Deploying: what would change; then activated, proven, kept. Readonly, the VM is deployed to all the same.")
+    shows(CHANGE)
+    shows("fleetwright plan dev --table", "dev  planned")
+    shows("fleetwright deploy dev --table", "dev  deployed")
+    shows(f"{ssh} cat /etc/motd", "deployed")
+    shows("fleetwright deploy dev --table", "dev  unchanged")
+
+    heading("A system that is broken: the machine goes back by itself to the one that ran before.")
+    lab("break", "dev", "unit-fails")
+    shows("fleetwright deploy dev --table", "rolled back", status=1)
+    shows(f"{ssh} systemctl is-system-running", "running")
+
     heading("The guard: vm 104 is readonly in the definitions, whatever is typed.")
     before = changing_requests(places)
     shows("pyinfra -y inventory.py deploys/provision.py --limit doc1", "104", status=3)
@@ -132,9 +147,9 @@ def shows(command: str, expected: str = "", status: int = 0) -> str:
     return output
 
 
-def lab(verb: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "lab", verb], check=False)
-    require(done.returncode == 0, f"lab {verb} ended with status {done.returncode}")
+def lab(*words: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "lab", *words], check=False)
+    require(done.returncode == 0, f"lab {' '.join(words)} ended with status {done.returncode}")
 
 
 def changing_requests(places: Places) -> int:
