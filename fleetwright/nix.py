@@ -23,15 +23,18 @@ configurations: builtins.listToAttrs (map (id: {
     c = configurations.${id}.config;
     build = c.system.build;
     loader = c.boot.loader or {};
+    disks = builtins.attrValues (c.disko.devices.disk or {});
+    # disko's script of a machine without disks of its own is an error
+    disko = if disks == [] then {} else build.diskoScript or {};
     enabled = name: loader.${name}.enable or false;
   in {
     toplevel = build.toplevel.outPath;
     toplevelDrv = build.toplevel.drvPath;
-    diskoScript = build.diskoScript.outPath or null;
-    diskoDrv = build.diskoScript.drvPath or null;
+    diskoScript = disko.outPath or null;
+    diskoDrv = disko.drvPath or null;
     hostname = c.networking.hostName;
     revision = c.system.configurationRevision or null;
-    devices = map (disk: disk.device) (builtins.attrValues (c.disko.devices.disk or {}));
+    devices = map (disk: disk.device) disks;
     bootLoader = if enabled "systemd-boot" then "systemd-boot" else if enabled "grub" then "grub" else null;
     grubEfi = loader.grub.efiSupport or false;
     guestAgent = c.services.qemuGuest.enable or null;

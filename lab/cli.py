@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import control
+from lab import control, light
 from lab.broken import break_host, faults
 from lab.control import Running
 from lab.errors import LabError
@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument("name", nargs="?")
     fault.add_argument("switch", nargs="?", default="on", help="on (default) or off, or already KEY=VALUE")
     fault.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
+    deployed = command("fleet", _fleet, "have N deployed machines to deploy to; starts the lab")
+    deployed.add_argument("count", type=int, metavar="N")
+    deployed.add_argument("--light", action="store_true", help="without systemd and disks: a hundred in seconds")
     broken = command("break", _break, "break the next system of a host; without faults: mend it; without a host: list")
     broken.add_argument("host", nargs="?")
     broken.add_argument("faults", nargs="*", metavar="FAULT")
@@ -179,6 +182,24 @@ def _fault(places: Places, options: argparse.Namespace) -> int:
     parameters = {key: _value(value) for key, _, value in (item.partition("=") for item in given)}
     body = {**parameters, "name": options.name, "on": options.switch == "on"}
     control.request(places, Running.require(places), "POST", "/_lab/fault", body)
+    return 0
+
+
+def _fleet(places: Places, options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    running = control.up(places, 1 if options.light else options.count, _progress)
+    environment = running.environment(places)
+    if options.light:
+        base = json.loads((places.state / "supervisor.json").read_text())["base"]
+        light.make(places, base, options.count, running.inside, environment)
+    else:
+        control.reset(places)
+        limits = [word for number in range(options.count) for word in ("--limit", f"dev{number + 1 if number else ''}")]
+        words = ["pyinfra", "-y", "inventory.py", "deploys/enroll.py", "deploys/provision.py", *limits]
+        done = subprocess.run(running.inside(words, places.checkout), env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise LabError(f"provisioning failed:\n{done.stdout}{done.stderr}")
+    _progress(f"{options.count} deployed machines after {time.monotonic() - began:.1f} s")
     return 0
 
 
