@@ -187,7 +187,8 @@ def _fault(places: Places, options: argparse.Namespace) -> int:
 
 def _fleet(places: Places, options: argparse.Namespace) -> int:
     began = time.monotonic()
-    running = control.up(places, 1 if options.light else options.count, _progress)
+    running = Running.find(places) if options.light else None
+    running = running or control.up(places, 1 if options.light else options.count, _progress)
     environment = running.environment(places)
     if options.light:
         base = json.loads((places.state / "supervisor.json").read_text())["base"]

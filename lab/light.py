@@ -77,7 +77,7 @@ class Light:
         return cls(f"light{number:03}", f"{NETWORK}.{number // 250}.{number % 250 + 1}")
 
 
-Inside = Callable[[Sequence[str], Path], list[str]]
+Inside = Callable[[list[str], Path], list[str]]
 
 
 def make(places: Places, base: str, count: int, inside: Inside, environment: Mapping[str, str]) -> list[Light]:
