@@ -44,7 +44,12 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none of which may reach what is protected
 	@$(BIN)/python -m tests.fuzz $(N)
 
-bench: $(STAMP) ## make bench [ONLY=rekey]: how long it takes, side by side with what else would do it
+$(VENV)/.bench: $(STAMP)
+	@echo "set-up: what the benchmarks compare with"
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench ## make bench [ONLY=rekey]: how long it takes, side by side with what else would do it
 	@$(LAB) nix -- $(BIN)/python -m bench $(ONLY)
 
 lab: $(STAMP) ## make lab up | down | reset | status | shell: the embedded lab

@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from bench import provision, rekey
+from bench import deploy, provision, rekey
 
-BENCHMARKS = {"provision": provision.main, "rekey": rekey.main}
+BENCHMARKS = {"deploy": deploy.main, "provision": provision.main, "rekey": rekey.main}
 
 
 def main() -> int:
