@@ -2,7 +2,8 @@
 
 Beside it stand the steps of `nixos-rebuild switch --target-host` in a loop over the hosts, a playbook of Ansible with
 the same steps, and a floor: one raw build, then `nix copy` and activation side by side, without a question asked.
-Every contender deploys the same change, each time another one, and is judged by what the hosts run afterwards.
+Ansible's tasks there are raw ones, since NixOS has no Python by itself. Every contender deploys the same change, each
+time another one, and is judged by what the hosts run afterwards.
 """
 
 import os
@@ -42,8 +43,8 @@ export O="{SSH}"; export NIX_SSHOPTS="$O"
 while read -r name address; do echo "$FLEET#{TOPLEVEL}"; done <"$HOSTS" |
   xargs nix build --no-link --print-out-paths >"$HOSTS.out"
 paste "$HOSTS" "$HOSTS.out" | xargs -P 50 -n 3 sh -c '
-  nix copy --no-check-sigs --to ssh://root@$1 $2 2>/dev/null
-  ssh $O root@$1 "{SET} $2 && $2/bin/switch-to-configuration switch" 2>/dev/null' sh
+  nix copy --no-check-sigs --to ssh://root@$2 $3 2>/dev/null
+  ssh $O root@$2 "{SET} $3 && $3/bin/switch-to-configuration switch" 2>/dev/null' sh
 """
 PLAYBOOK = """
 - hosts: all
@@ -59,22 +60,22 @@ PLAYBOOK = """
     - name: copy
       delegate_to: localhost
       command: nix copy --no-check-sigs --to ssh://root@{{ ansible_host }} {{ built.stdout }}
-      environment: { NIX_SSHOPTS: "{{ ssh_options }}" }
       changed_when: false
     - name: what runs
-      command: readlink -f /run/current-system
+      raw: printf %s $(readlink -f /run/current-system)
       register: runs
       changed_when: false
     - name: profile
-      command: nix-env -p /nix/var/nix/profiles/system --set {{ built.stdout }}
+      raw: nix-env -p /nix/var/nix/profiles/system --set {{ built.stdout }}
       when: runs.stdout != built.stdout
     - name: activate
-      command: "{{ built.stdout }}/bin/switch-to-configuration switch"
+      raw: "{{ built.stdout }}/bin/switch-to-configuration switch"
       when: runs.stdout != built.stdout
 """
 ANSIBLE = f"""
 export ANSIBLE_PIPELINING=1 ANSIBLE_FORKS=50 ANSIBLE_SSH_ARGS="{SSH} -o ControlMaster=auto -o ControlPersist=60"
-ansible-playbook -i "$HOSTS.ini" -e flake="$FLEET" -e ssh_options="{SSH}" "$HOSTS.yml" >/dev/null 2>&1
+export NIX_SSHOPTS="{SSH}"
+ansible-playbook -i "$HOSTS.ini" -e flake="$FLEET" "$HOSTS.yml" >/dev/null 2>&1
 """
 
 

@@ -7,8 +7,10 @@ starts them: sshd, a Nix store of their own, the system activated. A hundred are
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -195,9 +197,21 @@ def _start(host: Light, orders: Mapping[str, str]) -> str | None:
     for line in process.stderr:
         if line == "started\n":
             (directory / "pid").write_text(str(process.pid))
-            return None
+            return _listens(host.address)
         said.append(line)
     return "".join(said[-3:]).strip() or "it ended"
+
+
+def _listens(address: str) -> str | None:
+    end = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection((address, 22), timeout=1).close()
+            return None
+        except OSError as error:
+            if time.monotonic() > end:
+                return f"no SSH at {address}: {error}"
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":
