@@ -1,6 +1,9 @@
 """Generations of a profile, as Nix keeps them: links `PROFILE-NUMBER-link` beside the one that names the current."""
 
-from typing import TypedDict
+from typing import ClassVar, TypedDict
+
+from pyinfra.api import FactBase
+from typing_extensions import override
 
 
 class Generation(TypedDict):
@@ -12,24 +15,35 @@ class Generation(TypedDict):
     current: bool
 
 
-def listing(profile: str) -> str:
-    """Prints them; `profile` is a word for the shell."""
-    return (
-        f"readlink {profile} || exit 0; for link in {profile}-*-link; do "
-        'echo "$link $(readlink -f "$link") $(date --iso-8601=seconds -d "@$(stat -c %Y "$link")")"; done'
-    )
+class ProfileGenerations(FactBase[list[Generation]]):
+    """Of the profile that `profile` names, a word for the shell; `before` is what the shell has to know for that."""
 
+    abstract = True
+    profile: ClassVar[str]
+    before: ClassVar[str] = ""
 
-def parse(output: list[str]) -> list[Generation]:
-    """What `listing` printed, oldest first."""
-    [current], *rows = [line.split() for line in output]
-    found = [
-        Generation(
-            number=int(link.removesuffix("-link").rpartition("-")[2]),
-            path=path,
-            built=built,
-            current=link.endswith(f"/{current}"),
+    @override
+    @staticmethod
+    def default() -> list[Generation]:
+        return []
+
+    @override
+    def command(self) -> str:
+        return (
+            f"{self.before}readlink {self.profile} || exit 0; for link in {self.profile}-*-link; do "
+            'echo "$link $(readlink -f "$link") $(date --iso-8601=seconds -d "@$(stat -c %Y "$link")")"; done'
         )
-        for link, path, built in rows
-    ]
-    return sorted(found, key=lambda generation: generation["number"])
+
+    @override
+    def process(self, output: list[str]) -> list[Generation]:
+        [current], *rows = [line.split() for line in output]
+        found = [
+            Generation(
+                number=int(link.removesuffix("-link").rpartition("-")[2]),
+                path=path,
+                built=built,
+                current=link.endswith(f"/{current}"),
+            )
+            for link, path, built in rows
+        ]
+        return sorted(found, key=lambda generation: generation["number"])

@@ -6,7 +6,7 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from facts.generations import Generation, listing, parse
+from facts.generations import ProfileGenerations
 
 # Where Home Manager keeps its generations, newer and older.
 _PROFILE = """
@@ -55,7 +55,7 @@ echo "boot_id=$(cat /proc/sys/kernel/random/boot_id)"
         )
 
 
-class Generations(FactBase[list[Generation]]):
+class Generations(ProfileGenerations):
     """
     Returns the generations of the home of the user who asks, oldest first:
 
@@ -64,15 +64,5 @@ class Generations(FactBase[list[Generation]]):
         [{"number": 1, "path": "/nix/store/…", "built": "2026-11-28T10:00:00+00:00", "current": True}]
     """
 
-    @override
-    @staticmethod
-    def default() -> list[Generation]:
-        return []
-
-    @override
-    def command(self) -> str:
-        return _PROFILE + listing('"$profile"')
-
-    @override
-    def process(self, output: list[str]) -> list[Generation]:
-        return parse(output)
+    before = _PROFILE
+    profile = '"$profile"'

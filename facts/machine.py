@@ -1,6 +1,5 @@
 """What a machine says of itself: which system runs, and how far an installation has come."""
 
-import json
 from typing import TypedDict
 
 from pyinfra.api import FactBase
@@ -8,6 +7,7 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from fleetwright.jobs import DIRECTORY
+from fleetwright.nix import revision_of
 
 _KEYS = (
     "macs",
@@ -100,13 +100,3 @@ true"""
             macs=[mac.lower() for mac in values["macs"].split() if mac.strip("0:")],
             jobs=jobs,
         )
-
-
-def revision_of(version_json: str) -> str | None:
-    """configurationRevision in what `nixos-version --json` prints; None where there is none."""
-    try:
-        version = json.loads(version_json)
-    except ValueError:
-        return None
-    revision = version.get("configurationRevision") if isinstance(version, dict) else None
-    return revision if isinstance(revision, str) else None

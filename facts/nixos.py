@@ -7,9 +7,9 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from facts.generations import Generation, listing, parse
-from facts.machine import revision_of
+from facts.generations import ProfileGenerations
 from fleetwright.deploying import activation
+from fleetwright.nix import revision_of
 
 FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
 PROFILE = "/nix/var/nix/profiles/system"
@@ -186,7 +186,7 @@ class NeedsReboot(FactBase[list[str] | None]):
         return sorted(row[0] for row in rows if len(row) == 3 and row[1] != row[2])
 
 
-class Generations(FactBase[list[Generation]]):
+class Generations(ProfileGenerations):
     """
     Returns the generations of the system profile, oldest first:
 
@@ -195,18 +195,7 @@ class Generations(FactBase[list[Generation]]):
         [{"number": 1, "path": "/nix/store/…", "built": "2026-11-28T10:00:00+00:00", "current": True}]
     """
 
-    @override
-    @staticmethod
-    def default() -> list[Generation]:
-        return []
-
-    @override
-    def command(self) -> str:
-        return listing(PROFILE)
-
-    @override
-    def process(self, output: list[str]) -> list[Generation]:
-        return parse(output)
+    profile = PROFILE
 
 
 class LastDeployment(FactBase[dict[str, Any] | None]):

@@ -179,6 +179,16 @@ def _path(value: object) -> str:
     return value
 
 
+def revision_of(version_json: str) -> str | None:
+    """configurationRevision in what `nixos-version --json` prints; None where there is none."""
+    try:
+        version = json.loads(version_json)
+    except ValueError:
+        return None
+    revision = version.get("configurationRevision") if isinstance(version, dict) else None
+    return revision if isinstance(revision, str) else None
+
+
 def build(installables: Sequence[str], out_link: str) -> list[str]:
     """Build everything in one go; `out_link` holds the results as GC roots."""
     options = ["--no-write-lock-file", "--keep-going", "--print-out-paths", "--out-link", out_link, *LOG_FORMAT]

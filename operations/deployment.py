@@ -5,7 +5,6 @@ What one row finds the next ones use; it is in the run (`fleetwright.deploying.r
 """
 
 import shlex
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.api.host import Host
 
-from facts.nixos import BOOTED_PARTS
 from fleetwright import nix
 from fleetwright.build import realise
-from fleetwright.deploying import closures, health
+from fleetwright.deploying import gate, health
 from fleetwright.deploying.access import Access
 from fleetwright.deploying.activation import Kind, hold
 from fleetwright.deploying.goal import Goal
@@ -28,15 +26,14 @@ from fleetwright.deploying.run import HostRun
 from fleetwright.deploying.waves import label
 from fleetwright.errors import FleetError, NotBegun
 from fleetwright.evaluation import evaluate as evaluate_all
-from fleetwright.git import Repository
 from fleetwright.nix import Evaluated
 from fleetwright.process import run
-from fleetwright.sizes import human
 from operations.activating import Wanted
 from operations.activating import activate as activate_on
 from operations.deploy_run import acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
+from operations.showing import show_changes
 from operations.steps import (
     Commands,
     as_root,
@@ -49,7 +46,7 @@ from operations.steps import (
     shell,
 )
 
-PATH_INFO_DEADLINE = 300.0
+SIGN_DEADLINE = 1800.0  # seconds
 
 
 @operation()
@@ -79,9 +76,7 @@ def evaluate() -> Commands:
 def _evaluate(own: HostRun) -> str:
     own.enter("evaluate")
     session = session_of(host)
-    session.once("gate", lambda: _require_committed(session.fleet.path, own))
-    if own.options.require_signed:
-        _require_signed(session.fleet.path, own)
+    _gate(own)
     about = own.about = evaluate_all(session, _reached(host), own.id)
     state = own.state
     own.found(new=about.toplevel, revision=about.revision)
@@ -94,6 +89,18 @@ def _evaluate(own: HostRun) -> str:
     return f"{own.id}: {about.toplevel} is to come"
 
 
+def _gate(own: HostRun) -> None:
+    """FleetError unless what is deployed is committed, and signed where that is required."""
+    session, options = session_of(host), own.options
+    dirty = session.once("dirty", lambda: gate.uncommitted(session.fleet.path))
+    session.once("told", lambda: own.journal.note("run", dirty=dirty))
+    if not options.allow_dirty or options.require_signed:
+        gate.require_committed(session.fleet.path, dirty)
+    if options.require_signed:
+        running = own.state.get("revision") if own.state else None
+        gate.require_signed(session.fleet.path, running, options.allowed_signers)
+
+
 def _is_done(options: Options, state: Any, toplevel: str) -> bool:
     wanted = f"{toplevel}/specialisation/{options.specialisation}" if options.specialisation else toplevel
     runs = state["current"] == wanted or (options.specialisation and _resolved(wanted) == state["current"])
@@ -103,30 +110,6 @@ def _is_done(options: Options, state: Any, toplevel: str) -> bool:
 
 def _resolved(path: str) -> str | None:
     return str(Path(path).resolve()) if Path(path).exists() else None
-
-
-def _require_committed(fleet: str, own: HostRun) -> None:
-    """FleetError while the fleet's files differ from what is committed: nobody could say later what was deployed."""
-    repository = Repository.around(Path(fleet))
-    changed = repository.changed(["."]) if repository else []
-    own.journal.note("run", dirty=changed, in_git=repository is not None)
-    if changed and (own.options.require_signed or not own.options.allow_dirty):
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        remedy = "" if own.options.require_signed else ", or say allow_dirty=true"
-        raise FleetError(f"{fleet}/{changed[0]}: has changes that are not committed{more}; commit them{remedy}")
-
-
-def _require_signed(fleet: str, own: HostRun) -> None:
-    """FleetError unless every commit since the one that runs was signed by somebody who may."""
-    repository = Repository.around(Path(fleet))
-    if repository is None:
-        raise FleetError(f"{fleet}: require_signed is set, but it is in no git repository")
-    running = own.state.get("revision") if own.state else None
-    signers = own.options.allowed_signers
-    unsigned = repository.not_signed(running, Path(fleet) / signers if signers else None)
-    if unsigned:
-        more = f" (and {len(unsigned) - 1} more)" if len(unsigned) > 1 else ""
-        raise FleetError(f"{fleet}: commit {unsigned[0]!r}{more} is signed by nobody who may; nothing was changed")
 
 
 def _reached(host: Host) -> tuple[str, ...]:
@@ -178,59 +161,10 @@ def show() -> Commands:
 def _show(own: HostRun) -> str:
     if _is_triggered():
         return f"{own.id} is not asked what changes"
-    own.enter("show")
-    assert own.about is not None
+    show_changes(host, own, _to_come(host))
     assert own.state is not None
-    session = session_of(host)
-    built = sorted(path for path in {about.toplevel for about in _to_come(host)} if Path(path).exists())
-    running = {each.state["current"] for each in run_of(host).hosts.values() if each.state and each.state["current"]}
-    here = session.once(("closures", *built), lambda: _local_closures([*built, *sorted(running)]))
-    after, before = here[own.about.toplevel], here.get(own.state["current"])
-    if before is None:
-        before = _remote_closure(own.state["current"])
-    own.diff = closures.diff(before, after)
-    parts = {part: _resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
-    booted = own.state["parts"]
-    reboot = own.reboot = tuple(sorted(part for part in booted if parts[part] not in (None, booted[part])))
-    own.found(
-        diff=[str(change) for change in own.diff.changes],
-        size_before=own.diff.before,
-        size_after=own.diff.after,
-        reboot_for=reboot,
-    )
-    for change in own.diff.changes:
-        host.log(str(change))
-    host.log(f"closure {human(own.diff.before)} → {human(own.diff.after)}")
-    if reboot:
-        host.log(f"needs a reboot for: {', '.join(reboot)}")
-    if not executing(host):
-        own.found(services="not copied, services unknown")
+    assert own.about is not None
     return f"{own.id}: {own.state['current']} → {own.about.toplevel}"
-
-
-def _remote_closure(path: str | None) -> dict[str, int]:
-    """Sizes by path of a closure on the machine; of none there are none."""
-    if path is None or connector_of(host).access is not Access.SHELL:
-        return {}
-    return closures.parse_path_info(shell(host, shlex.join(nix.closure_sizes(path)), what="listing what runs"))
-
-
-def _local_closures(paths: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Sizes by path of the closures of these that are in the store here."""
-    roots = [path for path in paths if Path(path).exists()]
-    graph = nix.parse_path_info(run(nix.path_info(roots), timeout=PATH_INFO_DEADLINE).stdout)
-    return {root: _closure(graph, root) for root in roots}
-
-
-def _closure(graph: dict[str, tuple[int, tuple[str, ...]]], root: str) -> dict[str, int]:
-    found: dict[str, int] = {}
-    left = [root]
-    while left:
-        path = left.pop()
-        if path not in found:
-            found[path], references = graph[path]
-            left.extend(references)
-    return found
 
 
 @operation()
@@ -261,7 +195,7 @@ def _copy(own: HostRun) -> Commands:
             _require_taken(own)
             if own.options.sign_with:
                 key = str(Path(own.options.sign_with).expanduser())
-                run(nix.sign([about.toplevel], key), timeout=PATH_INFO_DEADLINE)
+                run(nix.sign([about.toplevel], key), timeout=SIGN_DEADLINE)
             copy_closure(host, [about.toplevel], substitute=own.options.substitute)
         except (FleetError, OSError) as error:
             raise NotBegun(f"{own.id}: it cannot be copied: {error}") from error

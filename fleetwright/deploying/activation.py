@@ -3,7 +3,6 @@
 Each command is a shell text to be run as root, and what it reads on stdin.
 """
 
-import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from fleetwright.deploying.goal import Goal
 from fleetwright.errors import FleetError
-from fleetwright.nix import is_store_path
+from fleetwright.nix import is_store_path, revision_of
 
 GC_ROOTS = "/nix/var/nix/gcroots/fleetwright"
 GATE = "fleetwright"  # the word before those of machine.sh on a machine that takes forced commands alone
@@ -181,15 +180,6 @@ def parse(text: str) -> Standing:
         stage,
         **{name: values.get(name) for name in named},
         left=int(left) if left and left.lstrip("-").isdigit() else None,
-        revision=_revision(values.get("version", "")),
+        revision=revision_of(values.get("version", "")),
         log=tuple(log),
     )
-
-
-def _revision(version_json: str) -> str | None:
-    try:
-        version = json.loads(version_json)
-    except ValueError:
-        return None
-    revision = version.get("configurationRevision") if isinstance(version, dict) else None
-    return revision if isinstance(revision, str) else None

@@ -1,0 +1,84 @@
+"""What a new system changes on a machine: its packages by version and size, and what takes effect with a boot alone."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pyinfra.api.host import Host
+
+from facts.nixos import BOOTED_PARTS
+from fleetwright import nix
+from fleetwright.deploying import closures
+from fleetwright.deploying.access import Access
+from fleetwright.deploying.run import HostRun
+from fleetwright.nix import Evaluated
+from fleetwright.process import run
+from fleetwright.sizes import human
+from operations.deploy_run import run_of
+from operations.steps import connector_of, executing, session_of, shell
+
+DEADLINE = 300.0  # seconds for a store to list a closure
+
+Sizes = Mapping[str, int]
+
+
+def show_changes(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> None:
+    """Say and note it; `to_come` is what was built for all hosts of the run."""
+    assert own.about is not None
+    assert own.state is not None
+    own.enter("show")
+    before, after = _closures(host, own, to_come)
+    if before is not None:
+        own.diff = closures.diff(before, after)
+        changes = [str(change) for change in own.diff.changes]
+        own.found(diff=changes, size_before=own.diff.before, size_after=own.diff.after)
+        for line in (*changes, f"closure {human(own.diff.before)} → {human(own.diff.after)}"):
+            host.log(line)
+    booted = own.state["parts"]
+    parts = {part: _resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
+    own.reboot = tuple(sorted(part for part in booted if parts[part] not in (None, booted[part])))
+    own.found(reboot_for=own.reboot)
+    if own.reboot:
+        host.log(f"needs a reboot for: {', '.join(own.reboot)}")
+    if not executing(host):
+        own.found(services="not copied, services unknown")
+
+
+def _closures(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> tuple[Sizes | None, Sizes]:
+    """Of what runs, and of what is to come. None where neither we nor the machine can say."""
+    assert own.about is not None
+    assert own.state is not None
+    current: str | None = own.state["current"]
+    built = sorted({about.toplevel for about in to_come if Path(about.toplevel).exists()})
+    running = {each.state["current"] for each in run_of(host).hosts.values() if each.state and each.state["current"]}
+    here = session_of(host).once(("closures", *built), lambda: _local([*built, *sorted(running)]))
+    if current is None:
+        return {}, here[own.about.toplevel]
+    if current in here:
+        return here[current], here[own.about.toplevel]
+    if connector_of(host).access is not Access.SHELL:
+        return None, here[own.about.toplevel]
+    listed = shell(host, shlex.join(nix.closure_sizes(current)), what="listing what runs")
+    return closures.parse_path_info(listed), here[own.about.toplevel]
+
+
+def _local(paths: Iterable[str]) -> dict[str, Sizes]:
+    """Sizes by path of the closures of these that are in the store here."""
+    roots = [path for path in paths if Path(path).exists()]
+    graph = nix.parse_path_info(run(nix.path_info(roots), timeout=DEADLINE).stdout)
+    return {root: _closure(graph, root) for root in roots}
+
+
+def _closure(graph: Mapping[str, tuple[int, tuple[str, ...]]], root: str) -> Sizes:
+    found: dict[str, int] = {}
+    left = [root]
+    while left:
+        path = left.pop()
+        if path not in found:
+            found[path], references = graph[path]
+            left.extend(references)
+    return found
+
+
+def _resolved(path: str) -> str | None:
+    return str(Path(path).resolve()) if Path(path).exists() else None
