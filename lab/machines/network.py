@@ -27,6 +27,7 @@ class Network:
 
     def __init__(self, directory: Path) -> None:
         """`directory` takes dnsmasq's files."""
+        self._directory = directory
         self._hosts = directory / "dhcp-hosts"
         self._hosts.write_text("")
         self._addresses: dict[str, int] = {}  # card → last byte; also of cards that are off
@@ -41,11 +42,14 @@ class Network:
                 f"link set {BRIDGE} up",
             ]
         )
-        self._dnsmasq = subprocess.Popen(
+        self._dnsmasq = self._serve()
+
+    def _serve(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file="]
             + [f"--interface={BRIDGE}", "--bind-interfaces", "--no-ping", "--dhcp-authoritative", "--log-facility=-"]
             + [f"--dhcp-range=10.77.0.{FIRST},10.77.0.{LAST},255.255.255.0,12h", f"--dhcp-hostsfile={self._hosts}"]
-            + [f"--dhcp-leasefile={directory / 'dhcp-leases'}", "--dhcp-option=option:dns-server", "--quiet-dhcp"],
+            + [f"--dhcp-leasefile={self._leases}", "--dhcp-option=option:dns-server", "--quiet-dhcp"],
             stdin=subprocess.DEVNULL,
         )
 
@@ -64,11 +68,20 @@ class Network:
                 self._dnsmasq.send_signal(signal.SIGHUP)
             return f"10.77.0.{self._addresses[mac]}"
 
+    @property
+    def _leases(self) -> Path:
+        return self._directory / "dhcp-leases"
+
     def forget(self) -> None:
-        """Every card as never seen."""
+        """Every card as never seen: an address that is leased to one of before would be given to no other."""
         with self._lock:
             self._addresses.clear()
             self._next = FIRST
+            self._hosts.write_text("")
+            self._dnsmasq.kill()
+            self._dnsmasq.wait()
+            self._leases.unlink(missing_ok=True)
+            self._dnsmasq = self._serve()
 
     def plug(self, vmid: int, mac: str | None, link_down: bool) -> "Plug":
         """A network namespace for one boot, with lo, docker0 and, given a MAC, a card on the bridge."""
