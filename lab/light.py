@@ -74,6 +74,11 @@ class Light:
     address: str
     system: str = ""
 
+    @property
+    def mac(self) -> str:
+        """A local one, by the address."""
+        return "02:4c:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
+
     @classmethod
     def number(cls, number: int) -> "Light":
         return cls(f"light{number:03}", f"{NETWORK}.{number // 250}.{number % 250 + 1}")
@@ -167,7 +172,8 @@ def _start(host: Light, orders: Mapping[str, str]) -> str | None:
     ip("netns", "add", host.name)
     ip(
         batch=[
-            f"link add {link} type veth peer name eth0 netns {host.name}",
+            # the same card each time: nobody has to forget the one of before
+            f"link add {link} type veth peer name eth0 address {host.mac} netns {host.name}",
             f"link set {link} master {BRIDGE} up",
         ]
     )

@@ -1,6 +1,6 @@
-"""One lab for all integration tests: a second one of this checkout, so that `make lab up` is left alone.
+"""One lab for all integration tests of a worker: of the tests' own, so that `make lab up` is left alone.
 
-They run in one worker (the xdist group `lab`), one after another, each from the start state.
+Each test begins from the start state, or makes what it needs.
 """
 
 import os
@@ -18,7 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "integration" in item.path.parts:
             item.add_marker(pytest.mark.lab)
-            item.add_marker(pytest.mark.xdist_group("lab"))
 
 
 @pytest.fixture(scope="session")
