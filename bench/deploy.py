@@ -83,7 +83,7 @@ def lab(*words: str) -> str:
     environment = {**os.environ, "FLEETWRIGHT_LAB": str(LAB)}
     done = subprocess.run([sys.executable, "-m", "lab", *words], env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"lab {' '.join(words)[:80]}: {done.stdout}{done.stderr}")
+        raise SystemExit(f"lab {' '.join(words)}: {done.stdout}{done.stderr}")
     return done.stdout
 
 

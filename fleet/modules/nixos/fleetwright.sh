@@ -50,7 +50,21 @@ write() { # file, text: whole or not at all
     printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"
 }
 
-state() { cat "$dir/state" 2>/dev/null || echo none; }
+state() { # into $stands, without another process: it is asked often
+    stands=none
+    [ ! -r "$dir/state" ] || read -r stands <"$dir/state"
+}
+
+noted() { # file: its first line into $line
+    line=
+    [ ! -r "$dir/$1" ] || read -r line <"$dir/$1"
+}
+
+pause=0.02
+rest() { # between two looks; the longer it takes the longer
+    sleep $pause
+    case $pause in 0.02) pause=0.05 ;; *) pause=0.1 ;; esac
+}
 
 enter() { # state, why: the reason comes first, who sees the state finds it
     [ -z "${2:-}" ] || [ -e "$dir/why" ] || write "$dir/why" "$2"
@@ -105,7 +119,8 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     exec 9>"$here/lock"
     flock -w 20 9 || fail 'another deployment is beginning'
     if [ -e "$here/current" ] && load "$(readlink "$here/current")" && [ "$id" != "$1" ]; then
-        case $(state) in
+        state
+        case $stands in
         armed | activating | proving | keeping | reverting)
             if watched; then
                 echo "busy=$who"
@@ -178,12 +193,13 @@ fail() {
 
 watch() {
     exec >>"$dir/log" 2>&1 </dev/null
-    case $(state) in
+    state
+    case $stands in
     armed) ;;
     keeping) keep ;;
     activating | proving | reverting) go_back 'the process that watched over it was killed' ;;
+    *) exit 0 ;;
     esac
-    [ "$(state)" = armed ] || exit 0
     [ "$goal" != boot ] || { keep; exit 0; }
     activate
     prove
@@ -205,7 +221,7 @@ activate() {
             waits=$(blocking)
             go_back "the activation did not end within $deadline s${waits:+; it waits for $waits}"
         fi
-        sleep 0.1
+        rest
     done
     read -r result code <"$dir/forth"
     case "$result $code" in
@@ -252,7 +268,7 @@ prove() { # until the word comes; who says nothing in time has said `back`
     while [ ! -e "$dir/word" ]; do
         clock
         [ "$now" -lt "$end" ] || word "$id" back "nobody confirmed it within $confirm s"
-        sleep 0.1
+        rest
     done
     read -r said why <"$dir/word"
     if [ "$said" = keep ]; then keep; else go_back "$why"; fi
@@ -328,7 +344,7 @@ go_back() { # why
             clock
             end=$((now + deadline + 2 * grace))
             while [ ! -e "$dir/back" ] && [ "$now" -lt "$end" ]; do
-                sleep 0.1
+                rest
                 clock
             done
             # it may fail in what it failed in before
@@ -386,9 +402,11 @@ stop_activation() { # and what it has left to PID 1
 look() { # ID STATE WAIT
     clock
     end=$((now + $3))
-    while [ "$(state)" = "$2" ] && [ "$now" -lt "$end" ]; do
-        sleep 0.05
+    state
+    while [ "$stands" = "$2" ] && [ "$now" -lt "$end" ]; do
+        rest
         clock
+        state
     done
     report
 }
@@ -396,21 +414,24 @@ look() { # ID STATE WAIT
 tell() { printf '%s=%s\n' "$1" "$2"; }
 
 report() {
-    stands=$(state)
+    state
     case $stands in
     armed | activating | proving | keeping | reverting) watched || stands=lost ;;
     esac
     tell id "$id"
     tell who "$who"
     tell state "$stands"
-    tell why "$(cat "$dir/why" 2>/dev/null)"
+    noted why
+    tell why "$line"
     tell new "$new"
     tell old "$old"
     clock
-    left=$(cat "$dir/until" 2>/dev/null || echo)
-    tell left "${left:+$((left - now))}"
-    tell waits "$(blocking)"
-    tell failed "$(units_failed_since | list)"
+    noted until
+    tell left "${line:+$((line - now))}"
+    if has_systemd; then
+        tell waits "$(blocking)"
+        tell failed "$(units_failed_since | list)"
+    fi
     tell_what_runs
     [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
     tail -n 20 "$said" 2>/dev/null | while IFS= read -r line; do tell log "$line"; done
@@ -419,8 +440,10 @@ report() {
 tell_what_runs() {
     tell current "$(running)"
     tell profile "$(readlink -f "$profile")"
-    tell boot_id "$(cat /proc/sys/kernel/random/boot_id)"
-    tell hostname "$(cat /proc/sys/kernel/hostname)"
+    read -r line </proc/sys/kernel/random/boot_id
+    tell boot_id "$line"
+    read -r line </proc/sys/kernel/hostname
+    tell hostname "$line"
     tell version "$(/run/current-system/sw/bin/nixos-version --json 2>/dev/null)"
 }
 
@@ -441,6 +464,6 @@ begin) begin "$@" ;;
 watch) load "$1" && watch ;;
 alone) alone "$@" ;;
 last) if [ -e "$here/current" ]; then load "$(readlink "$here/current")" && report; else nothing; fi ;;
-say) if load "$1"; then word "$@"; look "$1" "$(state)" 1; else nothing; fi ;;
+say) if load "$1"; then word "$@"; state; look "$1" "$stands" 1; else nothing; fi ;;
 look) if load "$1"; then look "$@"; else nothing; fi ;;
 esac
