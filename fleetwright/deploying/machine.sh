@@ -105,10 +105,15 @@ alive() { [ -e "$here/$1.pid" ] && kill -0 "$(cat "$here/$1.pid")" 2>/dev/null; 
 units_failed() { ! has_systemd || systemctl list-units --state=failed,auto-restart --plain --no-legend --full 2>/dev/null | cut -d" " -f1 | sort; }
 units_failed_since() { units_failed | comm -13 "$dir/failed-before" -; }
 jobs_queued() { ! has_systemd || systemctl list-jobs --plain --no-legend --full 2>/dev/null | awk 'NF >= 4 {print $2, $3, $4, $1}' | sort; }
-jobs_since() { # unit, kind, state and number of the jobs that were not there before; none of our own
-    jobs_queued | grep -v -e "^$activation " -e '^fleetwright-' | while read -r unit kind state number; do
-        grep -q "^$unit $kind " "$dir/jobs-before" || echo "$unit $kind $state $number"
+jobs_since() { # unit, verb, state and number of the jobs that the activation may have queued
+    jobs_queued | grep -v -e "^$activation " -e '^fleetwright-' | while read -r unit verb state number; do
+        grep -q "^$unit $verb " "$dir/jobs-before" || by_itself "$unit" || echo "$unit $verb $state $number"
     done
+}
+by_itself() { # a unit that is alike in both systems and that a timer, say, has started meanwhile
+    [ -n "$(systemctl show -p TriggeredBy --value "$1")" ] || return 1
+    ours=etc/systemd/system/$1
+    if [ -e "$old/$ours" ] || [ -e "$target/$ours" ]; then cmp -s "$old/$ours" "$target/$ours"; fi
 }
 blocking() { jobs_since | awk '$3 == "running" {print $1}' | list; } # units whose start or stop does not end
 list() { tr '\n' ' ' | sed 's/ *$//; s/ /, /g'; }
@@ -231,7 +236,7 @@ activate() {
         broken=$(units_failed_since | list)
         # what had failed before may do so again
         [ -z "$broken" ] && [ -s "$dir/failed-before" ] || go_back "units failed${broken:+: $broken} (status 4)"
-;;
+        ;;
     'exit-code 100') go_back 'the new system cannot be switched to while the old one runs (status 100): deploy it with goal=boot and reboot' ;;
     'exit-code '*) go_back "the activation ended with status $code" ;;
     *) go_back "the activation was ended ($result $code)" ;;
@@ -274,8 +279,10 @@ prove() { # until the word comes; who says nothing in time has said `back`
     if [ "$said" = keep ]; then keep; else go_back "$why"; fi
 }
 
-word() { # ID keep|back WHY: the first one counts
-    printf '%s %s\n' "$2" "${3:-}" >"$dir/word.$$" && ln "$dir/word.$$" "$dir/word" 2>/dev/null
+word() { # ID keep|back WHY…: the first one counts
+    said=$2
+    shift 2
+    printf '%s %s\n' "$said" "$*" >"$dir/word.$$" && ln "$dir/word.$$" "$dir/word" 2>/dev/null
     rm -f "$dir/word.$$"
 }
 
@@ -378,8 +385,8 @@ stop_activation() { # and what it has left to PID 1
         return
     fi
     systemctl stop "$activation" 2>/dev/null
-    jobs_since | while read -r unit kind state number; do
-        if [ "$state" = running ] && [ "$kind" != stop ]; then
+    jobs_since | while read -r unit verb state number; do
+        if [ "$state" = running ] && [ "$verb" != stop ]; then
             systemctl stop --no-block "$unit"
         else
             systemctl cancel "$number"

@@ -78,6 +78,27 @@ def test_a_broken_system_ends_on_the_one_of_before_and_the_others_are_deployed(f
     assert fleet.machine("dev2").marker == fault
 
 
+def test_what_a_timer_has_started_meanwhile_is_left_alone(fleet: Fleet) -> None:
+    """Going back cancels what the activation left queued, not a backup that happens to run."""
+    backup = (
+        'systemd.services.backup.serviceConfig = { Type = "oneshot"; ExecStart = "/usr/bin/sleep 60"; }; '
+        'systemd.timers.backup = { wantedBy = ["timers.target"]; timerConfig.OnCalendar = "2099-01-01"; };'
+    )
+    fleet.broken_by("dev", f"{{ {backup} }}")
+    fleet.deploy("dev")
+    hangs = 'systemd.services.x = { wantedBy = ["multi-user.target"]; serviceConfig = { Type = "oneshot"; ExecStart = '
+    fleet.broken_by("dev", f'{{ {backup} {hangs} "/usr/bin/sleep 1000"; }}; }}; }}')
+    with fleet.lab.under_way("fleetwright", "deploy", "dev", *DEADLINES) as run:
+        run.until(lambda line: line.startswith("dev: activate"))
+        until(lambda: _under_way(fleet), 10, "it is at work")
+        fleet.on("dev", "sudo systemctl start --no-block backup.service")
+        ended = run.end()
+    assert (ended.status, "it waits for" in ended.output, "x.service" in ended.output) == (1, True, True)
+    assert fleet.on("dev", "systemctl is-active backup.service", check=False).output.strip() == "activating"
+    assert "x.service" not in fleet.on("dev", "systemctl list-jobs --no-legend").output
+    fleet.on("dev", "sudo systemctl stop backup.service")
+
+
 def test_sessions_that_the_activation_ends_stop_nothing(fleet: Fleet) -> None:
     fleet.lab("break", "dev", "session-killed")
     ended, document = fleet.deploy("dev", *DEADLINES)
