@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def new_directory() -> Path:
     """For a deployment that begins now; not made yet. The oldest of many are removed."""
     for old in runs()[: -_KEPT + 1]:
         shutil.rmtree(old, ignore_errors=True)
-    return _deployments() / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(path for each in candidates if not (path := _deployments() / each).exists())
 
 
 def runs() -> list[Path]:
