@@ -9,7 +9,7 @@ from facts.nixos import Running, SystemState
 from fleetwright.deploying.access import Access
 from fleetwright.deploying.activation import Deployment, Kind, Stage, Standing, parse
 from fleetwright.deploying.goal import Goal
-from fleetwright.deploying.report import Outcome
+from fleetwright.deploying.report import Outcome, how_to_ask
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
 from fleetwright.reach import Epoch
@@ -229,8 +229,8 @@ class _Follower:
 
     def _undecided(self, why: str) -> Undecided:
         text = (
-            f"{self.own.id}: {why}; see `pyinfra inventory.py fact facts.nixos.LastDeployment _sudo=True "
-            f"--limit {self.own.id}`; a reboot brings what ran before unless the new one was kept"
+            f"{self.own.id}: {why}; see {how_to_ask(self.own.id)}; a reboot brings what ran before unless the new one "
+            "was kept"
         )
         self.own.end(Outcome.UNKNOWN, text)
         return Undecided(text)

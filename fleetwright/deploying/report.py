@@ -120,13 +120,18 @@ def report(entries: Iterable[Mapping[str, Any]], *, over: bool = True) -> Report
     return Report(about, tuple(rows), why)
 
 
+def how_to_ask(host: str) -> str:
+    """The command that says what a machine has decided."""
+    return f"`pyinfra inventory.py --limit {host} fact facts.nixos.LastDeployment _sudo=True`"
+
+
 def _host(name: str, values: Mapping[str, Any]) -> HostReport:
     stage, found = values.get("stage"), values.get("found", {})
     if "outcome" in values:
         outcome, why = Outcome(values["outcome"]), values.get("why")
     elif stage in _UNDECIDED:
         outcome = Outcome.UNKNOWN
-        why = f"the run ended while it was at {stage}; the machine decides by itself: `fleetwright deploy --status`"
+        why = f"the run ended while it was at {stage}; the machine decides by itself, see {how_to_ask(name)}"
     else:
         outcome, why = Outcome.FAILED, f"the run ended before it was deployed to{f' (at {stage})' if stage else ''}"
     began, ended = values.get("began"), values.get("ended")
