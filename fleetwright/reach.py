@@ -107,8 +107,11 @@ def look(
     epochs: Collection[Epoch],
     patience: float,
     progress: Callable[[str], None],
+    by_name: bool = False,
 ) -> list[Place]:
     """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
+
+    `by_name`: a machine that is installed, whose entry in hosts.nix says where it is, needs no hypervisor to be found.
 
     `patience` is how many seconds a fresh clone may take to say through its agent that cloud-init is done; until
     then it still shows the template's host key, which all clones share. The question is the one changing call
@@ -117,7 +120,8 @@ def look(
     Raises Absent when there is nothing to wait for.
     """
     vm = session.vm(host.id)
-    if vm is not None and vm.is_managed and vm.type is GuestType.QEMU:
+    known = by_name and "addresses" in host.extra and session.pinned_key(host.id) is not None
+    if vm is not None and vm.is_managed and vm.type is GuestType.QEMU and not known:
         return _look_at_vm(session, host, vm, epochs=epochs, patience=patience, progress=progress)
     return list(_look_at_names(session, host, hints))
 

@@ -182,7 +182,13 @@ class FleetConnector(SSHConnector):
     ) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
         places = reach.look(
-            self.session, self.fleet_host, self.hints, epochs=epochs, patience=patience, progress=progress
+            self.session,
+            self.fleet_host,
+            self.hints,
+            epochs=epochs,
+            patience=patience,
+            progress=progress,
+            by_name=bool(self.host.data.get("must_answer")),
         )
         errors: list[str] = []
         for place in places:

@@ -135,7 +135,8 @@ def _under_way(fleet: Fleet) -> bool:
 
 def test_two_operators_do_not_meet(fleet: Fleet) -> None:
     fleet.lab("break", "dev", "activation-hangs")
-    with fleet.lab.under_way("fleetwright", "deploy", "dev", *DEADLINES) as run:
+    patient = ("--activation-deadline", "25", "--confirm-deadline", "10")
+    with fleet.lab.under_way("fleetwright", "deploy", "dev", *patient) as run:
         run.until(lambda line: line.startswith("dev: activate"))
         until(lambda: _under_way(fleet), 10, "the first one is at work")
         elsewhere = {"XDG_STATE_HOME": str(fleet.lab.state / "elsewhere")}

@@ -206,3 +206,15 @@ def test_a_machine_without_a_boot_loader(fleet: Fleet) -> None:
     assert (now.current == now.profile, now.default) == (True, before.default)
     fleet.lab("break", "dev3")
     fleet.deploy("dev3")
+
+
+def test_a_guest_whose_address_is_known_needs_no_hypervisor(fleet: Fleet) -> None:
+    fleet.change("dev", "without the hypervisor")
+    deploy = "PROXMOX_TOKEN_FILE=/nonexistent fleetwright deploy dev --json 2>/dev/null"
+    ended = fleet.lab.run("sh", "-c", deploy, check=False)
+    [row] = json.loads(ended.output)["hosts"]
+    assert (ended.status, row["outcome"], "/nonexistent" in row["why"]) == (4, "unreachable", True)
+    with order(fleet, dev=f'addresses = [ "192.0.2.1" "{report(fleet.lab, "dev")["address"]}" ];'):
+        ended = fleet.lab.run("sh", "-c", deploy)
+        assert outcomes(json.loads(ended.output)) == {"dev": "deployed"}
+    assert fleet.machine("dev").marker == "without the hypervisor"
