@@ -124,18 +124,13 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     exec 9>"$here/lock"
     flock -w 20 9 || fail 'another deployment is beginning'
     if [ -e "$here/current" ] && load "$(readlink "$here/current")" && [ "$id" != "$1" ]; then
-        state
-        case $stands in
-        armed | activating | proving | keeping | reverting)
-            if watched; then
-                echo "busy=$who"
-                report
-                exit 0
-            fi
-            # its process is gone for good: what it recorded is still where to go back to
-            recorded=$old
-            ;;
-        esac
+        if under_way; then
+            echo "busy=$who"
+            report
+            exit 0
+        fi
+        # its process is gone for good: what it recorded is still where to go back to
+        [ "$stands" != lost ] || recorded=$old
     fi
     case $3 in switch | test | boot) ;; *) fail "$3 is nothing to come to" ;; esac
     case $4 in /nix/store/*/* | /nix/store/.*) fail "$4 is no store path" ;; /nix/store/*) ;; *) fail "$4 is no store path" ;; esac
@@ -186,6 +181,16 @@ watched() { # whether the process that watches this deployment lives
     case $(systemctl show -p ActiveState --value "$unit" 2>/dev/null) in
     active | activating | reloading | deactivating) return 0 ;;
     esac
+    return 1
+}
+
+under_way() { # whether it goes on; $stands is how it stands then, `lost` where its process ended before it did
+    state
+    case $stands in armed | activating | proving | keeping | reverting) ;; *) return 1 ;; esac
+    watched && return 0
+    seen=$stands
+    state # it may have come to its end between the two looks
+    [ "$stands" != "$seen" ] || stands=lost
     return 1
 }
 
@@ -421,10 +426,7 @@ look() { # ID STATE WAIT
 tell() { printf '%s=%s\n' "$1" "$2"; }
 
 report() {
-    state
-    case $stands in
-    armed | activating | proving | keeping | reverting) watched || stands=lost ;;
-    esac
+    under_way
     tell id "$id"
     tell who "$who"
     tell state "$stands"
