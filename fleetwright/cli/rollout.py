@@ -100,15 +100,17 @@ def _run(front: Front, words: Sequence[str], directory: Path, password: str | No
             ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=said))
         except FleetError as error:
             ended.append(error)
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=child)
-    thread.start()
+    over = threading.Event()  # an interrupted join() takes a thread for ended (python/cpython#90882)
+    threading.Thread(target=child).start()
     interrupted = False
     with follow(directory) as look:
-        while thread.is_alive():
+        while not over.is_set():
             try:
                 look()
-                thread.join(0.1)
+                over.wait(0.1)
             except KeyboardInterrupt:
                 if not interrupted:
                     click.echo("Interrupted; machines that are being activated decide by themselves", err=True)

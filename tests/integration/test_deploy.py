@@ -133,6 +133,20 @@ def _under_way(fleet: Fleet) -> bool:
     )
 
 
+def test_an_interrupted_run_reports_what_it_knows(fleet: Fleet) -> None:
+    fleet.lab("break", "dev", "activation-hangs")
+    before = fleet.machine("dev")
+    with fleet.lab.under_way("fleetwright", "deploy", "dev", *DEADLINES, "--table") as run:
+        run.until(lambda line: line.startswith("dev: activate"))
+        fleet.lab.run("pkill", "-TERM", "-f", "[b]in/fleetwright deploy")
+        ended = run.end()
+    assert ended.status == 130, ended.output
+    assert "Traceback" not in ended.output
+    assert "dev  unknown: the run ended while it was at activate; the machine decides by itself, see `" in ended.output
+    until(lambda: not _under_way(fleet), 40, "the machine decides")
+    assert fleet.machine("dev") == before
+
+
 def test_two_operators_do_not_meet(fleet: Fleet) -> None:
     fleet.lab("break", "dev", "activation-hangs")
     patient = ("--activation-deadline", "25", "--confirm-deadline", "10")
