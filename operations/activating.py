@@ -11,7 +11,7 @@ from fleetwright.deploying.activation import Deployment, Kind, Stage, Standing, 
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.report import Outcome, how_to_ask
 from fleetwright.deploying.run import DeployRun, HostRun
-from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Undecided
+from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Refused, Undecided
 from fleetwright.reach import Epoch
 from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.health import failing
@@ -177,12 +177,11 @@ class _Follower:
         own.found(current=now.current, profile=now.profile, log=now.log)
         if now.stage is Stage.KEPT:
             self._require_kept()
-            if self._boots_now():
-                reboot_and_prove(self.host, own, self.deployment.system)
-            pending = self.deployment.goal is Goal.BOOT and not self._boots_now()
+            left = self._boot() if self._boots_now() else None
+            pending = left or (self.deployment.goal is Goal.BOOT and not self._boots_now())
             outcome = Outcome.PENDING_REBOOT if pending else Outcome.DEPLOYED
-            own.end(outcome)
-            self.host.log(f"{outcome}: {now.current}")
+            own.end(outcome, left)
+            self.host.log(f"{outcome}: {left or now.current}")
             return
         if now.stage is Stage.NONE:
             self._judge_after_reboot()
@@ -195,6 +194,14 @@ class _Follower:
         if now.stage is Stage.REFUSED:
             raise NotBegun(f"{own.id}: {now.why}; nothing was changed")
         raise self._undecided(f"{now.why or 'its process is gone'}; it runs {now.current}, not {now.old}")
+
+    def _boot(self) -> str | None:
+        """Boot into the new system; why that is left to the machine's owner, where it is."""
+        try:
+            reboot_and_prove(self.host, self.own, self.deployment.system)
+        except Refused as error:
+            return str(error)
+        return None
 
     def _boots_now(self) -> bool:
         options = self.own.options

@@ -33,7 +33,7 @@ from operations.activating import activate as activate_on
 from operations.deploy_run import acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
-from operations.showing import show_changes
+from operations.showing import resolved, show_changes
 from operations.steps import (
     Commands,
     as_root,
@@ -103,13 +103,9 @@ def _gate(own: HostRun) -> None:
 
 def _is_done(options: Options, state: Any, toplevel: str) -> bool:
     wanted = f"{toplevel}/specialisation/{options.specialisation}" if options.specialisation else toplevel
-    runs = state["current"] == wanted or (options.specialisation and _resolved(wanted) == state["current"])
+    runs = state["current"] == wanted or (options.specialisation and resolved(wanted) == state["current"])
     profile = state["profile"] == toplevel
     return bool({Goal.SWITCH: runs and profile, Goal.TEST: runs, Goal.BOOT: profile}.get(options.goal, False))
-
-
-def _resolved(path: str) -> str | None:
-    return str(Path(path).resolve()) if Path(path).exists() else None
 
 
 def _reached(host: Host) -> tuple[str, ...]:
@@ -242,26 +238,19 @@ def _activate(own: HostRun) -> Commands:
         return
 
     assert about is not None
-    if options.goal is Goal.DRY_ACTIVATE:
+    if options.goal is Goal.DRY_ACTIVATE and options.engine is Engine.GUARDED:
         yield from do(host, summary, lambda: _dry_activate(own, about))
         return
     wanted = Wanted(about.toplevel, about.hostname or None, about.revision)
 
     def act() -> None:
-        with asked.roles[options.role or own.id]:
-            if why := options.max_fail.holds(options.wave, asked.failed, len(asked.selected)):
-                own.end(Outcome.HELD, why)
-                raise NotBegun(f"{own.id} is held: {why}")
-            try:
-                if _is_triggered():
-                    _trigger(own, about)
-                elif options.engine is Engine.GUARDED:
-                    activate_on(host, asked, own, wanted)
-                else:
-                    rebuild_on(host, own, about.toplevel, options.goal, options.build_host, options.specialisation)
-            except (FleetError, OSError):
-                asked.failed[own.id] = options.wave
-                raise
+        with asked.turn(own, options.role or own.id):
+            if _is_triggered():
+                _trigger(own, about)
+            elif options.engine is Engine.GUARDED:
+                activate_on(host, asked, own, wanted)
+            else:
+                rebuild_on(host, own, about.toplevel, options.goal, options.build_host, options.specialisation)
 
     yield from do(host, summary, act)
 
@@ -282,7 +271,7 @@ def _trigger(own: HostRun, about: Evaluated) -> None:
     own.found(current=runs)
     if runs != about.toplevel:
         raise FleetError(
-            f"{own.id}: it ran its command, and runs {runs or 'it does not say what'}, not {about.toplevel}"
+            f"{own.id}: it ran its command, and runs {runs or 'what it does not say'}, not {about.toplevel}"
         )
     own.end(Outcome.DEPLOYED)
 

@@ -13,7 +13,7 @@ from fleetwright.deploying.activation import Kind
 from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import HostRun
 from fleetwright.deploying.waves import label
-from fleetwright.errors import FleetError, NotBegun, Refused, Undecided
+from fleetwright.errors import FleetError, Refused, Undecided
 from fleetwright.fleet import load_fleet
 from fleetwright.guard import require_rebootable
 from fleetwright.reach import Epoch
@@ -77,17 +77,10 @@ def _reboot(own: HostRun, wave: int) -> Commands:
         return
 
     def act() -> None:
-        with asked.roles[options.role or ""]:
-            if why := options.max_fail.holds(options.wave, asked.failed, len(asked.selected)):
-                own.end(Outcome.HELD, why)
-                raise NotBegun(f"{own.id} is held: {why}")
-            try:
-                assert own.state is not None
-                require_root(own)
-                reboot_and_prove(host, own, own.state["profile"])
-            except (FleetError, OSError):
-                asked.failed[own.id] = options.wave
-                raise
+        with asked.turn(own, options.role or ""):
+            assert own.state is not None
+            require_root(own)
+            reboot_and_prove(host, own, own.state["profile"])
             own.end(Outcome.REBOOTED)
 
     yield from do(host, f"reboot {own.id}", act)

@@ -47,7 +47,7 @@ def rebuild_on(
     read = state["profile"] if action == "boot" else state["current"]
     if action in ("switch", "boot", "test") and specialisation is None and read != wanted:
         raise FleetError(f"{own.id}: nixos-rebuild {action} ended well, but what is there is {read}, not {wanted}")
-    own.end(Outcome.PENDING_REBOOT if action == "boot" else Outcome.DEPLOYED)
+    own.end({"boot": Outcome.PENDING_REBOOT, "dry-activate": Outcome.PLANNED}.get(action, Outcome.DEPLOYED))
 
 
 def _help() -> str:

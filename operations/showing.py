@@ -29,13 +29,13 @@ def show_changes(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> None
     own.enter("show")
     before, after = _closures(host, own, to_come)
     if before is not None:
-        own.diff = closures.diff(before, after)
-        changes = [str(change) for change in own.diff.changes]
-        own.found(diff=changes, size_before=own.diff.before, size_after=own.diff.after)
-        for line in (*changes, f"closure {human(own.diff.before)} → {human(own.diff.after)}"):
+        diff = closures.diff(before, after)
+        changes = [str(change) for change in diff.changes]
+        own.found(diff=changes, size_before=diff.before, size_after=diff.after)
+        for line in (*changes, f"closure {human(diff.before)} → {human(diff.after)}"):
             host.log(line)
     booted = own.state["parts"]
-    parts = {part: _resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
+    parts = {part: resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
     own.reboot = tuple(sorted(part for part in booted if parts[part] not in (None, booted[part])))
     own.found(reboot_for=own.reboot)
     if own.reboot:
@@ -80,5 +80,6 @@ def _closure(graph: Mapping[str, tuple[int, tuple[str, ...]]], root: str) -> Siz
     return found
 
 
-def _resolved(path: str) -> str | None:
+def resolved(path: str) -> str | None:
+    """Where a path of the store here leads, None when it is not there."""
     return str(Path(path).resolve()) if Path(path).exists() else None

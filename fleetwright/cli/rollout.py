@@ -136,7 +136,7 @@ def _said(done: Completed) -> str:
 def _lines(found: Report, *, dry: bool) -> Iterable[str]:
     if dry or found.about.get("goal") == Goal.DRY_ACTIVATE:
         yield from _changes(found.hosts)
-    width = max(len(each.host) for each in found.hosts)
+    width = max((len(each.host) for each in found.hosts), default=0)
     for each in sorted(found.hosts, key=lambda each: (list(Outcome).index(each.outcome), each.host)):
         seconds = f" ({each.seconds:.1f} s)" if each.seconds and not dry else ""
         reboot = each.found.get("reboot_for") if each.outcome in (Outcome.DEPLOYED, Outcome.PENDING_REBOOT) else None

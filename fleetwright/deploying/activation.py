@@ -106,11 +106,6 @@ class Deployment:
             raise FleetError(f"{self.system!r} is no store path")
 
     @property
-    def target(self) -> str:
-        """What runs in the end."""
-        return f"{self.system}/specialisation/{self.specialisation}" if self.specialisation else self.system
-
-    @property
     def begin(self) -> tuple[str, str]:
         """Starts it, unless another one is under way, and says how it stands."""
         words = [self.id, self.who, self.goal, self.system, self.specialisation or ""]

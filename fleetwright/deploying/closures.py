@@ -38,15 +38,11 @@ class Change:
 
 @dataclass(frozen=True)
 class ClosureDiff:
-    """`size` is what the closure grows by; `before` and `after` are its whole sizes. In bytes."""
+    """`before` and `after` are the closures' whole sizes, in bytes."""
 
     changes: tuple[Change, ...]
     before: int
     after: int
-
-    @property
-    def size(self) -> int:
-        return self.after - self.before
 
 
 def parse_path_info(text: str) -> dict[str, int]:

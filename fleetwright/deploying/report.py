@@ -92,8 +92,8 @@ class Report:
         return {**self.about, "summary": self.summary, "exit": int(self.exit), "why": self.why, "hosts": rows}
 
 
-def report(entries: Iterable[Mapping[str, Any]], *, over: bool = True) -> Report:
-    """From a run's journal; while it is not `over`, hosts without an end are left out."""
+def report(entries: Iterable[Mapping[str, Any]]) -> Report:
+    """From the journal of a run that is over, however it ended."""
     about: dict[str, Any] = {}
     hosts: dict[str, dict[str, Any]] = {}
     why = None
@@ -116,8 +116,7 @@ def report(entries: Iterable[Mapping[str, Any]], *, over: bool = True) -> Report
                 about |= rest
                 why = rest.get("why")
     about.pop("hosts", None)
-    rows = [_host(name, values) for name, values in hosts.items() if over or "outcome" in values]
-    return Report(about, tuple(rows), why)
+    return Report(about, tuple(_host(name, values) for name, values in hosts.items()), why)
 
 
 def how_to_ask(host: str) -> str:

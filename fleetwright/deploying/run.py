@@ -5,16 +5,17 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from fleetwright.deploying.activation import Kind
-from fleetwright.deploying.closures import ClosureDiff
 from fleetwright.deploying.health import Check
 from fleetwright.deploying.journal import Journal
 from fleetwright.deploying.options import Options
 from fleetwright.deploying.report import Outcome
+from fleetwright.errors import FleetError, NotBegun
 from fleetwright.nix import Evaluated
 
 
@@ -28,7 +29,6 @@ class HostRun:
     journal: Journal = field(repr=False)
     state: Mapping[str, Any] | None = None
     about: Evaluated | None = None
-    diff: ClosureDiff | None = None
     checks: tuple[Check, ...] = ()
     reboot: tuple[str, ...] = ()
     """what of the new system takes effect with a boot alone"""
@@ -76,6 +76,23 @@ class DeployRun:
     def who(self) -> str:
         """Whoever runs this, as the machines and other operators are told."""
         return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{os.uname().nodename}-{os.getpid()}")
+
+    @contextmanager
+    def turn(self, own: HostRun, group: str) -> Iterator[None]:
+        """A host's turn, alone in its `group`; a failure in it counts for those that come after.
+
+        NotBegun when so many have failed that it is held.
+        """
+        options = own.options
+        with self.roles[group]:
+            if why := options.max_fail.holds(options.wave, self.failed, len(self.selected)):
+                own.end(Outcome.HELD, why)
+                raise NotBegun(f"{own.id} is held: {why}")
+            try:
+                yield
+            except (FleetError, OSError):
+                self.failed[own.id] = options.wave
+                raise
 
     def host(self, host_id: str, kind: Kind, options: Options) -> HostRun:
         return self.hosts.setdefault(host_id, HostRun(host_id, kind, options, self.journal))

@@ -112,23 +112,17 @@ def gc(older_than: str = "30d") -> Commands:
     Args:
         older_than: days, as in 30d.
     """
-    if not _AGE.fullmatch(older_than):
-        yield from decide(host, lambda: _refused(older_than))
-        return
     yield from decide(host, lambda: _gc(older_than))
 
 
-def _gc(older_than: str) -> Commands:
+def _gc(older_than: object) -> Commands:
+    if not _AGE.fullmatch(str(older_than)):
+        raise Usage(f"older_than={older_than} is no number of days; write one like 30d")
     script = f"nix-collect-garbage --delete-older-than {older_than}; {PROFILE}/bin/switch-to-configuration boot"
     job = Job("gc", run_of(host).id, script, GC_DEADLINE)
     yield from do(
         host, f"delete generations older than {older_than}, and garbage", lambda: run_job(host, job, sudo=True)
     )
-
-
-def _refused(older_than: str) -> Commands:
-    raise Usage(f"older_than={older_than} is no number of days; write one like 30d")
-    yield
 
 
 def _store_path(system: object) -> str:

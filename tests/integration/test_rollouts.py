@@ -91,3 +91,18 @@ def test_a_deployment_goes_on_through_the_boot_that_it_needs(fleet: Fleet, goal:
     booted = fleet.on("dev3", "readlink -f /run/booted-system; cat /proc/sys/kernel/random/boot_id").output.splitlines()
     assert booted[0] == now.current == now.profile == document["hosts"][0]["new"]
     assert booted[1] != boot.strip()
+
+
+def test_a_readonly_vm_is_deployed_to_and_its_boot_is_left_to_its_owner(fleet: Fleet) -> None:
+    definitions = fleet.lab.places.fleet / "vms/definitions.nix"
+    before = definitions.read_text()
+    edit(definitions, "vmid = 112;", "vmid = 112; readonly = true;")
+    fleet.broken_by("dev3", "{pkgs, ...}: { boot.kernelPackages = pkgs.linuxPackages_latest; }")
+    boot = fleet.on("dev3", "cat /proc/sys/kernel/random/boot_id").output
+    ended, document = fleet.deploy("dev3", "--reboot")
+    assert (ended.status, outcomes(document)) == (0, {"dev3": "pending reboot"})
+    assert "`ssh dev3 sudo systemctl reboot`" in document["hosts"][0]["why"]
+    assert fleet.machine("dev3").current == document["hosts"][0]["new"]
+    assert fleet.on("dev3", "cat /proc/sys/kernel/random/boot_id").output == boot
+    definitions.write_text(before)
+    fleet.lab("break", "dev3")

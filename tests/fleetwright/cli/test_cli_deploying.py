@@ -129,6 +129,15 @@ def test_a_run_that_never_began_says_why_itself(
     assert (out, err) == ("", "--limit nosuch: no host or group has this name\n")
 
 
+def test_an_interruption_before_anything_began_is_one(
+    pyinfra: Callable[..., FakePyinfra], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyinfra()
+    monkeypatch.setattr(rollout, "_run", lambda *words: (Completed("", "", 143), True))
+    assert run(["deploy", "--table"]) == 130
+    assert capsys.readouterr().out == "no host\n"
+
+
 def test_only_what_the_last_deployment_of_this_fleet_left(
     pyinfra: Callable[..., FakePyinfra], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,7 +77,6 @@ def test_ends() -> None:
     assert {stage for stage in Stage if stage.is_end} == {
         *(Stage.KEPT, Stage.REVERTED, Stage.REFUSED, Stage.STUCK, Stage.LOST, Stage.NONE)
     }
-    assert deployment(specialisation="debug").target == f"{SYSTEM}/specialisation/debug"
 
 
 def test_the_program_is_a_shell_script() -> None:
