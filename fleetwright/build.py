@@ -35,20 +35,23 @@ def realise(
     derivations: Mapping[str, Sequence[str]],
     host_id: str,
     stream: Callable[[str], None] | None = None,
+    fetch: Callable[[Sequence[str]], None] | None = None,
 ) -> None:
     """Build what these hosts need, all in one go, once per run; held by GC roots. `stream` gets the lines of Nix's log.
+
+    `fetch` brings what is to be built from where that is done, so that nothing is left to build here.
 
     FleetError when those of `host_id` cannot be built; the others go on.
     """
     installables = sorted({f"{drv}^*" for drvs in derivations.values() for drv in drvs})
     try:
         # by what is built: an evaluation may change within a run
-        session.once(("build", *installables), lambda: _build(session, installables, stream))
+        session.once(("build", *installables), lambda: _build(session, installables, stream, fetch))
     except FleetError:
         if set(derivations) == {host_id}:
             raise
         with _one_by_one:
-            realise(session, {host_id: derivations[host_id]}, host_id, stream)
+            realise(session, {host_id: derivations[host_id]}, host_id, stream, fetch)
 
 
 def _good(session: Session, host_ids: Sequence[str]) -> Iterator[Evaluated]:
@@ -96,7 +99,14 @@ def ahead(*work: Callable[[], object]) -> None:
         threading.Thread(target=quietly, args=(each,), daemon=True).start()
 
 
-def _build(session: Session, installables: Sequence[str], stream: Callable[[str], None] | None = None) -> list[str]:
+def _build(
+    session: Session,
+    installables: Sequence[str],
+    stream: Callable[[str], None] | None = None,
+    fetch: Callable[[Sequence[str]], None] | None = None,
+) -> list[str]:
+    if fetch:
+        fetch(installables)
     root = session.gc_roots / hashlib.sha256(" ".join(installables).encode()).hexdigest()[:32]
     try:
         done = run(nix.build(installables, str(root)), timeout=BUILD_DEADLINE, stream=stream)

@@ -195,6 +195,18 @@ def build(installables: Sequence[str], out_link: str) -> list[str]:
     return [*NIX, "build", *options, *installables]
 
 
+def build_at(installables: Sequence[str], at: Destination) -> tuple[list[str], dict[str, str]]:
+    """Build derivations of the store here on a machine, where the results stay: argv and environment."""
+    options = ["--store", at.daemon, "--eval-store", "auto", "--keep-going", "--no-link", *LOG_FORMAT]
+    return [*NIX, "build", *options, *installables], {"NIX_SSHOPTS": at.nix_sshopts}
+
+
+def build_from(installables: Sequence[str], at: Destination) -> tuple[list[str], dict[str, str]]:
+    """The same, and copy the results here before the connection ends, so that no garbage collector takes them there."""
+    options = ["--from", at.daemon, "--eval-store", "auto", "--keep-going", "--no-check-sigs", *LOG_FORMAT]
+    return [*NIX, "copy", *options, *installables], {"NIX_SSHOPTS": at.nix_sshopts}
+
+
 def path_info(paths: Sequence[str]) -> list[str]:
     """Everything that these paths of the local store refer to, as JSON."""
     return [*NIX, "path-info", "--recursive", "--json", *paths]

@@ -16,6 +16,9 @@ _COPY = re.compile(r"/nix/store/[0-9a-z]{32}-[^/\s'\"]+/")
 _SHOWN = 1000  # characters
 _BUILDER_SAID = 101  # a result of a build in LOG_FORMAT
 _BUILDER_LINES = 5
+# An error of a build that another one's error has led to, and where the builder's log is told a second time.
+_FOLLOWS = re.compile(r"\d+ dependenc(y|ies) of derivation|\d+ dependenc(y|ies) failed")
+_CONTEXT = re.compile(r"^\s*(?:last \d+ log lines|For full logs)", re.MULTILINE | re.IGNORECASE)
 
 
 def explain(stderr: str, directory: Path) -> str:
@@ -42,14 +45,17 @@ def explain(stderr: str, directory: Path) -> str:
 
 
 def last_error(stderr: str) -> str:
-    """The last error in a log, all its lines in one: of a build with the end of the builder's own log."""
+    """The last error in a log that does not follow from another, in one line: of a build with what its builder said."""
     entries = [_entry(line) for line in stderr.splitlines()]
     text = _ANSI.sub("", "\n".join(str(entry.get("msg", "")) for entry in entries))
-    said = [entry["fields"] for entry in entries if entry.get("type") == _BUILDER_SAID and entry.get("fields")]
-    if output := [str(fields[0]) for fields in said]:
-        text += "; the builder said: " + " / ".join(output[-_BUILDER_LINES:])
-    at = [match.start() for match in re.finditer(r"^error:", text, re.MULTILINE)]
-    return _one_line(text[at[-1] :].removeprefix("error:") if at else text)[-_SHOWN:]
+    output = [
+        str(entry["fields"][0]) for entry in entries if entry.get("type") == _BUILDER_SAID and entry.get("fields")
+    ]
+    errors = re.split(r"^error:", text, flags=re.MULTILINE)[1:]
+    errors = [_CONTEXT.split(error)[0] for error in errors] if output else errors
+    causes = [error for error in errors if not _FOLLOWS.search(error)]
+    said = "; the builder said: " + " / ".join(output[-_BUILDER_LINES:]) if output else ""
+    return (_one_line((causes or errors or [text])[-1]).rstrip(";") + said)[-_SHOWN:]
 
 
 def _entry(line: str) -> dict[str, Any]:

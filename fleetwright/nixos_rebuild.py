@@ -38,17 +38,18 @@ def rebuild(
     installable: str,
     to: Destination,
     *,
-    build_host: str | None = None,
+    build_host: Destination | None = None,
     specialisation: str | None = None,
     options: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
-    """argv and environment, for the installable `FLAKE#HOST`; `build_host` as ssh takes it. Usage for wrong words."""
+    """argv and environment, for the installable `FLAKE#HOST`. Usage for wrong words.
+
+    It has one set of SSH options for both machines: those of `to` have to do for `build_host` too.
+    """
     if action not in ACTIONS:
         raise Usage(f"action={action} is none of {', '.join(ACTIONS)}")
-    if build_host and build_host.startswith("-"):
-        raise Usage(f"build_host={build_host} is no host")
     argv = [PROGRAM, action, "--flake", installable, flavour.no_reexec, "--target-host", to.target]
-    argv += ["--build-host", build_host] if build_host else []
+    argv += ["--build-host", build_host.target] if build_host else []
     argv += ["--specialisation", specialisation] if specialisation else []
     argv += [flavour.sudo] if to.user != "root" else []
     return [*argv, *options], {"NIX_SSHOPTS": to.nix_sshopts}

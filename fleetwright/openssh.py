@@ -1,8 +1,10 @@
 """OpenSSH's command line, for what is streamed or copied by other programs (Nix, tar): pinned like ours."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from fleetwright.errors import Usage
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,21 @@ class Destination:
     def url(self) -> str:
         """`ssh://user@address`, as Nix wants it: an IPv6 address in brackets."""
         return f"ssh://{self.user}@{f'[{self.address}]' if ':' in self.address else self.address}"
+
+    @property
+    def daemon(self) -> str:
+        """The machine's Nix daemon, which also builds."""
+        return self.url.replace("ssh://", "ssh-ng://", 1)
+
+    def along_with(self, other: "Destination", known_hosts: Path) -> "Destination":
+        """This one with options that do for the other one too; `known_hosts` has both their keys.
+
+        Usage when they listen on different ports.
+        """
+        if other.port != self.port:
+            raise Usage(f"{self.target} and {other.target} listen on different ports, which one program cannot be told")
+        keys = [key for each in (self, other) for key in ((each.identity,) if each.identity else each.offered)]
+        return replace(self, known_hosts=known_hosts, identity=None, offered=tuple(dict.fromkeys(keys)))
 
     def argv(self, command: str) -> list[str]:
         return ["ssh", *self.options, "--", self.target, command]

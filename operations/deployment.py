@@ -14,7 +14,6 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 
 from fleetwright import nix
-from fleetwright.build import realise
 from fleetwright.deploying import gate, health
 from fleetwright.deploying.access import Access
 from fleetwright.deploying.activation import Kind, hold
@@ -30,6 +29,7 @@ from fleetwright.nix import Evaluated
 from fleetwright.process import run
 from operations.activating import Wanted
 from operations.activating import activate as activate_on
+from operations.building import build_for, builder_of
 from operations.deploy_run import acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
@@ -124,26 +124,36 @@ def _build(own: HostRun) -> str:
         return f"{own.id} builds by itself"
     own.enter("build")
     assert own.about is not None
-    wanted = {about.host_id: [about.toplevel_drv] for about in _to_come(host)}
+    if _is_built_later(own):
+        return f"{own.id} is built on {own.options.build_on} when it is deployed"
+    asked = run_of(host).hosts
+    alike = [about for about in _to_come(host) if asked[about.host_id].options.build_on == own.options.build_on]
+    wanted = {about.host_id: [about.toplevel_drv] for about in alike}
     progress, journal = BuildProgress(), own.journal
 
     def tell(line: str) -> None:
         if said := progress.feed(line):
             journal.note("said", text=said)  # in a thread of its own, which has no `host`
 
-    realise(session_of(host), wanted, own.id, tell)
+    build_for(host, own, wanted, tell)
     return f"{own.id}: {own.about.toplevel} is built"
 
 
+def _is_built_later(own: HostRun) -> bool:
+    """Whether another machine builds it, and not in this row: a plan leaves nothing there, nixos-rebuild does it."""
+    elsewhere = builder_of(host, own.options.build_on) is not None
+    return elsewhere and (not executing(host) or own.options.engine is Engine.NIXOS_REBUILD)
+
+
 def _to_come(host: Host) -> list[Evaluated]:
-    """What is to come to the hosts that are reached, but for those that have it already, as far as that is known."""
+    """What is to come to the hosts that are reached, but for those that have it already, or build it unasked."""
     asked, reached = run_of(host), _reached(host)
     found = []
     for host_id in reached:
         with suppress(FleetError):
             about = evaluate_all(session_of(host), reached, host_id)
             known = asked.hosts.get(host_id)
-            if known is None or known.state is None or not _is_done(known.options, known.state, about.toplevel):
+            if known and known.state and not _is_done(known.options, known.state, about.toplevel):
                 found.append(about)
     return found
 
@@ -157,6 +167,8 @@ def show() -> Commands:
 def _show(own: HostRun) -> str:
     if _is_triggered():
         return f"{own.id} is not asked what changes"
+    if _is_built_later(own):
+        return f"{own.id}: what changes is known when it is built"
     show_changes(host, own, _to_come(host))
     assert own.state is not None
     assert own.about is not None
@@ -176,6 +188,9 @@ def _copy(own: HostRun) -> Commands:
         return
     if own.options.engine is Engine.NIXOS_REBUILD:
         host.noop(f"{own.id}: nixos-rebuild copies")
+        return
+    if builder_of(host, own.options.build_on) is host:
+        host.noop(f"{own.id} builds it itself")
         return
     if not executing(host):
         yield from do(host, f"copy {about.toplevel if about else 'the new system'} to {own.id}", lambda: None)
@@ -233,7 +248,7 @@ def _activate(own: HostRun) -> Commands:
     asked, options, about = run_of(host), own.options, own.about
     summary = f"{options.goal} {own.id} to {about.toplevel if about else 'the new system'}"
     if not executing(host):
-        own.end(Outcome.PLANNED)
+        own.end(Outcome.PLANNED, _unseen(own))
         yield from do(host, summary, lambda: None)
         return
 
@@ -250,9 +265,16 @@ def _activate(own: HostRun) -> Commands:
             elif options.engine is Engine.GUARDED:
                 activate_on(host, asked, own, wanted)
             else:
-                rebuild_on(host, own, about.toplevel, options.goal, options.build_host, options.specialisation)
+                rebuild_on(host, own, about.toplevel, options.goal, options.build_on, options.specialisation)
 
     yield from do(host, summary, act)
+
+
+def _unseen(own: HostRun) -> str | None:
+    """Why a plan does not show what changes, where it does not."""
+    if _is_triggered():
+        return "it pulls its configuration itself, and is not asked what changes"
+    return f"built on {own.options.build_on}, so what changes is not known yet" if _is_built_later(own) else None
 
 
 def _is_triggered() -> bool:

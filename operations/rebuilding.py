@@ -6,11 +6,14 @@ from fleetwright import nixos_rebuild
 from fleetwright.deploying.report import Outcome
 from fleetwright.deploying.run import HostRun
 from fleetwright.errors import FleetError
+from fleetwright.files import write_whole
 from fleetwright.nixos_rebuild import Flavour
+from fleetwright.openssh import Destination
 from fleetwright.process import run
+from operations.building import builder_of
 from operations.deploy_run import ask
 from operations.remote import run_towards
-from operations.steps import fleet_host, session_of
+from operations.steps import connector_of, fleet_host, session_of
 
 DEADLINE = 4 * 3600.0  # seconds
 HELP_DEADLINE = 60.0
@@ -21,25 +24,25 @@ def rebuild_on(
     own: HostRun,
     wanted: str,
     action: str,
-    build_host: str | None,
+    build_on: str,
     specialisation: str | None,
 ) -> None:
     """Run it to its end. FleetError when it fails, or something else than `wanted` runs then."""
     session, host_id = session_of(host), fleet_host(host).id
     flavour = session.once("nixos-rebuild", lambda: Flavour.of(_help()))
+    builder = builder_of(host, build_on)
+
+    def command(to: Destination) -> tuple[list[str], dict[str, str]]:
+        build_host = connector_of(builder).destination() if builder else None
+        if build_host:
+            both = session.known_hosts_of(host_id) / "with-its-builder"
+            write_whole(both, to.known_hosts.read_text() + build_host.known_hosts.read_text())
+            to = to.along_with(build_host, both)
+        flake = f"{session.flake}#{host_id}"
+        return nixos_rebuild.rebuild(flavour, action, flake, to, build_host=build_host, specialisation=specialisation)
+
     own.enter("activate")
-    run_towards(
-        host,
-        lambda to: nixos_rebuild.rebuild(
-            flavour,
-            action,
-            f"{session.flake}#{host_id}",
-            to,
-            build_host=build_host,
-            specialisation=specialisation,
-        ),
-        DEADLINE,
-    )
+    run_towards(host, command, DEADLINE)
     own.enter("prove")
     own.state = None
     state = ask(own)

@@ -25,24 +25,27 @@ def copy_closure(host: Host, paths: list[str], root: str | None = None, *, subst
 
 
 def run_towards(
-    host: Host, command: Callable[[Destination], tuple[list[str], Mapping[str, str]]], timeout: float
+    host: Host,
+    command: Callable[[Destination], tuple[list[str], Mapping[str, str]]],
+    timeout: float,
+    stream: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run a local program that connects to the machine; once more when the machine has moved meanwhile.
 
-    `command` gives its argv and environment. ProcessFailed when it fails where the machine is.
+    `command` gives its argv and environment, `stream` gets its lines. ProcessFailed when it fails where the machine is.
     """
     connector = connector_of(host)
     to = connector.destination()
     argv, environment = command(to)
     try:
-        return run(argv, env=environment, timeout=timeout)
+        return run(argv, env=environment, timeout=timeout, stream=stream)
     except ProcessFailed:
         connector.drop()
         now = connector.destination()
         if now.address == to.address:
             raise
         argv, environment = command(now)
-        return run(argv, env=environment, timeout=timeout)
+        return run(argv, env=environment, timeout=timeout, stream=stream)
 
 
 def run_job(host: Host, job: Job, *, sudo: bool = False) -> None:

@@ -14,12 +14,14 @@ from fleetwright.deploying.run import HostRun
 from fleetwright.nix import Evaluated
 from fleetwright.process import run
 from fleetwright.sizes import human
+from operations.building import builder_of, built_there
 from operations.deploy_run import run_of
 from operations.steps import connector_of, executing, session_of, shell
 
 DEADLINE = 300.0  # seconds for a store to list a closure
 
 Sizes = Mapping[str, int]
+Parts = Mapping[str, str | None]
 
 
 def show_changes(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> None:
@@ -27,7 +29,12 @@ def show_changes(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> None
     assert own.about is not None
     assert own.state is not None
     own.enter("show")
-    before, after = _closures(host, own, to_come)
+    parts: Parts
+    if builder_of(host, own.options.build_on) is host:
+        before, after, parts = _there(host, own)
+    else:
+        before, after = _closures(host, own, to_come)
+        parts = {part: resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
     if before is not None:
         diff = closures.diff(before, after)
         changes = [str(change) for change in diff.changes]
@@ -35,8 +42,7 @@ def show_changes(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> None
         for line in (*changes, f"closure {human(diff.before)} → {human(diff.after)}"):
             host.log(line)
     booted = own.state["parts"]
-    parts = {part: resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
-    own.reboot = tuple(sorted(part for part in booted if parts[part] not in (None, booted[part])))
+    own.reboot = tuple(sorted(part for part in booted if parts.get(part) not in (None, booted[part])))
     own.found(reboot_for=own.reboot)
     if own.reboot:
         host.log(f"needs a reboot for: {', '.join(own.reboot)}")
@@ -58,8 +64,19 @@ def _closures(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> tuple[S
         return here[current], here[own.about.toplevel]
     if connector_of(host).access is not Access.SHELL:
         return None, here[own.about.toplevel]
-    listed = shell(host, shlex.join(nix.closure_sizes(current)), what="listing what runs")
-    return closures.parse_path_info(listed), here[own.about.toplevel]
+    return _listed(host, current), here[own.about.toplevel]
+
+
+def _there(host: Host, own: HostRun) -> tuple[Sizes | None, Sizes, Parts]:
+    """The same of what was built on the machine itself, and where the parts of that lead."""
+    assert own.about is not None
+    assert own.state is not None
+    current, built = own.state["current"], built_there(host, own.about.toplevel)
+    return _listed(host, current) if current else {}, closures.parse_path_info(built.sizes), built.parts
+
+
+def _listed(host: Host, path: str) -> Sizes:
+    return closures.parse_path_info(shell(host, shlex.join(nix.closure_sizes(path)), what="listing what runs"))
 
 
 def _local(paths: Iterable[str]) -> dict[str, Sizes]:

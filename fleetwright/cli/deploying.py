@@ -49,6 +49,7 @@ _dirty = click.option("--allow-dirty", is_flag=True, help="Deploy what nobody co
 @click.option("--confirm-deadline", type=int, metavar="SECONDS", help="For the proof; then the machine goes back.")
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held; else none before a wave.")
 @click.option("--rerun-failed", is_flag=True, help="Only the hosts that the last deployment did not bring there.")
+@click.option("--build-on", metavar="local|target|HOST", help="Here, on each machine itself, or on one of the fleet.")
 @click.option("--reboot", is_flag=True, help="Boot into the new system where that is needed, and prove it after that.")
 @click.option("--soak", type=int, metavar="SECONDS", help="Watch the new system for so long before it is kept.")
 @pass_front

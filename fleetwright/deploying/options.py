@@ -17,6 +17,7 @@ class Engine(StrEnum):
     NIXOS_REBUILD = "nixos-rebuild"
 
 
+HERE, TARGET = "local", "target"  # of build_on, which may name a host as well
 LONGEST = 24 * 3600  # seconds
 
 
@@ -25,9 +26,10 @@ class Options:
     """For one host. Seconds: `activation_deadline` for an activation, `confirm_deadline` for the proof after it, `soak`
     of that for watching the new system before it is kept. Hosts of one `role` are not activated at the same time. With
     `reboot` a machine boots into the new system where goal=boot, or where the new one needs it. With `substitute` it
-    fetches what it can from its own caches. `sign_with` is a secret key file for what is copied. With
-    `require_signed` every commit since the running revision is to be signed by one of `allowed_signers`, a file below
-    the fleet's directory as ssh-keygen(1) describes it, or by a key that GnuPG trusts."""
+    fetches what it can from its own caches. `build_on` is `local`, `target` or a host of the fleet: who builds.
+    `sign_with` is a secret key file for what is copied. With `require_signed` every commit since the running revision
+    is to be signed by one of `allowed_signers`, a file below the fleet's directory as ssh-keygen(1) describes it, or by
+    a key that GnuPG trusts."""
 
     goal: Goal = Goal.SWITCH
     activation_deadline: int = 600
@@ -39,7 +41,7 @@ class Options:
     role: str | None = None
     max_fail: MaxFail = NO_LIMIT
     engine: Engine = Engine.GUARDED
-    build_host: str | None = None
+    build_on: str = HERE
     reboot: bool = False
     substitute: bool = True
     sign_with: str | None = None
@@ -77,7 +79,7 @@ class Options:
             role=_text("role", data("role")),
             max_fail=MaxFail.of(data("max_fail")),
             engine=Engine(engine),
-            build_host=_text("build_host", data("build_host")),
+            build_on=_text("build_on", data("build_on")) or usual.build_on,
             reboot=_flag("reboot", data("reboot")),
             substitute=data("substitute_on_destination") is None
             or _flag("substitute_on_destination", data("substitute_on_destination")),

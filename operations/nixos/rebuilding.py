@@ -3,30 +3,30 @@
 from pyinfra import host
 from pyinfra.api import operation
 
+from fleetwright.deploying.options import HERE
 from fleetwright.evaluation import evaluate
-from operations.arguments import text_or_none
 from operations.deploy_run import ask, this_host
 from operations.rebuilding import rebuild_on
 from operations.steps import Commands, decide, do, session_of
 
 
 @operation()
-def rebuild(action: str = "switch", build_host: str | None = None, specialisation: str | None = None) -> Commands:
+def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | None = None) -> Commands:
     """Run `nixos-rebuild ACTION --flake FLEET#HOST --target-host …`, and read back what runs then.
 
     Args:
         action: switch, boot, test or dry-activate.
-        build_host: where it is built, as ssh takes it; by default here.
+        build_on: local, target or a host of the fleet.
         specialisation: the one to switch to.
     """
-    yield from decide(host, lambda: _rebuild(action, text_or_none("build_host", build_host), specialisation))
+    yield from decide(host, lambda: _rebuild(action, build_on, specialisation))
 
 
-def _rebuild(action: str, build_host: str | None, specialisation: str | None) -> Commands:
+def _rebuild(action: str, build_on: str, specialisation: str | None) -> Commands:
     own = this_host(host)
     wanted, state = evaluate(session_of(host), (own.id,), own.id).toplevel, ask(own)
     if action == "switch" and specialisation is None and wanted == state["current"] == state["profile"]:
         host.noop(f"{own.id} runs {wanted} already")
         return
     summary = f"nixos-rebuild {action} of {own.id}"
-    yield from do(host, summary, lambda: rebuild_on(host, own, wanted, action, build_host, specialisation))
+    yield from do(host, summary, lambda: rebuild_on(host, own, wanted, action, build_on, specialisation))

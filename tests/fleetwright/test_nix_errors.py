@@ -80,4 +80,29 @@ error: first
         "full logs, run: nix log /nix/store/x.drv"
     )
     assert last_error("killed") == "killed"
+
+
+def test_of_a_failed_build_the_error_that_the_others_follow_from() -> None:
+    """As Nix 2.26 writes it, by a daemon elsewhere, with --keep-going."""
+    first = (
+        "\x1b[31;1merror:\x1b[0m builder for '/nix/store/n.drv' failed with exit code 3;\n       last 1 log lines:\n"
+    )
+    entries = [
+        {"action": "result", "fields": ["it is so"], "id": 5, "type": 101},
+        {
+            "action": "msg",
+            "level": 0,
+            "msg": f"{first}       > it is so\n       For full logs, run:\n         nix log n",
+        },
+        {
+            "action": "msg",
+            "level": 0,
+            "msg": "error: \x1b[35;1m1\x1b[0m dependencies of derivation 'y' failed to build",
+        },
+    ]
+    said = "\n".join(f"@nix {json.dumps(entry)}" for entry in entries)
+    assert last_error(said) == "builder for '/nix/store/n.drv' failed with exit code 3; the builder said: it is so"
+
+
+def test_a_long_error_is_cut() -> None:
     assert len(last_error("error: " + "long " * 9999)) <= 1000

@@ -21,10 +21,10 @@ def test_root() -> None:
 
 
 def test_a_user_with_sudo_another_builder_and_a_specialisation() -> None:
-    newer, env = rebuild(NEWER, "boot", "/fleet#dev", ADMIN, build_host="builder", specialisation="debug")
+    newer, env = rebuild(NEWER, "boot", "/fleet#dev", ADMIN, build_host=ROOT, specialisation="debug")
     assert newer == [
         *("nixos-rebuild", "boot", "--flake", "/fleet#dev", "--no-reexec", "--target-host", "admin@fd00::5"),
-        *("--build-host", "builder", "--specialisation", "debug", "--sudo"),
+        *("--build-host", "root@10.0.0.5", "--specialisation", "debug", "--sudo"),
     ]
     assert "-p 2222" in env["NIX_SSHOPTS"]
     older, _ = rebuild(OLDER, "boot", "/fleet#dev", ADMIN)
@@ -39,7 +39,7 @@ def test_which_of_the_two_it_is_shows_in_its_help() -> None:
     assert Flavour.of("Usage: nixos-rebuild [--fast] [--use-remote-sudo]") is OLDER
 
 
-@pytest.mark.parametrize("words", [{"action": "build"}, {"action": "--help"}, {"build_host": "-oProxyCommand=x"}])
+@pytest.mark.parametrize("words", [{"action": "build"}, {"action": "--help"}])
 def test_wrong_words(words: dict[str, str]) -> None:
     given = {"action": "switch"} | words
     with pytest.raises(Usage):

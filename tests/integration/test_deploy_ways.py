@@ -66,6 +66,46 @@ def test_upstreams_own_command_is_one_switch_away(fleet: Fleet, tmp_path: Path) 
     assert fleet.machine("dev").marker == "by nixos-rebuild"
 
 
+def test_who_builds(fleet: Fleet) -> None:
+    """The machine itself, or another one of the fleet; what it builds is there, and here where it is to go on."""
+
+    def has(where: str, path: str) -> bool:
+        return fleet.on(where, f"test -e {path}", check=False).status == 0
+
+    def is_here(path: str) -> bool:
+        return fleet.lab.run("test", "-e", path, check=False).status == 0
+
+    fleet.change("dev", "built by itself")
+    before = fleet.machine("dev")
+    plan = fleet.lab.run("sh", "-c", "fleetwright plan dev --data build_on=target --json 2>/dev/null")
+    [row] = json.loads(plan.output)["hosts"]
+    assert (row["outcome"], row["why"]) == ("planned", "built on target, so what changes is not known yet")
+    assert not has("dev", row["new"])
+    _ended, document = fleet.deploy("dev", "--data", "build_on=target")
+    [row] = document["hosts"]
+    assert (row["outcome"], fleet.machine("dev").marker) == ("deployed", "built by itself")
+    assert row["old"] == before.current
+    assert any("nixos-system-dev" in change for change in row["diff"])
+    assert not is_here(row["new"])
+
+    fleet.change("dev", "built by dev2")
+    fleet.change("dev3", "built by dev2")
+    _ended, document = fleet.deploy("dev", "dev3", "--data", "build_on=dev2")
+    assert outcomes(document) == {"dev": "deployed", "dev3": "deployed"}
+    assert all(has("dev2", row["new"]) and is_here(row["new"]) for row in document["hosts"])
+    assert fleet.machine("dev3").marker == "built by dev2"
+
+    no = 'derivation { name = "no"; builder = "/bin/false"; system = "x86_64-linux"; }'
+    fleet.broken_by("dev", f"{{ environment.etc.broken.source = {no}; }}")
+    fleet.change("dev2", "goes on")
+    ended, document = fleet.deploy("dev", "dev2", "--data", "build_on=target", check=False)
+    assert (ended.status, outcomes(document)) == (1, {"dev": "failed", "dev2": "deployed"})
+    assert "no.drv" in document["hosts"][0]["why"]
+    ended, document = fleet.deploy("dev", "--data", "build_on=elsewhere", check=False)
+    assert (ended.status, outcomes(document)) == (2, {"dev": "failed"})
+    assert "build_on=elsewhere is neither local, target nor a host of the fleet" in document["hosts"][0]["why"]
+
+
 def test_any_flake_reference_without_a_checkout(fleet: Fleet) -> None:
     fleet.change("dev", "by reference")
     revision = fleet.lab.run("sh", "-c", "git -C $FLEET rev-parse HEAD").output.strip()
