@@ -4,6 +4,7 @@ Two programs have this name: the newer one (nixos-rebuild-ng) says --sudo and --
 --use-remote-sudo and --fast. Source: their --help.
 """
 
+import getpass
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,20 +37,22 @@ def rebuild(
     flavour: Flavour,
     action: str,
     installable: str,
-    to: Destination,
+    to: Destination | None,
     *,
     build_host: Destination | None = None,
     specialisation: str | None = None,
     options: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
-    """argv and environment, for the installable `FLAKE#HOST`. Usage for wrong words.
+    """argv and environment, for the installable `FLAKE#HOST`; without `to` for this machine. Usage for wrong words.
 
     It has one set of SSH options for both machines: those of `to` have to do for `build_host` too.
     """
     if action not in ACTIONS:
         raise Usage(f"action={action} is none of {', '.join(ACTIONS)}")
-    argv = [PROGRAM, action, "--flake", installable, flavour.no_reexec, "--target-host", to.target]
+    argv = [PROGRAM, action, "--flake", installable, flavour.no_reexec]
+    argv += ["--target-host", to.target] if to else []
     argv += ["--build-host", build_host.target] if build_host else []
     argv += ["--specialisation", specialisation] if specialisation else []
-    argv += [flavour.sudo] if to.user != "root" else []
-    return [*argv, *options], {"NIX_SSHOPTS": to.nix_sshopts}
+    argv += [flavour.sudo] if (to.user if to else getpass.getuser()) != "root" else []
+    at = to or build_host
+    return [*argv, *options], {"NIX_SSHOPTS": at.nix_sshopts} if at else {}

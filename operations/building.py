@@ -31,7 +31,7 @@ def builder_of(host: Host, build_on: str) -> Host | None:
 
     Usage when the fleet has none of this name, or it lets nobody build there.
     """
-    if build_on == HERE:
+    if build_on == HERE or (build_on == TARGET and connector_of(host).here):
         return None
     hosts = session_of(host).fleet.hosts
     named = [each.id for each in hosts.values() if build_on in (each.id, each.ssh_alias)]

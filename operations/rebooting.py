@@ -16,6 +16,7 @@ from fleetwright.deploying.waves import label
 from fleetwright.errors import FleetError, Refused, Undecided
 from fleetwright.fleet import load_fleet
 from fleetwright.guard import require_rebootable
+from fleetwright.models import Fleet
 from fleetwright.reach import Epoch
 from operations.arguments import flag_of
 from operations.deploy_run import acting, looking, require_root, run_of
@@ -49,7 +50,7 @@ def _plan(own: HostRun, *, force: bool) -> str:
     why = f"for {', '.join(state['reboot_for'])}" if state["reboot_for"] else "because it was asked for"
     host.log(f"needs a reboot {why}")
     try:
-        require_rebootable(session_of(host).fleet, own.id)
+        _require_rebootable(host, session_of(host).fleet, own.id)
     except Refused as error:
         own.end(Outcome.LISTED, str(error))
         return str(error)
@@ -88,7 +89,7 @@ def _reboot(own: HostRun, wave: int) -> Commands:
 
 def reboot_and_prove(host: Host, own: HostRun, system: str | None) -> None:
     """Reboot the machine into `system`. Refused where that is not ours to do; Undecided when it does not come back."""
-    require_rebootable(load_fleet(session_of(host).fleet.path), own.id)
+    _require_rebootable(host, load_fleet(session_of(host).fleet.path), own.id)
     before = own.state
     assert before is not None
     own.enter("reboot")
@@ -106,6 +107,13 @@ def reboot_and_prove(host: Host, own: HostRun, system: str | None) -> None:
         raise FleetError(f"{own.id}: units failed after the reboot: {', '.join(broken)}")
     if problem := failing(host, own.checks, time.monotonic() + own.options.confirm_deadline, by_root=True):
         raise FleetError(f"{own.id}: after the reboot, {problem}")
+
+
+def _require_rebootable(host: Host, fleet: Fleet, host_id: str) -> None:
+    """Refused where it is not ours to do, and for the machine that we run on, which nobody would see coming back."""
+    require_rebootable(fleet, host_id)
+    if connector_of(host).here:
+        raise Refused(f"{host_id} is the machine that this runs on: `systemctl reboot` when it suits you")
 
 
 def _back(host: Host, own: HostRun, boot_id: str, until: float) -> SystemState:

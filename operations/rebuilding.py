@@ -30,19 +30,22 @@ def rebuild_on(
     """Run it to its end. FleetError when it fails, or something else than `wanted` runs then."""
     session, host_id = session_of(host), fleet_host(host).id
     flavour = session.once("nixos-rebuild", lambda: Flavour.of(_help()))
-    builder = builder_of(host, build_on)
+    builder, flake = builder_of(host, build_on), f"{session.flake}#{host_id}"
 
-    def command(to: Destination) -> tuple[list[str], dict[str, str]]:
+    def command(to: Destination | None) -> tuple[list[str], dict[str, str]]:
         build_host = connector_of(builder).destination() if builder else None
-        if build_host:
+        if to and build_host:
             both = session.known_hosts_of(host_id) / "with-its-builder"
             write_whole(both, to.known_hosts.read_text() + build_host.known_hosts.read_text())
             to = to.along_with(build_host, both)
-        flake = f"{session.flake}#{host_id}"
         return nixos_rebuild.rebuild(flavour, action, flake, to, build_host=build_host, specialisation=specialisation)
 
     own.enter("activate")
-    run_towards(host, command, DEADLINE)
+    if connector_of(host).here:
+        argv, environment = command(None)
+        run(argv, env=environment, timeout=DEADLINE)
+    else:
+        run_towards(host, command, DEADLINE)
     own.enter("prove")
     own.state = None
     state = ask(own)

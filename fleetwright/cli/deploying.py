@@ -21,6 +21,7 @@ def _selection(command: F) -> F:
         click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
         click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
         click.option("--data", multiple=True, metavar="KEY=VALUE", help="Host data, as pyinfra takes it."),
+        click.option("--local", is_flag=True, help="The machine that this runs on, which needs no SSH."),
         click.option(
             "--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."
         ),

@@ -1,6 +1,7 @@
 """One rollout: pyinfra with one of deploys/ as a child, followed by its journal, judged by it, and reported."""
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,8 @@ def rollout(
     if flake := said.pop("flake"):
         reference, _, host = flake.partition("#")
         hosts, data = [*hosts, *([host] if host else [])], (*data, f"flake={reference}")
+    if said.get("local") and not hosts:
+        hosts = [os.uname().nodename]
     password = _password() if said.pop("ask_sudo_password") else None
     data = (*data, "sudo_password=stdin") if password is not None else data
     words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", deploy_file]

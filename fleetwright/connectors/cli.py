@@ -74,8 +74,9 @@ def _end_without_an_answer() -> None:
 
 def _never_prompt_for_sudo() -> None:
     """Where sudo asks for a password pyinfra would read one from stdin, which has none, or another one's."""
-    ssh: Any = importlib.import_module("pyinfra.connectors.ssh")
-    ssh.execute_command_with_sudo_retry = lambda host, arguments, execute: execute()
+    for name in ("pyinfra.connectors.ssh", "pyinfra.connectors.local"):
+        connector: Any = importlib.import_module(name)
+        connector.execute_command_with_sudo_retry = lambda host, arguments, execute: execute()
 
 
 def _interrupted(session: Session | None, signal_number: int, frame: object) -> None:

@@ -9,8 +9,11 @@ pyinfra connects, prepares, then executes; a VM that is created during a run wou
 
 known_hosts is one fresh file per place and key (pyinfra remembers such files by name), so a key of one epoch
 is never accepted in another.
+
+With `local` among the host's data it is the machine that we run on, and its shell takes the place of SSH.
 """
 
+import getpass
 import hashlib
 import json
 import shutil
@@ -18,6 +21,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +29,14 @@ from paramiko import AuthenticationException, BadHostKeyException, Channel, SSHE
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.state import StateStage
+from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient import SSHClient
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
 from fleetwright import reach
-from fleetwright.connectors import api_facts
+from fleetwright.connectors import api_facts, here
 from fleetwright.connectors.api_facts import ApiQuery
 from fleetwright.deploying.access import Access, access_of
 from fleetwright.deploying.report import Outcome
@@ -87,9 +92,21 @@ class FleetConnector(SSHConnector):
     def hints(self) -> Hints:
         """What the operator said of this machine. Misused when it was said of several at once."""
         said = {"ssh_hostname", "host_key"} & self.state.inventory.get_override_data().keys()
-        if said and sum(map(self.state.is_host_in_limit, self.state.inventory)) > 1:
-            raise Misused(f"--data {min(said)} is one machine's, but several hosts are selected; add --limit HOST")
+        if said:
+            self._require_one(min(said))
         return Hints.of({name: self.host.data.get(name) for name in ("ssh_hostname", "host_key", "install_user")})
+
+    def _require_one(self, name: str) -> None:
+        if sum(map(self.state.is_host_in_limit, self.state.inventory)) > 1:
+            raise Misused(f"--data {name} is one machine's, but several hosts are selected; add --limit HOST")
+
+    @cached_property
+    def here(self) -> LocalConnector | None:
+        """This machine's own shell, where the run is on the host itself. Misused when several are selected."""
+        if not self.host.data.get("local"):
+            return None
+        self._require_one("local")
+        return LocalConnector(self.state, self.host)
 
     @property
     def executing(self) -> bool:
@@ -174,6 +191,8 @@ class FleetConnector(SSHConnector):
     @property
     def connected(self) -> bool:
         """Whether the connection stands, as far as is known here."""
+        if self.here:
+            return self.place is not None
         transport = self.client.get_transport() if self.client else None
         return transport is not None and transport.is_active()
 
@@ -181,6 +200,8 @@ class FleetConnector(SSHConnector):
         self, *, patience: float, epochs: Collection[Epoch], progress: Callable[[str], None] = lambda said: None
     ) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
+        if self.here:
+            return self._be_here()
         places = reach.look(
             self.session,
             self.fleet_host,
@@ -205,6 +226,15 @@ class FleetConnector(SSHConnector):
         if errors:
             raise OSError("; ".join(dict.fromkeys(errors)))
         return False
+
+    def _be_here(self) -> bool:
+        """Refused when we run on another machine than the one that is meant."""
+        host, user = self.fleet_host, getpass.getuser()
+        pinned = self.session.pinned_key(host.id)
+        here.require_is_this(host, pinned)
+        self.data["ssh_user"] = user
+        self.place = Place("this machine", Epoch.FINAL, pinned or "", user)
+        return True
 
     def _open(self, place: Place) -> None:
         """Connect to one place. OSError when it cannot be, also because it shows another host key or refuses ours."""
@@ -297,6 +327,8 @@ class FleetConnector(SSHConnector):
         for last in (False, True):
             if not self._ready():
                 break
+            if self.here:
+                return self.here.run_shell_command(command, *args, **arguments)
             try:
                 return super().run_shell_command(command, *args, **arguments)
             except _NotBegun:
@@ -318,7 +350,7 @@ class FleetConnector(SSHConnector):
     @property
     def access(self) -> Access:
         """How far the machine lets us in. Usage when its entry says what is no way in."""
-        return access_of(self.fleet_host)
+        return Access.SHELL if self.here else access_of(self.fleet_host)
 
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
@@ -343,12 +375,14 @@ class FleetConnector(SSHConnector):
     @override
     def put_file(self, *args: Any, **arguments: Any) -> bool:
         self._require_shell()
-        return super().put_file(*args, **arguments) if self._ready() else True
+        put = self.here.put_file if self.here else super().put_file
+        return put(*args, **arguments) if self._ready() else True
 
     @override
     def get_file(self, *args: Any, **arguments: Any) -> bool:
         self._require_shell()
-        return super().get_file(*args, **arguments) if self._ready() else True
+        get = self.here.get_file if self.here else super().get_file
+        return get(*args, **arguments) if self._ready() else True
 
     @override
     def disconnect(self) -> None:

@@ -1,6 +1,7 @@
 """What a machine's services answer to the machine itself, asked through the SSH connection that stands."""
 
 import http.client
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,8 +13,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def channel(connector: "FleetConnector", address: tuple[str, int], timeout: float) -> Iterator[Channel]:
+def channel(connector: "FleetConnector", address: tuple[str, int], timeout: float) -> Iterator[Channel | socket.socket]:
     """A TCP connection that the machine makes to host and port. OSError when there is none."""
+    if connector.here:
+        with socket.create_connection(address, timeout) as connection:
+            yield connection
+        return
     transport = connector.client.get_transport() if connector.client else None
     if transport is None:
         raise OSError("the connection is gone")
@@ -44,14 +49,14 @@ def status(connector: "FleetConnector", url: str, address: tuple[str, int], time
 class _Socket:
     """As much of a socket as http.client takes, over a channel."""
 
-    def __init__(self, opened: Channel) -> None:
+    def __init__(self, opened: Channel | socket.socket) -> None:
         self._opened = opened
 
     def sendall(self, data: bytes) -> None:
         self._opened.sendall(data)
 
     def makefile(self, mode: str) -> object:
-        return self._opened.makefile(mode)
+        return self._opened.makefile(mode)  # type: ignore[call-overload,no-any-return,unused-ignore]
 
     def close(self) -> None:
         """The channel is its owner's to close."""

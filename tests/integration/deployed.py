@@ -1,9 +1,12 @@
 """Provisioned machines of the lab to deploy to, and what they say when they are asked past the code under test."""
 
 import json
+import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,14 +60,15 @@ class Fleet:
         (self.lab.places.fleet / "hosts" / host / "faults/unit-fails.nix").write_text(module + "\n")
         self.commit()
 
-    def on(self, host: str, command: str, check: bool = True) -> Ended:
+    def on(self, host: str, command: str, check: bool = True, stdin: Path = Path(os.devnull)) -> Ended:
         """A command there over OpenSSH, as its user or as USER@HOST."""
         user, _, host = host.rpartition("@")
         address, known = report(self.lab, host)["address"], self.lab.state / f"known-{host}"
         known.write_text(f"{address} {report(self.lab, host)['host_key']}\n")
         options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
         options += ["-o", "ConnectTimeout=5"]
-        return self.lab.run("ssh", *options, f"{user or 'abl030'}@{address}", command, check=check)
+        ssh = shlex.join(["ssh", *options, f"{user or 'abl030'}@{address}", command])
+        return self.lab.run("sh", "-c", f"{ssh} <{stdin}", check=check)
 
     def machine(self, host: str) -> Machine:
         said = self.on(

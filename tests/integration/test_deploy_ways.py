@@ -2,11 +2,15 @@
 
 import json
 import secrets
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.integration.deployed import DEADLINES, Fleet, order, outcomes
+from tests.integration.lab_driver import Ended
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.integration.verified import report
 
@@ -104,6 +108,45 @@ def test_who_builds(fleet: Fleet) -> None:
     ended, document = fleet.deploy("dev", "--data", "build_on=elsewhere", check=False)
     assert (ended.status, outcomes(document)) == (2, {"dev": "failed"})
     assert "build_on=elsewhere is neither local, target nor a host of the fleet" in document["hosts"][0]["why"]
+
+
+def test_the_machine_that_it_runs_on(fleet: Fleet) -> None:
+    """fleetwright itself on dev: no SSH to oneself, and no other machine's system."""
+    if sys.base_prefix == "/usr":
+        pytest.skip("the system's own Python is of another version than the machines'")
+    lab, checkout = fleet.lab, Path(__file__).parents[2]
+    needed = [sys.base_prefix, sys.prefix, str(lab.places.fleet), str(lab.places.fleet.parent / "fleet-inputs")]
+    needed += [str(path) for path in checkout.iterdir() if path.name not in (".git", ".lab", ".venv", ".bench")]
+    archive = lab.state / "fleetwright.tar"
+    names = [path.lstrip("/") for path in needed]
+    with order(fleet, dev="healthChecks.ssh.tcp = 22;"):
+        lab.run("tar", "-C", "/", "--exclude=test", "--exclude=__pycache__", "-cf", str(archive), *names)
+    fleet.on("dev", "sudo tar -C / -xf -", stdin=archive)
+    archive.unlink()
+    root, before = lab.places.fleet, fleet.machine("dev")
+
+    def by_root(command: str) -> Ended:
+        script = f"export PATH={sys.prefix}/bin:$PATH FLEET={root}; cd {root} && {command}"
+        return fleet.on("dev", f"sudo -H sh -c {shlex.quote(script)}", check=False)
+
+    def here(words: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+        ended = by_root(f"fleetwright {words} 2>/dev/null")
+        document = json.loads(ended.output)
+        return ended.status, outcomes(document), document["hosts"][0]
+
+    by_root("echo '# here' >>hosts/dev/configuration.nix; git commit -q --no-verify -am here")
+    status, ended, row = here("deploy --local")
+    assert (status, ended, row["address"]) == (0, {"dev": "deployed"}, "this machine")
+    now = fleet.machine("dev")
+    assert (now.current, now.profile) == (row["new"], row["new"])
+    assert now.current != before.current
+    assert here("deploy --local")[:2] == (0, {"dev": "unchanged"})
+    status, ended, row = here("deploy --local dev2")
+    assert (status, ended) == (3, {"dev2": "unreachable"})
+    assert "this machine is called dev, and dev2 in hosts.nix dev2" in row["why"]
+    status, ended, row = here("reboot --local --force")
+    assert (status, ended) == (0, {"dev": "left to its owner"})
+    assert "dev is the machine that this runs on" in row["why"]
 
 
 def test_any_flake_reference_without_a_checkout(fleet: Fleet) -> None:
