@@ -236,8 +236,8 @@ class _Follower:
 
     def _undecided(self, why: str) -> Undecided:
         text = (
-            f"{self.own.id}: {why}; see {how_to_ask(self.own.id)}; a reboot brings what ran before unless the new one "
-            "was kept"
+            f"{self.own.id}: {why.removeprefix(f'{self.own.id}: ')}; see {how_to_ask(self.own.id)}; "
+            "a reboot brings what ran before unless the new one was kept"
         )
         self.own.end(Outcome.UNKNOWN, text)
         return Undecided(text)

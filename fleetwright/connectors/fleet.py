@@ -51,6 +51,8 @@ from fleetwright.ssh_keys import known_hosts_line
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
 USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+# sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
+STRANGER_PAUSE = 1.0
 CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
@@ -166,11 +168,14 @@ class FleetConnector(SSHConnector):
         def attempt() -> bool:
             try:
                 return self._try_once(patience=max(1.0, until - time.monotonic()), epochs=epochs, progress=said)
-            except Absent:
+            except Absent as error:
                 if not absent_ok:
                     raise
+                said(error.what)
             except OSError as error:
                 said(str(error))
+                if isinstance(error, _Stranger):
+                    time.sleep(STRANGER_PAUSE)
             return False
 
         try:
@@ -211,12 +216,12 @@ class FleetConnector(SSHConnector):
             progress=progress,
             by_name=bool(self.host.data.get("must_answer")),
         )
-        errors: list[str] = []
+        errors: list[OSError] = []
         for place in places:
             try:
                 self._open(place)
             except OSError as failed:
-                errors.append(str(failed))
+                errors.append(failed)
                 continue
             assert self.place is not None
             if self.place.epoch in epochs:
@@ -224,7 +229,8 @@ class FleetConnector(SSHConnector):
             progress(f"the {self.place.epoch} still answers")
             self.drop()
         if errors:
-            raise OSError("; ".join(dict.fromkeys(errors)))
+            strangers = any(isinstance(error, _Stranger) for error in errors)
+            raise (_Stranger if strangers else OSError)("; ".join(dict.fromkeys(map(str, errors))))
         return False
 
     def _be_here(self) -> bool:
@@ -255,7 +261,7 @@ class FleetConnector(SSHConnector):
                 place = replace(place, epoch=reach.epoch_of(stdout.read().decode(errors="replace")))
         except BadHostKeyException as error:
             client.close()
-            raise OSError(
+            raise _Stranger(
                 f"{self.fleet_host.id} ({place.epoch}) at {place.address} shows another host key than the pinned one "
                 f"({error.key.get_name()} {error.key.fingerprint}); nothing was sent to it"
             ) from error
@@ -388,6 +394,10 @@ class FleetConnector(SSHConnector):
     def disconnect(self) -> None:
         self.drop()
         self._forget_known_hosts()
+
+
+class _Stranger(OSError):
+    """Something answers there with another host key."""
 
 
 class _NotBegun(OSError):

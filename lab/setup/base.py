@@ -29,6 +29,7 @@ PACKAGES = [
     "procps",
     "curl",
     "less",
+    "faketime",
 ]
 UNUSED = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bug", "usr/share/lintian"]
 

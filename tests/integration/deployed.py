@@ -17,7 +17,7 @@ from tests.integration.verified import report
 DEADLINES = ("--activation-deadline", "8", "--confirm-deadline", "10")
 MEND = (
     "sudo sh -c 'rm -rf /var/fault; findmnt -no FSTYPE /boot | grep -q tmpfs && umount /boot; "
-    "systemctl reset-failed; true'"
+    "systemctl unset-environment LD_PRELOAD FAKETIME; systemctl reset-failed; true'"
 )
 
 

@@ -4,18 +4,21 @@ What runs on a machine is read by OpenSSH, with its pinned key, past the code un
 """
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from tests.integration.deployed import DEADLINES, MEND, Fleet, outcomes
+from tests.integration.deployed import DEADLINES, MEND, Fleet, order, outcomes
 from tests.integration.lab_driver import until
+from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
 
 # What each fault is told as, and how many seconds its machine needs at most until it is on the old system again.
 FAULTS = {
     "activation-fails": ("the activation ended with status 2", 15),
+    "another-key": ("shows another host key than the pinned one", 40),
     "activation-hangs": ("the activation did not end within 8 s", 25),
     "boot-full": ("the boot entry cannot be written: Failed to install bootloader", 20),
     "disk-full": ("the profile cannot be set: ", 20),
@@ -25,6 +28,7 @@ FAULTS = {
     "reboots": ("it rebooted in the middle of the activation", 30),
     "sshd-broken": ("units failed: sshd.service", 20),
     "sshd-elsewhere": ("nobody confirmed it within 10 s", 40),
+    "store-corrupted": ("the boot entry cannot be written: ", 20),
     "unit-fails": ("units failed: fault.service", 20),
     "wrong-host": ("hostname is somebody-else, not dev", 20),
 }
@@ -99,8 +103,84 @@ def test_what_a_timer_has_started_meanwhile_is_left_alone(fleet: Fleet) -> None:
     fleet.on("dev", "sudo systemctl stop backup.service")
 
 
-def test_sessions_that_the_activation_ends_stop_nothing(fleet: Fleet) -> None:
-    fleet.lab("break", "dev", "session-killed")
+def test_several_at_once_on_one_wave(fleet: Fleet) -> None:
+    before = {host: fleet.machine(host) for host in ("dev", "dev2")}
+    fleet.change("dev3", "beside two")
+    fleet.lab("break", "dev", "disk-full", "unit-fails", "session-killed")
+    fleet.lab("break", "dev2", "network-gone", "oneshot-hangs")
+    try:
+        ended, document = fleet.deploy("dev", "dev2", "dev3", *DEADLINES, check=False)
+        assert (ended.status, document["summary"]) == (1, "1 deployed, 2 rolled back")
+    finally:
+        fleet.lab("break", "dev2")
+        until(lambda: fleet.on("dev2", MEND, check=False).status == 0, 60, "dev2 answers")
+    fleet.on("dev", MEND)
+    for host, was in before.items():
+        now = fleet.machine(host)
+        assert (now.current, now.profile) == (was.current, was.profile)
+    assert fleet.machine("dev3").marker == "beside two"
+
+
+def test_a_damaged_copy_is_not_activated(fleet: Fleet) -> None:
+    fleet.change("dev", "to be damaged")
+    before = fleet.machine("dev")
+    plan = fleet.lab.run("sh", "-c", "fleetwright plan dev --dry-copy --json 2>/dev/null")
+    [row] = json.loads(plan.output)["hosts"]
+    file = f"{row['new']}/activate"
+    damage = f"mount -o remount,rw /nix/store 2>/dev/null; chmod u+w {file}; echo >>{file}"
+    fleet.on("dev", f"sudo sh -c {shlex.quote(damage)}")
+    ended, document = fleet.deploy("dev", check=False)
+    assert (ended.status, outcomes(document)) == (4, {"dev": "failed"})
+    why = document["hosts"][0]["why"]
+    assert f"{row['new']} is damaged in its store" in why
+    assert fleet.machine("dev") == before
+    fleet.on("dev", f"sudo {why.split('`')[1].replace('nix ', 'nix --extra-experimental-features nix-command ')}")
+    assert outcomes(fleet.deploy("dev")[1]) == {"dev": "deployed"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("old-corrupted", "it runs /nix/store/"), ("powered-off", "last: vm 110 (dev) is stopped")],
+)
+def test_a_machine_that_cannot_act_is_reported_and_a_boot_brings_the_one_of_before(
+    fleet: Fleet, fault: str, said: str
+) -> None:
+    before = fleet.machine("dev")
+    fleet.lab("break", "dev", fault)
+    fleet.change("dev2", fault)
+    ended, document = fleet.deploy("dev", "dev2", *DEADLINES, check=False)
+    if fault == "powered-off":
+        fleet.lab.api_task("/nodes/prom/qemu/110/status/start")
+    assert (ended.status, outcomes(document)) == (5, {"dev": "unknown", "dev2": "deployed"}), document
+    why = document["hosts"][0]["why"]
+    assert said in why
+    assert "see `pyinfra inventory.py --limit dev fact facts.nixos.LastDeployment _sudo=True`" in why
+    if fault == "old-corrupted":
+        asked = fleet.lab.pyinfra("inventory.py", "--limit", "dev", "fact", "facts.nixos.LastDeployment", "_sudo=True")
+        assert "stuck" in asked.output
+        fleet.on("dev", "sudo systemctl reboot", check=False)
+    boots = f"test $(readlink -f /run/current-system) = {before.current} && ! test -e /run/fleetwright"
+    until(lambda: fleet.on("dev", boots, check=False).status == 0, 60, "dev runs what it ran before")
+    now = fleet.machine("dev")
+    assert (now.profile, now.marker) == (before.profile, before.marker)
+    put_back = f"test ! -e /var/damaged || mv /var/damaged {before.current}/bin/switch-to-configuration"
+    fleet.on("dev", f"sudo sh -c 'mount -o remount,rw /nix/store 2>/dev/null; {put_back}'")
+
+
+def test_a_wrong_machine_behind_the_address_gets_nothing(fleet: Fleet) -> None:
+    fleet.change("dev", "for dev alone")
+    other, before = report(fleet.lab, "dev2")["address"], fleet.machine("dev2")
+    with order(fleet, dev=f'addresses = [ "{other}" ];'):
+        ended, document = fleet.deploy("dev", check=False)
+    assert (ended.status, outcomes(document)) == (4, {"dev": "unreachable"})
+    assert "shows another host key than the pinned one" in document["hosts"][0]["why"]
+    assert "nothing was sent to it" in document["hosts"][0]["why"]
+    assert fleet.machine("dev2") == before
+
+
+@pytest.mark.parametrize("fault", ["clock-wrong", "session-killed"])
+def test_what_an_activation_may_do_stops_nothing(fleet: Fleet, fault: str) -> None:
+    fleet.lab("break", "dev", fault)
     ended, document = fleet.deploy("dev", *DEADLINES)
     assert (ended.status, outcomes(document)) == (0, {"dev": "deployed"})
     now = fleet.machine("dev")

@@ -144,6 +144,8 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     else
         [ -x "$target/activate" ] || fail "$target has no activate: it is no generation of Home Manager"
     fi
+    nix-store --verify-path "$new" >/dev/null 2>&1 ||
+        fail "$new is damaged in its store; say \`nix store delete --ignore-liveness $new\` there and deploy again"
     mkdir -p "$dir" || exit 1
     units_failed >"$dir/failed-before"
     jobs_queued >"$dir/jobs-before"

@@ -1,0 +1,11 @@
+# sshd shows another host key than the pinned one, as a wrong machine behind the address would.
+{lib, ...}: {
+  services.openssh.hostKeys = lib.mkForce [
+    {
+      path = "/var/fault/host_key";
+      type = "ed25519";
+    }
+  ];
+  sops.age.sshKeyPaths = lib.mkForce ["/etc/ssh/ssh_host_ed25519_key"];
+  system.activationScripts.fault = "mkdir -p /var/fault";
+}
