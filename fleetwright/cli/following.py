@@ -84,6 +84,7 @@ class _Table:
         match entry["event"]:
             case "stage":
                 row.update(stage=entry["stage"], since=entry["time"])
+                self._said = self._said if entry["stage"] == "build" else ""  # it is over for all
             case "said":
                 row["line"] = entry["text"]
             case "end" if "ended" not in row:

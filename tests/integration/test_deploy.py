@@ -4,6 +4,7 @@ What runs on a machine is read by OpenSSH, with its pinned key, past the code un
 """
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -314,3 +315,40 @@ def test_wrong_input_is_said_and_nothing_is_done(fleet: Fleet, words: tuple[str,
     assert ended.status == 2, ended.output
     assert said in ended.output
     assert "Traceback" not in ended.output
+
+
+def test_a_specialisation_is_switched_to_and_left(fleet: Fleet) -> None:
+    other = 'specialisation.other.configuration.environment.etc.variant.text = "other";'
+    fleet.broken_by("dev", f"{{lib, ...}}: {{ {other} }}")
+    before = fleet.machine("dev")
+    ended, document = fleet.deploy("dev", "--specialisation", "other")
+    assert (ended.status, outcomes(document)) == (0, {"dev": "deployed"})
+    now, new = fleet.machine("dev"), document["hosts"][0]["new"]
+    assert now.profile == new != before.profile
+    assert fleet.on("dev", "cat /etc/variant").output == "other"
+    assert now.current == fleet.on("dev", f"readlink -f {new}/specialisation/other").output.strip() != new
+    ended, document = fleet.deploy("dev", "--specialisation", "other")
+    assert (ended.status, outcomes(document)) == (0, {"dev": "unchanged"})
+    ended, document = fleet.deploy("dev", "--specialisation", "nosuch", check=False)
+    assert (ended.status, outcomes(document)) == (4, {"dev": "failed"})
+    assert "specialisation/nosuch" in document["hosts"][0]["why"]
+    assert fleet.machine("dev") == now
+    ended, document = fleet.deploy("dev")
+    assert (ended.status, outcomes(document)) == (0, {"dev": "deployed"})
+    assert fleet.machine("dev").current == new
+    assert fleet.on("dev", "test -e /etc/variant", check=False).status == 1
+
+
+def test_on_a_terminal_the_stages_are_a_table_that_lives(fleet: Fleet) -> None:
+    fleet.change("dev", "on a terminal")
+    command = "stty cols 120 rows 40; TERM=xterm fleetwright deploy dev"
+    said = fleet.lab.run("script", "-qefc", command, "/dev/null").output
+    # each is erased before the next one
+    frames = [re.sub(r"\x1b\[[0-9;?]*\w", "", frame) for frame in said.split("\x1b[2K\x1b[1A")]
+    assert any(re.search(r"host +stage +time", frame) for frame in frames)
+    stages = ("evaluate", "copy", "activate", "prove")
+    shown = [stage for stage in stages if any(re.search(rf"dev +{stage} +\d s", frame) for frame in frames)]
+    assert "activate" in shown
+    assert len(shown) > 1
+    assert re.search(r"dev  deployed \(\d+\.\d s\)", frames[-1])
+    assert "1 deployed" in frames[-1]

@@ -10,6 +10,7 @@
   ./system/nix.nix
   ./system/security.nix
   ./system/systemd
+  ./system/specialisation.nix
   ./system/users.nix
   ./services/openssh.nix
   ./services/qemu-guest.nix

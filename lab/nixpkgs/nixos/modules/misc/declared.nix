@@ -238,7 +238,6 @@ in {
       persistent = on;
     };
     xdg.portal = switch;
-    specialisation = set;
   };
 
   config.environment.etc."ssh/ssh_known_hosts".text = lib.concatStrings (lib.mapAttrsToList (_: known:
