@@ -1,13 +1,16 @@
 """One evaluation for the whole selection, shared by every host of a run; a host that is wrong fails alone.
 
-One `nix eval` evaluates as many hosts as memory has room for: what they share is evaluated once. Where it fails, the
-half of the hosts in which something is wrong is looked for, and so on, which finds one of a hundred in a dozen tries.
+nix-eval-jobs, where there is one, evaluates several hosts side by side. Without it one `nix eval` evaluates as many
+hosts as memory has room for: what they share is evaluated once. Where it fails, the half of the hosts in which
+something is wrong is looked for, and so on, which finds one of a hundred in a dozen tries.
 """
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fleetwright import nix
+from fleetwright import eval_jobs, nix
 from fleetwright.errors import FleetError, ProcessFailed
 from fleetwright.nix import Evaluated
 from fleetwright.nix_errors import explain
@@ -15,6 +18,7 @@ from fleetwright.process import run
 from fleetwright.session import Session
 
 DEADLINE = 1800.0  # seconds
+HELP_DEADLINE = 60.0
 # What a host of real NixOS adds to an evaluation of several, and how much of what is free may be used.
 BYTES_PER_HOST = 512 << 20
 SHARE = 0.8
@@ -42,9 +46,28 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
 
 def _all(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
     found: dict[str, Evaluated | FleetError | None] = {}
-    for batch in _batches(host_ids):
+    if len(host_ids) > 1 and session.once("nix-eval-jobs", _has_jobs):
+        found |= _side_by_side(session, host_ids, is_nixos=is_nixos)
+    for batch in _batches([host_id for host_id in host_ids if host_id not in found]):
         found |= _found(session, batch, _try(session, batch, is_nixos=is_nixos), is_nixos=is_nixos)
     return found
+
+
+def _has_jobs() -> bool:
+    if shutil.which(eval_jobs.PROGRAM) is None:
+        return False
+    done = run(eval_jobs.HELP, timeout=HELP_DEADLINE, check=False)
+    return eval_jobs.is_usable(done.stdout + done.stderr)
+
+
+def _side_by_side(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+    """What nix-eval-jobs says; a host that it lost on the way, or does not have, is not in it."""
+    room = int(_available() * SHARE) // eval_jobs.BYTES_PER_WORKER
+    workers = max(1, min(os.cpu_count() or 1, room, len(host_ids)))
+    roots = str(session.gc_roots)
+    argv = eval_jobs.jobs(session.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
+    done = run(argv, timeout=DEADLINE, check=False)
+    return eval_jobs.parse(done.stdout.splitlines(), Path(session.fleet.path))
 
 
 def _batches(host_ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -80,9 +103,8 @@ def _found(session: Session, host_ids: Sequence[str], tried: Found | FleetError,
 
 
 def _try(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found | FleetError:
-    describe = nix.describe if is_nixos else nix.describe_homes
     try:
-        return nix.parse_description(ask(session, describe(session.flake, host_ids)))
+        return nix.parse_description(ask(session, nix.describe(session.flake, host_ids, is_nixos=is_nixos)))
     except FleetError as error:
         return error
 

@@ -104,16 +104,16 @@ def nix_string(text: str) -> str:
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
-def describe(flake: str, host_ids: Iterable[str]) -> list[str]:
-    """One evaluation for all hosts."""
-    expression = _DESCRIBE.replace("IDS", nix_string(json.dumps(list(host_ids))))
-    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", expression]
+def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> list[str]:
+    """One evaluation for all hosts; those that have only a home from here are evaluated together, too."""
+    attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
+    return [*_eval(f"{flake}#{attribute}"), "--apply", description(host_ids, is_nixos=is_nixos)]
 
 
-def describe_homes(flake: str, host_ids: Iterable[str]) -> list[str]:
-    """The same for hosts that have only a home from here."""
-    expression = _DESCRIBE_HOMES.replace("IDS", nix_string(json.dumps(list(host_ids))))
-    return [*_eval(f"{flake}#homeConfigurations"), "--apply", expression]
+def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
+    """The function from a flake's configurations to what we ask of these hosts, by id; null for one it has not."""
+    template = _DESCRIBE if is_nixos else _DESCRIBE_HOMES
+    return template.replace("IDS", nix_string(json.dumps(list(host_ids))))
 
 
 def names(flake: str, attribute: str) -> list[str]:
@@ -141,28 +141,30 @@ def parse_description(text: str) -> dict[str, Evaluated | None]:
     try:
         document: Mapping[str, Mapping[str, object] | None] = json.loads(text)
         for host_id, about in document.items():
-            found[host_id] = None
-            if about is None:
-                continue
-            found[host_id] = Evaluated(
-                host_id=host_id,
-                toplevel=_path(about["toplevel"]),
-                toplevel_drv=_path(about["toplevelDrv"]),
-                disko_script=_path(about["diskoScript"]) if about["diskoScript"] else None,
-                disko_drv=_path(about["diskoDrv"]) if about["diskoDrv"] else None,
-                hostname=str(about["hostname"]),
-                revision=str(about["revision"]) if about["revision"] else None,
-                devices=tuple(str(device) for device in about["devices"]),  # type: ignore[attr-defined]
-                boot_loader=str(about["bootLoader"]) if about["bootLoader"] else None,
-                grub_efi=bool(about["grubEfi"]),
-                guest_agent=_flag(about["guestAgent"]),
-                ssh=_flag(about["ssh"]),
-                secrets=_secrets(about["secrets"]),
-                health=about["health"],
-            )
+            found[host_id] = None if about is None else evaluated(host_id, about)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
     return found
+
+
+def evaluated(host_id: str, about: Mapping[str, Any]) -> Evaluated:
+    """From what `description` comes to. KeyError, TypeError, ValueError or AttributeError on anything else."""
+    return Evaluated(
+        host_id=host_id,
+        toplevel=_path(about["toplevel"]),
+        toplevel_drv=_path(about["toplevelDrv"]),
+        disko_script=_path(about["diskoScript"]) if about["diskoScript"] else None,
+        disko_drv=_path(about["diskoDrv"]) if about["diskoDrv"] else None,
+        hostname=str(about["hostname"]),
+        revision=str(about["revision"]) if about["revision"] else None,
+        devices=tuple(str(device) for device in about["devices"]),
+        boot_loader=str(about["bootLoader"]) if about["bootLoader"] else None,
+        grub_efi=bool(about["grubEfi"]),
+        guest_agent=_flag(about["guestAgent"]),
+        ssh=_flag(about["ssh"]),
+        secrets=_secrets(about["secrets"]),
+        health=about["health"],
+    )
 
 
 def _secrets(value: Any) -> dict[str, str]:
