@@ -12,17 +12,17 @@ from typing import Any
 import click
 
 import fleetwright
+from fleetwright.cli.changes import changes
 from fleetwright.cli.following import follow
 from fleetwright.cli.front import Front
 from fleetwright.cli.output import show_json, wants_json
 from fleetwright.deploying.goal import Goal
 from fleetwright.deploying.journal import Journal, entries, new_directory, runs
-from fleetwright.deploying.report import HostReport, Outcome, Report, report
+from fleetwright.deploying.report import Outcome, Report, report
 from fleetwright.errors import FleetError, Usage
 from fleetwright.exits import Exit
 from fleetwright.files import write_whole
 from fleetwright.process import Completed, interrupt_all, run
-from fleetwright.sizes import human
 
 REPORT = "report.json"
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
@@ -138,7 +138,7 @@ def _said(done: Completed) -> str:
 
 def _lines(found: Report, *, dry: bool) -> Iterable[str]:
     if dry or found.about.get("goal") == Goal.DRY_ACTIVATE:
-        yield from _changes(found.hosts)
+        yield from changes(found.hosts)
     width = max((len(each.host) for each in found.hosts), default=0)
     for each in sorted(found.hosts, key=lambda each: (list(Outcome).index(each.outcome), each.host)):
         seconds = f" ({each.seconds:.1f} s)" if each.seconds and not dry else ""
@@ -150,22 +150,3 @@ def _lines(found: Report, *, dry: bool) -> Iterable[str]:
     if found.about.get("dirty"):
         yield f"from files that are not committed: {', '.join(found.about['dirty'])}"
     yield found.summary
-
-
-def _changes(hosts: Iterable[HostReport]) -> Iterable[str]:
-    """Hosts with the same changes are shown once."""
-    groups: dict[tuple[Any, ...], list[HostReport]] = {}
-    for each in hosts:
-        if "diff" in each.found:
-            services = each.found.get("services", "services unknown")
-            told = (services,) if isinstance(services, str) else tuple(services)
-            key = (tuple(each.found["diff"]), tuple(each.found.get("reboot_for", ())), told)
-            groups.setdefault(key, []).append(each)
-    for (changes, reboot, services), members in groups.items():
-        first = members[0].found
-        yield f"{', '.join(each.host for each in members)}:"
-        yield from (f"  {change}" for change in changes)
-        yield f"  closure {human(first['size_before'])} → {human(first['size_after'])}"
-        yield f"  needs a reboot: {', '.join(reboot) if reboot else 'no'}"
-        yield from (f"  {line}" for line in services)
-        yield ""
