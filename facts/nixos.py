@@ -89,19 +89,19 @@ class Running(FactBase[SystemState | None]):
 
     @override
     def command(self) -> str:
-        parts = " ".join(BOOTED_PARTS)
+        # as few processes as can be: a fleet has many machines, and small ones
+        booted, parts = "/run/booted-system", " ".join(BOOTED_PARTS)
         return f"""
 [ -e /run/current-system ] || exit 0
 say() {{ printf '%s=%s\\n' "$1" "$2"; }}
-say current "$(readlink -f /run/current-system)"
-say booted "$(readlink -f /run/booted-system)"
-say profile "$(readlink -f {PROFILE})"
-say hostname "$(cat /proc/sys/kernel/hostname)"
-say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
+names= paths=
+add() {{ [ ! -e "$2" ] || {{ names="$names $1"; paths="$paths $2"; }}; }}
+add current /run/current-system; add booted {booted}; add profile {PROFILE}
+for part in {parts}; do add "part.$part" "{booted}/$part"; add "next.$part" "{PROFILE}/$part"; done
+readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; done
+for file in hostname random/boot_id; do read -r line <"/proc/sys/kernel/$file"; say "${{file#*/}}" "$line"; done
 say version "$(nixos-version --json 2>/dev/null)"
-say failed "$({FAILED} 2>/dev/null | cut -d' ' -f1 | tr '\\n' ' ')"
-for part in {parts}; do say "part.$part" "$(readlink -e "/run/booted-system/$part")"
-say "next.$part" "$(readlink -e "{PROFILE}/$part")"; done
+say failed "$({FAILED} 2>/dev/null | while read -r unit _; do printf '%s ' "$unit"; done)"
 if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo free; else say sudo asks; fi
 """
 

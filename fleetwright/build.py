@@ -86,19 +86,6 @@ def kexec_tarball(session: Session) -> Path:
     return session.once("kexec-installer", compute)
 
 
-def ahead(*work: Callable[[], object]) -> None:
-    """Begin in the background what will be needed soon; who needs it waits for it, and sees what became of it."""
-
-    def quietly(each: Callable[[], object]) -> None:
-        try:
-            each()
-        except (FleetError, OSError):
-            return  # raised anew where the result is needed
-
-    for each in work:
-        threading.Thread(target=quietly, args=(each,), daemon=True).start()
-
-
 def _build(
     session: Session,
     installables: Sequence[str],

@@ -8,6 +8,7 @@ something is wrong is looked for, and so on, which finds one of a hundred in a d
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from fleetwright import eval_jobs, nix
@@ -15,7 +16,7 @@ from fleetwright.errors import FleetError, ProcessFailed
 from fleetwright.nix import Evaluated
 from fleetwright.nix_errors import explain
 from fleetwright.process import run
-from fleetwright.session import Session
+from fleetwright.session import Session, ahead
 
 DEADLINE = 1800.0  # seconds
 HELP_DEADLINE = 60.0
@@ -31,7 +32,8 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
 
     FleetError when the flake does not have this host, or cannot be evaluated for it.
     """
-    homes = {host.id for host in session.fleet.hosts.values() if not host.is_nixos}
+    host_ids = session.together if set(host_ids) <= set(session.together) else host_ids
+    homes = _homes(session)
     is_nixos = host_id not in homes
     alike = tuple(each for each in host_ids if (each not in homes) == is_nixos)
     found = session.once(("evaluate", alike), lambda: _all(session, alike, is_nixos=is_nixos))
@@ -42,6 +44,18 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
         place = "nixosConfigurations" if is_nixos else "homeConfigurations"
         raise FleetError(f"{session.fleet.path}/flake.nix: it has no {place}.{host_id}; add it")
     return about
+
+
+def evaluate_ahead(session: Session, host_ids: Sequence[str]) -> None:
+    """Begin to evaluate these hosts; `evaluate` waits for that when it is asked for some of them."""
+    session.together = tuple(host_ids)
+    homes = _homes(session)
+    one_of_each_kind = {host_id in homes: host_id for host_id in host_ids}.values()
+    ahead(*(partial(evaluate, session, host_ids, host_id) for host_id in one_of_each_kind))
+
+
+def _homes(session: Session) -> set[str]:
+    return {host.id for host in session.fleet.hosts.values() if not host.is_nixos}
 
 
 def _all(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:

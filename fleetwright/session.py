@@ -23,6 +23,7 @@ from fleetwright.exits import Exit, exit_of
 from fleetwright.files import state_home, write_whole
 from fleetwright.locks import lock, own_directory
 from fleetwright.models import Fleet, Host, Vm
+from fleetwright.rollcall import RollCall
 from fleetwright.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 from fleetwright.tokens import Token
 
@@ -92,6 +93,19 @@ class HostState:
         write_whole(path, text, scratch=self.session.directory)
 
 
+def ahead(*work: Callable[[], object]) -> None:
+    """Begin in the background what will be needed soon; who needs it waits for it, and sees what became of it."""
+
+    def quietly(each: Callable[[], object]) -> None:
+        try:
+            each()
+        except (FleetError, OSError):
+            return  # raised anew where the result is needed
+
+    for each in work:
+        threading.Thread(target=quietly, args=(each,), daemon=True).start()
+
+
 class Unusable(FleetError):
     """Nobody of this run can use the hypervisor's API."""
 
@@ -125,6 +139,10 @@ class Session:
     """the flake as a locked reference, where it was named by one; else it is the fleet's directory"""
     journal: "Journal | None" = None
     """of a deployment, where this run is one"""
+    together: tuple[str, ...] = ()
+    """the hosts that are evaluated together, where that began before anybody asked"""
+    roll_call: "RollCall | None" = None
+    """where something waits to begin with those that answer"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _locks: dict[Hashable, threading.Lock] = field(default_factory=dict, repr=False)
     _held: ExitStack = field(default_factory=ExitStack, repr=False)

@@ -121,6 +121,7 @@ class FleetConnector(SSHConnector):
         if self.host.data.get("api_only"):
             return  # nothing in this run asks the machine itself
         must_answer = self.host.data.get("must_answer", False)
+        connected = False
         try:
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
             connected = self._try_once(patience=0, epochs=tuple(Epoch))
@@ -134,6 +135,12 @@ class FleetConnector(SSHConnector):
                 said = str(reason)
                 raise ConnectError(self._said_once(said) if isinstance(error, Unusable) else said) from error
             self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")
+        finally:
+            self._report(present=connected)
+
+    def _report(self, *, present: bool) -> None:
+        if self.session.roll_call:
+            self.session.roll_call.report(self.fleet_host.id, present=present)
 
     def _said_once(self, reason: str) -> str:
         """What stops many hosts, in full for the first of them."""
@@ -252,9 +259,14 @@ class FleetConnector(SSHConnector):
         self.data["ssh_strict_host_key_checking"] = "yes"
         arguments = self.make_paramiko_kwargs()
         arguments.update(timeout=CONNECT_TIMEOUT, banner_timeout=CONNECT_TIMEOUT, auth_timeout=CONNECT_TIMEOUT)
+
+        def opened(*args: Any, **arguments: Any) -> Transport:
+            self._report(present=True)  # something listens; handshakes take a while
+            return _Transport(*args, **arguments)
+
         client = SSHClient()
         try:
-            client.connect(arguments.pop("hostname"), transport_factory=_Transport, **arguments)
+            client.connect(arguments.pop("hostname"), transport_factory=opened, **arguments)
             if place.epoch is Epoch.CLONE:
                 # nobody but the machine itself can say whether it has jumped into the installer already
                 _, stdout, _ = client.exec_command("cat /etc/os-release", timeout=CONNECT_TIMEOUT)

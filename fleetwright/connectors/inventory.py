@@ -3,6 +3,7 @@
 import os
 import runpy
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from fleetwright.connectors import cli
 from fleetwright.definitions import Definitions
 from fleetwright.deploying.journal import Journal, new_directory
 from fleetwright.errors import FleetError, Usage
+from fleetwright.evaluation import evaluate_ahead
 from fleetwright.exits import exit_of
 from fleetwright.flakes import resolve
 from fleetwright.inventory import check_selection, groups_of
+from fleetwright.rollcall import RollCall
 from fleetwright.session import Session
 
 Entry = str | tuple[str, dict[str, Any]]
@@ -60,6 +63,9 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             if _is_deployment(options.get("operations") or ()):
                 _check_rollout(options)
                 session.journal = _journal(session, groups, options)
+                if _evaluates(options["operations"]):
+                    begin = partial(evaluate_ahead, session)
+                    session.roll_call = RollCall(_selected(groups, options), begin)
     except FleetError as error:
         click.echo(str(error), err=True)
         raise SystemExit(int(exit_of(error, changed=False))) from None
@@ -82,6 +88,10 @@ def _asked(words: Sequence[str]) -> dict[str, bool]:
 
 def _is_deployment(words: Sequence[str]) -> bool:
     return any(Path(word) in _ROLLOUTS for word in words)
+
+
+def _evaluates(words: Sequence[str]) -> bool:
+    return any(Path(word) == _ROLLOUTS[0] for word in words)
 
 
 def _check_rollout(options: dict[str, Any]) -> None:

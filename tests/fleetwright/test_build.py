@@ -11,11 +11,11 @@ import pytest
 
 from fleetwright import build as module
 from fleetwright import evaluation
-from fleetwright.build import ahead, build, kexec_tarball, require_installer
+from fleetwright.build import build, kexec_tarball, require_installer
 from fleetwright.errors import FleetError, ProcessFailed
-from fleetwright.evaluation import evaluate
+from fleetwright.evaluation import evaluate, evaluate_ahead
 from fleetwright.process import Completed
-from fleetwright.session import Session
+from fleetwright.session import Session, ahead
 from tests.fleetwright.proxmox.fleets import FLEET
 from tests.fleetwright.test_nix import described
 
@@ -165,3 +165,14 @@ def test_a_nix_that_is_not_there_says_so_itself(session: Session, monkeypatch: p
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(FleetError, match=r"^nix: no such program on PATH; install it, or put it on PATH$"):
         evaluate(session, ("a",), "a")
+
+
+def test_what_is_evaluated_ahead_is_not_evaluated_again(session: Session, nix: Callable[..., FakeNix]) -> None:
+    """Also for a host less than it began with: one that listens, and then lets nobody in."""
+    fake = nix()
+    evaluate_ahead(session, ("a", "b", "c"))
+    assert evaluate(session, ("a", "b"), "a").host_id == "a"
+    assert evaluate(session, ("a", "b"), "b").host_id == "b"
+    assert fake.verbs() == ["eval"]
+    assert evaluate(session, ("a", "d"), "d").host_id == "d"
+    assert fake.verbs() == ["eval", "eval"]
