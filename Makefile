@@ -47,6 +47,7 @@ fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none o
 $(VENV)/.bench: $(STAMP)
 	@echo "set-up: what the benchmarks compare with"
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@! command -v cargo >/dev/null || [ -x .bench/crates/bin/deploy ] || cargo install -q deploy-rs@^1 --locked --root .bench/crates
 	@touch $@
 
 bench: $(VENV)/.bench ## make bench [ONLY=rekey]: how long it takes, side by side with what else would do it

@@ -1,23 +1,37 @@
 """A fleet deployed, changed and unchanged: `fleetwright deploy` beside what else would do it, on light hosts.
 
-Beside it stand the steps of `nixos-rebuild switch --target-host` in a loop over the hosts, a playbook of Ansible with
-the same steps, and a floor: one raw build, then `nix copy` and activation side by side, without a question asked.
-Ansible's tasks there are raw ones, since NixOS has no Python by itself. Every contender deploys the same change, each
-time another one, and is judged by what the hosts run afterwards.
+Beside it stand the steps of `nixos-rebuild switch --target-host` in a loop over the hosts, deploy-rs on the same flake
+(without `nix flake check`, which it would run first), a playbook of Ansible with the same steps, and a floor: one raw
+build, then `nix copy` and activation side by side, without a question asked. Ansible's tasks there are raw ones, since
+NixOS has no Python by itself. Every contender deploys the same change, each time another one, and is judged by what the
+hosts run afterwards. The hosts share the machine with all of them, so that their part is in every figure.
 """
 
+import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from bench.results import Comparison
+from bench import plot
+from bench.memory import peak_of
+from bench.results import DIRECTORY, Comparison
 
 COUNTS = (1, 10, 50)
-# ours/theirs; one host alone is told and not judged: starting is most of it
-LIMITS = {"loop": 0.25, "ansible": 0.33, "floor": 1.3}
+EVALUATED = 100  # hosts
+# ours/theirs. Unchanged, who does least wins; changed, nobody can do less than the floor. One host alone is told and
+# not judged: starting is most of it.
+LIMITS = {
+    "unchanged": {"loop": 0.25, "deploy-rs": 0.5, "ansible": 0.33},
+    "changed": {"floor": 1.3},
+    "evaluation": {"nix": 1.2},
+}
+NO_LIMIT = float("inf")
 LAB = Path(".bench/lab").absolute()
+CRATES = Path(".bench/crates/bin").absolute()
 HOSTS = LAB / "light-hosts"  # NAME ADDRESS, a line each
 
 SSH = "-o UserKnownHostsFile=$KNOWN -o StrictHostKeyChecking=yes -o BatchMode=yes -o LogLevel=ERROR"
@@ -79,17 +93,31 @@ ansible-playbook -i "$HOSTS.ini" -e flake="$FLEET" "$HOSTS.yml" >/dev/null 2>&1
 """
 
 
+DEPLOY_RS = """
+deploy --skip-checks "$FLEET" >"$HOSTS.log" 2>&1
+"""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "FLEETWRIGHT_LAB": str(LAB), "PATH": f"{CRATES}:{os.environ['PATH']}"}
+
+
 def lab(*words: str) -> str:
-    environment = {**os.environ, "FLEETWRIGHT_LAB": str(LAB)}
-    done = subprocess.run([sys.executable, "-m", "lab", *words], env=environment, capture_output=True, text=True)
+    argv = [sys.executable, "-m", "lab", *words]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"lab {' '.join(words)}: {done.stdout}{done.stderr}")
     return done.stdout
 
 
-def inside(script: str) -> str:
+def words_inside(script: str) -> list[str]:
     given = {"HOSTS": str(HOSTS), "KNOWN": f"{HOSTS}.known"}
-    return lab("run", "--", "env", *(f"{name}={value}" for name, value in given.items()), "sh", "-c", script)
+    path = f'PATH="{CRATES}:$PATH"\n'
+    return ["run", "--", "env", *(f"{name}={value}" for name, value in given.items()), "sh", "-c", path + script]
+
+
+def inside(script: str) -> str:
+    return lab(*words_inside(script))
 
 
 def prepare(count: int) -> None:
@@ -104,6 +132,24 @@ def prepare(count: int) -> None:
     lines = [f"{name} ansible_host={address} ansible_user=root" for name, address in map(str.split, rows)]
     Path(f"{HOSTS}.ini").write_text("\n".join(lines) + "\n")
     Path(f"{HOSTS}.yml").write_text(PLAYBOOK)
+    if (CRATES / "deploy").exists():
+        _prepare_deploy_rs(dict(row.split() for row in rows))
+
+
+def _prepare_deploy_rs(addresses: dict[str, str]) -> None:
+    """Its nodes and profiles in the lab's copy of the fleet."""
+    fleet = LAB / "fleet"
+    shutil.copy(CRATES / "activate", fleet / "activate")
+    shutil.copy(Path(__file__).with_name("deploy_rs.nix"), fleet / "deploy-rs.nix")
+    (fleet / "addresses.json").write_text(json.dumps(addresses))
+    (fleet / "ssh-options.json").write_text(json.dumps(SSH.replace("$KNOWN", f"{HOSTS}.known").split()))
+    text = (fleet / "flake.nix").read_text()
+    if "deploy-rs.nix" not in text:
+        mark = "    formatter.${system}"
+        assert mark in text
+        text = text.replace(mark, f"    deploy = import ./deploy-rs.nix {{inherit self pkgs;}};\n{mark}")
+        (fleet / "flake.nix").write_text(text)
+    inside("cd $FLEET && git add -A && git commit -q --no-verify --allow-empty -m deploy-rs")
 
 
 def change(text: str) -> None:
@@ -128,8 +174,20 @@ def measured(script: str, marker: str) -> float:
     return seconds
 
 
+def memory(script: str) -> float:
+    """MiB that it has at most, in a run of its own: looking costs time."""
+    mib, status, output = peak_of([sys.executable, "-m", "lab", *words_inside(script)], environment())
+    if status:
+        raise SystemExit(f"{script[:200]}: {output}")
+    return mib
+
+
 def contenders() -> dict[str, str]:
     found = {"loop": LOOP, "floor": FLOOR}
+    if (CRATES / "deploy").exists():
+        found["deploy-rs"] = DEPLOY_RS
+    else:
+        print(f"deploy: there is no deploy-rs in {CRATES} (make bench puts it there): not compared", flush=True)
     if (Path(sys.executable).parent / "ansible-playbook").exists():
         found["ansible"] = ANSIBLE
     else:
@@ -137,28 +195,57 @@ def contenders() -> dict[str, str]:
     return found
 
 
+def compare(count: int, scenario: str, rounds: int) -> list[bool]:
+    """All contenders over so many hosts: whether each of ours' ratios is good enough."""
+    scripts = {"ours": OURS, **contenders()}
+    marker = f"start-{count}-{scenario}"
+    change(marker)
+    inside(OURS)
+    times: dict[str, list[float]] = {name: [] for name in scripts}
+    peaks: dict[str, float] = {}
+    for number in range(rounds + 1):
+        for name, script in scripts.items():
+            if scenario == "changed":
+                marker = f"{count}-{number}-{name}"
+                change(marker)
+            if number < rounds:
+                times[name].append(measured(script, marker))
+            else:
+                peaks[name] = memory(script)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    summary = {"count": count, "scenario": scenario, "seconds": medians, "mib": peaks}
+    (DIRECTORY / f"deploy-{count}-{scenario}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    told = ", ".join(f"{name} {mib:.0f}" for name, mib in peaks.items())
+    print(f"deploy-{count}-{scenario}: MiB at most: {told}", flush=True)
+    limits = LIMITS[scenario] if count > 1 else {}
+    return [
+        Comparison(f"deploy-{count}-{scenario}-{name}", times["ours"], times[name], limits.get(name, NO_LIMIT)).report()
+        for name in scripts
+        if name != "ours"
+    ]
+
+
+def compare_evaluation(rounds: int) -> bool:
+    """What a deployment evaluates of a hundred hosts, beside the bare evaluation of their systems."""
+    prepare(EVALUATED)
+    times: dict[str, list[float]] = {"ours": [], "bare": []}
+    for _ in range(rounds):
+        for which, seconds in times.items():
+            seconds.append(float(lab("run", "--", sys.executable, "-m", "bench.evaluation", which)))
+    limit = LIMITS["evaluation"]["nix"]
+    return Comparison(f"deploy-{EVALUATED}-evaluation-nix", times["ours"], times["bare"], limit).report()
+
+
 def main(rounds: int) -> int:
-    good, number = [], 0
-    others = contenders()
+    DIRECTORY.mkdir(exist_ok=True)
+    good = []
     try:
         for count in COUNTS:
             prepare(count)
             for scenario in ("changed", "unchanged"):
-                times: dict[str, list[float]] = {name: [] for name in ("ours", *others)}
-                change(f"start-{count}-{scenario}")
-                inside(OURS)
-                marker = f"start-{count}-{scenario}"
-                for _ in range(rounds):
-                    for name, script in {"ours": OURS, **others}.items():
-                        if scenario == "changed":
-                            number += 1
-                            marker = f"m{number}"
-                            change(marker)
-                        times[name].append(measured(script, marker))
-                for name in others:
-                    limit = LIMITS[name] if count > 1 else float("inf")
-                    comparison = Comparison(f"deploy-{count}-{scenario}-{name}", times["ours"], times[name], limit)
-                    good.append(comparison.report())
+                good += compare(count, scenario, rounds)
+        good.append(compare_evaluation(rounds))
     finally:
         lab("down")
+    plot.draw(DIRECTORY, COUNTS)
     return 0 if all(good) else 1

@@ -1,5 +1,7 @@
 """What several operations do on a machine: copy closures to it, run a long job on it."""
 
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -13,6 +15,8 @@ from fleetwright.process import Completed, run
 from operations.steps import connector_of, remote, shell
 
 COPY_DEADLINE = 4 * 3600.0  # seconds
+# So many at a time: each is a process, and they share the way out.
+_copies = threading.BoundedSemaphore(max(8, 2 * (os.cpu_count() or 1)))
 GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enforces
 
 
@@ -23,7 +27,8 @@ def copy_closure(host: Host, paths: list[str], root: str | None = None, *, subst
     """
     if connector_of(host).here and root is None:
         return
-    run_towards(host, lambda to: nix.copy(paths, to, root, substitute=substitute), COPY_DEADLINE)
+    with _copies:
+        run_towards(host, lambda to: nix.copy(paths, to, root, substitute=substitute), COPY_DEADLINE)
 
 
 def run_towards(

@@ -63,7 +63,7 @@ noted() { # file: its first line into $line
 pause=0.02
 rest() { # between two looks; the longer it takes the longer
     sleep $pause
-    case $pause in 0.02) pause=0.05 ;; *) pause=0.1 ;; esac
+    case $pause in 0.02) pause=0.05 ;; 0.05) pause=0.1 ;; 0.1) pause=0.2 ;; *) pause=0.3 ;; esac
 }
 
 enter() { # state, why: the reason comes first, who sees the state finds it
@@ -276,6 +276,7 @@ prove() { # until the word comes; who says nothing in time has said `back`
     clock
     end=$((now + confirm))
     write "$dir/until" $end
+    pause=0.02
     enter proving
     while [ ! -e "$dir/word" ]; do
         clock

@@ -1,0 +1,33 @@
+"""The light hosts evaluated, as a deployment does it or bare: `python -m bench.evaluation ours|bare`, inside the lab.
+
+Bare is one `nix eval` of their systems' derivations: the least that anybody could ask. Prints seconds.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fleetwright.definitions import Definitions
+from fleetwright.evaluation import evaluate
+from fleetwright.session import Session
+
+BARE = "c: map (n: c.${n}.config.system.build.toplevel.drvPath) (builtins.fromJSON ''IDS'')"
+
+
+def main(which: str) -> None:
+    fleet = Definitions.load(os.environ["FLEET"]).fleet
+    hosts = sorted(host for host in fleet.hosts if host.startswith("light"))
+    began = time.monotonic()
+    if which == "ours":
+        evaluate(Session(fleet, Path("none")), hosts, hosts[0])
+    else:
+        names = str(hosts).replace("'", '"')
+        argv = ["nix", "eval", "--json", f"{fleet.path}#nixosConfigurations", "--apply", BARE.replace("IDS", names)]
+        subprocess.run(argv, check=True, capture_output=True)
+    print(time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
