@@ -230,6 +230,13 @@ def parse_path_info(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
     return {path: (int(info["narSize"]), tuple(info["references"])) for path, info in document.items() if info}
 
 
+def copy_to_cache(paths: Sequence[str], directory: str, key_file: str | None) -> list[str]:
+    """Copy closures into a binary cache in a directory, signed with a key as `nix key generate-secret` makes it."""
+    store = f"file://{quote(directory)}?compression=zstd"
+    store += f"&secret-key={quote(key_file, safe='/')}" if key_file else ""
+    return [*NIX, "copy", "--to", store, *paths]
+
+
 STORE_INFO = (*NIX, "store", "info", "--json")
 """whom a store trusts"""
 

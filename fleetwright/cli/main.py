@@ -22,6 +22,7 @@ class Lazy(click.Group):
     groups: ClassVar = {
         "deploy": "fleetwright.cli.deploying",
         "plan": "fleetwright.cli.deploying",
+        "publish": "fleetwright.cli.publishing",
         "reboot": "fleetwright.cli.deploying",
         "secrets": "fleetwright.cli.secrets",
         "vm": "fleetwright.cli.vm",

@@ -2,6 +2,7 @@
 {
   imports = [
     ./fleetwright.nix
+    ./pull.nix
     ./profiles/base.nix
   ];
 }

@@ -65,7 +65,11 @@ in {
     };
     trigger = mkOption {
       type = types.str;
-      default = "systemctl start --wait nixos-upgrade.service";
+      default = "systemctl start --wait ${
+        if config.fleetwright.pull.from == null
+        then "nixos-upgrade"
+        else "fleetwright-pull"
+      }.service";
       description = "What pulls and switches.";
     };
   };

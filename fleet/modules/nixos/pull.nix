@@ -1,0 +1,94 @@
+# Machines that pull: they fetch what was built for them from a cache, and deploy it to themselves under the same guard.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}: let
+  inherit (lib) mkOption types;
+  cfg = config.fleetwright.pull;
+
+  # The health checks as a program of the system that they belong to: it is the new one's that are asked.
+  command = check:
+    if check.unit != null
+    then "[ \"$(systemctl is-active -- ${lib.escapeShellArg check.unit})\" = active ]"
+    else if check.command != null
+    then check.command
+    else if check.tcp != null
+    then "timeout 5 bash -c ${lib.escapeShellArg "</dev/tcp/${address (toString check.tcp)}"}"
+    else "[ \"$(curl -s -o /dev/null -m 10 -w '%{http_code}' ${lib.escapeShellArg check.http})\" = ${toString (orElse 200 check.status)} ]";
+  address = text: let
+    parts = lib.splitString ":" text;
+  in
+    if lib.length parts == 1
+    then "localhost/${text}"
+    else "${lib.concatStringsSep ":" (lib.init parts)}/${lib.last parts}";
+  orElse = usual: value:
+    if value == null
+    then usual
+    else value;
+  health = pkgs.writeShellScript "fleetwright-health" ''
+    check() { # name, seconds, command
+      left=$2
+      until timeout "$2" sh -c "$3" >/dev/null 2>&1; do
+        left=$((left - 1))
+        [ "$left" -gt 0 ] || { echo "$1 does not pass" && exit 1; }
+        sleep 1
+      done
+    }
+    ${lib.concatStrings (lib.mapAttrsToList (name: check: ''
+        check ${lib.escapeShellArg name} ${toString (orElse 30 check.timeout)} ${lib.escapeShellArg (command check)}
+      '')
+      config.fleetwright.healthChecks)}
+  '';
+in {
+  options.fleetwright.pull = {
+    from = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      description = "The URL of a cache that `fleetwright publish` fills.";
+    };
+    publicKey = mkOption {
+      type = types.str;
+      description = "Its public key: nothing that another one signed is run.";
+    };
+    dates = mkOption {
+      type = types.str;
+      default = "03:00";
+      description = "When, as systemd.time(7) has it.";
+    };
+    spread = mkOption {
+      type = types.str;
+      default = "30min";
+      description = "Over how long machines spread, so that a cache is not asked by all of them at once.";
+    };
+  };
+
+  config = lib.mkIf (cfg.from != null) {
+    environment.etc."fleetwright/health".source = health;
+    nix.settings.substituters = [cfg.from];
+    nix.settings.trusted-public-keys = [cfg.publicKey];
+    systemd.services.fleetwright-pull = {
+      description = "Deploy what was built for this machine";
+      after = ["network-online.target"];
+      wants = ["network-online.target"];
+      path = [pkgs.curl pkgs.nix pkgs.bash];
+      # it is at work while the system that has another one of it is activated
+      restartIfChanged = false;
+      stopIfChanged = false;
+      unitConfig.X-StopOnRemoval = false;
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = "/bin/sh ${./pull.sh} ${cfg.from} ${./fleetwright.sh}";
+      };
+    };
+    systemd.timers.fleetwright-pull = {
+      wantedBy = ["timers.target"];
+      timerConfig = {
+        OnCalendar = cfg.dates;
+        RandomizedDelaySec = cfg.spread;
+        Persistent = true;
+      };
+    };
+  };
+}
