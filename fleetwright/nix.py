@@ -241,14 +241,6 @@ STORE_INFO = (*NIX, "store", "info", "--json")
 """whom a store trusts"""
 
 
-def trusts_us(text: str) -> bool:
-    """Whether the store that printed this takes from us what nobody signed; it does where it does not say."""
-    try:
-        return bool(json.loads(text).get("trusted", True))
-    except (ValueError, AttributeError):
-        return True
-
-
 def copy(
     paths: Sequence[str], to: Destination, root: str | None = None, *, substitute: bool = True
 ) -> tuple[list[str], dict[str, str]]:

@@ -4,9 +4,7 @@ What another one builds is fetched here and goes on as if it had been built here
 stays there.
 """
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from pyinfra.api.host import Host
 
@@ -87,21 +85,10 @@ def _last(error: Exception) -> str:
     return last_error(error.stderr) if isinstance(error, ProcessFailed) and error.stderr else str(error)
 
 
-@dataclass(frozen=True)
-class Built:
-    """What a machine says of a system that it has: sizes by path of its closure, and where its parts lead."""
-
-    sizes: str
-    parts: Mapping[str, str]
-
-
-def built_there(host: Host, system: str) -> Built:
-    """Of a system that was built on this machine."""
-    parts = " ".join(BOOTED_PARTS)
+def parts_there(host: Host, system: str) -> dict[str, str]:
+    """Where what takes effect with a boot alone leads in a system that was built on this machine, by name."""
     script = (
-        f"{shlex.join(nix.closure_sizes(system))} && for part in {parts}; do "
-        f'[ ! -e {system}/$part ] || echo "part $part $(readlink -f {system}/$part)"; done'
+        f"for part in {' '.join(BOOTED_PARTS)}; do "
+        f'[ ! -e {system}/$part ] || echo "$part $(readlink -f {system}/$part)"; done'
     )
-    lines = shell(host, script, what="listing what was built").splitlines()
-    found = [line.split() for line in lines if line.startswith("part ")]
-    return Built("\n".join(lines), {part: path for _, part, path in found})
+    return dict(line.split(" ", 1) for line in shell(host, script, what="looking at what was built").splitlines())

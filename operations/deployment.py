@@ -4,7 +4,6 @@ What one row finds the next ones use; it is in the run (`fleetwright.deploying.r
 `copy` change nothing, so that `--dry` ends there.
 """
 
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.api.host import Host
 
+from facts.nix import Store
 from fleetwright import nix
 from fleetwright.deploying import gate, health
 from fleetwright.deploying.access import Access
@@ -30,7 +30,7 @@ from fleetwright.process import run
 from operations.activating import Wanted
 from operations.activating import activate as activate_on
 from operations.building import build_for, builder_of
-from operations.deploy_run import acting, ask, looking, require_root, run_of
+from operations.deploy_run import ANSWER_DEADLINE, acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
 from operations.showing import resolved, show_changes
@@ -43,7 +43,6 @@ from operations.steps import (
     failed,
     fleet_host,
     session_of,
-    shell,
 )
 
 SIGN_DEADLINE = 1800.0  # seconds
@@ -220,8 +219,8 @@ def _require_taken(own: HostRun) -> None:
     plain = own.kind is Kind.SYSTEM and connector.access is Access.SHELL and connector.data["ssh_user"] != "root"
     if own.options.sign_with or not plain:
         return
-    asked = shell(host, shlex.join(nix.STORE_INFO), what="asking its store whom it trusts")
-    if not nix.trusts_us(asked):
+    store = host.get_fact(Store, _timeout=ANSWER_DEADLINE)
+    if store and store["trusted"] is False:
         user = connector.data["ssh_user"]
         raise FleetError(
             f"its store takes nothing unsigned from {user}; add {user} to nix.settings.trusted-users there, or say "

@@ -1,11 +1,11 @@
 """What a new system changes on a machine: its packages by version and size, and what takes effect with a boot alone."""
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pyinfra.api.host import Host
 
+from facts.nix import Closure
 from facts.nixos import BOOTED_PARTS
 from fleetwright import nix
 from fleetwright.deploying import closures
@@ -14,9 +14,9 @@ from fleetwright.deploying.run import HostRun
 from fleetwright.nix import Evaluated
 from fleetwright.process import run
 from fleetwright.sizes import human
-from operations.building import builder_of, built_there
+from operations.building import builder_of, parts_there
 from operations.deploy_run import run_of
-from operations.steps import connector_of, executing, session_of, shell
+from operations.steps import connector_of, executing, session_of
 
 DEADLINE = 300.0  # seconds for a store to list a closure
 
@@ -64,19 +64,20 @@ def _closures(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> tuple[S
         return here[current], here[own.about.toplevel]
     if connector_of(host).access is not Access.SHELL:
         return None, here[own.about.toplevel]
-    return _listed(host, current), here[own.about.toplevel]
+    return _closure_there(host, current), here[own.about.toplevel]
 
 
 def _there(host: Host, own: HostRun) -> tuple[Sizes | None, Sizes, Parts]:
     """The same of what was built on the machine itself, and where the parts of that lead."""
     assert own.about is not None
     assert own.state is not None
-    current, built = own.state["current"], built_there(host, own.about.toplevel)
-    return _listed(host, current) if current else {}, closures.parse_path_info(built.sizes), built.parts
+    current, built = own.state["current"], own.about.toplevel
+    return _closure_there(host, current) if current else {}, _closure_there(host, built), parts_there(host, built)
 
 
-def _listed(host: Host, path: str) -> Sizes:
-    return closures.parse_path_info(shell(host, shlex.join(nix.closure_sizes(path)), what="listing what runs"))
+def _closure_there(host: Host, path: str) -> Sizes:
+    found: dict[str, int] = host.get_fact(Closure, path=path, _timeout=DEADLINE)
+    return found
 
 
 def _local(paths: Iterable[str]) -> dict[str, Sizes]:

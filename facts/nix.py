@@ -1,0 +1,99 @@
+"""Facts of the Nix store on a machine."""
+
+import json
+import shlex
+from typing import Any, TypedDict
+
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
+from typing_extensions import override
+
+from fleetwright import nix
+from fleetwright.deploying.closures import parse_path_info
+
+
+class StoreInfo(TypedDict):
+    """`trusted`: whether it takes from us what nobody signed, None where it does not say."""
+
+    version: str | None
+    trusted: bool | None
+
+
+class Store(FactBase[StoreInfo | None]):
+    """
+    Returns what the machine's store says of itself and of us, None where there is no Nix:
+
+    .. code:: python
+
+        {"version": "2.31.2", "trusted": False}
+    """
+
+    @override
+    def command(self) -> str:
+        return f"! command -v nix >/dev/null || {shlex.join(nix.STORE_INFO)}"
+
+    @override
+    def process(self, output: list[str]) -> StoreInfo:
+        about = _json(output)
+        trusted = about.get("trusted")
+        return StoreInfo(version=about.get("version"), trusted=None if trusted is None else bool(trusted))
+
+
+class Closure(FactBase[dict[str, int]]):
+    """
+    Returns all that a store path refers to, with the sizes of their NARs in bytes; nothing where it is not there.
+
+    .. code:: python
+
+        {"/nix/store/…-nixos-system-dev-25.11": 14312, "/nix/store/…-linux-6.12.63": 129412312}
+
+    `path`: a store path.
+    """
+
+    @override
+    def command(self, path: str) -> str:
+        if not nix.is_store_path(path):
+            raise ValueError(f"path={path} is no store path")
+        return f"[ ! -e {path} ] || {shlex.join(nix.closure_sizes(path))}"
+
+    @staticmethod
+    @override
+    def default() -> dict[str, int]:
+        return {}
+
+    @override
+    def process(self, output: list[str]) -> dict[str, int]:
+        return parse_path_info("\n".join(output))
+
+
+class Settings(FactBase[dict[str, Any]]):
+    """
+    Returns what nix.conf comes to on the machine, by name:
+
+    .. code:: python
+
+        {"substituters": ["https://cache.nixos.org/"], "trusted-users": ["root", "@wheel"], "max-jobs": 8, …}
+    """
+
+    @override
+    def command(self) -> str:
+        return f"! command -v nix >/dev/null || {shlex.join((*nix.NIX, 'config', 'show', '--json'))}"
+
+    @staticmethod
+    @override
+    def default() -> dict[str, Any]:
+        return {}
+
+    @override
+    def process(self, output: list[str]) -> dict[str, Any]:
+        return {name: about["value"] for name, about in _json(output).items() if "value" in about}
+
+
+def _json(output: list[str]) -> dict[str, Any]:
+    try:
+        found = json.loads("\n".join(output))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise FactProcessError(f"expected JSON from nix, got {output[:3]!r}")
+    return found
