@@ -10,17 +10,20 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleetwright.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from fleetwright.models import GuestType, Host, Vm
 from fleetwright.proxmox.address import address_of
-from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.errors import AgentUnavailable
 from fleetwright.proxmox.identity import is_ours, not_ours
 from fleetwright.proxmox.observe import find
 from fleetwright.session import Misused, Session
 from fleetwright.ssh_keys import parse_public_key
+
+# It takes a tenth of a second: not for those who need no API.
+if TYPE_CHECKING:
+    from fleetwright.proxmox.client import Client
 
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
@@ -202,7 +205,7 @@ def _look_at_vm(
 def _key_of(
     session: Session,
     host: Host,
-    client: Client,
+    client: "Client",
     node: str,
     vm: Vm,
     epoch: Epoch,

@@ -16,7 +16,7 @@ from operations.steps import connector_of, remote, shell
 
 COPY_DEADLINE = 4 * 3600.0  # seconds
 # So many at a time: each is a process, and they share the way out.
-_copies = threading.BoundedSemaphore(max(8, 2 * (os.cpu_count() or 1)))
+_copies = threading.BoundedSemaphore(max(32, 4 * (os.cpu_count() or 1)))
 GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enforces
 
 

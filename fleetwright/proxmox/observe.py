@@ -1,25 +1,29 @@
 """Looking at guests: where one runs, how it stands, and what the plan needs to know of it. Only GETs are sent."""
 
 import re
+from typing import TYPE_CHECKING
 
 from fleetwright.errors import Refused
 from fleetwright.models import Fleet, GuestType, Vm
-from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.identity import label
 from fleetwright.proxmox.models import Interface, Upid, VmConfig
 from fleetwright.proxmox.plan import ActualVm, template_node
 
+# It takes a tenth of a second: not for those who need no API.
+if TYPE_CHECKING:
+    from fleetwright.proxmox.client import Client
+
 LOOKS = 3  # how often a guest that is on its way from one node to another is looked for
 
 
-def observe_template(client: Client, fleet: Fleet) -> VmConfig | None:
+def observe_template(client: "Client", fleet: Fleet) -> VmConfig | None:
     """The configuration of the declared template; None when none is declared or it does not exist."""
     if fleet.template is None or fleet.endpoint is None:
         return None
     return client.config(template_node(fleet), fleet.template.vmid)
 
 
-def find(client: Client, fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
+def find(client: "Client", fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
     """The node where a guest is and its configuration, wherever in the cluster; None while there is none.
 
     Asked first is where the definitions say: mostly that is the one request. Raises Refused when the VMID is taken
@@ -46,7 +50,7 @@ def find(client: Client, fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
     )
 
 
-def observe(client: Client, fleet: Fleet, vm: Vm) -> ActualVm | None:
+def observe(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
     """The guest as it is now, None while it does not exist. Raises Refused as `find` does."""
     found = find(client, fleet, vm)
     if found is None:
@@ -67,14 +71,14 @@ def observe(client: Client, fleet: Fleet, vm: Vm) -> ActualVm | None:
     return ActualVm(config, status.running, task, node, status.paused, pending)
 
 
-def interfaces_of(client: Client, node: str, vm: Vm) -> tuple[Interface, ...]:
+def interfaces_of(client: "Client", node: str, vm: Vm) -> tuple[Interface, ...]:
     """The interfaces of a guest that runs. AgentUnavailable while a VM's agent does not tell."""
     if vm.type is GuestType.LXC:
         return client.container_interfaces(node, vm.vmid)
     return client.agent_interfaces(node, vm.vmid)
 
 
-def _clone_task(client: Client, node: str, vmid: int) -> Upid | None:
+def _clone_task(client: "Client", node: str, vmid: int) -> Upid | None:
     """The running task of our token that makes this VMID; the task itself is named after the template.
 
     8.4 does not log the new VMID until it has allocated a volume for it, so a log without any comes second.
@@ -91,7 +95,7 @@ def _clone_task(client: Client, node: str, vmid: int) -> Upid | None:
     return silent[0] if silent else None
 
 
-def holder(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> str:
+def holder(client: "Client", fleet: Fleet, vm: Vm, actual: ActualVm) -> str:
     """Who holds the lock of a guest, in words: its kind, and the task that works on the guest, if one can be seen."""
     node = actual.node or fleet.node_of(vm)
     for task in client.tasks(node):

@@ -1,9 +1,13 @@
 """Which VMID a new guest could have: a proposal. Only declared ones are ever made, so it goes into the definitions."""
 
+from typing import TYPE_CHECKING
+
 from fleetwright.errors import Usage
 from fleetwright.models import Fleet, VmidRange
-from fleetwright.proxmox.client import Client
 from fleetwright.proxmox.policy import DEFINITIONS
+
+if TYPE_CHECKING:
+    from fleetwright.proxmox.client import Client
 
 
 def named_range(fleet: Fleet, name: str) -> VmidRange:
@@ -15,7 +19,7 @@ def named_range(fleet: Fleet, name: str) -> VmidRange:
     return found
 
 
-def next_vmid(client: Client, fleet: Fleet, name: str) -> int:
+def next_vmid(client: "Client", fleet: Fleet, name: str) -> int:
     """The lowest VMID of a named range that is neither declared nor taken. Usage when all of them are."""
     span = named_range(fleet, name)
     declared = {vm.vmid for vm in fleet.vms.values()} | ({fleet.template.vmid} if fleet.template else set())
