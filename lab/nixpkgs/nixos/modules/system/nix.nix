@@ -152,12 +152,12 @@ in {
 
   config = lib.mkIf cfg.enable {
     nix.settings.trusted-users = ["root"];
-    # No machine of the lab reaches a cache, builds in a sandbox or has users to build as.
+    # No machine of the lab reaches a cache outside it, builds in a sandbox or has users to build as.
     environment.etc."nix/nix.conf".text =
       lib.concatStrings (lib.mapAttrsToList (n: v: "${n} = ${show v}\n") (lib.filterAttrs (_: v: v != null) (cfg.settings
         // {
           sandbox = false;
-          substituters = [];
+          substituters = lib.filter (lib.hasPrefix "http://10.7") cfg.settings.substituters;
           build-users-group = "";
           flake-registry = "";
         })))
