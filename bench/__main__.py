@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from bench import deploy, provision, rekey
+from bench import deploy, provision, rekey, scale
 
-BENCHMARKS = {"deploy": deploy.main, "provision": provision.main, "rekey": rekey.main}
+BENCHMARKS = {"deploy": deploy.main, "provision": provision.main, "rekey": rekey.main, "scale": scale.main}
 
 
 def main() -> int:

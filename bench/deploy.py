@@ -31,6 +31,7 @@ LIMITS = {
 }
 NO_LIMIT = float("inf")
 LAB = Path(".bench/lab").absolute()
+GATEWAY = "10.78.255.254"  # the controller, for light hosts
 CRATES = Path(".bench/crates/bin").absolute()
 HOSTS = LAB / "light-hosts"  # NAME ADDRESS, a line each
 
@@ -152,11 +153,11 @@ def _prepare_deploy_rs(addresses: dict[str, str]) -> None:
     inside("cd $FLEET && git add -A && git commit -q --no-verify --allow-empty -m deploy-rs")
 
 
-def change(text: str) -> None:
+def change(marker: str, module: str = '{ environment.etc.marker.text = "MARKER"; }') -> None:
     """The next system of all hosts has this marker."""
-    module = f'{{ environment.etc.marker.text = "{text}"; }}'
+    (LAB / "fleet/hosts/light/marker.nix").write_text(module.replace("MARKER", marker))
     inside(
-        f"cd $FLEET/hosts/light && printf '%s' '{module}' >marker.nix && "
+        "cd $FLEET/hosts/light && "
         "{ grep -q marker.nix configuration.nix || "
         "sed -i 's|  system.state|  imports = [./marker.nix];\\n&|' configuration.nix; } && "
         "git add -A && git commit -q --no-verify --allow-empty -m change"
@@ -168,10 +169,15 @@ def measured(script: str, marker: str) -> float:
     began = time.monotonic()
     inside(script)
     seconds = time.monotonic() - began
+    require(marker, script)
+    return seconds
+
+
+def require(marker: str, script: str = "") -> None:
+    """SystemExit unless every host has the marker."""
     look = f'while read -r name address <&3; do ssh {SSH} root@$address cat /etc/marker; echo; done 3<"$HOSTS"'
     if set(inside(look).split()) != {marker}:
         raise SystemExit(f"not every host has {marker} after: {script[:200]}")
-    return seconds
 
 
 def memory(script: str) -> float:

@@ -23,7 +23,7 @@ from lab.machines.network import BRIDGE, ip
 from lab.places import Places
 
 NETWORK = "10.78"  # .0.0/16, beside the machines' own
-MOST = 500
+MOST = 500  # beyond it the kernel forgets neighbours: its table holds 1,024, of all namespaces together
 CONFIGURATION = """\
 # A light host of the lab: no boot loader, no hardware; what is common to all machines comes by itself.
 {lib, ...}: {

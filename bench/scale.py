@@ -1,0 +1,118 @@
+"""The same change to many light hosts, three ways: sent over SSH, fetched from a cache, pulled.
+
+Sent: `fleetwright deploy`, every byte from here. Fetched: `fleetwright publish` into a cache that a web server of the
+lab serves, then the same deployment, for which machines fetch from it. Pulled: `fleetwright publish`, and then every
+machine deploys to itself, all of them at the same moment, as their timers would have it. Each system differs from the
+one before by PAYLOAD. Of each: seconds until the last host runs it, seconds that somebody has to be there for it, and
+MiB of memory here. Nothing is judged: docs/scale.md has what it came to.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+from bench import deploy
+from bench.memory import peak_of
+from bench.results import DIRECTORY
+
+COUNTS = (10, 100)
+PAYLOAD = 4_000_000  # bytes
+PORT = 8098
+URL = f"http://{deploy.GATEWAY}:{PORT}"
+CACHE = deploy.LAB / "cache"
+MODULE = """
+{{pkgs, ...}}: {{
+  environment.etc.marker.text = "{marker}";
+  environment.etc.payload.source = pkgs.runCommand "payload-{marker}" {{}} "head -c {payload} /dev/urandom >$out";
+  fleetwright.pull = {{ from = "{url}"; publicKey = "{key}"; }};
+}}
+"""
+SENT = "fleetwright deploy 'light*' --json --data substitute_on_destination=false >/dev/null 2>&1"
+PUBLISH = f"fleetwright publish {CACHE} 'light*' --key-file {deploy.LAB}/cache-key >/dev/null 2>&1"
+# What a machine's timer would start, in its own namespaces.
+PULL_ONE = """#!/bin/sh
+here=$(dirname "$0")
+inside=$(pgrep -P "$(cat "$here/light/$1/pid")" | head -n 1)
+exec nsenter -t "$inside" -m -n -u -p sh -c '
+  export PATH=/run/current-system/sw/bin:/usr/bin HOME=/root NIX_CONF_DIR=/etc/nix
+  unset NIX_REMOTE
+  cd /
+  unit=/run/current-system/etc/systemd/system/fleetwright-pull.service
+  exec $(sed -n s/^ExecStart=//p $unit)' >"$here/light/$1/pull.log" 2>&1
+"""
+PULL = f"ls {deploy.LAB}/light | xargs -P 100 -n 1 sh {deploy.LAB}/pull-one"
+
+
+def key() -> str:
+    made = f"umask 077; nix key generate-secret --key-name bench-1 >{deploy.LAB}/cache-key"
+    return deploy.inside(f"{made}; nix key convert-secret-to-public <{deploy.LAB}/cache-key").split()[-1]
+
+
+def timed(script: str) -> tuple[float, float]:
+    """Seconds, and MiB at most."""
+    began = time.monotonic()
+    argv = [sys.executable, "-m", "lab", *deploy.words_inside(script)]
+    mib, status, output = peak_of(argv, deploy.environment())
+    if status:
+        raise SystemExit(f"{script[:200]}: {output}")
+    return time.monotonic() - began, mib
+
+
+def compare(count: int, public: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    ways = {"sent": [SENT], "fetched": [PUBLISH, deploy.OURS], "pulled": [PUBLISH, PULL]}
+    for way, scripts in ways.items():
+        marker = f"{way}-{count}"
+        deploy.change(marker, MODULE.format(marker=marker, payload=PAYLOAD, url=URL, key=public))
+        seconds, peaks = zip(*map(timed, scripts), strict=True)
+        deploy.require(marker)
+        attended = sum(seconds) if way != "pulled" else seconds[0]
+        peak = max(peaks) if way != "pulled" else peaks[0]
+        row = {"hosts": count, "way": way, "seconds": sum(seconds), "attended": attended, "mib": peak}
+        print(f"scale-{count}-{way}: {sum(seconds):.1f} s, {attended:.1f} s attended, {peak:.0f} MiB", flush=True)
+        rows.append(row)
+    return rows
+
+
+def main(rounds: int) -> int:
+    """One round each: what is of interest are orders of magnitude."""
+    DIRECTORY.mkdir(exist_ok=True)
+    rows = []
+    server = None
+    try:
+        for count in COUNTS:
+            deploy.prepare(count)
+            public = key()
+            shutil.rmtree(CACHE, ignore_errors=True)  # what another key has signed
+            CACHE.mkdir()
+            (deploy.LAB / "pull-one").write_text(PULL_ONE)
+            if server is None:
+                argv = [
+                    "run",
+                    "--",
+                    "python3",
+                    "-m",
+                    "http.server",
+                    "--bind",
+                    deploy.GATEWAY,
+                    "--directory",
+                    str(CACHE),
+                ]
+                server = subprocess.Popen(
+                    [sys.executable, "-m", "lab", *argv, str(PORT)],
+                    env=deploy.environment(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            # what pulls has to be there before anything can be pulled
+            deploy.change("first", MODULE.format(marker="first", payload=PAYLOAD, url=URL, key=public))
+            deploy.inside(SENT)
+            rows += compare(count, public)
+    finally:
+        if server:
+            server.terminate()
+        deploy.lab("down")
+    (DIRECTORY / "scale.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
