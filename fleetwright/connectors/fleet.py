@@ -105,7 +105,7 @@ class FleetConnector(SSHConnector):
     @cached_property
     def here(self) -> LocalConnector | None:
         """This machine's own shell, where the run is on the host itself. Misused when several are selected."""
-        if not self.host.data.get("local"):
+        if not (self.host.data.get("local") and self.state.is_host_in_limit(self.host)):
             return None
         self._require_one("local")
         return LocalConnector(self.state, self.host)

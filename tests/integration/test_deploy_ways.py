@@ -301,3 +301,25 @@ def test_a_guest_whose_address_is_known_needs_no_hypervisor(fleet: Fleet) -> Non
         ended = fleet.lab.run("sh", "-c", deploy)
         assert outcomes(json.loads(ended.output)) == {"dev": "deployed"}
     assert fleet.machine("dev").marker == "without the hypervisor"
+
+
+def test_through_a_jump_host(fleet: Fleet) -> None:
+    """Both connections, ours and Nix's, go the way that ssh_config says; the hop's key is checked by it."""
+    fleet.change("dev", "through dev2")
+    fleet.on("dev2", "true")  # which leaves its key in that file
+    machine, hop = (report(fleet.lab, host)["address"] for host in ("dev", "dev2"))
+    config = fleet.lab.state / "home/.ssh/config"
+    config.write_text(
+        f"Host {machine}\n  ProxyJump abl030@{hop}\n"
+        f"Host {hop}\n  UserKnownHostsFile {fleet.lab.state}/known-dev2\n  StrictHostKeyChecking yes\n"
+    )
+    try:
+        since = fleet.on("dev", "date +%s").output.strip()
+        _ended, document = fleet.deploy("dev")
+        assert outcomes(document) == {"dev": "deployed"}
+        said = fleet.on("dev", f"sudo journalctl -u sshd --since @{since} -o cat --no-pager").output
+    finally:
+        config.unlink()
+    ways = {line.split(" from ")[1].split()[0] for line in said.splitlines() if line.startswith("Accepted publickey")}
+    assert ways == {hop}, said
+    assert fleet.machine("dev").marker == "through dev2"
