@@ -1,7 +1,7 @@
 """One machine's activation, seen from here: begun, followed to its proof, and ended by our word or by the machine's."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyinfra.api.host import Host
 
@@ -9,6 +9,7 @@ from facts.nixos import Running, SystemState
 from fleetwright.deploying.access import Access
 from fleetwright.deploying.activation import Deployment, Kind, Stage, Standing, parse
 from fleetwright.deploying.goal import Goal
+from fleetwright.deploying.journal import is_of
 from fleetwright.deploying.report import Outcome, how_to_ask
 from fleetwright.deploying.run import DeployRun, HostRun
 from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Refused, Undecided
@@ -16,7 +17,7 @@ from fleetwright.reach import Epoch
 from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.health import failing
 from operations.rebooting import reboot_and_prove
-from operations.steps import as_root, connector_of, shell
+from operations.steps import as_root, connector_of, session_of, shell
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
 MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive
@@ -69,6 +70,9 @@ class _Follower:
     def _begin(self) -> Standing:
         command, program = self.deployment.begin
         standing = parse(self._ask(command, stdin=program, what="beginning the deployment"))
+        if standing.busy and standing.id and is_of(standing.id, session_of(self.host).fleet.path):
+            self._end_our_own(standing)
+            standing = parse(self._ask(command, stdin=program, what="beginning the deployment"))
         if standing.busy:
             raise NotBegun(
                 f"{self.own.id}: {standing.busy} is deploying to it (it is {standing.stage}); nothing was done, "
@@ -77,6 +81,14 @@ class _Follower:
         if standing.stage is Stage.REFUSED:
             raise NotBegun(f"{self.own.id}: {standing.why}; nothing was changed")
         return standing
+
+    def _end_our_own(self, standing: Standing) -> None:
+        """Have the machine end what an earlier run from here began, which is dead: this one holds the fleet's lock."""
+        self._tell(f"an earlier run was killed while it deployed here (it is {standing.stage}); that is ended first")
+        old = replace(self.deployment, id=str(standing.id))
+        standing = parse(self._ask(old.back("its run was killed, and another one begins"), what="ending it"))
+        while not standing.stage.is_end and time.monotonic() < self.until:
+            standing = parse(self._ask(old.look(standing.stage), what="looking at its end"))
 
     def _ask(self, script: str, *, stdin: str | None = None, what: str) -> str:
         if self.deployment.gated:

@@ -36,6 +36,13 @@ def runs() -> list[Path]:
     return sorted(_deployments().glob("*"))
 
 
+def is_of(run: str, fleet: str) -> bool:
+    """Whether a deployment of this fleet with this id was begun from here."""
+    return run in {path.name for path in runs()} and any(
+        entry.get("fleet") == fleet for entry in entries(_deployments() / run) if entry["event"] == "run"
+    )
+
+
 def _deployments() -> Path:
     return state_home() / ".deployments"
 

@@ -203,6 +203,24 @@ def test_a_killed_run_leaves_one_system_or_the_other_and_the_next_one_converges(
     assert fleet.machine("dev").marker == f"killed at {stage}"
 
 
+def test_a_run_that_was_killed_is_ended_by_the_next_one(fleet: Fleet) -> None:
+    """At once: nobody waits for a machine's patience with a run that is dead."""
+    fleet.lab("break", "dev", "activation-hangs")
+    before = fleet.machine("dev")
+    patient = ("--activation-deadline", "300", "--confirm-deadline", "300")
+    with fleet.lab.under_way("fleetwright", "deploy", "dev", *patient) as run:
+        run.until(lambda line: line.startswith("dev: activate"))
+        until(lambda: _under_way(fleet), 10, "it is at work")
+    fleet.lab("break", "dev")
+    fleet.change("dev", "after a killed run")
+    ended = fleet.lab.run("fleetwright", "deploy", "dev", "--table")
+    assert "an earlier run was killed while it deployed here (it is activating); that is ended first" in ended.output
+    assert ended.seconds < 60
+    now = fleet.machine("dev")
+    assert (now.marker, now.current) == ("after a killed run", now.profile)
+    assert now.current != before.current
+
+
 def _under_way(fleet: Fleet) -> bool:
     state = "sudo sh -c 'cat /run/fleetwright/deploy/current/state'"
     return fleet.on("dev", state, check=False).output.strip() in (
