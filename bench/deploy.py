@@ -22,8 +22,9 @@ from bench.results import DIRECTORY, Comparison
 
 COUNTS = (1, 10, 50)
 EVALUATED = 100  # hosts
-# ours/theirs. Unchanged, who does least wins; changed, nobody can do less than the floor. Where starting is most of it
-# (one host; and for the floor, which starts nothing, fewer than the most) a ratio is told and not judged.
+# ours/theirs, of the most hosts: with fewer, starting is most of what we do (0.8 s, and the lab's hosts evaluate in
+# 0.02 s each where real ones take seconds), and a ratio is told and not judged. Unchanged, who does least wins;
+# changed, nobody can do less than the floor.
 LIMITS = {
     "unchanged": {"loop": 0.25, "deploy-rs": 0.5, "ansible": 0.33},
     "changed": {"floor": 1.3},
@@ -223,7 +224,7 @@ def compare(count: int, scenario: str, rounds: int) -> list[bool]:
     (DIRECTORY / f"deploy-{count}-{scenario}.json").write_text(json.dumps(summary, indent=2) + "\n")
     told = ", ".join(f"{name} {mib:.0f}" for name, mib in peaks.items())
     print(f"deploy-{count}-{scenario}: MiB at most: {told}", flush=True)
-    limits = LIMITS[scenario] if count == COUNTS[-1] or (count > 1 and scenario == "unchanged") else {}
+    limits = LIMITS[scenario] if count == COUNTS[-1] else {}
     return [
         Comparison(f"deploy-{count}-{scenario}-{name}", times["ours"], times[name], limits.get(name, NO_LIMIT)).report()
         for name in scripts
