@@ -18,7 +18,7 @@ from operations.building import builder_of, parts_there
 from operations.deploy_run import run_of
 from operations.steps import connector_of, executing, session_of
 
-DEADLINE = 300.0  # seconds for a store to list a closure
+DEADLINE = 300  # seconds for a store to list a closure
 
 Sizes = Mapping[str, int]
 Parts = Mapping[str, str | None]
