@@ -1,13 +1,15 @@
 """One evaluation for the whole selection, shared by every host of a run; a host that is wrong fails alone.
 
-nix-eval-jobs, where there is one, evaluates several hosts side by side. Without it one `nix eval` evaluates as many
-hosts as memory has room for: what they share is evaluated once. Where it fails, the half of the hosts in which
-something is wrong is looked for, and so on, which finds one of a hundred in a dozen tries.
+nix-eval-jobs, where there is one, evaluates several hosts side by side. Without it `nix eval` evaluates them together,
+what they share once; many hosts in several processes side by side, as many at a time as memory has room for. Where one
+fails, the half of its hosts in which something is wrong is looked for, and so on, which finds one of a hundred in a
+dozen tries.
 """
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +25,7 @@ HELP_DEADLINE = 60.0
 # What a host of real NixOS adds to an evaluation of several, and how much of what is free may be used.
 BYTES_PER_HOST = 512 << 20
 SHARE = 0.8
+WORTHWHILE = 8  # hosts for a process of their own: each evaluates anew what all of them share
 
 Found = Mapping[str, Evaluated | FleetError | None]
 
@@ -62,8 +65,14 @@ def _all(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
     found: dict[str, Evaluated | FleetError | None] = {}
     if len(host_ids) > 1 and session.once("nix-eval-jobs", _has_jobs):
         found |= _side_by_side(session, host_ids, is_nixos=is_nixos)
-    for batch in _batches([host_id for host_id in host_ids if host_id not in found]):
-        found |= _found(session, batch, _try(session, batch, is_nixos=is_nixos), is_nixos=is_nixos)
+    workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])
+
+    def work(batch: Sequence[str]) -> Found:
+        return _found(session, batch, _try(session, batch, is_nixos=is_nixos), is_nixos=is_nixos)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for each in pool.map(work, batches):
+            found |= each
     return found
 
 
@@ -84,11 +93,12 @@ def _side_by_side(session: Session, host_ids: Sequence[str], *, is_nixos: bool) 
     return eval_jobs.parse(done.stdout.splitlines(), Path(session.fleet.path))
 
 
-def _batches(host_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """As many hosts as fit into memory, at a time."""
-    size = max(1, int(_available() * SHARE) // BYTES_PER_HOST)
-    for start in range(0, len(host_ids), size):
-        yield host_ids[start : start + size]
+def _batches(host_ids: Sequence[str]) -> tuple[int, list[Sequence[str]]]:
+    """How many processes, and the hosts of each call: no more at a time than fit into memory."""
+    room = max(1, int(_available() * SHARE) // BYTES_PER_HOST)
+    workers = max(1, min(os.cpu_count() or 1, min(room, len(host_ids)) // WORTHWHILE))
+    size = max(1, min(room // workers, -(-len(host_ids) // workers)))
+    return workers, [host_ids[start : start + size] for start in range(0, len(host_ids), size)]
 
 
 def _available() -> int:

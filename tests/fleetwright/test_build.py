@@ -62,6 +62,7 @@ def nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeNi
         for each in (module, evaluation):
             monkeypatch.setattr(each, "run", fake)
         monkeypatch.setattr(evaluation, "_available", lambda: 1 << 40)
+        monkeypatch.setattr(evaluation.os, "cpu_count", lambda: 1)
         return fake
 
     return make
@@ -85,6 +86,21 @@ def test_a_host_that_is_wrong_leaves_the_others_going(session: Session, nix: Cal
     assert len(fake.calls) == 5  # together, by halves, and each of the wrong half; however often it is asked for
     assert evaluate(session, hosts, "a").host_id == "a"
     assert len(fake.calls) == 5
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gib", "calls"),
+    [(4, 1024, 4), (2, 1024, 2), (64, 1024, 12), (4, 25, 10), (4, 5, 13), (4, 1, 100)],
+)
+def test_many_are_evaluated_side_by_side_as_memory_has_room(
+    session: Session, nix: Callable[..., FakeNix], monkeypatch: pytest.MonkeyPatch, cpus: int, gib: int, calls: int
+) -> None:
+    fake = nix()
+    monkeypatch.setattr(evaluation.os, "cpu_count", lambda: cpus)
+    monkeypatch.setattr(evaluation, "_available", lambda: gib << 30)
+    hosts = tuple(f"h{number:03}" for number in range(100))
+    assert {evaluate(session, hosts, host_id).host_id for host_id in hosts} == set(hosts)
+    assert len(fake.calls) == calls
 
 
 @pytest.mark.parametrize("wrong", [0, 41, 99])

@@ -102,6 +102,11 @@ def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp
         assert (status != 0, "why=own does not pass" in said) == (True, True), said
         assert fleet.machine("dev") == now
 
+        (cache / "systems/dev").write_text(f"{published['dev2']}\n")
+        status, said = pulled()
+        assert (status != 0, "/systems/dev names the system of dev2" in said) == (True, True), said
+        assert fleet.machine("dev") == now
+
         stranger, _ = keys(fleet.lab)
         fleet.broken_by("dev", f"{{ {pull} }}")
         fleet.change("dev", "signed by a stranger")

@@ -28,11 +28,13 @@
     then usual
     else value;
   health = pkgs.writeShellScript "fleetwright-health" ''
+    clock() { read -r now _ </proc/uptime && now=''${now%.*}; }
     check() { # name, seconds, command
-      left=$2
+      clock
+      end=$((now + $2))
       until timeout "$2" sh -c "$3" >/dev/null 2>&1; do
-        left=$((left - 1))
-        [ "$left" -gt 0 ] || { echo "$1 does not pass" && exit 1; }
+        clock
+        [ "$now" -lt "$end" ] || { echo "$1 does not pass" && exit 1; }
         sleep 1
       done
     }

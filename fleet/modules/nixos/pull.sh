@@ -20,6 +20,8 @@ esac
 mkdir -p /nix/var/nix/gcroots/fleetwright
 # only what its substituters' keys have signed
 nix-store --realise "$new" --add-root /nix/var/nix/gcroots/fleetwright/pulled >/dev/null
+meant=$(cat "$new/etc/hostname" 2>/dev/null) || meant=$name
+[ "$meant" = "$name" ] || { echo "$from/systems/$name names the system of $meant" >&2 && exit 1; }
 
 said=$(deployment begin "$id" "$name-pull" switch "$new" - 600 120 -)
 while :; do
