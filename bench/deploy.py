@@ -190,11 +190,12 @@ def memory(script: str) -> float:
 
 
 def contenders() -> dict[str, str]:
-    found = {"loop": LOOP, "floor": FLOOR}
+    found = {}
     if (CRATES / "deploy").exists():
-        found["deploy-rs"] = DEPLOY_RS
+        found["deploy-rs"] = DEPLOY_RS  # before the loop: its profile is a wrapper, which would be a change for ours
     else:
         print(f"deploy: there is no deploy-rs in {CRATES} (make bench puts it there): not compared", flush=True)
+    found |= {"loop": LOOP, "floor": FLOOR}
     if (Path(sys.executable).parent / "ansible-playbook").exists():
         found["ansible"] = ANSIBLE
     else:
