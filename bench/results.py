@@ -1,6 +1,7 @@
 """How a benchmark says what it found: one last line a comparison, and the same as JSON in `.bench/`."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Comparison:
         ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
         print(f"{self.name}: ours/theirs {self.ratio:.2f} ({ours:.2f} s, {theirs:.2f} s)", flush=True)
         DIRECTORY.mkdir(exist_ok=True)
-        about = {"name": self.name, "ratio": self.ratio, "limit": self.limit, "ours": self.ours, "theirs": self.theirs}
+        limit = self.limit if math.isfinite(self.limit) else None
+        about = {"name": self.name, "ratio": self.ratio, "limit": limit, "ours": self.ours, "theirs": self.theirs}
         (DIRECTORY / f"{self.name}.json").write_text(json.dumps(about, indent=2) + "\n")
         return self.ratio <= self.limit

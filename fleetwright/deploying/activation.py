@@ -134,7 +134,7 @@ class Deployment:
         if self.gated:
             return f"{GATE} {words}"
         program = f"{self.kind.directory}/{self.id}/program"
-        return f"if [ -r {program} ]; then sh {program} {self.kind} {words}; else {_GONE}; fi"
+        return f"if [ -r {program} ]; then exec sh {program} {self.kind} {words}; else {_GONE}; fi"
 
 
 def hold(system: str) -> str:

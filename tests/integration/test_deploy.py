@@ -222,7 +222,7 @@ def test_a_run_that_was_killed_is_ended_by_the_next_one(fleet: Fleet) -> None:
 
 
 def _under_way(fleet: Fleet) -> bool:
-    state = "sudo sh -c 'cat /run/fleetwright/deploy/current/state'"
+    state = "sudo tail -n 1 /run/fleetwright/deploy/current/state"
     return fleet.on("dev", state, check=False).output.strip() in (
         "armed",
         "activating",

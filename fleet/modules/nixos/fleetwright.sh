@@ -17,11 +17,13 @@ set -u
 kind=$1
 shift
 grace=10 # seconds that a unit may take to stop
+busy='armed activating proving keeping reverting' # states of a deployment that goes on
 export LC_ALL=C
 if [ "$kind" = system ]; then
     here=/run/fleetwright/deploy
     roots=/nix/var/nix/gcroots/fleetwright
     profile=/nix/var/nix/profiles/system
+    live=/run/current-system # what runs
     activation=nixos-rebuild-switch-to-configuration.service # nixos-rebuild's name: the two exclude each other
     export PATH=/run/current-system/sw/bin:/run/wrappers/bin:/usr/bin:/usr/sbin:/bin:/sbin
 else
@@ -30,10 +32,11 @@ else
     here=$HOME/.local/state/fleetwright/deploy-$boot
     roots=$here/roots
     profile=${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager
-    [ -e "$profile" ] || [ ! -e "/nix/var/nix/profiles/per-user/$(id -un)/home-manager" ] ||
-        profile=/nix/var/nix/profiles/per-user/$(id -un)/home-manager
-    activation=fleetwright-home.service
     USER=$(id -un)
+    [ -e "$profile" ] || [ ! -e "/nix/var/nix/profiles/per-user/$USER/home-manager" ] ||
+        profile=/nix/var/nix/profiles/per-user/$USER/home-manager
+    live=$profile
+    activation=fleetwright-home.service
     export USER PATH="$HOME/.nix-profile/bin:/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/bin:/bin:$PATH"
 fi
 
@@ -46,29 +49,30 @@ load() { # of deployment $1
     [ "$kind" = home ] || PATH=$old/sw/bin:$PATH
 }
 
+recent() { [ -e "$here/current" ] && load "$(readlink "$here/current")"; } # the last deployment since the boot
+
 write() { # file, text: whole or not at all
     printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"
 }
 
 state() { # into $stands, without another process: it is asked often
     stands=none
-    [ ! -r "$dir/state" ] || read -r stands <"$dir/state"
+    [ ! -r "$dir/state" ] || while read -r line; do stands=$line; done <"$dir/state"
 }
 
 noted() { # file: its first line into $line
     line=
-    [ ! -r "$dir/$1" ] || read -r line <"$dir/$1"
+    [ ! -r "$1" ] || read -r line <"$1"
 }
 
-pause=0.02
 rest() { # between two looks; the longer it takes the longer
-    sleep $pause
-    case $pause in 0.02) pause=0.05 ;; 0.05) pause=0.1 ;; 0.1) pause=0.2 ;; *) pause=0.3 ;; esac
+    sleep "${pause:=0.03}"
+    case $pause in 0.03) pause=0.1 ;; 0.1) pause=0.2 ;; *) pause=0.4 ;; esac
 }
 
 enter() { # state, why: the reason comes first, who sees the state finds it
-    [ -z "${2:-}" ] || [ -e "$dir/why" ] || write "$dir/why" "$2"
-    write "$dir/state" "$1"
+    [ -z "${2:-}" ] || [ -s "$dir/why" ] || printf '%s\n' "$2" >"$dir/why"
+    printf '%s\n' "$1" >>"$dir/state"
 }
 
 clock() { # seconds since the boot, suspended ones included, whatever the time of day does
@@ -77,8 +81,6 @@ clock() { # seconds since the boot, suspended ones included, whatever the time o
 }
 
 has_systemd() { [ "$kind" = system ] && [ -d /run/systemd/system ]; } # a user may have one that ends with the session
-
-running() { if [ "$kind" = system ]; then readlink -f /run/current-system; else readlink -f "$profile"; fi; }
 
 switch() { # system: make the machine, or the home, be this one
     if [ "$kind" = system ]; then set -- "$1/bin/switch-to-configuration" test; else set -- "$1/activate"; fi
@@ -100,7 +102,10 @@ detached() { # unit, properties… -- command…: start it, in nobody's session
     fi
 }
 
-alive() { [ -e "$here/$1.pid" ] && kill -0 "$(cat "$here/$1.pid")" 2>/dev/null; } # of what `detached` started without systemd
+alive() { # of what `detached` started without systemd
+    noted "$here/$1.pid"
+    [ -n "$line" ] && kill -0 "$line" 2>/dev/null
+}
 
 units_failed() { ! has_systemd || systemctl list-units --state=failed,auto-restart --plain --no-legend --full 2>/dev/null | cut -d" " -f1 | sort; }
 units_failed_since() { units_failed | comm -13 "$dir/failed-before" -; }
@@ -123,7 +128,7 @@ list() { tr '\n' ' ' | sed 's/ *$//; s/ /, /g'; }
 begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     exec 9>"$here/lock"
     flock -w 20 9 || fail 'another deployment is beginning'
-    if [ -e "$here/current" ] && load "$(readlink "$here/current")" && [ "$id" != "$1" ]; then
+    if recent && [ "$id" != "$1" ]; then
         if under_way; then
             echo "busy=$who"
             report
@@ -136,7 +141,7 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     case $4 in /nix/store/*/* | /nix/store/.*) fail "$4 is no store path" ;; /nix/store/*) ;; *) fail "$4 is no store path" ;; esac
     specialisation=${5#-} number=${8#-} # a forced command has no empty words
     id=$1 who=$2 goal=$3 new=$4 target=$4${specialisation:+/specialisation/$specialisation} dir=$here/$1
-    old=${recorded:-$(running)} || old=
+    old=${recorded:-$(readlink -f "$live")} || old=
     [ -e "$old" ] || old= # a home that was never activated
     if [ "$kind" = system ]; then
         [ -n "$old" ] || fail 'nothing runs here that could be gone back to: /run/current-system is missing'
@@ -149,12 +154,14 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     mkdir -p "$dir" || exit 1
     units_failed >"$dir/failed-before"
     jobs_queued >"$dir/jobs-before"
-    write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7' generation='$number'" || exit 1
+    newest_generation
+    write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7'
+        generation='$number' before='$(readlink "$profile")' newest='$newest'" || exit 1
     hold || fail "$roots cannot be written"
-    write "$dir/profile-before" "$(readlink "$profile")"
-    write "$dir/last" "$(for link in "$profile"-*-link; do number=${link%-link}; echo "${number##*-}"; done | sort -n | tail -n 1)"
     enter armed
-    for other in "$here"/*/; do [ "${other%/}" = "$dir" ] || rm -rf "${other%/}"; done
+    set --
+    for other in "$here"/*/; do [ "${other%/}" = "$dir" ] || set -- "$@" "${other%/}"; done
+    [ $# = 0 ] || rm -rf "$@"
     ln -sfn "$id" "$here/current"
     cp "$0" "$dir/program"
     if ! said=$(detached "fleetwright-deploy-$id.service" -p Restart=on-failure -p RestartSec=1 -p OOMScoreAdjust=-900 \
@@ -162,11 +169,25 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
         enter refused "the watching process cannot be started: $said"
     fi
     exec 9>&-
-    look "$id" armed 5
+    look armed 5
+}
+
+newest_generation() { # of the profile: its number into $newest
+    newest=0
+    for link in "$profile"-*-link; do
+        number_of "$link"
+        [ "$n" -le "$newest" ] || newest=$n
+    done
+}
+
+number_of() { # PROFILE-NUMBER-link: its number into $n, 0 where there is none
+    n=${1%-link}
+    n=${n##*-}
+    case $n in '' | *[!0-9]*) n=0 ;; esac
 }
 
 hold() { # what runs and what is to run is no garbage until the end
-    mkdir -p "$roots" || return 1
+    [ -d "$roots" ] || mkdir -p "$roots" || return 1
     for each in new old; do
         [ $each = new ] && path=$new || path=$old
         if [ "$kind" = system ]; then
@@ -188,7 +209,7 @@ watched() { # whether the process that watches this deployment lives
 
 under_way() { # whether it goes on; $stands is how it stands then, `lost` where its process ended before it did
     state
-    case $stands in armed | activating | proving | keeping | reverting) ;; *) return 1 ;; esac
+    within "$busy" || return 1
     watched && return 0
     seen=$stands
     state # it may have come to its end between the two looks
@@ -219,7 +240,7 @@ watch() {
 
 activate() {
     enter activating
-    rm -f "$dir/forth"
+    [ ! -e "$dir/forth" ] || rm -f "$dir/forth"
     if ! said=$(run_activation "$target" forth); then
         enter refused "another activation is under way here: $said"
         exit 0
@@ -275,8 +296,8 @@ alone() { # system, file for its end: where no systemd runs it
 prove() { # until the word comes; who says nothing in time has said `back`
     clock
     end=$((now + confirm))
-    write "$dir/until" $end
-    pause=0.02
+    echo $end >"$dir/until"
+    pause=
     enter proving
     while [ ! -e "$dir/word" ]; do
         clock
@@ -299,7 +320,7 @@ word() { # ID keep|back WHY…: the first one counts
 keep() {
     enter keeping
     if [ "$kind" = home ]; then
-        [ "$(running)" = "$new" ] || set_profile || go_back 'the profile cannot be set'
+        [ "$(readlink -f "$live")" = "$new" ] || set_profile || go_back 'the profile cannot be set'
     elif [ "$goal" != test ]; then
         if ! said=$(set_profile 2>&1); then
             take_back "the profile cannot be set: $(echo "$said" | tail -n 1)"
@@ -330,29 +351,25 @@ take_back() { # why: the profile as it was, and what boots
     write "$dir/why" "$1"
     put_back_profile
     boot_entry "$(readlink -f "$profile")" || echo 'the boot entries may name a generation that is gone'
-    [ "$goal" != boot ] || finish "$old"
+    [ "$goal" != boot ] || finish
     go_back "$1"
 }
 
 put_back_profile() { # to the generation of before; those made since are removed
-    before=$(cat "$dir/profile-before")
-    last=$(cat "$dir/last")
     [ -n "$before" ] && [ "$before" != "$(readlink "$profile")" ] || return 0
-    was=${before%-link}
-    was=${was##*-}
-    nix-env --profile "$profile" --switch-generation "$was" || ln -sfn "$before" "$profile"
+    number_of "$before"
+    nix-env --profile "$profile" --switch-generation "$n" || ln -sfn "$before" "$profile"
     [ -z "$generation" ] || return 0 # none was made
     for link in "$profile"-*-link; do
-        number=${link%-link}
-        number=${number##*-}
-        [ "$number" -le "$last" ] || nix-env --profile "$profile" --delete-generations "$number"
+        number_of "$link"
+        [ "$n" -le "$newest" ] || nix-env --profile "$profile" --delete-generations "$n"
     done
 }
 
 go_back() { # why
     enter reverting "$1"
     stop_activation
-    [ -n "$old" ] || finish "$(running)"
+    [ -n "$old" ] || finish
     for try in 1 2 3; do
         rm -f "$dir/back"
         if said=$(run_activation "$old" back); then
@@ -364,7 +381,7 @@ go_back() { # why
             done
             # it may fail in what it failed in before
             case $(cat "$dir/back" 2>/dev/null) in
-            'success '* | 'exit-code '*) [ "$(running)" != "$old" ] || break ;;
+            'success '* | 'exit-code '*) [ "$(readlink -f "$live")" != "$old" ] || break ;;
             esac
             stop_activation
         else
@@ -372,13 +389,14 @@ go_back() { # why
             sleep 2
         fi
     done
-    [ "$kind" = system ] || [ "$(running)" != "$old" ] || put_back_profile # each activation of a home makes one
-    finish "$(running)"
+    [ "$kind" = system ] || [ "$(readlink -f "$live")" != "$old" ] || put_back_profile # each activation of a home makes one
+    finish
 }
 
-finish() { # what runs
-    [ -n "$old" ] || [ -e "$1" ] || set -- ''
-    if [ "$1" = "$old" ]; then
+finish() {
+    runs=$(readlink -f "$live")
+    [ -n "$old" ] || [ -e "$runs" ] || runs=
+    if [ "$runs" = "$old" ]; then
         enter reverted
         rm -f "$roots/new" "$roots/old"
     else
@@ -414,43 +432,44 @@ stop_activation() { # and what it has left to PID 1
 
 # Looking ------------------------------------------------------------------------------------------------------------
 
-look() { # ID STATE WAIT
+look() { # STATES WAIT: report as soon as it is in none of these
     clock
-    end=$((now + $3))
+    end=$((now + $2))
     state
-    while [ "$stands" = "$2" ] && [ "$now" -lt "$end" ]; do
+    while within "$1" && within "$busy" && [ "$now" -lt "$end" ]; do
         rest
         clock
         state
     done
-    report
+    report "$1"
 }
+
+within() { case " $1 " in *" $stands "*) return 0 ;; *) return 1 ;; esac; } # whether it is in one of these states
 
 tell() { printf '%s=%s\n' "$1" "$2"; }
 
-report() {
+report() { # STATES that are known: who waits for the next one is not told all while it goes on
     under_way
     tell id "$id"
     tell who "$who"
     tell state "$stands"
-    noted why
+    noted "$dir/why"
     tell why "$line"
     tell new "$new"
     tell old "$old"
     clock
-    noted until
+    noted "$dir/until"
     tell left "${line:+$((line - now))}"
-    if has_systemd; then
-        tell waits "$(blocking)"
-        tell failed "$(units_failed_since | list)"
-    fi
+    ! has_systemd || tell waits "$(blocking)"
+    [ "${1:-none}" = none ] || ! within "$busy" || return 0
+    ! has_systemd || tell failed "$(units_failed_since | list)"
     tell_what_runs
     [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
-    tail -n 20 "$said" 2>/dev/null | while IFS= read -r line; do tell log "$line"; done
+    [ ! -s "$said" ] || tail -n 20 "$said" | sed 's/^/log=/'
 }
 
 tell_what_runs() {
-    tell current "$(running)"
+    tell current "$(readlink -f "$live")"
     tell profile "$(readlink -f "$profile")"
     read -r line </proc/sys/kernel/random/boot_id
     tell boot_id "$line"
@@ -464,7 +483,7 @@ nothing() { # is known of such a deployment
     tell_what_runs
 }
 
-mkdir -p -m 0700 "$here"
+[ -d "$here" ] || mkdir -p -m 0700 "$here"
 verb=$1
 shift
 # Whoever may run this by a forced command says what it likes; reasons alone, the words after `back`, are free.
@@ -475,7 +494,7 @@ case $verb in
 begin) begin "$@" ;;
 watch) load "$1" && watch ;;
 alone) alone "$@" ;;
-last) if [ -e "$here/current" ]; then load "$(readlink "$here/current")" && report; else nothing; fi ;;
-say) if load "$1"; then word "$@"; state; look "$1" "$stands" 1; else nothing; fi ;;
-look) if load "$1"; then look "$@"; else nothing; fi ;;
+last) if recent; then report; else nothing; fi ;;
+say) if load "$1"; then word "$@"; state; look "$stands keeping" 5; else nothing; fi ;;
+look) if load "$1"; then look "$2" "$3"; else nothing; fi ;;
 esac
