@@ -23,12 +23,19 @@ GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enfo
 def copy_closure(host: Host, paths: list[str], root: str | None = None, *, substitute: bool = True) -> None:
     """Copy what is missing of these closures to the machine's store, or to the one below `root`.
 
-    With `substitute` the machine fetches what it can from its own caches.
+    With `substitute` the machine fetches what it can from its own caches; one that is down ends the copy, which is made
+    again from here then.
     """
     if connector_of(host).here and root is None:
         return
     with _copies:
-        run_towards(host, lambda to: nix.copy(paths, to, root, substitute=substitute), COPY_DEADLINE)
+        try:
+            run_towards(host, lambda to: nix.copy(paths, to, root, substitute=substitute), COPY_DEADLINE)
+        except ProcessFailed as error:
+            if not substitute:
+                raise
+            host.log(f"copying again, without the machine's own caches: {error}")
+            run_towards(host, lambda to: nix.copy(paths, to, root, substitute=False), COPY_DEADLINE)
 
 
 def run_towards(

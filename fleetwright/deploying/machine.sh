@@ -448,7 +448,7 @@ within() { case " $1 " in *" $stands "*) return 0 ;; *) return 1 ;; esac; } # wh
 
 tell() { printf '%s=%s\n' "$1" "$2"; }
 
-report() { # STATES that are known: who waits for the next one is not told all while it goes on
+report() { # STATES that are known: who waits for the next one is told all of the proof and of an end alone
     under_way
     tell id "$id"
     tell who "$who"
@@ -461,7 +461,7 @@ report() { # STATES that are known: who waits for the next one is not told all w
     noted "$dir/until"
     tell left "${line:+$((line - now))}"
     ! has_systemd || tell waits "$(blocking)"
-    [ "${1:-none}" = none ] || ! within "$busy" || return 0
+    [ "${1:-none}" = none ] || ! within 'armed activating keeping reverting' || return 0
     ! has_systemd || tell failed "$(units_failed_since | list)"
     tell_what_runs
     [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log

@@ -71,6 +71,9 @@ def test_what_a_cache_has_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:
         fleet.deploy("dev", "--data", "substitute_on_destination=false")
         assert fleet.machine("dev").marker == "past the cache"
         assert log.read_text() == asked
+    fleet.change("dev", "though the cache is down")
+    fleet.deploy("dev")
+    assert fleet.machine("dev").marker == "though the cache is down"
 
 
 def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp_path: Path) -> None:
