@@ -17,6 +17,7 @@ def draw(directory: Path, counts: Sequence[int]) -> None:
         print("deploy: matplotlib is not installed (pip install -e '.[bench]'): no picture", flush=True)
         return
     matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "deploy"}  # small, and alike for alike figures
     from matplotlib import pyplot
 
     scenarios = ("changed", "unchanged")

@@ -65,11 +65,15 @@ def _limited(state: State) -> list[Host]:
 
 def waves(host: Host) -> list[int]:
     """The waves of the hosts that are selected, in their order."""
-    found = set()
-    for each in _limited(host.state):
-        with suppress(FleetError):  # said when it is that host's turn
-            found.add(options_of(each).wave)
-    return sorted(found) or [USUAL]
+
+    def found() -> list[int]:
+        waves = set()
+        for each in _limited(host.state):
+            with suppress(FleetError):  # said when it is that host's turn
+                waves.add(options_of(each).wave)
+        return sorted(waves) or [USUAL]
+
+    return session_of(host).once("waves", found)  # every host asks
 
 
 def acting(body: Callable[[HostRun], Commands]) -> Commands:

@@ -146,15 +146,19 @@ def _is_built_later(own: HostRun) -> bool:
 
 def _to_come(host: Host) -> list[Evaluated]:
     """What is to come to the hosts that are reached, but for those that have it already, or build it unasked."""
-    asked, reached = run_of(host), _reached(host)
-    found = []
-    for host_id in reached:
-        with suppress(FleetError):
-            about = evaluate_all(session_of(host), reached, host_id)
-            known = asked.hosts.get(host_id)
-            if known and known.state and not _is_done(known.options, known.state, about.toplevel):
-                found.append(about)
-    return found
+    asked, reached, session = run_of(host), _reached(host), session_of(host)
+
+    def found() -> list[Evaluated]:
+        to_come = []
+        for host_id in reached:
+            with suppress(FleetError):
+                about = evaluate_all(session, reached, host_id)
+                known = asked.hosts.get(host_id)
+                if known and known.state and not _is_done(known.options, known.state, about.toplevel):
+                    to_come.append(about)
+        return to_come
+
+    return session.once(("to come", *reached), found)  # every host asks
 
 
 @operation()

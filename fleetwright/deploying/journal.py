@@ -3,7 +3,8 @@
 An entry is `{"time": seconds since 1970, "event": …, "host": id or null, …}`. Events: `run` (what was asked for, and
 of which hosts), `stage` (a host has come to one), `found` (what is known of a host now, any fields), `said`
 (narration), `end` (a host's outcome and why) and `done` (the whole run's). All but narration is on the disk before it
-is acted on. The journals of the last deployments are kept, a directory each.
+is acted on: what was found with the stage that it leads to, since a disk can take long and every host waits. The
+journals of the last deployments are kept, a directory each.
 """
 
 import json
@@ -59,7 +60,10 @@ class Journal:
         sync(directory)
 
     def note(self, event: str, host: str | None = None, **about: Any) -> None:
-        """Append an entry; durable once this returns, unless it is narration. A host's first end is its only one."""
+        """Append an entry; durable once this returns, what was found or said with the next one that is neither.
+
+        A host's first end is its only one.
+        """
         entry = {"time": round(time.time(), 3), "event": event, "host": host, **about}
         line = json.dumps(entry, ensure_ascii=False, default=str) + "\n"
         with self._lock:
@@ -67,7 +71,7 @@ class Journal:
                 return
             self._ended |= {host} if event == "end" else set()
             os.write(self._handle, line.encode())  # one write: lines of two processes do not mix
-            if event != "said":
+            if event not in ("found", "said"):
                 os.fdatasync(self._handle)
 
     def close(self) -> None:

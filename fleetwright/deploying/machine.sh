@@ -66,8 +66,8 @@ noted() { # file: its first line into $line
 }
 
 rest() { # between two looks; the longer it takes the longer
-    sleep "${pause:=0.03}"
-    case $pause in 0.03) pause=0.1 ;; 0.1) pause=0.2 ;; *) pause=0.4 ;; esac
+    sleep "${pause:=0.02}"
+    case $pause in 0.02) pause=0.03 ;; 0.03) pause=0.05 ;; 0.05) pause=0.1 ;; 0.1) pause=0.2 ;; *) pause=0.4 ;; esac
 }
 
 enter() { # state, why: the reason comes first, who sees the state finds it
