@@ -1,6 +1,8 @@
 """The commands of machine.sh, and what it answers."""
 
+import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -71,6 +73,36 @@ def test_a_machine_without_notes_says_so() -> None:
     for command in (deployment().look(Stage.ARMED), deployment(kind=Kind.HOME).keep, activation.last(Kind.HOME)):
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
         assert parse(done.stdout).stage is Stage.NONE
+
+
+@pytest.mark.parametrize(
+    ("states", "known", "stage", "tells_all"),
+    [
+        ("armed\nactivating\n", Stage.ARMED, Stage.ACTIVATING, False),
+        ("armed\nactivating\n", Stage.NONE, Stage.ACTIVATING, True),
+        ("armed\nactivating\nproving\n", Stage.ACTIVATING, Stage.PROVING, True),
+        ("armed\nactivating\nproving\nkeeping\nkept\n", Stage.KEEPING, Stage.KEPT, True),
+        ("armed\nactivating\nprov", Stage.ARMED, Stage.ACTIVATING, False),
+    ],
+)
+def test_who_waits_is_told_all_of_the_proof_and_of_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: str, known: Stage, stage: Stage, tells_all: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = deployment(kind=Kind.HOME)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    here = tmp_path / f".local/state/fleetwright/deploy-{boot}"
+    own = here / home.id
+    own.mkdir(parents=True)
+    shutil.copy(Path(activation.__file__).with_name("machine.sh"), own / "program")
+    (own / "settings").write_text(f"who=admin goal=switch new={SYSTEM} target={SYSTEM} old={OLD} generation=\n")
+    (own / "state").write_text(states)
+    (own / "forth.log").write_text("activating\n")
+    (here / f"fleetwright-deploy-{home.id}.service.pid").write_text(f"{os.getpid()}\n")
+    done = subprocess.run(["sh", "-c", home.look(known, 0)], capture_output=True, text=True, check=True)
+    now = parse(done.stdout)
+    assert (now.stage, now.new, now.old) == (stage, SYSTEM, OLD)
+    assert (now.boot_id == boot, now.log == ("activating",)) == (tells_all, tells_all)
 
 
 def test_ends() -> None:

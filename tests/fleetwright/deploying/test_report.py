@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleetwright.deploying.journal import NAME, Journal, entries, new_directory, runs
+from fleetwright.deploying.journal import Journal, entries
 from fleetwright.deploying.report import Outcome, report
 from fleetwright.exits import Exit
 
@@ -90,24 +90,3 @@ def test_a_run_that_was_killed(tmp_path: Path, stage: str | None, outcome: Outco
     found = noted(tmp_path, ("run", None, {"hosts": ["a"]}), *stages)
     [host] = report(found).hosts
     assert (host.outcome, (host.why or "").startswith(said)) == (outcome, True)
-
-
-def test_a_line_that_was_cut_off_is_none(tmp_path: Path) -> None:
-    noted(tmp_path, ("run", None, {"hosts": ["a"]}))
-    with (tmp_path / "run" / NAME).open("a") as file:
-        file.write('{"time": 1, "event": "end", "ho')
-    assert [entry["event"] for entry in entries(tmp_path / "run")] == ["run"]
-    assert entries(tmp_path / "none") == []
-
-
-def test_journals_are_private_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    place = tmp_path / "fleetwright/.deployments"
-    for number in range(60):
-        (place / f"20250101T0000{number:02}-1").mkdir(parents=True)
-    directory = new_directory()
-    assert len(runs()) == 49
-    assert runs()[0].name == "20250101T000011-1"
-    Journal(directory).close()
-    assert runs()[-1] == directory
-    assert (directory.stat().st_mode & 0o777, (directory / NAME).stat().st_mode & 0o777) == (0o700, 0o600)
