@@ -1,5 +1,7 @@
 """The commands of `machine.sh`, which deploys on the machine, and what it answers. Pure.
 
+The program stands with the fleet's modules, which have to be whole without us; here is a link to it.
+
 Each command is a shell text to be run as root, and what it reads on stdin.
 """
 

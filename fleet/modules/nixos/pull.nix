@@ -81,7 +81,7 @@ in {
       unitConfig.X-StopOnRemoval = false;
       serviceConfig = {
         Type = "oneshot";
-        ExecStart = "/bin/sh ${./pull.sh} ${cfg.from} ${./fleetwright.sh}";
+        ExecStart = "/bin/sh ${./pull.sh} ${cfg.from} ${./machine.sh}";
       };
     };
     systemd.timers.fleetwright-pull = {
