@@ -22,11 +22,11 @@ help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is too old; fleetwright needs Python 3.11 or newer (PYTHON=…)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is too old; nixherd needs Python 3.11 or newer (PYTHON=…)" >&2; exit 1; }
 	@echo "set-up: Python packages into $(VENV)"
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); } >&2 || \
 	  { echo "make: $(PYTHON) cannot make a venv; install its venv module" >&2; exit 1; }
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
 	@touch $@
 
 demo: $(STAMP) ## a VM from nothing to a verified NixOS machine, in the embedded lab

@@ -1,4 +1,4 @@
-"""What a provisioning cannot do without, and nothing else: the yardstick for what fleetwright adds.
+"""What a provisioning cannot do without, and nothing else: the yardstick for what nixherd adds.
 
 Run inside the lab, after what is to be installed has been built: `python -m bench.bare HOST VMID USER`. It makes the
 same requests of the API and runs the same programs on the machine in the same order, by hand; it looks for the end of
@@ -111,7 +111,7 @@ class Bare:
             *NIX, "copy", "--no-check-sigs", "--to", f"ssh://{self.target}{store}", path, NIX_SSHOPTS=" ".join(self.ssh)
         )
 
-    # the parts, in the order of fleetwright's rows
+    # the parts, in the order of nixherd's rows
 
     def clone(self) -> None:
         self.api.task("POST", "qemu/9002/clone", newid=self.vmid, name=self.host, full=1, storage="nvmeprom")

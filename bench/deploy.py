@@ -1,4 +1,4 @@
-"""A fleet deployed, changed and unchanged: `fleetwright deploy` beside what else would do it, on light hosts.
+"""A fleet deployed, changed and unchanged: `nixherd deploy` beside what else would do it, on light hosts.
 
 Beside it stand the steps of `nixos-rebuild switch --target-host` in a loop over the hosts, deploy-rs on the same flake
 (without `nix flake check`, which it would run first), a playbook of Ansible with the same steps, and a floor: one raw
@@ -40,7 +40,7 @@ SSH = "-o UserKnownHostsFile=$KNOWN -o StrictHostKeyChecking=yes -o BatchMode=ye
 TOPLEVEL = "nixosConfigurations.$name.config.system.build.toplevel"
 SET = "nix-env -p /nix/var/nix/profiles/system --set"
 
-OURS = "fleetwright deploy 'light*' --json >/dev/null 2>&1"
+OURS = "nixherd deploy 'light*' --json >/dev/null 2>&1"
 # What nixos-rebuild does, step by step; it has a connection master of its own as well.
 LOOP = f"""
 T=$(mktemp -d); O="{SSH} -o ControlMaster=auto -o ControlPath=$T/%h -o ControlPersist=60"; export NIX_SSHOPTS="$O"
@@ -101,7 +101,7 @@ deploy --skip-checks "$FLEET" >"$HOSTS.log" 2>&1
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "FLEETWRIGHT_LAB": str(LAB), "PATH": f"{CRATES}:{os.environ['PATH']}"}
+    return {**os.environ, "NIXHERD_LAB": str(LAB), "PATH": f"{CRATES}:{os.environ['PATH']}"}
 
 
 def lab(*words: str) -> str:

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from fleetwright.definitions import Definitions
-from fleetwright.evaluation import evaluate
-from fleetwright.session import Session
+from nixherd.definitions import Definitions
+from nixherd.evaluation import evaluate
+from nixherd.session import Session
 
 BARE = "c: map (n: c.${n}.config.system.build.toplevel.drvPath) (builtins.fromJSON ''IDS'')"
 

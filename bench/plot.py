@@ -6,7 +6,7 @@ from pathlib import Path
 
 # In the order in which they are drawn; the same colour everywhere.
 COLOURS = {"ours": "#1b6ca8", "floor": "#9aa5b1", "loop": "#d1495b", "deploy-rs": "#edae49", "ansible": "#5f8f5f"}
-NAMES = {"ours": "fleetwright", "floor": "floor (raw nix copy)", "loop": "loop of nixos-rebuild's steps"}
+NAMES = {"ours": "nixherd", "floor": "floor (raw nix copy)", "loop": "loop of nixos-rebuild's steps"}
 
 
 def draw(directory: Path, counts: Sequence[int]) -> None:
@@ -37,6 +37,6 @@ def draw(directory: Path, counts: Sequence[int]) -> None:
             axis.spines[["top", "right"]].set_visible(False)
         axes[0][column].set_title(scenario)
     axes[0][0].legend(frameon=False)
-    figure.suptitle("fleetwright deploy beside others, on light hosts of the lab")
+    figure.suptitle("nixherd deploy beside others, on light hosts of the lab")
     figure.tight_layout()
     figure.savefig(directory / "deploy.svg", metadata={"Date": None})

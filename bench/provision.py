@@ -1,9 +1,9 @@
 """Measures provisioning in a lab of its own: `make bench ONLY=provision`.
 
 Each round makes the same machine by hand with nothing but what it cannot do without (`bench/bare.py`: the API's tasks,
-boots, copies, the installer's own commands), then with fleetwright, then four at once with fleetwright, one after the
+boots, copies, the installer's own commands), then with nixherd, then four at once with nixherd, one after the
 other on the same machine. Printed are the medians of the seconds, and of what is compared within each round: how much
-longer four take than one, and what fleetwright adds. Ends with status 1 beyond the limits.
+longer four take than one, and what nixherd adds. Ends with status 1 beyond the limits.
 """
 
 import json
@@ -55,8 +55,8 @@ def by_hand() -> dict[str, float]:
 
 
 def main(rounds: int) -> int:
-    with tempfile.TemporaryDirectory(prefix="fleetwright-bench-") as state:
-        os.environ["FLEETWRIGHT_LAB"] = state
+    with tempfile.TemporaryDirectory(prefix="nixherd-bench-") as state:
+        os.environ["NIXHERD_LAB"] = state
         lab("up", "--hosts", "4")
         try:
             provision("managed")  # builds all that is built only once

@@ -1,4 +1,4 @@
-"""A host joins 200 files of 10 recipients: `fleetwright secrets apply` beside a loop of `sops updatekeys`.
+"""A host joins 200 files of 10 recipients: `nixherd secrets apply` beside a loop of `sops updatekeys`.
 
 The whole command is measured: the fleet's evaluation, the plan, encrypting, reading back, swapping in, one commit. The
 loop does the encrypting alone, in place. Measured with the operator's key first among the recipients and with it last,
@@ -18,7 +18,7 @@ from bench.results import Comparison
 
 FILES, RECIPIENTS = 200, 10
 LIMIT = 0.25
-FLEETWRIGHT = str(Path(sys.executable).with_name("fleetwright"))
+NIXHERD = str(Path(sys.executable).with_name("nixherd"))
 GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 HOSTS = """{
   dev = { hostname = "dev"; user = "admin"; publicKey = "placeholder"; configurationFile = ./dev.nix; };
@@ -85,15 +85,15 @@ def loop(directory: Path, env: dict[str, str]) -> float:
 
 def ours(directory: Path, env: dict[str, str]) -> float:
     began = time.monotonic()
-    run([FLEETWRIGHT, "--fleet", str(directory), "secrets", "apply", "--json"], directory, env)
+    run([NIXHERD, "--fleet", str(directory), "secrets", "apply", "--json"], directory, env)
     seconds = time.monotonic() - began
-    run([FLEETWRIGHT, "--fleet", str(directory), "secrets", "status", "--json"], directory, env)  # it did its work
+    run([NIXHERD, "--fleet", str(directory), "secrets", "status", "--json"], directory, env)  # it did its work
     return seconds
 
 
 def compare(rounds: int) -> list[Comparison]:
     found = []
-    with tempfile.TemporaryDirectory(prefix="fleetwright-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="nixherd-bench-") as name:
         place = Path(name)
         made = keys(place)
         for where, operator in (("first", 0), ("last", RECIPIENTS - 2)):

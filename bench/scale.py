@@ -1,7 +1,7 @@
 """The same change to many light hosts, three ways: sent over SSH, fetched from a cache, pulled.
 
-Sent: `fleetwright deploy`, every byte from here. Fetched: `fleetwright publish` into a cache that a web server of the
-lab serves, then the same deployment, for which machines fetch from it. Pulled: `fleetwright publish`, and then every
+Sent: `nixherd deploy`, every byte from here. Fetched: `nixherd publish` into a cache that a web server of the
+lab serves, then the same deployment, for which machines fetch from it. Pulled: `nixherd publish`, and then every
 machine deploys to itself, all of them at the same moment, as their timers would have it. Each system differs from the
 one before by PAYLOAD. Of each: seconds until the last host runs it, seconds that somebody has to be there for it, and
 MiB of memory here. Nothing is judged: docs/scale.md has what it came to.
@@ -26,11 +26,11 @@ MODULE = """
 {{pkgs, ...}}: {{
   environment.etc.marker.text = "{marker}";
   environment.etc.payload.source = pkgs.runCommand "payload-{marker}" {{}} "head -c {payload} /dev/urandom >$out";
-  fleetwright.pull = {{ from = "{url}"; publicKey = "{key}"; }};
+  nixherd.pull = {{ from = "{url}"; publicKey = "{key}"; }};
 }}
 """
-SENT = "fleetwright deploy 'light*' --json --data substitute_on_destination=false >/dev/null 2>&1"
-PUBLISH = f"fleetwright publish {CACHE} 'light*' --key-file {deploy.LAB}/cache-key >/dev/null 2>&1"
+SENT = "nixherd deploy 'light*' --json --data substitute_on_destination=false >/dev/null 2>&1"
+PUBLISH = f"nixherd publish {CACHE} 'light*' --key-file {deploy.LAB}/cache-key >/dev/null 2>&1"
 # What a machine's timer would start, in its own namespaces.
 PULL_ONE = """#!/bin/sh
 here=$(dirname "$0")
@@ -39,7 +39,7 @@ exec nsenter -t "$inside" -m -n -u -p sh -c '
   export PATH=/run/current-system/sw/bin:/usr/bin HOME=/root NIX_CONF_DIR=/etc/nix
   unset NIX_REMOTE
   cd /
-  unit=/run/current-system/etc/systemd/system/fleetwright-pull.service
+  unit=/run/current-system/etc/systemd/system/nixherd-pull.service
   exec $(sed -n s/^ExecStart=//p $unit)' >"$here/light/$1/pull.log" 2>&1
 """
 PULL = f"ls {deploy.LAB}/light | xargs -P 100 -n 1 sh {deploy.LAB}/pull-one"

@@ -6,8 +6,8 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from fleetwright.jobs import DIRECTORY
-from fleetwright.nix import revision_of
+from nixherd.jobs import DIRECTORY
+from nixherd.nix import revision_of
 
 _KEYS = (
     "macs",

@@ -8,8 +8,8 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from fleetwright import nix
-from fleetwright.deploying.closures import parse_path_info
+from nixherd import nix
+from nixherd.deploying.closures import parse_path_info
 
 
 class StoreInfo(TypedDict):

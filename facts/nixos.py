@@ -8,8 +8,8 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.generations import ProfileGenerations
-from fleetwright.deploying import activation
-from fleetwright.nix import revision_of
+from nixherd.deploying import activation
+from nixherd.nix import revision_of
 
 FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
 PROFILE = "/nix/var/nix/profiles/system"

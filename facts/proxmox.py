@@ -7,7 +7,7 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from fleetwright.connectors.api_facts import ApiQuery
+from nixherd.connectors.api_facts import ApiQuery
 
 T = TypeVar("T")
 

@@ -81,7 +81,7 @@ in {
     homeFile = ./hosts/igpu/home.nix;
   };
 
-  # VM 110: made and kept by fleetwright.
+  # VM 110: made and kept by nixherd.
   dev = {
     hostname = "dev";
     sshAlias = "dev";

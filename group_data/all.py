@@ -3,7 +3,7 @@
 import os
 
 # One line USER@REALM!TOKENID=UUID, mode 0600.
-proxmox_token_file = os.environ.get("PROXMOX_TOKEN_FILE") or "~/.config/fleetwright/proxmox-token"
+proxmox_token_file = os.environ.get("PROXMOX_TOKEN_FILE") or "~/.config/nixherd/proxmox-token"
 
 # Host keys are pinned, never learnt on first use.
 ssh_strict_host_key_checking = "yes"

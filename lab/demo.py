@@ -25,7 +25,7 @@ git commit --quiet --all --message 'dev: a message of the day' && git show --sta
 # The guard below everything that could forget to ask: a program that means to stop what must not be touched.
 STOP_104 = """python -c '
 import os; from pathlib import Path
-from fleetwright.fleet import load_fleet; from fleetwright.session import Session
+from nixherd.fleet import load_fleet; from nixherd.session import Session
 Session(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client.stop("prom", 104)
 ' 2>&1 | tail -n 1"""
 SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
@@ -38,7 +38,7 @@ def demo(places: Places) -> None:
     began = time.monotonic()
     own = places.state / "demo"  # a lab that is up stays as it is
     own.mkdir(parents=True, exist_ok=True)
-    os.environ["FLEETWRIGHT_LAB"] = str(own)
+    os.environ["NIXHERD_LAB"] = str(own)
     print("The lab: a Proxmox VE API and real machines behind it, in a network namespace with no way out.")
     lab("up")
     try:
@@ -61,7 +61,7 @@ def story(places: Places) -> None:
 
     heading("The commit: the key is a recipient, the secret files are encrypted for it, hosts.nix pins it.")
     shows("git -C $FLEET show --stat", "secrets/dev.yaml")
-    shows("fleetwright secrets status --table", "dev.yaml        yaml       3  abl030,dev")
+    shows("nixherd secrets status --table", "dev.yaml        yaml       3  abl030,dev")
 
     heading("The proof, through other channels than the one that did it.")
     built = shows(f"nix build --no-link --print-out-paths $FLEET#{SYSTEM}").strip()
@@ -89,33 +89,33 @@ def story(places: Places) -> None:
     shows("pyinfra inventory.py --limit dev fact facts.nixos.CurrentSystem", built)
 
     heading("Every day: look at it, and ask something of it; the second time nothing is left to do.")
-    shows("fleetwright vm list --table", "managed")
-    shows("fleetwright vm snapshot dev clean", '"changed": true')
-    shows("fleetwright vm snapshot dev clean", '"changed": false')
+    shows("nixherd vm list --table", "managed")
+    shows("nixherd vm snapshot dev clean", '"changed": true')
+    shows("nixherd vm snapshot dev clean", '"changed": false')
 
     heading("In service: the overview, the protection, one commit; the private key leaves the controller.")
     shows(POST_PROVISION, "delete the private key of dev here; the machine has it")
     shows("git -C $FLEET show --stat", "docs/machines.md")
-    shows("find $HOME/.local/state/fleetwright -name 'ssh_host*'")
+    shows("find $HOME/.local/state/nixherd -name 'ssh_host*'")
     shows("pyinfra -y inventory.py deploys/secrets_check.py --limit dev", "decrypted /run/secrets/wifi/password")
-    shows("fleetwright vm stop dev", "vm 110 (dev) is readonly in vms/definitions.nix", status=3)
+    shows("nixherd vm stop dev", "vm 110 (dev) is readonly in vms/definitions.nix", status=3)
 
     heading("Deploying: what would change; then activated, proven, kept. Readonly, the VM is deployed to all the same.")
     shows(CHANGE)
-    shows("fleetwright plan dev --table", "dev  planned")
-    shows("fleetwright deploy dev --table", "dev  deployed")
+    shows("nixherd plan dev --table", "dev  planned")
+    shows("nixherd deploy dev --table", "dev  deployed")
     shows(f"{ssh} cat /etc/motd", "deployed")
-    shows("fleetwright deploy dev --table", "dev  unchanged")
+    shows("nixherd deploy dev --table", "dev  unchanged")
 
     heading("A system that is broken: the machine goes back by itself to the one that ran before.")
     lab("break", "dev", "unit-fails")
-    shows("fleetwright deploy dev --table", "rolled back", status=1)
+    shows("nixherd deploy dev --table", "rolled back", status=1)
     shows(f"{ssh} systemctl is-system-running", "running")
 
     heading("The guard: vm 104 is readonly in the definitions, whatever is typed.")
     before = changing_requests(places)
     shows("pyinfra -y inventory.py deploys/provision.py --limit doc1", "104", status=3)
-    shows("fleetwright vm stop doc1", "vm 104 (doc1) is readonly in vms/definitions.nix", status=3)
+    shows("nixherd vm stop doc1", "vm 104 (doc1) is readonly in vms/definitions.nix", status=3)
     shows(STOP_104, "vm 104 (doc1) is readonly in vms/definitions.nix; refusing POST /nodes/prom/qemu/104/status/stop")
     require(changing_requests(places) == before, "a changing request was sent")
 
@@ -160,7 +160,7 @@ def changing_requests(places: Places) -> int:
 
 def verified(places: Places) -> dict[str, str]:
     """What the run wrote down as proven."""
-    [report] = (places.home / ".local/state/fleetwright").glob("*/dev/verified.json")
+    [report] = (places.home / ".local/state/nixherd").glob("*/dev/verified.json")
     document: dict[str, str] = json.loads(report.read_text())
     return document
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/fleetwright-lab`, by default below ~/.cache."""
+    """`$XDG_CACHE_HOME/nixherd-lab`, by default below ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "fleetwright-lab"
+    return Path(base) / "nixherd-lab"
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Places:
 
     @property
     def state(self) -> Path:
-        """`.lab/`, or where FLEETWRIGHT_LAB says: a second lab of the same checkout, such as the tests' own."""
-        return Path(os.environ.get("FLEETWRIGHT_LAB") or self.checkout / ".lab")
+        """`.lab/`, or where NIXHERD_LAB says: a second lab of the same checkout, such as the tests' own."""
+        return Path(os.environ.get("NIXHERD_LAB") or self.checkout / ".lab")
 
     @property
     def fleet(self) -> Path:
@@ -79,4 +79,4 @@ class Places:
     @cached_property
     def name(self) -> str:
         """Tells this lab's control groups and mounts from another's."""
-        return "fleetwright-lab-" + hashlib.sha256(str(self.state).encode()).hexdigest()[:8]
+        return "nixherd-lab-" + hashlib.sha256(str(self.state).encode()).hexdigest()[:8]

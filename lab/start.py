@@ -14,10 +14,10 @@ NODE = "prom"
 STORAGE = "nvmeprom"
 TEMPLATE = 9002
 TEMPLATE_DISK = f"{STORAGE}:base-{TEMPLATE}-disk-1"
-USER = "fleetwright@pve"
+USER = "nixherd@pve"
 TOKEN = "lab"
-POOL = "fleetwright"
-ROLE = "Fleetwright"
+POOL = "nixherd"
+ROLE = "Nixherd"
 GIB = 1 << 30
 
 # What docs/proxmox.md grants on a managed VM, and no more; not on 104 and 109, where the token may only look.
@@ -66,7 +66,7 @@ def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
         "roles": {ROLE: PRIVILEGES},
         "acl": acl,
         "pci_mappings": {"igpu": {"map": [f"id=1002:1638,node={NODE},path=0000:06:00.0"], "description": "AMD iGPU"}},
-        "pools": {POOL: {"comment": "what fleetwright creates", "members": []}},
+        "pools": {POOL: {"comment": "what nixherd creates", "members": []}},
         "vms": {
             "104": _people(104, "doc1", cores=8, memory=32768, disk="250G", mac="BC:24:11:A1:04:01"),
             "109": _people(109, "igp", cores=6, memory=16384, disk="120G", mac="BC:24:11:A1:09:01"),

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from fleetwright.deploying.access import Access
-from fleetwright.deploying.activation import Deployment, Kind, Stage, Standing, parse
-from fleetwright.deploying.goal import Goal
-from fleetwright.deploying.journal import is_of
-from fleetwright.deploying.report import Outcome, how_to_ask
-from fleetwright.deploying.run import DeployRun, HostRun
-from fleetwright.errors import DeadlineExceeded, FleetError, NotBegun, Refused, Undecided
-from fleetwright.reach import Epoch
+from nixherd.deploying.access import Access
+from nixherd.deploying.activation import Deployment, Kind, Stage, Standing, parse
+from nixherd.deploying.goal import Goal
+from nixherd.deploying.journal import is_of
+from nixherd.deploying.report import Outcome, how_to_ask
+from nixherd.deploying.run import DeployRun, HostRun
+from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, Refused, Undecided
+from nixherd.reach import Epoch
 from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.health import failing
 from operations.rebooting import reboot_and_prove

@@ -7,7 +7,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.age import HOST_KEY_FILE, Recipient
-from fleetwright.errors import FleetError, Usage
+from nixherd.errors import FleetError, Usage
 from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, shell
 
 _PRIVATE = HOST_KEY_FILE.removesuffix(".pub")

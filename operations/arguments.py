@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fleetwright.errors import Usage
-from fleetwright.sizes import parse_size
+from nixherd.errors import Usage
+from nixherd.sizes import parse_size
 
 
 def size_of(name: str, value: object) -> int:

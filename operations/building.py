@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pyinfra.api.host import Host
 
 from facts.nixos import BOOTED_PARTS
-from fleetwright import nix
-from fleetwright.build import BUILD_DEADLINE, realise
-from fleetwright.deploying.access import Access
-from fleetwright.deploying.activation import Kind, hold
-from fleetwright.deploying.options import HERE, TARGET
-from fleetwright.deploying.run import HostRun
-from fleetwright.errors import FleetError, ProcessFailed, Usage
-from fleetwright.nix_errors import last_error
+from nixherd import nix
+from nixherd.build import BUILD_DEADLINE, realise
+from nixherd.deploying.access import Access
+from nixherd.deploying.activation import Kind, hold
+from nixherd.deploying.options import HERE, TARGET
+from nixherd.deploying.run import HostRun
+from nixherd.errors import FleetError, ProcessFailed, Usage
+from nixherd.nix_errors import last_error
 from operations.deploy_run import require_root
 from operations.remote import run_towards
 from operations.steps import as_root, connector_of, session_of, shell

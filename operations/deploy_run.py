@@ -11,14 +11,14 @@ from pyinfra.api.state import State
 
 from facts.home_manager import Home, HomeState
 from facts.nixos import Running, SystemState
-from fleetwright.deploying.access import Access
-from fleetwright.deploying.activation import GATE, Kind, parse
-from fleetwright.deploying.goal import Goal
-from fleetwright.deploying.journal import Journal, new_directory
-from fleetwright.deploying.options import Options
-from fleetwright.deploying.run import DeployRun, HostRun
-from fleetwright.deploying.waves import USUAL
-from fleetwright.errors import FleetError, NotBegun, Usage
+from nixherd.deploying.access import Access
+from nixherd.deploying.activation import GATE, Kind, parse
+from nixherd.deploying.goal import Goal
+from nixherd.deploying.journal import Journal, new_directory
+from nixherd.deploying.options import Options
+from nixherd.deploying.run import DeployRun, HostRun
+from nixherd.deploying.waves import USUAL
+from nixherd.errors import FleetError, NotBegun, Usage
 from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
@@ -113,7 +113,7 @@ def require_root(own: HostRun) -> None:
     if own.state and own.state.get("sudo") == "asks" and not give_password(host):
         raise NotBegun(
             f"{own.id}: sudo asks for a password there; give it on stdin with --data sudo_password=stdin "
-            "(fleetwright deploy --ask-sudo-password), or use sudoPasswordless"
+            "(nixherd deploy --ask-sudo-password), or use sudoPasswordless"
         )
 
 

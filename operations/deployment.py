@@ -1,6 +1,6 @@
 """A deployment, row by row: reach, evaluate, build, show, copy, and on each machine activate, prove, keep or go back.
 
-What one row finds the next ones use; it is in the run (`fleetwright.deploying.run`) and in its journal. The rows before
+What one row finds the next ones use; it is in the run (`nixherd.deploying.run`) and in its journal. The rows before
 `copy` change nothing, so that `--dry` ends there.
 """
 
@@ -13,20 +13,20 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 
 from facts.nix import Store
-from fleetwright import nix
-from fleetwright.deploying import gate, health
-from fleetwright.deploying.access import Access
-from fleetwright.deploying.activation import Kind, hold
-from fleetwright.deploying.goal import Goal
-from fleetwright.deploying.options import Engine, Options
-from fleetwright.deploying.progress import BuildProgress
-from fleetwright.deploying.report import Outcome
-from fleetwright.deploying.run import HostRun
-from fleetwright.deploying.waves import label
-from fleetwright.errors import FleetError, NotBegun
-from fleetwright.evaluation import evaluate as evaluate_all
-from fleetwright.nix import Evaluated
-from fleetwright.process import run
+from nixherd import nix
+from nixherd.deploying import gate, health
+from nixherd.deploying.access import Access
+from nixherd.deploying.activation import Kind, hold
+from nixherd.deploying.goal import Goal
+from nixherd.deploying.options import Engine, Options
+from nixherd.deploying.progress import BuildProgress
+from nixherd.deploying.report import Outcome
+from nixherd.deploying.run import HostRun
+from nixherd.deploying.waves import label
+from nixherd.errors import FleetError, NotBegun
+from nixherd.evaluation import evaluate as evaluate_all
+from nixherd.nix import Evaluated
+from nixherd.process import run
 from operations.activating import Wanted
 from operations.activating import activate as activate_on
 from operations.building import build_for, builder_of
@@ -79,7 +79,7 @@ def _evaluate(own: HostRun) -> str:
     about = own.about = evaluate_all(session, _reached(host), own.id)
     state = own.state
     own.found(new=about.toplevel, revision=about.revision)
-    own.checks = health.parse(f"{own.id}: fleetwright.healthChecks", about.health) + health.parse(
+    own.checks = health.parse(f"{own.id}: nixherd.healthChecks", about.health) + health.parse(
         f"hosts.nix: {own.id}.healthChecks", fleet_host(host).extra.get("healthChecks")
     )
     if state is not None and _is_done(own.options, state, about.toplevel):

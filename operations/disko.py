@@ -3,9 +3,9 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.errors import FleetError
-from fleetwright.guard import require_installable
-from fleetwright.jobs import Job
+from nixherd.errors import FleetError
+from nixherd.guard import require_installable
+from nixherd.jobs import Job
 from operations.machine import is_installed, machine_of, require_our_installer, require_still_installable
 from operations.remote import copy_closure, run_job
 from operations.steps import Commands, build_selection, decide, do, evaluated, executing, fleet_host, session_of

@@ -8,14 +8,14 @@ from pathlib import Path
 import jinja2
 from pyinfra.api.host import Host
 
-from fleetwright.changeset import changing, interrupted
-from fleetwright.enrolment import Wanted, publish
-from fleetwright.errors import Usage
-from fleetwright.fleet import load_fleet
-from fleetwright.models import Fleet
-from fleetwright.secrets.identity import as_host, identity_file, operator
-from fleetwright.secrets.store import Store
-from fleetwright.session import Session
+from nixherd.changeset import changing, interrupted
+from nixherd.enrolment import Wanted, publish
+from nixherd.errors import Usage
+from nixherd.fleet import load_fleet
+from nixherd.models import Fleet
+from nixherd.secrets.identity import as_host, identity_file, operator
+from nixherd.secrets.store import Store
+from nixherd.session import Session
 from operations.arguments import flag_of, path_below
 from operations.steps import Commands, do, session_of
 

@@ -5,8 +5,8 @@ import time
 
 from pyinfra.api.host import Host
 
-from fleetwright.connectors import through
-from fleetwright.deploying.health import Check
+from nixherd.connectors import through
+from nixherd.deploying.health import Check
 from operations.steps import connector_of, remote
 
 PAUSE = 1.0  # seconds between two tries

@@ -4,8 +4,8 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.home_manager import Generations
-from fleetwright.errors import Usage
-from fleetwright.nix import is_store_path
+from nixherd.errors import Usage
+from nixherd.nix import is_store_path
 from operations.activating import Wanted, activate
 from operations.deploy_run import ask, run_of, this_host
 from operations.nixos.generations import chosen

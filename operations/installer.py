@@ -5,12 +5,12 @@ import shlex
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.build import kexec_tarball
-from fleetwright.errors import FleetError, FleetInvalid, Refused
-from fleetwright.guard import mark, require_installable
-from fleetwright.installation import obstacles
-from fleetwright.jobs import DIRECTORY
-from fleetwright.reach import Epoch
+from nixherd.build import kexec_tarball
+from nixherd.errors import FleetError, FleetInvalid, Refused
+from nixherd.guard import mark, require_installable
+from nixherd.installation import obstacles
+from nixherd.jobs import DIRECTORY
+from nixherd.reach import Epoch
 from operations.machine import is_installed, machine_of, require_still_installable
 from operations.remote import run_towards
 from operations.steps import Commands, connector_of, decide, do, evaluated, fleet_host, session_of, shell

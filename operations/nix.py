@@ -6,11 +6,11 @@ from pathlib import Path
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright import nix
-from fleetwright.build import realise
-from fleetwright.errors import Usage
-from fleetwright.nix import is_store_path
-from fleetwright.process import run
+from nixherd import nix
+from nixherd.build import realise
+from nixherd.errors import Usage
+from nixherd.nix import is_store_path
+from nixherd.process import run
 from operations.remote import copy_closure
 from operations.steps import Commands, decide, do, fleet_host, session_of
 

@@ -8,16 +8,16 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from fleetwright.deploying import health
-from fleetwright.deploying.activation import Kind
-from fleetwright.deploying.report import Outcome
-from fleetwright.deploying.run import HostRun
-from fleetwright.deploying.waves import label
-from fleetwright.errors import FleetError, Refused, Undecided
-from fleetwright.fleet import load_fleet
-from fleetwright.guard import require_rebootable
-from fleetwright.models import Fleet
-from fleetwright.reach import Epoch
+from nixherd.deploying import health
+from nixherd.deploying.activation import Kind
+from nixherd.deploying.report import Outcome
+from nixherd.deploying.run import HostRun
+from nixherd.deploying.waves import label
+from nixherd.errors import FleetError, Refused, Undecided
+from nixherd.fleet import load_fleet
+from nixherd.guard import require_rebootable
+from nixherd.models import Fleet
+from nixherd.reach import Epoch
 from operations.arguments import flag_of
 from operations.deploy_run import acting, looking, require_root, run_of
 from operations.health import failing

@@ -2,14 +2,14 @@
 
 from pyinfra.api.host import Host
 
-from fleetwright import nixos_rebuild
-from fleetwright.deploying.report import Outcome
-from fleetwright.deploying.run import HostRun
-from fleetwright.errors import FleetError
-from fleetwright.files import write_whole
-from fleetwright.nixos_rebuild import Flavour
-from fleetwright.openssh import Destination
-from fleetwright.process import run
+from nixherd import nixos_rebuild
+from nixherd.deploying.report import Outcome
+from nixherd.deploying.run import HostRun
+from nixherd.errors import FleetError
+from nixherd.files import write_whole
+from nixherd.nixos_rebuild import Flavour
+from nixherd.openssh import Destination
+from nixherd.process import run
 from operations.building import builder_of
 from operations.deploy_run import ask
 from operations.remote import run_towards

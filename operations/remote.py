@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 from pyinfra.api.host import Host
 
-from fleetwright import nix
-from fleetwright.errors import DeadlineExceeded, FleetError, ProcessFailed
-from fleetwright.jobs import ENDED, RUNNING, Job
-from fleetwright.openssh import Destination
-from fleetwright.process import Completed, run
+from nixherd import nix
+from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.jobs import ENDED, RUNNING, Job
+from nixherd.openssh import Destination
+from nixherd.process import Completed, run
 from operations.steps import connector_of, remote, shell
 
 COPY_DEADLINE = 4 * 3600.0  # seconds

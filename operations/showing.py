@@ -7,13 +7,13 @@ from pyinfra.api.host import Host
 
 from facts.nix import Closure
 from facts.nixos import BOOTED_PARTS
-from fleetwright import nix
-from fleetwright.deploying import closures
-from fleetwright.deploying.access import Access
-from fleetwright.deploying.run import HostRun
-from fleetwright.nix import Evaluated
-from fleetwright.process import run
-from fleetwright.sizes import human
+from nixherd import nix
+from nixherd.deploying import closures
+from nixherd.deploying.access import Access
+from nixherd.deploying.run import HostRun
+from nixherd.nix import Evaluated
+from nixherd.process import run
+from nixherd.sizes import human
 from operations.building import builder_of, parts_there
 from operations.deploy_run import run_of
 from operations.steps import connector_of, executing, session_of

@@ -14,16 +14,16 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State, StateStage
 from pyinfra.connectors.util import CommandOutput
 
-from fleetwright.build import build
-from fleetwright.errors import FleetError
-from fleetwright.evaluation import evaluate
-from fleetwright.models import Host as FleetHost
-from fleetwright.models import Vm
-from fleetwright.nix import Evaluated
-from fleetwright.session import Session
+from nixherd.build import build
+from nixherd.errors import FleetError
+from nixherd.evaluation import evaluate
+from nixherd.models import Host as FleetHost
+from nixherd.models import Vm
+from nixherd.nix import Evaluated
+from nixherd.session import Session
 
 if TYPE_CHECKING:
-    from fleetwright.connectors.fleet import FleetConnector
+    from nixherd.connectors.fleet import FleetConnector
 
 COMMAND_DEADLINE = 120  # seconds for a command of ours; what takes longer is a job
 Commands = Generator[PyinfraCommand, None, None]

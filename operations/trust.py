@@ -4,16 +4,16 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.age import HostKey
-from fleetwright.enrolment import Wanted, documented, protected, trusted
-from fleetwright.errors import FleetError, Refused, Usage
-from fleetwright.fleet import load_fleet
-from fleetwright.models import GuestType
-from fleetwright.proxmox.errors import AgentUnavailable
-from fleetwright.proxmox.identity import is_ours, not_ours
-from fleetwright.proxmox.observe import find
-from fleetwright.reach import HOST_KEY_FILE, Epoch, epoch_of
-from fleetwright.session import Session
-from fleetwright.ssh_keys import generate_ed25519, parse_public_key
+from nixherd.enrolment import Wanted, documented, protected, trusted
+from nixherd.errors import FleetError, Refused, Usage
+from nixherd.fleet import load_fleet
+from nixherd.models import GuestType
+from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.identity import is_ours, not_ours
+from nixherd.proxmox.observe import find
+from nixherd.reach import HOST_KEY_FILE, Epoch, epoch_of
+from nixherd.session import Session
+from nixherd.ssh_keys import generate_ed25519, parse_public_key
 from operations.arguments import flag_of, path_below
 from operations.fleet_files import changed_files
 from operations.machine import machine_of

@@ -18,11 +18,11 @@ from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State, StateStage
 
-from fleetwright.nix import Evaluated
-from fleetwright.proxmox.identity import mark
-from fleetwright.session import Session
-from tests.fleetwright.proxmox.conftest import TOKEN, Emulator
-from tests.fleetwright.proxmox.fleets import DEV, FLEET, HOST
+from nixherd.nix import Evaluated
+from nixherd.proxmox.identity import mark
+from nixherd.session import Session
+from tests.nixherd.proxmox.conftest import TOKEN, Emulator
+from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 
 MAC = "BC:24:11:00:01:10"
 SYSTEM = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-26.05"

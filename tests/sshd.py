@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fleetwright.ssh_keys import KeyPair
+from nixherd.ssh_keys import KeyPair
 
 CONFIG = """\
 HostKey /run/test/host_key

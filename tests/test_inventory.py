@@ -21,7 +21,7 @@ PYINFRA = Path(sys.executable).with_name("pyinfra")
 # One host that works and one that cannot be reached, by pyinfra's own connectors.
 TWO_HOSTS = """
 import click
-from fleetwright.connectors import cli
+from nixherd.connectors import cli
 cli.put_right(click.get_current_context())
 both = ["@local", ("unreachable", {"ssh_hostname": "127.0.0.1", "ssh_port": 1})]
 """
@@ -85,7 +85,7 @@ def test_hosts_groups_and_data(small: Pyinfra) -> None:
         "caddy": {"home_manager", "caddy", "cad"},
     }
     assert hosts["dev"]["data"]["host_id"] == "dev"
-    token_file = small.environment()["HOME"] + "/.config/fleetwright/proxmox-token"
+    token_file = small.environment()["HOME"] + "/.config/nixherd/proxmox-token"
     assert hosts["dev"]["data"]["session"] == {"fleet": str(small.fleet), "token_file": token_file}
     assert hosts["dev"]["data"]["ssh_strict_host_key_checking"] == "yes"
 
@@ -233,7 +233,7 @@ def test_a_question_without_an_answer_executes_nothing(two_hosts: Pyinfra, tmp_p
 
 
 def test_an_error_meant_for_the_operator_has_no_traceback(two_hosts: Pyinfra, tmp_path: Path) -> None:
-    (tmp_path / "deploy.py").write_text("from fleetwright.errors import Refused\nraise Refused('vm 104 is readonly')\n")
+    (tmp_path / "deploy.py").write_text("from nixherd.errors import Refused\nraise Refused('vm 104 is readonly')\n")
     done = two_hosts("-y", "--limit", "@local", str(tmp_path / "deploy.py"))
     assert done.returncode == 3
     assert done.stderr.strip().splitlines()[-1] == "vm 104 is readonly"
@@ -250,8 +250,8 @@ def test_our_own_mistakes_keep_theirs(two_hosts: Pyinfra, tmp_path: Path) -> Non
 # A build made ahead, and a program that the host waits for; each says its PID.
 WORKING = """
 from pyinfra.operations import python
-from fleetwright.session import ahead
-from fleetwright.process import run
+from nixherd.session import ahead
+from nixherd.process import run
 def program(name):
     run(["sh", "-c", f"echo $$ > PLACE/{name}.new; mv PLACE/{name}.new PLACE/{name}; exec sleep 60"])
 def work():

@@ -1,6 +1,6 @@
-# The virtual machines: where they live, which there are, and which of them fleetwright may change.
+# The virtual machines: where they live, which there are, and which of them nixherd may change.
 #
-# `managed` ones are created and kept by fleetwright; `imported` ones are documented here and never changed.
+# `managed` ones are created and kept by nixherd; `imported` ones are documented here and never changed.
 # `readonly = true` protects either: before any changing request the flag is looked up here, and there is no way
 # around it but to edit this file.
 {
@@ -65,7 +65,7 @@
       nixosConfig = "dev";
       purpose = "Development and tests";
       services = ["ssh"];
-      # Provisioned; from here on it is deployed to, never wiped. Take the line out to let fleetwright change the VM.
+      # Provisioned; from here on it is deployed to, never wiped. Take the line out to let nixherd change the VM.
       readonly = true;
     };
   };

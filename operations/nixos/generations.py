@@ -8,10 +8,10 @@ from pyinfra.api import operation
 
 from facts.generations import Generation
 from facts.nixos import PROFILE, Generations
-from fleetwright.deploying.goal import Goal
-from fleetwright.errors import FleetError, Usage
-from fleetwright.jobs import Job
-from fleetwright.nix import is_store_path
+from nixherd.deploying.goal import Goal
+from nixherd.errors import FleetError, Usage
+from nixherd.jobs import Job
+from nixherd.nix import is_store_path
 from operations.activating import Wanted, activate
 from operations.deploy_run import ask, require_root, run_of, this_host
 from operations.remote import copy_closure, run_job

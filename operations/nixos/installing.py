@@ -10,13 +10,13 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.machine import MachineState
-from fleetwright.errors import FleetError
-from fleetwright.files import write_whole
-from fleetwright.guard import require_installable
-from fleetwright.hardware import configuration_path
-from fleetwright.jobs import Job
-from fleetwright.nix import Evaluated
-from fleetwright.reach import Epoch
+from nixherd.errors import FleetError
+from nixherd.files import write_whole
+from nixherd.guard import require_installable
+from nixherd.hardware import configuration_path
+from nixherd.jobs import Job
+from nixherd.nix import Evaluated
+from nixherd.reach import Epoch
 from operations.machine import is_installed, machine_of, require_our_installer, require_still_installable
 from operations.remote import copy_closure, run_job
 from operations.steps import (

@@ -3,8 +3,8 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.deploying.options import HERE
-from fleetwright.evaluation import evaluate
+from nixherd.deploying.options import HERE
+from nixherd.evaluation import evaluate
 from operations.deploy_run import ask, this_host
 from operations.rebuilding import rebuild_on
 from operations.steps import Commands, decide, do, session_of

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from pyinfra.api.host import Host
 
-from fleetwright.errors import FleetError, Usage
-from fleetwright.models import Vm
-from fleetwright.proxmox.actions import TASK_SECONDS, Action
-from fleetwright.proxmox.identity import label, require_may_change
+from nixherd.errors import FleetError, Usage
+from nixherd.models import Vm
+from nixherd.proxmox.actions import TASK_SECONDS, Action
+from nixherd.proxmox.identity import label, require_may_change
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 
 

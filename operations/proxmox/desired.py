@@ -3,16 +3,16 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.errors import FleetError
-from fleetwright.proxmox import actions
-from fleetwright.proxmox.apply import desired
-from fleetwright.proxmox.destroy import DestroyAction
-from fleetwright.proxmox.drift import drift as drift_of
-from fleetwright.proxmox.identity import label
-from fleetwright.proxmox.observe import observe
-from fleetwright.proxmox.plan import plan_vm
-from fleetwright.proxmox.reversible import reversible
-from fleetwright.proxmox.steps import Cannot, Row, Step
+from nixherd.errors import FleetError
+from nixherd.proxmox import actions
+from nixherd.proxmox.apply import desired
+from nixherd.proxmox.destroy import DestroyAction
+from nixherd.proxmox.drift import drift as drift_of
+from nixherd.proxmox.identity import label
+from nixherd.proxmox.observe import observe
+from nixherd.proxmox.plan import plan_vm
+from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.steps import Cannot, Row, Step
 from operations.arguments import flag_of, text_of, text_or_none, whole
 from operations.proxmox.acting import act, deadline_of, guest_of
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of

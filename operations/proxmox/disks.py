@@ -3,9 +3,9 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.proxmox import actions
-from fleetwright.proxmox.reversible import reversible
-from fleetwright.proxmox.steps import Row
+from nixherd.proxmox import actions
+from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.steps import Row
 from operations.arguments import flag_of, size_of, text_of, text_or_none
 from operations.proxmox.acting import act
 from operations.proxmox.provisioning import row

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.errors import Usage
-from fleetwright.proxmox import actions
-from fleetwright.proxmox.identity import marked
-from fleetwright.proxmox.models import encode_ssh_keys
-from fleetwright.proxmox.reversible import reversible
-from fleetwright.proxmox.steps import Row
-from fleetwright.settings import Device
-from fleetwright.ssh_keys import parse_authorized_key
+from nixherd.errors import Usage
+from nixherd.proxmox import actions
+from nixherd.proxmox.identity import marked
+from nixherd.proxmox.models import encode_ssh_keys
+from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.steps import Row
+from nixherd.settings import Device
+from nixherd.ssh_keys import parse_authorized_key
 from operations.arguments import flag_of, options_of, text_of, text_or_none, whole
 from operations.proxmox.acting import act, guest_of
 from operations.proxmox.provisioning import cloud_init_row, row

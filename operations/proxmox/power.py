@@ -3,8 +3,8 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.proxmox import actions
-from fleetwright.proxmox.plan import SHUTDOWN_SECONDS
+from nixherd.proxmox import actions
+from nixherd.proxmox.plan import SHUTDOWN_SECONDS
 from operations.arguments import flag_of, whole
 from operations.proxmox.acting import act
 from operations.proxmox.provisioning import start

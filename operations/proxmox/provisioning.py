@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pyinfra import host
 from pyinfra.api import operation
 
-from fleetwright.build import build, kexec_tarball
-from fleetwright.errors import FleetError, FleetInvalid, Refused
-from fleetwright.models import GuestType, Vm
-from fleetwright.preflight import preflight
-from fleetwright.proxmox.apply import ensure, plan_of
-from fleetwright.proxmox.steps import Row, Step, rows
-from fleetwright.reach import Epoch
-from fleetwright.session import ahead
-from fleetwright.survey import host_facts, hypervisor
+from nixherd.build import build, kexec_tarball
+from nixherd.errors import FleetError, FleetInvalid, Refused
+from nixherd.models import GuestType, Vm
+from nixherd.preflight import preflight
+from nixherd.proxmox.apply import ensure, plan_of
+from nixherd.proxmox.steps import Row, Step, rows
+from nixherd.reach import Epoch
+from nixherd.session import ahead
+from nixherd.survey import host_facts, hypervisor
 from operations import installer
 from operations.proxmox.acting import deadline_of
 from operations.steps import (

@@ -8,11 +8,11 @@ from pyinfra.api.exceptions import FactProcessError, PyinfraError
 from pyinfra.api.facts import get_fact
 
 from facts import proxmox
-from fleetwright.exits import Exit
-from fleetwright.models import VmidRange
-from fleetwright.session import Session
-from tests.fleetwright.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
-from tests.fleetwright.proxmox.dev import begin
+from nixherd.exits import Exit
+from nixherd.models import VmidRange
+from nixherd.session import Session
+from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
+from tests.nixherd.proxmox.dev import begin
 from tests.runs import connected, session_at
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
@@ -85,4 +85,4 @@ def test_what_cannot_be_read_is_an_error(which: Any, output: str) -> None:
 
 
 def test_the_query_reads_like_the_command_that_shows_the_same() -> None:
-    assert str(proxmox.VmBackups().command(storage="local")) == "fleetwright vm backups local"
+    assert str(proxmox.VmBackups().command(storage="local")) == "nixherd vm backups local"

@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fleetwright.errors import ApiError, FleetError, Refused
-from fleetwright.models import Fleet
-from fleetwright.proxmox import client as client_module
-from fleetwright.proxmox.client import _GuardedSession
-from fleetwright.proxmox.policy import Policy
-from tests.fleetwright.proxmox.conftest import TOKEN, Emulator, running, state
-from tests.fleetwright.proxmox.fleets import FLEET
+from nixherd.errors import ApiError, FleetError, Refused
+from nixherd.models import Fleet
+from nixherd.proxmox import client as client_module
+from nixherd.proxmox.client import _GuardedSession
+from nixherd.proxmox.policy import Policy
 from tests.fuzz.requests import MANAGED, TEMPLATE, Request, named, random_request, systematic
+from tests.nixherd.proxmox.conftest import TOKEN, Emulator, running, state
+from tests.nixherd.proxmox.fleets import FLEET
 
 
 @dataclass

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import fleetwright
-from fleetwright.errors import ApiError, Refused
-from fleetwright.proxmox import client as client_module
-from fleetwright.proxmox.client import Client, _GuardedSession, connect
-from fleetwright.proxmox.policy import Policy, PolicySource
-from tests.fleetwright.proxmox.conftest import TOKEN, Emulator, running, state
-from tests.fleetwright.proxmox.fleets import FLEET
+import nixherd
+from nixherd.errors import ApiError, Refused
+from nixherd.proxmox import client as client_module
+from nixherd.proxmox.client import Client, _GuardedSession, connect
+from nixherd.proxmox.policy import Policy, PolicySource
 from tests.fuzz.requests import GOOD, MANAGED, PLACES, TEMPLATE, Request, documented, named, systematic
 from tests.fuzz.run import Wire, _all, fuzz, positive_control
+from tests.nixherd.proxmox.conftest import TOKEN, Emulator, running, state
+from tests.nixherd.proxmox.fleets import FLEET
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("fuzz")]
 
@@ -117,7 +117,7 @@ def test_only_forms_are_sent(emulator: Emulator, kind: str) -> None:
 
 
 def _modules() -> Iterator[types.ModuleType]:
-    for found in pkgutil.walk_packages(fleetwright.__path__, "fleetwright."):
+    for found in pkgutil.walk_packages(nixherd.__path__, "nixherd."):
         yield __import__(found.name, fromlist=["x"])
 
 
@@ -136,10 +136,10 @@ def test_no_public_way_to_a_client_without_a_policy(emulator: Emulator) -> None:
                 if inspect.signature(function).return_annotation in (Client, "Client"):
                     makers.add(f"{module.__name__}.{name}{'.' + member if member else ''}")
     assert makers == {
-        "fleetwright.proxmox.client.connect",
-        "fleetwright.session.Session.client",
-        "fleetwright.session.Session.connect",
-        "fleetwright.cli.front.Front.client",
+        "nixherd.proxmox.client.connect",
+        "nixherd.session.Session.client",
+        "nixherd.session.Session.connect",
+        "nixherd.cli.front.Front.client",
     }
     assert list(inspect.signature(connect).parameters) == ["endpoint", "policy", "token"]
     for nothing in (None, lambda: None, object(), {}):
@@ -161,7 +161,7 @@ def test_neither_the_session_nor_proxmoxers_object_leaves_a_client(emulator: Emu
 
 def test_nobody_else_speaks_http() -> None:
     """The library has one module that imports requests or proxmoxer."""
-    root = Path(fleetwright.__file__).parent
+    root = Path(nixherd.__file__).parent
     speakers = [
         file.relative_to(root).as_posix()
         for file in sorted(root.rglob("*.py"))

@@ -81,8 +81,8 @@ class Fleet:
 
 
 def run_deploy(lab: Lab, *words: str, check: bool = True) -> tuple[Ended, dict[str, Any]]:
-    """`fleetwright deploy`, and its document."""
-    ended = lab.run("sh", "-c", 'exec "$0" "$@" 2>/dev/null', "fleetwright", "deploy", *words, check=check)
+    """`nixherd deploy`, and its document."""
+    ended = lab.run("sh", "-c", 'exec "$0" "$@" 2>/dev/null', "nixherd", "deploy", *words, check=check)
     return ended, json.loads(ended.output)
 
 

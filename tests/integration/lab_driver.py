@@ -93,7 +93,7 @@ class Run:
 
 @dataclass(frozen=True)
 class LabPlaces(Places):
-    """Where this lab keeps things, whatever FLEETWRIGHT_LAB says."""
+    """Where this lab keeps things, whatever NIXHERD_LAB says."""
 
     directory: Path
 
@@ -110,7 +110,7 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "FLEETWRIGHT_LAB": str(self.state), "NO_COLOR": "1", "PYINFRA_PROGRESS": "off"}
+        return {**os.environ, "NIXHERD_LAB": str(self.state), "NO_COLOR": "1", "PYINFRA_PROGRESS": "off"}
 
     @property
     def places(self) -> Places:
@@ -118,8 +118,8 @@ class Lab:
 
     @property
     def kept(self) -> Path:
-        """What fleetwright keeps of the fleet between runs."""
-        return self.state / "home/.local/state/fleetwright/homelab"
+        """What nixherd keeps of the fleet between runs."""
+        return self.state / "home/.local/state/nixherd/homelab"
 
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "lab", *words]

@@ -56,11 +56,11 @@ def test_deployed_proven_and_kept_and_the_second_run_does_nothing(fleet: Fleet) 
 def test_the_plan_copies_and_activates_nothing(fleet: Fleet) -> None:
     fleet.change("dev", "planned")
     before = fleet.machine("dev")
-    said = fleet.lab.run("sh", "-c", "fleetwright plan dev --table 2>/dev/null").output
+    said = fleet.lab.run("sh", "-c", "nixherd plan dev --table 2>/dev/null").output
     assert "dev  planned" in said
     assert "closure " in said
     assert "needs a reboot: no" in said
-    ended = fleet.lab.run("sh", "-c", "fleetwright plan dev --json 2>/dev/null")
+    ended = fleet.lab.run("sh", "-c", "nixherd plan dev --json 2>/dev/null")
     [row] = json.loads(ended.output)["hosts"]
     assert fleet.on("dev", f"test -e {row['new']}", check=False).status == 1
     assert fleet.machine("dev") == before
@@ -93,7 +93,7 @@ def test_what_a_timer_has_started_meanwhile_is_left_alone(fleet: Fleet) -> None:
     fleet.deploy("dev")
     hangs = 'systemd.services.x = { wantedBy = ["multi-user.target"]; serviceConfig = { Type = "oneshot"; ExecStart = '
     fleet.broken_by("dev", f'{{ {backup} {hangs} "/usr/bin/sleep 1000"; }}; }}; }}')
-    with fleet.lab.under_way("fleetwright", "deploy", "dev", *DEADLINES) as run:
+    with fleet.lab.under_way("nixherd", "deploy", "dev", *DEADLINES) as run:
         run.until(lambda line: line.startswith("dev: activate"))
         until(lambda: _under_way(fleet), 10, "it is at work")
         fleet.on("dev", "sudo systemctl start --no-block backup.service")
@@ -125,7 +125,7 @@ def test_several_at_once_on_one_wave(fleet: Fleet) -> None:
 def test_a_damaged_copy_is_not_activated(fleet: Fleet) -> None:
     fleet.change("dev", "to be damaged")
     before = fleet.machine("dev")
-    plan = fleet.lab.run("sh", "-c", "fleetwright plan dev --dry-copy --json 2>/dev/null")
+    plan = fleet.lab.run("sh", "-c", "nixherd plan dev --dry-copy --json 2>/dev/null")
     [row] = json.loads(plan.output)["hosts"]
     file = f"{row['new']}/activate"
     damage = f"mount -o remount,rw /nix/store 2>/dev/null; chmod u+w {file}; echo >>{file}"
@@ -160,7 +160,7 @@ def test_a_machine_that_cannot_act_is_reported_and_a_boot_brings_the_one_of_befo
         asked = fleet.lab.pyinfra("inventory.py", "--limit", "dev", "fact", "facts.nixos.LastDeployment", "_sudo=True")
         assert "stuck" in asked.output
         fleet.on("dev", "sudo systemctl reboot", check=False)
-    boots = f"test $(readlink -f /run/current-system) = {before.current} && ! test -e /run/fleetwright"
+    boots = f"test $(readlink -f /run/current-system) = {before.current} && ! test -e /run/nixherd"
     until(lambda: fleet.on("dev", boots, check=False).status == 0, 60, "dev runs what it ran before")
     now = fleet.machine("dev")
     assert (now.profile, now.marker) == (before.profile, before.marker)
@@ -192,7 +192,7 @@ def test_what_an_activation_may_do_stops_nothing(fleet: Fleet, fault: str) -> No
 def test_a_killed_run_leaves_one_system_or_the_other_and_the_next_one_converges(fleet: Fleet, stage: str) -> None:
     fleet.change("dev", f"killed at {stage}")
     before = fleet.machine("dev")
-    with fleet.lab.under_way("fleetwright", "deploy", "dev", *DEADLINES) as run:
+    with fleet.lab.under_way("nixherd", "deploy", "dev", *DEADLINES) as run:
         run.until(lambda line: line.startswith(f"dev: {stage}"))
     until(lambda: not _under_way(fleet), 40, "the machine decides")
     now = fleet.machine("dev")
@@ -208,12 +208,12 @@ def test_a_run_that_was_killed_is_ended_by_the_next_one(fleet: Fleet) -> None:
     fleet.lab("break", "dev", "activation-hangs")
     before = fleet.machine("dev")
     patient = ("--activation-deadline", "300", "--confirm-deadline", "300")
-    with fleet.lab.under_way("fleetwright", "deploy", "dev", *patient) as run:
+    with fleet.lab.under_way("nixherd", "deploy", "dev", *patient) as run:
         run.until(lambda line: line.startswith("dev: activate"))
         until(lambda: _under_way(fleet), 10, "it is at work")
     fleet.lab("break", "dev")
     fleet.change("dev", "after a killed run")
-    ended = fleet.lab.run("fleetwright", "deploy", "dev", "--table")
+    ended = fleet.lab.run("nixherd", "deploy", "dev", "--table")
     assert "an earlier run was killed while it deployed here (it is activating); that is ended first" in ended.output
     assert ended.seconds < 60
     now = fleet.machine("dev")
@@ -222,7 +222,7 @@ def test_a_run_that_was_killed_is_ended_by_the_next_one(fleet: Fleet) -> None:
 
 
 def _under_way(fleet: Fleet) -> bool:
-    state = "sudo tail -n 1 /run/fleetwright/deploy/current/state"
+    state = "sudo tail -n 1 /run/nixherd/deploy/current/state"
     return fleet.on("dev", state, check=False).output.strip() in (
         "armed",
         "activating",
@@ -235,9 +235,9 @@ def _under_way(fleet: Fleet) -> bool:
 def test_an_interrupted_run_reports_what_it_knows(fleet: Fleet) -> None:
     fleet.lab("break", "dev", "activation-hangs")
     before = fleet.machine("dev")
-    with fleet.lab.under_way("fleetwright", "deploy", "dev", *DEADLINES, "--table") as run:
+    with fleet.lab.under_way("nixherd", "deploy", "dev", *DEADLINES, "--table") as run:
         run.until(lambda line: line.startswith("dev: activate"))
-        fleet.lab.run("pkill", "-TERM", "-f", "[b]in/fleetwright deploy")
+        fleet.lab.run("pkill", "-TERM", "-f", "[b]in/nixherd deploy")
         ended = run.end()
     assert ended.status == 130, ended.output
     assert "Traceback" not in ended.output
@@ -249,11 +249,11 @@ def test_an_interrupted_run_reports_what_it_knows(fleet: Fleet) -> None:
 def test_two_operators_do_not_meet(fleet: Fleet) -> None:
     fleet.lab("break", "dev", "activation-hangs")
     patient = ("--activation-deadline", "25", "--confirm-deadline", "10")
-    with fleet.lab.under_way("fleetwright", "deploy", "dev", *patient) as run:
+    with fleet.lab.under_way("nixherd", "deploy", "dev", *patient) as run:
         run.until(lambda line: line.startswith("dev: activate"))
         until(lambda: _under_way(fleet), 10, "the first one is at work")
         elsewhere = {"XDG_STATE_HOME": str(fleet.lab.state / "elsewhere")}
-        ended = fleet.lab.run("fleetwright", "deploy", "dev", "--table", check=False, env=elsewhere)
+        ended = fleet.lab.run("nixherd", "deploy", "dev", "--table", check=False, env=elsewhere)
         assert ended.status == 4
         assert "is deploying to it (it is activating); nothing was done" in ended.output
         assert run.end().status == 1
@@ -329,7 +329,7 @@ def test_goals(fleet: Fleet, goal: str) -> None:
     ],
 )
 def test_wrong_input_is_said_and_nothing_is_done(fleet: Fleet, words: tuple[str, ...], said: str) -> None:
-    ended = fleet.lab.run("fleetwright", "deploy", "dev", *words, "--table", check=False)
+    ended = fleet.lab.run("nixherd", "deploy", "dev", *words, "--table", check=False)
     assert ended.status == 2, ended.output
     assert said in ended.output
     assert "Traceback" not in ended.output
@@ -359,7 +359,7 @@ def test_a_specialisation_is_switched_to_and_left(fleet: Fleet) -> None:
 
 def test_on_a_terminal_the_stages_are_a_table_that_lives(fleet: Fleet) -> None:
     fleet.change("dev", "on a terminal")
-    command = "stty cols 120 rows 40; TERM=xterm fleetwright deploy dev"
+    command = "stty cols 120 rows 40; TERM=xterm nixherd deploy dev"
     said = fleet.lab.run("script", "-qefc", command, "/dev/null").output
     # each is erased before the next one
     frames = [re.sub(r"\x1b\[[0-9;?]*\w", "", frame) for frame in said.split("\x1b[2K\x1b[1A")]

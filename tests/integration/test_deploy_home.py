@@ -100,7 +100,7 @@ def test_a_killed_run_is_taken_back_by_the_home_itself(home: Home) -> None:
     run_deploy(home.lab, "caddy")
     first = home.generation
     home.change('{ home.file.marker.text = "second"; }')
-    with home.lab.under_way("fleetwright", "deploy", "caddy", *DEADLINES) as run:
+    with home.lab.under_way("nixherd", "deploy", "caddy", *DEADLINES) as run:
         run.until(lambda line: line.startswith("caddy: prove"))
     until(lambda: home.generation == first, 40, "the home goes back")
     ended, document = run_deploy(home.lab, "caddy")
@@ -109,6 +109,6 @@ def test_a_killed_run_is_taken_back_by_the_home_itself(home: Home) -> None:
 
 
 def test_a_home_has_no_boot(home: Home) -> None:
-    ended = home.lab.run("fleetwright", "deploy", "caddy", "--goal", "boot", "--table", check=False)
+    ended = home.lab.run("nixherd", "deploy", "caddy", "--goal", "boot", "--table", check=False)
     assert ended.status == 2
     assert "caddy: goal=boot: a home can be switched to, and no more" in ended.output

@@ -58,7 +58,7 @@ def test_upstreams_own_command_is_one_switch_away(fleet: Fleet, tmp_path: Path) 
     (tmp_path / "nixos-rebuild").write_text(REBUILD)
     (tmp_path / "nixos-rebuild").chmod(0o755)
     fleet.change("dev", "by nixos-rebuild")
-    command = f"PATH={tmp_path}:$PATH exec fleetwright deploy dev --data engine=nixos-rebuild --json 2>/dev/null"
+    command = f"PATH={tmp_path}:$PATH exec nixherd deploy dev --data engine=nixos-rebuild --json 2>/dev/null"
     ended = fleet.lab.run("env", f"RECORD={tmp_path / 'argv'}", "sh", "-c", command)
     assert outcomes(json.loads(ended.output)) == {"dev": "deployed"}
     argv = (tmp_path / "argv").read_text().splitlines()
@@ -81,7 +81,7 @@ def test_who_builds(fleet: Fleet) -> None:
 
     fleet.change("dev", "built by itself")
     before = fleet.machine("dev")
-    plan = fleet.lab.run("sh", "-c", "fleetwright plan dev --data build_on=target --json 2>/dev/null")
+    plan = fleet.lab.run("sh", "-c", "nixherd plan dev --data build_on=target --json 2>/dev/null")
     [row] = json.loads(plan.output)["hosts"]
     assert (row["outcome"], row["why"]) == ("planned", "built on target, so what changes is not known yet")
     assert not has("dev", row["new"])
@@ -111,13 +111,13 @@ def test_who_builds(fleet: Fleet) -> None:
 
 
 def test_the_machine_that_it_runs_on(fleet: Fleet) -> None:
-    """fleetwright itself on dev: no SSH to oneself, and no other machine's system."""
+    """nixherd itself on dev: no SSH to oneself, and no other machine's system."""
     if sys.base_prefix == "/usr":
         pytest.skip("the system's own Python is of another version than the machines'")
     lab, checkout = fleet.lab, Path(__file__).parents[2]
     needed = [sys.base_prefix, sys.prefix, str(lab.places.fleet), str(lab.places.fleet.parent / "fleet-inputs")]
     needed += [str(path) for path in checkout.iterdir() if path.name not in (".git", ".lab", ".venv", ".bench")]
-    archive = lab.state / "fleetwright.tar"
+    archive = lab.state / "nixherd.tar"
     names = [path.lstrip("/") for path in needed]
     with order(fleet, dev="healthChecks.ssh.tcp = 22;"):
         lab.run("tar", "-C", "/", "--exclude=test", "--exclude=__pycache__", "-cf", str(archive), *names)
@@ -130,7 +130,7 @@ def test_the_machine_that_it_runs_on(fleet: Fleet) -> None:
         return fleet.on("dev", f"sudo -H sh -c {shlex.quote(script)}", check=False)
 
     def here(words: str) -> tuple[int, dict[str, str], dict[str, Any]]:
-        ended = by_root(f"fleetwright {words} 2>/dev/null")
+        ended = by_root(f"nixherd {words} 2>/dev/null")
         document = json.loads(ended.output)
         return ended.status, outcomes(document), document["hosts"][0]
 
@@ -174,7 +174,7 @@ def test_sudo_with_a_password_from_stdin(fleet: Fleet) -> None:
     assert "sudo: a password is required" in document["hosts"][0]["why"]
     given = fleet.lab.state / "word"
     given.write_text(f"{word}\n")
-    command = f"fleetwright deploy dev3 --json --ask-sudo-password <{given} 2>/dev/null"
+    command = f"nixherd deploy dev3 --json --ask-sudo-password <{given} 2>/dev/null"
     with watched(pattern(word.encode())) as seen:
         ended = fleet.lab.run("sh", "-c", command)
         assert outcomes(json.loads(ended.output)) == {"dev3": "deployed"}
@@ -191,7 +191,7 @@ def test_sudo_with_a_password_from_stdin(fleet: Fleet) -> None:
 
 def test_a_machine_that_takes_pushed_closures_and_nothing_else(fleet: Fleet) -> None:
     key = (fleet.lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
-    access = f'fleetwright.access = {{ kind = "push-closure"; keys = ["{key}"]; }};'
+    access = f'nixherd.access = {{ kind = "push-closure"; keys = ["{key}"]; }};'
     fleet.broken_by("dev3", f"{{ {access} }}")
     fleet.deploy("dev3")
     with order(fleet, dev3='access = "push-closure";'):
@@ -217,11 +217,11 @@ def test_a_machine_that_takes_pushed_closures_and_nothing_else(fleet: Fleet) -> 
             assert (ended.status != 0, "it takes forced commands alone" in ended.output) == (True, True), ended.output
         for words in (
             "id",
-            "fleetwright watch x",
-            "fleetwright look ../../etc none 0",
-            "fleetwright begin a;id b c",
-            "fleetwright begin x me switch /nix/store/../etc - 1 1 -",
-            "fleetwright say x keep;id",
+            "nixherd watch x",
+            "nixherd look ../../etc none 0",
+            "nixherd begin a;id b c",
+            "nixherd begin x me switch /nix/store/../etc - 1 1 -",
+            "nixherd say x keep;id",
         ):
             said = fleet.on("root@dev3", f"'{words}'", check=False).output
             assert "uid=" not in said
@@ -234,7 +234,7 @@ def test_a_machine_that_pulls_by_itself(fleet: Fleet) -> None:
     key = (fleet.lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
     switch = "nix-env -p /nix/var/nix/profiles/system --set $p && $p/bin/switch-to-configuration switch"
     pull = f"sh -c 'p=$(cat /var/lib/wanted) && {switch}'"
-    access = f'fleetwright.access = {{ kind = "trigger"; keys = ["{key}"]; trigger = "{pull}"; }};'
+    access = f'nixherd.access = {{ kind = "trigger"; keys = ["{key}"]; trigger = "{pull}"; }};'
     fleet.broken_by("dev3", f"{{ {access} }}")
     fleet.deploy("dev3")
     with order(fleet, dev3='access = "trigger";'):
@@ -293,7 +293,7 @@ def test_a_machine_without_a_boot_loader(fleet: Fleet) -> None:
 
 def test_a_guest_whose_address_is_known_needs_no_hypervisor(fleet: Fleet) -> None:
     fleet.change("dev", "without the hypervisor")
-    deploy = "PROXMOX_TOKEN_FILE=/nonexistent fleetwright deploy dev --json 2>/dev/null"
+    deploy = "PROXMOX_TOKEN_FILE=/nonexistent nixherd deploy dev --json 2>/dev/null"
     ended = fleet.lab.run("sh", "-c", deploy, check=False)
     [row] = json.loads(ended.output)["hosts"]
     assert (ended.status, row["outcome"], "/nonexistent" in row["why"]) == (4, "unreachable", True)

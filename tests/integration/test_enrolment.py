@@ -55,7 +55,7 @@ def assert_decrypted(lab: Lab) -> None:
 
 def assert_in_service(lab: Lab) -> None:
     assert git(lab, "status", "--porcelain") == []
-    status = json.loads(lab.run("fleetwright", "secrets", "status", "--json").output)
+    status = json.loads(lab.run("nixherd", "secrets", "status", "--json").output)
     assert not status["drift"], status
     files = {row["file"]: row["recipients"] for row in status["files"]}
     assert all("dev" in files[name] for name in ("common.env", "common.yaml", "dev.yaml"))
@@ -63,7 +63,7 @@ def assert_in_service(lab: Lab) -> None:
     assert "readonly = true;" in (lab.places.fleet / "vms/definitions.nix").read_text().split("managed")[1]
     assert "| dev | dev | dev | NixOS |  | 110 (dev) | SHA256:" in (lab.places.fleet / "docs/machines.md").read_text()
     assert not list(lab.kept.glob("dev/ssh_host*"))
-    assert not list(Path(lab.places.fleet / ".fleetwright").glob("[!.l]*"))
+    assert not list(Path(lab.places.fleet / ".nixherd").glob("[!.l]*"))
 
 
 def test_enrolled_first_it_decrypts_at_its_first_boot(lab: Lab) -> None:
@@ -79,7 +79,7 @@ def test_enrolled_first_it_decrypts_at_its_first_boot(lab: Lab) -> None:
     assert not again.rows("Success"), again.output
     assert lab.changes() == before
     assert len(subjects(lab)) == 2
-    refused = lab.run("fleetwright", "vm", "stop", "dev", check=False)
+    refused = lab.run("nixherd", "vm", "stop", "dev", check=False)
     assert refused.status == 3
     assert_drift_is_noticed(lab)
 
@@ -88,7 +88,7 @@ def assert_drift_is_noticed(lab: Lab) -> None:
     """A machine that shows another key than hosts.nix pins."""
 
     def machine() -> tuple[bool, str]:
-        ended = lab.run("fleetwright", "secrets", "status", "--machines", "--json", check=False)
+        ended = lab.run("nixherd", "secrets", "status", "--machines", "--json", check=False)
         status = json.loads(ended.output)
         return status["drift"], {row["host"]: row["machine"] for row in status["hosts"]}["dev"]
 
@@ -132,7 +132,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(lab: Lab) -> None:
     assert "dev joins rule 1 (^common\\.(yaml|env)$), rule 3 (^dev\\.yaml$)" in planned.output
     assert "encrypt secrets/dev.yaml: +dev" in planned.output
     assert not lab.kept.exists() or not list(lab.kept.glob("dev/*"))
-    assert not (lab.places.fleet / ".fleetwright").exists()
+    assert not (lab.places.fleet / ".nixherd").exists()
     assert subjects(lab) == []
     assert lab.changes() == []
 
@@ -140,7 +140,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(lab: Lab) -> None:
 def test_several_hosts_join_one_after_another(lab: Lab) -> None:
     lab.pyinfra("-y", "inventory.py", ENROLL, "--limit", "managed")
     assert sorted(subjects(lab)) == [f"fleet: dev{number} joins" for number in ("", 2, 3, 4)]
-    status = json.loads(lab.run("fleetwright", "secrets", "status", "--json").output)
+    status = json.loads(lab.run("nixherd", "secrets", "status", "--json").output)
     assert not status["drift"], status
     recipients = {row["file"]: row["recipients"] for row in status["files"]}
     assert {"dev", "dev2", "dev3", "dev4"} <= set(recipients["common.yaml"])
@@ -167,7 +167,7 @@ def test_killed_at_any_moment_the_next_run_finishes_it(lab: Lab) -> None:
     command = f"{shlex.quote(sys.executable)} -m lab"
     fleet = shlex.quote(str(lab.places.fleet))
     verify = f'test -z "$(git -C {fleet} status --porcelain)" && test $(git -C {fleet} log --oneline | wc -l) = 2'
-    verify += f" && {command} run -- fleetwright secrets status --json"
+    verify += f" && {command} run -- nixherd secrets status --json"
     done = subprocess.run(
         [KILL_ANYWHERE, "--points", "6", "--random", "3", "--reset", f"{command} reset", "--verify", verify]
         + ["--", *lab.argv("run", "--", "pyinfra", "-y", "inventory.py", ENROLL, "--limit", "dev")],

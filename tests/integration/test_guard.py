@@ -50,11 +50,11 @@ BY_HAND = [
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
-from fleetwright.errors import Refused
-from fleetwright.fleet import load_fleet
-from fleetwright.proxmox.client import connect
-from fleetwright.proxmox.policy import Policy
-from fleetwright.tokens import Token
+from nixherd.errors import Refused
+from nixherd.fleet import load_fleet
+from nixherd.proxmox.client import connect
+from nixherd.proxmox.policy import Policy
+from nixherd.tokens import Token
 
 fleet = load_fleet(os.environ["FLEET"])
 client = connect(fleet.endpoint, Policy.from_fleet(fleet), Token.read(Path(os.environ["PROXMOX_TOKEN_FILE"])))
@@ -111,10 +111,10 @@ def test_a_script_with_the_client_cannot_either(guarded: Lab) -> None:
 @pytest.mark.parametrize(
     ("name", "notes", "line"),
     [
-        ("dev", "", "its notes lack the line `fleetwright fleet=homelab vmid=110`"),
-        ("dev", "fleetwright fleet=other vmid=110", "its notes lack the line"),
-        ("dev", "fleetwright fleet=homelab vmid=111", "its notes lack the line"),
-        ("devel", "fleetwright fleet=homelab vmid=110", "its name is devel, not dev"),
+        ("dev", "", "its notes lack the line `nixherd fleet=homelab vmid=110`"),
+        ("dev", "nixherd fleet=other vmid=110", "its notes lack the line"),
+        ("dev", "nixherd fleet=homelab vmid=111", "its notes lack the line"),
+        ("devel", "nixherd fleet=homelab vmid=110", "its name is devel, not dev"),
     ],
     ids=["no mark", "another fleet's", "another VMID's", "another name"],
 )
@@ -147,7 +147,7 @@ def test_a_disk_in_an_installer_that_is_not_ours_is_not_wiped(lab: Lab) -> None:
     refusal(ended)
     assert "dev is in an installer that this fleet did not boot, so its disk is not ours to wipe" in ended.output
 
-    root("mkdir -p /run/fleetwright; echo 'fleetwright fleet=homelab host=dev2 vmid=111' >/run/fleetwright/mark")
+    root("mkdir -p /run/nixherd; echo 'nixherd fleet=homelab host=dev2 vmid=111' >/run/nixherd/mark")
     for words in ("deploys/install.py", "operations.disko.format_disks", "operations.nixos.install"):
         ended = lab.pyinfra("-y", "inventory.py", "--limit", "dev", words, check=False)
         refusal(ended)
@@ -157,7 +157,7 @@ def test_a_disk_in_an_installer_that_is_not_ours_is_not_wiped(lab: Lab) -> None:
 
 
 def boot_installer_by_hand(lab: Lab) -> Callable[[str], str]:
-    """Somebody boots the clone into an installer, as fleetwright would have done; returns how to run a script there."""
+    """Somebody boots the clone into an installer, as nixherd would have done; returns how to run a script there."""
     agent = "/nodes/prom/qemu/110/agent"
     key = lab.api(f"{agent}/file-read?file=/etc/ssh/ssh_host_ed25519_key.pub")["content"]
     cards = lab.api(f"{agent}/network-get-interfaces")["result"]

@@ -80,8 +80,8 @@ def test_a_killed_run_is_taken_back_without_systemd(many: Lab) -> None:
     run_deploy(many, "light001")
     before = read(many, "light001")
     configure(many, 'environment.etc.marker.text = "two";')
-    with many.under_way("fleetwright", "deploy", "light001", *DEADLINES) as run:
+    with many.under_way("nixherd", "deploy", "light001", *DEADLINES) as run:
         run.until(lambda line: line.startswith("light001: prove"))
     until(lambda: read(many, "light001") == before, 40, "it goes back")
-    ended = many.run("sh", "-c", "fleetwright deploy light001 --json 2>/dev/null")
+    ended = many.run("sh", "-c", "nixherd deploy light001 --json 2>/dev/null")
     assert outcomes(json.loads(ended.output)) == {"light001": "deployed"}

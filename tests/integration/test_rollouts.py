@@ -21,7 +21,7 @@ def test_a_wave_waits_for_the_proof_of_the_one_before(fleet: Fleet) -> None:
         fleet.lab("break", "dev2")
         ended, document = fleet.deploy("--rerun-failed")
         assert (ended.status, outcomes(document)) == (0, {"dev2": "deployed"})
-        said = fleet.lab.run("fleetwright", "deploy", "--rerun-failed").output
+        said = fleet.lab.run("nixherd", "deploy", "--rerun-failed").output
         assert "left no host to run again" in said
     refused = fleet.lab.pyinfra("-y", "--serial", "inventory.py", "deploys/deploy.py", "--limit", "dev", check=False)
     assert (refused.status, "--serial: a deployment goes in waves" in refused.output) == (2, True)
@@ -37,19 +37,19 @@ def test_a_system_is_kept_once_it_is_healthy(fleet: Fleet) -> None:
     """
     fault = fleet.lab.places.fleet / "hosts/dev/faults/unit-fails.nix"
     fleet.lab("break", "dev", "unit-fails")
-    fault.write_text(f"{{ fleetwright.healthChecks = {{ {checks} }}; }}")
+    fault.write_text(f"{{ nixherd.healthChecks = {{ {checks} }}; }}")
     fleet.commit()
     ended, document = fleet.deploy("dev", check=False)
     assert (ended.status, outcomes(document)) == (1, {"dev": "rolled back"})
     assert "web (http http://localhost:8000/hostname) does not pass: no connection" in document["hosts"][0]["why"]
     fault.write_text(
-        f'{{ fleetwright.healthChecks = {{ {checks} }}; systemd.services.web = {{ wantedBy = ["multi-user.target"]; '
+        f'{{ nixherd.healthChecks = {{ {checks} }}; systemd.services.web = {{ wantedBy = ["multi-user.target"]; '
         f"{web} }}; }}"
     )
     fleet.commit()
     ended, document = fleet.deploy("dev")
     assert outcomes(document) == {"dev": "deployed"}
-    fault.write_text('{ fleetwright.healthChecks.own = { command = "echo not well; exit 2"; timeout = 1; }; }')
+    fault.write_text('{ nixherd.healthChecks.own = { command = "echo not well; exit 2"; timeout = 1; }; }')
     fleet.commit()
     ended, document = fleet.deploy("dev", check=False)
     assert "own (command echo not well; exit 2) does not pass: it says not well" in document["hosts"][0]["why"]
@@ -69,7 +69,7 @@ def test_who_needs_a_reboot_gets_one_and_a_readonly_vm_is_only_listed(fleet: Fle
     rows = {row["host"]: row["reboot_for"] for row in document["hosts"]}
     assert rows == {"dev": ["initrd", "kernel", "kernel-modules"], "dev2": rows["dev"], "dev3": []}
     boots = {host: fleet.on(host, "cat /proc/sys/kernel/random/boot_id").output for host in ("dev", "dev2", "dev3")}
-    ended = fleet.lab.run("sh", "-c", "fleetwright reboot dev dev2 dev3 --json 2>/dev/null")
+    ended = fleet.lab.run("sh", "-c", "nixherd reboot dev dev2 dev3 --json 2>/dev/null")
     document = json.loads(ended.output)
     assert outcomes(document) == {"dev": "rebooted", "dev2": "left to its owner", "dev3": "unchanged"}
     assert "`ssh dev2 sudo systemctl reboot`" in document["hosts"][1]["why"]

@@ -44,7 +44,7 @@ def test_builds_go_where_nix_sends_them(fleet: Fleet) -> None:
         "NIX_CONFIG": f"builders = ssh-ng://abl030@{address} x86_64-linux\nmax-jobs = 0",
         "NIX_SSHOPTS": f"-o UserKnownHostsFile={known} -o BatchMode=yes",
     }
-    command = ("sh", "-c", "fleetwright deploy dev --json 2>/dev/null")
+    command = ("sh", "-c", "nixherd deploy dev --json 2>/dev/null")
     ended = fleet.lab.run(*command, env=environment)
     [row] = json.loads(ended.output)["hosts"]
     assert (row["outcome"], fleet.machine("dev").marker) == ("deployed", "by a remote builder")
@@ -59,7 +59,7 @@ def test_what_a_cache_has_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:
     fleet.change("dev", "from the cache")
     cache = tmp_path / "cache"
     with served(fleet.lab, cache) as log:
-        fleet.lab.run("fleetwright", "publish", str(cache), "dev", "--key-file", str(key))
+        fleet.lab.run("nixherd", "publish", str(cache), "dev", "--key-file", str(key))
         [row] = fleet.deploy("dev")[1]["hosts"]
         assert (row["outcome"], fleet.machine("dev").marker) == ("deployed", "from the cache")
         name = row["new"].removeprefix("/nix/store/")[:32]
@@ -67,7 +67,7 @@ def test_what_a_cache_has_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:
         assert f"GET /{name}.narinfo" in asked
         assert "GET /nar/" in asked
         fleet.change("dev", "past the cache")
-        fleet.lab.run("fleetwright", "publish", str(cache), "dev", "--key-file", str(key))
+        fleet.lab.run("nixherd", "publish", str(cache), "dev", "--key-file", str(key))
         fleet.deploy("dev", "--data", "substitute_on_destination=false")
         assert fleet.machine("dev").marker == "past the cache"
         assert log.read_text() == asked
@@ -78,15 +78,15 @@ def test_what_a_cache_has_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:
 
 def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp_path: Path) -> None:
     key, public = keys(fleet.lab)
-    pull = f'fleetwright.pull = {{ from = "{CACHE}"; publicKey = "{public}"; }};'
+    pull = f'nixherd.pull = {{ from = "{CACHE}"; publicKey = "{public}"; }};'
     fleet.broken_by("dev", f"{{ {pull} }}")
     fleet.deploy("dev")
     cache = tmp_path / "cache"
-    publish = ("fleetwright", "publish", str(cache), "dev", "dev2", "--key-file", str(key), "--json")
+    publish = ("nixherd", "publish", str(cache), "dev", "dev2", "--key-file", str(key), "--json")
 
     def pulled() -> tuple[int, str]:
-        ended = fleet.on("dev", "sudo systemctl start fleetwright-pull", check=False)
-        return ended.status, fleet.on("dev", "sudo journalctl -u fleetwright-pull -n 30 --no-pager -o cat").output
+        ended = fleet.on("dev", "sudo systemctl start nixherd-pull", check=False)
+        return ended.status, fleet.on("dev", "sudo journalctl -u nixherd-pull -n 30 --no-pager -o cat").output
 
     with served(fleet.lab, cache):
         fleet.change("dev", "pulled")
@@ -98,8 +98,8 @@ def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp
         assert (status, now.marker, now.current, now.profile) == (0, "pulled", *[published["dev"]] * 2), said
         assert pulled()[0] == 0
 
-        fleet.broken_by("dev", f'{{ {pull} fleetwright.healthChecks.own.command = "false"; '
-                               "fleetwright.healthChecks.own.timeout = 2; }")  # fmt: skip
+        fleet.broken_by("dev", f'{{ {pull} nixherd.healthChecks.own.command = "false"; '
+                               "nixherd.healthChecks.own.timeout = 2; }")  # fmt: skip
         fleet.lab.run(*publish)
         status, said = pulled()
         assert (status != 0, "why=own does not pass" in said) == (True, True), said

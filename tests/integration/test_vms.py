@@ -29,8 +29,8 @@ def twice(lab: Lab, operation: str, *arguments: str) -> str:
 
 
 def vm(lab: Lab, *words: str, check: bool = True) -> Any:
-    """The JSON of `fleetwright vm WORDS`, without what it says beside that."""
-    return json.loads(lab.run("sh", "-c", 'fleetwright vm "$@" 2>/dev/null', "sh", *words, check=check).output)
+    """The JSON of `nixherd vm WORDS`, without what it says beside that."""
+    return json.loads(lab.run("sh", "-c", 'nixherd vm "$@" 2>/dev/null', "sh", *words, check=check).output)
 
 
 def in_guest(lab: Lab, script: str) -> str:
@@ -61,7 +61,7 @@ def dev(lab: Lab) -> Lab:
 
     Those on its VMID would go with it when it is destroyed.
     """
-    edit(lab.state / "fleet/vms/definitions.nix", "vmid = 110;", 'vmid = 110; pool = "fleetwright";')
+    edit(lab.state / "fleet/vms/definitions.nix", "vmid = 110;", 'vmid = 110; pool = "nixherd";')
     lab.pyinfra("-y", "inventory.py", "deploys/vms.py", "--limit", "dev")
     by_hand(lab, "start")
     return lab
@@ -131,7 +131,7 @@ def test_what_is_on_the_disk_comes_back(dev: Lab) -> None:
 def test_the_command_on_a_real_machine(dev: Lab) -> None:
     in_guest(dev, "true")
     assert {row["vmid"]: row["origin"] for row in vm(dev, "list")}[110] == "managed"
-    address = dev.run("fleetwright", "vm", "ip", "dev").output.strip()
+    address = dev.run("nixherd", "vm", "ip", "dev").output.strip()
     assert address in in_guest(dev, "ip -4 -o address show")
     assert vm(dev, "diff", "dev") == []
     assert vm(dev, "status", "dev")["ours"] is True
@@ -148,7 +148,7 @@ def test_protected_guests_end_with_three_and_nothing_is_sent(lab: Lab, limit: st
         assert ended.status == 3, ended.output
         assert len(re.findall(rf"vm {number} \({limit}\) is readonly in vms/definitions.nix", ended.output)) == 1
     for words in (["stop", limit], ["destroy", limit, number, "--stop", "--no-backup"], ["restore", number, "x:y"]):
-        ended = lab.run("fleetwright", "vm", *words, check=False)
+        ended = lab.run("nixherd", "vm", *words, check=False)
         assert ended.status == 3, ended.output
         assert len(ended.output.splitlines()) == 1
     assert lab.requests() == []

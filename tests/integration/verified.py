@@ -1,6 +1,6 @@
 """What a finished provisioning must have left, and nothing else, judged past the code that did it.
 
-`python -m tests.integration.verified [HOST VMID]` judges the lab that FLEETWRIGHT_LAB names, or `make lab up` made.
+`python -m tests.integration.verified [HOST VMID]` judges the lab that NIXHERD_LAB names, or `make lab up` made.
 """
 
 import json
@@ -22,8 +22,8 @@ echo "mounted=$(findmnt -no SOURCE /mnt)"
 entry=$(sudo -n sed -n 's/^default *//p' /boot/loader/loader.conf)
 echo "loads=$(sudo -n sed -n 's/^options *//p' "/boot/loader/entries/$entry")"
 echo "installs=$(stat -c '%.W %.Y' /etc/NIXOS)"
-echo "units=$(systemctl list-units --all --plain --no-legend 'fleetwright*' | tr '\\n' ' ')"
-echo "left=$(ls -d /run/fleetwright /root/kexec /mnt/* /etc/ssh/*.new 2>/dev/null | tr '\\n' ' ')"
+echo "units=$(systemctl list-units --all --plain --no-legend 'nixherd*' | tr '\\n' ' ')"
+echo "left=$(ls -d /run/nixherd /root/kexec /mnt/* /etc/ssh/*.new 2>/dev/null | tr '\\n' ' ')"
 sudo -n sgdisk -p /dev/sda | sed -n 's/^ *\\([12]\\) .* \\([0-9A-F]\\{4\\}\\) .*$/part\\1=\\2/p'
 """
 
@@ -90,7 +90,7 @@ def _assert_vm(lab: Lab, host: str, vmid: int, wanted: dict[str, Any]) -> None:
     declared = wanted["vm"]
     assert declared["vmid"] == vmid
     assert (config["name"], config["cores"], config["memory"]) == (host, declared["cores"], str(declared["memory"]))
-    assert f"fleetwright fleet={wanted['fleet']} vmid={vmid}" in config["description"].splitlines()
+    assert f"nixherd fleet={wanted['fleet']} vmid={vmid}" in config["description"].splitlines()
     assert f"size={declared['disk']}" in config["scsi0"].split(",")
     assert "lock" not in config
     assert lab.api(f"/nodes/prom/qemu/{vmid}/status/current")["status"] == "running"
@@ -113,4 +113,4 @@ def _assert_nothing_left(lab: Lab, host: str) -> None:
 
 if __name__ == "__main__":
     name, number = sys.argv[1:] or ("dev", "110")
-    assert_verified(Lab(Path(os.environ.get("FLEETWRIGHT_LAB") or CHECKOUT / ".lab")), name, int(number))
+    assert_verified(Lab(Path(os.environ.get("NIXHERD_LAB") or CHECKOUT / ".lab")), name, int(number))

@@ -1,6 +1,6 @@
 """Wrong inputs, each with every line that its author is told.
 
-What the fleet's files may get wrong is told in full by tests/fleetwright/test_wrong_fleets.py; here are a few of
+What the fleet's files may get wrong is told in full by tests/nixherd/test_wrong_fleets.py; here are a few of
 them, and everything that only the hypervisor, the flake, the token or the command line can get wrong.
 """
 
@@ -15,12 +15,12 @@ SOMEBODYS_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGP
 IMPORTS = "imports = [\n    ./disko.nix"
 FOREIGN = {"type": "qemu", "node": "prom", "status": "stopped", "config": {"name": "dev", "memory": "512"}}
 NOT_OURS = (
-    "vm 110 on prom exists but is not this fleet's: its notes lack the line `fleetwright fleet=homelab vmid=110`; give "
+    "vm 110 on prom exists but is not this fleet's: its notes lack the line `nixherd fleet=homelab vmid=110`; give "
     "managed.dev another VMID in vms/definitions.nix, or add that line by hand to hand the VM over"
 )
 REFUSED_TOKEN = (
-    "GET /version: Authentication failed! (401); the server does not accept token fleetwright@pve!lab: check the token "
-    "file, and on the node whether it is there and has not expired: `pveum user token list fleetwright@pve`"
+    "GET /version: Authentication failed! (401); the server does not accept token nixherd@pve!lab: check the token "
+    "file, and on the node whether it is there and has not expired: `pveum user token list nixherd@pve`"
 )
 
 
@@ -55,9 +55,9 @@ def template(name: str, says: str, **config: Any) -> Wrong:
 
 def fewer_rights(state: dict[str, Any]) -> dict[str, Any]:
     """Nobody may start a VM, and nobody allocate on the storage."""
-    role = [privilege for privilege in state["roles"]["Fleetwright"] if privilege != "VM.PowerMgmt"]
+    role = [privilege for privilege in state["roles"]["Nixherd"] if privilege != "VM.PowerMgmt"]
     return {
-        "roles": {"Fleetwright": role},
+        "roles": {"Nixherd": role},
         "acl": [entry for entry in state["acl"] if not entry["path"].startswith("/storage")],
     }
 
@@ -134,16 +134,16 @@ TOKENS = [
     Wrong(
         "token others can read",
         ("token file @TOKEN: group or others may use it (mode 0640); run: chmod 600 @TOKEN",),
-        token="fleetwright@pve!lab=00000000-0000-0000-0000-000000000000",
+        token="nixherd@pve!lab=00000000-0000-0000-0000-000000000000",
         mode=0o640,
     ),
     Wrong(
         "malformed token",
         ("token file @TOKEN: not one line of the form USER@REALM!TOKENID=UUID; write the token as pveum printed it",),
-        token="fleetwright@pve!lab:00000000",
+        token="nixherd@pve!lab:00000000",
     ),
-    Wrong("wrong secret", (REFUSED_TOKEN,), token="fleetwright@pve!lab=00000000-0000-0000-0000-000000000000"),
-    Wrong("expired token", (REFUSED_TOKEN,), patch={"users": {"fleetwright@pve": {"tokens": {"lab": {"expire": 1}}}}}),
+    Wrong("wrong secret", (REFUSED_TOKEN,), token="nixherd@pve!lab=00000000-0000-0000-0000-000000000000"),
+    Wrong("expired token", (REFUSED_TOKEN,), patch={"users": {"nixherd@pve": {"tokens": {"lab": {"expire": 1}}}}}),
     Wrong(
         "token that may not",
         (
@@ -255,9 +255,7 @@ HYPERVISOR = [
     Wrong(
         "VMID of a copy of ours",
         (NOT_OURS,),
-        patch={
-            "vms": {"110": {**FOREIGN, "config": {"name": "dev", "description": "fleetwright fleet=homelab vmid=111"}}}
-        },
+        patch={"vms": {"110": {**FOREIGN, "config": {"name": "dev", "description": "nixherd fleet=homelab vmid=111"}}}},
     ),
     Wrong(
         "VMID of a container",
@@ -317,7 +315,7 @@ FLAKES = [
     fleet(
         "a key that is not here",
         (HOSTS, PLACEHOLDER, f'publicKey = "{SOMEBODYS_KEY}";'),
-        "@FLEET/hosts.nix: dev.publicKey: its private half is not in @HOME/.local/state/fleetwright/homelab/dev/"
+        "@FLEET/hosts.nix: dev.publicKey: its private half is not in @HOME/.local/state/nixherd/homelab/dev/"
         "ssh_host_ed25519_key; put it there, or a placeholder here to have a new key made",
     ),
     Wrong(

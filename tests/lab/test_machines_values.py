@@ -124,7 +124,7 @@ def test_what_an_old_recipe_made_goes_when_nobody_used_it_for_weeks(tmp_path: Pa
 def test_the_labs_token_may_provision_its_own_and_only_look_at_the_others() -> None:
     state = State(json.loads(json.dumps(start_state("secret", [110]))))
     permissions = Permissions(state)
-    token = User("fleetwright@pve", "lab", privsep=True)
+    token = User("nixherd@pve", "lab", privsep=True)
     needed = ["VM.Allocate", "VM.Config.Disk", "VM.Config.Cloudinit", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted"]
     assert permissions.allowed(token, "/vms/110", needed)
     assert permissions.allowed(token, "/vms/9002", ["VM.Clone"])

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fleetwright import reach
-from fleetwright.session import Session
-from tests.fleetwright.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
-from tests.fleetwright.proxmox.conftest import Emulator, dev, emulator, no_long_pauses, started  # noqa: F401
+from nixherd import reach
+from nixherd.session import Session
+from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
+from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, no_long_pauses, started  # noqa: F401
 from tests.runs import Outcome, Said, connected, evaluates_to, perform, said_by, session_at
 
 

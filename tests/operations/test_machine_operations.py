@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from fleetwright.errors import FleetError
-from fleetwright.guard import mark
-from fleetwright.jobs import DIRECTORY, Job
-from fleetwright.session import Session
-from fleetwright.ssh_keys import KeyPair, generate_ed25519
+from nixherd.errors import FleetError
+from nixherd.guard import mark
+from nixherd.jobs import DIRECTORY, Job
+from nixherd.session import Session
+from nixherd.ssh_keys import KeyPair, generate_ed25519
 from operations import disko, installer, nixos
 from operations.remote import run_job
-from tests.fleetwright.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import (
     DESCRIBED,
     SCRIPT,

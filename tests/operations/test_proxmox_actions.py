@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from fleetwright.exits import Exit
-from fleetwright.models import Origin, Vm
-from fleetwright.proxmox.models import VmConfig
-from fleetwright.session import Session
+from nixherd.exits import Exit
+from nixherd.models import Origin, Vm
+from nixherd.proxmox.models import VmConfig
+from nixherd.session import Session
 from operations import proxmox
-from tests.fleetwright.proxmox.conftest import Emulator
-from tests.fleetwright.proxmox.dev import begin
+from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.dev import begin
 from tests.runs import Outcome, Perform
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]

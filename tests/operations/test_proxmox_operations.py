@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from fleetwright.exits import Exit
-from fleetwright.models import Fleet, GuestType, Origin, Vm
-from fleetwright.session import Session
+from nixherd.exits import Exit
+from nixherd.models import Fleet, GuestType, Origin, Vm
+from nixherd.session import Session
 from operations import proxmox
-from tests.fleetwright.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Perform, evaluates_to, vm
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]

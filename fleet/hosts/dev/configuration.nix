@@ -1,4 +1,4 @@
-# dev: a virtual machine for development, made and kept by fleetwright (VMID 110).
+# dev: a virtual machine for development, made and kept by nixherd (VMID 110).
 {
   imports = [
     ./disko.nix

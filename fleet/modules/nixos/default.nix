@@ -1,7 +1,7 @@
 # NixOS modules, for every NixOS host.
 {
   imports = [
-    ./fleetwright.nix
+    ./nixherd.nix
     ./pull.nix
     ./profiles/base.nix
   ];

@@ -20,8 +20,8 @@ grace=10 # seconds that a unit may take to stop
 busy='armed activating proving keeping reverting' # states of a deployment that goes on
 export LC_ALL=C
 if [ "$kind" = system ]; then
-    here=/run/fleetwright/deploy
-    roots=/nix/var/nix/gcroots/fleetwright
+    here=/run/nixherd/deploy
+    roots=/nix/var/nix/gcroots/nixherd
     profile=/nix/var/nix/profiles/system
     live=/run/current-system # what runs
     activation=nixos-rebuild-switch-to-configuration.service # nixos-rebuild's name: the two exclude each other
@@ -29,14 +29,14 @@ if [ "$kind" = system ]; then
 else
     # what is in /run goes with the user's last session; a reboot is another name
     read -r boot </proc/sys/kernel/random/boot_id
-    here=$HOME/.local/state/fleetwright/deploy-$boot
+    here=$HOME/.local/state/nixherd/deploy-$boot
     roots=$here/roots
     profile=${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager
     USER=$(id -un)
     [ -e "$profile" ] || [ ! -e "/nix/var/nix/profiles/per-user/$USER/home-manager" ] ||
         profile=/nix/var/nix/profiles/per-user/$USER/home-manager
     live=$profile
-    activation=fleetwright-home.service
+    activation=nixherd-home.service
     export USER PATH="$HOME/.nix-profile/bin:/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/bin:/bin:$PATH"
 fi
 
@@ -111,7 +111,7 @@ units_failed() { ! has_systemd || systemctl list-units --state=failed,auto-resta
 units_failed_since() { units_failed | comm -13 "$dir/failed-before" -; }
 jobs_queued() { ! has_systemd || systemctl list-jobs --plain --no-legend --full 2>/dev/null | awk 'NF >= 4 {print $2, $3, $4, $1}' | sort; }
 jobs_since() { # unit, verb, state and number of the jobs that the activation may have queued
-    jobs_queued | grep -v -e "^$activation " -e '^fleetwright-' | while read -r unit verb state number; do
+    jobs_queued | grep -v -e "^$activation " -e '^nixherd-' | while read -r unit verb state number; do
         grep -q "^$unit $verb " "$dir/jobs-before" || by_itself "$unit" || echo "$unit $verb $state $number"
     done
 }
@@ -164,7 +164,7 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     [ $# = 0 ] || rm -rf "$@"
     ln -sfn "$id" "$here/current"
     cp "$0" "$dir/program"
-    if ! said=$(detached "fleetwright-deploy-$id.service" -p Restart=on-failure -p RestartSec=1 -p OOMScoreAdjust=-900 \
+    if ! said=$(detached "nixherd-deploy-$id.service" -p Restart=on-failure -p RestartSec=1 -p OOMScoreAdjust=-900 \
         -- /bin/sh "$dir/program" "$kind" watch "$id" 2>&1); then
         enter refused "the watching process cannot be started: $said"
     fi
@@ -199,7 +199,7 @@ hold() { # what runs and what is to run is no garbage until the end
 }
 
 watched() { # whether the process that watches this deployment lives
-    unit=fleetwright-deploy-$id.service
+    unit=nixherd-deploy-$id.service
     has_systemd || { alive "$unit" && return; }
     case $(systemctl show -p ActiveState --value "$unit" 2>/dev/null) in
     active | activating | reloading | deactivating) return 0 ;;

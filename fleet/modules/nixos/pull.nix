@@ -6,7 +6,7 @@
   ...
 }: let
   inherit (lib) mkOption types;
-  cfg = config.fleetwright.pull;
+  cfg = config.nixherd.pull;
 
   # The health checks as a program of the system that they belong to: it is the new one's that are asked.
   command = check:
@@ -27,7 +27,7 @@
     if value == null
     then usual
     else value;
-  health = pkgs.writeShellScript "fleetwright-health" ''
+  health = pkgs.writeShellScript "nixherd-health" ''
     clock() { read -r now _ </proc/uptime && now=''${now%.*}; }
     check() { # name, seconds, command
       clock
@@ -41,14 +41,14 @@
     ${lib.concatStrings (lib.mapAttrsToList (name: check: ''
         check ${lib.escapeShellArg name} ${toString (orElse 30 check.timeout)} ${lib.escapeShellArg (command check)}
       '')
-      config.fleetwright.healthChecks)}
+      config.nixherd.healthChecks)}
   '';
 in {
-  options.fleetwright.pull = {
+  options.nixherd.pull = {
     from = mkOption {
       type = types.nullOr types.str;
       default = null;
-      description = "The URL of a cache that `fleetwright publish` fills.";
+      description = "The URL of a cache that `nixherd publish` fills.";
     };
     publicKey = mkOption {
       type = types.str;
@@ -67,10 +67,10 @@ in {
   };
 
   config = lib.mkIf (cfg.from != null) {
-    environment.etc."fleetwright/health".source = health;
+    environment.etc."nixherd/health".source = health;
     nix.settings.substituters = [cfg.from];
     nix.settings.trusted-public-keys = [cfg.publicKey];
-    systemd.services.fleetwright-pull = {
+    systemd.services.nixherd-pull = {
       description = "Deploy what was built for this machine";
       after = ["network-online.target"];
       wants = ["network-online.target"];
@@ -84,7 +84,7 @@ in {
         ExecStart = "/bin/sh ${./pull.sh} ${cfg.from} ${./machine.sh}";
       };
     };
-    systemd.timers.fleetwright-pull = {
+    systemd.timers.nixherd-pull = {
       wantedBy = ["timers.target"];
       timerConfig = {
         OnCalendar = cfg.dates;

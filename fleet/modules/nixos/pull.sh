@@ -17,9 +17,9 @@ case $new in
 esac
 [ -n "$new" ] || { echo "$from/systems/$name names no system" >&2 && exit 1; }
 [ "$new" != "$(readlink -f /run/current-system)" ] || exit 0
-mkdir -p /nix/var/nix/gcroots/fleetwright
+mkdir -p /nix/var/nix/gcroots/nixherd
 # only what its substituters' keys have signed
-nix-store --realise "$new" --add-root /nix/var/nix/gcroots/fleetwright/pulled >/dev/null
+nix-store --realise "$new" --add-root /nix/var/nix/gcroots/nixherd/pulled >/dev/null
 meant=$(cat "$new/etc/hostname" 2>/dev/null) || meant=$name
 [ "$meant" = "$name" ] || { echo "$from/systems/$name names the system of $meant" >&2 && exit 1; }
 
@@ -32,7 +32,7 @@ while :; do
         wrong=$(value failed)
         if [ -n "$wrong" ]; then
             said=$(deployment say "$id" back "units failed: $wrong")
-        elif wrong=$(/etc/fleetwright/health 2>&1); then
+        elif wrong=$(/etc/nixherd/health 2>&1); then
             said=$(deployment say "$id" keep)
         else
             said=$(deployment say "$id" back "$wrong")

@@ -1,0 +1,48 @@
+"""What a plan would change, for people: hosts with the same changes are shown once."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nixherd.deploying.report import HostReport
+from nixherd.process import run
+from nixherd.sizes import human
+
+# Programs that show what two systems of the store here differ in, and how each is told to use no colours.
+_DIFFERS = (("nvd", "--color=never", "diff"), ("dix",))
+_DEADLINE = 120.0  # seconds
+
+
+def changes(hosts: Iterable[HostReport]) -> Iterable[str]:
+    """Lines for all of them; by nvd or dix, where there is one and what runs is in the store here too."""
+    groups: dict[tuple[Any, ...], list[HostReport]] = {}
+    for each in hosts:
+        if "diff" in each.found:
+            key = (tuple(each.found["diff"]), tuple(each.found.get("reboot_for", ())), _services(each))
+            groups.setdefault(key, []).append(each)
+    for (diff, reboot, services), members in groups.items():
+        first = members[0].found
+        yield f"{', '.join(each.host for each in members)}:"
+        yield from (f"  {line}" for line in _by_a_differ(first.get("old"), first.get("new")) or diff)
+        yield f"  closure {human(first['size_before'])} → {human(first['size_after'])}"
+        yield f"  needs a reboot: {', '.join(reboot) if reboot else 'no'}"
+        yield from (f"  {line}" for line in services)
+        yield ""
+
+
+def _services(host: HostReport) -> tuple[str, ...]:
+    told = host.found.get("services", "services unknown")
+    return (told,) if isinstance(told, str) else tuple(told)
+
+
+def _by_a_differ(old: str | None, new: str | None) -> list[str] | None:
+    """None where no such program is there, or it cannot say."""
+    if not (old and new and Path(old).exists() and Path(new).exists()):
+        return None
+    for argv in _DIFFERS:
+        if shutil.which(argv[0]):
+            done = run([*argv, old, new], env={"NO_COLOR": "1"}, timeout=_DEADLINE, check=False)
+            if done.status == 0:
+                return [line for line in done.stdout.splitlines() if line.strip()]
+    return None

@@ -1,0 +1,102 @@
+"""A deployment under way, seen through its journal: a live table on a terminal, plain lines elsewhere. On stderr."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nixherd.cli.output import console
+from nixherd.deploying.journal import NAME
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Look = Callable[[], None]
+
+
+@contextmanager
+def follow(directory: Path) -> Iterator[Look]:
+    """Gives what is to be called now and then, and once more in the end."""
+    reader = _Reader(directory / NAME)
+    if not sys.stderr.isatty():
+        yield lambda: reader.tell(_line)
+        return
+    from rich.live import Live
+
+    table = _Table()
+    with Live(table.render(), console=console(err=True), refresh_per_second=8, transient=True) as live:
+
+        def look() -> None:
+            reader.tell(table.take)
+            live.update(table.render())
+
+        yield look
+
+
+class _Reader:
+    """Reads a journal on from where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def tell(self, take: Callable[[Mapping[str, Any]], None]) -> None:
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            take(json.loads(line))
+
+
+def _line(entry: Mapping[str, Any]) -> None:
+    """What a log of CI shows of an entry."""
+    host = entry.get("host")
+    match entry["event"]:
+        case "stage":
+            click.echo(f"{host}: {entry['stage']}", err=True)
+        case "said":
+            click.echo(f"{f'{host}: ' if host else ''}{entry['text']}", err=True)
+        case "end":
+            click.echo(f"{host}: {': '.join(filter(None, (entry['outcome'], entry.get('why'))))}", err=True)
+
+
+class _Table:
+    """A row per host: stage, for how long, its last line."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._said = ""
+
+    def take(self, entry: Mapping[str, Any]) -> None:
+        host = entry.get("host")
+        for each in entry.get("hosts", ()):
+            self._rows.setdefault(each, {"stage": "connect", "since": entry["time"], "line": ""})
+        if host is None:
+            self._said = entry.get("text", self._said)
+            return
+        row = self._rows.setdefault(host, {"stage": "", "since": entry["time"], "line": ""})
+        match entry["event"]:
+            case "stage":
+                row.update(stage=entry["stage"], since=entry["time"])
+                self._said = self._said if entry["stage"] == "build" else ""  # it is over for all
+            case "said":
+                row["line"] = entry["text"]
+            case "end" if "ended" not in row:
+                row.update(stage=entry["outcome"], ended=entry["time"], line=entry.get("why") or row["line"])
+
+    def render(self) -> "Table":
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, caption=self._said or None, caption_justify="left")
+        for column in ("host", "stage", "time", ""):
+            table.add_column(column, no_wrap=True)
+        for host, row in self._rows.items():
+            seconds = row.get("ended", time.time()) - row["since"]
+            table.add_row(host, row["stage"], f"{seconds:.0f} s", str(row["line"]).replace("\n", " "))
+        return table

@@ -1,0 +1,140 @@
+"""What every command has: the fleet, a guarded client, and one way of carrying out an action."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nixherd.cli.output import show_json, wants_json
+from nixherd.cli.progress import progress
+from nixherd.errors import FleetError
+from nixherd.fleet import load_fleet
+from nixherd.models import Fleet, GuestType, Vm
+from nixherd.session import Session
+
+# What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
+if TYPE_CHECKING:
+    from nixherd.definitions import Definitions
+    from nixherd.proxmox.actions import Action
+    from nixherd.proxmox.client import Client
+
+DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
+
+
+@dataclass
+class Front:
+    """One invocation. `as_json` is None where nobody said; `guarded`: it may ask the hypervisor to change something."""
+
+    fleet_path: str
+    token_file: str
+    as_json: bool | None = None
+    dry_run: bool = False
+    timeout: float = 3600.0
+    guarded: bool = True
+    _client: "Client | None" = field(default=None, repr=False)
+
+    @classmethod
+    def of_environment(cls) -> "Front":
+        """What the environment says, else what is usual; options come on top."""
+        return cls(
+            fleet_path=os.environ.get("FLEET") or "fleet",
+            token_file=os.environ.get("PROXMOX_TOKEN_FILE") or DEFAULT_TOKEN_FILE,
+        )
+
+    @cached_property
+    def definitions(self) -> "Definitions":
+        from nixherd.definitions import Definitions
+
+        return Definitions.load(self.fleet_path)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        return self.definitions.fleet if self.guarded else load_fleet(self.root)
+
+    @cached_property
+    def session(self) -> Session:
+        token_file = Path(self.token_file).expanduser()
+        return Session(self.fleet, token_file, self.definitions if self.guarded else None)
+
+    @property
+    def client(self) -> "Client":
+        """Made on first use; sends nothing by itself."""
+        if self._client is None:
+            self._client = self.session.connect()
+        return self._client
+
+    @property
+    def changed(self) -> bool:
+        """Whether the hypervisor has taken any changing request."""
+        return self._client is not None and self._client.accepted_changes > 0
+
+    @property
+    def under_way(self) -> list[str]:
+        return sorted(self._client.under_way) if self._client else []
+
+    def close(self) -> None:
+        if "session" in self.__dict__:
+            self.session.close()
+
+    @property
+    def root(self) -> Path:
+        """The fleet's directory; nothing in it is read yet."""
+        return Path(self.fleet_path).expanduser().absolute()
+
+    # Guests
+
+    def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
+        """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
+        from nixherd.cli.names import guest_named
+        from nixherd.proxmox.identity import label
+        from nixherd.proxmox.observe import find
+
+        wanted = guest_named(self.fleet, name)
+        if isinstance(wanted, Vm):
+            found = find(self.client, self.fleet, wanted)
+            if found is None:
+                raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
+            return found[0], wanted.vmid, wanted.type, wanted
+        row = next((row for row in self.client.resources() if row.vmid == wanted), None)
+        if row is None:
+            raise FleetError(f"there is no guest {wanted} that this token may see")
+        return row.node, row.vmid, row.type, None
+
+    def act(self, name: str, action: "Action") -> None:
+        """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""
+        from nixherd.cli.names import declared
+        from nixherd.proxmox.identity import label, require_may_change
+
+        vm = declared(self.fleet, name, action.verb)
+        require_may_change(vm, action.verb)
+        if self.dry_run:
+            steps = [str(step) for step in action.plan(self.client, self.fleet, vm)]
+            self._report(vm, steps, planned=True)
+            return
+        self.session.claim(vm.host_id or vm.name)
+        began = time.monotonic()
+        with progress(label(vm)) as say:
+            done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
+        self._report(vm, [str(step) for step in done], seconds=time.monotonic() - began)
+
+    def _report(self, vm: Vm, steps: list[str], *, planned: bool = False, seconds: float | None = None) -> None:
+        from nixherd.proxmox.identity import label
+
+        if wants_json(self.as_json):
+            about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "steps": steps}
+            about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}
+            show_json(about)
+            return
+        for step in steps:
+            click.echo(f"{label(vm)}: {'would ' if planned else ''}{step}")
+        if not steps:
+            click.echo(f"{label(vm)}: nothing to do")
+        elif not planned:
+            click.echo(f"done in {seconds or 0:.1f} s", err=True)
+
+
+pass_front = click.make_pass_decorator(Front)

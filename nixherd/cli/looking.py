@@ -1,0 +1,307 @@
+"""The commands that only look. They send GETs, and name any guest that the token may see, declared or not."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import click
+
+from nixherd.cli.entries import entry_of
+from nixherd.cli.front import Front, pass_front
+from nixherd.cli.names import guest_named
+from nixherd.cli.output import show_facts, show_json, show_rows, wants_json
+from nixherd.cli.parameters import Guest, guest, json_option
+from nixherd.errors import FleetError, Usage
+from nixherd.exits import Exit
+from nixherd.models import Fleet, Origin, Vm
+from nixherd.proxmox.address import address_of
+from nixherd.proxmox.apply import desired
+from nixherd.proxmox.drift import drift
+from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.identity import is_ours, label
+from nixherd.proxmox.listings import Resource
+from nixherd.proxmox.models import Task, Upid
+from nixherd.proxmox.observe import interfaces_of, observe
+from nixherd.proxmox.plan import plan_vm
+from nixherd.proxmox.steps import Cannot, Row
+from nixherd.proxmox.vmids import named_range, next_vmid
+
+T = TypeVar("T")
+
+_LISTED = ("vmid", "name", "kind", "node", "status", "origin", "readonly", "cores", "memory", "disk", "uptime", "tags")
+
+
+def _origin(fleet: Fleet, vmid: int, vm: Vm | None) -> str:
+    if vm is not None:
+        return str(vm.origin)
+    return "template" if fleet.template and fleet.template.vmid == vmid else "undeclared"
+
+
+def _row(fleet: Fleet, row: Resource) -> dict[str, Any]:
+    vm = next((vm for vm in fleet.vms.values() if vm.vmid == row.vmid), None)
+    about = asdict(row)
+    about["kind"] = str(about.pop("type"))
+    return {
+        **about,
+        "origin": _origin(fleet, row.vmid, vm),
+        "readonly": None if vm is None else vm.readonly,
+        "host": vm.host_id if vm else None,
+    }
+
+
+def _still_there(vmid: int, found: T | None) -> T:
+    """What was asked of a guest that was listed before. FleetError when it has gone meanwhile."""
+    if found is None:
+        raise FleetError(f"guest {vmid} went away")
+    return found
+
+
+def _missing(fleet: Fleet, seen: set[int]) -> Iterator[dict[str, Any]]:
+    """Declared guests that are not there."""
+    for vm in fleet.vms.values():
+        if vm.vmid not in seen:
+            yield {
+                **{"vmid": vm.vmid, "name": vm.name, "kind": str(vm.type), "node": fleet.node_of(vm)},
+                **{"status": "absent", "origin": str(vm.origin), "readonly": vm.readonly, "host": vm.host_id},
+            }
+
+
+@click.command("list")
+@json_option
+@pass_front
+def list_(front: Front) -> None:
+    """All guests of the cluster, in one request; power and uptime may be ten seconds old there."""
+    rows = [_row(front.fleet, row) for row in front.client.resources()]
+    rows += _missing(front.fleet, {row["vmid"] for row in rows})
+    show_rows(sorted(rows, key=lambda row: row["vmid"]), _LISTED, front.as_json)
+
+
+@click.command()
+@guest
+@json_option
+@pass_front
+def status(front: Front, guest: str) -> None:
+    """Where a guest is and how it stands, asked of its node itself."""
+    node, vmid, kind, vm = front.placed(guest)
+    found = _still_there(vmid, front.client.status(node, vmid, kind))
+    config = _still_there(vmid, front.client.config(node, vmid, kind))
+    waiting = [each.key for each in front.client.pending(node, vmid, kind)] if found.running else []
+    show_facts(
+        {
+            **{"vmid": vmid, "name": config.name, "kind": str(kind), "node": node},
+            **{"status": "paused" if found.paused else found.status, "uptime": found.uptime, "lock": config.lock},
+            **{"origin": _origin(front.fleet, vmid, vm), "readonly": None if vm is None else vm.readonly},
+            **{"ours": None if vm is None else is_ours(front.fleet, vm, config), "pending": waiting},
+        },
+        front.as_json,
+    )
+
+
+@click.command()
+@guest
+@json_option
+@pass_front
+def config(front: Front, guest: str) -> None:
+    """A guest's configuration, with what waits for its next start."""
+    node, vmid, kind, _ = front.placed(guest)
+    found = _still_there(vmid, front.client.config(node, vmid, kind))
+    show_facts({key: found.values[key] for key in sorted(found.values)}, front.as_json)
+
+
+@click.command()
+@guest
+@click.option("--all", "every", is_flag=True, help="All interfaces and addresses.")
+@json_option
+@pass_front
+def ip(front: Front, guest: str, every: bool) -> None:
+    """The address on the interface that carries net0's MAC, as the guest's agent tells it."""
+    node, vmid, kind, vm = front.placed(guest)
+    about = vm or Vm(str(vmid), vmid, Origin.IMPORTED, readonly=True, type=kind)
+    try:
+        interfaces = interfaces_of(front.client, node, about)
+    except AgentUnavailable as error:
+        raise FleetError(f"{label(about)}: its agent does not answer: {error}") from error
+    if every:
+        rows = [{"name": each.name, "mac": each.mac, "addresses": list(each.addresses)} for each in interfaces]
+        show_rows(rows, ("name", "mac", "addresses"), front.as_json)
+        return
+    found = front.client.config(node, vmid, kind)
+    address = address_of(found, interfaces) if found else None
+    if address is None:
+        raise FleetError(f"{label(about)} has no address on net0 (yet)")
+    if front.as_json:
+        show_json({"vmid": vmid, "address": address})
+    else:
+        click.echo(address)
+
+
+@click.command("next-id")
+@click.argument("range", default="production")
+@json_option
+@pass_front
+def next_id(front: Front, range: str) -> None:
+    """The lowest VMID of a RANGE of vmidRanges that is neither declared nor taken: a proposal."""
+    named_range(front.fleet, range)
+    vmid = next_vmid(front.client, front.fleet, range)
+    if front.as_json:
+        show_json({"range": range, "vmid": vmid})
+        return
+    click.echo(str(vmid))
+    click.echo(f"declare it in vms/definitions.nix: managed.NAME = {{ vmid = {vmid}; … }};", err=True)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--node", metavar="NODE", help="Another one than the endpoint's.")
+@click.option("--content", metavar="KIND", help="Only volumes of this kind: images, backup, iso, vztmpl, …")
+@json_option
+@pass_front
+def storage(front: Front, name: str | None, node: str | None, content: str | None) -> None:
+    """The storages of a node, or the volumes of the storage NAME."""
+    where = node or _node(front)
+    if name is None:
+        rows = [asdict(each) for each in front.client.storages(where)]
+        show_rows(rows, ("name", "type", "active", "content", "total", "used", "available", "shared"), front.as_json)
+        return
+    if front.client.storage(where, name) is None:
+        raise Usage(f"{where} has no storage {name}")
+    volumes = [asdict(each) for each in front.client.volumes(where, name, content=content)]
+    show_rows(volumes, ("volid", "content", "format", "size", "vmid", "notes"), front.as_json)
+
+
+def _node(front: Front) -> str:
+    if front.fleet.endpoint is None:
+        raise Usage("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
+    return front.fleet.endpoint.node
+
+
+@click.command()
+@guest
+@click.option("--storage", metavar="NAME", help="Only those on this one.")
+@json_option
+@pass_front
+def backups(front: Front, guest: str, storage: str | None) -> None:
+    """A guest's backups, oldest first."""
+    wanted = guest_named(front.fleet, guest)
+    node, vmid = (_node(front), wanted) if isinstance(wanted, int) else (front.fleet.node_of(wanted), wanted.vmid)
+    names = [storage] if storage else [each.name for each in front.client.storages(node) if "backup" in each.content]
+    found = [row for name in names for row in front.client.volumes(node, name, content="backup", vmid=vmid)]
+    rows = [{**asdict(row), "made": _when(row.ctime)} for row in sorted(found, key=lambda row: row.ctime or 0)]
+    show_rows(rows, ("volid", "size", "made", "protected", "notes"), front.as_json)
+
+
+def _when(moment: int | None) -> str | None:
+    return None if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def snapshots_of_guest(front: Front, guest: str) -> None:
+    node, vmid, kind, _ = front.placed(guest)
+    rows = [{**asdict(row), "taken": _when(row.time)} for row in front.client.snapshots(node, vmid, kind)]
+    show_rows(rows, ("name", "taken", "parent", "with_memory", "description"), front.as_json)
+
+
+@click.command()
+@click.argument("guest", required=False, type=Guest())
+@click.option("--running", is_flag=True, help="Only those that run.")
+@click.option("--errors", is_flag=True, help="Only those that failed.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@json_option
+@pass_front
+def tasks(front: Front, guest: str | None, running: bool, errors: bool, limit: int) -> None:
+    """The tasks of a guest, or of the endpoint's node: those that run first, then the newest."""
+    node, vmid = _node(front), None
+    if guest is not None:
+        node, vmid, _, _ = front.placed(guest)
+    found: list[Task] = list(front.client.tasks(node, vmid=vmid, limit=limit))
+    if not running:
+        found += front.client.tasks(node, active=False, vmid=vmid, limit=limit, errors=errors or None)
+    rows = [
+        {"started": _when(task.starttime), **asdict(task), "upid": str(task.upid), "status": task.status or "RUNNING"}
+        for task in found
+        if not (errors and task.status in (None, "RUNNING"))
+    ]
+    show_rows(rows[:limit], ("started", "type", "id", "user", "status", "upid"), front.as_json)
+
+
+@click.command()
+@click.argument("upid")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the task ends; its end is the status.")
+@pass_front
+def log(front: Front, upid: str, follow: bool) -> None:
+    """The log of the task UPID, as text."""
+    try:
+        task = Upid.parse(upid)
+    except ValueError:
+        raise Usage(f"{upid} is no UPID; `nixherd vm tasks` lists them") from None
+    shown = 0
+    while True:
+        state = front.client.task_status(task) if follow else None
+        lines = front.client.task_log(task)
+        for line in lines[shown:]:
+            click.echo(line)
+        shown = len(lines)
+        if state is None or not state.running:
+            break
+        time.sleep(1)
+    if state is not None and not state.succeeded:
+        raise click.exceptions.Exit(int(Exit.FAILED))
+
+
+@click.command()
+@click.argument("guests", nargs=-1, type=Guest())
+@json_option
+@pass_front
+def diff(front: Front, guests: tuple[str, ...]) -> None:
+    """How guests differ from their definitions; all of them unless some are named. Status 1 when any does."""
+    wanted = [guest_named(front.fleet, name) for name in guests] or list(front.fleet.vms.values())
+    rows: list[dict[str, Any]] = []
+    for vm in wanted:
+        if isinstance(vm, int):
+            raise Usage(f"guest {vm} is not declared; there is no definition to compare it with")
+        rows += [{"vmid": vm.vmid, "name": vm.name, **each} for each in _differences(front, vm)]
+    if wants_json(front.as_json):
+        show_json(rows)
+    for row in () if wants_json(front.as_json) else rows:
+        click.echo(f"{row['name']} ({row['vmid']}): {row['difference']}")
+    if rows:
+        raise click.exceptions.Exit(int(Exit.FAILED))
+    click.echo("no differences", err=True)
+
+
+def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
+    actual = observe(front.client, front.fleet, vm)
+    if not vm.is_managed:
+        for step in drift(vm, front.fleet.node_of(vm), actual):
+            yield {"difference": str(step), "remedy": None, "interrupts": False}
+        return
+    host = front.fleet.hosts[vm.host_id or ""]
+    for step in plan_vm(desired(front.client, front.fleet, vm, host), actual):
+        if step.row is not Row.START:
+            kind = "by hand" if isinstance(step, Cannot) else "left alone" if vm.readonly else "apply"
+            yield {"difference": str(step), "remedy": kind, "interrupts": step.interrupts}
+
+
+@click.command("import")
+@guest
+@click.option("--managed", metavar="HOST", help="As a managed guest of this host, to be handed over.")
+@pass_front
+def import_(front: Front, guest: str, managed: str | None) -> None:
+    """Print the entry of an existing guest for vms/definitions.nix, to paste."""
+    if managed is not None and managed not in front.fleet.hosts:
+        raise Usage(f"hosts.nix has no host {managed}; there are {', '.join(front.fleet.hosts)}")
+    node, vmid, kind, vm = front.placed(guest)
+    if vm is not None:
+        raise Usage(f"{label(vm)} is declared already, as {vm.attribute}")
+    found = _still_there(vmid, front.client.config(node, vmid, kind))
+    power = front.client.status(node, vmid, kind)
+    endpoint = front.fleet.endpoint
+    other_node = node if endpoint is None or node != endpoint.node else None
+    text, name = entry_of(vmid, kind, found, node=other_node, status=power.status if power else None, host=managed)
+    click.echo(text)
+    if managed:
+        mark = f"nixherd fleet={front.fleet.id} vmid={vmid}"
+        click.echo(f"to hand it over, its name must be {name} and its notes need the line: {mark}", err=True)
+
+
+COMMANDS = (list_, status, config, ip, next_id, storage, backups, tasks, log, diff, import_)

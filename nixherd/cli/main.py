@@ -1,0 +1,96 @@
+"""`nixherd`: the command that people type. Exit codes are those of `nixherd.exits`, whatever happens."""
+
+import gc
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import ClassVar
+
+import click
+
+from nixherd.cli.front import Front, pass_front
+from nixherd.errors import FleetError
+from nixherd.exits import Exit, exit_of
+
+_EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for each in Exit)
+
+
+class Lazy(click.Group):
+    """Commands by where they are, imported when they are asked for: that takes most of the time."""
+
+    groups: ClassVar = {
+        "deploy": "nixherd.cli.deploying",
+        "plan": "nixherd.cli.deploying",
+        "publish": "nixherd.cli.publishing",
+        "reboot": "nixherd.cli.deploying",
+        "secrets": "nixherd.cli.secrets",
+        "vm": "nixherd.cli.vm",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.groups])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.groups:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(self.groups[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=Lazy, epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nixherd", prog_name="nixherd")
+@click.option("--fleet", metavar="DIR", help="The fleet's flake; else $FLEET, else ./fleet.")
+@click.option("--token-file", metavar="FILE", help="The API token; else $PROXMOX_TOKEN_FILE, else the usual place.")
+@pass_front
+def cli(front: Front, fleet: str | None, token_file: str | None) -> None:
+    """Provisions, deploys and guards fleets of NixOS machines."""
+    front.fleet_path = fleet or front.fleet_path
+    front.token_file = token_file or front.token_file
+
+
+@cli.command(epilog='bash: put `eval "$(nixherd completion bash)"` into ~/.bashrc; the others alike.')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete our commands and the guests' names."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, "nixherd", "_NIXHERD_COMPLETE").source())
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run one command and end the program with its status."""
+    sys.exit(run(sys.argv[1:] if words is None else words))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command; its status. Errors meant for people are one line on stderr each."""
+    gc.set_threshold(50_000)  # a command lives for seconds: looking for its garbage is a tenth of that
+    front = Front.of_environment()
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        # a command that ends with a status of its own gives it back here
+        status = cli.main(list(words), prog_name="nixherd", standalone_mode=False, obj=front)
+        return status if isinstance(status, int) else int(Exit.DONE)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort, EOFError):
+        click.echo("Interrupted", err=True)
+        for upid in front.under_way:
+            click.echo(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more; Python would complain about it at the end
+        return int(Exit.DONE)
+    except (FleetError, OSError) as error:
+        click.echo(str(error), err=True)
+        return int(exit_of(error, changed=front.changed))
+    finally:
+        front.close()
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,41 @@
+"""What people call a guest: by its name in the definitions, its host's id, hostname or alias, or its VMID."""
+
+import difflib
+
+from nixherd.errors import Refused, Usage
+from nixherd.models import Fleet, Vm
+from nixherd.proxmox.policy import DEFINITIONS
+
+
+def names_of(fleet: Fleet) -> dict[str, Vm]:
+    """Every name of every guest, in lower case; the definitions' own names come first."""
+    found: dict[str, Vm] = {}
+    for vm in fleet.vms.values():
+        host = fleet.hosts.get(vm.host_id or "")
+        names = (vm.name, *((host.id, host.hostname, host.ssh_alias) if host else ()))
+        for name in names:
+            if name:
+                found.setdefault(name.lower(), vm)
+    return {vm.name.lower(): vm for vm in fleet.vms.values()} | found
+
+
+def guest_named(fleet: Fleet, text: str) -> Vm | int:
+    """The guest that is meant; its VMID alone where the definitions do not have it. Usage when nobody is."""
+    if text.isascii() and text.isdigit():
+        vmid = int(text)
+        return next((vm for vm in fleet.vms.values() if vm.vmid == vmid), vmid)
+    names = names_of(fleet)
+    if text.lower() in names:
+        return names[text.lower()]
+    near = difflib.get_close_matches(text.lower(), names, n=3)
+    hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(names)) or 'none'}"
+    raise Usage(f"{text}: no guest of {DEFINITIONS} has this name, host or alias; {hint}")
+
+
+def declared(fleet: Fleet, text: str, verb: str) -> Vm:
+    """The declared guest that is meant. Refused for any other: only what is declared is ever changed."""
+    found = guest_named(fleet, text)
+    if isinstance(found, int):
+        what = "the template" if fleet.template and fleet.template.vmid == found else "not declared"
+        raise Refused(f"vm {found} is {what} in {DEFINITIONS}; refusing to {verb} it (only managed guests are changed)")
+    return found

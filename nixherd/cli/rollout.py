@@ -1,0 +1,152 @@
+"""One rollout: pyinfra with one of deploys/ as a child, followed by its journal, judged by it, and reported."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from getpass import getpass
+from pathlib import Path
+from typing import Any
+
+import click
+
+import nixherd
+from nixherd.cli.changes import changes
+from nixherd.cli.following import follow
+from nixherd.cli.front import Front
+from nixherd.cli.output import show_json, wants_json
+from nixherd.deploying.goal import Goal
+from nixherd.deploying.journal import Journal, entries, new_directory, runs
+from nixherd.deploying.report import Outcome, Report, report
+from nixherd.errors import FleetError, Usage
+from nixherd.exits import Exit
+from nixherd.files import write_whole
+from nixherd.process import Completed, interrupt_all, run
+
+REPORT = "report.json"
+DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
+PARALLEL = 100  # hosts at a time; what is heavy is bounded where it is done
+CHECKOUT = Path(nixherd.__path__[0]).parent
+
+
+def rollout(
+    front: Front,
+    deploy_file: str,
+    hosts: Sequence[str],
+    exclude: Sequence[str],
+    data: Sequence[str],
+    said: dict[str, Any],
+    *,
+    dry: bool,
+) -> int:
+    """Run it to its end and report; the status. `said` are host data by name."""
+    directory = new_directory()
+    Journal(directory).close()
+    if flake := said.pop("flake"):
+        reference, _, host = flake.partition("#")
+        hosts, data = [*hosts, *([host] if host else [])], (*data, f"flake={reference}")
+    if said.get("local") and not hosts:
+        hosts = [os.uname().nodename]
+    password = _password() if said.pop("ask_sudo_password") else None
+    data = (*data, "sudo_password=stdin") if password is not None else data
+    words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", deploy_file]
+    words += [word for each in hosts for word in ("--limit", each)]
+    words += [word for each in exclude for word in ("--exclude", each)]
+    given = {name: value for name, value in said.items() if value not in (None, False)}
+    pairs = [f"{name}={str(value).lower() if value is True else value}" for name, value in given.items()]
+    words += [word for pair in (f"journal={directory}", *pairs, *data) for word in ("--data", pair)]
+    done, interrupted = _run(front, words, directory, password)
+    found = report(entries(directory))
+    if not found.hosts and not interrupted:  # it never began
+        click.echo(_said(done), err=True)
+        return done.status or int(Exit.FAILED)
+    status = Exit.INTERRUPTED if interrupted else found.exit
+    Journal(directory).note("done", exit=int(status), interrupted=interrupted, pyinfra=done.status)
+    document = report(entries(directory)).to_json() | {"exit": int(status)}
+    write_whole(directory / REPORT, json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+    if wants_json(front.as_json):
+        show_json(document)
+    else:
+        click.echo("\n".join(_lines(found, dry=dry)))
+    click.echo(f"report: {directory / REPORT}", err=True)
+    return int(status)
+
+
+def failed_last(front: Front) -> list[str]:
+    """The hosts that the last deployment of this fleet was to bring to what the flake says, and did not."""
+    for directory in reversed(runs()):
+        last = report(entries(directory))
+        ours = last.about.get("fleet") == str(front.root) and last.about.get("deploys") == [DEPLOY]
+        if ours and not all(each.outcome is Outcome.PLANNED for each in last.hosts):
+            return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
+    raise Usage(f"{front.root}: no deployment of this fleet is on record here")
+
+
+def _password() -> str:
+    """One line, typed unseen or piped."""
+    if sys.stdin.isatty():
+        return getpass("sudo's password on the machines: ")
+    return sys.stdin.readline().rstrip("\n")
+
+
+def _run(front: Front, words: Sequence[str], directory: Path, password: str | None) -> tuple[Completed, bool]:
+    """Run pyinfra to its end, following its journal; whether we were interrupted meanwhile."""
+    argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
+    env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(Path(front.token_file).expanduser()), "NO_COLOR": "1"}
+    env |= {"PYINFRA_PROGRESS": "off"}
+    said = None if password is None else f"{password}\n"
+    ended: list[Completed | BaseException] = []
+
+    def child() -> None:
+        try:
+            ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=said))
+        except FleetError as error:
+            ended.append(error)
+        finally:
+            over.set()
+
+    over = threading.Event()  # an interrupted join() takes a thread for ended (python/cpython#90882)
+    threading.Thread(target=child).start()
+    interrupted = False
+    with follow(directory) as look:
+        while not over.is_set():
+            try:
+                look()
+                over.wait(0.1)
+            except KeyboardInterrupt:
+                if not interrupted:
+                    click.echo("Interrupted; machines that are being activated decide by themselves", err=True)
+                interrupted = True
+                interrupt_all()
+        look()
+    [result] = ended
+    if isinstance(result, BaseException):
+        raise result
+    write_whole(directory / "pyinfra.log", result.stdout + result.stderr)
+    return result, interrupted
+
+
+def _said(done: Completed) -> str:
+    """What a pyinfra that never began had to say."""
+    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip() and not line.startswith("-->")]
+    return "\n".join(lines) or f"pyinfra ended with status {done.status}"
+
+
+# For people
+
+
+def _lines(found: Report, *, dry: bool) -> Iterable[str]:
+    if dry or found.about.get("goal") == Goal.DRY_ACTIVATE:
+        yield from changes(found.hosts)
+    width = max((len(each.host) for each in found.hosts), default=0)
+    for each in sorted(found.hosts, key=lambda each: (list(Outcome).index(each.outcome), each.host)):
+        seconds = f" ({each.seconds:.1f} s)" if each.seconds and not dry else ""
+        reboot = each.found.get("reboot_for") if each.outcome in (Outcome.DEPLOYED, Outcome.PENDING_REBOOT) else None
+        notes = f"; needs a reboot for {', '.join(reboot)}" if reboot else ""
+        yield f"{each.host:{width}}  {each.outcome}{seconds}{f': {each.why}' if each.why else ''}{notes}"
+        if each.outcome is Outcome.ROLLED_BACK:
+            yield from (f"{'':{width}}  | {line}" for line in each.found.get("log", ())[-8:])
+    if found.about.get("dirty"):
+        yield f"from files that are not committed: {', '.join(found.about['dirty'])}"
+    yield found.summary

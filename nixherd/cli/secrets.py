@@ -1,0 +1,262 @@
+"""`nixherd secrets`: who may read which secret file, who can, and making the two agree."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import click
+
+from nixherd.age import recipient_of
+from nixherd.changeset import Done, changing, interrupted
+from nixherd.cli.front import Front, pass_front
+from nixherd.cli.output import narrate, show_json, show_rows, wants_json
+from nixherd.cli.parameters import F, json_option
+from nixherd.cli.progress import progress
+from nixherd.enrolment import Wanted, publish, trusted, untrusted, with_rekeys
+from nixherd.errors import FleetError, Usage
+from nixherd.exits import Exit
+from nixherd.models import Fleet
+from nixherd.process import foreground
+from nixherd.secrets.files import Format
+from nixherd.secrets.identity import identity_file, operator
+from nixherd.secrets.plan import People
+from nixherd.secrets.store import Store
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+_COLUMNS = ("file", "format", "rule", "recipients", "state")
+
+
+@click.group(context_settings=_CONTEXT)
+@click.option("--directory", default="secrets", show_default=True, help="Where .sops.yaml is, below the fleet.")
+@click.pass_context
+def secrets(ctx: click.Context, directory: str) -> None:
+    """Secret files encrypted with sops for age keys.
+
+    Hosts are recipients by their host keys in hosts.nix; people by the keys that .sops.yaml names.
+    """
+    ctx.meta["secrets"] = directory
+    ctx.ensure_object(Front).guarded = False
+
+
+def _directory() -> str:
+    directory: str = click.get_current_context().meta["secrets"]
+    return directory
+
+
+def _store(front: Front, directory: str | None = None) -> Store:
+    return Store.load(front.root, directory or _directory())
+
+
+def _changes(command: F) -> F:
+    """What commands take that encrypt files anew."""
+    options = [
+        click.option("--identity", metavar="FILE", help="Who decrypts: age identities or an Ed25519 SSH key."),
+        click.option("--rotate", is_flag=True, help="New data keys for files that somebody leaves."),
+        click.option("--commit/--no-commit", default=True, help="One commit of what changed.", show_default=True),
+        click.option("--message", metavar="TEXT", help="The commit's message."),
+        click.option("--dry-run", is_flag=True, help="Show the steps, do none."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return json_option(command)
+
+
+@secrets.command()
+@click.option("--machines", is_flag=True, help="Ask every machine as well which host key it shows.")
+@json_option
+@pass_front
+def status(front: Front, /, machines: bool) -> int:
+    """Every file, who can decrypt it, and whether that is who should; ends with 1 when anything is not so."""
+    store = _store(front)
+    people = People.of(front.fleet, store.rules)
+    plan = store.plan(people)
+    wrong = {rekey.path: ", ".join(rekey.names) for rekey in plan.rekeys}
+    rows = []
+    for file in store.files:
+        rule, keys = store.rules.rule_of(file.path), file.encrypted.recipients if file.encrypted else ()
+        state = file.problem or wrong.get(file.path) or ("ok" if file.encrypted and rule else None)
+        rows.append(
+            {
+                **{"file": file.path, "format": str(Format.of(file.path)), "rule": rule.number if rule else None},
+                "recipients": [people.name(key) for key in keys],
+                "state": state or ("no rule" if rule is None else "not encrypted"),
+            }
+        )
+    hosts, findings = _hosts(front.fleet, store), list(plan.findings)
+    if machines:
+        findings += _compare(front, hosts)
+    if interrupted(front.root):
+        findings.insert(
+            0, "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"
+        )
+    bad = bool(plan.rekeys or findings)
+    if wants_json(front.as_json):
+        show_json({"drift": bad, "files": rows, "hosts": hosts, "findings": findings})
+    else:
+        show_rows(rows, _COLUMNS, front.as_json, empty="no secret files")
+        if machines:
+            show_rows(hosts, ("host", "rules", "machine"), front.as_json)
+        narrate(findings)
+        if plan.rekeys:
+            narrate([f"{len(plan.rekeys)} files differ; `nixherd secrets apply` encrypts them anew"])
+    return int(Exit.FAILED if bad else Exit.DONE)
+
+
+def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
+    """Add to the hosts' rows what their machines show; a finding for each whose key is not the one in hosts.nix."""
+    from nixherd.keys_shown import keys_shown  # speaks SSH: not for those who only look at files
+
+    shown, findings = keys_shown(front.session, front.fleet.hosts.values()), []
+    for row in rows:
+        host, found = front.fleet.hosts[row["host"]], shown[row["host"]]
+        row["machine"] = found.problem or ("other key" if found.differs_from(host.public_key) else "ok")
+        if found.differs_from(host.public_key):
+            findings.append(
+                f"hosts.nix: {host.id}.publicKey is not the key that {found.address} shows; look whether it is that "
+                "machine, and enroll it anew if it has a new key"
+            )
+    return findings
+
+
+def _hosts(fleet: Fleet, store: Store) -> list[dict[str, Any]]:
+    rows = []
+    for host in fleet.hosts.values():
+        try:
+            recipient = recipient_of(host.public_key) if host.public_key else None
+        except ValueError:
+            recipient = None
+        numbers = [rule.number for rule in store.rules.rules if recipient in rule.recipients]
+        rows.append({"host": host.id, "recipient": recipient, "rules": numbers})
+    return rows
+
+
+@secrets.command()
+@json_option
+@pass_front
+def plan(front: Front) -> int:
+    """What `apply` would do, and what no run can mend."""
+    store = _store(front)
+    found = store.plan(People.of(front.fleet, store.rules))
+    if wants_json(front.as_json):
+        rekeys = [{"file": each.path, "added": each.added, "removed": each.removed} for each in found.rekeys]
+        show_json({"rekeys": rekeys, "findings": found.findings})
+    else:
+        for rekey in found.rekeys:
+            click.echo(f"would encrypt {store.directory}/{rekey}")
+        narrate(found.findings)
+        if not found.rekeys:
+            narrate(["every file is encrypted for whom its rule names"])
+    return int(Exit.FAILED if found.findings else Exit.DONE)
+
+
+@secrets.command()
+@_changes
+@pass_front
+def apply(front: Front, /, **options: Any) -> None:
+    """Encrypt every file for whom its rule names, all or none, and commit that."""
+    _carry_out(front, with_rekeys, "secrets: as .sops.yaml says", **options)
+
+
+@secrets.command("add-host")
+@click.argument("host")
+@click.option("--rule", "rules", multiple=True, metavar="RULE", help="A rule's number or path_regex; may be repeated.")
+@_changes
+@pass_front
+def add_host(front: Front, /, host: str, rules: tuple[str, ...], **options: Any) -> None:
+    """Make a host of hosts.nix, by its publicKey there, a recipient; without --rule of what all hosts may read."""
+
+    def joined(wanted: Wanted) -> Wanted:
+        about = wanted.fleet.hosts.get(host)
+        if about is None:
+            raise Usage(f"{host}: no host of hosts.nix; there are {', '.join(sorted(wanted.fleet.hosts))}")
+        if about.public_key is None:
+            raise Usage(f"hosts.nix: {host}.publicKey is a placeholder; enroll the host (deploys/enroll.py) instead")
+        return trusted(wanted, about, about.public_key, rules or None)
+
+    _carry_out(front, joined, f"secrets: {host} joins", **options)
+
+
+@secrets.command("remove-host")
+@click.argument("host")
+@_changes
+@pass_front
+def remove_host(front: Front, /, host: str, **options: Any) -> None:
+    """Take a recipient out of the configuration and of every file. What it could read before it may have kept."""
+    _carry_out(front, lambda wanted: untrusted(wanted, host), f"secrets: {host} leaves", **options)
+
+
+@secrets.command()
+@click.argument("file")
+@click.option("--identity", metavar="FILE", help="Who decrypts: age identities or an Ed25519 SSH key.")
+@pass_front
+def edit(front: Front, file: str, identity: str | None) -> int:
+    """Edit a secret file in $EDITOR, for whom its rule names; a new one is made."""
+    store = _store(front)
+    path = os.path.relpath(file, store.root / store.directory) if os.path.isabs(file) else file  # noqa: PTH117
+    path = path.removeprefix(f"{store.directory}/")
+    if path.startswith("..") or not (store.root / store.directory / path).resolve().is_relative_to(
+        store.root.resolve()
+    ):
+        raise Usage(f"{file}: is outside of {store.root / store.directory}")
+    rule = store.rules.rule_of(path)
+    if rule is None:
+        raise FleetError(f"{store.path(path)}: no creation rule matches it; add one to {store.config}")
+    sops = operator(front.session, identity_file(identity))
+    words = ["--config", str(store.root / store.config), "edit", "--", str(store.root / store.directory / path)]
+    code = foreground(*sops.command(words))
+    return int(Exit.DONE if code in (0, 200) else Exit.FAILED)  # 200: it was not changed
+
+
+def _carry_out(
+    front: Front,
+    change: Callable[[Wanted], Wanted],
+    subject: str,
+    *,
+    identity: str | None,
+    rotate: bool,
+    commit: bool,
+    message: str | None,
+    dry_run: bool,
+) -> None:
+    if dry_run:
+        wanted = change(Wanted(front.fleet, _store(front)))
+        _show(wanted, None, front, dry_run=True)
+        return
+    with changing(front.root) as changeset, progress("secrets") as say:
+        changeset.resume(say)  # before anything is read: what an interrupted run began
+        with ThreadPoolExecutor(1) as pool:
+            store = pool.submit(_store, front, _directory())  # while Nix evaluates
+            wanted = change(Wanted(front.fleet, store.result()))
+        text = message or "\n".join([subject, "", *(f"- {step}" for step in wanted.steps)]).strip()
+        path = identity_file(identity)
+        done = publish(
+            changeset,
+            wanted,
+            text,
+            sops=lambda: operator(front.session, path),
+            rotate=rotate,
+            commit=commit,
+            say=say,
+        )
+    _show(wanted, done, front, dry_run=False)
+    if not rotate and any(rekey.removed for rekey in wanted.rekeys):
+        narrate(
+            [
+                "whoever was removed may have kept what the files held and their data keys; change the secrets, and "
+                "use --rotate for new data keys"
+            ]
+        )
+
+
+def _show(wanted: Wanted, done: Done | None, front: Front, *, dry_run: bool) -> None:
+    if wants_json(front.as_json):
+        about = {"steps": wanted.steps, "files": done.paths if done else wanted.paths}
+        show_json({**about, "changed": bool(done and done.paths), "commit": done.commit if done else None})
+        return
+    for step in wanted.steps:
+        click.echo(f"would {step}" if dry_run else step)
+    if not wanted.steps:
+        click.echo("nothing to do: every file is encrypted for whom its rule names")
+    if done and done.commit:
+        click.echo(f"commit {done.commit}: {len(done.paths)} files")

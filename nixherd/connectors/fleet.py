@@ -1,0 +1,454 @@
+"""`@fleet/ID`: pyinfra's SSH connector for a machine that may not exist yet, and moves while we work on it.
+
+pyinfra connects, prepares, then executes; a VM that is created during a run would be unreachable in it. So:
+
+- `connect()` without a machine returns quietly; with one it pins the host key and connects;
+- a command before Execute on an absent machine succeeds without output, so facts take their defaults;
+- a command during Execute looks the machine up again when the connection is gone, and raises OSError, which
+  fails this host only, when there is none within the deadline.
+
+known_hosts is one fresh file per place and key (pyinfra remembers such files by name), so a key of one epoch
+is never accepted in another.
+
+With `local` among the host's data it is the machine that we run on, and its shell takes the place of SSH.
+"""
+
+import getpass
+import hashlib
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from paramiko import AuthenticationException, BadHostKeyException, Channel, SSHException, Transport
+from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.state import StateStage
+from pyinfra.connectors.local import LocalConnector
+from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.sshuserclient import SSHClient
+from pyinfra.connectors.util import CommandOutput, OutputLine
+from typing_extensions import override
+
+from nixherd import reach
+from nixherd.connectors import api_facts, here
+from nixherd.connectors.api_facts import ApiQuery
+from nixherd.deploying.access import Access, access_of
+from nixherd.deploying.report import Outcome
+from nixherd.errors import DeadlineExceeded, FleetError, Refused
+from nixherd.files import write_whole
+from nixherd.models import Host
+from nixherd.openssh import Destination
+from nixherd.reach import Absent, Epoch, Hints, Place
+from nixherd.session import Misused, Session, Unusable
+from nixherd.ssh_keys import known_hosts_line
+
+CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
+PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
+USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+# sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
+STRANGER_PAUSE = 1.0
+CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
+DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
+
+
+class FleetConnector(SSHConnector):
+    """One per host; `place` is where it is connected now."""
+
+    handles_execution = True
+    place: Place | None = None
+    sudo_password: str | None = None
+    """what sudo on this machine asks for, where it does"""
+
+    @override
+    @staticmethod
+    def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        yield name, {}, []
+
+    # What the inventory says of this host
+
+    @property
+    def session(self) -> Session:
+        session: Session = self.host.data.session
+        return session
+
+    @property
+    def fleet_host(self) -> Host:
+        return self.session.host(self.host.data.host_id)
+
+    @property
+    def deadline(self) -> float:
+        """Seconds. Misused when boot_deadline is no number of them."""
+        given = self.host.data.get("boot_deadline") or DEFAULT_DEADLINE
+        try:
+            return float(given)
+        except (TypeError, ValueError):
+            raise Misused(f"--data boot_deadline={given} is no number of seconds; write one like 300") from None
+
+    @property
+    def hints(self) -> Hints:
+        """What the operator said of this machine. Misused when it was said of several at once."""
+        said = {"ssh_hostname", "host_key"} & self.state.inventory.get_override_data().keys()
+        if said:
+            self._require_one(min(said))
+        return Hints.of({name: self.host.data.get(name) for name in ("ssh_hostname", "host_key", "install_user")})
+
+    def _require_one(self, name: str) -> None:
+        if sum(map(self.state.is_host_in_limit, self.state.inventory)) > 1:
+            raise Misused(f"--data {name} is one machine's, but several hosts are selected; add --limit HOST")
+
+    @cached_property
+    def here(self) -> LocalConnector | None:
+        """This machine's own shell, where the run is on the host itself. Misused when several are selected."""
+        if not (self.host.data.get("local") and self.state.is_host_in_limit(self.host)):
+            return None
+        self._require_one("local")
+        return LocalConnector(self.state, self.host)
+
+    @property
+    def executing(self) -> bool:
+        return self.state.current_stage >= StateStage.Execute
+
+    # Connecting
+
+    @override
+    def connect(self) -> None:
+        if self.host.data.get("api_only"):
+            return  # nothing in this run asks the machine itself
+        must_answer = self.host.data.get("must_answer", False)
+        connected = False
+        try:
+            self.deadline  # noqa: B018  a wrong one is said before anything is changed
+            connected = self._try_once(patience=0, epochs=tuple(Epoch))
+            if must_answer and not connected:
+                raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
+        except (FleetError, OSError) as error:
+            self._forget_known_hosts()
+            reason = self._why_never(error) or (error if must_answer else None)
+            if reason:
+                self.session.failed(self.fleet_host.id, reason, outcome=Outcome.UNREACHABLE)
+                said = str(reason)
+                raise ConnectError(self._said_once(said) if isinstance(error, Unusable) else said) from error
+            self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")
+        finally:
+            self._report(present=connected)
+
+    def _report(self, *, present: bool) -> None:
+        if self.session.roll_call:
+            self.session.roll_call.report(self.fleet_host.id, present=present)
+
+    def _said_once(self, reason: str) -> str:
+        """What stops many hosts, in full for the first of them."""
+        first = self.session.once(("said", reason), lambda: self.fleet_host.id)
+        return reason if first == self.fleet_host.id else f"not connected, for the same reason as {first}"
+
+    def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
+        """Why the machine that could not be reached will not be there later in this run either."""
+        if isinstance(error, (Unusable, Refused)) or self.session.vm(self.fleet_host.id) is None:
+            return error
+        try:
+            stranger = reach.stranger(self.session, self.fleet_host)
+        except FleetError:
+            return None
+        return Refused(stranger) if stranger else None
+
+    def reach(
+        self, deadline: float | None = None, *, epochs: Collection[Epoch] = tuple(Epoch), absent_ok: bool = False
+    ) -> Place:
+        """The place of this machine, connected, in one of `epochs`, within `deadline` seconds.
+
+        `absent_ok` goes on waiting for a machine that is switched off for now, as during a reboot. Raises
+        FleetError (Absent, DeadlineExceeded, …) when there is nothing to connect to.
+        """
+        if self.connected and self.place and self.place.epoch in epochs:
+            return self.place
+        limit = self.deadline if deadline is None else deadline
+        until = time.monotonic() + limit
+        what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
+        said = _Narrator(self.host.log)
+
+        def attempt() -> bool:
+            try:
+                return self._try_once(patience=max(1.0, until - time.monotonic()), epochs=epochs, progress=said)
+            except Absent as error:
+                if not absent_ok:
+                    raise
+                said(error.what)
+            except OSError as error:
+                said(str(error))
+                if isinstance(error, _Stranger):
+                    time.sleep(STRANGER_PAUSE)
+            return False
+
+        try:
+            reach.until(limit, what, attempt)
+        except DeadlineExceeded as error:
+            raise type(error)(f"{error}; last: {said.last or 'no answer'}") from None
+        assert self.place is not None
+        return self.place
+
+    def drop(self) -> None:
+        """Forget the connection: the machine is about to move."""
+        if self.client is not None:
+            self.client.close()
+        self.client = None
+        self.place = None
+        self.get_file_transfer_connection.cache.clear()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known here."""
+        if self.here:
+            return self.place is not None
+        transport = self.client.get_transport() if self.client else None
+        return transport is not None and transport.is_active()
+
+    def _try_once(
+        self, *, patience: float, epochs: Collection[Epoch], progress: Callable[[str], None] = lambda said: None
+    ) -> bool:
+        """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
+        if self.here:
+            return self._be_here()
+        places = reach.look(
+            self.session,
+            self.fleet_host,
+            self.hints,
+            epochs=epochs,
+            patience=patience,
+            progress=progress,
+            by_name=bool(self.host.data.get("must_answer")),
+        )
+        errors: list[OSError] = []
+        for place in places:
+            try:
+                self._open(place)
+            except OSError as failed:
+                errors.append(failed)
+                continue
+            assert self.place is not None
+            if self.place.epoch in epochs:
+                return True
+            progress(f"the {self.place.epoch} still answers")
+            self.drop()
+        if errors:
+            strangers = any(isinstance(error, _Stranger) for error in errors)
+            raise (_Stranger if strangers else OSError)("; ".join(dict.fromkeys(map(str, errors))))
+        return False
+
+    def _be_here(self) -> bool:
+        """Refused when we run on another machine than the one that is meant."""
+        host, user = self.fleet_host, getpass.getuser()
+        pinned = self.session.pinned_key(host.id)
+        here.require_is_this(host, pinned)
+        self.data["ssh_user"] = user
+        self.place = Place("this machine", Epoch.FINAL, pinned or "", user)
+        return True
+
+    def _open(self, place: Place) -> None:
+        """Connect to one place. OSError when it cannot be, also because it shows another host key or refuses ours."""
+        self.drop()
+        self.data["ssh_hostname"] = place.address
+        own = self.host.data.get("ssh_user") or self.access.user or place.user
+        self.data["ssh_user"] = own if place.epoch is Epoch.FINAL else place.user
+        self.data["ssh_known_hosts_file"] = str(self._known_hosts(place))
+        self.data["ssh_strict_host_key_checking"] = "yes"
+        arguments = self.make_paramiko_kwargs()
+        arguments.update(timeout=CONNECT_TIMEOUT, banner_timeout=CONNECT_TIMEOUT, auth_timeout=CONNECT_TIMEOUT)
+
+        def opened(*args: Any, **arguments: Any) -> Transport:
+            self._report(present=True)  # something listens; handshakes take a while
+            return _Transport(*args, **arguments)
+
+        client = SSHClient()
+        try:
+            client.connect(arguments.pop("hostname"), transport_factory=opened, **arguments)
+            if place.epoch is Epoch.CLONE:
+                # nobody but the machine itself can say whether it has jumped into the installer already
+                _, stdout, _ = client.exec_command("cat /etc/os-release", timeout=CONNECT_TIMEOUT)
+                place = replace(place, epoch=reach.epoch_of(stdout.read().decode(errors="replace")))
+        except BadHostKeyException as error:
+            client.close()
+            raise _Stranger(
+                f"{self.fleet_host.id} ({place.epoch}) at {place.address} shows another host key than the pinned one "
+                f"({error.key.get_name()} {error.key.fingerprint}); nothing was sent to it"
+            ) from error
+        except AuthenticationException as error:
+            client.close()
+            raise OSError(
+                f"{self.data['ssh_user']}@{place.address} accepts none of our keys; add one to its authorized_keys, "
+                "or name another with --data ssh_key=FILE"
+            ) from error
+        except (SSHException, EOFError, OSError) as error:
+            client.close()
+            raise OSError(f"no SSH at {place.address}: {getattr(error, 'strerror', None) or error}") from error
+        transport = client.get_transport()
+        assert transport is not None
+        _notice_a_dead_peer(transport)
+        self.client, self.place = client, place
+
+    def _known_hosts(self, place: Place) -> Path:
+        """A known_hosts file that holds this place's key and nothing else."""
+        port = int(self.data["ssh_port"] or 22)
+        line = known_hosts_line([place.address], place.host_key, port=port)
+        name = f"{place.epoch}-{hashlib.sha256(line.encode()).hexdigest()[:12]}"
+        path = self.session.known_hosts_of(self.fleet_host.id) / name
+        if not path.exists():
+            write_whole(path, line + "\n")
+        return path
+
+    def _forget_known_hosts(self) -> None:
+        shutil.rmtree(self.session.known_hosts_of(self.fleet_host.id), ignore_errors=True)
+
+    # Working
+
+    def destination(self) -> Destination:
+        """How OpenSSH (Nix, tar) reaches the machine where we are connected."""
+        place = self.reach()
+        key = self.data["ssh_key"]
+        return Destination(
+            address=place.address,
+            user=self.data["ssh_user"],
+            known_hosts=self._known_hosts(place),
+            port=int(self.data["ssh_port"] or 22),
+            identity=Path(key).expanduser() if key else None,
+            # OpenSSH looks for them in the password database's home; paramiko, like everybody, in $HOME
+            offered=tuple(path for name in USUAL_KEYS if (path := Path.home() / ".ssh" / name).exists()),
+        )
+
+    def _ready(self) -> bool:
+        """Connected; False for a machine that is absent while we only plan. OSError past the deadline."""
+        if self.connected:
+            return True
+        if not self.executing:
+            return False
+        try:
+            self.reach()
+        except FleetError as error:
+            raise OSError(str(error)) from error
+        return True
+
+    @override
+    def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
+        """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
+
+        Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
+        machine.
+        """
+        if isinstance(command, ApiQuery):
+            return self._ask(command)
+        self._require_shell()
+        for last in (False, True):
+            if not self._ready():
+                break
+            if self.here:
+                return self.here.run_shell_command(command, *args, **arguments)
+            try:
+                return super().run_shell_command(command, *args, **arguments)
+            except _NotBegun:
+                self.drop()
+                if last:
+                    raise
+            except (SSHException, EOFError) as error:
+                raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        return True, CommandOutput([])
+
+    def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
+        try:
+            found = api_facts.answer(self.session, self.fleet_host.id, query)
+        except FleetError as error:
+            self.session.failed(self.fleet_host.id, error)
+            return False, CommandOutput([OutputLine("stderr", line) for line in str(error).splitlines()])
+        return True, CommandOutput([OutputLine("stdout", json.dumps(found))])
+
+    @property
+    def access(self) -> Access:
+        """How far the machine lets us in. Usage when its entry says what is no way in."""
+        return Access.SHELL if self.here else access_of(self.fleet_host)
+
+    def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
+        """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
+        if not self._ready() or self.client is None:
+            raise OSError(f"{self.fleet_host.id}: not connected")
+        try:
+            _, stdout, stderr = self.client.exec_command(words, timeout=timeout)
+            out, err = (stream.read().decode(errors="replace").splitlines() for stream in (stdout, stderr))
+            status = stdout.channel.recv_exit_status()
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        lines = [*(OutputLine("stdout", line) for line in out), *(OutputLine("stderr", line) for line in err)]
+        return status == 0, CommandOutput(lines)
+
+    def _require_shell(self) -> None:
+        if self.access is not Access.SHELL:
+            raise OSError(
+                f"{self.fleet_host.id}: its access is {self.access} in hosts.nix: it takes forced commands alone; "
+                "nothing was sent to it, deploy it"
+            )
+
+    @override
+    def put_file(self, *args: Any, **arguments: Any) -> bool:
+        self._require_shell()
+        put = self.here.put_file if self.here else super().put_file
+        return put(*args, **arguments) if self._ready() else True
+
+    @override
+    def get_file(self, *args: Any, **arguments: Any) -> bool:
+        self._require_shell()
+        get = self.here.get_file if self.here else super().get_file
+        return get(*args, **arguments) if self._ready() else True
+
+    @override
+    def disconnect(self) -> None:
+        self.drop()
+        self._forget_known_hosts()
+
+
+class _Stranger(OSError):
+    """Something answers there with another host key."""
+
+
+class _NotBegun(OSError):
+    """The connection was dead already: what was to run on it has not begun."""
+
+
+class _Transport(Transport):
+    """Tells a command that never began from one that may have, and does not wait an hour for it to begin."""
+
+    @override
+    def __init__(self, *args: Any, **arguments: Any) -> None:
+        super().__init__(*args, **arguments)
+        self.channel_timeout = CHANNEL_TIMEOUT
+
+    @override
+    def open_session(self, *args: Any, **arguments: Any) -> Channel:
+        try:
+            return super().open_session(*args, **arguments)
+        except (SSHException, EOFError, OSError) as error:
+            raise _NotBegun(f"the connection broke: {error or 'no answer'}") from error
+
+
+class _Narrator:
+    """Says what is being waited for when it changes, and again every ten seconds."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.last, self.began, self.spoke = say, "", time.monotonic(), time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self.spoke >= 10 or (text != self.last and now - self.began >= 2):
+            self.say(f"{text} ({now - self.began:.0f} s)")
+            self.spoke = now
+        self.last = text
+
+
+def _notice_a_dead_peer(transport: Transport) -> None:
+    """A machine that jumped leaves no FIN behind: let the kernel end a connection that nobody acknowledges."""
+    transport.set_keepalive(5)
+    sock = transport.sock
+    if isinstance(sock, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT)

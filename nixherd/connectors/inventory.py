@@ -1,0 +1,142 @@
+"""inventory.py's one call: the fleet's files become pyinfra hosts, or clear lines and status 1."""
+
+import os
+import runpy
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nixherd.connectors import cli
+from nixherd.definitions import Definitions
+from nixherd.deploying.journal import Journal, new_directory
+from nixherd.errors import FleetError, Usage
+from nixherd.evaluation import evaluate_ahead
+from nixherd.exits import exit_of
+from nixherd.flakes import resolve
+from nixherd.inventory import check_selection, groups_of
+from nixherd.rollcall import RollCall
+from nixherd.session import Session
+
+Entry = str | tuple[str, dict[str, Any]]
+
+# Deploys that ask the hypervisor alone.
+_BY_API = ("deploys/vms.py", "./deploys/vms.py")
+# Deploys that go in waves and keep a journal.
+_ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
+# pyinfra's own ideas of order and failure, and what a deployment has instead.
+_NOT_IN_ROLLOUTS = {
+    "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
+    "no_wait": "a wave begins when the one before is proven: give hosts `wave`",
+    "fail_percent": "say max_fail=10%, which counts machines",
+}
+_DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
+
+
+def inventory_beside(file: str) -> dict[str, list[Entry]]:
+    """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
+
+    Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, `must_answer`: true for
+    `exec`, `fact` and deployments, which make no machine, so that one which is not there is a failure, and
+    `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer.
+
+    Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
+    connected.
+    """
+    context = click.get_current_context(silent=True)
+    options: dict[str, Any] = context.params if context else {}
+    here = Path(file).resolve().parent
+    try:
+        reference = _data(options, "flake")
+        flake = resolve(reference) if reference else None
+        definitions = Definitions.load(flake.path if flake else os.environ.get("FLEET") or here / "fleet")
+        fleet = definitions.fleet
+        groups = groups_of(fleet)
+        _check_selection(groups, options)
+        token_file = Path(_token_file(here, options)).expanduser()
+        session = Session(fleet, token_file, definitions, locked=flake.url if flake else None)
+        if context:
+            context.call_on_close(session.close)
+            cli.put_right(context, session)
+            if _is_deployment(options.get("operations") or ()):
+                _check_rollout(options)
+                session.journal = _journal(session, groups, options)
+                if _evaluates(options["operations"]):
+                    begin = partial(evaluate_ahead, session)
+                    session.roll_call = RollCall(_selected(groups, options), begin)
+    except FleetError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(int(exit_of(error, changed=False))) from None
+    inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
+    shared = {"session": session, **_asked(options.get("operations") or ())}
+    inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
+    return inventory
+
+
+def _asked(words: Sequence[str]) -> dict[str, bool]:
+    """What the words on the command line ask of the machines."""
+    first, *rest = [word for word in words if "=" not in word] or [""]
+    asked = rest if first == "fact" else [first]
+    api_only = bool(asked) and all(
+        word.startswith(("operations.proxmox.", "facts.proxmox.")) or word in _BY_API for word in asked
+    )
+    asks_machines = first in ("exec", "fact") and not api_only
+    return {"must_answer": asks_machines or _is_deployment(words), "api_only": api_only}
+
+
+def _is_deployment(words: Sequence[str]) -> bool:
+    return any(Path(word) in _ROLLOUTS for word in words)
+
+
+def _evaluates(words: Sequence[str]) -> bool:
+    return any(Path(word) == _ROLLOUTS[0] for word in words)
+
+
+def _check_rollout(options: dict[str, Any]) -> None:
+    """Usage for what would break the order of a rollout, or hide how it ends."""
+    for name, instead in _NOT_IN_ROLLOUTS.items():
+        if options.get(name):
+            raise Usage(f"--{name.replace('_', '-')}: {instead}")
+
+
+def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, Any]) -> Journal:
+    """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
+    given = _data(options, "journal")
+    journal = Journal(Path(given) if given else new_directory())
+    journal.note("run", hosts=sorted(_selected(groups, options)), deploys=list(options["operations"]))
+    return journal
+
+
+def _selected(groups: dict[str, list[str]], options: dict[str, Any]) -> set[str]:
+    limit, exclude = options.get("limit") or ("*",), options.get("exclude") or ()
+    selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
+    return selected - check_selection(exclude, groups, "--exclude")
+
+
+def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> None:
+    if not _selected(groups, options):
+        raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
+
+
+def _data(options: dict[str, Any], name: str) -> str | None:
+    """What --data NAME=VALUE said, None where nobody said it; group data is loaded only after the inventory."""
+    pairs = [argument.partition("=") for argument in options.get("data") or ()]
+    return next((value for key, _, value in pairs if key == name), None)
+
+
+def _token_file(here: Path, options: dict[str, Any]) -> str:
+    """`proxmox_token_file` as pyinfra would resolve it for all hosts."""
+    if given := _data(options, "proxmox_token_file"):
+        return given
+    found = _DEFAULT_TOKEN_FILE
+    for directory in _group_data(here, options.get("group_data") or ()):
+        if (directory / "all.py").is_file():
+            found = runpy.run_path(str(directory / "all.py")).get("proxmox_token_file") or found
+    return found
+
+
+def _group_data(here: Path, more: Iterable[str]) -> list[Path]:
+    """Where pyinfra looks for group data, later ones first in rank."""
+    return list(dict.fromkeys([Path.cwd() / "group_data", here / "group_data", *map(Path, more)]))

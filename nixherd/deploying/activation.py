@@ -1,0 +1,182 @@
+"""The commands of `machine.sh`, which deploys on the machine, and what it answers. Pure.
+
+The program stands with the fleet's modules, which have to be whole without us; here is a link to it.
+
+Each command is a shell text to be run as root, and what it reads on stdin.
+"""
+
+import re
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+from nixherd.deploying.goal import Goal
+from nixherd.errors import FleetError
+from nixherd.nix import is_store_path, revision_of
+
+GC_ROOTS = "/nix/var/nix/gcroots/nixherd"
+GATE = "nixherd"  # the word before those of machine.sh on a machine that takes forced commands alone
+LOOK = 10  # seconds that one look waits for another state
+_SAFE = re.compile(r"[A-Za-z0-9@._:+-]+")
+_GONE = "echo state=none"  # a reboot has forgotten it
+
+
+class Kind(StrEnum):
+    """What is deployed: a machine's system, by root, or a home, by its user. The value is the program's word."""
+
+    SYSTEM = "system"
+    HOME = "home"
+
+    @property
+    def directory(self) -> str:
+        """Where the program keeps its notes until the next boot, for a shell."""
+        if self is Kind.SYSTEM:
+            return "/run/nixherd/deploy"
+        return '"$HOME/.local/state/nixherd/deploy-$(cat /proc/sys/kernel/random/boot_id)"'
+
+
+class Stage(StrEnum):
+    """How far a deployment is on its machine. The value is the program's word."""
+
+    ARMED = "armed"
+    ACTIVATING = "activating"
+    PROVING = "proving"
+    KEEPING = "keeping"
+    REVERTING = "reverting"
+    KEPT = "kept"
+    REVERTED = "reverted"
+    REFUSED = "refused"
+    STUCK = "stuck"
+    LOST = "lost"
+    NONE = "none"
+
+    @property
+    def is_end(self) -> bool:
+        return self not in (Stage.ARMED, Stage.ACTIVATING, Stage.PROVING, Stage.KEEPING, Stage.REVERTING)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the machine says of a deployment. Paths are store paths; None where it does not know.
+
+    `left` is how many seconds the word is still waited for; `waits` names the units that hold the activation up,
+    `failed` those that have failed since; `busy` who else deploys to it; `log` is the end of the activation's output.
+    """
+
+    stage: Stage
+    id: str | None = None
+    who: str | None = None
+    why: str | None = None
+    new: str | None = None
+    old: str | None = None
+    left: int | None = None
+    waits: str | None = None
+    failed: str | None = None
+    current: str | None = None
+    profile: str | None = None
+    boot_id: str | None = None
+    hostname: str | None = None
+    revision: str | None = None
+    busy: str | None = None
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One on one machine; `deadline` and `confirm` are seconds: for the activation, and for the word after it."""
+
+    id: str
+    who: str
+    goal: Goal
+    system: str
+    specialisation: str | None
+    deadline: int
+    confirm: int
+    kind: Kind = Kind.SYSTEM
+    generation: int | None = None
+    """the system's number in the profile, where it is to be that generation again and not a new one"""
+    gated: bool = False
+    """whether the machine takes these words and no other, from a program that it has itself"""
+
+    def __post_init__(self) -> None:
+        words = [self.id, self.who, *([self.specialisation] if self.specialisation else [])]
+        if wrong := [word for word in words if not _SAFE.fullmatch(word)]:
+            raise FleetError(f"{wrong[0]!r} cannot name a deployment, an operator or a specialisation")
+        if not is_store_path(self.system):
+            raise FleetError(f"{self.system!r} is no store path")
+
+    @property
+    def begin(self) -> tuple[str, str]:
+        """Starts it, unless another one is under way, and says how it stands."""
+        words = [self.id, self.who, self.goal, self.system, self.specialisation or ""]
+        words += [str(self.deadline), str(self.confirm), str(self.generation or "")]
+        if self.gated:
+            return f"{GATE} begin {' '.join(word or '-' for word in words)}", ""
+        put = f"umask 077; mkdir -p {self.kind.directory} && cd {self.kind.directory} && cat >program-{self.id}"
+        return (
+            f"{put} && sh program-{self.id} {self.kind} begin {shlex.join(words)}; rm -f program-{self.id}",
+            _program(),
+        )
+
+    def look(self, known: Stage, wait: int = LOOK) -> str:
+        """Says how it stands, as soon as that is no longer the `known` stage."""
+        return self._run(f"look {self.id} {known} {wait}")
+
+    @property
+    def keep(self) -> str:
+        return self._run(f"say {self.id} keep")
+
+    def back(self, why: str) -> str:
+        line = " ".join(why.split())
+        return self._run(f"say {self.id} back {line if self.gated else shlex.quote(line)}")
+
+    def _run(self, words: str) -> str:
+        if self.gated:
+            return f"{GATE} {words}"
+        program = f"{self.kind.directory}/{self.id}/program"
+        return f"if [ -r {program} ]; then exec sh {program} {self.kind} {words}; else {_GONE}; fi"
+
+
+def hold(system: str) -> str:
+    """Keeps a system from the garbage collector, also one that is still on its way; `machine.sh` lets it go."""
+    return f"mkdir -p {GC_ROOTS} && ln -sfn {system} {GC_ROOTS}/new"
+
+
+def last(kind: Kind) -> str:
+    """Says how the last deployment since the boot stands, whoever made it."""
+    program = f"{kind.directory}/current/program"
+    return f"if [ -r {program} ]; then sh {program} {kind} last; else {_GONE}; fi"
+
+
+@cache
+def _program() -> str:
+    return Path(__file__).with_name("machine.sh").read_text()
+
+
+def parse(text: str) -> Standing:
+    """What `machine.sh` printed. FleetError when that is something else."""
+    values: dict[str, str] = {}
+    log: list[str] = []
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and key == "log":
+            log.append(value)
+        elif equals and value:
+            values.setdefault(key, value)
+    if "refused" in values:
+        return Standing(Stage.REFUSED, why=values["refused"])
+    try:
+        stage = Stage(values["state"])
+    except (KeyError, ValueError):
+        raise FleetError(f"the machine did not say how its deployment stands, but {text[:200]!r}") from None
+    named = ("id", "who", "why", "new", "old", "waits", "failed", "current", "profile", "boot_id", "hostname", "busy")
+    left = values.get("left")
+    return Standing(
+        stage,
+        **{name: values.get(name) for name in named},
+        left=int(left) if left and left.lstrip("-").isdigit() else None,
+        revision=revision_of(values.get("version", "")),
+        log=tuple(log),
+    )

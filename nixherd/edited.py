@@ -1,0 +1,75 @@
+"""Whether an edit of the fleet's files means what was intended: both versions are evaluated and compared."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nixherd.errors import FleetError
+from nixherd.fleet import evaluate
+from nixherd.nix_values import NixPath
+from nixherd.validate import DEFINITIONS, HOSTS
+
+Leaf = tuple[str, ...]
+_ABSENT = object()
+
+
+def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapping[Leaf, Any], scratch: Path) -> None:
+    """FleetError unless the edited files, evaluated, differ from those of the directory in exactly what is intended.
+
+    `edited` maps paths below the directory to contents, `intended` attributes, as ("hosts.nix", "dev", "publicKey"), to
+    their new values. A view of the fleet with the edited files in it is made below `scratch`.
+    """
+    view = scratch / "view"
+    _mirror(directory, view, dict(edited))
+    # Nix follows links: what an edited file takes from beside it has paths of the directory itself.
+    places = (str(view), str(directory), os.path.realpath(directory))
+    wanted, after = {**_leaves_of(directory, places), **intended}, _leaves_of(view, places)
+    for leaf in sorted({*wanted, *after}):
+        is_, should_be = after.get(leaf, _ABSENT), wanted.get(leaf, _ABSENT)
+        if is_ != should_be:
+            raise FleetError(
+                f"{leaf[0]}: the edit would change {'.'.join(leaf[1:])} to {_shown(is_)}, not to {_shown(should_be)}; "
+                "edit it by hand"
+            )
+
+
+def _leaves_of(directory: Path, places: Sequence[str]) -> dict[Leaf, Any]:
+    hosts, definitions = evaluate(directory)
+    return {**dict(_leaves((HOSTS,), hosts, places)), **dict(_leaves((DEFINITIONS,), definitions, places))}
+
+
+def _leaves(path: Leaf, value: Any, places: Sequence[str]) -> list[tuple[Leaf, Any]]:
+    if isinstance(value, Mapping) and value:
+        return [leaf for name, inner in value.items() for leaf in _leaves((*path, name), inner, places)]
+    return [(path, _plain(value, places))]
+
+
+def _plain(value: Any, places: Sequence[str]) -> Any:
+    """Paths as they are below the fleet's directory, and apart from strings."""
+    if isinstance(value, NixPath):
+        inside = next((place for place in places if value.startswith(f"{place}/")), "")
+        return ("path", value[len(inside) :])
+    if isinstance(value, list):
+        return [_plain(each, places) for each in value]
+    return value
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is _ABSENT else repr(value)
+
+
+def _mirror(directory: Path, view: Path, edited: dict[str, bytes]) -> None:
+    """The directory by links, the edited files in their places."""
+    view.mkdir(parents=True)
+    here = {path: content for path, content in edited.items() if "/" not in path}
+    below = {path.partition("/")[0] for path in edited if "/" in path}
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name not in here and entry.name not in below:
+                (view / entry.name).symlink_to(directory / entry.name)
+    for name, content in here.items():
+        (view / name).write_bytes(content)
+    for name in below:
+        inner = {path.partition("/")[2]: each for path, each in edited.items() if path.startswith(f"{name}/")}
+        _mirror(directory / name, view / name, inner)

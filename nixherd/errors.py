@@ -1,0 +1,69 @@
+"""What nixherd raises when a person has to do something about it.
+
+Each message is one line that says what is wrong, where (file and attribute, host, VMID) and what to do
+next. The front ends print it as it is; a traceback is for our own mistakes only.
+"""
+
+from collections.abc import Sequence
+
+
+class FleetError(Exception):
+    """The root of every error meant for the operator."""
+
+
+class FleetInvalid(FleetError):
+    """The fleet's files say something that cannot be; `findings` holds every reason found at once."""
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(self.findings))
+
+
+class Usage(FleetError):
+    """What was asked for cannot be meant: an unknown name, a value that is none. Nothing was done."""
+
+
+class Refused(FleetError):
+    """The guard said no. Nothing was sent."""
+
+
+class ProcessFailed(FleetError):
+    """A local command ended with a status other than 0; `stderr` keeps its last words."""
+
+    def __init__(self, message: str, status: int, stderr: str = "") -> None:
+        self.status = status
+        self.stderr = stderr
+        super().__init__(message)
+
+
+class ApiError(FleetError):
+    """The hypervisor answered with an error, or not at all; `status` is None without an answer.
+
+    `errors` maps a parameter to what the server said of it.
+    """
+
+    def __init__(self, message: str, status: int | None, errors: dict[str, str] | None = None) -> None:
+        self.status = status
+        self.errors = errors or {}
+        super().__init__(message)
+
+
+class TaskFailed(FleetError):
+    """A task on the hypervisor ended with an exit status other than OK."""
+
+    def __init__(self, message: str, upid: str, exitstatus: str) -> None:
+        self.upid = upid
+        self.exitstatus = exitstatus
+        super().__init__(message)
+
+
+class NotBegun(FleetError):
+    """What was to be changed on a machine was not begun: it is as it was."""
+
+
+class Undecided(FleetError):
+    """What became of a machine is not known: it decides by itself, or nobody could ask it. The message says how to."""
+
+
+class DeadlineExceeded(FleetError, TimeoutError):
+    """Something that should have happened by now has not; the message says what was waited for, and how long."""

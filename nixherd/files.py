@@ -1,0 +1,41 @@
+"""Files that are there whole or not at all, whenever we are killed."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str, mode: int = 0o600, *, scratch: Path | None = None) -> None:
+    """Write a file in `scratch`, or beside its place, and rename it there; durable once this returns.
+
+    Makes its directory, mode 0700. `scratch` must be on the same file system.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=scratch or path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    # The file is there after a power failure only if its name is, and the names of the directories made for it.
+    for directory in (path.parent, path.parent.parent):
+        sync(directory)
+
+
+def state_home() -> Path:
+    """Where what is kept between runs is, of all fleets."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "nixherd"
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a directory, durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,36 @@
+"""Flakes that are named by a reference, such as github:owner/fleet: fetched and locked once, without a checkout."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from nixherd import nix
+from nixherd.errors import FleetError, ProcessFailed, Usage
+from nixherd.nix_errors import last_error
+from nixherd.process import run
+
+_TIMEOUT = 600.0  # seconds
+
+
+@dataclass(frozen=True)
+class Flake:
+    """`url` is locked: it names this very revision, wherever the reference leads later. Its files are at `path`."""
+
+    url: str
+    path: Path
+    revision: str | None
+
+
+def resolve(reference: str) -> Flake:
+    """Usage for what is no reference, FleetError when it cannot be fetched."""
+    if not reference or reference.startswith("-") or not reference.isprintable() or "#" in reference:
+        raise Usage(f"flake={reference} is no flake reference; write one like github:owner/fleet")
+    try:
+        document = json.loads(run(nix.flake_metadata(reference), timeout=_TIMEOUT).stdout)
+        return Flake(str(document["url"]), Path(document["path"]), document.get("revision"))
+    except ProcessFailed as error:
+        if not error.stderr:
+            raise
+        raise FleetError(f"flake={reference}: {last_error(error.stderr)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FleetError(f"flake={reference}: nix flake metadata printed something unexpected ({error!r})") from error

@@ -1,0 +1,343 @@
+"""Edits of Nix files that people write: one attribute set, added or removed, every other byte as it was.
+
+The places come from the syntax tree (tree-sitter-nix), and the work is on bytes, so that line ends and comments in any
+encoding stay. The tree says where something stands, not what it means: whoever edits evaluates the file before and
+after.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import tree_sitter_nix
+from tree_sitter import Language, Node, Parser
+
+from nixherd.errors import FleetError
+from nixherd.splices import Splice, spliced
+
+_LANGUAGE = Language(tree_sitter_nix.language())
+_SETS = ("attrset_expression", "rec_attrset_expression")
+_DEEP = 100  # names that stand for each other end here
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*")
+_KEYWORDS = ("assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with")
+
+Path = tuple[str, ...]
+
+
+class CannotEdit(FleetError):
+    """The file does not say this in a way that can be edited; the message has the line, and what to do by hand."""
+
+
+def attribute_name(name: str) -> str:
+    """The name as it is written in a set."""
+    if _IDENTIFIER.fullmatch(name) and name not in _KEYWORDS:
+        return name
+    return '"' + re.sub(r'(["\\]|\$\{)', r"\\\1", name) + '"'
+
+
+@dataclass(frozen=True, slots=True)
+class NixText:
+    """A Nix file; `name` is for messages. Each edit returns the new bytes, or raises CannotEdit where it is unclear."""
+
+    name: str
+    source: bytes
+
+    def set(self, path: Path, value: str) -> bytes:
+        """One attribute's value, an expression; it is added to its set where it is missing."""
+        root = self._root()
+        found = self._bindings(root, path)
+        if len(found) > 1:
+            raise self._cannot(found[1][0], f"{_dotted(path)} is there twice; leave one of them")
+        if found:
+            node, rest = found[0]
+            expression = node.child_by_field_name("expression")
+            if rest or expression is None or node.type != "binding":
+                raise self._cannot(node, f"{_dotted(path)} is not written here by itself; write {value} for it by hand")
+            return self._spliced([_at(expression, value)])
+        return self._spliced([self._insertion(root, path, [f"{attribute_name(path[-1])} = {value};"])])
+
+    def add(self, path: Path, lines: Sequence[str]) -> bytes:
+        """A new entry: the lines of its value, an expression, those after the first indented relative to its name."""
+        root = self._root()
+        if self._bindings(root, path) or any(True for _ in self._parts(root, path)):
+            raise CannotEdit(f"{self.name}: {_dotted(path)} is there already")
+        first, *rest = lines
+        text = [f"{attribute_name(path[-1])} = {first}", *rest]
+        text[-1] += ";"
+        return self._spliced([self._insertion(root, path, text)])
+
+    def add_like(self, template: Path, path: Path, values: Mapping[str, str]) -> bytes:
+        """A new entry that is written as another one is, comments in it included, but for these attributes' values."""
+        root = self._root()
+        nodes = self._values(root, template)
+        if len(nodes) != 1 or nodes[0].type not in _SETS:
+            raise CannotEdit(f"{self.name}: {_dotted(template)} is no set that is written out there; name another one")
+        lead = len(self._indent_of(nodes[0]))
+        first, *rest = self.source[nodes[0].start_byte : nodes[0].end_byte].replace(b"\r\n", b"\n").split(b"\n")
+        entry = b"\n".join([first, *(line[lead:] if not line[:lead].strip() else line for line in rest)])
+        for name, value in values.items():
+            entry = NixText(f"{self.name}: {_dotted(template)}", entry).set((name,), value)
+        return self.add(path, entry.decode(errors="surrogateescape").split("\n"))
+
+    def remove(self, path: Path) -> bytes:
+        """An entry with the comment right above it, however many bindings make it up."""
+        root = self._root()
+        found = self._bindings(root, path)
+        exact = [node for node, rest in found if not rest and node.type == "binding"]
+        if len(exact) != len(found):
+            raise self._cannot(found[0][0], f"{_dotted(path)} is not written here by itself; remove it by hand")
+        nodes = [*exact, *self._parts(root, path)]
+        if not nodes:
+            raise CannotEdit(f"{self.name}: there is no {_dotted(path)} to remove")
+        return self._spliced([self._cut(node) for node in nodes])
+
+    # Finding
+
+    def _root(self) -> Node:
+        tree = Parser(_LANGUAGE).parse(self.source)
+        if tree.root_node.has_error:
+            wrong = next((node for node in _walk(tree.root_node) if node.is_error or node.is_missing), tree.root_node)
+            raise self._cannot(wrong, "this does not parse; correct it first")
+        root = tree.root_node.child_by_field_name("expression")
+        if root is None:
+            raise CannotEdit(f"{self.name}: there is nothing in it")
+        return root
+
+    def _bindings(self, expression: Node, path: Path) -> list[tuple[Node, Path]]:
+        """The bindings that say what `path` is, with the rest of the path that is not written out.
+
+        An empty rest is the attribute itself; another one means that its set comes from something computed.
+        """
+        for literal in self._literals(expression):
+            found: list[tuple[Node, Path]] = []
+            for binding, names in _bound(literal):
+                if names != path[: len(names)]:
+                    continue
+                rest = path[len(names) :]
+                value = binding.child_by_field_name("expression")
+                if not rest:
+                    found.append((binding, ()))
+                elif binding.type != "binding" or value is None:
+                    inner = self._variable(binding, names[-1])
+                    found += self._bindings(inner, rest) if inner else [(binding, rest)]
+                elif self._literals(value):
+                    found += self._bindings(value, rest)
+                else:
+                    found.append((binding, rest))
+            if found:
+                return found
+        return []
+
+    def _parts(self, expression: Node, path: Path) -> Iterator[Node]:
+        """Bindings such as `dev.user = …` of the path `dev`."""
+        for literal in self._literals(expression):
+            for binding, names in _bound(literal):
+                value = binding.child_by_field_name("expression")
+                if len(names) > len(path) and names[: len(path)] == path:
+                    yield binding
+                elif names == path[: len(names)] and len(names) < len(path) and value is not None:
+                    yield from self._parts(value, path[len(names) :])
+
+    def _literals(self, expression: Node | None, depth: int = 0) -> list[Node]:
+        """The sets that an expression is made of, as far as they are written out; those that win come first."""
+        if expression is None or depth > _DEEP:
+            return []
+        match expression.type:
+            case "attrset_expression" | "rec_attrset_expression":
+                return [expression]
+            case "let_expression" | "with_expression" | "assert_expression":
+                return self._literals(expression.child_by_field_name("body"), depth + 1)
+            case "parenthesized_expression":
+                return self._literals(expression.child_by_field_name("expression"), depth + 1)
+            case "binary_expression":
+                operator = expression.child_by_field_name("operator")
+                if operator is None or operator.type != "//":
+                    return []
+                sides = (expression.child_by_field_name(side) for side in ("right", "left"))
+                return [literal for side in sides for literal in self._literals(side, depth + 1)]
+            case "variable_expression":
+                return self._literals(self._variable(expression, _text(expression)), depth + 1)
+        return []
+
+    def _variable(self, node: Node, name: str) -> Node | None:
+        """What a name stands for where the node is, when a `let` or a `rec` set around it says so."""
+        around = node.parent
+        while around is not None and around.type != "function_expression":
+            if around.type in ("let_expression", "rec_attrset_expression"):
+                for binding, names in _bound(around):
+                    value = binding.child_by_field_name("expression")
+                    if names == (name,) and value is not None and binding.type == "binding" and value != node:
+                        return value
+            around = around.parent
+        return None
+
+    def _cannot(self, node: Node, why: str) -> CannotEdit:
+        return CannotEdit(f"{self.name}:{node.start_point[0] + 1}: {why}")
+
+    # Writing
+
+    def _spliced(self, splices: list[Splice[bytes]]) -> bytes:
+        return spliced(self.source, splices)
+
+    @property
+    def _newline(self) -> bytes:
+        return b"\r\n" if b"\r\n" in self.source else b"\n"
+
+    def _insertion(self, root: Node, path: Path, lines: list[str]) -> Splice[bytes]:
+        """Where and how a new binding, whose first line begins with the last name of the path, comes in."""
+        parents = [root] if len(path) == 1 else self._values(root, path[:-1])
+        sets = [literal for parent in parents for literal in self._literals(parent)]
+        if sets:
+            return self._into(max(sets, key=lambda literal: len(list(_bound(literal)))), lines)
+        parts = list(self._parts(root, path[:-1]))
+        if not parts:
+            raise CannotEdit(f"{self.name}: {_dotted(path[:-1])} is not written out there; add `{lines[0]}` by hand")
+        lead = b".".join(_attr_bytes(parts[-1])[: _depth(parts[-1], path[:-1])])
+        return self._after(parts[-1], [f"{lead.decode(errors='surrogateescape')}.{lines[0]}", *lines[1:]], apart=False)
+
+    def _values(self, root: Node, path: Path) -> list[Node]:
+        found = [binding for binding, rest in self._bindings(root, path) if not rest]
+        nodes = (
+            binding.child_by_field_name("expression")
+            if binding.type == "binding"
+            else self._variable(binding, path[-1])
+            for binding in found
+        )
+        return [node for node in nodes if node is not None]
+
+    def _into(self, literal: Node, lines: list[str]) -> Splice[bytes]:
+        bindings = [binding for binding, _ in _bound(literal)]
+        if bindings:
+            between = self.source[bindings[-2].end_byte : bindings[-1].start_byte] if len(bindings) > 1 else b""
+            return self._after(bindings[-1], lines, apart=re.search(rb"\n[ \t]*\r?\n", between) is not None)
+        close = literal.end_byte - 1
+        begin = self._line_start(close)
+        indent = self.source[begin:close]
+        if not indent.strip():
+            return Splice(begin, begin, self._block(indent + b"  ", lines) + self._newline)
+        if len(lines) == 1 and not self.source[literal.start_byte + 1 : close].strip():
+            return Splice(literal.start_byte + 1, close, b" " + _bytes(lines[0]) + b" ")
+        indent = self._indent_of(literal)
+        return Splice(close, close, self._newline + self._block(indent + b"  ", lines) + self._newline + indent)
+
+    def _after(self, binding: Node, lines: list[str], *, apart: bool) -> Splice[bytes]:
+        """Behind a binding, and behind the comment on its last line."""
+        end = binding.end_byte
+        line_end = self.source.find(b"\n", end)
+        rest = self.source[end : len(self.source) if line_end < 0 else line_end].rstrip(b"\r")
+        own_line = not self.source[self._line_start(binding.start_byte) : binding.start_byte].strip()
+        if not _only_comment(rest):
+            own_line = False
+        if not own_line and len(lines) == 1:
+            return Splice(end, end, b" " + _bytes(lines[0]))
+        place = end + len(rest.rstrip()) if own_line else end
+        blank = self._newline if apart else b""
+        return Splice(place, place, self._newline + blank + self._block(self._indent_of(binding), lines))
+
+    def _block(self, indent: bytes, lines: list[str]) -> bytes:
+        return self._newline.join(indent + _bytes(line) if line else b"" for line in lines)
+
+    def _cut(self, node: Node) -> Splice[bytes]:
+        """A binding with its lines, its comment above, and the blank line that set it apart."""
+        start, end = node.start_byte, node.end_byte
+        begin = self._line_start(start)
+        line_end = self.source.find(b"\n", end)
+        line_end = len(self.source) if line_end < 0 else line_end + 1
+        if self.source[begin:start].strip() or not _only_comment(self.source[end:line_end]):
+            while self.source[start - 1 : start] in (b" ", b"\t"):
+                start -= 1
+            return Splice(start, end, b"")
+        while (above := self._line_before(begin)) is not None and self.source[above:begin].lstrip().startswith(b"#"):
+            begin = above
+        above = self._line_before(begin)
+        next_line = self.source[line_end:].split(b"\n", 1)[0].strip()
+        if above is not None and not self.source[above:begin].strip() and (not next_line or next_line.startswith(b"}")):
+            begin = above
+        return Splice(begin, line_end, b"")
+
+    def _line_start(self, position: int) -> int:
+        return self.source.rfind(b"\n", 0, position) + 1
+
+    def _line_before(self, begin: int) -> int | None:
+        return self._line_start(begin - 1) if begin else None
+
+    def _indent_of(self, node: Node) -> bytes:
+        line = self.source[self._line_start(node.start_byte) : node.start_byte]
+        return line[: len(line) - len(line.lstrip())]
+
+
+def _only_comment(rest: bytes) -> bool:
+    """Whether what follows on a line is nothing, or one comment that ends there."""
+    rest = rest.strip()
+    return not rest or rest.startswith(b"#") or (rest.startswith(b"/*") and rest.find(b"*/") == len(rest) - 2)
+
+
+def _bytes(line: str) -> bytes:
+    """As it was read, whatever its encoding."""
+    return line.encode(errors="surrogateescape")
+
+
+def _at(node: Node, text: str) -> Splice[bytes]:
+    return Splice(node.start_byte, node.end_byte, text.encode())
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(map(attribute_name, path))
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.children:
+        yield from _walk(child)
+
+
+def _text(node: Node) -> str:
+    return (node.text or b"").decode("latin-1")
+
+
+def _bound(literal: Node) -> Iterator[tuple[Node, Path]]:
+    """The bindings of a set or a `let`, with what each binds; those whose names are computed are left out."""
+    for child in literal.children:
+        if child.type != "binding_set":
+            continue
+        for binding in child.children_by_field_name("binding"):
+            if binding.type == "binding":
+                path = binding.child_by_field_name("attrpath")
+                names = [_name(attr) for attr in path.children_by_field_name("attr")] if path else []
+                if names and None not in names:
+                    yield binding, tuple(name for name in names if name is not None)
+            else:
+                attrs = binding.child_by_field_name("attrs")
+                for attr in attrs.children_by_field_name("attr") if attrs else ():
+                    if (name := _name(attr)) is not None:
+                        yield binding, (name,)
+
+
+def _name(attr: Node) -> str | None:
+    """An attribute's name; None when it is computed or has escapes."""
+    if attr.type == "identifier":
+        return _utf8(attr)
+    if attr.type != "string_expression":
+        return None
+    inner = [child for child in attr.children if child.type != '"']
+    if any(child.type != "string_fragment" for child in inner):
+        return None
+    return "".join(map(_utf8, inner))
+
+
+def _utf8(node: Node) -> str:
+    return (node.text or b"").decode(errors="replace")
+
+
+def _attr_bytes(binding: Node) -> list[bytes]:
+    path = binding.child_by_field_name("attrpath")
+    return [attr.text or b"" for attr in path.children_by_field_name("attr")] if path else []
+
+
+def _depth(binding: Node, path: Path) -> int:
+    """How many names of the binding's own path lead to `path`."""
+    names = next(names for each, names in _bound(binding.parent.parent) if each == binding)  # type: ignore[union-attr,arg-type]
+    for depth in range(len(names), 0, -1):
+        if path[-depth:] == names[:depth]:
+            return depth
+    return 0

@@ -1,0 +1,297 @@
+"""What would make provisioning a VM fail, found before anything is changed. Pure: values in, findings out."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nixherd.errors import FleetError, Refused
+from nixherd.models import Fleet, Host, Vm
+from nixherd.proxmox.models import Drive, Permissions, Storage, Version, VmConfig
+from nixherd.proxmox.plan import ActualVm, Desired, plan_vm, require_changeable, template_node
+from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.proxmox.steps import (
+    AddDisk,
+    AwaitClone,
+    Cannot,
+    Clone,
+    CloudInit,
+    Configure,
+    Resize,
+    Start,
+    Step,
+    doable,
+)
+from nixherd.sizes import format_size
+
+
+class BootLoader(StrEnum):
+    """What the NixOS configuration installs."""
+
+    SYSTEMD_BOOT = "systemd-boot"
+    GRUB = "grub"
+    GRUB_EFI = "grub with efiSupport"
+
+    @property
+    def firmware(self) -> str:
+        """The VM's `bios` that can start it."""
+        return "seabios" if self is BootLoader.GRUB else "ovmf"
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What one Nix evaluation says of a host; `boot_loader` is None where it could not be told.
+
+    `disko_devices` are the devices of `disko.devices.disk.*`, as written (`/dev/sda`). `guest_agent` and `ssh` say
+    whether the installed system runs them; None is not judged.
+    """
+
+    hostname: str
+    boot_loader: BootLoader | None
+    disko_devices: tuple[str, ...]
+    guest_agent: bool | None = None
+    ssh: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hypervisor:
+    """What the API says of the places that a VM is to use; None where there is no such thing.
+
+    `storage` is the one that the VM is declared on.
+    """
+
+    version: Version
+    nodes: tuple[str, ...]
+    permissions: Permissions
+    template: VmConfig | None
+    actual: ActualVm | None
+    storage: Storage | None
+
+
+INSTALLER_MEMORY = 2048  # MiB: the installer and all that it unpacks live in memory
+_DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+
+
+def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor) -> tuple[str, ...]:
+    """One line per finding: what, where, what to do; none when provisioning may begin. Refused by the guard."""
+    node = fleet.node_of(vm)
+    if node not in seen.nodes:
+        known = ", ".join(seen.nodes) or "none that this token may see"
+        return (f"{DEFINITIONS}: there is no node {node}; correct `node` (the cluster has: {known})",)
+    if seen.actual is None:
+        found = tuple(template_findings(fleet, seen.template))
+        if found:
+            return found
+    try:
+        planned = plan_vm(Desired(fleet, vm, host, seen.template), seen.actual)
+        steps = tuple(step for step in doable(planned) if step.row is not None)
+        require_changeable(vm, steps)
+    except Refused:
+        raise
+    except FleetError as error:
+        return (str(error),)
+    found = tuple(str(step) for step in planned if isinstance(step, Cannot))
+    if found:
+        return found
+    config = seen.actual.config if seen.actual else seen.template
+    assert config is not None
+    if vm.readonly:
+        return ()  # it matches, and nothing will be done to it
+    return tuple(_findings(fleet, vm, host, facts, seen, steps, config))
+
+
+def _findings(
+    fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor, steps: Sequence[Step], config: VmConfig
+) -> Iterator[str]:
+    if not _DNS_NAME.fullmatch(vm.name):
+        yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is no DNS name, which a VM's name must be; rename it"
+    if not host.authorized_keys:
+        yield f"hosts.nix: {host.id}: authorizedKeys is empty, nobody could log in; add a key"
+    yield from _services(facts)
+    if seen.actual is None:
+        yield from _memory(vm, config)
+    yield from _firmware(fleet, vm, facts, config, is_template=seen.actual is None)
+    yield from _devices(vm, facts, config)
+    yield from _storage(fleet, vm, seen, steps)
+    yield from _permissions(vm, seen, steps, config)
+
+
+def template_findings(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
+    """What the declared template lacks for being cloned from, a line each."""
+    if fleet.template is None:
+        yield f"{DEFINITIONS}: no `template` is declared; declare the VMID of the template to clone"
+        return
+    vmid, node = fleet.template.vmid, template_node(fleet)
+    if template is None:
+        yield f"template {vmid} does not exist on {node}; make it, or correct template.vmid in {DEFINITIONS}"
+        return
+    if not template.is_template:
+        yield f"vm {vmid} on {node} is not a template; convert it (`qm template {vmid}`) or correct template.vmid"
+    disk = template.boot_disk
+    if disk is None or disk.size is None:
+        yield f"template {vmid} on {node} boots from no disk; import or name one: `qm set {vmid} --boot order=scsi0`"
+    if not template.agent_enabled:
+        yield f"template {vmid} on {node} has no guest agent; install it there, `qm set {vmid} --agent 1`"
+    if not any(drive.is_cloudinit for drive in template.drives.values()):
+        yield f"template {vmid} on {node} has no cloud-init drive; add one: `qm set {vmid} --ide2 STORAGE:cloudinit`"
+    card = template.nets.get("net0")
+    if card is None or card.bridge is None:
+        yield f"template {vmid} on {node} has no net0 on a bridge; add one: `qm set {vmid} --net0 virtio,bridge=vmbr0`"
+
+
+def _services(facts: HostFacts) -> Iterator[str]:
+    """Without them the run would end after the disk was formatted: with a machine that cannot be found or reached."""
+    if facts.guest_agent is False:
+        yield (
+            f"{facts.hostname}: its configuration has no guest agent, which tells where the installed system "
+            "answers; set services.qemuGuest.enable = true"
+        )
+    if facts.ssh is False:
+        yield f"{facts.hostname}: its configuration has no SSH server; set services.openssh.enable = true"
+
+
+def _memory(vm: Vm, template: VmConfig) -> Iterator[str]:
+    memory = vm.memory or template.memory
+    if memory is not None and memory < INSTALLER_MEMORY:
+        yield (
+            f"{DEFINITIONS}: {vm.attribute}.memory: {memory} MiB is too little for the installer, which lives in "
+            f"memory; declare {INSTALLER_MEMORY} or more until it is installed"
+        )
+
+
+def _firmware(fleet: Fleet, vm: Vm, facts: HostFacts, config: VmConfig, *, is_template: bool) -> Iterator[str]:
+    vmid = fleet.template.vmid if is_template and fleet.template else vm.vmid
+    machine = f"template {vmid}" if is_template else f"vm {vmid} ({vm.name})"
+    if config.secure_boot:
+        yield (
+            f"{machine} has Secure Boot's keys (efidisk0: pre-enrolled-keys=1): neither the installer nor an unsigned "
+            f"boot loader would start; replace that disk: `qm set {vmid} --delete efidisk0`, then "
+            f"`qm set {vmid} --efidisk0 STORAGE:1,efitype=4m,pre-enrolled-keys=0`"
+        )
+    if facts.boot_loader is None or config.bios == facts.boot_loader.firmware:
+        return
+    yield (
+        f"{facts.hostname}: its configuration installs {facts.boot_loader}, which needs bios "
+        f"{facts.boot_loader.firmware}, but {machine} has {config.bios} and would not boot; "
+        "change one of the two"
+    )
+
+
+def _devices(vm: Vm, facts: HostFacts, config: VmConfig) -> Iterator[str]:
+    disk = config.boot_disk
+    if disk is None:
+        return
+    names = _device_names(disk, config)
+    if not facts.disko_devices:
+        yield f"{facts.hostname}: its disko configuration declares no disk; declare one on {names[0]}"
+    elif not any(_names(device, disk, names) for device in facts.disko_devices):
+        yield (
+            f"{facts.hostname}: disko formats {', '.join(facts.disko_devices)}, but the disk {disk.name} of "
+            f"vm {vm.vmid} ({vm.name}) is {names[0]} in the guest; correct disko's device or the disk's bus"
+        )
+
+
+def _device_names(disk: Drive, config: VmConfig) -> list[str]:
+    """What the guest's kernel may call the disk. The letter is certain only while it is the bus' first disk."""
+    prefix = "vd" if disk.bus == "virtio" else "sd"
+    peers = [
+        drive.name
+        for drive in config.drives.values()
+        if not drive.cdrom and (drive.bus == "virtio") == (disk.bus == "virtio")
+    ]
+    letters = "abcdefgh"[: len(peers)] if len(peers) > 1 else "a"
+    return [f"/dev/{prefix}{letter}" for letter in letters]
+
+
+def _names(device: str, disk: Drive, names: Sequence[str]) -> bool:
+    """Links below /dev/disk name the drive (`scsi-0QEMU_QEMU_HARDDISK_drive-scsi0`) or cannot be judged."""
+    if device.startswith("/dev/disk/"):
+        return "QEMU_HARDDISK" not in device or device.endswith(f"drive-{disk.name}")
+    return device in names
+
+
+def _storage(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step]) -> Iterator[str]:
+    name = fleet.storage_of(vm)
+    needed = sum(_growth(step, vm) for step in steps)
+    if name is None or not needed:
+        return
+    node, storage = fleet.node_of(vm), seen.storage
+    if storage is None:
+        yield f"{node} has no storage {name}; correct {vm.attribute}.storage or proxmox.defaultStorage in {DEFINITIONS}"
+    elif not storage.active:
+        yield f"storage {name} on {node} is not active; bring it up, or name another one for {vm.attribute}"
+    elif "images" not in storage.content:
+        yield f"storage {name} on {node} holds no disk images; allow `images` there, or name another one"
+    elif storage.available < needed:
+        yield (
+            f"storage {name} on {node} has {_gib(storage.available)} free, {vm.attribute} needs {_gib(needed)}; "
+            "make room, or name another storage"
+        )
+
+
+def _growth(step: Step, vm: Vm) -> int:
+    """Bytes that a step may come to use. A clone of a disk is counted whole, with what it is grown to."""
+    match step:
+        case Clone():
+            return vm.disk or 1
+        case Resize() if step.digest is not None:  # without a digest it was planned on a clone, counted above
+            return step.after - step.before
+    return 0
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 29 else format_size(size)
+
+
+def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
+    agent = ("VM.GuestAgent.Unrestricted",) if seen.version.major >= 9 else ("VM.Monitor",)
+    pool = vm.settings.pool
+    guest = [f"/vms/{vm.vmid}", *([f"/pool/{pool}"] if pool else [])]
+    needs: list[tuple[Sequence[str], tuple[str, ...]]] = [(guest, ("VM.Audit",)), (guest, agent)]
+    for step in steps:
+        match step:
+            case Clone():
+                needs += [([f"/vms/{step.template}"], ("VM.Clone",)), (guest, ("VM.Allocate",))]
+                if step.storage and seen.storage:  # that there is none is a finding of its own
+                    needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
+                bridges = {card.bridge for card in config.nets.values() if card.bridge}
+                needs += [([f"/sdn/zones/localnetwork/{bridge}"], ("SDN.Use",)) for bridge in sorted(bridges)]
+            case Configure():
+                needs += [(guest, (_privilege_of(change.key),)) for change in step.changes]
+            case Resize():
+                needs.append((guest, ("VM.Config.Disk",)))
+            case CloudInit():
+                # either lets the options be set, but only one the drive of a running VM be written anew
+                either = () if step.running else ("VM.Config.Network",)
+                needs.append((guest, ("VM.Config.Cloudinit", *either)))
+            case Start():
+                needs.append((guest, ("VM.PowerMgmt",)))
+            case AddDisk():
+                needs.append((guest, ("VM.Config.Disk",)))
+                needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
+            case AwaitClone():
+                pass
+    for paths, privileges in dict.fromkeys((tuple(paths), privileges) for paths, privileges in needs):
+        if not any(seen.permissions.allows(path, privilege) for path in paths for privilege in privileges):
+            wanted = " or ".join(privileges)
+            yield (
+                f"the API token lacks {wanted} on {paths[-1]}; on the node, grant a role with it to token and user: "
+                f"`pveum acl modify {paths[-1]} --roles ROLE --tokens TOKEN --users USER`"
+            )
+
+
+def _privilege_of(option: str) -> str:
+    """What setting an option of a VM needs (`PVE::API2::Qemu`); `startup` is the node's affair and needs more."""
+    if option.startswith("net"):
+        return "VM.Config.Network"
+    if option.startswith("hostpci") or option == "machine":
+        return "VM.Config.HWType"
+    if option == "boot":
+        return "VM.Config.Disk"
+    return _OPTION_PRIVILEGE.get(option, "VM.Config.Options")
+
+
+_OPTION_PRIVILEGE = {
+    **dict.fromkeys(("cores", "sockets", "cpu"), "VM.Config.CPU"),
+    **dict.fromkeys(("memory", "balloon"), "VM.Config.Memory"),
+}

@@ -1,0 +1,246 @@
+"""The one local subprocess: every `nix`, `ssh`, `sops` and `git` that we start is started by `run`.
+
+Under pyinfra's command line gevent has replaced `subprocess` and `threading`, so waiting here lets the other
+hosts go on; as a plain library it uses real threads. Nothing else here depends on which of the two it is.
+
+Nothing that was started here outlives us. A program is in our session, in a process group of its own: whoever
+kills our session reaches it, a Ctrl-C does not. `interrupt_all` and `end_all` are for the end of a run; if we
+are gone without a word (SIGKILL, out of memory) the kernel kills the program (PR_SET_PDEATHSIG, prctl(2)).
+"""
+
+import contextlib
+import ctypes
+import functools
+import math
+import os
+import shlex
+import signal
+import subprocess
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from nixherd.errors import DeadlineExceeded, ProcessFailed
+
+# How long the output of an ended program is waited for: a program may leave a child behind (OpenSSH's
+# connection master does) that keeps the pipe open for as long as it lives.
+_DRAIN = 1.0
+# How often a program whose output goes on is looked at, and how long it may take to stop when told to.
+_POLL = 0.1
+_GRACE = 1.0
+
+# linux/prctl.h; elsewhere the kernel has no such call
+_PR_SET_PDEATHSIG = 1
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+# The process groups that run now, by their leader's PID, and whether the end has come: then none is started.
+_groups: set[int] = set()
+_ended = threading.Event()
+
+# How much of a command line an error message shows.
+_SHOWN = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What an ended program left: decoded output, and the exit status (negative: the signal that ended it)."""
+
+    stdout: str
+    stderr: str
+    status: int
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    input: str | bytes | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    stream: Callable[[str], None] | None = None,
+) -> Completed:
+    """Run a program to its end and return what it wrote.
+
+    `env` is added to our own environment. `input` is written to stdin and goes nowhere else, whatever fails;
+    without it stdin is empty. `timeout` is in seconds. `stream` is given each line of stderr as it comes, without
+    its newline.
+
+    The program gets a process group of its own, which is killed when the deadline passes and when we are
+    interrupted, so nothing goes on behind our back. There is no terminal for it to ask at.
+
+    Raises ProcessFailed when the program cannot be started or, with `check`, when its status is not 0;
+    DeadlineExceeded when it has not ended in time.
+    """
+    words = [os.fspath(word) for word in argv]
+    process = _start(words, cwd, env)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    data = input.encode() if isinstance(input, str) else input or b""
+    stdout, stderr = _Reader(process.stdout), _Reader(process.stderr, stream)
+    try:
+        _in_background(_write, process.stdin, data)
+        ended = _wait(process, (_in_background(stdout.read), _in_background(stderr.read)), deadline)
+    finally:
+        if process.returncode is None:
+            _kill_group(process)
+        _groups.discard(process.pid)
+    if not ended:
+        words_left = _last_words(stderr.text())
+        raise DeadlineExceeded(f"{_shown(words)}: not done after {timeout:g} s, so it was stopped{words_left}")
+    completed = Completed(stdout.text(), stderr.text(), process.returncode)
+    if check and completed.status != 0:
+        message = f"{_shown(words)}: {_ending(completed.status)}{_last_words(completed.stderr)}"
+        raise ProcessFailed(message, completed.status, completed.stderr)
+    return completed
+
+
+def foreground(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run a program that talks to the person at our terminal; its status. ProcessFailed when it cannot be started."""
+    try:
+        return subprocess.call(argv, env={**os.environ, **env})
+    except OSError as error:
+        raise ProcessFailed(f"{argv[0]}: cannot be started: {error.strerror}", 126) from error
+
+
+def _start(
+    words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
+) -> "subprocess.Popen[bytes]":
+    if _ended.is_set():
+        raise ProcessFailed(f"{_shown(words)}: not started: the run was ended", 128 + signal.SIGTERM)
+    try:
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=None if env is None else {**os.environ, **env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+            preexec_fn=functools.partial(_die_with, os.getpid()),
+        )
+    except OSError as error:
+        if cwd is not None and not Path(cwd).is_dir():
+            raise ProcessFailed(f"{words[0]}: cannot be run in {os.fspath(cwd)}: no such directory", 127) from error
+        if isinstance(error, FileNotFoundError):
+            raise ProcessFailed(f"{words[0]}: no such program on PATH; install it, or put it on PATH", 127) from error
+        raise ProcessFailed(f"{words[0]}: cannot be started: {error.strerror}", 126) from error
+    _groups.add(process.pid)
+    return process
+
+
+def _die_with(parent: int) -> None:
+    """In the child, before it becomes the program: have it killed when we die, and keep it off our terminal.
+
+    The kernel takes the end of the *thread* that forked for our end; that thread is in `run` for as long as the
+    program runs (under gevent there is one only). Safe after a fork beside other threads: nothing here imports or
+    takes a lock.
+    """
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # died before the call
+            os._exit(1)
+    # A background group that reads from the terminal is stopped, for ever; when it ignores that, reading fails.
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+
+
+def interrupt_all() -> None:
+    """Tell all that runs to stop, and start nothing any more; waits for nothing, so signal handlers may call it."""
+    _ended.set()
+    _signal_groups(signal.SIGTERM)
+
+
+def end_all() -> None:
+    """End all that still runs: politely, then for certain. For the end of the program: nothing is started any more."""
+    interrupt_all()
+    until = time.monotonic() + _GRACE
+    while _groups and time.monotonic() < until:
+        time.sleep(_POLL)
+    _signal_groups(signal.SIGKILL)
+
+
+def _signal_groups(signal_number: int) -> None:
+    for group in list(_groups):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal_number)
+
+
+@dataclass
+class _Reader:
+    """Takes in one pipe until it ends, and passes its lines on."""
+
+    pipe: IO[bytes]
+    on_line: Callable[[str], None] | None = None
+    lines: list[bytes] = field(default_factory=list)
+
+    def read(self) -> None:
+        for line in self.pipe:
+            self.lines.append(line)
+            if self.on_line:
+                self.on_line(line.decode(errors="replace").rstrip("\r\n"))
+        self.pipe.close()
+
+    def text(self) -> str:
+        return b"".join(self.lines).decode(errors="replace")
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    # A program may end, or close its stdin, without reading all of it: that is its own business.
+    with contextlib.suppress(BrokenPipeError):
+        pipe.write(data)
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
+
+
+def _in_background(work: Callable[..., None], *args: object) -> threading.Thread:
+    thread = threading.Thread(target=work, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+def _wait(process: "subprocess.Popen[bytes]", readers: Sequence[threading.Thread], deadline: float) -> bool:
+    """True once the program has ended and its output is in; False when the deadline came first.
+
+    The readers are waited for first: the end of the output is noticed at once, the end of a process, with a
+    deadline, only by polling.
+    """
+    give_up = math.inf
+    for reader in readers:
+        while reader.is_alive() and time.monotonic() < min(give_up, deadline):
+            reader.join(_POLL)
+            if give_up == math.inf and process.poll() is not None:
+                give_up = time.monotonic() + _DRAIN
+    try:
+        process.wait(None if deadline == math.inf else max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """End the program and all it started: politely, so that git and sops remove their locks, then for certain."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal_number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+
+
+def _shown(words: Sequence[str]) -> str:
+    return textwrap.shorten(shlex.join(words), _SHOWN, placeholder=" …")
+
+
+def _ending(status: int) -> str:
+    return f"status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+
+
+def _last_words(stderr: str) -> str:
+    lines = stderr.split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f": {last}" if last else ""

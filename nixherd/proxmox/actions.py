@@ -1,0 +1,311 @@
+"""Everything that may be asked of one guest, as values: what it looks at, the steps that follow, and carrying them out.
+
+Operations, deploys and `nixherd vm` are made of these and of nothing else, so that a plan and what is done are the
+same steps everywhere. `plan` sends GETs only. Both refuse, before anything is sent, a guest that the definitions do
+not let be changed.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from nixherd.errors import Usage
+from nixherd.models import Fleet, GuestType, Host, Vm
+from nixherd.proxmox import verbs
+from nixherd.proxmox.apply import achieve, desired
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.creation import empty_vm
+from nixherd.proxmox.identity import require_may_change
+from nixherd.proxmox.listings import SnapshotRow, Volume
+from nixherd.proxmox.models import Task, same_settings
+from nixherd.proxmox.observe import observe
+from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
+from nixherd.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.tasks import Progress
+from nixherd.settings import Device
+
+Steps = tuple[Step, ...]
+TASK_SECONDS = 3600.0  # for a task of the hypervisor, and for whoever holds its locks
+
+
+class Action(Protocol):
+    """Something asked of one guest; `verb` is how a refusal names it: "shut down"."""
+
+    @property
+    def verb(self) -> str: ...
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        """The steps that would be carried out now; none where nothing is left to do."""
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
+    ) -> Steps:
+        """Carry the steps out and look again until none is left; returns those that were."""
+
+
+Look = Callable[[Client, Fleet, Vm, ActualVm | None], Steps]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """An action that is repeated until looking finds nothing left to do."""
+
+    verb: str
+    look: Look
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        require_may_change(vm, self.verb)
+        return self.look(client, fleet, vm, observe(client, fleet, vm))
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
+    ) -> Steps:
+        require_may_change(vm, self.verb)
+
+        def replan(actual: ActualVm | None) -> Steps:
+            return self.look(client, fleet, vm, actual)
+
+        return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
+
+
+# Power
+
+
+def start() -> Action:
+    return Verb("start", lambda client, fleet, vm, actual: verbs.start(fleet, vm, actual))
+
+
+def stop() -> Action:
+    return Verb("stop", lambda client, fleet, vm, actual: verbs.stop(fleet, vm, actual))
+
+
+def shutdown(*, timeout: int = SHUTDOWN_SECONDS, force: bool = False) -> Action:
+    return Verb(
+        "shut down",
+        lambda client, fleet, vm, actual: verbs.shutdown(fleet, vm, actual, timeout=timeout, force=force),
+    )
+
+
+def reboot(*, timeout: int = SHUTDOWN_SECONDS, always: bool = False) -> Action:
+    return Verb(
+        "reboot", lambda client, fleet, vm, actual: verbs.reboot(fleet, vm, actual, timeout=timeout, always=always)
+    )
+
+
+def suspend(*, to_disk: bool = False) -> Action:
+    return Verb("suspend", lambda client, fleet, vm, actual: verbs.suspend(fleet, vm, actual, to_disk=to_disk))
+
+
+def resume() -> Action:
+    return Verb("resume", lambda client, fleet, vm, actual: verbs.resume(fleet, vm, actual))
+
+
+# Desired state
+
+
+def as_declared(host: Host, *, allow_reboot: bool = False) -> Action:
+    """Everything that the definitions say of the guest, but whether it runs. Reboots only with `allow_reboot`."""
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        steps = doable(plan_vm(desired(client, fleet, vm, host), actual))
+        wanted = (step for step in steps if allow_reboot or not isinstance(step, Reboot))
+        return tuple(step for step in wanted if step.row is not Row.START)
+
+    return Verb("change", look)
+
+
+def create(host: Host, *, full: bool = True, source: Vm | None = None) -> Action:
+    """Make the guest: a clone of the declared template (linked unless `full`), a container out of its archive.
+
+    With `source` it is a copy of that guest, which must be ours and may be changed as well.
+    """
+    if source is not None:
+        require_may_change(source, "clone")
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        steps = rows(doable(plan_vm(desired(client, fleet, vm, host), actual)), Row.CLONE)
+        if not steps or not isinstance(steps[0], Clone):
+            return steps
+        clone = clone_of_template(fleet, vm, full=full)
+        if source is None:
+            return (clone,)
+        found = verbs.ours(fleet, source, observe(client, fleet, source))
+        return (replace(clone, template=source.vmid, template_node=found.node, is_template=False),)
+
+    return Verb("create", look)
+
+
+def create_empty(host: Host) -> Action:
+    """Make a VM from its definition alone, without a template; its disks are empty."""
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        if vm.type is not GuestType.QEMU:
+            return rows(doable(plan_vm(Desired(fleet, vm, host), actual)), Row.CLONE)
+        if actual is None:
+            return (empty_vm(fleet, vm, host),)
+        verbs.ours(fleet, vm, actual)
+        return ()
+
+    return Verb("create", look)
+
+
+def configure(values: dict[str, object]) -> Action:
+    return Verb("configure", lambda client, fleet, vm, actual: verbs.configure(fleet, vm, actual, values))
+
+
+def device(device: Device) -> Action:
+    """A network card or passed-through device with these properties, what is not said as it is."""
+    return Verb("configure", lambda client, fleet, vm, actual: verbs.device(fleet, vm, actual, device))
+
+
+def resize(size: int, *, disk: str | None = None) -> Action:
+    return Verb("resize", lambda client, fleet, vm, actual: verbs.resize(fleet, vm, actual, size, disk=disk))
+
+
+def add_disk(disk: str, size: int, *, storage: str | None = None) -> Action:
+    return Verb(
+        "add a disk to",
+        lambda client, fleet, vm, actual: verbs.add_disk(fleet, vm, actual, disk, size, storage=storage),
+    )
+
+
+def move_disk(disk: str, storage: str, *, keep_source: bool = False) -> Action:
+    return Verb(
+        "move a disk of",
+        lambda client, fleet, vm, actual: verbs.move_disk(fleet, vm, actual, disk, storage, keep_source=keep_source),
+    )
+
+
+def regenerate() -> Action:
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        found = verbs.ours(fleet, vm, actual)
+        differs = found.config.has_cloudinit_drive and client.cloudinit_differs(found.node, vm.vmid)
+        return verbs.regenerate(fleet, vm, actual, differs=differs)
+
+    return Verb("write the cloud-init drive of", look)
+
+
+def cloudinit_drive(drive: str = "ide2", *, storage: str | None = None) -> Action:
+    """Give a VM a cloud-init drive, unless it has one."""
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        return verbs.cloudinit_drive(fleet, vm, actual, drive, storage=storage)
+
+    return Verb("add a cloud-init drive to", look)
+
+
+def make_template() -> Action:
+    return Verb("convert", lambda client, fleet, vm, actual: verbs.make_template(fleet, vm, actual))
+
+
+# Snapshots
+
+
+def snapshots_of(client: Client, vm: Vm, actual: ActualVm | None) -> tuple[SnapshotRow, ...]:
+    return client.snapshots(actual.node, vm.vmid, vm.type) if actual else ()
+
+
+def _last(client: Client, vm: Vm, actual: ActualVm | None) -> Task | None:
+    """What was done to the guest last, on the node where it is."""
+    return next(iter(client.tasks(actual.node, active=False, vmid=vm.vmid, limit=1)), None) if actual else None
+
+
+def snapshot(name: str, *, description: str = "", with_memory: bool = False) -> Action:
+    verbs.require_snapshot_name(name)
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        there = snapshots_of(client, vm, actual)
+        return verbs.snapshot(fleet, vm, actual, name, there, description=description, with_memory=with_memory)
+
+    return Verb("snapshot", look)
+
+
+def delete_snapshot(name: str) -> Action:
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        return verbs.delete_snapshot(fleet, vm, actual, name, snapshots_of(client, vm, actual))
+
+    return Verb("delete a snapshot of", look)
+
+
+def rollback(name: str) -> Action:
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        there, last = snapshots_of(client, vm, actual), _last(client, vm, actual)
+        same = False
+        if actual and verbs.ours(fleet, vm, actual) and actual.config.text("parent") == name:
+            same = same_settings(actual.config, client.snapshot_config(actual.node, vm.vmid, name, vm.type))
+        return verbs.rollback(fleet, vm, actual, name, there, last=last, unchanged=same)
+
+    return Verb("roll back", look)
+
+
+# Backups
+
+
+def backup_storage(client: Client, fleet: Fleet, node: str, wanted: str | None) -> str:
+    """Where backups go: the one named, else `proxmox.backupStorage`, else the node's only storage that takes them.
+
+    Usage when none of these tells.
+    """
+    if wanted or (fleet.endpoint and fleet.endpoint.backup_storage):
+        return wanted or str(fleet.endpoint and fleet.endpoint.backup_storage)
+    fitting = [each.name for each in client.storages(node) if each.active and "backup" in each.content]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = f"{', '.join(fitting)} all do" if fitting else "none does"
+    raise Usage(
+        f"which storage of {node} takes backups is not clear ({found}); name one, or declare proxmox.backupStorage "
+        "in vms/definitions.nix"
+    )
+
+
+def backup(
+    *,
+    storage: str | None = None,
+    mode: str = "snapshot",
+    newer_than: int | None = None,
+    notes: str = "",
+    protected: bool = False,
+) -> Action:
+    """A backup, unless there is one less than `newer_than` seconds old; no older one is pruned."""
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        found = verbs.ours(fleet, vm, actual)
+        place = backup_storage(client, fleet, found.node, storage)
+        there: tuple[Volume, ...] = ()
+        now = 0
+        if newer_than is not None:
+            there, now = client.volumes(found.node, place, content="backup", vmid=vm.vmid), int(time.time())
+        return verbs.backup(
+            *(fleet, vm, actual, place, there),
+            now=now,
+            newer_than=newer_than,
+            mode=mode,
+            notes=notes,
+            protected=protected,
+        )
+
+    return Verb("back up", look)
+
+
+def restore(archive: str, *, storage: str | None = None, overwrite: bool = False) -> Action:
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        last, same = _last(client, vm, actual), False
+        if overwrite and actual and last and last.type in ("qmrestore", "vzrestore"):
+            same = same_settings(actual.config, client.archived_config(actual.node, archive))
+        return verbs.restore(
+            *(fleet, vm, actual, archive), storage=storage, overwrite=overwrite, last=last, unchanged=same
+        )
+
+    return Verb("restore", look)
+
+
+# Moving
+
+
+def migrate(target: str, *, local_disks: bool = False, storage: str | None = None) -> Action:
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        nodes = [node.name for node in client.node_rows()]
+        return verbs.migrate(fleet, vm, actual, target, nodes=nodes, local_disks=local_disks, storage=storage)
+
+    return Verb("migrate", look)

@@ -1,0 +1,162 @@
+"""Carrying out what a plan says until observing again finds nothing left to do.
+
+A run may be killed, an answer may be lost, another may hold a lock: what decides is always what is there now.
+"""
+
+import re
+import time
+from collections.abc import Callable
+
+from nixherd.errors import ApiError, FleetError, TaskFailed
+from nixherd.models import Fleet, Host, Vm
+from nixherd.proxmox import plan, tasks
+from nixherd.proxmox.begin import begin
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import Locked, OutcomeUnknown
+from nixherd.proxmox.identity import label
+from nixherd.proxmox.models import Upid
+from nixherd.proxmox.observe import holder, observe, observe_template
+from nixherd.proxmox.plan import ActualVm, Desired
+from nixherd.proxmox.steps import AwaitClone, Resume, Row, Start, Step, doable, rows
+from nixherd.proxmox.tasks import Progress
+
+PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
+LONGEST_PAUSE = 5.0
+# How long a task whose begin was not answered may take to appear: the server hands calls on for 30 s.
+UNKNOWN_PATIENCE = 45.0
+
+# Another one was faster, or still at work; nothing was done, and looking again tells what is left to do.
+_LOOK_AGAIN = re.compile(
+    r"checksum mismatch|(VM|CT) is locked|already running|config file already exists|already exists on node"
+)
+
+Replan = Callable[[ActualVm | None], tuple[Step, ...]]
+
+
+def desired(client: Client, fleet: Fleet, vm: Vm, host: Host) -> Desired:
+    return Desired(fleet, vm, host, observe_template(client, fleet))
+
+
+def plan_of(client: Client, fleet: Fleet, vm: Vm, host: Host) -> tuple[Step, ...]:
+    """What is to be done to the guest now; nothing is sent but GETs. Refused when a readonly one needs anything."""
+    steps = plan.plan_vm(desired(client, fleet, vm, host), observe(client, fleet, vm))
+    plan.require_changeable(vm, doable(steps))
+    return steps
+
+
+def ensure(
+    client: Client, fleet: Fleet, vm: Vm, host: Host, row: Row, *, timeout: float, progress: Progress | None = None
+) -> tuple[Step, ...]:
+    """Carry out the steps of one row of the plan, and look again until none is left. Raises as `achieve` does."""
+    wanted = desired(client, fleet, vm, host)
+
+    def replan(actual: ActualVm | None) -> tuple[Step, ...]:
+        steps = rows(doable(plan.plan_vm(wanted, actual)), row)
+        plan.require_changeable(vm, steps)
+        if steps and actual is None and row is not Row.CLONE:
+            raise FleetError(f"{label(vm)} does not exist; {row} comes after {Row.CLONE}")
+        return steps
+
+    return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=row)
+
+
+def achieve(
+    client: Client,
+    fleet: Fleet,
+    vm: Vm,
+    replan: Replan,
+    *,
+    timeout: float,
+    progress: Progress | None = None,
+    what: str = "",
+) -> tuple[Step, ...]:
+    """Carry out what `replan` says of the guest as it is, and look again until that is nothing.
+
+    Returns the steps that were carried out. Raises Locked after `timeout` seconds, with what stood in the way and
+    whose it is; whatever `replan` raises; TaskFailed and ApiError for what trying again does not mend.
+    """
+    say = progress or (lambda _: None)
+    began, done, obstacle, pause = time.monotonic(), list[Step](), "", PAUSE
+    while True:
+        actual = observe(client, fleet, vm)
+        steps = replan(actual)
+        if not steps:
+            return tuple(done)
+        if not steps[0].repeatable and done and str(done[-1]) == str(steps[0]):
+            return tuple(done)
+        if [str(step) for step in done].count(str(steps[0])) > 1:
+            raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
+        left = began + timeout - time.monotonic()
+        if left <= 0:
+            raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
+        found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(client, steps, left, say, done)
+        if found:
+            say(found if found != obstacle else "still waiting")
+            pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
+            obstacle = found
+            time.sleep(min(pause, left))
+
+
+def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step) -> str:
+    lock = actual.config.lock if actual else None
+    if actual is None or lock is None or isinstance(step, AwaitClone):
+        return ""
+    if lock == "suspended" and isinstance(step, (Start, Resume)):
+        return ""
+    return holder(client, fleet, vm, actual)
+
+
+def _carry_out(client: Client, steps: tuple[Step, ...], timeout: float, say: Progress, done: list[Step]) -> str:
+    """Apply the steps; what to wait for before looking again, empty when all went well."""
+    step = steps[0]
+    try:
+        for step in steps:
+            if len(steps) > 1:
+                say(str(step))
+            apply(client, step, timeout=timeout, progress=say)
+            done.append(step)
+    except OutcomeUnknown as error:
+        if not step.repeatable:
+            raise
+        return str(error)
+    except (ApiError, TaskFailed) as error:
+        if tasks.lost_the_lock(error) or _LOOK_AGAIN.search(str(error)):
+            return str(error)
+        raise
+    return ""
+
+
+def apply(client: Client, step: Step, *, timeout: float, progress: Progress | None = None) -> Upid | None:
+    """Carry out one step and wait for its task, which is returned.
+
+    When the server did not say what came of a step that must not be done twice, its task is looked for: then that
+    is waited for. OutcomeUnknown when there is none.
+    """
+    if step.repeatable:
+        upid = begin(client, step)
+    else:
+        earlier = _tasks_of(client, step)
+        try:
+            upid = begin(client, step)
+        except OutcomeUnknown as error:
+            upid = _begun(client, step, earlier, error, min(timeout, UNKNOWN_PATIENCE))
+    if upid:
+        tasks.wait(client, upid, timeout, progress)
+    return upid
+
+
+def _tasks_of(client: Client, step: Step) -> set[str]:
+    """The tasks that work, or worked, on the step's guest for our token."""
+    found = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
+    return {str(task.upid) for task in found if task.user == client.token_id}
+
+
+def _begun(client: Client, step: Step, earlier: set[str], error: OutcomeUnknown, patience: float) -> Upid:
+    until = time.monotonic() + patience
+    while True:
+        new = sorted(_tasks_of(client, step) - earlier)
+        if new:
+            return Upid.parse(new[-1])
+        if time.monotonic() > until:
+            raise error
+        time.sleep(min(PAUSE, patience))

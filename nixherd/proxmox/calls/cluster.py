@@ -1,0 +1,60 @@
+"""The cluster and its nodes: which guests there are and where, which VMIDs are free, what this token may do."""
+
+from typing import Any
+
+from nixherd.errors import ApiError
+from nixherd.proxmox.calls.base import Calls, unless
+from nixherd.proxmox.listings import Node, PciMapping, Resource
+from nixherd.proxmox.models import Permissions, Version
+
+
+class Cluster(Calls):
+    def version(self) -> Version:
+        data = self._get("version")
+        if not isinstance(data, dict) or "release" not in data:
+            raise ApiError("GET /version: the answer is not the API's; does Proxmox VE listen there?", 200)
+        return Version(str(data["version"]), str(data["release"]))
+
+    def permissions(self) -> Permissions:
+        """What this token may do, as the server computes it."""
+        data = self._get("access", "permissions")
+        paths = {
+            path: {name: bool(int(propagate)) for name, propagate in privileges.items()}
+            for path, privileges in data.items()
+        }
+        return Permissions(paths)
+
+    def token_info(self, user: str, name: str) -> dict[str, Any]:
+        """What is set of a token (`privsep`, `expire`); only its owner and those with User.Modify may ask."""
+        return dict(self._get("access", "users", user, "token", name))
+
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.node_rows())
+
+    def node_rows(self) -> tuple[Node, ...]:
+        return tuple(sorted(map(Node.of, self._get("nodes")), key=lambda node: node.name))
+
+    def node_time(self, node: str) -> int:
+        """The node's clock, seconds since 1970."""
+        return int(self._get("nodes", node, "time")["time"])
+
+    def resources(self) -> tuple[Resource, ...]:
+        """The guests of the whole cluster that the token may see, by VMID, in one request."""
+        rows = self._get("cluster", "resources", type="vm")
+        found = (Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
+        return tuple(sorted(found, key=lambda row: row.vmid))
+
+    def is_free(self, vmid: int) -> bool:
+        """Whether no guest of the cluster has this VMID, also where the token may not see it."""
+        try:
+            self._get("cluster", "nextid", vmid=vmid)
+        except ApiError as error:
+            if error.status == 400 and "already exists" in error.errors.get("vmid", ""):
+                return False
+            raise
+        return True
+
+    def pci_mapping(self, name: str) -> PciMapping | None:
+        """A PCI device that may be passed through by name; None when there is no such mapping."""
+        data = unless("not found", lambda: self._get("cluster", "mapping", "pci", name))
+        return None if data is None else PciMapping.of({"id": name, **data})

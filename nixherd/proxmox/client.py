@@ -1,0 +1,261 @@
+"""The one module that speaks HTTP: a typed client of the Proxmox VE API, guarded in its session.
+
+`connect` is the only way to a Client, and a policy is not optional. The session asks it about each request as
+it stands on the wire, right before it is sent. proxmoxer's object stays inside.
+"""
+
+import re
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+from proxmoxer import ProxmoxAPI
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import MaxRetryError
+
+from nixherd.errors import ApiError, FleetError
+from nixherd.models import Endpoint
+from nixherd.proxmox import wire
+from nixherd.proxmox.calls.agent import Agent
+from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.calls.storages import Storages
+from nixherd.proxmox.calls.tasks import Tasks
+from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
+from nixherd.proxmox.policy import Policy, PolicySource
+from nixherd.tokens import Token
+
+__all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
+
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 40.0  # pveproxy gives up on pvedaemon after 30 s
+# Seconds between the tries of a call that the server says it could not hand on: nothing was done.
+REFUSED_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> "Client":
+    """A client of the API at `endpoint`. Sends nothing yet; FleetError when the CA file cannot be used.
+
+    A source of policies is asked for its newest before each changing request.
+    """
+    return Client(endpoint, policy, token)
+
+
+class _Adapter(HTTPAdapter):
+    """HTTPS to a server known by CA, or by its certificate's SHA-256 fingerprint; there is no third way."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._fingerprint = endpoint.fingerprint
+        self._context = _tls_context(endpoint)
+        super().__init__(pool_connections=1, pool_maxsize=100)
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify=True)
+        return host, {"ssl_context": self._context, "assert_fingerprint": self._fingerprint}
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing to set: the context and the fingerprint decide, whatever a caller passes as `verify`."""
+
+
+def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=endpoint.ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror or error
+        raise FleetError(
+            f"proxmox.caFile {endpoint.ca_file} in vms/definitions.nix cannot be used: {reason}; "
+            "name a PEM file, or give proxmox.fingerprint instead"
+        ) from error
+    if endpoint.fingerprint:
+        # A pinned certificate needs no chain and no name: urllib3 compares its SHA-256 before anything is sent.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class _GuardedSession(requests.Session):
+    """The session under proxmoxer: judges each request, sends it, and turns every failure into an ApiError."""
+
+    def __init__(self, endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> None:
+        super().__init__()
+        self.accepted = 0
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        self._origin = f"https://{host.lower()}:{endpoint.port}"
+        self._endpoint = endpoint
+        self._policy = policy
+        self._known: Policy | None = None
+        self._who = token.id
+        self.trust_env = False  # no proxy, netrc or CA from the environment
+        self.adapters.clear()
+        self.mount("https://", _Adapter(endpoint))
+        self.headers["Authorization"] = f"PVEAPIToken={token.id}={token.secret}"
+        self.headers["Accept"] = "application/json"
+
+    def request(  # type: ignore[override]  # proxmoxer gives these four; what else requests takes is not wanted
+        self, method: str, url: str, params: Any = None, data: Any = None
+    ) -> requests.Response:
+        """One call, sent again where that is certain to do no harm.
+
+        A GET once more when the server hung up without an answer, as it sometimes does. Anything while the server
+        says that it could not hand the call on to its daemon (595).
+        """
+        for pause in (*REFUSED_PAUSES, None):
+            try:
+                return self._once_or_read_again(method, url, params, data)
+            except ApiError as error:
+                if error.status != wire.NOT_ASKED or pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last try raises or returns")
+
+    def _once_or_read_again(self, method: str, url: str, params: Any, data: Any) -> requests.Response:
+        try:
+            return self._request(method, url, params, data)
+        except _HungUp:
+            if method != "GET":
+                raise
+            return self._request(method, url, params, data)
+
+    def _request(self, method: str, url: str, params: Any, data: Any) -> requests.Response:
+        path = url.removeprefix(self._origin + wire.PREFIX)
+        try:
+            response = super().request(
+                method, url, _form(params), _form(data), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False
+            )
+        except requests.exceptions.SSLError as error:
+            raise ApiError(self._about_tls(str(error)), None) from error
+        except requests.exceptions.RequestException as error:
+            raise self._no_answer(method, path, error) from error
+        if response.status_code >= 300:
+            raise wire.error_of(method, path, response.status_code, response.reason or "", response.content, self._who)
+        if method != "GET":
+            self.accepted += 1
+        return response
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """The last step before the wire, for redirects too: nothing passes that the policy does not know."""
+        kwargs["allow_redirects"] = False
+        path, params = wire.decode_request(
+            str(request.method), str(request.url), request.headers, request.body, self._origin
+        )
+        changing = request.method != "GET"
+        self._newest_policy(changing).check(str(request.method), path, wire.single(params))
+        return super().send(request, **kwargs)
+
+    def _newest_policy(self, changing: bool) -> Policy:
+        """The policy that judges this request. Looking needs none newer than the last; changing does."""
+        if isinstance(self._policy, Policy):
+            return self._policy
+        if changing or self._known is None:
+            self._known = self._policy.policy()
+        return self._known
+
+    def _no_answer(self, method: str, path: str, error: requests.exceptions.RequestException) -> ApiError:
+        cause = error.args[0] if error.args else None
+        if isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(cause, MaxRetryError):
+            why = "no answer" if isinstance(error, requests.exceptions.Timeout) else _root(error)
+            return ApiError(
+                f"cannot connect to {self._origin} ({why}); nothing was sent, is the node up and `proxmox.host` right?",
+                None,
+            )
+        if isinstance(error, requests.exceptions.Timeout):
+            if method == "GET":
+                return ApiError(f"{method} {path}: no answer within {READ_TIMEOUT:.0f} s; try again", None)
+            return OutcomeUnknown(
+                f"{method} {path}: no answer within {READ_TIMEOUT:.0f} s; look at the guest before trying again", None
+            )
+        return _HungUp(
+            f"{method} {path}: the server closed the connection without an answer; look, then try again", None
+        )
+
+    def _about_tls(self, error: str) -> str:
+        got = re.search(r'got "([0-9a-f]{64})"', error)
+        where = f"{self._endpoint.host}:{self._endpoint.port}"
+        if got:
+            return (
+                f"{where} shows a certificate with SHA-256 fingerprint {_colons(got[1])}, proxmox.fingerprint in "
+                f"vms/definitions.nix says {_colons(self._endpoint.fingerprint or '')}; nothing was sent: compare with "
+                "`pvenode cert info` on the node itself and correct the definitions if it was renewed"
+            )
+        reason = re.search(r"(certificate verify failed: [^(']*)", error)
+        return (
+            f"{where}: {reason[1].strip() if reason else 'TLS failed: ' + error}; nothing was sent: set "
+            "proxmox.fingerprint (`pvenode cert info` on the node shows it) or proxmox.caFile in vms/definitions.nix"
+        )
+
+
+class _HungUp(OutcomeUnknown):
+    """The connection was closed where an answer should have come."""
+
+
+def _root(error: BaseException) -> str:
+    """The innermost reason of a failed connection: `Connection refused`."""
+    text = str(error)
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+    return found[1] if found else text
+
+
+def _colons(fingerprint: str) -> str:
+    return ":".join(re.findall("..", fingerprint.upper()))
+
+
+def _form(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Parameters as the server reads them: booleans as 1 and 0, what is None left out."""
+    if not values:
+        return None
+    return {key: int(value) if isinstance(value, bool) else value for key, value in values.items() if value is not None}
+
+
+class _Serializer:
+    """Reads good answers for proxmoxer; its own turns an unreadable one into a value."""
+
+    def loads(self, response: requests.Response) -> Any:
+        request = response.request
+        return wire.data_of(str(request.method), str(request.path_url).removeprefix(wire.PREFIX), response.content)
+
+
+class Client(Guests, Storages, Tasks, Agent):
+    """The API's verbs that are used, typed. Every method raises ApiError, and Refused where the policy says no."""
+
+    def __init__(self, endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> None:
+        if not isinstance(policy, (Policy, PolicySource)):
+            raise TypeError("a Client needs a Policy: without one nothing may be sent")
+        super().__init__()
+        session = _GuardedSession(endpoint, policy, token)
+        api = ProxmoxAPI(endpoint.host, port=endpoint.port, user=token.user, token_name=token.name, token_value="")
+        api._store = {"base_url": session._origin + wire.PREFIX, "session": session, "serializer": _Serializer()}
+        self.__api = api
+        self.__session = session
+        self._name = f"{endpoint.host}:{endpoint.port}"
+        self.token_id = token.id
+        self.under_way: set[str] = set()
+        """the UPIDs of the tasks that somebody waits for, or stopped waiting for before they ended"""
+
+    def __repr__(self) -> str:
+        return f"Client({self._name} as {self.token_id})"
+
+    @property
+    def accepted_changes(self) -> int:
+        """How many changing requests the server has taken so far; what came of each is another question."""
+        return self.__session.accepted
+
+    def _get(self, *path: object, **params: Any) -> Any:
+        return self.__api(_parts(path)).get(**params)
+
+    def _post(self, *path: object, **data: Any) -> Any:
+        return self.__api(_parts(path)).post(**data)
+
+    def _put(self, *path: object, **data: Any) -> Any:
+        return self.__api(_parts(path)).put(**data)
+
+    def _delete(self, *path: object, **params: Any) -> Any:
+        return self.__api(_parts(path)).delete(**params)
+
+
+def _parts(path: Sequence[object]) -> list[str]:
+    parts = [str(part) for part in path]
+    for part in parts:
+        if not part or "/" in part:
+            raise ValueError(f"{part!r} is no part of a path of the API")
+    return parts

@@ -1,0 +1,238 @@
+"""In what a VM differs from its definition. Compared is what is declared; what the server fills in is no difference.
+
+MAC addresses, UUIDs, volume names, the generation id and the like are made by the server. A device is compared by
+the properties that are declared for it, and set with the others as they are.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from nixherd.errors import Refused
+from nixherd.models import Fleet, Host, Vm
+from nixherd.proxmox.identity import label, marked, unmarked
+from nixherd.proxmox.models import (
+    VmConfig,
+    encode_ssh_keys,
+    is_true,
+    net_values,
+    properties,
+)
+from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.proxmox.steps import AddDisk, Cannot, Change, Resize, Step
+from nixherd.settings import Device
+from nixherd.sizes import format_size
+
+ADDRESSING = "ip=dhcp"
+# Options that a running VM takes over at once; network cards and SCSI or virtio disks are plugged in.
+_AT_ONCE = ("description", "name", "onboot", "protection", "startup", "tags")
+_PLUGGED = ("net", "scsi", "virtio")
+
+
+def waits(key: str) -> bool:
+    """Whether a running VM takes this option up at its next start only."""
+    return key not in _AT_ONCE and not key.startswith(_PLUGGED)
+
+
+def options(fleet: Fleet, vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Change]:
+    """Changes of plain options and of devices that are no disks."""
+    declared = vm.settings
+    if vm.cores is not None and config.cores != vm.cores:
+        yield Change("cores", str(config.cores), str(vm.cores), vm.cores)
+    sockets = declared.sockets if declared.sockets is not None else 1 if vm.cores is not None else None
+    if sockets is not None and config.sockets != sockets:
+        yield Change("sockets", str(config.sockets), str(sockets), sockets)
+    yield from _memory(vm, config)
+    if declared.agent is not False and not config.agent_enabled:
+        yield Change("agent", "off", "on", "enabled=1")
+    elif declared.agent is False and config.agent_enabled:
+        yield Change("agent", "on", "off", "enabled=0")
+    for key, first in (("cpu", "cputype"), ("machine", "type")):
+        yield from _typed(key, first, getattr(declared, key), config.text(key))
+    if declared.boot is not None and config.boot_order != declared.boot:
+        before, after = (";".join(order) or "default" for order in (config.boot_order, declared.boot))
+        yield Change("boot", before, after, f"order={after}")
+    yield from tags(vm, config)
+    yield from flags(vm, config, template)
+    yield from startup(vm, config)
+    yield from description(fleet, vm, config)
+    for device in (*declared.networks, *declared.pci):
+        yield from device_changes(device, config)
+
+
+def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
+    if vm.memory is not None and config.memory != vm.memory:
+        before = "?" if config.memory is None else str(config.memory)
+        yield Change("memory", before, f"{vm.memory} MiB", str(vm.memory))
+    balloon = vm.settings.balloon
+    if balloon is not None and config.number("balloon") != balloon:
+        before = config.text("balloon") or "as memory"
+        yield Change("balloon", before, f"{balloon} MiB" if balloon else "off", balloon)
+
+
+def _typed(key: str, first: str, wanted: str | None, found: str | None) -> Iterator[Change]:
+    """An option whose type comes first, with or without its name `first`; further properties may follow."""
+    if wanted is None or properties(wanted, first) == properties(found or "", first):
+        return
+    yield Change(key, found or "default", wanted, wanted)
+
+
+def tags(vm: Vm, config: VmConfig) -> Iterator[Change]:
+    missing = {tag.lower() for tag in vm.tags} - set(config.tags)
+    if missing:
+        wanted = sorted(missing | set(config.tags))
+        yield Change("tags", ",".join(config.tags) or "none", ",".join(wanted), ";".join(wanted))
+
+
+def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Change]:
+    """`onboot` and `protection`: as declared; where nothing is declared, what the template left there goes."""
+    for key in ("onboot", "protection"):
+        declared: bool | None = getattr(vm.settings, key)
+        if declared is None and not (template and template.flag(key)):
+            continue
+        wanted = bool(declared)
+        if config.flag(key) != wanted:
+            yield Change(key, "off" if wanted else "on", "on" if wanted else "off", wanted)
+
+
+def startup(vm: Vm, config: VmConfig) -> Iterator[Change]:
+    """The order and pauses of starting with the node. The server takes the order without its name as well."""
+    wanted, found = vm.settings.startup, config.text("startup")
+    if wanted is not None and properties(wanted, "order") != properties(found or "", "order"):
+        yield Change("startup", found or "any", wanted, wanted)
+
+
+def description(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
+    wanted = vm.settings.description
+    if wanted is None:
+        return
+    found = unmarked(fleet, vm, config.description)
+    if found != wanted.strip():
+        yield Change("description", short(found), short(wanted), marked(fleet, vm, wanted))
+
+
+_SHORT = 40
+
+
+def short(value: object) -> str:
+    """A value in a plan; of a text of several lines, or a long one, the beginning."""
+    first, _, rest = ("" if value is None else str(value)).strip().partition("\n")
+    if not rest and len(first) <= 2 * _SHORT:
+        return first or "none"
+    return f"“{first[:_SHORT]}…”"
+
+
+def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
+    """A card or passed-through device with the declared properties, what is not declared as it was."""
+    is_net = device.name.startswith("net")
+    found = config.text(device.name)
+    values = {} if found is None else net_values(found) if is_net else properties(found, "host")
+    wanted = dict(device.values)
+    if is_net and found is None:
+        wanted = {"model": "virtio", **wanted}
+    if all(_same(values.get(key), value) for key, value in wanted.items()) and found is not None:
+        return
+    merged = {key: value for key, value in {**values, **wanted}.items() if key != "host" or "mapping" not in wanted}
+    text = ",".join(f"{key}={value}" for key, value in (_headed(merged) if is_net else merged).items())
+    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in wanted)
+    yield Change(device.name, before, ",".join(f"{key}={value}" for key, value in wanted.items()), text)
+
+
+def _headed(values: Mapping[str, str]) -> dict[str, str]:
+    """A card's properties as the server writes them: `virtio=MAC,bridge=…`, or `model=virtio,…` without a MAC."""
+    rest = {key: value for key, value in values.items() if key not in ("model", "macaddr")}
+    model, mac = values["model"], values.get("macaddr")
+    return {model: mac, **rest} if mac else {"model": model, **rest}
+
+
+def _same(found: str | None, wanted: str) -> bool:
+    if found is None:
+        return False
+    return found.lower() == wanted.lower() or (wanted in ("0", "1") and is_true(found) == is_true(wanted))
+
+
+# Disks
+
+
+def disks(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
+    """The boot disk grown to its declared size, and the further disks made or grown."""
+    if vm.disk is not None:
+        disk = config.boot_disk
+        if disk is None or disk.size is None:
+            raise Refused(f"{label(vm)} on {node}: no boot disk with a size; correct its boot order")
+        template = config.digest is None  # planned on what the clone will be
+        yield from grown(vm, node, disk.name, disk.size, vm.disk, config, f"{vm.attribute}.disk", of_template=template)
+    for device in vm.settings.disks:
+        where, there = f"{vm.attribute}.disks.{device.name}.size", config.drives.get(device.name)
+        assert device.size is not None
+        if there is None:
+            storage = device.storage or fleet.storage_of(vm) or ""
+            rest = ",".join(f"{key}={value}" for key, value in device.values.items())
+            yield AddDisk(node, vm.vmid, device.name, storage, device.size, rest, config.digest)
+        elif there.size is not None:
+            yield from grown(vm, node, device.name, there.size, device.size, config, where)
+
+
+def grown(
+    vm: Vm, node: str, disk: str, found: int, wanted: int, config: VmConfig, where: str, *, of_template: bool = False
+) -> Iterator[Step]:
+    """A disk grown to the size that is wanted; said to be impossible where it is larger."""
+    if found > wanted:
+        whose = "its template's " if of_template else ""
+        yield Cannot(
+            node,
+            vm.vmid,
+            label(vm),
+            f"{whose}{disk} has {format_size(found)}, {DEFINITIONS} wants {format_size(wanted)}",
+            f"disks are never shrunk, correct {where}",
+            type=vm.type,
+        )
+    elif found < wanted:
+        yield Resize(node, vm.vmid, disk, found, wanted, config.digest, type=vm.type)
+
+
+def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
+    """What a machine that exists cannot be given in passing."""
+    bios = vm.settings.bios
+    if bios is not None and config.bios != bios:
+        yield Cannot(
+            node,
+            vm.vmid,
+            "bios",
+            f"{label(vm)} has {config.bios}, {vm.attribute}.bios says {bios}; its boot loader would not start",
+            "clone a template with that firmware and install anew, or correct the definitions",
+        )
+    disk = config.boot_disk
+    if vm.storage is not None and disk is not None and config.digest is not None and disk.storage != vm.storage:
+        yield Cannot(
+            node,
+            vm.vmid,
+            "storage",
+            f"{disk.name} of {label(vm)} is on {disk.storage}, {vm.attribute}.storage says {vm.storage}",
+            f"move it (operations.proxmox.move_disk disk={disk.name} storage={vm.storage}) or correct that",
+        )
+
+
+# Cloud-init
+
+
+def cloud_init(vm: Vm, host: Host, config: VmConfig) -> Iterator[Change]:
+    """Who may log in to a clone, and how it gets its address; nothing where no drive would say so."""
+    declared = vm.settings.cloud_init
+    user, wanted_user = config.text("ciuser"), declared.user or host.user
+    if not config.has_cloudinit_drive:
+        return
+    if user != wanted_user:
+        yield Change("user", user or "none", wanted_user, wanted_user)
+    keys = tuple(key.strip() for key in (host.authorized_keys if declared.keys is None else declared.keys))
+    if keys and config.ssh_keys != keys:
+        yield Change("keys", str(len(config.ssh_keys)), f"{len(keys)} of {host.id}", encode_ssh_keys(keys))
+    for name, addressing in {"ipconfig0": ADDRESSING, **declared.addresses}.items():
+        found = config.text(name)
+        if properties(found or "", "ip") != properties(addressing, "ip"):
+            yield Change("network" if name == "ipconfig0" else name, found or "none", addressing, addressing)
+    for key, text in (("nameserver", declared.nameserver), ("search domain", declared.search_domain)):
+        found = config.text(key.replace(" ", ""))
+        if text is not None and found != text:
+            yield Change(key, found or "none", text, text)
+    upgrade = is_true(config.values.get("ciupgrade", 1))
+    if upgrade != bool(declared.upgrade):  # off: minutes of the first boot, for a system that is replaced
+        yield Change("upgrade", "on" if upgrade else "off", "off" if upgrade else "on", not upgrade)

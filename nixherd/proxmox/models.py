@@ -1,0 +1,403 @@
+"""The API's answers as values. Parsed once, in the client; nothing here does I/O.
+
+Formats are those of the API's schema and of `PVE::QemuServer`: property strings (`virtio=MAC,bridge=vmbr0`),
+booleans as 1 and 0, sizes with a unit, keys URL-encoded.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote, unquote
+
+from nixherd.sizes import parse_size
+
+_DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+", re.ASCII)
+_NET = re.compile(r"net\d+", re.ASCII)
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
+_TRUE = ("1", "on", "yes", "true")
+
+
+def properties(text: str, default: str) -> dict[str, str]:
+    """A property string as a mapping; a first item without a key is the value of `default`."""
+    items = [item for item in text.split(",") if item]
+    pairs = (item.partition("=") if "=" in item else (default, "=", item) for item in items)
+    return {key: value for key, _, value in pairs}
+
+
+def tags_of(text: str) -> tuple[str, ...]:
+    """The tags in one text as the server keeps them: small letters, each once, sorted."""
+    return tuple(sorted({tag.lower() for tag in re.split(r"[,;\s]+", text) if tag}))
+
+
+def is_true(value: object) -> bool:
+    """Whether the API means yes: 1, "1", and what people write into a configuration by hand."""
+    return str(value).lower() in _TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """`version` is the full one (`9.2.11`), `release` the short one (`9.2`)."""
+
+    version: str
+    release: str
+
+    @property
+    def major(self) -> int:
+        return int(self.release.split(".")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """One drive of a VM: `scsi0`, on `volume` (`nvmeprom:vm-110-disk-0`); `size` in bytes, None where not shown."""
+
+    name: str
+    volume: str
+    size: int | None
+    cdrom: bool
+
+    @property
+    def bus(self) -> str:
+        return self.name.rstrip("0123456789")
+
+    @property
+    def is_cloudinit(self) -> bool:
+        return self.cdrom and "cloudinit" in self.volume
+
+    @property
+    def storage(self) -> str:
+        return self.volume.partition(":")[0]
+
+
+def _drive(name: str, text: str) -> Drive:
+    values = properties(text, "file")
+    size = values.get("size")
+    return Drive(name, values.get("file", ""), parse_size(size) if size else None, values.get("media") == "cdrom")
+
+
+def net_values(text: str) -> dict[str, str]:
+    """A network card's properties, `model` and `macaddr` among them, however the text spells those two."""
+    values: dict[str, str] = {}
+    for key, value in properties(text, "model").items():
+        if _MAC.fullmatch(value) and key not in ("macaddr", "hwaddr"):
+            values |= {"model": key, "macaddr": value}
+        else:
+            values[key] = value
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """One network card; `mac` in lower case, None where the text shows none."""
+
+    name: str
+    mac: str | None
+    bridge: str | None
+
+
+def _net(name: str, text: str) -> Net:
+    values = properties(text, "model")
+    mac = next((value.lower() for value in values.values() if _MAC.fullmatch(value)), None)
+    return Net(name, mac, values.get("bridge"))
+
+
+def encode_ssh_keys(keys: Iterable[str]) -> str:
+    """`sshkeys` as the API takes it: one key a line, then URL-encoded whole (a blank is %20, never +)."""
+    return quote("".join(f"{key.strip()}\n" for key in keys), safe="")
+
+
+@dataclass(frozen=True)
+class VmConfig:
+    """A guest's configuration, pending values included. Values are typed as the API shows them."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, key: str) -> str | None:
+        value = self.values.get(key)
+        return None if value is None else str(value)
+
+    def flag(self, key: str) -> bool:
+        """A boolean option; absent is False, which is the server's default for those we ask about."""
+        return is_true(self.values.get(key, 0))
+
+    def number(self, key: str) -> int | None:
+        """An integer option, also where the API shows it as text (`memory`); None where it is none."""
+        text = self.text(key)
+        return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+    @property
+    def name(self) -> str | None:
+        return self.text("name") or self.text("hostname")
+
+    @property
+    def digest(self) -> str | None:
+        return self.text("digest")
+
+    @property
+    def lock(self) -> str | None:
+        return self.text("lock")
+
+    @property
+    def description(self) -> str:
+        return self.text("description") or ""
+
+    @property
+    def is_template(self) -> bool:
+        return self.flag("template")
+
+    @property
+    def memory(self) -> int | None:
+        """MiB. The server's default is 512; `current=N,…` is the newer way to write it."""
+        text = properties(self.text("memory") or "512", "current").get("current", "")
+        return int(text) if text.isascii() and text.isdigit() else None
+
+    @property
+    def cores(self) -> int:
+        return self.number("cores") or 1
+
+    @property
+    def sockets(self) -> int:
+        return self.number("sockets") or 1
+
+    @property
+    def bios(self) -> str:
+        return self.text("bios") or "seabios"
+
+    @property
+    def secure_boot(self) -> bool:
+        """Whether its OVMF was given the keys that Secure Boot checks with."""
+        disk = properties(self.text("efidisk0") or "", "file")
+        return self.bios == "ovmf" and is_true(disk.get("pre-enrolled-keys", 0))
+
+    @property
+    def agent_enabled(self) -> bool:
+        return is_true(properties(self.text("agent") or "0", "enabled").get("enabled", "0"))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Lower case, sorted; 8.4 keeps them as they were typed when the VM was created."""
+        return tags_of(self.text("tags") or "")
+
+    @property
+    def ssh_keys(self) -> tuple[str, ...]:
+        lines = unquote(self.text("sshkeys") or "").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+
+    @cached_property
+    def drives(self) -> Mapping[str, Drive]:
+        return {name: _drive(name, str(text)) for name, text in self.values.items() if _DISK.fullmatch(name)}
+
+    @property
+    def root(self) -> Drive | None:
+        """A container's root file system."""
+        text = self.text("rootfs")
+        return None if text is None else _drive("rootfs", text)
+
+    @property
+    def has_cloudinit_drive(self) -> bool:
+        return any(drive.is_cloudinit for drive in self.drives.values())
+
+    @cached_property
+    def nets(self) -> Mapping[str, Net]:
+        return {name: _net(name, str(text)) for name, text in self.values.items() if _NET.fullmatch(name)}
+
+    @property
+    def boot_order(self) -> tuple[str, ...]:
+        """The devices that the firmware tries, in order; empty where the server's default decides."""
+        return tuple(name for name in properties(self.text("boot") or "", "legacy").get("order", "").split(";") if name)
+
+    @property
+    def boot_disk(self) -> Drive | None:
+        """The disk that the firmware tries first: `boot: order=…`, the older `bootdisk`, else the only disk."""
+        disks = {name: drive for name, drive in self.drives.items() if not drive.cdrom}
+        named = [*self.boot_order, self.text("bootdisk") or ""]
+        first = next((disks[name] for name in named if name in disks), None)
+        return first or (next(iter(disks.values())) if len(disks) == 1 else None)
+
+
+# What two configurations of the same guest may differ in without anybody having changed it.
+_NEVER_THE_SAME = frozenset(
+    ("cipassword", "description", "digest", "lock", "meta", "parent", "runningcpu", "runningmachine", "smbios1")
+) | frozenset(("snapstate", "snaptime", "vmgenid", "vmstate"))
+
+
+def same_settings(first: VmConfig, second: VmConfig) -> bool:
+    """Whether two configurations say the same of a guest, its volumes' names and what the server makes up aside."""
+
+    def settings(config: VmConfig) -> dict[str, str]:
+        values = {key: str(value) for key, value in config.values.items() if key not in _NEVER_THE_SAME}
+        for key in values:
+            if _DISK.fullmatch(key) or key in ("rootfs", "efidisk0", "tpmstate0") or re.fullmatch(r"mp\d+", key):
+                values[key] = ",".join(sorted(part for part in values[key].split(",")[1:]))
+            elif key.startswith("unused"):
+                values[key] = ""
+        return {key: text for key, text in values.items() if not key.startswith("unused")}
+
+    return settings(first) == settings(second)
+
+
+@dataclass(frozen=True, slots=True)
+class VmStatus:
+    """A guest's state of power, `status` as the API says it (`running`, `stopped`); `lock` if one is held.
+
+    `paused`: it runs, but stands still.
+    """
+
+    vmid: int
+    status: str
+    name: str | None = None
+    lock: str | None = None
+    template: bool = False
+    uptime: int = 0
+    paused: bool = False
+
+    @classmethod
+    def of(cls, vmid: int, row: Mapping[str, Any]) -> "VmStatus":
+        return cls(
+            vmid=vmid,
+            status=str(row["status"]),
+            name=row.get("name"),
+            lock=row.get("lock"),
+            template=is_true(row.get("template", 0)),
+            uptime=int(row.get("uptime") or 0),
+            paused=row.get("qmpstatus") == "paused",
+        )
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A storage as one node sees it; sizes in bytes. `content` names what it may hold (`images`, …)."""
+
+    name: str
+    active: bool
+    total: int
+    used: int
+    available: int
+    content: tuple[str, ...]
+    type: str = ""
+    shared: bool = False
+
+    @classmethod
+    def of(cls, name: str, row: Mapping[str, Any]) -> "Storage":
+        total, used, available = (int(row.get(key) or 0) for key in ("total", "used", "avail"))
+        content = tuple(sorted(str(row.get("content", "")).split(",")))
+        shared, active = (is_true(row.get(key, 0)) for key in ("shared", "active"))
+        return cls(name, active, total, used, available, content, str(row.get("type") or ""), shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Upid:
+    """The name of a task: `UPID:NODE:PID:PSTART:STARTTIME:TYPE:ID:USER:`."""
+
+    text: str
+    node: str
+    type: str
+    id: str
+    user: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Upid":
+        """ValueError when it is none."""
+        parts = text.split(":")
+        if len(parts) != 9 or parts[0] != "UPID" or parts[8] != "":
+            raise ValueError(f"{text!r} is no UPID")
+        return cls(text, node=parts[1], type=parts[5], id=parts[6], user=parts[7])
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_SUCCESS = re.compile(r"OK|WARNINGS: \d+")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """`exitstatus` is None while the task runs; afterwards `OK`, `WARNINGS: n`, or what went wrong."""
+
+    running: bool
+    exitstatus: str | None
+
+    @property
+    def succeeded(self) -> bool:
+        return self.exitstatus is not None and _SUCCESS.fullmatch(self.exitstatus) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A row of a node's task list; `user` with the token's name where the server shows it (`u@pve!token`)."""
+
+    upid: Upid
+    type: str
+    id: str
+    user: str
+    status: str | None
+    starttime: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Task":
+        """ValueError when its UPID is none."""
+        user = str(row["user"])
+        if row.get("tokenid") and "!" not in user:
+            user = f"{user}!{row['tokenid']}"
+        return cls(
+            upid=Upid.parse(row["upid"]),
+            type=str(row["type"]),
+            id=str(row.get("id") or ""),
+            user=user,
+            status=row.get("status"),
+            starttime=int(row["starttime"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface as the guest sees it; `mac` in lower case, None where it has none."""
+
+    name: str
+    mac: str | None
+    addresses: tuple[str, ...]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Interface":
+        mac = row.get("hardware-address")
+        addresses = tuple(str(item["ip-address"]) for item in row.get("ip-addresses") or ())
+        return cls(str(row["name"]), mac.lower() if mac else None, addresses)
+
+    @classmethod
+    def of_container(cls, row: Mapping[str, Any]) -> "Interface":
+        """A row of a container's interfaces: `hwaddr`, and `inet` and `inet6` with their prefix lengths."""
+        mac = row.get("hwaddr") or row.get("hardware-address")
+        addresses = tuple(str(row[key]).partition("/")[0] for key in ("inet", "inet6") if row.get(key))
+        return cls(str(row["name"]), str(mac).lower() if mac else None, addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command in the guest ended; `exitcode` is None when a signal ended it."""
+
+    exitcode: int | None
+    stdout: str
+    stderr: str
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What the token may do: privileges by path; True where they reach the paths below as well."""
+
+    paths: Mapping[str, Mapping[str, bool]]
+
+    def allows(self, path: str, privilege: str) -> bool:
+        """Whether the nearest path that the server listed grants it; the server has merged the inherited ones."""
+        if path in self.paths:
+            return privilege in self.paths[path]
+        while path != "/":
+            path = path.rsplit("/", 1)[0] or "/"
+            if path in self.paths:
+                return self.paths[path].get(privilege, False)
+        return False

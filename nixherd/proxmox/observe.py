@@ -1,0 +1,109 @@
+"""Looking at guests: where one runs, how it stands, and what the plan needs to know of it. Only GETs are sent."""
+
+import re
+from typing import TYPE_CHECKING
+
+from nixherd.errors import Refused
+from nixherd.models import Fleet, GuestType, Vm
+from nixherd.proxmox.identity import label
+from nixherd.proxmox.models import Interface, Upid, VmConfig
+from nixherd.proxmox.plan import ActualVm, template_node
+
+# It takes a tenth of a second: not for those who need no API.
+if TYPE_CHECKING:
+    from nixherd.proxmox.client import Client
+
+LOOKS = 3  # how often a guest that is on its way from one node to another is looked for
+
+
+def observe_template(client: "Client", fleet: Fleet) -> VmConfig | None:
+    """The configuration of the declared template; None when none is declared or it does not exist."""
+    if fleet.template is None or fleet.endpoint is None:
+        return None
+    return client.config(template_node(fleet), fleet.template.vmid)
+
+
+def find(client: "Client", fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
+    """The node where a guest is and its configuration, wherever in the cluster; None while there is none.
+
+    Asked first is where the definitions say: mostly that is the one request. Raises Refused when the VMID is taken
+    by a guest of another kind, or one that the token may not see.
+    """
+    node = fleet.node_of(vm)
+    for _ in range(LOOKS):
+        config = client.config(node, vm.vmid, vm.type)
+        if config is not None:
+            return node, config
+        row = next((row for row in client.resources() if row.vmid == vm.vmid), None)
+        if row is None and client.is_free(vm.vmid):
+            return None
+        if row is not None and row.type is not vm.type:
+            kind = "a container" if row.type is GuestType.LXC else "a VM"
+            raise Refused(
+                f"VMID {vm.vmid} is taken by {kind} ({row.name or 'without a name'}) on {row.node}; "
+                f"give {vm.attribute} another one in vms/definitions.nix"
+            )
+        node = row.node if row else node
+    raise Refused(
+        f"VMID {vm.vmid} is taken, by a guest that this token may not see; "
+        f"give {vm.attribute} another one in vms/definitions.nix"
+    )
+
+
+def observe(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
+    """The guest as it is now, None while it does not exist. Raises Refused as `find` does."""
+    found = find(client, fleet, vm)
+    if found is None:
+        return None
+    node, config = found
+    status = client.status(node, vm.vmid, vm.type)
+    if status is None:
+        return None
+    task = None
+    if config.lock == "clone":
+        task = _clone_task(client, node, vm.vmid)
+        if task is None:  # it may just have ended, well or not
+            now = client.config(node, vm.vmid)
+            if now is None:
+                return None
+            config = now
+    pending = client.pending(node, vm.vmid, vm.type) if status.running else ()
+    return ActualVm(config, status.running, task, node, status.paused, pending)
+
+
+def interfaces_of(client: "Client", node: str, vm: Vm) -> tuple[Interface, ...]:
+    """The interfaces of a guest that runs. AgentUnavailable while a VM's agent does not tell."""
+    if vm.type is GuestType.LXC:
+        return client.container_interfaces(node, vm.vmid)
+    return client.agent_interfaces(node, vm.vmid)
+
+
+def _clone_task(client: "Client", node: str, vmid: int) -> Upid | None:
+    """The running task of our token that makes this VMID; the task itself is named after the template.
+
+    8.4 does not log the new VMID until it has allocated a volume for it, so a log without any comes second.
+    """
+    named, silent = re.compile(rf"\b(ID {vmid}|(vm|subvol)-{vmid}-.*)\b"), []
+    for task in client.tasks(node, type="qmclone"):
+        if task.user != client.token_id:
+            continue
+        log = "\n".join(client.task_log(task.upid))
+        if named.search(log):
+            return task.upid
+        if not re.search(r"with ID \d+|allocated target volume", log):
+            silent.append(task.upid)
+    return silent[0] if silent else None
+
+
+def holder(client: "Client", fleet: Fleet, vm: Vm, actual: ActualVm) -> str:
+    """Who holds the lock of a guest, in words: its kind, and the task that works on the guest, if one can be seen."""
+    node = actual.node or fleet.node_of(vm)
+    for task in client.tasks(node):
+        # a backup of several guests is named after none of them
+        if task.id == str(vm.vmid) or (task.type == "vzdump" and not task.id):
+            return f"{label(vm)} is locked ({actual.config.lock}) by task {task.type} of {task.user}: {task.upid}"
+    tool = "qm" if vm.type is GuestType.QEMU else "pct"
+    return (
+        f"{label(vm)} is locked ({actual.config.lock}) and no task that this token may see works on it; "
+        f"when nothing does: `{tool} unlock {vm.vmid}` on {node}"
+    )

@@ -1,0 +1,379 @@
+"""What people and deploys ask of one guest, as steps: pure functions from what was observed to what is to be done.
+
+Each returns no step where nothing is left to do, so that asking twice does it once; `apply.achieve` carries them out.
+Refused: the guest is not this fleet's. FleetError: it does not exist. Usage: it cannot be asked that.
+"""
+
+import re
+from collections.abc import Iterable
+
+from nixherd.errors import Refused, Usage
+from nixherd.models import Fleet, GuestType, Vm
+from nixherd.proxmox import differences
+from nixherd.proxmox.containers import card_changes
+from nixherd.proxmox.differences import device_changes
+from nixherd.proxmox.identity import label, require_ours
+from nixherd.proxmox.listings import SnapshotRow, Volume
+from nixherd.proxmox.models import Drive, Task, tags_of
+from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
+from nixherd.proxmox.steps import (
+    AddDisk,
+    Backup,
+    Change,
+    Configure,
+    DeleteSnapshot,
+    MakeTemplate,
+    Migrate,
+    MoveDisk,
+    Reboot,
+    Regenerate,
+    Resize,
+    Restore,
+    Resume,
+    Rollback,
+    Shutdown,
+    Snapshot,
+    Start,
+    Step,
+    Stop,
+    Suspend,
+)
+from nixherd.settings import Device
+from nixherd.sizes import format_size
+
+Steps = tuple[Step, ...]
+
+_SNAPSHOT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}", re.ASCII)
+_RESERVED = ("current", "pending")
+
+
+def ours(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> ActualVm:
+    """The guest as observed, when it is there and this fleet's."""
+    require_ours(fleet, vm, actual.config if actual else None, actual.node if actual else "")
+    assert actual is not None
+    return actual
+
+
+def _place(fleet: Fleet, vm: Vm, storage: str | None) -> str:
+    """The storage that was named, else the declared one. Usage when there is neither."""
+    place = storage or fleet.storage_of(vm)
+    if place is None:
+        raise Usage(f"{label(vm)}: no storage is declared; name one")
+    return place
+
+
+# Power
+
+
+def start(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+    """Switch it on; a paused one goes on."""
+    found = ours(fleet, vm, actual)
+    if found.running:
+        return (Resume(found.node, vm.vmid, type=vm.type),) if found.paused else ()
+    return (Start(found.node, vm.vmid, type=vm.type),)
+
+
+def stop(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+    """Pull the plug."""
+    found = ours(fleet, vm, actual)
+    return (Stop(found.node, vm.vmid, type=vm.type),) if found.running else ()
+
+
+def shutdown(
+    fleet: Fleet, vm: Vm, actual: ActualVm | None, *, timeout: int = SHUTDOWN_SECONDS, force: bool = False
+) -> Steps:
+    """Ask it to power off (agent, else ACPI); with `force` pull the plug after `timeout` seconds, and only then."""
+    found = ours(fleet, vm, actual)
+    if not found.running:
+        return ()
+    if found.paused and not force:
+        raise Usage(f"{label(vm)} is paused and cannot shut down; resume it first, or stop it")
+    return (Shutdown(found.node, vm.vmid, timeout, force, type=vm.type),)
+
+
+def reboot(
+    fleet: Fleet, vm: Vm, actual: ActualVm | None, *, timeout: int = SHUTDOWN_SECONDS, always: bool = False
+) -> Steps:
+    """Reboot it when something waits for that; `always`: also when nothing does."""
+    found = ours(fleet, vm, actual)
+    if not found.running:
+        if always:
+            raise Usage(f"{label(vm)} does not run; start it")
+        return ()
+    waiting = tuple(each.key for each in found.pending)
+    return (Reboot(found.node, vm.vmid, timeout, waiting, type=vm.type),) if waiting or always else ()
+
+
+def suspend(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, to_disk: bool = False) -> Steps:
+    """Pause it, or write its memory to disk and switch it off."""
+    found = ours(fleet, vm, actual)
+    if found.config.lock == "suspended" or (found.paused and not to_disk):
+        return ()
+    if not found.running:
+        raise Usage(f"{label(vm)} does not run; there is nothing to suspend")
+    return (Suspend(found.node, vm.vmid, to_disk, type=vm.type),)
+
+
+def resume(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+    """Let a paused or suspended guest go on."""
+    found = ours(fleet, vm, actual)
+    if found.config.lock == "suspended":
+        return (Start(found.node, vm.vmid, type=vm.type),)
+    if found.running:
+        return (Resume(found.node, vm.vmid, type=vm.type),) if found.paused else ()
+    raise Usage(f"{label(vm)} does not run and is not suspended; start it")
+
+
+# Configuration and disks
+
+
+def configure(fleet: Fleet, vm: Vm, actual: ActualVm | None, values: dict[str, object]) -> Steps:
+    """Set options by the API's names and in its words (`cores`, `net0`); None takes an option away."""
+    found = ours(fleet, vm, actual)
+    if isinstance(tags := values.get("tags"), str):  # as the server keeps them
+        values = {**values, "tags": ";".join(tags_of(tags))}
+    changes = tuple(
+        Change(key, differences.short(found.config.text(key)), differences.short(value), value)
+        for key, value in values.items()
+        if found.config.text(key) != (None if value is None else str(int(value) if isinstance(value, bool) else value))
+    )
+    return (Configure(found.node, vm.vmid, changes, found.config.digest, type=vm.type),) if changes else ()
+
+
+def device(fleet: Fleet, vm: Vm, actual: ActualVm | None, wanted: Device) -> Steps:
+    """Give it a card or passed-through device with these properties, what is not said as it is."""
+    found = ours(fleet, vm, actual)
+    is_vm = vm.type is GuestType.QEMU
+    changes = tuple(device_changes(wanted, found.config) if is_vm else card_changes(wanted, found.config))
+    waits = tuple(each.key for each in changes if is_vm and found.running and differences.waits(each.key))
+    return (Configure(found.node, vm.vmid, changes, found.config.digest, waits, type=vm.type),) if changes else ()
+
+
+def drive_of(vm: Vm, found: ActualVm, disk: str | None) -> Drive:
+    """The named disk, else the one that the guest boots from. Usage when there is none."""
+    root = found.config.root
+    drives = {**found.config.drives, **({"rootfs": root} if root else {})}
+    drive = drives.get(disk) if disk else root or found.config.boot_disk
+    if drive is None or drive.cdrom:
+        there = ", ".join(name for name, each in sorted(drives.items()) if not each.cdrom) or "none"
+        raise Usage(f"{label(vm)} has no disk {disk or 'to boot from'}; its disks: {there}")
+    return drive
+
+
+def resize(fleet: Fleet, vm: Vm, actual: ActualVm | None, size: int, *, disk: str | None = None) -> Steps:
+    """Grow a disk to `size` bytes. Usage where it would have to shrink."""
+    found = ours(fleet, vm, actual)
+    drive = drive_of(vm, found, disk)
+    if drive.size is None:
+        raise Usage(f"{label(vm)}: the size of {drive.name} is not known; look at `qm config {vm.vmid}`")
+    if drive.size > size:
+        raise Usage(
+            f"{label(vm)}: {drive.name} has {format_size(drive.size)}, more than {format_size(size)}; "
+            "disks only grow, ask for more"
+        )
+    if drive.size == size:
+        return ()
+    return (Resize(found.node, vm.vmid, drive.name, drive.size, size, found.config.digest, type=vm.type),)
+
+
+def add_disk(
+    fleet: Fleet, vm: Vm, actual: ActualVm | None, disk: str, size: int, *, storage: str | None = None
+) -> Steps:
+    """Give it a new, empty disk. Usage where there is one of that name and another size."""
+    found = ours(fleet, vm, actual)
+    if not re.fullmatch(r"(scsi|virtio|sata|ide|mp)\d{1,3}", disk, re.ASCII):
+        raise Usage(f"{disk} is no name for a disk; use one such as scsi1")
+    there = found.config.drives.get(disk)
+    if there is not None:
+        if there.size == size:
+            return ()
+        has = "another one" if there.size is None else format_size(there.size)
+        raise Usage(f"{label(vm)} has a disk {disk} already, of {has}; resize it, or choose another name")
+    place = _place(fleet, vm, storage)
+    return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, type=vm.type),)
+
+
+def move_disk(
+    fleet: Fleet, vm: Vm, actual: ActualVm | None, disk: str, storage: str, *, keep_source: bool = False
+) -> Steps:
+    """Move a disk to another storage."""
+    found = ours(fleet, vm, actual)
+    drive = drive_of(vm, found, disk)
+    if drive.storage == storage:
+        return ()
+    return (MoveDisk(found.node, vm.vmid, drive.name, storage, keep_source, found.config.digest, type=vm.type),)
+
+
+def regenerate(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, differs: bool) -> Steps:
+    """Write the cloud-init drive anew where the options say something else than it (`differs`)."""
+    found = ours(fleet, vm, actual)
+    if not found.config.has_cloudinit_drive:
+        raise Usage(f"{label(vm)} has no cloud-init drive; add one: `qm set {vm.vmid} --ide2 STORAGE:cloudinit`")
+    return (Regenerate(found.node, vm.vmid),) if differs else ()
+
+
+def cloudinit_drive(fleet: Fleet, vm: Vm, actual: ActualVm | None, drive: str, *, storage: str | None = None) -> Steps:
+    """Give it a cloud-init drive, unless it has one."""
+    found = ours(fleet, vm, actual)
+    if found.config.has_cloudinit_drive:
+        return ()
+    if drive in found.config.values or not re.fullmatch(r"(ide|sata|scsi)\d{1,2}", drive, re.ASCII):
+        raise Usage(f"{label(vm)}: {drive} is taken, or no name for a drive; use another one such as ide2")
+    place = _place(fleet, vm, storage)
+    change = Change(drive, "none", f"a cloud-init drive on {place}", f"{place}:cloudinit")
+    waits = (drive,) if found.running and differences.waits(drive) else ()
+    return (Configure(found.node, vm.vmid, (change,), found.config.digest, waits),)
+
+
+def make_template(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+    """Convert a stopped VM to a template, for good."""
+    if actual is not None and actual.config.is_template and actual.config.name == vm.name:
+        return ()
+    found = ours(fleet, vm, actual)
+    if vm.type is not GuestType.QEMU:
+        raise Usage(f"{label(vm)} is a container; only VMs are converted to templates here")
+    if found.running:
+        raise Usage(f"{label(vm)} runs; shut it down before it becomes a template")
+    return (MakeTemplate(found.node, vm.vmid),)
+
+
+# Snapshots
+
+
+def snapshot(
+    fleet: Fleet,
+    vm: Vm,
+    actual: ActualVm | None,
+    name: str,
+    there: Iterable[SnapshotRow],
+    *,
+    description: str = "",
+    with_memory: bool = False,
+) -> Steps:
+    """Take a snapshot, unless there is one of that name."""
+    found = ours(fleet, vm, actual)
+    require_snapshot_name(name)
+    if any(row.name == name for row in there):
+        return ()
+    return (Snapshot(found.node, vm.vmid, name, description, with_memory, type=vm.type),)
+
+
+def require_snapshot_name(name: str) -> None:
+    if not _SNAPSHOT_NAME.fullmatch(name) or name in _RESERVED:
+        raise Usage(
+            f"{name} is no name for a snapshot; use 2 to 40 letters, digits, '-' and '_', a letter first, and neither "
+            f"{' nor '.join(_RESERVED)}"
+        )
+
+
+def delete_snapshot(fleet: Fleet, vm: Vm, actual: ActualVm | None, name: str, there: Iterable[SnapshotRow]) -> Steps:
+    """Delete a snapshot, if there is one of that name."""
+    found = ours(fleet, vm, actual)
+    if not any(row.name == name for row in there):
+        return ()
+    return (DeleteSnapshot(found.node, vm.vmid, name, type=vm.type),)
+
+
+def rollback(
+    fleet: Fleet,
+    vm: Vm,
+    actual: ActualVm | None,
+    name: str,
+    there: Iterable[SnapshotRow],
+    *,
+    last: Task | None = None,
+    unchanged: bool = False,
+) -> Steps:
+    """Put disks and configuration back to a snapshot; nothing when that was the last thing done to the guest.
+
+    `last` is its last task that ended; `unchanged` whether its configuration is the one in the snapshot.
+    """
+    found = ours(fleet, vm, actual)
+    names = [row.name for row in there]
+    if name not in names:
+        raise Usage(f"{label(vm)} has no snapshot {name}; it has {', '.join(names) or 'none'}")
+    undone = last is not None and last.type in ("qmrollback", "vzrollback") and last.status == "OK"
+    if undone and unchanged and not found.running and found.config.text("parent") == name:
+        return ()
+    return (Rollback(found.node, vm.vmid, name, type=vm.type),)
+
+
+# Backups
+
+
+def backup(
+    fleet: Fleet,
+    vm: Vm,
+    actual: ActualVm | None,
+    storage: str,
+    there: Iterable[Volume],
+    *,
+    now: int,
+    newer_than: int | None = None,
+    mode: str = "snapshot",
+    notes: str = "",
+    protected: bool = False,
+) -> Steps:
+    """Back it up, unless one of the backups that are `there` is less than `newer_than` seconds old."""
+    found = ours(fleet, vm, actual)
+    if mode not in ("snapshot", "suspend", "stop"):
+        raise Usage(f"{mode} is no mode of backups; use snapshot, suspend or stop")
+    if newer_than is not None and any((each.ctime or 0) > now - newer_than for each in there):
+        return ()
+    text = notes or f"{vm.name}, by nixherd"
+    return (Backup(found.node, vm.vmid, storage, mode, notes=text, protected=protected, type=vm.type),)
+
+
+def restore(
+    fleet: Fleet,
+    vm: Vm,
+    actual: ActualVm | None,
+    archive: str,
+    *,
+    storage: str | None = None,
+    overwrite: bool = False,
+    last: Task | None = None,
+    unchanged: bool = False,
+) -> Steps:
+    """Make the guest out of a backup. One that is there is left alone, or with `overwrite` replaced: it must be off.
+
+    `last` is its last task that ended; `unchanged` whether its configuration is the one in the backup.
+    """
+    if not vm.is_managed:
+        raise Refused(f"{label(vm)} is {vm.attribute}; only managed guests are restored")
+    node = fleet.node_of(vm)
+    if actual is not None:
+        found = ours(fleet, vm, actual)
+        if not overwrite:
+            return ()
+        restored = last is not None and last.type in ("qmrestore", "vzrestore") and last.status == "OK"
+        if restored and unchanged and not found.running:
+            return ()
+        if found.running:
+            raise Usage(f"{label(vm)} runs; shut it down before it is restored over")
+        node = found.node
+    place = storage or fleet.storage_of(vm)
+    return (Restore(node, vm.vmid, vm.name, archive, place, vm.settings.pool, actual is not None, type=vm.type),)
+
+
+# Moving
+
+
+def migrate(
+    fleet: Fleet,
+    vm: Vm,
+    actual: ActualVm | None,
+    target: str,
+    *,
+    nodes: Iterable[str],
+    local_disks: bool = False,
+    storage: str | None = None,
+) -> Steps:
+    """Move it to another node of the cluster, while it runs when it runs. A running container restarts for that."""
+    found = ours(fleet, vm, actual)
+    known = sorted(nodes)
+    if target not in known:
+        raise Usage(f"there is no node {target}; the cluster has {', '.join(known)}")
+    if found.node == target:
+        return ()
+    return (Migrate(found.node, vm.vmid, target, found.running, local_disks, storage, type=vm.type),)

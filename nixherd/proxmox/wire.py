@@ -1,0 +1,140 @@
+"""The API on the wire, as pure functions: what a request that is about to be sent says, and what an answer means."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from nixherd.errors import ApiError, Refused
+from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
+
+PREFIX = "/api2/json"
+_FORM = "application/x-www-form-urlencoded"
+
+# The server could not be asked (595), or was asked and did not answer: then the call may still be carried out.
+NOT_ASKED = 595
+NO_ANSWER = frozenset({596, 597, 598, 599})
+TRANSIENT: frozenset[int | None] = NO_ANSWER | {NOT_ASKED, None}
+
+
+def decode_request(
+    method: str, url: str, headers: Mapping[str, str], body: object, origin: str
+) -> tuple[str, dict[str, list[str]]]:
+    """Path below /api2/json, undecoded, and all parameters, decoded, of a request as it goes out.
+
+    `origin` is `https://HOST:PORT`, the only place that may be asked. Raises Refused for whatever cannot be
+    read with certainty: nobody can judge what nobody can read.
+    """
+    parts = urlsplit(url)
+    if f"{parts.scheme}://{parts.netloc}" != origin:
+        raise Refused(f"refusing {method} to {parts.scheme}://{parts.netloc}; this client speaks to {origin} only")
+    if not parts.path.startswith(f"{PREFIX}/"):
+        raise Refused(f"refusing {method} {parts.path}; calls of the API begin with {PREFIX}/")
+    path = parts.path.removeprefix(PREFIX)
+    if parts.query and method not in ("GET", "DELETE"):
+        # The server lets the query override the body.
+        raise Refused(f"refusing {method} {path} with a query; parameters of a change go into its body")
+    query = _pairs(method, path, parts.query)
+    if body in (None, b"", ""):
+        return path, query
+    if method in ("GET", "DELETE"):
+        raise Refused(f"refusing {method} {path} with a body; the server takes none")
+    content_type = headers.get("Content-Type", "").split(";")[0].strip()
+    if content_type != _FORM or not isinstance(body, (str, bytes)):
+        raise Refused(f"refusing {method} {path}: its body is {content_type or 'untyped'}, only forms can be judged")
+    return path, _pairs(method, path, body.decode("latin-1") if isinstance(body, bytes) else body)
+
+
+def _pairs(method: str, path: str, form: str) -> dict[str, list[str]]:
+    if ";" in form:
+        raise Refused(f"refusing {method} {path}: a bare ';' separates parameters for the server; write it as %3B")
+    params: dict[str, list[str]] = {}
+    try:
+        for key, value in parse_qsl(form, keep_blank_values=True, strict_parsing=bool(form), errors="strict"):
+            params.setdefault(key, []).append(value)
+    except ValueError as error:
+        raise Refused(f"refusing {method} {path}: its parameters cannot be read ({error})") from error
+    return params
+
+
+def single(params: Mapping[str, list[str]]) -> dict[str, str | list[str]]:
+    """Parameters with those given once as plain values."""
+    return {key: values[0] if len(values) == 1 else values for key, values in params.items()}
+
+
+def error_of(method: str, path: str, status: int, reason: str, body: bytes, who: str) -> ApiError:
+    """What an answer of status >= 300 means, in one line with what to do. `who` is the token's name."""
+    answer = _json(body)
+    errors = {str(key): _line(value) for key, value in (answer.get("errors") or {}).items()}
+    said = _line(answer.get("message") or reason or "")
+    if errors:
+        said += " " + "; ".join(f"{key}: {text}" for key, text in sorted(errors.items()))
+    what = f"{method} {path}: {said or 'no reason given'}"
+    if status in NO_ANSWER:
+        text = f"{what} ({status}): the node's API daemon did not answer in time or is overloaded"
+        if "/agent/" in path:
+            return AgentUnavailable(text, status)
+        if method == "GET":
+            return ApiError(f"{text}; try again", status)
+        return OutcomeUnknown(f"{text}; it may still carry this out, look before trying again", status)
+    blocked = _AGENT_BLOCKS.search(said) if "/agent/" in path else None
+    if blocked:
+        return ApiError(f"{what} ({status}){_ALLOW.format(blocked[1])}", status)
+    if "/agent/" in path and _AGENT_ABSENT.search(said):
+        return AgentUnavailable(what, status)
+    hint = _HINTS.get(status, "")
+    lookup = re.search(r"hostname lookup '([^']*)' failed", said)
+    if lookup:
+        hint = "; there is no node {node}, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
+    if 300 <= status < 400:
+        hint = "; a redirect is never followed, is this the API's own address?"
+    return ApiError(f"{what} ({status}){hint.format(who=who, user=who.partition('!')[0])}", status, errors)
+
+
+_FROZEN = "the agent is in frozen state"  # while a backup is begun; qemu-ga says of its commands that they are disabled
+_AGENT_ABSENT = re.compile(
+    r"guest agent is not running|^VM \d+ (is )?not running|got timeout|PID \w+ does not exist|QMP command .* failed|"
+    + _FROZEN
+)
+_AGENT_BLOCKS = re.compile(rf"[Cc]ommand ([\w-]+) has been disabled(?!: {_FROZEN})")
+_ALLOW = (
+    "; the guest's agent is set to refuse {}: allow guest-exec and guest-file-* there and in the template "
+    "(BLACKLIST_RPC or FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga, elsewhere block-rpcs or allow-rpcs in "
+    "/etc/qemu/qemu-ga.conf), then `systemctl restart qemu-guest-agent`"
+)
+_HINTS = {
+    401: "; the server does not accept token {who}: check the token file, and on the node whether it is there and "
+    "has not expired: `pveum user token list {user}`",
+    403: "; token {who} lacks this permission: grant it on the node with `pveum acl modify`",
+    501: "; does something else than Proxmox VE answer there, or an older one?",
+    NOT_ASKED: "; the node's API daemon is down, nothing was done: `systemctl status pvedaemon` on the node",
+}
+
+
+def data_of(method: str, path: str, body: bytes) -> Any:
+    """The value of a good answer. ApiError when it is not the API's JSON."""
+    answer = _json(body)
+    if "data" not in answer:
+        raise ApiError(f"{method} {path}: the answer is not the API's; does Proxmox VE listen there?", 200)
+    return answer["data"]
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def guest_text(text: str) -> str:
+    """Output of a guest's command: the API shows its bytes as latin-1."""
+    try:
+        return text.encode("latin-1").decode(errors="replace")
+    except UnicodeEncodeError:
+        return text

@@ -1,0 +1,72 @@
+"""A fleet's directory whose hypervisor is the emulator, and the command run on it as a person would."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.cli.main import run
+from nixherd.proxmox import apply as apply_module
+from tests.conftest import DEFINITIONS_NIX
+from tests.nixherd.proxmox.conftest import TOKEN, Emulator, emulator, started  # noqa: F401  (fixtures)
+
+DEFINITIONS = DEFINITIONS_NIX.replace(
+    "  managed = {\n",
+    """  managed = {
+    kept = { vmid = 111; cores = 2; memory = 2048; disk = "8G"; nixosConfig = "caddy"; readonly = true; };
+""",
+).replace(
+    "  imported = {\n",
+    """  imported = {
+    igp = { vmid = 109; hostname = "igpu"; specs = { cores = 6; gpu = "passed through"; }; };
+""",
+)
+DEFINITIONS = DEFINITIONS.replace("{\n  proxmox", '{\n  fleet = "homelab";\n  proxmox', 1)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Nixherd = Callable[..., Ended]
+
+
+@pytest.fixture
+def fleet(make_fleet: Callable[..., Path], emulator: Emulator) -> Path:  # noqa: F811
+    """dev (110) is managed, kept (111) is readonly, 104 and 109 are imported."""
+    there = f'host = "127.0.0.1"; port = {emulator.port}; fingerprint = "{emulator.fingerprint}"'
+    return make_fleet(definitions=DEFINITIONS.replace('host = "127.0.0.1"', there))
+
+
+@pytest.fixture
+def nixherd(fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Nixherd:
+    """Runs `nixherd vm WORDS`."""
+    token = tmp_path / "token"
+    token.write_text(f"{TOKEN.id}={TOKEN.secret}")
+    token.chmod(0o600)
+    for name, value in {"FLEET": fleet, "PROXMOX_TOKEN_FILE": token, "HOME": tmp_path}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(apply_module, "PAUSE", 0.05)
+
+    def call(*words: str) -> Ended:
+        capfd.readouterr()
+        status = run(["vm", *words])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return Ended(status, out, err)
+
+    return call

@@ -1,0 +1,183 @@
+"""The commands that change something: changed, unchanged, refused, malformed, with their exit codes and shapes."""
+
+import pytest
+
+from tests.nixherd.cli.conftest import Nixherd
+from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.dev import begin
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+CHANGES: list[tuple[list[str], str]] = [
+    (["shutdown", "dev", "--timeout", "20"], "shut vm 110 down within 20 s"),
+    (["stop", "110"], "stop vm 110 at once"),
+    (["suspend", "DEV"], "suspend vm 110"),
+    (["resize", "dev", "70G"], "grow scsi0 64G → 70G"),
+    (["add-disk", "dev", "scsi1", "10G", "--storage", "tank"], "add scsi1, 10G on tank"),
+    (["move-disk", "dev", "scsi0", "tank"], "move scsi0 to tank"),
+    (["snapshot", "dev", "clean"], "snapshot vm 110 as clean"),
+    (["backup", "dev", "--newer-than", "60"], "back vm 110 up to local"),
+    (["destroy", "dev", "110", "--stop", "--no-backup"], "shut vm 110 down within 180 s, pull the plug then"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), CHANGES, ids=lambda value: " ".join(value)[:30])
+def test_changed_and_then_unchanged(nixherd: Nixherd, emulator: Emulator, words: list[str], says: str) -> None:
+    begin(emulator)
+    planned = nixherd(*words, "--dry-run")
+    assert planned.status == 0, planned.err
+    assert planned.json["planned"]
+    assert planned.json["steps"][0] == says
+    assert emulator.changes() == []
+    done = nixherd(*words)
+    assert done.status == 0, done.err
+    assert (done.json["name"], done.json["vmid"], done.json["changed"]) == ("dev", 110, True)
+    assert done.json["steps"] == planned.json["steps"] or words[0] == "destroy"
+    changes = emulator.changes()
+    assert changes
+    again = nixherd(*words)
+    assert (again.status, again.json["changed"], again.json["steps"]) == (0, False, [])
+    assert emulator.changes() == changes
+
+
+def test_people_read_lines(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator)
+    done = nixherd("stop", "dev", "--table")
+    assert done.out == "vm 110 (dev): stop vm 110 at once\n"
+    assert done.err.startswith("done in ")
+    assert nixherd("stop", "dev", "--table").out == "vm 110 (dev): nothing to do\n"
+    assert nixherd("start", "dev", "--dry-run", "--table").out == "vm 110 (dev): would start vm 110\n"
+
+
+def test_from_nothing_and_back(nixherd: Nixherd, emulator: Emulator) -> None:
+    assert nixherd("clone", "dev", "--dry-run").json["steps"] == ["clone template 9002 to vm 110 (dev) on nvmeprom"]
+    assert nixherd("clone", "dev").status == 0
+    applied = nixherd("apply", "dev")
+    assert applied.status == 0
+    assert any(step.startswith("set cores 2 → 4") for step in applied.json["steps"])
+    assert nixherd("apply", "dev").json["changed"] is False
+    assert nixherd("diff", "dev").status == 0
+    assert nixherd("start", "dev").status == 0
+
+
+def test_snapshots_back_and_gone(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator)
+    nixherd("snapshot", "dev", "clean", "--description", "before")
+    [row] = nixherd("snapshot", "dev").json
+    assert (row["name"], row["description"]) == ("clean", "before")
+    assert nixherd("rollback", "dev", "clean").json["changed"]
+    assert nixherd("rollback", "dev", "clean").json["changed"] is False
+    assert nixherd("rollback", "dev", "other").status == 2
+    assert nixherd("snapshot", "dev", "clean", "--delete").json["changed"]
+    assert nixherd("snapshot", "dev").json == []
+
+
+def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator)
+    assert nixherd("destroy", "dev", "110", "--stop").status == 0
+    [backup] = nixherd("backups", "dev").json
+    assert nixherd("restore", "dev", backup["volid"]).json["changed"]
+    assert nixherd("status", "dev").json["ours"] is True
+
+
+REFUSED = [
+    *(["start"], ["stop"], ["shutdown"], ["reboot"], ["suspend"], ["resume"], ["apply"], ["clone"], ["backup"]),
+    *(["resize", "999G"], ["add-disk", "scsi5", "1G"], ["move-disk", "scsi0", "tank"], ["migrate", "prom2"]),
+    *(["snapshot", "clean"], ["snapshot", "clean", "--delete"], ["rollback", "clean"]),
+    ["restore", "local:backup/vzdump-qemu-104-2026_01_01-00_00_00.vma.zst"],
+]
+
+
+@pytest.mark.parametrize("guest", ["doc1", "104", "109", "proxmox-vm", "kept"])
+@pytest.mark.parametrize("words", REFUSED, ids=lambda words: words[0])
+def test_protected_guests_are_refused_in_one_sentence_and_nothing_is_sent(
+    nixherd: Nixherd, emulator: Emulator, guest: str, words: list[str]
+) -> None:
+    ended = nixherd(words[0], guest, *words[1:])
+    assert ended.status == 3
+    assert ended.out == ""
+    [line] = ended.err.splitlines()
+    assert line.startswith("vm 1")
+    assert "in vms/definitions.nix" in line
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(("name", "vmid"), [("doc1", "104"), ("igp", "109"), ("kept", "111")])
+def test_protected_guests_are_not_destroyed(nixherd: Nixherd, emulator: Emulator, name: str, vmid: str) -> None:
+    ended = nixherd("destroy", name, vmid, "--stop", "--no-backup")
+    assert ended.status == 3
+    assert len(ended.err.splitlines()) == 1
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize("vmid", ["105", "9002"])
+def test_what_is_not_declared_is_refused(nixherd: Nixherd, emulator: Emulator, vmid: str) -> None:
+    ended = nixherd("stop", vmid)
+    assert ended.status == 3
+    assert ended.err.startswith(f"vm {vmid} is ")
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["start", "deb"], "deb: no guest of vms/definitions.nix has this name, host or alias; the nearest are dev"),
+        (["resize", "dev", "many"], "Error: Invalid value for 'SIZE': 'many' is no size; write one like 64G"),
+        (["resize", "dev", "1G"], "vm 110 (dev): scsi0 has 64G, more than 1G; disks only grow, ask for more"),
+        (["snapshot", "dev", "x"], "x is no name for a snapshot"),
+        (["snapshot", "dev", "--delete"], "Error: --delete needs the NAME of a snapshot"),
+        (["destroy", "dev", "111"], "to destroy vm 110 (dev) name both, dev and 110; dev and 111 were given"),
+        (["destroy", "110", "110"], "to destroy vm 110 (dev) name both, dev and 110; 110 and 110 were given"),
+        (["destroy", "dev"], "Error: Missing argument 'VMID'."),
+        (["destroy", "dev", "110"], "vm 110 (dev) runs; shut it down first, or say that it may be stopped (--stop)"),
+        (["migrate", "dev", "prom9"], "there is no node prom9; the cluster has prom"),
+        (["clone", "dev", "--empty", "--linked"], "Error: --empty copies nothing; leave --from and --linked out"),
+        (["next-id", "nosuch"], "vms/definitions.nix: vmidRanges has no nosuch; it has "),
+        (["log", "nosuch"], "nosuch is no UPID; `nixherd vm tasks` lists them"),
+        (["backup", "dev", "--storage", "nosuch"], None),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_and_changes_nothing(
+    nixherd: Nixherd, emulator: Emulator, words: list[str], line: str | None
+) -> None:
+    begin(emulator)
+    ended = nixherd(*words)
+    assert ended.status == (2 if line else 4), ended.err
+    last = ended.err.strip().splitlines()[-1]
+    assert last.startswith(line or "POST /nodes/prom/vzdump: ")
+    assert ended.out == ""
+    assert [change for change in emulator.changes() if "vzdump" not in change] == []
+
+
+def test_a_fleet_that_cannot_be_read_is_wrong_input(
+    nixherd: Nixherd, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET", "/nowhere")
+    ended = nixherd("list")
+    assert ended.status == 2
+    assert ended.err == "/nowhere: no such directory; FLEET names the directory of the fleet's flake\n"
+    monkeypatch.setenv("PROXMOX_TOKEN_FILE", "/nowhere")
+
+
+def test_a_token_that_is_not_there_is_said(
+    nixherd: Nixherd, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROXMOX_TOKEN_FILE", "/nowhere")
+    ended = nixherd("list")
+    assert ended.status == 4
+    assert ended.err.startswith("token file /nowhere: missing; make an API token")
+
+
+def test_a_failing_task_is_a_failure(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator)
+    emulator.control("fault", name="task-fails", type="qmshutdown")
+    ended = nixherd("shutdown", "dev")
+    assert ended.status == 1
+    assert "task qmshutdown 110 on prom failed" in ended.err.splitlines()[-1]
+
+
+def test_a_task_that_takes_too_long_is_still_running(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator, task_seconds={"vzdump": 4})
+    ended = nixherd("backup", "dev", "--deadline", "1")
+    assert ended.status == 5
+    assert "is not done within 1 s; it goes on there" in ended.err.splitlines()[-1]

@@ -1,0 +1,53 @@
+"""What a plan would change, for people."""
+
+from pathlib import Path
+
+import pytest
+
+from nixherd.cli.changes import changes
+from nixherd.deploying.report import HostReport, Outcome
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def systems(tmp_path: Path) -> tuple[str, str]:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    return str(tmp_path / "old"), str(tmp_path / "new")
+
+
+def planned(host: str, old: str, new: str) -> HostReport:
+    sizes = {"size_before": 1 << 20, "size_after": 2 << 20}
+    return HostReport(host, Outcome.PLANNED, found={"old": old, "new": new, "diff": ["jq: 1.6 → 1.7"], **sizes})
+
+
+def program(directory: Path, name: str, text: str) -> None:
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_text(f"#!/bin/sh\n{text}\n")
+    (directory / name).chmod(0o755)
+
+
+def test_nvd_says_it_where_there_is_one_and_dix_where_there_is_none(
+    systems: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin")
+    one = planned("web", *systems)
+    assert "  jq: 1.6 → 1.7" in list(changes([one]))
+    program(tmp_path / "bin", "dix", 'echo "dix $*"; echo')
+    said = list(changes([one]))
+    assert f"  dix {systems[0]} {systems[1]}" in said
+    assert not any("jq" in line for line in said)
+    assert "  closure 1 MiB → 2 MiB" in said
+    program(tmp_path / "bin", "nvd", 'echo "nvd $*"')
+    assert f"  nvd --color=never diff {systems[0]} {systems[1]}" in list(changes([one]))
+    program(tmp_path / "bin", "nvd", "exit 1")
+    assert f"  dix {systems[0]} {systems[1]}" in list(changes([one]))
+
+
+def test_what_runs_and_is_not_here_is_told_by_us(
+    systems: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin")
+    program(tmp_path / "bin", "nvd", "echo nvd")
+    assert "  jq: 1.6 → 1.7" in list(changes([planned("web", str(tmp_path / "gone"), systems[1])]))

@@ -1,0 +1,200 @@
+"""`nixherd deploy`, `plan` and `reboot`: what pyinfra is told, and what is made of the journal that it leaves."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.cli import rollout
+from nixherd.cli.following import _line, _Table
+from nixherd.cli.main import run
+from nixherd.deploying.journal import Journal, runs
+from nixherd.process import Completed
+
+pytestmark = pytest.mark.unit
+
+Note = tuple[str, str | None, dict[str, Any]]
+DIFF = {"diff": ["nginx: 1.27 → 1.28"], "size_before": 1 << 30, "size_after": 1 << 30, "reboot_for": []}
+
+
+class FakePyinfra:
+    """Leaves this journal behind, and records how it was called."""
+
+    def __init__(self, *notes: Note, status: int = 0, stderr: str = "") -> None:
+        self.notes, self.status, self.stderr = notes, status, stderr
+        self.argv: list[str] = []
+        self.input: object = None
+
+    def __call__(self, argv: Sequence[str], **options: Any) -> Completed:
+        self.argv, self.input = list(argv), options.get("input")
+        [place] = [word.partition("=")[2] for word in argv if word.startswith("journal=")]
+        journal = Journal(Path(place))
+        for event, host, about in self.notes:
+            journal.note(event, host, **about)
+        return Completed("", self.stderr, self.status)
+
+    @property
+    def data(self) -> set[str]:
+        return {self.argv[at + 1] for at, word in enumerate(self.argv) if word == "--data"}
+
+
+@pytest.fixture
+def pyinfra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., FakePyinfra]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("FLEET", str(tmp_path / "fleet"))
+
+    def fake(*notes: Note, **about: Any) -> FakePyinfra:
+        made = FakePyinfra(*notes, **about)
+        monkeypatch.setattr(rollout, "run", made)
+        return made
+
+    return fake
+
+
+def begun(tmp_path: Path, *hosts: str, deploys: str = rollout.DEPLOY) -> Note:
+    about = {"hosts": list(hosts), "deploys": [deploys], "fleet": str(tmp_path / "fleet"), "goal": "switch"}
+    return "run", None, about
+
+
+def end(host: str, outcome: str, why: str | None = None) -> Note:
+    return "end", host, {"outcome": outcome, "why": why}
+
+
+def test_people_read_a_summary_and_ci_a_document(
+    pyinfra: Callable[..., FakePyinfra], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = (
+        begun(tmp_path, "a", "b", "c"),
+        ("stage", "a", {"stage": "activate"}),
+        ("found", "a", {"log": ["activating", "it breaks"]}),
+        end("a", "rolled back", "units failed: x.service"),
+        ("found", "b", {"reboot_for": ["kernel"]}),
+        end("b", "deployed"),
+        end("c", "unchanged"),
+    )
+    fake = pyinfra(*notes)
+    assert run(["deploy", "a", "web", "--exclude", "d", "--goal", "test", "--soak", "5", "--table"]) == 1
+    out, err = capsys.readouterr()
+    assert out.replace(" (0.0 s)", "").splitlines() == [
+        "c  unchanged",
+        "b  deployed; needs a reboot for kernel",
+        "a  rolled back: units failed: x.service",
+        "   | activating",
+        "   | it breaks",
+        "1 unchanged, 1 deployed, 1 rolled back",
+    ]
+    assert "a: activate\n" in err
+    assert fake.argv[1:6] == ["-y", "--parallel", "100", "inventory.py", "deploys/deploy.py"]
+    limits = [fake.argv[at + 1] for at, word in enumerate(fake.argv) if word == "--limit"]
+    assert (limits, fake.argv[fake.argv.index("--exclude") + 1]) == (["a", "web"], "d")
+    assert {"goal=test", "soak=5"} < fake.data
+    assert not any(word.startswith(("activation_deadline", "reboot", "allow_dirty")) for word in fake.data)
+
+    pyinfra(*notes)
+    assert run(["deploy", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert (document["exit"], document["summary"]) == (1, "1 unchanged, 1 deployed, 1 rolled back")
+    assert [host["host"] for host in document["hosts"]] == ["a", "b", "c"]
+    assert json.loads((runs()[-1] / "report.json").read_text()) == document
+
+
+def test_a_plan_shows_hosts_with_the_same_changes_once(
+    pyinfra: Callable[..., FakePyinfra], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = [begun(tmp_path, "a", "b", "c")]
+    for host in ("a", "b"):
+        notes += [("found", host, {**DIFF, "services": ["would restart the following units: nginx.service"]})]
+    notes += [("found", "c", {**DIFF, "reboot_for": ["kernel"]}), *(end(host, "planned") for host in "abc")]
+    fake = pyinfra(*notes)
+    assert run(["plan", "--table"]) == 0
+    assert capsys.readouterr().out.split("\n\n")[:2] == [
+        "a, b:\n  nginx: 1.27 → 1.28\n  closure 1 GiB → 1 GiB\n  needs a reboot: no\n"
+        "  would restart the following units: nginx.service",
+        "c:\n  nginx: 1.27 → 1.28\n  closure 1 GiB → 1 GiB\n  needs a reboot: kernel\n  services unknown",
+    ]
+    assert fake.argv[1] == "--dry"
+    fake = pyinfra(*notes)
+    assert run(["plan", "--dry-copy", "--json"]) == 0
+    assert (fake.argv[1], "goal=dry-activate" in fake.data) == ("-y", True)
+
+
+def test_a_run_that_never_began_says_why_itself(
+    pyinfra: Callable[..., FakePyinfra], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyinfra(status=2, stderr="--> Loading inventory...\n--limit nosuch: no host or group has this name\n")
+    assert run(["deploy", "nosuch", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "--limit nosuch: no host or group has this name\n")
+
+
+def test_an_interruption_before_anything_began_is_one(
+    pyinfra: Callable[..., FakePyinfra], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyinfra()
+    monkeypatch.setattr(rollout, "_run", lambda *words: (Completed("", "", 143), True))
+    assert run(["deploy", "--table"]) == 130
+    assert capsys.readouterr().out == "no host\n"
+
+
+def test_only_what_the_last_deployment_of_this_fleet_left(
+    pyinfra: Callable[..., FakePyinfra], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyinfra()
+    assert run(["deploy", "--rerun-failed"]) == 2
+    assert "no deployment of this fleet is on record here" in capsys.readouterr().err
+    pyinfra(begun(tmp_path, "a", "b", "c"), end("a", "deployed"), end("b", "rolled back"), end("c", "held"))
+    assert run(["deploy", "--json"]) == 1
+    fake = pyinfra(begun(tmp_path, "a", deploys=rollout.REBOOT), end("a", "left to its owner"))
+    assert run(["reboot", "--json"]) == 0
+    assert fake.argv[5] == "deploys/reboot.py"
+    fake = pyinfra(begun(tmp_path, "b", "c"), end("b", "deployed"), end("c", "deployed"))
+    assert run(["deploy", "--rerun-failed", "--json"]) == 0
+    assert [word for at, word in enumerate(fake.argv) if fake.argv[at - 1] == "--limit"] == ["b", "c"]
+    assert run(["deploy", "--rerun-failed"]) == 0
+    assert "left no host to run again" in capsys.readouterr().err
+
+
+def test_a_password_goes_to_stdin_alone(
+    pyinfra: Callable[..., FakePyinfra], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "word"
+    given.write_text("a secret word\n")
+    fake = pyinfra(begun(tmp_path, "a"), end("a", "deployed"))
+    with given.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert run(["deploy", "a", "--ask-sudo-password", "--json"]) == 0
+    assert fake.input == "a secret word\n"
+    assert "sudo_password=stdin" in fake.data
+    assert not any("secret" in word for word in fake.argv)
+
+
+def test_a_flake_by_reference(pyinfra: Callable[..., FakePyinfra], tmp_path: Path) -> None:
+    fake = pyinfra(begun(tmp_path, "a"), end("a", "deployed"))
+    assert run(["deploy", "--flake", "github:owner/fleet/v1#a", "--json"]) == 0
+    assert "flake=github:owner/fleet/v1" in fake.data
+    assert fake.argv[fake.argv.index("--limit") + 1] == "a"
+
+
+def test_the_table_of_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    table = _Table()
+    entries: list[dict[str, Any]] = [
+        {"time": 0.0, "event": "run", "host": None, "hosts": ["a", "b"]},
+        {"time": 1.0, "event": "stage", "host": "a", "stage": "activate"},
+        {"time": 2.0, "event": "said", "host": "a", "text": "waits for\nx.service"},
+        {"time": 3.0, "event": "said", "host": None, "text": "1 of 2 built"},
+        {"time": 5.0, "event": "end", "host": "b", "outcome": "unreachable", "why": "no SSH"},
+        {"time": 6.0, "event": "end", "host": "b", "outcome": "failed", "why": "later"},
+    ]
+    for entry in entries:
+        table.take(entry)
+        _line(entry)
+    rendered = table.render()
+    assert rendered.caption == "1 of 2 built"
+    columns = [list(column.cells) for column in rendered.columns]
+    assert columns[0] == ["a", "b"]
+    assert columns[1] == ["activate", "unreachable"]
+    assert columns[2][1] == "5 s"
+    assert columns[3] == ["waits for x.service", "no SSH"]
+    assert capsys.readouterr().err.splitlines()[:3] == ["a: activate", "a: waits for", "x.service"]

@@ -1,0 +1,197 @@
+"""`nixherd secrets` as it is typed: its tables, JSON, statuses, and the files that it leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.cli.main import run
+from tests.nixherd.cli.conftest import Ended
+from tests.nixherd.secrets.keys import key
+from tests.nixherd.secrets.repositories import (
+    BEFORE,
+    contents,
+    git,
+    identity_of,
+    nobodys,
+    recipients,
+    repository,
+    sops,
+)
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
+
+COMMON = ("common.env", "common.yaml", "settings.ini", "sub/thing.json")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    nobodys(monkeypatch, tmp_path)
+    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path)))
+    return repository(tmp_path / "fleet")
+
+
+@pytest.fixture
+def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
+    def one(*words: str) -> Ended:
+        status = run(["--fleet", str(fleet), "secrets", *words])
+        return Ended(status, *capfd.readouterr())
+
+    return one
+
+
+def rule(fleet: Path, old: str, new: str) -> None:
+    path = fleet / "secrets" / ".sops.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    git(fleet, "commit", "-qam", "rules")
+
+
+def test_all_is_well(secrets: Any, fleet: Path) -> None:
+    found = secrets("status", "--json")
+    assert found.status == 0
+    assert not found.json["drift"]
+    assert {row["file"]: set(row["recipients"]) for row in found.json["files"]} == BEFORE
+    assert {row["host"]: row["rules"] for row in found.json["hosts"]} == {"doc1": [1], "igp": [1], "dev": []}
+    table = secrets("status", "--table")
+    assert "admin,doc1,igp" in table.out
+    assert secrets("apply", "--json").json == {"steps": [], "files": [], "changed": False, "commit": None}
+    assert git(fleet, "log", "--format=%s").split("\n")[:-1] == ["the fleet"]
+
+
+def test_a_rule_that_changed_is_planned_and_applied(secrets: Any, fleet: Path) -> None:
+    rule(fleet, "          - *igp\n", "")
+    status = secrets("status", "--json")
+    assert (status.status, status.json["drift"]) == (1, True)
+    assert [row["state"] for row in status.json["files"] if row["file"] == "common.env"] == ["-igp"]
+    before = contents(fleet)
+    planned = secrets("plan", "--table")
+    assert "would encrypt secrets/common.env: -igp" in planned.out
+    assert planned.status == 0
+    dry = secrets("apply", "--dry-run", "--table")
+    assert "would encrypt secrets/common.env: -igp" in dry.out
+    assert contents(fleet) == before
+    done = secrets("apply", "--json")
+    assert done.status == 0, done.err
+    assert done.json["changed"]
+    assert sorted(done.json["files"]) == [f"secrets/{name}" for name in sorted(COMMON)]
+    assert "may have kept what the files held" in done.err
+    assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
+    assert git(fleet, "log", "-1", "--format=%s%n%b").splitlines()[0] == "secrets: as .sops.yaml says"
+    assert secrets("status", "--json").status == 0
+
+
+def data_key_changed(fleet: Path, name: str) -> bool:
+    """Whether the values are encrypted anew."""
+    before, after = git(fleet, "show", f"HEAD~1:secrets/{name}"), (fleet / "secrets" / name).read_text()
+    return before.partition("sops:")[0] != after.partition("sops:")[0]
+
+
+@pytest.mark.parametrize("rotate", [True, False])
+def test_a_host_leaves(secrets: Any, fleet: Path, rotate: bool) -> None:
+    done = secrets("remove-host", "igp", *(["--rotate"] if rotate else []), "--json")
+    assert done.status == 0, done.err
+    assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
+    assert key("igp").recipient not in (fleet / "secrets" / ".sops.yaml").read_text()
+    assert data_key_changed(fleet, "common.yaml") == rotate
+    assert ("may have kept" in done.err) != rotate
+    assert sops(fleet / "secrets", "decrypt", "common.yaml", identity="doc1").stdout
+    assert secrets("status", "--json").status == 0
+
+
+def test_a_host_joins_the_rules_that_are_named(secrets: Any, fleet: Path) -> None:
+    text = (fleet / "hosts.nix").read_text().replace("placeholder", key("dev").public)
+    (fleet / "hosts.nix").write_text(text)
+    git(fleet, "commit", "-qam", "key")
+    done = secrets("add-host", "dev", "--rule", "^ssh_key_", "--rule", "2", "--no-commit", "--json")
+    assert done.status == 0, done.err
+    assert recipients(fleet) == {**BEFORE, "dev.yaml": {"admin", "dev"}, "ssh_key_admin": {"admin", "dev"}}
+    assert done.json["commit"] is None
+    changed = [f"secrets/{name}" for name in (".sops.yaml", "dev.yaml", "ssh_key_admin")]
+    assert git(fleet, "status", "--porcelain").split()[1::2] == changed
+
+
+def test_a_secret_is_edited_as_its_rule_says(secrets: Any, fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = fleet.parent / "editor"
+    editor.write_text('#!/bin/sh\nsed -i s/xyzzy/plugh/ "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    assert secrets("edit", "dev.yaml").status == 0
+    assert "plugh" in sops(fleet / "secrets", "decrypt", "dev.yaml").stdout
+    assert secrets("edit", "secrets/dev.yaml").status == 0  # nothing was changed
+
+
+def test_findings_are_lines_and_a_status(secrets: Any, fleet: Path) -> None:
+    (fleet / "secrets" / "plain.env").write_text("A=1\n")
+    (fleet / "secrets" / "common-new.yaml").write_text("a: 1\n")
+    (fleet / "secrets" / "notes.md").write_text("not a secret\n")
+    (fleet / "secrets" / "dev.yaml").write_text("a: [\n")
+    (fleet / "secrets" / "common-link.yaml").symlink_to("/etc/hostname")
+    found = secrets("status", "--json")
+    assert found.status == 1
+    words = " | ".join(found.json["findings"])
+    for each in (
+        "secrets/plain.env: no creation rule matches it",
+        "secrets/common-new.yaml: is not encrypted",
+        "secrets/dev.yaml: cannot be read: line 2",
+        "secrets/common-link.yaml: cannot be read: it is a link that leads out of the fleet's directory",
+    ):
+        assert each in words
+    assert "notes.md" not in words
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "status"),
+    [
+        (["add-host", "nobody"], "nobody: no host of hosts.nix; there are dev, doc1, igp", 2),
+        (["add-host", "dev"], "hosts.nix: dev.publicKey is a placeholder", 2),
+        (["add-host", "doc1", "--rule", "nine"], "there is no rule nine in .sops.yaml", 2),
+        (["remove-host", "nobody"], "nobody is no recipient in secrets/.sops.yaml; there are admin, doc1, igp", 2),
+        (["remove-host", "admin"], "a rule has no recipient but", 4),
+        (["edit", "/etc/passwd"], "/etc/passwd: is outside of", 2),
+        (["edit", "nosuch.yaml"], "secrets/nosuch.yaml: no creation rule matches it", 4),
+        (["--directory", "nosuch", "status"], "nosuch/.sops.yaml: missing", 4),
+        (["remove-host", "igp", "--identity", "/no/such/file"], "/no/such/file: no age identity there", 4),
+        (["remove-host", "igp", "--identity", "/etc/hostname"], "others may read this identity", 4),
+    ],
+)
+def test_wrong_input_is_one_line_and_nothing_changes(
+    secrets: Any, fleet: Path, words: list[str], said: str, status: int
+) -> None:
+    before = contents(fleet)
+    found = secrets(*words)
+    assert said in found.err
+    lines = [line for line in found.err.splitlines() if not line.startswith("secrets: ")]
+    assert len(lines) == 1, found.err
+    assert found.status == status
+    assert contents(fleet) == before
+    assert git(fleet, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no age identity"),
+        ("age1qqqq\n", "holds no age identity"),
+        (f"{key('other').identity}\n", "this identity is none of its recipients"),
+        (key("other").private_openssh, "this identity is none of its recipients"),
+    ],
+)
+def test_wrong_identities(secrets: Any, fleet: Path, text: str, said: str) -> None:
+    identity = fleet.parent / "wrong"
+    identity.touch(0o600)
+    identity.write_text(text)
+    before = contents(fleet)
+    found = secrets("remove-host", "igp", "--identity", str(identity))
+    assert said in found.err.splitlines()[-1]
+    assert found.status == 4
+    assert contents(fleet) == before
+
+
+def test_an_ssh_key_is_an_identity_as_well(secrets: Any, fleet: Path) -> None:
+    identity = fleet.parent / "id_ed25519"
+    identity.touch(0o600)
+    identity.write_text(key("doc1").private_openssh)
+    done = secrets("remove-host", "igp", "--identity", str(identity), "--json")
+    assert done.status == 0, done.err
+    assert not list((fleet.parent / "state").rglob("identity"))

@@ -1,0 +1,166 @@
+"""A Proxmox VE API to talk to: the lab's emulator over states, without machines."""
+
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.models import Endpoint
+from nixherd.proxmox import apply
+from nixherd.proxmox.client import Client, connect
+from nixherd.proxmox.policy import Policy
+from nixherd.tokens import Token
+from tests.nixherd.proxmox.fleets import FLEET, TEMPLATE
+
+TOKEN = Token("nixherd@pve", "lab", "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0")
+ROOT = Path(__file__).parents[3]
+GIB = 1 << 30
+
+
+@dataclass
+class Emulator:
+    """A running emulator; `log` is its request log."""
+
+    port: int
+    log: Path
+    fingerprint: str
+    start: int = field(default=0)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint("127.0.0.1", "prom", "nvmeprom", port=self.port, fingerprint=self.fingerprint)
+
+    def client(self, policy: Policy | None = None) -> Client:
+        return connect(self.endpoint, policy or Policy.from_fleet(FLEET), TOKEN)
+
+    def control(self, what: str, **params: Any) -> None:
+        """Post to the emulator's own controls (`fault`, `outside`, `reset`)."""
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{self.port}/_lab/{what}", json.dumps(params).encode(), method="POST"
+        )
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with urllib.request.urlopen(request, context=context) as answer:
+            assert answer.status == 200
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What came in since the last reset."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()[self.start :]]
+
+    def changes(self) -> list[str]:
+        return [f"{row['method']} {row['path']}" for row in self.requests() if row["method"] != "GET"]
+
+
+def state() -> dict[str, Any]:
+    """A node with a template, two machines of its owners', one readonly of ours, and a token with all rights on VMs."""
+
+    def people(vmid: int, name: str, **config: Any) -> dict[str, Any]:
+        return {
+            "type": "qemu",
+            "node": "prom",
+            "status": "running",
+            "agent": "running",
+            "guest": {"interfaces": INTERFACES, "files": {"/etc/os-release": "ID=nixos\n"}},
+            "config": {"name": name, "cores": 2, "memory": "2048", "agent": "1", **config},
+        }
+
+    config = {key: value for key, value in TEMPLATE.items() if key != "digest"}
+    storage = {"type": "lvmthin", "content": "images,rootdir", "total": 900 * GIB, "used": 0, "avail": 900 * GIB}
+    volumes = {
+        "nvmeprom:base-9002-disk-0": {"content": "images", "format": "raw", "size": 4 * GIB, "used": GIB},
+        "nvmeprom:vm-104-disk-0": {"content": "images", "format": "raw", "size": 4 * GIB, "used": GIB},
+    }
+    who = [("user", TOKEN.user), ("token", f"{TOKEN.user}!{TOKEN.name}")]
+    roles = [("/", "PVEAuditor"), ("/vms", "PVEVMAdmin"), ("/storage", "PVEDatastoreUser"), ("/sdn", "PVESDNUser")]
+    roles += [("/mapping", "PVEMappingUser")]
+    return {
+        "version": 9,
+        "task_seconds": {"qmclone": 0.2},
+        "release": {"version": "9.2.11", "release": "9.2", "repoid": "14a22df35955d97d"},
+        "qemu": "10.0.13",
+        "nodes": {"prom": {"ip": "127.0.0.1", "cpus": 2, "memory": 8 * GIB, "bridges": {"vmbr0": {}}}},
+        "storages": {"nvmeprom": {**storage, "volumes": volumes}},
+        "users": {
+            TOKEN.user: {"enable": 1, "expire": 0, "tokens": {TOKEN.name: {"secret": TOKEN.secret, "privsep": 1}}},
+            "root@pam": {"enable": 1, "expire": 0, "tokens": {}},
+        },
+        "acl": [
+            {"path": path, "type": kind, "ugid": ugid, "roleid": role, "propagate": 1}
+            for path, role in roles
+            for kind, ugid in who
+        ],
+        "vms": {
+            "9002": {"type": "qemu", "node": "prom", "status": "stopped", "config": config},
+            "104": people(104, "doc1", scsi0="nvmeprom:vm-104-disk-0,size=4G", net0=f"virtio={MAC},bridge=vmbr0"),
+            "109": people(109, "igp"),
+            "111": people(111, "kept"),
+        },
+    }
+
+
+MAC = "BC:24:11:A1:04:01"
+INTERFACES = [
+    {"name": "lo", "hardware-address": "00:00:00:00:00:00", "ip-addresses": [{"ip-address": "127.0.0.1", "prefix": 8}]},
+    {"name": "docker0", "hardware-address": "02:42:aa:bb:cc:dd", "ip-addresses": [{"ip-address": "172.17.0.1"}]},
+    {
+        "name": "ens18",
+        "hardware-address": MAC.lower(),
+        "ip-addresses": [{"ip-address": "fe80::1"}, {"ip-address": "2001:db8::104"}, {"ip-address": "192.0.2.104"}],
+    },
+]
+
+
+@contextmanager
+def running(directory: Path, state: dict[str, Any]) -> Iterator[Emulator]:
+    (directory / "state.json").write_text(json.dumps(state))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = directory / "api.jsonl"
+    argv = ["--state", directory / "state.json", "--listen", f"127.0.0.1:{port}", "--log", log]
+    with subprocess.Popen([sys.executable, "-m", "lab", "api", *argv], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"ready"
+        try:
+            certificate = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))
+            yield Emulator(port, log, sha256(certificate).hexdigest())
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    with running(tmp_path_factory.mktemp("emulator"), state()) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(started: Emulator) -> Emulator:
+    """The emulator in its start state."""
+    started.control("reset")
+    started.start = len(started.log.read_text().splitlines()) if started.log.exists() else 0
+    return started
+
+
+@pytest.fixture
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "PAUSE", 0.05)
+
+
+@pytest.fixture
+def dev(emulator: Emulator) -> Emulator:
+    """The VM `dev` runs, whole and ours, on storages for disks and for backups."""
+    from tests.nixherd.proxmox.dev import begin  # which needs this module
+
+    begin(emulator)
+    return emulator

@@ -1,0 +1,250 @@
+"""What is found before anything is changed."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nixherd.errors import Refused
+from nixherd.models import Fleet, Vm
+from nixherd.preflight import BootLoader, HostFacts, Hypervisor, preflight
+from nixherd.proxmox.models import Permissions, Storage, Version
+from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm
+from nixherd.proxmox.steps import Clone
+from nixherd.settings import Settings
+from nixherd.sizes import parse_size
+from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, template
+
+pytestmark = pytest.mark.unit
+
+FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",), guest_agent=True, ssh=True)
+GIB = 1 << 30
+ALL = {
+    "/": {"VM.Audit": True},
+    "/vms": dict.fromkeys(
+        (
+            *("VM.Audit", "VM.Clone", "VM.Allocate", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted", "VM.Config.CPU"),
+            *("VM.Config.Memory", "VM.Config.Options", "VM.Config.Disk", "VM.Config.Cloudinit"),
+        ),
+        True,
+    ),
+    "/storage/nvmeprom": {"Datastore.AllocateSpace": True},
+    "/sdn/zones/localnetwork": {"SDN.Use": True},
+}
+SEEN = Hypervisor(
+    version=Version("9.2.11", "9.2"),
+    nodes=("prom",),
+    permissions=Permissions(ALL),
+    template=template(),
+    actual=None,
+    storage=Storage("nvmeprom", True, 900 * GIB, 0, 900 * GIB, ("images", "rootdir")),
+)
+
+
+def findings(seen: Hypervisor = SEEN, facts: HostFacts = FACTS, vm: Vm = DEV, fleet: Fleet = FLEET) -> tuple[str, ...]:
+    return preflight(fleet, vm, HOST, facts, seen)
+
+
+def with_template(**values: Any) -> Hypervisor:
+    return replace(SEEN, template=template(**values))
+
+
+def without(path: str, privilege: str) -> Hypervisor:
+    kept = {
+        where: {p: v for p, v in granted.items() if (where, p) != (path, privilege)} for where, granted in ALL.items()
+    }
+    return replace(SEEN, permissions=Permissions(kept))
+
+
+def test_nothing_to_say() -> None:
+    assert findings() == ()
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (
+            replace(SEEN, nodes=("prox1", "prox2")),
+            "there is no node prom; correct `node` (the cluster has: prox1, prox2)",
+        ),
+        (replace(SEEN, template=None), "template 9002 does not exist on prom; make it, or correct"),
+        (with_template(template=None), "vm 9002 on prom is not a template; convert it"),
+        (with_template(scsi0=None), "template 9002 on prom boots from no disk"),
+        (with_template(scsi0="nvmeprom:base-9002-disk-0"), "boots from no disk"),
+        (with_template(agent="0"), "has no guest agent"),
+        (with_template(ide2=None), "no cloud-init drive"),
+        (with_template(ide2="none,media=cdrom"), "no cloud-init drive"),
+        (with_template(net0=None), "no net0 on a bridge"),
+        (with_template(bios=None), "installs systemd-boot, which needs bios ovmf, but template 9002 has seabios"),
+        (
+            with_template(efidisk0="nvmeprom:base-9002-disk-1,efitype=4m,pre-enrolled-keys=1,size=4M"),
+            "template 9002 has Secure Boot's keys (efidisk0: pre-enrolled-keys=1)",
+        ),
+        (with_template(scsi0="nvmeprom:base-9002-disk-0,size=80G"), "disks are never shrunk"),
+        (
+            with_template(boot="order=virtio0", scsi0=None, virtio0="nvmeprom:base-9002-disk-0,size=4G"),
+            "disko formats /dev/sda, but the disk virtio0 of vm 110 (dev) is /dev/vda in the guest",
+        ),
+        (replace(SEEN, storage=None), "prom has no storage nvmeprom; correct managed.dev.storage"),
+        (replace(SEEN, storage=Storage("nvmeprom", False, 0, 0, 0, ("images",))), "is not active"),
+        (replace(SEEN, storage=Storage("nvmeprom", True, 1, 1, 9 * GIB, ("iso",))), "holds no disk images"),
+        (
+            replace(SEEN, storage=Storage("nvmeprom", True, 1, 1, 9 * GIB, ("images",))),
+            "storage nvmeprom on prom has 9.0 GiB free, managed.dev needs 64.0 GiB",
+        ),
+        (without("/vms", "VM.Clone"), "lacks VM.Clone on /vms/9002"),
+        (without("/vms", "VM.Allocate"), "lacks VM.Allocate on /vms/110"),
+        (without("/vms", "VM.PowerMgmt"), "lacks VM.PowerMgmt on /vms/110"),
+        (without("/vms", "VM.Config.Memory"), "lacks VM.Config.Memory on /vms/110"),
+        (without("/vms", "VM.GuestAgent.Unrestricted"), "lacks VM.GuestAgent.Unrestricted"),
+        (without("/vms", "VM.Config.Cloudinit"), "lacks VM.Config.Cloudinit or VM.Config.Network on"),
+        (without("/storage/nvmeprom", "Datastore.AllocateSpace"), "lacks Datastore.AllocateSpace on /storage/nvmeprom"),
+        (without("/sdn/zones/localnetwork", "SDN.Use"), "lacks SDN.Use on /sdn/zones/localnetwork/vmbr0"),
+        (replace(SEEN, version=Version("8.4.21", "8.4")), "lacks VM.Monitor on /vms/110"),
+    ],
+)
+def test_finds_in_one_line(seen: Hypervisor, words: str) -> None:
+    [finding] = findings(seen)
+    assert words in finding
+    assert "\n" not in finding
+
+
+@pytest.mark.parametrize(
+    ("loader", "bios", "fits"),
+    [
+        (BootLoader.SYSTEMD_BOOT, "ovmf", True),
+        (BootLoader.SYSTEMD_BOOT, "seabios", False),
+        (BootLoader.GRUB, "seabios", True),
+        (BootLoader.GRUB, "ovmf", False),
+        (BootLoader.GRUB_EFI, "ovmf", True),
+        (BootLoader.GRUB_EFI, "seabios", False),
+        (None, "seabios", True),
+    ],
+)
+def test_firmware_and_boot_loader(loader: BootLoader | None, bios: str, fits: bool) -> None:
+    assert (findings(with_template(bios=bios), replace(FACTS, boot_loader=loader)) == ()) is fits
+
+
+@pytest.mark.parametrize(
+    ("device", "fits"),
+    [
+        ("/dev/sda", True),
+        ("/dev/vda", False),
+        ("/dev/sdb", False),
+        ("/dev/nvme0n1", False),
+        ("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_drive-scsi0", True),
+        ("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_drive-scsi1", False),
+        ("/dev/disk/by-path/pci-0000:00:05.0-scsi-0:0:0:0", True),
+    ],
+)
+def test_devices(device: str, fits: bool) -> None:
+    assert (findings(facts=replace(FACTS, disko_devices=(device,))) == ()) is fits
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        ({"efidisk0": "nvmeprom:base-9002-disk-1,efitype=4m,size=4M"}, True),
+        ({"efidisk0": "nvmeprom:base-9002-disk-1,efitype=4m,pre-enrolled-keys=0,size=4M"}, True),
+        ({"efidisk0": "nvmeprom:base-9002-disk-1,pre-enrolled-keys=1", "bios": "seabios"}, True),  # never looked at
+        ({"efidisk0": "nvmeprom:base-9002-disk-1,pre-enrolled-keys=1"}, False),
+    ],
+)
+def test_secure_boot(values: dict[str, Any], fits: bool) -> None:
+    facts = replace(FACTS, boot_loader=None)
+    assert (findings(with_template(**values), facts) == ()) is fits
+    machine = findings(existing(**values), facts)
+    assert (machine == ()) is fits
+    assert all(line.startswith("vm 110 (dev) has Secure Boot's keys") for line in machine)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (replace(FACTS, guest_agent=False), "set services.qemuGuest.enable = true"),
+        (replace(FACTS, ssh=False), "set services.openssh.enable = true"),
+    ],
+)
+def test_a_system_that_nobody_could_reach(facts: HostFacts, words: str) -> None:
+    for seen in (SEEN, existing()):
+        [finding] = findings(seen, facts)
+        assert finding.startswith("dev: its configuration has no ")
+        assert words in finding
+
+
+def test_what_the_flake_does_not_say_is_not_judged() -> None:
+    assert findings(facts=replace(FACTS, guest_agent=None, ssh=None)) == ()
+
+
+@pytest.mark.parametrize(
+    ("declared", "inherited", "fits"),
+    [(2048, "512", True), (2047, "8192", False), (None, "2048", True), (None, "1024", False), (None, None, False)],
+)
+def test_the_installer_needs_memory(declared: int | None, inherited: str | None, fits: bool) -> None:
+    vm = replace(DEV, memory=declared)
+    found = findings(with_template(memory=inherited), vm=vm)
+    assert [("managed.dev.memory: " in line) for line in found] == ([] if fits else [True])
+
+
+def test_an_installed_machine_may_have_less_memory() -> None:
+    assert findings(existing(), vm=replace(DEV, memory=1024)) == ()
+
+
+def test_with_two_disks_the_letter_is_not_certain() -> None:
+    two = with_template(scsi1="nvmeprom:base-9002-disk-1,size=1G")
+    assert findings(two, replace(FACTS, disko_devices=("/dev/sdb",))) == ()
+    assert findings(two, replace(FACTS, disko_devices=("/dev/sdc",))) != ()
+
+
+def test_all_findings_at_once() -> None:
+    seen = replace(with_template(bios="seabios"), storage=None, permissions=Permissions({}))
+    assert len(findings(seen, replace(FACTS, disko_devices=()))) > 5
+
+
+def test_without_rights_on_the_vmid_a_declared_pool_serves() -> None:
+    granted = {path: privileges for path, privileges in ALL.items() if path != "/vms"}
+    granted |= {"/pool/ours": ALL["/vms"], "/vms/9002": {"VM.Clone": True, "VM.Audit": True}}
+    seen = replace(SEEN, permissions=Permissions(granted))
+    assert any("VM.Allocate on /vms/110" in finding for finding in findings(seen))
+    assert findings(seen, vm=replace(DEV, settings=Settings(pool="ours"))) == ()
+
+
+def existing(**values: Any) -> Hypervisor:
+    [clone, *_] = plan_vm(Desired(FLEET, DEV, HOST, template()), None)
+    assert isinstance(clone, Clone)
+    config = cloned(clone, template(**values)).config
+    return replace(SEEN, template=None, actual=ActualVm(config, running=True))
+
+
+def test_the_drive_of_a_running_machine_takes_one_right() -> None:
+    granted = {**ALL, "/vms": {**ALL["/vms"], "VM.Config.Network": True}}
+    del granted["/vms"]["VM.Config.Cloudinit"]
+    assert findings(replace(SEEN, permissions=Permissions(granted))) == ()
+    [finding] = findings(replace(existing(ciuser="root"), permissions=Permissions(granted)))
+    assert "lacks VM.Config.Cloudinit on /vms/110" in finding
+
+
+def test_a_vmid_that_is_taken_is_refused() -> None:
+    assert findings(existing()) == ()
+    taken = replace(SEEN, actual=ActualVm(template(template=None), running=True))
+    with pytest.raises(Refused, match="vm 110 on prom exists but is not this fleet's"):
+        findings(taken)
+
+
+def test_an_existing_machine_needs_room_for_its_growth_only() -> None:
+    seen = existing(scsi0="nvmeprom:vm-110-disk-0,size=60G", digest="d")
+    config = seen.actual.config if seen.actual else template()
+    seen = replace(seen, actual=ActualVm(replace(config, values={**config.values, "digest": "d"}), running=True))
+    assert findings(replace(seen, storage=Storage("nvmeprom", True, 1, 1, 4 * GIB, ("images",)))) == ()
+    [finding] = findings(replace(seen, storage=Storage("nvmeprom", True, 1, 1, 3 * GIB, ("images",))))
+    assert "needs 4.0 GiB" in finding
+
+
+def test_people_must_be_able_to_log_in() -> None:
+    [finding] = preflight(FLEET, DEV, replace(HOST, authorized_keys=()), FACTS, SEEN)
+    assert "authorizedKeys is empty" in finding
+
+
+def test_a_name_that_no_machine_can_have() -> None:
+    [finding] = findings(vm=replace(DEV, name="dev_1", disk=parse_size("64G")))
+    assert "`dev_1` is no DNS name" in finding

@@ -1,0 +1,397 @@
+"""Everything that may be asked of a guest, over the emulator: planned, done, the second time nothing, refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.errors import FleetError, Refused, Usage
+from nixherd.models import GuestType, Vm
+from nixherd.proxmox import actions
+from nixherd.proxmox.actions import Action
+from nixherd.proxmox.destroy import DestroyAction
+from nixherd.proxmox.identity import mark
+from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.reversible import reversible
+from nixherd.settings import ContainerSettings, Settings
+from nixherd.sizes import parse_size
+from tests.nixherd.proxmox.conftest import GIB, Emulator, state
+from tests.nixherd.proxmox.conftest import running as another
+from tests.nixherd.proxmox.dev import MAC, begin, config_of, do, running, twice
+from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, IGP, KEPT
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
+
+TWIN = replace(DEV, name="twin", vmid=112)
+WITH_TWIN = replace(FLEET, vms={**FLEET.vms, "twin": TWIN})
+
+
+# Power
+
+
+def test_shutdown_and_start(dev: Emulator) -> None:
+    assert twice(dev, actions.shutdown()) == ["shut vm 110 down within 180 s"]
+    assert not running(dev)
+    assert twice(dev, actions.start()) == ["start vm 110"]
+    assert running(dev)
+
+
+def test_a_guest_that_does_not_shut_down_is_stopped_only_where_asked(dev: Emulator) -> None:
+    dev.control("fault", name="agent-silent", vmid=110)
+    assert twice(dev, actions.shutdown(timeout=1, force=True)) == ["shut vm 110 down within 1 s, pull the plug then"]
+    assert not running(dev)
+
+
+def test_stop(dev: Emulator) -> None:
+    assert twice(dev, actions.stop()) == ["stop vm 110 at once"]
+    assert not running(dev)
+
+
+def test_suspend_and_resume(dev: Emulator) -> None:
+    assert twice(dev, actions.suspend()) == ["suspend vm 110"]
+    assert twice(dev, actions.resume()) == ["resume vm 110"]
+    do(dev, actions.suspend())
+    with pytest.raises(Usage, match="is paused and cannot shut down; resume it first, or stop it"):
+        do(dev, actions.shutdown())
+    assert twice(dev, actions.start()) == ["resume vm 110"]
+
+
+def test_a_reboot_applies_what_waits_and_then_nothing_waits(dev: Emulator) -> None:
+    do(dev, actions.configure({"cores": 2}))
+    assert twice(dev, actions.reboot(timeout=30)) == ["reboot vm 110 so that cores take effect"]
+    assert dev.client().pending("prom", 110) == ()
+    assert config_of(dev).cores == 2
+
+
+def test_a_reboot_that_is_wanted_always_happens_once_each(dev: Emulator) -> None:
+    assert do(dev, actions.reboot()) == []
+    assert do(dev, actions.reboot(always=True)) == ["reboot vm 110"]
+    assert [change for change in dev.changes() if "reboot" in change] == ["POST /nodes/prom/qemu/110/status/reboot"]
+
+
+@pytest.mark.parametrize("action", [actions.suspend(), actions.resume(), actions.reboot(always=True)])
+def test_what_does_not_run_cannot_be_paused_or_rebooted(emulator: Emulator, action: Action) -> None:
+    begin(emulator, status="stopped")
+    with pytest.raises(Usage, match=r"vm 110 \(dev\) does not run"):
+        do(emulator, action)
+    assert emulator.changes() == []
+
+
+# Configuration and disks
+
+
+def test_options_are_set_and_taken_away(dev: Emulator) -> None:
+    assert twice(dev, actions.configure({"cores": 2, "onboot": True, "ciuser": None})) == [
+        "set cores 4 → 2, onboot none → True, ciuser abl030 → none"
+    ]
+    config = config_of(dev)
+    assert (config.cores, config.flag("onboot"), config.text("ciuser")) == (2, True, None)
+
+
+def test_a_changed_configuration_is_looked_at_again(dev: Emulator) -> None:
+    """The digest that it was decided on does not fit any more: planned anew, and then set."""
+    client, real = dev.client(), Emulator.client
+    changed: list[str] = []
+
+    def set_config(*args: Any, **kwargs: Any) -> None:
+        if not changed:
+            changed.append("once")
+            real(dev).set_config("prom", 110, {"tags": "theirs"})
+        original(*args, **kwargs)
+
+    original = client.set_config
+    client.set_config = set_config  # type: ignore[method-assign]
+    done = actions.configure({"cores": 2}).run(client, FLEET, DEV, timeout=20)
+    assert [str(step) for step in done] == ["set cores 4 → 2"]
+    config = config_of(dev)
+    assert (config.cores, config.tags) == (2, ("theirs",))
+
+
+def test_disks_only_grow(dev: Emulator) -> None:
+    assert twice(dev, actions.resize(parse_size("65G"))) == ["grow scsi0 64G → 65G"]
+    with pytest.raises(Usage, match="scsi0 has 65G, more than 1G; disks only grow"):
+        do(dev, actions.resize(parse_size("1G")))
+    with pytest.raises(Usage, match="has no disk scsi7; its disks: scsi0"):
+        do(dev, actions.resize(parse_size("99G"), disk="scsi7"))
+    with pytest.raises(Usage, match="has no disk ide2"):
+        do(dev, actions.resize(parse_size("99G"), disk="ide2"))
+
+
+def test_a_further_disk(dev: Emulator) -> None:
+    assert twice(dev, actions.add_disk("scsi1", parse_size("10G"), storage="tank")) == ["add scsi1, 10G on tank"]
+    disk = config_of(dev).drives["scsi1"]
+    assert (disk.size, disk.storage) == (parse_size("10G"), "tank")
+    with pytest.raises(Usage, match="has a disk scsi1 already, of 10G"):
+        do(dev, actions.add_disk("scsi1", parse_size("11G")))
+    with pytest.raises(Usage, match="hda is no name for a disk"):
+        do(dev, actions.add_disk("hda", parse_size("11G")))
+
+
+def test_a_disk_moves(dev: Emulator) -> None:
+    assert twice(dev, actions.move_disk("scsi0", "tank")) == ["move scsi0 to tank"]
+    assert config_of(dev).drives["scsi0"].storage == "tank"
+    assert [volume.volid for volume in dev.client().volumes("prom", "nvmeprom", vmid=110)] == [
+        "nvmeprom:vm-110-cloudinit"
+    ]
+
+
+def test_the_cloud_init_drive_is_written_anew_when_it_differs(dev: Emulator) -> None:
+    assert do(dev, actions.regenerate()) == []
+    dev.client().set_config("prom", 110, {"ciuser": "ops"})
+    assert twice(dev, actions.regenerate()) == ["write the cloud-init drive of vm 110 anew"]
+
+
+def test_a_stopped_vm_becomes_a_template(emulator: Emulator) -> None:
+    begin(emulator, status="stopped")
+    assert twice(emulator, actions.make_template()) == ["convert vm 110 to a template, for good"]
+    assert config_of(emulator).is_template
+
+
+def test_a_running_vm_becomes_none(dev: Emulator) -> None:
+    with pytest.raises(Usage, match="runs; shut it down before it becomes a template"):
+        do(dev, actions.make_template())
+
+
+# Making
+
+
+@pytest.mark.parametrize(
+    ("full", "words"),
+    [(True, "clone template 9002 to vm 110 (dev) on nvmeprom"), (False, "link-clone template 9002 to vm 110 (dev)")],
+)
+def test_a_clone_of_the_template(emulator: Emulator, full: bool, words: str) -> None:
+    assert twice(emulator, actions.create(HOST, full=full)) == [words]
+    assert config_of(emulator).name == "dev"
+
+
+def test_a_clone_of_a_guest_of_ours(dev: Emulator) -> None:
+    action = actions.create(HOST, source=DEV)
+    assert twice(dev, action, TWIN, WITH_TWIN) == ["clone vm 110 to vm 112 (twin) on nvmeprom"]
+    assert mark(WITH_TWIN, TWIN) in config_of(dev, 112).description
+    with pytest.raises(Refused, match=r"vm 104 \(doc1\) is readonly .* refusing to clone it"):
+        actions.create(HOST, source=DOC1)
+
+
+def test_everything_that_is_declared_and_no_reboot_unless_allowed(dev: Emulator) -> None:
+    vm = replace(DEV, cores=2, tags=("web",))
+    fleet = replace(FLEET, vms={**FLEET.vms, "dev": vm})
+    done = do(dev, actions.as_declared(HOST), vm, fleet)
+    assert "set cores 4 → 2, tags none → web (from its next start on)" in done
+    assert not any("reboot" in step for step in done)
+    assert do(dev, actions.as_declared(HOST), vm, fleet) == []
+    assert do(dev, actions.as_declared(HOST, allow_reboot=True), vm, fleet) == [
+        "reboot vm 110 so that cores take effect"
+    ]
+    assert do(dev, actions.as_declared(HOST, allow_reboot=True), vm, fleet) == []
+
+
+# Snapshots
+
+
+def test_snapshots_are_taken_rolled_back_and_deleted(dev: Emulator) -> None:
+    assert twice(dev, actions.snapshot("clean", description="before")) == ["snapshot vm 110 as clean"]
+    [row] = dev.client().snapshots("prom", 110)
+    assert (row.name, row.description) == ("clean", "before")
+    do(dev, actions.configure({"onboot": True}))
+    assert twice(dev, actions.rollback("clean")) == ["roll vm 110 back to clean; what was done since is lost"]
+    assert not config_of(dev).flag("onboot")
+    do(dev, actions.start())
+    assert len(do(dev, actions.rollback("clean"))) == 1  # something was done since
+    assert twice(dev, actions.delete_snapshot("clean")) == ["delete snapshot clean of vm 110"]
+    assert dev.client().snapshots("prom", 110) == ()
+
+
+@pytest.mark.parametrize("name", ["x", "current", "pending", "-a", "a b", "a" * 41, "ünder"])
+def test_names_that_snapshots_cannot_have(name: str) -> None:
+    with pytest.raises(Usage, match="is no name for a snapshot"):
+        actions.snapshot(name)
+
+
+def test_there_is_no_way_back_to_what_was_not_taken(dev: Emulator) -> None:
+    with pytest.raises(Usage, match=r"vm 110 \(dev\) has no snapshot clean; it has none"):
+        do(dev, actions.rollback("clean"))
+
+
+# Backups
+
+
+def test_a_backup_and_none_while_it_is_new_enough(dev: Emulator) -> None:
+    assert twice(dev, actions.backup(newer_than=3600)) == ["back vm 110 up to local"]
+    [volume] = dev.client().volumes("prom", "local", content="backup", vmid=110)
+    assert volume.size > 0
+    assert len(do(dev, actions.backup())) == 1
+    assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 2
+
+
+def test_where_backups_go_must_be_clear(dev: Emulator) -> None:
+    dev.control("reset", patch={"storages": {"local": {"type": "dir", "content": "iso"}}, "vms": {"110": None}})
+    begin(dev)
+    with pytest.raises(Usage, match="slow is no mode of backups"):
+        do(dev, actions.backup(mode="slow"))
+
+
+def test_a_guest_comes_back_from_its_backup(dev: Emulator) -> None:
+    do(dev, actions.backup())
+    [volume] = dev.client().volumes("prom", "local", content="backup", vmid=110)
+    do(dev, actions.stop())
+    do(dev, DestroyAction("dev", 110, backup=False))
+    assert dev.client().config("prom", 110) is None
+    assert twice(dev, actions.restore(volume.volid)) == [f"restore vm 110 (dev) from {volume.volid}"]
+    config = config_of(dev)
+    assert (config.name, config.nets["net0"].mac) == ("dev", MAC.lower())
+    do(dev, actions.configure({"cores": 1}))
+    assert do(dev, actions.restore(volume.volid)) == []
+    over = actions.restore(volume.volid, overwrite=True)
+    assert twice(dev, over) == [f"restore vm 110 (dev) from {volume.volid}, over the one that is there"]
+    assert config_of(dev).cores == 4
+    do(dev, actions.start())
+    with pytest.raises(Usage, match="runs; shut it down before it is restored over"):
+        do(dev, over)
+
+
+# Destroying
+
+
+# 8.4
+
+
+def test_the_same_on_8(tmp_path: Path) -> None:
+    older = {"version": 8, "release": {"version": "8.4.1", "release": "8.4", "repoid": "0" * 16}}
+    with another(tmp_path, state() | older) as found:
+        begin(found)
+        for action in (
+            actions.configure({"cores": 2, "tags": "B;a"}),
+            actions.reboot(),
+            actions.snapshot("clean"),
+            actions.add_disk("scsi1", GIB, storage="tank"),
+            actions.move_disk("scsi1", "nvmeprom"),
+            actions.backup(newer_than=60),
+            actions.stop(),
+            actions.rollback("clean"),
+        ):
+            twice(found, action)
+        assert do(found, DestroyAction("dev", 110))[-1].startswith("destroy vm 110 (dev)")
+
+
+# Refused and absent
+
+EVERYTHING: list[Callable[[], Action]] = [
+    actions.start,
+    actions.stop,
+    actions.shutdown,
+    lambda: actions.reboot(always=True),
+    actions.suspend,
+    actions.resume,
+    lambda: actions.as_declared(HOST),
+    lambda: actions.create(HOST),
+    lambda: actions.configure({"cores": 1}),
+    lambda: actions.resize(1 << 40),
+    lambda: actions.add_disk("scsi5", GIB),
+    lambda: actions.move_disk("scsi0", "tank"),
+    actions.regenerate,
+    actions.make_template,
+    lambda: actions.snapshot("clean"),
+    lambda: actions.delete_snapshot("clean"),
+    lambda: actions.rollback("clean"),
+    actions.backup,
+    lambda: actions.restore("local:backup/vzdump-qemu-104-2026_01_01-00_00_00.vma.zst", overwrite=True),
+    lambda: actions.migrate("prom2"),
+    lambda: reversible(actions.configure({"cores": 1}), "keep"),
+]
+
+
+@pytest.mark.parametrize("vm", [DOC1, IGP, KEPT], ids=lambda vm: vm.name)
+@pytest.mark.parametrize("make", EVERYTHING)
+def test_what_is_protected_is_refused_before_anything_is_sent(
+    emulator: Emulator, make: Callable[[], Action], vm: Vm
+) -> None:
+    for attempt in (
+        lambda: make().plan(emulator.client(), FLEET, vm),
+        lambda: make().run(emulator.client(), FLEET, vm),
+        lambda: DestroyAction(vm.name, vm.vmid, stop=True, backup=False).run(emulator.client(), FLEET, vm),
+    ):
+        with pytest.raises(Refused) as refusal:
+            attempt()
+        assert str(refusal.value).startswith(f"vm {vm.vmid} ({vm.name}) is ")
+        assert "\n" not in str(refusal.value)
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize("make", EVERYTHING)
+def test_a_stranger_under_our_vmid_is_refused(emulator: Emulator, make: Callable[[], Action]) -> None:
+    begin(emulator, name="theirs")
+    with pytest.raises(Refused, match="exists but is not this fleet's: its name is theirs, not dev"):
+        make().run(emulator.client(), FLEET, DEV)
+    assert emulator.changes() == []
+
+
+def test_what_does_not_exist_is_said(emulator: Emulator) -> None:
+    with pytest.raises(FleetError, match=r"vm 110 \(dev\) does not exist on prom; provision it first"):
+        do(emulator, actions.shutdown())
+    assert emulator.changes() == []
+
+
+# Containers
+
+ARCHIVE = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
+CT = replace(DEV, name="dns", vmid=210, type=GuestType.LXC, cores=1, memory=512, disk=parse_size("4G"))
+CT = replace(CT, settings=Settings(container=ContainerSettings(archive=ARCHIVE, swap=0)))
+WITH_CT = replace(FLEET, vms={**FLEET.vms, "dns": CT})
+
+
+@pytest.fixture
+def archive(emulator: Emulator) -> Emulator:
+    """A storage with something to unpack, and room for backups."""
+    about = {"content": "vztmpl", "format": "tzst", "size": 120 << 20}
+    local = {"type": "dir", "path": "/var/lib/vz", "content": "backup,vztmpl", "total": 500 * GIB, "avail": 500 * GIB}
+    emulator.control("reset", patch={"storages": {"local": {**local, "volumes": {ARCHIVE: about}}}})
+    return emulator
+
+
+def ct(emulator: Emulator) -> VmConfig:
+    config = emulator.client().config("prom", 210, GuestType.LXC)
+    assert config is not None
+    return config
+
+
+def test_the_life_of_a_container(archive: Emulator) -> None:
+    def once(action: Action) -> list[str]:
+        return twice(archive, action, CT, WITH_CT)
+
+    assert once(actions.create(HOST)) == [f"create ct 210 (dns) out of {ARCHIVE}"]
+    config = ct(archive)
+    assert (config.name, config.number("memory"), config.root and config.root.size) == ("dns", 512, parse_size("4G"))
+    assert config.nets["net0"].mac is not None
+    assert do(archive, actions.as_declared(HOST), CT, WITH_CT) == []
+    assert once(actions.start()) == ["start ct 210"]
+    assert once(actions.configure({"memory": 1024})) == ["set memory 512 → 1024"]
+    assert do(archive, actions.as_declared(HOST), CT, WITH_CT) == ["set memory 1024 → 512 MiB"]
+    assert once(actions.resize(parse_size("5G"))) == ["grow rootfs 4G → 5G"]
+    assert once(actions.snapshot("clean")) == ["snapshot ct 210 as clean"]
+    assert once(actions.shutdown()) == ["shut ct 210 down within 180 s"]
+    assert once(actions.rollback("clean")) == ["roll ct 210 back to clean; what was done since is lost"]
+    assert once(actions.delete_snapshot("clean")) == ["delete snapshot clean of ct 210"]
+    assert once(actions.backup(newer_than=60)) == ["back ct 210 up to local"]
+    [volume] = archive.client().volumes("prom", "local", content="backup", vmid=210)
+    steps = do(archive, DestroyAction("dns", 210, backup=False), CT, WITH_CT)
+    assert steps[-1].startswith("destroy ct 210 (dns), net0 bc:24:11:")
+    assert archive.client().config("prom", 210, GuestType.LXC) is None
+    assert once(actions.restore(volume.volid)) == [f"restore ct 210 (dns) from {volume.volid}"]
+    assert ct(archive).number("memory") == 512
+    do(archive, actions.start(), CT, WITH_CT)
+    assert once(actions.stop()) == ["stop ct 210 at once"]
+
+
+def test_a_container_needs_something_to_unpack(emulator: Emulator) -> None:
+    with pytest.raises(FleetError, match="nothing to make the container from"):
+        do(emulator, actions.create(HOST), replace(CT, settings=Settings()), WITH_CT)
+    assert emulator.changes() == []
+
+
+def test_a_vm_from_its_definition_alone(emulator: Emulator) -> None:
+    assert twice(emulator, actions.create_empty(HOST)) == ["create vm 110 (dev) from its definition"]
+    config = config_of(emulator)
+    assert (config.cores, config.memory, config.boot_disk and config.boot_disk.size) == (4, 8192, parse_size("64G"))
+    assert do(emulator, actions.as_declared(HOST)) == []

@@ -1,0 +1,163 @@
+"""A small fleet in a git repository of its own, its secrets encrypted by the real sops."""
+
+import atexit
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from nixherd.secrets.files import read
+from tests.nix_cli import environment
+from tests.nixherd.secrets.keys import key
+
+SECRETS = {
+    "common.yaml": "# for all\nwifi:\n    password: hunter2\n    names: [a, b]\n",
+    "common.env": "# for all\nTOKEN=abc\nOTHER=d e f\n",
+    "dev.yaml": "api_token: xyzzy\n",
+    "sub/thing.json": '{"a": 1, "b": [true, null, "x"]}\n',
+    "settings.ini": "[part]\nname = value\n",
+    "ssh_key_admin": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n",
+}
+
+
+def config() -> str:
+    """Rule 1 is every host's, rule 2 is dev's own, rule 3 the admin's alone."""
+    return f"""# Who may decrypt what.
+keys:
+  - &admin {key("admin").recipient} # the boss
+  - &doc1 {key("doc1").recipient}
+  - &igp {key("igp").recipient}
+creation_rules:
+  # everybody's
+  - path_regex: ^(common|settings|sub/)
+    key_groups:
+      - age:
+          - *admin
+          - *doc1
+          - *igp
+  - path_regex: ^dev\\.yaml$
+    age: {key("admin").recipient}
+  - path_regex: ^ssh_key_
+    age: {key("admin").recipient}
+"""
+
+
+def hosts() -> str:
+    entries = "".join(
+        f"""
+  # {name}, a machine
+  {name} = {{
+    hostname = "{name}";
+    user = "admin";
+    publicKey = "{value}";
+    configurationFile = ./hosts/{name}.nix;
+  }};
+"""
+        for name, value in (("doc1", key("doc1").public), ("igp", key("igp").public), ("dev", "placeholder"))
+    )
+    return f"# The fleet.\n{{{entries}}}\n"
+
+
+DEFINITIONS = """{
+  proxmox = { host = "192.0.2.1"; node = "prom"; defaultStorage = "local"; };
+  managed.dev = { vmid = 110; cores = 1; memory = 512; disk = "8G"; nixosConfig = "dev"; };
+}
+"""
+
+
+def git(repository: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=repository, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def sops(directory: Path, *words: str, identity: str = "admin", check: bool = True) -> subprocess.CompletedProcess[str]:
+    """sops as somebody, their identity in a file that only we read."""
+    with tempfile.NamedTemporaryFile("w", suffix=".age") as file:
+        file.write(key(identity).identity + "\n")
+        file.flush()
+        env = {**environment(), "SOPS_AGE_KEY_FILE": file.name}
+        done = subprocess.run(["sops", *words], cwd=directory, env=env, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@functools.cache
+def _original() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="fleet-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    for name, text in {
+        "hosts.nix": hosts(),
+        "vms/definitions.nix": DEFINITIONS,
+        "secrets/.sops.yaml": config(),
+    }.items():
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(text)
+    (place / "hosts").mkdir()
+    for name in ("doc1", "igp", "dev"):
+        (place / "hosts" / f"{name}.nix").write_text("{ }\n")
+    for name, text in SECRETS.items():
+        (place / "secrets" / name).parent.mkdir(exist_ok=True)
+        (place / "secrets" / name).write_text(text)
+        sops(place / "secrets", "encrypt", "--in-place", name)
+    git(place, "init", "-q", "-b", "main")
+    git(place, "config", "user.name", "admin")
+    git(place, "config", "user.email", "admin@invalid")
+    git(place, "add", "-A")
+    git(place, "commit", "-qm", "the fleet")
+    return place
+
+
+def repository(place: Path) -> Path:
+    """A copy of the fleet, a repository with one commit."""
+    shutil.copytree(_original(), place)
+    git(place, "status")  # its index knows the copies' times
+    return place
+
+
+def identity_of(place: Path, name: str = "admin") -> Path:
+    """A file with somebody's age identity."""
+    path = place / f"{name}.age"
+    path.touch(0o600)
+    path.write_text(key(name).identity + "\n")
+    return path
+
+
+def nobodys(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """This process has Nix, git and sops, and no configuration, state or identity of whoever runs the tests."""
+    for name in ("PATH", "NIX_CONF_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, environment()[name])
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
+
+
+def recipients(fleet: Path) -> dict[str, set[str]]:
+    """By file, who can decrypt it, by their names."""
+    names = {key(name).recipient: name for name in ("admin", "doc1", "igp", "dev", "other")}
+    found = {}
+    for name in SECRETS:
+        about = read(name, (fleet / "secrets" / name).read_bytes())
+        found[name] = {names[each] for each in about.recipients} if about else set()
+    return found
+
+
+BEFORE = {
+    **{name: {"admin", "doc1", "igp"} for name in ("common.yaml", "common.env", "sub/thing.json", "settings.ini")},
+    **{name: {"admin"} for name in ("dev.yaml", "ssh_key_admin")},
+}
+WITH_DEV = {**{name: who | {"dev"} for name, who in BEFORE.items()}, "ssh_key_admin": {"admin"}}
+
+
+def contents(fleet: Path) -> dict[str, bytes]:
+    """Every file of the fleet but git's and ours."""
+    found = {}
+    for parent, directories, files in os.walk(fleet):
+        directories[:] = [name for name in directories if name not in (".git", ".nixherd")]
+        for name in files:
+            path = Path(parent) / name
+            found[path.relative_to(fleet).as_posix()] = path.read_bytes()
+    return found

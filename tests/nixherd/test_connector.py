@@ -1,0 +1,247 @@
+"""The connector against real sshds on loopback, and an API of states that says where they are."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api.host import Host
+
+from facts.machine import Machine
+from nixherd import reach
+from nixherd.connectors.fleet import FleetConnector
+from nixherd.session import Session
+from nixherd.ssh_keys import KeyPair, generate_ed25519
+from tests.nixherd.proxmox.conftest import Emulator
+from tests.runs import Said, connected, executing, said_by, session_at, vm
+from tests.sshd import Sshd
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+
+@pytest.fixture
+def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    # loopback is no address that others can reach
+    monkeypatch.setattr(reach, "address_of", lambda config, interfaces: interfaces[0].addresses[0])
+    return session_at(emulator, tmp_path)
+
+
+@pytest.fixture
+def run(session: Session, sshd: Sshd) -> Callable[..., Host]:
+    """A run over one host, connected as pyinfra does it."""
+
+    def start(host_id: str = "dev", **data: Any) -> Host:
+        return connected(session, host_id, **{"ssh_port": sshd.port, "ssh_key": str(sshd.key), **data})
+
+    return start
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Said:
+    return said_by(caplog)
+
+
+def connector_of(host: Host) -> FleetConnector:
+    assert isinstance(host.connector, FleetConnector)
+    return host.connector
+
+
+def new_key(name: str = "host") -> KeyPair:
+    return generate_ed25519(name)
+
+
+# An absent machine
+
+
+def test_an_absent_machine_has_nothing_to_say_while_planning(
+    run: Callable[..., Host], emulator: Emulator, said: Said
+) -> None:
+    host = run()
+    assert host.connected
+    assert "absent: vm 110 (dev) does not exist on prom" in said()
+    ok, output = host.run_shell_command("cat /etc/os-release")
+    assert (ok, output.output) == (True, "")
+    assert host.get_fact(Machine) is None
+    assert emulator.changes() == []
+
+
+def test_an_absent_machine_fails_its_host_when_executing(run: Callable[..., Host]) -> None:
+    host = executing(run())
+    with pytest.raises(OSError, match=r"vm 110 \(dev\) does not exist on prom; provision it first"):
+        host.run_shell_command("true")
+
+
+def test_a_machine_on_its_way_is_waited_for_until_the_deadline(run: Callable[..., Host], emulator: Emulator) -> None:
+    vm(emulator, "127.0.0.1", key=new_key().public)
+    emulator.control("outside", do="stop-agent", vmid=110)
+    began = time.monotonic()
+    host = executing(run())
+    with pytest.raises(OSError, match=r"dev: waiting for clone or installer or final: not within 1 s; last: .*agent"):
+        host.run_shell_command("true")
+    assert time.monotonic() - began < 12
+
+
+def test_for_exec_and_fact_an_absent_machine_is_a_failure(run: Callable[..., Host], said: Said) -> None:
+    assert not run(must_answer=True).connected
+    assert "vm 110 (dev) does not exist on prom; provision it first" in said()
+
+
+# Keys and epochs
+
+
+def test_the_clone_must_show_the_key_that_its_agent_read(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd
+) -> None:
+    key = new_key()
+    vm(emulator, "127.0.0.1", key=key.public)
+    sshd.start(key)
+    host = run()
+    assert (
+        connector_of(host).place is None
+    )  # whether cloud-init is done is asked by a changing call: not while planning
+    assert host.get_fact(Machine) is None
+    assert emulator.changes() == []
+    ok, output = executing(host).run_shell_command("cat /etc/os-release")
+    assert (ok, output.stdout) == (True, "ID=debian")
+    assert emulator.changes() == ["POST /nodes/prom/qemu/110/agent/exec"]
+
+
+@pytest.mark.parametrize("system", ["ID=debian", "ID=nixos\nVARIANT_ID=installer", "ID=nixos"])
+def test_another_key_is_refused_before_anything_is_sent(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, system: str
+) -> None:
+    pinned = session.state_of("dev").ensure_host_key().public
+    vm(emulator, "127.0.0.1", key=new_key("the agent's word").public, system=system)
+    sshd.start(new_key("somebody in between"), system=system)
+    with pytest.raises(OSError, match=r"shows another host key than the pinned one .*; nothing was sent to it"):
+        executing(run()).run_shell_command("true")
+    assert not sshd.asked
+    assert pinned  # which is not what the agent says
+
+
+def test_each_epoch_accepts_its_own_key_only(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
+    """The installed machine shows the key that was generated here, whatever the agent reads there."""
+    pair = session.state_of("dev").ensure_host_key()
+    vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos")
+    sshd.start(pair, system="ID=nixos")
+    host = run()
+    place = connector_of(host).place
+    assert place is not None
+    assert (place.epoch, place.host_key) == (reach.Epoch.FINAL, pair.public)
+    # and that key is no pass for an installer
+    host.disconnect()
+    sshd.kill()
+    vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos\nVARIANT_ID=installer")
+    sshd.start(pair, system="ID=nixos\nVARIANT_ID=installer")
+    with pytest.raises(OSError, match=r"dev \(installer\) at 127.0.0.1 shows another host key"):
+        executing(host).run_shell_command("true")
+    assert sshd.logins == 1
+
+
+def test_nobody_elses_machine_is_believed(run: Callable[..., Host], emulator: Emulator, sshd: Sshd, said: Said) -> None:
+    key = new_key()
+    vm(emulator, "127.0.0.1", key=key.public, description="built by hand")
+    sshd.start(key)
+    assert not run().connected
+    assert any("vm 110 on prom exists but is not this fleet's: its notes lack" in line for line in said())
+    assert not sshd.asked
+
+
+def test_known_hosts_are_gone_afterwards(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
+    pair = session.state_of("dev").ensure_host_key()
+    vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
+    sshd.start(pair, system="ID=nixos")
+    host = run()
+    directory = session.state_of("dev").directory
+    [known] = session.known_hosts_of("dev").iterdir()
+    assert known.read_text() == f"[127.0.0.1]:{sshd.port} {' '.join(pair.public.split()[:2])}\n"
+    host.disconnect()
+    assert not known.exists()
+    assert {path.name for path in directory.iterdir()} == {"ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"}
+
+
+# Moving
+
+
+def test_a_dead_connection_is_made_anew(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
+    pair = session.state_of("dev").ensure_host_key()
+    vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
+    sshd.start(pair, system="ID=nixos")
+    host = executing(run(boot_deadline=10))
+    sshd.kill()
+    sshd.start(pair, system="ID=nixos")
+    assert until_dead(host).run_shell_command("echo again")[1].stdout == "again"
+    assert sshd.logins == 2
+
+
+def test_a_machine_that_moved_is_found_again(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
+    pair = session.state_of("dev").ensure_host_key()
+    vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
+    sshd.start(pair, system="ID=nixos")
+    host = executing(run(boot_deadline=10))
+    sshd.kill()
+    vm(emulator, "127.0.0.2", key=pair.public, system="ID=nixos")
+    sshd.start(pair, system="ID=nixos", address="127.0.0.2")
+    assert until_dead(host).run_shell_command("echo $SSH_CONNECTION")[1].stdout.split()[2] == "127.0.0.2"
+
+
+def until_dead(host: Host) -> Host:
+    """Wait until the kernel has told us that the connection is gone."""
+    client = connector_of(host).client
+    assert client is not None
+    transport = client.get_transport()
+    assert transport is not None
+    transport.join(5)
+    return host
+
+
+# Machines that no hypervisor knows of
+
+
+def test_addresses_are_tried_in_order(run: Callable[..., Host], sshd: Sshd) -> None:
+    key = new_key()
+    sshd.start(key)
+    place = connector_of(run("metal", host_key=key.public)).place
+    assert place is not None
+    assert (place.address, place.epoch, place.user) == ("127.0.0.1", reach.Epoch.CLONE, "root")
+
+
+def test_without_any_key_nobody_is_asked(run: Callable[..., Host], sshd: Sshd, said: Said) -> None:
+    sshd.start(new_key())
+    assert not run("metal").connected
+    assert any("no host key is known to pin; say which one it shows now" in line for line in said())
+    assert "Connection from" not in sshd.log.read_text()
+
+
+def test_what_stops_the_api_does_not_stop_who_needs_none(
+    run: Callable[..., Host], sshd: Sshd, session: Session, said: Said
+) -> None:
+    key = new_key()
+    sshd.start(key)
+    session.token_file.unlink()
+    assert not run("dev").connected
+    assert run("metal", host_key=key.public).connected
+    assert len([line for line in said() if line.startswith(f"token file {session.token_file}: missing")]) == 1
+
+
+def test_who_is_not_let_in_is_told_what_to_do(run: Callable[..., Host], sshd: Sshd, tmp_path: Path, said: Said) -> None:
+    key, other = new_key(), new_key("other")
+    sshd.start(key)
+    file = tmp_path / "other"
+    file.write_text(other.private_openssh)
+    file.chmod(0o600)
+    assert not run("metal", host_key=key.public, ssh_key=str(file), ssh_hostname="127.0.0.1").connected
+    assert (
+        "root@127.0.0.1 accepts none of our keys; add one to its authorized_keys, or name another with --data "
+        "ssh_key=FILE" in said()
+    )

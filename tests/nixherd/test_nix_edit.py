@@ -1,0 +1,175 @@
+"""Edits of Nix files: what was meant, every other byte as it was, and a clear refusal where it is not written out."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from nixherd.nix_edit import CannotEdit, NixText, attribute_name
+from tests.nix_cli import nix_json
+from tests.nixherd.generated_nix import Sample, samples
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("nix_edit")]  # one worker: what is generated is evaluated
+
+REFERENCE = Path(__file__).parents[2] / "fleet"
+KEY = ("dev", "publicKey")
+NEW = '"ssh-ed25519 AAAA root@dev"'
+
+_tried: list[Sample] = []
+
+
+@pytest.mark.slow
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(samples())
+def test_replacing_one_attribute_keeps_every_other_byte(sample: Sample) -> None:
+    assert NixText("hosts.nix", sample.source).set(KEY, NEW) == sample.before + NEW.encode() + sample.after
+    _tried.append(sample)
+
+
+def test_what_was_edited_means_what_was_intended(tmp_path: Path) -> None:
+    """Nix reads all of them, before and after; nothing but the one attribute differs."""
+    if not _tried:
+        pytest.skip("the property test ran in another worker")
+    tried = list({sample.source: sample for sample in _tried}.values())
+    for number, sample in enumerate(tried):
+        (tmp_path / f"{number}-before.nix").write_bytes(sample.source)
+        (tmp_path / f"{number}-after.nix").write_bytes(NixText("f", sample.source).set(KEY, NEW))
+    plain = (
+        f"let p = v: if builtins.isPath v then toString v else if builtins.isAttrs v then builtins.mapAttrs (_: p) v"
+        f" else if builtins.isList v then map p v else v;"
+        f' d = /. + "{tmp_path}"; in builtins.mapAttrs (name: _: p (import (d + "/${{name}}"))) (builtins.readDir d)'
+    )
+    found = nix_json("eval", "--impure", "--json", "--expr", plain)
+    assert len(found) == 2 * len(tried)
+    for number in range(len(tried)):
+        before, after = found[f"{number}-before.nix"], found[f"{number}-after.nix"]
+        assert after["dev"].pop("publicKey") == json.loads(NEW)
+        before["dev"].pop("publicKey")
+        assert before == after
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(samples())
+def test_what_is_added_is_removed_again(sample: Sample) -> None:
+    added = NixText("hosts.nix", sample.source).add(("added-host",), ["{", '  hostname = "x";', "}"])
+    assert b"added-host = {" in added
+    assert NixText("hosts.nix", added).remove(("added-host",)).split() == sample.source.split()
+    with pytest.raises(CannotEdit, match="added-host is there already"):
+        NixText("hosts.nix", added).add(("added-host",), ["{", "}"])
+
+
+def edited(source: str, value: str = "true", path: tuple[str, ...] = ("dev", "readonly")) -> str:
+    return NixText("f.nix", source.encode()).set(path, value).decode()
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("{ dev = { }; }", "{ dev = { readonly = true; }; }"),
+        ("{ dev = {}; }", "{ dev = { readonly = true; }; }"),
+        ("{\n  dev = {\n  };\n}\n", "{\n  dev = {\n    readonly = true;\n  };\n}\n"),
+        ("{\n  dev = {\n    a = 1; # why\n  };\n}", "{\n  dev = {\n    a = 1; # why\n    readonly = true;\n  };\n}"),
+        ("{\r\n\tdev = {\r\n\ta = 1;\r\n\t};}", "{\r\n\tdev = {\r\n\ta = 1;\r\n\treadonly = true;\r\n\t};}"),
+        ("{ dev.a = 1; }", "{ dev.a = 1; dev.readonly = true; }"),
+        ("{\n  dev.a = 1; # why\n}", "{\n  dev.a = 1; # why\n  dev.readonly = true;\n}"),
+        ("{ dev = { readonly = false; }; }", "{ dev = { readonly = true; }; }"),
+        ("let dev = { a = 1; }; in { inherit dev; }", "let dev = { a = 1; readonly = true; }; in { inherit dev; }"),
+        ("let c = { }; in { dev = c // { a = 1; }; }", "let c = { }; in { dev = c // { a = 1; readonly = true; }; }"),
+        ("(with lib; { dev = { a = []; }; })", "(with lib; { dev = { a = []; readonly = true; }; })"),
+        ('{ "dev"."ü".x = 1; }', '{ "dev"."ü".x = 1; "dev".readonly = true; }'),
+        ('{ "dev" = rec { a = 1; b = a; }; }', '{ "dev" = rec { a = 1; b = a; readonly = true; }; }'),
+    ],
+)  # fmt: skip
+def test_an_attribute_that_is_missing_is_added_as_the_others_are_written(source: str, wanted: str) -> None:
+    assert edited(source) == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{ dev = { inherit (flags) readonly; }; }", "f.nix:1: dev.readonly is not written here by itself"),
+        ("{\n  dev = mkHost { readonly = false; };\n}", "f.nix:2: dev.readonly is not written here by itself"),
+        ("{ dev = if true then { } else { }; }", "dev.readonly is not written here by itself"),
+        ("{ dev = import ./dev.nix; }", "dev.readonly is not written here by itself"),
+        ("{ other = { }; }", "dev is not written out there; add `readonly = true;` by hand"),
+        ("{ dev = { readonly = 1; readonly = 2; }; }", "dev.readonly is there twice"),
+        ("{ dev = { readonly = 1 }; }", "f.nix:1: this does not parse"),
+        ("{\n<<<<<<< HEAD\n  dev = { };\n=======\n>>>>>>> x\n}", "this does not parse"),
+        ("{ dev = { }; ", "this does not parse"),
+        ("", "there is nothing in it"),
+        ("# only words\n", "there is nothing in it"),
+        ("{ lib }: { dev = { }; }", "dev is not written out there"),
+        ("let a = b; b = a; in a", "dev is not written out there"),
+    ],
+)
+def test_what_is_not_written_out_is_refused_with_its_line(source: str, words: str) -> None:
+    with pytest.raises(CannotEdit) as caught:
+        edited(source)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_right_side_of_a_merge_wins() -> None:
+    source = "{ dev = { readonly = 1; }; } // { dev = { readonly = 2; }; }"
+    assert edited(source) == "{ dev = { readonly = 1; }; } // { dev = { readonly = true; }; }"
+
+
+def test_an_entry_goes_with_its_comment_and_the_blank_line_before() -> None:
+    source = (REFERENCE / "hosts.nix").read_bytes()
+    lines = NixText("hosts.nix", source).remove(("caddy",)).decode().splitlines(keepends=True)
+    gone = [line for line in source.decode().splitlines(keepends=True) if line not in lines]
+    assert gone[0] == "  # Another system below, Home Manager on top: no configurationFile.\n"
+    assert "  };\n\n  # NixOS-WSL.\n" in "".join(lines)
+    last = NixText("hosts.nix", source).remove(("dev",)).decode()
+    assert last.endswith("  };\n}\n")
+    assert "VM 110" not in last
+
+
+def test_every_binding_of_an_entry_goes() -> None:
+    source = b'{\n  dev.a = 1;\n  other = 2;\n  dev.b = "x"; # why\n}\n'
+    assert NixText("f", source).remove(("dev",)) == b"{\n  other = 2;\n}\n"
+    with pytest.raises(CannotEdit, match=r"there is no nobody to remove"):
+        NixText("f", source).remove(("nobody",))
+
+
+def test_a_further_host_looks_like_those_that_are_there() -> None:
+    source = (REFERENCE / "hosts.nix").read_bytes()
+    added = NixText("hosts.nix", source).add(("new",), ["{", '  hostname = "new";', "}"])
+    assert added == source.removesuffix(b"}\n") + b'\n  new = {\n    hostname = "new";\n  };\n}\n'
+
+
+def test_a_host_from_the_entry_of_another() -> None:
+    source = (REFERENCE / "hosts.nix").read_bytes()
+    new = {
+        "hostname": '"dev2"',
+        "sshAlias": '"dev2"',
+        "publicKey": '"placeholder"',
+        "homeFile": "./hosts/dev2/home.nix",
+    }
+    added = NixText("hosts.nix", source).add_like(("dev",), ("dev2",), new).decode()
+    entry = source.decode().split("  dev = {\n")[1].split("  };\n")[0]
+    for name, value in new.items():
+        entry = re.sub(rf"{name} = .*;", f"{name} = {value};", entry)
+    assert added == source.decode().removesuffix("}\n") + f"\n  dev2 = {{\n{entry}  }};\n}}\n"
+    with pytest.raises(CannotEdit, match="masterKeys is no set that is written out there"):
+        NixText("hosts.nix", source).add_like(("masterKeys",), ("dev2",), {})
+
+
+def test_what_is_added_like_another_keeps_its_bytes() -> None:
+    source = b"{\r\n\ta = {\r\n\t\tx = 1; # caf\xe9\r\n\r\n\t};\r\n}\r\n"
+    added = NixText("f", source).add_like(("a",), ("b",), {"x": "2"})
+    assert added == source[:-3] + b"\tb = {\r\n\t\tx = 2; # caf\xe9\r\n\r\n\t};\r\n}\r\n"
+
+
+def test_latin_1_and_carriage_returns_stay() -> None:
+    source = b'{\r\n  # caf\xe9\r\n  dev = { publicKey = "a"; }; # \xfc\r\n}\r\n'
+    assert NixText("f", source).set(KEY, '"b"') == source.replace(b'"a"', b'"b"')
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("dev", "dev"), ("a-b'c", "a-b'c"), ("in", '"in"'), ('a"${b}', '"a\\"\\${b}"')]
+)
+def test_names(name: str, written: str) -> None:
+    assert attribute_name(name) == written

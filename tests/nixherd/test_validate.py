@@ -1,0 +1,123 @@
+"""Validation and parsing agree: whatever passes the one is understood by the other."""
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nixherd.fleet import _fleet
+from nixherd.models import Fleet
+from nixherd.nix_values import NixPath
+from nixherd.validate import find_errors, parse_fingerprint
+
+pytestmark = pytest.mark.unit
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"
+
+HOSTS: dict[str, Any] = {
+    "dev": {
+        "hostname": "dev",
+        "sshAlias": "d",
+        "user": "u",
+        "homeDirectory": "/home/u",
+        "publicKey": KEY,
+        "authorizedKeys": [KEY],
+        "configurationFile": NixPath("/f/c.nix"),
+        "homeFile": NixPath("/f/h.nix"),
+        "sudoPasswordless": False,
+    },
+    "doc": {"hostname": "doc1", "user": "u", "homeFile": NixPath("/f/h.nix"), "sshKeyName": "k"},
+}
+DEFINITIONS: dict[str, Any] = {
+    "fleet": "homelab",
+    "proxmox": {"host": "p", "node": "n", "defaultStorage": "st", "port": 8006, "fingerprint": "ab" * 32},
+    "imported": {"doc": {"vmid": 104, "hostname": "doc1", "readonly": True, "tags": ["x"], "node": "n", "type": "lxc"}},
+    "managed": {
+        "dev": {
+            "vmid": 110, "cores": 1, "memory": 512, "disk": "8G", "nixosConfig": "dev", "storage": "st",
+            "type": "qemu", "tags": ["a"], "readonly": False, "node": "n",
+        }
+    },
+    "template": {"vmid": 9000, "name": "t"},
+    "vmidRanges": {"production": {"start": 100, "end": 199}, "templates": {"start": 9000, "end": 9999}},
+}  # fmt: skip
+
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(0, 300)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=12)
+    | st.sampled_from(
+        ["", "qemu", "lxc", "dev", "doc", "64G", "9" * 400 + "T", "1.5T", "a\nb", KEY, "placeholder", "<function>"]
+    )
+    | st.builds(NixPath, st.just("/f/x"), exists=st.booleans())
+)
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def _paths(value: Any) -> list[tuple[str, ...]]:
+    if not isinstance(value, dict):
+        return [()]
+    return [()] + [(name, *rest) for name, inner in value.items() for rest in _paths(inner)]
+
+
+_PATHS = [path for path in _paths({"hosts": HOSTS, "definitions": DEFINITIONS}) if path]
+
+
+def _parsed(hosts: Any, definitions: Any) -> Fleet:
+    from pathlib import Path
+
+    return _fleet(Path("/f"), hosts, definitions or {})
+
+
+def test_the_example_is_sound() -> None:
+    assert find_errors(HOSTS, DEFINITIONS) == []
+    assert _parsed(HOSTS, DEFINITIONS).vms["dev"].vmid == 110
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(_PATHS), _values), min_size=1, max_size=3))
+def test_every_fleet_is_refused_in_lines_or_understood(changes: list[tuple[tuple[str, ...], Any]]) -> None:
+    files = copy.deepcopy({"hosts": HOSTS, "definitions": DEFINITIONS})
+    for path, value in changes:
+        target: Any = files
+        for name in path[:-1]:
+            target = target.get(name) if isinstance(target, dict) else None
+        if isinstance(target, dict):
+            target[path[-1]] = value
+    findings = find_errors(files["hosts"], files["definitions"])
+    for finding in findings:
+        assert finding.isprintable()
+        assert finding.startswith(("hosts.nix: ", "vms/definitions.nix: "))
+        assert "; " in finding
+    if findings:
+        return
+    fleet = _parsed(files["hosts"], files["definitions"])
+    for vm in fleet.vms.values():
+        assert type(vm.vmid) is int
+        assert type(vm.readonly) is bool
+        if vm.is_managed:
+            assert fleet.hosts[vm.host_id or ""]
+            assert all(type(value) is int and value > 0 for value in (vm.cores, vm.memory, vm.disk))
+            assert fleet.node_of(vm)
+            assert fleet.storage_of(vm)
+    assert len({vm.vmid for vm in fleet.vms.values()}) == len(fleet.vms)
+
+
+@given(st.binary(min_size=32, max_size=32), st.sampled_from([str.lower, str.upper]), st.sampled_from(["", ":"]))
+def test_fingerprints(digest: bytes, case: Any, separator: str) -> None:
+    assert parse_fingerprint(case(digest.hex(separator) if separator else digest.hex())) == digest.hex()
+
+
+@pytest.mark.parametrize("text", ["", "ab" * 20, "ab" * 33, ":".join(["ab"] * 31), "g" * 64, "ab:" * 31 + "a"])
+def test_what_is_no_fingerprint(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_fingerprint(text)
