@@ -324,7 +324,7 @@
         stub name;
       fetchgit = real.fetchurl;
     };
-    names = lib.subtractLists ["lib" "name" "pname" "version" "meta" "type" "outPath" "drvPath" "out" "override" "config" "system"] (toolboxes ++ import ./names.nix);
+    names = lib.subtractLists ["lib" "bin" "name" "pname" "version" "meta" "type" "outPath" "drvPath" "out" "override" "config" "system"] (toolboxes ++ import ./names.nix);
   in
     lib.genAttrs names stub // real;
 
