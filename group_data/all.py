@@ -28,5 +28,6 @@ boot_deadline = 300
 # confirm_deadline = 120
 # soak = 0
 # max_fail = "10%"
+# sign_with = "~/.config/nixherd/signing-key"
 # require_signed = True
 # allowed_signers = "allowed_signers"
