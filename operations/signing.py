@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyinfra.api.host import Host
 
-from facts.nix import Settings, Store
+from facts.nix import Settings
 from nixherd import nix
 from nixherd.deploying.access import Access
 from nixherd.errors import FleetError, Usage
@@ -19,7 +19,7 @@ SIGN_DEADLINE = 1800.0  # seconds
 KEY_DEADLINE = 60.0
 UNSIGNED = (
     "its store takes what a key of its trusted-public-keys has signed, and none has; say sign_with=KEY_FILE, whose "
-    "public half is in nixherd.trustedKeys there"
+    "public half is in nixherd.trustedKeys there (trusted-public-keys, where a machine is not of the fleet)"
 )
 
 
@@ -52,7 +52,7 @@ class SigningKey:
 def taken_through(host: Host, paths: Sequence[str]) -> Sudo | None:
     """Sign these closures where the host's data say with what, and say through whom the machine takes them.
 
-    None: from us as they are. FleetError where it would not take them in any way.
+    None: from us as they are. FleetError where it certainly would not.
     """
     connector, said = connector_of(host), options_of(host).sign_with
     key = SigningKey.of("sign_with", said) if said else None
@@ -60,13 +60,10 @@ def taken_through(host: Host, paths: Sequence[str]) -> Sudo | None:
         key.sign(paths)
     if connector.access is Access.PUSH_CLOSURE:
         _require_signed(host, paths)
-    elif connector.data["ssh_user"] == "root" or (key and _trusts(host, key)):
         return None
-    elif fleet_host(host).is_nixos:
-        return _root_of(host)
-    else:
-        _require_trusted(host)
-    return None
+    if not fleet_host(host).is_nixos or connector.data["ssh_user"] == "root" or (key and _trusts(host, key)):
+        return None
+    return _root_of(host)
 
 
 def _trusts(host: Host, key: SigningKey) -> bool:
@@ -90,17 +87,6 @@ def _root_of(host: Host) -> Sudo:
         "give its password on stdin with --data sudo_password=stdin, or say sign_with=KEY_FILE, whose public half is "
         "in nixherd.trustedKeys there"
     )
-
-
-def _require_trusted(host: Host) -> None:
-    """FleetError unless the store of a machine that is not ours takes what its user brings."""
-    store = host.get_fact(Store, _timeout=ANSWER_DEADLINE)
-    if store and store["trusted"] is False:
-        user = connector_of(host).data["ssh_user"]
-        raise FleetError(
-            f"its store takes nothing unsigned from {user}; say sign_with=KEY_FILE, whose public half is in the "
-            "trusted-public-keys there"
-        )
 
 
 def _require_signed(host: Host, paths: Sequence[str]) -> None:

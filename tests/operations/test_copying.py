@@ -146,7 +146,7 @@ def test_a_store_that_is_not_ours_takes_what_its_user_may_bring(machine: Machine
     session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": home})
     outcome = run(operations.copied, paths=[built("a home")])
     assert outcome.failed
-    assert "its store takes nothing unsigned from plain; say sign_with=KEY_FILE" in outcome.said[-1]
+    assert "dev: its store takes what a key of its trusted-public-keys has signed, and none has" in outcome.said[-1]
 
 
 def test_a_key_that_others_may_read_signs_nothing(machine: Machine, tmp_path: Path) -> None:

@@ -182,12 +182,17 @@ def built_in(lab: Lab, name: str) -> tuple[str, str]:
     return drv, out
 
 
-def raw_copy(fleet: Fleet, target: str) -> str:
-    """Nix's own copy to a machine, as anybody with this key would make it."""
-    user, _, host = target.partition("@")
+def options_for(fleet: Fleet, host: str) -> str:
+    """OpenSSH's, for whoever has our key and no program of ours."""
     fleet.on(host, "true", check=False)  # which leaves its key in that file
-    options = f"-o UserKnownHostsFile={fleet.lab.state}/known-{host} -o StrictHostKeyChecking=yes -o BatchMode=yes"
-    return f'NIX_SSHOPTS="{options}" nix copy --no-check-sigs --to ssh://{user}@{report(fleet.lab, host)["address"]}'
+    return f"-o UserKnownHostsFile={fleet.lab.state}/known-{host} -o StrictHostKeyChecking=yes -o BatchMode=yes"
+
+
+def raw_copy(fleet: Fleet, target: str) -> str:
+    """Nix's own copy to a machine."""
+    user, _, host = target.partition("@")
+    copy = f"nix copy --no-check-sigs --to ssh://{user}@{report(fleet.lab, host)['address']}"
+    return f'NIX_SSHOPTS="{options_for(fleet, host)}" {copy}'
 
 
 @lab_test
@@ -196,7 +201,7 @@ def test_a_plain_user_deploys_with_sudo_that_asks_and_that_does_not(fleet: Fleet
     word = secrets.token_hex(12)
     fleet.on("dev3", f"printf abl030:{word} | sudo chpasswd")
     fleet.broken_by("dev3", "{lib, ...}: { security.sudo.wheelNeedsPassword = lib.mkForce true; }")
-    ended, document = fleet.deploy("dev3", *DEADLINES, check=False)
+    ended, document = fleet.deploy("dev3", "--confirm-deadline", "6", check=False)
     assert outcomes(document) == {"dev3": "rolled back"}
     assert "sudo: a password is required" in document["hosts"][0]["why"]
     given = fleet.lab.state / "word"
@@ -284,7 +289,9 @@ def _what_else_it_may_not(fleet: Fleet, key: Path) -> None:
     assert make(f"{copy} {drv}").status == 0
     request = lab.state / "request"
     request.write_bytes(build_request(f"{drv}!out"))
-    said = fleet.on("root@dev3", "nix-store --serve --write", check=False, stdin=request).output
+    ssh = f"ssh {options_for(fleet, 'dev3')} root@{report(lab, 'dev3')['address']}"
+    # who hangs up ends a build
+    said = make(f"(cat {request}; sleep 2) | {ssh} nix-store --serve --write").output
     assert "Unable to start any build" in said
     assert fleet.on("dev3", f"test -e {out}", check=False).status != 0
 
