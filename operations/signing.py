@@ -73,9 +73,9 @@ def _trusts(host: Host, key: SigningKey) -> bool:
 def _root_of(host: Host) -> Sudo:
     """Root's store there, by sudo. FleetError when it does not let us."""
     connector, why = connector_of(host), "it asks for a password"
-    # said in no words of sudo's, which pyinfra would answer by asking for a password itself
-    free = connector.sudo_password is None and remote(host, "sudo -n true >/dev/null 2>&1")[0]
-    if free:
+    # said in no words of sudo's, which pyinfra would answer by asking for a password itself; and asked in any case: a
+    # password that sudo does not read would be the first thing that Nix reads there
+    if remote(host, "sudo -n true >/dev/null 2>&1")[0]:
         return Sudo()
     if connector.sudo_password is not None or give_password(host):
         ok, output = remote(host, "true", sudo=True)  # with a wrong one, Nix and sudo would wait for each other

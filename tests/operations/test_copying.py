@@ -13,6 +13,7 @@ import pytest
 from nixherd.session import Session
 from nixherd.sudo import Sudo, told
 from operations import nix as operations
+from operations.steps import connector_of
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.nix_cli import environment, nix
 from tests.nixherd.proxmox.conftest import Emulator
@@ -65,8 +66,11 @@ def machine(emulator: Emulator, sshd: Sshd, session: Session, said: Said) -> Mac
         setup = MACHINE.format(hashed=hashed, sudoers=sudoers, conf=conf)
         sshd.start(pair, system="ID=nixos", setup=setup)
 
-        def one(operation: Any, *, data: dict[str, Any] | None = None, **arguments: Any) -> Outcome:
+        def one(
+            operation: Any, *, data: dict[str, Any] | None = None, told: str | None = None, **arguments: Any
+        ) -> Outcome:
             host = connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10, **(data or {}))
+            connector_of(host).sudo_password = told
             return perform(host, said, operation, **arguments)
 
         return one
@@ -106,6 +110,12 @@ def test_a_password_goes_to_sudo_and_nowhere_else(
     assert there(sshd, "cd /home/plain; find . -name '.*' -prune -o -type f -print").strip() == ""
     assert there(sshd, f"grep -rl {word} /home /tmp /var /run /etc 2>/dev/null").strip() == ""
     assert files_with(pattern(word.encode()), tmp_path) == set()
+
+
+def test_a_password_that_sudo_does_not_ask_for_stays_here(machine: Machine) -> None:
+    """It would be the first thing that Nix reads there: a machine may ask no more since it was given."""
+    outcome = machine(FREE)(operations.copied, paths=[built("free")], told="unasked")
+    assert (outcome.changed, outcome.failed) == (True, False), outcome.said
 
 
 @pytest.mark.parametrize(("sudoers", "password"), [(ASKS, None), (ASKS, "wrong"), (NOT_AT_ALL, "right")])
