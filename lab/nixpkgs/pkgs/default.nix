@@ -276,7 +276,7 @@
       }:
         build name {} ''
           mkdir -p "$out"
-          ${concatMapStrings (path: "cp -rsfT ${path}/ \"$out\" 2>/dev/null || cp -rsf ${path}/. \"$out\"\n") paths}
+          ${concatMapStrings (path: "cp -rsfT --no-preserve=mode ${path}/ \"$out\" 2>/dev/null || cp -rsf --no-preserve=mode ${path}/. \"$out\"\n") paths}
           ${postBuild}
         '';
       buildEnv = {
