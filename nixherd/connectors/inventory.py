@@ -53,6 +53,8 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         flake = resolve(reference) if reference else None
         definitions = Definitions.load(flake.path if flake else os.environ.get("FLEET") or here / "fleet")
         fleet = definitions.fleet
+        for warning in fleet.warnings:
+            click.echo(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
         token_file = Path(_token_file(here, options)).expanduser()
@@ -105,7 +107,8 @@ def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, 
     """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
     given = _data(options, "journal")
     journal = Journal(Path(given) if given else new_directory())
-    journal.note("run", hosts=sorted(_selected(groups, options)), deploys=list(options["operations"]))
+    hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
+    journal.note("run", hosts=hosts, deploys=deploys, warnings=session.fleet.warnings)
     return journal
 
 

@@ -1,0 +1,362 @@
+"""A name that protects nothing: misspelled attributes, values that nobody obeys, and what is found in both.
+
+Each case loaded without a word before, and whoever wrote it believed to be safe.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from nixherd.cli.main import run
+from nixherd.errors import FleetInvalid
+from nixherd.fields import COMMON, FIELDS, Place, fields_of
+from nixherd.findings import Finding, Severity
+from nixherd.fleet import load_fleet
+from nixherd.near_names import STRONGEST, judge, normal
+from nixherd.validate import find
+from tests.fuzz.names import fleet
+
+pytestmark = pytest.mark.unit
+
+MakeFleet = Callable[..., Path]
+Edit = tuple[str, str]
+ROOT = Path(__file__).parents[2]
+
+
+def on_host(text: str) -> Edit:
+    return ('hostname = "dev";', f'hostname = "dev"; {text}')
+
+
+def on_guest(text: str) -> Edit:
+    return ("vmid = 110;", f"vmid = 110; {text}")
+
+
+def on_imported(text: str) -> Edit:
+    return ("vmid = 104;", f"vmid = 104; {text}")
+
+
+def at_top(text: str) -> Edit:
+    return ("proxmox = {", f"{text} proxmox = {{")
+
+
+REFUSED: list[tuple[Edit, str]] = [
+    (on_guest("readOnly = true;"), "managed.dev.readOnly: protects nothing: the name is readonly"),
+    (on_guest('"read-only" = true;'), "managed.dev.read-only: protects nothing: the name is readonly"),
+    (on_guest("Readonly = true;"), "managed.dev.Readonly: protects nothing: the name is readonly"),
+    (on_guest("read_only = true;"), "managed.dev.read_only: protects nothing: the name is readonly"),
+    (on_guest('"read only" = true;'), "managed.dev.read only: protects nothing: the name is readonly"),
+    (on_guest('"ｒｅａｄｏｎｌｙ" = true;'), "managed.dev.ｒｅａｄｏｎｌｙ: protects nothing: the name is readonly"),
+    (on_guest("readnoly = true;"), "managed.dev.readnoly: protects nothing, and is close to readonly"),
+    (on_guest("redonly = true;"), "managed.dev.redonly: protects nothing, and is close to readonly"),
+    (on_guest("isReadonly = true;"), "managed.dev.isReadonly: protects nothing, and is close to readonly"),
+    (on_guest('"re\u0430donly" = true;'), "managed.dev.re\u0430donly: protects nothing, and is close to readonly"),
+    (on_guest('"readonly\u200b" = true;'), "managed.dev.'readonly\\u200b': protects nothing: the name is readonly"),
+    (on_imported("readOnly = false;"), "imported.doc1.readOnly: protects nothing: the name is readonly"),
+    (on_imported("readonyl = true;"), "imported.doc1.readonyl: protects nothing, and is close to readonly"),
+    (on_guest("vmId = 111;"), "managed.dev.vmId: protects nothing: the name is vmid"),
+    (on_guest('Node = "other";'), "managed.dev.Node: protects nothing: the name is node"),
+    (on_host('acces = "trigger";'), "dev.acces: protects nothing, and is close to access"),
+    (on_host('Access = "trigger";'), "dev.Access: protects nothing: the name is access"),
+    (on_host('healthCheck.a.unit = "x";'), "dev.healthCheck: protects nothing, and is close to healthChecks"),
+    (on_host('health_checks.a.unit = "x";'), "dev.health_checks: protects nothing: the name is healthChecks"),
+    (on_host("Wave = 2;"), "dev.Wave: protects nothing: the name is wave"),
+    (on_host("readonly = true;"), "dev.readonly: protects nothing here: readonly is obeyed in the guest's entry"),
+    (on_host("readOnly = true;"), "dev.readOnly: protects nothing here: readonly is obeyed in the guest's entry"),
+    (on_host("require_signed = true;"), "dev.require_signed: is obeyed by nobody here"),
+    (on_guest('healthChecks.a.unit = "x";'), "managed.dev.healthChecks: protects nothing here"),
+    (on_guest('access = "trigger";'), "managed.dev.access: protects nothing here"),
+    (at_top("readonly = true;"), "readonly: protects nothing here: readonly is obeyed in the guest's entry"),
+    (("proxmox = {", "proxmox = { readOnly = true;"), "proxmox.readOnly: protects nothing here"),
+    (("start = 100;", "start = 100; readonly = true;"), "vmidRanges.production.readonly: protects nothing here"),
+    (('name = "base";', 'name = "base"; Node = "other";'), "template.Node: protects nothing: the name is node"),
+    (('node = "prom";', 'node = "prom"; Node = "other";'), "proxmox.Node: protects nothing: the name is node"),
+]
+
+WARNED: list[tuple[Edit, str]] = [
+    (("managed = {", "managd = {"), "managd: is obeyed by nobody, and is close to managed"),
+    (("imported = {", "Imported = {"), "Imported: is obeyed by nobody: the name is imported"),
+    (at_top("vmidRange = { };"), "vmidRange: is obeyed by nobody, and is close to vmidRanges"),
+    (on_host("canery = true;"), "dev.canery: is obeyed by nobody, and is close to canary"),
+    (on_host("waves = 2;"), "dev.waves: is obeyed by nobody, and is close to wave"),
+    (on_host('adresses = [ "10.0.0.3" ];'), "dev.adresses: is obeyed by nobody, and is close to addresses"),
+    (on_host('address = "10.0.0.3";'), "dev.address: is obeyed by nobody, and is close to addresses"),
+    (on_host('sshalias = "d";'), "dev.sshalias: is obeyed by nobody: the name is sshAlias"),
+    (on_host("maxFail = 2;"), "dev.maxFail: is obeyed by nobody: the name is max_fail"),
+    (on_host("allow_dirty = true;"), "dev.allow_dirty: is obeyed by nobody here"),
+    (on_guest("onBoot = true;"), "managed.dev.onBoot: is obeyed by nobody: the name is onboot"),
+    (on_guest("tag = [ ];"), "managed.dev.tag: is obeyed by nobody, and is close to tags"),
+    (on_guest("nodee = 1;"), "managed.dev.nodee: is obeyed by nobody, and is close to node"),
+    (on_guest("protected = true;"), "managed.dev.protected: protects nothing: the flag that does is readonly"),
+    (
+        on_guest("readonlyForNow = true;"),
+        "managed.dev.readonlyForNow: protects nothing: the flag that does is readonly",
+    ),
+    (on_guest("wave = 2;"), "managed.dev.wave: protects nothing here: wave is obeyed in the host's entry"),
+    (on_imported('access = "by web";'), "imported.doc1.access: protects nothing here"),
+    (on_imported('tags = "a;b";'), "imported.doc1.tags: is no list of tags, and is left out"),
+    (on_imported('type = "LXC";'), "imported.doc1.type: is neither qemu nor lxc, and is left out"),
+    (on_imported("node = 3;"), "imported.doc1.node: is an integer, not a string, and is left out"),
+    (('node = "prom";', 'node = "prom"; defaultstorage = "x";'), "proxmox.defaultstorage: is obeyed by nobody"),
+    (('name = "base";', 'name = "base"; nmae = "x";'), "template.nmae: is obeyed by nobody, and is close to name"),
+    (("start = 100;", "start = 100; ende = 1;"), "vmidRanges.production.ende: is obeyed by nobody"),
+]
+
+# Values that were dropped, ended the run for all hosts in its midst, or were tracebacks.
+VALUES: list[tuple[Edit, str]] = [
+    (on_host('addresses = "10.0.0.3";'), "dev.addresses: is a string, not a list"),
+    (on_host('addresses = [ "bad host" ];'), "dev.addresses[0]: 'bad host' is no name or address"),
+    (on_host('addresses = [ "10.0.0.3" "10.0.0.3:22" ];'), "dev.addresses[1]: '10.0.0.3:22' is no name or address"),
+    (on_host("addresses = [ 3 ];"), "dev.addresses[0]: is an integer, not a string"),
+    (on_host("addresses = [ ];"), "dev.addresses: is an empty list"),
+    (on_host('access = "triger";'), "dev.access: 'triger' is no way in"),
+    (on_host('healthChecks.a.unt = "x";'), "dev.healthChecks.a.unt: no such check"),
+    (on_host('healthChecks.a.http = "http://x:y/";'), "dev.healthChecks.a.http: 'http://x:y/' is no http:// URL"),
+    (on_host("healthChecks = [ ];"), "dev.healthChecks: is no set of checks by name"),
+    (on_host('wave = "2";'), "dev.wave: is a string, not an integer"),
+    (on_host("wave = 0;"), "dev.wave: 0 is less than 1"),
+    (on_host('canary = "yes";'), "dev.canary: is a string, not a boolean"),
+    (on_host('max_fail = "many";'), "dev.max_fail: 'many' is neither a number of hosts nor a percentage"),
+    (on_host('build_on = "dev2";'), "dev.build_on: 'dev2' is neither local, target nor a host of the fleet"),
+    (on_host("soak = 120;"), "dev.soak: 120 leaves no time to confirm"),
+    (on_host('goal = "swich";'), "dev.goal: 'swich' is no goal"),
+    (on_host('engine = "mine";'), "dev.engine: 'mine' is no engine"),
+    (on_host('tags = "a";'), "dev.tags: is no list of tags"),
+    (on_host("role = [ ];"), "dev.role: is a list, not a string"),
+    (('host = "127.0.0.1"', 'host = "10.77.0.1:8006"'), "proxmox.host: '10.77.0.1:8006' is no name or address"),
+    (('host = "127.0.0.1"', 'host = "::1%lo"'), "proxmox.host: '::1%lo' is no name or address"),
+    (('host = "127.0.0.1"', 'host = "1:2"'), "proxmox.host: '1:2' is no name or address"),
+    (('host = "127.0.0.1"', 'host = "10.0.0.256"'), "proxmox.host: '10.0.0.256' is no name or address"),
+    (('name = "base";', 'name = "base"; node = "a b";'), "template.node: 'a b' is no node name"),
+]
+
+FREE: list[Edit] = [
+    on_host('owner = { room = 3; }; roles = [ ]; gpu = "x"; note = 1; ports = [ ]; users = [ ]; vmid = 110; x = x: x;'),
+    on_host("_readonly = true; _acces = 1; _ = 2;"),
+    on_guest('notes = [ ]; mode = 1; nodes = 2; status = "x"; specs.readOnly = true; service = 1; gpu = 2; roles = 3;'),
+    on_guest("_readOnly = true; _vmId = 3; docs = null; monitoring = [ ]; hardware.readOnly = true;"),
+    on_imported('note = 1; stage = 2; state = 3; monitoring = [ ]; hardware = "x"; cores = "many"; disk = 0;'),
+    at_top("helper = x: x; note = 3; hosts = { }; _managd = { }; nodes = [ ];"),
+    ("proxmox = {", 'proxmox = { note = 1; datacenter = "d"; nodes = [ ]; hosts = 1;'),
+    ('name = "base";', 'name = "base"; notes = [ ]; specs = { }; purpose = "x";'),
+    ("start = 100;", 'start = 100; notes = "x"; purpose = 1;'),
+    ("caddy = {", "_proxmox = { readonly = true; }; _note = 3; caddy = {"),
+]
+
+
+def found(make_fleet: MakeFleet, edit: Edit) -> tuple[Finding, ...]:
+    try:
+        return load_fleet(make_fleet(edit)).warnings
+    except FleetInvalid as error:
+        return tuple(each for each in error.findings if isinstance(each, Finding))
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"), [pytest.param(*case, id=case[1].partition(":")[0]) for case in REFUSED + VALUES]
+)
+def test_it_is_refused(make_fleet: MakeFleet, edit: Edit, line: str) -> None:
+    [finding] = found(make_fleet, edit)
+    assert finding.severity is Severity.ERROR
+    assert line in finding
+    assert finding == f"{finding.file}: {finding.attribute}: {finding.what}; {finding.remedy}"
+
+
+@pytest.mark.parametrize(("edit", "line"), [pytest.param(*case, id=case[1].partition(":")[0]) for case in WARNED])
+def test_it_is_a_warning(make_fleet: MakeFleet, edit: Edit, line: str) -> None:
+    [finding] = found(make_fleet, edit)
+    assert finding.is_warning
+    assert line in finding
+    assert finding.startswith("warning: ")
+
+
+@pytest.mark.parametrize("edit", FREE)
+def test_people_may_call_their_own_what_they_like(make_fleet: MakeFleet, edit: Edit) -> None:
+    assert found(make_fleet, edit) == ()
+
+
+def test_a_fleet_that_is_refused_says_its_warnings_too(make_fleet: MakeFleet) -> None:
+    """A misspelled name is often why another one is missing."""
+    with pytest.raises(FleetInvalid) as caught:
+        load_fleet(make_fleet(("nixosConfig", "nixosConfg")))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("vms/definitions.nix: managed.dev.nixosConfig: missing")
+    assert second.startswith("warning: vms/definitions.nix: managed.dev.nixosConfg: is obeyed by nobody")
+
+
+# Names that somebody might make up
+
+_between = st.sampled_from(["", "-", "_", "--"])
+
+
+@st.composite
+def _respelled(draw: st.DrawFn, names: st.SearchStrategy[str]) -> str:
+    pieces = [(draw(st.sampled_from([each.lower(), each.upper()])), draw(_between)) for each in draw(names)]
+    return "".join(letter + between for letter, between in pieces)
+
+
+def _protecting() -> Iterator[tuple[Place, str]]:
+    yield from ((place, field.name) for place in Place for field in FIELDS[place] if field.protects)
+
+
+@given(st.data())
+def test_no_spelling_of_a_name_that_protects_is_silent(data: st.DataObject) -> None:
+    place, known = data.draw(st.sampled_from(sorted(_protecting())))
+    name = data.draw(_respelled(st.just(known)))
+    judgement = judge(place, name)
+    assert (judgement is None) == (name == known)
+    assert judgement is None or judgement.severity is Severity.ERROR
+
+
+@given(st.data(), st.sampled_from(STRONGEST), st.sampled_from("abcdefghijklmnopqrstuvwxyz0"))
+def test_no_letter_away_from_the_strongest_is_anything_but_an_error(
+    data: st.DataObject, known: str, letter: str
+) -> None:
+    at = data.draw(st.integers(0, len(known) - 1))
+    places = [place for place in Place if known in fields_of(place)] + [Place.MANAGED]
+    for name in (known[:at] + letter + known[at + 1 :], known[:at] + letter + known[at:], known[:at] + known[at + 1 :]):
+        for place in places:
+            judgement = judge(place, name)
+            if name not in fields_of(place):
+                assert judgement is not None
+                assert judgement.severity is Severity.ERROR
+
+
+@given(st.sampled_from(list(Place)), st.text(min_size=1, max_size=20))
+def test_what_begins_with_a_line_is_its_owners_own(place: Place, name: str) -> None:
+    assert judge(place, f"_{name}", True) is None
+
+
+@given(st.sampled_from(list(Place)), st.sampled_from(COMMON))
+def test_common_names_are_silent(place: Place, name: str) -> None:
+    assume(name not in fields_of(place))
+    assert judge(place, name, "a value") is None
+
+
+@given(st.sampled_from(list(Place)), st.text(max_size=300), st.booleans() | st.none())
+def test_any_name_is_judged_in_one_line(place: Place, name: str, value: Any) -> None:
+    judgement = judge(place, name, value)
+    if judgement is not None:
+        assert judgement.what.isprintable()
+        assert judgement.remedy.isprintable()
+    assert normal(name) == normal(name.swapcase()) or not name.isascii()
+
+
+# The fleet that this was made for
+
+MISSION_HOST = ("configurationFile", "homeFile", "user", "homeDirectory", "hostname", "sshAlias", "sshKeyName",
+                "publicKey", "authorizedKeys")  # fmt: skip
+MISSION_GUESTS = {
+    "imported": ("vmid", "hostname", "sshAlias", "status", "specs", "purpose", "services", "notes", "readonly",
+                 "hardware", "monitoring"),
+    "managed": ("vmid", "cores", "memory", "disk", "storage", "nixosConfig", "purpose", "services"),
+}  # fmt: skip
+MISSION_REST = {
+    Place.PROXMOX: ("host", "node", "user", "defaultStorage"),
+    Place.TEMPLATE: ("vmid", "name", "description", "specs", "notes"),
+    Place.RANGE: ("start", "end", "description"),
+    Place.TOP: ("proxmox", "imported", "managed", "template", "vmidRanges"),
+}
+
+
+def test_the_names_of_the_fleet_that_this_was_made_for_are_silent() -> None:
+    """The attributes of abl030/nixosconfig at f51256da."""
+    names = {Place.HOST: MISSION_HOST, Place.IMPORTED: MISSION_GUESTS["imported"],
+             Place.MANAGED: MISSION_GUESTS["managed"], **MISSION_REST}  # fmt: skip
+    assert set(names) == set(Place)
+    assert [(place, name) for place, each in names.items() for name in each if judge(place, name, True)] == []
+    files = fleet()
+    files["definitions"]["imported"]["doc"] |= {
+        name: ["free"] for name in ("purpose", "services", "notes", "monitoring")
+    }
+    files["definitions"]["imported"]["doc"] |= {"specs": {"disk": "passthrough"}, "hardware": {"notes": []}}
+    assert find(files["hosts"], files["definitions"]) == []
+
+
+def test_the_reference_fleet_is_sound() -> None:
+    assert load_fleet(ROOT / "fleet").warnings == ()
+
+
+# Where it is said
+
+WARNING = "warning: hosts.nix: dev.canery: is obeyed by nobody, and is close to canary"
+
+
+@pytest.fixture
+def warned(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    directory = make_fleet(on_host("canery = true;"))
+    monkeypatch.setenv("FLEET", str(directory))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return directory
+
+
+def test_check_fails_for_it(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "--table"]) == 1
+    out, err = capfd.readouterr()
+    assert out.startswith(WARNING)
+    assert (out.count("\n"), err) == (1, "")
+    assert run(["check", "--json"]) == 1
+    document = json.loads(capfd.readouterr().out)
+    [row] = document.pop("findings")
+    assert document == {"fleet": str(warned), "ok": False}
+    assert (row["severity"], row["file"], row["attribute"]) == ("warning", "hosts.nix", "dev.canery")
+    assert WARNING.endswith(row["what"])
+    assert row["remedy"].startswith("write canary")
+
+
+def test_check_says_errors_and_warnings(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLEET", str(make_fleet(on_host("canery = true;"), on_guest("readOnly = true;"))))
+    assert run(["check", "--json"]) == 1
+    rows = json.loads(capfd.readouterr().out)["findings"]
+    assert [row["severity"] for row in rows] == ["error", "warning"]
+
+
+def test_check_says_what_cannot_be_evaluated(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLEET", str(make_fleet(('sshAlias = "cad";', "sshAlias = cad;"))))
+    assert run(["check", "--json"]) == 1
+    [row] = json.loads(capfd.readouterr().out)["findings"]
+    assert (row["severity"], row["file"]) == ("error", None)
+    assert row["what"] == "hosts.nix:29:16: undefined variable 'cad'"
+
+
+def test_check_is_content_with_a_sound_fleet(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLEET", str(make_fleet()))
+    assert run(["check", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["findings"] == []
+
+
+def test_a_command_says_it_once_on_stderr(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(["vm", "status", "nobody"])
+    out, err = capfd.readouterr()
+    assert (out, err.count("canery")) == ("", 1)
+    assert err.startswith(WARNING)
+
+
+def test_pyinfra_says_it_once(warned: Path) -> None:
+    pyinfra = Path(sys.executable).with_name("pyinfra")
+    done = subprocess.run(
+        [pyinfra, "inventory.py", "debug-inventory", "--json"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("canery") == 1
+    assert WARNING in done.stderr
+    assert "canery" not in done.stdout
+
+
+def test_a_report_has_it(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of a deployment whose one host cannot be reached; what its hosts' processes say goes to its log."""
+    run(["deploy", "proxmox-vm", "--allow-dirty", "--json"])
+    out, err = capfd.readouterr()
+    [said] = json.loads(out)["warnings"]
+    assert said.startswith(WARNING)
+    assert err.count("canery") == 1
