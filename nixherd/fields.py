@@ -179,6 +179,8 @@ _HOST = (
           unsaid="true", deploys=True),
     Field("reboot", _FLAG, "whether it is booted into a new system that needs it", _YES_OR_NO, unsaid="false",
           deploys=True),
+    Field("require_signed", _FLAG, "whether every commit has to be signed", _YES_OR_NO, unsaid="false", protects=True,
+          deploys=True),
     Field("engine", OneOf("word", ("guarded", "nixos-rebuild"), "engine"), "who activates",
           "write guarded or nixos-rebuild", unsaid='"guarded"', deploys=True),
 )  # fmt: skip
@@ -330,8 +332,8 @@ FIELDS: Mapping[Place, tuple[Field, ...]] = {
     Place.RANGE: _RANGE,
 }
 
-# Whoever deploys says these, with --data or in group data: who can push to the tree could take them back there.
-OPERATORS = ("allow_dirty", "require_signed", "allowed_signers", "sign_with")
+# Whoever deploys says these, with --data or in group data: who can push to the tree could say them there.
+OPERATORS = ("allow_dirty", "allowed_signers", "no_check", "sign_with", "signed_from")
 
 # Names that people use for what nobody obeys, some of them near one that is obeyed.
 COMMON = (

@@ -48,7 +48,7 @@ def _judge(place: Place, name: str) -> Judgement | None:
     if name in fields_of(place) or name.startswith("_"):
         return None
     if place is Place.HOST and name in OPERATORS:
-        return _operators(name)
+        return _operators()
     for known, strict in _near(place, name, 0):
         kind = "protects nothing" if strict else "is obeyed by nobody"
         return _said(strict, f"{kind}: the name is {known}", f"write {known}, or another name of your own")
@@ -101,9 +101,9 @@ def _flag(place: Place, name: str) -> Judgement | None:
     return None
 
 
-def _operators(name: str) -> Judgement:
-    what = "is obeyed by nobody here, where whoever can push could take it back"
-    return _said(name == "require_signed", what, "say it with --data or in group data")
+def _operators() -> Judgement:
+    what = "is obeyed by nobody here, where whoever can push could say it"
+    return _said(False, what, "say it with --data or in group data")
 
 
 def _said(strict: bool, what: str, remedy: str) -> Judgement:

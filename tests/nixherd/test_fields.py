@@ -44,8 +44,8 @@ Any other attribute is your own, in any form. But a name that is misspelled woul
 - common ones are your own, too, however close they are:
   {common}.
 
-The gate of a deployment is said by whoever deploys, with `--data` or in group data: {operators}.
-Not in the tree, where whoever can push to it could take it back.
+What opens the gate of a deployment is said by whoever deploys, with `--data` or in group data, never in the tree:
+{operators}.
 """
 
 NOTES = {
