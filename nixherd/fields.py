@@ -141,7 +141,7 @@ _HOST = (
     Field("homeDirectory", AbsolutePath(), "the admin user's home", "write it like /home/USER"),
     Field("publicKey", HostKey(), "the machine's SSH host key, the only one that is accepted; a placeholder until the "
           "machine is installed",
-          'copy the line from the machine\'s /etc/ssh/ssh_host_ed25519_key.pub, or write "placeholder"'),
+          'copy the line from the machine\'s /etc/ssh/ssh_host_ed25519_key.pub, or write "placeholder"', protects=True),
     Field("authorizedKeys", Keys(), "who may log in", "write the line of a .pub file, or remove it", default=()),
     Field("configurationFile", ExistingPath(), "its NixOS configuration; without it the host is Home Manager only",
           "write a path without quotes, such as ./hosts/NAME/home.nix"),
@@ -208,9 +208,9 @@ _PROXMOX = (
     Field("backupStorage", _STORAGE_TYPE, "where backups go", _STORAGE_REMEDY,
           unsaid="the node's only storage for backups"),
     Field("fingerprint", FINGERPRINT, "of the certificate that the API has to show",
-          "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons"),
-    Field("caFile", ExistingPath(), "who signs the API's certificate",
-          "write a path without quotes, such as ./hosts/NAME/home.nix"),
+          "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons", protects=True),
+    Field("caFile", ExistingPath(), "who signs the API's certificate", "write a path without quotes, such as ./ca.pem",
+          protects=True),
 )  # fmt: skip
 
 _PLAIN = (
@@ -225,7 +225,8 @@ _PLAIN = (
           'write "seabios" or "ovmf"', only=_VM),
     Field("agent", _FLAG, "whether it has a guest agent", _YES_OR_NO, only=_VM),
     Field("onboot", _FLAG, "whether it is started with its node", _YES_OR_NO),
-    Field("protection", _FLAG, "Proxmox's own flag: it and its disks cannot be removed", _YES_OR_NO),
+    Field("protection", _FLAG, "Proxmox's own flag: it and its disks cannot be removed", _YES_OR_NO,
+          protects=True),
     Field("description", Text("text"), "its notes, below the line that marks it as ours", "write a string"),
     Field("pool", Text("text"), "the pool that it is made in", "write a string"),
     Field("boot", Words("list of devices", _WORD, "devices", 1), "what it boots from",
@@ -235,7 +236,8 @@ _PLAIN = (
     Field("archive", Text("volume", _ARCHIVE, "archive"), "what a container is unpacked from",
           'write a volume such as "local:vztmpl/debian-12-standard.tar.zst"', only=_CONTAINER),
     Field("swap", Integer("integer"), "its swap", "write its swap in MiB", unit="MiB", only=_CONTAINER),
-    Field("unprivileged", _FLAG, "whether its root is nobody on the node", _YES_OR_NO, only=_CONTAINER),
+    Field("unprivileged", _FLAG, "whether its root is nobody on the node", _YES_OR_NO, only=_CONTAINER,
+          protects=True),
     Field("features", Features("set of flags", ("fuse", "keyctl", "mknod", "mount", "nesting")),
           "what a container may do", "write { nesting = true; }", only=_CONTAINER),
 )  # fmt: skip

@@ -16,10 +16,10 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQb
 STRONGEST = ("readonly", "access", "healthChecks")
 # Where each protects: the path of the set that it stands in, and a value that would be sound there.
 PROTECTING: dict[tuple[str, ...], dict[str, Any]] = {
-    ("hosts", "dev"): {"access": "trigger", "healthChecks": {"a": {"unit": "x.service"}}, "wave": 2},
-    ("definitions", "managed", "dev"): {"readonly": True, "vmid": 110, "node": "prom"},
+    ("hosts", "dev"): {"access": "trigger", "healthChecks": {"a": {"unit": "x.service"}}, "wave": 2, "publicKey": KEY},
+    ("definitions", "managed", "dev"): {"readonly": True, "vmid": 110, "node": "prom", "protection": True},
     ("definitions", "imported", "doc"): {"readonly": True, "vmid": 104, "node": "prom"},
-    ("definitions", "proxmox"): {"node": "prom"},
+    ("definitions", "proxmox"): {"node": "prom", "fingerprint": "ab" * 32},
     ("definitions", "template"): {"vmid": 9000, "node": "prom"},
 }
 BETWEEN = ("-", "_", "--", "_-", "")

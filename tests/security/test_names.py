@@ -66,6 +66,7 @@ REFUSED: list[tuple[Edit, str]] = [
     (on_host('Access = "trigger";'), "dev.Access: protects nothing: the name is access"),
     (on_host('healthCheck.a.unit = "x";'), "dev.healthCheck: protects nothing, and is close to healthChecks"),
     (on_host('health_checks.a.unit = "x";'), "dev.health_checks: protects nothing: the name is healthChecks"),
+    (on_host('publickey = "ssh-ed25519 AAAA";'), "dev.publickey: protects nothing: the name is publicKey"),
     (on_host("Wave = 2;"), "dev.Wave: protects nothing: the name is wave"),
     (on_host("readonly = true;"), "dev.readonly: protects nothing here: readonly is obeyed in the guest's entry"),
     (on_host("readOnly = true;"), "dev.readOnly: protects nothing here: readonly is obeyed in the guest's entry"),
@@ -76,6 +77,7 @@ REFUSED: list[tuple[Edit, str]] = [
     (("proxmox = {", "proxmox = { readOnly = true;"), "proxmox.readOnly: protects nothing here"),
     (("start = 100;", "start = 100; readonly = true;"), "vmidRanges.production.readonly: protects nothing here"),
     (('name = "base";', 'name = "base"; Node = "other";'), "template.Node: protects nothing: the name is node"),
+    (('node = "prom";', 'node = "prom"; fingerPrint = "x";'), "proxmox.fingerPrint: protects nothing: the name is"),
     (('node = "prom";', 'node = "prom"; Node = "other";'), "proxmox.Node: protects nothing: the name is node"),
 ]
 
