@@ -68,6 +68,18 @@ def _judge(place: Place, name: str) -> Judgement | None:
     return None
 
 
+@cache
+def near_option(name: str) -> str | None:
+    """The option of a deployment that a datum's name (`--data NAME=VALUE`) is near; None for one that is an option
+    itself, or its owner's own."""
+    options = (*(field.name for field in FIELDS[Place.HOST] if field.deploys), *OPERATORS)
+    if name in options or name.startswith("_") or normal(name) in _COMMON:
+        return None
+    near = [(distance(normal(name), normal(known), _limit(known)), known) for known in options]
+    far, known = min(near, key=lambda each: (each[0] - _limit(each[1]) > 0, each[0]))
+    return known if far <= _limit(known) else None
+
+
 def _near(place: Place, name: str, limit: int | None) -> Iterator[tuple[str, bool]]:
     """The names of a place that this one is equal to (`limit` 0) or close to, nearest first, and whether it is refused
     for that."""

@@ -4,6 +4,7 @@ Each case loaded without a word before, and whoever wrote it believed to be safe
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from nixherd.errors import FleetInvalid
 from nixherd.fields import COMMON, FIELDS, Place, fields_of
 from nixherd.findings import Finding, Severity
 from nixherd.fleet import load_fleet
-from nixherd.near_names import STRONGEST, judge, normal
+from nixherd.near_names import STRONGEST, judge, near_option, normal
 from nixherd.validate import find
 from tests.fuzz.names import fleet
 
@@ -248,6 +249,27 @@ def test_any_name_is_judged_in_one_line(place: Place, name: str, value: Any) -> 
         assert judgement.what.isprintable()
         assert judgement.remedy.isprintable()
     assert normal(name) == normal(name.swapcase()) or not name.isascii()
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("requre_signed", "require_signed"), ("require-signed", "require_signed"), ("canery", "canary"),
+     ("maxfail", "max_fail"), ("Wave", "wave"), ("confirm_dedline", "confirm_deadline"), ("alow_dirty", "allow_dirty")],
+)  # fmt: skip
+def test_a_datum_that_nobody_asks_for_is_refused(
+    warned: Path, capfd: pytest.CaptureFixture[str], name: str, option: str
+) -> None:
+    """It was as silent as an attribute: `--data requre_signed=true` deployed what nobody had signed."""
+    assert run(["deploy", "dev", "--data", f"{name}=true"]) == 2
+    assert capfd.readouterr().err == f"--data {name}: nobody asks for it; write {option}, or another name\n"
+
+
+def test_what_our_code_asks_for_is_near_no_option() -> None:
+    files = [file for name in ("nixherd", "operations", "facts", "deploys") for file in (ROOT / name).rglob("*.py")]
+    texts = "\n".join(file.read_text() for file in [*files, ROOT / "group_data/all.py"])
+    asked = {*re.findall(r'data(?:\.get\(|\[)"([a-z_]+)"', texts), *re.findall(r"^# ?([a-z_]+) =", texts, re.MULTILINE)}
+    assert {"boot_deadline", "docs_template", "secrets_rules"} <= asked
+    assert {name: near_option(name) for name in asked if near_option(name)} == {}
 
 
 # The fleet that this was made for
