@@ -26,6 +26,9 @@ class Finding(str):
         finding.what, finding.remedy = what, remedy
         return finding
 
+    def __getnewargs__(self) -> tuple[Severity, str, str, str, str]:  # type: ignore[override]  # what copies are made of
+        return (self.severity, self.file, self.attribute, self.what, self.remedy)
+
     @property
     def is_warning(self) -> bool:
         return self.severity is Severity.WARNING

@@ -3,6 +3,7 @@
 Each case loaded without a word before, and whoever wrote it believed to be safe.
 """
 
+import copy
 import json
 import re
 import subprocess
@@ -169,6 +170,7 @@ def test_it_is_refused(make_fleet: MakeFleet, edit: Edit, line: str) -> None:
     assert finding.severity is Severity.ERROR
     assert line in finding
     assert finding == f"{finding.file}: {finding.attribute}: {finding.what}; {finding.remedy}"
+    assert copy.deepcopy(finding).to_json() == finding.to_json()
 
 
 @pytest.mark.parametrize(("edit", "line"), [pytest.param(*case, id=case[1].partition(":")[0]) for case in WARNED])
