@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from nixherd.field_types import FREE
 from nixherd.fields import COMMON, FIELDS, OPERATORS, Place, fields_of
 from nixherd.findings import Severity
 
@@ -87,7 +88,7 @@ def _near(place: Place, name: str, limit: int | None) -> Iterator[tuple[str, boo
     for known, field in fields_of(place).items():
         most = _limit(known) if limit is None else limit
         far = distance(normal(name), normal(known), most)
-        if far <= most:
+        if far <= most and (far == 0 or field.type is not FREE):
             strict = known in STRONGEST or (far == 0 and field.protects)
             found.append((not strict, far, known))
     for lax, _, known in sorted(found):

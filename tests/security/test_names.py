@@ -109,7 +109,7 @@ WARNED: list[tuple[Edit, str]] = [
     (on_imported('type = "LXC";'), "imported.doc1.type: is neither qemu nor lxc, and is left out"),
     (on_imported("node = 3;"), "imported.doc1.node: is an integer, not a string, and is left out"),
     (('node = "prom";', 'node = "prom"; defaultstorage = "x";'), "proxmox.defaultstorage: is obeyed by nobody"),
-    (('name = "base";', 'name = "base"; nmae = "x";'), "template.nmae: is obeyed by nobody, and is close to name"),
+    (('name = "base";', 'name = "base"; Name = "x";'), "template.Name: is obeyed by nobody: the name is name"),
     (("start = 100;", "start = 100; ende = 1;"), "vmidRanges.production.ende: is obeyed by nobody"),
 ]
 
