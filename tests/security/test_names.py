@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,147 @@ Edit = tuple[str, str]
 ROOT = Path(__file__).parents[2]
 
 
+@dataclass(frozen=True)
+class Case:
+    """An attribute put into a small sound fleet, at a path of its two files; `instead` of another one."""
+
+    path: tuple[str, ...]
+    name: str
+    value: Any = True
+    instead: str | None = None
+
+    def findings(self) -> list[Finding]:
+        files = fleet()
+        files["definitions"]["vmidRanges"] = {"production": {"start": 100, "end": 199}}
+        target: Any = files
+        for part in self.path:
+            target = target[part]
+        target[self.name] = target.pop(self.instead) if self.instead else self.value
+        return find(files["hosts"], files["definitions"])
+
+
+def host(name: str, value: Any = True, instead: str | None = None) -> Case:
+    return Case(("hosts", "dev"), name, value, instead)
+
+
+def guest(name: str, value: Any = True, instead: str | None = None) -> Case:
+    return Case(("definitions", "managed", "dev"), name, value, instead)
+
+
+def imported(name: str, value: Any = True) -> Case:
+    return Case(("definitions", "imported", "doc"), name, value)
+
+
+def top(name: str, value: Any = True, instead: str | None = None) -> Case:
+    return Case(("definitions",), name, value, instead)
+
+
+def proxmox(name: str, value: Any = True) -> Case:
+    return Case(("definitions", "proxmox"), name, value)
+
+
+def template(name: str, value: Any = True) -> Case:
+    return Case(("definitions", "template"), name, value)
+
+
+def ranges(name: str, value: Any = True) -> Case:
+    return Case(("definitions", "vmidRanges", "production"), name, value)
+
+
+CHECK = {"a": {"unit": "x.service"}}
+REFUSED: list[tuple[Case, str]] = [
+    (guest("readOnly"), "managed.dev.readOnly: protects nothing: the name is readonly"),
+    (guest("read-only"), "managed.dev.read-only: protects nothing: the name is readonly"),
+    (guest("Readonly"), "managed.dev.Readonly: protects nothing: the name is readonly"),
+    (guest("read_only"), "managed.dev.read_only: protects nothing: the name is readonly"),
+    (guest("read only"), "managed.dev.read only: protects nothing: the name is readonly"),
+    (guest("ｒｅａｄｏｎｌｙ"), "managed.dev.ｒｅａｄｏｎｌｙ: protects nothing: the name is readonly"),
+    (guest("readnoly"), "managed.dev.readnoly: protects nothing, and is close to readonly"),
+    (guest("redonly"), "managed.dev.redonly: protects nothing, and is close to readonly"),
+    (guest("isReadonly"), "managed.dev.isReadonly: protects nothing, and is close to readonly"),
+    (guest("re\u0430donly"), "managed.dev.re\u0430donly: protects nothing, and is close to readonly"),
+    (guest("readonly\u200b"), "managed.dev.'readonly\\u200b': protects nothing: the name is readonly"),
+    (guest("readonly", None), "managed.dev.readonly: is null, not a boolean"),
+    (guest("vmId", 111), "managed.dev.vmId: protects nothing: the name is vmid"),
+    (guest("Node", "other"), "managed.dev.Node: protects nothing: the name is node"),
+    (guest("healthChecks", CHECK), "managed.dev.healthChecks: protects nothing here"),
+    (guest("access", "trigger"), "managed.dev.access: protects nothing here"),
+    (imported("readOnly", False), "imported.doc.readOnly: protects nothing: the name is readonly"),
+    (imported("readonyl"), "imported.doc.readonyl: protects nothing, and is close to readonly"),
+    (host("acces", "trigger"), "dev.acces: protects nothing, and is close to access"),
+    (host("Access", "trigger"), "dev.Access: protects nothing: the name is access"),
+    (host("healthCheck", CHECK), "dev.healthCheck: protects nothing, and is close to healthChecks"),
+    (host("health_checks", CHECK), "dev.health_checks: protects nothing: the name is healthChecks"),
+    (host("publickey", instead="publicKey"), "dev.publickey: protects nothing: the name is publicKey"),
+    (host("Wave", 2), "dev.Wave: protects nothing: the name is wave"),
+    (host("readonly"), "dev.readonly: protects nothing here: readonly is obeyed in the guest's entry"),
+    (host("readOnly"), "dev.readOnly: protects nothing here: readonly is obeyed in the guest's entry"),
+    (host("requireSigned"), "dev.requireSigned: protects nothing: the name is require_signed"),
+    (top("readonly"), "readonly: protects nothing here: readonly is obeyed in the guest's entry"),
+    (proxmox("readOnly"), "proxmox.readOnly: protects nothing here"),
+    (proxmox("fingerPrint", "x"), "proxmox.fingerPrint: protects nothing: the name is fingerprint"),
+    (proxmox("Node", "x"), "proxmox.Node: protects nothing: the name is node"),
+    (ranges("readonly"), "vmidRanges.production.readonly: protects nothing here"),
+    (template("Node", "x"), "template.Node: protects nothing: the name is node"),
+]
+
+WARNED: list[tuple[Case, str]] = [
+    (top("managd", instead="managed"), "managd: is obeyed by nobody, and is close to managed"),
+    (top("Imported", instead="imported"), "Imported: is obeyed by nobody: the name is imported"),
+    (top("vmidRange", {}), "vmidRange: is obeyed by nobody, and is close to vmidRanges"),
+    (host("canery"), "dev.canery: is obeyed by nobody, and is close to canary"),
+    (host("waves", 2), "dev.waves: is obeyed by nobody, and is close to wave"),
+    (host("adresses", ["10.0.0.3"]), "dev.adresses: is obeyed by nobody, and is close to addresses"),
+    (host("address", "10.0.0.3"), "dev.address: is obeyed by nobody, and is close to addresses"),
+    (host("sshalias", "d"), "dev.sshalias: is obeyed by nobody: the name is sshAlias"),
+    (host("maxFail", 2), "dev.maxFail: is obeyed by nobody: the name is max_fail"),
+    (host("require_sign"), "dev.require_sign: is obeyed by nobody, and is close to require_signed"),
+    (host("allow_dirty"), "dev.allow_dirty: is obeyed by nobody here"),
+    (guest("onBoot"), "managed.dev.onBoot: is obeyed by nobody: the name is onboot"),
+    (guest("tag", []), "managed.dev.tag: is obeyed by nobody, and is close to tags"),
+    (guest("nodee", 1), "managed.dev.nodee: is obeyed by nobody, and is close to node"),
+    (guest("protected"), "managed.dev.protected: protects nothing: the flag that does is readonly"),
+    (guest("readonlyForNow"), "managed.dev.readonlyForNow: protects nothing: the flag that does is readonly"),
+    (guest("wave", 2), "managed.dev.wave: protects nothing here: wave is obeyed in the host's entry"),
+    (imported("access", "by web"), "imported.doc.access: protects nothing here"),
+    (imported("tags", "a;b"), "imported.doc.tags: is no list of tags, and is left out"),
+    (imported("type", "LXC"), "imported.doc.type: is neither qemu nor lxc, and is left out"),
+    (imported("node", 3), "imported.doc.node: is an integer, not a string, and is left out"),
+    (proxmox("defaultstorage", "x"), "proxmox.defaultstorage: is obeyed by nobody"),
+    (template("Name", "x"), "template.Name: is obeyed by nobody: the name is name"),
+    (ranges("ende", 1), "vmidRanges.production.ende: is obeyed by nobody"),
+]
+
+# Values that were dropped, ended the run for all hosts in its midst, or were tracebacks.
+VALUES: list[tuple[Case, str]] = [
+    (host("addresses", "10.0.0.3"), "dev.addresses: is a string, not a list"),
+    (host("addresses", ["bad host"]), "dev.addresses[0]: 'bad host' is no name or address"),
+    (host("addresses", ["10.0.0.3", "10.0.0.3:22"]), "dev.addresses[1]: '10.0.0.3:22' is no name or address"),
+    (host("addresses", [3]), "dev.addresses[0]: is an integer, not a string"),
+    (host("addresses", []), "dev.addresses: is an empty list"),
+    (host("access", "triger"), "dev.access: 'triger' is no way in"),
+    (host("healthChecks", {"a": {"unt": "x"}}), "dev.healthChecks.a.unt: no such check"),
+    (host("healthChecks", {"a": {"http": "http://x:y/"}}), "dev.healthChecks.a.http: 'http://x:y/' is no http:// URL"),
+    (host("healthChecks", []), "dev.healthChecks: is no set of checks by name"),
+    (host("wave", "2"), "dev.wave: is a string, not an integer"),
+    (host("wave", 0), "dev.wave: 0 is less than 1"),
+    (host("canary", "yes"), "dev.canary: is a string, not a boolean"),
+    (host("max_fail", "many"), "dev.max_fail: 'many' is neither a number of hosts nor a percentage"),
+    (host("build_on", "dev2"), "dev.build_on: 'dev2' is neither local, target nor a host of the fleet; did you mean"),
+    (host("soak", 120), "dev.soak: 120 leaves no time to confirm"),
+    (host("goal", "swich"), "dev.goal: 'swich' is no goal"),
+    (host("engine", "mine"), "dev.engine: 'mine' is no engine"),
+    (host("tags", "a"), "dev.tags: is no list of tags"),
+    (host("role", []), "dev.role: is a list, not a string"),
+    (proxmox("host", "10.77.0.1:8006"), "proxmox.host: '10.77.0.1:8006' is no name or address"),
+    (proxmox("host", "::1%lo"), "proxmox.host: '::1%lo' is no name or address"),
+    (proxmox("host", "1:2"), "proxmox.host: '1:2' is no name or address"),
+    (proxmox("host", "10.0.0.256"), "proxmox.host: '10.0.0.256' is no name or address"),
+    (template("node", "a b"), "template.node: 'a b' is no node name"),
+]
+
+
+# What people call their own, in Nix, and the first names of the issue: by the whole way from the files.
 def on_host(text: str) -> Edit:
     return ('hostname = "dev";', f'hostname = "dev"; {text}')
 
@@ -40,150 +182,62 @@ def on_guest(text: str) -> Edit:
     return ("vmid = 110;", f"vmid = 110; {text}")
 
 
-def on_imported(text: str) -> Edit:
-    return ("vmid = 104;", f"vmid = 104; {text}")
-
-
-def at_top(text: str) -> Edit:
-    return ("proxmox = {", f"{text} proxmox = {{")
-
-
-REFUSED: list[tuple[Edit, str]] = [
-    (on_guest("readOnly = true;"), "managed.dev.readOnly: protects nothing: the name is readonly"),
-    (on_guest('"read-only" = true;'), "managed.dev.read-only: protects nothing: the name is readonly"),
-    (on_guest("Readonly = true;"), "managed.dev.Readonly: protects nothing: the name is readonly"),
-    (on_guest("read_only = true;"), "managed.dev.read_only: protects nothing: the name is readonly"),
-    (on_guest('"read only" = true;'), "managed.dev.read only: protects nothing: the name is readonly"),
-    (on_guest('"ｒｅａｄｏｎｌｙ" = true;'), "managed.dev.ｒｅａｄｏｎｌｙ: protects nothing: the name is readonly"),
-    (on_guest("readnoly = true;"), "managed.dev.readnoly: protects nothing, and is close to readonly"),
-    (on_guest("redonly = true;"), "managed.dev.redonly: protects nothing, and is close to readonly"),
-    (on_guest("isReadonly = true;"), "managed.dev.isReadonly: protects nothing, and is close to readonly"),
-    (on_guest('"re\u0430donly" = true;'), "managed.dev.re\u0430donly: protects nothing, and is close to readonly"),
-    (on_guest('"readonly\u200b" = true;'), "managed.dev.'readonly\\u200b': protects nothing: the name is readonly"),
-    (on_imported("readOnly = false;"), "imported.doc1.readOnly: protects nothing: the name is readonly"),
-    (on_imported("readonyl = true;"), "imported.doc1.readonyl: protects nothing, and is close to readonly"),
-    (on_guest("vmId = 111;"), "managed.dev.vmId: protects nothing: the name is vmid"),
-    (on_guest('Node = "other";'), "managed.dev.Node: protects nothing: the name is node"),
-    (on_host('acces = "trigger";'), "dev.acces: protects nothing, and is close to access"),
-    (on_host('Access = "trigger";'), "dev.Access: protects nothing: the name is access"),
-    (on_host('healthCheck.a.unit = "x";'), "dev.healthCheck: protects nothing, and is close to healthChecks"),
-    (on_host('health_checks.a.unit = "x";'), "dev.health_checks: protects nothing: the name is healthChecks"),
-    (on_host('publickey = "ssh-ed25519 AAAA";'), "dev.publickey: protects nothing: the name is publicKey"),
-    (on_host("Wave = 2;"), "dev.Wave: protects nothing: the name is wave"),
-    (on_host("readonly = true;"), "dev.readonly: protects nothing here: readonly is obeyed in the guest's entry"),
-    (on_host("readOnly = true;"), "dev.readOnly: protects nothing here: readonly is obeyed in the guest's entry"),
-    (on_host("requireSigned = true;"), "dev.requireSigned: protects nothing: the name is require_signed"),
-    (on_guest('healthChecks.a.unit = "x";'), "managed.dev.healthChecks: protects nothing here"),
-    (on_guest('access = "trigger";'), "managed.dev.access: protects nothing here"),
-    (at_top("readonly = true;"), "readonly: protects nothing here: readonly is obeyed in the guest's entry"),
-    (("proxmox = {", "proxmox = { readOnly = true;"), "proxmox.readOnly: protects nothing here"),
-    (("start = 100;", "start = 100; readonly = true;"), "vmidRanges.production.readonly: protects nothing here"),
-    (('name = "base";', 'name = "base"; Node = "other";'), "template.Node: protects nothing: the name is node"),
-    (('node = "prom";', 'node = "prom"; fingerPrint = "x";'), "proxmox.fingerPrint: protects nothing: the name is"),
-    (('node = "prom";', 'node = "prom"; Node = "other";'), "proxmox.Node: protects nothing: the name is node"),
-]
-
-WARNED: list[tuple[Edit, str]] = [
-    (("managed = {", "managd = {"), "managd: is obeyed by nobody, and is close to managed"),
-    (("imported = {", "Imported = {"), "Imported: is obeyed by nobody: the name is imported"),
-    (at_top("vmidRange = { };"), "vmidRange: is obeyed by nobody, and is close to vmidRanges"),
-    (on_host("canery = true;"), "dev.canery: is obeyed by nobody, and is close to canary"),
-    (on_host("waves = 2;"), "dev.waves: is obeyed by nobody, and is close to wave"),
-    (on_host('adresses = [ "10.0.0.3" ];'), "dev.adresses: is obeyed by nobody, and is close to addresses"),
-    (on_host('address = "10.0.0.3";'), "dev.address: is obeyed by nobody, and is close to addresses"),
-    (on_host('sshalias = "d";'), "dev.sshalias: is obeyed by nobody: the name is sshAlias"),
-    (on_host("maxFail = 2;"), "dev.maxFail: is obeyed by nobody: the name is max_fail"),
-    (on_host("require_sign = true;"), "dev.require_sign: is obeyed by nobody, and is close to require_signed"),
-    (on_host("allow_dirty = true;"), "dev.allow_dirty: is obeyed by nobody here"),
-    (on_guest("onBoot = true;"), "managed.dev.onBoot: is obeyed by nobody: the name is onboot"),
-    (on_guest("tag = [ ];"), "managed.dev.tag: is obeyed by nobody, and is close to tags"),
-    (on_guest("nodee = 1;"), "managed.dev.nodee: is obeyed by nobody, and is close to node"),
-    (on_guest("protected = true;"), "managed.dev.protected: protects nothing: the flag that does is readonly"),
-    (
-        on_guest("readonlyForNow = true;"),
-        "managed.dev.readonlyForNow: protects nothing: the flag that does is readonly",
-    ),
-    (on_guest("wave = 2;"), "managed.dev.wave: protects nothing here: wave is obeyed in the host's entry"),
-    (on_imported('access = "by web";'), "imported.doc1.access: protects nothing here"),
-    (on_imported('tags = "a;b";'), "imported.doc1.tags: is no list of tags, and is left out"),
-    (on_imported('type = "LXC";'), "imported.doc1.type: is neither qemu nor lxc, and is left out"),
-    (on_imported("node = 3;"), "imported.doc1.node: is an integer, not a string, and is left out"),
-    (('node = "prom";', 'node = "prom"; defaultstorage = "x";'), "proxmox.defaultstorage: is obeyed by nobody"),
-    (('name = "base";', 'name = "base"; Name = "x";'), "template.Name: is obeyed by nobody: the name is name"),
-    (("start = 100;", "start = 100; ende = 1;"), "vmidRanges.production.ende: is obeyed by nobody"),
-]
-
-# Values that were dropped, ended the run for all hosts in its midst, or were tracebacks.
-VALUES: list[tuple[Edit, str]] = [
-    (on_host('addresses = "10.0.0.3";'), "dev.addresses: is a string, not a list"),
-    (on_host('addresses = [ "bad host" ];'), "dev.addresses[0]: 'bad host' is no name or address"),
-    (on_host('addresses = [ "10.0.0.3" "10.0.0.3:22" ];'), "dev.addresses[1]: '10.0.0.3:22' is no name or address"),
-    (on_host("addresses = [ 3 ];"), "dev.addresses[0]: is an integer, not a string"),
-    (on_host("addresses = [ ];"), "dev.addresses: is an empty list"),
-    (on_host('access = "triger";'), "dev.access: 'triger' is no way in"),
-    (on_host('healthChecks.a.unt = "x";'), "dev.healthChecks.a.unt: no such check"),
-    (on_host('healthChecks.a.http = "http://x:y/";'), "dev.healthChecks.a.http: 'http://x:y/' is no http:// URL"),
-    (on_host("healthChecks = [ ];"), "dev.healthChecks: is no set of checks by name"),
-    (on_host('wave = "2";'), "dev.wave: is a string, not an integer"),
-    (on_host("wave = 0;"), "dev.wave: 0 is less than 1"),
-    (on_host('canary = "yes";'), "dev.canary: is a string, not a boolean"),
-    (on_host('max_fail = "many";'), "dev.max_fail: 'many' is neither a number of hosts nor a percentage"),
-    (on_host('build_on = "dev2";'), "dev.build_on: 'dev2' is neither local, target nor a host of the fleet"),
-    (on_host("soak = 120;"), "dev.soak: 120 leaves no time to confirm"),
-    (on_host('goal = "swich";'), "dev.goal: 'swich' is no goal"),
-    (on_host('engine = "mine";'), "dev.engine: 'mine' is no engine"),
-    (on_host('tags = "a";'), "dev.tags: is no list of tags"),
-    (on_host("role = [ ];"), "dev.role: is a list, not a string"),
-    (('host = "127.0.0.1"', 'host = "10.77.0.1:8006"'), "proxmox.host: '10.77.0.1:8006' is no name or address"),
-    (('host = "127.0.0.1"', 'host = "::1%lo"'), "proxmox.host: '::1%lo' is no name or address"),
-    (('host = "127.0.0.1"', 'host = "1:2"'), "proxmox.host: '1:2' is no name or address"),
-    (('host = "127.0.0.1"', 'host = "10.0.0.256"'), "proxmox.host: '10.0.0.256' is no name or address"),
-    (('name = "base";', 'name = "base"; node = "a b";'), "template.node: 'a b' is no node name"),
-]
-
 FREE: list[Edit] = [
-    on_host('owner = { room = 3; }; roles = [ ]; gpu = "x"; note = 1; ports = [ ]; users = [ ]; vmid = 110; x = x: x;'),
-    on_host("_readonly = true; _acces = 1; _ = 2;"),
-    on_guest('notes = [ ]; mode = 1; nodes = 2; status = "x"; specs.readOnly = true; service = 1; gpu = 2; roles = 3;'),
-    on_guest("_readOnly = true; _vmId = 3; docs = null; monitoring = [ ]; hardware.readOnly = true;"),
-    on_imported('note = 1; stage = 2; state = 3; monitoring = [ ]; hardware = "x"; cores = "many"; disk = 0;'),
-    at_top("helper = x: x; note = 3; hosts = { }; _managd = { }; nodes = [ ];"),
-    ("proxmox = {", 'proxmox = { note = 1; datacenter = "d"; nodes = [ ]; hosts = 1;'),
-    ('name = "base";', 'name = "base"; notes = [ ]; specs = { }; purpose = "x";'),
+    on_host(
+        'owner = { room = 3; }; roles = [ ]; gpu = "x"; note = 1; ports = [ ]; users = [ ]; vmid = 9; x = x: x; '
+        "_readonly = true; _acces = 1; _ = 2;"
+    ),
+    on_guest(
+        'notes = [ ]; mode = 1; nodes = 2; status = "x"; specs.readOnly = true; service = 1; gpu = 2; roles = 3; '
+        "_readOnly = true; _vmId = 3; docs = null; monitoring = [ ]; hardware.readOnly = true;"
+    ),
+    ("vmid = 104;", 'vmid = 104; note = 1; stage = 2; state = 3; hardware = "x"; cores = "many"; disk = 0;'),
+    ("proxmox = {", "helper = x: x; note = 3; hosts = { }; _managd = { }; nodes = [ ]; proxmox = {"),
+    ('node = "prom";', 'node = "prom"; note = 1; datacenter = "d"; nodes = [ ]; hosts = 1;'),
+    ('name = "base";', 'name = "base"; notes = [ ]; purpose = "x";'),
     ("start = 100;", 'start = 100; notes = "x"; purpose = 1;'),
-    ("caddy = {", "_proxmox = { readonly = true; }; _note = 3; caddy = {"),
+    ("caddy = {", "_own = { readonly = true; }; _note = 3; caddy = {"),
 ]
 
 
-def found(make_fleet: MakeFleet, edit: Edit) -> tuple[Finding, ...]:
-    try:
-        return load_fleet(make_fleet(edit)).warnings
-    except FleetInvalid as error:
-        return tuple(each for each in error.findings if isinstance(each, Finding))
+def one(case: tuple[Case, str]) -> Any:
+    return pytest.param(*case, id=case[1].partition(": ")[0])
 
 
-@pytest.mark.parametrize(
-    ("edit", "line"), [pytest.param(*case, id=case[1].partition(":")[0]) for case in REFUSED + VALUES]
-)
-def test_it_is_refused(make_fleet: MakeFleet, edit: Edit, line: str) -> None:
-    [finding] = found(make_fleet, edit)
+@pytest.mark.parametrize(("case", "line"), [*map(one, REFUSED), *map(one, VALUES)])
+def test_it_is_refused(case: Case, line: str) -> None:
+    [finding] = case.findings()
     assert finding.severity is Severity.ERROR
     assert line in finding
     assert finding == f"{finding.file}: {finding.attribute}: {finding.what}; {finding.remedy}"
     assert copy.deepcopy(finding).to_json() == finding.to_json()
 
 
-@pytest.mark.parametrize(("edit", "line"), [pytest.param(*case, id=case[1].partition(":")[0]) for case in WARNED])
-def test_it_is_a_warning(make_fleet: MakeFleet, edit: Edit, line: str) -> None:
-    [finding] = found(make_fleet, edit)
+@pytest.mark.parametrize(("case", "line"), [*map(one, WARNED)])
+def test_it_is_a_warning(case: Case, line: str) -> None:
+    [finding] = case.findings()
     assert finding.is_warning
     assert line in finding
     assert finding.startswith("warning: ")
 
 
-@pytest.mark.parametrize("edit", FREE)
-def test_people_may_call_their_own_what_they_like(make_fleet: MakeFleet, edit: Edit) -> None:
-    assert found(make_fleet, edit) == ()
+def test_people_may_call_their_own_what_they_like(make_fleet: MakeFleet) -> None:
+    found = load_fleet(make_fleet(*FREE))
+    assert (found.warnings, len(found.hosts), len(found.vms)) == ((), 3, 2)
+
+
+def test_the_whole_way_from_the_files(make_fleet: MakeFleet) -> None:
+    """Errors refuse the fleet, and are told with the warnings; warnings alone do not."""
+    edits = [on_host('canery = true; addresses = "10.0.0.3";'), on_guest("readOnly = true;")]
+    with pytest.raises(FleetInvalid) as caught:
+        load_fleet(make_fleet(*edits))
+    assert [str(each).partition(";")[0] for each in caught.value.findings] == [
+        "hosts.nix: dev.addresses: is a string, not a list",
+        "vms/definitions.nix: managed.dev.readOnly: protects nothing: the name is readonly",
+        "warning: hosts.nix: dev.canery: is obeyed by nobody, and is close to canary",
+    ]
+    fleet = load_fleet(make_fleet(on_host("canery = true;"), name="other"))
+    assert (len(fleet.hosts), len(fleet.warnings)) == (3, 1)
 
 
 def test_a_fleet_that_is_refused_says_its_warnings_too(make_fleet: MakeFleet) -> None:
@@ -256,14 +310,18 @@ def test_any_name_is_judged_in_one_line(place: Place, name: str, value: Any) -> 
 @pytest.mark.parametrize(
     ("name", "option"),
     [("requre_signed", "require_signed"), ("require-signed", "require_signed"), ("canery", "canary"),
-     ("maxfail", "max_fail"), ("Wave", "wave"), ("confirm_dedline", "confirm_deadline"), ("alow_dirty", "allow_dirty")],
+     ("maxfail", "max_fail"), ("Wave", "wave"), ("confirm_dedline", "confirm_deadline"), ("alow_dirty", "allow_dirty"),
+     ("max_fail", None), ("roles", None), ("_wave", None), ("anything", None), ("boot_deadline", None)],
 )  # fmt: skip
-def test_a_datum_that_nobody_asks_for_is_refused(
-    warned: Path, capfd: pytest.CaptureFixture[str], name: str, option: str
-) -> None:
+def test_a_datum_that_is_near_an_option(name: str, option: str | None) -> None:
+    assert near_option(name) == option
+
+
+def test_a_datum_that_nobody_asks_for_is_refused(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It was as silent as an attribute: `--data requre_signed=true` deployed what nobody had signed."""
-    assert run(["deploy", "dev", "--data", f"{name}=true"]) == 2
-    assert capfd.readouterr().err == f"--data {name}: nobody asks for it; write {option}, or another name\n"
+    assert run(["deploy", "dev", "--data", "requre_signed=true"]) == 2
+    said = "--data requre_signed: nobody asks for it; write require_signed, or another name\n"
+    assert capfd.readouterr().err == said
 
 
 def test_what_our_code_asks_for_is_near_no_option() -> None:
@@ -316,7 +374,8 @@ WARNING = "warning: hosts.nix: dev.canery: is obeyed by nobody, and is close to 
 
 @pytest.fixture
 def warned(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    directory = make_fleet(on_host("canery = true;"))
+    nobody = ("sudoPasswordless = true;", 'sudoPasswordless = true; addresses = [ "127.0.0.9" ];')
+    directory = make_fleet(on_host("canery = true;"), nobody)
     monkeypatch.setenv("FLEET", str(directory))
     monkeypatch.setenv("HOME", str(tmp_path))
     return directory
