@@ -8,8 +8,8 @@ from pyinfra.api.host import Host
 
 from facts.nix import Settings
 from nixherd import nix
-from nixherd.deploying.access import Access
 from nixherd.errors import FleetError, Usage
+from nixherd.models import Access
 from nixherd.process import run
 from nixherd.sudo import Sudo
 from operations.deploy_run import ANSWER_DEADLINE, give_password, options_of
