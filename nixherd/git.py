@@ -60,17 +60,34 @@ class Repository:
         rows = self.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *paths).stdout
         return [row[3:].removeprefix(self.prefix) for row in rows.split("\0") if row]
 
-    def not_signed(self, since: str | None, allowed_signers: Path | None) -> list[str]:
-        """The commits after `since` (or the last one alone) that nobody who may has signed: hash and subject of each.
+    def full_head(self) -> str:
+        """The whole hash of the last commit. FleetError where there is none."""
+        done = self.git("rev-parse", "--verify", "--quiet", "HEAD^{commit}", check=False)
+        if done.status:
+            raise FleetError(f"{self.directory}: there is no commit yet")
+        return done.stdout.strip()
 
-        FleetError when `since` is no commit that the last one follows.
-        """
-        if since is not None and self.git("merge-base", "--is-ancestor", since, "HEAD", check=False).status:
-            raise FleetError(f"{self.directory}: {since} is no commit that the last one follows")
-        signers = ("-c", f"gpg.ssh.allowedSignersFile={allowed_signers}") if allowed_signers else ()
-        which = (f"{since}..HEAD",) if since is not None else ("-1", "HEAD")
-        rows = self.git(*signers, "log", "--format=%G? %h %s", *which).stdout.splitlines()
-        return [row[2:] for row in rows if not row.startswith("G ")]
+    def reachable(self, *words: str) -> list[str]:
+        """What git says of which commits there are, as git-rev-list(1) takes it; nothing where it fails."""
+        done = self.git("--no-replace-objects", "rev-list", *words, check=False)
+        return [] if done.status else done.stdout.split()
+
+    def contents(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """The contents of the commits with these whole hashes; those that are not here, or no commits, are left out."""
+        asked = "".join(f"{id}\n" for id in ids)
+        if not asked:
+            return {}
+        said = _git(self.directory, "--no-replace-objects", "cat-file", "--batch", "--buffer", input=asked).raw
+        found, at = {}, 0
+        while at < len(said):
+            end = said.index(b"\n", at)
+            name, kind, *size = said[at:end].decode(errors="replace").split(" ")
+            at = end + 1
+            if size:
+                if kind == "commit":
+                    found[name] = said[at : at + int(size[0])]
+                at += int(size[0]) + 1
+        return found
 
     def ignored(self, paths: Sequence[str]) -> list[str]:
         done = self.git("check-ignore", "-z", "--", *paths, check=False)
@@ -125,9 +142,9 @@ def _someone_at_work(directory: Path) -> bool:
     return False
 
 
-def _git(directory: Path, *words: str, check: bool = True) -> Completed:
+def _git(directory: Path, *words: str, check: bool = True, input: str | None = None) -> Completed:
     try:
-        return run(["git", "-C", directory, *words], env=_QUIET, timeout=300, check=check)
+        return run(["git", "-C", directory, *words], env=_QUIET, timeout=300, check=check, input=input)
     except ProcessFailed as error:
         if error.status == 127:
             raise FleetError("git: not on PATH; install it, or say that nothing is to be committed") from error

@@ -52,6 +52,8 @@ class Completed:
     stdout: str
     stderr: str
     status: int
+    raw: bytes = field(default=b"", repr=False, compare=False)
+    """stdout as it was written"""
 
 
 def run(
@@ -94,7 +96,7 @@ def run(
     if not ended:
         words_left = _last_words(stderr.text())
         raise DeadlineExceeded(f"{_shown(words)}: not done after {timeout:g} s, so it was stopped{words_left}")
-    completed = Completed(stdout.text(), stderr.text(), process.returncode)
+    completed = Completed(stdout.text(), stderr.text(), process.returncode, stdout.whole())
     if check and completed.status != 0:
         message = f"{_shown(words)}: {_ending(completed.status)}{_last_words(completed.stderr)}"
         raise ProcessFailed(message, completed.status, completed.stderr)
@@ -186,8 +188,11 @@ class _Reader:
                 self.on_line(line.decode(errors="replace").rstrip("\r\n"))
         self.pipe.close()
 
+    def whole(self) -> bytes:
+        return b"".join(self.lines)
+
     def text(self) -> str:
-        return b"".join(self.lines).decode(errors="replace")
+        return self.whole().decode(errors="replace")
 
 
 def _write(pipe: IO[bytes], data: bytes) -> None:
