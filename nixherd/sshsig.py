@@ -6,6 +6,7 @@ key signs for ssh-keygen. Private halves are in files of mode 0600, for as long 
 
 import base64
 import binascii
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -85,8 +86,9 @@ def _file(content: bytes, scratch: Path | None) -> Iterator[Path]:
 
 def _keygen(verb: str, *words: str, input: bytes | None = None) -> Completed:
     argv = ["ssh-keygen", "-Y", verb, *words]
+    env = {"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
     try:
-        return run(argv, env={"TZ": "UTC", "LC_ALL": "C.UTF-8"}, input=input, timeout=_TIMEOUT, check=False)
+        return run(argv, env=env, closed=True, input=input, timeout=_TIMEOUT, check=False)
     except ProcessFailed as error:
         if error.status == 127:
             raise FleetError("ssh-keygen: not on PATH; install OpenSSH") from error

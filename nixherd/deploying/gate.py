@@ -109,7 +109,7 @@ class Gate:
         repository = Repository.around(self.fleet)
         if repository is None:
             raise FleetError(f"{self.fleet}: require_signed is set, but it is in no git repository; deploy a checkout")
-        top = Path(repository.git("rev-parse", "--show-toplevel").stdout.removesuffix("\n"))
+        top = Path(repository.read("rev-parse", "--show-toplevel").stdout.removesuffix("\n"))
         head = repository.full_head()
         require_committed(str(self.fleet), repository.changed(["."]))
         signers = scratch / "allowed_signers"
@@ -136,7 +136,7 @@ class Gate:
     def _who_may(self, top: Path, repository: Repository) -> str:
         """The text of the signers' file. FleetError for one that who pushes, or another user here, may write."""
         own, common = (
-            (repository.directory / repository.git("rev-parse", name).stdout.removesuffix("\n")).resolve()
+            (repository.directory / repository.read("rev-parse", name).stdout.removesuffix("\n")).resolve()
             for name in ("--absolute-git-dir", "--git-common-dir")
         )
         main = [common.parent] if common.name == ".git" else []  # of which `top` may be another work tree

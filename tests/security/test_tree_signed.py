@@ -406,6 +406,23 @@ def test_no_program_of_the_repository_says_what_is_well(tree: Tree) -> None:
     assert not (tree.home / "ran").exists()
 
 
+def test_the_environment_leads_to_no_other_repository(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed = tree.home / "signed"
+    tree.git("clone", "-q", str(tree.path), str(signed))
+    tree.commit("of nobody", by=None)
+    for name, value in {
+        "GIT_DIR": signed / ".git",
+        "GIT_WORK_TREE": signed,
+        "GIT_OBJECT_DIRECTORY": signed / ".git/objects",
+        "GIT_INDEX_FILE": signed / ".git/index",
+        "GIT_NAMESPACE": "x",
+        "GIT_CEILING_DIRECTORIES": tree.home,
+    }.items():
+        with monkeypatch.context() as patched:
+            patched.setenv(name, str(value))
+            assert "of nobody': it is not signed" in refused(tree)
+
+
 def test_other_signatures_are_none(tree: Tree) -> None:
     first = tree.verify().revision
     content = tree.git("cat-file", "commit", tree.commit("signed"))
