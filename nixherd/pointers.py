@@ -28,6 +28,7 @@ from nixherd.nix import STORE_PATH
 
 NAMESPACE = "nixherd-system"
 BEGIN = "-----BEGIN SSH SIGNATURE-----\n"
+_LONGEST = 1 << 16  # bytes
 _FORM = "nixherd-system 1"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _NAMES_OF_KEYS = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -96,7 +97,8 @@ def parse(text: str) -> Pointer:
 def read(file: Path, public: str, host: str, scratch: Path) -> Pointer | None:
     """The pointer in a file, if it is for this host and this key has signed it; None otherwise."""
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+            text = stream.read(_LONGEST).decode(errors="replace")
         said, begin, signature = text.partition(BEGIN)
         pointer = parse(said)
     except (OSError, ValueError, FleetError):

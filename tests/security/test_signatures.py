@@ -248,6 +248,35 @@ def test_what_root_runs_was_signed_itself_and_is_of_this_machine(pulling: Pullin
     pulling.takes(published[HOST])
 
 
+@pytest.mark.lab
+def test_what_is_deployed_is_the_signed_commit(pulling: Pulling) -> None:
+    lab = pulling.lab
+    home, fleet = lab.places.home, lab.places.fleet
+    pulling.change("of nobody")
+    before = lab.run("git", "-C", str(fleet), "rev-parse", "HEAD^").output.strip()
+    signers = home / ".config/nixherd/allowed_signers"
+    signers.parent.mkdir(parents=True, exist_ok=True)
+    signers.write_text(f'us@x namespaces="git" {(home / ".ssh/id_ed25519.pub").read_text()}')
+
+    def deploy(*words: str) -> tuple[int, str, str]:
+        required = ("--data", "require_signed=true", *words)
+        ended = lab.run("sh", "-c", f"nixherd deploy {HOST} --json {shlex.join(required)} 2>&1", check=False)
+        return ended.status, ended.output, pulling.on("readlink -f /run/current-system; cat /etc/marker").output
+
+    status, said, runs = deploy("--data", f"signed_from={before}")
+    assert (status, "it is not signed" in said, "of nobody" in runs) == (4, True, False), said
+    key = f"-c gpg.format=ssh -c user.signingkey={home}/.ssh/id_ed25519"
+    lab.run("sh", "-c", f"cd $FLEET && git {key} commit -q --no-verify --amend -S -m signed")
+    wanted = lab.run("nix", "eval", "--raw", f"{fleet}#nixosConfigurations.{HOST}.config.system.build.toplevel").output
+    status, said, runs = deploy("--data", f"signed_from={before}")
+    assert (status, runs.split()) == (0, [wanted.splitlines()[-1], "of", "nobody"]), said
+    pulling.before = runs.split()[0]
+    lab.run("git", "-C", str(fleet), "checkout", "-q", before)
+    status, said, runs = deploy()
+    lab.run("git", "-C", str(fleet), "checkout", "-q", "-")
+    assert (status, "which was proven here before" in said, runs.split()[0]) == (4, True, pulling.before), said
+
+
 # What the publisher does, without a machine
 
 

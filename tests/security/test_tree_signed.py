@@ -4,7 +4,9 @@ With git, ssh-keygen and Nix themselves. The attacker pushes what he likes, also
 over the whole repository, its settings and objects included.
 """
 
+import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nixherd import commits
+from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
 from nixherd.commits import Commit, NotFollowed
+from nixherd.connectors.inventory import inventory_beside
 from nixherd.deploying.gate import Gate, Verified
 from nixherd.errors import FleetError, Usage
 from nixherd.evaluation import evaluate
@@ -167,11 +171,14 @@ def test_another_work_tree_of_the_repository_is_the_tree_too(tree: Tree) -> None
         ("", True),
         ('namespaces="file"', False),
         ('valid-before="20250101"', False),
-        ('valid-after="20990101"', False),
+        ('valid-after="20900101"', False),
+        ('valid-after="20000101"', True),
     ],
 )
 def test_a_key_counts_for_what_the_file_says(tree: Tree, options: str, may: bool) -> None:
     tree.may_sign(WE, options=options)
+    if options.startswith("valid-after"):
+        tree.commit("from the future", at="2095-01-01T00:00:00Z")
     if may:
         tree.verify()
     else:
@@ -530,3 +537,41 @@ def test_group_data_says_it_for_every_way(tree: Tree, tmp_path: Path) -> None:
     assert Gate.of(tree.path, {}, [], notes=True) is None
     with pytest.raises(Usage, match="neither true nor false"):
         Gate.of(tree.path, {"require_signed": "yes please"}, [], notes=True)
+
+
+def test_a_deployment_evaluates_nothing_before(tree: Tree) -> None:
+    """Not even hosts.nix, of which the hosts of a run come."""
+    (tree.path / "hosts.nix").write_text('throw "evaluated"')
+    tree.commit("of nobody", by=None)
+    pyinfra = Path(sys.executable).with_name("pyinfra")
+    (tree.home / "group_data").mkdir()
+    (tree.home / "group_data/all.py").write_text("require_signed = True\n")
+    said, standing = ("--data", "require_signed=true"), ("--group-data", str(tree.home / "group_data"))
+    for words in (("--dry", *said), ("-y", *standing)):
+        done = subprocess.run(
+            [pyinfra, "inventory.py", "deploys/deploy.py", *words],
+            cwd=CHECKOUT, env=tree.environment | os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, "of nobody': it is not signed" in done.stderr) == (4, True), done.stderr
+        assert "evaluated" not in done.stderr
+
+
+def test_hosts_may_require_it_and_every_run_has_the_gate(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def session() -> Session:
+        found = inventory_beside(str(tree.home / "inventory.py"))["all"][0][1]["session"]
+        assert isinstance(found, Session)
+        return found
+
+    assert session().gate is None
+    (tree.path / "hosts.nix").write_text(HOSTS.replace("hostname", "require_signed = true; hostname"))
+    tree.commit("of nobody", by=None)
+    with pytest.raises(FleetError, match="it is not signed"):
+        assert session().flake
+    tree.commit(amend=True)
+    assert f"rev={tree.git('rev-parse', 'HEAD')}" in session().flake
+
+
+def test_a_flake_by_reference_has_no_commits_to_look_at(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["deploy", "--flake", f"git+file://{tree.path}", "--data", "require_signed=true"]
+    assert run(words) == 4
+    assert "require_signed looks at the commits of a checkout" in capsys.readouterr().err

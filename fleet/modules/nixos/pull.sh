@@ -47,7 +47,8 @@ case $serial in '' | *[!0-9]* | 0?* | ????????????????*) refuse 'it has no seria
 
 seen=0
 if [ -e "$kept/seen" ]; then
-    read -r seen_key seen <"$kept/seen"
+    read -r seen_key seen <"$kept/seen" || :
+    case $seen in '' | *[!0-9]*) refuse "$kept/seen says nothing; remove it where that is no attack" ;; esac
     [ "$seen_key" = "$key" ] || seen=0 # another key's
 fi
 older=

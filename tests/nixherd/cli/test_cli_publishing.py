@@ -129,6 +129,10 @@ def test_each_is_later_than_the_one_before(fleet: Path, tmp_path: Path, key: str
     assert serials == sorted(set(serials))
     (cache / "systems/b").write_text("serial=999999999999999\n")
     assert run(publish) == 0
+    (cache / "systems/b").unlink()
+    (cache / "systems/b").symlink_to("/dev/zero")
+    assert run(publish) == 0
+    assert not (cache / "systems/b").is_symlink()
 
 
 @pytest.mark.parametrize("name", ["", "../b", "b/c", ".b", "b-", "a" * 64])
