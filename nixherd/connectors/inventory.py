@@ -27,6 +27,8 @@ Entry = str | tuple[str, dict[str, Any]]
 _BY_API = ("deploys/vms.py", "./deploys/vms.py")
 # Deploys that go in waves and keep a journal.
 _ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
+# Deploys that bring machines what the flake says.
+_FROM_THE_FLAKE = (_ROLLOUTS[0], Path("deploys/provision.py"), Path("deploys/install.py"))
 # pyinfra's own ideas of order and failure, and what a deployment has instead.
 _NOT_IN_ROLLOUTS = {
     "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
@@ -53,14 +55,16 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         reference = _data(options, "flake")
         flake = resolve(reference) if reference else None
         place = flake.path if flake else Path(os.environ.get("FLEET") or here / "fleet").expanduser().absolute()
-        deploys = _evaluates(options.get("operations") or ())
+        operations = options.get("operations") or ()
+        installs = any(Path(word) in _FROM_THE_FLAKE for word in operations)
         gate = _gate(here, options, place)
-        verified = gate.verify() if gate and deploys else None  # before anything of it is evaluated
+        verified = gate.verify() if gate and installs else None  # before anything of it is evaluated
         definitions = Definitions.load(place)
         if gate is None and any(host.extra.get("require_signed") for host in definitions.fleet.hosts.values()):
             gate = _gate(here, options, place, by_hosts=True)
-            verified = gate.verify() if gate and deploys else None
-        fleet = verified.fleet(place) if verified else definitions.fleet
+            verified = gate.verify() if gate and installs else None
+        # other deploys may change the files that they then look at
+        fleet = verified.fleet(place) if verified and _evaluates(operations) else definitions.fleet
         groups = groups_of(fleet)
         _check_selection(groups, options)
         token_file = Path(_token_file(here, options)).expanduser()

@@ -547,9 +547,9 @@ def test_a_deployment_evaluates_nothing_before(tree: Tree) -> None:
     (tree.home / "group_data").mkdir()
     (tree.home / "group_data/all.py").write_text("require_signed = True\n")
     said, standing = ("--data", "require_signed=true"), ("--group-data", str(tree.home / "group_data"))
-    for words in (("--dry", *said), ("-y", *standing)):
+    for words in (("deploys/deploy.py", "--dry", *said), ("deploys/provision.py", "-y", *standing)):
         done = subprocess.run(
-            [pyinfra, "inventory.py", "deploys/deploy.py", *words],
+            [pyinfra, "inventory.py", *words],
             cwd=CHECKOUT, env=tree.environment | os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
         assert (done.returncode, "of nobody': it is not signed" in done.stderr) == (4, True), done.stderr
