@@ -145,11 +145,13 @@ def _in_order(commits: Mapping[str, Commit]) -> list[Commit]:
 
 
 def times(commits: Iterable[Commit], start: Commit | None, now: int) -> dict[str, int]:
-    """When each was made, by hash: not before what it follows and not after `now`, whatever its committer says.
+    """When each was made, by hash: before nothing that it follows, nor before the `start`, and not after `now`.
 
-    So that a key which is valid no more cannot say that it signed while it was. `commits` as from `since`.
+    So that a key which is valid no more cannot say that it signed while it was, on whatever branch. `commits` as from
+    `since`.
     """
-    made = {start.id: min(start.time, now)} if start else {}
+    first = min(start.time, now) if start else 0
+    made: dict[str, int] = {}
     for commit in commits:
-        made[commit.id] = min(now, max(commit.time, *(made.get(parent, 0) for parent in commit.parents), 0))
+        made[commit.id] = min(now, max(commit.time, first, *(made.get(parent, 0) for parent in commit.parents)))
     return made

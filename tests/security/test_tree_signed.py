@@ -5,6 +5,7 @@ over the whole repository, its settings and objects included.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,10 +22,16 @@ from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
 from nixherd.commits import Commit, NotFollowed
 from nixherd.connectors.inventory import inventory_beside
+from nixherd.deploying.activation import Kind
 from nixherd.deploying.gate import Gate, Verified
+from nixherd.deploying.journal import Journal
+from nixherd.deploying.options import Options
+from nixherd.deploying.run import HostRun
 from nixherd.errors import FleetError, Usage
 from nixherd.evaluation import evaluate
+from nixherd.fleet import load_fleet
 from nixherd.session import Session
+from operations import deployment
 from tests import nix_cli
 
 pytestmark = pytest.mark.unit
@@ -196,6 +203,25 @@ def test_a_key_that_is_valid_no_more_cannot_sign_into_the_past(tree: Tree) -> No
     tree.verify()
 
 
+def test_nor_on_a_branch_that_began_while_it_was_valid(tree: Tree) -> None:
+    old = tree.commit("old", at="2026-01-01T12:00:00Z", amend=True)
+    tree.commit("proven", at="2026-05-01T12:00:00Z")
+    tree.may_sign(WE)
+    tree.verify()
+    tree.git("checkout", "-q", "-b", "side", old)
+    (tree.path / "side").write_text("")
+    tree.commit("stolen", by=THEY, at="2026-02-01T12:00:00Z")
+    tree.git("checkout", "-q", "main")
+    tree.merge("side")
+    ours, theirs = ((tree.home / f"{each}.pub").read_text() for each in (WE, THEY))
+    for until, may in (("20260401", False), ("20260601", True)):
+        tree.signers.write_text(f'us@x {ours}them@x valid-before="{until}" {theirs}')
+        if may:
+            tree.verify()
+        else:
+            assert "stolen': its signature is by nobody who may" in refused(tree)
+
+
 def test_a_key_that_was_removed_signs_no_more(tree: Tree) -> None:
     tree.may_sign(WE, THEY)
     tree.commit("theirs", by=THEY)
@@ -360,23 +386,16 @@ def test_replaced_and_grafted_commits_are_what_they_were(tree: Tree) -> None:
 
 
 def test_an_object_that_is_not_what_its_name_says(tree: Tree) -> None:
-    """The signed commit's own name, over a tree that nobody signed."""
-    tree.verify()
-    signed = tree.commit("signed")
-    (tree.path / "word").write_text("unsigned")
-    tree.git("add", "-A")
-    hostile = tree.git("write-tree")
-
-    def put(name: str, other: str) -> None:
-        objects = tree.path / ".git/objects"
-        mine, its = (objects / each[:2] / each[2:] for each in (name, other))
-        mine.unlink()
-        mine.write_bytes(its.read_bytes())
-
-    tree.git("reset", "-q", "--hard")
-    tree_of = tree.git("rev-parse", f"{signed}^{{tree}}")
-    put(tree_of, hostile)
-    with pytest.raises(FleetError):
+    """The file that was signed, by its name, with what nobody signed: git looks at the name alone, Nix at both."""
+    word = tree.git("rev-parse", f"{tree.verify().revision}:word")
+    hostile = tree.git("hash-object", "-w", "--stdin", input="hostile")
+    there, other = (tree.path / ".git/objects" / each[:2] / each[2:] for each in (word, hostile))
+    there.unlink()
+    there.write_bytes(other.read_bytes())
+    assert tree.git("status", "--porcelain") == ""
+    assert tree.git("show", "HEAD:word") == "hostile"
+    shutil.rmtree(tree.home / ".cache", ignore_errors=True)  # where Nix has it from before
+    with pytest.raises(FleetError, match="object hash mismatch"):
         toplevel(tree, tree.gate())
 
 
@@ -569,6 +588,15 @@ def test_hosts_may_require_it_and_every_run_has_the_gate(tree: Tree, monkeypatch
         assert session().flake
     tree.commit(amend=True)
     assert f"rev={tree.git('rev-parse', 'HEAD')}" in session().flake
+
+
+def test_a_host_alone_does_not_go_without(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Group data of one group is known when the run has begun: too late to verify, and no reason to go on."""
+    session = Session(load_fleet(tree.path), tree.home / "token")
+    own = HostRun("a", Kind.SYSTEM, Options(require_signed=True), Journal(tree.home / "journal"))
+    monkeypatch.setattr(deployment, "session_of", lambda _: session)
+    with pytest.raises(FleetError, match="require_signed holds for the whole fleet"):
+        deployment._gate(own)
 
 
 def test_a_flake_by_reference_has_no_commits_to_look_at(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
