@@ -79,7 +79,7 @@ def _through_the_gate(front: Front, data: Sequence[str]) -> None:
 
     standing = [CHECKOUT / "group_data"]
     front.require(Gate.of(front.root, said, standing, notes=True))
-    if front.gate is None and any(host.extra.get("require_signed") for host in front.fleet.hosts.values()):
+    if front.gate is None and gate.required_by_hosts(front.fleet):
         front.require(Gate.of(front.root, said, standing, by_hosts=True, notes=True))
 
 

@@ -10,7 +10,7 @@ import click
 
 from nixherd.connectors import cli
 from nixherd.definitions import Definitions
-from nixherd.deploying.gate import NAMES, Gate
+from nixherd.deploying.gate import NAMES, Gate, required_by_hosts
 from nixherd.deploying.journal import Journal, new_directory
 from nixherd.errors import FleetError, Usage
 from nixherd.evaluation import evaluate_ahead
@@ -60,7 +60,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         gate = _gate(here, options, place)
         verified = gate.verify() if gate and installs else None  # before anything of it is evaluated
         definitions = Definitions.load(place)
-        if gate is None and any(host.extra.get("require_signed") for host in definitions.fleet.hosts.values()):
+        if gate is None and required_by_hosts(definitions.fleet):
             gate = _gate(here, options, place, by_hosts=True)
             verified = gate.verify() if gate and installs else None
         # other deploys may change the files that they then look at

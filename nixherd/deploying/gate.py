@@ -48,6 +48,11 @@ def require_committed(fleet: str, dirty: Sequence[str]) -> None:
         )
 
 
+def required_by_hosts(fleet: Fleet) -> bool:
+    """Whether a host's entry in hosts.nix requires signatures; of who may sign and from where entries say nothing."""
+    return any(host.extra.get("require_signed") for host in fleet.hosts.values())
+
+
 @dataclass(frozen=True)
 class Verified:
     """A commit that was verified: `url` is the flake of that very commit, `path` the fleet's directory in the store."""
@@ -82,7 +87,7 @@ class Gate:
         """None where nobody requires it. Usage for what cannot be meant.
 
         `said` are the command line's words by name, which go before what is said for all hosts in the directories
-        `group_data`. `by_hosts`: hosts.nix requires it; of who may sign and from where the tree itself says nothing.
+        `group_data`. `by_hosts`: hosts.nix requires it.
         """
 
         def words(name: str) -> list[Any]:

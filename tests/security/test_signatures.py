@@ -170,9 +170,6 @@ def test_who_answers_for_the_cache_can_withhold(pulling: Pulling) -> None:
         honest.replace(f"host={HOST}", f"host={OTHER}"),
         f"{body}serial={now}\n{begin}{signature}",
         body,
-        begin + signature,
-        "",
-        f"{body}{begin}{signature}".replace("\n", "\r\n"),
     ):
         pulling.pointer.write_text(forged)
         pulling.refuses("it is not signed by fleet-1")
