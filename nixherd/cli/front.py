@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nixherd
-from nixherd.cli.output import show_json, wants_json
+from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
 from nixherd.errors import FleetError
 from nixherd.fleet import load_fleet
@@ -57,9 +57,13 @@ class Front:
 
     @cached_property
     def fleet(self) -> Fleet:
+        """Loaded once; what its author should know is said then."""
         if self.verified:
-            return self.verified.fleet(self.root)
-        return self.definitions.fleet if self.guarded else load_fleet(self.root)
+            fleet = self.verified.fleet(self.root)
+        else:
+            fleet = self.definitions.fleet if self.guarded else load_fleet(self.root)
+        narrate(fleet.warnings)
+        return fleet
 
     def require(self, gate: "Gate | None") -> None:
         """Have everything come from the commit that this gate lets through."""

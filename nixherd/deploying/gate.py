@@ -50,7 +50,7 @@ def require_committed(fleet: str, dirty: Sequence[str]) -> None:
 
 def required_by_hosts(fleet: Fleet) -> bool:
     """Whether a host's entry in hosts.nix requires signatures; of who may sign and from where entries say nothing."""
-    return any(host.extra.get("require_signed") for host in fleet.hosts.values())
+    return any(host.deployment.get("require_signed") for host in fleet.hosts.values())
 
 
 @dataclass(frozen=True)
