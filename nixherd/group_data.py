@@ -8,8 +8,18 @@ from typing import Any
 
 def said_for_all(name: str, directories: Iterable[Path]) -> Iterator[Any]:
     """What `all.py` in each of the directories says, in their order; nothing where it says nothing."""
+    for said in _said(directories):
+        if said.get(name) is not None:
+            yield said[name]
+
+
+def names_for_all(directories: Iterable[Path]) -> Iterator[str]:
+    """Every name there."""
+    for said in _said(directories):
+        yield from (name for name in said if not name.startswith("_"))
+
+
+def _said(directories: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for directory in directories:
         if (directory / "all.py").is_file():
-            value = runpy.run_path(str(directory / "all.py")).get(name)
-            if value is not None:
-                yield value
+            yield runpy.run_path(str(directory / "all.py"))

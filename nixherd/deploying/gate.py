@@ -23,8 +23,9 @@ from nixherd.errors import FleetError, ProcessFailed, Usage
 from nixherd.files import write_whole
 from nixherd.fleet import load_fleet
 from nixherd.git import Repository
-from nixherd.group_data import said_for_all
+from nixherd.group_data import names_for_all, said_for_all
 from nixherd.models import Fleet
+from nixherd.near_names import near_option
 from nixherd.nix_errors import last_error
 from nixherd.process import run
 
@@ -93,6 +94,9 @@ class Gate:
         def words(name: str) -> list[Any]:
             return [said[name]] if name in said else list(said_for_all(name, group_data))
 
+        for name in names_for_all(group_data):
+            if (known := near_option(name)) in NAMES:
+                raise Usage(f"group_data/all.py: {name}: nobody asks for it; write {known}")
         if not any(_flag(value) for value in words("require_signed") or [by_hosts]):
             return None
         signers = words("allowed_signers") or [DEFAULT_SIGNERS]

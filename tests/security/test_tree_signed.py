@@ -554,6 +554,10 @@ def test_group_data_says_it_for_every_way(tree: Tree, tmp_path: Path) -> None:
     assert Gate.of(tree.path, {}, [tmp_path / "group_data"], notes=True)
     assert Gate.of(tree.path, {"require_signed": "false"}, [tmp_path / "group_data"], notes=True) is None
     assert Gate.of(tree.path, {}, [], notes=True) is None
+    for name in ("requireSigned", "require_singed", "required_signed"):
+        (tmp_path / "group_data/all.py").write_text(f"{name} = True\n")
+        with pytest.raises(Usage, match=f"{name}: nobody asks for it; write require_signed"):
+            Gate.of(tree.path, {}, [tmp_path / "group_data"], notes=True)
     with pytest.raises(Usage, match="neither true nor false"):
         Gate.of(tree.path, {"require_signed": "yes please"}, [], notes=True)
 
