@@ -238,12 +238,10 @@ class Changeset:
         paths, added = [swap.path for swap in swaps], [swap.path for swap in swaps if swap.old is None]
         if not document["commit"]:
             if added:
-                self.repository.git("add", "--intent-to-add", "--", *added)
+                self.repository.add(added, content=False)
             return None
-        if resumed and not self.repository.git("diff", "--quiet", "HEAD", "--", *paths, check=False).status:
-            self.repository.add(paths)  # in case it was killed between its commit and its index
-            if not self.repository.changed(paths):
-                return self.repository.head()
+        if resumed and self.repository.committed(paths):
+            return self.repository.head()
         say("commit")
         if added:
             self.repository.add(added)
@@ -258,8 +256,7 @@ class Changeset:
             else:
                 (self.place / "old" / swap.path).replace(self.real(swap.path))
         if self.repository is not None:
-            tracked = [swap.path for swap in swaps]
-            self.repository.git("reset", "--quiet", "--", *tracked, check=False)
+            self.repository.forget([swap.path for swap in swaps])
         self._journal.unlink(missing_ok=True)
         self._clear()
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nixherd.errors import FleetError
-from nixherd.process import run
+from nixherd.git import Repository
 from nixherd.session import Session
 
 
@@ -23,7 +23,7 @@ def configuration_path(session: Session, host_id: str, wanted: str | bool) -> Pa
         raise FleetError(f"{host_id}: hardware_configuration: {path} is not in the flake {flake}")
     if not path.is_file():
         raise FleetError(f"{path}: not there; create it (an empty module, {{ }}, will do) and `git add` it")
-    inside = run(["git", "-C", str(flake), "rev-parse", "--is-inside-work-tree"], check=False)
-    if inside.status == 0 and run(["git", "-C", str(flake), "ls-files", "--", str(path)]).stdout == "":
+    repository = Repository.around(flake)
+    if repository is not None and not repository.tracked([str(path)]):
         raise FleetError(f"{path}: git does not know it, so Nix would not see it; `git add` it first")
     return path
