@@ -9,8 +9,10 @@ A directory is in a repository where a `.git` stands in it or above it. Whatever
 failure, in git's own words; it is never taken for "no repository".
 """
 
+import contextlib
 import os
 import re
+import stat
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,13 +82,14 @@ _WITH = {
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its top.
+    """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its `top`.
 
     `own` are git's own files that tell how things stand, by name; `overruled` settings of the repository by what they
     are while we look.
     """
 
     directory: Path
+    top: Path
     prefix: str
     own: Mapping[str, Path]
     overruled: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -114,7 +117,7 @@ class Repository:
                 "(core.worktree?), or move what is no repository away"
             )
         settings = _answer(_look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
-        return cls(directory, prefix, own, _overruled(settings.stdout))
+        return cls(directory, top, prefix, own, _overruled(settings.stdout))
 
     def read(
         self,
@@ -177,6 +180,26 @@ class Repository:
         """Those of the paths that git knows: committed, or added."""
         found = self.read("ls-files", "--cached", "-z", "--", *paths).stdout
         return [path for path in found.split("\0") if path]
+
+    def untracked(self, pattern: str) -> list[str]:
+        """The paths of files below the directory that a pattern of .gitignore's kind matches and git does not know."""
+        found = self.read("ls-files", "--others", "--ignored", "-z", f"--exclude={pattern}").stdout
+        return [path for path in found.split("\0") if path]
+
+    def exclude(self, pattern: str) -> None:
+        """Have git overlook files of this pattern, in this repository here; as far as that is possible."""
+        path = self.own["info/exclude"]
+        with contextlib.suppress(OSError):
+            info = os.open(_made(path.parent), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                with os.fdopen(os.open(path.name, flags, 0o644, dir_fd=info), "r+b", buffering=0) as file:
+                    lines = (file.read() or b"").decode(errors="replace").split("\n")
+                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and pattern not in lines:
+                        gap = "\n" if lines[-1] else ""
+                        file.write(f"{gap}# what a killed nixherd may leave\n{pattern}\n".encode())
+            finally:
+                os.close(info)
 
     def not_signed(self, since: str | None, allowed_signers: Path | None) -> list[str]:
         """The commits after `since` (or the last one alone) that nobody who may has signed: hash and subject of each.
@@ -260,6 +283,11 @@ def _top(directory: Path) -> Path | None:
     except OSError as error:
         raise FleetError(f"{directory}: cannot be looked at ({error.strerror})") from error
     return None
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 def _overruled(settings: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from nixherd import tree
 from nixherd.errors import FleetError
 from nixherd.files import sync
 from nixherd.secrets import files, rules
@@ -32,11 +33,12 @@ class Store:
     def load(cls, root: Path, directory: str = "secrets") -> "Store":
         """FleetError when there is no usable configuration. A file that cannot be read says so itself."""
         config = root / directory / CONFIG
+        content = tree.read(root, f"{directory}/{CONFIG}")
+        if content is None:
+            raise FleetError(f"{config}: missing; it names who may decrypt which files (docs/secrets.md)")
         try:
-            text = config.read_bytes().decode()
+            text = content.decode()
             parsed = rules.parse(text)
-        except FileNotFoundError:
-            raise FleetError(f"{config}: missing; it names who may decrypt which files (docs/secrets.md)") from None
         except ValueError as error:
             raise FleetError(f"{config}: {error}") from None
         found = {path: _read(root, directory, path) for path in _walk(root / directory)}
