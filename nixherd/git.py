@@ -34,10 +34,14 @@ _FILES = (*_IN_PROGRESS, *_LOCKS, "refs/heads", "info/exclude")
 _TIMEOUT = 300.0  # seconds
 _SHOWN = 600  # characters of what git said
 
-# The operator's own word on where their configuration is, and who they are. All else that begins with GIT_ is dropped:
-# it may name another repository, index or configuration (a hook's environment does).
+# The operator's own word on where their configuration is. All else that begins with GIT_ is dropped: it may name another
+# repository, index or configuration (a hook's environment does).
 _CONFIGURATION = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
-_IDENTITY = tuple(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE"))
+# And who they are, and how their hooks reach other machines.
+_COMMITTING = (
+    *(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")),
+    *("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_ASKPASS"),
+)
 # What a git that only looks is given; HOME and SUDO_UID are what `safe.directory` goes by, GNUPGHOME is their keyring.
 _KEPT = ("PATH", "HOME", "XDG_CONFIG_HOME", "USER", "LOGNAME", "SUDO_UID", "TMPDIR", "GNUPGHOME", *_CONFIGURATION)
 _QUIET = {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
@@ -62,6 +66,7 @@ _ALWAYS = {
 _PROGRAMS = re.compile(
     r"filter\..*|diff\.external|diff\..*\.(command|textconv)"
     r"|gpg\.(.*\.)?(program|allowedsignersfile|revocationfile|defaultkeycommand)"
+    r"|lfs\.(extension|customtransfer)\..*|lfs\.standalonetransferagent"
     r"|remote\..*\.promisor|core\.(attributesfile|sshcommand|gitproxy|askpass|alternaterefscommand)"
 )
 _USUAL = {
@@ -141,7 +146,7 @@ class Repository:
         Without `answers` any status is one.
         """
         env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        env |= {name: os.environ[name] for name in (*_CONFIGURATION, *_IDENTITY) if name in os.environ}
+        env |= {name: os.environ[name] for name in (*_CONFIGURATION, *_COMMITTING) if name in os.environ}
         return _answer(_git(self.directory, {**env, **_QUIET}, words), self.directory, answers)
 
     def require_able(self) -> None:
