@@ -34,8 +34,8 @@ _FILES = (*_IN_PROGRESS, *_LOCKS, "refs/heads", "info/exclude")
 _TIMEOUT = 300.0  # seconds
 _SHOWN = 600  # characters of what git said
 
-# The operator's own word on where their configuration is. All else that begins with GIT_ is dropped: it may name another
-# repository, index or configuration (a hook's environment does).
+# The operator's own word on where their configuration is. All else that begins with GIT_ is dropped: it may name
+# another repository, index or configuration (a hook's environment does).
 _CONFIGURATION = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
 # And who they are, and how their hooks reach other machines.
 _COMMITTING = (
