@@ -18,7 +18,7 @@ from typing import Any
 from nixherd.errors import DeadlineExceeded, FleetError
 from nixherd.process import run
 
-SECONDS = 5
+SECONDS = 3
 _MEMORY = 1 << 30  # bytes
 _LIMITS = {
     resource.RLIMIT_CPU: SECONDS,
@@ -26,6 +26,7 @@ _LIMITS = {
     resource.RLIMIT_FSIZE: 0,
     resource.RLIMIT_CORE: 0,
 }
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 _LARGEST = 16 << 20  # characters that come out
 _SHOWN = 300  # characters of an error
 
@@ -49,14 +50,16 @@ def render(template: str, values: Values) -> str:
 
 def render_foreign(name: str, template: str, values: Values) -> str:
     """What a template that others wrote comes to. FleetError, in one line, when it does not."""
-    path = os.pathsep.join(each for each in sys.path if each)
+    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    env |= {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each), "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-P", "-m", __name__]
     try:
         done = run(
             argv,
-            env={"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            env=env,
+            closed=True,
             input=_pickled((template, values)),
-            timeout=6 * SECONDS,
+            timeout=10 * SECONDS,
             check=False,
         )
     except DeadlineExceeded:
