@@ -1,5 +1,6 @@
 """The fleet's tree is input: what lies in it is neither our state nor git's orders nor a program to run."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -15,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nixherd import tree as trees
 from nixherd.changeset import Done, changing, interrupted
@@ -28,7 +31,7 @@ from nixherd.machines import render
 from nixherd.models import Fleet
 from nixherd.session import Session
 from nixherd.templating import render_foreign
-from nixherd.tree import Temporary, Tree, read
+from nixherd.tree import Temporary, Tree, opened, read
 from tests.nix_cli import environment
 from tests.nixherd.secrets.repositories import contents, git, nobodys, repository
 
@@ -630,6 +633,46 @@ def test_nothing_outside_or_of_gits_is_written(fleet: Path, path: str) -> None:
     before = contents(fleet / ".git")
     refused(lambda: publish(fleet, files={path: "x"}), "belongs to git|is no path below")
     assert contents(fleet / ".git") == before
+
+
+NAMES = ["a", "b", "file", "link", "pipe", "inner", ".git", ".GIT", "..", ".", "", "~", ".nixherd", "x\n", "-x"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5))
+def test_whatever_the_path_is_nothing_elsewhere_changes(parts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        outside, root = Path(name, "outside"), Path(name, "root")
+        for place in (outside / "a" / "b", root / "a" / "b", root / ".git" / "a", root / "a" / "inner" / ".git" / "a"):
+            place.mkdir(parents=True)
+            (place / "file").write_text("dear")
+        for place, target in (
+            (root / "link", outside),
+            (root / "a" / "link", root / ".git"),
+            (root / "b", outside / "a"),
+        ):
+            place.symlink_to(target)
+        (root / "a" / "file").symlink_to(outside / "a" / "b" / "file")
+        os.mkfifo(root / "a" / "pipe")
+        guarded = [outside, root / ".git", root / "a" / "inner" / ".git"]
+
+        def seen() -> object:
+            return [contents(each) for each in guarded], sorted(Path(name).iterdir())
+
+        before = seen()
+        path = "/".join(parts)
+        with opened(root) as tree:
+            for act in (
+                tree.read,
+                tree.stat,
+                tree.require_writable,
+                lambda each: tree.replace(each, b"x"),
+                tree.remove,
+            ):
+                with contextlib.suppress(FleetError, OSError):
+                    act(path)
+        assert seen() == before
+        assert not list(root.glob(TEMPORARIES))
 
 
 def test_an_enrolment_does_not_write_where_git_is(fleet: Path) -> None:
