@@ -53,9 +53,13 @@ _LOOKING = {
     "GIT_ALLOW_PROTOCOL": "none",
 }
 _ALWAYS = {
+    "core.checkstat": "default",
     "core.fsmonitor": "false",
     "core.hookspath": os.devnull,
+    "core.ignorestat": "false",
     "core.pager": "cat",
+    "core.trustctime": "true",
+    "core.untrackedcache": "false",
     "log.showsignature": "false",
     "protocol.allow": "never",
     "safe.barerepository": "explicit",
@@ -127,14 +131,14 @@ class Repository:
     def read(
         self,
         *words: str,
-        answers: Collection[int] = (0,),
+        answers: Collection[int] | None = (0,),
         config: Mapping[str, str] | None = None,
         input: str | None = None,
     ) -> Completed:
-        """Look at the repository: nothing of its own is run, nothing is fetched, nothing is written.
+        """Look at the repository: nothing of its own is run, nothing is fetched.
 
-        `answers` are the statuses that mean something; another one is a FleetError in git's words. `config` are
-        settings for this call.
+        `answers` are the statuses that mean something (None: all do); another one is a FleetError in git's words.
+        `config` are settings for this call.
         """
         words = (words[0], *_WITH.get(words[0], ()), *words[1:])
         done = _look(self.directory, {**self.overruled, **(config or {})}, words, input)
@@ -169,11 +173,24 @@ class Repository:
         words = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
         rows = [row for row in self.read("status", *words, "--", *paths).stdout.split("\0") if row]
         found = [row[3:].removeprefix(self.prefix) for row in rows if not (row[:2] == "??" and is_temporary(row[3:]))]
-        return found + [f"{each}/{path}" for each in self._submodules(paths) for path in self._changed_below(each)]
+        known = [
+            _Known.parse(row)
+            for row in self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
+        ]
+        found += self._changed_unseen([each for each in known if each.is_overlooked and each.path not in found])
+        submodules = [each.path for each in known if each.is_submodule]
+        return found + [f"{each}/{path}" for each in submodules for path in self._changed_below(each)]
 
-    def _submodules(self, paths: Sequence[str]) -> list[str]:
-        rows = self.read("ls-files", "--stage", "-z", "--", *paths).stdout.split("\0")
-        return [row.partition("\t")[2] for row in rows if row.startswith("160000 ")]
+    def _changed_unseen(self, known: "Sequence[_Known]") -> list[str]:
+        """Those that git was told not to look at (assume-unchanged, skip-worktree), and that are there and differ."""
+        present = [each for each in known if (self.directory / each.path).is_file()]
+        there = [each for each in present if "\n" not in each.path]  # git is asked line by line
+        unknown = [each.path for each in present if "\n" in each.path]
+        if not there:
+            return unknown
+        asked = "".join(f"{each.path}\n" for each in there)
+        hashes = self.read("hash-object", "--no-filters", "--stdin-paths", input=asked).stdout.split()
+        return unknown + [each.path for each, hash_ in zip(there, hashes, strict=True) if each.hash != hash_]
 
     def _changed_below(self, submodule: str) -> list[str]:
         """In a repository of its own: git would look at it by that one's settings."""
@@ -230,12 +247,15 @@ class Repository:
         return [path.removeprefix("./") for path in done.stdout.split("\0") if path]
 
     def add(self, paths: Sequence[str], *, content: bool = True) -> None:
-        """Have git know these files; without `content` only that they are to be there."""
-        self.write("add", *(() if content else ("--intent-to-add",)), "--", *paths)
+        """Have git know these files; without `content` only that they are to be there, which runs nothing of theirs."""
+        if content:
+            self.write("add", "--", *paths)
+        else:
+            self.read("add", "--intent-to-add", "--", *paths)
 
     def forget(self, paths: Sequence[str]) -> None:
         """Take what was added of these files back; the files stay. As far as that is possible."""
-        self.write("reset", "--quiet", "--", *paths, answers=None)
+        self.read("reset", "--quiet", "--", *paths, answers=None)
 
     def committed(self, paths: Sequence[str]) -> bool:
         """Whether the last commit has these files as they are; git's index may be behind, and is not afterwards."""
@@ -273,6 +293,30 @@ class Repository:
                 continue
             if not _someone_at_work(self.directory):
                 lock.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A file that git knows, as `git ls-files -v --stage` lists it: tag, mode, hash, stage, path."""
+
+    tag: str
+    mode: str
+    hash: str
+    path: str
+
+    @classmethod
+    def parse(cls, row: str) -> "_Known":
+        about, _, path = row.partition("\t")
+        tag, mode, hash_, _stage = about.split(" ")
+        return cls(tag, mode, hash_, path)
+
+    @property
+    def is_submodule(self) -> bool:
+        return self.mode == "160000"
+
+    @property
+    def is_overlooked(self) -> bool:
+        return not self.is_submodule and (self.tag.islower() or self.tag == "S")
 
 
 def _top(directory: Path) -> Path | None:

@@ -86,6 +86,8 @@ def _fingerprint(host: Host) -> str:
 
 def _spec(vm: Vm, name: str) -> str:
     """Cores, memory or disk: what a managed guest is given, or what its owner wrote down of an imported one."""
+    if name not in ("cores", "memory", "disk"):
+        raise ValueError(f"spec() knows cores, memory and disk, not {name}")
     value = getattr(vm, name)
     if value is None:
         value = vm.specs.get(name) if isinstance(vm.specs, dict) else None

@@ -119,13 +119,15 @@ def _walk(directory: Path) -> Iterator[str]:
 
 
 def _read(root: Path, directory: str, path: str) -> tuple[SecretFile, bytes | None]:
-    whole = root / directory / path
-    if root.resolve() not in whole.resolve().parents:
+    top, whole = root.resolve(), (root / directory / path).resolve()
+    if top not in whole.parents:
         return SecretFile(path, problem="it is a link that leads out of the fleet's directory"), None
     try:
-        content = whole.read_bytes()
+        content = tree.read(root, str(whole.relative_to(top)))
+        if content is None:
+            return SecretFile(path, problem="it is gone"), None
         return SecretFile(path, files.read(path, content)), content
-    except OSError as error:
-        return SecretFile(path, problem=str(error.strerror)), None
+    except FleetError as error:
+        return SecretFile(path, problem=str(error).removeprefix(f"{root / whole.relative_to(top)}: ")), None
     except ValueError as error:
         return SecretFile(path, problem=str(error)), None

@@ -462,6 +462,27 @@ def test_worktrees_submodules_and_links_are_repositories(fleet: Path, tmp_path: 
     assert found.changed(["."]) == ["sub/hosts.nix"]
 
 
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_what_git_was_told_not_to_look_at_is_looked_at(fleet: Path, flag: str) -> None:
+    git(fleet, "update-index", flag, "hosts.nix", "vms/definitions.nix")
+    assert uncommitted(str(fleet)) == []
+    dirty(fleet)
+    assert git(fleet, "status", "--porcelain") == ""
+    assert uncommitted(str(fleet)) == ["hosts.nix"]
+    (fleet / "a\nb").write_text("x")
+    commit(fleet)
+    git(fleet, "update-index", flag, "a\nb")
+    assert sorted(uncommitted(str(fleet))) == ["a\nb", "hosts.nix"]
+
+
+def test_without_a_commit_nothing_of_the_repository_runs_at_all(fleet: Path, program: str, marker: Path) -> None:
+    monitored(fleet, program)
+    hooked(fleet, program)
+    publish(fleet, commit=False)
+    assert not marker.exists(), marker.read_text()
+    assert " A docs/new.md" in git(fleet, "-c", "core.hooksPath=/dev/null", "status", "--porcelain")
+
+
 def test_the_operators_own_filter_counts(fleet: Path, program: str) -> None:
     """git-lfs is set up in ~/.gitconfig: without it every file of its kind would be taken for changed."""
     upper = fleet.parent / "upper"
@@ -916,6 +937,7 @@ def test_hardware_is_not_written_through_a_link(fleet: Path, tmp_path: Path) -> 
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "it goes round in circles"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ hosts() }}", "'list' object is not callable"),
+        ("{{ spec(guest, '__globals__') }}", "spec\\(\\) knows cores, memory and disk"),
         ("{% for %}", "line 1: "),
     ],
 )
