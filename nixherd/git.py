@@ -9,8 +9,10 @@ A directory is in a repository where a `.git` stands in it or above it. Whatever
 failure, in git's own words; it is never taken for "no repository".
 """
 
+import contextlib
 import os
 import re
+import stat
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +34,14 @@ _FILES = (*_IN_PROGRESS, *_LOCKS, "refs/heads", "info/exclude")
 _TIMEOUT = 300.0  # seconds
 _SHOWN = 600  # characters of what git said
 
-# The operator's own word on where their configuration is, and who they are. All else that begins with GIT_ is dropped:
-# it may name another repository, index or configuration (a hook's environment does).
+# The operator's own word on where their configuration is. All else that begins with GIT_ is dropped: it may name
+# another repository, index or configuration (a hook's environment does).
 _CONFIGURATION = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
-_IDENTITY = tuple(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE"))
+# And who they are, and how their hooks reach other machines.
+_COMMITTING = (
+    *(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")),
+    *("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_ASKPASS"),
+)
 # What a git that only looks is given; HOME and SUDO_UID are what `safe.directory` goes by, GNUPGHOME is their keyring.
 _KEPT = ("PATH", "HOME", "XDG_CONFIG_HOME", "USER", "LOGNAME", "SUDO_UID", "TMPDIR", "GNUPGHOME", *_CONFIGURATION)
 _QUIET = {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
@@ -47,9 +53,13 @@ _LOOKING = {
     "GIT_ALLOW_PROTOCOL": "none",
 }
 _ALWAYS = {
+    "core.checkstat": "default",
     "core.fsmonitor": "false",
     "core.hookspath": os.devnull,
+    "core.ignorestat": "false",
     "core.pager": "cat",
+    "core.trustctime": "true",
+    "core.untrackedcache": "false",
     "log.showsignature": "false",
     "protocol.allow": "never",
     "safe.barerepository": "explicit",
@@ -60,6 +70,7 @@ _ALWAYS = {
 _PROGRAMS = re.compile(
     r"filter\..*|diff\.external|diff\..*\.(command|textconv)"
     r"|gpg\.(.*\.)?(program|allowedsignersfile|revocationfile|defaultkeycommand)"
+    r"|lfs\.(extension|customtransfer)\..*|lfs\.standalonetransferagent"
     r"|remote\..*\.promisor|core\.(attributesfile|sshcommand|gitproxy|askpass|alternaterefscommand)"
 )
 _USUAL = {
@@ -80,13 +91,14 @@ _WITH = {
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its top.
+    """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its `top`.
 
     `own` are git's own files that tell how things stand, by name; `overruled` settings of the repository by what they
     are while we look.
     """
 
     directory: Path
+    top: Path
     prefix: str
     own: Mapping[str, Path]
     overruled: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -114,19 +126,19 @@ class Repository:
                 "(core.worktree?), or move what is no repository away"
             )
         settings = _answer(_look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
-        return cls(directory, prefix, own, _overruled(settings.stdout))
+        return cls(directory, top, prefix, own, _overruled(settings.stdout))
 
     def read(
         self,
         *words: str,
-        answers: Collection[int] = (0,),
+        answers: Collection[int] | None = (0,),
         config: Mapping[str, str] | None = None,
         input: str | None = None,
     ) -> Completed:
-        """Look at the repository: nothing of its own is run, nothing is fetched, nothing is written.
+        """Look at the repository: nothing of its own is run, nothing is fetched.
 
-        `answers` are the statuses that mean something; another one is a FleetError in git's words. `config` are
-        settings for this call.
+        `answers` are the statuses that mean something (None: all do); another one is a FleetError in git's words.
+        `config` are settings for this call.
         """
         words = (words[0], *_WITH.get(words[0], ()), *words[1:])
         done = _look(self.directory, {**self.overruled, **(config or {})}, words, input)
@@ -138,7 +150,7 @@ class Repository:
         Without `answers` any status is one.
         """
         env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        env |= {name: os.environ[name] for name in (*_CONFIGURATION, *_IDENTITY) if name in os.environ}
+        env |= {name: os.environ[name] for name in (*_CONFIGURATION, *_COMMITTING) if name in os.environ}
         return _answer(_git(self.directory, {**env, **_QUIET}, words), self.directory, answers)
 
     def require_able(self) -> None:
@@ -161,11 +173,24 @@ class Repository:
         words = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
         rows = [row for row in self.read("status", *words, "--", *paths).stdout.split("\0") if row]
         found = [row[3:].removeprefix(self.prefix) for row in rows if not (row[:2] == "??" and is_temporary(row[3:]))]
-        return found + [f"{each}/{path}" for each in self._submodules(paths) for path in self._changed_below(each)]
+        known = [
+            _Known.parse(row)
+            for row in self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
+        ]
+        found += self._changed_unseen([each for each in known if each.is_overlooked and each.path not in found])
+        submodules = [each.path for each in known if each.is_submodule]
+        return found + [f"{each}/{path}" for each in submodules for path in self._changed_below(each)]
 
-    def _submodules(self, paths: Sequence[str]) -> list[str]:
-        rows = self.read("ls-files", "--stage", "-z", "--", *paths).stdout.split("\0")
-        return [row.partition("\t")[2] for row in rows if row.startswith("160000 ")]
+    def _changed_unseen(self, known: "Sequence[_Known]") -> list[str]:
+        """Those that git was told not to look at (assume-unchanged, skip-worktree), and that are there and differ."""
+        present = [each for each in known if (self.directory / each.path).is_file()]
+        there = [each for each in present if "\n" not in each.path]  # git is asked line by line
+        unknown = [each.path for each in present if "\n" in each.path]
+        if not there:
+            return unknown
+        asked = "".join(f"{each.path}\n" for each in there)
+        hashes = self.read("hash-object", "--no-filters", "--stdin-paths", input=asked).stdout.split()
+        return unknown + [each.path for each, hash_ in zip(there, hashes, strict=True) if each.hash != hash_]
 
     def _changed_below(self, submodule: str) -> list[str]:
         """In a repository of its own: git would look at it by that one's settings."""
@@ -184,6 +209,26 @@ class Repository:
         if done.status:
             raise FleetError(f"{self.directory}: there is no commit yet")
         return done.stdout.strip()
+
+    def untracked(self, pattern: str) -> list[str]:
+        """The paths of files below the directory that a pattern of .gitignore's kind matches and git does not know."""
+        found = self.read("ls-files", "--others", "--ignored", "-z", f"--exclude={pattern}").stdout
+        return [path for path in found.split("\0") if path]
+
+    def exclude(self, pattern: str) -> None:
+        """Have git overlook files of this pattern, in this repository here; as far as that is possible."""
+        path = self.own["info/exclude"]
+        with contextlib.suppress(OSError):
+            info = os.open(_made(path.parent), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                with os.fdopen(os.open(path.name, flags, 0o644, dir_fd=info), "r+b", buffering=0) as file:
+                    lines = (file.read() or b"").decode(errors="replace").split("\n")
+                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and pattern not in lines:
+                        gap = "\n" if lines[-1] else ""
+                        file.write(f"{gap}# what a killed nixherd may leave\n{pattern}\n".encode())
+            finally:
+                os.close(info)
 
     def reachable(self, *words: str) -> list[str]:
         """What git takes for the commits that are meant, as git-rev-list(1) takes words; nothing where it fails."""
@@ -212,12 +257,15 @@ class Repository:
         return [path.removeprefix("./") for path in done.stdout.split("\0") if path]
 
     def add(self, paths: Sequence[str], *, content: bool = True) -> None:
-        """Have git know these files; without `content` only that they are to be there."""
-        self.write("add", *(() if content else ("--intent-to-add",)), "--", *paths)
+        """Have git know these files; without `content` only that they are to be there, which runs nothing of theirs."""
+        if content:
+            self.write("add", "--", *paths)
+        else:
+            self.read("add", "--intent-to-add", "--", *paths)
 
     def forget(self, paths: Sequence[str]) -> None:
         """Take what was added of these files back; the files stay. As far as that is possible."""
-        self.write("reset", "--quiet", "--", *paths, answers=None)
+        self.read("reset", "--quiet", "--", *paths, answers=None)
 
     def committed(self, paths: Sequence[str]) -> bool:
         """Whether the last commit has these files as they are; git's index may be behind, and is not afterwards."""
@@ -257,6 +305,30 @@ class Repository:
                 lock.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A file that git knows, as `git ls-files -v --stage` lists it: tag, mode, hash, stage, path."""
+
+    tag: str
+    mode: str
+    hash: str
+    path: str
+
+    @classmethod
+    def parse(cls, row: str) -> "_Known":
+        about, _, path = row.partition("\t")
+        tag, mode, hash_, _stage = about.split(" ")
+        return cls(tag, mode, hash_, path)
+
+    @property
+    def is_submodule(self) -> bool:
+        return self.mode == "160000"
+
+    @property
+    def is_overlooked(self) -> bool:
+        return not self.is_submodule and (self.tag.islower() or self.tag == "S")
+
+
 def _top(directory: Path) -> Path | None:
     """Where the nearest `.git` stands, in the directory or above it on the same file system, as git looks for it."""
     try:
@@ -270,6 +342,11 @@ def _top(directory: Path) -> Path | None:
     except OSError as error:
         raise FleetError(f"{directory}: cannot be looked at ({error.strerror})") from error
     return None
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 def _overruled(settings: str) -> dict[str, str]:

@@ -1,22 +1,39 @@
 """The fleet's tree is input: what lies in it is neither our state nor git's orders nor a program to run."""
 
+import contextlib
+import functools
+import hashlib
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nixherd.changeset import changing
+from nixherd import tree as trees
+from nixherd.changeset import Done, changing, interrupted
 from nixherd.deploying.gate import uncommitted
+from nixherd.enrolment import Wanted, documented
 from nixherd.errors import FleetError
+from nixherd.fleet import load_fleet
 from nixherd.git import Repository
+from nixherd.hardware import configuration_path
+from nixherd.machines import render
+from nixherd.models import Fleet
+from nixherd.session import Session
+from nixherd.templating import render_foreign
+from nixherd.tree import Temporary, Tree, opened, read
 from tests.nix_cli import environment
-from tests.nixherd.secrets.repositories import git, nobodys, repository
+from tests.nixherd.secrets.repositories import contents, git, nobodys, repository
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
 
@@ -445,6 +462,27 @@ def test_worktrees_submodules_and_links_are_repositories(fleet: Path, tmp_path: 
     assert found.changed(["."]) == ["sub/hosts.nix"]
 
 
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_what_git_was_told_not_to_look_at_is_looked_at(fleet: Path, flag: str) -> None:
+    git(fleet, "update-index", flag, "hosts.nix", "vms/definitions.nix")
+    assert uncommitted(str(fleet)) == []
+    dirty(fleet)
+    assert git(fleet, "status", "--porcelain") == ""
+    assert uncommitted(str(fleet)) == ["hosts.nix"]
+    (fleet / "a\nb").write_text("x")
+    commit(fleet)
+    git(fleet, "update-index", flag, "a\nb")
+    assert sorted(uncommitted(str(fleet))) == ["a\nb", "hosts.nix"]
+
+
+def test_without_a_commit_nothing_of_the_repository_runs_at_all(fleet: Path, program: str, marker: Path) -> None:
+    monitored(fleet, program)
+    hooked(fleet, program)
+    publish(fleet, commit=False)
+    assert not marker.exists(), marker.read_text()
+    assert " A docs/new.md" in git(fleet, "-c", "core.hooksPath=/dev/null", "status", "--porcelain")
+
+
 def test_the_operators_own_filter_counts(fleet: Path, program: str) -> None:
     """git-lfs is set up in ~/.gitconfig: without it every file of its kind would be taken for changed."""
     upper = fleet.parent / "upper"
@@ -460,3 +498,467 @@ def test_the_operators_own_filter_counts(fleet: Path, program: str) -> None:
     found = Repository.around(fleet)
     assert found is not None
     assert found.changed(["."]) == []
+
+
+# State: what lies in the tree is none of ours
+
+
+PUBLISHED = {"hosts.nix": "# changed\n", "vms/definitions.nix": "# changed\n", "docs/new.md": "new\n"}
+
+
+def publish(fleet: Path, *, files: Mapping[str, str] = PUBLISHED, commit: bool = True, message: str = "ours") -> Done:
+    with changing(fleet) as changes:
+        changes.resume(print)
+        seen = {path: read(fleet, path) for path in files}
+        for path, text in files.items():
+            changes.stage(path, text.encode())
+        changes.require_committable(list(files), commit=commit)
+        return changes.publish(seen, message, commit=commit, say=print)
+
+
+def refused(act: Callable[[], object], words: str) -> None:
+    with pytest.raises(FleetError, match=words) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tracked_link_in_the_place_of_state_empties_nothing(fleet: Path, tmp_path: Path) -> None:
+    """And a committed journal makes no commit, a committed lock that is a link truncates nothing."""
+    precious = tmp_path / "precious"
+    (precious / "sub").mkdir(parents=True)
+    for name in ("one", "sub/two", "lock", ".gitignore"):
+        (precious / name).write_text("dear")
+    (fleet / ".nixherd").symlink_to(precious)
+    commit(fleet)
+    assert publish(fleet).commit
+    assert {path.name: path.read_text() for path in precious.rglob("*") if path.is_file()} == dict.fromkeys(
+        ("one", "two", "lock", ".gitignore"), "dear"
+    )
+    assert (fleet / ".nixherd").is_symlink()
+
+
+def test_a_committed_journal_is_no_journal(fleet: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("dear")
+    place = fleet / ".nixherd"
+    (place / "staged").mkdir(parents=True)
+    (place / "staged" / "hosts.nix").write_text("{ }\n")
+    (place / "lock").symlink_to(tmp_path / "target")
+    swap = ["hosts.nix", sum_of(fleet / "hosts.nix"), sum_of(place / "staged" / "hosts.nix")]
+    journal = {"message": "theirs", "commit": True, "began": 0, "files": [swap]}
+    (place / "journal.json").write_text(json.dumps(journal))
+    git(fleet, "add", "-Af")
+    git(fleet, "commit", "-qm", "state")
+    before = contents(fleet)
+    assert not interrupted(fleet)
+    with changing(fleet) as changes:
+        assert changes.resume(print) is None
+    assert contents(fleet) == before
+    assert (tmp_path / "target").read_text() == "dear"
+    assert git(fleet, "log", "--format=%s").split() == ["state", "the", "fleet"]
+
+
+def sum_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hosts_is_a_link(fleet: Path, elsewhere: Path) -> None:
+    (fleet / "hosts.nix").rename(elsewhere / "hosts.nix")
+    (fleet / "hosts.nix").symlink_to(elsewhere / "hosts.nix")
+
+
+def hosts_is_a_link_inside(fleet: Path, elsewhere: Path) -> None:
+    (fleet / "hosts.nix").rename(fleet / "real.nix")
+    (fleet / "hosts.nix").symlink_to("real.nix")
+
+
+def a_directory_is_a_link(fleet: Path, elsewhere: Path) -> None:
+    shutil.copytree(fleet / "vms", elsewhere / "vms")
+    shutil.rmtree(fleet / "vms")
+    (fleet / "vms").symlink_to(elsewhere / "vms")
+
+
+def a_directory_to_be_is_a_link(fleet: Path, elsewhere: Path) -> None:
+    (fleet / "docs").symlink_to(elsewhere)
+
+
+def a_link_to_nowhere(fleet: Path, elsewhere: Path) -> None:
+    (fleet / "docs").mkdir()
+    (fleet / "docs" / "new.md").symlink_to(elsewhere / "new.md")
+
+
+def a_pipe(fleet: Path, elsewhere: Path) -> None:
+    (fleet / "docs").mkdir()
+    os.mkfifo(fleet / "docs" / "new.md")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        hosts_is_a_link,
+        hosts_is_a_link_inside,
+        a_directory_is_a_link,
+        a_directory_to_be_is_a_link,
+        a_link_to_nowhere,
+        a_pipe,
+    ],
+)
+def test_no_link_is_followed(fleet: Path, tmp_path: Path, kind: Callable[[Path, Path], None]) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    kind(fleet, elsewhere)
+    commit(fleet, "--allow-empty")
+    before, there, head = contents(fleet, pipes=False), contents(elsewhere), git(fleet, "rev-parse", "HEAD")
+    refused(lambda: publish(fleet), r"(hosts\.nix|vms|docs|docs/new\.md): is (a symbolic link; only files|no file)")
+    assert (contents(fleet, pipes=False), contents(elsewhere), git(fleet, "rev-parse", "HEAD")) == (before, there, head)
+    assert git(fleet, "status", "--porcelain").strip() in ("", "?? docs/")
+
+
+def test_a_link_that_is_put_there_meanwhile_leads_nowhere(
+    fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the last moment: after every check, right before the first file is replaced."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(fleet / "vms", elsewhere)
+    before = contents(elsewhere)
+    move = Tree.move
+
+    def swapped(self: Tree, temporary: Temporary) -> None:
+        if not (fleet / "vms").is_symlink():
+            (fleet / "vms").rename(fleet / "was")
+            (fleet / "vms").symlink_to(elsewhere)
+        move(self, temporary)
+
+    monkeypatch.setattr(Tree, "move", swapped)
+    refused(lambda: publish(fleet), "vms: is a symbolic link")
+    assert contents(elsewhere) == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".git/hooks/post-commit",
+        ".git/config",
+        ".GIT/config",
+        ".Git /x",
+        "sub/.git/config",
+        ".g\u200cit/config",
+        "git~1/config",
+        "../elsewhere",
+        "/etc/nixherd",
+        "docs/../../x",
+        "",
+        "a\0b",
+    ],
+)
+def test_nothing_outside_or_of_gits_is_written(fleet: Path, path: str) -> None:
+    before = contents(fleet / ".git")
+    refused(lambda: publish(fleet, files={path: "x"}), "belongs to git|is no path below")
+    assert contents(fleet / ".git") == before
+
+
+NAMES = ["a", "b", "file", "link", "pipe", "inner", ".git", ".GIT", "..", ".", "", "~", ".nixherd", "x\n", "-x"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5))
+def test_whatever_the_path_is_nothing_elsewhere_changes(parts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        outside, root = Path(name, "outside"), Path(name, "root")
+        for place in (outside / "a" / "b", root / "a" / "b", root / ".git" / "a", root / "a" / "inner" / ".git" / "a"):
+            place.mkdir(parents=True)
+            (place / "file").write_text("dear")
+        for place, target in (
+            (root / "link", outside),
+            (root / "a" / "link", root / ".git"),
+            (root / "b", outside / "a"),
+        ):
+            place.symlink_to(target)
+        (root / "a" / "file").symlink_to(outside / "a" / "b" / "file")
+        os.mkfifo(root / "a" / "pipe")
+        guarded = [outside, root / ".git", root / "a" / "inner" / ".git"]
+
+        def seen() -> object:
+            return [contents(each) for each in guarded], sorted(Path(name).iterdir())
+
+        before = seen()
+        path = "/".join(parts)
+        with opened(root) as tree:
+            for act in (
+                tree.read,
+                tree.stat,
+                tree.require_writable,
+                lambda each: tree.replace(each, b"x"),
+                tree.remove,
+            ):
+                with contextlib.suppress(FleetError, OSError):
+                    act(path)
+        assert seen() == before
+        assert not list(root.glob(TEMPORARIES))
+
+
+def test_an_enrolment_does_not_write_where_git_is(fleet: Path) -> None:
+    wanted = Wanted(load_fleet(fleet), None)
+    refused(lambda: documented(wanted, ".git/hooks/post-commit"), "belongs to git")
+    (fleet / "docs").mkdir()
+    (fleet / "docs" / "machines.md").symlink_to("/etc/hostname")
+    refused(lambda: documented(wanted, "docs/machines.md"), r"docs/machines\.md: is a symbolic link")
+
+
+# State: whose it is
+
+
+def killed(fleet: Path, after: int, *, identity: str | None = None) -> None:
+    """A run that is killed after it has replaced so many files."""
+    script = f"""
+import os
+from pathlib import Path
+from nixherd import tree as trees
+from nixherd.tree import Tree
+from tests.security.test_tree_state import publish
+left, move = {after}, Tree.move
+def moved(self, temporary):
+    global left
+    if not left:
+        os.kill(os.getpid(), 9)
+    left -= 1
+    move(self, temporary)
+Tree.move = moved
+identity = {identity!r}
+if identity:
+    trees.identity = lambda root: identity
+publish(Path({str(fleet)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+
+
+CHECKOUT = Path(__file__).parents[2]
+TEMPORARIES = "**/.nixherd-*.tmp"
+
+
+def test_a_killed_run_is_finished_also_after_the_tree_was_moved(fleet: Path, tmp_path: Path) -> None:
+    killed(fleet, 1)
+    assert interrupted(fleet)
+    moved = fleet.rename(tmp_path / "moved")
+    assert interrupted(moved)
+    publish(moved, files={"other": "x"})
+    assert git(moved, "log", "--format=%s").split("\n")[:2] == ["ours", "ours"]
+    assert {path: (moved / path).read_text() for path in PUBLISHED} == PUBLISHED
+    assert git(moved, "status", "--porcelain") == ""
+    assert not list(moved.glob(TEMPORARIES))
+
+
+def test_another_tree_never_gets_a_journal(fleet: Path, tmp_path: Path) -> None:
+    """A new clone at the path of the one in which a run was killed."""
+    killed(fleet, 1)
+    shutil.rmtree(fleet)
+    git(tmp_path, "clone", "-q", str(repository(tmp_path / "origin")), "fleet")
+    before = contents(fleet)
+    assert not interrupted(fleet)
+    with changing(fleet) as changes:
+        assert changes.resume(print) is None
+    assert contents(fleet) == before
+
+
+def test_a_journal_of_which_nothing_has_happened_is_thrown_away(
+    fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file system does not say when a directory was made, a clone at the same path might get the same inode."""
+    monkeypatch.setattr(trees, "identity", lambda root: "the same")
+    killed(fleet, 0, identity="the same")
+    assert interrupted(fleet)
+    shutil.rmtree(fleet)
+    repository(fleet)
+    with changing(fleet) as changes:
+        assert changes.resume(print) is None
+    assert git(fleet, "log", "--format=%s") == "the fleet\n"
+    assert not interrupted(fleet)
+
+
+def test_what_the_journal_does_not_know_is_never_put_in_place(fleet: Path, tmp_path: Path) -> None:
+    killed(fleet, 1)
+    [staged] = (tmp_path / "state").glob("nixherd/.trees/*/staged")
+    (staged / "vms" / "definitions.nix").write_text("# something else\n")
+    before = git(fleet, "show", "HEAD:hosts.nix")
+    refused(lambda: publish(fleet), r"vms/definitions\.nix: is damaged; every file was put back as it was")
+    assert (fleet / "hosts.nix").read_text() == before
+    assert git(fleet, "status", "--porcelain") == ""
+    assert not list(fleet.glob(TEMPORARIES))
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_what_is_left_without_a_journal_makes_nothing_dirty_and_goes(fleet: Path, tmp_path: Path, after: int) -> None:
+    """In CI the state directory is gone with the job, and the tree may not be."""
+    killed(fleet, after)
+    left = [str(path.relative_to(fleet)) for path in fleet.glob(TEMPORARIES)]
+    assert left
+    shutil.rmtree(tmp_path / "state")
+    changed = (
+        sorted(PUBLISHED)[:0] if not after else [row[3:] for row in git(fleet, "status", "--porcelain").splitlines()]
+    )
+    assert len(changed) == after
+    assert sorted(uncommitted(str(fleet))) == sorted(
+        path for each in changed for path in ([each] if not each.endswith("/") else [f"{each}new.md"])
+    )
+    git(fleet, "checkout", "-q", ".")
+    git(fleet, "clean", "-qfd", "docs")
+    (fleet / ".git" / "info" / "exclude").write_text("")  # nor for us where git was not told
+    assert uncommitted(str(fleet)) == []
+    assert publish(fleet).commit
+    assert not list(fleet.glob(TEMPORARIES))
+    assert git(fleet, "status", "--porcelain") == ""
+
+
+def test_what_git_tracks_is_never_taken_for_ours(fleet: Path, tmp_path: Path) -> None:
+    """Nor what is no file, nor what belongs to somebody else, nor what only looks like it."""
+    name = ".nixherd-0123456789abcdef.tmp"
+    (tmp_path / "target").write_text("dear")
+    tracked = fleet / "hosts" / name
+    tracked.write_text("dear")
+    git(fleet, "add", "-f", str(tracked))
+    git(fleet, "commit", "-qm", "theirs")
+    (fleet / "vms" / name).symlink_to(tmp_path / "target")
+    (fleet / name).mkdir()
+    (fleet / name / "file").write_text("dear")
+    (fleet / "secrets" / ".nixherd-mine.tmp").write_text("dear")
+    ours = fleet / "secrets" / name
+    ours.write_text("x")
+    others = fleet / "secrets" / "sub" / name
+    others.write_text("x")
+    if os.geteuid() == 0:
+        os.chown(others, 4242, 4242)
+    with changing(fleet):
+        pass
+    assert tracked.read_text() == "dear"
+    assert (tmp_path / "target").read_text() == "dear"
+    assert (fleet / "vms" / name).is_symlink()
+    assert (fleet / name / "file").read_text() == "dear"
+    assert (fleet / "secrets" / ".nixherd-mine.tmp").exists()
+    assert not ours.exists()
+    assert others.exists() == (os.geteuid() == 0)
+    (fleet / ".git").rename(tmp_path / "git")
+    ours.write_text("x")
+    with changing(fleet):
+        assert not ours.exists(), "without a repository as well"
+
+
+@pytest.mark.parametrize("link", ["info", "exclude"])
+def test_gits_own_list_is_not_written_through_a_link(fleet: Path, tmp_path: Path, link: str) -> None:
+    """`.git/info/exclude`, which has git overlook what a killed run leaves."""
+    info = fleet / ".git" / "info"
+    shutil.rmtree(info, ignore_errors=True)
+    (tmp_path / "exclude").write_text("dear")
+    if link == "info":
+        info.symlink_to(tmp_path)
+    else:
+        info.mkdir()
+        (info / "exclude").symlink_to(tmp_path / "exclude")
+    assert publish(fleet).commit
+    assert (tmp_path / "exclude").read_text() == "dear"
+
+
+def test_gits_own_list_is_added_to_once(fleet: Path) -> None:
+    path = fleet / ".git" / "info" / "exclude"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("*.mine")
+    publish(fleet)
+    publish(fleet, files={"docs/new.md": "newer\n"})
+    assert path.read_text() == "*.mine\n# what a killed nixherd may leave\n.nixherd-*.tmp\n"
+
+
+@pytest.mark.parametrize("below", ["", "vms"])
+def test_the_state_directory_is_not_in_the_tree(fleet: Path, monkeypatch: pytest.MonkeyPatch, below: str) -> None:
+    """Whoever can push a commit could put a journal there."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(fleet / below / "state"))
+    refused(lambda: publish(fleet), "is inside of .*; XDG_STATE_HOME has to be outside of the fleet")
+    monkeypatch.setenv("XDG_STATE_HOME", "state")  # relative, which is none
+    monkeypatch.chdir(fleet)
+    assert publish(fleet).commit
+    assert not (fleet / "state").exists()
+
+
+def test_state_that_others_can_write_is_refused(fleet: Path, tmp_path: Path) -> None:
+    publish(fleet)
+    [place] = (tmp_path / "state").glob("nixherd/.trees/*")
+    place.chmod(0o777)
+    refused(lambda: publish(fleet), "is no directory that only we can write")
+
+
+def test_somebody_with_another_state_directory_is_kept_out(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with changing(fleet):
+        monkeypatch.setenv("XDG_STATE_HOME", str(fleet.parent / "another"))
+        refused(lambda: publish(fleet), "another run is changing this fleet's files")
+
+
+def test_state_and_tree_may_be_on_different_file_systems(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    if place.stat().st_dev == fleet.stat().st_dev:
+        pytest.skip("/dev/shm is no file system of its own here")
+    monkeypatch.setenv("XDG_STATE_HOME", str(place))
+    try:
+        (fleet / "hosts.nix").chmod(0o640)
+        killed(fleet, 1)
+        publish(fleet, files={"other": "x"})
+        assert {path: (fleet / path).read_text() for path in PUBLISHED} == PUBLISHED
+        assert (fleet / "hosts.nix").stat().st_mode & 0o777 == 0o640
+        assert git(fleet, "status", "--porcelain") == ""
+    finally:
+        shutil.rmtree(place)
+
+
+def test_hardware_is_not_written_through_a_link(fleet: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("dear")
+    (fleet / "hosts" / "hardware-configuration.nix").symlink_to(tmp_path / "target")
+    git(fleet, "add", "-A")
+    session = Session(load_fleet(fleet), Path("/nonexistent"))
+    for wanted in (True, "hosts/hardware-configuration.nix", "hosts/../hosts/hardware-configuration.nix"):
+        refused(lambda wanted=wanted: configuration_path(session, "dev", wanted), "is a symbolic link")
+    refused(lambda: configuration_path(session, "dev", ".git/config"), "belongs to git")
+
+
+# Templates
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "access to attribute '__class__' of 'str' object is unsafe"),
+        ("{{ cycler.__init__.__globals__.os.popen('id').read() }}", "is unsafe"),
+        ("{{ guest.__globals__ }}", "is unsafe"),
+        ("{{ hosts[0]|attr('__class__') }}", "is unsafe"),
+        ("{{ '{0.__class__}'.format(endpoint) }}", "is unsafe"),
+        ("{{ hosts[0].extra.update({'x': 1}) }}", "no attribute 'update'"),
+        ("{% include '/etc/passwd' %}", "it cannot include /etc/passwd: there is nothing that it may read"),
+        ("{% import '/etc/passwd' as x %}", "it cannot include /etc/passwd"),
+        ("{% extends '../../etc/passwd' %}", "it cannot include"),
+        ("{{ range(10 ** 9) | list }}", "Range too big"),
+        ("{{ 'x' * 10 ** 10 }}", "MiB of memory"),
+        ("{{ 'x' | center(10 ** 10) }}", "MiB of memory"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "it goes round in circles"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ hosts() }}", "'list' object is not callable"),
+        ("{{ spec(guest, '__globals__') }}", "spec\\(\\) knows cores, memory and disk"),
+        ("{% for %}", "line 1: "),
+    ],
+)
+def test_templates_are_rendered_in_a_sandbox(fleet: Path, template: str, words: str) -> None:
+    (fleet / "own.j2").write_text(template)
+    refused(lambda: render(load_fleet_once(fleet), "own.j2"), f"own\\.j2: .*{words}")
+
+
+@functools.cache
+def load_fleet_once(fleet: Path) -> Fleet:
+    return load_fleet(fleet)
+
+
+def test_a_template_that_never_ends_is_ended(fleet: Path) -> None:
+    loop = "{% for each in range(99999) %}" * 3 + "{% endfor %}" * 3
+    refused(lambda: render_foreign("commit_message", loop, dict), "commit_message: takes (more than|too long)")
+
+
+@pytest.mark.parametrize("place", ["link.j2", "elsewhere/own.j2", ".git/description", "../own.j2"])
+def test_a_template_is_a_file_of_the_fleet(fleet: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "own.j2").write_text("x")
+    (fleet / "link.j2").symlink_to("/etc/passwd")
+    (fleet / "elsewhere").symlink_to(tmp_path)
+    refused(lambda: render(load_fleet(fleet), place), "is a symbolic link|belongs to git|is no path below")
