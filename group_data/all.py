@@ -30,4 +30,5 @@ boot_deadline = 300
 # max_fail = "10%"
 # sign_with = "~/.config/nixherd/signing-key"
 # require_signed = True
-# allowed_signers = "allowed_signers"
+# allowed_signers = "~/.config/nixherd/allowed_signers"
+# signed_from = "0123456789abcdef0123456789abcdef01234567"  # the last commit before signing began
