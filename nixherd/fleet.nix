@@ -158,7 +158,7 @@ let
       parts = filter (part: isString part && part != "") (split "/" rest);
     in
     if roots == [ ] then
-      abort "builtins.${name}: ${path} lies outside of the fleet's repository; move it to where it can be seen, below ${builtins.head world.roots}"
+      abort "builtins.${name}: ${path} lies outside of the fleet's repository; move it to where it is seen, below ${builtins.head world.roots}"
     else
       foldl' (step name) (if root == "/" then "" else root) parts;
 
@@ -168,7 +168,7 @@ let
       path = "${above}/${part}";
     in
     if world.closed ? ${path} then
-      abort "builtins.${name}: ${path} ${world.closed.${path}}; move what is needed to where it can be seen"
+      abort "builtins.${name}: ${path} ${world.closed.${path}}"
     else
       world.links.${path} or path;
 

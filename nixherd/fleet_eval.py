@@ -140,13 +140,15 @@ def _explained(failure: ProcessFailed, world: World, directory: Path) -> str:
     if failure.status in _TOO_MUCH or "out of memory" in what:
         most = f"{_LIMITS.memory >> 30} GiB of memory or {_LIMITS.output >> 20} MiB of output"
         return f"{directory}: {_FILES} take more than {most} to evaluate; make them smaller"
-    return _FORBIDDEN.sub(partial(_forbidden, world), explain(failure.stderr, fleet, root))
+    if forbidden := _FORBIDDEN.search(what):
+        return f"{where or directory}: {_why_forbidden(world, forbidden[1])}"
+    return explain(failure.stderr, fleet, root)
 
 
-def _forbidden(world: World, match: re.Match[str]) -> str:
-    path = f"{world.fleet}/{match[1]}" if not match[1].startswith("/") else match[1]
+def _why_forbidden(world: World, path: str) -> str:
+    path = str(Path(world.fleet, path))
     why = next((why for each in world.all if (why := each.why_closed(path))), None)
-    return why or f"{path} lies outside of the fleet's repository {world.root}"
+    return why or f"{path} lies outside of the fleet's repository; move it to where it is seen, below {world.root}"
 
 
 def _home_is_used(world: World, directory: Path) -> str:

@@ -34,8 +34,8 @@ _TRIES = 5
 class World:
     """Everything below `root`, the top of the repository that the fleet's directory `fleet` is in, as it is now.
 
-    Paths are absolute, without links. `closed` are those that are not seen, each with the reason as the rest of a
-    sentence; `links` those that lead to another place in here, and where; `modules` the files of Nix; `allowed` what
+    Paths are absolute, without links. `closed` are those that are not seen, each with why and what to do as the rest of
+    a sentence; `links` those that lead to another place in here, and where; `modules` the files of Nix; `allowed` what
     all that can be seen is below of, links last. `newest` is when the last file changed, in ns.
     """
 
@@ -135,8 +135,12 @@ def _require_ours(root: str, paths: Iterator[str] | tuple[str, ...], owners: fro
         about = os.lstat(path)
         if (root.startswith(f"{STORE}/") and about.st_uid in owners) or not (why := distrust(about, owners)):
             continue
-        remedy = "chown it" if about.st_uid not in owners else "chmod go-w it"
+        remedy = _remedy(about, owners)
         raise Refused(f"{path}: {why}, who could decide what is done here; {remedy}, or set {SAFE}={root} to allow it")
+
+
+def _remedy(about: os.stat_result, owners: frozenset[int]) -> str:
+    return "chmod go-w it" if about.st_uid in owners else "chown it"
 
 
 @functools.lru_cache(maxsize=4)
@@ -179,13 +183,13 @@ class _Place:
 def _why_not_followed(target: str, places: tuple[_Place, ...]) -> str | None:
     place = next((each for each in places if target == each.root or target.startswith(f"{each.root}/")), None)
     if place is None:
-        return f"leads out of the fleet's repository, to {target}"
+        return f"leads out of the fleet's repository, to {target}; move what is needed into it"
     for part in (target, *map(str, Path(target).parents)):
         if part == place.root:
             break
         if part in place.closed:
             return f"leads to {part}, which {place.closed[part]}"
-    return None if os.path.lexists(target) else "leads nowhere"
+    return None if os.path.lexists(target) else "leads nowhere; correct it"
 
 
 def _allowed(root: str, found: "_Found", links: Mapping[str, str]) -> Iterator[str]:
@@ -248,12 +252,14 @@ class _Found:
         mode = about.st_mode
         if stat.S_ISDIR(mode):
             if (name.startswith(".") or name in _LEFT_OUT) and path not in self._way:
-                return "is left out, as all directories with such a name are"
+                return "is left out, as all directories with such names are; move what is needed elsewhere"
         elif not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
-            return "is no file"
+            return "is neither file nor directory; take it away"
         elif name == ".git":
-            return "is git's own"
-        return distrust(about, self._owners) if self._owners is not None else None
+            return "is git's own; move what is needed elsewhere"
+        if self._owners is None or not (why := distrust(about, self._owners)):
+            return None
+        return f"{why}; {_remedy(about, self._owners)}"
 
     def _descend(self, path: str) -> None:
         try:
@@ -261,7 +267,7 @@ class _Found:
         except FileNotFoundError:
             return
         except PermissionError:
-            self.closed[path] = "cannot be read"
+            self.closed[path] = "cannot be read; see to its rights"
 
 
 def _is_text(path: str) -> bool:
