@@ -648,21 +648,14 @@ def test_what_is_not_looked_at_changes_nothing(tmp_path: Path, data: st.DataObje
     assert fleet_eval.evaluate(look(fleet), fleet) == before
 
 
-DIRECTORIES = (
-    "repo",
-    "repo/lib",
-    "repo/lib/deep",
-    "repo/.cache",
-    "repo/lib/node_modules",
-    "repo/hosts",
-    "out",
-    "out/a",
-)
+SEEN = ("repo", "repo/lib", "repo/lib/deep", "repo/hosts")
+UNSEEN = ("repo/.cache", "repo/lib/node_modules", "out", "out/a")
+DIRECTORIES = (*SEEN, *SEEN, *UNSEEN)
 
 
 def draw_graph(data: st.DataObject, place: Path) -> list[Path]:
     """Files of Nix in and around a repository, the later ones using earlier ones."""
-    for name in DIRECTORIES:
+    for name in (*SEEN, *UNSEEN):
         (place / name).mkdir(parents=True)
     (place / "repo" / ".git").mkdir()
     files: list[Path] = []
