@@ -474,6 +474,20 @@ def test_a_flake_in_a_directory_of_its_repository(tmp_path: Path) -> None:
         resolve(f"path:{source}?dir=away")
 
 
+def test_a_flake_that_names_a_directory_of_ours_as_its_input_is_refused(tmp_path: Path) -> None:
+    """Unlocked, it would be copied to the Nix store, for the flake's own evaluation to read and for a build to send."""
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "token").write_text("s3cr3t")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "flake.nix").write_text(
+        f'{{ inputs.private = {{ url = "path:{tmp_path}/private"; flake = false; }}; outputs = _: {{ }}; }}'
+    )
+    (source / "hosts.nix").write_text("{ }")
+    with pytest.raises(FleetError, match=r"its flake\.lock is missing or lacks an input; `nix flake lock` there"):
+        resolve(f"path:{source}")
+
+
 def test_an_edit_is_seen_with_all_of_the_repository(make_fleet: MakeFleet, tmp_path: Path) -> None:
     directory = make_fleet(noted("import ../lib"), name="repository/fleet")
     (directory.parent / ".git").mkdir()
