@@ -23,7 +23,7 @@ from nixherd.nix import nix_string
 from nixherd.nix_errors import LOG_FORMAT, cause, explain
 from nixherd.nix_values import NixPath
 from nixherd.process import Limits, run
-from nixherd.world import World
+from nixherd.world import World, is_text
 
 _LANGUAGE = Language(tree_sitter_nix.language())
 _LOADER = Path(__file__).with_name("fleet.nix")
@@ -99,24 +99,16 @@ def _environment() -> dict[str, str]:
 
 
 def _expression(world: World, marker: str) -> str:
+    # Of names that are no UTF-8 restrict-eval alone knows.
     told = {
         "fleet": world.fleet,
         "marker": marker,
         "roots": [each.root for each in world.all],
-        "closed": {path: why for each in world.all for path, why in each.closed.items() if _is_text(path + why)},
-        "links": {path: to for each in world.all for path, to in each.links.items() if _is_text(path + to)},
-        "modules": [path for each in world.all for path in each.modules if _is_text(path)],
+        "closed": {path: why for each in world.all for path, why in each.closed.items() if is_text(path + why)},
+        "links": {path: to for each in world.all for path, to in each.links.items() if is_text(path + to)},
+        "modules": [path for each in world.all for path in each.modules if is_text(path)],
     }
     return f"({_LOADER.read_text()})\n(builtins.fromJSON {nix_string(json.dumps(told))})\n"
-
-
-def _is_text(path: str) -> bool:
-    """Whether Nix can be told; where it cannot, restrict-eval has the word alone."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _path_or_set(marker: str, fleet: str, directory: Path, value: dict[str, Any]) -> Any:

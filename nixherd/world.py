@@ -69,12 +69,12 @@ def look(directory: str | os.PathLike[str]) -> World:
     for one that cannot be read.
     """
     fleet = os.path.realpath(directory)
-    if not _is_text(fleet):
+    if not is_text(fleet):
         raise FleetInvalid([f"{directory}: its name is no UTF-8; rename it"])
     root = repository_of(fleet)
     if root == STORE or root.startswith(f"{STORE}/"):
         _require_ours(root, (root,), believed() | {0})
-        return replace(_look_into_store(root), fleet=fleet)
+        return _look_into_store(root, fleet)
     if ".git" in Path(fleet).relative_to(root).parts:
         raise Refused(f"{fleet}: lies in git's own directory; FLEET names a directory of a work tree")
     if is_safe(root, fleet):
@@ -144,9 +144,9 @@ def _remedy(about: os.stat_result, owners: frozenset[int]) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _look_into_store(root: str) -> World:
+def _look_into_store(root: str, fleet: str) -> World:
     """Nothing changes there."""
-    return replace(_look(root, root, None), newest=0, fingerprint=frozenset({(root,)}))
+    return replace(_look(root, fleet, None), newest=0, fingerprint=frozenset({(root, fleet)}))
 
 
 def _look(root: str, fleet: str, owners: frozenset[int] | None, beyond: World | None = None) -> World:
@@ -189,7 +189,11 @@ def _why_not_followed(target: str, places: tuple[_Place, ...]) -> str | None:
             break
         if part in place.closed:
             return f"leads to {part}, which {place.closed[part]}"
-    return None if os.path.lexists(target) else "leads nowhere; correct it"
+    try:
+        Path(target).stat()
+    except OSError:
+        return "leads nowhere; correct it"
+    return None
 
 
 def _allowed(root: str, found: "_Found", links: Mapping[str, str]) -> Iterator[str]:
@@ -270,7 +274,8 @@ class _Found:
             self.closed[path] = "cannot be read; see to its rights"
 
 
-def _is_text(path: str) -> bool:
+def is_text(path: str) -> bool:
+    """Whether Nix can be told this path."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -370,6 +370,29 @@ def test_a_pipe_in_the_tree_is_not_waited_for(repository: Path) -> None:
         load_fleet(repository)
 
 
+def test_names_and_links_of_any_kind_do_not_stop_it(repository: Path) -> None:
+    top = os.fsencode(repository)
+    for name in (b"\xff.nix", b"sub/\xfe.txt", b"sub/a b\n'${c}\".nix", b"sub/=a=b"):
+        path = top + b"/" + name
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(path, "w") as file:  # noqa: PTH123
+            file.write("1")
+    os.makedirs(top + b"/sub/\xfd/.cache")  # noqa: PTH103
+    os.symlink(b"\xfe.txt", top + b"/sub/link")
+    links = {"itself": "itself", "one": "two", "two": "one", "nowhere": "missing", "above": ".", "out": "/etc"}
+    for name, target in links.items():
+        (repository / name).symlink_to(target)
+    assert load_fleet(repository).hosts
+    say(repository, "import ./sub/link")
+    assert note_of(repository) == 1
+    say(repository, "builtins.pathExists ./above/above/hosts.nix")
+    assert note_of(repository) is True
+    for name, why in (("itself", "nowhere"), ("one", "nowhere"), ("nowhere", "nowhere"), ("out", "out of the fleet")):
+        say(repository, f"builtins.pathExists ./{name}")
+        with pytest.raises(FleetInvalid, match=rf"hosts\.nix:7:\d+: .*{name} leads {why}"):
+            load_fleet(repository)
+
+
 # What fleets do
 
 
