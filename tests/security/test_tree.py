@@ -855,6 +855,22 @@ def test_a_path_of_the_store_is_roots(make_fleet: MakeFleet, monkeypatch: pytest
     assert look(found).fingerprint
 
 
+def test_what_we_may_not_enter_is_not_seen(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "data").mkdir()
+    scandir = os.scandir
+
+    def denied(path: str) -> Any:
+        if path == f"{repository}/data":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert load_fleet(repository).hosts
+    say(repository, "builtins.pathExists ./data/x")
+    with pytest.raises(FleetInvalid, match=r"hosts\.nix:7:\d+: .*data cannot be read; see to its rights$"):
+        load_fleet(repository)
+
+
 def test_gits_own_directory_is_no_fleet(make_fleet: MakeFleet) -> None:
     directory = make_fleet(name="repository/.git/fleet")
     with pytest.raises(Refused, match="lies in git's own directory"):
