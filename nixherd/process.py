@@ -15,6 +15,7 @@ import math
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import textwrap
 import threading
@@ -63,12 +64,13 @@ def run(
     timeout: float | None = None,
     check: bool = True,
     stream: Callable[[str], None] | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return what it wrote.
 
     `env` is added to our own environment. `input` is written to stdin and goes nowhere else, whatever fails;
     without it stdin is empty. `timeout` is in seconds. `stream` is given each line of stderr as it comes, without
-    its newline.
+    its newline. `watch` is called again and again with the program's PID; what it raises ends the program.
 
     The program gets a process group of its own, which is killed when the deadline passes and when we are
     interrupted, so nothing goes on behind our back. There is no terminal for it to ask at.
@@ -86,7 +88,7 @@ def run(
     stdout, stderr = _Reader(process.stdout), _Reader(process.stderr, stream)
     try:
         _in_background(_write, process.stdin, data)
-        ended = _wait(process, (_in_background(stdout.read), _in_background(stderr.read)), deadline)
+        ended = _wait(process, (_in_background(stdout.read), _in_background(stderr.read)), deadline, watch)
     finally:
         if process.returncode is None:
             _kill_group(process)
@@ -109,18 +111,54 @@ def foreground(argv: Sequence[str], env: Mapping[str, str]) -> int:
         raise ProcessFailed(f"{argv[0]}: cannot be started: {error.strerror}", 126) from error
 
 
+class Carrier:
+    """A program whose standard input and output carry a connection; `socket` is our end of it."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """ProcessFailed when it cannot be started. It ends with the thread that started it."""
+        self.socket, theirs = socket.socketpair()
+        os.set_blocking(theirs.fileno(), True)  # gevent's are not
+        try:
+            self._process = _start(list(argv), None, None, through=theirs)
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            theirs.close()
+        assert self._process.stderr is not None
+        self._stderr = _Reader(self._process.stderr)
+        self._reading = _in_background(self._stderr.read)
+
+    @property
+    def last_words(self) -> str:
+        """What it said last on stderr, once it has ended or not; empty when nothing."""
+        if self._process.poll() is not None:
+            self._reading.join(_DRAIN)
+        return _last_words(self._stderr.text()).removeprefix(": ")
+
+    def end(self) -> None:
+        self.socket.close()
+        if self._process.poll() is None:
+            _kill_group(self._process)
+        _groups.discard(self._process.pid)
+
+
 def _start(
-    words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
+    words: list[str],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str] | None,
+    through: socket.socket | None = None,
 ) -> "subprocess.Popen[bytes]":
     if _ended.is_set():
         raise ProcessFailed(f"{_shown(words)}: not started: the run was ended", 128 + signal.SIGTERM)
+    channel = subprocess.PIPE if through is None else through.fileno()
     try:
         process = subprocess.Popen(
             words,
             cwd=cwd,
             env=None if env is None else {**os.environ, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=channel,
+            stdout=channel,
             stderr=subprocess.PIPE,
             process_group=0,
             preexec_fn=functools.partial(_die_with, os.getpid()),
@@ -204,7 +242,12 @@ def _in_background(work: Callable[..., None], *args: object) -> threading.Thread
     return thread
 
 
-def _wait(process: "subprocess.Popen[bytes]", readers: Sequence[threading.Thread], deadline: float) -> bool:
+def _wait(
+    process: "subprocess.Popen[bytes]",
+    readers: Sequence[threading.Thread],
+    deadline: float,
+    watch: Callable[[int], None] | None = None,
+) -> bool:
     """True once the program has ended and its output is in; False when the deadline came first.
 
     The readers are waited for first: the end of the output is noticed at once, the end of a process, with a
@@ -214,6 +257,8 @@ def _wait(process: "subprocess.Popen[bytes]", readers: Sequence[threading.Thread
     for reader in readers:
         while reader.is_alive() and time.monotonic() < min(give_up, deadline):
             reader.join(_POLL)
+            if watch:
+                watch(process.pid)
             if give_up == math.inf and process.poll() is not None:
                 give_up = time.monotonic() + _DRAIN
     try:
