@@ -38,6 +38,7 @@ _ALWAYS = (
     ("ServerAliveCountMax", "4"),
 )
 _NO_MASTER = (("ControlMaster", "no"), ("ControlPath", "none"))
+_HOP = "nixherd-hop-"
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@-]+")
 """what every program, shell and option takes as it is"""
 
@@ -129,9 +130,12 @@ class Destination:
         """An ssh_config for this connection, and for those to the hops and to `others`."""
         blocks = []
         for each in (self, *self.others):
-            blocks.append(_block(each.address, each._settings()))
+            # whatever name Nix has for it, where it is the only one
+            pattern = f"{each.address} [{each.address}]" if self.others else f"* !{_HOP}*"
+            blocks.append(_block(pattern, each._settings()))
             blocks += (_block(*each._hop(place)) for place in range(len(each.route.jumps)))
-        return "\n\n".join((*dict.fromkeys(blocks), _block("*", (*_ALWAYS, *_NO_MASTER)))) + "\n"
+        nobody = ("UserKnownHostsFile", "/dev/null")  # what comes first counts: for a name that none of them is
+        return "\n\n".join((*dict.fromkeys(blocks), _block("*", (*_ALWAYS, *_NO_MASTER, nobody)))) + "\n"
 
     def _settings(self) -> Iterator[tuple[str, str]]:
         route = self.route
@@ -146,7 +150,7 @@ class Destination:
 
     def _hop_name(self, place: int) -> str:
         """A name that no machine has."""
-        return f"nixherd-hop-{place + 1}-to-{self.address.replace(':', '-').replace('%', '-')}-{self.port}"
+        return f"{_HOP}{place + 1}-to-{self.address.replace(':', '-').replace('%', '-')}-{self.port}"
 
     def _hop(self, place: int) -> tuple[str, Iterator[tuple[str, str]]]:
         jump = self.route.jumps[place]

@@ -30,6 +30,9 @@ _MOST_JUMPS = 8
 _NOBODY = "nobody.nixherd.invalid"
 _ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?", re.ASCII)
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\$?", re.ASCII)
+# What `ssh -v` says of each file; and what in it goes by the name: a block that is not for all, or a token.
+_READS = "Reading configuration data "
+_APART = re.compile(r"^[ \t]*(?:match\b|host\b(?![ \t]*=?[ \t]*\*[ \t]*$)|[^#\s][^\n]*%)", re.IGNORECASE | re.MULTILINE)
 _JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>.+)@)?(?:\[(?P<six>[^]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d+))?/?")
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
@@ -132,7 +135,8 @@ class Configuration:
         for name in names:
             if not _ADDRESS.fullmatch(name):
                 raise Usage(f"{name!r} is no host name or address; correct it in hosts.nix")
-        nobody, *found = self._ask((_NOBODY, *names), user, port)
+        nobody, apart = self._nobody(user, port)
+        found = self._ask(names, user, port) if apart else [replace(nobody, name=names[-1])]
         said = next((each for each in found if not each.same_as(nobody)), found[-1])
         jumps, command = self._jumps(said, (said.name,))
         return Way(
@@ -177,38 +181,61 @@ class Configuration:
             bind=_address(said.bind, "BindAddress"),
         )
 
+    def _nobody(self, user: str, port: int | None) -> tuple[Said, bool]:
+        """What is said of all names, and whether any two of them may be told apart."""
+
+        def ask() -> tuple[Said, bool]:
+            [text], files = _ssh_g([*self._options(user, port), "-v"], [_NOBODY])
+            return parse(text, _NOBODY, self._usual), any(map(_tells_names_apart, files))
+
+        said: tuple[Said, bool] = self.once(("ssh_config", self.options, user, port), ask)
+        return said
+
     def _ask(self, names: Sequence[str], user: str | None, port: int | None) -> list[Said]:
-        usual: tuple[str, ...] = self.once(("ssh_config", "usual"), _usual_files)
-        key = ("ssh_config", self.options, tuple(names), user, port)
-        texts: list[str] = self.once(key, lambda: self._read(names, user, port))
-        return [parse(text, name, usual) for name, text in zip(names, texts, strict=True)]
+        key = ("ssh_config", self.options, user, port, tuple(names))
+        texts: list[str] = self.once(key, lambda: _ssh_g(self._options(user, port), names)[0])
+        return [parse(text, name, self._usual) for name, text in zip(names, texts, strict=True)]
 
-    def _read(self, names: Sequence[str], user: str | None, port: int | None) -> list[str]:
-        options = [*self.options, *(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
-        return _ssh_g(options, names)
+    def _options(self, user: str | None, port: int | None) -> list[str]:
+        return [*self.options, *(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
+
+    @property
+    def _usual(self) -> tuple[str, ...]:
+        """The identity files that ssh has of itself."""
+
+        def ask() -> tuple[str, ...]:
+            [text], _ = _ssh_g(["-F", "/dev/null"], [_NOBODY])
+            return tuple(line.partition(" ")[2] for line in text.splitlines() if line.startswith("identityfile "))
+
+        usual: tuple[str, ...] = self.once(("ssh_config", "usual"), ask)
+        return usual
 
 
-def _ssh_g(options: Sequence[str], names: Sequence[str]) -> list[str]:
-    """What `ssh -G` prints of each name."""
+def _ssh_g(options: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """What `ssh -G` prints of each name; and with -v, which files it read."""
     # one process of ours for all of them: a run asks for every host
     commands = (shlex.join(["ssh", "-G", *options, "--", name]) for name in names)
     try:
-        printed = run(["sh", "-ec", "\necho\n".join(commands)], timeout=DEADLINE).stdout
+        done = run(["sh", "-ec", "\necho\n".join(commands)], timeout=DEADLINE)
     except ProcessFailed as error:
         if error.status == 127:
             raise Usage("ssh: no such program on PATH; install OpenSSH's client, or put it on PATH") from error
-        words = [line.strip() for line in error.stderr.splitlines() if line.strip()]
+        words = [line.strip() for line in error.stderr.splitlines() if line.strip() and not line.startswith("debug")]
         raise Usage(f"your ssh_config cannot be read: {'; '.join(words[-2:]) or error}; correct it") from error
     except DeadlineExceeded as error:
         raise Usage(
             f"your ssh_config cannot be read: `ssh -G {names[-1]}` took over {DEADLINE:g} s; look at its `Match exec`"
         ) from error
-    return printed.split("\n\n")
+    files = [line.split(_READS, 1)[1] for line in done.stderr.splitlines() if _READS in line]
+    return done.stdout.split("\n\n"), [Path(file) for file in dict.fromkeys(files)]
 
 
-def _usual_files() -> tuple[str, ...]:
-    [text] = _ssh_g(["-F", "/dev/null"], [_NOBODY])
-    return tuple(line.partition(" ")[2] for line in text.splitlines() if line.startswith("identityfile "))
+def _tells_names_apart(file: Path) -> bool:
+    """Whether a file could say different things of two names: most have nothing for any one, and are asked once."""
+    try:
+        return bool(_APART.search(file.read_text(errors="replace")))
+    except OSError:
+        return True
 
 
 def _parse_jump(text: str) -> tuple[str | None, str, int | None]:

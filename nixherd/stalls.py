@@ -43,7 +43,7 @@ class Watch:
         self.last = ""
         self._locked = False
         self._locked_at: int | None = None  # how much had moved when it had begun to wait for a lock
-        self._moved = 0
+        self._pid, self._moved = 0, 0
         self._seen: str | None = None
         self._since = self._looked = self._looked_there = time.monotonic()
 
@@ -59,6 +59,9 @@ class Watch:
         if now - self._looked < min(_EVERY, self.patience / 4):
             return
         self._looked = now
+        if pid != self._pid:  # it was begun anew
+            self._pid, self._locked = pid, False
+            self._gets_on()
         moved = bytes_moved(pid)
         if moved is None:  # a system that does not count, or the program has ended
             return

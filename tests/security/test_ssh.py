@@ -428,13 +428,13 @@ def test_a_known_hosts_file_of_any_name_is_read(sshd: Sshd, tmp_path: Path, name
 
 # Copies
 
+WATCH = stalls.Watch.__init__.__kwdefaults__
+
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(
-        stalls.Watch.__init__, "__kwdefaults__", {**stalls.Watch.__init__.__kwdefaults__, "patience": 2.0}
-    )
-    return 2.0
+    monkeypatch.setattr(stalls.Watch.__init__, "__kwdefaults__", {**WATCH, "patience": 1.0})
+    return 1.0
 
 
 @pytest.fixture
@@ -446,7 +446,7 @@ def machine(run: Callable[..., Host], sshd: Sshd) -> Host:  # noqa: F811
 
 def test_a_copy_that_does_not_get_on_ends_with_a_sentence(machine: Host, impatient: float) -> None:
     began = time.monotonic()
-    with pytest.raises(Stalled, match=r"^metal: copying to it: no progress for 2 s, so it was ended; run it again; it"):
+    with pytest.raises(Stalled, match=r"^metal: copying to it: no progress for 1 s, so it was ended; run it again; it"):
         remote.copy_towards(machine, lambda to: (to.argv("echo copying path x >&2; sleep 60"), {}), 60)
     assert time.monotonic() - began < 10
 
@@ -454,11 +454,11 @@ def test_a_copy_that_does_not_get_on_ends_with_a_sentence(machine: Host, impatie
 @pytest.mark.parametrize(
     ("what", "script"),
     [
-        ("a lock", "echo 'waiting for the big Nix store lock...' >&2; sleep 5"),
-        ("a lock", "echo 'waiting for lock on \"/nix/store/x.lock\"' >&2; sleep 5"),
-        ("words", "for i in 1 2 3 4 5; do sleep 1; echo $i >&2; done"),
-        ("bytes", "for i in 1 2 3 4 5; do sleep 1; head -c 40000 /dev/urandom; done"),
-        ("the machine", "cp /bin/sh /tmp/nix-busy; timeout 5 /tmp/nix-busy -c 'while :; do :; done' || true"),
+        ("a lock", "echo 'waiting for the big Nix store lock...' >&2; sleep 2"),
+        ("a lock", "echo 'waiting for lock on \"/nix/store/x.lock\"' >&2; sleep 2"),
+        ("words", "for i in 1 2 3 4; do sleep 0.6; echo $i >&2; done"),
+        ("bytes", "for i in 1 2 3 4; do sleep 0.6; head -c 40000 /dev/urandom; done"),
+        ("the machine", "cp /bin/sh /tmp/nix-busy; timeout 3 /tmp/nix-busy -c 'while :; do :; done' || true"),
     ],
 )
 def test_a_copy_that_gets_on_however_slowly_is_left_alone(
@@ -469,7 +469,7 @@ def test_a_copy_that_gets_on_however_slowly_is_left_alone(
 
 def test_what_is_sent_slowly_is_progress(machine: Host, impatient: float, tmp_path: Path) -> None:
     """As the installer is sent: by ssh itself, from a file."""
-    send = 'for i in 1 2 3 4 5; do sleep 1; head -c 40000 /dev/urandom; done | "$@"'
+    send = 'for i in 1 2 3 4 5; do sleep 0.5; head -c 40000 /dev/urandom; done | "$@"'
     sent = remote.copy_towards(machine, lambda to: (["sh", "-c", send, "sh", *to.argv("wc -c")], {}), 60)
     assert sent.stdout.strip() == "200000"
 
@@ -494,7 +494,7 @@ def test_nix_itself_at_a_machine_whose_store_hangs(
     (tmp_path / "file").write_text(str(time.time()))
     add = ["nix", "--extra-experimental-features", "nix-command", "store", "add", str(tmp_path / "file")]
     path = subprocess.run(add, capture_output=True, text=True, check=True).stdout.strip()
-    with pytest.raises(Stalled, match="no progress for 2 s"):
+    with pytest.raises(Stalled, match="no progress for 1 s"):
         remote.copy_closure(host, [path])
     assert "copying again, without the machine's own caches: metal: copying to it: no progress" in caplog.text
 
@@ -520,3 +520,73 @@ def test_a_vms_connection_is_the_same(
     to = connector_of(host).destination()
     assert (to.address, to.port, [jump.name for jump in to.route.jumps]) == ("127.0.0.1", sshd.port, ["bastion"])
     assert_both_go_through(host)
+
+
+# Logging in
+
+
+@pytest.fixture
+def agent(tmp_path: Path, sshd: Sshd) -> Iterator[Path]:  # noqa: F811
+    """A real agent at a path of its own, which holds our key among others."""
+    path = tmp_path / "agent.sock"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    while not path.exists():
+        time.sleep(0.01)
+    env = {**os.environ, "SSH_AUTH_SOCK": str(path)}
+    for number in range(6):  # as many as a server takes, and more than that with ours
+        other = tmp_path / f"other{number}"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+        subprocess.run(["ssh-add", "-q", other], env=env, check=True)
+    subprocess.run(["ssh-add", "-q", sshd.key], env=env, check=True)
+    yield path
+    process.terminate()
+    process.wait()
+
+
+def test_the_agent_and_the_key_that_the_file_names_are_used_by_both(
+    session: Session,
+    sshd: Sshd,  # noqa: F811
+    agent: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The agent's socket is no business of the process' environment; only the named key is offered."""
+    key = new_key()
+    sshd.start(key)
+    public = tmp_path / "mine.pub"
+    shutil.copy(f"{sshd.key}.pub", public)
+
+    def attempt(text: str) -> Host:
+        configure(f"Host 127.0.0.1\n  IdentityAgent {agent}\n{text}")
+        session.forget("ssh_config")
+        return connected(session, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
+
+    assert not attempt("").connected
+    assert "it hung up before all of our keys were offered; name the right one" in caplog.text
+    for text in (f"  IdentityFile {tmp_path}/mine\n  IdentitiesOnly yes\n", f"  IdentityFile {public}\n"):
+        host = attempt(text)
+        assert host.connected, text
+        assert "SSH_AUTH_SOCK" not in os.environ
+        done = subprocess.run(connector_of(host).destination().argv("echo there"), capture_output=True, text=True)
+        assert done.stdout == "there\n", done.stderr
+    assert not attempt(f"  IdentityFile {tmp_path}/other1\n  IdentitiesOnly yes\n").connected
+
+
+def test_a_certificate_that_the_file_names_is_used_by_both(
+    session: Session,
+    sshd: Sshd,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    key, mine, ca = new_key(), tmp_path / "mine", tmp_path / "ca"
+    for each in (mine, ca):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", each], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-s", ca, "-I", "us", "-n", "root", f"{mine}.pub"], check=True)
+    elsewhere = tmp_path / "certificate of ours.pub"
+    (tmp_path / "mine-cert.pub").rename(elsewhere)
+    authority = f"cert-authority {Path(f'{ca}.pub').read_text().strip()}"
+    sshd.start(key, setup=f"echo {shlex.quote(authority)} >/run/test/authorized_keys")
+    configure(f'Host 127.0.0.1\n  IdentityFile {mine}\n  CertificateFile "{elsewhere}"\n')
+    host = connected(session, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
+    assert host.connected
+    done = subprocess.run(connector_of(host).destination().argv("echo there"), capture_output=True, text=True)
+    assert done.stdout == "there\n", done.stderr
