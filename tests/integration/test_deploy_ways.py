@@ -312,7 +312,7 @@ def test_through_a_jump_host(fleet: Fleet) -> None:
     config.write_text(
         f"Host {machine}\n  ProxyJump abl030@dev2\n"
         f"Host dev2\n  HostName {hop}\n"
-        "Host *\n  UserKnownHostsFile /dev/null\n  StrictHostKeyChecking no\n  ForwardAgent yes\n  RequestTTY force\n"
+        "  UserKnownHostsFile /dev/null\n  StrictHostKeyChecking no\n  LogLevel ERROR\n  ForwardAgent yes\n"
     )
     try:
         since = fleet.on("dev", "date +%s").output.strip()
