@@ -64,14 +64,13 @@ class Said:
 
 @dataclass(frozen=True)
 class Way:
-    """How to reach a machine, from what the configuration says. `hostname` and `port` are None where it does not."""
+    """How to reach a machine. `named` is which of its names the configuration speaks of."""
 
+    address: str
+    port: int = 22
     route: Route = field(default_factory=Route)
-    hostname: str | None = None
-    port: int | None = None
     identities: Identities = field(default_factory=Identities)
     named: str | None = None
-    """which of the machine's names the configuration speaks of"""
 
 
 Pin = Callable[[Collection[str]], tuple[str, Path] | None]
@@ -127,10 +126,12 @@ class Configuration:
     once: Callable[[Hashable, Callable[[], Any]], Any]
     pin: Pin
 
-    def way_to(self, names: Sequence[str], user: str, port: int | None = None) -> Way:
+    def way_to(self, names: Sequence[str], user: str, port: int | None = None, *, installed: bool = True) -> Way:
         """The way to a machine: what is said of the first of its names of which anything is said.
 
-        Usage when the configuration cannot be read, or says what cannot be followed.
+        The last name is where it is. What is said of another one does not move it: HostName has no part then, nor
+        has Port before it is `installed`, when another system listens there. Usage when the configuration cannot be
+        read, or says what cannot be followed.
         """
         for name in names:
             if not _ADDRESS.fullmatch(name):
@@ -138,19 +139,18 @@ class Configuration:
         nobody, apart = self._nobody(user, port)
         found = self._ask(names, user, port) if apart else [replace(nobody, name=names[-1])]
         said = next((each for each in found if not each.same_as(nobody)), found[-1])
-        jumps, command = self._jumps(said, (said.name,))
-        return Way(
-            Route(said.family, _address(said.bind, "BindAddress"), command, jumps),
-            _address(said.hostname, "HostName"),
-            said.port,
-            identities(said, said.hostname or said.name),
-            None if said.same_as(nobody) else said.name,
-        )
+        named = None if said.same_as(nobody) else said.name
+        meant = said.name == names[-1]
+        address = (_address(said.hostname, "HostName") if meant else None) or names[-1]
+        there = replace(said, hostname=address, port=port or (said.port if meant or installed else None))
+        jumps, command = self._jumps(there, (said.name,))
+        route = Route(said.family, _address(said.bind, "BindAddress"), command, jumps)
+        return Way(address, there.port or 22, route, identities(said), named)
 
     def _jumps(self, said: Said, seen: tuple[str, ...]) -> tuple[tuple[Jump, ...], str | None]:
         """The hops on the way to a machine, the first one first, and the command that leads to that, or there."""
         if not said.jumps:
-            return (), _expanded(said.command, said, said.hostname or said.name) if said.command else None
+            return (), _expanded(said.command, said) if said.command else None
         found: list[Jump] = []
         before: tuple[Jump, ...] = ()
         command: str | None = None
@@ -176,7 +176,7 @@ class Configuration:
             user=said.user,
             known_hosts=(pinned[1],) if pinned else _known_hosts(),
             key_name=pinned[0] if pinned else None,
-            identities=identities(said, address),
+            identities=identities(said),
             family=said.family,
             bind=_address(said.bind, "BindAddress"),
         )
@@ -264,11 +264,11 @@ def usual_keys() -> tuple[Path, ...]:
     return tuple(path for name in USUAL_KEYS if (path := Path.home() / ".ssh" / name).exists())
 
 
-def identities(said: Said, address: str) -> Identities:
+def identities(said: Said) -> Identities:
     """What is offered there: the files that are named, else the usual ones; and where the agent is."""
 
     def path(text: str) -> Path:
-        return Path(_variables(_expanded(text, said, address))).expanduser()
+        return Path(_variables(_expanded(text, said))).expanduser()
 
     return Identities(
         usual_keys() if said.files is None else tuple(map(path, said.files)),
@@ -286,13 +286,13 @@ def _agent(text: str | None) -> str | None:
     return text
 
 
-def _expanded(text: str, said: Said, address: str) -> str:
+def _expanded(text: str, said: Said) -> str:
     """With the tokens of ssh_config(5) replaced, as they are for the name that the configuration speaks of."""
     node = socket.gethostname()
     tokens: Mapping[str, str] = {
         "%": "%",
         "d": str(Path.home()),
-        "h": address,
+        "h": said.hostname or said.name,
         "i": str(os.getuid()),
         "j": ",".join(said.jumps),
         "k": said.name,

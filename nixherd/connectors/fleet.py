@@ -320,19 +320,19 @@ class FleetConnector(SSHConnector):
         config = Configuration(tuple(config_options(self.data["ssh_config_file"])), self.session.once, self._pin_of)
         names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
         try:
-            way = config.way_to(names, self.data["ssh_user"], int(given) if given else None)
+            installed = place.epoch is Epoch.FINAL
+            way = config.way_to(names, self.data["ssh_user"], int(given) if given else None, installed=installed)
+            known_hosts = self._known_hosts(place, way.address, way.port)
         except Usage as error:
             raise Misused(str(error)) from error
-        # The address of a VM is where the hypervisor says, its clone's port none that is meant for the installed system
-        meant = way.named == place.address
-        port = int(given or (way.port if meant or place.epoch is Epoch.FINAL else None) or 22)
-        address = (way.hostname if meant else None) or place.address
+        except ValueError as error:  # known_hosts has no way to write it
+            raise Misused(f"{host.id}: {error}; correct it in hosts.nix") from error
         key, offered = self.data["ssh_key"], way.identities
         to = Destination(
-            address=address,
+            address=way.address,
             user=self.data["ssh_user"],
-            known_hosts=self._known_hosts(place, address, port),
-            port=port,
+            known_hosts=known_hosts,
+            port=way.port,
             identity=Path(key).expanduser() if key else None,
             offered=offered.files if self.data["ssh_look_for_keys"] else (),
             certificates=offered.certificates,

@@ -25,7 +25,9 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
 
-    def way_to(text: str, *names: str, port: int | None = None, pins: dict[str, Path] | None = None) -> Way:
+    def way_to(
+        text: str, *names: str, pins: dict[str, Path] | None = None, installed: bool = True, port: int | None = None
+    ) -> Way:
         (tmp_path / "config").write_text(text)
         memo: dict[Hashable, Any] = {}
 
@@ -38,14 +40,14 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
             return next(((name, path) for name, path in (pins or {}).items() if name in names), None)
 
         configuration = Configuration(("-F", str(tmp_path / "config")), once, pin)
-        return configuration.way_to(names or ("dev", "10.0.0.5"), "admin", port)
+        return configuration.way_to(names or ("dev", "10.0.0.5"), "admin", port, installed=installed)
 
     return way_to
 
 
 def test_nothing_said_is_nothing_taken(ask: Ask) -> None:
-    assert ask("") == Way()
-    assert ask("Host other\n  ProxyJump x\n  Port 9\n") == Way()
+    assert ask("") == Way("10.0.0.5")
+    assert ask("Host other\n  ProxyJump x\n  Port 9\n") == Way("10.0.0.5")
 
 
 def test_the_whole_list(ask: Ask, tmp_path: Path) -> None:
@@ -57,9 +59,9 @@ def test_the_whole_list(ask: Ask, tmp_path: Path) -> None:
     )
     files = (tmp_path / f".ssh/dev-admin-2222-{getpass.getuser()}", Path("/keys/a b%"))
     assert way == Way(
-        Route("inet", "10.0.0.1", "nc 10.9.9.9 2222 admin dev '100%'"),
-        "10.9.9.9",
+        "10.0.0.5",
         2222,
+        Route("inet", "10.0.0.1", "nc 10.0.0.5 2222 admin dev '100%'"),
         Identities(files, (tmp_path / "c-10.9.9.9.pub",), "/run/agent", only=True),
         "dev",
     )
@@ -68,15 +70,28 @@ def test_the_whole_list(ask: Ask, tmp_path: Path) -> None:
 def test_the_first_name_that_it_speaks_of_counts_whole(ask: Ask) -> None:
     by_address = "Host 10.0.*\n  ProxyJump a\n  Port 7\n"
     assert (ask(by_address).named, ask(by_address).port) == ("10.0.0.5", 7)
-    both = ask(f"Host dev\n  Port 8\n{by_address}")
+    both_named = f"Host dev\n  Port 8\n{by_address}"
+    both = ask(both_named)
     assert (both.named, both.port, both.route.jumps) == ("dev", 8, ())
     # what is said of all is no word on anyone, and an exception from it is one
     excepted = "Host dev\n  ProxyJump none\nHost *\n  ProxyJump a\n"
     assert (ask(excepted).named, ask(excepted).route.jumps) == ("dev", ())
     others = ask("Host *\n  Port 8\n")
     assert (others.named, others.port) == (None, 8)
+    assert (ask("Host *\n  Port 8\n", installed=False).port, ask(both_named, installed=False).port) == (8, 22)
     matched = ask('Match originalhost dev exec "true"\n  Port 8\n')
     assert (matched.named, matched.port) == ("dev", 8)
+
+
+def test_a_name_leads_where_hostname_says_an_address_does_not(ask: Ask) -> None:
+    """What the hypervisor or hosts.nix says of a place is not moved by what is said of another name."""
+    text = "Host dev\n  HostName 10.9.9.9\n  Port 2222\n  ProxyCommand nc %h %p\n"
+    for names, address in ((("dev",), "10.9.9.9"), (("dev", "10.0.0.5"), "10.0.0.5")):
+        way = ask(text, *names)
+        assert (way.address, way.port, way.route.command) == (address, 2222, f"nc {address} 2222")
+    clone = ask(text, "dev", "10.0.0.5", installed=False)
+    assert (clone.port, clone.route.command) == (22, "nc 10.0.0.5 22")
+    assert ask(text, port=7).route.command == "nc 10.0.0.5 7"
 
 
 def test_what_is_named_of_agents(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,13 +145,12 @@ def test_hops_are_asked_about_by_their_own_names(ask: Ask, tmp_path: Path) -> No
         ("Host dev\n  IdentityFile /k%C\n", "/k%C: %C is not understood here"),
         ("Host dev\n  IdentityFile /${NOBODY_SET_IT}\n", "the environment has no NOBODY_SET_IT"),
         ("Host dev\n  BindAddress -oProxyCommand=x\n", "BindAddress '-oProxyCommand=x' is no host name or address"),
-        ("Host dev\n  HostName -x\n", "cannot be read|HostName '-x' is no host name"),
         ("Host dev\n  ProxyJump h\nHost h\n  User a;b\n", r"User 'a;b' of h is no user's name"),
     ],
 )
 def test_what_cannot_be_followed_is_one_line(ask: Ask, text: str, says: str) -> None:
     with pytest.raises(Usage, match=says) as raised:
-        ask(text)
+        ask(text, "dev")
     assert "\n" not in str(raised.value)
 
 
@@ -163,7 +177,7 @@ def test_one_question_for_all_where_nothing_tells_them_apart(ask: Ask, monkeypat
 
     monkeypatch.setattr(ssh_config, "_ssh_g", counted)
     way = ask("# Host x\nForwardAgent yes\nHost *\n  Port 9\n", "dev")
-    assert (way.port, way.hostname, ("dev",) in asked) == (9, None, False)
+    assert (way.port, way.address, ("dev",) in asked) == (9, "dev", False)
     for text in (
         "Host d*\n",
         "Host * !x\n",

@@ -18,7 +18,7 @@ from pyinfra.api.host import Host
 
 from nixherd import reach, stalls
 from nixherd.connectors.fleet import FleetConnector
-from nixherd.openssh import Destination
+from nixherd.openssh import Destination, Identities, Jump, Route
 from nixherd.session import Session
 from nixherd.ssh_keys import KeyPair, generate_ed25519, known_hosts_line
 from nixherd.stalls import Stalled
@@ -138,11 +138,17 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="putting files over ~/
 def test_openssh_goes_by_the_same_options_whatever_stands_in_its_files(tmp_path: Path) -> None:
     """Each way that we tell OpenSSH of a connection, under each configuration."""
     to = Destination("127.0.0.1", "root", Path("/state/known"), port=2222, identity=Path("/k"))
-    ways = {"argv": to.argv("true")[1:-1], "NIX_SSHOPTS": [*shlex.split(to.nix_sshopts), "--", to.target]}
-    if hasattr(to, "text"):
-        config = tmp_path / "config"
-        config.write_text(to.text)
-        ways["file"] = ["-F", str(config), "--", to.target]
+    config = tmp_path / "config"
+    hop = Jump("bastion", "192.0.2.1", 22, "me", (Path("/known"),), identities=Identities((Path("/k"),)))
+    there = replace(to, route=Route(jumps=(hop,)), config=config)
+    config.write_text(there.text)
+    assert there.carrier
+    ways = {
+        "argv": to.argv("true")[1:-1],
+        "NIX_SSHOPTS": [*shlex.split(to.nix_sshopts), "--", to.target],
+        "a file": there.argv("true")[1:-1],
+        "the hop": [word for word in there.carrier[1:] if word not in ("-W", "127.0.0.1:2222")],
+    }
     for way, words in ways.items():
         clean = effective(["ssh", "-G", *words], "", tmp_path)
         assert clean["identityfile"] == ["/k"]
@@ -150,6 +156,18 @@ def test_openssh_goes_by_the_same_options_whatever_stands_in_its_files(tmp_path:
             found = effective(["ssh", "-G", *words], f"Host *\n{written(text, tmp_path)}", tmp_path)
             changed = {keyword for keyword in clean.keys() | found.keys() if clean.get(keyword) != found.get(keyword)}
             assert not changed, f"{way}: {name}"
+
+
+@pytest.mark.parametrize("name", ["192.0.2.7", "2001:db8::7", "[2001:db8::7]", "alias"])
+def test_whatever_name_a_program_has_for_it_the_key_is_the_pinned_one(tmp_path: Path, name: str) -> None:
+    """Nix has brackets around an address of its own choosing; a name that none of two is has no key at all."""
+    one = Destination("2001:db8::7", "root", Path("/known"), port=7)
+    for to, known in ((one, "/known"), (one.along_with(Destination("192.0.2.7", "u", Path("/x")), Path("/b")), "/b")):
+        (tmp_path / "config").write_text(to.text)
+        argv = ["ssh", "-G", "-F", str(tmp_path / "config"), name]
+        found = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert f"userknownhostsfile {'/dev/null' if (name, known) == ('alias', '/b') else known}" in found
+        assert {"stricthostkeychecking true", "globalknownhostsfile /dev/null"} < set(found)
 
 
 def test_the_file_and_the_words_say_the_same(tmp_path: Path) -> None:
