@@ -13,7 +13,7 @@ from pathlib import Path
 from nixherd.errors import DeadlineExceeded
 
 PATIENCE = 120.0  # seconds without any progress
-NOISE = 16_384  # bytes in PATIENCE that mean nothing: ssh sends and gets some to keep a connection alive
+NOISE = 16_384  # bytes that mean nothing: ssh sends and gets some to keep a connection alive, some 3,000 in PATIENCE
 _EVERY = 1.0  # seconds between two looks at the program,
 _EVERY_THERE = 20.0  # and at the machine
 # Nix says so once and then waits for as long as it takes; whoever holds the lock has a deadline, or is Nix itself.
@@ -42,15 +42,15 @@ class Watch:
         self.what, self.patience, self.there = what, patience, there
         self.last = ""
         self._locked = False
-        self._locked_at: int | None = None  # how much had moved when it had begun to wait for a lock
         self._pid, self._moved = 0, 0
+        self._last_look: int | None = None  # how much had moved then; None where something has happened since
         self._seen: str | None = None
         self._since = self._looked = self._looked_there = time.monotonic()
 
     def heard(self, line: str) -> None:
         """A line that it said."""
         self.last = line.strip() or self.last
-        self._locked, self._locked_at = bool(_LOCK.search(line)), None
+        self._locked, self._last_look = bool(_LOCK.search(line)), None
         self._gets_on()
 
     def __call__(self, pid: int) -> None:
@@ -60,7 +60,7 @@ class Watch:
             return
         self._looked = now
         if pid != self._pid:  # it was begun anew
-            self._pid, self._locked = pid, False
+            self._pid, self._last_look = pid, None
             self._gets_on()
         moved = bytes_moved(pid)
         if moved is None:  # a system that does not count, or the program has ended
@@ -68,11 +68,12 @@ class Watch:
         if not self._moved <= moved <= self._moved + NOISE:  # less: one of its children has ended
             self._moved = moved
             self._gets_on()
-        if self._locked:
-            self._locked_at = moved if self._locked_at is None else self._locked_at
-            self._locked = moved <= self._locked_at + NOISE
-            self._since = now
-            return
+        burst = self._last_look is not None and moved > self._last_look + NOISE
+        self._last_look = moved
+        if self._locked and not burst:
+            self._gets_on()
+        else:
+            self._locked = False
         if now - self._since > self.patience / 4:
             self._look_there(now)
 

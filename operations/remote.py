@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pyinfra.api.host import Host
 
 from nixherd import nix
-from nixherd.deploying.access import Access
 from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
 from nixherd.jobs import ENDED, RUNNING, Job
+from nixherd.models import Access
 from nixherd.openssh import Destination
 from nixherd.process import Completed, run
 from nixherd.stalls import LOOK_THERE, Stalled, Watch

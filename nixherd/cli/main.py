@@ -20,11 +20,13 @@ class Lazy(click.Group):
     """Commands by where they are, imported when they are asked for: that takes most of the time."""
 
     groups: ClassVar = {
+        "check": "nixherd.cli.checking",
         "deploy": "nixherd.cli.deploying",
         "plan": "nixherd.cli.deploying",
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
         "secrets": "nixherd.cli.secrets",
+        "token": "nixherd.cli.token",
         "vm": "nixherd.cli.vm",
     }
 

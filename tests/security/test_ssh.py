@@ -253,6 +253,26 @@ def test_an_agent_is_never_forwarded_and_nothing_of_it_runs(
     assert (done.stdout, list(tmp_path.glob("local-command"))) == ("there\n", []), done.stderr
 
 
+def test_a_configuration_that_cannot_be_read_is_one_line(
+    run: Callable[..., Host],
+    sshd: Sshd,  # noqa: F811
+    session: Session,
+    emulator: Emulator,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """For a machine that the hypervisor knows and for one that it does not; nobody is asked anything then."""
+    pair = session.state_of("dev").ensure_host_key()
+    vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
+    sshd.start(pair, system="ID=nixos")
+    configure("Nonsense yes\n")
+    for host_id in ("dev", "metal"):
+        assert not run(host_id, **({"host_key": new_key().public} if host_id == "metal" else {})).connected
+    said = [record.getMessage() for record in caplog.records if record.name == "pyinfra"]
+    assert ["your ssh_config cannot be read: " in line for line in said] == [True, False]
+    assert said[1].endswith("not connected, for the same reason as dev")
+    assert not sshd.asked
+
+
 # Hops
 
 HOP = "127.0.0.2"
