@@ -346,7 +346,8 @@ class FleetConnector(SSHConnector):
         for host in self.session.fleet.hosts.values():
             known = {host.id, host.ssh_alias, host.hostname, *reach.addresses(host)}
             if not known.isdisjoint(names) and (key := self.session.pinned_key(host.id)):
-                return host.id, self._keep("hop", known_hosts_line([host.id], key))
+                name = host.id.lower()  # OpenSSH looks for what it is told in lines that it has put into lower case
+                return name, self._keep("hop", known_hosts_line([name], key))
         return None
 
     def _keys(self, to: Destination) -> Keys:

@@ -4,6 +4,7 @@ pyinfra's own client reads ~/.ssh/config by itself: it forwards the agent where 
 and sets SSH_AUTH_SOCK for the whole process. None of it is used; its class is, which pyinfra's connector asks for.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ class PinnedClient(SSHClient):
         SSHException or EOFError.
         """
         _patch_paramiko_sk_key_support()
+        _keep_paramiko_off_the_terminal()
         self.set_missing_host_key_policy(RejectPolicy())
         self.get_host_keys().load(str(to.known_hosts))
         ParamikoClient.connect(
@@ -80,6 +82,13 @@ class PinnedClient(SSHClient):
         super().close()
         if self.carrier:
             self.carrier.end()
+
+
+def _keep_paramiko_off_the_terminal() -> None:
+    """It logs what it raises, with a traceback, and Python prints what no handler takes."""
+    log = logging.getLogger("paramiko")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
 
 
 def _by_shell(command: str) -> list[str]:
