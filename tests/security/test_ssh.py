@@ -563,7 +563,7 @@ def test_nix_itself_at_a_machine_whose_store_hangs(
     (tmp_path / "file").write_text(str(time.time()))
     add = ["nix", "--extra-experimental-features", "nix-command", "store", "add", str(tmp_path / "file")]
     path = subprocess.run(add, capture_output=True, text=True, check=True).stdout.strip()
-    with pytest.raises(Stalled, match="no progress for 1.5 s"):
+    with pytest.raises(Stalled, match=r"no progress for 1\.5 s"):
         remote.copy_closure(host, [path])
     assert "copying again, without the machine's own caches: metal: copying to it: no progress" in caplog.text
 
