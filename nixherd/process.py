@@ -53,6 +53,8 @@ class Completed:
     stdout: str
     stderr: str
     status: int
+    raw: bytes = field(default=b"", repr=False, compare=False)
+    """stdout as it was written"""
 
 
 def run(
@@ -60,6 +62,7 @@ def run(
     *,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    closed: bool = False,
     input: str | bytes | None = None,
     timeout: float | None = None,
     check: bool = True,
@@ -68,9 +71,10 @@ def run(
 ) -> Completed:
     """Run a program to its end and return what it wrote.
 
-    `env` is added to our own environment. `input` is written to stdin and goes nowhere else, whatever fails;
-    without it stdin is empty. `timeout` is in seconds. `stream` is given each line of stderr as it comes, without
-    its newline. `watch` is called again and again with the program's PID; what it raises ends the program.
+    `env` is added to our own environment, or is all of it where that is `closed`. `input` is written to stdin and goes
+    nowhere else, whatever fails; without it stdin is empty. `timeout` is in seconds. `stream` is given each line of
+    stderr as it comes, without its newline. `watch` is called again and again with the program's PID; what it raises
+    ends the program.
 
     The program gets a process group of its own, which is killed when the deadline passes and when we are
     interrupted, so nothing goes on behind our back. There is no terminal for it to ask at.
@@ -79,7 +83,7 @@ def run(
     DeadlineExceeded when it has not ended in time.
     """
     words = [os.fspath(word) for word in argv]
-    process = _start(words, cwd, env)
+    process = _start(words, cwd, dict(env or {}) if closed else {**os.environ, **(env or {})})
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -96,7 +100,7 @@ def run(
     if not ended:
         words_left = _last_words(stderr.text())
         raise DeadlineExceeded(f"{_shown(words)}: not done after {timeout:g} s, so it was stopped{words_left}")
-    completed = Completed(stdout.text(), stderr.text(), process.returncode)
+    completed = Completed(stdout.text(), stderr.text(), process.returncode, stdout.whole())
     if check and completed.status != 0:
         message = f"{_shown(words)}: {_ending(completed.status)}{_last_words(completed.stderr)}"
         raise ProcessFailed(message, completed.status, completed.stderr)
@@ -119,7 +123,7 @@ class Carrier:
         self.socket, theirs = socket.socketpair()
         os.set_blocking(theirs.fileno(), True)  # gevent's are not
         try:
-            self._process = _start(list(argv), None, None, through=theirs)
+            self._process = _start(list(argv), None, os.environ, through=theirs)
         except BaseException:
             self.socket.close()
             raise
@@ -146,7 +150,7 @@ class Carrier:
 def _start(
     words: list[str],
     cwd: str | os.PathLike[str] | None,
-    env: Mapping[str, str] | None,
+    env: Mapping[str, str],
     through: socket.socket | None = None,
 ) -> "subprocess.Popen[bytes]":
     if _ended.is_set():
@@ -156,7 +160,7 @@ def _start(
         process = subprocess.Popen(
             words,
             cwd=cwd,
-            env=None if env is None else {**os.environ, **env},
+            env=env,
             stdin=channel,
             stdout=channel,
             stderr=subprocess.PIPE,
@@ -224,8 +228,11 @@ class _Reader:
                 self.on_line(line.decode(errors="replace").rstrip("\r\n"))
         self.pipe.close()
 
+    def whole(self) -> bytes:
+        return b"".join(self.lines)
+
     def text(self) -> str:
-        return b"".join(self.lines).decode(errors="replace")
+        return self.whole().decode(errors="replace")
 
 
 def _write(pipe: IO[bytes], data: bytes) -> None:
