@@ -174,6 +174,8 @@ def _start(
             raise ProcessFailed(f"{words[0]}: no such program on PATH; install it, or put it on PATH", 127) from error
         raise ProcessFailed(f"{words[0]}: cannot be started: {error.strerror}", 126) from error
     _groups.add(process.pid)
+    if _ended.is_set():  # the end came while it was started, and did not know of it
+        _signal_groups(signal.SIGTERM)
     return process
 
 

@@ -84,7 +84,7 @@ def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reach, "address_of", lambda config, interfaces: interfaces[0].addresses[0])
     session = session_at(emulator, tmp_path)
     metal = replace(session.fleet.hosts["metal"], ssh_alias=None, hostname="metal")
-    gate = replace(metal, id="Gate", hostname="gate", public_key=GATE.public)
+    gate = replace(metal, id="Gate", hostname="gate", public_key=GATE.public, addresses=None)
     session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "metal": metal, "Gate": gate})
     yield session
     session.close()
