@@ -16,6 +16,7 @@ import os
 import resource
 import shlex
 import signal
+import socket
 import subprocess
 import textwrap
 import threading
@@ -79,12 +80,14 @@ def run(
     check: bool = True,
     stream: Callable[[str], None] | None = None,
     limits: Limits | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return what it wrote.
 
     `env` is added to our own environment, or is all of it where that is `closed`. `input` is written to stdin and goes
     nowhere else, whatever fails; without it stdin is empty. `timeout` is in seconds. `stream` is given each line of
-    stderr as it comes, without its newline. `limits` are for programs that do what somebody else wrote.
+    stderr as it comes, without its newline. `limits` are for programs that do what somebody else wrote. `watch` is
+    called again and again with the program's PID; what it raises ends the program.
 
     The program gets a process group of its own, which is killed when the deadline passes and when we are
     interrupted, so nothing goes on behind our back. There is no terminal for it to ask at.
@@ -104,7 +107,7 @@ def run(
     try:
         _in_background(_write, process.stdin, data)
         readers = (_in_background(stdout.read), _in_background(stderr.read))
-        ended = _wait(process, readers, deadline, lambda: stdout.is_over or stderr.is_over)
+        ended = _wait(process, readers, deadline, lambda: stdout.is_over or stderr.is_over, watch)
     finally:
         if process.returncode is None:
             _kill_group(process)
@@ -130,18 +133,55 @@ def foreground(argv: Sequence[str], env: Mapping[str, str]) -> int:
         raise ProcessFailed(f"{argv[0]}: cannot be started: {error.strerror}", 126) from error
 
 
+class Carrier:
+    """A program whose standard input and output carry a connection; `socket` is our end of it."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """ProcessFailed when it cannot be started. It ends with the thread that started it."""
+        self.socket, theirs = socket.socketpair()
+        os.set_blocking(theirs.fileno(), True)  # gevent's are not
+        try:
+            self._process = _start(list(argv), None, os.environ, through=theirs)
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            theirs.close()
+        assert self._process.stderr is not None
+        self._stderr = _Reader(self._process.stderr)
+        self._reading = _in_background(self._stderr.read)
+
+    @property
+    def last_words(self) -> str:
+        """What it said last on stderr, once it has ended or not; empty when nothing."""
+        if self._process.poll() is not None:
+            self._reading.join(_DRAIN)
+        return _last_words(self._stderr.text()).removeprefix(": ")
+
+    def end(self) -> None:
+        self.socket.close()
+        if self._process.poll() is None:
+            _kill_group(self._process)
+        _groups.discard(self._process.pid)
+
+
 def _start(
-    words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str], limits: Limits | None
+    words: list[str],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str],
+    limits: Limits | None = None,
+    through: socket.socket | None = None,
 ) -> "subprocess.Popen[bytes]":
     if _ended.is_set():
         raise ProcessFailed(f"{_shown(words)}: not started: the run was ended", 128 + signal.SIGTERM)
+    channel = subprocess.PIPE if through is None else through.fileno()
     try:
         process = subprocess.Popen(
             words,
             cwd=cwd,
             env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=channel,
+            stdout=channel,
             stderr=subprocess.PIPE,
             process_group=0,
             preexec_fn=functools.partial(_prepare, os.getpid(), limits),
@@ -153,6 +193,8 @@ def _start(
             raise ProcessFailed(f"{words[0]}: no such program on PATH; install it, or put it on PATH", 127) from error
         raise ProcessFailed(f"{words[0]}: cannot be started: {error.strerror}", 126) from error
     _groups.add(process.pid)
+    if _ended.is_set():  # the end came while it was started, and did not know of it
+        _signal_groups(signal.SIGTERM)
     return process
 
 
@@ -247,6 +289,7 @@ def _wait(
     readers: Sequence[threading.Thread],
     deadline: float,
     is_enough: Callable[[], bool],
+    watch: Callable[[int], None] | None = None,
 ) -> bool:
     """True once the program has ended and its output is in; False when the deadline came first, or too much output.
 
@@ -257,6 +300,8 @@ def _wait(
     for reader in readers:
         while reader.is_alive() and time.monotonic() < min(give_up, deadline) and not is_enough():
             reader.join(_POLL)
+            if watch:
+                watch(process.pid)
             if give_up == math.inf and process.poll() is not None:
                 give_up = time.monotonic() + _DRAIN
     if is_enough():
