@@ -91,6 +91,7 @@ def _note() -> str:
 
 def _mark() -> None:
     session, host_id = session_of(host), fleet_host(host).id
+    connector_of(host).prove_for_wiping()
     shell(
         host,
         f"mkdir -p -m 0700 {DIRECTORY} && cat >{DIRECTORY}/mark.new && mv {DIRECTORY}/mark.new {DIRECTORY}/mark",
