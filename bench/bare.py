@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.parse
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +28,7 @@ class Api:
     def __init__(self) -> None:
         context = ssl._create_unverified_context()
         self._connection = http.client.HTTPSConnection("10.77.0.1", 8006, context=context)
-        token = Path(os.environ["PROXMOX_TOKEN_FILE"]).read_text().strip()
+        token = tomllib.loads(Path(os.environ["PROXMOX_TOKEN_FILE"]).read_text())["token"]
         self._headers = {"Authorization": f"PVEAPIToken={token}", "Content-Type": "application/x-www-form-urlencoded"}
 
     def __call__(self, method: str, path: str, **parameters: object) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 from lab import setup, start
 from lab.api.certificate import make_certificate
 from lab.errors import LabError
-from lab.fleet_copy import make_fleet
+from lab.fleet_copy import fingerprint, make_fleet
 from lab.machines.cgroups import ROOT, remove_tree
 from lab.machines.network import GATEWAY
 from lab.places import Places, cache_directory
@@ -182,14 +182,15 @@ def _write_state(places: Places, hosts: int) -> None:
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "operator@lab", "-f", keys / "id_ed25519"], check=True
         )
     _write(places.home / ".gitconfig", "[user]\n\tname = Lab operator\n\temail = operator@lab.invalid\n")
-    if not places.token.exists():
-        _write(places.token, f"{start.USER}!{start.TOKEN}={uuid.uuid4()}\n")
     if not places.certificate.exists():
         with tempfile.TemporaryDirectory(dir=places.state) as folder:
             certificate, key = make_certificate(Path(folder), GATEWAY)
             key.rename(places.certificate_key)
             certificate.rename(places.certificate)
-    secret = places.token.read_text().strip().rpartition("=")[2]
+    if not places.token.exists():
+        known = f'server = "{GATEWAY}:{PORT}"\nfingerprint = "{fingerprint(places)}"\n'
+        _write(places.token, f'{known}token = "{start.USER}!{start.TOKEN}={uuid.uuid4()}"\n')
+    secret = places.token_line().rpartition("=")[2]
     managed = range(FIRST_VMID, FIRST_VMID + hosts)
     _write(places.state / "state.json", json.dumps(start.start_state(secret, managed)))
     places.api_log.write_text("")
@@ -283,7 +284,7 @@ def request(places: Places, running: Running, method: str, path: str, body: dict
         connection = http.client.HTTPSConnection(GATEWAY, PORT, timeout=30, context=context)
         try:
             content = None if body is None else json.dumps(body)
-            token = f"PVEAPIToken={places.token.read_text().strip()}"
+            token = f"PVEAPIToken={places.token_line()}"
             connection.request(method, path, content, {"Content-Type": "application/json", "Authorization": token})
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")

@@ -23,7 +23,7 @@ def make_fleet(
     `inside` and `environment`: how to run a command in the lab, where /nix is.
     """
     parts = [places.checkout / "fleet", *(places.checkout / "lab" / part for part in ("nixpkgs", "inputs", "fleet.py"))]
-    wanted = stamp([*(part for part in parts if part.exists()), str(hosts), _fingerprint(places), _key(places)])
+    wanted = stamp([*(part for part in parts if part.exists()), str(hosts), fingerprint(places), _key(places)])
     note = places.state / "fleet.stamp"
     if note.exists() and note.read_text() == f"{wanted} {_fleet_state(places)}":
         return False
@@ -47,7 +47,7 @@ def _fleet_state(places: Places) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _fingerprint(places: Places) -> str:
+def fingerprint(places: Places) -> str:
     """SHA-256 of the API's certificate, as Proxmox shows it: AA:BB:…"""
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(places.certificate.read_text())).hexdigest().upper()
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
         nix=shutil.which("nix") or "nix",
         machines=int(arguments[0]),
         endpoint_host=GATEWAY,
-        fingerprint=_fingerprint(places),
+        fingerprint=fingerprint(places),
         operator_key=_key(places),
         recipient=_recipient(places),
         env=dict(os.environ),

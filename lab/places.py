@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +40,12 @@ class Places:
 
     @property
     def token(self) -> Path:
+        """TOML: the API token and the server that it belongs to."""
         return self.state / "token"
+
+    def token_line(self) -> str:
+        """The token itself, `USER@REALM!ID=SECRET`."""
+        return str(tomllib.loads(self.token.read_text())["token"])
 
     @property
     def api_log(self) -> Path:

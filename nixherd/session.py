@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.report import Outcome
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import FleetError, Refused, Usage
 from nixherd.exits import Exit, exit_of
 from nixherd.files import state_home, write_whole
 from nixherd.locks import lock, own_directory
@@ -110,6 +110,10 @@ class Unusable(FleetError):
     """Nobody of this run can use the hypervisor's API."""
 
 
+class Foreign(Unusable, Refused):
+    """The token belongs to another server than the definitions name."""
+
+
 class Misused(Unusable, Usage):
     """What was said on the command line cannot be meant."""
 
@@ -170,7 +174,10 @@ class Session:
         return self.once("client", self._connect)
 
     def connect(self) -> "Client":
-        """A guarded client that has not asked anything yet. Unusable without an endpoint or a token."""
+        """A guarded client that has not asked anything yet.
+
+        Unusable without an endpoint or a token, Refused when the token belongs to another server.
+        """
         if self.fleet.endpoint is None:
             raise Unusable("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
         # They take a third of a second: not for those who need no API.
@@ -186,7 +193,7 @@ class Session:
             self.once("version", client.version)
             nodes = self.once("nodes", client.nodes)
         except FleetError as error:
-            raise Unusable(str(error)) from error
+            raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
         node = self.fleet.endpoint.node if self.fleet.endpoint else ""
         if node not in nodes:
             raise Unusable(

@@ -22,7 +22,7 @@ from nixherd.nix import Evaluated
 from nixherd.proof import BOOT_ID, PLANT
 from nixherd.proxmox.identity import mark
 from nixherd.session import Session
-from tests.nixherd.proxmox.conftest import TOKEN, Emulator
+from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 from tests.sshd import MAC
 
@@ -47,7 +47,7 @@ DESCRIBED = Evaluated(
 def session_at(emulator: Emulator, tmp_path: Path) -> Session:
     """Of a fleet with a VM, `dev`, and a machine that no hypervisor knows of, `metal`; root may log in to both."""
     token = tmp_path / "token"
-    token.write_text(f"{TOKEN.id}={TOKEN.secret}")
+    token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
     metal = replace(HOST, id="metal", user="root", extra={"addresses": ["127.0.0.3", "127.0.0.1"]})
     hosts = {"dev": replace(HOST, user="root"), "metal": metal}

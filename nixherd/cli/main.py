@@ -25,6 +25,7 @@ class Lazy(click.Group):
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
         "secrets": "nixherd.cli.secrets",
+        "token": "nixherd.cli.token",
         "vm": "nixherd.cli.vm",
     }
 

@@ -5,7 +5,6 @@ it stands on the wire, right before it is sent. proxmoxer's object stays inside.
 """
 
 import re
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from proxmoxer import ProxmoxAPI
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
-from nixherd.errors import ApiError, FleetError
+from nixherd.errors import ApiError
 from nixherd.models import Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.agent import Agent
@@ -24,7 +23,8 @@ from nixherd.proxmox.calls.storages import Storages
 from nixherd.proxmox.calls.tasks import Tasks
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 from nixherd.proxmox.policy import Policy, PolicySource
-from nixherd.tokens import Token
+from nixherd.proxmox.tls import Trust, trust
+from nixherd.tokens import Token, colons
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 
@@ -35,7 +35,9 @@ REFUSED_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> "Client":
-    """A client of the API at `endpoint`. Sends nothing yet; FleetError when the CA file cannot be used.
+    """A client of the API at `endpoint`. Sends nothing yet.
+
+    Refused when the token belongs to another server, FleetError when the CA file cannot be used.
 
     A source of policies is asked for its newest before each changing request.
     """
@@ -45,41 +47,27 @@ def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> 
 class _Adapter(HTTPAdapter):
     """HTTPS to a server known by CA, or by its certificate's SHA-256 fingerprint; there is no third way."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._fingerprint = endpoint.fingerprint
-        self._context = _tls_context(endpoint)
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self.fingerprint = trust.fingerprint
         super().__init__(pool_connections=1, pool_maxsize=100)
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, _ = super().build_connection_pool_key_attributes(request, verify=True)
-        return host, {"ssl_context": self._context, "assert_fingerprint": self._fingerprint}
+        return host, {"ssl_context": self._trust.context, "assert_fingerprint": self.fingerprint}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Nothing to set: the context and the fingerprint decide, whatever a caller passes as `verify`."""
-
-
-def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=endpoint.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror or error
-        raise FleetError(
-            f"proxmox.caFile {endpoint.ca_file} in vms/definitions.nix cannot be used: {reason}; "
-            "name a PEM file, or give proxmox.fingerprint instead"
-        ) from error
-    if endpoint.fingerprint:
-        # A pinned certificate needs no chain and no name: urllib3 compares its SHA-256 before anything is sent.
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class _GuardedSession(requests.Session):
     """The session under proxmoxer: judges each request, sends it, and turns every failure into an ApiError."""
 
     def __init__(self, endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> None:
+        adapter = _Adapter(trust(endpoint, token))  # first of all: for another server nothing is made
         super().__init__()
         self.accepted = 0
+        self._pinned = adapter.fingerprint
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
         self._origin = f"https://{host.lower()}:{endpoint.port}"
         self._endpoint = endpoint
@@ -88,7 +76,7 @@ class _GuardedSession(requests.Session):
         self._who = token.id
         self.trust_env = False  # no proxy, netrc or CA from the environment
         self.adapters.clear()
-        self.mount("https://", _Adapter(endpoint))
+        self.mount("https://", adapter)
         self.headers["Authorization"] = f"PVEAPIToken={token.id}={token.secret}"
         self.headers["Accept"] = "application/json"
 
@@ -174,9 +162,9 @@ class _GuardedSession(requests.Session):
         where = f"{self._endpoint.host}:{self._endpoint.port}"
         if got:
             return (
-                f"{where} shows a certificate with SHA-256 fingerprint {_colons(got[1])}, proxmox.fingerprint in "
-                f"vms/definitions.nix says {_colons(self._endpoint.fingerprint or '')}; nothing was sent: compare with "
-                "`pvenode cert info` on the node itself and correct the definitions if it was renewed"
+                f"{where} shows a certificate with SHA-256 fingerprint {colons(got[1])}, the token's file says "
+                f"{colons(self._pinned or '')}; nothing was sent: compare with `pvenode cert info` on the node itself, "
+                "and if it was renewed, correct proxmox.fingerprint and run: nixherd token add --replace"
             )
         reason = re.search(r"(certificate verify failed: [^(']*)", error)
         return (
@@ -194,10 +182,6 @@ def _root(error: BaseException) -> str:
     text = str(error)
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
     return found[1] if found else text
-
-
-def _colons(fingerprint: str) -> str:
-    return ":".join(re.findall("..", fingerprint.upper()))
 
 
 def _form(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ class Wire:
 
     def __init__(self, emulator: Emulator, fleet: Fleet) -> None:
         self.emulator = emulator
-        self.session = _GuardedSession(emulator.endpoint, Policy.from_fleet(fleet), TOKEN)
+        self.session = _GuardedSession(emulator.endpoint, Policy.from_fleet(fleet), emulator.token)
         self.base = f"https://127.0.0.1:{emulator.port}/api2/json"
         self._read = emulator.log.stat().st_size if emulator.log.exists() else 0
 

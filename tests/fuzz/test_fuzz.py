@@ -21,7 +21,7 @@ from nixherd.proxmox.client import Client, _GuardedSession, connect
 from nixherd.proxmox.policy import Policy, PolicySource
 from tests.fuzz.requests import GOOD, MANAGED, PLACES, TEMPLATE, Request, documented, named, systematic
 from tests.fuzz.run import Wire, _all, fuzz, positive_control
-from tests.nixherd.proxmox.conftest import TOKEN, Emulator, running, state
+from tests.nixherd.proxmox.conftest import Emulator, running, state
 from tests.nixherd.proxmox.fleets import FLEET
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("fuzz")]
@@ -99,7 +99,7 @@ def test_whatever_is_made_up(emulator: Emulator, method: str, pieces: list[str],
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "text/plain", ""])
 def test_only_forms_are_sent(emulator: Emulator, kind: str) -> None:
     """A body that the guard does not read is not sent, whatever it names."""
-    session = _GuardedSession(emulator.endpoint, Policy.from_fleet(FLEET), TOKEN)
+    session = _GuardedSession(emulator.endpoint, Policy.from_fleet(FLEET), emulator.token)
     import requests
 
     wire = Wire(emulator, FLEET)
@@ -144,13 +144,13 @@ def test_no_public_way_to_a_client_without_a_policy(emulator: Emulator) -> None:
     assert list(inspect.signature(connect).parameters) == ["endpoint", "policy", "token"]
     for nothing in (None, lambda: None, object(), {}):
         with pytest.raises(TypeError):
-            Client(emulator.endpoint, nothing, TOKEN)  # type: ignore[arg-type]
+            Client(emulator.endpoint, nothing, emulator.token)  # type: ignore[arg-type]
     assert isinstance(Policy.from_fleet(FLEET), Policy)
     assert not isinstance(Policy.from_fleet(FLEET), PolicySource)
 
 
 def test_neither_the_session_nor_proxmoxers_object_leaves_a_client(emulator: Emulator) -> None:
-    found = connect(emulator.endpoint, Policy.from_fleet(FLEET), TOKEN)
+    found = connect(emulator.endpoint, Policy.from_fleet(FLEET), emulator.token)
     for name in dir(found):
         if name.startswith("_"):
             continue
@@ -183,7 +183,7 @@ def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) ->
                 raise Refused("the definitions cannot be read; refusing any change")
             return Policy.from_fleet(FLEET)
 
-    found = connect(emulator.endpoint, Source(), TOKEN)
+    found = connect(emulator.endpoint, Source(), emulator.token)
     found.version()
     found.nodes()
     assert Source.asked == 1

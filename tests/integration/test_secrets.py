@@ -73,7 +73,7 @@ def files_with(wanted: re.Pattern[bytes], *directories: Path) -> set[Path]:
 
 def test_secrets_are_where_they_belong_and_nowhere_else(lab: Lab, tmp_path: Path) -> None:
     content = secrets.token_urlsafe(24)
-    token = lab.places.token.read_text().strip().partition("=")[2]
+    token = lab.places.token_line().partition("=")[2]
     pair = generate_ed25519("root@dev")
     (lab.kept / "dev").mkdir(parents=True, mode=0o700)
     private, carried = lab.kept / "dev/ssh_host_ed25519_key", tmp_path / "carried"

@@ -44,7 +44,8 @@ def test_says_what_where_and_what_to_do_and_changes_nothing(untouched: Lab, wron
         (lab.state / "fleet" / file).write_text("{ }\n")
     if wrong.token is not None:
         token = tmp_path / "token"
-        token.write_text(wrong.token)
+        secret = lab.places.token_line().rpartition("=")[2]
+        token.write_text(filled_in(wrong.token, {"@FINGERPRINT": fingerprint(lab), "@SECRET": secret}))
         token.chmod(wrong.mode)
         environment["PROXMOX_TOKEN_FILE"] = str(token)
     before = _fleet(lab)

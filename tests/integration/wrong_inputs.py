@@ -18,6 +18,8 @@ NOT_OURS = (
     "vm 110 on prom exists but is not this fleet's: its notes lack the line `nixherd fleet=homelab vmid=110`; give "
     "managed.dev another VMID in vms/definitions.nix, or add that line by hand to hand the VM over"
 )
+FINGERPRINT = 'fingerprint = "@FINGERPRINT"'
+NO_SECRET = "00000000-0000-0000-0000-000000000000"
 REFUSED_TOKEN = (
     "GET /version: Authentication failed! (401); the server does not accept token nixherd@pve!lab: check the token "
     "file, and on the node whether it is there and has not expired: `pveum user token list nixherd@pve`"
@@ -30,7 +32,7 @@ class Wrong:
 
     `patch` is of the lab's start state, `edits` are (file, old, new) and `files` further ones of the fleet's copy,
     `token` is the token file's text and `mode`, `data` are pyinfra's, `command` instead of provisioning dev.
-    @FLEET, @HOME, @TOKEN and @FINGERPRINT in `says` are the lab's.
+    @FLEET, @HOME, @TOKEN and @FINGERPRINT in `says` are the lab's; @FINGERPRINT and @SECRET in `token` too.
     """
 
     name: str
@@ -45,8 +47,13 @@ class Wrong:
     command: tuple[str, ...] = ("deploys/provision.py", "--limit", "dev")
 
 
-def fleet(name: str, edit: tuple[str, str, str], *says: str) -> Wrong:
-    return Wrong(name, says, edits=(edit,))
+def fleet(name: str, edit: tuple[str, str, str], *says: str, token: str | None = None) -> Wrong:
+    return Wrong(name, says, edits=(edit,), token=token)
+
+
+def token_of(known: str, *, server: str = "10.77.0.1:8006", secret: str = "@SECRET") -> str:
+    """A token file's text; @SECRET is the lab's."""
+    return f'server = "{server}"\n{known}\ntoken = "nixherd@pve!lab={secret}"\n'
 
 
 def template(name: str, says: str, **config: Any) -> Wrong:
@@ -117,16 +124,16 @@ TOKENS = [
     Wrong(
         "no token file",
         (
-            "token file /nowhere: missing; make an API token and write USER@REALM!TOKENID=UUID into it, mode 0600, or "
-            "name another file with PROXMOX_TOKEN_FILE",
+            "token file /nowhere: missing; make an API token and run: nixherd token add, or name another file with "
+            "PROXMOX_TOKEN_FILE",
         ),
         environment={"PROXMOX_TOKEN_FILE": "/nowhere"},
     ),
     Wrong(
         "no token file, ad hoc",
         (
-            "token file /nowhere: missing; make an API token and write USER@REALM!TOKENID=UUID into it, mode 0600, or "
-            "name another file with PROXMOX_TOKEN_FILE",
+            "token file /nowhere: missing; make an API token and run: nixherd token add, or name another file with "
+            "PROXMOX_TOKEN_FILE",
         ),
         environment={"PROXMOX_TOKEN_FILE": "/nowhere"},
         command=("--limit", "dev", "exec", "--", "true"),
@@ -134,15 +141,20 @@ TOKENS = [
     Wrong(
         "token others can read",
         ("token file @TOKEN: group or others may use it (mode 0640); run: chmod 600 @TOKEN",),
-        token="nixherd@pve!lab=00000000-0000-0000-0000-000000000000",
+        token=token_of(FINGERPRINT, secret=NO_SECRET),
         mode=0o640,
     ),
     Wrong(
         "malformed token",
-        ("token file @TOKEN: not one line of the form USER@REALM!TOKENID=UUID; write the token as pveum printed it",),
-        token="nixherd@pve!lab:00000000",
+        ("token file @TOKEN: token is not of the form USER@REALM!TOKENID=UUID; run: nixherd token add --replace",),
+        token=token_of(FINGERPRINT, secret="00000000"),
     ),
-    Wrong("wrong secret", (REFUSED_TOKEN,), token="nixherd@pve!lab=00000000-0000-0000-0000-000000000000"),
+    Wrong(
+        "token of no server",
+        ("token file @TOKEN: it does not say which server the token belongs to; run: nixherd token add --replace",),
+        token=f"nixherd@pve!lab={NO_SECRET}\n",
+    ),
+    Wrong("wrong secret", (REFUSED_TOKEN,), token=token_of(FINGERPRINT, secret=NO_SECRET)),
     Wrong("expired token", (REFUSED_TOKEN,), patch={"users": {"nixherd@pve": {"tokens": {"lab": {"expire": 1}}}}}),
     Wrong(
         "token that may not",
@@ -158,29 +170,45 @@ TOKENS = [
 
 ENDPOINTS = [
     fleet(
+        "another certificate than the token's",
+        (DEFINITIONS, 'fingerprint = "', f'fingerprint = "{"00:" * 31}00"; # "'),
+        "token nixherd@pve!lab knows 10.77.0.1:8006 by its certificate's SHA-256 @FINGERPRINT, and vms/definitions.nix "
+        f"by its certificate's SHA-256 {'00:' * 31}00: nothing was sent; correct proxmox there, or if that is the "
+        "server you mean, run: nixherd token add",
+    ),
+    fleet(
+        "another server than the token's",
+        (DEFINITIONS, "fingerprint =", "port = 8007; fingerprint ="),
+        "token nixherd@pve!lab belongs to 10.77.0.1:8006, and vms/definitions.nix names 10.77.0.1:8007: nothing was "
+        "sent; correct proxmox there, or if that is the server you mean, run: nixherd token add",
+    ),
+    fleet(
         "another certificate",
         (DEFINITIONS, 'fingerprint = "', f'fingerprint = "{"00:" * 31}00"; # "'),
-        "10.77.0.1:8006 shows a certificate with SHA-256 fingerprint @FINGERPRINT, proxmox.fingerprint in "
-        f"vms/definitions.nix says {'00:' * 31}00; nothing was sent: compare with `pvenode cert info` on the node "
-        "itself and correct the definitions if it was renewed",
+        "10.77.0.1:8006 shows a certificate with SHA-256 fingerprint @FINGERPRINT, the token's file says "
+        f"{'00:' * 31}00; nothing was sent: compare with `pvenode cert info` on the node itself, and if it was "
+        "renewed, correct proxmox.fingerprint and run: nixherd token add --replace",
+        token=token_of(f'fingerprint = "{"00:" * 31}00"'),
     ),
     fleet(
         "unknown CA",
         (DEFINITIONS, "fingerprint =", "note ="),
         "10.77.0.1:8006: certificate verify failed: self-signed certificate; nothing was sent: set "
         "proxmox.fingerprint (`pvenode cert info` on the node shows it) or proxmox.caFile in vms/definitions.nix",
+        token=token_of('authorities = "system"'),
     ),
     fleet(
         "CA file that is none",
         (DEFINITIONS, "fingerprint =", "caFile = ../hosts.nix; note ="),
         "proxmox.caFile @FLEET/hosts.nix in vms/definitions.nix cannot be used: it holds no certificate; name a "
-        "PEM file, or give proxmox.fingerprint instead",
+        "PEM file, or give a fingerprint instead",
     ),
     fleet(
         "nobody there",
         (DEFINITIONS, "fingerprint =", "port = 8007; fingerprint ="),
         "cannot connect to https://10.77.0.1:8007 (Connection refused); nothing was sent, is the node up and "
         "`proxmox.host` right?",
+        token=token_of(FINGERPRINT, server="10.77.0.1:8007"),
     ),
     fleet(
         "unknown node",

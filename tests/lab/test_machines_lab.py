@@ -97,7 +97,7 @@ def test_reset_brings_back_start_state_and_fleet_within_three_seconds(lab: Lab) 
     definitions = (fleet / "vms/definitions.nix").read_text()
     (fleet / "vms/definitions.nix").write_text("{ }")
     (lab.places.home / ".local/state").mkdir(parents=True)
-    token = lab.places.token.read_text().strip()
+    token = lab.places.token_line()
     clone = "https://10.77.0.1:8006/api2/json/nodes/prom/qemu/9002/clone"
     flags = ["-sk", "-H", f"Authorization: PVEAPIToken={token}", "-d", "newid=110", "-d", "name=dev"]
     assert "UPID" in lab("run", "--", "curl", *flags, clone).stdout

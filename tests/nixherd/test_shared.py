@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def session(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     token = tmp_path / "token"
-    token.write_text(f"{TOKEN.id}={TOKEN.secret}\n")
+    token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
     return Session(replace(FLEET, vms={"dev": DEV}), token)
 
@@ -93,13 +93,15 @@ def test_the_way_in_is_proven_at_once(session: Session, emulator: Emulator) -> N
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        ({"fingerprint": "0" * 64}, "shows a certificate with SHA-256 fingerprint"),
-        ({"fingerprint": None}, "certificate verify failed"),
+        ({"fingerprint": "0" * 64}, "^token nixherd@pve!lab knows 127"),
         (
             {"node": "porm"},
             r"^vms/definitions.nix: proxmox.node: there is no node porm; correct it \(there are: prom\)",
         ),
-        ({"port": 1}, "cannot connect to"),
+        (
+            {"port": 1},
+            r"^token nixherd@pve!lab belongs to 127\.0\.0\.1:\d+, and vms/definitions.nix names 127\.0\.0\.1:1:",
+        ),
     ],
 )
 def test_no_way_in_is_found_once_for_all(

@@ -11,7 +11,7 @@ import pytest
 from nixherd.cli.main import run
 from nixherd.proxmox import apply as apply_module
 from tests.conftest import DEFINITIONS_NIX
-from tests.nixherd.proxmox.conftest import TOKEN, Emulator, emulator, started  # noqa: F401  (fixtures)
+from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 
 DEFINITIONS = DEFINITIONS_NIX.replace(
     "  managed = {\n",
@@ -51,10 +51,16 @@ def fleet(make_fleet: Callable[..., Path], emulator: Emulator) -> Path:  # noqa:
 
 
 @pytest.fixture
-def nixherd(fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Nixherd:
+def nixherd(
+    fleet: Path,
+    emulator: Emulator,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Nixherd:
     """Runs `nixherd vm WORDS`."""
     token = tmp_path / "token"
-    token.write_text(f"{TOKEN.id}={TOKEN.secret}")
+    token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
     for name, value in {"FLEET": fleet, "PROXMOX_TOKEN_FILE": token, "HOME": tmp_path}.items():
         monkeypatch.setenv(name, str(value))

@@ -8,7 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from nixherd.models import Endpoint
 from nixherd.proxmox import apply
 from nixherd.proxmox.client import Client, connect
 from nixherd.proxmox.policy import Policy
-from nixherd.tokens import Token
+from nixherd.tokens import Server, Token
 from tests.nixherd.proxmox.fleets import FLEET, TEMPLATE
 
-TOKEN = Token("nixherd@pve", "lab", "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0")
+TOKEN = Token("nixherd@pve", "lab", "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0", Server("nowhere.invalid"))
 ROOT = Path(__file__).parents[3]
 GIB = 1 << 30
 
@@ -41,7 +41,12 @@ class Emulator:
         return Endpoint("127.0.0.1", "prom", "nvmeprom", port=self.port, fingerprint=self.fingerprint)
 
     def client(self, policy: Policy | None = None) -> Client:
-        return connect(self.endpoint, policy or Policy.from_fleet(FLEET), TOKEN)
+        return connect(self.endpoint, policy or Policy.from_fleet(FLEET), self.token)
+
+    @property
+    def token(self) -> Token:
+        """TOKEN, as it belongs to this server."""
+        return replace(TOKEN, server=Server.of(self.endpoint))
 
     def control(self, what: str, **params: Any) -> None:
         """Post to the emulator's own controls (`fault`, `outside`, `reset`)."""

@@ -18,8 +18,7 @@ from nixherd.proxmox.observe import observe
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.steps import Row
-from nixherd.tokens import Token
-from tests.nixherd.proxmox.conftest import TOKEN, Emulator, running, state
+from tests.nixherd.proxmox.conftest import Emulator, running, state
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET, HOST, KEPT
 
 pytestmark = pytest.mark.unit
@@ -238,7 +237,7 @@ def test_no_template(emulator: Emulator) -> None:
 
 
 def test_a_token_that_is_not_known(emulator: Emulator) -> None:
-    stranger = Token(TOKEN.user, "nosuch", TOKEN.secret)
+    stranger = replace(emulator.token, name="nosuch")
     client = connect(emulator.endpoint, Policy.from_fleet(FLEET), stranger)
     with pytest.raises(ApiError, match="does not accept token nixherd@pve!nosuch"):
         client.version()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -18,14 +19,15 @@ from nixherd.models import Endpoint
 from nixherd.proxmox.client import AgentUnavailable, Client, OutcomeUnknown, connect
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.policy import Policy
-from nixherd.tokens import Token
+from nixherd.proxmox.tls import fingerprints, read_authorities
+from nixherd.tokens import Server, Token
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET
 from tests.nixherd.proxmox.scripted import Answer, Asked, Scripted, make_certificate, serving
 
 pytestmark = pytest.mark.unit
 
 SECRET = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
-TOKEN = Token("nixherd@pve", "lab", SECRET)
+TOKEN = Token("nixherd@pve", "lab", SECRET, Server("nowhere.invalid"))
 POLICY = Policy.from_fleet(FLEET)
 UPID = "UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:"
 
@@ -43,7 +45,13 @@ def server(certificate: Path) -> Iterator[Scripted]:
 
 @pytest.fixture
 def client(server: Scripted) -> Client:
-    return connect(server.endpoint(), POLICY, TOKEN)
+    return connected(server.endpoint())
+
+
+def connected(endpoint: Endpoint, policy: Policy = POLICY) -> Client:
+    """A client with a token of that very server."""
+    certificates = read_authorities(endpoint.ca_file, "{}") if endpoint.ca_file else []
+    return connect(endpoint, policy, replace(TOKEN, server=Server.of(endpoint, fingerprints(certificates))))
 
 
 def script(server: Scripted, *answers: Answer) -> None:
@@ -67,7 +75,7 @@ def test_knows_the_server_by_fingerprint(server: Scripted, client: Client) -> No
 
 
 def test_another_fingerprint_ends_it_before_anything_is_sent(server: Scripted) -> None:
-    client = connect(server.endpoint(fingerprint="ab" * 32), POLICY, TOKEN)
+    client = connected(server.endpoint(fingerprint="ab" * 32))
     with pytest.raises(ApiError) as error:
         client.version()
     shown = ":".join(server.fingerprint[i : i + 2] for i in range(0, 64, 2)).upper()
@@ -80,14 +88,14 @@ def test_another_fingerprint_ends_it_before_anything_is_sent(server: Scripted) -
 
 def test_knows_the_server_by_ca(server: Scripted) -> None:
     script(server, Answer({"version": "9.2.11", "release": "9.2"}))
-    connect(server.endpoint(ca_file=str(server.certificate)), POLICY, TOKEN).version()
+    connected(server.endpoint(ca_file=str(server.certificate))).version()
     assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("known", ["system", "other"])
 def test_an_unknown_ca_ends_it_before_anything_is_sent(server: Scripted, tmp_path: Path, known: str) -> None:
     other = {"system": None, "other": str(make_certificate(tmp_path / "other.pem"))}
-    client = connect(server.endpoint(ca_file=other[known]), POLICY, TOKEN)
+    client = connected(server.endpoint(ca_file=other[known]))
     with pytest.raises(ApiError, match=r"certificate verify failed.*; nothing was sent: set proxmox\.fingerprint"):
         client.version()
     assert server.asked == []
@@ -95,7 +103,7 @@ def test_an_unknown_ca_ends_it_before_anything_is_sent(server: Scripted, tmp_pat
 
 def test_a_certificate_for_another_name_is_not_his(tmp_path: Path) -> None:
     with serving(make_certificate(tmp_path / "x.pem", "127.0.0.2")) as server:
-        client = connect(server.endpoint(ca_file=str(server.certificate)), POLICY, TOKEN)
+        client = connected(server.endpoint(ca_file=str(server.certificate)))
         with pytest.raises(ApiError, match="certificate verify failed"):
             client.version()
         assert server.asked == []
@@ -111,7 +119,7 @@ def test_nobody_listens() -> None:
         unused.bind(("127.0.0.1", 0))
         endpoint = Endpoint("127.0.0.1", "prom", port=unused.getsockname()[1], fingerprint="ab" * 32)
         with pytest.raises(ApiError, match=r"cannot connect to https://127.* \(Connection refused\); nothing was sent"):
-            connect(endpoint, POLICY, TOKEN).version()
+            connected(endpoint).version()
 
 
 def test_the_environment_leads_nowhere_else(
@@ -187,7 +195,7 @@ def test_nothing_for_a_protected_guest_reaches_the_wire(server: Scripted, client
 
 
 def test_without_definitions_nothing_reaches_the_wire(server: Scripted) -> None:
-    client = connect(server.endpoint(), Policy.from_fleet(EMPTY), TOKEN)
+    client = connected(server.endpoint(), Policy.from_fleet(EMPTY))
     for change in every_change(client, 110):
         with pytest.raises(Refused, match="refusing"):
             change()  # type: ignore[operator]
@@ -394,9 +402,10 @@ import sys, gevent
 from nixherd.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.policy import Policy
-from nixherd.tokens import Token
+from nixherd.proxmox.tls import fingerprints, read_authorities
+from nixherd.tokens import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]), fingerprint=sys.argv[2])
-client = connect(endpoint, Policy.from_fleet(Fleet("/f", "f", {})), Token("a@pve", "b", "c"))
+client = connect(endpoint, Policy.from_fleet(Fleet("/f", "f", {})), Token("a@pve", "b", "c", Server.of(endpoint)))
 gevent.joinall([gevent.spawn(client.version) for _ in range(10)], raise_error=True)
 gevent.joinall([gevent.spawn(client.agent_interfaces, "prom", 110) for _ in range(6)], raise_error=True)
 """
