@@ -13,7 +13,7 @@ from nixherd.jobs import DIRECTORY
 from nixherd.reach import Epoch
 from operations.machine import is_installed, machine_of, require_still_installable
 from operations.remote import run_towards
-from operations.steps import Commands, connector_of, decide, do, evaluated, fleet_host, session_of, shell
+from operations.steps import Commands, connector_of, decide, do, evaluated, executing, fleet_host, session_of, shell
 
 UPLOAD_DEADLINE = 1800.0  # seconds
 NEEDED = ("tar", "gzip", "cpio", "setsid")  # by the tarball's script
@@ -42,6 +42,7 @@ def _boot() -> Commands:
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"
             )
+        _prove()
         yield from do(host, f"mark the installer of {host_id} as ours", _mark)
         return
     if is_installed(machine):
@@ -50,7 +51,15 @@ def _boot() -> Commands:
     require_installable(session.fleet, host_id, BOOT)
     if found := findings():
         raise FleetInvalid(found)
+    if machine:
+        _prove()
     yield from do(host, f"boot the NixOS installer on {host_id} by kexec", _kexec)
+
+
+def _prove() -> None:
+    """While executing, Refused unless the guest that was asked is where we are; planning writes nothing anywhere."""
+    if executing(host):
+        connector_of(host).prove_for_wiping()
 
 
 def findings() -> list[str]:

@@ -36,13 +36,14 @@ def is_installed(machine: MachineState | None) -> bool:
 
 
 def require_our_installer(host: Host, machine: MachineState) -> None:
-    """Refused unless this is the installer that this fleet booted for this very host."""
+    """Refused unless this is the installer that this fleet booted for this very host, on the guest that was asked."""
     session, host_id = session_of(host), fleet_host(host).id
     if machine["variant"] != "installer" or machine["mark"] != mark(session.fleet, host_id):
         raise Refused(
             f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
             "run deploys/install.py from its start"
         )
+    connector_of(host).prove_for_wiping()
 
 
 def require_still_installable(host: Host, verb: str) -> None:

@@ -93,7 +93,8 @@ def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = Fa
             session.failed(host_id, error, changed=changed)
             complain(host, error)
             return False
-        session.touched.add(host_id)
+        if changes:
+            session.touched.add(host_id)
         return True
 
     yield FunctionCommand(step, (), {})

@@ -12,6 +12,7 @@ import pytest
 
 from nixherd import this_machine
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
+from nixherd.models import GuestType
 from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.listings import Node, Resource
@@ -357,6 +358,17 @@ def test_who_is_a_stranger(session: Session) -> None:
     assert "its name is theirs, not dev" in (found(name="theirs") or "")
     session.fleet = replace(session.fleet, vms={})
     assert found(name="theirs") is None
+
+
+def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(session: Session) -> None:
+    container = replace(DEV, type=GuestType.LXC)
+    host = replace(HOST, public_key=KEY)
+    session.fleet = replace(session.fleet, hosts={"dev": host}, vms={"dev": container})
+    found = lambda: look(session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+    session._memo["client"] = FakeClient(config_={"net0": f"name=eth0,bridge=vmbr0,hwaddr={MAC.upper()}"})
+    assert [(place.asked.mac, place.asked.has_agent) for place in found() if place.asked] == [(MAC, False)]
+    del session._memo["client"]  # there is no token
+    assert [place.asked for place in found()] == [None]
 
 
 # A machine that no hypervisor knows of

@@ -10,6 +10,7 @@ import pytest
 
 from nixherd.connectors import proving
 from nixherd.errors import FleetError
+from nixherd.exits import Exit
 from nixherd.guard import mark
 from nixherd.jobs import DIRECTORY, Job
 from nixherd.session import Session
@@ -151,7 +152,22 @@ def test_an_installer_is_not_touched_before_its_root_has_what_the_agent_wrote(
     outcome = run(installer.boot)
     assert outcome.failed
     assert "it does not have what the agent wrote down for its root; nothing was done there" in outcome.said[-1]
+    assert session.failures == {"dev": Exit.REFUSED}
     assert session.state_of("dev").noted("kexec") == note
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_no_disk_is_touched_of_a_machine_that_only_looks_like_the_guest(
+    machine: Machine, session: Session, sshd: Sshd, operation: Any
+) -> None:
+    """To the last bit of what it shows; the emulator's agent writes on no sshd."""
+    done = (ours(session), MOUNTED, job("install", f"{SYSTEM} 0" if operation is nixos.reboot_installed else "other 0"))
+    outcome = machine(*(DEBIAN,) if operation is installer.boot else (INSTALLER, *done))(operation)
+    assert outcome.failed
+    assert "it does not have what the agent wrote down for its root; nothing was done there" in outcome.said[-1]
+    assert session.failures == {"dev": Exit.REFUSED}
+    planned = operation is not installer.boot  # what a clone is cannot be asked before cloud-init is done
+    assert sshd.commands == 3 + planned  # the proof, what runs there, planned and executing, and the word
 
 
 def test_disks_that_are_formatted_and_mounted_stay(machine: Machine, session: Session) -> None:
