@@ -35,7 +35,8 @@
     inherit (nixpkgs) lib;
     system = "x86_64-linux";
     pkgs = nixpkgs.legacyPackages.${system};
-    allHosts = import ./hosts.nix;
+    # What begins with _ is the owner's own, and no host.
+    allHosts = lib.filterAttrs (name: _: !lib.hasPrefix "_" name) (import ./hosts.nix);
     fleetLib = import ./nix/lib.nix {inherit inputs self system allHosts;};
     isNixos = _: host: host ? configurationFile;
   in {

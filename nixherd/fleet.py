@@ -2,34 +2,28 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nixherd.errors import FleetInvalid, ProcessFailed
-from nixherd.models import NOTHING, Endpoint, Fleet, GuestType, Host, Origin, Template, Vm, VmidRange
+from nixherd.fields import Place, fields_of, read
+from nixherd.findings import Finding
+from nixherd.models import NOTHING, Endpoint, Fleet, Host, Origin, Template, Vm, VmidRange
 from nixherd.nix import nix_string
 from nixherd.nix_errors import LOG_FORMAT, explain
 from nixherd.nix_values import NixPath
 from nixherd.process import run
-from nixherd.settings import take_settings
-from nixherd.sizes import parse_size
-from nixherd.validate import (
-    DEFAULT_FLEET_ID,
-    DEFAULT_PORT,
-    HOSTS,
-    find_errors,
-    is_placeholder,
-    parse_fingerprint,
-)
+from nixherd.settings import CloudInitSettings, ContainerSettings, Settings
+from nixherd.validate import HOSTS, find, is_host, kind_of
 
 _EXPRESSION = Path(__file__).with_name("fleet.nix")
 _TIMEOUT = 60.0
 
 
 def load_fleet(path: str | os.PathLike[str]) -> Fleet:
-    """The fleet that a flake's directory describes.
+    """The fleet that a flake's directory describes, with the warnings that it gives rise to.
 
     Raises FleetInvalid with every finding when the files say what cannot be (or are not there, or are no Nix),
     ProcessFailed when there is no `nix` to ask, DeadlineExceeded when it does not answer.
@@ -40,9 +34,10 @@ def load_fleet(path: str | os.PathLike[str]) -> Fleet:
     if not (directory / HOSTS).is_file():
         raise FleetInvalid([f"{directory / HOSTS}: missing; FLEET names the directory that holds the fleet's {HOSTS}"])
     hosts, definitions = evaluate(directory)
-    if findings := find_errors(hosts, definitions):
+    findings = find(hosts, definitions)
+    if not all(finding.is_warning for finding in findings):
         raise FleetInvalid(findings)
-    return _fleet(directory, hosts, definitions or {})
+    return _fleet(directory, hosts, definitions or {}, findings)
 
 
 # Evaluating
@@ -72,26 +67,24 @@ def _path_or_set(value: dict[str, Any]) -> Any:
 # Parsing: what has been validated
 
 
-def _fleet(directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any]) -> Fleet:
-    parsed = {name: _host(name, dict(entry)) for name, entry in hosts.items()}
+def _fleet(
+    directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any], warnings: Iterable[Finding] = ()
+) -> Fleet:
+    parsed = {name: _host(name, entry) for name, entry in hosts.items() if is_host(name)}
     by_name = {str(name).lower(): host.id for host in parsed.values() for name in (host.id, host.ssh_alias)}
     by_name |= {host.hostname.lower(): host.id for host in parsed.values()}
-    managed = {name: _managed(name, dict(entry)) for name, entry in (definitions.get("managed") or {}).items()}
-    imported = {
-        name: _imported(name, dict(entry), by_name) for name, entry in (definitions.get("imported") or {}).items()
-    }
-    template = definitions.get("template")
+    managed = {name: _managed(name, entry) for name, entry in (definitions.get("managed") or {}).items()}
+    imported = {name: _imported(name, entry, by_name) for name, entry in (definitions.get("imported") or {}).items()}
+    template, top = definitions.get("template"), read(Place.TOP, definitions)[0]
     return Fleet(
         path=str(directory),
-        id=definitions.get("fleet") or DEFAULT_FLEET_ID,
+        id=top["fleet"],
         hosts=MappingProxyType(parsed),
         vms=MappingProxyType({**managed, **imported}),
         endpoint=_endpoint(definitions.get("proxmox") or {}),
-        template=_template(dict(template)) if template else None,
-        ranges=tuple(
-            VmidRange(name, entry["start"], entry["end"])
-            for name, entry in (definitions.get("vmidRanges") or {}).items()
-        ),
+        template=_template(template) if template else None,
+        ranges=tuple(_range(name, entry) for name, entry in (definitions.get("vmidRanges") or {}).items()),
+        warnings=tuple(warnings),
     )
 
 
@@ -99,84 +92,122 @@ def _rest(entry: dict[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(entry) if entry else NOTHING
 
 
-def _host(name: str, entry: dict[str, Any]) -> Host:
-    take = entry.pop
-    key = take("publicKey", None)
+def _host(name: str, entry: Mapping[str, Any]) -> Host:
+    values, rest = read(Place.HOST, entry)
+    deploys = (field.name for field in fields_of(Place.HOST).values() if field.deploys)
     return Host(
         id=name,
-        hostname=take("hostname"),
-        ssh_alias=take("sshAlias", None),
-        user=take("user"),
-        home_directory=take("homeDirectory", None),
-        public_key=None if is_placeholder(key) else key.strip(),
-        authorized_keys=tuple(line.strip() for line in take("authorizedKeys", None) or ()),
-        configuration_file=take("configurationFile", None),
-        home_file=take("homeFile", None),
-        ssh_key_name=take("sshKeyName", None),
-        initial_hashed_password=take("initialHashedPassword", None),
-        sudo_passwordless=take("sudoPasswordless", None),
-        extra=_rest(entry),
+        hostname=values["hostname"],
+        ssh_alias=values["sshAlias"],
+        user=values["user"],
+        home_directory=values["homeDirectory"],
+        public_key=values["publicKey"],
+        authorized_keys=values["authorizedKeys"],
+        configuration_file=values["configurationFile"],
+        home_file=values["homeFile"],
+        ssh_key_name=values["sshKeyName"],
+        initial_hashed_password=values["initialHashedPassword"],
+        sudo_passwordless=values["sudoPasswordless"],
+        addresses=values["addresses"],
+        tags=values["tags"],
+        access=values["access"],
+        health_checks=values["healthChecks"],
+        deployment=_rest({each: values[each] for each in deploys if values[each] is not None}),
+        extra=_rest(rest),
     )
 
 
-def _managed(name: str, entry: dict[str, Any]) -> Vm:
-    take = entry.pop
+def _managed(name: str, entry: Mapping[str, Any]) -> Vm:
+    values, rest = read(Place.MANAGED, entry, kind_of(entry))
     return Vm(
         name=name,
-        vmid=take("vmid"),
+        vmid=values["vmid"],
         origin=Origin.MANAGED,
-        readonly=take("readonly", False),
-        type=GuestType(take("type", None) or GuestType.QEMU),
-        host_id=take("nixosConfig"),
-        cores=take("cores"),
-        memory=take("memory"),
-        disk=parse_size(take("disk")),
-        storage=take("storage", None),
-        node=take("node", None),
-        tags=tuple(take("tags", None) or ()),
-        settings=take_settings(entry),
-        extra=_rest(entry),
+        readonly=values["readonly"],
+        type=values["type"],
+        host_id=values["nixosConfig"],
+        cores=values["cores"],
+        memory=values["memory"],
+        disk=values["disk"],
+        storage=values["storage"],
+        node=values["node"],
+        tags=values["tags"],
+        settings=settings_of(values),
+        extra=_rest(rest),
     )
 
 
-def _imported(name: str, entry: dict[str, Any], by_name: Mapping[str, str]) -> Vm:
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """A managed guest's settings, of the fields that its kind has."""
+    get = values.get
+    return Settings(
+        sockets=get("sockets"),
+        balloon=get("balloon"),
+        cpu=get("cpu"),
+        machine=get("machine"),
+        bios=get("bios"),
+        boot=get("boot"),
+        agent=get("agent"),
+        description=get("description"),
+        onboot=get("onboot"),
+        protection=get("protection"),
+        startup=get("startup"),
+        pool=get("pool"),
+        disks=get("disks", ()),
+        networks=get("networks", ()),
+        pci=get("pci", ()),
+        cloud_init=get("cloudInit") or CloudInitSettings(),
+        container=ContainerSettings(
+            archive=get("archive"), swap=get("swap"), unprivileged=get("unprivileged"), features=get("features")
+        ),
+    )
+
+
+def _imported(name: str, entry: Mapping[str, Any], by_name: Mapping[str, str]) -> Vm:
     """An imported guest is somebody's documentation: beside VMID and flag, only what can be understood is taken.
 
     It belongs to the host whose hostname it names; where it names none, to the one that its alias or name is of: a
     host without its guest would be a machine without its guard.
     """
-    tags, named = entry.get("tags"), (entry.get("hostname"), entry.get("sshAlias"), name)
-    node, storage = entry.get("node"), entry.get("storage")
-    is_container = entry.get("type") == GuestType.LXC
+    values, rest = read(Place.IMPORTED, entry)
+    named = [each.lower() for each in (values["hostname"], values["sshAlias"], name) if each is not None]
     return Vm(
         name=name,
-        vmid=entry.pop("vmid"),
+        vmid=values["vmid"],
         origin=Origin.IMPORTED,
-        readonly=entry.pop("readonly", True),
-        type=GuestType.LXC if is_container else GuestType.QEMU,
-        host_id=next((by_name[str(each).lower()] for each in named if str(each).lower() in by_name), None),
-        storage=storage if isinstance(storage, str) else None,
-        node=node if isinstance(node, str) else None,
-        tags=tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
-        extra=_rest(entry),
+        readonly=values["readonly"],
+        type=values["type"],
+        host_id=next((by_name[each] for each in named if each in by_name), None),
+        storage=values["storage"],
+        node=values["node"],
+        tags=values["tags"],
+        specs=values["specs"],
+        status=values["status"],
+        extra=_rest(rest),
     )
 
 
 def _endpoint(entry: Mapping[str, Any]) -> Endpoint | None:
-    if not entry.get("host") or not entry.get("node"):
+    values, _ = read(Place.PROXMOX, entry)
+    if not values["host"] or not values["node"]:
         return None
-    fingerprint = entry.get("fingerprint")
     return Endpoint(
-        host=entry["host"],
-        node=entry["node"],
-        default_storage=entry.get("defaultStorage"),
-        backup_storage=entry.get("backupStorage"),
-        port=entry.get("port") or DEFAULT_PORT,
-        fingerprint=parse_fingerprint(fingerprint) if fingerprint else None,
-        ca_file=entry.get("caFile"),
+        host=values["host"],
+        node=values["node"],
+        default_storage=values["defaultStorage"],
+        backup_storage=values["backupStorage"],
+        port=values["port"],
+        fingerprint=values["fingerprint"],
+        ca_file=values["caFile"],
     )
 
 
-def _template(entry: dict[str, Any]) -> Template:
-    name = entry.pop("name", None)
-    return Template(vmid=entry.pop("vmid"), name=name if isinstance(name, str) else None, extra=_rest(entry))
+def _template(entry: Mapping[str, Any]) -> Template:
+    values, rest = read(Place.TEMPLATE, entry)
+    name = values["name"]
+    return Template(values["vmid"], name if isinstance(name, str) else None, values["node"], extra=_rest(rest))
+
+
+def _range(name: str, entry: Mapping[str, Any]) -> VmidRange:
+    values, _ = read(Place.RANGE, entry)
+    return VmidRange(name, values["start"], values["end"])

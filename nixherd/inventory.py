@@ -74,9 +74,7 @@ def _kinds(host: Host, guests: list[Vm]) -> Iterator[str]:
 
 
 def _tags(host: Host, guests: list[Vm]) -> Iterator[str]:
-    own = host.extra.get("tags")
-    if isinstance(own, list):
-        yield from (tag for tag in own if isinstance(tag, str))
+    yield from host.tags
     for vm in guests:
         yield from vm.tags
 

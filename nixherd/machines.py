@@ -77,8 +77,7 @@ def _spec(vm: Vm, name: str) -> str:
     """Cores, memory or disk: what a managed guest is given, or what its owner wrote down of an imported one."""
     value = getattr(vm, name)
     if value is None:
-        specs = vm.extra.get("specs")
-        value = specs.get(name) if isinstance(specs, dict) else None
+        value = vm.specs.get(name) if isinstance(vm.specs, dict) else None
         return f"{value} MiB" if name == "memory" and isinstance(value, int) else _cell(value)
     return f"{value} MiB" if name == "memory" else format_size(value) if name == "disk" else str(value)
 

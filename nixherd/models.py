@@ -2,7 +2,7 @@
 
 Everything here is frozen and does no I/O. `nixherd.fleet` parses the Nix files into these once, at
 the edge; all else takes them as they are. Unknown is `None`, never `False`. Attributes that we do not
-know are people's documentation and kept in `extra`.
+know are people's documentation and kept in `extra`: it is shown, never obeyed.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,35 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from nixherd.findings import Finding
+from nixherd.health_checks import Check
 from nixherd.settings import UNSET, Settings
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+class Access(StrEnum):
+    """How far a machine lets us in. `shell`: what its user may. `push-closure`: closures are received, and one program
+    activates them. `trigger`: it is told to pull its configuration itself. Where it is not `shell`, no fact, operation
+    or command of ours is ever sent there; the NixOS option `nixherd.access` makes a machine be so."""
+
+    SHELL = "shell"
+    PUSH_CLOSURE = "push-closure"
+    TRIGGER = "trigger"
+
+    @property
+    def user(self) -> str | None:
+        """Who logs in there, where it is not the host's own user."""
+        return None if self is Access.SHELL else "root"
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One entry of hosts.nix. `public_key` is None while the entry has a placeholder."""
+    """One entry of hosts.nix. `public_key` is None while the entry has a placeholder.
+
+    `addresses` are None where it names none; `deployment` is what it says of how it is deployed to, by the names of
+    `nixherd.deploying.options`.
+    """
 
     id: str
     hostname: str
@@ -32,6 +53,11 @@ class Host:
     ssh_key_name: str | None = None
     initial_hashed_password: str | None = None
     sudo_passwordless: bool | None = None
+    addresses: tuple[str, ...] | None = None
+    tags: tuple[str, ...] = ()
+    access: Access = Access.SHELL
+    health_checks: tuple[Check, ...] = ()
+    deployment: Mapping[str, Any] = field(default_factory=lambda: NOTHING, hash=False)
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
     @property
@@ -56,7 +82,10 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Vm:
-    """One guest of vms/definitions.nix. Memory is in MiB, `disk` in bytes; both are None for imported ones."""
+    """One guest of vms/definitions.nix. Memory is in MiB, `disk` in bytes; both are None for imported ones.
+
+    `specs` and `status` are what people wrote down of it, in any form.
+    """
 
     name: str
     vmid: int
@@ -71,6 +100,8 @@ class Vm:
     node: str | None = None
     tags: tuple[str, ...] = ()
     settings: Settings = UNSET
+    specs: Any = field(default=None, compare=False)
+    status: Any = field(default=None, compare=False)
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
     @property
@@ -90,10 +121,11 @@ class Vm:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The machine that new ones are cloned from."""
+    """The machine that new ones are cloned from; `node` is None where it is the endpoint's."""
 
     vmid: int
     name: str | None = None
+    node: str | None = None
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
 
@@ -128,7 +160,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The whole fleet. `path` is the flake's directory; `id` marks the VMs that are ours."""
+    """The whole fleet. `path` is the flake's directory; `id` marks the VMs that are ours.
+
+    `warnings` are what its author should know, and nobody has to.
+    """
 
     path: str
     id: str
@@ -137,6 +172,7 @@ class Fleet:
     endpoint: Endpoint | None = None
     template: Template | None = None
     ranges: tuple[VmidRange, ...] = ()
+    warnings: tuple[Finding, ...] = field(default=(), compare=False)
 
     def vm_of(self, host_id: str) -> Vm | None:
         """The guest that this host runs in, if it is one."""

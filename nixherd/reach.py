@@ -151,7 +151,7 @@ def look(
     Raises Absent when there is nothing to wait for.
     """
     vm = session.vm(host.id)
-    known = by_name and "addresses" in host.extra and session.pinned_key(host.id) is not None
+    known = by_name and host.addresses is not None and session.pinned_key(host.id) is not None
     if vm is not None and vm.is_managed and vm.type is GuestType.QEMU and not known:
         return _look_at_vm(session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted)
     found = list(_look_at_names(session, host, hints))
@@ -166,9 +166,8 @@ def addresses(host: Host) -> list[str]:
 
     An `addresses` list in hosts.nix comes first; without one the hostname, then the SSH alias.
     """
-    declared = host.extra.get("addresses")
-    if isinstance(declared, (list, tuple)):
-        return [str(address) for address in declared]
+    if host.addresses is not None:
+        return list(host.addresses)
     return list(dict.fromkeys(name for name in (host.hostname, host.ssh_alias) if name))
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.errors import FleetError, Refused
+from nixherd.field_types import is_address, parse_fingerprint
+from nixherd.fields import DEFAULT_PORT
 from nixherd.models import Endpoint
-from nixherd.validate import DEFAULT_PORT, parse_fingerprint
 
 SHAPE = "USER@REALM!TOKENID=UUID"
 SYSTEM = "system"
@@ -47,7 +48,7 @@ class Server:
         """`HOST`, `HOST:PORT` or `[V6]:PORT`; the others with or without colons. ValueError when it is none."""
         match = _SERVER.fullmatch(text.strip())
         port = int(match["port"] or DEFAULT_PORT) if match else 0
-        if match is None or not 0 < port < 65536:
+        if match is None or not 0 < port < 65536 or not is_address(match["name"] or match["v6"]):
             raise ValueError(f"{text!r} is no HOST:PORT")
         known = tuple(sorted(parse_fingerprint(each) for each in authorities))
         return cls(match["name"] or match["v6"], port, fingerprint and parse_fingerprint(fingerprint), known)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from nixherd.deploying.access import Access
 from nixherd.deploying.activation import Deployment, Kind, Stage, Standing, parse
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import is_of
 from nixherd.deploying.report import Outcome, how_to_ask
 from nixherd.deploying.run import DeployRun, HostRun
 from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, Refused, Undecided
+from nixherd.models import Access
 from nixherd.reach import Epoch
 from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.health import failing

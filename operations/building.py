@@ -11,11 +11,11 @@ from pyinfra.api.host import Host
 from facts.nixos import BOOTED_PARTS
 from nixherd import nix
 from nixherd.build import BUILD_DEADLINE, realise
-from nixherd.deploying.access import Access
 from nixherd.deploying.activation import Kind, hold
 from nixherd.deploying.options import HERE, TARGET
 from nixherd.deploying.run import HostRun
 from nixherd.errors import FleetError, ProcessFailed, Usage
+from nixherd.models import Access
 from nixherd.nix_errors import last_error
 from operations.deploy_run import require_root
 from operations.remote import run_towards

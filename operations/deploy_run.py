@@ -11,7 +11,6 @@ from pyinfra.api.state import State
 
 from facts.home_manager import Home, HomeState
 from facts.nixos import Running, SystemState
-from nixherd.deploying.access import Access
 from nixherd.deploying.activation import GATE, Kind, parse
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import Journal, new_directory
@@ -19,6 +18,7 @@ from nixherd.deploying.options import Options
 from nixherd.deploying.run import DeployRun, HostRun
 from nixherd.deploying.waves import USUAL
 from nixherd.errors import FleetError, NotBegun, Usage
+from nixherd.models import Access
 from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
@@ -56,7 +56,7 @@ def options_of(host: Host) -> Options:
 def _said(host: Host, name: str) -> Any:
     """What was said of a host: on the command line, in group data, or in its entry in hosts.nix."""
     data = host.data.get(name)
-    return fleet_host(host).extra.get(name) if data is None else data
+    return fleet_host(host).deployment.get(name) if data is None else data
 
 
 def _limited(state: State) -> list[Host]:

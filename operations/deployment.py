@@ -13,9 +13,8 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 
 from facts.nix import Store
-from nixherd import nix
-from nixherd.deploying import gate, health
-from nixherd.deploying.access import Access
+from nixherd import health_checks, nix
+from nixherd.deploying import gate
 from nixherd.deploying.activation import Kind, hold
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.options import Engine, Options
@@ -25,6 +24,7 @@ from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
 from nixherd.errors import FleetError, NotBegun
 from nixherd.evaluation import evaluate as evaluate_all
+from nixherd.models import Access
 from nixherd.nix import Evaluated
 from nixherd.process import run
 from operations.activating import Wanted
@@ -79,9 +79,8 @@ def _evaluate(own: HostRun) -> str:
     about = own.about = evaluate_all(session, _reached(host), own.id)
     state = own.state
     own.found(new=about.toplevel, revision=about.revision)
-    own.checks = health.parse(f"{own.id}: nixherd.healthChecks", about.health) + health.parse(
-        f"hosts.nix: {own.id}.healthChecks", fleet_host(host).extra.get("healthChecks")
-    )
+    checks = health_checks.parse(f"{own.id}: nixherd.healthChecks", about.health)
+    own.checks = checks + fleet_host(host).health_checks
     if state is not None and _is_done(own.options, state, about.toplevel):
         own.end(Outcome.UNCHANGED)
         return f"{own.id} runs {about.toplevel} already"

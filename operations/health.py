@@ -6,7 +6,7 @@ import time
 from pyinfra.api.host import Host
 
 from nixherd.connectors import through
-from nixherd.deploying.health import Check
+from nixherd.health_checks import Check
 from operations.steps import connector_of, remote
 
 PAUSE = 1.0  # seconds between two tries

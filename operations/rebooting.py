@@ -8,7 +8,6 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from nixherd.deploying import health
 from nixherd.deploying.activation import Kind
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
@@ -42,7 +41,7 @@ def _plan(own: HostRun, *, force: bool) -> str:
     if own.kind is Kind.HOME or state is None:
         own.end(Outcome.UNCHANGED, "a home is not rebooted")
         return f"{own.id} is a home"
-    own.checks = health.parse(f"hosts.nix: {own.id}.healthChecks", fleet_host(host).extra.get("healthChecks"))
+    own.checks = fleet_host(host).health_checks
     own.found(reboot_for=state["reboot_for"], new=state["profile"])
     if not (state["reboot_for"] or force):
         own.end(Outcome.UNCHANGED, "needs no reboot")

@@ -9,8 +9,8 @@ from facts.nix import Closure
 from facts.nixos import BOOTED_PARTS
 from nixherd import nix
 from nixherd.deploying import closures
-from nixherd.deploying.access import Access
 from nixherd.deploying.run import HostRun
+from nixherd.models import Access
 from nixherd.nix import Evaluated
 from nixherd.process import run
 from nixherd.sizes import human

@@ -49,7 +49,7 @@ def session_at(emulator: Emulator, tmp_path: Path) -> Session:
     token = tmp_path / "token"
     token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
-    metal = replace(HOST, id="metal", user="root", extra={"addresses": ["127.0.0.3", "127.0.0.1"]})
+    metal = replace(HOST, id="metal", user="root", addresses=("127.0.0.3", "127.0.0.1"))
     hosts = {"dev": replace(HOST, user="root"), "metal": metal}
     vms = {"dev": DEV}
     return Session(replace(FLEET, hosts=hosts, vms=vms, endpoint=emulator.endpoint), token)

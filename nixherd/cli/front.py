@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nixherd.cli.output import show_json, wants_json
+from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
 from nixherd.errors import FleetError
 from nixherd.fleet import load_fleet
@@ -53,7 +53,10 @@ class Front:
 
     @cached_property
     def fleet(self) -> Fleet:
-        return self.definitions.fleet if self.guarded else load_fleet(self.root)
+        """Loaded once; what its author should know is said then."""
+        fleet = self.definitions.fleet if self.guarded else load_fleet(self.root)
+        narrate(fleet.warnings)
+        return fleet
 
     @cached_property
     def session(self) -> Session:

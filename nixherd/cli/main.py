@@ -20,6 +20,7 @@ class Lazy(click.Group):
     """Commands by where they are, imported when they are asked for: that takes most of the time."""
 
     groups: ClassVar = {
+        "check": "nixherd.cli.checking",
         "deploy": "nixherd.cli.deploying",
         "plan": "nixherd.cli.deploying",
         "publish": "nixherd.cli.publishing",

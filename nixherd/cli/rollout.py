@@ -15,7 +15,7 @@ import nixherd
 from nixherd.cli.changes import changes
 from nixherd.cli.following import follow
 from nixherd.cli.front import Front
-from nixherd.cli.output import show_json, wants_json
+from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import Journal, entries, new_directory, runs
 from nixherd.deploying.report import Outcome, Report, report
@@ -61,6 +61,7 @@ def rollout(
     if not found.hosts and not interrupted:  # it never began
         click.echo(_said(done), err=True)
         return done.status or int(Exit.FAILED)
+    narrate(found.about.get("warnings", ()))
     status = Exit.INTERRUPTED if interrupted else found.exit
     Journal(directory).note("done", exit=int(status), interrupted=interrupted, pyinfra=done.status)
     document = report(entries(directory)).to_json() | {"exit": int(status)}

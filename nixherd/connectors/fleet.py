@@ -41,11 +41,10 @@ from typing_extensions import override
 from nixherd import reach
 from nixherd.connectors import api_facts, here, proving
 from nixherd.connectors.api_facts import ApiQuery
-from nixherd.deploying.access import Access, access_of
 from nixherd.deploying.report import Outcome
 from nixherd.errors import DeadlineExceeded, FleetError, Refused
 from nixherd.files import write_whole
-from nixherd.models import Host
+from nixherd.models import Access, Host
 from nixherd.openssh import Destination
 from nixherd.reach import Absent, Epoch, Hints, NotInstalled, Place
 from nixherd.session import Misused, Session, Unusable
@@ -453,8 +452,8 @@ class FleetConnector(SSHConnector):
 
     @property
     def access(self) -> Access:
-        """How far the machine lets us in. Usage when its entry says what is no way in."""
-        return Access.SHELL if self.here else access_of(self.fleet_host)
+        """How far the machine lets us in."""
+        return Access.SHELL if self.here else self.fleet_host.access
 
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""

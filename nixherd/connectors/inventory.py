@@ -17,6 +17,7 @@ from nixherd.evaluation import evaluate_ahead
 from nixherd.exits import exit_of
 from nixherd.flakes import resolve
 from nixherd.inventory import check_selection, groups_of
+from nixherd.near_names import near_option
 from nixherd.rollcall import RollCall
 from nixherd.session import Session
 
@@ -49,10 +50,13 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     options: dict[str, Any] = context.params if context else {}
     here = Path(file).resolve().parent
     try:
+        _check_data(options)
         reference = _data(options, "flake")
         flake = resolve(reference) if reference else None
         definitions = Definitions.load(flake.path if flake else os.environ.get("FLEET") or here / "fleet")
         fleet = definitions.fleet
+        for warning in fleet.warnings:
+            click.echo(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
         token_file = Path(_token_file(here, options)).expanduser()
@@ -105,7 +109,8 @@ def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, 
     """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
     given = _data(options, "journal")
     journal = Journal(Path(given) if given else new_directory())
-    journal.note("run", hosts=sorted(_selected(groups, options)), deploys=list(options["operations"]))
+    hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
+    journal.note("run", hosts=hosts, deploys=deploys, warnings=session.fleet.warnings)
     return journal
 
 
@@ -118,6 +123,14 @@ def _selected(groups: dict[str, list[str]], options: dict[str, Any]) -> set[str]
 def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> None:
     if not _selected(groups, options):
         raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
+
+
+def _check_data(options: dict[str, Any]) -> None:
+    """Usage for a datum that nobody asks for, with a name near an option of a deployment."""
+    for argument in options.get("data") or ():
+        name = argument.partition("=")[0]
+        if known := near_option(name):
+            raise Usage(f"--data {name}: nobody asks for it; write {known}, or another name")
 
 
 def _data(options: dict[str, Any], name: str) -> str | None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nixherd.deploying.activation import Kind
-from nixherd.deploying.health import Check
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.options import Options
 from nixherd.deploying.report import Outcome
 from nixherd.errors import FleetError, NotBegun
+from nixherd.health_checks import Check
 from nixherd.nix import Evaluated
 
 

@@ -20,7 +20,7 @@ def drift(vm: Vm, node: str, actual: ActualVm | None) -> tuple[Step, ...]:
 
 
 def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
-    specs, config = vm.extra.get("specs"), actual.config
+    specs, config = vm.specs, actual.config
     said = specs if isinstance(specs, Mapping) else {}
     numbers = {"cores": config.cores * config.sockets, "memory": config.memory}
     for key, found in numbers.items():
@@ -34,7 +34,7 @@ def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
     storage = said.get("storage")
     if isinstance(storage, str) and disk is not None and disk.storage != storage:
         yield "storage", storage, disk.storage
-    status, running = vm.extra.get("status"), "running" if actual.running else "stopped"
+    status, running = vm.status, "running" if actual.running else "stopped"
     if status in ("running", "stopped") and status != running:
         yield "status", str(status), running
 

@@ -151,7 +151,7 @@ def template_node(fleet: Fleet) -> str:
     """The node the template lives on: its own `node` in the definitions, else the endpoint's."""
     assert fleet.template is not None
     assert fleet.endpoint is not None
-    return str(fleet.template.extra.get("node") or fleet.endpoint.node)
+    return fleet.template.node or fleet.endpoint.node
 
 
 def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> Clone:

@@ -2,8 +2,9 @@
 
     python -m tests.fuzz N [SEED]
 
-The last line is `fuzz: N requests, M on the wire`. What is judged is the log: what has not reached the server was
-refused before a socket was touched.
+Then it puts names that are near one that protects into a fleet's files; none may load without a word. The last line is
+`fuzz: N requests, M on the wire`. What is judged is the log: what has not reached the server was refused before a
+socket was touched.
 """
 
 import json
@@ -23,6 +24,7 @@ from nixherd.models import Fleet
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import _GuardedSession
 from nixherd.proxmox.policy import Policy
+from tests.fuzz.names import mistake, names_are_judged, near_names
 from tests.fuzz.requests import MANAGED, TEMPLATE, Request, named, random_request, systematic
 from tests.nixherd.proxmox.conftest import TOKEN, Emulator, running, state
 from tests.nixherd.proxmox.fleets import FLEET
@@ -127,10 +129,25 @@ def main(words: list[str]) -> int:
         whole = fuzz(emulator, _all(dice, count))
     verdicts = Counter(row["status"] for _, row in whole.sent)
     print(f"fuzz: seed {seed}, {whole.refused} refused before a socket was touched; answers: {dict(verdicts)}")
-    for mistake in whole.mistakes[:20]:
-        print(f"fuzz: MISTAKE {mistake}")
+    for line in whole.mistakes[:20]:
+        print(f"fuzz: MISTAKE {line}")
+    wrong = _names(dice, count // 10)
     print(f"fuzz: {whole.asked} requests, {len(whole.sent)} on the wire")
-    return 1 if whole.mistakes or not whole.sent else 0
+    return 1 if whole.mistakes or not whole.sent or wrong else 0
+
+
+def _names(dice: random.Random, count: int) -> list[str]:
+    """Put near names into a fleet's files; every mistake is a line."""
+    wrong = (
+        []
+        if names_are_judged()
+        else ["the fleet is not sound without a name, or what protects is not; nothing is proven"]
+    )
+    wrong += [said for named in near_names(dice, count) if (said := mistake(named))]
+    for each in wrong[:20]:
+        print(f"fuzz: MISTAKE {each}")
+    print(f"fuzz: {count} near names, {len(wrong)} of them protect nothing and load")
+    return wrong
 
 
 def _all(dice: random.Random, count: int) -> Iterator[Request]:

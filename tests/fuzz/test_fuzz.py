@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nixherd
+from nixherd import validate
 from nixherd.errors import ApiError, Refused
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import Client, _GuardedSession, connect
 from nixherd.proxmox.policy import Policy, PolicySource
+from tests.fuzz.names import mistake, names_are_judged, near_names
 from tests.fuzz.requests import GOOD, MANAGED, PLACES, TEMPLATE, Request, documented, named, systematic
 from tests.fuzz.run import Wire, _all, fuzz, positive_control
 from tests.nixherd.proxmox.conftest import Emulator, running, state
@@ -27,6 +29,7 @@ from tests.nixherd.proxmox.fleets import FLEET
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("fuzz")]
 
 BUDGET = 8000
+NAMES = 2000
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,21 @@ def test_a_budget_of_requests(emulator: Emulator) -> None:
     assert outcome.asked == BUDGET
     assert len(outcome.sent) > len(GOOD)
     print(f"fuzz: {outcome.asked} requests, {len(outcome.sent)} on the wire")
+
+
+# Names that are near one that protects
+
+
+def test_a_budget_of_near_names() -> None:
+    assert names_are_judged()
+    assert [said for named in near_names(random.Random(7), NAMES) if (said := mistake(named))] == []
+
+
+def test_a_near_name_that_loads_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate, "judge", lambda place, name, value: None)
+    wrong = [said for named in near_names(random.Random(7), NAMES // 10) if (said := mistake(named))]
+    assert any("readonly protects nothing and loads silently" in said for said in wrong)
+    assert len(wrong) > NAMES // 30
 
 
 # Encodings that nobody thought of

@@ -52,7 +52,7 @@ def test_what_people_write_down_is_kept(make_fleet: MakeFleet) -> None:
     fleet = load_fleet(make_fleet(("sudoPasswordless = true;", "sudoPasswordless = true; owner = { room = 3; };")))
     assert fleet.hosts["proxmox-vm"].extra == {"owner": {"room": 3}}
     assert fleet.vms["dev"].extra == {"purpose": "development", "services": []}
-    assert fleet.vms["doc1"].extra["specs"] == {"cores": 8, "disk": "passthrough"}
+    assert fleet.vms["doc1"].specs == {"cores": 8, "disk": "passthrough"}
     assert fleet.template
     assert fleet.template.extra["description"] == "what new machines are cloned from"
 

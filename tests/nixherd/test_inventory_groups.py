@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unit
 
 
 def _host(
-    name: str, *, nixos: bool = True, hostname: str | None = None, alias: str | None = None, **extra: object
+    name: str, *, nixos: bool = True, hostname: str | None = None, alias: str | None = None, tags: tuple[str, ...] = ()
 ) -> Host:
     return Host(
         id=name,
@@ -23,7 +23,7 @@ def _host(
         authorized_keys=(),
         configuration_file="/c.nix" if nixos else None,
         home_file="/h.nix",
-        extra=extra,
+        tags=tags,
     )
 
 
@@ -67,7 +67,7 @@ def test_one_readonly_guest_makes_its_host_readonly() -> None:
 
 
 def test_tags_of_definitions() -> None:
-    hosts = [_host("a", tags=["rack-1", 7]), _host("b"), _host("c")]
+    hosts = [_host("a", tags=("rack-1",)), _host("b"), _host("c")]
     groups = _groups(hosts, [_vm("a", 101, tags=("web", "prod", "web")), _vm("b", 102, tags=("web",))])
     assert (groups["web"], groups["prod"], groups["rack-1"]) == (["a", "b"], ["a"], ["a"])
 

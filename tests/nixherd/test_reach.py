@@ -381,7 +381,7 @@ def metal(session: Session, hints: Hints, **host: Any) -> list[Place]:
 
 
 def test_its_addresses_are_tried_in_order(session: Session) -> None:
-    tried = metal(session, Hints(), public_key=KEY, extra={"addresses": ["b.example", "192.0.2.1"]})
+    tried = metal(session, Hints(), public_key=KEY, addresses=("b.example", "192.0.2.1"))
     assert [place.address for place in tried] == ["b.example", "192.0.2.1"]
     assert {(place.epoch, place.host_key, place.user) for place in tried} == {(Epoch.FINAL, KEY, HOST.user)}
     assert addresses(replace(HOST, hostname="h", ssh_alias="a")) == ["h", "a"]

@@ -4,14 +4,18 @@ from typing import Any
 
 import pytest
 
+from nixherd.fields import Place, read
+from nixherd.findings import Finding
+from nixherd.fleet import settings_of
 from nixherd.models import GuestType
 from nixherd.nix_values import NixSet
-from nixherd.settings import CloudInitSettings, ContainerSettings, Device, Settings, take_settings
+from nixherd.settings import CloudInitSettings, ContainerSettings, Device, Settings
 from nixherd.sizes import parse_size
-from nixherd.validate_settings import check_settings
+from nixherd.validate import check_fields, kind_of
 
 pytestmark = pytest.mark.unit
 
+NEEDED = {"vmid": 110, "nixosConfig": "dev", "cores": 1, "memory": 512, "disk": "8G"}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY"
 VM: dict[str, Any] = {
     "sockets": 2,
@@ -44,17 +48,24 @@ CONTAINER: dict[str, Any] = {
 
 
 def findings(**entry: Any) -> list[str]:
-    found: list[str] = []
-    check_settings(NixSet("vms/definitions.nix", "dev", "managed.dev", entry, found))
+    found: list[Finding] = []
+    guest = NixSet("vms/definitions.nix", "dev", "managed.dev", NEEDED | entry, found)
+    check_fields(guest, Place.MANAGED, kind_of(entry))
     return [line.removeprefix("vms/definitions.nix: managed.dev") for line in found]
+
+
+def settings(entry: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """What it says, and what it says for people."""
+    values, rest = read(Place.MANAGED, NEEDED | entry, kind_of(entry))
+    return settings_of(values), rest
 
 
 def test_a_vm_with_all_of_them() -> None:
     assert findings(**VM) == []
     entry = {**VM, "purpose": "kept"}
-    settings = take_settings(entry)
-    assert entry == {"memory": 8192, "purpose": "kept"}
-    assert settings == Settings(
+    found, rest = settings(entry)
+    assert rest == {"purpose": "kept"}
+    assert found == Settings(
         sockets=2,
         balloon=4096,
         cpu="host",
@@ -81,16 +92,16 @@ def test_a_vm_with_all_of_them() -> None:
 
 def test_a_container_with_all_of_them() -> None:
     assert findings(**CONTAINER) == []
-    settings = take_settings({key: value for key, value in CONTAINER.items() if key != "type"})
-    assert settings.container == ContainerSettings(
+    found, _ = settings(CONTAINER)
+    assert found.container == ContainerSettings(
         archive=CONTAINER["archive"], swap=0, unprivileged=True, features="keyctl=0,nesting=1"
     )
-    assert settings.disks == (Device("mp0", {"mp": "/srv"}, parse_size("8G")),)
+    assert found.disks == (Device("mp0", {"mp": "/srv"}, parse_size("8G")),)
 
 
 def test_nothing_is_declared_by_default() -> None:
-    assert take_settings({}) == Settings()
-    assert take_settings({"pci": ["igpu", "nic"]}).pci == (
+    assert settings({})[0] == Settings()
+    assert settings({"pci": ["igpu", "nic"]})[0].pci == (
         Device("hostpci0", {"mapping": "igpu"}),
         Device("hostpci1", {"mapping": "nic"}),
     )
@@ -104,7 +115,6 @@ def test_nothing_is_declared_by_default() -> None:
             {"balloon": True},
             ".balloon: is a boolean, not an integer; write the least memory in MiB, or 0 for no ballooning",
         ),
-        ({"balloon": 9, "memory": 8}, ".balloon: 9 is more than memory; write at most its memory, in MiB"),
         ({"cpu": "a b"}, '.cpu: \'a b\' is no CPU type; write one such as "host" or "x86-64-v2-AES"'),
         ({"bios": "uefi"}, '.bios: \'uefi\' is no firmware; write "seabios" or "ovmf"'),
         ({"onboot": 1}, ".onboot: is an integer, not a boolean; write true or false"),

@@ -7,10 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nixherd.deploying.options import Options
+from nixherd.field_types import is_address, parse_fingerprint
 from nixherd.fleet import _fleet
-from nixherd.models import Fleet
+from nixherd.health_checks import Check
+from nixherd.inventory import groups_of
+from nixherd.machines import render
+from nixherd.models import Access, Fleet
 from nixherd.nix_values import NixPath
-from nixherd.validate import find_errors, parse_fingerprint
+from nixherd.proxmox.policy import Policy
+from nixherd.validate import find
 
 pytestmark = pytest.mark.unit
 
@@ -27,6 +33,17 @@ HOSTS: dict[str, Any] = {
         "configurationFile": NixPath("/f/c.nix"),
         "homeFile": NixPath("/f/h.nix"),
         "sudoPasswordless": False,
+        "addresses": ["10.0.0.5", "dev.lan"],
+        "tags": ["rack-1"],
+        "access": "push-closure",
+        "healthChecks": {"web": {"http": "http://localhost/", "timeout": 5}, "db": {"tcp": 5432}},
+        "wave": 2,
+        "canary": False,
+        "role": "dns",
+        "max_fail": "10%",
+        "soak": 5,
+        "build_on": "doc",
+        "engine": "guarded",
     },
     "doc": {"hostname": "doc1", "user": "u", "homeFile": NixPath("/f/h.nix"), "sshKeyName": "k"},
 }
@@ -79,7 +96,7 @@ def _parsed(hosts: Any, definitions: Any) -> Fleet:
 
 
 def test_the_example_is_sound() -> None:
-    assert find_errors(HOSTS, DEFINITIONS) == []
+    assert find(HOSTS, DEFINITIONS) == []
     assert _parsed(HOSTS, DEFINITIONS).vms["dev"].vmid == 110
 
 
@@ -93,14 +110,22 @@ def test_every_fleet_is_refused_in_lines_or_understood(changes: list[tuple[tuple
             target = target.get(name) if isinstance(target, dict) else None
         if isinstance(target, dict):
             target[path[-1]] = value
-    findings = find_errors(files["hosts"], files["definitions"])
+    findings = find(files["hosts"], files["definitions"])
     for finding in findings:
         assert finding.isprintable()
-        assert finding.startswith(("hosts.nix: ", "vms/definitions.nix: "))
+        assert finding.removeprefix("warning: ").startswith(("hosts.nix: ", "vms/definitions.nix: "))
         assert "; " in finding
-    if findings:
+    if not all(finding.is_warning for finding in findings):
         return
     fleet = _parsed(files["hosts"], files["definitions"])
+    for host in fleet.hosts.values():
+        assert isinstance(host.access, Access)
+        assert all(is_address(address) for address in host.addresses or ())
+        assert all(isinstance(check, Check) for check in host.health_checks)
+        Options.of(host.id, host.deployment.get)
+    assert set(groups_of(fleet)["all"]) == set(fleet.hosts)
+    assert Policy.from_fleet(fleet)
+    assert render(fleet)
     for vm in fleet.vms.values():
         assert type(vm.vmid) is int
         assert type(vm.readonly) is bool

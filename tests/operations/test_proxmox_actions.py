@@ -189,7 +189,7 @@ def test_what_is_left_alone_shows_how_it_differs(by_api: Perform, dev: Emulator,
     for operation in (proxmox.drift, proxmox.apply):
         done = by_api(operation)
         assert (done.changed, done.failed) == (False, False)
-    declare(session, origin=Origin.IMPORTED, extra={"specs": {"cores": 8}})
+    declare(session, origin=Origin.IMPORTED, specs={"cores": 8})
     shown = by_api(proxmox.drift)
     assert set(shown.said) == {"left alone: cores: documented 8, is 4"}
     assert dev.changes() == []

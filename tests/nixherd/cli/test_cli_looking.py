@@ -153,7 +153,7 @@ def test_an_imported_guest_is_an_entry_that_evaluates(
         assert (found.cores, found.memory, found.tags) == (3, 4096, ("a", "b"))
         assert "nixherd fleet=homelab vmid=105" in entry.err
     else:
-        assert found.extra["specs"] == {"cores": 3, "memory": 4096, "disk": "32G", "storage": "nvmeprom"}
+        assert found.specs == {"cores": 3, "memory": 4096, "disk": "32G", "storage": "nvmeprom"}
 
 
 def test_a_container_is_an_entry_too() -> None:

@@ -256,7 +256,7 @@ def test_what_differs_of_a_container_is_set(settings: Settings, values: dict[str
 
 def test_documented_guests_show_drift() -> None:
     specs = {"cores": 8, "memory": 32768, "disk": "250G", "storage": "nvmeprom", "mtu": 1400}
-    vm = replace(DOC1, extra={"specs": specs, "status": "running"})
+    vm = replace(DOC1, specs=specs, status="running")
     config = {"name": "doc1", "cores": 6, "memory": "32768", "scsi0": "tank:vm-104-disk-0,size=300G"}
     found = drift(vm, "prom", ActualVm(VmConfig(config), False, node="prom"))
     assert [str(step) for step in found] == [
@@ -270,7 +270,7 @@ def test_documented_guests_show_drift() -> None:
 
 @pytest.mark.parametrize("specs", [None, "many", {"cores": "8", "disk": "passthrough", "memory": True}, {"disk": 3}])
 def test_what_people_write_freely_is_no_drift(specs: object) -> None:
-    vm = replace(DOC1, extra={"specs": specs, "status": 7})
+    vm = replace(DOC1, specs=specs, status=7)
     assert drift(vm, "prom", ActualVm(VmConfig({"cores": 6, "scsi0": "a:vm-104-disk-0,size=1G"}), True)) == ()
 
 

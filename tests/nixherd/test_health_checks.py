@@ -2,8 +2,8 @@
 
 import pytest
 
-from nixherd.deploying.health import Check, parse
 from nixherd.errors import Usage
+from nixherd.health_checks import Check, parse
 
 
 def test_every_kind() -> None:
@@ -34,19 +34,19 @@ def test_every_kind() -> None:
     ("checks", "said"),
     [
         ([], "web: is no set of checks by name"),
-        ({"a": {}}, "web.a: one of unit, command, tcp, http says what is checked"),
-        ({"a": "http://x"}, "web.a: one of unit, command, tcp, http says what is checked"),
-        ({"a": {"unit": "x", "tcp": 1}}, "web.a: one of"),
+        ({"a": {}}, "web.a: does not say what is checked; write one of unit, command, tcp, http"),
+        ({"a": "http://x"}, "web.a: does not say what is checked; write one of unit, command, tcp, http"),
+        ({"a": {"unit": "x", "tcp": 1}}, "web.a: does not say what is checked"),
         ({"a": {"url": "x"}}, "web.a.url: no such check"),
-        ({"a": {"tcp": 0}}, "web.a.tcp=localhost:0 is neither a port nor HOST:PORT"),
-        ({"a": {"tcp": 65536}}, "web.a.tcp=localhost:65536 is neither a port nor HOST:PORT"),
-        ({"a": {"tcp": ":80"}}, "web.a.tcp=:80 is neither a port nor HOST:PORT"),
-        ({"a": {"tcp": True}}, "web.a.tcp=True is no text"),
-        ({"a": {"http": "https://x/"}}, "web.a.http=https://x/ is no http:// URL"),
-        ({"a": {"unit": "-x"}}, "web.a.unit=-x is no unit"),
-        ({"a": {"unit": ""}}, "web.a.unit='' is no text"),
-        ({"a": {"unit": "x", "timeout": 0}}, "web.a.timeout=0 is no number of seconds"),
-        ({"a": {"http": "http://x", "status": 99}}, "web.a.status=99 is no status of HTTP"),
+        ({"a": {"tcp": 0}}, "web.a.tcp: 'localhost:0' is neither a port nor HOST:PORT"),
+        ({"a": {"tcp": 65536}}, "web.a.tcp: 'localhost:65536' is neither a port nor HOST:PORT"),
+        ({"a": {"tcp": ":80"}}, "web.a.tcp: ':80' is neither a port nor HOST:PORT"),
+        ({"a": {"tcp": True}}, "web.a.tcp: True is no text"),
+        ({"a": {"http": "https://x/"}}, "web.a.http: 'https://x/' is no http:// URL"),
+        ({"a": {"unit": "-x"}}, "web.a.unit: '-x' is no unit"),
+        ({"a": {"unit": ""}}, "web.a.unit: '' is no text"),
+        ({"a": {"unit": "x", "timeout": 0}}, "web.a.timeout: 0 is no number of seconds"),
+        ({"a": {"http": "http://x", "status": 99}}, "web.a.status: 99 is no status of HTTP"),
     ],
 )
 def test_what_is_no_check_is_said(checks: object, said: str) -> None:

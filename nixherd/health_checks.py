@@ -18,6 +18,14 @@ TIMEOUT = 30  # seconds in which a check has to pass
 _LONGEST = 3600
 
 
+class NoCheck(Usage):
+    """What is written is no check. `at` is the attribute below the set (`.web.tcp`), `what` is wrong with it."""
+
+    def __init__(self, at: str, what: str, remedy: str) -> None:
+        self.at, self.what, self.remedy = at, what, remedy
+        super().__init__(f"{at}: {what}; {remedy}")
+
+
 @dataclass(frozen=True)
 class Check:
     """One check, which has to pass within `timeout` seconds. `value` is a unit, a shell text, HOST:PORT or a URL, the
@@ -43,41 +51,63 @@ class Check:
 
 
 def parse(where: str, checks: Any) -> tuple[Check, ...]:
-    """The checks of a host; `where` says in messages where they were written. Usage when one cannot be meant."""
+    """The checks of a host; `where` says in messages where they were written. NoCheck when one cannot be meant."""
     if checks is None:
         return ()
     if not isinstance(checks, Mapping):
-        raise Usage(f"{where}: is no set of checks by name")
-    return tuple(_check(f"{where}.{name}", str(name), about) for name, about in sorted(checks.items()))
+        raise NoCheck(where, "is no set of checks by name", "write healthChecks.NAME.unit = …, .command, .tcp or .http")
+    return tuple(_check(f"{where}.{_shown(name)}", name, about) for name, about in sorted(checks.items()))
 
 
 def _check(where: str, name: str, about: Any) -> Check:
+    if not name.isprintable():
+        raise NoCheck(where, "is no name for a check", "write one word")
     said = {key: value for key, value in about.items() if value is not None} if isinstance(about, Mapping) else {}
     kinds = [key for key in said if key in KINDS]
+    there_are = f"there are {', '.join(KINDS)}, timeout and status"
     if unknown := [key for key in said if key not in (*KINDS, *_OPTIONS)]:
-        raise Usage(f"{where}.{unknown[0]}: no such check; there are {', '.join(KINDS)}, timeout and status")
+        raise NoCheck(f"{where}.{_shown(unknown[0])}", "no such check", there_are)
     if len(kinds) != 1:
-        raise Usage(f"{where}: one of {', '.join(KINDS)} says what is checked")
+        raise NoCheck(where, "does not say what is checked", f"write one of {', '.join(KINDS)}")
     [kind] = kinds
     value, timeout, status = said[kind], said.get("timeout", TIMEOUT), said.get("status", 200)
     if isinstance(timeout, bool) or not isinstance(timeout, int) or not 1 <= timeout <= _LONGEST:
-        raise Usage(f"{where}.timeout={timeout} is no number of seconds from 1 to {_LONGEST}")
+        raise NoCheck(f"{where}.timeout", f"{timeout!r} is no number of seconds", f"write one from 1 to {_LONGEST}")
     if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
-        raise Usage(f"{where}.status={status} is no status of HTTP")
+        raise NoCheck(f"{where}.status", f"{status!r} is no status of HTTP", "write one from 100 to 599")
     return Check(name, kind, _value(f"{where}.{kind}", kind, value), timeout, status)
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else repr(name)
 
 
 def _value(where: str, kind: str, value: Any) -> str:
     if kind == "tcp" and isinstance(value, int) and not isinstance(value, bool):
         value = f"localhost:{value}"
     if not isinstance(value, str) or not value or "\0" in value:
-        raise Usage(f"{where}={value!r} is no text")
-    if kind == "tcp":
-        port = value.rpartition(":")[2]
-        if not port.isdecimal() or not 0 < int(port) < 65536 or not value.rpartition(":")[0]:
-            raise Usage(f"{where}={value} is neither a port nor HOST:PORT")
-    if kind == "http" and not value.startswith("http://"):
-        raise Usage(f"{where}={value} is no http:// URL; what needs TLS can be asked by a command")
-    if kind == "unit" and value.startswith("-"):
-        raise Usage(f"{where}={value} is no unit")
+        raise NoCheck(where, f"{value!r} is no text", "write a string that is not empty")
+    if kind == "tcp" and not _is_target(value):
+        raise NoCheck(where, f"{value!r} is neither a port nor HOST:PORT", "write one such as 5432")
+    if kind == "http" and not _is_url(value):
+        remedy = "write one such as http://localhost:8080/; what needs TLS can be asked by a command"
+        raise NoCheck(where, f"{value!r} is no http:// URL", remedy)
+    if kind == "unit" and (value.startswith("-") or not value.isprintable() or " " in value):
+        raise NoCheck(where, f"{value!r} is no unit", "write one such as cron.service")
     return value
+
+
+def _is_target(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    number = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536
+    return bool(host) and value.isprintable() and " " not in value and number
+
+
+def _is_url(value: str) -> bool:
+    if not value.startswith("http://") or not value.isprintable() or " " in value:
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.port != 0  # it raises for what is none
+    except ValueError:
+        return False
