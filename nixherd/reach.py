@@ -22,7 +22,7 @@ from nixherd.models import GuestType, Host, Vm
 from nixherd.proof import Asked
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.errors import AgentUnavailable
-from nixherd.proxmox.identity import is_ours, not_ours
+from nixherd.proxmox.identity import is_ours, label, not_ours
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import find
 from nixherd.session import Misused, Session
@@ -154,11 +154,8 @@ def look(
     known = by_name and host.addresses is not None and session.pinned_key(host.id) is not None
     if vm is not None and vm.is_managed and vm.type is GuestType.QEMU and not known:
         return _look_at_vm(session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted)
-    found = list(_look_at_names(session, host, hints))
-    if vm is not None and vm.is_managed and vm.type is GuestType.LXC:
-        asked = _container(session, vm)
-        found = [replace(place, asked=asked) for place in found]
-    return found
+    asked = _known_card(session, vm) if vm else None
+    return [replace(place, asked=asked) for place in _look_at_names(session, host, hints)]
 
 
 def addresses(host: Host) -> list[str]:
@@ -199,11 +196,18 @@ def _require_nobody_elses(session: Session, host: Host, host_key: str) -> None:
         raise Refused(f"--data host_key is the key of {other}, not of {host.id}; correct it and ssh_hostname")
 
 
-def _container(session: Session, vm: Vm) -> Asked | None:
-    """A managed container, whose MAC is known where the hypervisor can be asked; its address is not its own word."""
-    with suppress(FleetError):
-        if found := find(session.client, session.fleet, vm):
-            return Asked.of(vm, *found, has_agent=False)
+def _known_card(session: Session, vm: Vm) -> Asked | None:
+    """A guest that no agent is asked about, whose MAC is known: it is declared, or the hypervisor tells a container's.
+
+    Its address is not its own word, so a hypervisor that cannot be asked is no obstacle: the pinned key counts.
+    """
+    declared = next((card.values.get("macaddr") for card in vm.settings.networks if card.name == "net0"), None)
+    if declared:
+        return Asked(label(vm), "", vm.vmid, declared.lower(), has_agent=False)
+    if vm.is_managed and vm.type is GuestType.LXC:
+        with suppress(FleetError):
+            if found := find(session.client, session.fleet, vm):
+                return Asked.of(vm, *found, has_agent=False)
     return None
 
 

@@ -14,6 +14,7 @@ from nixherd import reach
 from nixherd.connectors.fleet import FleetConnector
 from nixherd.errors import Refused
 from nixherd.exits import Exit
+from nixherd.models import Access
 from nixherd.reach import NotInstalled
 from nixherd.session import Session
 from nixherd.ssh_keys import KeyPair, generate_ed25519
@@ -268,7 +269,7 @@ def test_forced_commands_are_not_put_to_the_proof(
     run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session
 ) -> None:
     """It would be taken for what they are there for; the pinned key is what such a machine proves itself by."""
-    triggered = replace(session.host("dev"), extra={"access": "trigger"})
+    triggered = replace(session.host("dev"), access=Access.TRIGGER)
     session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": triggered})
     machine("final", mac="bc:24:11:00:00:99")
     host = run(must_answer=True)
