@@ -11,9 +11,9 @@ from nixherd.guard import mark, require_installable
 from nixherd.installation import obstacles
 from nixherd.jobs import DIRECTORY
 from nixherd.reach import Epoch
-from operations.machine import is_installed, machine_of, require_still_installable
+from operations.machine import is_installed, machine_of, require_still_installable, require_the_guest
 from operations.remote import run_towards
-from operations.steps import Commands, connector_of, decide, do, evaluated, executing, fleet_host, session_of, shell
+from operations.steps import Commands, connector_of, decide, do, evaluated, fleet_host, session_of, shell
 
 UPLOAD_DEADLINE = 1800.0  # seconds
 NEEDED = ("tar", "gzip", "cpio", "setsid")  # by the tarball's script
@@ -42,7 +42,7 @@ def _boot() -> Commands:
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"
             )
-        _prove()
+        require_the_guest(host)
         yield from do(host, f"mark the installer of {host_id} as ours", _mark)
         return
     if is_installed(machine):
@@ -52,14 +52,8 @@ def _boot() -> Commands:
     if found := findings():
         raise FleetInvalid(found)
     if machine:
-        _prove()
+        require_the_guest(host)
     yield from do(host, f"boot the NixOS installer on {host_id} by kexec", _kexec)
-
-
-def _prove() -> None:
-    """While executing, Refused unless the guest that was asked is where we are; planning writes nothing anywhere."""
-    if executing(host):
-        connector_of(host).prove_for_wiping()
 
 
 def findings() -> list[str]:

@@ -36,14 +36,19 @@ def is_installed(machine: MachineState | None) -> bool:
 
 
 def require_our_installer(host: Host, machine: MachineState) -> None:
-    """Refused unless this is the installer that this fleet booted for this very host, on the guest that was asked."""
+    """Refused unless this is the installer that this fleet booted for this very host."""
     session, host_id = session_of(host), fleet_host(host).id
     if machine["variant"] != "installer" or machine["mark"] != mark(session.fleet, host_id):
         raise Refused(
             f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
             "run deploys/install.py from its start"
         )
-    connector_of(host).prove_for_wiping()
+
+
+def require_the_guest(host: Host) -> None:
+    """Refused unless root of the guest that was asked is root where we are; planning writes nothing anywhere."""
+    if executing(host):
+        connector_of(host).prove_for_wiping()
 
 
 def require_still_installable(host: Host, verb: str) -> None:
