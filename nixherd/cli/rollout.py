@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-import nixherd
 from nixherd.cli.changes import changes
 from nixherd.cli.following import follow
-from nixherd.cli.front import Front
+from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import Journal, entries, new_directory, runs
@@ -27,7 +26,6 @@ from nixherd.process import Completed, interrupt_all, run
 REPORT = "report.json"
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
 PARALLEL = 100  # hosts at a time; what is heavy is bounded where it is done
-CHECKOUT = Path(nixherd.__path__[0]).parent
 
 
 def rollout(
