@@ -314,7 +314,8 @@ def _key_of(
 def told_place(session: Session, host: Host) -> Place | None:
     """Where the installed system of a VM of ours answers whose key nobody knows but its agent; None while none runs.
 
-    What answers there has still to prove that it is that VM. Refused when it is not ours, or the key is another's.
+    What answers there has still to prove that it is that VM. Refused when it is not ours, or the key is another's;
+    FleetError while it does not say.
     """
     vm = session.vm(host.id)
     found = find(session.client, session.fleet, vm) if vm else None
@@ -326,7 +327,11 @@ def told_place(session: Session, host: Host) -> Place | None:
         seen = _see(session, host, vm, lambda said: None)
     except Absent:
         return None
-    if seen is None or seen.epoch is not Epoch.FINAL:
+    except AgentUnavailable as error:
+        raise FleetError(f"{host.id}: its guest agent does not say which host key it has: {error}") from error
+    if seen is None:
+        raise FleetError(f"{host.id}: its guest has no address yet, so what it says cannot be proven; try again")
+    if seen.epoch is not Epoch.FINAL:
         return None
     key = told_key(session, host.id, seen.asked, for_good=True)
     return Place(seen.address, Epoch.FINAL, key, host.user, seen.asked, told=True)

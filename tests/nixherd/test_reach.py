@@ -18,7 +18,19 @@ from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.listings import Node, Resource
 from nixherd.proxmox.models import ExecResult, Interface, VmConfig, VmStatus
-from nixherd.reach import Absent, Epoch, Hints, NotInstalled, Place, addresses, epoch_of, look, stranger, until
+from nixherd.reach import (
+    Absent,
+    Epoch,
+    Hints,
+    NotInstalled,
+    Place,
+    addresses,
+    epoch_of,
+    look,
+    stranger,
+    told_place,
+    until,
+)
 from nixherd.session import Session, Unusable
 from nixherd.settings import Device
 from nixherd.ssh_keys import generate_ed25519
@@ -347,6 +359,28 @@ def test_a_machine_without_nixos_is_installed_as_it_is(session: Session) -> None
     only = (Epoch.FINAL,)
     [place] = look(session, home, Hints(), epochs=only, accepted=only, patience=0, progress=lambda said: None)
     assert (place.epoch, place.host_key) == (Epoch.FINAL, KEY)
+
+
+def test_where_a_guest_is_whose_key_only_its_agent_tells(session: Session) -> None:
+    def told(**client: Any) -> Place | None:
+        session._memo["client"] = FakeClient(**{"system": "ID=nixos\n", **client})
+        return told_place(session, HOST)
+
+    place = told()
+    assert place is not None
+    assert (place, place.told) == (Place("192.0.2.110", Epoch.FINAL, AGENTS_KEY, HOST.user), True)
+    assert place.asked is not None
+    assert (place.asked.mac, place.asked.has_agent) == (MAC, True)
+    for nothing in ({"exists": False}, {"power": "stopped"}, {"system": INSTALLER}, {"config_": {"lock": "clone"}}):
+        assert told(**nothing) is None
+    for silent, why in (
+        ({"agent": False}, "does not say which host key it has"),
+        ({"addresses": ()}, "no address yet"),
+    ):
+        with pytest.raises(FleetError, match=why):
+            told(**silent)
+    with pytest.raises(Refused, match="its notes lack the line"):
+        told(config_={"description": "built by hand"})
 
 
 def test_who_is_a_stranger(session: Session) -> None:
