@@ -74,7 +74,7 @@ def failed(host: Host) -> bool:
     return host in host.state.failed_hosts
 
 
-def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = False) -> Commands:
+def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = False, changes: bool = True) -> Commands:
     """One step: say it, and (at Execute) do it, while no other run does. A FleetError or OSError fails this host.
 
     `by_api`: all that it changes is changed by the hypervisor, which counts what it took; on a machine that a step
@@ -89,10 +89,12 @@ def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = Fa
             session.claim(host_id)
             act()
         except (FleetError, OSError) as error:
-            session.failed(host_id, error, changed=not by_api or session.accepted_changes > before)
+            changed = changes and (not by_api or session.accepted_changes > before)
+            session.failed(host_id, error, changed=changed)
             complain(host, error)
             return False
-        session.touched.add(host_id)
+        if changes:
+            session.touched.add(host_id)
         return True
 
     yield FunctionCommand(step, (), {})
