@@ -21,7 +21,7 @@
     "nix-store --serve --write") exec nix-store --serve --write ;;
     "nixherd "*)
       set -- $SSH_ORIGINAL_COMMAND
-      case $2 in begin | look | say | last) shift; exec sh ${./machine.sh} system "$@" ;; esac
+      case $2 in begin | look | say | last) shift; exec sh ${import ./program.nix} system "$@" ;; esac
       ;;
     esac
     echo "this key may push closures and activate them" >&2
