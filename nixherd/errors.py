@@ -61,6 +61,14 @@ class NotBegun(FleetError):
     """What was to be changed on a machine was not begun: it is as it was."""
 
 
+class NeedsBoot(NotBegun):
+    """A system cannot be switched to while the one that runs does: it has to be booted. Nothing was changed."""
+
+
+class NotWell(FleetError):
+    """A machine runs what is wanted, and something is wrong with it. Nothing was changed."""
+
+
 class Undecided(FleetError):
     """What became of a machine is not known: it decides by itself, or nobody could ask it. The message says how to."""
 

@@ -13,6 +13,7 @@ from facts.nixos import BOOTED_PARTS
 from nixherd import nix
 from nixherd.build import BUILD_DEADLINE, realise
 from nixherd.deploying.activation import Kind, hold
+from nixherd.deploying.inhibitors import INHIBITORS, INIT
 from nixherd.deploying.options import HERE, TARGET
 from nixherd.deploying.run import HostRun
 from nixherd.errors import FleetError, ProcessFailed, Usage
@@ -91,6 +92,15 @@ def _build_there(host: Host, own: HostRun, tell: Tell) -> None:
 
 def _last(error: Exception) -> str:
     return last_error(error.stderr) if isinstance(error, ProcessFailed) and error.stderr else str(error)
+
+
+def said_there(host: Host, system: str) -> dict[str, str | None]:
+    """What keeps a system that was built on this machine from being switched to, as it says itself, by file."""
+    found: dict[str, str | None] = {}
+    for name in (INHIBITORS, INIT):
+        script = f"cat {system}/{name} 2>/dev/null || true"
+        found[name] = shell(host, script, what="looking at what was built") or None
+    return found
 
 
 def parts_there(host: Host, system: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from nixherd.deploying.progress import BuildProgress
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
-from nixherd.errors import FleetError, NotBegun
+from nixherd.errors import FleetError, NotBegun, NotWell
 from nixherd.evaluation import evaluate as evaluate_all
 from nixherd.models import Access
 from nixherd.nix import Evaluated
@@ -41,6 +41,7 @@ from operations.steps import (
     fleet_host,
     session_of,
 )
+from operations.wellness import wrong_with
 
 
 @operation()
@@ -77,6 +78,11 @@ def _evaluate(own: HostRun) -> str:
     checks = health_checks.parse(f"{own.id}: nixherd.healthChecks", about.health)
     own.checks = checks + fleet_host(host).health_checks
     if state is not None and _is_done(own.options, state, about.toplevel):
+        if problem := wrong_with(host, own, state["current"]):
+            why = f"it runs {about.toplevel} already; {problem}; nothing was activated"
+            own.end(Outcome.UNCHANGED_NOT_WELL, why)
+            run_of(host).failed[own.id] = own.options.wave
+            raise NotWell(f"{own.id}: {why}")
         own.end(Outcome.UNCHANGED)
         return f"{own.id} runs {about.toplevel} already"
     return f"{own.id}: {about.toplevel} is to come"

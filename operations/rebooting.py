@@ -108,6 +108,15 @@ def reboot_and_prove(host: Host, own: HostRun, system: str | None) -> None:
         raise FleetError(f"{own.id}: after the reboot, {problem}")
 
 
+def may_reboot(host: Host) -> str | None:
+    """Why the machine is not ours to reboot, as the definitions are at this moment; None where it is."""
+    try:
+        _require_rebootable(host, load_fleet(session_of(host).fleet.path), host.data.host_id)
+    except Refused as error:
+        return str(error)
+    return None
+
+
 def _require_rebootable(host: Host, fleet: Fleet, host_id: str) -> None:
     """Refused where it is not ours to do, and for the machine that we run on, which nobody would see coming back."""
     require_rebootable(fleet, host_id)
@@ -134,7 +143,7 @@ def _settled(host: Host, before: set[str]) -> list[str]:
     script = f"timeout {SETTLE} systemctl is-system-running --wait >/dev/null; true"
     as_root(host, script, what="waiting for the units")
     state: Any = host.get_fact(Running, _ignore_errors=True)
-    return sorted(set(state["failed"]) - before) if state else []
+    return sorted(set(state["failed"]) - set(state["aside"]) - before) if state else []
 
 
 def _undecided(own: HostRun, why: str) -> Undecided:

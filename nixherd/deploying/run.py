@@ -4,6 +4,7 @@ import getpass
 import os
 import re
 import threading
+import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from nixherd.deploying.activation import Kind
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.options import Options
 from nixherd.deploying.report import Outcome
-from nixherd.errors import FleetError, NotBegun
+from nixherd.errors import FleetError, NotBegun, Undecided
 from nixherd.health_checks import Check
 from nixherd.nix import Evaluated
 
@@ -32,6 +33,8 @@ class HostRun:
     checks: tuple[Check, ...] = ()
     reboot: tuple[str, ...] = ()
     """what of the new system takes effect with a boot alone"""
+    inhibited: tuple[str, ...] = ()
+    """what keeps the new system from being switched to without a boot"""
     stage: str | None = None
     outcome: Outcome | None = None
 
@@ -51,6 +54,30 @@ class HostRun:
         if self.outcome is None:
             self.outcome = outcome
             self.journal.note("end", self.id, outcome=outcome, why=why, **values)
+
+    def _broken(self, error: Exception) -> Undecided:
+        """It is noted whole, and told in a line."""
+        self.found(traceback=traceback.format_exception(error))
+        why = f"{type(error).__name__} at {self.stage}, which is a mistake in nixherd: {error}"
+        self.end(Outcome.UNKNOWN, why)
+        return Undecided(f"{self.id}: {why}")
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """What nobody reckoned with, a mistake of ours or of who answers, is said as what it is, and ends this host."""
+        try:
+            yield
+        except (FleetError, OSError):
+            raise
+        except Exception as error:
+            raise self._broken(error) from error
+
+    @property
+    def coming(self) -> str:
+        """The system that is to be activated: the flake's, or the specialisation of it that was asked for."""
+        assert self.about is not None
+        chosen = self.options.specialisation
+        return f"{self.about.toplevel}/specialisation/{chosen}" if chosen else self.about.toplevel
 
     @property
     def is_over(self) -> bool:
@@ -89,7 +116,8 @@ class DeployRun:
                 own.end(Outcome.HELD, why)
                 raise NotBegun(f"{own.id} is held: {why}")
             try:
-                yield
+                with own.reporting():
+                    yield
             except (FleetError, OSError):
                 self.failed[own.id] = options.wave
                 raise

@@ -20,7 +20,7 @@
   pushed = pkgs.writeShellScript "nixherd-pushed" ''
     exec ${pkgs.coreutils}/bin/env -i HOME=/root PATH=${lib.makeBinPath [config.nix.package pkgs.util-linux pkgs.coreutils]} \
       SSH_ORIGINAL_COMMAND="''${SSH_ORIGINAL_COMMAND:-}" \
-      /bin/sh ${./pushed.sh} ${receiver} ${lib.escapeShellArg (toString cfg.trustedKeys)} ${./machine.sh}
+      /bin/sh ${./pushed.sh} ${receiver} ${lib.escapeShellArg (toString cfg.trustedKeys)} ${import ./program.nix}
   '';
   # The machine pulls its configuration itself, and says in its last line what it runs then.
   triggered = pkgs.writeShellScript "nixherd-triggered" ''
