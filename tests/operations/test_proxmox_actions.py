@@ -63,7 +63,7 @@ RUNNING: list[tuple[Any, Arguments, str]] = [
     (proxmox.shutdown, {"timeout": 20}, "shut vm 110 down within 20 s"),
     (proxmox.stop, {}, "stop vm 110 at once"),
     (proxmox.suspend, {}, "suspend vm 110"),
-    (proxmox.configure, {"onboot": True, "tags": "b,A", "description": "x"}, "set tags none → a;b, description nixherd"),
+    (proxmox.configure, {"onboot": True, "tags": "b,A", "description": "x"}, "set tags none → a;b, description nix"),
     (proxmox.configure, {"unset": ["ciuser"]}, "set ciuser abl030 → none"),
     (proxmox.resize, {"size": "70G"}, "grow scsi0 64G → 70G"),
     (proxmox.resize, {"size": "70G", "snapshot": "remove"}, "snapshot vm 110 as undo-resize; grow scsi0 64G → 70G"),
