@@ -15,6 +15,7 @@ from nixherd.errors import FleetError
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.session import Session
+from nixherd.terminal import say
 
 # What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
 if TYPE_CHECKING:
@@ -133,11 +134,11 @@ class Front:
             show_json(about)
             return
         for step in steps:
-            click.echo(f"{label(vm)}: {'would ' if planned else ''}{step}")
+            say(f"{label(vm)}: {'would ' if planned else ''}{step}")
         if not steps:
-            click.echo(f"{label(vm)}: nothing to do")
+            say(f"{label(vm)}: nothing to do")
         elif not planned:
-            click.echo(f"done in {seconds or 0:.1f} s", err=True)
+            say(f"done in {seconds or 0:.1f} s", err=True)
 
 
 pass_front = click.make_pass_decorator(Front)

@@ -17,6 +17,7 @@ from nixherd.exits import Exit
 from nixherd.files import write_whole
 from nixherd.inventory import check_selection, groups_of
 from nixherd.process import run
+from nixherd.terminal import say
 
 DEADLINE = 4 * 3600.0  # seconds
 
@@ -54,9 +55,10 @@ def publish(front: Front, /, directory: str, hosts: Sequence[str], key_file: str
     if wants_json(front.as_json):
         show_json({"published": found, "failed": failed})
     else:
-        click.echo("\n".join(f"{host_id}: {system}" for host_id, system in found.items()))
+        for host_id, system in found.items():
+            say(f"{host_id}: {system}")
     for host_id, why in failed.items():
-        click.echo(f"{host_id}: not published: {why}", err=True)
+        say(f"{host_id}: not published: {why}", err=True)
     return int(Exit.FAILED if failed else Exit.DONE)
 
 

@@ -9,8 +9,6 @@ from getpass import getpass
 from pathlib import Path
 from typing import Any
 
-import click
-
 import nixherd
 from nixherd.cli.changes import changes
 from nixherd.cli.following import follow
@@ -19,10 +17,12 @@ from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import Journal, entries, new_directory, runs
 from nixherd.deploying.report import Outcome, Report, report
+from nixherd.display import visible_values
 from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit
 from nixherd.files import write_whole
 from nixherd.process import Completed, interrupt_all, run
+from nixherd.terminal import is_terminal, say, say_text
 
 REPORT = "report.json"
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
@@ -59,18 +59,19 @@ def rollout(
     done, interrupted = _run(front, words, directory, password)
     found = report(entries(directory))
     if not found.hosts and not interrupted:  # it never began
-        click.echo(_said(done), err=True)
+        say_text(_said(done), err=True)
         return done.status or int(Exit.FAILED)
     narrate(found.about.get("warnings", ()))
     status = Exit.INTERRUPTED if interrupted else found.exit
     Journal(directory).note("done", exit=int(status), interrupted=interrupted, pyinfra=done.status)
     document = report(entries(directory)).to_json() | {"exit": int(status)}
-    write_whole(directory / REPORT, json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_whole(directory / REPORT, json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n")
     if wants_json(front.as_json):
         show_json(document)
     else:
-        click.echo("\n".join(_lines(found, dry=dry)))
-    click.echo(f"report: {directory / REPORT}", err=True)
+        for line in _lines(found, dry=dry):
+            say(line)
+    say(f"report: {directory / REPORT}", err=True)
     return int(status)
 
 
@@ -86,7 +87,7 @@ def failed_last(front: Front) -> list[str]:
 
 def _password() -> str:
     """One line, typed unseen or piped."""
-    if sys.stdin.isatty():
+    if is_terminal(sys.stdin):
         return getpass("sudo's password on the machines: ")
     return sys.stdin.readline().rstrip("\n")
 
@@ -117,7 +118,7 @@ def _run(front: Front, words: Sequence[str], directory: Path, password: str | No
                 over.wait(0.1)
             except KeyboardInterrupt:
                 if not interrupted:
-                    click.echo("Interrupted; machines that are being activated decide by themselves", err=True)
+                    say("Interrupted; machines that are being activated decide by themselves", err=True)
                 interrupted = True
                 interrupt_all()
         look()

@@ -22,6 +22,7 @@ from nixherd.secrets.files import Format
 from nixherd.secrets.identity import identity_file, operator
 from nixherd.secrets.plan import People
 from nixherd.secrets.store import Store
+from nixherd.terminal import say
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
@@ -143,7 +144,7 @@ def plan(front: Front) -> int:
         show_json({"rekeys": rekeys, "findings": found.findings})
     else:
         for rekey in found.rekeys:
-            click.echo(f"would encrypt {store.directory}/{rekey}")
+            say(f"would encrypt {store.directory}/{rekey}")
         narrate(found.findings)
         if not found.rekeys:
             narrate(["every file is encrypted for whom its rule names"])
@@ -255,8 +256,8 @@ def _show(wanted: Wanted, done: Done | None, front: Front, *, dry_run: bool) -> 
         show_json({**about, "changed": bool(done and done.paths), "commit": done.commit if done else None})
         return
     for step in wanted.steps:
-        click.echo(f"would {step}" if dry_run else step)
+        say(f"would {step}" if dry_run else step)
     if not wanted.steps:
-        click.echo("nothing to do: every file is encrypted for whom its rule names")
+        say("nothing to do: every file is encrypted for whom its rule names")
     if done and done.commit:
-        click.echo(f"commit {done.commit}: {len(done.paths)} files")
+        say(f"commit {done.commit}: {len(done.paths)} files")

@@ -21,14 +21,17 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.state import State, StateStage
 
+from nixherd.connectors import edge
 from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit, exit_of, worst
 from nixherd.process import end_all, interrupt_all
 from nixherd.session import Session
+from nixherd.terminal import say, say_error
 
 
 def put_right(context: click.Context, session: Session | None = None) -> None:
     """Apply all of it to the invocation of this context. Usage for a wrong ad-hoc operation or fact."""
+    edge.lead_through(context)
     operations: Sequence[str] = context.params.get("operations") or ()
     _check_ad_hoc(operations)
     pyinfra: Any = importlib.import_module("pyinfra.context")
@@ -82,9 +85,9 @@ def _never_prompt_for_sudo() -> None:
 def _interrupted(session: Session | None, signal_number: int, frame: object) -> None:
     """Ctrl-C is no success; pyinfra would end with status 0, and with a word on stdout. Tasks go on where they are."""
     interrupt_all()
-    click.echo("Interrupted", err=True)
+    say("Interrupted", err=True)
     for upid in session.under_way if session else ():
-        click.echo(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
+        say(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
     sys.exit(128 + signal_number)
 
 
@@ -112,7 +115,7 @@ def _truthful_end(state: State, session: Session | None, *, is_fact: bool, is_js
             importlib.import_module("pyinfra_cli.prints").print_run_json(state, dry=False)
         cause = getattr(wrapped, "exception", None)
         if isinstance(cause, FleetError):
-            click.echo(str(cause), err=True)
+            say_error(cause)
             raise SystemExit(int(exit_of(cause, changed=bool(session and session.touched)))) from None
         if isinstance(cause, PyinfraError):
             # "No hosts remaining!" would be said to come from the line of ours that failed the last one

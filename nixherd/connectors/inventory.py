@@ -20,6 +20,7 @@ from nixherd.inventory import check_selection, groups_of
 from nixherd.near_names import near_option
 from nixherd.rollcall import RollCall
 from nixherd.session import Session
+from nixherd.terminal import say_error
 
 Entry = str | tuple[str, dict[str, Any]]
 
@@ -71,7 +72,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
                     begin = partial(evaluate_ahead, session)
                     session.roll_call = RollCall(_selected(groups, options), begin)
     except FleetError as error:
-        click.echo(str(error), err=True)
+        say_error(error)
         raise SystemExit(int(exit_of(error, changed=False))) from None
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
     shared = {"session": session, **_asked(options.get("operations") or ())}
