@@ -14,7 +14,7 @@ from proxmoxer import ProxmoxAPI
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
-from nixherd.errors import ApiError
+from nixherd.errors import ApiError, Usage
 from nixherd.models import Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.agent import Agent
@@ -241,5 +241,5 @@ def _parts(path: Sequence[object]) -> list[str]:
     parts = [str(part) for part in path]
     for part in parts:
         if not part or "/" in part:
-            raise ValueError(f"{part!r} is no part of a path of the API")
+            raise Usage(f"{part!r} is no name that the API could have; nothing was sent")
     return parts
