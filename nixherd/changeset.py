@@ -20,7 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES, FleetError, Unforeseen
+from nixherd.faults import worded
 from nixherd.files import sync, write_whole
 from nixherd.git import Repository
 from nixherd.locks import lock
@@ -203,10 +204,11 @@ class Changeset:
             for directory in {self.real(swap.path).parent for swap in left}:
                 sync(directory)
             hash_ = self._commit(swaps, document, say, resumed=resumed)
-        except (OSError, FleetError) as error:
+        except FAILURES as error:
             self._take_back(swaps)
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise FleetError(f"{why}; every file was put back as it was") from error
+            failure = worded(error, f"{self.root}: publishing changes")
+            kind = Unforeseen if isinstance(failure, Unforeseen) else FleetError
+            raise kind(f"{failure}; every file was put back as it was") from error
         self._clear()
         return Done(tuple(paths), hash_)
 

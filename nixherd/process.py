@@ -77,12 +77,12 @@ def run(
     DeadlineExceeded when it has not ended in time.
     """
     words = [os.fspath(word) for word in argv]
+    data = _encoded(words[0], input)
     process = _start(words, cwd, env)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    data = input.encode() if isinstance(input, str) else input or b""
     stdout, stderr = _Reader(process.stdout), _Reader(process.stderr, stream)
     try:
         _in_background(_write, process.stdin, data)
@@ -105,8 +105,18 @@ def foreground(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run a program that talks to the person at our terminal; its status. ProcessFailed when it cannot be started."""
     try:
         return subprocess.call(argv, env={**os.environ, **env})
-    except OSError as error:
-        raise ProcessFailed(f"{argv[0]}: cannot be started: {error.strerror}", 126) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ProcessFailed(f"{argv[0]}: cannot be started: {why}", 126) from error
+
+
+def _encoded(name: str, input: str | bytes | None) -> bytes:
+    if not isinstance(input, str):
+        return input or b""
+    try:
+        return input.encode()
+    except UnicodeEncodeError:  # which would quote what nobody is to see
+        raise ProcessFailed(f"{name}: not started: what it is to read holds half a character", 126) from None
 
 
 def _start(
@@ -131,6 +141,10 @@ def _start(
         if isinstance(error, FileNotFoundError):
             raise ProcessFailed(f"{words[0]}: no such program on PATH; install it, or put it on PATH", 127) from error
         raise ProcessFailed(f"{words[0]}: cannot be started: {error.strerror}", 126) from error
+    except ValueError as error:  # NUL, or half a character
+        raise ProcessFailed(
+            f"{_shown(words)}: cannot be started: no program can be told this ({error}); correct what names it", 126
+        ) from error
     _groups.add(process.pid)
     return process
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.report import Outcome
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.exits import Exit, exit_of
+from nixherd.faults import worded
 from nixherd.files import state_home, write_whole
 from nixherd.locks import lock, own_directory
 from nixherd.models import Fleet, Host, Vm
@@ -99,8 +100,8 @@ def ahead(*work: Callable[[], object]) -> None:
     def quietly(each: Callable[[], object]) -> None:
         try:
             each()
-        except (FleetError, OSError):
-            return  # raised anew where the result is needed
+        except FAILURES as error:
+            worded(error, "what was begun ahead")  # raised anew where the result is needed
 
     for each in work:
         threading.Thread(target=quietly, args=(each,), daemon=True).start()
@@ -203,15 +204,16 @@ class Session:
         return client
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """`compute()`, once per run: the first caller computes, the others wait. A FleetError is raised to each."""
+        """`compute()`, once per run: the first caller computes, the others wait. What goes wrong is so for each."""
         with self._guard:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             if key not in self._memo:
                 try:
                     self._memo[key] = compute()
-                except FleetError as error:
-                    self._memo[key] = _Failed(error)
+                except FAILURES as error:
+                    name = key[0] if isinstance(key, tuple) else key
+                    self._memo[key] = _Failed(worded(error, f"{self.fleet.path}: {name}"))
             found: T | _Failed = self._memo[key]
         if isinstance(found, _Failed):
             raise found.error
@@ -287,6 +289,7 @@ class Session:
         self, host_id: str, error: Exception, *, changed: bool = False, outcome: Outcome = Outcome.FAILED
     ) -> None:
         """Note with which status a host failed; the first one counts, the rest follows from it."""
+        error = worded(error, host_id)
         changed = changed or host_id in self.touched
         status = self.failures.setdefault(host_id, exit_of(error, changed=changed))
         if self.journal is not None:

@@ -22,8 +22,9 @@ from nixherd.deploying.progress import BuildProgress
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
-from nixherd.errors import FleetError, NotBegun
+from nixherd.errors import FAILURES, FleetError, NotBegun
 from nixherd.evaluation import evaluate as evaluate_all
+from nixherd.faults import foreseen
 from nixherd.models import Access
 from nixherd.nix import Evaluated
 from nixherd.process import run
@@ -150,7 +151,7 @@ def _to_come(host: Host) -> list[Evaluated]:
     def found() -> list[Evaluated]:
         to_come = []
         for host_id in reached:
-            with suppress(FleetError):
+            with suppress(*FAILURES):  # said when it is that host's turn
                 about = evaluate_all(session, reached, host_id)
                 known = asked.hosts.get(host_id)
                 if known and known.state and not _is_done(known.options, known.state, about.toplevel):
@@ -210,7 +211,8 @@ def _copy(own: HostRun) -> Commands:
                 key = str(Path(own.options.sign_with).expanduser())
                 run(nix.sign([about.toplevel], key), timeout=SIGN_DEADLINE)
             copy_closure(host, [about.toplevel], substitute=own.options.substitute)
-        except (FleetError, OSError) as error:
+        except FAILURES as error:
+            foreseen(error, f"{own.id}: copying it")
             raise NotBegun(f"{own.id}: it cannot be copied: {error}") from error
 
     yield from do(host, f"copy {about.toplevel} to {own.id}", act)

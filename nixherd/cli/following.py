@@ -1,6 +1,5 @@
 """A deployment under way, seen through its journal: a live table on a terminal, plain lines elsewhere. On stderr."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nixherd.cli.output import console
-from nixherd.deploying.journal import NAME
+from nixherd.deploying.journal import NAME, parsed
 from nixherd.display import one_line
 from nixherd.terminal import is_terminal, say
 
@@ -50,8 +49,8 @@ class _Reader:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for line in whole.splitlines():
-            take(json.loads(line))
+        for entry in parsed(whole.decode(errors="replace")):
+            take(entry)
 
 
 def _line(entry: Mapping[str, Any]) -> None:

@@ -2,17 +2,21 @@
 
 import gc
 import io
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from textwrap import shorten
 from typing import ClassVar
 
 import click
 
+from nixherd.argv import keep_streams, require_text
 from nixherd.cli.front import Front, pass_front
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES
 from nixherd.exits import Exit, exit_of
+from nixherd.faults import worded
 from nixherd.terminal import say, say_any_character, say_error, say_text
 
 _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for each in Exit)
@@ -66,6 +70,7 @@ def completion(shell: str) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run one command and end the program with its status."""
+    keep_streams()
     sys.exit(run(sys.argv[1:] if words is None else words))
 
 
@@ -76,6 +81,7 @@ def run(words: Sequence[str]) -> int:
     front = Front.of_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        require_text(words)
         # a command that ends with a status of its own gives it back here
         status = cli.main(list(words), prog_name="nixherd", standalone_mode=False, obj=front)
         return status if isinstance(status, int) else int(Exit.DONE)
@@ -91,9 +97,10 @@ def run(words: Sequence[str]) -> int:
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         return int(Exit.FAILED if front.changed else Exit.DONE)
-    except (FleetError, OSError) as error:
-        say_error(error)
-        return int(exit_of(error, changed=front.changed))
+    except FAILURES as error:
+        failure = worded(error, shorten(shlex.join(["nixherd", *words]), 120, placeholder=" …"))
+        say_error(failure)
+        return int(exit_of(failure, changed=front.changed))
     finally:
         front.close()
 

@@ -11,9 +11,10 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.deploying import gate
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import FAILURES, Usage
 from nixherd.evaluation import evaluate
 from nixherd.exits import Exit
+from nixherd.faults import worded
 from nixherd.files import write_whole
 from nixherd.inventory import check_selection, groups_of
 from nixherd.process import run
@@ -69,13 +70,13 @@ def _built(front: Front, ids: tuple[str, ...]) -> tuple[dict[str, str], dict[str
     for host_id in ids:
         try:
             abouts.append(evaluate(session, ids, host_id))
-        except FleetError as error:
-            failed[host_id] = str(error)
+        except FAILURES as error:
+            failed[host_id] = str(worded(error, f"{host_id}: evaluating it"))
     found = {}
     for about in abouts:
         try:
             realise(session, {each.host_id: [each.toplevel_drv] for each in abouts}, about.host_id)
             found[about.host_id] = about.toplevel
-        except FleetError as error:
-            failed[about.host_id] = str(error)
+        except FAILURES as error:
+            failed[about.host_id] = str(worded(error, f"{about.host_id}: building it"))
     return found, failed

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from getpass import getpass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import Journal, entries, new_directory, runs
 from nixherd.deploying.report import Outcome, Report, report
 from nixherd.display import visible_values
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import FAILURES, FleetError, Undecided, Usage
 from nixherd.exits import Exit
+from nixherd.faults import worded
 from nixherd.files import write_whole
 from nixherd.process import Completed, interrupt_all, run
 from nixherd.terminal import is_terminal, say, say_text
@@ -61,18 +62,35 @@ def rollout(
     if not found.hosts and not interrupted:  # it never began
         say_text(_said(done), err=True)
         return done.status or int(Exit.FAILED)
-    narrate(found.about.get("warnings", ()))
     status = Exit.INTERRUPTED if interrupted else found.exit
-    Journal(directory).note("done", exit=int(status), interrupted=interrupted, pyinfra=done.status)
-    document = report(entries(directory)).to_json() | {"exit": int(status)}
-    write_whole(directory / REPORT, json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n")
+    about: dict[str, Any] = {"exit": int(status), "interrupted": interrupted, "pyinfra": done.status}
+    _despite(lambda: Journal(directory).note("done", **about), "the end of the run's journal")
+    document = {**found.to_json(), **about}
+    text = json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n"
+    is_kept = _despite(lambda: write_whole(directory / REPORT, text), "the report")
+    is_said = _despite(lambda: _show(front, found, document, dry=dry), "the result on stdout")
+    if is_kept:
+        say(f"report: {directory / REPORT}", err=True)
+    return int(status or (Exit.DONE if is_said else Exit.FAILED))
+
+
+def _despite(write: Callable[[], object], what: str) -> bool:
+    """Write what became of machines, if it can be written; that it cannot be changes nothing of what did."""
+    try:
+        write()
+    except FAILURES as error:
+        say(f"{what} cannot be written: {worded(error, what)}", err=True)
+        return False
+    return True
+
+
+def _show(front: Front, found: Report, document: dict[str, Any], *, dry: bool) -> None:
+    narrate(found.about.get("warnings", ()))
     if wants_json(front.as_json):
         show_json(document)
-    else:
-        for line in _lines(found, dry=dry):
-            say(line)
-    say(f"report: {directory / REPORT}", err=True)
-    return int(status)
+        return
+    for line in _lines(found, dry=dry):
+        say(line)
 
 
 def failed_last(front: Front) -> list[str]:
@@ -98,35 +116,38 @@ def _run(front: Front, words: Sequence[str], directory: Path, password: str | No
     env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(Path(front.token_file).expanduser()), "NO_COLOR": "1"}
     env |= {"PYINFRA_PROGRESS": "off"}
     said = None if password is None else f"{password}\n"
-    ended: list[Completed | BaseException] = []
+    ended: list[Completed | FleetError] = []
 
     def child() -> None:
         try:
             ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=said))
-        except FleetError as error:
-            ended.append(error)
+        except FAILURES as error:
+            ended.append(worded(error, "running pyinfra"))
         finally:
             over.set()
 
     over = threading.Event()  # an interrupted join() takes a thread for ended (python/cpython#90882)
     threading.Thread(target=child).start()
-    interrupted = False
+    interrupted, is_seen = False, True
     with follow(directory) as look:
         while not over.is_set():
             try:
-                look()
+                is_seen = is_seen and _despite(look, "what goes on")
                 over.wait(0.1)
             except KeyboardInterrupt:
                 if not interrupted:
                     say("Interrupted; machines that are being activated decide by themselves", err=True)
                 interrupted = True
                 interrupt_all()
-        look()
-    [result] = ended
-    if isinstance(result, BaseException):
-        raise result
-    write_whole(directory / "pyinfra.log", result.stdout + result.stderr)
-    return result, interrupted
+        if is_seen:
+            _despite(look, "what goes on")
+    if not ended:  # the thread was ended by what nobody catches
+        raise Undecided(f"pyinfra's end was not seen; its journal is in {directory}")
+    if isinstance(ended[0], FleetError):
+        raise ended[0]
+    log = ended[0].stdout + ended[0].stderr
+    _despite(lambda: write_whole(directory / "pyinfra.log", log), "pyinfra's log")
+    return ended[0], interrupted
 
 
 def _said(done: Completed) -> str:

@@ -39,7 +39,8 @@ from nixherd import reach
 from nixherd.connectors import api_facts, here
 from nixherd.connectors.api_facts import ApiQuery
 from nixherd.deploying.report import Outcome
-from nixherd.errors import DeadlineExceeded, FleetError, Refused
+from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen
+from nixherd.faults import worded
 from nixherd.files import write_whole
 from nixherd.models import Access, Host
 from nixherd.openssh import Destination
@@ -126,7 +127,8 @@ class FleetConnector(SSHConnector):
             connected = self._try_once(patience=0, epochs=tuple(Epoch))
             if must_answer and not connected:
                 raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
-        except (FleetError, OSError) as error:
+        except FAILURES as failure:
+            error = failure if isinstance(failure, OSError) else worded(failure, f"{self.fleet_host.id}: connecting")
             self._forget_known_hosts()
             reason = self._why_never(error) or (error if must_answer else None)
             if reason:
@@ -138,8 +140,11 @@ class FleetConnector(SSHConnector):
             self._report(present=connected)
 
     def _report(self, *, present: bool) -> None:
-        if self.session.roll_call:
-            self.session.roll_call.report(self.fleet_host.id, present=present)
+        try:
+            if self.session.roll_call:
+                self.session.roll_call.report(self.fleet_host.id, present=present)
+        except FAILURES as error:  # what it was to begin is begun where it is needed
+            self.host.log(str(worded(error, "beginning what all hosts need")))
 
     def _said_once(self, reason: str) -> str:
         """What stops many hosts, in full for the first of them."""
@@ -148,7 +153,7 @@ class FleetConnector(SSHConnector):
 
     def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
         """Why the machine that could not be reached will not be there later in this run either."""
-        if isinstance(error, (Unusable, Refused)) or self.session.vm(self.fleet_host.id) is None:
+        if isinstance(error, (Unusable, Refused, Unforeseen)) or self.session.vm(self.fleet_host.id) is None:
             return error
         try:
             stranger = reach.stranger(self.session, self.fleet_host)
@@ -327,12 +332,21 @@ class FleetConnector(SSHConnector):
             return False
         try:
             self.reach()
+        except Unforeseen:
+            raise
         except FleetError as error:
             raise OSError(str(error)) from error
         return True
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
+        """As `_run`; what nobody foresaw is an OSError too, which to pyinfra is this host's failure."""
+        try:
+            return self._run(command, *args, **arguments)
+        except UNFORESEEN as error:
+            raise worded(error, f"{self.fleet_host.id}: running a command") from error
+
+    def _run(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
 
         Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
@@ -359,7 +373,8 @@ class FleetConnector(SSHConnector):
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
         try:
             found = api_facts.answer(self.session, self.fleet_host.id, query)
-        except FleetError as error:
+        except FAILURES as failure:
+            error = worded(failure, f"{self.fleet_host.id}: {query}")
             self.session.failed(self.fleet_host.id, error)
             return False, CommandOutput([OutputLine("stderr", line) for line in str(error).splitlines()])
         return True, CommandOutput([OutputLine("stdout", json.dumps(found))])

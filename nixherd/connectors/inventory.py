@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,18 +10,20 @@ from typing import Any
 
 import click
 
+from nixherd.argv import keep_streams, require_text
 from nixherd.connectors import cli
 from nixherd.definitions import Definitions
 from nixherd.deploying.journal import Journal, new_directory
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import FAILURES, Usage
 from nixherd.evaluation import evaluate_ahead
 from nixherd.exits import exit_of
+from nixherd.faults import worded
 from nixherd.flakes import resolve
 from nixherd.inventory import check_selection, groups_of
 from nixherd.near_names import near_option
 from nixherd.rollcall import RollCall
 from nixherd.session import Session
-from nixherd.terminal import say_error
+from nixherd.terminal import say, say_error
 
 Entry = str | tuple[str, dict[str, Any]]
 
@@ -51,13 +54,16 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     options: dict[str, Any] = context.params if context else {}
     here = Path(file).resolve().parent
     try:
+        if context:
+            keep_streams()
+            require_text(sys.argv[1:])
         _check_data(options)
         reference = _data(options, "flake")
         flake = resolve(reference) if reference else None
         definitions = Definitions.load(flake.path if flake else os.environ.get("FLEET") or here / "fleet")
         fleet = definitions.fleet
         for warning in fleet.warnings:
-            click.echo(warning, err=True)
+            say(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
         token_file = Path(_token_file(here, options)).expanduser()
@@ -71,9 +77,10 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
                 if _evaluates(options["operations"]):
                     begin = partial(evaluate_ahead, session)
                     session.roll_call = RollCall(_selected(groups, options), begin)
-    except FleetError as error:
-        say_error(error)
-        raise SystemExit(int(exit_of(error, changed=False))) from None
+    except FAILURES as error:
+        failure = worded(error, f"reading the fleet for pyinfra {' '.join(options.get('operations') or ())}")
+        say_error(failure)
+        raise SystemExit(int(exit_of(failure, changed=False))) from None
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
     shared = {"session": session, **_asked(options.get("operations") or ())}
     inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]

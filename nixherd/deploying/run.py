@@ -13,8 +13,9 @@ from typing import Any
 from nixherd.deploying.activation import Kind
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.options import Options
-from nixherd.deploying.report import Outcome
-from nixherd.errors import FleetError, NotBegun
+from nixherd.deploying.report import UNDECIDED, Outcome, how_to_ask
+from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen
+from nixherd.faults import line_of, worded
 from nixherd.health_checks import Check
 from nixherd.nix import Evaluated
 
@@ -36,9 +37,20 @@ class HostRun:
     outcome: Outcome | None = None
 
     def enter(self, stage: str) -> None:
-        if stage != self.stage:
-            self.stage = stage
+        """Note that it has come to a stage, and only then begin it.
+
+        What cannot be noted is not begun: NotBegun, or Undecided where its machine has begun to change.
+        """
+        if stage == self.stage:
+            return
+        try:
             self.journal.note("stage", self.id, stage=stage)
+        except OSError as error:
+            why = f"{self.id}: the run's journal cannot be written ({line_of(error)})"
+            if self.stage not in UNDECIDED:
+                raise NotBegun(f"{why}; {stage} was not begun: make room there, and run it again") from error
+            raise Undecided(f"{why}; its machine decides by itself, see {how_to_ask(self.id)}") from error
+        self.stage = stage
 
     def found(self, **values: Any) -> None:
         self.journal.note("found", self.id, **values)
@@ -51,6 +63,15 @@ class HostRun:
         if self.outcome is None:
             self.outcome = outcome
             self.journal.note("end", self.id, outcome=outcome, why=why, **values)
+
+    def broken(self, error: Exception) -> FleetError:
+        """What nobody foresaw has happened at this stage. What its machine does then is not known here."""
+        fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
+        if self.stage not in UNDECIDED:
+            return fault
+        why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
+        self.end(Outcome.UNKNOWN, why)
+        return Undecided(f"{self.id}: {why}")
 
     @property
     def is_over(self) -> bool:
@@ -90,8 +111,10 @@ class DeployRun:
                 raise NotBegun(f"{own.id} is held: {why}")
             try:
                 yield
-            except (FleetError, OSError):
+            except FAILURES as error:
                 self.failed[own.id] = options.wave
+                if isinstance(error, (Unforeseen, *UNFORESEEN)):
+                    raise own.broken(error) from error
                 raise
 
     def host(self, host_id: str, kind: Kind, options: Options) -> HostRun:

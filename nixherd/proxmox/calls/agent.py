@@ -70,7 +70,8 @@ class Agent(Calls):
                 data = self._get("nodes", node, "qemu", vmid, "agent", "exec-status", pid=pid)
             if int(data["exited"]):
                 out, err = (wire.guest_text(str(data.get(key, ""))) for key in ("out-data", "err-data"))
-                return ExecResult(data.get("exitcode"), out, err, data.get("signal"))
+                code, signal = (None if data.get(key) is None else int(data[key]) for key in ("exitcode", "signal"))
+                return ExecResult(code, out, err, signal)
             if time.monotonic() - began + pause > timeout:
                 raise DeadlineExceeded(f"vm {vmid}: `{shlex.join(argv)}` in the guest: not done within {timeout:.0f} s")
             time.sleep(pause)
