@@ -29,4 +29,5 @@ boot_deadline = 300
 # soak = 0
 # max_fail = "10%"
 # require_signed = True
-# allowed_signers = "allowed_signers"
+# allowed_signers = "~/.config/nixherd/allowed_signers"
+# signed_from = "0123456789abcdef0123456789abcdef01234567"  # the last commit before signing began

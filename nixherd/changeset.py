@@ -1,37 +1,40 @@
 """Several files of the fleet changed as one: all old or all new, whenever we are killed, and one commit.
 
-The new contents are staged in `.nixherd/` of the fleet's directory, which ignores itself for git. Then a journal
-says what is to be swapped; from there on a run that was killed is finished by the next one: it renames what is not
-renamed yet, and commits what is not committed yet. Before the journal nothing has happened, and what was staged is
-thrown away.
+What a run needs for that is in the state directory, `.trees/` there, never in the tree: whoever can push a commit could
+put it there. New contents are staged and verified in it, then a journal says what is to be replaced, by SHA-256 of what
+was there and what comes. Each file is replaced by a temporary one beside it. From the first on a run that was killed is
+finished by the next one: it replaces what is not replaced yet, and commits what is not committed yet. Before that
+nothing has happened, and what was staged is thrown away.
+
+A journal is for one tree, which is known by its directory itself (`nixherd.tree.identity`): another tree that is put at
+its path later, a new clone for instance, has none.
 """
 
-import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nixherd import tree as trees
 from nixherd.errors import FAILURES, FleetError, Unforeseen
 from nixherd.faults import worded
-from nixherd.files import sync, write_whole
+from nixherd.files import TEMPORARY, state_home, sync, write_whole
 from nixherd.git import Repository
 from nixherd.locks import lock
+from nixherd.tree import Temporary, Tree
 
-PLACE = ".nixherd"
 _AT_ONCE = 8  # files that are made durable side by side
-# What file systems that cannot do that answer.
-_NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 _JOURNAL = "journal.json"
-_KEPT = (".gitignore", "lock")
+_LOCK = "lock"
+_MODE = 0o7777
 Say = Callable[[str], None]
 
 
@@ -54,18 +57,15 @@ class Done:
 
 @dataclass(frozen=True)
 class Changeset:
-    """The fleet's directory, locked for changing. Made by `changing`."""
+    """The fleet's directory, locked for changing. Made by `changing`. `place` is what we keep of it meanwhile."""
 
-    root: Path
+    tree: Tree
+    place: Path
     repository: Repository | None
 
-    @cached_property
-    def _real_root(self) -> Path:
-        return self.root.resolve()
-
     @property
-    def place(self) -> Path:
-        return self.root / PLACE
+    def root(self) -> Path:
+        return self.tree.root
 
     @property
     def staged(self) -> Path:
@@ -76,6 +76,11 @@ class Changeset:
     def scratch(self) -> Path:
         """For what is thrown away in the end."""
         return self.place / "scratch"
+
+    @property
+    def _old(self) -> Path:
+        """What the files were, for a publication that cannot be finished."""
+        return self.place / "old"
 
     @property
     def _journal(self) -> Path:
@@ -97,7 +102,7 @@ class Changeset:
                 f"{self.root / dirty[0]}: has changes that are not committed"
                 f"{f' (and {len(dirty) - 1} more)' if len(dirty) > 1 else ''}; commit or undo them first"
             )
-        added = [path for path in paths if not (self.root / path).exists()]
+        added = [path for path in paths if self.tree.stat(path) is None]
         if added and (ignored := self.repository.ignored(added)):
             raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
         if commit:
@@ -105,18 +110,11 @@ class Changeset:
 
     def stage(self, path: str, content: bytes) -> None:
         """Put a file's new content there, with the mode of the old one."""
-        target = self.staged / path
+        before, target = self.tree.stat(path), self.staged / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-        with suppress(FileNotFoundError):
-            target.chmod(self.real(path).stat().st_mode & 0o7777)
-
-    def real(self, path: str) -> Path:
-        """Where a path leads. FleetError when that is outside of the fleet's directory."""
-        real = Path(os.path.realpath(self.root / path))
-        if self._real_root not in real.parents:
-            raise FleetError(f"{self.root / path}: is outside of {self.root}; only files of the fleet are changed")
-        return real
+        if before is not None:
+            target.chmod(before.st_mode & _MODE)
 
     def publish(self, seen: dict[str, bytes | None], message: str, *, commit: bool, say: Say) -> Done:
         """Swap in what is staged, and commit it. `seen` maps the paths to the contents that the change was made from.
@@ -134,6 +132,7 @@ class Changeset:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(sync, [self.staged / swap.path for swap in swaps]))
         document = {
+            "tree": str(self.root),
             "message": message,
             "commit": commit,
             "began": time.time(),
@@ -150,6 +149,11 @@ class Changeset:
         except FileNotFoundError:
             self._clear()
             return None
+        except ValueError as error:
+            raise FleetError(f"{self._journal}: is no journal ({error}); remove {self.place}") from None
+        if not any(self._is_new(Swap(*each)) for each in document["files"]):
+            self._clear()  # nothing has happened yet, or somebody has undone it
+            return None
         say("a run before this one was interrupted while it published its changes; finishing that")
         return self._finish(document, say, resumed=True)
 
@@ -158,17 +162,8 @@ class Changeset:
     def _require_possible(self, swaps: Sequence[Swap]) -> None:
         for swap in swaps:
             self._require_as_seen(swap)
-        for directory in sorted({self.real(swap.path).parent for swap in swaps}):
-            existing = next(each for each in (directory, *directory.parents) if each.exists())
-            if existing.stat().st_dev != self.place.stat().st_dev:
-                raise FleetError(f"{directory}: is on another file system than {self.place}; nothing was changed")
-            try:
-                os.close(os.open(existing, os.O_TMPFILE | os.O_WRONLY))  # a file without a name leaves none behind
-            except OSError as error:
-                if error.errno not in _NO_NAMELESS_FILES or not os.access(existing, os.W_OK):
-                    raise FleetError(
-                        f"{existing}: cannot be written ({error.strerror}); nothing was changed"
-                    ) from error
+        for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
+            self.tree.require_writable(path)
 
     def _require_as_seen(self, swap: Swap) -> None:
         if self._sum_of(swap.path) != swap.old:
@@ -177,40 +172,34 @@ class Changeset:
             )
 
     def _sum_of(self, path: str) -> str | None:
-        try:
-            return _sum(self.real(path).read_bytes())
-        except FileNotFoundError:
-            return None
+        content = self.tree.read(path)
+        return None if content is None else _sum(content)
 
     def _keep_old(self, swaps: Sequence[Swap]) -> None:
-        """A second name for each old file, so that a publication that cannot be finished can be taken back."""
-        shutil.rmtree(self.place / "old", ignore_errors=True)
+        shutil.rmtree(self._old, ignore_errors=True)
         for swap in swaps:
-            if swap.old is not None:
-                kept = self.place / "old" / swap.path
+            content, about = self.tree.read(swap.path), self.tree.stat(swap.path)
+            if content is not None and about is not None:
+                kept = self._old / swap.path
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.link(self.real(swap.path), kept)
-                except OSError:  # not every file system has links
-                    shutil.copy2(self.real(swap.path), kept)
+                kept.write_bytes(content)
+                kept.chmod(about.st_mode & _MODE)
 
-    def _finish(self, document: dict[str, Any], say: Say, *, resumed: bool) -> Done:
+    def _finish(self, document: Mapping[str, Any], say: Say, *, resumed: bool) -> Done:
         swaps = [Swap(*each) for each in document["files"]]
-        paths = [swap.path for swap in swaps]
         left = [swap for swap in swaps if not self._is_new(swap)]
+        beside: dict[str, Temporary | None] = {}
         try:
-            for swap in left:
-                self._replace(swap)
-            for directory in {self.real(swap.path).parent for swap in left}:
-                sync(directory)
+            self._replace(left, beside)
             hash_ = self._commit(swaps, document, say, resumed=resumed)
         except FAILURES as error:
-            self._take_back(swaps)
+            self._take_back(swaps, beside)
             failure = worded(error, f"{self.root}: publishing changes")
             kind = Unforeseen if isinstance(failure, Unforeseen) else FleetError
             raise kind(f"{failure}; every file was put back as it was") from error
         self._clear()
-        return Done(tuple(paths), hash_)
+        self._discard(beside.values())
+        return Done(tuple(swap.path for swap in swaps), hash_)
 
     def _is_new(self, swap: Swap) -> bool:
         """Whether the file is what it is to be. FleetError when it is neither that nor what it was."""
@@ -222,17 +211,44 @@ class Changeset:
             )
         return found == swap.new
 
-    def _replace(self, swap: Swap) -> None:
-        target = self.real(swap.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = self.staged / swap.path
-        with suppress(FileNotFoundError, PermissionError):
-            before, now = target.stat(), staged.stat()
-            if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
-                os.chown(staged, before.st_uid, before.st_gid)
-        staged.replace(target)
+    def _replace(self, swaps: Sequence[Swap], beside: dict[str, Temporary | None]) -> None:
+        """Put the new contents in place. `beside` is given the second names that the old files keep meanwhile.
 
-    def _commit(self, swaps: Sequence[Swap], document: dict[str, Any], say: Say, *, resumed: bool) -> str | None:
+        All that needs room is done before the first file is replaced, so that going back needs none.
+        """
+        if self.repository is not None:
+            self.repository.exclude(TEMPORARY)
+        new: list[Temporary] = []
+        try:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                made = [pool.submit(self._beside, self.staged, swap.path, swap.new) for swap in swaps]
+            new += [each.result() for each in made if each.exception() is None]
+            if failed := next((each.exception() for each in made if each.exception()), None):
+                raise failed
+            for swap in swaps:
+                if swap.old is not None:
+                    beside[swap.path] = self.tree.kept(swap.path)
+            for temporary in new:
+                self.tree.move(temporary)
+        except BaseException:
+            self._discard(new)
+            raise
+        for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
+            self.tree.sync(path)
+
+    def _beside(self, place: Path, path: str, wanted: str) -> Temporary:
+        """A copy of what we keep of a file, beside it. FleetError when it is not what the journal says."""
+        content, mode = (place / path).read_bytes(), (place / path).stat().st_mode
+        if _sum(content) != wanted:
+            raise FleetError(f"{place / path}: is damaged")
+        return self.tree.beside(path, content, mode & _MODE)
+
+    def _discard(self, temporaries: Iterable[Temporary | None]) -> None:
+        for temporary in temporaries:
+            if temporary is not None:
+                self.tree.discard(temporary)
+
+    def _commit(self, swaps: Sequence[Swap], document: Mapping[str, Any], say: Say, *, resumed: bool) -> str | None:
         if self.repository is None:
             return None
         if resumed:  # the git of the run that was killed may have left its locks
@@ -240,68 +256,96 @@ class Changeset:
         paths, added = [swap.path for swap in swaps], [swap.path for swap in swaps if swap.old is None]
         if not document["commit"]:
             if added:
-                self.repository.git("add", "--intent-to-add", "--", *added)
+                self.repository.add(added, content=False)
             return None
-        if resumed and not self.repository.git("diff", "--quiet", "HEAD", "--", *paths, check=False).status:
-            self.repository.add(paths)  # in case it was killed between its commit and its index
-            if not self.repository.changed(paths):
-                return self.repository.head()
+        if resumed and self.repository.committed(paths):
+            return self.repository.head()
         say("commit")
         if added:
             self.repository.add(added)
         return self.repository.commit(paths, document["message"])
 
-    def _take_back(self, swaps: Sequence[Swap]) -> None:
+    def _take_back(self, swaps: Sequence[Swap], beside: Mapping[str, Temporary | None]) -> None:
         for swap in swaps:
+            kept = beside.get(swap.path)
             if self._sum_of(swap.path) != swap.new:
-                continue
-            if swap.old is None:
-                self.real(swap.path).unlink()
+                self._discard([kept])
+            elif swap.old is None:
+                self.tree.remove(swap.path)
             else:
-                (self.place / "old" / swap.path).replace(self.real(swap.path))
+                self.tree.move(kept or self._beside(self._old, swap.path, swap.old))
         if self.repository is not None:
-            tracked = [swap.path for swap in swaps]
-            self.repository.git("reset", "--quiet", "--", *tracked, check=False)
-        self._journal.unlink(missing_ok=True)
+            self.repository.forget([swap.path for swap in swaps])
         self._clear()
 
     def _clear(self) -> None:
         """Leave nothing but the lock there. The journal goes first: without it the rest means nothing."""
         self._journal.unlink(missing_ok=True)
-        left = [path for path in self.place.iterdir() if path.name not in _KEPT]
+        left = [path for path in self.place.iterdir() if path.name != _LOCK]
         if left:
             sync(self.place)
         for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def _sweep(self) -> None:
+        """Remove the temporary files that killed runs left, whatever became of their journals; none that git tracks."""
+        found = self.tree.temporaries() if self.repository is None else self.repository.untracked(TEMPORARY)
+        for path in list(found):
+            self.tree.sweep(path)
+
 
 def interrupted(root: Path) -> bool:
     """Whether a run was killed while it published its changes; the next one that changes anything finishes them."""
-    return (root / PLACE / _JOURNAL).exists()
+    return (_place(root) / _JOURNAL).exists()
 
 
 @contextmanager
 def changing(root: Path) -> Iterator[Changeset]:
-    """The fleet's directory for one change at a time. FleetError when another run changes it, or it is read-only."""
-    place = root / PLACE
+    """The fleet's directory for one change at a time. FleetError when another run changes it."""
+    with trees.opened(root) as tree:
+        repository = Repository.around(root)
+        place = _make_place(root, repository)
+        try:
+            handle = lock(place / _LOCK)
+        except BlockingIOError:
+            raise _somebody_else(root) from None
+        try:
+            try:
+                tree.lock()
+            except BlockingIOError:
+                raise _somebody_else(root) from None
+            changeset = Changeset(tree, place, repository)
+            changeset._sweep()
+            try:
+                yield changeset
+            finally:
+                if not changeset._journal.exists():
+                    changeset._clear()
+        finally:
+            os.close(handle)
+
+
+def _somebody_else(root: Path) -> FleetError:
+    return FleetError(f"{root}: another run is changing this fleet's files; wait for it")
+
+
+def _place(root: Path) -> Path:
+    return state_home() / ".trees" / _sum(trees.identity(root).encode())[:32]
+
+
+def _make_place(root: Path, repository: Repository | None) -> Path:
+    """What we keep of a tree, a directory that nobody else can write. FleetError when it cannot be that."""
+    place, top = _place(root), repository.top if repository else root.resolve()
+    if top in place.parent.resolve().parents or root.resolve() in place.parent.resolve().parents:
+        raise FleetError(f"{state_home()}: is inside of {top}; XDG_STATE_HOME has to be outside of the fleet")
     try:
-        place.mkdir(mode=0o700, exist_ok=True)
-        if not (place / ".gitignore").exists():
-            write_whole(place / ".gitignore", "*\n")
-        handle = lock(place / "lock")
-    except BlockingIOError:
-        raise FleetError(f"{root}: another run is changing this fleet's files; wait for it") from None
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise FleetError(f"{place}: cannot be written ({error.strerror}); nothing was changed") from error
-    try:
-        changeset = Changeset(root, Repository.around(root))
-        try:
-            yield changeset
-        finally:
-            if not changeset._journal.exists():
-                changeset._clear()
-    finally:
-        os.close(handle)
+    about = place.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+        raise FleetError(f"{place}: is no directory that only we can write; remove it")
+    return place
 
 
 def _sum(content: bytes) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nixherd import machines, ssh_to_age
+from nixherd import machines, ssh_to_age, tree
 from nixherd.changeset import Changeset, Done
 from nixherd.edited import Leaf, require_exactly
 from nixherd.errors import FleetError, Usage
@@ -82,10 +82,7 @@ class Wanted:
         """A file's content by now, None where there is none."""
         if path in self.files:
             return self.files[path]
-        try:
-            return (self.root / path).read_bytes()
-        except FileNotFoundError:
-            return None
+        return tree.read(self.root, path)
 
 
 def trusted(wanted: Wanted, host: Host, public_key: str, rules: Collection[str | int] | None = None) -> Wanted:
@@ -203,7 +200,7 @@ def protected(wanted: Wanted, host_id: str) -> Wanted:
     return replace(changed, fleet=replace(changed.fleet, vms=vms))
 
 
-def documented(wanted: Wanted, path: str, template: Path | None = None) -> Wanted:
+def documented(wanted: Wanted, path: str, template: str | None = None) -> Wanted:
     """With the overview as the fleet is to be."""
     overview = machines.render(wanted.fleet, template)
     return wanted.edited(path, machines.document(wanted.current(path), overview, path), f"{path}: the overview")

@@ -1,8 +1,18 @@
 """Files that are there whole or not at all, whenever we are killed."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
+
+TEMPORARY = ".nixherd-*.tmp"
+"""What the files are called that are made beside a file of the fleet to take its place, as a pattern of git's."""
+_TEMPORARY = re.compile(r"(.*/)?\.nixherd-[0-9a-f]{16}\.tmp", re.DOTALL)
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a path is named like one of those."""
+    return _TEMPORARY.fullmatch(path) is not None
 
 
 def write_whole(path: Path, text: str, mode: int = 0o600, *, scratch: Path | None = None) -> None:
@@ -28,8 +38,9 @@ def write_whole(path: Path, text: str, mode: int = 0o600, *, scratch: Path | Non
 
 
 def state_home() -> Path:
-    """Where what is kept between runs is, of all fleets."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "nixherd"
+    """Where what is kept between runs is, of all fleets; a relative XDG_STATE_HOME is none, by its specification."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(given) if given.startswith("/") else Path.home() / ".local" / "state") / "nixherd"
 
 
 def sync(path: Path) -> None:

@@ -1,11 +1,25 @@
-"""git as the workflow needs it: is what we are to change committed, and one commit of exactly our files."""
+"""git as the workflow needs it: is what we are to change committed, and one commit of exactly our files.
 
+A tree may come from somebody else, and so may what its `.git` says. *Looking* (`Repository.read`) therefore runs
+nothing that the repository names: git gets a closed environment, and every setting of the repository's own by which git
+would start a program is overruled. *Committing* (`Repository.write`) is what the operator would type: their hooks,
+filters, signatures and agents. Neither is led to another repository by the environment.
+
+A directory is in a repository where a `.git` stands in it or above it. Whatever keeps git from using that one is a
+failure, in git's own words; it is never taken for "no repository".
+"""
+
+import contextlib
+import os
+import re
+import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nixherd.errors import FleetError, ProcessFailed
+from nixherd.files import is_temporary
 from nixherd.process import Completed, run
 
 _IN_PROGRESS = {
@@ -16,75 +30,257 @@ _IN_PROGRESS = {
     "rebase-apply": "a rebase",
 }
 _LOCKS = ("index.lock", "HEAD.lock")
-_QUIET = {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_LITERAL_PATHSPECS": "1", "GIT_OPTIONAL_LOCKS": "0"}
+_FILES = (*_IN_PROGRESS, *_LOCKS, "refs/heads", "info/exclude")
+_TIMEOUT = 300.0  # seconds
+_SHOWN = 600  # characters of what git said
+
+# The operator's own word on where their configuration is. All else that begins with GIT_ is dropped: it may name
+# another repository, index or configuration (a hook's environment does).
+_CONFIGURATION = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+# And who they are, and how their hooks reach other machines.
+_COMMITTING = (
+    *(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")),
+    *("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_ASKPASS"),
+)
+# What a git that only looks is given; HOME and SUDO_UID are what `safe.directory` goes by, GNUPGHOME is their keyring.
+_KEPT = ("PATH", "HOME", "XDG_CONFIG_HOME", "USER", "LOGNAME", "SUDO_UID", "TMPDIR", "GNUPGHOME", *_CONFIGURATION)
+_QUIET = {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+# History is what the commits say, whatever replacements, grafts or missing objects a repository comes with.
+_LOOKING = {
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+}
+_ALWAYS = {
+    "core.checkstat": "default",
+    "core.fsmonitor": "false",
+    "core.hookspath": os.devnull,
+    "core.ignorestat": "false",
+    "core.pager": "cat",
+    "core.trustctime": "true",
+    "core.untrackedcache": "false",
+    "log.showsignature": "false",
+    "protocol.allow": "never",
+    "safe.barerepository": "explicit",
+    "submodule.recurse": "false",
+}
+# Settings of a repository by which git would start a program, or trust somebody. Where the operator has the same
+# setting, theirs counts; else these, or nothing.
+_PROGRAMS = re.compile(
+    r"filter\..*|diff\.external|diff\..*\.(command|textconv)"
+    r"|gpg\.(.*\.)?(program|allowedsignersfile|revocationfile|defaultkeycommand)"
+    r"|lfs\.(extension|customtransfer)\..*|lfs\.standalonetransferagent"
+    r"|remote\..*\.promisor|core\.(attributesfile|sshcommand|gitproxy|askpass|alternaterefscommand)"
+)
+_USUAL = {
+    "gpg.program": "gpg",
+    "gpg.openpgp.program": "gpg",
+    "gpg.x509.program": "gpgsm",
+    "gpg.ssh.program": "ssh-keygen",
+}
+# A submodule would be looked at by its own settings; the tree's attributes would choose among the operator's drivers.
+_NO_DRIVERS = ("--no-ext-diff", "--no-textconv")
+_WITH = {
+    "status": ("--ignore-submodules=dirty",),
+    "diff": ("--ignore-submodules=dirty", *_NO_DRIVERS),
+    "log": (*_NO_DRIVERS, "--no-show-signature"),
+    "show": (*_NO_DRIVERS, "--no-show-signature"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its top.
+    """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its `top`.
 
-    `own` are git's own files that tell how things stand, by name.
+    `own` are git's own files that tell how things stand, by name; `overruled` settings of the repository by what they
+    are while we look.
     """
 
     directory: Path
+    top: Path
     prefix: str
     own: Mapping[str, Path]
+    overruled: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def around(cls, directory: Path) -> "Repository | None":
-        """The repository that the directory is in, None outside any."""
-        names = (*_IN_PROGRESS, *_LOCKS, "refs/heads")
-        asked = [word for name in names for word in ("--git-path", name)]
-        done = _git(directory, "rev-parse", "--is-inside-work-tree", "--show-prefix", *asked, check=False)
-        if done.status or not done.stdout.startswith("true\n"):
-            return None
-        _, prefix, *paths = done.stdout.splitlines()
-        return cls(directory, prefix, {name: directory / path for name, path in zip(names, paths, strict=True)})
+        """The repository that the directory is in, None outside any.
 
-    def git(self, *words: str, check: bool = True) -> Completed:
-        return _git(self.directory, *words, check=check)
+        FleetError, with what git says to do, when there is one that git cannot or will not use: another one owns it
+        (safe.directory), it is broken, its work tree is elsewhere, git is not installed.
+        """
+        top = _top(directory)
+        if top is None:
+            return None
+        asked = [word for name in _FILES for word in ("--git-path", name)]
+        found = _answer(_look(directory, {}, ("rev-parse", "--show-toplevel", "--show-prefix", *asked)), directory)
+        try:
+            is_top, prefix, *paths = found.stdout.removesuffix("\n").split("\n")
+            own = {name: directory / path for name, path in zip(_FILES, paths, strict=True)}
+        except ValueError:
+            raise FleetError(f"{directory}: git rev-parse printed something unexpected: {found.stdout!r}") from None
+        if is_top != str(top):
+            raise FleetError(
+                f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; mend that repository "
+                "(core.worktree?), or move what is no repository away"
+            )
+        settings = _answer(_look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
+        return cls(directory, top, prefix, own, _overruled(settings.stdout))
+
+    def read(
+        self,
+        *words: str,
+        answers: Collection[int] | None = (0,),
+        config: Mapping[str, str] | None = None,
+        input: str | None = None,
+    ) -> Completed:
+        """Look at the repository: nothing of its own is run, nothing is fetched.
+
+        `answers` are the statuses that mean something (None: all do); another one is a FleetError in git's words.
+        `config` are settings for this call.
+        """
+        words = (words[0], *_WITH.get(words[0], ()), *words[1:])
+        done = _look(self.directory, {**self.overruled, **(config or {})}, words, input)
+        return _answer(done, self.directory, answers)
+
+    def write(self, *words: str, answers: Collection[int] | None = (0,)) -> Completed:
+        """Change the repository as its operator would: hooks, filters, signing and agents included.
+
+        Without `answers` any status is one.
+        """
+        env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        env |= {name: os.environ[name] for name in (*_CONFIGURATION, *_COMMITTING) if name in os.environ}
+        return _answer(_git(self.directory, {**env, **_QUIET}, words), self.directory, answers)
 
     def require_able(self) -> None:
         """FleetError while a commit is not possible: no author, or something unfinished."""
         for name, what in _IN_PROGRESS.items():
             if self.own[name].exists():
                 raise FleetError(f"{self.directory}: {what} is going on; finish or abort it first")
-        if self.git("var", "GIT_COMMITTER_IDENT", check=False).status:
+        if self.write("var", "GIT_COMMITTER_IDENT", answers=None).status:
             raise FleetError(
                 f"{self.directory}: git does not know who commits; "
                 "`git config user.name …` and `git config user.email …`"
             )
 
     def changed(self, paths: Iterable[str]) -> list[str]:
-        """Those of the paths that differ from the last commit, or are not in it."""
-        rows = self.git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *paths).stdout
-        return [row[3:].removeprefix(self.prefix) for row in rows.split("\0") if row]
+        """Those of the paths that differ from the last commit, or are not in it; of submodules their own as well.
 
-    def not_signed(self, since: str | None, allowed_signers: Path | None) -> list[str]:
-        """The commits after `since` (or the last one alone) that nobody who may has signed: hash and subject of each.
-
-        FleetError when `since` is no commit that the last one follows.
+        A temporary file that a killed run of ours left is none of them.
         """
-        if since is not None and self.git("merge-base", "--is-ancestor", since, "HEAD", check=False).status:
-            raise FleetError(f"{self.directory}: {since} is no commit that the last one follows")
-        signers = ("-c", f"gpg.ssh.allowedSignersFile={allowed_signers}") if allowed_signers else ()
-        which = (f"{since}..HEAD",) if since is not None else ("-1", "HEAD")
-        rows = self.git(*signers, "log", "--format=%G? %h %s", *which).stdout.splitlines()
-        return [row[2:] for row in rows if not row.startswith("G ")]
+        paths = list(paths)
+        words = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
+        rows = [row for row in self.read("status", *words, "--", *paths).stdout.split("\0") if row]
+        found = [row[3:].removeprefix(self.prefix) for row in rows if not (row[:2] == "??" and is_temporary(row[3:]))]
+        known = [
+            _Known.parse(row)
+            for row in self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
+        ]
+        found += self._changed_unseen([each for each in known if each.is_overlooked and each.path not in found])
+        submodules = [each.path for each in known if each.is_submodule]
+        return found + [f"{each}/{path}" for each in submodules for path in self._changed_below(each)]
+
+    def _changed_unseen(self, known: "Sequence[_Known]") -> list[str]:
+        """Those that git was told not to look at (assume-unchanged, skip-worktree), and that are there and differ."""
+        present = [each for each in known if (self.directory / each.path).is_file()]
+        there = [each for each in present if "\n" not in each.path]  # git is asked line by line
+        unknown = [each.path for each in present if "\n" in each.path]
+        if not there:
+            return unknown
+        asked = "".join(f"{each.path}\n" for each in there)
+        hashes = self.read("hash-object", "--no-filters", "--stdin-paths", input=asked).stdout.split()
+        return unknown + [each.path for each, hash_ in zip(there, hashes, strict=True) if each.hash != hash_]
+
+    def _changed_below(self, submodule: str) -> list[str]:
+        """In a repository of its own: git would look at it by that one's settings."""
+        directory = self.directory / submodule
+        repository = Repository.around(directory) if os.path.lexists(directory / ".git") else None
+        return repository.changed(["."]) if repository else []
+
+    def tracked(self, paths: Iterable[str]) -> list[str]:
+        """Those of the paths that git knows: committed, or added."""
+        found = self.read("ls-files", "--cached", "-z", "--", *paths).stdout
+        return [path for path in found.split("\0") if path]
+
+    def full_head(self) -> str:
+        """The whole hash of the last commit. FleetError where there is none."""
+        done = self.read("rev-parse", "--verify", "--quiet", "HEAD^{commit}", answers=(0, 1))
+        if done.status:
+            raise FleetError(f"{self.directory}: there is no commit yet")
+        return done.stdout.strip()
+
+    def untracked(self, pattern: str) -> list[str]:
+        """The paths of files below the directory that a pattern of .gitignore's kind matches and git does not know."""
+        found = self.read("ls-files", "--others", "--ignored", "-z", f"--exclude={pattern}").stdout
+        return [path for path in found.split("\0") if path]
+
+    def exclude(self, pattern: str) -> None:
+        """Have git overlook files of this pattern, in this repository here; as far as that is possible."""
+        path = self.own["info/exclude"]
+        with contextlib.suppress(OSError):
+            info = os.open(_made(path.parent), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                with os.fdopen(os.open(path.name, flags, 0o644, dir_fd=info), "r+b", buffering=0) as file:
+                    lines = (file.read() or b"").decode(errors="replace").split("\n")
+                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and pattern not in lines:
+                        gap = "\n" if lines[-1] else ""
+                        file.write(f"{gap}# what a killed nixherd may leave\n{pattern}\n".encode())
+            finally:
+                os.close(info)
+
+    def reachable(self, *words: str) -> list[str]:
+        """What git takes for the commits that are meant, as git-rev-list(1) takes words; nothing where it fails."""
+        done = self.read("rev-list", *words, answers=(0, 1, 128))
+        return [] if done.status else done.stdout.split()
+
+    def contents(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """The contents of the commits with these whole hashes; those that are not here, or no commits, are left out."""
+        asked = "".join(f"{id}\n" for id in ids)
+        said = self.read("cat-file", "--batch", "--buffer", input=asked).raw if asked else b""
+        found, at = {}, 0
+        while at < len(said):
+            end = said.index(b"\n", at)
+            name, kind, *size = said[at:end].decode(errors="replace").split(" ")
+            at = end + 1
+            if size:
+                if kind == "commit":
+                    found[name] = said[at : at + int(size[0])]
+                at += int(size[0]) + 1
+        return found
 
     def ignored(self, paths: Sequence[str]) -> list[str]:
-        done = self.git("check-ignore", "-z", "--", *paths, check=False)
-        return [path for path in done.stdout.split("\0") if path]
+        done = self.read(
+            "check-ignore", "-z", "--stdin", answers=(0, 1), input="".join(f"./{path}\0" for path in paths)
+        )
+        return [path.removeprefix("./") for path in done.stdout.split("\0") if path]
 
-    def add(self, paths: Sequence[str]) -> None:
-        self.git("add", "--", *paths)
+    def add(self, paths: Sequence[str], *, content: bool = True) -> None:
+        """Have git know these files; without `content` only that they are to be there, which runs nothing of theirs."""
+        if content:
+            self.write("add", "--", *paths)
+        else:
+            self.read("add", "--intent-to-add", "--", *paths)
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Take what was added of these files back; the files stay. As far as that is possible."""
+        self.read("reset", "--quiet", "--", *paths, answers=None)
+
+    def committed(self, paths: Sequence[str]) -> bool:
+        """Whether the last commit has these files as they are; git's index may be behind, and is not afterwards."""
+        same = ("diff", "--quiet", "--no-ext-diff", "--no-textconv")
+        if self.write(*same, "HEAD", "--", *paths, answers=(0, 1)).status:
+            return False
+        self.add(paths)
+        return not self.write(*same, "--cached", "HEAD", "--", *paths, answers=(0, 1)).status
 
     def commit(self, paths: Sequence[str], message: str) -> str:
         """One commit of these files, which git knows, as they are; hooks are respected, what else is staged stays so.
 
         Returns its abbreviated hash. FleetError with the last words of what refused it.
         """
-        done = self.git("commit", "--quiet", "--only", "--message", message, "--", *paths, check=False)
+        done = self.write("commit", "--quiet", "--only", "--message", message, "--", *paths, answers=None)
         if done.status:
             said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             raise FleetError(f"git commit: {' / '.join(said[-2:]) or f'status {done.status}'}")
@@ -92,7 +288,7 @@ class Repository:
 
     def head(self) -> str:
         """The abbreviated hash of the last commit."""
-        return self.git("rev-parse", "--short", "HEAD").stdout.strip()
+        return self.read("rev-parse", "--short", "HEAD").stdout.strip()
 
     def unlock(self, since: float) -> None:
         """Remove the locks that a git of ours left when it was killed: made after `since`, and no git is at work here.
@@ -100,12 +296,72 @@ class Repository:
         `since` is seconds since the epoch. Whoever calls this knows that our own git is gone.
         """
         found = [self.own[name] for name in _LOCKS if self.own[name].exists()]
-        found += self.own["refs/heads"].glob("**/*.lock")
+        if not self.own["refs/heads"].is_symlink():
+            found += self.own["refs/heads"].glob("**/*.lock")
         for lock in found:
             if lock.stat().st_mtime < since - 1 or time.time() < since:
                 continue
             if not _someone_at_work(self.directory):
                 lock.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A file that git knows, as `git ls-files -v --stage` lists it: tag, mode, hash, stage, path."""
+
+    tag: str
+    mode: str
+    hash: str
+    path: str
+
+    @classmethod
+    def parse(cls, row: str) -> "_Known":
+        about, _, path = row.partition("\t")
+        tag, mode, hash_, _stage = about.split(" ")
+        return cls(tag, mode, hash_, path)
+
+    @property
+    def is_submodule(self) -> bool:
+        return self.mode == "160000"
+
+    @property
+    def is_overlooked(self) -> bool:
+        return not self.is_submodule and (self.tag.islower() or self.tag == "S")
+
+
+def _top(directory: Path) -> Path | None:
+    """Where the nearest `.git` stands, in the directory or above it on the same file system, as git looks for it."""
+    try:
+        resolved = directory.resolve(strict=True)
+        device = resolved.stat().st_dev
+        for each in (resolved, *resolved.parents):
+            if each.stat().st_dev != device:
+                return None
+            if os.path.lexists(each / ".git"):
+                return each
+    except OSError as error:
+        raise FleetError(f"{directory}: cannot be looked at ({error.strerror})") from error
+    return None
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+def _overruled(settings: str) -> dict[str, str]:
+    """What the repository's own programs are overruled by, from `git config --null --show-scope --list`."""
+    fields = settings.split("\0")
+    operators: dict[str, str] = {}
+    found: list[str] = []
+    for scope, entry in zip(fields[::2], fields[1::2], strict=False):
+        name, _, value = entry.partition("\n")
+        if scope in ("system", "global"):
+            operators[name] = value
+        elif scope != "command" and _PROGRAMS.fullmatch(name):
+            found.append(name)
+    switches = {name: "false" for name in found if name.endswith((".required", ".promisor"))}
+    return {name: operators.get(name, _USUAL.get(name, "")) for name in found} | switches
 
 
 def _someone_at_work(directory: Path) -> bool:
@@ -125,10 +381,29 @@ def _someone_at_work(directory: Path) -> bool:
     return False
 
 
-def _git(directory: Path, *words: str, check: bool = True) -> Completed:
+def _look(directory: Path, overruled: Mapping[str, str], words: Sequence[str], input: str | None = None) -> Completed:
+    """git with nothing but what it needs, and settings that count more than the repository's."""
+    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    settings = {**overruled, **_ALWAYS}
+    for number, (name, value) in enumerate(settings.items()):
+        env |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return _git(directory, {**env, **_QUIET, **_LOOKING, "GIT_CONFIG_COUNT": str(len(settings))}, words, input)
+
+
+def _git(directory: Path, env: Mapping[str, str], words: Sequence[str], input: str | None = None) -> Completed:
     try:
-        return run(["git", "-C", directory, *words], env=_QUIET, timeout=300, check=check)
+        literal = () if words[0] == "check-ignore" else ("--literal-pathspecs",)  # it knows none but such
+        argv = ["git", "-C", str(directory), *literal, *words]
+        return run(argv, env=env, closed=True, input=input, timeout=_TIMEOUT, check=False)
     except ProcessFailed as error:
         if error.status == 127:
-            raise FleetError("git: not on PATH; install it, or say that nothing is to be committed") from error
+            raise FleetError(f"git: not on PATH, and {directory} is in a repository; install it") from error
         raise
+
+
+def _answer(done: Completed, directory: Path, answers: Collection[int] | None = (0,)) -> Completed:
+    """What git answered. FleetError when it is none: all that it said, which names the remedy."""
+    if answers is not None and done.status not in answers:
+        said = " ".join(done.stderr.split()).removeprefix("fatal: ")[:_SHOWN]
+        raise FleetError(f"{directory}: git: {said or f'status {done.status}'}")
+    return done

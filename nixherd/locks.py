@@ -17,7 +17,7 @@ def lock(path: Path, *, wait: bool = False) -> int:
     Raises BlockingIOError when another holds it, unless we `wait`.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # children do not inherit it
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)  # children do not inherit it
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(handle, 0)

@@ -1,10 +1,12 @@
 """docs/machines.md: the fleet's overview, generated between two markers; what people write around them stays."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from nixherd import templating, tree
 from nixherd.errors import FleetError
 from nixherd.models import Fleet, Host, Vm
 from nixherd.sizes import format_size
@@ -15,17 +17,26 @@ END = "<!-- nixherd: end -->"
 _TITLE = "# Machines\n\n"
 
 
-def render(fleet: Fleet, template: Path | None = None) -> str:
-    """The overview, the same bytes for the same fleet. `template` is the fleet's own; FleetError when it is no use."""
-    import jinja2  # not for those who only ask for status
+def render(fleet: Fleet, template: str | None = None) -> str:
+    """The overview, the same bytes for the same fleet. `template` is a path below the fleet's directory, of its own.
 
+    FleetError when that is no use.
+    """
+    values = partial(_values, fleet)
+    if template is None:
+        return _ended(templating.render(resources.files("nixherd").joinpath(_TEMPLATE).read_text(), values))
+    path = Path(fleet.path) / template
+    content = tree.read(Path(fleet.path), template)
+    if content is None:
+        raise FleetError(f"{path}: no such template")
     try:
-        text = template.read_text() if template else resources.files("nixherd").joinpath(_TEMPLATE).read_text()
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
-        rendered = environment.from_string(text).render(_values(fleet))
-    except (OSError, jinja2.TemplateError) as error:
-        raise FleetError(f"{template or _TEMPLATE}: {error}") from None
-    return rendered.strip("\n") + "\n"
+        return _ended(templating.render_foreign(str(path), content.decode(), values))
+    except UnicodeDecodeError as error:
+        raise FleetError(f"{path}: is no UTF-8 text ({error.reason})") from None
+
+
+def _ended(text: str) -> str:
+    return text.strip("\n") + "\n"
 
 
 def document(old: bytes | None, overview: str, name: str) -> bytes:
@@ -75,6 +86,8 @@ def _fingerprint(host: Host) -> str:
 
 def _spec(vm: Vm, name: str) -> str:
     """Cores, memory or disk: what a managed guest is given, or what its owner wrote down of an imported one."""
+    if name not in ("cores", "memory", "disk"):
+        raise ValueError(f"spec() knows cores, memory and disk, not {name}")
     value = getattr(vm, name)
     if value is None:
         value = vm.specs.get(name) if isinstance(vm.specs, dict) else None

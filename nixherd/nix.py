@@ -130,6 +130,11 @@ def flake_metadata(reference: str) -> list[str]:
     return [*NIX, "flake", "metadata", "--json", "--no-write-lock-file", reference]
 
 
+def flake_locked(url: str) -> list[str]:
+    """The same of one whose lock file has to name all that it takes from elsewhere."""
+    return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", url]
+
+
 def parse_names(text: str) -> list[str]:
     found = json.loads(text)
     return [str(name) for name in found]

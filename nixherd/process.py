@@ -52,6 +52,8 @@ class Completed:
     stdout: str
     stderr: str
     status: int
+    raw: bytes = field(default=b"", repr=False, compare=False)
+    """stdout as it was written"""
 
 
 def run(
@@ -59,6 +61,7 @@ def run(
     *,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    closed: bool = False,
     input: str | bytes | None = None,
     timeout: float | None = None,
     check: bool = True,
@@ -66,9 +69,9 @@ def run(
 ) -> Completed:
     """Run a program to its end and return what it wrote.
 
-    `env` is added to our own environment. `input` is written to stdin and goes nowhere else, whatever fails;
-    without it stdin is empty. `timeout` is in seconds. `stream` is given each line of stderr as it comes, without
-    its newline.
+    `env` is added to our own environment, or is all of it where that is `closed`. `input` is written to stdin and goes
+    nowhere else, whatever fails; without it stdin is empty. `timeout` is in seconds. `stream` is given each line of
+    stderr as it comes, without its newline.
 
     The program gets a process group of its own, which is killed when the deadline passes and when we are
     interrupted, so nothing goes on behind our back. There is no terminal for it to ask at.
@@ -78,7 +81,7 @@ def run(
     """
     words = [os.fspath(word) for word in argv]
     data = _encoded(words[0], input)
-    process = _start(words, cwd, env)
+    process = _start(words, cwd, dict(env or {}) if closed else {**os.environ, **(env or {})})
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -94,7 +97,7 @@ def run(
     if not ended:
         words_left = _last_words(stderr.text())
         raise DeadlineExceeded(f"{_shown(words)}: not done after {timeout:g} s, so it was stopped{words_left}")
-    completed = Completed(stdout.text(), stderr.text(), process.returncode)
+    completed = Completed(stdout.text(), stderr.text(), process.returncode, stdout.whole())
     if check and completed.status != 0:
         message = f"{_shown(words)}: {_ending(completed.status)}{_last_words(completed.stderr)}"
         raise ProcessFailed(message, completed.status, completed.stderr)
@@ -119,16 +122,14 @@ def _encoded(name: str, input: str | bytes | None) -> bytes:
         raise ProcessFailed(f"{name}: not started: what it is to read holds half a character", 126) from None
 
 
-def _start(
-    words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
-) -> "subprocess.Popen[bytes]":
+def _start(words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     if _ended.is_set():
         raise ProcessFailed(f"{_shown(words)}: not started: the run was ended", 128 + signal.SIGTERM)
     try:
         process = subprocess.Popen(
             words,
             cwd=cwd,
-            env=None if env is None else {**os.environ, **env},
+            env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -200,8 +201,11 @@ class _Reader:
                 self.on_line(line.decode(errors="replace").rstrip("\r\n"))
         self.pipe.close()
 
+    def whole(self) -> bytes:
+        return b"".join(self.lines)
+
     def text(self) -> str:
-        return b"".join(self.lines).decode(errors="replace")
+        return self.whole().decode(errors="replace")
 
 
 def _write(pipe: IO[bytes], data: bytes) -> None:

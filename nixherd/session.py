@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nixherd.deploying.gate import Gate, Verified
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.report import Outcome
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nixherd.proxmox.policy import PolicySource
 
 T = TypeVar("T")
+_VERIFIED = ("evaluate", "the signed commit")  # anew with what is evaluated
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class Session:
     """with which status each host failed that did"""
     locked: str | None = None
     """the flake as a locked reference, where it was named by one; else it is the fleet's directory"""
+    gate: Gate | None = None
+    """what the flake has to be signed by, where that is required"""
     journal: "Journal | None" = None
     """of a deployment, where this run is one"""
     together: tuple[str, ...] = ()
@@ -162,8 +166,18 @@ class Session:
 
     @property
     def flake(self) -> str:
-        """The flake, as Nix is told it."""
-        return self.locked or self.fleet.path
+        """The flake, as Nix is told it: where it has to be signed, the very commit that was verified."""
+        return self.locked or (self.verified.url if self.gate else self.fleet.path)
+
+    @property
+    def verified(self) -> Verified:
+        """The commit that the gate let through; looked at again when the fleet's files were changed by this run."""
+        assert self.gate is not None
+        return self.once(_VERIFIED, self.gate.verify)
+
+    def take(self, verified: Verified) -> None:
+        """Go on with a commit that the gate has let through already."""
+        self.once(_VERIFIED, lambda: verified)
 
     @property
     def client(self) -> "Client":

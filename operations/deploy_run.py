@@ -34,7 +34,8 @@ def run_of(host: Host) -> DeployRun:
         selected = sorted(each.data.host_id for each in _limited(host.state))
         made = DeployRun(journal, tuple(selected))
         goal = Options.of(fleet_host(host).id, lambda name: _said(host, name)).goal
-        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path, flake=session.flake, goal=goal)
+        flake = session.locked or session.fleet.path
+        journal.note("run", run=made.id, who=made.who, fleet=session.fleet.path, flake=flake, goal=goal)
         return made
 
     return session.once("deployment", begin)

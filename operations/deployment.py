@@ -95,9 +95,13 @@ def _gate(own: HostRun) -> None:
     session.once("told", lambda: own.journal.note("run", dirty=dirty))
     if not options.allow_dirty or options.require_signed:
         gate.require_committed(session.fleet.path, dirty)
-    if options.require_signed:
-        running = own.state.get("revision") if own.state else None
-        gate.require_signed(session.fleet.path, running, options.allowed_signers)
+    if session.gate is not None:  # which was asked before anything of the tree was evaluated
+        session.once("told verified", lambda: own.journal.note("run", verified=session.verified.revision))
+    elif options.require_signed:
+        raise FleetError(
+            f"{own.id}: require_signed holds for the whole fleet; say it in group_data/all.py, in hosts.nix, or with "
+            "--data require_signed=true"
+        )
 
 
 def _is_done(options: Options, state: Any, toplevel: str) -> bool:

@@ -3,25 +3,28 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-import jinja2
 from pyinfra.api.host import Host
 
 from nixherd.changeset import changing, interrupted
 from nixherd.enrolment import Wanted, publish
-from nixherd.errors import Usage
+from nixherd.errors import FleetError, Usage
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet
 from nixherd.secrets.identity import as_host, identity_file, operator
 from nixherd.secrets.store import Store
 from nixherd.session import Session
+from nixherd.templating import Values, render, render_foreign
 from operations.arguments import flag_of, path_below
 from operations.steps import Commands, do, session_of
 
+_STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
+
 
 @contextmanager
-def _alone(session: Session) -> Iterator[None]:
+def alone(session: Session) -> Iterator[None]:
     """One host of the run at a time works on the fleet's files."""
     lock: threading.Lock = session.once("fleet files", threading.Lock)
     with lock:
@@ -32,7 +35,7 @@ def changed_files(host: Host, change: Callable[[Wanted], Wanted], subject: str, 
     """The one step that makes a change of the fleet's files; none, and `otherwise` is said, where nothing changes."""
     session = session_of(host)
     root = Path(session.fleet.path)
-    with _alone(session):
+    with alone(session):
         fleet = load_fleet(root)
         steps = change(Wanted(fleet, store_of(host, fleet))).steps
         if interrupted(root):
@@ -47,7 +50,7 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str) -> No
     """Make a change of the fleet's files as they are now, and commit it. What the flake says is evaluated anew then."""
     session, host_id = session_of(host), host.data.host_id
     root = Path(session.fleet.path)
-    with _alone(session), changing(root) as changeset:
+    with alone(session), changing(root) as changeset:
         changeset.resume(host.log)
         fleet = load_fleet(root)
         wanted = change(Wanted(fleet, store_of(host, fleet)))
@@ -71,12 +74,13 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str) -> No
 
 def _message(host: Host, subject: str, wanted: Wanted) -> str:
     """The commit's message: data `commit_message`, a Jinja2 template of `host` and `steps`, or ours."""
-    template = host.data.get("commit_message") or subject + "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
+    own = host.data.get("commit_message")
+    values: Values = partial(dict, host=str(host.data.host_id), steps=tuple(wanted.steps))
     try:
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-        text = environment.from_string(str(template)).render(host=host.data.host_id, steps=wanted.steps).strip()
-    except jinja2.TemplateError as error:
-        raise Usage(f"commit_message: {error}; it may use host and steps") from None
+        text = render_foreign("commit_message", str(own), values) if own else render(subject + _STEPS, values)
+    except FleetError as error:
+        raise Usage(f"{error}; it may use host and steps") from None
+    text = text.strip()
     if not text:
         raise Usage("commit_message comes out empty")
     return text

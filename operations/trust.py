@@ -43,7 +43,7 @@ def _enroll(docs: bool, protect: bool) -> Commands:
         wanted = protected(wanted, host_id) if protect else wanted
         if docs:
             place, template = host.data.get("docs_file") or DOCS, host.data.get("docs_template")
-            own = wanted.root / path_below("docs_template", template) if template else None
+            own = path_below("docs_template", template) if template else None
             wanted = documented(wanted, path_below("docs_file", place), own)
         return wanted
 

@@ -1,9 +1,14 @@
 """Fixtures that several directories of tests share."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+pytest.register_assert_rewrite("tests.integration.lab_driver")
+
+from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
 
 MASTER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J root@doc1"
@@ -112,3 +117,22 @@ def make_fleet(tmp_path: Path) -> MakeFleet:
         return directory
 
     return make
+
+
+@pytest.fixture(scope="session")
+def running_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One lab for all tests of a worker: of the tests' own, so that `make lab up` is left alone."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root: it makes namespaces, loop devices and mounts")
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    lab("up", "--hosts", "4")
+    yield lab
+    lab("down")
+
+
+@pytest.fixture
+def lab(running_lab: Lab) -> Lab:
+    """The lab in its start state: no managed VM exists, no fault is on, the logs are empty."""
+    running_lab("reset")
+    running_lab.places.lab_log.write_text("")
+    return running_lab

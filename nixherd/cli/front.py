@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
 from nixherd.errors import FleetError
@@ -20,9 +21,11 @@ from nixherd.terminal import say
 # What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
 if TYPE_CHECKING:
     from nixherd.definitions import Definitions
+    from nixherd.deploying.gate import Gate, Verified
     from nixherd.proxmox.actions import Action
     from nixherd.proxmox.client import Client
 
+CHECKOUT = Path(nixherd.__path__[0]).parent
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 
@@ -36,6 +39,7 @@ class Front:
     dry_run: bool = False
     timeout: float = 3600.0
     guarded: bool = True
+    gate: "Gate | None" = None
     _client: "Client | None" = field(default=None, repr=False)
 
     @classmethod
@@ -55,14 +59,31 @@ class Front:
     @cached_property
     def fleet(self) -> Fleet:
         """Loaded once; what its author should know is said then."""
-        fleet = self.definitions.fleet if self.guarded else load_fleet(self.root)
+        if self.verified:
+            fleet = self.verified.fleet(self.root)
+        else:
+            fleet = self.definitions.fleet if self.guarded else load_fleet(self.root)
         narrate(fleet.warnings)
         return fleet
+
+    def require(self, gate: "Gate | None") -> None:
+        """Have everything come from the commit that this gate lets through."""
+        self.gate = gate
+        for known in ("fleet", "verified"):
+            self.__dict__.pop(known, None)
+
+    @cached_property
+    def verified(self) -> "Verified | None":
+        """The commit that everything comes from, where a gate is set."""
+        return self.gate.verify() if self.gate else None
 
     @cached_property
     def session(self) -> Session:
         token_file = Path(self.token_file).expanduser()
-        return Session(self.fleet, token_file, self.definitions if self.guarded else None)
+        session = Session(self.fleet, token_file, self.definitions if self.guarded else None, gate=self.gate)
+        if self.verified:
+            session.take(self.verified)
+        return session
 
     @property
     def client(self) -> "Client":

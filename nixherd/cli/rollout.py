@@ -9,10 +9,9 @@ from getpass import getpass
 from pathlib import Path
 from typing import Any
 
-import nixherd
 from nixherd.cli.changes import changes
 from nixherd.cli.following import follow
-from nixherd.cli.front import Front
+from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import Journal, entries, new_directory, runs
@@ -28,7 +27,6 @@ from nixherd.terminal import is_terminal, say, say_text
 REPORT = "report.json"
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
 PARALLEL = 100  # hosts at a time; what is heavy is bounded where it is done
-CHECKOUT = Path(nixherd.__path__[0]).parent
 
 
 def rollout(

@@ -23,6 +23,7 @@ from nixherd.secrets.identity import identity_file, operator
 from nixherd.secrets.plan import People
 from nixherd.secrets.store import Store
 from nixherd.terminal import say
+from nixherd.tree import opened
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
@@ -203,6 +204,8 @@ def edit(front: Front, file: str, identity: str | None) -> int:
     rule = store.rules.rule_of(path)
     if rule is None:
         raise FleetError(f"{store.path(path)}: no creation rule matches it; add one to {store.config}")
+    with opened(store.root) as tree:
+        tree.stat(store.path(path))  # a link, or below one: not a file of the fleet
     sops = operator(front.session, identity_file(identity))
     words = ["--config", str(store.root / store.config), "edit", "--", str(store.root / store.directory / path)]
     code = foreground(*sops.command(words))

@@ -1,7 +1,6 @@
 """inventory.py's one call: the fleet's files become pyinfra hosts, or clear lines and status 1."""
 
 import os
-import runpy
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -13,12 +12,14 @@ import click
 from nixherd.argv import keep_streams, require_text
 from nixherd.connectors import cli
 from nixherd.definitions import Definitions
+from nixherd.deploying.gate import NAMES, Gate, required_by_hosts
 from nixherd.deploying.journal import Journal, new_directory
-from nixherd.errors import FAILURES, Usage
+from nixherd.errors import FAILURES, FleetError, Usage
 from nixherd.evaluation import evaluate_ahead
 from nixherd.exits import exit_of
 from nixherd.faults import worded
 from nixherd.flakes import resolve
+from nixherd.group_data import said_for_all
 from nixherd.inventory import check_selection, groups_of
 from nixherd.near_names import near_option
 from nixherd.rollcall import RollCall
@@ -31,6 +32,8 @@ Entry = str | tuple[str, dict[str, Any]]
 _BY_API = ("deploys/vms.py", "./deploys/vms.py")
 # Deploys that go in waves and keep a journal.
 _ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
+# Deploys that bring machines what the flake says.
+_FROM_THE_FLAKE = (_ROLLOUTS[0], Path("deploys/provision.py"), Path("deploys/install.py"))
 # pyinfra's own ideas of order and failure, and what a deployment has instead.
 _NOT_IN_ROLLOUTS = {
     "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
@@ -60,14 +63,25 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         _check_data(options)
         reference = _data(options, "flake")
         flake = resolve(reference) if reference else None
-        definitions = Definitions.load(flake.path if flake else os.environ.get("FLEET") or here / "fleet")
-        fleet = definitions.fleet
+        place = flake.path if flake else Path(os.environ.get("FLEET") or here / "fleet").expanduser().absolute()
+        operations = options.get("operations") or ()
+        installs = any(Path(word) in _FROM_THE_FLAKE for word in operations)
+        gate = _gate(here, options, place)
+        verified = gate.verify() if gate and installs else None  # before anything of it is evaluated
+        definitions = Definitions.load(place)
+        if gate is None and required_by_hosts(definitions.fleet):
+            gate = _gate(here, options, place, by_hosts=True)
+            verified = gate.verify() if gate and installs else None
+        # other deploys may change the files that they then look at
+        fleet = verified.fleet(place) if verified and _evaluates(operations) else definitions.fleet
         for warning in fleet.warnings:
             say(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
         token_file = Path(_token_file(here, options)).expanduser()
-        session = Session(fleet, token_file, definitions, locked=flake.url if flake else None)
+        session = Session(fleet, token_file, definitions, locked=flake.url if flake else None, gate=gate)
+        if verified:
+            session.take(verified)
         if context:
             context.call_on_close(session.close)
             cli.put_right(context, session)
@@ -85,6 +99,19 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     shared = {"session": session, **_asked(options.get("operations") or ())}
     inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
     return inventory
+
+
+def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = False) -> Gate | None:
+    """What the fleet has to be signed by; None where neither the operator nor, with `by_hosts`, hosts.nix requires it.
+
+    FleetError for a flake that was named by a reference: it has no commits to look at.
+    """
+    said = {name: value for name in NAMES if (value := _data(options, name)) is not None}
+    standing = _group_data(here, options.get("group_data") or ())
+    gate = Gate.of(place, said, standing, by_hosts=by_hosts, notes=not options.get("dry"))
+    if gate and _data(options, "flake"):
+        raise FleetError("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
+    return gate
 
 
 def _asked(words: Sequence[str]) -> dict[str, bool]:
@@ -151,11 +178,8 @@ def _token_file(here: Path, options: dict[str, Any]) -> str:
     """`proxmox_token_file` as pyinfra would resolve it for all hosts."""
     if given := _data(options, "proxmox_token_file"):
         return given
-    found = _DEFAULT_TOKEN_FILE
-    for directory in _group_data(here, options.get("group_data") or ()):
-        if (directory / "all.py").is_file():
-            found = runpy.run_path(str(directory / "all.py")).get("proxmox_token_file") or found
-    return found
+    said = said_for_all("proxmox_token_file", _group_data(here, options.get("group_data") or ()))
+    return str([_DEFAULT_TOKEN_FILE, *filter(None, said)][-1])
 
 
 def _group_data(here: Path, more: Iterable[str]) -> list[Path]:

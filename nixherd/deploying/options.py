@@ -27,9 +27,7 @@ class Options:
     of that for watching the new system before it is kept. Hosts of one `role` are not activated at the same time. With
     `reboot` a machine boots into the new system where goal=boot, or where the new one needs it. With `substitute` it
     fetches what it can from its own caches. `build_on` is `local`, `target` or a host of the fleet: who builds.
-    `sign_with` is a secret key file for what is copied. With `require_signed` every commit since the running revision
-    is to be signed by one of `allowed_signers`, a file below the fleet's directory as ssh-keygen(1) describes it, or by
-    a key that GnuPG trusts."""
+    `sign_with` is a secret key file for what is copied. `require_signed`: see `nixherd.deploying.gate`."""
 
     goal: Goal = Goal.SWITCH
     activation_deadline: int = 600
@@ -46,7 +44,6 @@ class Options:
     substitute: bool = True
     sign_with: str | None = None
     require_signed: bool = False
-    allowed_signers: str | None = None
 
     @classmethod
     def of(cls, host_id: str, data: Callable[[str], Any]) -> "Options":
@@ -85,7 +82,6 @@ class Options:
             or _flag("substitute_on_destination", data("substitute_on_destination")),
             sign_with=_text("sign_with", data("sign_with")),
             require_signed=_flag("require_signed", data("require_signed")),
-            allowed_signers=_text("allowed_signers", data("allowed_signers")),
         )
 
 

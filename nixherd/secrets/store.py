@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from nixherd import tree
 from nixherd.errors import FleetError
 from nixherd.files import sync
 from nixherd.secrets import files, rules
@@ -32,11 +33,12 @@ class Store:
     def load(cls, root: Path, directory: str = "secrets") -> "Store":
         """FleetError when there is no usable configuration. A file that cannot be read says so itself."""
         config = root / directory / CONFIG
+        content = tree.read(root, f"{directory}/{CONFIG}")
+        if content is None:
+            raise FleetError(f"{config}: missing; it names who may decrypt which files (docs/secrets.md)")
         try:
-            text = config.read_bytes().decode()
+            text = content.decode()
             parsed = rules.parse(text)
-        except FileNotFoundError:
-            raise FleetError(f"{config}: missing; it names who may decrypt which files (docs/secrets.md)") from None
         except ValueError as error:
             raise FleetError(f"{config}: {error}") from None
         found = {path: _read(root, directory, path) for path in _walk(root / directory)}
@@ -117,13 +119,15 @@ def _walk(directory: Path) -> Iterator[str]:
 
 
 def _read(root: Path, directory: str, path: str) -> tuple[SecretFile, bytes | None]:
-    whole = root / directory / path
-    if root.resolve() not in whole.resolve().parents:
+    top, whole = root.resolve(), (root / directory / path).resolve()
+    if top not in whole.parents:
         return SecretFile(path, problem="it is a link that leads out of the fleet's directory"), None
     try:
-        content = whole.read_bytes()
+        content = tree.read(root, str(whole.relative_to(top)))
+        if content is None:
+            return SecretFile(path, problem="it is gone"), None
         return SecretFile(path, files.read(path, content)), content
-    except OSError as error:
-        return SecretFile(path, problem=str(error.strerror)), None
+    except FleetError as error:
+        return SecretFile(path, problem=str(error).removeprefix(f"{root / whole.relative_to(top)}: ")), None
     except ValueError as error:
         return SecretFile(path, problem=str(error)), None

@@ -10,13 +10,15 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.machine import MachineState
+from nixherd import tree
+from nixherd.changeset import changing
 from nixherd.errors import FleetError
-from nixherd.files import write_whole
 from nixherd.guard import require_installable
 from nixherd.hardware import configuration_path
 from nixherd.jobs import Job
 from nixherd.nix import Evaluated
 from nixherd.reach import Epoch
+from operations.fleet_files import alone
 from operations.machine import is_installed, machine_of, require_our_installer, require_still_installable
 from operations.remote import copy_closure, run_job
 from operations.steps import (
@@ -56,7 +58,8 @@ def hardware_configuration(path: str | bool) -> Commands:
 
 def _hardware(wanted: str | bool) -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
-    path = configuration_path(session, host_id, wanted)
+    path, root = configuration_path(session, host_id, wanted), Path(session.fleet.path)
+    inside = str(path.relative_to(root))
     machine = machine_of(host, "install")
     if is_installed(machine):
         host.noop(f"{host_id} is installed")
@@ -71,13 +74,14 @@ def _hardware(wanted: str | bool) -> Commands:
             what="nixos-generate-config",
         )
         generated = generated.rstrip("\n") + "\n"
-        if generated == path.read_text():
+        if generated.encode() == tree.read(root, inside):
             host.noop(f"{path} is what the machine has")
             return
 
     def act() -> None:
         assert generated is not None, "generated before the first command"
-        write_whole(path, generated, mode=path.stat().st_mode & 0o777)
+        with alone(session), changing(root) as changeset:
+            changeset.tree.replace(inside, generated.encode())
         session.forget("evaluate")  # they depend on it
 
     yield from do(host, f"write what hardware {host_id} has to {path}", act)

@@ -4,7 +4,6 @@ import json
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -63,7 +62,8 @@ def assert_in_service(lab: Lab) -> None:
     assert "readonly = true;" in (lab.places.fleet / "vms/definitions.nix").read_text().split("managed")[1]
     assert "| dev | dev | dev | NixOS |  | 110 (dev) | SHA256:" in (lab.places.fleet / "docs/machines.md").read_text()
     assert not list(lab.kept.glob("dev/ssh_host*"))
-    assert not list(Path(lab.places.fleet / ".nixherd").glob("[!.l]*"))
+    assert not list(lab.places.fleet.rglob(".nixherd*"))
+    assert {path.name for path in lab.kept.parent.glob(".trees/*/*")} == {"lock"}
 
 
 def test_enrolled_first_it_decrypts_at_its_first_boot(lab: Lab) -> None:
@@ -132,7 +132,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(lab: Lab) -> None:
     assert "dev joins rule 1 (^common\\.(yaml|env)$), rule 3 (^dev\\.yaml$)" in planned.output
     assert "encrypt secrets/dev.yaml: +dev" in planned.output
     assert not lab.kept.exists() or not list(lab.kept.glob("dev/*"))
-    assert not (lab.places.fleet / ".nixherd").exists()
+    assert not (lab.kept.parent / ".trees").exists()
     assert subjects(lab) == []
     assert lab.changes() == []
 

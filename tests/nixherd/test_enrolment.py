@@ -60,7 +60,8 @@ def as_it_should_be(fleet: Path) -> None:
     assert git(fleet, "log", "--format=%s").splitlines() == ["fleet: dev joins", "the fleet"]
     assert git(fleet, "show", "--format=", "--name-only").split() == CHANGED
     assert git(fleet, "status", "--porcelain") == ""
-    assert sorted(each.name for each in (fleet / ".nixherd").iterdir()) == [".gitignore", "lock"]
+    assert not [path for path in fleet.rglob(".nixherd*") if ".git" not in path.parts]
+    assert [each.name for each in fleet.parent.glob("state/nixherd/.trees/*/*")] == ["lock"]
 
 
 def test_everything_in_one_commit(tmp_path: Path) -> None:

@@ -73,11 +73,11 @@ def test_markers_that_are_not_a_pair_are_refused(old: str) -> None:
     ("template", "words"), [("{{ nosuch }}", "'nosuch' is undefined"), ("{% if %}", "Expected an expression")]
 )
 def test_a_template_of_the_fleets_own(fleet: Fleet, tmp_path: Path, template: str, words: str) -> None:
-    path = tmp_path / "own.j2"
-    path.write_text("{{ hosts | length }} hosts")
-    assert render(fleet, path) == "7 hosts\n"
+    path, fleet = tmp_path / "own.j2", replace(fleet, path=str(tmp_path))
+    path.write_text("{{ hosts | length }} hosts, {{ guest(hosts[0]) }}{{ fingerprint(hosts[0])[:7] }}")
+    assert render(fleet, "own.j2") == "7 hosts, SHA256:\n"
     path.write_text(template)
     with pytest.raises(FleetError, match=words):
-        render(fleet, path)
-    with pytest.raises(FleetError, match="missing"):
-        render(fleet, tmp_path / "missing")
+        render(fleet, "own.j2")
+    with pytest.raises(FleetError, match=r"missing: no such template"):
+        render(fleet, "missing")

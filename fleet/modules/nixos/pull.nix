@@ -51,8 +51,8 @@ in {
       description = "The URL of a cache that `nixherd publish` fills.";
     };
     publicKey = mkOption {
-      type = types.str;
-      description = "Its public key: nothing that another one signed is run.";
+      type = types.strMatching "[0-9A-Za-z_.+-]+:[0-9A-Za-z+/]{43}=";
+      description = "Its public key: what is to run, and the system itself, have to be signed by it.";
     };
     dates = mkOption {
       type = types.str;
@@ -67,6 +67,12 @@ in {
   };
 
   config = lib.mkIf (cfg.from != null) {
+    assertions = [
+      {
+        assertion = config.networking.hostName != "";
+        message = "nixherd.pull: networking.hostName has to say what is published for this machine.";
+      }
+    ];
     environment.etc."nixherd/health".source = health;
     nix.settings.substituters = [cfg.from];
     nix.settings.trusted-public-keys = [cfg.publicKey];
@@ -74,14 +80,16 @@ in {
       description = "Deploy what was built for this machine";
       after = ["network-online.target"];
       wants = ["network-online.target"];
-      path = [pkgs.curl pkgs.nix pkgs.bash];
+      path = [pkgs.curl pkgs.nix pkgs.bash pkgs.openssh pkgs.openssl];
       # it is at work while the system that has another one of it is activated
       restartIfChanged = false;
       stopIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
       serviceConfig = {
         Type = "oneshot";
-        ExecStart = "/bin/sh ${./pull.sh} ${cfg.from} ${./machine.sh}";
+        ExecStart = toString (pkgs.writeShellScript "nixherd-pull" ''
+          exec /bin/sh ${./pull.sh} ${lib.escapeShellArgs [cfg.from cfg.publicKey config.networking.hostName]} ${./machine.sh}
+        '');
       };
     };
     systemd.timers.nixherd-pull = {

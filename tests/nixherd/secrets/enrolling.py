@@ -55,7 +55,8 @@ def main(fleet: str, identity: str, state: str, last: str | None = None) -> None
         kept.private_key_file.write_text(key("dev").private_openssh)
     for owner, name in (
         *((Path, each) for each in ("replace", "write_bytes", "unlink")),
-        *((os, "link"), (os, "fsync"), (process, "_start"), (changeset.shutil, "rmtree")),
+        *((os, each) for each in ("link", "fsync", "replace", "unlink")),
+        *((process, "_start"), (changeset.shutil, "rmtree")),
     ):
         killer.around(owner, name)
     with changing(root) as changes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.files import is_temporary
 from nixherd.secrets.files import read
 from tests.nix_cli import environment
 from tests.nixherd.secrets.keys import key
@@ -152,12 +153,16 @@ BEFORE = {
 WITH_DEV = {**{name: who | {"dev"} for name, who in BEFORE.items()}, "ssh_key_admin": {"admin"}}
 
 
-def contents(fleet: Path) -> dict[str, bytes]:
+def contents(fleet: Path, *, pipes: bool = True) -> dict[str, bytes]:
     """Every file of the fleet but git's and ours."""
     found = {}
     for parent, directories, files in os.walk(fleet):
-        directories[:] = [name for name in directories if name not in (".git", ".nixherd")]
+        directories[:] = [name for name in directories if name != ".git"]
         for name in files:
+            if is_temporary(name):
+                continue
             path = Path(parent) / name
+            if not path.exists() or not (pipes or path.is_file()):
+                continue
             found[path.relative_to(fleet).as_posix()] = path.read_bytes()
     return found
