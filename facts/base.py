@@ -30,6 +30,6 @@ def _guarded(process: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return process(self, output)
         except FAILURES as error:
-            raise FactProcessError(str(worded(error, f"reading {self.name}"))) from error
+            raise FactProcessError(str(worded(error, f"reading {self.name}"))) from None
 
     return guarded

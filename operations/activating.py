@@ -143,8 +143,11 @@ class _Follower:
             self.standing = parse(self._ask(word, what="the word"))
         except FAILURES as error:  # then the machine decides by itself, and is asked what it decided
             failure = worded(error, f"{self.own.id}: telling it to {self.own.stage}")
-            self.problem = self.problem or (str(failure) if isinstance(failure, Unforeseen) else None)
-            self._tell(f"not reached: {failure}")
+            if isinstance(failure, Unforeseen):
+                self.own.found(fault=str(failure))
+                self.problem = self.problem or str(failure)
+            else:
+                self._tell(f"not reached: {failure}")
             connector_of(self.host).drop()
 
     def _tell(self, text: str) -> None:
