@@ -21,7 +21,7 @@ from nixherd.deploying.journal import Journal
 from nixherd.deploying.report import Outcome
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.exits import Exit, exit_of
-from nixherd.faults import worded
+from nixherd.faults import line_of, worded
 from nixherd.files import state_home, write_whole
 from nixherd.locks import lock, own_directory
 from nixherd.models import Fleet, Host, Vm
@@ -284,6 +284,8 @@ class Session:
             self._held.callback(os.close, lock(path))
         except BlockingIOError:
             raise FleetError(f"{host_id}: another run (pid {path.read_text()}) works on it; wait for it") from None
+        except OSError as error:
+            raise FleetError(f"{host_id}: {path} cannot be locked ({line_of(error)}); nothing was begun") from error
 
     def claim_fleet(self) -> None:
         """Let no other run from here deploy this fleet until this one ends. FleetError when another does already."""
@@ -294,6 +296,8 @@ class Session:
             raise FleetError(
                 f"another deployment of this fleet (pid {path.read_text()}) is under way; wait for its end"
             ) from None
+        except OSError as error:
+            raise FleetError(f"{path} cannot be locked ({line_of(error)}); nothing was begun") from error
 
     def close(self) -> None:
         """The end of the run: give back what it holds. A killed run's is given back by the kernel, and the next run."""

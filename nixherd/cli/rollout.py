@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from getpass import getpass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from nixherd.cli.following import follow
 from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.deploying.goal import Goal
-from nixherd.deploying.journal import Journal, entries, new_directory, runs
+from nixherd.deploying.journal import NAME, Journal, entries, new_directory, runs
 from nixherd.deploying.report import Outcome, Report, report
 from nixherd.display import visible_values
 from nixherd.errors import FAILURES, FleetError, Undecided, Usage
@@ -59,17 +59,31 @@ def rollout(
     found = report(entries(directory))
     if not found.hosts and not interrupted:  # it never began
         say_text(_said(done), err=True)
+        _despite(lambda: write_whole(directory / "pyinfra.log", done.stdout + done.stderr), str(directory))
         return done.status or int(Exit.FAILED)
+    for line in done.stderr.splitlines():
+        if str(directory / NAME) in line:  # what could not be noted is not in the report
+            say(line, err=True)
     status = Exit.INTERRUPTED if interrupted else found.exit
     about: dict[str, Any] = {"exit": int(status), "interrupted": interrupted, "pyinfra": done.status}
-    _despite(lambda: Journal(directory).note("done", **about), "the end of the run's journal")
     document = {**found.to_json(), **about}
-    text = json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n"
-    is_kept = _despite(lambda: write_whole(directory / REPORT, text), "the report")
-    is_said = _despite(lambda: _show(front, found, document, dry=dry), "the result on stdout")
-    if is_kept:
-        say(f"report: {directory / REPORT}", err=True)
+    _keep(directory, about, document, done.stdout + done.stderr)
+    is_said = _despite(lambda: _show(front, found, document, dry=dry), "stdout")
     return int(status or (Exit.DONE if is_said else Exit.FAILED))
+
+
+def _keep(directory: Path, about: Mapping[str, Any], document: Mapping[str, Any], log: str) -> None:
+    """Let the run's directory hold its end, its report and pyinfra's own words."""
+
+    def keep() -> None:
+        write_whole(directory / "pyinfra.log", log)
+        journal = Journal(directory)
+        journal.note("done", **about)
+        journal.close()
+        write_whole(directory / REPORT, json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n")
+
+    if _despite(keep, str(directory)):
+        say(f"report: {directory / REPORT}", err=True)
 
 
 def _despite(write: Callable[[], object], what: str) -> bool:
@@ -77,7 +91,7 @@ def _despite(write: Callable[[], object], what: str) -> bool:
     try:
         write()
     except FAILURES as error:
-        say(f"{what} cannot be written: {worded(error, what)}", err=True)
+        say(f"{what}: not all of this run could be written there: {worded(error, what)}", err=True)
         return False
     return True
 
@@ -130,7 +144,7 @@ def _run(front: Front, words: Sequence[str], directory: Path, password: str | No
     with follow(directory) as look:
         while not over.is_set():
             try:
-                is_seen = is_seen and _despite(look, "what goes on")
+                is_seen = is_seen and _despite(look, "stderr")
                 over.wait(0.1)
             except KeyboardInterrupt:
                 if not interrupted:
@@ -138,13 +152,11 @@ def _run(front: Front, words: Sequence[str], directory: Path, password: str | No
                 interrupted = True
                 interrupt_all()
         if is_seen:
-            _despite(look, "what goes on")
+            _despite(look, "stderr")
     if not ended:  # the thread was ended by what nobody catches
         raise Undecided(f"pyinfra's end was not seen; its journal is in {directory}")
     if isinstance(ended[0], FleetError):
         raise ended[0]
-    log = ended[0].stdout + ended[0].stderr
-    _despite(lambda: write_whole(directory / "pyinfra.log", log), "pyinfra's log")
     return ended[0], interrupted
 
 

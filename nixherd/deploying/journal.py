@@ -60,13 +60,12 @@ class Journal:
         self.directory = directory
         self._lock = threading.Lock()
         self._ended: set[str | None] = set()
-        self._lost = False
+        self._torn = self._lost = False
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._handle = os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             sync(directory)
-            text = (directory / NAME).read_bytes()
-            self._torn = bool(text) and not text.endswith(b"\n")  # the disk was full for whoever wrote it before
+            os.write(self._handle, b"\n")  # there is room; and a line that another one could not end is ended
         except OSError as error:
             raise FleetError(
                 f"{line_of(error)}: the run's journal cannot be written there, so nothing was begun; make room or let "
@@ -90,6 +89,7 @@ class Journal:
                 if event not in ("found", "said"):
                     os.fdatasync(self._handle)
             except OSError as error:
+                error.filename = str(self.directory / NAME)
                 self._tell_lost(error)
                 if event in _BEGIN:
                     raise
@@ -103,7 +103,7 @@ class Journal:
     def _tell_lost(self, error: OSError) -> None:
         """Say once that entries are lost."""
         if not self._lost:
-            say(f"{self.directory / NAME} cannot be written ({line_of(error)}): nothing new is begun", err=True)
+            say(f"{line_of(error)}: it cannot be written, so nothing new is begun", err=True)
         self._lost = True
 
     def close(self) -> None:

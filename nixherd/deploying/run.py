@@ -46,7 +46,7 @@ class HostRun:
         try:
             self.journal.note("stage", self.id, stage=stage)
         except OSError as error:
-            why = f"{self.id}: the run's journal cannot be written ({line_of(error)})"
+            why = f"{self.id}: {line_of(error)}, so the run's journal cannot be written"
             if self.stage not in UNDECIDED:
                 raise NotBegun(f"{why}; {stage} was not begun: make room there, and run it again") from error
             raise Undecided(f"{why}; its machine decides by itself, see {how_to_ask(self.id)}") from error

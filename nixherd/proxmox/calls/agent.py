@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nixherd.errors import DeadlineExceeded
+from nixherd.errors import DeadlineExceeded, Usage
 from nixherd.models import GuestType
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.base import Calls, guest_path
@@ -82,5 +82,8 @@ def _plain(argv: Sequence[str]) -> list[str]:
     """The command, or a shell that decodes it: the agent hangs on characters outside latin-1."""
     if all(word.isascii() for word in argv):
         return list(argv)
-    script = base64.b64encode(shlex.join(argv).encode()).decode()
+    try:
+        script = base64.b64encode(shlex.join(argv).encode()).decode()
+    except UnicodeEncodeError:
+        raise Usage(f"{shlex.join(argv)}: half a character cannot be sent to a guest; nothing was run") from None
     return ["/bin/sh", "-c", f'script=$(echo {script} | base64 -d) || exit 127; eval "$script"']

@@ -12,9 +12,11 @@ import importlib.machinery
 import json
 import os
 import re
+import resource
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -134,6 +136,7 @@ def stand_in(module: Any) -> None:
 
     def forced(connector: Any, words: str, timeout: float) -> tuple[bool, Any]:
         about, verb = machine(connector), words.split()[1]
+        fill(verb)
         if verb == "begin":
             [system] = re.findall(r"/nix/store/\S+", words)
             [run] = re.findall(r"\b\d{8}T\d{6}-\S+", words)
@@ -172,7 +175,14 @@ def stand_in(module: Any) -> None:
 
 
 def copy_nothing(module: Any) -> None:
-    module.copy_closure = lambda *args, **arguments: None
+    module.copy_closure = lambda *args, **arguments: fill("copy")
+
+
+def fill(moment: str) -> None:
+    """The journal's disk is full from this moment on, where the test is about that."""
+    if PLANTED.get("fill") == moment:
+        [journal] = Path(os.environ["XDG_STATE_HOME"]).glob("nixherd/.deployments/*/journal.jsonl")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.RLIM_INFINITY))
 
 
 STUBS = {"nixherd.connectors.fleet": stand_in, "operations.deployment": copy_nothing}
