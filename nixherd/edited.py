@@ -1,14 +1,15 @@
 """Whether an edit of the fleet's files means what was intended: both versions are evaluated and compared."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nixherd.errors import FleetError
-from nixherd.fleet import evaluate
+from nixherd.fleet_eval import evaluate
 from nixherd.nix_values import NixPath
 from nixherd.validate import DEFINITIONS, HOSTS
+from nixherd.world import World, look, view_of
 
 Leaf = tuple[str, ...]
 _ABSENT = object()
@@ -20,11 +21,14 @@ def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapp
     `edited` maps paths below the directory to contents, `intended` attributes, as ("hosts.nix", "dev", "publicKey"), to
     their new values. A view of the fleet with the edited files in it is made below `scratch`.
     """
+    world = look(directory)
+    below = world.fleet[len(world.root) :].lstrip("/")
     view = scratch / "view"
-    _mirror(directory, view, dict(edited))
+    _mirror(Path(world.root), view, {str(Path(below, path)): content for path, content in edited.items()}, world.closed)
     # Nix follows links: what an edited file takes from beside it has paths of the directory itself.
-    places = (str(view), str(directory), os.path.realpath(directory))
-    wanted, after = {**_leaves_of(directory, places), **intended}, _leaves_of(view, places)
+    places = (str(view / below), str(directory), str(view), os.path.realpath(view), world.root)
+    wanted = {**_leaves_of(world, directory, places), **intended}
+    after = _leaves_of(view_of(view, world), view / below, places)
     for leaf in sorted({*wanted, *after}):
         is_, should_be = after.get(leaf, _ABSENT), wanted.get(leaf, _ABSENT)
         if is_ != should_be:
@@ -34,8 +38,8 @@ def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapp
             )
 
 
-def _leaves_of(directory: Path, places: Sequence[str]) -> dict[Leaf, Any]:
-    hosts, definitions = evaluate(directory)
+def _leaves_of(world: World, directory: Path, places: Sequence[str]) -> dict[Leaf, Any]:
+    hosts, definitions = evaluate(world, directory)
     return {**dict(_leaves((HOSTS,), hosts, places)), **dict(_leaves((DEFINITIONS,), definitions, places))}
 
 
@@ -59,17 +63,17 @@ def _shown(value: Any) -> str:
     return "nothing" if value is _ABSENT else repr(value)
 
 
-def _mirror(directory: Path, view: Path, edited: dict[str, bytes]) -> None:
-    """The directory by links, the edited files in their places."""
+def _mirror(directory: Path, view: Path, edited: dict[str, bytes], closed: Container[str]) -> None:
+    """The directory by links, the edited files in their places; without what nobody sees."""
     view.mkdir(parents=True)
     here = {path: content for path, content in edited.items() if "/" not in path}
     below = {path.partition("/")[0] for path in edited if "/" in path}
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name not in here and entry.name not in below:
+            if entry.name not in here and entry.name not in below and entry.path not in closed:
                 (view / entry.name).symlink_to(directory / entry.name)
     for name, content in here.items():
         (view / name).write_bytes(content)
     for name in below:
         inner = {path.partition("/")[2]: each for path, each in edited.items() if path.startswith(f"{name}/")}
-        _mirror(directory / name, view / name, inner)
+        _mirror(directory / name, view / name, inner, closed)

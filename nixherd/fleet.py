@@ -1,67 +1,44 @@
 """load_fleet(): hosts.nix and vms/definitions.nix, evaluated once and parsed into frozen values."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nixherd.errors import FleetInvalid, ProcessFailed
+from nixherd.errors import FleetInvalid
 from nixherd.fields import Place, fields_of, read
 from nixherd.findings import Finding
+from nixherd.fleet_eval import evaluate
 from nixherd.models import NOTHING, Endpoint, Fleet, Host, Origin, Template, Vm, VmidRange
-from nixherd.nix import nix_string
-from nixherd.nix_errors import LOG_FORMAT, explain
-from nixherd.nix_values import NixPath
-from nixherd.process import run
 from nixherd.settings import CloudInitSettings, ContainerSettings, Settings
 from nixherd.validate import HOSTS, find, is_host, kind_of
-
-_EXPRESSION = Path(__file__).with_name("fleet.nix")
-_TIMEOUT = 60.0
+from nixherd.world import World, look
 
 
-def load_fleet(path: str | os.PathLike[str]) -> Fleet:
+def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Fleet:
     """The fleet that a flake's directory describes, with the warnings that it gives rise to.
 
+    `world` is what is there, where somebody has looked.
+
     Raises FleetInvalid with every finding when the files say what cannot be (or are not there, or are no Nix),
-    ProcessFailed when there is no `nix` to ask, DeadlineExceeded when it does not answer.
+    Refused when they are somebody else's, ProcessFailed when there is no `nix` to ask, DeadlineExceeded when it does
+    not answer.
     """
     directory = Path(path).expanduser().absolute()
     if not directory.is_dir():
         raise FleetInvalid([f"{directory}: no such directory; FLEET names the directory of the fleet's flake"])
     if not (directory / HOSTS).is_file():
         raise FleetInvalid([f"{directory / HOSTS}: missing; FLEET names the directory that holds the fleet's {HOSTS}"])
-    hosts, definitions = evaluate(directory)
+    try:
+        world = world or look(directory)
+    except OSError as error:
+        raise FleetInvalid([f"{directory}: cannot be read: {error.strerror}; see to its rights"]) from error
+    hosts, definitions = evaluate(world, directory)
     findings = find(hosts, definitions)
     if not all(finding.is_warning for finding in findings):
         raise FleetInvalid(findings)
     return _fleet(directory, hosts, definitions or {}, findings)
-
-
-# Evaluating
-
-
-def evaluate(directory: Path) -> tuple[Any, Any]:
-    """What hosts.nix and vms/definitions.nix of a directory say, unjudged. Raises as `load_fleet` does."""
-    argv = ["nix", "--extra-experimental-features", "nix-command", "eval", "--json", *LOG_FORMAT]
-    argv += ["--file", str(_EXPRESSION)]
-    argv += ["--apply", f"load: load {nix_string(str(directory))}"]
-    try:
-        done = run(argv, timeout=_TIMEOUT)
-    except ProcessFailed as failure:
-        if not failure.stderr:
-            raise
-        raise FleetInvalid([explain(failure.stderr, directory)]) from None
-    parsed = json.loads(done.stdout, object_hook=_path_or_set)
-    return parsed["hosts"], parsed["definitions"]
-
-
-def _path_or_set(value: dict[str, Any]) -> Any:
-    if "nixherd:path" in value:
-        return NixPath(value["nixherd:path"], exists=value["exists"])
-    return value
 
 
 # Parsing: what has been validated

@@ -126,8 +126,11 @@ def _eval(installable: str) -> list[str]:
 
 
 def flake_metadata(reference: str) -> list[str]:
-    """Where a flake reference leads now."""
-    return [*NIX, "flake", "metadata", "--json", "--no-write-lock-file", reference]
+    """Where a flake reference leads now; an error where it does not lock all its inputs.
+
+    An input that is not locked may be any directory of this machine, and goes to the Nix store.
+    """
+    return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", reference]
 
 
 def flake_locked(url: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Nix's errors in one line each: where in the fleet's files, as Nix counts, and what. Source: Nix's own logs."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,27 +22,36 @@ _FOLLOWS = re.compile(r"\d+ dependenc(y|ies) of derivation|\d+ dependenc(y|ies) 
 _CONTEXT = re.compile(r"^\s*(?:last \d+ log lines|For full logs)", re.MULTILINE | re.IGNORECASE)
 
 
-def explain(stderr: str, directory: Path) -> str:
+def explain(stderr: str, directory: Path, within: Path | None = None) -> str:
     """The error of an evaluation of the fleet in `directory`, run with LOG_FORMAT, and what to do about it.
 
     That log has an error as `@nix {"raw_msg", "msg", …}`; `msg` holds the trace, whose last position inside the
-    fleet is where a person has to look.
+    fleet (or `within` the repository that it is in) is where a person has to look.
     """
-    for line in stderr.splitlines():
-        if line.startswith("@nix ") and (entry := json.loads(line[5:])).get("level") == 0 and "raw_msg" in entry:
-            trace, what = _ANSI.sub("", entry["msg"]), _ANSI.sub("", entry["raw_msg"])
-            break
-    else:
-        trace, what = stderr, stderr.rpartition("error:")[2]
+    what = _error(stderr)[1]
     if lacking := re.search(r"^flake .* does not provide attribute .*'([^']+)'$", _one_line(what)):
         return f"{directory}/flake.nix: it has no {lacking[1]}; add it"
     unknown = _not_in_git(what, directory)
-    what = _COPY.sub("", _one_line(what)).replace(f"{directory}/", "")
+    where, what = cause(stderr, directory, within)
     remedy = f"`git add {unknown}`, Nix sees only what git knows" if unknown else "correct the Nix there"
-    positions = list(_positions(trace, directory))
-    if not positions:
+    if where is None:
         return f"{directory}: Nix cannot evaluate the fleet: {what}" + (f"; {remedy}" if unknown else "")
-    return f"{positions[-1]}: {what}; {remedy}"
+    return f"{where}: {what}; {remedy}"
+
+
+def cause(stderr: str, directory: Path, within: Path | None = None) -> tuple[str | None, str]:
+    """Where it is, if Nix said so, and what, in one line; as `explain` has it, without what to do."""
+    trace, what = _error(stderr)
+    positions = list(_positions(trace, directory, within or directory))
+    return positions[-1] if positions else None, _COPY.sub("", _one_line(what)).replace(f"{directory}/", "")
+
+
+def _error(stderr: str) -> tuple[str, str]:
+    """The trace of an evaluation's error, and the error."""
+    for line in stderr.splitlines():
+        if line.startswith("@nix ") and (entry := _entry(line)).get("level") == 0 and "raw_msg" in entry:
+            return _ANSI.sub("", entry["msg"]), _ANSI.sub("", entry["raw_msg"])
+    return stderr, stderr.rpartition("error:")[2]
 
 
 def last_error(stderr: str) -> str:
@@ -73,16 +83,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _positions(trace: str, directory: Path) -> Iterator[str]:
+def _positions(trace: str, directory: Path, within: Path) -> Iterator[str]:
     for match in _POSITION.finditer(trace):
-        if (file := _of_fleet(match["file"], directory)) is not None:
+        if (file := _of_fleet(match["file"], directory, within)) is not None:
             yield f"{file}:{match['line']}:{match['column']}"
 
 
-def _of_fleet(file: str, directory: Path) -> str | None:
+def _of_fleet(file: str, directory: Path, within: Path) -> str | None:
     """The file relative to the fleet; None for one of nixpkgs, say, which lies in a copy of its own."""
-    if file.startswith(f"{directory}/"):
-        return file.removeprefix(f"{directory}/")
+    if file.startswith((f"{directory}/", f"{within}/")):
+        return os.path.relpath(file, directory)
     copy = _COPY.match(file)
     if copy is None:
         return None

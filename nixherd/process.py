@@ -13,8 +13,10 @@ import ctypes
 import functools
 import math
 import os
+import resource
 import shlex
 import signal
+import socket
 import subprocess
 import textwrap
 import threading
@@ -41,6 +43,9 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 _groups: set[int] = set()
 _ended = threading.Event()
 
+# How much of a line is taken in at once.
+_LINE = 1 << 20
+
 # How much of a command line an error message shows.
 _SHOWN = 120
 
@@ -56,6 +61,14 @@ class Completed:
     """stdout as it was written"""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a program may take, in bytes: `memory` of its own (Linux), `output` on stdout and stderr each."""
+
+    memory: int
+    output: int
+
+
 def run(
     argv: Sequence[str | os.PathLike[str]],
     *,
@@ -66,34 +79,42 @@ def run(
     timeout: float | None = None,
     check: bool = True,
     stream: Callable[[str], None] | None = None,
+    limits: Limits | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return what it wrote.
 
     `env` is added to our own environment, or is all of it where that is `closed`. `input` is written to stdin and goes
     nowhere else, whatever fails; without it stdin is empty. `timeout` is in seconds. `stream` is given each line of
-    stderr as it comes, without its newline.
+    stderr as it comes, without its newline. `limits` are for programs that do what somebody else wrote. `watch` is
+    called again and again with the program's PID; what it raises ends the program.
 
     The program gets a process group of its own, which is killed when the deadline passes and when we are
     interrupted, so nothing goes on behind our back. There is no terminal for it to ask at.
 
-    Raises ProcessFailed when the program cannot be started or, with `check`, when its status is not 0;
-    DeadlineExceeded when it has not ended in time.
+    Raises ProcessFailed when the program cannot be started, when it writes too much or, with `check`, when its status
+    is not 0; DeadlineExceeded when it has not ended in time.
     """
     words = [os.fspath(word) for word in argv]
     data = _encoded(words[0], input)
-    process = _start(words, cwd, dict(env or {}) if closed else {**os.environ, **(env or {})})
+    process = _start(words, cwd, dict(env or {}) if closed else {**os.environ, **(env or {})}, limits)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    stdout, stderr = _Reader(process.stdout), _Reader(process.stderr, stream)
+    most = limits.output if limits else math.inf
+    stdout, stderr = _Reader(process.stdout, most=most), _Reader(process.stderr, stream, most)
     try:
         _in_background(_write, process.stdin, data)
-        ended = _wait(process, (_in_background(stdout.read), _in_background(stderr.read)), deadline)
+        readers = (_in_background(stdout.read), _in_background(stderr.read))
+        ended = _wait(process, readers, deadline, lambda: stdout.is_over or stderr.is_over, watch)
     finally:
         if process.returncode is None:
             _kill_group(process)
         _groups.discard(process.pid)
+    if stdout.is_over or stderr.is_over:
+        message = f"{_shown(words)}: wrote more than {int(most) >> 20} MiB, so it was stopped"
+        raise ProcessFailed(message, -signal.SIGKILL)
     if not ended:
         words_left = _last_words(stderr.text())
         raise DeadlineExceeded(f"{_shown(words)}: not done after {timeout:g} s, so it was stopped{words_left}")
@@ -122,19 +143,58 @@ def _encoded(name: str, input: str | bytes | None) -> bytes:
         raise ProcessFailed(f"{name}: not started: what it is to read holds half a character", 126) from None
 
 
-def _start(words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+class Carrier:
+    """A program whose standard input and output carry a connection; `socket` is our end of it."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """ProcessFailed when it cannot be started. It ends with the thread that started it."""
+        self.socket, theirs = socket.socketpair()
+        os.set_blocking(theirs.fileno(), True)  # gevent's are not
+        try:
+            self._process = _start(list(argv), None, os.environ, through=theirs)
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            theirs.close()
+        assert self._process.stderr is not None
+        self._stderr = _Reader(self._process.stderr)
+        self._reading = _in_background(self._stderr.read)
+
+    @property
+    def last_words(self) -> str:
+        """What it said last on stderr, once it has ended or not; empty when nothing."""
+        if self._process.poll() is not None:
+            self._reading.join(_DRAIN)
+        return _last_words(self._stderr.text()).removeprefix(": ")
+
+    def end(self) -> None:
+        self.socket.close()
+        if self._process.poll() is None:
+            _kill_group(self._process)
+        _groups.discard(self._process.pid)
+
+
+def _start(
+    words: list[str],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str],
+    limits: Limits | None = None,
+    through: socket.socket | None = None,
+) -> "subprocess.Popen[bytes]":
     if _ended.is_set():
         raise ProcessFailed(f"{_shown(words)}: not started: the run was ended", 128 + signal.SIGTERM)
+    channel = subprocess.PIPE if through is None else through.fileno()
     try:
         process = subprocess.Popen(
             words,
             cwd=cwd,
             env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=channel,
+            stdout=channel,
             stderr=subprocess.PIPE,
             process_group=0,
-            preexec_fn=functools.partial(_die_with, os.getpid()),
+            preexec_fn=functools.partial(_prepare, os.getpid(), limits),
         )
     except OSError as error:
         if cwd is not None and not Path(cwd).is_dir():
@@ -147,7 +207,16 @@ def _start(words: list[str], cwd: str | os.PathLike[str] | None, env: Mapping[st
             f"{_shown(words)}: cannot be started: no program can be told this ({error}); correct what names it", 126
         ) from error
     _groups.add(process.pid)
+    if _ended.is_set():  # the end came while it was started, and did not know of it
+        _signal_groups(signal.SIGTERM)
     return process
+
+
+def _prepare(parent: int, limits: Limits | None) -> None:
+    """In the child, before it becomes the program."""
+    _die_with(parent)
+    if limits is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
 
 
 def _die_with(parent: int) -> None:
@@ -192,10 +261,17 @@ class _Reader:
 
     pipe: IO[bytes]
     on_line: Callable[[str], None] | None = None
+    most: float = math.inf
     lines: list[bytes] = field(default_factory=list)
+    is_over: bool = False
 
     def read(self) -> None:
-        for line in self.pipe:
+        left = self.most
+        while line := self.pipe.readline(_LINE):
+            left -= len(line)
+            if left < 0:
+                self.is_over = True
+                break
             self.lines.append(line)
             if self.on_line:
                 self.on_line(line.decode(errors="replace").rstrip("\r\n"))
@@ -222,18 +298,28 @@ def _in_background(work: Callable[..., None], *args: object) -> threading.Thread
     return thread
 
 
-def _wait(process: "subprocess.Popen[bytes]", readers: Sequence[threading.Thread], deadline: float) -> bool:
-    """True once the program has ended and its output is in; False when the deadline came first.
+def _wait(
+    process: "subprocess.Popen[bytes]",
+    readers: Sequence[threading.Thread],
+    deadline: float,
+    is_enough: Callable[[], bool],
+    watch: Callable[[int], None] | None = None,
+) -> bool:
+    """True once the program has ended and its output is in; False when the deadline came first, or too much output.
 
     The readers are waited for first: the end of the output is noticed at once, the end of a process, with a
     deadline, only by polling.
     """
     give_up = math.inf
     for reader in readers:
-        while reader.is_alive() and time.monotonic() < min(give_up, deadline):
+        while reader.is_alive() and time.monotonic() < min(give_up, deadline) and not is_enough():
             reader.join(_POLL)
+            if watch:
+                watch(process.pid)
             if give_up == math.inf and process.poll() is not None:
                 give_up = time.monotonic() + _DRAIN
+    if is_enough():
+        return False
     try:
         process.wait(None if deadline == math.inf else max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:

@@ -8,6 +8,7 @@ half-written, roots for Nix's garbage collector. The next run removes what a kil
 
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from nixherd.faults import line_of, worded
 from nixherd.files import state_home, write_whole
 from nixherd.locks import lock, own_directory
 from nixherd.models import Fleet, Host, Vm
+from nixherd.openssh import PLAIN_PATH
 from nixherd.rollcall import RollCall
 from nixherd.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 from nixherd.tokens import Token
@@ -261,7 +263,19 @@ class Session:
 
     def known_hosts_of(self, host_id: str) -> Path:
         """The directory of this run's known_hosts files for one host; whoever writes there makes it."""
-        return self.directory / "known_hosts" / host_id
+        return self.plain_directory / "known_hosts" / host_id
+
+    @property
+    def plain_directory(self) -> Path:
+        """The same, or a directory elsewhere where its path is one that other programs take apart."""
+        return self.once("plain directory", self._find_plain_directory)
+
+    def _find_plain_directory(self) -> Path:
+        if PLAIN_PATH.fullmatch(str(self.directory)):
+            return self.directory
+        path = Path(tempfile.mkdtemp(prefix="nixherd-", dir="/tmp"))
+        self._held.callback(shutil.rmtree, path, ignore_errors=True)
+        return path
 
     @property
     def gc_roots(self) -> Path:

@@ -12,7 +12,7 @@ from nixherd.installation import obstacles
 from nixherd.jobs import DIRECTORY
 from nixherd.reach import Epoch
 from operations.machine import is_installed, machine_of, require_still_installable
-from operations.remote import run_towards
+from operations.remote import copy_towards
 from operations.steps import Commands, connector_of, decide, do, evaluated, fleet_host, session_of, shell
 
 UPLOAD_DEADLINE = 1800.0  # seconds
@@ -74,7 +74,7 @@ def _kexec() -> None:
     # Into a place of its own: what another run left, or still sends, is not what is run.
     unpack = f"d=$({sudo}mktemp -d /root/kexec.XXXXXX) && {sudo}tar -C $d -xzf - && echo $d"
     send = ["sh", "-c", 'exec "$@" < "$0"', str(tarball)]
-    place = run_towards(host, lambda to: ([*send, *to.argv(unpack)], {}), UPLOAD_DEADLINE).stdout.strip()
+    place = copy_towards(host, lambda to: ([*send, *to.argv(unpack)], {}), UPLOAD_DEADLINE).stdout.strip()
     session.state_of(host_id).note("kexec", _note())
     shell(host, f"{sudo}setsid --wait {shlex.quote(place)}/kexec/run", what="the kexec installer")
     connector.drop()

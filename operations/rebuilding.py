@@ -37,7 +37,7 @@ def rebuild_on(
         if to and build_host:
             both = session.known_hosts_of(host_id) / "with-its-builder"
             write_whole(both, to.known_hosts.read_text() + build_host.known_hosts.read_text())
-            to = to.along_with(build_host, both)
+            to = connector_of(host).configured(to.along_with(build_host, both))
         return nixos_rebuild.rebuild(flavour, action, flake, to, build_host=build_host, specialisation=specialisation)
 
     own.enter("activate")

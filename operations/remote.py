@@ -10,9 +10,13 @@ from pyinfra.api.host import Host
 from nixherd import nix
 from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed, Unforeseen
 from nixherd.jobs import ENDED, RUNNING, Job
+from nixherd.models import Access
 from nixherd.openssh import Destination
 from nixherd.process import Completed, run
+from nixherd.stalls import LOOK_THERE, Stalled, Watch
 from operations.steps import connector_of, remote, shell
+
+Command = Callable[[Destination], tuple[list[str], Mapping[str, str]]]
 
 COPY_DEADLINE = 4 * 3600.0  # seconds
 # So many at a time: each is a process, and they share the way out.
@@ -30,36 +34,56 @@ def copy_closure(host: Host, paths: list[str], root: str | None = None, *, subst
         return
     with _copies:
         try:
-            run_towards(host, lambda to: nix.copy(paths, to, root, substitute=substitute), COPY_DEADLINE)
-        except ProcessFailed as error:
+            copy_towards(host, lambda to: nix.copy(paths, to, root, substitute=substitute), COPY_DEADLINE)
+        except (ProcessFailed, Stalled) as error:
             if not substitute:
                 raise
             host.log(f"copying again, without the machine's own caches: {error}")
-            run_towards(host, lambda to: nix.copy(paths, to, root, substitute=False), COPY_DEADLINE)
+            copy_towards(host, lambda to: nix.copy(paths, to, root, substitute=False), COPY_DEADLINE)
+
+
+def copy_towards(host: Host, command: Command, timeout: float) -> Completed:
+    """As `run_towards`, for what does nothing but copy. Stalled when that makes no progress."""
+    watch = Watch(f"{host.data.host_id}: copying to it", there=lambda: _look_there(host))
+    return run_towards(host, command, timeout, watch.heard, watch)
+
+
+def _look_there(host: Host) -> str | None:
+    """What Nix does on the machine, as far as we may see it: its caches are its own, and it fetches without a word."""
+    connector = connector_of(host)
+    if connector.access is not Access.SHELL or not connector.connected:
+        return None
+    try:
+        ok, output = remote(host, LOOK_THERE)
+    except OSError:
+        return None
+    return str(output.stdout) if ok else None
 
 
 def run_towards(
     host: Host,
-    command: Callable[[Destination], tuple[list[str], Mapping[str, str]]],
+    command: Command,
     timeout: float,
     stream: Callable[[str], None] | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Completed:
     """Run a local program that connects to the machine; once more when the machine has moved meanwhile.
 
-    `command` gives its argv and environment, `stream` gets its lines. ProcessFailed when it fails where the machine is.
+    `command` gives its argv and environment, `stream` gets its lines, `watch` may end it. ProcessFailed when it fails
+    where the machine is.
     """
     connector = connector_of(host)
     to = connector.destination()
     argv, environment = command(to)
     try:
-        return run(argv, env=environment, timeout=timeout, stream=stream)
+        return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
     except ProcessFailed:
         connector.drop()
         now = connector.destination()
         if now.address == to.address:
             raise
         argv, environment = command(now)
-        return run(argv, env=environment, timeout=timeout, stream=stream)
+        return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
 
 
 def run_job(host: Host, job: Job, *, sudo: bool = False) -> None:

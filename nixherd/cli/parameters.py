@@ -51,16 +51,17 @@ def _fleet_of(ctx: click.Context) -> str:
 def _completions(directory: str) -> list[str]:
     """The names of the fleet's guests, kept while no file of the fleet changes. Never an error."""
     from nixherd.cli.names import names_of
-    from nixherd.definitions import Definitions, fingerprint
+    from nixherd.fleet import load_fleet
+    from nixherd.world import look
 
     try:
-        files = fingerprint(directory)
-        key = hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
+        world = look(Path(directory).expanduser().absolute())
+        key = hashlib.sha256(repr(sorted(map(repr, world.fingerprint))).encode()).hexdigest()
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         kept = Path(home) / "nixherd" / "completion.json"
         known = json.loads(kept.read_text()) if kept.exists() else {}
         if known.get("key") != key:
-            known = {"key": key, "names": sorted(names_of(Definitions.load(directory).fleet))}
+            known = {"key": key, "names": sorted(names_of(load_fleet(directory, world)))}
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(known))
         return list(known["names"])

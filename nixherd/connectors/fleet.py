@@ -32,26 +32,26 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
-from pyinfra.connectors.sshuserclient import SSHClient
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
 from nixherd import reach
 from nixherd.connectors import api_facts, here
 from nixherd.connectors.api_facts import ApiQuery
+from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.deploying.report import Outcome
-from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen
+from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen, Usage
 from nixherd.faults import worded
 from nixherd.files import write_whole
 from nixherd.models import Access, Host
 from nixherd.openssh import Destination
 from nixherd.reach import Absent, Epoch, Hints, Place
 from nixherd.session import Misused, Session, Unusable
+from nixherd.ssh_config import Configuration, config_options
 from nixherd.ssh_keys import known_hosts_line
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
-USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 # sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
 STRANGER_PAUSE = 1.0
 CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
@@ -260,18 +260,15 @@ class FleetConnector(SSHConnector):
         self.data["ssh_hostname"] = place.address
         own = self.host.data.get("ssh_user") or self.access.user or place.user
         self.data["ssh_user"] = own if place.epoch is Epoch.FINAL else place.user
-        self.data["ssh_known_hosts_file"] = str(self._known_hosts(place))
-        self.data["ssh_strict_host_key_checking"] = "yes"
-        arguments = self.make_paramiko_kwargs()
-        arguments.update(timeout=CONNECT_TIMEOUT, banner_timeout=CONNECT_TIMEOUT, auth_timeout=CONNECT_TIMEOUT)
+        to = self._destination(place)
 
         def opened(*args: Any, **arguments: Any) -> Transport:
             self._report(present=True)  # something listens; handshakes take a while
             return _Transport(*args, **arguments)
 
-        client = SSHClient()
+        client = PinnedClient()
         try:
-            client.connect(arguments.pop("hostname"), transport_factory=opened, **arguments)
+            client.open(to, self._keys(to), opened, CONNECT_TIMEOUT)
             if place.epoch is Epoch.CLONE:
                 # nobody but the machine itself can say whether it has jumped into the installer already
                 _, stdout, _ = client.exec_command("cat /etc/os-release", timeout=CONNECT_TIMEOUT)
@@ -289,21 +286,24 @@ class FleetConnector(SSHConnector):
                 "or name another with --data ssh_key=FILE"
             ) from error
         except (SSHException, EOFError, OSError) as error:
+            why = client.why(error)
             client.close()
-            raise OSError(f"no SSH at {place.address}: {getattr(error, 'strerror', None) or error}") from error
+            raise OSError(f"no SSH at {place.address}{to.way}: {why}") from error
         transport = client.get_transport()
         assert transport is not None
         _notice_a_dead_peer(transport)
         self.client, self.place = client, place
 
-    def _known_hosts(self, place: Place) -> Path:
+    def _known_hosts(self, place: Place, address: str, port: int) -> Path:
         """A known_hosts file that holds this place's key and nothing else."""
-        port = int(self.data["ssh_port"] or 22)
-        line = known_hosts_line([place.address], place.host_key, port=port)
-        name = f"{place.epoch}-{hashlib.sha256(line.encode()).hexdigest()[:12]}"
+        return self._keep(f"{place.epoch}", known_hosts_line([address], place.host_key, port=port))
+
+    def _keep(self, kind: str, text: str) -> Path:
+        """A file of this run for this host; its name goes by what is in it."""
+        name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         path = self.session.known_hosts_of(self.fleet_host.id) / name
         if not path.exists():
-            write_whole(path, line + "\n")
+            write_whole(path, text + "\n")
         return path
 
     def _forget_known_hosts(self) -> None:
@@ -314,17 +314,52 @@ class FleetConnector(SSHConnector):
 
     def destination(self) -> Destination:
         """How OpenSSH (Nix, tar) reaches the machine where we are connected."""
-        place = self.reach()
-        key = self.data["ssh_key"]
-        return Destination(
-            address=place.address,
+        return self.configured(self._destination(self.reach()))
+
+    def configured(self, to: Destination) -> Destination:
+        """The same, written down for programs that are told of it by other programs."""
+        return replace(to, config=self._keep("config", to.text))
+
+    def _destination(self, place: Place) -> Destination:
+        """How a place is connected to. Misused when the operator's ssh_config says what cannot be followed."""
+        host, given = self.fleet_host, self.data["ssh_port"]
+        config = Configuration(tuple(config_options(self.data["ssh_config_file"])), self.session.once, self._pin_of)
+        names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
+        try:
+            installed = place.epoch is Epoch.FINAL
+            way = config.way_to(names, self.data["ssh_user"], int(given) if given else None, installed=installed)
+            known_hosts = self._known_hosts(place, way.address, way.port)
+        except Usage as error:
+            raise Misused(str(error)) from error
+        except ValueError as error:  # known_hosts has no way to write it
+            raise Misused(f"{host.id}: {error}; correct it in hosts.nix") from error
+        key, offered = self.data["ssh_key"], way.identities
+        to = Destination(
+            address=way.address,
             user=self.data["ssh_user"],
-            known_hosts=self._known_hosts(place),
-            port=int(self.data["ssh_port"] or 22),
+            known_hosts=known_hosts,
+            port=way.port,
             identity=Path(key).expanduser() if key else None,
-            # OpenSSH looks for them in the password database's home; paramiko, like everybody, in $HOME
-            offered=tuple(path for name in USUAL_KEYS if (path := Path.home() / ".ssh" / name).exists()),
+            offered=offered.files if self.data["ssh_look_for_keys"] else (),
+            certificates=offered.certificates,
+            agent=offered.agent if self.data["ssh_allow_agent"] else "none",
+            identities_only=offered.only,
+            route=way.route,
         )
+        return self.configured(to) if to.route.jumps else to
+
+    def _pin_of(self, names: Collection[str]) -> tuple[str, Path] | None:
+        """Under which name, in which file, the key of a hop is kept that is a host of the fleet."""
+        for host in self.session.fleet.hosts.values():
+            known = {host.id, host.ssh_alias, host.hostname, *reach.addresses(host)}
+            if not known.isdisjoint(names) and (key := self.session.pinned_key(host.id)):
+                name = host.id.lower()  # OpenSSH looks for what it is told in lines that it has put into lower case
+                return name, self._keep("hop", known_hosts_line([name], key))
+        return None
+
+    def _keys(self, to: Destination) -> Keys:
+        given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase where it must
+        return Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
 
     def _ready(self) -> bool:
         """Connected; False for a machine that is absent while we only plan. OSError past the deadline."""
@@ -466,5 +501,5 @@ def _notice_a_dead_peer(transport: Transport) -> None:
     """A machine that jumped leaves no FIN behind: let the kernel end a connection that nobody acknowledges."""
     transport.set_keepalive(5)
     sock = transport.sock
-    if isinstance(sock, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+    if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Before each changing request the definitions are as new as the whole fleet directory, or nothing is sent."""
+"""Before each changing request the definitions are as new as the fleet's whole repository, or nothing is sent."""
 
 import os
 from collections.abc import Callable
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nixherd import definitions as module
-from nixherd.definitions import Definitions, fingerprint
+from nixherd.definitions import Definitions
 from nixherd.errors import Refused
+from nixherd.world import look
 
 pytestmark = pytest.mark.unit
 
@@ -28,7 +29,7 @@ def directory(make_fleet: MakeFleet) -> Path:
 
 def test_what_does_not_change_is_evaluated_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = Definitions.load(directory)
-    monkeypatch.setattr(module, "load_fleet", lambda path: pytest.fail("evaluated again"))
+    monkeypatch.setattr(module, "load_fleet", lambda *_: pytest.fail("evaluated again"))
     for _ in range(3):
         assert loaded.policy().may_change(110)
 
@@ -43,15 +44,11 @@ def test_a_file_that_the_definitions_import_counts(directory: Path) -> None:
     assert loaded.policy().may_change(110)
 
 
-def test_so_does_one_behind_a_link(directory: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "dev.nix").write_text("false\n")
-    (directory / "flags" / "dev.nix").unlink()
-    (directory / "flags").rmdir()
-    (directory / "flags").symlink_to(elsewhere)
+def test_so_does_one_behind_a_link(directory: Path) -> None:
+    (directory / "flags").rename(directory / "elsewhere")
+    (directory / "flags").symlink_to("elsewhere")
     loaded = Definitions.load(directory)
-    (elsewhere / "dev.nix").write_text("true\n")
+    (directory / "elsewhere" / "dev.nix").write_text("true\n")
     assert not loaded.policy().may_change(110)
 
 
@@ -84,11 +81,11 @@ def test_another_hypervisor_needs_another_run(directory: Path) -> None:
 def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "a.nix"
     file.write_text("true")
-    before = fingerprint(tmp_path)
+    before = look(tmp_path).fingerprint
     about = file.stat()
     file.write_text("eurt")
     os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert fingerprint(tmp_path) != before
+    assert look(tmp_path).fingerprint != before
 
 
 def test_loops_and_dead_links_end(tmp_path: Path) -> None:
@@ -96,8 +93,8 @@ def test_loops_and_dead_links_end(tmp_path: Path) -> None:
     (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "index").write_text("x")
-    before = fingerprint(tmp_path)
+    before = look(tmp_path).fingerprint
     (tmp_path / ".git" / "index").write_text("y")
-    assert fingerprint(tmp_path) == before
+    assert look(tmp_path).fingerprint == before
     (tmp_path / "missing").write_text("here now")
-    assert fingerprint(tmp_path) != before
+    assert look(tmp_path).fingerprint != before

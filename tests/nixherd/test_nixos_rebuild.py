@@ -26,7 +26,7 @@ def test_a_user_with_sudo_another_builder_and_a_specialisation() -> None:
         *("nixos-rebuild", "boot", "--flake", "/fleet#dev", "--no-reexec", "--target-host", "admin@fd00::5"),
         *("--build-host", "root@10.0.0.5", "--specialisation", "debug", "--sudo"),
     ]
-    assert "-p 2222" in env["NIX_SSHOPTS"]
+    assert "-o Port=2222" in env["NIX_SSHOPTS"]
     older, _ = rebuild(OLDER, "boot", "/fleet#dev", ADMIN)
     assert older == [
         *("nixos-rebuild", "boot", "--flake", "/fleet#dev", "--fast", "--target-host", "admin@fd00::5"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import DeadlineExceeded, ProcessFailed
-from nixherd.process import Completed, run
+from nixherd.process import Carrier, Completed, run
 
 pytestmark = pytest.mark.unit
 
@@ -243,3 +243,31 @@ print(time.monotonic() - began)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 4.5  # one after the other they would take 9.5 s
+
+
+def test_a_carrier_ends_with_its_connection(tmp_path: Path) -> None:
+    """Also one that does not mind its standard input's end; what it said last is known."""
+    script = f"echo $$ >{tmp_path}/pid; echo one >&2; echo two >&2; cat; exec sleep 60"
+    carrier = Carrier(["sh", "-c", script])
+    carrier.socket.sendall(b"there and back")
+    assert carrier.socket.recv(64) == b"there and back"
+    pid = int((tmp_path / "pid").read_text())
+    carrier.end()
+    assert _wait_gone(pid)
+    assert carrier.last_words == "two"
+    with pytest.raises(ProcessFailed, match="no such program on PATH"):
+        Carrier(["no-such-program"])
+
+
+def test_what_watches_a_program_may_end_it(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def watch(pid: int) -> None:
+        seen.append(pid)
+        if len(seen) == 3:
+            raise DeadlineExceeded("it does not get on")
+
+    with pytest.raises(DeadlineExceeded, match="it does not get on"):
+        run(["sh", "-c", "exec sleep 60"], watch=watch)
+    assert len(set(seen)) == 1
+    assert _wait_gone(seen[0])
