@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import paramiko
 
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES
+from nixherd.faults import worded
 from nixherd.models import Host
 from nixherd.reach import Epoch, Hints, look
 from nixherd.session import Session
@@ -43,8 +44,8 @@ def keys_shown(session: Session, hosts: Iterable[Host]) -> dict[str, Shown]:
 def _shown(session: Session, host: Host) -> Shown:
     try:
         places = look(session, host, Hints(), epochs=(Epoch.FINAL,), patience=0, progress=lambda line: None)
-    except FleetError as error:
-        return Shown(host.id, problem=str(error).splitlines()[0])
+    except FAILURES as error:
+        return Shown(host.id, problem=str(worded(error, f"{host.id}: looking for it")).splitlines()[0])
     problem = "no installed system answers"
     for address in dict.fromkeys(place.address for place in places):
         try:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from nixherd.errors import DeadlineExceeded, ProcessFailed
+from nixherd.errors import FAILURES, DeadlineExceeded, ProcessFailed
 
 # How long the output of an ended program is waited for: a program may leave a child behind (OpenSSH's
 # connection master does) that keeps the pipe open for as long as it lives.
@@ -273,9 +273,16 @@ class _Reader:
                 self.is_over = True
                 break
             self.lines.append(line)
-            if self.on_line:
-                self.on_line(line.decode(errors="replace").rstrip("\r\n"))
+            self._pass_on(line)
         self.pipe.close()
+
+    def _pass_on(self, line: bytes) -> None:
+        if self.on_line is None:
+            return
+        try:
+            self.on_line(line.decode(errors="replace").rstrip("\r\n"))
+        except FAILURES:  # what is said of a program is not worth losing it, or its output
+            self.on_line = None
 
     def whole(self) -> bytes:
         return b"".join(self.lines)

@@ -39,6 +39,8 @@ class Front:
     dry_run: bool = False
     timeout: float = 3600.0
     guarded: bool = True
+    wrote: bool = False
+    """whether it has changed anything here"""
     gate: "Gate | None" = None
     _client: "Client | None" = field(default=None, repr=False)
 
@@ -94,8 +96,8 @@ class Front:
 
     @property
     def changed(self) -> bool:
-        """Whether the hypervisor has taken any changing request."""
-        return self._client is not None and self._client.accepted_changes > 0
+        """Whether anything was changed: the hypervisor has taken a changing request, or it was done here."""
+        return self.wrote or (self._client is not None and self._client.accepted_changes > 0)
 
     @property
     def under_way(self) -> list[str]:

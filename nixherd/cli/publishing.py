@@ -61,9 +61,13 @@ def publish(
         systems = [about.toplevel for about in found.values()]
         run(nix.copy_to_cache(systems, str(Path(directory).absolute()), str(key.file)), timeout=DEADLINE)
     (Path(directory) / "systems").mkdir(parents=True, exist_ok=True)
-    for about in found.values():  # what they name is there now
-        _point(front, Path(directory) / "systems" / about.hostname, about, revision, key)
-    published = {host_id: about.toplevel for host_id, about in found.items()}
+    for host_id, about in found.items():  # what they name is there now
+        try:
+            _point(front, Path(directory) / "systems" / about.hostname, about, revision, key)
+            front.wrote = True
+        except FAILURES as error:
+            failed[host_id] = str(worded(error, f"{host_id}: signing its pointer"))
+    published = {host_id: about.toplevel for host_id, about in found.items() if host_id not in failed}
     if wants_json(front.as_json):
         show_json({"published": published, "failed": failed, "revision": revision})
     else:

@@ -243,6 +243,7 @@ def _carry_out(
             commit=commit,
             say=say,
         )
+        front.wrote = bool(done.paths)
     _show(wanted, done, front, dry_run=False)
     if not rotate and any(rekey.removed for rekey in wanted.rekeys):
         narrate(

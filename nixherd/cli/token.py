@@ -51,6 +51,7 @@ def add(
     except ValueError as error:
         raise Usage(f"the token is {error}; give it as pveum printed it") from None
     write_whole(file, made.to_toml())
+    front.wrote = True
     say(f"{file}: {Token.read(file)} for {server}, known by {server.known_by}")
 
 

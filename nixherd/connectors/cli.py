@@ -22,7 +22,7 @@ from pyinfra.api.facts import FactBase
 from pyinfra.api.state import State, StateStage
 
 from nixherd.connectors import edge
-from nixherd.errors import FAILURES, FleetError, Usage
+from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit, exit_of, worst
 from nixherd.faults import worded
 from nixherd.process import end_all, interrupt_all
@@ -115,7 +115,7 @@ def _truthful_end(state: State, session: Session | None, *, is_fact: bool, is_js
         if is_json and state.initialised and state.current_stage is StateStage.Execute:
             importlib.import_module("pyinfra_cli.prints").print_run_json(state, dry=False)
         cause = getattr(wrapped, "exception", None)
-        if isinstance(cause, FAILURES):
+        if cause is not None and not isinstance(cause, PyinfraError):
             failure = worded(cause, "the whole run")
             say_error(failure)
             raise SystemExit(int(_status_after(failure, state, session))) from None

@@ -28,7 +28,7 @@ from typing import Any
 
 from paramiko import AuthenticationException, BadHostKeyException, Channel, SSHException, Transport
 from pyinfra.api.command import StringCommand
-from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
@@ -358,7 +358,10 @@ class FleetConnector(SSHConnector):
         return None
 
     def _keys(self, to: Destination) -> Keys:
-        given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase where it must
+        try:
+            given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase it needs
+        except PyinfraError as error:  # which would end the run for all hosts
+            raise OSError(f"{self.fleet_host.id}: {error}") from error
         return Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
 
     def _ready(self) -> bool:
