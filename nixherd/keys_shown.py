@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import paramiko
 
-from nixherd.errors import FAILURES
+from nixherd.errors import FAILURES, Unforeseen
 from nixherd.faults import worded
 from nixherd.models import Host
 from nixherd.reach import Epoch, Hints, look
@@ -26,6 +26,8 @@ class Shown:
     key: str | None = None
     address: str | None = None
     problem: str | None = None
+    fault: bool = False
+    """whether the problem is a mistake of ours"""
 
     def differs_from(self, pinned: str | None) -> bool:
         """Whether another key answers than the one that is pinned; what is not known differs from nothing."""
@@ -45,7 +47,8 @@ def _shown(session: Session, host: Host) -> Shown:
     try:
         places = look(session, host, Hints(), epochs=(Epoch.FINAL,), patience=0, progress=lambda line: None)
     except FAILURES as error:
-        return Shown(host.id, problem=str(worded(error, f"{host.id}: looking for it")).splitlines()[0])
+        failure = worded(error, f"{host.id}: looking for it")
+        return Shown(host.id, problem=str(failure).splitlines()[0], fault=isinstance(failure, Unforeseen))
     problem = "no installed system answers"
     for address in dict.fromkeys(place.address for place in places):
         try:

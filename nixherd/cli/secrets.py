@@ -113,6 +113,8 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         host, found = front.fleet.hosts[row["host"]], shown[row["host"]]
         row["machine"] = found.problem or ("other key" if found.differs_from(host.public_key) else "ok")
+        if found.fault:
+            findings.append(str(found.problem))
         if found.differs_from(host.public_key):
             findings.append(
                 f"hosts.nix: {host.id}.publicKey is not the key that {found.address} shows; look whether it is that "
