@@ -361,7 +361,7 @@ class FleetConnector(SSHConnector):
         try:
             given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase it needs
         except PyinfraError as error:  # which would end the run for all hosts
-            raise OSError(f"{self.fleet_host.id}: {error}") from error
+            raise OSError(str(error)) from error
         return Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
 
     def _ready(self) -> bool:

@@ -253,6 +253,9 @@ SCENARIOS = {
     "nixherd/connectors/fleet.py:FleetConnector._ask:1": Scenario(
         lambda place: fact(place, "facts.proxmox.VmStatus"), "self.fleet_host.id"
     ),
+    "nixherd/connectors/fleet.py:FleetConnector._forget_known_hosts:1": Scenario(
+        deploy, "self.fleet_host.id", harmless=True, status=0
+    ),
     "nixherd/connectors/inventory.py:inventory_beside:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
     "nixherd/deploying/run.py:DeployRun.turn:1": Scenario(deploy, OWN, "failed"),
     "nixherd/evaluation.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
@@ -263,6 +266,8 @@ SCENARIOS = {
     "operations/activating.py:_Follower._look:1": Scenario(deploy, OWN, "unknown", status=5),
     "operations/activating.py:_Follower._say:1": Scenario(deploy, OWN, "rolled back"),
     "operations/activating.py:_Follower._disproved:1": Scenario(deploy, OWN, "rolled back"),
+    "operations/deploy_run.py:waves.found:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
+    "operations/deployment.py:_to_come.found:1": Scenario(deploy, "host_id", harmless=True),
     "operations/deployment.py:_copy.act:1": Scenario(deploy, OWN, "failed"),
     "operations/rebooting.py:reboot_and_prove:1": Scenario(reboot, OWN, "unknown", status=5),
     "operations/steps.py:do.step:1": Scenario(deploy, "host.data.host_id", "failed"),

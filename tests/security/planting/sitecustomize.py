@@ -27,19 +27,24 @@ ERRORS: dict[str, Exception] = {
 }
 
 
-def guarded(tree: ast.AST, file: str) -> Iterator[tuple[str, ast.Try]]:
-    """Every `try` that catches FAILURES, by its place."""
+Guarded = ast.Try | ast.With
 
-    def inside(node: ast.AST, name: str) -> Iterator[tuple[str, ast.Try]]:
+
+def guarded(tree: ast.AST, file: str) -> Iterator[tuple[str, Guarded]]:
+    """Every `try` that catches FAILURES, and every `with` that suppresses them, by its place."""
+
+    def inside(node: ast.AST, name: str) -> Iterator[tuple[str, Guarded]]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.ClassDef):
                 yield from numbered(child, f"{name}.{child.name}" if name else child.name)
             else:
                 if isinstance(child, ast.Try) and any(catches(each.type) for each in child.handlers):
                     yield name, child
+                if isinstance(child, ast.With) and any(catches(each.context_expr) for each in child.items):
+                    yield name, child
                 yield from inside(child, name)
 
-    def numbered(node: ast.AST, name: str) -> Iterator[tuple[str, ast.Try]]:
+    def numbered(node: ast.AST, name: str) -> Iterator[tuple[str, Guarded]]:
         own = 0
         for where, found in inside(node, name):
             own += where == name
