@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from nixherd.display import visible
-from nixherd.errors import UNFORESEEN, FleetError, Unforeseen
+from nixherd.errors import UNFORESEEN, FleetError, Unforeseen, Usage
 from nixherd.files import state_home
 
 _LOG = "faults.log"
 _ENOUGH = 1 << 20  # bytes; then the file begins anew
+_HOMELESS = "Could not determine home directory."  # pathlib's word for ~nobody, and for a user without one
 _SHOWN = 300  # characters of an exception's own text
 
 
@@ -24,6 +25,8 @@ def worded(error: BaseException, what: str) -> FleetError:
         return error
     if isinstance(error, OSError):
         return FleetError(line_of(error))
+    if isinstance(error, RuntimeError) and str(error) == _HOMELESS:
+        return Usage(f"{what}: there is no such home directory; write the path out, or set HOME")
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}".removesuffix(": ")
     fault = Unforeseen(f"{what}: {said}; this is a mistake in nixherd, not yours: {_kept(error, what)}")
     fault.__cause__ = error
@@ -45,14 +48,15 @@ def line_of(error: OSError) -> str:
 
 def _kept(error: BaseException, what: str) -> str:
     """Write all of it down; where, and what to do with it."""
-    path = state_home() / _LOG
     lines = visible("".join(traceback.format_exception(error)))
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} pid {os.getpid()}: {visible(what)}\n{lines}\n"
     try:
+        path = state_home() / _LOG
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _append(path, text)
-    except OSError as refused:
-        return f"please report it (its details cannot be written to {line_of(refused)})"
+    except (OSError, RuntimeError) as refused:  # RuntimeError: there is no home
+        why = line_of(refused) if isinstance(refused, OSError) else refused
+        return f"please report it (its details cannot be written down: {why})"
     return f"please report it with its details in {path}"
 
 

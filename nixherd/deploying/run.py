@@ -78,6 +78,13 @@ class HostRun:
         return self.outcome is not None
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container nobody may have a name
+        return f"uid-{os.getuid()}"
+
+
 @dataclass
 class DeployRun:
     """All hosts of a run, by id, and those that were selected."""
@@ -96,7 +103,7 @@ class DeployRun:
     @property
     def who(self) -> str:
         """Whoever runs this, as the machines and other operators are told."""
-        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{os.uname().nodename}-{os.getpid()}")
+        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{_user()}@{os.uname().nodename}-{os.getpid()}")
 
     @contextmanager
     def turn(self, own: HostRun, group: str) -> Iterator[None]:

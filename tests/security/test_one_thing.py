@@ -484,6 +484,11 @@ def test_odd_words_are_wrong_usage(words: tuple[str, ...], place: Place, capfd: 
         assert "Traceback" not in err
 
 
+def test_a_home_that_is_none_is_wrong_usage(place: Place) -> None:
+    ended = place.nixherd("--fleet", "~nobody-here/fleet", "check")
+    assert (ended.status, ended.err.count("there is no such home directory")) == (Exit.USAGE, 1), ended.err
+
+
 def test_odd_words_are_wrong_usage_of_pyinfra(place: Place) -> None:
     for words in (["exec", "--limit", "a\udcff", "--", "true"], ["deploys/deploy.py", "--data", "x=\udcff"]):
         ended = place.pyinfra(*words)
