@@ -4,6 +4,7 @@ What another one builds is fetched here and goes on as if it had been built here
 stays there.
 """
 
+import getpass
 from collections.abc import Callable, Mapping, Sequence
 
 from pyinfra.api.host import Host
@@ -16,7 +17,7 @@ from nixherd.deploying.options import HERE, TARGET
 from nixherd.deploying.run import HostRun
 from nixherd.errors import FleetError, ProcessFailed, Usage
 from nixherd.models import Access
-from nixherd.nix_errors import last_error
+from nixherd.nix_errors import is_unsigned, last_error
 from operations.deploy_run import require_root
 from operations.remote import run_towards
 from operations.steps import as_root, connector_of, session_of, shell
@@ -65,6 +66,13 @@ def _fetch(builder: Host, installables: Sequence[str], tell: Tell) -> None:
     try:
         run_towards(builder, lambda to: nix.build_from(installables, to), BUILD_DEADLINE, tell)
     except (ProcessFailed, OSError) as error:
+        if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
+            there = builder.data.host_id
+            raise FleetError(
+                f"what {there} built is not taken by the store here, whose daemon does not trust {getpass.getuser()}: "
+                f"have {there} sign it (nix.settings.secret-key-files there, its public half in trusted-public-keys "
+                "here), run this as root, or build elsewhere"
+            ) from error
         raise FleetError(f"building on {builder.data.host_id} failed: {_last(error)}") from error
 
 

@@ -5,14 +5,12 @@ What one row finds the next ones use; it is in the run (`nixherd.deploying.run`)
 """
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.api.host import Host
 
-from facts.nix import Store
 from nixherd import health_checks, nix
 from nixherd.deploying import gate
 from nixherd.deploying.activation import Kind, hold
@@ -27,11 +25,10 @@ from nixherd.evaluation import evaluate as evaluate_all
 from nixherd.faults import foreseen
 from nixherd.models import Access
 from nixherd.nix import Evaluated
-from nixherd.process import run
 from operations.activating import Wanted
 from operations.activating import activate as activate_on
 from operations.building import build_for, builder_of
-from operations.deploy_run import ANSWER_DEADLINE, acting, ask, looking, require_root, run_of
+from operations.deploy_run import acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
 from operations.showing import resolved, show_changes
@@ -45,8 +42,6 @@ from operations.steps import (
     fleet_host,
     session_of,
 )
-
-SIGN_DEADLINE = 1800.0  # seconds
 
 
 @operation()
@@ -193,7 +188,7 @@ def _copy(own: HostRun) -> Commands:
     if _is_triggered():
         host.noop(f"{own.id} pulls by itself")
         return
-    if own.options.engine is Engine.NIXOS_REBUILD:
+    if _copies_by_itself(own):
         host.noop(f"{own.id}: nixos-rebuild copies")
         return
     if builder_of(host, own.options.build_on) is host:
@@ -208,12 +203,9 @@ def _copy(own: HostRun) -> Commands:
         require_root(own)
         own.enter("copy")
         try:
-            if own.kind is Kind.SYSTEM and connector_of(host).access is Access.SHELL:
+            guarded = own.options.engine is Engine.GUARDED
+            if guarded and own.kind is Kind.SYSTEM and connector_of(host).access is Access.SHELL:
                 as_root(host, hold(about.toplevel), what="holding it")
-            _require_taken(own)
-            if own.options.sign_with:
-                key = str(Path(own.options.sign_with).expanduser())
-                run(nix.sign([about.toplevel], key), timeout=SIGN_DEADLINE)
             copy_closure(host, [about.toplevel], substitute=own.options.substitute)
         except FAILURES as error:
             foreseen(error, f"{own.id}: copying it")
@@ -222,19 +214,11 @@ def _copy(own: HostRun) -> Commands:
     yield from do(host, f"copy {about.toplevel} to {own.id}", act)
 
 
-def _require_taken(own: HostRun) -> None:
-    """FleetError when the machine would not take what nobody signed whom it trusts."""
+def _copies_by_itself(own: HostRun) -> bool:
+    """Whether nixos-rebuild copies what is to run. As a plain user it can do so only what others have signed."""
     connector = connector_of(host)
-    plain = own.kind is Kind.SYSTEM and connector.access is Access.SHELL and connector.data["ssh_user"] != "root"
-    if own.options.sign_with or not plain:
-        return
-    store = host.get_fact(Store, _timeout=ANSWER_DEADLINE)
-    if store and store["trusted"] is False:
-        user = connector.data["ssh_user"]
-        raise FleetError(
-            f"its store takes nothing unsigned from {user}; add {user} to nix.settings.trusted-users there, or say "
-            "sign_with=KEY_FILE, whose public half is in its trusted-public-keys"
-        )
+    is_plain = not connector.here and connector.data["ssh_user"] != "root"
+    return own.options.engine is Engine.NIXOS_REBUILD and (_is_built_later(own) or not is_plain)
 
 
 @operation()

@@ -75,7 +75,7 @@ def failed(host: Host) -> bool:
     return host in host.state.failed_hosts
 
 
-def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = False) -> Commands:
+def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = False, changes: bool = True) -> Commands:
     """One step: say it, and (at Execute) do it, while no other run does. What goes wrong fails this host.
 
     `by_api`: all that it changes is changed by the hypervisor, which counts what it took; on a machine that a step
@@ -91,10 +91,11 @@ def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = Fa
             act()
         except FAILURES as error:
             failure = worded(error, f"{host_id}: {summary}")
-            session.failed(host_id, failure, changed=not by_api or session.accepted_changes > before)
+            session.failed(host_id, failure, changed=changes and (not by_api or session.accepted_changes > before))
             complain(host, failure)
             return False
-        session.touched.add(host_id)
+        if changes:
+            session.touched.add(host_id)
         return True
 
     yield FunctionCommand(step, (), {})

@@ -129,7 +129,7 @@ class Deployment:
         return self._run(f"say {self.id} keep")
 
     def back(self, why: str) -> str:
-        line = " ".join(why.split())
+        line = "".join(char if char.isprintable() else "?" for char in " ".join(why.split()))
         return self._run(f"say {self.id} back {line if self.gated else shlex.quote(line)}")
 
     def _run(self, words: str) -> str:

@@ -138,8 +138,9 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
         [ "$stands" != lost ] || recorded=$old
     fi
     case $3 in switch | test | boot) ;; *) fail "$3 is nothing to come to" ;; esac
+    number "$6" 86400 && number "$7" 86400 || fail "$6 and $7 are no seconds"
     case $4 in /nix/store/*/* | /nix/store/.*) fail "$4 is no store path" ;; /nix/store/*) ;; *) fail "$4 is no store path" ;; esac
-    specialisation=${5#-} number=${8#-} # a forced command has no empty words
+    specialisation=${5#-} generation=${8#-} # a forced command has no empty words
     id=$1 who=$2 goal=$3 new=$4 target=$4${specialisation:+/specialisation/$specialisation} dir=$here/$1
     old=${recorded:-$(readlink -f "$live")} || old=
     [ -e "$old" ] || old= # a home that was never activated
@@ -149,6 +150,7 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     else
         [ -x "$target/activate" ] || fail "$target has no activate: it is no generation of Home Manager"
     fi
+    [ -z "$generation" ] || said=$(require_generation) || fail "$said"
     nix-store --verify-path "$new" >/dev/null 2>&1 ||
         fail "$new is damaged in its store; say \`nix store delete --ignore-liveness $new\` there and deploy again"
     mkdir -p "$dir" || exit 1
@@ -156,7 +158,7 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     jobs_queued >"$dir/jobs-before"
     newest_generation
     write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7'
-        generation='$number' before='$(readlink "$profile")' newest='$newest'" || exit 1
+        generation='$generation' before='$(readlink "$profile")' newest='$newest'" || exit 1
     hold || fail "$roots cannot be written"
     enter armed
     set --
@@ -170,6 +172,17 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     fi
     exec 9>&-
     look armed 5
+}
+
+number() { # a word is one, up to $2: the shell would take 08 for an octal one, and one that is too long for another
+    case $1 in '' | *[!0-9]* | 0?* | ??????????*) return 1 ;; esac
+    [ "$1" -le "$2" ]
+}
+
+require_generation() { # of the profile, which has to lead to what is proven; why not
+    number "$generation" 999999999 || { echo "$generation is no generation" && return 1; }
+    [ "$(readlink -f "$profile-$generation-link")" = "$new" ] ||
+        { echo "generation $generation is not $new" && return 1; }
 }
 
 newest_generation() { # of the profile: its number into $newest
@@ -335,7 +348,12 @@ keep() {
 }
 
 set_profile() {
-    if [ -n "$generation" ]; then set -- --switch-generation "$generation"; else set -- --set "$new"; fi
+    if [ -n "$generation" ]; then
+        require_generation || return 1
+        set -- --switch-generation "$generation"
+    else
+        set -- --set "$new"
+    fi
     nix-env --profile "$profile" "$@"
 }
 
@@ -433,6 +451,7 @@ stop_activation() { # and what it has left to PID 1
 # Looking ------------------------------------------------------------------------------------------------------------
 
 look() { # STATES WAIT: report as soon as it is in none of these
+    number "$2" 60 || fail "$2 are no seconds to look"
     clock
     end=$((now + $2))
     state

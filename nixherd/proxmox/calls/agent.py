@@ -56,14 +56,17 @@ class Agent(Calls):
             data = self._get("nodes", node, "qemu", vmid, "agent", "file-read", file=path)
         return wire.guest_text(str(data["content"]))
 
-    def agent_exec(self, node: str, vmid: int, argv: Sequence[str], *, timeout: float = 300) -> ExecResult:
-        """Run a command in the guest as root and wait for its end, `timeout` seconds at most.
+    def agent_exec(
+        self, node: str, vmid: int, argv: Sequence[str], *, input: str | None = None, timeout: float = 300
+    ) -> ExecResult:
+        """Run a command in the guest as root and wait for its end, `timeout` seconds at most; `input` is its stdin.
 
         Its result is given out once; when that answer is lost, AgentUnavailable is raised: run only what may
         run again. DeadlineExceeded when it does not end.
         """
         with self._agent(node):
-            pid = self._post("nodes", node, "qemu", vmid, "agent", "exec", command=_plain(argv))["pid"]
+            given = {} if input is None else {"input-data": input}
+            pid = self._post("nodes", node, "qemu", vmid, "agent", "exec", command=_plain(argv), **given)["pid"]
         began, pause = time.monotonic(), 0.1
         while True:
             with self._agent(node):

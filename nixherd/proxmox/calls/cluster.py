@@ -38,6 +38,16 @@ class Cluster(Calls):
     def node_rows(self) -> tuple[Node, ...]:
         return tuple(sorted(map(Node.of, self._get("nodes")), key=lambda node: node.name))
 
+    def node_addresses(self) -> dict[str, str]:
+        """By address, the node that has it, as the cluster knows them; a token that may not see them is told none."""
+        rows = self._get("cluster", "status")
+        return {str(row["ip"]): str(row["name"]) for row in rows if row.get("type") == "node" and row.get("ip")}
+
+    def interface_addresses(self, node: str) -> tuple[str, ...]:
+        """The addresses that a node's network interfaces are configured with."""
+        rows = self._get("nodes", node, "network")
+        return tuple(str(row[key]) for row in rows for key in ("address", "address6") if row.get(key))
+
     def node_time(self, node: str) -> int:
         """The node's clock, seconds since 1970."""
         return int(self._get("nodes", node, "time")["time"])
