@@ -3,10 +3,10 @@
 import json
 from typing import Any, TypedDict
 
-from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
+from facts.base import Fact
 from facts.generations import ProfileGenerations
 from nixherd.deploying import activation
 from nixherd.nix import revision_of
@@ -26,7 +26,7 @@ class System(TypedDict):
     revision: str | None
 
 
-class CurrentSystem(FactBase[System | None]):
+class CurrentSystem(Fact[System | None]):
     """
     Returns what runs on a NixOS machine, None elsewhere:
 
@@ -86,7 +86,7 @@ class SystemState(TypedDict):
     """how root's work is done: `root` by itself, `free` by sudo without a password, `asks` with one"""
 
 
-class Running(FactBase[SystemState | None]):
+class Running(Fact[SystemState | None]):
     """
     Returns a SystemState in one round trip, None where no NixOS runs:
 
@@ -148,7 +148,7 @@ if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then s
         )
 
 
-class BootedSystem(FactBase[str | None]):
+class BootedSystem(Fact[str | None]):
     """Returns the store path of the system that the machine booted, None where no NixOS runs."""
 
     @override
@@ -160,7 +160,7 @@ class BootedSystem(FactBase[str | None]):
         return output[0]
 
 
-class Revision(FactBase[str | None]):
+class Revision(Fact[str | None]):
     """Returns the revision of the fleet that the running system was built from, None where it carries none."""
 
     @override
@@ -172,7 +172,7 @@ class Revision(FactBase[str | None]):
         return revision_of("\n".join(output))
 
 
-class FailedUnits(FactBase[list[str]]):
+class FailedUnits(Fact[list[str]]):
     """Returns the names of the units that have failed, sorted."""
 
     @override
@@ -189,7 +189,7 @@ class FailedUnits(FactBase[list[str]]):
         return sorted(line.split()[0] for line in output if line.strip())
 
 
-class NeedsReboot(FactBase[list[str] | None]):
+class NeedsReboot(Fact[list[str] | None]):
     """
     Returns what a boot alone would bring into effect of what the next boot would bring, None where no NixOS runs:
 
@@ -224,7 +224,7 @@ class Generations(ProfileGenerations):
     profile = PROFILE
 
 
-class LastDeployment(FactBase[dict[str, Any] | None]):
+class LastDeployment(Fact[dict[str, Any] | None]):
     """
     Returns how the last deployment since the boot stands on its machine, None where there was none. Needs root:
 

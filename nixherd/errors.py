@@ -75,3 +75,17 @@ class Undecided(FleetError):
 
 class DeadlineExceeded(FleetError, TimeoutError):
     """Something that should have happened by now has not; the message says what was waited for, and how long."""
+
+
+class Unforeseen(FleetError, OSError):
+    """A fault of our own, in words (`nixherd.faults`): it ends what it happened in, and nothing else."""
+
+
+UNFORESEEN = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, MemoryError),
+    *(NameError, ReferenceError, RuntimeError, StopIteration, SyntaxError, SystemError, TypeError, ValueError),
+)
+"""What Python raises where a program is wrong: a fault of ours, and no reason to leave other hosts alone."""
+
+FAILURES = (FleetError, OSError, *UNFORESEEN)
+"""All that ends one host, or one command, with one line. Nobody catches FleetError and OSError by themselves."""

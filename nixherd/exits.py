@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import IntEnum
 
-from nixherd.errors import FleetError, FleetInvalid, NotBegun, NotWell, Refused, Undecided, Usage
+from nixherd.errors import FleetError, FleetInvalid, NotBegun, NotWell, Refused, Undecided, Unforeseen, Usage
 from nixherd.proxmox.errors import OutcomeUnknown, StillRunning
 
 
@@ -43,7 +43,7 @@ def exit_of(error: BaseException, *, changed: bool) -> Exit:
             return Exit.UNKNOWN
         case NotBegun():
             return Exit.REMOTE
-        case NotWell():
+        case NotWell() | Unforeseen():  # of the latter nobody knows what it left behind
             return Exit.FAILED
         case Refused() if not changed:
             return Exit.REFUSED

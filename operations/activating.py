@@ -11,7 +11,8 @@ from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import is_of
 from nixherd.deploying.report import Outcome, how_to_ask
 from nixherd.deploying.run import DeployRun, HostRun
-from nixherd.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided
+from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
+from nixherd.faults import foreseen, worded
 from nixherd.models import Access
 from nixherd.reach import Epoch
 from operations.deploy_run import ANSWER_DEADLINE, give_password
@@ -176,7 +177,8 @@ class _Follower:
                 return parse(self._ask(self.deployment.look(known), what="looking at the deployment"))
             except DeadlineExceeded as error:
                 raise self._undecided(str(error)) from None
-            except (FleetError, OSError) as error:
+            except FAILURES as error:
+                foreseen(error, f"{self.own.id}: looking at its deployment")
                 self._tell(f"not reached: {error}")
                 connector_of(self.host).drop()
                 time.sleep(min(1.0, max(0.0, left)))
@@ -184,8 +186,13 @@ class _Follower:
     def _say(self, word: str) -> None:
         try:
             self.standing = parse(self._ask(word, what="the word"))
-        except (FleetError, OSError) as error:  # then the machine decides by itself
-            self._tell(f"not reached: {error}")
+        except FAILURES as error:  # then the machine decides by itself, and is asked what it decided
+            failure = worded(error, f"{self.own.id}: telling it to {self.own.stage}")
+            if isinstance(failure, Unforeseen):
+                self.own.found(fault=str(failure))
+                self.problem = self.problem or str(failure)
+            else:
+                self._tell(f"not reached: {failure}")
             connector_of(self.host).drop()
 
     def _tell(self, text: str) -> None:
@@ -207,8 +214,8 @@ class _Follower:
             try:
                 connector.reach(max(1.0, left), epochs=(Epoch.FINAL,))
                 self.standing = parse(self._ask(self.deployment.look(Stage.NONE, 0), what="the proof"))
-            except (FleetError, OSError) as error:
-                return f"it cannot be asked after the activation: {error}"
+            except FAILURES as error:
+                return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
             problem = self._disagreement() or failing(
                 self.host, self.own.checks, began + patience - MARGIN, by_root=self.own.kind is Kind.SYSTEM
             )

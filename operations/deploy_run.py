@@ -17,7 +17,7 @@ from nixherd.deploying.journal import Journal, new_directory
 from nixherd.deploying.options import Options
 from nixherd.deploying.run import DeployRun, HostRun
 from nixherd.deploying.waves import USUAL
-from nixherd.errors import FleetError, NotBegun, Usage
+from nixherd.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.models import Access
 from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
@@ -70,7 +70,7 @@ def waves(host: Host) -> list[int]:
     def found() -> list[int]:
         waves = set()
         for each in _limited(host.state):
-            with suppress(FleetError):  # said when it is that host's turn
+            with suppress(*FAILURES):  # said when it is that host's turn
                 waves.add(options_of(each).wave)
         return sorted(waves) or [USUAL]
 

@@ -20,8 +20,9 @@ from nixherd.deploying.progress import BuildProgress
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
-from nixherd.errors import FleetError, NotBegun, NotWell
+from nixherd.errors import FAILURES, FleetError, NotBegun, NotWell
 from nixherd.evaluation import evaluate as evaluate_all
+from nixherd.faults import foreseen
 from nixherd.models import Access
 from nixherd.nix import Evaluated
 from operations.activating import Wanted
@@ -155,7 +156,7 @@ def _to_come(host: Host) -> list[Evaluated]:
     def found() -> list[Evaluated]:
         to_come = []
         for host_id in reached:
-            with suppress(FleetError):
+            with suppress(*FAILURES):  # said when it is that host's turn
                 about = evaluate_all(session, reached, host_id)
                 known = asked.hosts.get(host_id)
                 if known and known.state and not _is_done(known.options, known.state, about.toplevel):
@@ -212,7 +213,8 @@ def _copy(own: HostRun) -> Commands:
             if guarded and own.kind is Kind.SYSTEM and connector_of(host).access is Access.SHELL:
                 as_root(host, hold(about.toplevel), what="holding it")
             copy_closure(host, [about.toplevel], substitute=own.options.substitute)
-        except (FleetError, OSError) as error:
+        except FAILURES as error:
+            foreseen(error, f"{own.id}: copying it")
             raise NotBegun(f"{own.id}: it cannot be copied: {error}") from error
 
     yield from do(host, f"copy {about.toplevel} to {own.id}", act)

@@ -12,7 +12,8 @@ from nixherd.deploying.activation import Kind
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
-from nixherd.errors import FleetError, Refused, Undecided
+from nixherd.errors import FAILURES, FleetError, Refused, Undecided
+from nixherd.faults import foreseen
 from nixherd.fleet import load_fleet
 from nixherd.guard import require_rebootable
 from nixherd.models import Fleet
@@ -96,7 +97,8 @@ def reboot_and_prove(host: Host, own: HostRun, system: str | None) -> None:
     as_root(host, LEAVE, what="the reboot")
     try:
         now = _back(host, own, before["boot_id"], began + connector.deadline)
-    except (FleetError, OSError) as error:
+    except FAILURES as error:
+        foreseen(error, f"{own.id}: waiting for it to come back")
         raise _undecided(own, f"it did not come back from its reboot: {error}") from error
     own.found(current=now["current"], seconds_down=round(time.monotonic() - began, 1), reboot_for=[])
     own.enter("prove")

@@ -9,7 +9,8 @@ from nixherd import nixos_rebuild
 from nixherd.deploying.options import Engine
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
-from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided
+from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided
+from nixherd.faults import worded
 from nixherd.files import write_whole
 from nixherd.nixos_rebuild import Flavour
 from nixherd.openssh import Destination
@@ -79,9 +80,10 @@ def _asked_again(host: Host, own: HostRun, failure: FleetError | None) -> Mappin
     try:
         connector_of(host).reach()
         return ask(own)
-    except (FleetError, OSError) as error:
+    except FAILURES as error:
         said = f"{failure}; " if failure else ""
-        raise Undecided(f"{own.id}: {said}it cannot be asked what it runs now: {error}") from error
+        why = worded(error, "asking it")
+        raise Undecided(f"{own.id}: {said}it cannot be asked what it runs now: {why}") from error
 
 
 def judge(own: HostRun, before: State, now: State, wanted: str | None, action: str, failure: FleetError | None) -> None:

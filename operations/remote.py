@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pyinfra.api.host import Host
 
 from nixherd import nix
-from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed, Unforeseen
 from nixherd.jobs import ENDED, RUNNING, Job
 from nixherd.models import Access
 from nixherd.nix_errors import is_unsigned
@@ -134,6 +134,8 @@ def _look(host: Host, job: Job, *, sudo: bool) -> tuple[str, list[str]]:
     """How the job stands: RUNNING, ENDED, or what its end noted; and the last lines of its log."""
     try:
         ok, output = remote(host, job.look, sudo=sudo)
+    except Unforeseen:
+        raise
     except OSError:
         ok = False
     if not ok:  # a connection says nothing about the job

@@ -10,6 +10,7 @@ from nixherd.cli.parameters import F, json_option
 from nixherd.cli.rollout import DEPLOY, REBOOT, failed_last, rollout
 from nixherd.deploying.goal import Goal
 from nixherd.exits import Exit
+from nixherd.terminal import say
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -64,7 +65,7 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
     if said.pop("rerun_failed"):
         hosts = failed_last(front)
         if not hosts:
-            click.echo("the last deployment of this fleet left no host to run again", err=True)
+            say("the last deployment of this fleet left no host to run again", err=True)
             return int(Exit.DONE)
     return rollout(front, DEPLOY, hosts, exclude, data, said, dry=False)
 

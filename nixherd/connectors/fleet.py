@@ -23,6 +23,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,7 @@ from typing import Any
 
 from paramiko import AuthenticationException, BadHostKeyException, Channel, SSHException, Transport
 from pyinfra.api.command import StringCommand
-from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
@@ -42,7 +43,8 @@ from nixherd.connectors import api_facts, here, proving
 from nixherd.connectors.api_facts import ApiQuery
 from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.deploying.report import Outcome
-from nixherd.errors import DeadlineExceeded, FleetError, Refused, Usage
+from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen, Usage
+from nixherd.faults import worded
 from nixherd.files import write_whole
 from nixherd.models import Access, Host
 from nixherd.openssh import Destination
@@ -140,7 +142,8 @@ class FleetConnector(SSHConnector):
             connected = self._try_once(patience=0, epochs=epochs, accepted=epochs)
             if must_answer and not connected:
                 raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
-        except (FleetError, OSError) as error:
+        except FAILURES as failure:
+            error = failure if isinstance(failure, OSError) else worded(failure, f"{self.fleet_host.id}: connecting")
             self._forget_known_hosts()
             reason = self._why_never(error) or (error if must_answer else None)
             if reason:
@@ -152,8 +155,11 @@ class FleetConnector(SSHConnector):
             self._report(present=connected)
 
     def _report(self, *, present: bool) -> None:
-        if self.session.roll_call:
-            self.session.roll_call.report(self.fleet_host.id, present=present)
+        try:
+            if self.session.roll_call:
+                self.session.roll_call.report(self.fleet_host.id, present=present)
+        except FAILURES as error:  # what it was to begin is begun where it is needed
+            self.host.log(str(worded(error, "beginning what all hosts need")))
 
     def _said_once(self, reason: str) -> str:
         """What stops many hosts, in full for the first of them."""
@@ -162,7 +168,7 @@ class FleetConnector(SSHConnector):
 
     def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
         """Why the machine that could not be reached will not be there later in this run either."""
-        if isinstance(error, (Unusable, Refused)) or self.session.vm(self.fleet_host.id) is None:
+        if isinstance(error, (Unusable, Refused, Unforeseen)) or self.session.vm(self.fleet_host.id) is None:
             return error
         try:
             stranger = reach.stranger(self.session, self.fleet_host)
@@ -385,7 +391,8 @@ class FleetConnector(SSHConnector):
         return path
 
     def _forget_known_hosts(self) -> None:
-        shutil.rmtree(self.session.known_hosts_of(self.fleet_host.id), ignore_errors=True)
+        with suppress(*FAILURES):  # this must not end what else ends now; the next run removes what is left
+            shutil.rmtree(self.session.known_hosts_of(self.fleet_host.id), ignore_errors=True)
 
     # Working
 
@@ -435,7 +442,10 @@ class FleetConnector(SSHConnector):
         return None
 
     def _keys(self, to: Destination) -> Keys:
-        given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase where it must
+        try:
+            given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase it needs
+        except PyinfraError as error:  # which would end the run for all hosts
+            raise OSError(str(error)) from error
         return Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
 
     def _ready(self) -> bool:
@@ -446,6 +456,8 @@ class FleetConnector(SSHConnector):
             return False
         try:
             self.reach()
+        except Unforeseen:
+            raise
         except FleetError as error:
             if isinstance(error, Refused):
                 self.session.failed(self.fleet_host.id, error)
@@ -454,6 +466,13 @@ class FleetConnector(SSHConnector):
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
+        """As `_run`; what nobody foresaw is an OSError too, which to pyinfra is this host's failure."""
+        try:
+            return self._run(command, *args, **arguments)
+        except UNFORESEEN as error:
+            raise worded(error, f"{self.fleet_host.id}: running a command") from error
+
+    def _run(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
 
         Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
@@ -480,7 +499,8 @@ class FleetConnector(SSHConnector):
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
         try:
             found = api_facts.answer(self.session, self.fleet_host.id, query)
-        except FleetError as error:
+        except FAILURES as failure:
+            error = worded(failure, f"{self.fleet_host.id}: {query}")
             self.session.failed(self.fleet_host.id, error)
             return False, CommandOutput([OutputLine("stderr", line) for line in str(error).splitlines()])
         return True, CommandOutput([OutputLine("stdout", json.dumps(found))])

@@ -211,7 +211,7 @@ def parse(text: str) -> Standing:
         stage,
         **{name: values.get(name) for name in known},
         protocol=protocol,
-        left=int(left) if left and left.lstrip("-").isdigit() else None,
+        left=int(left) if left and re.fullmatch(r"-?[0-9]{1,9}", left) else None,
         revision=revision_of(values.get("version", "")),
         log=tuple(log),
     )

@@ -50,7 +50,7 @@ _EXITS = {
 }
 
 # Stages after which a host of which nothing more was noted may run one system or the other.
-_UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
+UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _host(name: str, values: Mapping[str, Any]) -> HostReport:
     stage, found = values.get("stage"), values.get("found", {})
     if "outcome" in values:
         outcome, why = Outcome(values["outcome"]), values.get("why")
-    elif stage in _UNDECIDED:
+    elif stage in UNDECIDED:
         outcome = Outcome.UNKNOWN
         decides = "the machine decides by itself" if "engine" not in found else "nixos-rebuild never goes back"
         why = f"the run ended while it was at {stage}; {decides}, see {how_to_ask(name)}"

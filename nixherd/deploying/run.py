@@ -4,7 +4,6 @@ import getpass
 import os
 import re
 import threading
-import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +13,9 @@ from typing import Any
 from nixherd.deploying.activation import Kind
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.options import Options
-from nixherd.deploying.report import Outcome
-from nixherd.errors import FleetError, NotBegun, Undecided
+from nixherd.deploying.report import UNDECIDED, Outcome, how_to_ask
+from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen
+from nixherd.faults import line_of, worded
 from nixherd.health_checks import Check
 from nixherd.nix import Evaluated
 
@@ -39,9 +39,20 @@ class HostRun:
     outcome: Outcome | None = None
 
     def enter(self, stage: str) -> None:
-        if stage != self.stage:
-            self.stage = stage
+        """Note that it has come to a stage, and only then begin it.
+
+        What cannot be noted is not begun: NotBegun, or Undecided where its machine has begun to change.
+        """
+        if stage == self.stage:
+            return
+        try:
             self.journal.note("stage", self.id, stage=stage)
+        except OSError as error:
+            why = f"{self.id}: {line_of(error)}, so the run's journal cannot be written"
+            if self.stage not in UNDECIDED:
+                raise NotBegun(f"{why}; {stage} was not begun: make room there, and run it again") from error
+            raise Undecided(f"{why}; its machine decides by itself, see {how_to_ask(self.id)}") from error
+        self.stage = stage
 
     def found(self, **values: Any) -> None:
         self.journal.note("found", self.id, **values)
@@ -55,21 +66,21 @@ class HostRun:
             self.outcome = outcome
             self.journal.note("end", self.id, outcome=outcome, why=why, **values)
 
-    def _broken(self, error: Exception) -> Undecided:
-        """It is noted whole, and told in a line."""
-        self.found(traceback=traceback.format_exception(error))
-        why = f"{type(error).__name__} at {self.stage}, which is a mistake in nixherd: {error}"
+    def _broken(self, error: Exception) -> FleetError:
+        """What nobody foresaw has happened at this stage. What its machine does then is not known here."""
+        fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
+        if self.stage not in UNDECIDED:
+            return fault
+        why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
         self.end(Outcome.UNKNOWN, why)
         return Undecided(f"{self.id}: {why}")
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """What nobody reckoned with, a mistake of ours or of who answers, is said as what it is, and ends this host."""
+        """What nobody foresaw is said as what it is, and ends this host."""
         try:
             yield
-        except (FleetError, OSError):
-            raise
-        except Exception as error:
+        except (Unforeseen, *UNFORESEEN) as error:
             raise self._broken(error) from error
 
     @property
@@ -82,6 +93,13 @@ class HostRun:
     @property
     def is_over(self) -> bool:
         return self.outcome is not None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container nobody may have a name
+        return f"uid-{os.getuid()}"
 
 
 @dataclass
@@ -102,7 +120,7 @@ class DeployRun:
     @property
     def who(self) -> str:
         """Whoever runs this, as the machines and other operators are told."""
-        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{os.uname().nodename}-{os.getpid()}")
+        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{_user()}@{os.uname().nodename}-{os.getpid()}")
 
     @contextmanager
     def turn(self, own: HostRun, group: str) -> Iterator[None]:
@@ -118,7 +136,7 @@ class DeployRun:
             try:
                 with own.reporting():
                     yield
-            except (FleetError, OSError):
+            except FAILURES:
                 self.failed[own.id] = options.wave
                 raise
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nixherd.errors import DeadlineExceeded
+from nixherd.errors import DeadlineExceeded, Usage
 from nixherd.models import GuestType
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.base import Calls, guest_path
@@ -73,7 +73,8 @@ class Agent(Calls):
                 data = self._get("nodes", node, "qemu", vmid, "agent", "exec-status", pid=pid)
             if int(data["exited"]):
                 out, err = (wire.guest_text(str(data.get(key, ""))) for key in ("out-data", "err-data"))
-                return ExecResult(data.get("exitcode"), out, err, data.get("signal"))
+                code, signal = (None if data.get(key) is None else int(data[key]) for key in ("exitcode", "signal"))
+                return ExecResult(code, out, err, signal)
             if time.monotonic() - began + pause > timeout:
                 raise DeadlineExceeded(f"vm {vmid}: `{shlex.join(argv)}` in the guest: not done within {timeout:.0f} s")
             time.sleep(pause)
@@ -84,5 +85,8 @@ def _plain(argv: Sequence[str]) -> list[str]:
     """The command, or a shell that decodes it: the agent hangs on characters outside latin-1."""
     if all(word.isascii() for word in argv):
         return list(argv)
-    script = base64.b64encode(shlex.join(argv).encode()).decode()
+    try:
+        script = base64.b64encode(shlex.join(argv).encode()).decode()
+    except UnicodeEncodeError:
+        raise Usage(f"{shlex.join(argv)}: half a character cannot be sent to a guest; nothing was run") from None
     return ["/bin/sh", "-c", f'script=$(echo {script} | base64 -d) || exit 127; eval "$script"']

@@ -1,5 +1,6 @@
 """The cluster and its nodes: which guests there are and where, which VMIDs are free, what this token may do."""
 
+import re
 from typing import Any
 
 from nixherd.errors import ApiError
@@ -7,11 +8,13 @@ from nixherd.proxmox.calls.base import Calls, unless
 from nixherd.proxmox.listings import Node, PciMapping, Resource
 from nixherd.proxmox.models import Permissions, Version
 
+_RELEASE = re.compile(r"[0-9]{1,4}(\.|$)")
+
 
 class Cluster(Calls):
     def version(self) -> Version:
         data = self._get("version")
-        if not isinstance(data, dict) or "release" not in data:
+        if not isinstance(data, dict) or not _RELEASE.match(str(data.get("release"))):
             raise ApiError("GET /version: the answer is not the API's; does Proxmox VE listen there?", 200)
         return Version(str(data["version"]), str(data["release"]))
 
@@ -26,7 +29,8 @@ class Cluster(Calls):
 
     def token_info(self, user: str, name: str) -> dict[str, Any]:
         """What is set of a token (`privsep`, `expire`); only its owner and those with User.Modify may ask."""
-        return dict(self._get("access", "users", user, "token", name))
+        data = self._get("access", "users", user, "token", name)
+        return {**data, "privsep": int(data.get("privsep", 1)), "expire": int(data.get("expire") or 0)}
 
     def nodes(self) -> tuple[str, ...]:
         return tuple(node.name for node in self.node_rows())
