@@ -324,6 +324,8 @@ class Session:
         error = worded(error, host_id)
         changed = changed or host_id in self.touched
         status = self.failures.setdefault(host_id, exit_of(error, changed=changed))
+        if outcome is Outcome.FAILED and status is Exit.UNKNOWN:
+            outcome = Outcome.UNKNOWN
         if self.journal is not None:
             self.journal.note("end", host_id, outcome=outcome, why=str(error), exit=int(status))
 

@@ -269,6 +269,12 @@ SCENARIOS = {
     "operations/deploy_run.py:waves.found:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
     "operations/deployment.py:_to_come.found:1": Scenario(deploy, "host_id", harmless=True),
     "operations/deployment.py:_copy.act:1": Scenario(deploy, OWN, "failed"),
+    "operations/rebuilding.py:_asked_again:1": Scenario(
+        lambda place: place.nixherd("deploy", "--json", "--max-fail", "4", "--data", "engine=nixos-rebuild"),
+        OWN,
+        "unknown",
+        status=5,
+    ),
     "operations/rebooting.py:reboot_and_prove:1": Scenario(reboot, OWN, "unknown", status=5),
     "operations/steps.py:do.step:1": Scenario(deploy, "host.data.host_id", "failed"),
     "operations/steps.py:decide:1": Scenario(deploy, "host.data.host_id", "failed"),

@@ -190,7 +190,23 @@ def fill(moment: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.RLIM_INFINITY))
 
 
-STUBS = {"nixherd.connectors.fleet": stand_in, "operations.deployment": copy_nothing}
+def rebuild_nothing(module: Any) -> None:
+    """In the place of nixos-rebuild."""
+
+    def rebuilt(host: Any, *args: Any) -> None:
+        from operations.deploy_run import run_of
+
+        wanted = run_of(host).hosts[host.data.host_id].about.toplevel
+        machines[host.data.host_id] |= {"current": wanted, "profile": wanted}
+
+    module.run_towards, module._help = rebuilt, lambda: ""
+
+
+STUBS = {
+    "nixherd.connectors.fleet": stand_in,
+    "operations.deployment": copy_nothing,
+    "operations.rebuilding": rebuild_nothing,
+}
 
 if "PLANTED" in os.environ:
     import importlib.util
