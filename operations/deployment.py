@@ -5,7 +5,6 @@ What one row finds the next ones use; it is in the run (`nixherd.deploying.run`)
 """
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from pyinfra import host
@@ -24,6 +23,7 @@ from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
 from nixherd.errors import FleetError, NotBegun
 from nixherd.evaluation import evaluate as evaluate_all
+from nixherd.files import expanded
 from nixherd.models import Access
 from nixherd.nix import Evaluated
 from nixherd.process import run
@@ -211,7 +211,7 @@ def _copy(own: HostRun) -> Commands:
                 as_root(host, hold(about.toplevel), what="holding it")
             _require_taken(own)
             if own.options.sign_with:
-                key = str(Path(own.options.sign_with).expanduser())
+                key = str(expanded(own.options.sign_with))
                 run(nix.sign([about.toplevel], key), timeout=SIGN_DEADLINE)
             copy_closure(host, [about.toplevel], substitute=own.options.substitute)
         except (FleetError, OSError) as error:

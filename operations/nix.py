@@ -9,6 +9,7 @@ from pyinfra.api import operation
 from nixherd import nix
 from nixherd.build import realise
 from nixherd.errors import Usage
+from nixherd.files import expanded
 from nixherd.nix import is_store_path
 from nixherd.process import run
 from operations.remote import copy_closure
@@ -53,7 +54,7 @@ def signed(paths: Sequence[str], key_file: str) -> Commands:
         paths: store paths.
         key_file: a secret key as `nix key generate-secret` makes it.
     """
-    yield from decide(host, lambda: _signed(_paths(paths), Path(key_file).expanduser()))
+    yield from decide(host, lambda: _signed(_paths(paths), expanded(key_file)))
 
 
 def _signed(paths: list[str], key_file: Path) -> Commands:

@@ -40,7 +40,7 @@ from nixherd.connectors.api_facts import ApiQuery
 from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.deploying.report import Outcome
 from nixherd.errors import DeadlineExceeded, FleetError, Refused, Usage
-from nixherd.files import write_whole
+from nixherd.files import expanded, write_whole
 from nixherd.models import Access, Host
 from nixherd.openssh import Destination
 from nixherd.reach import Absent, Epoch, Hints, Place
@@ -332,7 +332,7 @@ class FleetConnector(SSHConnector):
             user=self.data["ssh_user"],
             known_hosts=known_hosts,
             port=way.port,
-            identity=Path(key).expanduser() if key else None,
+            identity=expanded(key) if key else None,
             offered=offered.files if self.data["ssh_look_for_keys"] else (),
             certificates=offered.certificates,
             agent=offered.agent if self.data["ssh_allow_agent"] else "none",

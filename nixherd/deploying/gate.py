@@ -20,7 +20,7 @@ from nixherd import commits, nix, sshsig
 from nixherd.commits import FULL_HASH, Commit
 from nixherd.deploying.proven import History, Record
 from nixherd.errors import FleetError, ProcessFailed, Usage
-from nixherd.files import write_whole
+from nixherd.files import expanded, write_whole
 from nixherd.fleet import load_fleet
 from nixherd.git import Repository
 from nixherd.group_data import names_for_all, said_for_all
@@ -224,10 +224,7 @@ def _full(value: Any) -> str:
 def _path(value: Any) -> Path:
     if not isinstance(value, (str, Path)):
         raise Usage(f"allowed_signers={value} names no file")
-    try:
-        path = Path(value).expanduser()
-    except RuntimeError as error:
-        raise Usage(f"allowed_signers={value}: {error}") from None
+    path = expanded(value)
     if not path.is_absolute():
         raise Usage(
             f"allowed_signers={value} would lie in the tree, or wherever this is run; name a file outside of it, as "
