@@ -23,7 +23,7 @@ from tree_sitter import Language, Node, Parser
 from nixherd.errors import DeadlineExceeded, FleetInvalid, ProcessFailed
 from nixherd.nix import nix_string
 from nixherd.nix_errors import LOG_FORMAT, cause, explain
-from nixherd.nix_values import NixPath
+from nixherd.nix_values import NixOther, NixPath
 from nixherd.process import Limits, run
 from nixherd.world import World, is_text
 
@@ -120,6 +120,8 @@ def _path_or_set(marker: str, fleet: str, directory: Path, value: dict[str, Any]
     if marker not in value:
         return value
     path = value[marker]
+    if not path.startswith("/"):
+        return NixOther(path)
     path = f"{directory}{path[len(fleet) :]}" if path == fleet or path.startswith(f"{fleet}/") else path
     return NixPath(path, exists=os.path.lexists(path))
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nixherd.errors import Usage
+from nixherd.nix_values import nix_type
 
 KINDS = ("unit", "command", "tcp", "http")
 _OPTIONS = ("timeout", "status")
@@ -85,7 +86,9 @@ def _shown(name: str) -> str:
 def _value(where: str, kind: str, value: Any) -> str:
     if kind == "tcp" and isinstance(value, int) and not isinstance(value, bool):
         value = f"localhost:{value}"
-    if not isinstance(value, str) or not value or "\0" in value:
+    if type(value) is not str:
+        raise NoCheck(where, f"is {nix_type(value)}, not a string", "write a string that is not empty")
+    if not value or "\0" in value:
         raise NoCheck(where, f"{value!r} is no text", "write a string that is not empty")
     if kind == "tcp" and not _is_target(value):
         raise NoCheck(where, f"{value!r} is neither a port nor HOST:PORT", "write one such as 5432")

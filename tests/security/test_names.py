@@ -387,6 +387,25 @@ def warned(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     return directory
 
 
+@pytest.mark.parametrize(
+    ("says", "line"),
+    [
+        ("sshKeyName = x: x;", "dev.sshKeyName: is a function, not a string"),
+        ("initialHashedPassword = DRV;", "dev.initialHashedPassword: is a derivation, not a string"),
+        ("healthChecks.a.command = DRV;", "dev.healthChecks.a.command: is a derivation, not a string"),
+        ("healthChecks.a.command = ./hosts.nix;", "dev.healthChecks.a.command: is a path, not a string"),
+        ("tags = [ (x: x) ];", "dev.tags: is no list of tags"),
+        ("wave = x: x;", "dev.wave: is a function, not an integer"),
+    ],
+)
+def test_what_json_has_no_word_for_is_no_string(make_fleet: MakeFleet, says: str, line: str) -> None:
+    """It was obeyed as the word for it: a password, a key's name, a command."""
+    says = says.replace("DRV", 'derivation { name = "a"; system = "b"; builder = "c"; }')
+    with pytest.raises(FleetInvalid) as caught:
+        load_fleet(make_fleet(on_host(says)))
+    assert line in str(caught.value)
+
+
 def test_check_fails_for_it(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "--table"]) == 1
     out, err = capfd.readouterr()
