@@ -2,17 +2,17 @@
 
 import shlex
 
-from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
+from facts.base import Fact
 from nixherd.age import is_recipient, recipient_of
 from nixherd.ssh_keys import parse_public_key
 
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 
 
-class HostKey(FactBase[str | None]):
+class HostKey(Fact[str | None]):
     """
     Returns the machine's Ed25519 host key as its file says it, None where there is none:
 
@@ -34,7 +34,7 @@ class HostKey(FactBase[str | None]):
             raise FactProcessError(f"the host key's file holds no public key: {error}") from error
 
 
-class Recipient(FactBase[str | None]):
+class Recipient(Fact[str | None]):
     """
     Returns the age recipient of an SSH public key on the machine, by its `ssh-to-age` where it has one:
 

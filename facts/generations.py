@@ -2,8 +2,9 @@
 
 from typing import ClassVar, TypedDict
 
-from pyinfra.api import FactBase
 from typing_extensions import override
+
+from facts.base import Fact
 
 
 class Generation(TypedDict):
@@ -15,7 +16,7 @@ class Generation(TypedDict):
     current: bool
 
 
-class ProfileGenerations(FactBase[list[Generation]]):
+class ProfileGenerations(Fact[list[Generation]]):
     """Of the profile that `profile` names, a word for the shell; `before` is what the shell has to know for that."""
 
     abstract = True

@@ -2,10 +2,10 @@
 
 from typing import TypedDict
 
-from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
+from facts.base import Fact
 from facts.generations import ProfileGenerations
 
 # Where Home Manager keeps its generations, newer and older.
@@ -24,7 +24,7 @@ class HomeState(TypedDict):
     boot_id: str
 
 
-class Home(FactBase[HomeState | None]):
+class Home(Fact[HomeState | None]):
     """
     Returns a HomeState of the user who asks:
 

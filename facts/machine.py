@@ -2,10 +2,10 @@
 
 from typing import TypedDict
 
-from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
+from facts.base import Fact
 from nixherd.jobs import DIRECTORY
 from nixherd.nix import revision_of
 
@@ -49,7 +49,7 @@ class MachineState(TypedDict):
     """by name of a job: its key and exit status"""
 
 
-class Machine(FactBase[MachineState | None]):
+class Machine(Fact[MachineState | None]):
     """
     Returns a MachineState, None for a machine that is not there (yet):
 

@@ -4,10 +4,10 @@ import json
 import shlex
 from typing import Any, TypedDict
 
-from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
+from facts.base import Fact
 from nixherd import nix
 from nixherd.deploying.closures import parse_path_info
 
@@ -19,7 +19,7 @@ class StoreInfo(TypedDict):
     trusted: bool | None
 
 
-class Store(FactBase[StoreInfo | None]):
+class Store(Fact[StoreInfo | None]):
     """
     Returns what the machine's store says of itself and of us, None where there is no Nix:
 
@@ -39,7 +39,7 @@ class Store(FactBase[StoreInfo | None]):
         return StoreInfo(version=about.get("version"), trusted=None if trusted is None else bool(trusted))
 
 
-class Closure(FactBase[dict[str, int]]):
+class Closure(Fact[dict[str, int]]):
     """
     Returns all that a store path refers to, with the sizes of their NARs in bytes; nothing where it is not there.
 
@@ -66,7 +66,7 @@ class Closure(FactBase[dict[str, int]]):
         return parse_path_info("\n".join(output))
 
 
-class Settings(FactBase[dict[str, Any]]):
+class Settings(Fact[dict[str, Any]]):
     """
     Returns what nix.conf comes to on the machine, by name:
 

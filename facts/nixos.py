@@ -3,10 +3,10 @@
 import json
 from typing import Any, TypedDict
 
-from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
+from facts.base import Fact
 from facts.generations import ProfileGenerations
 from nixherd.deploying import activation
 from nixherd.nix import revision_of
@@ -26,7 +26,7 @@ class System(TypedDict):
     revision: str | None
 
 
-class CurrentSystem(FactBase[System | None]):
+class CurrentSystem(Fact[System | None]):
     """
     Returns what runs on a NixOS machine, None elsewhere:
 
@@ -68,6 +68,16 @@ class SystemState(TypedDict):
     boot_id: str
     failed: list[str]
     """units that have failed"""
+    aside: list[str]
+    """those of them that an unprivileged user or a clock can make fail"""
+    unwell: list[str]
+    """those of the others whose failure the last deployment that was kept had not noted"""
+    at_work: list[str]
+    """units that activate a system, or watch over it; `switch-to-configuration` where it runs as none of them"""
+    init: str | None
+    """the interface of its init; another one needs a boot"""
+    inhibitors: str | None
+    """what its switch-inhibitors say, as JSON"""
     parts: dict[str, str]
     """of the booted system: what takes effect with a boot alone, by name"""
     reboot_for: list[str]
@@ -76,14 +86,15 @@ class SystemState(TypedDict):
     """how root's work is done: `root` by itself, `free` by sudo without a password, `asks` with one"""
 
 
-class Running(FactBase[SystemState | None]):
+class Running(Fact[SystemState | None]):
     """
     Returns a SystemState in one round trip, None where no NixOS runs:
 
     .. code:: python
 
         {"current": "/nix/store/…", "booted": "/nix/store/…", "profile": "/nix/store/…", "hostname": "dev",
-         "revision": "4f2c…", "boot_id": "0ea6…", "failed": [], "parts": {"kernel": "/nix/store/…/bzImage", …},
+         "revision": "4f2c…", "boot_id": "0ea6…", "failed": [], "aside": [], "unwell": [], "at_work": [],
+         "init": "systemd 1", "inhibitors": "{}", "parts": {"kernel": "/nix/store/…/bzImage", …},
          "reboot_for": ["initrd", "kernel"], "sudo": "free"}
     """
 
@@ -93,7 +104,9 @@ class Running(FactBase[SystemState | None]):
         booted, parts = "/run/booted-system", " ".join(BOOTED_PARTS)
         return f"""
 [ -e /run/current-system ] || exit 0
-say() {{ printf '%s=%s\\n' "$1" "$2"; }}
+kind=system
+{activation.part("units.sh")}
+say() {{ name=$1; shift; printf '%s=%s\\n' "$name" "$*"; }}
 names= paths=
 add() {{ [ ! -e "$2" ] || {{ names="$names $1"; paths="$paths $2"; }}; }}
 add current /run/current-system; add booted {booted}; add profile {PROFILE}
@@ -101,7 +114,15 @@ for part in {parts}; do add "part.$part" "{booted}/$part"; add "next.$part" "{PR
 readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; done
 for file in hostname random/boot_id; do read -r line <"/proc/sys/kernel/$file"; say "${{file#*/}}" "$line"; done
 say version "$(nixos-version --json 2>/dev/null)"
-say failed "$({FAILED} 2>/dev/null | while read -r unit _; do printf '%s ' "$unit"; done)"
+say init "$(cat /run/current-system/init-interface-version 2>/dev/null)"
+say inhibitors "$(cat /run/current-system/switch-inhibitors 2>/dev/null | tr '\\n' ' ')"
+look_at_units
+say failed $failing
+if [ -n "$failing" ]; then
+say aside $(echo "$failing" | that_do_not)
+say unwell $(echo "$failing" | unseen | that_count)
+fi
+say at_work $at_work $([ -n "$at_work" ] || switching)
 if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo free; else say sudo asks; fi
 """
 
@@ -115,14 +136,19 @@ if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then s
             hostname=values["hostname"],
             revision=revision_of(values.get("version", "")),
             boot_id=values["boot_id"],
-            failed=sorted(values.get("failed", "").split()),
+            failed=_units(values, "failed"),
+            aside=_units(values, "aside"),
+            unwell=_units(values, "unwell"),
+            at_work=_units(values, "at_work"),
+            init=values.get("init") or None,
+            inhibitors=values.get("inhibitors") or None,
             parts={part: values[f"part.{part}"] for part in BOOTED_PARTS if values.get(f"part.{part}")},
             reboot_for=[part for part in sorted(BOOTED_PARTS) if _differ(values, part)],
             sudo=values["sudo"],
         )
 
 
-class BootedSystem(FactBase[str | None]):
+class BootedSystem(Fact[str | None]):
     """Returns the store path of the system that the machine booted, None where no NixOS runs."""
 
     @override
@@ -134,7 +160,7 @@ class BootedSystem(FactBase[str | None]):
         return output[0]
 
 
-class Revision(FactBase[str | None]):
+class Revision(Fact[str | None]):
     """Returns the revision of the fleet that the running system was built from, None where it carries none."""
 
     @override
@@ -146,7 +172,7 @@ class Revision(FactBase[str | None]):
         return revision_of("\n".join(output))
 
 
-class FailedUnits(FactBase[list[str]]):
+class FailedUnits(Fact[list[str]]):
     """Returns the names of the units that have failed, sorted."""
 
     @override
@@ -163,7 +189,7 @@ class FailedUnits(FactBase[list[str]]):
         return sorted(line.split()[0] for line in output if line.strip())
 
 
-class NeedsReboot(FactBase[list[str] | None]):
+class NeedsReboot(Fact[list[str] | None]):
     """
     Returns what a boot alone would bring into effect of what the next boot would bring, None where no NixOS runs:
 
@@ -198,7 +224,7 @@ class Generations(ProfileGenerations):
     profile = PROFILE
 
 
-class LastDeployment(FactBase[dict[str, Any] | None]):
+class LastDeployment(Fact[dict[str, Any] | None]):
     """
     Returns how the last deployment since the boot stands on its machine, None where there was none. Needs root:
 
@@ -218,6 +244,10 @@ class LastDeployment(FactBase[dict[str, Any] | None]):
             return None
         found: dict[str, Any] = json.loads(json.dumps(vars(standing)))
         return found
+
+
+def _units(values: dict[str, str], name: str) -> list[str]:
+    return sorted(values.get(name, "").split())
 
 
 def _differ(values: dict[str, str], part: str) -> bool:

@@ -3,10 +3,10 @@
 import json
 from typing import Any, TypedDict, TypeVar
 
-from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
+from facts.base import Fact
 from nixherd.connectors.api_facts import ApiQuery
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class Status(TypedDict):
     paused: bool
 
 
-class _FromApi(FactBase[T]):
+class _FromApi(Fact[T]):
     """JSON of one line. None where the host is no guest of the hypervisor, or there is none (yet)."""
 
     shape: type = object

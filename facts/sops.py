@@ -3,9 +3,10 @@
 import re
 from typing import TypedDict
 
-from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
+
+from facts.base import Fact
 
 _SALT = re.compile(r"[0-9a-f]*")
 _LINE = re.compile(r"(?P<mode>[0-7]+) (?P<owner>\S+) (?P<size>\d+) (?P<hash>[0-9a-f]{64}) (?P<path>/.*)")
@@ -20,7 +21,7 @@ class Secret(TypedDict):
     owner: str
 
 
-class Secrets(FactBase[dict[str, Secret]]):
+class Secrets(Fact[dict[str, Secret]]):
     """
     Returns what sops-nix has decrypted on the machine, by path; what is in them is never read here. Needs root.
 

@@ -28,6 +28,7 @@ boot_deadline = 300
 # confirm_deadline = 120
 # soak = 0
 # max_fail = "10%"
+# sign_with = "~/.config/nixherd/signing-key"
 # require_signed = True
 # allowed_signers = "~/.config/nixherd/allowed_signers"
 # signed_from = "0123456789abcdef0123456789abcdef01234567"  # the last commit before signing began

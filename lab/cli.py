@@ -32,6 +32,7 @@ FAULTS = {
     "address-changes": "vmid=N: every boot gets another address",
     "address-moves": "vmid=N: addresses of running machines change now",
     "no-return": "vmid=N: a machine that reboots does not come back",
+    "impostor": "HOST VMID marker=installer|clone|installed|own key=true address=true boot_id=true: HOST plays VMID",
 }
 
 
@@ -175,6 +176,8 @@ def _fault(places: Places, options: argparse.Namespace) -> int:
     if options.name not in FAULTS:
         raise LabError(f"no fault is called {options.name}; there are: {', '.join(FAULTS)}")
     given = options.parameters
+    if options.name == "impostor":
+        options.switch, given = _cast(places, [options.switch, *given])
     if "=" in options.switch:
         options.switch, given = "on", [options.switch, *given]
     if options.switch not in ("on", "off") or not all("=" in item for item in given):
@@ -183,6 +186,17 @@ def _fault(places: Places, options: argparse.Namespace) -> int:
     body = {**parameters, "name": options.name, "on": options.switch == "on"}
     control.request(places, Running.require(places), "POST", "/_lab/fault", body)
     return 0
+
+
+def _cast(places: Places, words: list[str]) -> tuple[str, list[str]]:
+    """`HOST VMID KEY=VALUE …` or `off HOST` in the words of every other fault."""
+    names = {str(vm["name"]): int(vm["vmid"]) for vm in control.virtual_machines(places, Running.require(places))}
+    off = words[:1] == ["off"]
+    who, *rest = [*(words[1:] if words[:1] in (["on"], ["off"]) else words), ""]
+    vmid, other = (str(names.get(word, word)) for word in (who, rest[0] if rest else ""))
+    if not vmid.isdigit() or not (off or other.isdigit()):
+        raise LabError("python -m lab fault impostor HOST VMID [KEY=VALUE …], or: fault impostor off HOST")
+    return ("off", [f"vmid={vmid}"]) if off else ("on", [f"vmid={vmid}", f"other={other}", *filter(None, rest[1:])])
 
 
 def _fleet(places: Places, options: argparse.Namespace) -> int:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from nixherd import tree as trees
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES, FleetError, Unforeseen
+from nixherd.faults import worded
 from nixherd.files import TEMPORARY, state_home, sync, write_whole
 from nixherd.git import Repository
 from nixherd.locks import lock
@@ -191,10 +192,11 @@ class Changeset:
         try:
             self._replace(left, beside)
             hash_ = self._commit(swaps, document, say, resumed=resumed)
-        except (OSError, FleetError) as error:
+        except FAILURES as error:
             self._take_back(swaps, beside)
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise FleetError(f"{why}; every file was put back as it was") from error
+            failure = worded(error, f"{self.root}: publishing changes")
+            kind = Unforeseen if isinstance(failure, Unforeseen) else FleetError
+            raise kind(f"{failure}; every file was put back as it was") from error
         self._clear()
         self._discard(beside.values())
         return Done(tuple(swap.path for swap in swaps), hash_)

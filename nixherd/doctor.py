@@ -89,7 +89,7 @@ def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
 def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
     user, _, name = client.token_id.partition("!")
     about = client.token_info(user, name)
-    if int(about.get("privsep", 1)):
+    if about["privsep"]:
         yield Finding("token", Verdict.OK, f"{client.token_id} is separated from its user's rights")
     else:
         yield Finding(
@@ -98,7 +98,7 @@ def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
             f"{client.token_id} has all rights of {user}",
             f"`pveum user token modify {user} {name} --privsep 1`, and grant it what docs/proxmox.md lists",
         )
-    expires = int(about.get("expire") or 0)
+    expires = about["expire"]
     if expires and expires - time.time() < EXPIRY_SECONDS:
         when = time.strftime("%Y-%m-%d", time.gmtime(expires))
         yield Finding("token", Verdict.WARNING, f"it expires on {when}", "renew it in time")

@@ -61,9 +61,31 @@ class NotBegun(FleetError):
     """What was to be changed on a machine was not begun: it is as it was."""
 
 
+class NeedsBoot(NotBegun):
+    """A system cannot be switched to while the one that runs does: it has to be booted. Nothing was changed."""
+
+
+class NotWell(FleetError):
+    """A machine runs what is wanted, and something is wrong with it. Nothing was changed."""
+
+
 class Undecided(FleetError):
     """What became of a machine is not known: it decides by itself, or nobody could ask it. The message says how to."""
 
 
 class DeadlineExceeded(FleetError, TimeoutError):
     """Something that should have happened by now has not; the message says what was waited for, and how long."""
+
+
+class Unforeseen(FleetError, OSError):
+    """A fault of our own, in words (`nixherd.faults`): it ends what it happened in, and nothing else."""
+
+
+UNFORESEEN = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, MemoryError),
+    *(NameError, ReferenceError, RuntimeError, StopIteration, SyntaxError, SystemError, TypeError, ValueError),
+)
+"""What Python raises where a program is wrong: a fault of ours, and no reason to leave other hosts alone."""
+
+FAILURES = (FleetError, OSError, *UNFORESEEN)
+"""All that ends one host, or one command, with one line. Nobody catches FleetError and OSError by themselves."""

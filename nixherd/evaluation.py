@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from nixherd import eval_jobs, nix
-from nixherd.errors import FleetError, ProcessFailed
+from nixherd.errors import FAILURES, FleetError, ProcessFailed
+from nixherd.faults import worded
 from nixherd.nix import Evaluated
 from nixherd.nix_errors import explain
 from nixherd.process import run
@@ -129,8 +130,8 @@ def _found(session: Session, host_ids: Sequence[str], tried: Found | FleetError,
 def _try(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found | FleetError:
     try:
         return nix.parse_description(ask(session, nix.describe(session.flake, host_ids, is_nixos=is_nixos)))
-    except FleetError as error:
-        return error
+    except FAILURES as error:
+        return worded(error, f"{session.fleet.path}: evaluating {', '.join(host_ids)}")
 
 
 def ask(session: Session, argv: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import IntEnum
 
-from nixherd.errors import FleetError, FleetInvalid, NotBegun, Refused, Undecided, Usage
+from nixherd.errors import FleetError, FleetInvalid, NotBegun, NotWell, Refused, Undecided, Unforeseen, Usage
 from nixherd.proxmox.errors import OutcomeUnknown, StillRunning
 
 
@@ -43,6 +43,8 @@ def exit_of(error: BaseException, *, changed: bool) -> Exit:
             return Exit.UNKNOWN
         case NotBegun():
             return Exit.REMOTE
+        case NotWell() | Unforeseen():  # of the latter nobody knows what it left behind
+            return Exit.FAILED
         case Refused() if not changed:
             return Exit.REFUSED
         case Usage() | FleetInvalid() if not changed:

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nixherd.errors import Usage
-from nixherd.nix_values import nix_type
 
 KINDS = ("unit", "command", "tcp", "http")
 _OPTIONS = ("timeout", "status")
@@ -86,10 +85,8 @@ def _shown(name: str) -> str:
 def _value(where: str, kind: str, value: Any) -> str:
     if kind == "tcp" and isinstance(value, int) and not isinstance(value, bool):
         value = f"localhost:{value}"
-    if type(value) is not str:
-        raise NoCheck(where, f"is {nix_type(value)}, not a string", "write a string that is not empty")
-    if not value or "\0" in value:
-        raise NoCheck(where, f"{value!r} is no text", "write a string that is not empty")
+    if type(value) is not str or not value or "\0" in value:  # a path of Nix is a kind of str
+        raise NoCheck(where, f"{value!r} is no text", "write a string in quotes that is not empty")
     if kind == "tcp" and not _is_target(value):
         raise NoCheck(where, f"{value!r} is neither a port nor HOST:PORT", "write one such as 5432")
     if kind == "http" and not _is_url(value):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import paramiko
 
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES, Unforeseen
+from nixherd.faults import worded
 from nixherd.models import Host
 from nixherd.reach import Epoch, Hints, look
 from nixherd.session import Session
@@ -25,6 +26,8 @@ class Shown:
     key: str | None = None
     address: str | None = None
     problem: str | None = None
+    fault: bool = False
+    """whether the problem is a mistake of ours"""
 
     def differs_from(self, pinned: str | None) -> bool:
         """Whether another key answers than the one that is pinned; what is not known differs from nothing."""
@@ -43,8 +46,9 @@ def keys_shown(session: Session, hosts: Iterable[Host]) -> dict[str, Shown]:
 def _shown(session: Session, host: Host) -> Shown:
     try:
         places = look(session, host, Hints(), epochs=(Epoch.FINAL,), patience=0, progress=lambda line: None)
-    except FleetError as error:
-        return Shown(host.id, problem=str(error).splitlines()[0])
+    except FAILURES as error:
+        failure = worded(error, f"{host.id}: looking for it")
+        return Shown(host.id, problem=str(failure).splitlines()[0], fault=isinstance(failure, Unforeseen))
     problem = "no installed system answers"
     for address in dict.fromkeys(place.address for place in places):
         try:

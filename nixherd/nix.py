@@ -10,6 +10,7 @@ from urllib.parse import quote
 from nixherd.errors import FleetError
 from nixherd.nix_errors import LOG_FORMAT
 from nixherd.openssh import Destination
+from nixherd.sudo import Sudo
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
 STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
@@ -232,6 +233,20 @@ def sign(paths: Sequence[str], key_file: str) -> list[str]:
     return [*NIX, "store", "sign", "--recursive", "--key-file", key_file, *paths]
 
 
+def signatures(path: str) -> list[str]:
+    """Who has signed a path, among other marks of it."""
+    return [*NIX, "path-info", "--sigs", path]
+
+
+def parse_signatures(text: str) -> list[str]:
+    """The signatures, as `NAME:BASE64`; that it was built here or is named by its content is none."""
+    return [word for word in text.split()[1:] if ":" in word and not word.startswith("ca:")]
+
+
+PUBLIC_KEY = (*NIX, "key", "convert-secret-to-public")
+"""the public half, as trusted-public-keys has it, of the secret key on stdin"""
+
+
 def parse_path_info(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Size of the NAR in bytes and references, by path."""
     document: Mapping[str, Mapping[str, Any]] = json.loads(text)
@@ -250,13 +265,21 @@ STORE_INFO = (*NIX, "store", "info", "--json")
 
 
 def copy(
-    paths: Sequence[str], to: Destination, root: str | None = None, *, substitute: bool = True
+    paths: Sequence[str],
+    to: Destination,
+    root: str | None = None,
+    *,
+    substitute: bool = True,
+    sudo: Sudo | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Copy closures to a machine, or into the file system mounted at `root` there: argv and environment.
 
-    With `substitute` the target fetches itself what it can from its own caches.
+    With `substitute` the target fetches itself what it can from its own caches. With `sudo` they are root's to take,
+    who asks for no signature.
     """
-    store = to.url + (f"?remote-store={quote(f'local?root={root}', safe='=')}" if root else "")
+    parameters = [f"remote-store={quote(f'local?root={root}', safe='=')}"] if root else []
+    parameters += [f"remote-program={quote(sudo.program('nix-store'), safe='')}"] if sudo else []
+    store = to.url + (f"?{'&'.join(parameters)}" if parameters else "")
     options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else [])]
     argv = [*NIX, "copy", *options, "--to", store, *paths]
     return argv, {"NIX_SSHOPTS": to.nix_sshopts}

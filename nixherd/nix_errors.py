@@ -68,6 +68,11 @@ def last_error(stderr: str) -> str:
     return (_one_line((causes or errors or [text])[-1]).rstrip(";") + said)[-_SHOWN:]
 
 
+def is_unsigned(stderr: str) -> bool:
+    """Whether a store did not take a path because nobody has signed it whom it trusts."""
+    return "lacks a signature by a trusted key" in stderr
+
+
 def _entry(line: str) -> dict[str, Any]:
     """A line of a log; of an ordinary one it is all message."""
     if not line.startswith("@nix "):

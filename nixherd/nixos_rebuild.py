@@ -41,6 +41,7 @@ def rebuild(
     *,
     build_host: Destination | None = None,
     specialisation: str | None = None,
+    no_check: bool = False,
     options: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
     """argv and environment, for the installable `FLAKE#HOST`; without `to` for this machine. Usage for wrong words.
@@ -55,4 +56,5 @@ def rebuild(
     argv += ["--specialisation", specialisation] if specialisation else []
     argv += [flavour.sudo] if (to.user if to else getpass.getuser()) != "root" else []
     at = to or build_host
-    return [*argv, *options], {"NIX_SSHOPTS": at.nix_sshopts} if at else {}
+    environment = {"NIX_SSHOPTS": at.nix_sshopts} if at else {}
+    return [*argv, *options], environment | ({"NIXOS_NO_CHECK": "1"} if no_check else {})

@@ -90,7 +90,8 @@ def parse(text: str) -> Pointer:
     host, system, revision, serial = found.groups()
     if not STORE_PATH.match(system) or not (revision == "-" or FULL_HASH.fullmatch(revision)):
         raise ValueError("it names no system, or no whole revision")
-    require_name(host)
+    if not _NAME.fullmatch(host):
+        raise ValueError("it is for no name that a machine could have")
     return Pointer(host, system, None if revision == "-" else revision, int(serial))
 
 
@@ -101,7 +102,7 @@ def read(file: Path, public: str, host: str, scratch: Path) -> Pointer | None:
             text = stream.read(_LONGEST).decode(errors="replace")
         said, begin, signature = text.partition(BEGIN)
         pointer = parse(said)
-    except (OSError, ValueError, FleetError):
+    except (OSError, ValueError):
         return None
     signers = scratch / "publisher"
     signers.write_text(f'nixherd namespaces="{NAMESPACE}" ssh-ed25519 {_ssh_blob(public)}\n')

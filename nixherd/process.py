@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from nixherd.errors import DeadlineExceeded, ProcessFailed
+from nixherd.errors import FAILURES, DeadlineExceeded, ProcessFailed
 
 # How long the output of an ended program is waited for: a program may leave a child behind (OpenSSH's
 # connection master does) that keeps the pipe open for as long as it lives.
@@ -96,12 +96,12 @@ def run(
     is not 0; DeadlineExceeded when it has not ended in time.
     """
     words = [os.fspath(word) for word in argv]
+    data = _encoded(words[0], input)
     process = _start(words, cwd, dict(env or {}) if closed else {**os.environ, **(env or {})}, limits)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    data = input.encode() if isinstance(input, str) else input or b""
     most = limits.output if limits else math.inf
     stdout, stderr = _Reader(process.stdout, most=most), _Reader(process.stderr, stream, most)
     try:
@@ -129,8 +129,18 @@ def foreground(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run a program that talks to the person at our terminal; its status. ProcessFailed when it cannot be started."""
     try:
         return subprocess.call(argv, env={**os.environ, **env})
-    except OSError as error:
-        raise ProcessFailed(f"{argv[0]}: cannot be started: {error.strerror}", 126) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ProcessFailed(f"{argv[0]}: cannot be started: {why}", 126) from error
+
+
+def _encoded(name: str, input: str | bytes | None) -> bytes:
+    if not isinstance(input, str):
+        return input or b""
+    try:
+        return input.encode()
+    except UnicodeEncodeError:  # which would quote what nobody is to see
+        raise ProcessFailed(f"{name}: not started: what it is to read holds half a character", 126) from None
 
 
 class Carrier:
@@ -192,6 +202,10 @@ def _start(
         if isinstance(error, FileNotFoundError):
             raise ProcessFailed(f"{words[0]}: no such program on PATH; install it, or put it on PATH", 127) from error
         raise ProcessFailed(f"{words[0]}: cannot be started: {error.strerror}", 126) from error
+    except ValueError as error:  # NUL, or half a character
+        raise ProcessFailed(
+            f"{_shown(words)}: cannot be started: no program can be told this ({error}); correct what names it", 126
+        ) from error
     _groups.add(process.pid)
     if _ended.is_set():  # the end came while it was started, and did not know of it
         _signal_groups(signal.SIGTERM)
@@ -259,9 +273,16 @@ class _Reader:
                 self.is_over = True
                 break
             self.lines.append(line)
-            if self.on_line:
-                self.on_line(line.decode(errors="replace").rstrip("\r\n"))
+            self._pass_on(line)
         self.pipe.close()
+
+    def _pass_on(self, line: bytes) -> None:
+        if self.on_line is None:
+            return
+        try:
+            self.on_line(line.decode(errors="replace").rstrip("\r\n"))
+        except FAILURES:  # what is said of a program is not worth losing it, or its output
+            self.on_line = None
 
     def whole(self) -> bytes:
         return b"".join(self.lines)

@@ -3,29 +3,32 @@
 A VM is its VMID and MAC, never an address: the address is looked up anew through the hypervisor after every
 hop, and so is what runs there (the clone, the installer, the installed system). Each of these epochs has a
 host key of its own, and each key comes from here or through the authenticated API, never from the wire.
+
+What the API passes on of a guest is still the word of whoever is root in it. So no place that a guest names is more
+than one to try: who answers there has to prove that it is the guest (`nixherd.proof`), and a key, an address or a
+system that cannot be its own is refused at once.
 """
 
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from nixherd.models import GuestType, Host, Vm
+from nixherd.proof import Asked
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.errors import AgentUnavailable
-from nixherd.proxmox.identity import is_ours, not_ours
+from nixherd.proxmox.identity import is_ours, label, not_ours
+from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import find
 from nixherd.session import Misused, Session
-from nixherd.ssh_keys import parse_public_key
+from nixherd.ssh_keys import parse_public_key, same_key
+from nixherd.told import owner_of, require_a_guests, told_key
 
-# It takes a tenth of a second: not for those who need no API.
-if TYPE_CHECKING:
-    from nixherd.proxmox.client import Client
-
-HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 SHORTEST, LONGEST = 0.05, 1.0  # seconds between two looks at a machine that is on its way
@@ -54,12 +57,17 @@ class Epoch(StrEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """One address to try, with the only host key that may answer there."""
+    """One address to try, with the only host key that may answer there.
+
+    `asked` is the guest that named it, which whoever answers has to be; `told`: so did it name the key.
+    """
 
     address: str
     epoch: Epoch
     host_key: str
     user: str
+    asked: Asked | None = field(default=None, compare=False)
+    told: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,16 @@ class Hints:
         return cls(*(None if value is None else str(value) for value in (address, host_key, user)))
 
 
+class NotInstalled(Refused):
+    """Something else than an installed system answers, in a run that installs none."""
+
+    def __init__(self, who: str, epoch: Epoch, word: str) -> None:
+        super().__init__(
+            f"{who} runs no installed system: {word} the {epoch}; only a run that installs it goes there "
+            "(deploys/provision.py, deploys/install.py)"
+        )
+
+
 def epoch_of(os_release: str) -> Epoch:
     """What a machine's /etc/os-release says it is. NixOS marks its installers with `VARIANT_ID=installer`."""
     values = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
@@ -100,6 +118,12 @@ def epoch_of(os_release: str) -> Epoch:
         return Epoch.INSTALLER
     names = {values.get("ID"), *values.get("ID_LIKE", "").split()}  # system.nixos.distroId changes ID
     return Epoch.FINAL if "nixos" in names else Epoch.CLONE
+
+
+def epoch_on(host: Host, os_release: str) -> Epoch:
+    """The same of this very host: whatever else than an installer runs on one without NixOS is what it is to run."""
+    epoch = epoch_of(os_release)
+    return Epoch.FINAL if epoch is Epoch.CLONE and not host.is_nixos else epoch
 
 
 def look(
@@ -111,10 +135,14 @@ def look(
     patience: float,
     progress: Callable[[str], None],
     by_name: bool = False,
+    accepted: Collection[Epoch] = tuple(Epoch),
 ) -> list[Place]:
     """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
 
     `by_name`: a machine that is installed, whose entry in hosts.nix says where it is, needs no hypervisor to be found.
+
+    `accepted` are the epochs that this run has any business in: a VM in another one is Refused. A host whose key
+    hosts.nix pins answers as installed only, unless the private half is here, for it is to be installed with that key.
 
     `patience` is how many seconds a fresh clone may take to say through its agent that cloud-init is done; until
     then it still shows the template's host key, which all clones share. The question is the one changing call
@@ -125,8 +153,9 @@ def look(
     vm = session.vm(host.id)
     known = by_name and host.addresses is not None and session.pinned_key(host.id) is not None
     if vm is not None and vm.is_managed and vm.type is GuestType.QEMU and not known:
-        return _look_at_vm(session, host, vm, epochs=epochs, patience=patience, progress=progress)
-    return list(_look_at_names(session, host, hints))
+        return _look_at_vm(session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted)
+    asked = _known_card(session, vm) if vm else None
+    return [replace(place, asked=asked) for place in _look_at_names(session, host, hints)]
 
 
 def addresses(host: Host) -> list[str]:
@@ -141,6 +170,11 @@ def addresses(host: Host) -> list[str]:
 
 def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place]:
     pinned = session.pinned_key(host.id)
+    if host.public_key and hints.host_key and not same_key(host.public_key, hints.host_key):
+        raise Refused(
+            f"{host.id} has a publicKey in hosts.nix, so it is installed already and answers with that key alone; "
+            "leave --data host_key out, or put a placeholder there if it is to be installed anew"
+        )
     if pinned is None and hints.host_key is None:
         raise Absent(
             f"{host.id}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin",
@@ -149,7 +183,7 @@ def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place
     for address in [hints.address] if hints.address else addresses(host):
         if pinned:
             yield Place(address, Epoch.FINAL, pinned, host.user)
-        if hints.host_key:
+        if hints.host_key and not host.public_key:
             _require_nobody_elses(session, host, hints.host_key)
             # kexec keeps the key: whether the installer or what was there before answers shows after login
             for user in dict.fromkeys((hints.user or "root", "root")):
@@ -158,11 +192,58 @@ def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place
 
 def _require_nobody_elses(session: Session, host: Host, host_key: str) -> None:
     """Refused when the key that the operator gave for this host is known as another's: a mistyped address."""
-    given = parse_public_key(host_key).blob
-    for other in session.fleet.hosts:
-        known = session.pinned_key(other) if other != host.id else None
-        if known and parse_public_key(known).blob == given:
-            raise Refused(f"--data host_key is the key of {other}, not of {host.id}; correct it and ssh_hostname")
+    if other := owner_of(session, host_key, but=host.id):
+        raise Refused(f"--data host_key is the key of {other}, not of {host.id}; correct it and ssh_hostname")
+
+
+def _known_card(session: Session, vm: Vm) -> Asked | None:
+    """A guest that no agent is asked about, whose MAC is known: it is declared, or the hypervisor tells a container's.
+
+    Its address is not its own word, so a hypervisor that cannot be asked is no obstacle: the pinned key counts.
+    """
+    declared = next((card.values.get("macaddr") for card in vm.settings.networks if card.name == "net0"), None)
+    if declared:
+        return Asked(label(vm), "", vm.vmid, declared.lower(), has_agent=False)
+    if vm.is_managed and vm.type is GuestType.LXC:
+        with suppress(FleetError):
+            if found := find(session.client, session.fleet, vm):
+                return Asked.of(vm, *found, has_agent=False)
+    return None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A VM that runs, what its agent says of itself, and what is compared with it."""
+
+    vm: Vm
+    asked: Asked
+    config: VmConfig
+    address: str
+    epoch: Epoch
+
+    @property
+    def node(self) -> str:
+        return self.asked.node
+
+
+def _see(session: Session, host: Host, vm: Vm, progress: Callable[[str], None]) -> _Seen | None:
+    """What the agent says; None, and why, while it has no address. Absent, AgentUnavailable, or Refused."""
+    client, found = session.client, find(session.client, session.fleet, vm)
+    if found is None:
+        raise Absent(f"vm {vm.vmid} ({vm.name}) does not exist on {session.fleet.node_of(vm)}", "provision it first")
+    node, config = found
+    status = client.status(node, vm.vmid, vm.type)
+    if status is None:
+        raise Absent(f"vm {vm.vmid} ({vm.name}) went away", "look at its node's task list")
+    if not status.running:
+        raise Absent(f"vm {vm.vmid} ({vm.name}) is {status.status}", "start it first")
+    address = address_of(config, client.agent_interfaces(node, vm.vmid))
+    if address is None:
+        progress("the guest has no address yet")
+        return None
+    asked = Asked.of(vm, node, config)
+    require_a_guests(session, asked, address)
+    return _Seen(vm, asked, config, address, epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release")))
 
 
 def _look_at_vm(
@@ -173,46 +254,43 @@ def _look_at_vm(
     epochs: Collection[Epoch],
     patience: float,
     progress: Callable[[str], None],
+    accepted: Collection[Epoch],
 ) -> list[Place]:
-    client, found = session.client, find(session.client, session.fleet, vm)
-    if found is None:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) does not exist on {session.fleet.node_of(vm)}", "provision it first")
-    node, config = found
-    status = client.status(node, vm.vmid, vm.type)
-    if status is None:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) went away", "look at its node's task list")
-    if not status.running:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) is {status.status}", "start it first")
     try:
-        address = address_of(config, client.agent_interfaces(node, vm.vmid))
-        if address is None:
-            progress("the guest has no address yet")
+        seen = _see(session, host, vm, progress)
+        if seen is None:
             return []
-        epoch = epoch_of(client.agent_read(node, vm.vmid, "/etc/os-release"))
-        if epoch not in epochs:
-            progress(f"the {epoch} still answers")
+        if seen.epoch is not Epoch.FINAL:
+            _require_installable(session, host, seen, accepted)
+        if seen.epoch not in epochs:
+            progress(f"the {seen.epoch} still answers")
             return []
-        if epoch is not Epoch.FINAL and not is_ours(session.fleet, vm, config):
-            raise Refused(not_ours(session.fleet, vm, config))  # whose word on its key would count for nothing
-        key = _key_of(session, host, client, node, vm, epoch, patience=patience, progress=progress)
+        key = _key_of(session, host, seen, patience=patience, progress=progress)
     except AgentUnavailable as error:
         progress(str(error))
         return []
-    return [Place(address, epoch, key, epoch.user or host.user)] if key else []
+    told = seen.epoch is not Epoch.FINAL
+    return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.asked, told)] if key else []
+
+
+def _require_installable(session: Session, host: Host, seen: _Seen, accepted: Collection[Epoch]) -> None:
+    """Refused where nothing but the installed system may answer for this host in this run."""
+    if not is_ours(session.fleet, seen.vm, seen.config):
+        raise Refused(not_ours(session.fleet, seen.vm, seen.config))  # whose word on its key would count for nothing
+    if problem := session.key_problem(host.id):
+        raise Refused(
+            f"{seen.asked.label} answers as installed only, for hosts.nix pins the key of {host.id}; its agent says "
+            f"that it is the {seen.epoch}: look at it, and if it is to be installed anew: {problem}"
+        )
+    if seen.epoch not in accepted:
+        raise NotInstalled(seen.asked.label, seen.epoch, "its agent says that it is")
 
 
 def _key_of(
-    session: Session,
-    host: Host,
-    client: "Client",
-    node: str,
-    vm: Vm,
-    epoch: Epoch,
-    *,
-    patience: float,
-    progress: Callable[[str], None],
+    session: Session, host: Host, seen: _Seen, *, patience: float, progress: Callable[[str], None]
 ) -> str | None:
-    if epoch is Epoch.FINAL:
+    client, vm = session.client, seen.vm
+    if seen.epoch is Epoch.FINAL:
         key = session.pinned_key(host.id)
         if key is None:
             raise Absent(
@@ -221,15 +299,42 @@ def _key_of(
                 "put its publicKey into hosts.nix",
             )
         return key
-    if epoch is Epoch.CLONE:
+    if seen.epoch is Epoch.CLONE:
         if not patience:
+            told_key(session, host.id, seen.asked, for_good=False)
             return None
         progress("waiting for cloud-init")
-        done = client.agent_exec(node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
+        done = client.agent_exec(seen.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
         if done.exitcode not in (0, 2):  # 2: done, with recoverable errors
             words = (done.stdout or done.stderr).strip()
             raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({done.exitcode}): {words}", None)
-    return client.agent_read(node, vm.vmid, HOST_KEY_FILE).strip()
+    return told_key(session, host.id, seen.asked, for_good=True)
+
+
+def told_place(session: Session, host: Host) -> Place | None:
+    """Where the installed system of a VM of ours answers whose key nobody knows but its agent; None while none runs.
+
+    What answers there has still to prove that it is that VM. Refused when it is not ours, or the key is another's;
+    FleetError while it does not say.
+    """
+    vm = session.vm(host.id)
+    found = find(session.client, session.fleet, vm) if vm else None
+    if vm is None or found is None or found[1].lock == "clone":
+        return None
+    if not is_ours(session.fleet, vm, found[1]):
+        raise Refused(not_ours(session.fleet, vm, found[1], found[0]))
+    try:
+        seen = _see(session, host, vm, lambda said: None)
+    except Absent:
+        return None
+    except AgentUnavailable as error:
+        raise FleetError(f"{host.id}: its guest agent does not say which host key it has: {error}") from error
+    if seen is None:
+        raise FleetError(f"{host.id}: its guest has no address yet, so what it says cannot be proven; try again")
+    if seen.epoch is not Epoch.FINAL:
+        return None
+    key = told_key(session, host.id, seen.asked, for_good=True)
+    return Place(seen.address, Epoch.FINAL, key, host.user, seen.asked, told=True)
 
 
 def stranger(session: Session, host: Host) -> str | None:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nixherd.deploying.gate import Gate, Verified
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.report import Outcome
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.exits import Exit, exit_of
+from nixherd.faults import line_of, worded
 from nixherd.files import state_home, write_whole
 from nixherd.locks import lock, own_directory
 from nixherd.models import Fleet, Host, Vm
@@ -103,8 +104,8 @@ def ahead(*work: Callable[[], object]) -> None:
     def quietly(each: Callable[[], object]) -> None:
         try:
             each()
-        except (FleetError, OSError):
-            return  # raised anew where the result is needed
+        except FAILURES as error:
+            worded(error, "what was begun ahead")  # raised anew where the result is needed
 
     for each in work:
         threading.Thread(target=quietly, args=(each,), daemon=True).start()
@@ -219,15 +220,16 @@ class Session:
         return client
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """`compute()`, once per run: the first caller computes, the others wait. A FleetError is raised to each."""
+        """`compute()`, once per run: the first caller computes, the others wait. What goes wrong is so for each."""
         with self._guard:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             if key not in self._memo:
                 try:
                     self._memo[key] = compute()
-                except FleetError as error:
-                    self._memo[key] = _Failed(error)
+                except FAILURES as error:
+                    name = key[0] if isinstance(key, tuple) else key
+                    self._memo[key] = _Failed(worded(error, f"{self.fleet.path}: {name}"))
             found: T | _Failed = self._memo[key]
         if isinstance(found, _Failed):
             raise found.error
@@ -296,6 +298,8 @@ class Session:
             self._held.callback(os.close, lock(path))
         except BlockingIOError:
             raise FleetError(f"{host_id}: another run (pid {path.read_text()}) works on it; wait for it") from None
+        except OSError as error:
+            raise FleetError(f"{host_id}: {path} cannot be locked ({line_of(error)}); nothing was begun") from error
 
     def claim_fleet(self) -> None:
         """Let no other run from here deploy this fleet until this one ends. FleetError when another does already."""
@@ -306,6 +310,8 @@ class Session:
             raise FleetError(
                 f"another deployment of this fleet (pid {path.read_text()}) is under way; wait for its end"
             ) from None
+        except OSError as error:
+            raise FleetError(f"{path} cannot be locked ({line_of(error)}); nothing was begun") from error
 
     def close(self) -> None:
         """The end of the run: give back what it holds. A killed run's is given back by the kernel, and the next run."""
@@ -315,6 +321,7 @@ class Session:
         self, host_id: str, error: Exception, *, changed: bool = False, outcome: Outcome = Outcome.FAILED
     ) -> None:
         """Note with which status a host failed; the first one counts, the rest follows from it."""
+        error = worded(error, host_id)
         changed = changed or host_id in self.touched
         status = self.failures.setdefault(host_id, exit_of(error, changed=changed))
         if self.journal is not None:

@@ -82,6 +82,11 @@ def parse_public_key(text: str) -> PublicKey:
     return PublicKey(kind, blob, comment.strip())
 
 
+def same_key(one: str, other: str) -> bool:
+    """Whether two public keys are the same, however their base64 is written. ValueError when one is none."""
+    return parse_public_key(one).fingerprint == parse_public_key(other).fingerprint
+
+
 def parse_authorized_key(text: str) -> PublicKey:
     """The key of one authorized_keys line, whose options (`restrict,command="…" ssh-ed25519 …`) are allowed for."""
     line = text.strip()

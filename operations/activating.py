@@ -6,21 +6,23 @@ from dataclasses import dataclass, replace
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from nixherd.deploying.activation import Deployment, Kind, Stage, Standing, parse
+from nixherd.deploying.activation import PROTOCOL, Deployment, Kind, Stage, Standing, parse
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import is_of
 from nixherd.deploying.report import Outcome, how_to_ask
 from nixherd.deploying.run import DeployRun, HostRun
-from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, Refused, Undecided
+from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
+from nixherd.faults import foreseen, worded
 from nixherd.models import Access
 from nixherd.reach import Epoch
 from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.health import failing
-from operations.rebooting import reboot_and_prove
-from operations.steps import as_root, connector_of, session_of, shell
+from operations.rebooting import may_reboot, reboot_and_prove
+from operations.steps import as_root, connector_of, fleet_host, session_of, shell
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
 MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive
+BY_BOOT = "-boot"  # after the run's id, where it goes on by a boot
 PAUSE = 5.0  # seconds between two looks at a system that is watched
 
 
@@ -38,12 +40,27 @@ class Wanted:
 def activate(host: Host, run: DeployRun, own: HostRun, wanted: Wanted) -> None:
     """From the start to the proven end. FleetError when that is not the new system, Undecided when nobody knows."""
     options = own.options
+    system = own.kind is Kind.SYSTEM
     deployment = Deployment(
         *(run.id, run.who, options.goal, wanted.system, options.specialisation),
         *(options.activation_deadline, options.confirm_deadline, own.kind, wanted.generation),
         gated=connector_of(host).access is Access.PUSH_CLOSURE,
+        reboot=system and may_reboot(host) is None,
+        unchecked=system and options.no_check,
+        protocol=own.state.get("protocol", PROTOCOL) if own.state else PROTOCOL,
     )
-    _Follower(host, own, wanted, deployment).follow()
+    try:
+        if own.inhibited and options.goal.activates and not options.no_check:
+            raise NeedsBoot(f"{own.id}: it cannot be switched to while the old system runs: {'; '.join(own.inhibited)}")
+        _Follower(host, own, wanted, deployment).follow()
+    except NeedsBoot as error:
+        if not (options.reboot and options.goal is Goal.SWITCH):
+            why = f"{error}; nothing was changed: deploy it with --reboot, or with goal=boot (or say no_check=true)"
+            own.end(Outcome.NEEDS_BOOT, why.removeprefix(f"{own.id}: "))
+            raise NeedsBoot(why) from None
+        host.log(f"{error}; so it boots into it")
+        to_boot = replace(deployment, id=f"{run.id}{BY_BOOT}", goal=Goal.BOOT, specialisation=None)
+        _Follower(host, own, wanted, to_boot).follow()
 
 
 class _Follower:
@@ -54,6 +71,7 @@ class _Follower:
         self.until = time.monotonic() + deployment.deadline + deployment.confirm + REVERT
         self.standing = Standing(Stage.NONE)
         self.problem: str | None = None
+        self.why: str | None = None
 
     def follow(self) -> None:
         self.own.enter("activate")
@@ -68,19 +86,46 @@ class _Follower:
         self._judge()
 
     def _begin(self) -> Standing:
-        command, program = self.deployment.begin
-        standing = parse(self._ask(command, stdin=program, what="beginning the deployment"))
-        if standing.busy and standing.id and is_of(standing.id, session_of(self.host).fleet.path):
+        standing = self._begun()
+        ours = standing.id and is_of(standing.id.removesuffix(BY_BOOT), session_of(self.host).fleet.path)
+        if standing.busy and ours:
             self._end_our_own(standing)
-            standing = parse(self._ask(command, stdin=program, what="beginning the deployment"))
+            standing = self._begun()
         if standing.busy:
             raise NotBegun(
                 f"{self.own.id}: {standing.busy} is deploying to it (it is {standing.stage}); nothing was done, "
                 "wait for its end"
             )
         if standing.stage is Stage.REFUSED:
-            raise NotBegun(f"{self.own.id}: {standing.why}; nothing was changed")
+            raise self._refused(standing)
+        before = self.own.state["profile"] if self.own.state else None
+        if self.own.kind is Kind.SYSTEM and before and standing.was not in (None, before):
+            self._tell_moved(f"its profile was moved from {before} to {standing.was} before this began")
         return standing
+
+    def _begun(self) -> Standing:
+        """What it says when it is told to begin; where no answer comes, what it says when it is reached again."""
+        command, program = self.deployment.begin
+        try:
+            return parse(self._ask(command, stdin=program, what="beginning the deployment"))
+        except OSError as error:
+            self._tell(f"not reached: {error}")
+            connector_of(self.host).drop()
+        standing = self._look(Stage.NONE)
+        if standing.stage is Stage.NONE:
+            raise NotBegun(f"{self.own.id}: it was told to begin, did not answer, and did not begin; deploy it again")
+        return standing
+
+    def _refused(self, now: Standing) -> NotBegun:
+        if now.inhibited:
+            return NeedsBoot(f"{self.own.id}: it cannot be switched to while the old system runs: {now.inhibited}")
+        why = (now.why or "it says no").removesuffix("; nothing was changed")
+        return NotBegun(f"{self.own.id}: {why}; nothing was changed")
+
+    def _tell_moved(self, text: str) -> None:
+        """Somebody else has let the profile lead elsewhere meanwhile."""
+        self.own.found(profile_moved=text)
+        self._tell(text)
 
     def _end_our_own(self, standing: Standing) -> None:
         """Have the machine end what an earlier run from here began, which is dead: this one holds the fleet's lock."""
@@ -118,6 +163,7 @@ class _Follower:
             if self.standing.waits and self.standing.waits != told:
                 told = self.standing.waits
                 self._tell(f"waits for {told}")
+            self.why = self.standing.why or self.why
             self.standing = self._look(self.standing.stage)
 
     def _look(self, known: Stage) -> Standing:
@@ -131,7 +177,8 @@ class _Follower:
                 return parse(self._ask(self.deployment.look(known), what="looking at the deployment"))
             except DeadlineExceeded as error:
                 raise self._undecided(str(error)) from None
-            except (FleetError, OSError) as error:
+            except FAILURES as error:
+                foreseen(error, f"{self.own.id}: looking at its deployment")
                 self._tell(f"not reached: {error}")
                 connector_of(self.host).drop()
                 time.sleep(min(1.0, max(0.0, left)))
@@ -139,8 +186,13 @@ class _Follower:
     def _say(self, word: str) -> None:
         try:
             self.standing = parse(self._ask(word, what="the word"))
-        except (FleetError, OSError) as error:  # then the machine decides by itself
-            self._tell(f"not reached: {error}")
+        except FAILURES as error:  # then the machine decides by itself, and is asked what it decided
+            failure = worded(error, f"{self.own.id}: telling it to {self.own.stage}")
+            if isinstance(failure, Unforeseen):
+                self.own.found(fault=str(failure))
+                self.problem = self.problem or str(failure)
+            else:
+                self._tell(f"not reached: {failure}")
             connector_of(self.host).drop()
 
     def _tell(self, text: str) -> None:
@@ -162,8 +214,8 @@ class _Follower:
             try:
                 connector.reach(max(1.0, left), epochs=(Epoch.FINAL,))
                 self.standing = parse(self._ask(self.deployment.look(Stage.NONE, 0), what="the proof"))
-            except (FleetError, OSError) as error:
-                return f"it cannot be asked after the activation: {error}"
+            except FAILURES as error:
+                return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
             problem = self._disagreement() or failing(
                 self.host, self.own.checks, began + patience - MARGIN, by_root=self.own.kind is Kind.SYSTEM
             )
@@ -187,6 +239,13 @@ class _Follower:
     def _judge(self) -> None:
         now, own = self.standing, self.own
         own.found(current=now.current, profile=now.profile, log=now.log)
+        if now.aside:
+            own.found(aside=now.aside.split(", "))
+            self._tell(f"these fail too, which decides nothing: {now.aside}")
+        if now.moved:
+            self._tell_moved(f"its profile was moved to {now.moved} by somebody else meanwhile")
+        if now.stage is Stage.REVERTED and now.was and now.profile not in (None, now.was):
+            self._tell_moved(f"its profile was moved from {now.was} to {now.profile} by somebody else meanwhile")
         if now.stage is Stage.KEPT:
             self._require_kept()
             left = self._boot() if self._boots_now() else None
@@ -204,7 +263,9 @@ class _Follower:
             own.end(Outcome.ROLLED_BACK, why)
             raise FleetError(f"{own.id}: {why}{self._last_words()}")
         if now.stage is Stage.REFUSED:
-            raise NotBegun(f"{own.id}: {now.why}; nothing was changed")
+            raise self._refused(now)
+        if now.stage is Stage.STUCK:
+            raise self._stuck()
         raise self._undecided(f"{now.why or 'its process is gone'}; it runs {now.current}, not {now.old}")
 
     def _boot(self) -> str | None:
@@ -215,9 +276,24 @@ class _Follower:
             return str(error)
         return None
 
+    def _stuck(self) -> Undecided:
+        """It can neither keep nor go back, and is not ours to reboot; it goes on trying."""
+        now = self.standing
+        own, host = self.own, fleet_host(self.host)
+        boot = may_reboot(self.host) or f"`ssh {host.ssh_alias or host.id} sudo systemctl reboot`"
+        why = (
+            f"{now.why}; it is stuck on {now.current}, since going back fails ({now.stuck or 'nobody knows why'}), and "
+            f"goes on trying; mend that there, or reboot it, which brings {now.was or now.old}: {boot}; "
+            f"see {how_to_ask(own.id)}"
+        )
+        own.end(Outcome.UNKNOWN, why)
+        return Undecided(f"{own.id}: {why}")
+
     def _boots_now(self) -> bool:
-        options = self.own.options
-        return options.reboot and (options.goal is Goal.BOOT or (options.goal is Goal.SWITCH and bool(self.own.reboot)))
+        if not self.own.options.reboot:
+            return False
+        goal = self.deployment.goal
+        return goal is Goal.BOOT or (goal is Goal.SWITCH and bool(self.own.reboot))
 
     def _judge_after_reboot(self) -> None:
         """A boot has made the machine forget the deployment; it brings what `keep` kept last."""
@@ -230,7 +306,8 @@ class _Follower:
         self.own.found(current=state["current"], profile=state["profile"])
         if state["current"] != before["profile"]:
             raise self._undecided(f"it has rebooted meanwhile and runs {state['current']}")
-        why = f"it rebooted in the middle of the activation and runs {state['current']}, as before"
+        heard = f"{self.why}; " if self.why else ""
+        why = f"{heard}it rebooted in the middle of the activation and runs {state['current']}, as before"
         self.own.end(Outcome.ROLLED_BACK, why)
         raise FleetError(f"{self.own.id}: {why}")
 

@@ -4,6 +4,7 @@ What another one builds is fetched here and goes on as if it had been built here
 stays there.
 """
 
+import getpass
 from collections.abc import Callable, Mapping, Sequence
 
 from pyinfra.api.host import Host
@@ -12,11 +13,12 @@ from facts.nixos import BOOTED_PARTS
 from nixherd import nix
 from nixherd.build import BUILD_DEADLINE, realise
 from nixherd.deploying.activation import Kind, hold
+from nixherd.deploying.inhibitors import INHIBITORS, INIT
 from nixherd.deploying.options import HERE, TARGET
 from nixherd.deploying.run import HostRun
 from nixherd.errors import FleetError, ProcessFailed, Usage
 from nixherd.models import Access
-from nixherd.nix_errors import last_error
+from nixherd.nix_errors import is_unsigned, last_error
 from operations.deploy_run import require_root
 from operations.remote import run_towards
 from operations.steps import as_root, connector_of, session_of, shell
@@ -65,6 +67,13 @@ def _fetch(builder: Host, installables: Sequence[str], tell: Tell) -> None:
     try:
         run_towards(builder, lambda to: nix.build_from(installables, to), BUILD_DEADLINE, tell)
     except (ProcessFailed, OSError) as error:
+        if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
+            there = builder.data.host_id
+            raise FleetError(
+                f"what {there} built is not taken by the store here, whose daemon does not trust {getpass.getuser()}: "
+                f"have {there} sign it (nix.settings.secret-key-files there, its public half in trusted-public-keys "
+                "here), run this as root, or build elsewhere"
+            ) from error
         raise FleetError(f"building on {builder.data.host_id} failed: {_last(error)}") from error
 
 
@@ -83,6 +92,15 @@ def _build_there(host: Host, own: HostRun, tell: Tell) -> None:
 
 def _last(error: Exception) -> str:
     return last_error(error.stderr) if isinstance(error, ProcessFailed) and error.stderr else str(error)
+
+
+def said_there(host: Host, system: str) -> dict[str, str | None]:
+    """What keeps a system that was built on this machine from being switched to, as it says itself, by file."""
+    found: dict[str, str | None] = {}
+    for name in (INHIBITORS, INIT):
+        script = f"cat {system}/{name} 2>/dev/null || true"
+        found[name] = shell(host, script, what="looking at what was built") or None
+    return found
 
 
 def parts_there(host: Host, system: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from nixherd.deploying.journal import Journal, new_directory
 from nixherd.deploying.options import Options
 from nixherd.deploying.run import DeployRun, HostRun
 from nixherd.deploying.waves import USUAL
-from nixherd.errors import FleetError, NotBegun, Usage
+from nixherd.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.models import Access
 from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
@@ -70,7 +70,7 @@ def waves(host: Host) -> list[int]:
     def found() -> list[int]:
         waves = set()
         for each in _limited(host.state):
-            with suppress(FleetError):  # said when it is that host's turn
+            with suppress(*FAILURES):  # said when it is that host's turn
                 waves.add(options_of(each).wave)
         return sorted(waves) or [USUAL]
 
@@ -127,14 +127,20 @@ def _asked(own: HostRun) -> Mapping[str, Any] | None:
     return _system() if own.kind is Kind.SYSTEM else _home()
 
 
-def _gate() -> dict[str, Any] | None:
+def _gate() -> dict[str, Any]:
     """What the program on a machine that takes nothing else says."""
     ok, output = connector_of(host).forced(f"{GATE} last", ANSWER_DEADLINE)
     if not ok:
         raise FleetError(f"{host.data.host_id}: {(output.stderr_lines or ['no answer'])[-1]}")
     now = parse(output.stdout)
-    known = {"current": now.current, "profile": now.profile, "hostname": now.hostname, "revision": now.revision}
-    return {**known, "boot_id": now.boot_id, "failed": [], "parts": {}, "reboot_for": [], "sudo": "root"}
+    names = ("current", "profile", "hostname", "revision", "boot_id", "init", "inhibitors", "protocol")
+    known = {name: getattr(now, name) for name in names}
+    units = {"unwell": _listed(now.unwell), "at_work": _listed(now.at_work), "failed": [], "aside": []}
+    return {**known, **units, "parts": {}, "reboot_for": [], "sudo": "root"}
+
+
+def _listed(units: str | None) -> list[str]:
+    return units.split(", ") if units else []
 
 
 def give_password(host: Host) -> bool:

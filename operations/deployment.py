@@ -11,7 +11,6 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.api.host import Host
 
-from facts.nix import Store
 from nixherd import health_checks, nix
 from nixherd.deploying import gate
 from nixherd.deploying.activation import Kind, hold
@@ -21,16 +20,15 @@ from nixherd.deploying.progress import BuildProgress
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
-from nixherd.errors import FleetError, NotBegun
+from nixherd.errors import FAILURES, FleetError, NotBegun, NotWell
 from nixherd.evaluation import evaluate as evaluate_all
-from nixherd.files import expanded
+from nixherd.faults import foreseen
 from nixherd.models import Access
 from nixherd.nix import Evaluated
-from nixherd.process import run
 from operations.activating import Wanted
 from operations.activating import activate as activate_on
 from operations.building import build_for, builder_of
-from operations.deploy_run import ANSWER_DEADLINE, acting, ask, looking, require_root, run_of
+from operations.deploy_run import acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
 from operations.showing import resolved, show_changes
@@ -44,8 +42,7 @@ from operations.steps import (
     fleet_host,
     session_of,
 )
-
-SIGN_DEADLINE = 1800.0  # seconds
+from operations.wellness import wrong_with
 
 
 @operation()
@@ -82,6 +79,11 @@ def _evaluate(own: HostRun) -> str:
     checks = health_checks.parse(f"{own.id}: nixherd.healthChecks", about.health)
     own.checks = checks + fleet_host(host).health_checks
     if state is not None and _is_done(own.options, state, about.toplevel):
+        if problem := wrong_with(host, own, state["current"]):
+            why = f"it runs {about.toplevel} already; {problem}; nothing was activated"
+            own.end(Outcome.UNCHANGED_NOT_WELL, why)
+            run_of(host).failed[own.id] = own.options.wave
+            raise NotWell(f"{own.id}: {why}")
         own.end(Outcome.UNCHANGED)
         return f"{own.id} runs {about.toplevel} already"
     return f"{own.id}: {about.toplevel} is to come"
@@ -154,7 +156,7 @@ def _to_come(host: Host) -> list[Evaluated]:
     def found() -> list[Evaluated]:
         to_come = []
         for host_id in reached:
-            with suppress(FleetError):
+            with suppress(*FAILURES):  # said when it is that host's turn
                 about = evaluate_all(session, reached, host_id)
                 known = asked.hosts.get(host_id)
                 if known and known.state and not _is_done(known.options, known.state, about.toplevel):
@@ -192,7 +194,7 @@ def _copy(own: HostRun) -> Commands:
     if _is_triggered():
         host.noop(f"{own.id} pulls by itself")
         return
-    if own.options.engine is Engine.NIXOS_REBUILD:
+    if _copies_by_itself(own):
         host.noop(f"{own.id}: nixos-rebuild copies")
         return
     if builder_of(host, own.options.build_on) is host:
@@ -207,32 +209,22 @@ def _copy(own: HostRun) -> Commands:
         require_root(own)
         own.enter("copy")
         try:
-            if own.kind is Kind.SYSTEM and connector_of(host).access is Access.SHELL:
+            guarded = own.options.engine is Engine.GUARDED
+            if guarded and own.kind is Kind.SYSTEM and connector_of(host).access is Access.SHELL:
                 as_root(host, hold(about.toplevel), what="holding it")
-            _require_taken(own)
-            if own.options.sign_with:
-                key = str(expanded(own.options.sign_with))
-                run(nix.sign([about.toplevel], key), timeout=SIGN_DEADLINE)
             copy_closure(host, [about.toplevel], substitute=own.options.substitute)
-        except (FleetError, OSError) as error:
+        except FAILURES as error:
+            foreseen(error, f"{own.id}: copying it")
             raise NotBegun(f"{own.id}: it cannot be copied: {error}") from error
 
     yield from do(host, f"copy {about.toplevel} to {own.id}", act)
 
 
-def _require_taken(own: HostRun) -> None:
-    """FleetError when the machine would not take what nobody signed whom it trusts."""
+def _copies_by_itself(own: HostRun) -> bool:
+    """Whether nixos-rebuild copies what is to run. As a plain user it can do so only what others have signed."""
     connector = connector_of(host)
-    plain = own.kind is Kind.SYSTEM and connector.access is Access.SHELL and connector.data["ssh_user"] != "root"
-    if own.options.sign_with or not plain:
-        return
-    store = host.get_fact(Store, _timeout=ANSWER_DEADLINE)
-    if store and store["trusted"] is False:
-        user = connector.data["ssh_user"]
-        raise FleetError(
-            f"its store takes nothing unsigned from {user}; add {user} to nix.settings.trusted-users there, or say "
-            "sign_with=KEY_FILE, whose public half is in its trusted-public-keys"
-        )
+    is_plain = not connector.here and connector.data["ssh_user"] != "root"
+    return own.options.engine is Engine.NIXOS_REBUILD and (_is_built_later(own) or not is_plain)
 
 
 @operation()

@@ -6,7 +6,13 @@ from pyinfra.api import operation
 from nixherd.errors import FleetError
 from nixherd.guard import require_installable
 from nixherd.jobs import Job
-from operations.machine import is_installed, machine_of, require_our_installer, require_still_installable
+from operations.machine import (
+    is_installed,
+    machine_of,
+    require_our_installer,
+    require_still_installable,
+    require_the_guest,
+)
 from operations.remote import copy_closure, run_job
 from operations.steps import Commands, build_selection, decide, do, evaluated, executing, fleet_host, session_of
 
@@ -36,6 +42,7 @@ def _format() -> Commands:
     require_installable(session.fleet, host_id, WIPE)
     if machine and executing(host):
         require_our_installer(host, machine)
+        require_the_guest(host)
 
     def act() -> None:
         build_selection(host)

@@ -24,16 +24,24 @@ def failing(host: Host, checks: tuple[Check, ...], until: float, *, by_root: boo
     return None
 
 
-def _problem(host: Host, check: Check, *, by_root: bool) -> str | None:
+def by_connection(host: Host, check: Check) -> str | None:
+    """What a `tcp` or `http` check does not pass for, None when it does: asked through the connection that stands."""
     connector = connector_of(host)
     try:
+        if check.kind == "tcp":
+            with through.channel(connector, check.address, check.timeout):
+                return None
+        status = through.status(connector, check.value, check.address, check.timeout)
+        return None if status == check.status else f"it answers {status}, not {check.status}"
+    except OSError as error:
+        return str(error)
+
+
+def _problem(host: Host, check: Check, *, by_root: bool) -> str | None:
+    try:
         match check.kind:
-            case "tcp":
-                with through.channel(connector, check.address, check.timeout):
-                    return None
-            case "http":
-                status = through.status(connector, check.value, check.address, check.timeout)
-                return None if status == check.status else f"it answers {status}, not {check.status}"
+            case "tcp" | "http":
+                return by_connection(host, check)
             case "unit":
                 script = f"state=$(systemctl is-active -- {shlex.quote(check.value)}); echo $state; [ $state = active ]"
             case _:

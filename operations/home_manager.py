@@ -29,7 +29,12 @@ def _activated(wanted: Wanted) -> Commands:
     if ask(own)["current"] == wanted.system:
         host.noop(f"{own.id}'s home is {wanted.system}")
         return
-    yield from do(host, f"switch to {wanted.system}", lambda: activate(host, asked, own, wanted))
+
+    def act() -> None:
+        with own.reporting():
+            activate(host, asked, own, wanted)
+
+    yield from do(host, f"switch to {wanted.system}", act)
 
 
 @operation()

@@ -11,7 +11,7 @@ from nixherd.guard import mark, require_installable
 from nixherd.installation import obstacles
 from nixherd.jobs import DIRECTORY
 from nixherd.reach import Epoch
-from operations.machine import is_installed, machine_of, require_still_installable
+from operations.machine import is_installed, machine_of, require_still_installable, require_the_guest
 from operations.remote import copy_towards
 from operations.steps import Commands, connector_of, decide, do, evaluated, fleet_host, session_of, shell
 
@@ -42,6 +42,7 @@ def _boot() -> Commands:
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"
             )
+        require_the_guest(host)
         yield from do(host, f"mark the installer of {host_id} as ours", _mark)
         return
     if is_installed(machine):
@@ -50,6 +51,8 @@ def _boot() -> Commands:
     require_installable(session.fleet, host_id, BOOT)
     if found := findings():
         raise FleetInvalid(found)
+    if machine:
+        require_the_guest(host)
     yield from do(host, f"boot the NixOS installer on {host_id} by kexec", _kexec)
 
 
@@ -91,6 +94,7 @@ def _note() -> str:
 
 def _mark() -> None:
     session, host_id = session_of(host), fleet_host(host).id
+    connector_of(host).prove_for_wiping()
     shell(
         host,
         f"mkdir -p -m 0700 {DIRECTORY} && cat >{DIRECTORY}/mark.new && mv {DIRECTORY}/mark.new {DIRECTORY}/mark",

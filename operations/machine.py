@@ -14,9 +14,11 @@ ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
 def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
     """What the machine says of itself; None only while planning for one that is not there. FleetError otherwise.
 
+    `verb` is what an installation is about to do to it: in such a run a clone and an installer are looked at as well.
     One that does not answer is not waited for where the definitions do not let us `verb` it: that is Refused at once.
     """
     connector = connector_of(host)
+    connector.installs = connector.installs or verb is not None
     if executing(host):
         if verb and not connector.connected:
             require_installable(session_of(host).fleet, fleet_host(host).id, verb)
@@ -43,11 +45,21 @@ def require_our_installer(host: Host, machine: MachineState) -> None:
         )
 
 
+def require_the_guest(host: Host) -> None:
+    """Refused unless root of the guest that was asked is root where we are; planning writes nothing anywhere."""
+    if executing(host):
+        connector_of(host).prove_for_wiping()
+
+
 def require_still_installable(host: Host, verb: str) -> None:
-    """Refused unless the definitions, as they are at this moment, let us do this to the machine that answers."""
+    """Refused unless the definitions, as they are at this moment, let us do this to the machine that answers.
+
+    A guest proves once more, on this connection, that it is the one: by what its root alone can have.
+    """
     session, host_id = session_of(host), fleet_host(host).id
     fleet = load_fleet(session.fleet.path)
     require_installable(fleet, host_id, verb)
     machine = machine_of(host)
     if machine and fleet.vm_of(host_id) is None and fleet.vms:
         require_no_declared_guest(fleet, session.client, machine["macs"], host_id, verb)
+    connector_of(host).prove_for_wiping()

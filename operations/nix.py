@@ -1,21 +1,16 @@
 """Nix' store here and on the machine: what is built, copied and signed."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd import nix
 from nixherd.build import realise
 from nixherd.errors import Usage
-from nixherd.files import expanded
 from nixherd.nix import is_store_path
-from nixherd.process import run
 from operations.remote import copy_closure
+from operations.signing import SigningKey
 from operations.steps import Commands, decide, do, fleet_host, session_of
-
-SIGN_DEADLINE = 1800.0  # seconds
 
 
 @operation()
@@ -54,13 +49,11 @@ def signed(paths: Sequence[str], key_file: str) -> Commands:
         paths: store paths.
         key_file: a secret key as `nix key generate-secret` makes it.
     """
-    yield from decide(host, lambda: _signed(_paths(paths), expanded(key_file)))
+    yield from decide(host, lambda: _signed(_paths(paths), SigningKey.of("key_file", key_file)))
 
 
-def _signed(paths: list[str], key_file: Path) -> Commands:
-    if not key_file.is_file():
-        raise Usage(f"key_file={key_file}: no such file")
-    yield from do(host, f"sign {', '.join(paths)}", lambda: run(nix.sign(paths, str(key_file)), timeout=SIGN_DEADLINE))
+def _signed(paths: list[str], key: SigningKey) -> Commands:
+    yield from do(host, f"sign {', '.join(paths)}", lambda: key.sign(paths))
 
 
 def _paths(paths: object) -> list[str]:

@@ -12,7 +12,8 @@ from nixherd.deploying.activation import Kind
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
-from nixherd.errors import FleetError, Refused, Undecided
+from nixherd.errors import FAILURES, FleetError, Refused, Undecided
+from nixherd.faults import foreseen
 from nixherd.fleet import load_fleet
 from nixherd.guard import require_rebootable
 from nixherd.models import Fleet
@@ -96,7 +97,8 @@ def reboot_and_prove(host: Host, own: HostRun, system: str | None) -> None:
     as_root(host, LEAVE, what="the reboot")
     try:
         now = _back(host, own, before["boot_id"], began + connector.deadline)
-    except (FleetError, OSError) as error:
+    except FAILURES as error:
+        foreseen(error, f"{own.id}: waiting for it to come back")
         raise _undecided(own, f"it did not come back from its reboot: {error}") from error
     own.found(current=now["current"], seconds_down=round(time.monotonic() - began, 1), reboot_for=[])
     own.enter("prove")
@@ -106,6 +108,15 @@ def reboot_and_prove(host: Host, own: HostRun, system: str | None) -> None:
         raise FleetError(f"{own.id}: units failed after the reboot: {', '.join(broken)}")
     if problem := failing(host, own.checks, time.monotonic() + own.options.confirm_deadline, by_root=True):
         raise FleetError(f"{own.id}: after the reboot, {problem}")
+
+
+def may_reboot(host: Host) -> str | None:
+    """Why the machine is not ours to reboot, as the definitions are at this moment; None where it is."""
+    try:
+        _require_rebootable(host, load_fleet(session_of(host).fleet.path), host.data.host_id)
+    except Refused as error:
+        return str(error)
+    return None
 
 
 def _require_rebootable(host: Host, fleet: Fleet, host_id: str) -> None:
@@ -134,7 +145,7 @@ def _settled(host: Host, before: set[str]) -> list[str]:
     script = f"timeout {SETTLE} systemctl is-system-running --wait >/dev/null; true"
     as_root(host, script, what="waiting for the units")
     state: Any = host.get_fact(Running, _ignore_errors=True)
-    return sorted(set(state["failed"]) - before) if state else []
+    return sorted(set(state["failed"]) - set(state["aside"]) - before) if state else []
 
 
 def _undecided(own: HostRun, why: str) -> Undecided:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from pyinfra.api.host import Host
 
 from nixherd import nix
-from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed, Unforeseen
 from nixherd.jobs import ENDED, RUNNING, Job
 from nixherd.models import Access
+from nixherd.nix_errors import is_unsigned
 from nixherd.openssh import Destination
 from nixherd.process import Completed, run
 from nixherd.stalls import LOOK_THERE, Stalled, Watch
+from nixherd.sudo import Sudo, told
+from operations.signing import UNSIGNED, taken_through
 from operations.steps import connector_of, remote, shell
 
 Command = Callable[[Destination], tuple[list[str], Mapping[str, str]]]
@@ -25,21 +28,34 @@ GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enfo
 
 
 def copy_closure(host: Host, paths: list[str], root: str | None = None, *, substitute: bool = True) -> None:
-    """Copy what is missing of these closures to the machine's store, or to the one below `root`.
+    """Copy what is missing of these closures to the machine's store, or to the one below `root`, which is root's.
 
     With `substitute` the machine fetches what it can from its own caches; one that is down ends the copy, which is made
-    again from here then.
+    again from here then. They are signed first where the host's data say with what.
     """
     if connector_of(host).here and root is None:
         return
+    sudo = taken_through(host, paths) if root is None else None
     with _copies:
         try:
-            copy_towards(host, lambda to: nix.copy(paths, to, root, substitute=substitute), COPY_DEADLINE)
+            _copy(host, paths, root, sudo, substitute=substitute)
         except (ProcessFailed, Stalled) as error:
+            if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
+                raise FleetError(f"{host.data.host_id}: {UNSIGNED}") from error
             if not substitute:
                 raise
             host.log(f"copying again, without the machine's own caches: {error}")
-            copy_towards(host, lambda to: nix.copy(paths, to, root, substitute=False), COPY_DEADLINE)
+            _copy(host, paths, root, sudo, substitute=False)
+
+
+def _copy(host: Host, paths: list[str], root: str | None, sudo: Sudo | None, *, substitute: bool) -> None:
+    with told(sudo) as password:
+
+        def command(to: Destination) -> tuple[list[str], dict[str, str]]:
+            argv, environment = nix.copy(paths, to, root, substitute=substitute, sudo=sudo)
+            return argv, environment | password
+
+        copy_towards(host, command, COPY_DEADLINE)
 
 
 def copy_towards(host: Host, command: Command, timeout: float) -> Completed:
@@ -118,6 +134,8 @@ def _look(host: Host, job: Job, *, sudo: bool) -> tuple[str, list[str]]:
     """How the job stands: RUNNING, ENDED, or what its end noted; and the last lines of its log."""
     try:
         ok, output = remote(host, job.look, sudo=sudo)
+    except Unforeseen:
+        raise
     except OSError:
         ok = False
     if not ok:  # a connection says nothing about the job

@@ -9,12 +9,13 @@ from facts.nix import Closure
 from facts.nixos import BOOTED_PARTS
 from nixherd import nix
 from nixherd.deploying import closures
+from nixherd.deploying.inhibitors import INHIBITORS, INIT, between
 from nixherd.deploying.run import HostRun
 from nixherd.models import Access
 from nixherd.nix import Evaluated
 from nixherd.process import run
 from nixherd.sizes import human
-from operations.building import builder_of, parts_there
+from operations.building import builder_of, parts_there, said_there
 from operations.deploy_run import run_of
 from operations.steps import connector_of, executing, session_of
 
@@ -32,9 +33,11 @@ def show_changes(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> None
     parts: Parts
     if builder_of(host, own.options.build_on) is host:
         before, after, parts = _there(host, own)
+        coming = said_there(host, own.coming)
     else:
         before, after = _closures(host, own, to_come)
         parts = {part: resolved(f"{own.about.toplevel}/{part}") for part in BOOTED_PARTS}
+        coming = {name: _text(Path(own.coming, name)) for name in (INHIBITORS, INIT)}
     if before is not None:
         diff = closures.diff(before, after)
         changes = [str(change) for change in diff.changes]
@@ -46,8 +49,16 @@ def show_changes(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> None
     own.found(reboot_for=own.reboot)
     if own.reboot:
         host.log(f"needs a reboot for: {', '.join(own.reboot)}")
+    own.inhibited = between({INHIBITORS: own.state.get("inhibitors"), INIT: own.state.get("init")}, coming)
+    own.found(inhibited=own.inhibited)
+    if own.inhibited:
+        host.log(f"cannot be switched to without a boot: {'; '.join(own.inhibited)}")
     if not executing(host):
         own.found(services="not copied, services unknown")
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(errors="replace") if path.is_file() else None
 
 
 def _closures(host: Host, own: HostRun, to_come: Sequence[Evaluated]) -> tuple[Sizes | None, Sizes]:

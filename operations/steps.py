@@ -15,8 +15,9 @@ from pyinfra.api.state import State, StateStage
 from pyinfra.connectors.util import CommandOutput
 
 from nixherd.build import build
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES, FleetError
 from nixherd.evaluation import evaluate
+from nixherd.faults import worded
 from nixherd.models import Host as FleetHost
 from nixherd.models import Vm
 from nixherd.nix import Evaluated
@@ -74,8 +75,8 @@ def failed(host: Host) -> bool:
     return host in host.state.failed_hosts
 
 
-def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = False) -> Commands:
-    """One step: say it, and (at Execute) do it, while no other run does. A FleetError or OSError fails this host.
+def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = False, changes: bool = True) -> Commands:
+    """One step: say it, and (at Execute) do it, while no other run does. What goes wrong fails this host.
 
     `by_api`: all that it changes is changed by the hypervisor, which counts what it took; on a machine that a step
     failed on, something may have changed.
@@ -88,11 +89,13 @@ def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = Fa
         try:
             session.claim(host_id)
             act()
-        except (FleetError, OSError) as error:
-            session.failed(host_id, error, changed=not by_api or session.accepted_changes > before)
-            complain(host, error)
+        except FAILURES as error:
+            failure = worded(error, f"{host_id}: {summary}")
+            session.failed(host_id, failure, changed=changes and (not by_api or session.accepted_changes > before))
+            complain(host, failure)
             return False
-        session.touched.add(host_id)
+        if changes:
+            session.touched.add(host_id)
         return True
 
     yield FunctionCommand(step, (), {})
@@ -118,18 +121,19 @@ def complain(host: Host, error: Exception) -> None:
 
 
 def decide(host: Host, body: Callable[[], Commands]) -> Commands:
-    """Run an operation's body; what it finds wrong before its first step is a refusal of this host."""
+    """Run an operation's body; what it finds wrong, or what is wrong with it, is a refusal of this host."""
     if failed(host):
         return
     try:
-        commands = body()
-        first = next(commands, None)
-    except (FleetError, OSError) as error:
-        yield from refuse(host, error)
-        return
-    if first is not None:
-        yield first
-        yield from commands
+        yield from body()
+    except FAILURES as error:
+        yield from refuse(host, worded(error, f"{host.data.host_id}: {_row(host)}"))
+
+
+def _row(host: Host) -> str:
+    """What the row that is under way is called."""
+    names = host.state.get_op_meta(host.current_op_hash).names if host.current_op_hash else {"planning"}
+    return ", ".join(sorted(names))
 
 
 def shell(host: Host, script: str, *, stdin: str | None = None, what: str = "", sudo: bool = False) -> str:

@@ -8,12 +8,9 @@ from nixherd.enrolment import Wanted, documented, protected, trusted
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet import load_fleet
 from nixherd.models import GuestType
-from nixherd.proxmox.errors import AgentUnavailable
-from nixherd.proxmox.identity import is_ours, not_ours
-from nixherd.proxmox.observe import find
-from nixherd.reach import HOST_KEY_FILE, Epoch, epoch_of
-from nixherd.session import Session
+from nixherd.reach import Epoch
 from nixherd.ssh_keys import generate_ed25519, parse_public_key
+from nixherd.told import owner_of
 from operations.arguments import flag_of, path_below
 from operations.fleet_files import changed_files
 from operations.machine import machine_of
@@ -28,8 +25,8 @@ def enroll(docs: bool = False, protect: bool = False) -> Commands:
     """Make the machine's host key a recipient of its secrets and pin it in hosts.nix, with one commit.
 
     The key is the pinned one; for a VM that does not exist yet it is generated here, for a machine made elsewhere it is
-    read through the guest agent or the authenticated connection. `docs`: the overview as well; `protect`: its managed
-    guest becomes readonly as well.
+    told by the guest agent, and proven, or read through the authenticated connection. `docs`: the overview as well;
+    `protect`: its managed guest becomes readonly as well.
     """
     yield from decide(host, lambda: _enroll(flag_of("docs", docs), flag_of("protect", protect)))
 
@@ -72,35 +69,17 @@ def _host_key() -> str:
             machine_of(host)
             found = host.get_fact(HostKey)
             if found:
+                if other := owner_of(session, found, but=about.id):
+                    raise Refused(f"{about.id} tells the host key of {other} as its own; find out who is root there")
                 return f"{parse_public_key(found).bare} {comment}"
         raise FleetError(f"{about.id}: no host key is known; install it first, then run deploys/post_provision.py")
-    through_agent = _key_through_agent(session)
-    if through_agent:
-        return f"{parse_public_key(through_agent).bare} {comment}"
+    told = connector_of(host).told_key()
+    if told:
+        return f"{parse_public_key(told).bare} {comment}"
     if executing(host):
         session.claim(about.id)
         return session.state_of(about.id).ensure_host_key().public
     return generate_ed25519(comment).public  # what it will be shows when it is made
-
-
-def _key_through_agent(session: Session) -> str | None:
-    """The key of an installed system in the host's guest; None while there is none. Refused when it is not ours."""
-    about, vm = fleet_host(host), session.vm(fleet_host(host).id)
-    assert vm is not None, "asked for guests only"
-    found = find(session.client, session.fleet, vm)
-    if found is None or found[1].lock == "clone":
-        return None
-    if not is_ours(session.fleet, vm, found[1]):
-        raise Refused(not_ours(session.fleet, vm, found[1], found[0]))
-    status = session.client.status(found[0], vm.vmid, vm.type)
-    if status is None or not status.running:
-        return None
-    try:
-        if epoch_of(session.client.agent_read(found[0], vm.vmid, "/etc/os-release")) is not Epoch.FINAL:
-            return None
-        return session.client.agent_read(found[0], vm.vmid, HOST_KEY_FILE).strip()
-    except AgentUnavailable as error:
-        raise FleetError(f"{about.id}: its guest agent does not say which host key it has: {error}") from error
 
 
 @operation()

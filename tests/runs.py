@@ -19,12 +19,13 @@ from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State, StateStage
 
 from nixherd.nix import Evaluated
+from nixherd.proof import BOOT_ID, PLANT
 from nixherd.proxmox.identity import mark
 from nixherd.session import Session
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+from tests.sshd import MAC
 
-MAC = "BC:24:11:00:01:10"
 SYSTEM = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-26.05"
 SCRIPT = "/nix/store/1v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-disko"
 DESCRIBED = Evaluated(
@@ -62,12 +63,20 @@ def evaluates_to(session: Session, **changes: Any) -> None:
     session.once("kexec-installer", lambda: Path("/nix/store/installer.tar.gz"))
 
 
-def vm(emulator: Emulator, address: str, *, key: str = "", system: str = "ID=debian", **config: Any) -> None:
-    """The VM `dev` runs, ours by its mark, and its agent says this of it."""
+def vm(
+    emulator: Emulator, address: str, *, key: str = "", system: str = "ID=debian", boot_id: str = "", **config: Any
+) -> None:
+    """The VM `dev` runs, ours by its mark, and its agent says this of it; its boot is that of our sshds."""
     guest = {
         "interfaces": [{"name": "e", "hardware-address": MAC, "ip-addresses": [{"ip-address": address}]}],
-        "files": {"/etc/os-release": f"{system}\n", "/etc/ssh/ssh_host_ed25519_key.pub": f"{key}\n"},
-        "commands": [{"argv": ["cloud-init", "status", "--wait"], "exitcode": 0}],
+        "files": {
+            "/etc/os-release": f"{system}\n",
+            "/etc/ssh/ssh_host_ed25519_key.pub": f"{key}\n",
+            BOOT_ID: boot_id or Path(BOOT_ID).read_text(),
+        },
+        "commands": [
+            {"argv": argv, "exitcode": 0} for argv in (["cloud-init", "status", "--wait"], ["/bin/sh", "-c", PLANT])
+        ],
     }
     about = {"name": "dev", "agent": "1", "net0": f"virtio={MAC},bridge=vmbr0", "description": mark(FLEET, DEV)}
     one = {"type": "qemu", "node": "prom", "status": "running", "agent": "running", "guest": guest}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nixherd.ssh_keys import KeyPair
 
+MAC = "BC:24:11:00:01:10"  # of the one network card that its machine has
 CONFIG = """\
 HostKey /run/test/host_key
 AuthorizedKeysFile /run/test/authorized_keys
@@ -33,6 +34,8 @@ for each in dev proc; do mount --rbind /$each /mnt/root/$each; done
 mkdir -p /mnt/root/run/sshd /mnt/root/run/test
 cp "$1"/* /mnt/root/run/test
 cp "$1/os-release" /mnt/root/etc/os-release
+mkdir -p /mnt/root/sys/class/net/ens18
+cat "$1/mac" >/mnt/root/sys/class/net/ens18/address
 hostname dev
 chroot /mnt/root sh -ec "$2"
 exec chroot /mnt/root /usr/sbin/sshd -D -e -f /run/test/sshd_config
@@ -50,7 +53,13 @@ class Sshd:
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def start(
-        self, host_key: KeyPair, *, system: str = "ID=debian", address: str = "127.0.0.1", setup: str = ":"
+        self,
+        host_key: KeyPair,
+        *,
+        system: str = "ID=debian",
+        address: str = "127.0.0.1",
+        setup: str = ":",
+        mac: str = MAC,
     ) -> None:
         """Listen at `address`, showing this key; `system` is the machine's /etc/os-release, `setup` a script in it."""
         files = self.directory / f"{len(self.processes)}"
@@ -59,6 +68,7 @@ class Sshd:
         (files / "host_key").chmod(0o600)
         shutil.copy(f"{self.key}.pub", files / "authorized_keys")
         (files / "os-release").write_text(f"{system}\n")
+        (files / "mac").write_text(f"{mac.lower()}\n")
         (files / "sshd_config").write_text(f"Port {self.port}\nListenAddress {address}\n{CONFIG}")
         enter = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         with self.log.open("ab") as log:
@@ -87,6 +97,11 @@ class Sshd:
     @property
     def logins(self) -> int:
         return self.log.read_text().count("Accepted publickey for root")
+
+    @property
+    def commands(self) -> int:
+        """How many were begun."""
+        return self.log.read_text().count("Starting session: command")
 
     @property
     def asked(self) -> bool:

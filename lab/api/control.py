@@ -11,6 +11,7 @@ from typing import Any
 from lab.api.daemon import Daemon
 from lab.api.emulator import Emulator
 from lab.api.states import StatesBackend
+from lab.errors import LabError
 
 
 def outside(emulator: Emulator, daemon: Daemon, event: Mapping[str, Any]) -> bool:
@@ -54,7 +55,10 @@ def handle(emulator: Emulator, daemon: Daemon, method: str, path: str, params: M
     if verb == ("POST", "/_lab/fault"):
         rest = {key: value for key, value in params.items() if key not in ("name", "on")}
         name, on = str(params.get("name")), bool(params.get("on", True))
-        known = emulator.faults.switch(name, on, rest) or emulator.backend.fault(name, on, rest)
+        try:
+            known = emulator.faults.switch(name, on, rest) or emulator.backend.fault(name, on, rest)
+        except LabError as error:
+            return 409, {"error": str(error)}
         if name == "stale-resources":
             emulator.statistics.freeze(on)
         return (200, {}) if known else (404, {"error": f"no fault is called {name!r}"})

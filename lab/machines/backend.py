@@ -11,15 +11,17 @@ from typing import Any
 import yaml
 
 from lab.backend import AgentAbsent, BackendError
+from lab.errors import LabError
 from lab.machines.agent import Agent
 from lab.machines.cgroups import ROOT, Cgroup
-from lab.machines.guest import Hardware
+from lab.machines.guest import Guest, Hardware
+from lab.machines.impostor import Role, be_itself, pretend
 from lab.machines.machine import Card, Faults, Machine, attach
 from lab.machines.network import Network
 from lab.machines.volumes import Volumes
 
 BUSES = {"scsi": "sd", "sata": "sd", "ide": "sd", "virtio": "vd"}
-FAULTS = ("address-changes", "no-return", "address-moves")
+FAULTS = ("address-changes", "no-return", "address-moves", "impostor")
 
 
 class MachinesBackend:
@@ -140,7 +142,9 @@ class MachinesBackend:
         if name not in FAULTS:
             return False
         vmid = int(params["vmid"]) if params.get("vmid") else None
-        if name == "address-moves":
+        if name == "impostor":
+            self._impostor(int(params["vmid"]), on, params)
+        elif name == "address-moves":
             for machine in list(self._machines.values()):
                 if on and vmid in (None, machine.vmid):
                     machine.address_moves()
@@ -149,6 +153,18 @@ class MachinesBackend:
         else:
             self._faults.on[name] = None if vmid is None else (self._faults.on.get(name) or set()) | {vmid}
         return True
+
+    def _impostor(self, vmid: int, on: bool, params: Mapping[str, Any]) -> None:
+        if on:
+            pretend(self._guest(vmid), self._guest(int(params["other"])), Role.of(params))
+        else:
+            be_itself(self._guest(vmid))
+
+    def _guest(self, vmid: int) -> Guest:
+        machine = self._machines.get(vmid)
+        if machine is None or machine.guest is None:
+            raise LabError(f"vm {vmid} is not up")
+        return machine.guest
 
     def reset_all(self) -> None:
         with self._lock:

@@ -20,6 +20,13 @@ REBOOT = 133  # nspawn's exit status when the guest asks for a reboot
 INSTALLER_OVERLAY = Path(__file__).parent.parent / "guest" / "installer"
 SYSTEMD = "/usr/lib/systemd/systemd"
 _POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
+# nspawn's /sys shows the network cards of whoever started it, and the host's firmware, which are not the guest's.
+_SYS = (
+    "mkdir -p /run/groups && mount --bind /sys/fs/cgroup /run/groups",
+    "mount -t sysfs -o ro,nosuid,nodev,noexec sysfs /sys",
+    "mount --bind /run/groups /sys/fs/cgroup && umount /run/groups && rmdir /run/groups",
+    "[ ! -e /sys/devices/virtual/dmi ] || mount -t tmpfs tmpfs /sys/devices/virtual/dmi",
+)
 
 
 class UnmountBusy(Exception):
@@ -155,9 +162,9 @@ def _comm(pid: int) -> str:
 
 
 def _write_start(shared: Path, disks: Mapping[str, Loop]) -> None:
-    """The script that runs as PID 1 before init: device nodes, which nspawn's /dev has not."""
+    """The script that runs as PID 1 before init: device nodes, which nspawn's /dev has not, and a /sys of its own."""
     nodes = [f"mknod -m 660 /dev/{name} b {loop.major_minor[0]} {loop.major_minor[1]}" for name, loop in disks.items()]
-    lines = ["#!/usr/bin/sh", "export PATH=/usr/bin:/usr/sbin", "mknod -m 666 /dev/fuse c 10 229", *nodes]
+    lines = ["#!/usr/bin/sh", "export PATH=/usr/bin:/usr/sbin", "mknod -m 666 /dev/fuse c 10 229", *nodes, *_SYS]
     start = shared / "start"
     start.write_text("\n".join([*lines, "udevadm trigger", 'exec "$@"', ""]))
     start.chmod(0o755)

@@ -19,14 +19,19 @@ def changes(hosts: Iterable[HostReport]) -> Iterable[str]:
     groups: dict[tuple[Any, ...], list[HostReport]] = {}
     for each in hosts:
         if "diff" in each.found:
-            key = (tuple(each.found["diff"]), tuple(each.found.get("reboot_for", ())), _services(each))
+            key = (
+                *(tuple(each.found.get(name, ())) for name in ("diff", "reboot_for", "inhibited")),
+                _services(each),
+            )
             groups.setdefault(key, []).append(each)
-    for (diff, reboot, services), members in groups.items():
+    for (diff, reboot, inhibited, services), members in groups.items():
         first = members[0].found
         yield f"{', '.join(each.host for each in members)}:"
         yield from (f"  {line}" for line in _by_a_differ(first.get("old"), first.get("new")) or diff)
         yield f"  closure {human(first['size_before'])} → {human(first['size_after'])}"
         yield f"  needs a reboot: {', '.join(reboot) if reboot else 'no'}"
+        if inhibited:
+            yield f"  cannot be switched to without a boot: {'; '.join(inhibited)}"
         yield from (f"  {line}" for line in services)
         yield ""
 

@@ -11,6 +11,7 @@ from nixherd.errors import FleetInvalid
 from nixherd.exits import Exit
 from nixherd.findings import Finding, Severity
 from nixherd.fleet import load_fleet
+from nixherd.terminal import say
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -26,9 +27,9 @@ def check(front: Front) -> int:
         show_json({"fleet": str(front.root), "ok": not findings, "findings": rows})
     else:
         for each in findings:
-            click.echo(each)
+            say(each)
         if not findings:
-            click.echo("nothing found", err=True)
+            say("nothing found", err=True)
     return int(Exit.FAILED if findings else Exit.DONE)
 
 

@@ -10,6 +10,7 @@ from nixherd.cli.parameters import F, json_option
 from nixherd.cli.rollout import DEPLOY, REBOOT, failed_last, rollout
 from nixherd.deploying.goal import Goal
 from nixherd.exits import Exit
+from nixherd.terminal import say
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -52,6 +53,7 @@ _dirty = click.option("--allow-dirty", is_flag=True, help="Deploy what nobody co
 @click.option("--rerun-failed", is_flag=True, help="Only the hosts that the last deployment did not bring there.")
 @click.option("--build-on", metavar="local|target|HOST", help="Here, on each machine itself, or on one of the fleet.")
 @click.option("--reboot", is_flag=True, help="Boot into the new system where that is needed, and prove it after that.")
+@click.option("--no-check", is_flag=True, help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK).")
 @click.option("--soak", type=int, metavar="SECONDS", help="Watch the new system for so long before it is kept.")
 @pass_front
 def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
@@ -63,7 +65,7 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
     if said.pop("rerun_failed"):
         hosts = failed_last(front)
         if not hosts:
-            click.echo("the last deployment of this fleet left no host to run again", err=True)
+            say("the last deployment of this fleet left no host to run again", err=True)
             return int(Exit.DONE)
     return rollout(front, DEPLOY, hosts, exclude, data, said, dry=False)
 

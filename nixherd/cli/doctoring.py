@@ -7,6 +7,7 @@ import click
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import console, show_json, wants_json
 from nixherd.cli.parameters import json_option
+from nixherd.display import one_line
 from nixherd.doctor import Verdict, examine
 from nixherd.exits import Exit
 
@@ -29,8 +30,8 @@ def doctor(front: Front, strict: bool) -> None:
         screen = console()
         for each in findings:
             remedy = f"; {each.remedy}" if each.remedy else ""
-            screen.print(f"[{_STYLES[each.verdict]}]{each.verdict:8}[/] {each.check:12}", end="", soft_wrap=True)
-            screen.print(f"{each.found}{remedy}", markup=False, soft_wrap=True)
+            screen.print(f"{each.verdict:8}", style=_STYLES[each.verdict], end="")
+            screen.print(one_line(f" {each.check:12}{each.found}{remedy}"), soft_wrap=True)
     bad = {Verdict.FAILED, *((Verdict.UNKNOWN,) if strict else ())}
     if any(each.verdict in bad for each in findings):
         raise click.exceptions.Exit(int(Exit.FAILED))

@@ -1,6 +1,5 @@
 """A deployment under way, seen through its journal: a live table on a terminal, plain lines elsewhere. On stderr."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from nixherd.cli.output import console
-from nixherd.deploying.journal import NAME
+from nixherd.deploying.journal import NAME, parsed
+from nixherd.display import one_line
+from nixherd.terminal import is_terminal, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +22,7 @@ Look = Callable[[], None]
 def follow(directory: Path) -> Iterator[Look]:
     """Gives what is to be called now and then, and once more in the end."""
     reader = _Reader(directory / NAME)
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda: reader.tell(_line)
         return
     from rich.live import Live
@@ -50,8 +49,8 @@ class _Reader:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for line in whole.splitlines():
-            take(json.loads(line))
+        for entry in parsed(whole.decode(errors="replace")):
+            take(entry)
 
 
 def _line(entry: Mapping[str, Any]) -> None:
@@ -59,11 +58,11 @@ def _line(entry: Mapping[str, Any]) -> None:
     host = entry.get("host")
     match entry["event"]:
         case "stage":
-            click.echo(f"{host}: {entry['stage']}", err=True)
+            say(f"{host}: {entry['stage']}", err=True)
         case "said":
-            click.echo(f"{f'{host}: ' if host else ''}{entry['text']}", err=True)
+            say(f"{f'{host}: ' if host else ''}{entry['text']}", err=True)
         case "end":
-            click.echo(f"{host}: {': '.join(filter(None, (entry['outcome'], entry.get('why'))))}", err=True)
+            say(f"{host}: {': '.join(filter(None, (entry['outcome'], entry.get('why'))))}", err=True)
 
 
 class _Table:
@@ -93,10 +92,10 @@ class _Table:
     def render(self) -> "Table":
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, caption=self._said or None, caption_justify="left")
+        table = Table(box=None, pad_edge=False, caption=one_line(self._said) or None, caption_justify="left")
         for column in ("host", "stage", "time", ""):
             table.add_column(column, no_wrap=True)
         for host, row in self._rows.items():
             seconds = row.get("ended", time.time()) - row["since"]
-            table.add_row(host, row["stage"], f"{seconds:.0f} s", str(row["line"]).replace("\n", " "))
+            table.add_row(one_line(host), one_line(row["stage"]), f"{seconds:.0f} s", one_line(row["line"]))
         return table

@@ -17,6 +17,7 @@ from nixherd.files import expanded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.session import Session
+from nixherd.terminal import say
 
 # What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Front:
     dry_run: bool = False
     timeout: float = 3600.0
     guarded: bool = True
+    wrote: bool = False
+    """whether it has changed anything here"""
     gate: "Gate | None" = None
     _client: "Client | None" = field(default=None, repr=False)
 
@@ -94,8 +97,8 @@ class Front:
 
     @property
     def changed(self) -> bool:
-        """Whether the hypervisor has taken any changing request."""
-        return self._client is not None and self._client.accepted_changes > 0
+        """Whether anything was changed: the hypervisor has taken a changing request, or it was done here."""
+        return self.wrote or (self._client is not None and self._client.accepted_changes > 0)
 
     @property
     def under_way(self) -> list[str]:
@@ -155,11 +158,11 @@ class Front:
             show_json(about)
             return
         for step in steps:
-            click.echo(f"{label(vm)}: {'would ' if planned else ''}{step}")
+            say(f"{label(vm)}: {'would ' if planned else ''}{step}")
         if not steps:
-            click.echo(f"{label(vm)}: nothing to do")
+            say(f"{label(vm)}: nothing to do")
         elif not planned:
-            click.echo(f"done in {seconds or 0:.1f} s", err=True)
+            say(f"done in {seconds or 0:.1f} s", err=True)
 
 
 pass_front = click.make_pass_decorator(Front)

@@ -26,6 +26,7 @@ from nixherd.proxmox.observe import interfaces_of, observe
 from nixherd.proxmox.plan import plan_vm
 from nixherd.proxmox.steps import Cannot, Row
 from nixherd.proxmox.vmids import named_range, next_vmid
+from nixherd.terminal import say, say_text
 
 T = TypeVar("T")
 
@@ -133,7 +134,7 @@ def ip(front: Front, guest: str, every: bool) -> None:
     if front.as_json:
         show_json({"vmid": vmid, "address": address})
     else:
-        click.echo(address)
+        say(address)
 
 
 @click.command("next-id")
@@ -147,8 +148,8 @@ def next_id(front: Front, range: str) -> None:
     if front.as_json:
         show_json({"range": range, "vmid": vmid})
         return
-    click.echo(str(vmid))
-    click.echo(f"declare it in vms/definitions.nix: managed.NAME = {{ vmid = {vmid}; … }};", err=True)
+    say(str(vmid))
+    say(f"declare it in vms/definitions.nix: managed.NAME = {{ vmid = {vmid}; … }};", err=True)
 
 
 @click.command()
@@ -239,7 +240,7 @@ def log(front: Front, upid: str, follow: bool) -> None:
         state = front.client.task_status(task) if follow else None
         lines = front.client.task_log(task)
         for line in lines[shown:]:
-            click.echo(line)
+            say(line)
         shown = len(lines)
         if state is None or not state.running:
             break
@@ -263,10 +264,10 @@ def diff(front: Front, guests: tuple[str, ...]) -> None:
     if wants_json(front.as_json):
         show_json(rows)
     for row in () if wants_json(front.as_json) else rows:
-        click.echo(f"{row['name']} ({row['vmid']}): {row['difference']}")
+        say(f"{row['name']} ({row['vmid']}): {row['difference']}")
     if rows:
         raise click.exceptions.Exit(int(Exit.FAILED))
-    click.echo("no differences", err=True)
+    say("no differences", err=True)
 
 
 def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
@@ -298,10 +299,10 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     endpoint = front.fleet.endpoint
     other_node = node if endpoint is None or node != endpoint.node else None
     text, name = entry_of(vmid, kind, found, node=other_node, status=power.status if power else None, host=managed)
-    click.echo(text)
+    say_text(text)
     if managed:
         mark = f"nixherd fleet={front.fleet.id} vmid={vmid}"
-        click.echo(f"to hand it over, its name must be {name} and its notes need the line: {mark}", err=True)
+        say(f"to hand it over, its name must be {name} and its notes need the line: {mark}", err=True)
 
 
 COMMANDS = (list_, status, config, ip, next_id, storage, backups, tasks, log, diff, import_)

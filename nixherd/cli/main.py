@@ -1,17 +1,23 @@
 """`nixherd`: the command that people type. Exit codes are those of `nixherd.exits`, whatever happens."""
 
 import gc
+import io
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from textwrap import shorten
 from typing import ClassVar
 
 import click
 
+from nixherd.argv import keep_streams, require_text
 from nixherd.cli.front import Front, pass_front
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES
 from nixherd.exits import Exit, exit_of
+from nixherd.faults import worded
+from nixherd.terminal import say, say_any_character, say_error, say_text
 
 _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for each in Exit)
 
@@ -59,37 +65,42 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(cli, {}, "nixherd", "_NIXHERD_COMPLETE").source())
+    say_text(found(cli, {}, "nixherd", "_NIXHERD_COMPLETE").source())
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run one command and end the program with its status."""
+    keep_streams()
     sys.exit(run(sys.argv[1:] if words is None else words))
 
 
 def run(words: Sequence[str]) -> int:
     """Run one command; its status. Errors meant for people are one line on stderr each."""
     gc.set_threshold(50_000)  # a command lives for seconds: looking for its garbage is a tenth of that
+    say_any_character()
     front = Front.of_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        require_text(words)
         # a command that ends with a status of its own gives it back here
         status = cli.main(list(words), prog_name="nixherd", standalone_mode=False, obj=front)
         return status if isinstance(status, int) else int(Exit.DONE)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        say_text(text.getvalue().rstrip("\n"), err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort, EOFError):
-        click.echo("Interrupted", err=True)
+        say("Interrupted", err=True)
         for upid in front.under_way:
-            click.echo(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
+            say(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # nobody reads any more; Python would complain about it at the end
-        return int(Exit.DONE)
-    except (FleetError, OSError) as error:
-        click.echo(str(error), err=True)
-        return int(exit_of(error, changed=front.changed))
+        return int(Exit.FAILED if front.changed else Exit.DONE)
+    except FAILURES as error:
+        failure = worded(error, shorten(shlex.join(["nixherd", *words]), 120, placeholder=" …"))
+        say_error(failure)
+        return int(exit_of(failure, changed=front.changed))
     finally:
         front.close()
 

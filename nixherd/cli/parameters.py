@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from nixherd.cli.front import Front
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES
 from nixherd.files import expanded
 from nixherd.sizes import parse_size
 
@@ -66,7 +66,7 @@ def _completions(directory: str) -> list[str]:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(known))
         return list(known["names"])
-    except (FleetError, OSError, ValueError, KeyError):
+    except FAILURES:
         return []
 
 

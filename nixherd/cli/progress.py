@@ -5,10 +5,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import click
+from functools import partial
 
 from nixherd.cli.output import console
+from nixherd.display import one_line
+from nixherd.terminal import is_terminal, say
 
 Say = Callable[[str], None]
 
@@ -16,7 +17,7 @@ Say = Callable[[str], None]
 @contextmanager
 def progress(what: str) -> Iterator[Say]:
     """Gives whoever works something to tell its lines to; everything goes to stderr."""
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         with _bar(what) as say:
             yield say
     else:
@@ -31,7 +32,7 @@ class _Lines:
 
     def __call__(self, line: str) -> None:
         if line != self._last:
-            click.echo(f"{self._what}: {line} ({time.monotonic() - self._began:.0f} s)", err=True)
+            say(f"{self._what}: {line} ({time.monotonic() - self._began:.0f} s)", err=True)
         self._last = line
 
 
@@ -39,16 +40,17 @@ class _Lines:
 def _bar(what: str) -> Iterator[Say]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeElapsedColumn())
+    words = partial(TextColumn, markup=False)
+    columns = (words("{task.description}"), BarColumn(), words("{task.fields[line]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(err=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, line="")
+        task = bar.add_task(one_line(what), total=None, line="")
 
         def say(line: str) -> None:
             share = percentage(line)
             if share is None:
-                bar.update(task, line=line[:80])
+                bar.update(task, line=one_line(line)[:80])
             else:
-                bar.update(task, line=line[:80], total=100.0, completed=share)
+                bar.update(task, line=one_line(line)[:80], total=100.0, completed=share)
 
         yield say
 

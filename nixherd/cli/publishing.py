@@ -14,15 +14,17 @@ from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.deploying import gate
 from nixherd.deploying.gate import Gate
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import FAILURES, FleetError, Usage
 from nixherd.evaluation import evaluate
 from nixherd.exits import Exit
+from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.git import Repository
 from nixherd.inventory import check_selection, groups_of
 from nixherd.nix import Evaluated
 from nixherd.pointers import Pointer, SigningKey
 from nixherd.process import run
+from nixherd.terminal import say
 
 DEADLINE = 4 * 3600.0  # seconds
 
@@ -59,15 +61,20 @@ def publish(
         systems = [about.toplevel for about in found.values()]
         run(nix.copy_to_cache(systems, str(Path(directory).absolute()), str(key.file)), timeout=DEADLINE)
     (Path(directory) / "systems").mkdir(parents=True, exist_ok=True)
-    for about in found.values():  # what they name is there now
-        _point(front, Path(directory) / "systems" / about.hostname, about, revision, key)
-    published = {host_id: about.toplevel for host_id, about in found.items()}
+    for host_id, about in found.items():  # what they name is there now
+        try:
+            _point(front, Path(directory) / "systems" / about.hostname, about, revision, key)
+            front.wrote = True
+        except FAILURES as error:
+            failed[host_id] = str(worded(error, f"{host_id}: signing its pointer"))
+    published = {host_id: about.toplevel for host_id, about in found.items() if host_id not in failed}
     if wants_json(front.as_json):
         show_json({"published": published, "failed": failed, "revision": revision})
     else:
-        click.echo("\n".join(f"{host_id}: {system}" for host_id, system in published.items()))
+        for host_id, system in published.items():
+            say(f"{host_id}: {system}")
     for host_id, why in failed.items():
-        click.echo(f"{host_id}: not published: {why}", err=True)
+        say(f"{host_id}: not published: {why}", err=True)
     return int(Exit.FAILED if failed else Exit.DONE)
 
 
@@ -108,8 +115,8 @@ def _built(front: Front, ids: tuple[str, ...]) -> tuple[dict[str, Evaluated], di
             about = evaluate(session, ids, host_id)
             pointers.require_name(about.hostname)
             abouts.append(about)
-        except FleetError as error:
-            failed[host_id] = str(error)
+        except FAILURES as error:
+            failed[host_id] = str(worded(error, f"{host_id}: evaluating it"))
     found = {}
     names = Counter(about.hostname for about in abouts)
     for about in abouts:
@@ -118,6 +125,6 @@ def _built(front: Front, ids: tuple[str, ...]) -> tuple[dict[str, Evaluated], di
                 raise FleetError(f"networking.hostName = {about.hostname} is another host's as well")
             realise(session, {each.host_id: [each.toplevel_drv] for each in abouts}, about.host_id)
             found[about.host_id] = about
-        except FleetError as error:
-            failed[about.host_id] = str(error)
+        except FAILURES as error:
+            failed[about.host_id] = str(worded(error, f"{about.host_id}: building it"))
     return found, failed

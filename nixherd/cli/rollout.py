@@ -4,24 +4,25 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from getpass import getpass
 from pathlib import Path
 from typing import Any
-
-import click
 
 from nixherd.cli.changes import changes
 from nixherd.cli.following import follow
 from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.deploying.goal import Goal
-from nixherd.deploying.journal import Journal, entries, new_directory, runs
+from nixherd.deploying.journal import NAME, Journal, entries, new_directory, runs
 from nixherd.deploying.report import Outcome, Report, report
-from nixherd.errors import FleetError, Usage
+from nixherd.display import visible_values
+from nixherd.errors import FAILURES, FleetError, Undecided, Usage
 from nixherd.exits import Exit
+from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.process import Completed, interrupt_all, run
+from nixherd.terminal import is_terminal, say, say_text
 
 REPORT = "report.json"
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
@@ -57,19 +58,51 @@ def rollout(
     done, interrupted = _run(front, words, directory, password)
     found = report(entries(directory))
     if not found.hosts and not interrupted:  # it never began
-        click.echo(_said(done), err=True)
+        say_text(_said(done), err=True)
+        _despite(lambda: write_whole(directory / "pyinfra.log", done.stdout + done.stderr), str(directory))
         return done.status or int(Exit.FAILED)
-    narrate(found.about.get("warnings", ()))
+    for line in done.stderr.splitlines():
+        if str(directory / NAME) in line:  # what could not be noted is not in the report
+            say(line, err=True)
     status = Exit.INTERRUPTED if interrupted else found.exit
-    Journal(directory).note("done", exit=int(status), interrupted=interrupted, pyinfra=done.status)
-    document = report(entries(directory)).to_json() | {"exit": int(status)}
-    write_whole(directory / REPORT, json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+    about: dict[str, Any] = {"exit": int(status), "interrupted": interrupted, "pyinfra": done.status}
+    document = {**found.to_json(), **about}
+    _keep(directory, about, document, done.stdout + done.stderr)
+    is_said = _despite(lambda: _show(front, found, document, dry=dry), "stdout")
+    return int(status or (Exit.DONE if is_said else Exit.FAILED))
+
+
+def _keep(directory: Path, about: Mapping[str, Any], document: Mapping[str, Any], log: str) -> None:
+    """Let the run's directory hold its end, its report and pyinfra's own words."""
+
+    def keep() -> None:
+        write_whole(directory / "pyinfra.log", log)
+        journal = Journal(directory)
+        journal.note("done", **about)
+        journal.close()
+        write_whole(directory / REPORT, json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n")
+
+    if _despite(keep, str(directory)):
+        say(f"report: {directory / REPORT}", err=True)
+
+
+def _despite(write: Callable[[], object], what: str) -> bool:
+    """Write what became of machines, if it can be written; that it cannot be changes nothing of what did."""
+    try:
+        write()
+    except FAILURES as error:
+        say(f"{what}: not all of this run could be written there: {worded(error, what)}", err=True)
+        return False
+    return True
+
+
+def _show(front: Front, found: Report, document: dict[str, Any], *, dry: bool) -> None:
+    narrate(found.about.get("warnings", ()))
     if wants_json(front.as_json):
         show_json(document)
-    else:
-        click.echo("\n".join(_lines(found, dry=dry)))
-    click.echo(f"report: {directory / REPORT}", err=True)
-    return int(status)
+        return
+    for line in _lines(found, dry=dry):
+        say(line)
 
 
 def failed_last(front: Front) -> list[str]:
@@ -84,7 +117,7 @@ def failed_last(front: Front) -> list[str]:
 
 def _password() -> str:
     """One line, typed unseen or piped."""
-    if sys.stdin.isatty():
+    if is_terminal(sys.stdin):
         return getpass("sudo's password on the machines: ")
     return sys.stdin.readline().rstrip("\n")
 
@@ -95,35 +128,36 @@ def _run(front: Front, words: Sequence[str], directory: Path, password: str | No
     env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(expanded(front.token_file)), "NO_COLOR": "1"}
     env |= {"PYINFRA_PROGRESS": "off"}
     said = None if password is None else f"{password}\n"
-    ended: list[Completed | BaseException] = []
+    ended: list[Completed | FleetError] = []
 
     def child() -> None:
         try:
             ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=said))
-        except FleetError as error:
-            ended.append(error)
+        except FAILURES as error:
+            ended.append(worded(error, "running pyinfra"))
         finally:
             over.set()
 
     over = threading.Event()  # an interrupted join() takes a thread for ended (python/cpython#90882)
     threading.Thread(target=child).start()
-    interrupted = False
+    interrupted, is_seen = False, True
     with follow(directory) as look:
         while not over.is_set():
             try:
-                look()
+                is_seen = is_seen and _despite(look, "stderr")
                 over.wait(0.1)
             except KeyboardInterrupt:
                 if not interrupted:
-                    click.echo("Interrupted; machines that are being activated decide by themselves", err=True)
+                    say("Interrupted; machines that are being activated decide by themselves", err=True)
                 interrupted = True
                 interrupt_all()
-        look()
-    [result] = ended
-    if isinstance(result, BaseException):
-        raise result
-    write_whole(directory / "pyinfra.log", result.stdout + result.stderr)
-    return result, interrupted
+        if is_seen:
+            _despite(look, "stderr")
+    if not ended:  # the thread was ended by what nobody catches
+        raise Undecided(f"pyinfra's end was not seen; its journal is in {directory}")
+    if isinstance(ended[0], FleetError):
+        raise ended[0]
+    return ended[0], interrupted
 
 
 def _said(done: Completed) -> str:

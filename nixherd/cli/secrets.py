@@ -22,6 +22,7 @@ from nixherd.secrets.files import Format
 from nixherd.secrets.identity import identity_file, operator
 from nixherd.secrets.plan import People
 from nixherd.secrets.store import Store
+from nixherd.terminal import say
 from nixherd.tree import opened
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -112,6 +113,8 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         host, found = front.fleet.hosts[row["host"]], shown[row["host"]]
         row["machine"] = found.problem or ("other key" if found.differs_from(host.public_key) else "ok")
+        if found.fault:
+            findings.append(str(found.problem))
         if found.differs_from(host.public_key):
             findings.append(
                 f"hosts.nix: {host.id}.publicKey is not the key that {found.address} shows; look whether it is that "
@@ -144,7 +147,7 @@ def plan(front: Front) -> int:
         show_json({"rekeys": rekeys, "findings": found.findings})
     else:
         for rekey in found.rekeys:
-            click.echo(f"would encrypt {store.directory}/{rekey}")
+            say(f"would encrypt {store.directory}/{rekey}")
         narrate(found.findings)
         if not found.rekeys:
             narrate(["every file is encrypted for whom its rule names"])
@@ -242,6 +245,7 @@ def _carry_out(
             commit=commit,
             say=say,
         )
+        front.wrote = bool(done.paths)
     _show(wanted, done, front, dry_run=False)
     if not rotate and any(rekey.removed for rekey in wanted.rekeys):
         narrate(
@@ -258,8 +262,8 @@ def _show(wanted: Wanted, done: Done | None, front: Front, *, dry_run: bool) -> 
         show_json({**about, "changed": bool(done and done.paths), "commit": done.commit if done else None})
         return
     for step in wanted.steps:
-        click.echo(f"would {step}" if dry_run else step)
+        say(f"would {step}" if dry_run else step)
     if not wanted.steps:
-        click.echo("nothing to do: every file is encrypted for whom its rule names")
+        say("nothing to do: every file is encrypted for whom its rule names")
     if done and done.commit:
-        click.echo(f"commit {done.commit}: {len(done.paths)} files")
+        say(f"commit {done.commit}: {len(done.paths)} files")

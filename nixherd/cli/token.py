@@ -9,6 +9,7 @@ from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.errors import Usage
 from nixherd.files import expanded, write_whole
+from nixherd.terminal import is_terminal, say
 from nixherd.tokens import SHAPE, Server, Token
 
 
@@ -49,7 +50,8 @@ def add(
     except ValueError as error:
         raise Usage(f"the token is {error}; give it as pveum printed it") from None
     write_whole(file, made.to_toml())
-    click.echo(f"{file}: {Token.read(file)} for {server}, known by {server.known_by}")
+    front.wrote = True
+    say(f"{file}: {Token.read(file)} for {server}, known by {server.known_by}")
 
 
 @token.command()
@@ -64,7 +66,7 @@ def show(front: Front) -> None:
         about = {"file": str(file), "token": found.id, "server": str(server), "fingerprint": server.fingerprint}
         show_json({**about, "authorities": list(server.authorities)})
     else:
-        click.echo(f"{file}: {found} for {found.server}, known by {found.server.known_by}")
+        say(f"{file}: {found} for {found.server}, known by {found.server.known_by}")
 
 
 def _said(endpoint: str, fingerprint: str | None, ca_file: str | None) -> Server:
@@ -77,7 +79,7 @@ def _said(endpoint: str, fingerprint: str | None, ca_file: str | None) -> Server
 
 def _asked(front: Front, endpoint: str | None) -> Server:
     """The server that the definitions name, when the person at the terminal says that it is theirs."""
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         raise Usage("without a terminal say --endpoint with one of --fingerprint, --ca-file and --system-authorities")
     front.guarded = False
     declared = front.fleet.endpoint
@@ -87,8 +89,8 @@ def _asked(front: Front, endpoint: str | None) -> Server:
     server = Server.of(declared, _authorities(None if pinned else declared.ca_file))
     if endpoint and _said(endpoint, server.fingerprint, None).host != server.host:
         raise Usage(f"vms/definitions.nix names {server}; say --fingerprint too, or correct --endpoint {endpoint}")
-    click.echo(f"The definitions name {server}, known by {server.known_by}.", err=True)
-    click.echo("On the node itself `pvenode cert info` shows what should stand here.", err=True)
+    say(f"The definitions name {server}, known by {server.known_by}.", err=True)
+    say("On the node itself `pvenode cert info` shows what should stand here.", err=True)
     if not click.confirm("Is this your server, and may it be given the token?", err=True):
         raise Usage("nothing was written")
     return server
@@ -104,7 +106,7 @@ def _authorities(ca_file: str | None) -> list[str]:
 
 def _secret() -> str:
     """The token, typed unseen or piped."""
-    if sys.stdin.isatty():
+    if is_terminal(sys.stdin):
         typed: str = click.prompt(f"Token ({SHAPE})", hide_input=True, err=True)
         return typed
     return sys.stdin.readline(4096)

@@ -21,21 +21,25 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.state import State, StateStage
 
+from nixherd.connectors import edge
 from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit, exit_of, worst
+from nixherd.faults import worded
 from nixherd.process import end_all, interrupt_all
 from nixherd.session import Session
+from nixherd.terminal import is_terminal, say, say_error
 
 
 def put_right(context: click.Context, session: Session | None = None) -> None:
     """Apply all of it to the invocation of this context. Usage for a wrong ad-hoc operation or fact."""
+    edge.lead_through(context)
     operations: Sequence[str] = context.params.get("operations") or ()
     _check_ad_hoc(operations)
     pyinfra: Any = importlib.import_module("pyinfra.context")
     state: State = pyinfra.ctx_state.get()
     _keep_going(state, pyinfra.ctx_config.get(), context.params.get("fail_percent"))
     _end_without_an_answer()
-    if not sys.stdin.isatty() or "sudo_password=stdin" in (context.params.get("data") or ()):
+    if not is_terminal(sys.stdin) or "sudo_password=stdin" in (context.params.get("data") or ()):
         _never_prompt_for_sudo()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, partial(_interrupted, session))
@@ -82,9 +86,9 @@ def _never_prompt_for_sudo() -> None:
 def _interrupted(session: Session | None, signal_number: int, frame: object) -> None:
     """Ctrl-C is no success; pyinfra would end with status 0, and with a word on stdout. Tasks go on where they are."""
     interrupt_all()
-    click.echo("Interrupted", err=True)
+    say("Interrupted", err=True)
     for upid in session.under_way if session else ():
-        click.echo(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
+        say(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
     sys.exit(128 + signal_number)
 
 
@@ -111,9 +115,10 @@ def _truthful_end(state: State, session: Session | None, *, is_fact: bool, is_js
         if is_json and state.initialised and state.current_stage is StateStage.Execute:
             importlib.import_module("pyinfra_cli.prints").print_run_json(state, dry=False)
         cause = getattr(wrapped, "exception", None)
-        if isinstance(cause, FleetError):
-            click.echo(str(cause), err=True)
-            raise SystemExit(int(exit_of(cause, changed=bool(session and session.touched)))) from None
+        if cause is not None and not isinstance(cause, PyinfraError):
+            failure = worded(cause, "the whole run")
+            say_error(failure)
+            raise SystemExit(int(_status_after(failure, state, session))) from None
         if isinstance(cause, PyinfraError):
             # "No hosts remaining!" would be said to come from the line of ours that failed the last one
             wrapped.traceback = None  # type: ignore[attr-defined]
@@ -121,6 +126,13 @@ def _truthful_end(state: State, session: Session | None, *, is_fact: bool, is_js
         raise
     finally:
         logger.removeHandler(errors)
+
+
+def _status_after(error: FleetError, state: State, session: Session | None) -> Exit:
+    """Of a run that ended for all: of hosts on which anything was begun it is not known what became of them."""
+    if session and session.journal and state.initialised and state.current_stage is StateStage.Execute:
+        return Exit.UNKNOWN
+    return exit_of(error, changed=bool(session and session.touched))
 
 
 def _status(state: State, failures: Mapping[str, Exit]) -> Exit:

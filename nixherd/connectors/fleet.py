@@ -10,6 +10,9 @@ pyinfra connects, prepares, then executes; a VM that is created during a run wou
 known_hosts is one fresh file per place and key (pyinfra remembers such files by name), so a key of one epoch
 is never accepted in another.
 
+Whoever answers for a guest proves first, at each connection, that it is that guest (`nixherd.connectors.proving`). And
+what answers is of use only as the installed system, but in runs that install one: their operations say so.
+
 With `local` among the host's data it is the machine that we run on, and its shell takes the place of SSH.
 """
 
@@ -20,6 +23,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +31,7 @@ from typing import Any
 
 from paramiko import AuthenticationException, BadHostKeyException, Channel, SSHException, Transport
 from pyinfra.api.command import StringCommand
-from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
@@ -35,15 +39,16 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
 from nixherd import reach
-from nixherd.connectors import api_facts, here
+from nixherd.connectors import api_facts, here, proving
 from nixherd.connectors.api_facts import ApiQuery
 from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.deploying.report import Outcome
-from nixherd.errors import DeadlineExceeded, FleetError, Refused, Usage
+from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen, Usage
+from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.models import Access, Host
 from nixherd.openssh import Destination
-from nixherd.reach import Absent, Epoch, Hints, Place
+from nixherd.reach import Absent, Epoch, Hints, NotInstalled, Place
 from nixherd.session import Misused, Session, Unusable
 from nixherd.ssh_config import Configuration, config_options
 from nixherd.ssh_keys import known_hosts_line
@@ -63,6 +68,10 @@ class FleetConnector(SSHConnector):
     place: Place | None = None
     sudo_password: str | None = None
     """what sudo on this machine asks for, where it does"""
+    installs: bool = False
+    """whether this run installs the machine, so that a clone or an installer has a part in it"""
+    _has_the_word: object = None
+    """the connection on which a guest has proved itself for being wiped"""
 
     @override
     @staticmethod
@@ -113,6 +122,11 @@ class FleetConnector(SSHConnector):
     def executing(self) -> bool:
         return self.state.current_stage >= StateStage.Execute
 
+    @property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """What this run has any business with on this machine."""
+        return tuple(Epoch) if self.installs else (Epoch.FINAL,)
+
     # Connecting
 
     @override
@@ -123,10 +137,13 @@ class FleetConnector(SSHConnector):
         connected = False
         try:
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
-            connected = self._try_once(patience=0, epochs=tuple(Epoch))
+            # whether this run installs is not known yet; one that only asks, or deploys, does not
+            epochs = (Epoch.FINAL,) if must_answer else tuple(Epoch)
+            connected = self._try_once(patience=0, epochs=epochs, accepted=epochs)
             if must_answer and not connected:
                 raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
-        except (FleetError, OSError) as error:
+        except FAILURES as failure:
+            error = failure if isinstance(failure, OSError) else worded(failure, f"{self.fleet_host.id}: connecting")
             self._forget_known_hosts()
             reason = self._why_never(error) or (error if must_answer else None)
             if reason:
@@ -138,8 +155,11 @@ class FleetConnector(SSHConnector):
             self._report(present=connected)
 
     def _report(self, *, present: bool) -> None:
-        if self.session.roll_call:
-            self.session.roll_call.report(self.fleet_host.id, present=present)
+        try:
+            if self.session.roll_call:
+                self.session.roll_call.report(self.fleet_host.id, present=present)
+        except FAILURES as error:  # what it was to begin is begun where it is needed
+            self.host.log(str(worded(error, "beginning what all hosts need")))
 
     def _said_once(self, reason: str) -> str:
         """What stops many hosts, in full for the first of them."""
@@ -148,7 +168,7 @@ class FleetConnector(SSHConnector):
 
     def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
         """Why the machine that could not be reached will not be there later in this run either."""
-        if isinstance(error, (Unusable, Refused)) or self.session.vm(self.fleet_host.id) is None:
+        if isinstance(error, (Unusable, Refused, Unforeseen)) or self.session.vm(self.fleet_host.id) is None:
             return error
         try:
             stranger = reach.stranger(self.session, self.fleet_host)
@@ -156,16 +176,16 @@ class FleetConnector(SSHConnector):
             return None
         return Refused(stranger) if stranger else None
 
-    def reach(
-        self, deadline: float | None = None, *, epochs: Collection[Epoch] = tuple(Epoch), absent_ok: bool = False
-    ) -> Place:
-        """The place of this machine, connected, in one of `epochs`, within `deadline` seconds.
+    def reach(self, deadline: float | None = None, *, epochs: Collection[Epoch] = (), absent_ok: bool = False) -> Place:
+        """The place of this machine, connected, in one of `epochs` (else of this run's), within `deadline` seconds.
 
         `absent_ok` goes on waiting for a machine that is switched off for now, as during a reboot. Raises
         FleetError (Absent, DeadlineExceeded, …) when there is nothing to connect to.
         """
+        epochs = epochs or self.epochs
         if self.connected and self.place and self.place.epoch in epochs:
             return self.place
+        self._require_of_use()
         limit = self.deadline if deadline is None else deadline
         until = time.monotonic() + limit
         what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
@@ -173,7 +193,8 @@ class FleetConnector(SSHConnector):
 
         def attempt() -> bool:
             try:
-                return self._try_once(patience=max(1.0, until - time.monotonic()), epochs=epochs, progress=said)
+                patience = max(1.0, until - time.monotonic())
+                return self._try_once(patience=patience, epochs=epochs, accepted=self.epochs, progress=said)
             except Absent as error:
                 if not absent_ok:
                     raise
@@ -197,18 +218,36 @@ class FleetConnector(SSHConnector):
             self.client.close()
         self.client = None
         self.place = None
+        self._has_the_word = None
         self.get_file_transfer_connection.cache.clear()
 
     @property
     def connected(self) -> bool:
-        """Whether the connection stands, as far as is known here."""
+        """Whether the connection stands, as far as is known here, to what this run has any business with."""
         if self.here:
             return self.place is not None
+        return self._stands and self.place is not None and self.place.epoch in self.epochs
+
+    @property
+    def _stands(self) -> bool:
         transport = self.client.get_transport() if self.client else None
         return transport is not None and transport.is_active()
 
+    def _require_of_use(self) -> None:
+        """Refused where something answers that this run has no business with."""
+        if self._stands and self.place and self.place.epoch not in self.epochs:
+            raise self._not_installed(self.place, self.place.epoch)
+
+    def _not_installed(self, place: Place, epoch: Epoch) -> NotInstalled:
+        return NotInstalled(place.asked.label if place.asked else self.fleet_host.id, epoch, "what answers is")
+
     def _try_once(
-        self, *, patience: float, epochs: Collection[Epoch], progress: Callable[[str], None] = lambda said: None
+        self,
+        *,
+        patience: float,
+        epochs: Collection[Epoch],
+        accepted: Collection[Epoch],
+        progress: Callable[[str], None] = lambda said: None,
     ) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
         if self.here:
@@ -221,6 +260,7 @@ class FleetConnector(SSHConnector):
             patience=patience,
             progress=progress,
             by_name=bool(self.host.data.get("must_answer")),
+            accepted=accepted,
         )
         errors: list[OSError] = []
         for place in places:
@@ -232,8 +272,11 @@ class FleetConnector(SSHConnector):
             assert self.place is not None
             if self.place.epoch in epochs:
                 return True
-            progress(f"the {self.place.epoch} still answers")
+            epoch = self.place.epoch
             self.drop()
+            if epoch not in accepted:
+                raise self._not_installed(place, epoch)
+            progress(f"the {epoch} still answers")
         if errors:
             strangers = any(isinstance(error, _Stranger) for error in errors)
             raise (_Stranger if strangers else OSError)("; ".join(dict.fromkeys(map(str, errors))))
@@ -263,10 +306,7 @@ class FleetConnector(SSHConnector):
         client = PinnedClient()
         try:
             client.open(to, self._keys(to), opened, CONNECT_TIMEOUT)
-            if place.epoch is Epoch.CLONE:
-                # nobody but the machine itself can say whether it has jumped into the installer already
-                _, stdout, _ = client.exec_command("cat /etc/os-release", timeout=CONNECT_TIMEOUT)
-                place = replace(place, epoch=reach.epoch_of(stdout.read().decode(errors="replace")))
+            place = self._proven(client, place)
         except BadHostKeyException as error:
             client.close()
             raise _Stranger(
@@ -279,6 +319,9 @@ class FleetConnector(SSHConnector):
                 f"{self.data['ssh_user']}@{place.address} accepts none of our keys; add one to its authorized_keys, "
                 "or name another with --data ssh_key=FILE"
             ) from error
+        except FleetError:
+            client.close()
+            raise
         except (SSHException, EOFError, OSError) as error:
             why = client.why(error)
             client.close()
@@ -287,6 +330,53 @@ class FleetConnector(SSHConnector):
         assert transport is not None
         _notice_a_dead_peer(transport)
         self.client, self.place = client, place
+
+    def _proven(self, client: PinnedClient, place: Place) -> Place:
+        """The place as the machine says that it is. Refused when it is not the guest that named it."""
+        asked = place.asked
+        if place.epoch is Epoch.FINAL and (asked is None or self.access is not Access.SHELL):
+            return place  # its key is pinned, and there is nothing else to ask, or nothing that it answers
+        if asked is None:
+            shown = proving.look_at(client)
+        else:
+            shown = proving.prove(self.session, client, asked, place.address)
+        # nobody but the machine itself can say whether it has jumped into the installer already
+        epoch = reach.epoch_on(self.fleet_host, shown.os_release)
+        if asked is not None and (epoch is Epoch.FINAL) != (place.epoch is Epoch.FINAL):
+            expected = "installed system" if place.epoch is Epoch.FINAL else place.epoch
+            raise Refused(
+                f"{asked.label}: with the key of its {expected}, the {epoch} answers at {place.address}; nothing was "
+                "done there: find out who is root in that guest"
+            )
+        return replace(place, epoch=epoch)
+
+    def prove_for_wiping(self) -> None:
+        """Refused unless root of the guest that is to be wiped is root of the machine where we are connected.
+
+        It writes a file there: only when executing. Nothing where the machine is no guest with an agent.
+        """
+        place, client = self.reach(), self.client
+        if place.asked is None or not place.asked.has_agent or client is None or client is self._has_the_word:
+            return
+        proving.prove_by_word(self.session, client, place.asked, place.address)
+        self._has_the_word = client
+
+    def told_key(self) -> str | None:
+        """The host key that only the agent of an installed guest tells, once whoever shows it has proved to be that
+        guest; None while no such guest runs. FleetError when it does not."""
+        place = reach.told_place(self.session, self.fleet_host)
+        if place is None:
+            return None
+        try:
+            self._open(place)
+        except OSError as error:
+            raise FleetError(
+                f"{self.fleet_host.id}: the host key that its agent tells cannot be proven: {error}; "
+                "or put its publicKey into hosts.nix yourself"
+            ) from error
+        finally:
+            self.drop()
+        return place.host_key
 
     def _known_hosts(self, place: Place, address: str, port: int) -> Path:
         """A known_hosts file that holds this place's key and nothing else."""
@@ -301,7 +391,8 @@ class FleetConnector(SSHConnector):
         return path
 
     def _forget_known_hosts(self) -> None:
-        shutil.rmtree(self.session.known_hosts_of(self.fleet_host.id), ignore_errors=True)
+        with suppress(*FAILURES):  # this must not end what else ends now; the next run removes what is left
+            shutil.rmtree(self.session.known_hosts_of(self.fleet_host.id), ignore_errors=True)
 
     # Working
 
@@ -351,7 +442,10 @@ class FleetConnector(SSHConnector):
         return None
 
     def _keys(self, to: Destination) -> Keys:
-        given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase where it must
+        try:
+            given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase it needs
+        except PyinfraError as error:  # which would end the run for all hosts
+            raise OSError(str(error)) from error
         return Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
 
     def _ready(self) -> bool:
@@ -362,12 +456,23 @@ class FleetConnector(SSHConnector):
             return False
         try:
             self.reach()
+        except Unforeseen:
+            raise
         except FleetError as error:
+            if isinstance(error, Refused):
+                self.session.failed(self.fleet_host.id, error)
             raise OSError(str(error)) from error
         return True
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
+        """As `_run`; what nobody foresaw is an OSError too, which to pyinfra is this host's failure."""
+        try:
+            return self._run(command, *args, **arguments)
+        except UNFORESEEN as error:
+            raise worded(error, f"{self.fleet_host.id}: running a command") from error
+
+    def _run(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
 
         Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
@@ -394,7 +499,8 @@ class FleetConnector(SSHConnector):
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
         try:
             found = api_facts.answer(self.session, self.fleet_host.id, query)
-        except FleetError as error:
+        except FAILURES as failure:
+            error = worded(failure, f"{self.fleet_host.id}: {query}")
             self.session.failed(self.fleet_host.id, error)
             return False, CommandOutput([OutputLine("stderr", line) for line in str(error).splitlines()])
         return True, CommandOutput([OutputLine("stdout", json.dumps(found))])

@@ -1,6 +1,7 @@
 """inventory.py's one call: the fleet's files become pyinfra hosts, or clear lines and status 1."""
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 
 import click
 
+from nixherd.argv import keep_streams, require_text
 from nixherd.connectors import cli
 from nixherd.definitions import Definitions
 from nixherd.deploying.gate import NAMES, Gate, required_by_hosts
 from nixherd.deploying.journal import Journal, new_directory
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import FAILURES, FleetError, Usage
 from nixherd.evaluation import evaluate_ahead
 from nixherd.exits import exit_of
+from nixherd.faults import worded
 from nixherd.files import expanded
 from nixherd.flakes import resolve
 from nixherd.group_data import said_for_all
@@ -22,6 +25,7 @@ from nixherd.inventory import check_selection, groups_of
 from nixherd.near_names import near_option
 from nixherd.rollcall import RollCall
 from nixherd.session import Session
+from nixherd.terminal import say, say_error
 
 Entry = str | tuple[str, dict[str, Any]]
 
@@ -54,6 +58,9 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     options: dict[str, Any] = context.params if context else {}
     here = Path(file).resolve().parent
     try:
+        if context:
+            keep_streams()
+            require_text(sys.argv[1:])
         _check_data(options)
         reference = _data(options, "flake")
         flake = resolve(reference) if reference else None
@@ -69,7 +76,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         # other deploys may change the files that they then look at
         fleet = verified.fleet(place) if verified and _evaluates(operations) else definitions.fleet
         for warning in fleet.warnings:
-            click.echo(warning, err=True)
+            say(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
         token_file = expanded(_token_file(here, options))
@@ -85,9 +92,10 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
                 if _evaluates(options["operations"]):
                     begin = partial(evaluate_ahead, session)
                     session.roll_call = RollCall(_selected(groups, options), begin)
-    except FleetError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(int(exit_of(error, changed=False))) from None
+    except FAILURES as error:
+        failure = worded(error, f"reading the fleet for pyinfra {' '.join(options.get('operations') or ())}")
+        say_error(failure)
+        raise SystemExit(int(exit_of(failure, changed=False))) from None
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
     shared = {"session": session, **_asked(options.get("operations") or ())}
     inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]

@@ -18,9 +18,12 @@ from nixherd.nix import is_store_path, revision_of
 
 GC_ROOTS = "/nix/var/nix/gcroots/nixherd"
 GATE = "nixherd"  # the word before those of machine.sh on a machine that takes forced commands alone
+PROTOCOL = 2
+"""The version of what is said to machine.sh and answered by it; that one is spoken, and the one before."""
 LOOK = 10  # seconds that one look waits for another state
 _SAFE = re.compile(r"[A-Za-z0-9@._:+-]+")
-_GONE = "echo state=none"  # a reboot has forgotten it
+_GONE = f"echo protocol={PROTOCOL}; echo state=none"  # a reboot has forgotten it
+PARTS = ("units.sh", "ends.sh", "machine.sh")
 
 
 class Kind(StrEnum):
@@ -62,7 +65,10 @@ class Standing:
     """What the machine says of a deployment. Paths are store paths; None where it does not know.
 
     `left` is how many seconds the word is still waited for; `waits` names the units that hold the activation up,
-    `failed` those that have failed since; `busy` who else deploys to it; `log` is the end of the activation's output.
+    `failed` those that have failed since, `aside` those whose failure does not count; `busy` who else deploys to it;
+    `log` is the end of the activation's output. `inhibited` is what a switch would need a boot for, `stuck` what is in
+    the way of going back, `moved` where somebody else has let the profile lead meanwhile, `was` where it led before.
+    `unwell` and `at_work` are units too: those that fail and did not when something was kept last, and activations.
     """
 
     stage: Stage
@@ -80,6 +86,16 @@ class Standing:
     hostname: str | None = None
     revision: str | None = None
     busy: str | None = None
+    aside: str | None = None
+    inhibited: str | None = None
+    stuck: str | None = None
+    moved: str | None = None
+    was: str | None = None
+    unwell: str | None = None
+    at_work: str | None = None
+    init: str | None = None
+    inhibitors: str | None = None
+    protocol: int = PROTOCOL
     log: tuple[str, ...] = ()
 
 
@@ -99,6 +115,12 @@ class Deployment:
     """the system's number in the profile, where it is to be that generation again and not a new one"""
     gated: bool = False
     """whether the machine takes these words and no other, from a program that it has itself"""
+    reboot: bool = False
+    """whether the machine may boot what ran before, where nothing else brings that back"""
+    unchecked: bool = False
+    """whether it is switched to whatever it says against that itself"""
+    protocol: int = PROTOCOL
+    """which version the machine's own program speaks"""
 
     def __post_init__(self) -> None:
         words = [self.id, self.who, *([self.specialisation] if self.specialisation else [])]
@@ -112,11 +134,17 @@ class Deployment:
         """Starts it, unless another one is under way, and says how it stands."""
         words = [self.id, self.who, self.goal, self.system, self.specialisation or ""]
         words += [str(self.deadline), str(self.confirm), str(self.generation or "")]
+        if self.protocol == PROTOCOL:
+            words = [str(PROTOCOL), *words, "reboot" if self.reboot else "", "unchecked" if self.unchecked else ""]
+        elif self.unchecked:
+            raise FleetError("its program is of the version before, which knows no no_check; deploy without it first")
         if self.gated:
             return f"{GATE} begin {' '.join(word or '-' for word in words)}", ""
-        put = f"umask 077; mkdir -p {self.kind.directory} && cd {self.kind.directory} && cat >program-{self.id}"
+        program, there = f"program-{self.id}", self.kind.directory
+        put = f"umask 077; mkdir -p {there} && cd {there} && cat >{program}"
+        full = f"echo protocol={PROTOCOL}; echo refused={there} is full, or cannot be written; rm -f {program}; exit 0"
         return (
-            f"{put} && sh program-{self.id} {self.kind} begin {shlex.join(words)}; rm -f program-{self.id}",
+            f"{put} || {{ {full}; }}; sh {program} {self.kind} begin {shlex.join(words)}; rm -f {program}",
             _program(),
         )
 
@@ -129,7 +157,7 @@ class Deployment:
         return self._run(f"say {self.id} keep")
 
     def back(self, why: str) -> str:
-        line = " ".join(why.split())
+        line = "".join(char if char.isprintable() else "?" for char in " ".join(why.split()))
         return self._run(f"say {self.id} back {line if self.gated else shlex.quote(line)}")
 
     def _run(self, words: str) -> str:
@@ -152,11 +180,16 @@ def last(kind: Kind) -> str:
 
 @cache
 def _program() -> str:
-    return Path(__file__).with_name("machine.sh").read_text()
+    return "".join(part(name) for name in PARTS)
+
+
+def part(name: str) -> str:
+    """The text of one part of the program."""
+    return Path(__file__).with_name(name).read_text()
 
 
 def parse(text: str) -> Standing:
-    """What `machine.sh` printed. FleetError when that is something else."""
+    """What `machine.sh` printed. FleetError when that is something else, or in a version that we do not speak."""
     values: dict[str, str] = {}
     log: list[str] = []
     for line in text.splitlines():
@@ -165,18 +198,36 @@ def parse(text: str) -> Standing:
             log.append(value)
         elif equals and value:
             values.setdefault(key, value)
+    protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
     if "refused" in values:
-        return Standing(Stage.REFUSED, why=values["refused"])
+        return Standing(Stage.REFUSED, why=values["refused"], protocol=protocol)
     try:
         stage = Stage(values["state"])
     except (KeyError, ValueError):
         raise FleetError(f"the machine did not say how its deployment stands, but {text[:200]!r}") from None
-    named = ("id", "who", "why", "new", "old", "waits", "failed", "current", "profile", "boot_id", "hostname", "busy")
+    known = {name for name, kind in Standing.__annotations__.items() if kind == str | None} - {"revision"}
     left = values.get("left")
     return Standing(
         stage,
-        **{name: values.get(name) for name in named},
-        left=int(left) if left and left.lstrip("-").isdigit() else None,
+        **{name: values.get(name) for name in known},
+        protocol=protocol,
+        left=int(left) if left and re.fullmatch(r"-?[0-9]{1,9}", left) else None,
         revision=revision_of(values.get("version", "")),
         log=tuple(log),
+    )
+
+
+def _spoken(version: str) -> int:
+    """FleetError unless it is ours, or the one before."""
+    if version in (str(PROTOCOL), str(PROTOCOL - 1)):
+        return int(version)
+    if version.isdecimal() and int(version) > PROTOCOL:
+        raise FleetError(
+            f"the machine's program speaks version {version} of the protocol, this nixherd {PROTOCOL} and "
+            f"{PROTOCOL - 1}: update nixherd here"
+        )
+    raise FleetError(
+        f"the machine's program speaks version {version[:20]} of the protocol, this nixherd {PROTOCOL} and "
+        f"{PROTOCOL - 1}: update its modules first, by `nixos-rebuild switch --flake FLEET#HOST` on its console, or "
+        "with the nixherd that it was deployed by"
     )

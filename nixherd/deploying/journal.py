@@ -7,6 +7,7 @@ is acted on: what was found with the stage that it leads to, since a disk can ta
 journals of the last deployments are kept, a directory each.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -17,10 +18,14 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from nixherd.errors import FleetError
+from nixherd.faults import line_of
 from nixherd.files import state_home, sync
+from nixherd.terminal import say
 
 NAME = "journal.jsonl"
 _KEPT = 50
+_BEGIN = ("run", "stage")
 
 
 def new_directory() -> Path:
@@ -49,30 +54,57 @@ def _deployments() -> Path:
 
 
 class Journal:
-    """One run's, in `directory`, which is made; several threads may write."""
+    """One run's, in `directory`, which is made; several threads may write. FleetError where it cannot be."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
-        self._handle = os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.Lock()
         self._ended: set[str | None] = set()
-        sync(directory)
+        self._torn = self._lost = False
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._handle = os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            sync(directory)
+            os.write(self._handle, b"\n")  # there is room; and a line that another one could not end is ended
+        except OSError as error:
+            raise FleetError(
+                f"{line_of(error)}: the run's journal cannot be written there, so nothing was begun; make room or let "
+                "it be written, or name another place in XDG_STATE_HOME"
+            ) from error
 
     def note(self, event: str, host: str | None = None, **about: Any) -> None:
         """Append an entry; durable once this returns, what was found or said with the next one that is neither.
 
-        A host's first end is its only one.
+        A host's first end is its only one. OSError when what is to be begun cannot be noted, which is then not to be
+        begun; what is over is over, so of that, and of what was found or said, only the journal knows less.
         """
         entry = {"time": round(time.time(), 3), "event": event, "host": host, **about}
-        line = json.dumps(entry, ensure_ascii=False, default=str) + "\n"
+        line = json.dumps(entry, default=str) + "\n"  # in ASCII: no word in it ends the line, and any can be written
         with self._lock:
             if event == "end" and host in self._ended:
                 return
             self._ended |= {host} if event == "end" else set()
-            os.write(self._handle, line.encode())  # one write: lines of two processes do not mix
-            if event not in ("found", "said"):
-                os.fdatasync(self._handle)
+            try:
+                self._append(line.encode())
+                if event not in ("found", "said"):
+                    os.fdatasync(self._handle)
+            except OSError as error:
+                error.filename = str(self.directory / NAME)
+                self._tell_lost(error)
+                if event in _BEGIN:
+                    raise
+
+    def _append(self, line: bytes) -> None:
+        whole = b"\n" + line if self._torn else line
+        self._torn = os.write(self._handle, whole) < len(whole)  # one write: lines of two processes do not mix
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _tell_lost(self, error: OSError) -> None:
+        """Say once that entries are lost."""
+        if not self._lost:
+            say(f"{line_of(error)}: it cannot be written, so nothing new is begun", err=True)
+        self._lost = True
 
     def close(self) -> None:
         os.close(self._handle)
@@ -84,11 +116,12 @@ def entries(directory: Path) -> list[dict[str, Any]]:
         text = (directory / NAME).read_text(errors="replace")
     except FileNotFoundError:
         return []
-    return list(_parsed(text))
+    return list(parsed(text))
 
 
-def _parsed(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
+def parsed(text: str) -> Iterator[dict[str, Any]]:
+    """The entries in a text; a line that was cut off is none."""
+    for line in text.split("\n"):
         try:
             entry = json.loads(line)
         except ValueError:

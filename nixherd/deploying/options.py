@@ -27,7 +27,8 @@ class Options:
     of that for watching the new system before it is kept. Hosts of one `role` are not activated at the same time. With
     `reboot` a machine boots into the new system where goal=boot, or where the new one needs it. With `substitute` it
     fetches what it can from its own caches. `build_on` is `local`, `target` or a host of the fleet: who builds.
-    `sign_with` is a secret key file for what is copied. `require_signed`: see `nixherd.deploying.gate`."""
+    `sign_with` is a secret key file for what is copied. `require_signed`: see `nixherd.deploying.gate`. With `no_check`
+    a system is switched to whatever it says against that itself (NIXOS_NO_CHECK)."""
 
     goal: Goal = Goal.SWITCH
     activation_deadline: int = 600
@@ -44,6 +45,7 @@ class Options:
     substitute: bool = True
     sign_with: str | None = None
     require_signed: bool = False
+    no_check: bool = False
 
     @classmethod
     def of(cls, host_id: str, data: Callable[[str], Any]) -> "Options":
@@ -82,6 +84,7 @@ class Options:
             or _flag("substitute_on_destination", data("substitute_on_destination")),
             sign_with=_text("sign_with", data("sign_with")),
             require_signed=_flag("require_signed", data("require_signed")),
+            no_check=_flag("no_check", data("no_check")),
         )
 
 

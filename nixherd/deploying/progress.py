@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from nixherd.errors import UNFORESEEN
+
 _COPIES, _BUILDS, _BUILD = 103, 104, 105  # activities
 _LOG_LINE, _PROGRESS = 101, 105  # results
 PAUSE = 1.0  # seconds between two lines for people
@@ -33,9 +35,16 @@ class BuildProgress:
         if not line.startswith("@nix "):
             return None
         try:
-            entry: dict[str, Any] = json.loads(line[5:])
-        except ValueError:
+            self._take(json.loads(line[5:]))
+        except UNFORESEEN:  # in another form than we know; it says nothing of how the build ends
             return None
+        said = self._words()
+        if said == self._said or time.monotonic() - self._told < PAUSE:
+            return None
+        self._said, self._told = said, time.monotonic()
+        return said
+
+    def _take(self, entry: dict[str, Any]) -> None:
         fields = entry.get("fields") or []
         number, kind = entry.get("id"), entry.get("type")
         match entry.get("action"):
@@ -50,11 +59,6 @@ class BuildProgress:
                 self._counts[self._kinds[number]] = (int(fields[0]), int(fields[1]))
             case "result" if kind == _LOG_LINE and fields:
                 self.log = [*self.log[-49:], str(fields[0])]
-        said = self._words()
-        if said == self._said or time.monotonic() - self._told < PAUSE:
-            return None
-        self._said, self._told = said, time.monotonic()
-        return said
 
     def _words(self) -> str:
         parts = []

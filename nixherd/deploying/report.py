@@ -13,9 +13,12 @@ class Outcome(StrEnum):
     """What became of one host."""
 
     UNCHANGED = "unchanged"
+    UNCHANGED_NOT_WELL = "unchanged, not well"
     PLANNED = "planned"
     DEPLOYED = "deployed"
+    DEPLOYED_NOT_WELL = "deployed, not well"
     PENDING_REBOOT = "pending reboot"
+    NEEDS_BOOT = "needs a boot"
     REBOOTED = "rebooted"
     LISTED = "left to its owner"
     ROLLED_BACK = "rolled back"
@@ -31,9 +34,12 @@ class Outcome(StrEnum):
 
 _EXITS = {
     Outcome.UNCHANGED: Exit.DONE,
+    Outcome.UNCHANGED_NOT_WELL: Exit.FAILED,
     Outcome.PLANNED: Exit.DONE,
     Outcome.DEPLOYED: Exit.DONE,
+    Outcome.DEPLOYED_NOT_WELL: Exit.FAILED,
     Outcome.PENDING_REBOOT: Exit.DONE,
+    Outcome.NEEDS_BOOT: Exit.REMOTE,
     Outcome.REBOOTED: Exit.DONE,
     Outcome.LISTED: Exit.DONE,
     Outcome.ROLLED_BACK: Exit.FAILED,
@@ -44,7 +50,7 @@ _EXITS = {
 }
 
 # Stages after which a host of which nothing more was noted may run one system or the other.
-_UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
+UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
 
 
 @dataclass(frozen=True)
@@ -128,9 +134,10 @@ def _host(name: str, values: Mapping[str, Any]) -> HostReport:
     stage, found = values.get("stage"), values.get("found", {})
     if "outcome" in values:
         outcome, why = Outcome(values["outcome"]), values.get("why")
-    elif stage in _UNDECIDED:
+    elif stage in UNDECIDED:
         outcome = Outcome.UNKNOWN
-        why = f"the run ended while it was at {stage}; the machine decides by itself, see {how_to_ask(name)}"
+        decides = "the machine decides by itself" if "engine" not in found else "nixos-rebuild never goes back"
+        why = f"the run ended while it was at {stage}; {decides}, see {how_to_ask(name)}"
     else:
         outcome, why = Outcome.FAILED, f"the run ended before it was deployed to{f' (at {stage})' if stage else ''}"
     began, ended = values.get("began"), values.get("ended")

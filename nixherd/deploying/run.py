@@ -13,8 +13,9 @@ from typing import Any
 from nixherd.deploying.activation import Kind
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.options import Options
-from nixherd.deploying.report import Outcome
-from nixherd.errors import FleetError, NotBegun
+from nixherd.deploying.report import UNDECIDED, Outcome, how_to_ask
+from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen
+from nixherd.faults import line_of, worded
 from nixherd.health_checks import Check
 from nixherd.nix import Evaluated
 
@@ -32,13 +33,26 @@ class HostRun:
     checks: tuple[Check, ...] = ()
     reboot: tuple[str, ...] = ()
     """what of the new system takes effect with a boot alone"""
+    inhibited: tuple[str, ...] = ()
+    """what keeps the new system from being switched to without a boot"""
     stage: str | None = None
     outcome: Outcome | None = None
 
     def enter(self, stage: str) -> None:
-        if stage != self.stage:
-            self.stage = stage
+        """Note that it has come to a stage, and only then begin it.
+
+        What cannot be noted is not begun: NotBegun, or Undecided where its machine has begun to change.
+        """
+        if stage == self.stage:
+            return
+        try:
             self.journal.note("stage", self.id, stage=stage)
+        except OSError as error:
+            why = f"{self.id}: {line_of(error)}, so the run's journal cannot be written"
+            if self.stage not in UNDECIDED:
+                raise NotBegun(f"{why}; {stage} was not begun: make room there, and run it again") from error
+            raise Undecided(f"{why}; its machine decides by itself, see {how_to_ask(self.id)}") from error
+        self.stage = stage
 
     def found(self, **values: Any) -> None:
         self.journal.note("found", self.id, **values)
@@ -52,9 +66,40 @@ class HostRun:
             self.outcome = outcome
             self.journal.note("end", self.id, outcome=outcome, why=why, **values)
 
+    def _broken(self, error: Exception) -> FleetError:
+        """What nobody foresaw has happened at this stage. What its machine does then is not known here."""
+        fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
+        if self.stage not in UNDECIDED:
+            return fault
+        why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
+        self.end(Outcome.UNKNOWN, why)
+        return Undecided(f"{self.id}: {why}")
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """What nobody foresaw is said as what it is, and ends this host."""
+        try:
+            yield
+        except (Unforeseen, *UNFORESEEN) as error:
+            raise self._broken(error) from error
+
+    @property
+    def coming(self) -> str:
+        """The system that is to be activated: the flake's, or the specialisation of it that was asked for."""
+        assert self.about is not None
+        chosen = self.options.specialisation
+        return f"{self.about.toplevel}/specialisation/{chosen}" if chosen else self.about.toplevel
+
     @property
     def is_over(self) -> bool:
         return self.outcome is not None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container nobody may have a name
+        return f"uid-{os.getuid()}"
 
 
 @dataclass
@@ -75,7 +120,7 @@ class DeployRun:
     @property
     def who(self) -> str:
         """Whoever runs this, as the machines and other operators are told."""
-        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{getpass.getuser()}@{os.uname().nodename}-{os.getpid()}")
+        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{_user()}@{os.uname().nodename}-{os.getpid()}")
 
     @contextmanager
     def turn(self, own: HostRun, group: str) -> Iterator[None]:
@@ -89,8 +134,9 @@ class DeployRun:
                 own.end(Outcome.HELD, why)
                 raise NotBegun(f"{own.id} is held: {why}")
             try:
-                yield
-            except (FleetError, OSError):
+                with own.reporting():
+                    yield
+            except FAILURES:
                 self.failed[own.id] = options.wave
                 raise
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from nixherd.proxmox.models import Interface, VmConfig
 
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
+
 
 def address_of(config: VmConfig, interfaces: Iterable[Interface]) -> str | None:
     """The guest's address on net0, IPv4 before IPv6; None while it has none that others can reach."""
@@ -16,9 +18,23 @@ def address_of(config: VmConfig, interfaces: Iterable[Interface]) -> str | None:
     return str(min(usable, key=lambda address: address.version)) if usable else None
 
 
-def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def plain(text: str) -> str | None:
+    """An address as it is written in one way only, without a zone; None when it is none."""
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0].partition("/")[0])
     except ValueError:
         return None
-    return None if address.is_link_local or address.is_loopback or address.is_unspecified else address
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address that a machine can have on a network; others are nobody's, everybody's, or the asker's own."""
+    written = plain(text)
+    if written is None:
+        return None
+    address = ipaddress.ip_address(written)
+    nobodys = address.is_link_local or address.is_loopback or address.is_unspecified or address.is_multicast
+    if isinstance(address, ipaddress.IPv4Address):
+        nobodys = nobodys or address.is_reserved or address in _THIS_NETWORK
+    return None if nobodys else address

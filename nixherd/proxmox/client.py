@@ -14,10 +14,11 @@ from proxmoxer import ProxmoxAPI
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
-from nixherd.errors import ApiError
+from nixherd.errors import ApiError, Usage
 from nixherd.models import Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.agent import Agent
+from nixherd.proxmox.calls.base import answer
 from nixherd.proxmox.calls.guests import Guests
 from nixherd.proxmox.calls.storages import Storages
 from nixherd.proxmox.calls.tasks import Tasks
@@ -115,6 +116,10 @@ class _GuardedSession(requests.Session):
             raise ApiError(self._about_tls(str(error)), None) from error
         except requests.exceptions.RequestException as error:
             raise self._no_answer(method, path, error) from error
+        except UnicodeEncodeError as error:
+            raise Usage(
+                f"{method} {path}: half a character cannot be sent ({error.reason}); nothing was sent"
+            ) from error
         if response.status_code >= 300:
             raise wire.error_of(method, path, response.status_code, response.reason or "", response.content, self._who)
         if method != "GET":
@@ -225,21 +230,21 @@ class Client(Guests, Storages, Tasks, Agent):
         return self.__session.accepted
 
     def _get(self, *path: object, **params: Any) -> Any:
-        return self.__api(_parts(path)).get(**params)
+        return answer("GET", path, self.__api(_parts(path)).get(**params))
 
     def _post(self, *path: object, **data: Any) -> Any:
-        return self.__api(_parts(path)).post(**data)
+        return answer("POST", path, self.__api(_parts(path)).post(**data))
 
     def _put(self, *path: object, **data: Any) -> Any:
-        return self.__api(_parts(path)).put(**data)
+        return answer("PUT", path, self.__api(_parts(path)).put(**data))
 
     def _delete(self, *path: object, **params: Any) -> Any:
-        return self.__api(_parts(path)).delete(**params)
+        return answer("DELETE", path, self.__api(_parts(path)).delete(**params))
 
 
 def _parts(path: Sequence[object]) -> list[str]:
     parts = [str(part) for part in path]
     for part in parts:
         if not part or "/" in part:
-            raise ValueError(f"{part!r} is no part of a path of the API")
+            raise Usage(f"{part!r} is no name that the API could have; nothing was sent")
     return parts

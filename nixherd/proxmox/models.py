@@ -72,8 +72,15 @@ class Drive:
 
 def _drive(name: str, text: str) -> Drive:
     values = properties(text, "file")
-    size = values.get("size")
-    return Drive(name, values.get("file", ""), parse_size(size) if size else None, values.get("media") == "cdrom")
+    return Drive(name, values.get("file", ""), _size(values.get("size")), values.get("media") == "cdrom")
+
+
+def _size(text: str | None) -> int | None:
+    """None for what is no size as well: then it is not known."""
+    try:
+        return parse_size(text) if text else None
+    except ValueError:
+        return None
 
 
 def net_values(text: str) -> dict[str, str]:
@@ -112,6 +119,13 @@ class VmConfig:
     """A guest's configuration, pending values included. Values are typed as the API shows them."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: Any) -> "VmConfig":
+        """TypeError when that is no configuration."""
+        if not isinstance(data, Mapping):
+            raise TypeError(f"a configuration is a {type(data).__name__}")
+        return cls(data)
 
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
@@ -237,6 +251,11 @@ def same_settings(first: VmConfig, second: VmConfig) -> bool:
     return settings(first) == settings(second)
 
 
+def _word(row: Mapping[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    return None if value is None else str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class VmStatus:
     """A guest's state of power, `status` as the API says it (`running`, `stopped`); `lock` if one is held.
@@ -257,8 +276,8 @@ class VmStatus:
         return cls(
             vmid=vmid,
             status=str(row["status"]),
-            name=row.get("name"),
-            lock=row.get("lock"),
+            name=_word(row, "name"),
+            lock=_word(row, "lock"),
             template=is_true(row.get("template", 0)),
             uptime=int(row.get("uptime") or 0),
             paused=row.get("qmpstatus") == "paused",
@@ -349,7 +368,7 @@ class Task:
             type=str(row["type"]),
             id=str(row.get("id") or ""),
             user=user,
-            status=row.get("status"),
+            status=_word(row, "status"),
             starttime=int(row["starttime"]),
         )
 

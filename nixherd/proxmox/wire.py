@@ -66,7 +66,8 @@ def single(params: Mapping[str, list[str]]) -> dict[str, str | list[str]]:
 def error_of(method: str, path: str, status: int, reason: str, body: bytes, who: str) -> ApiError:
     """What an answer of status >= 300 means, in one line with what to do. `who` is the token's name."""
     answer = _json(body)
-    errors = {str(key): _line(value) for key, value in (answer.get("errors") or {}).items()}
+    said_of = answer.get("errors")
+    errors = {str(key): _line(value) for key, value in said_of.items()} if isinstance(said_of, dict) else {}
     said = _line(answer.get("message") or reason or "")
     if errors:
         said += " " + "; ".join(f"{key}: {text}" for key, text in sorted(errors.items()))
@@ -123,7 +124,7 @@ def data_of(method: str, path: str, body: bytes) -> Any:
 def _json(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 

@@ -60,7 +60,8 @@ def _activated(wanted: Wanted, goal: str) -> Commands:
 
     def act() -> None:
         require_root(own)
-        activate(host, asked, own, wanted)
+        with own.reporting():
+            activate(host, asked, own, wanted)
 
     yield from do(host, f"{goal} to {wanted.system}", act)
 

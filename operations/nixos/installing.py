@@ -19,7 +19,13 @@ from nixherd.jobs import Job
 from nixherd.nix import Evaluated
 from nixherd.reach import Epoch
 from operations.fleet_files import alone
-from operations.machine import is_installed, machine_of, require_our_installer, require_still_installable
+from operations.machine import (
+    is_installed,
+    machine_of,
+    require_our_installer,
+    require_still_installable,
+    require_the_guest,
+)
 from operations.remote import copy_closure, run_job
 from operations.steps import (
     Commands,
@@ -111,6 +117,7 @@ def _install(extra_files: Mapping[str, str]) -> Commands:
         require_our_installer(host, machine)
         if machine["mnt"] is None:
             raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
+        require_the_guest(host)
 
     def act() -> None:
         build_selection(host)
@@ -159,6 +166,7 @@ def _reboot() -> Commands:
         require_our_installer(host, machine)
         if machine["jobs"].get("install") != _job(about).well:
             raise FleetError(f"{host_id} is not installed yet; run deploys/install.py from its start")
+        require_the_guest(host)
 
     def act() -> None:
         connector = connector_of(host)

@@ -4,10 +4,12 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.deploying.options import HERE
+from nixherd.errors import NotWell
 from nixherd.evaluation import evaluate
 from operations.deploy_run import ask, this_host
 from operations.rebuilding import rebuild_on
 from operations.steps import Commands, decide, do, session_of
+from operations.wellness import wrong_with
 
 
 @operation()
@@ -26,7 +28,13 @@ def _rebuild(action: str, build_on: str, specialisation: str | None) -> Commands
     own = this_host(host)
     wanted, state = evaluate(session_of(host), (own.id,), own.id).toplevel, ask(own)
     if action == "switch" and specialisation is None and wanted == state["current"] == state["profile"]:
+        if problem := wrong_with(host, own, wanted):
+            raise NotWell(f"{own.id} runs {wanted} already; {problem}; nothing was activated")
         host.noop(f"{own.id} runs {wanted} already")
         return
-    summary = f"nixos-rebuild {action} of {own.id}"
-    yield from do(host, summary, lambda: rebuild_on(host, own, wanted, action, build_on, specialisation))
+
+    def act() -> None:
+        with own.reporting():
+            rebuild_on(host, own, wanted, action, build_on, specialisation)
+
+    yield from do(host, f"nixos-rebuild {action} of {own.id}", act)

@@ -133,6 +133,7 @@ def address() -> Commands:
 
 def _address() -> Commands:
     vm, connector = _managed_vm(), connector_of(host)
+    connector.installs = True
 
     def act() -> None:
         place = connector.reach()
@@ -142,7 +143,8 @@ def _address() -> Commands:
     if connector.place is not None:
         host.noop(f"vm {vm.vmid} ({vm.name}) answers at {connector.place.address}")
         return
-    yield from do(host, f"find the address of vm {vm.vmid} ({vm.name}) and pin its host key", act)
+    summary = f"find the address of vm {vm.vmid} ({vm.name}) and pin its host key"
+    yield from do(host, summary, act, changes=False)
 
 
 @operation()
@@ -155,6 +157,6 @@ def wait_for_ssh(timeout: float | None = None) -> Commands:
             host.noop(f"{fleet_host(host).id} answers")
             return
         summary = f"wait for {fleet_host(host).id} to answer by SSH"
-        yield from do(host, summary, lambda: connector.reach(timeout, absent_ok=True), by_api=True)
+        yield from do(host, summary, lambda: connector.reach(timeout, absent_ok=True), changes=False)
 
     yield from decide(host, body)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.fleet import prepare_fleet
-from tests.nix_cli import build, environment, nix, nix_json
+from tests.nix_cli import build, environment, nix, nix_json, try_nix
 
 pytestmark = pytest.mark.unit
 
@@ -151,6 +151,31 @@ def test_the_specification_is_met_by_the_machines_themselves(flake: Path) -> Non
         "names": {name: name for name in names},
         "revision": (flake / ".git" / "refs" / "heads" / "main").read_text().strip(),
     }
+
+
+def test_nix_trusts_root_alone_on_every_machine(flake: Path) -> None:
+    read = "builtins.mapAttrs (_: m: m.config.nix.settings.trusted-users)"
+    trusted = nix_json("eval", "--json", f"{flake}#nixosConfigurations", "--apply", read)
+    assert {user for users in trusted.values() for user in users} == {"root"}
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("", "say who signs them, in nixherd.trustedKeys"),
+        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.trusted-users = ["*"];', "nixherd-push no trusted user"),
+        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.require-sigs = false;', "require-sigs has to be on"),
+        ('nixherd.trustedKeys = ["k-1:x"];', None),
+    ],
+)
+def test_a_machine_that_closures_are_pushed_to_checks_signatures(flake: Path, more: str, why: str | None) -> None:
+    module = f'{{ nixherd.access.kind = "push-closure"; {more} }}'
+    read = "m: (m.extendModules { modules = [ MODULE ]; }).config.system.build.toplevel.drvPath".replace(
+        "MODULE", module
+    )
+    done = try_nix("eval", "--raw", f"{flake}#nixosConfigurations.dev", "--apply", read)
+    assert (done.returncode == 0) is (why is None), done.stderr
+    assert why is None or why in done.stderr
 
 
 def test_dev_matches_its_firmware_boot_loader_and_disk(flake: Path) -> None:

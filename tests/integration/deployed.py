@@ -17,6 +17,7 @@ from tests.integration.verified import report
 DEADLINES = ("--activation-deadline", "8", "--confirm-deadline", "10")
 MEND = (
     "sudo sh -c 'rm -rf /var/fault; findmnt -no FSTYPE /boot | grep -q tmpfs && umount /boot; "
+    "umount /usr/bin/systemd-run 2>/dev/null; "
     "systemctl unset-environment LD_PRELOAD FAKETIME; systemctl reset-failed; true'"
 )
 
@@ -104,6 +105,20 @@ def fleet(made: Lab) -> Iterator[Fleet]:
 
 def outcomes(document: dict[str, Any]) -> dict[str, str]:
     return {host["host"]: host["outcome"] for host in document["hosts"]}
+
+
+@contextmanager
+def readonly(fleet: Fleet, vmid: int) -> Iterator[None]:
+    """With this guest readonly in the definitions."""
+    definitions = fleet.lab.places.fleet / "vms/definitions.nix"
+    before = definitions.read_text()
+    edit(definitions, f"vmid = {vmid};", f"vmid = {vmid}; readonly = true;")
+    fleet.commit()
+    try:
+        yield
+    finally:
+        definitions.write_text(before)
+        fleet.commit()
 
 
 @contextmanager

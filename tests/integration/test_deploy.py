@@ -6,11 +6,12 @@ What runs on a machine is read by OpenSSH, with its pinned key, past the code un
 import json
 import re
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from tests.integration.deployed import DEADLINES, MEND, Fleet, order, outcomes
+from tests.integration.deployed import DEADLINES, MEND, Fleet, order, outcomes, readonly
 from tests.integration.lab_driver import until
 from tests.integration.verified import report
 
@@ -23,8 +24,8 @@ FAULTS = {
     "activation-hangs": ("the activation did not end within 8 s", 25),
     "boot-full": ("the boot entry cannot be written: Failed to install bootloader", 20),
     "disk-full": ("the profile cannot be set: ", 20),
-    "needs-boot": ("deploy it with goal=boot and reboot", 15),
     "network-gone": ("nobody confirmed it within 10 s", 40),
+    "no-systemd-run": ("the activation ended with status 2", 20),
     "oneshot-hangs": ("the activation did not end within 8 s; it waits for fault.service", 40),
     "reboots": ("it rebooted in the middle of the activation", 30),
     "sshd-broken": ("units failed: sshd.service", 20),
@@ -141,7 +142,7 @@ def test_a_damaged_copy_is_not_activated(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [("old-corrupted", "it runs /nix/store/"), ("powered-off", "last: vm 110 (dev) is stopped")],
+    [("old-corrupted", "it is stuck on /nix/store/"), ("powered-off", "last: vm 110 (dev) is stopped")],
 )
 def test_a_machine_that_cannot_act_is_reported_and_a_boot_brings_the_one_of_before(
     fleet: Fleet, fault: str, said: str
@@ -149,7 +150,9 @@ def test_a_machine_that_cannot_act_is_reported_and_a_boot_brings_the_one_of_befo
     before = fleet.machine("dev")
     fleet.lab("break", "dev", fault)
     fleet.change("dev2", fault)
-    ended, document = fleet.deploy("dev", "dev2", *DEADLINES, check=False)
+    # one that is ours to reboot would do that by itself
+    with readonly(fleet, 110) if fault == "old-corrupted" else nullcontext():
+        ended, document = fleet.deploy("dev", "dev2", *DEADLINES, check=False)
     if fault == "powered-off":
         fleet.lab.api_task("/nodes/prom/qemu/110/status/start")
     assert (ended.status, outcomes(document)) == (5, {"dev": "unknown", "dev2": "deployed"}), document

@@ -1,7 +1,6 @@
-"""Other ways in and out: generations, nixos-rebuild, flake references, sudo that asks, forced commands."""
+"""Other ways in and out: generations, nixos-rebuild, flake references, a machine that pulls."""
 
 import json
-import secrets
 import shlex
 import sys
 from pathlib import Path
@@ -9,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.deployed import DEADLINES, Fleet, order, outcomes
+from tests.integration.deployed import Fleet, order, outcomes
 from tests.integration.lab_driver import Ended
-from tests.integration.test_secrets import files_with, pattern, watched
 from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
@@ -161,75 +159,6 @@ def test_any_flake_reference_without_a_checkout(fleet: Fleet) -> None:
     fleet.commit()
 
 
-def test_sudo_with_a_password_from_stdin(fleet: Fleet) -> None:
-    """The password is given for a machine that begins to ask for it, and is nowhere but on stdin."""
-    word = secrets.token_hex(12)
-    fleet.on("dev3", f"printf abl030:{word} | sudo chpasswd")
-    fault = fleet.lab.places.fleet / "hosts/dev3/faults/unit-fails.nix"
-    fleet.lab("break", "dev3", "unit-fails")
-    fault.write_text("{lib, ...}: { security.sudo.wheelNeedsPassword = lib.mkForce true; }")
-    fleet.commit()
-    ended, document = fleet.deploy("dev3", *DEADLINES, check=False)
-    assert outcomes(document) == {"dev3": "rolled back"}
-    assert "sudo: a password is required" in document["hosts"][0]["why"]
-    given = fleet.lab.state / "word"
-    given.write_text(f"{word}\n")
-    command = f"nixherd deploy dev3 --json --ask-sudo-password <{given} 2>/dev/null"
-    with watched(pattern(word.encode())) as seen:
-        ended = fleet.lab.run("sh", "-c", command)
-        assert outcomes(json.loads(ended.output)) == {"dev3": "deployed"}
-        fleet.lab("break", "dev3")
-        ended, document = fleet.deploy("dev3", check=False)
-        assert (ended.status, outcomes(document)) == (4, {"dev3": "failed"})
-        assert "dev3: sudo asks for a password there" in document["hosts"][0]["why"]
-        assert outcomes(json.loads(fleet.lab.run("sh", "-c", command).output)) == {"dev3": "deployed"}
-    assert seen == set()
-    given.unlink()
-    assert files_with(pattern(word.encode()), fleet.lab.state / "home") == set()
-    fleet.on("dev3", "sudo -n true")
-
-
-def test_a_machine_that_takes_pushed_closures_and_nothing_else(fleet: Fleet) -> None:
-    key = (fleet.lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
-    access = f'nixherd.access = {{ kind = "push-closure"; keys = ["{key}"]; }};'
-    fleet.broken_by("dev3", f"{{ {access} }}")
-    fleet.deploy("dev3")
-    with order(fleet, dev3='access = "push-closure";'):
-        fleet.change("dev3", "pushed")
-        ended, document = fleet.deploy("dev3")
-        assert outcomes(document) == {"dev3": "deployed"}
-        now = fleet.machine("dev3")
-        assert (now.marker, now.current == now.profile == document["hosts"][0]["new"]) == ("pushed", True)
-        assert outcomes(fleet.deploy("dev3")[1]) == {"dev3": "unchanged"}
-        fleet.broken_by(
-            "dev3",
-            f'{{ {access} systemd.services.x = {{ wantedBy = ["multi-user.target"]; '
-            'serviceConfig.Type = "oneshot"; serviceConfig.ExecStart = "/usr/bin/false"; }; }',
-        )
-        ended, document = fleet.deploy("dev3", *DEADLINES, check=False)
-        assert (outcomes(document), "units failed: x.service" in document["hosts"][0]["why"]) == (
-            {"dev3": "rolled back"},
-            True,
-        )
-        assert fleet.machine("dev3") == now
-        for words in (("exec", "--", "id"), ("fact", "facts.nixos.CurrentSystem"), ("operations.nixos.gc",)):
-            ended = fleet.lab.pyinfra("-y", "inventory.py", "--limit", "dev3", *words, check=False)
-            assert (ended.status != 0, "it takes forced commands alone" in ended.output) == (True, True), ended.output
-        for words in (
-            "id",
-            "nixherd watch x",
-            "nixherd look ../../etc none 0",
-            "nixherd begin a;id b c",
-            "nixherd begin x me switch /nix/store/../etc - 1 1 -",
-            "nixherd say x keep;id",
-        ):
-            said = fleet.on("root@dev3", f"'{words}'", check=False).output
-            assert "uid=" not in said
-            assert "state=none" in said or "refused=" in said or "this key may push closures" in said, said
-    fleet.lab("break", "dev3")
-    fleet.deploy("dev3")
-
-
 def test_a_machine_that_pulls_by_itself(fleet: Fleet) -> None:
     key = (fleet.lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
     switch = "nix-env -p /nix/var/nix/profiles/system --set $p && $p/bin/switch-to-configuration switch"
@@ -243,7 +172,8 @@ def test_a_machine_that_pulls_by_itself(fleet: Fleet) -> None:
         system = fleet.lab.run("nix", "build", "--no-link", "--print-out-paths", flake).output.split()[-1]
         fleet.on("dev3", "true")  # which leaves its key in that file
         address, options = report(fleet.lab, "dev3")["address"], f"-o UserKnownHostsFile={fleet.lab.state}/known-dev3"
-        copy = f'NIX_SSHOPTS="{options}" nix copy --no-check-sigs --to ssh://abl030@{address} {system}'
+        by_root = f"'ssh://abl030@{address}?remote-program=sudo%20nix-store'"
+        copy = f'NIX_SSHOPTS="{options}" nix copy --no-check-sigs --to {by_root} {system}'
         fleet.lab.run("sh", "-c", copy)
         fleet.on("dev3", f"echo {system} | sudo tee /var/lib/wanted")
         ended, document = fleet.deploy("dev3")
@@ -258,25 +188,6 @@ def test_a_machine_that_pulls_by_itself(fleet: Fleet) -> None:
         assert "its command failed: cat: /var/lib/wanted: No such file or directory" in document["hosts"][0]["why"]
     fleet.lab("break", "dev3")
     fleet.deploy("dev3")
-
-
-def test_a_machine_that_takes_nothing_unsigned(fleet: Fleet) -> None:
-    key = fleet.lab.state / "signing-key"
-    public = fleet.lab.run(
-        "sh", "-c", f"nix key generate-secret --key-name lab-1 >{key} && nix key convert-secret-to-public <{key}"
-    ).output.split()[-1]
-    strict = f'nix.settings.trusted-users = lib.mkForce ["root"]; nix.settings.trusted-public-keys = ["{public}"];'
-    fleet.broken_by("dev3", f"{{lib, ...}}: {{ {strict} }}")
-    fleet.deploy("dev3")
-    fleet.change("dev3", "signed")
-    ended, document = fleet.deploy("dev3", check=False)
-    assert (ended.status, outcomes(document)) == (4, {"dev3": "failed"})
-    assert "its store takes nothing unsigned from abl030; add abl030 to" in document["hosts"][0]["why"]
-    ended, document = fleet.deploy("dev3", "--data", f"sign_with={key}")
-    assert outcomes(document) == {"dev3": "deployed"}
-    assert fleet.machine("dev3").marker == "signed"
-    fleet.lab("break", "dev3")
-    fleet.deploy("dev3", "--data", f"sign_with={key}")
 
 
 def test_a_machine_without_a_boot_loader(fleet: Fleet) -> None:

@@ -120,8 +120,8 @@ def test_enrolled_afterwards_it_decrypts_after_its_next_switch(lab: Lab) -> None
     path = lab.run("sh", "-c", f"nix build --no-link --print-out-paths $FLEET#{system} 2>/dev/null").output.strip()
     known = f"-o UserKnownHostsFile={lab.state / 'known-enrolled'} -o StrictHostKeyChecking=yes"
     on(lab, "true")
-    copy = f"NIX_SSHOPTS='{known}' nix copy --no-check-sigs --to ssh-ng://abl030@{report(lab)['address']} {path}"
-    lab.run("sh", "-c", copy)
+    there = f"ssh://abl030@{report(lab)['address']}?remote-program=sudo%20nix-store"
+    lab.run("sh", "-c", f"NIX_SSHOPTS='{known}' nix copy --no-check-sigs --to '{there}' {path}")
     on(lab, f"sudo {path}/bin/switch-to-configuration test")
     assert any("decrypted /run/secrets/wifi/password" in line for line in deploy(lab, CHECK))
     assert_decrypted(lab)

@@ -118,8 +118,8 @@ def test_never_without_the_right_host_key_nor_where_a_system_is_pinned(metal: Me
     edit_entry(metal.lab, PLACEHOLDER, f'publicKey = "{OTHER_KEY}";')
     pinned = metal.install(*metal.known, check=False)
     refusal = (
-        f"{HOST} has a publicKey in hosts.nix, so it is installed already; refusing to boot the installer on it; put a "
-        "placeholder there if it is to be installed anew"
+        f"{HOST} has a publicKey in hosts.nix, so it is installed already and answers with that key alone; leave "
+        "--data host_key out, or put a placeholder there if it is to be installed anew"
     )
     assert refusal in pinned.says(HOST)
     assert [nobody.status, another.status, stranger.status, pinned.status] == [4, 4, 4, 3]

@@ -37,6 +37,8 @@ def served(lab: Lab, directory: Path) -> Iterator[Path]:
 
 
 def test_builds_go_where_nix_sends_them(fleet: Fleet) -> None:
+    fleet.broken_by("dev2", '{ nix.settings.trusted-users = ["abl030"]; }')  # it takes what nobody signed to build with
+    fleet.deploy("dev2")
     fleet.change("dev", "by a remote builder")
     fleet.on("dev2", "true")  # which leaves its key in that file
     address, known = report(fleet.lab, "dev2")["address"], fleet.lab.state / "known-dev2"
@@ -49,6 +51,7 @@ def test_builds_go_where_nix_sends_them(fleet: Fleet) -> None:
     [row] = json.loads(ended.output)["hosts"]
     assert (row["outcome"], fleet.machine("dev").marker) == ("deployed", "by a remote builder")
     assert fleet.on("dev2", f"test -e {row['new']}", check=False).status == 0
+    fleet.lab("break", "dev2")
 
 
 def test_what_a_cache_has_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:

@@ -131,8 +131,11 @@ def test_wrong_use_is_one_line(lab: Lab, arguments: list[str], line: str) -> Non
 def test_every_fault_that_is_listed_can_be_switched(lab: Lab) -> None:
     lab("up")
     names = [line.split()[0] for line in lab("fault").stdout.splitlines()]
-    assert len(names) == 15
-    for name in names:
+    assert len(names) == 16
+    impostor = lab("fault", "impostor", "110", "111")  # which takes two machines that are up
+    assert (impostor.returncode, impostor.stderr) == (1, "lab: /_lab/fault: vm 110 is not up\n")
+    assert "fault impostor HOST VMID" in lab("fault", "impostor", "nobody", "111").stderr
+    for name in (name for name in names if name != "impostor"):
         assert lab("fault", name, "on", "vmid=110").returncode == 0, name
         assert lab("fault", name, "off").returncode == 0, name
 

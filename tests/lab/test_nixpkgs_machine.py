@@ -75,7 +75,7 @@ class Installed:
         """Bring the configuration with `change` there; exit status and words of the switch, the new path."""
         (self.flake / "hosts" / "dev" / "configuration.nix").write_text(self.configuration + change + "\n}\n")
         (new,) = build(f"{CONFIG}.toplevel", cwd=self.flake)
-        self.copy(new, "abl030")
+        self.copy(new, "abl030", "?remote-program=sudo%20nix-store")
         if action in ("switch", "boot"):
             self.run(f"sudo -n nix-env -p {PROFILE} --set {new}")
         done = self.machines.ssh("abl030", self.address, f"sudo -n {new}/bin/switch-to-configuration {action}")

@@ -2,20 +2,25 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyinfra.api.host import Host
 
-from facts.machine import Machine
+from facts.machine import Machine as Machine_
 from nixherd import reach
 from nixherd.connectors.fleet import FleetConnector
+from nixherd.errors import Refused
+from nixherd.exits import Exit
+from nixherd.models import Access
+from nixherd.reach import NotInstalled
 from nixherd.session import Session
 from nixherd.ssh_keys import KeyPair, generate_ed25519
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Said, connected, executing, said_by, session_at, vm
-from tests.sshd import Sshd
+from tests.sshd import MAC, Sshd
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
@@ -48,6 +53,12 @@ def connector_of(host: Host) -> FleetConnector:
     return host.connector
 
 
+def installing(host: Host) -> Host:
+    """A run that installs the machine, as its operations say when their turn comes."""
+    connector_of(host).installs = True
+    return executing(host)
+
+
 def new_key(name: str = "host") -> KeyPair:
     return generate_ed25519(name)
 
@@ -63,7 +74,7 @@ def test_an_absent_machine_has_nothing_to_say_while_planning(
     assert "absent: vm 110 (dev) does not exist on prom" in said()
     ok, output = host.run_shell_command("cat /etc/os-release")
     assert (ok, output.output) == (True, "")
-    assert host.get_fact(Machine) is None
+    assert host.get_fact(Machine_) is None
     assert emulator.changes() == []
 
 
@@ -77,7 +88,7 @@ def test_a_machine_on_its_way_is_waited_for_until_the_deadline(run: Callable[...
     vm(emulator, "127.0.0.1", key=new_key().public)
     emulator.control("outside", do="stop-agent", vmid=110)
     began = time.monotonic()
-    host = executing(run())
+    host = installing(run())
     with pytest.raises(OSError, match=r"dev: waiting for clone or installer or final: not within 1 s; last: .*agent"):
         host.run_shell_command("true")
     assert time.monotonic() - began < 12
@@ -101,9 +112,9 @@ def test_the_clone_must_show_the_key_that_its_agent_read(
     assert (
         connector_of(host).place is None
     )  # whether cloud-init is done is asked by a changing call: not while planning
-    assert host.get_fact(Machine) is None
+    assert host.get_fact(Machine_) is None
     assert emulator.changes() == []
-    ok, output = executing(host).run_shell_command("cat /etc/os-release")
+    ok, output = installing(host).run_shell_command("cat /etc/os-release")
     assert (ok, output.stdout) == (True, "ID=debian")
     assert emulator.changes() == ["POST /nodes/prom/qemu/110/agent/exec"]
 
@@ -116,7 +127,7 @@ def test_another_key_is_refused_before_anything_is_sent(
     vm(emulator, "127.0.0.1", key=new_key("the agent's word").public, system=system)
     sshd.start(new_key("somebody in between"), system=system)
     with pytest.raises(OSError, match=r"shows another host key than the pinned one .*; nothing was sent to it"):
-        executing(run()).run_shell_command("true")
+        installing(run()).run_shell_command("true")
     assert not sshd.asked
     assert pinned  # which is not what the agent says
 
@@ -138,8 +149,132 @@ def test_each_epoch_accepts_its_own_key_only(
     vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos\nVARIANT_ID=installer")
     sshd.start(pair, system="ID=nixos\nVARIANT_ID=installer")
     with pytest.raises(OSError, match=r"dev \(installer\) at 127.0.0.1 shows another host key"):
-        executing(host).run_shell_command("true")
+        installing(host).run_shell_command("true")
     assert sshd.logins == 1
+
+
+# The proof
+
+SYSTEMS = {"clone": "ID=debian", "installer": "ID=nixos\nVARIANT_ID=installer", "final": "ID=nixos"}
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def machine(emulator: Emulator, sshd: Sshd, session: Session) -> Machine:
+    """The VM `dev` in an epoch, and an sshd with its key, which need not be in it."""
+
+    def start(epoch: str, *, shows: str | None = None, mac: str = MAC, **config: Any) -> None:
+        pair = session.state_of("dev").ensure_host_key() if epoch == "final" else new_key()
+        vm(emulator, "127.0.0.1", key=pair.public, system=SYSTEMS[epoch], **config)
+        sshd.start(pair, system=SYSTEMS[shows or epoch], mac=mac)
+
+    return start
+
+
+@pytest.mark.parametrize("epoch", SYSTEMS)
+def test_a_machine_without_the_vms_card_is_another(
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session, epoch: str
+) -> None:
+    machine(epoch, mac="bc:24:11:00:00:99")
+    host = installing(run())
+    with pytest.raises(
+        OSError, match=r"the machine at 127\.0\.0\.1 is not vm 110 \(dev\).*: no card of it has net0's MAC"
+    ):
+        host.run_shell_command("touch /etc/was-here")
+    assert session.failures == {"dev": Exit.REFUSED}
+    assert sshd.commands == sshd.logins > 0  # the proof's own, each time
+
+
+@pytest.mark.parametrize("epoch", SYSTEMS)
+def test_a_machine_in_another_boot_than_the_vm_is_another(
+    run: Callable[..., Host], machine: Machine, session: Session, epoch: str
+) -> None:
+    machine(epoch, boot_id="0ea6c7f2-0000-4000-8000-000000000000\n")
+    host = installing(run())
+    with pytest.raises(OSError, match=r"its boot_id is [0-9a-f-]{36}, and the agent tells 0ea6c7f2-"):
+        host.run_shell_command("true")
+    assert session.failures == {"dev": Exit.REFUSED}
+
+
+def test_a_vm_is_proven_by_file_read_alone(run: Callable[..., Host], machine: Machine, emulator: Emulator) -> None:
+    """So that readonly guests are as well, with no new right of the token's."""
+    machine("final")
+    assert connector_of(run()).connected
+    assert emulator.changes() == []
+
+
+@pytest.mark.parametrize(("told", "shown"), [("final", "installer"), ("final", "clone"), ("installer", "final")])
+def test_the_system_that_answers_is_the_one_whose_key_it_shows(
+    run: Callable[..., Host], machine: Machine, said: Said, told: str, shown: str
+) -> None:
+    machine(told, shows=shown)
+    assert not run().connected
+    key = "installed system" if told == "final" else told
+    assert any(f"vm 110 (dev): with the key of its {key}, the {shown} answers at 127.0.0.1" in line for line in said())
+
+
+def test_a_guest_proves_by_its_root_what_is_to_be_wiped(
+    run: Callable[..., Host], machine: Machine, emulator: Emulator
+) -> None:
+    machine("installer")
+    connector = connector_of(installing(run()))
+    with pytest.raises(Refused, match="it does not have what the agent wrote down for its root"):
+        connector.prove_for_wiping()
+    assert emulator.changes() == ["POST /nodes/prom/qemu/110/agent/exec"]
+
+
+# What this run has no business with
+
+
+@pytest.mark.parametrize("epoch", ["clone", "installer"])
+def test_who_only_asks_never_meets_what_is_not_installed(
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session, said: Said, epoch: str
+) -> None:
+    machine(epoch)
+    assert not run(must_answer=True).connected
+    assert any(
+        f"vm 110 (dev) runs no installed system: its agent says that it is the {epoch}" in line for line in said()
+    )
+    assert session.failures == {"dev": Exit.REFUSED}
+    assert not sshd.asked
+
+
+def test_a_run_that_installs_nothing_does_nothing_in_an_installer(
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session
+) -> None:
+    machine("installer")
+    host = run()
+    assert host.get_fact(Machine_) is None  # while planning
+    with pytest.raises(OSError, match=r"vm 110 \(dev\) runs no installed system: what answers is the installer"):
+        executing(host).run_shell_command("touch /etc/was-here")
+    with pytest.raises(NotInstalled):
+        connector_of(host).destination()
+    assert session.failures == {"dev": Exit.REFUSED}
+    assert sshd.commands == 1
+    assert installing(host).run_shell_command("echo here")[1].stdout == "here"
+
+
+def test_a_host_whose_key_is_pinned_answers_as_installed_only(
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session, said: Said
+) -> None:
+    pinned = replace(session.host("dev"), public_key=new_key().public)
+    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": pinned})
+    machine("installer")
+    assert not run().connected
+    assert any("vm 110 (dev) answers as installed only, for hosts.nix pins the key of dev" in line for line in said())
+    assert not sshd.asked
+
+
+def test_forced_commands_are_not_put_to_the_proof(
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session
+) -> None:
+    """It would be taken for what they are there for; the pinned key is what such a machine proves itself by."""
+    triggered = replace(session.host("dev"), access=Access.TRIGGER)
+    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": triggered})
+    machine("final", mac="bc:24:11:00:00:99")
+    host = run(must_answer=True)
+    assert host.connected
+    assert (sshd.logins, sshd.commands) == (1, 0)
 
 
 def test_nobody_elses_machine_is_believed(run: Callable[..., Host], emulator: Emulator, sshd: Sshd, said: Said) -> None:
@@ -214,6 +349,20 @@ def test_addresses_are_tried_in_order(run: Callable[..., Host], sshd: Sshd) -> N
     place = connector_of(run("metal", host_key=key.public)).place
     assert place is not None
     assert (place.address, place.epoch, place.user) == ("127.0.0.1", reach.Epoch.CLONE, "root")
+
+
+def test_who_only_asks_goes_to_an_installed_machine_of_which_the_operator_told(
+    run: Callable[..., Host], sshd: Sshd, session: Session, said: Said
+) -> None:
+    key = new_key()
+    sshd.start(key, system=SYSTEMS["installer"])
+    assert not run("metal", host_key=key.public, must_answer=True).connected
+    assert any("metal runs no installed system: what answers is the installer;" in line for line in said())
+    assert session.failures == {"metal": Exit.REFUSED}
+    assert sshd.commands == 1
+    sshd.kill()
+    sshd.start(key, system=SYSTEMS["final"])
+    assert run("metal", host_key=key.public, must_answer=True).connected
 
 
 def test_without_any_key_nobody_is_asked(run: Callable[..., Host], sshd: Sshd, said: Said) -> None:

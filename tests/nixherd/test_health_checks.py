@@ -41,7 +41,7 @@ def test_every_kind() -> None:
         ({"a": {"tcp": 0}}, "web.a.tcp: 'localhost:0' is neither a port nor HOST:PORT"),
         ({"a": {"tcp": 65536}}, "web.a.tcp: 'localhost:65536' is neither a port nor HOST:PORT"),
         ({"a": {"tcp": ":80"}}, "web.a.tcp: ':80' is neither a port nor HOST:PORT"),
-        ({"a": {"tcp": True}}, "web.a.tcp: is a boolean, not a string"),
+        ({"a": {"tcp": True}}, "web.a.tcp: True is no text"),
         ({"a": {"http": "https://x/"}}, "web.a.http: 'https://x/' is no http:// URL"),
         ({"a": {"unit": "-x"}}, "web.a.unit: '-x' is no unit"),
         ({"a": {"unit": ""}}, "web.a.unit: '' is no text"),

@@ -1,5 +1,7 @@
 """Where a machine is and which key it must show, by what the hypervisor and the operator say."""
 
+import base64
+import re
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -8,15 +10,31 @@ from typing import Any
 
 import pytest
 
-from nixherd import reach
-from nixherd.errors import ApiError, DeadlineExceeded, Refused
+from nixherd import this_machine
+from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
+from nixherd.models import GuestType
+from nixherd.proof import Asked
 from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.identity import mark
-from nixherd.proxmox.listings import Resource
+from nixherd.proxmox.listings import Node, Resource
 from nixherd.proxmox.models import ExecResult, Interface, VmConfig, VmStatus
-from nixherd.reach import Absent, Epoch, Hints, Place, addresses, epoch_of, look, stranger, until
+from nixherd.reach import (
+    Absent,
+    Epoch,
+    Hints,
+    NotInstalled,
+    Place,
+    addresses,
+    epoch_of,
+    look,
+    stranger,
+    told_place,
+    until,
+)
 from nixherd.session import Session, Unusable
+from nixherd.settings import Device
 from nixherd.ssh_keys import generate_ed25519
+from nixherd.told import HOST_KEY_FILE
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 
 pytestmark = pytest.mark.unit
@@ -35,6 +53,7 @@ class FakeClient:
     system: str = "ID=debian\n"
     addresses: tuple[str, ...] = ("192.0.2.110",)
     agent: bool = True
+    key: str = AGENTS_KEY
     cloud_init: ExecResult = field(default_factory=lambda: ExecResult(0, "status: done", ""))
     config_: dict[str, Any] = field(default_factory=dict)
     executed: list[list[str]] = field(default_factory=list)
@@ -64,7 +83,18 @@ class FakeClient:
 
     def agent_read(self, node: str, vmid: int, path: str) -> str:
         self._answer()
-        return {"/etc/os-release": self.system, reach.HOST_KEY_FILE: f"{AGENTS_KEY}\n"}[path]
+        return {"/etc/os-release": self.system, HOST_KEY_FILE: f"{self.key}\n"}[path]
+
+    def node_rows(self) -> tuple[Node, ...]:
+        return (Node("prom", online=True), Node("gone", online=False))
+
+    def node_addresses(self) -> dict[str, str]:
+        return {"192.0.2.1": "prom", "192.0.2.2": "gone"}
+
+    def interface_addresses(self, node: str) -> tuple[str, ...]:
+        if node != "prom":
+            raise ApiError("no route to it", 595)
+        return ("192.0.2.1", "2001:db8:0::1", "198.51.100.1")
 
     def agent_exec(self, node: str, vmid: int, argv: list[str], timeout: float) -> ExecResult:
         self._answer()
@@ -196,6 +226,163 @@ def test_nobody_elses_agent_is_believed(session: Session, system: str) -> None:
     assert places(session, client)
 
 
+# What cannot be a guest's own
+
+OTHER = generate_ed25519("other")
+TWO = {"dev": HOST, "other": replace(HOST, id="other", hostname="other")}
+
+
+def refusal(session: Session, client: FakeClient, **how: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        places(session, client, **how)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("patience", [10, 0])
+@pytest.mark.parametrize("system", ["ID=debian\n", INSTALLER])
+def test_a_key_that_hosts_nix_pins_for_another_is_refused(session: Session, system: str, patience: float) -> None:
+    """However its base64 is written."""
+    session.fleet = replace(session.fleet, hosts={**TWO, "other": replace(TWO["other"], public_key=OTHER.public)})
+    said = refusal(session, FakeClient(system=system, key=OTHER.public), patience=patience)
+    assert said.startswith("vm 110 (dev): its agent tells the host key of other as its own (SHA256:")
+
+
+def test_a_key_that_was_generated_here_for_another_is_refused(session: Session) -> None:
+    session.fleet = replace(session.fleet, hosts=TWO)
+    key = session.state_of("other").ensure_host_key().public
+    assert "the host key of other" in refusal(session, FakeClient(system=INSTALLER, key=key))
+    session.state_of("other").private_key_file.write_text("no key at all")
+    assert places(session, FakeClient(system=INSTALLER, key=key))  # nobody can be installed with that
+
+
+def test_a_key_that_another_vm_told_in_this_run_is_refused(session: Session) -> None:
+    assert places(session, FakeClient(system=INSTALLER))
+    assert places(session, FakeClient(system=INSTALLER)), "its own again"
+    other = replace(DEV, name="other", vmid=112, host_id="other")
+    session.fleet = replace(session.fleet, hosts=TWO, vms={"dev": DEV, "other": other})
+    ours = {"name": "other", "description": mark(FLEET, other)}
+    session._memo["client"] = FakeClient(system=INSTALLER, config_=ours)
+    with pytest.raises(Refused, match=r"^vm 112 \(other\): its agent tells the host key of vm 110 \(dev\) as its own"):
+        look(session, TWO["other"], Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+
+
+@pytest.mark.parametrize("key", ["", "no key", "ssh-ed25519 AAAA", f"{KEY}\n{KEY}"])
+def test_what_is_no_key_is_an_error_in_one_line(session: Session, key: str) -> None:
+    with pytest.raises(FleetError, match=r"^vm 110 \(dev\): what its agent tells as its host key is none: it|nothing"):
+        places(session, FakeClient(system=INSTALLER, key=key))
+
+
+def test_another_key_of_another_machine_is_no_ed25519_key(session: Session) -> None:
+    """Of those only the ed25519 key is known."""
+    key = (
+        "ecdsa-sha2-nistp256 "
+        + base64.b64encode(
+            b"".join(len(part).to_bytes(4, "big") + part for part in (b"ecdsa-sha2-nistp256", b"nistp256", bytes(65)))
+        ).decode()
+    )
+    assert "as its ed25519 host key is of type ecdsa-sha2-nistp256" in refusal(
+        session, FakeClient(system=INSTALLER, key=key)
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "whose"),
+    [
+        ("192.0.2.1", "the node prom"),
+        ("192.0.2.2", "the node gone"),
+        ("198.51.100.1", "the node prom"),
+        ("2001:db8::1", "the node prom"),
+        ("::ffff:192.0.2.1", "the node prom"),
+        ("203.0.113.8", "the hypervisor's API"),
+        ("203.0.113.9", "the machine that this runs on"),
+    ],
+)
+def test_the_addresses_of_the_hypervisor_and_our_own_are_no_guests(
+    session: Session, monkeypatch: pytest.MonkeyPatch, address: str, whose: str
+) -> None:
+    assert session.fleet.endpoint is not None
+    session.fleet = replace(session.fleet, endpoint=replace(session.fleet.endpoint, host="203.0.113.8"))
+    monkeypatch.setattr(this_machine, "has_address", lambda address: address == "203.0.113.9")
+    said = refusal(session, FakeClient(addresses=(address,), system=INSTALLER))
+    assert re.match(rf"vm 110 \(dev\): its agent tells \S+ as its address, which {whose} has; nothing was sent", said)
+    monkeypatch.setattr(this_machine, "has_mac", lambda mac: mac == MAC)
+    if whose == "the machine that this runs on":  # and it is this VM
+        assert places(session, FakeClient(addresses=(address,), system=INSTALLER))
+
+
+def test_a_token_that_shows_no_nodes_addresses_is_no_obstacle(session: Session) -> None:
+    def forbidden(*given: str) -> Any:
+        raise ApiError("Permission check failed", 403)
+
+    client = FakeClient(system=INSTALLER)
+    client.node_addresses = client.interface_addresses = forbidden  # type: ignore[method-assign]
+    assert places(session, client)
+
+
+def test_this_machines_own_addresses_are_known() -> None:
+    assert this_machine.has_address("127.0.0.1")
+    assert not this_machine.has_address("192.0.2.1")
+    assert not this_machine.has_address("255.255.255.255")
+    assert not this_machine.has_mac("02:00:00:00:00:99")
+
+
+# What a run has no business with
+
+
+@pytest.mark.parametrize(("system", "epoch"), [("ID=debian\n", "clone"), (INSTALLER, "installer")])
+def test_what_is_not_installed_is_refused_where_nothing_is_installed(session: Session, system: str, epoch: str) -> None:
+    client = FakeClient(system=system)
+    session._memo["client"] = client
+    only = (Epoch.FINAL,)
+    with pytest.raises(NotInstalled, match=rf"vm 110 \(dev\) runs no installed system: its agent says .* the {epoch};"):
+        look(session, HOST, Hints(), epochs=only, accepted=only, patience=5, progress=lambda said: None)
+    assert client.executed == []
+
+
+def test_a_host_whose_key_is_pinned_answers_as_installed_unless_its_private_half_is_here(session: Session) -> None:
+    pair = generate_ed25519("dev")
+    session.fleet = replace(session.fleet, hosts={"dev": replace(HOST, public_key=pair.public)})
+    host, client = session.host("dev"), FakeClient(system=INSTALLER)
+    session._memo["client"] = client
+    found = lambda: look(session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+    with pytest.raises(Refused, match=r"answers as installed only, for hosts.nix pins the key of dev; its agent says"):
+        found()
+    kept = session.state_of("dev")
+    kept._write(kept.private_key_file, pair.private_openssh)  # enrolled before it is made
+    assert [place.epoch for place in found()] == [Epoch.INSTALLER]
+
+
+def test_a_machine_without_nixos_is_installed_as_it_is(session: Session) -> None:
+    home = replace(HOST, configuration_file=None, public_key=KEY)
+    session.fleet = replace(session.fleet, hosts={"dev": home})
+    session._memo["client"] = FakeClient()
+    only = (Epoch.FINAL,)
+    [place] = look(session, home, Hints(), epochs=only, accepted=only, patience=0, progress=lambda said: None)
+    assert (place.epoch, place.host_key) == (Epoch.FINAL, KEY)
+
+
+def test_where_a_guest_is_whose_key_only_its_agent_tells(session: Session) -> None:
+    def told(**client: Any) -> Place | None:
+        session._memo["client"] = FakeClient(**{"system": "ID=nixos\n", **client})
+        return told_place(session, HOST)
+
+    place = told()
+    assert place is not None
+    assert (place, place.told) == (Place("192.0.2.110", Epoch.FINAL, AGENTS_KEY, HOST.user), True)
+    assert place.asked is not None
+    assert (place.asked.mac, place.asked.has_agent) == (MAC, True)
+    for nothing in ({"exists": False}, {"power": "stopped"}, {"system": INSTALLER}, {"config_": {"lock": "clone"}}):
+        assert told(**nothing) is None
+    for silent, why in (
+        ({"agent": False}, "does not say which host key it has"),
+        ({"addresses": ()}, "no address yet"),
+    ):
+        with pytest.raises(FleetError, match=why):
+            told(**silent)
+    with pytest.raises(Refused, match="its notes lack the line"):
+        told(config_={"description": "built by hand"})
+
+
 def test_who_is_a_stranger(session: Session) -> None:
     def found(**config: Any) -> str | None:
         session._memo["client"] = FakeClient(exists=config.pop("exists", True), config_=config)
@@ -207,6 +394,29 @@ def test_who_is_a_stranger(session: Session) -> None:
     assert "its name is theirs, not dev" in (found(name="theirs") or "")
     session.fleet = replace(session.fleet, vms={})
     assert found(name="theirs") is None
+
+
+def test_a_guest_that_is_found_by_name_has_the_card_that_is_declared(session: Session) -> None:
+    card = Device("net0", {"model": "virtio", "macaddr": MAC.upper()})
+    host = replace(HOST, public_key=KEY, addresses=("dev.example",))
+    vm = replace(DEV, settings=replace(DEV.settings, networks=(card,)))
+    session.fleet = replace(session.fleet, hosts={"dev": host}, vms={"dev": vm})
+    how: dict[str, Any] = {"epochs": tuple(Epoch), "patience": 1, "progress": print, "by_name": True}
+    [place] = look(session, host, Hints(), **how)  # with no hypervisor
+    assert place.asked == Asked("vm 110 (dev)", "", 110, MAC, has_agent=False)
+    session.fleet = replace(session.fleet, vms={"dev": DEV})
+    assert [place.asked for place in look(session, host, Hints(), **how)] == [None]
+
+
+def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(session: Session) -> None:
+    container = replace(DEV, type=GuestType.LXC)
+    host = replace(HOST, public_key=KEY)
+    session.fleet = replace(session.fleet, hosts={"dev": host}, vms={"dev": container})
+    found = lambda: look(session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+    session._memo["client"] = FakeClient(config_={"net0": f"name=eth0,bridge=vmbr0,hwaddr={MAC.upper()}"})
+    assert [(place.asked.mac, place.asked.has_agent) for place in found() if place.asked] == [(MAC, False)]
+    del session._memo["client"]  # there is no token
+    assert [place.asked for place in found()] == [None]
 
 
 # A machine that no hypervisor knows of
@@ -232,7 +442,13 @@ def test_what_its_operator_says_of_it(session: Session) -> None:
         Place("192.0.2.9", Epoch.CLONE, AGENTS_KEY, "admin"),
         Place("192.0.2.9", Epoch.CLONE, AGENTS_KEY, "root"),
     ]
-    assert [place.epoch for place in metal(session, hints, public_key=KEY)] == [Epoch.FINAL, Epoch.CLONE, Epoch.CLONE]
+    with pytest.raises(
+        Refused, match=r"^dev has a publicKey in hosts.nix, so it is installed already and answers with"
+    ):
+        metal(session, hints, public_key=KEY)
+    assert [place.epoch for place in metal(session, replace(hints, host_key=KEY), public_key=KEY)] == [Epoch.FINAL]
+    session.state_of("dev").ensure_host_key()
+    assert [place.epoch for place in metal(session, hints)] == [Epoch.FINAL, Epoch.CLONE, Epoch.CLONE]
 
 
 def test_without_a_key_there_is_nobody_to_ask(session: Session) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from nixherd.connectors import proving
 from nixherd.errors import FleetError
+from nixherd.exits import Exit
 from nixherd.guard import mark
 from nixherd.jobs import DIRECTORY, Job
 from nixherd.session import Session
 from nixherd.ssh_keys import KeyPair, generate_ed25519
 from operations import disko, installer, nixos
 from operations.remote import run_job
+from operations.steps import connector_of
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import (
     DESCRIBED,
@@ -126,8 +129,9 @@ def test_our_installer_is_left_as_it_is(machine: Machine, session: Session) -> N
 
 
 def test_an_installer_that_a_killed_run_booted_is_marked_then(
-    machine: Machine, session: Session, emulator: Emulator
+    machine: Machine, session: Session, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(proving, "prove_by_word", lambda *given: None)  # the emulator's agent writes on no sshd
     run = machine(INSTALLER)
     key = emulator.client().agent_read("prom", 110, "/etc/ssh/ssh_host_ed25519_key.pub").strip()
     session.state_of("dev").note("kexec", f"{mark(session.fleet, 'dev')}\n{key}\n")
@@ -136,6 +140,34 @@ def test_an_installer_that_a_killed_run_booted_is_marked_then(
     assert outcome.said[-1] == "mark the installer of dev as ours"
     assert session.state_of("dev").noted("kexec") is None
     assert not run(installer.boot).changed
+
+
+def test_an_installer_is_not_touched_before_its_root_has_what_the_agent_wrote(
+    machine: Machine, session: Session, emulator: Emulator
+) -> None:
+    run = machine(INSTALLER)
+    key = emulator.client().agent_read("prom", 110, "/etc/ssh/ssh_host_ed25519_key.pub").strip()
+    note = f"{mark(session.fleet, 'dev')}\n{key}\n"
+    session.state_of("dev").note("kexec", note)
+    outcome = run(installer.boot)
+    assert outcome.failed
+    assert "it does not have what the agent wrote down for its root; nothing was done there" in outcome.said[-1]
+    assert session.failures == {"dev": Exit.REFUSED}
+    assert session.state_of("dev").noted("kexec") == note
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_no_disk_is_touched_of_a_machine_that_only_looks_like_the_guest(
+    machine: Machine, session: Session, sshd: Sshd, operation: Any
+) -> None:
+    """To the last bit of what it shows; the emulator's agent writes on no sshd."""
+    done = (ours(session), MOUNTED, job("install", f"{SYSTEM} 0" if operation is nixos.reboot_installed else "other 0"))
+    outcome = machine(*(DEBIAN,) if operation is installer.boot else (INSTALLER, *done))(operation)
+    assert outcome.failed
+    assert "it does not have what the agent wrote down for its root; nothing was done there" in outcome.said[-1]
+    assert session.failures == {"dev": Exit.REFUSED}
+    planned = operation is not installer.boot  # what a clone is cannot be asked before cloud-init is done
+    assert sshd.commands == 3 + planned  # the proof, what runs there, planned and executing, and the word
 
 
 def test_disks_that_are_formatted_and_mounted_stay(machine: Machine, session: Session) -> None:
@@ -260,6 +292,7 @@ RUNS_IT = 'while [ "$1" != sh ]; do shift; done; exec "$@"'
 
 def perform_job(session: Session, sshd: Sshd, what: str, deadline: int = 5) -> None:
     host = executing(connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
+    connector_of(host).installs = True
     run_job(host, Job("try", "key", what, deadline))
 
 

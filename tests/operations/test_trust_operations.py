@@ -9,7 +9,7 @@ import pytest
 
 from nixherd.fleet import load_fleet
 from nixherd.session import Session
-from nixherd.ssh_keys import generate_ed25519
+from nixherd.ssh_keys import KeyPair, generate_ed25519
 from operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.secrets.keys import key
@@ -77,13 +77,37 @@ def test_no_commit(row: Rows, fleet: Path) -> None:
     assert " A docs/machines.md" in git(fleet, "status", "--porcelain")
 
 
-def test_a_guest_made_elsewhere_shows_its_key_through_the_agent(
-    row: Rows, fleet: Path, emulator: Emulator, session: Session
+def test_a_guest_made_elsewhere_tells_its_key_through_the_agent_and_proves_it(
+    row: Rows, fleet: Path, emulator: Emulator, session: Session, sshd: Sshd
 ) -> None:
-    vm(emulator, "127.0.0.1", key=key("dev").public, system=NIXOS)
-    assert not row(trust.enroll).failed
+    pair = KeyPair(key("dev").private_openssh, key("dev").public)
+    to_it = {"ssh_port": sshd.port, "ssh_key": str(sshd.key)}
+    vm(emulator, "127.0.0.1", key=pair.public, system=NIXOS)
+    silent = row(trust.enroll, data=to_it)
+    assert silent.failed
+    assert "the host key that its agent tells cannot be proven: no SSH at 127.0.0.1" in silent.said[-1]
+    sshd.start(pair, system=NIXOS, mac="bc:24:11:00:00:99")
+    another = row(trust.enroll, data=to_it)
+    assert another.failed
+    assert "the machine at 127.0.0.1 is not vm 110 (dev)" in another.said[-1]
+    assert recipients(fleet) == BEFORE
+    sshd.kill()
+    sshd.start(pair, system=NIXOS)
+    done = row(trust.enroll, data=to_it)
+    assert not done.failed, done.said
     assert recipients(fleet) == WITH_DEV
     assert session.state_of("dev").host_key() is None
+
+
+def test_the_key_of_another_host_is_nobodys_to_enroll(
+    row: Rows, fleet: Path, emulator: Emulator, session: Session
+) -> None:
+    other = next(host for host in session.fleet.hosts.values() if host.public_key and host.id != "dev")
+    vm(emulator, "127.0.0.1", key=str(other.public_key), system=NIXOS)
+    outcome = row(trust.enroll)
+    assert outcome.failed
+    assert f"vm 110 (dev): its agent tells the host key of {other.id} as its own" in outcome.said[-1]
+    assert recipients(fleet) == BEFORE
 
 
 def test_a_guest_that_is_somebody_elses_is_refused(row: Rows, fleet: Path, emulator: Emulator) -> None:

@@ -1,10 +1,10 @@
-#!/bin/sh
-# One deployment on this machine, from its beginning to its end, in a process that depends on nobody. The first argument
-# is what is deployed: a `system`, as root, or a `home`, as its user. Then:
+# One deployment on this machine, from its beginning to its end, in a process that depends on nobody; units.sh and ends.sh
+# come before this. The first argument is what is deployed: a `system`, as root, or a `home`, as its user. Then:
 #
-#   begin ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
+#   begin PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS
 #                       start `watch` detached, unless another one is under way; a system that is a generation already
-#                       may be named by its number
+#                       may be named by its number; `reboot` where that may be the last resort; `unchecked` where what
+#                       the new system says against being switched to is not to be heard
 #   watch ID            activate; wait for the word; keep, or go back to what was there before
 #   say ID WORD [WHY]   the word of whoever deploys, `keep` or `back`, once; the first one counts
 #   look ID STATE WAIT  how it stands, as soon as it is in another state than this, or after so many seconds
@@ -12,18 +12,22 @@
 #
 # Sent anew with each deployment: nothing of ours is installed on a machine. A reboot ends a deployment, and the machine
 # boots what it would have booted before: a system's profile and boot entry are changed by `keep` alone. States: armed,
-# activating, proving, keeping, reverting; kept, reverted, refused and stuck are ends.
+# activating, proving, keeping, reverting; kept, reverted, refused and stuck are ends, but who is stuck goes on trying.
+# Every answer says the version of all this: whoever asks may speak it or not.
 set -u
+protocol=2
 kind=$1
 shift
 grace=10 # seconds that a unit may take to stop
 busy='armed activating proving keeping reverting' # states of a deployment that goes on
+spare=20480 # KiB in /run, without which systemd (16 MiB) reloads nothing any more
 export LC_ALL=C
 if [ "$kind" = system ]; then
     here=/run/nixherd/deploy
     roots=/nix/var/nix/gcroots/nixherd
     profile=/nix/var/nix/profiles/system
     live=/run/current-system # what runs
+    room=/run/nixherd/room # what can be given up where it is needed
     activation=nixos-rebuild-switch-to-configuration.service # nixos-rebuild's name: the two exclude each other
     export PATH=/run/current-system/sw/bin:/run/wrappers/bin:/usr/bin:/usr/sbin:/bin:/sbin
 else
@@ -36,6 +40,7 @@ else
     [ -e "$profile" ] || [ ! -e "/nix/var/nix/profiles/per-user/$USER/home-manager" ] ||
         profile=/nix/var/nix/profiles/per-user/$USER/home-manager
     live=$profile
+    room=$here/room
     activation=nixherd-home.service
     export USER PATH="$HOME/.nix-profile/bin:/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/bin:/bin:$PATH"
 fi
@@ -43,10 +48,12 @@ fi
 load() { # of deployment $1
     id=$1 dir=$here/$1
     [ -r "$dir/settings" ] || return 1
+    was='' reboot='' checks='' # which a program of the version before does not note
     # shellcheck disable=SC1091
     . "$dir/settings"
     # what the new system might lack, the old one has
     [ "$kind" = home ] || PATH=$old/sw/bin:$PATH
+    if [ -r "$dir/running-before" ]; then running=$(cat "$dir/running-before"); else running=$(units_running); fi
 }
 
 recent() { [ -e "$here/current" ] && load "$(readlink "$here/current")"; } # the last deployment since the boot
@@ -70,17 +77,15 @@ rest() { # between two looks; the longer it takes the longer
     case $pause in 0.02) pause=0.03 ;; 0.03) pause=0.05 ;; 0.05) pause=0.1 ;; 0.1) pause=0.2 ;; *) pause=0.4 ;; esac
 }
 
-enter() { # state, why: the reason comes first, who sees the state finds it
+enter() { # state, why: the reason comes first, who sees the state finds it; one that cannot be noted holds nothing up
     [ -z "${2:-}" ] || [ -s "$dir/why" ] || printf '%s\n' "$2" >"$dir/why"
-    printf '%s\n' "$1" >>"$dir/state"
+    printf '%s\n' "$1" >>"$dir/state" || { rm -f "$room" && printf '\n%s\n' "$1" >>"$dir/state"; }
 }
 
 clock() { # seconds since the boot, suspended ones included, whatever the time of day does
     read -r now _ </proc/uptime
     now=${now%.*}
 }
-
-has_systemd() { [ "$kind" = system ] && [ -d /run/systemd/system ]; } # a user may have one that ends with the session
 
 switch() { # system: make the machine, or the home, be this one
     if [ "$kind" = system ]; then set -- "$1/bin/switch-to-configuration" test; else set -- "$1/activate"; fi
@@ -107,8 +112,7 @@ alive() { # of what `detached` started without systemd
     [ -n "$line" ] && kill -0 "$line" 2>/dev/null
 }
 
-units_failed() { ! has_systemd || systemctl list-units --state=failed,auto-restart --plain --no-legend --full 2>/dev/null | cut -d" " -f1 | sort; }
-units_failed_since() { units_failed | comm -13 "$dir/failed-before" -; }
+failed_since() { units_failed | comm -13 "$dir/failed-before" -; }
 jobs_queued() { ! has_systemd || systemctl list-jobs --plain --no-legend --full 2>/dev/null | awk 'NF >= 4 {print $2, $3, $4, $1}' | sort; }
 jobs_since() { # unit, verb, state and number of the jobs that the activation may have queued
     jobs_queued | grep -v -e "^$activation " -e '^nixherd-' | while read -r unit verb state number; do
@@ -121,12 +125,17 @@ by_itself() { # a unit that is alike in both systems and that a timer, say, has 
     if [ -e "$old/$ours" ] || [ -e "$target/$ours" ]; then cmp -s "$old/$ours" "$target/$ours"; fi
 }
 blocking() { jobs_since | awk '$3 == "running" {print $1}' | list; } # units whose start or stop does not end
-list() { tr '\n' ' ' | sed 's/ *$//; s/ /, /g'; }
 
 # Beginning ----------------------------------------------------------------------------------------------------------
 
-begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
-    exec 9>"$here/lock"
+begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS
+    [ "$1" = $protocol ] ||
+        fail "the program there speaks version $protocol of the protocol, and was asked in another: update nixherd where you deploy from"
+    shift
+    [ $# = 10 ] || fail 'these are not the words for it'
+    case $1 in */* | '') fail "$1 names no deployment" ;; esac
+    case ${9:--}${10:--} in -- | reboot- | -unchecked | rebootunchecked) ;; *) fail "$9 ${10} are no words for it" ;; esac
+    exec 9<"${here%/*}"
     flock -w 20 9 || fail 'another deployment is beginning'
     if recent && [ "$id" != "$1" ]; then
         if under_way; then
@@ -135,11 +144,14 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
             exit 0
         fi
         # its process is gone for good: what it recorded is still where to go back to
-        [ "$stands" != lost ] || recorded=$old
+        case $stands in lost | stuck) recorded=$old ;; esac
+        [ "$stands" != stuck ] || stop_watching
     fi
+    [ "$kind" = home ] || refuse_foreign
     case $3 in switch | test | boot) ;; *) fail "$3 is nothing to come to" ;; esac
+    number "$6" 86400 && number "$7" 86400 || fail "$6 and $7 are no seconds"
     case $4 in /nix/store/*/* | /nix/store/.*) fail "$4 is no store path" ;; /nix/store/*) ;; *) fail "$4 is no store path" ;; esac
-    specialisation=${5#-} number=${8#-} # a forced command has no empty words
+    specialisation=${5#-} generation=${8#-} reboot=${9#-} checks=${10#-} # a forced command has no empty words
     id=$1 who=$2 goal=$3 new=$4 target=$4${specialisation:+/specialisation/$specialisation} dir=$here/$1
     old=${recorded:-$(readlink -f "$live")} || old=
     [ -e "$old" ] || old= # a home that was never activated
@@ -149,14 +161,22 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     else
         [ -x "$target/activate" ] || fail "$target has no activate: it is no generation of Home Manager"
     fi
+    [ -z "$generation" ] || said=$(require_generation) || fail "$said"
     nix-store --verify-path "$new" >/dev/null 2>&1 ||
         fail "$new is damaged in its store; say \`nix store delete --ignore-liveness $new\` there and deploy again"
-    mkdir -p "$dir" || exit 1
+    said=$(reserve 2>&1)
+    ! has_systemd || [ "$(left_in_run)" -ge $spare ] ||
+        fail "/run is full there: going back needs $spare KiB of it, and $(left_in_run) are left; make room and deploy again"
+    mkdir -p "$dir" || fail "$here cannot be written"
+    [ -z "$said" ] || printf '%s\n' "$said" >"$dir/log"
     units_failed >"$dir/failed-before"
+    running=$(units_running) was=$(readlink -f "$profile")
+    printf '%s\n' "$running" >"$dir/running-before"
     jobs_queued >"$dir/jobs-before"
     newest_generation
     write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7'
-        generation='$number' before='$(readlink "$profile")' newest='$newest'" || exit 1
+        generation='$generation' before='$(readlink "$profile")' was='$was' newest='$newest'
+        reboot='$reboot' checks='$checks'" || fail "$here cannot be written"
     hold || fail "$roots cannot be written"
     enter armed
     set --
@@ -167,9 +187,27 @@ begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
     if ! said=$(detached "nixherd-deploy-$id.service" -p Restart=on-failure -p RestartSec=1 -p OOMScoreAdjust=-900 \
         -- /bin/sh "$dir/program" "$kind" watch "$id" 2>&1); then
         enter refused "the watching process cannot be started: $said"
+        rm -f "$room"
     fi
     exec 9>&-
     look armed 5
+}
+
+number() { # a word is one, up to $2: the shell would take 08 for an octal one, and one that is too long for another
+    case $1 in '' | *[!0-9]* | 0?* | ??????????*) return 1 ;; esac
+    [ "$1" -le "$2" ]
+}
+
+require_generation() { # of the profile, which has to lead to what is proven; why not
+    number "$generation" 999999999 || { echo "$generation is no generation" && return 1; }
+    [ "$(readlink -f "$profile-$generation-link")" = "$new" ] ||
+        { echo "generation $generation is not $new" && return 1; }
+}
+
+refuse_foreign() { # activations: what they have queued would be taken for ours
+    look_at_units
+    foreign=$(echo "$at_work" | grep -x "$activation") || foreign=$(switching)
+    [ -z "$foreign" ] || fail "another activation is under way here ($foreign); wait for its end, or end it there"
 }
 
 newest_generation() { # of the profile: its number into $newest
@@ -207,6 +245,14 @@ watched() { # whether the process that watches this deployment lives
     return 1
 }
 
+stop_watching() { # one that is stuck, and goes on trying
+    if has_systemd; then
+        systemctl stop "nixherd-deploy-$id.service"
+    elif alive "nixherd-deploy-$id.service"; then
+        kill -KILL -"$line"
+    fi
+}
+
 under_way() { # whether it goes on; $stands is how it stands then, `lost` where its process ended before it did
     state
     within "$busy" || return 1
@@ -218,7 +264,7 @@ under_way() { # whether it goes on; $stands is how it stands then, `lost` where 
 }
 
 fail() {
-    echo "refused=$*"
+    tell refused "$*"
     exit 0
 }
 
@@ -231,6 +277,7 @@ watch() {
     armed) ;;
     keeping) keep ;;
     activating | proving | reverting) go_back 'the process that watched over it was killed' ;;
+    stuck) go_on_trying ;;
     *) exit 0 ;;
     esac
     [ "$goal" != boot ] || { keep; exit 0; }
@@ -241,9 +288,11 @@ watch() {
 activate() {
     enter activating
     [ ! -e "$dir/forth" ] || rm -f "$dir/forth"
-    if ! said=$(run_activation "$target" forth); then
-        enter refused "another activation is under way here: $said"
-        exit 0
+    if ! said=$(run_activation "$target" forth "$checks"); then
+        case $said in
+        *already*) refuse "another activation is under way here: $said" ;;
+        *) refuse "it cannot be activated: $said" ;;
+        esac
     fi
     clock
     end=$((now + deadline))
@@ -254,6 +303,9 @@ activate() {
             waits=$(blocking)
             go_back "the activation did not end within $deadline s${waits:+; it waits for $waits}"
         fi
+        if [ "${pause:-}" = 0.4 ] && ! activating && [ ! -e "$dir/forth" ]; then
+            go_back 'how the activation ended could not be noted'
+        fi
         rest
     done
     read -r result code <"$dir/forth"
@@ -261,21 +313,48 @@ activate() {
     'success '*) ;;
     'exit-code 4')
         sleep 1 # one that is started again and again has failed in the end
-        broken=$(units_failed_since | list)
-        # what had failed before may do so again
-        [ -z "$broken" ] && [ -s "$dir/failed-before" ] || go_back "units failed${broken:+: $broken} (status 4)"
+        since=$(failed_since)
+        broken=$(echo "$since" | that_count | list)
+        # what had failed before may do so again, and what does not count may do it now
+        [ -z "$broken" ] && { [ -s "$dir/failed-before" ] || [ -n "$since" ]; } ||
+            go_back "units failed${broken:+: $broken} (status 4)"
         ;;
-    'exit-code 100') go_back 'the new system cannot be switched to while the old one runs (status 100): deploy it with goal=boot and reboot' ;;
-    'exit-code '*) go_back "the activation ended with status $code" ;;
+    'exit-code '*)
+        says_no
+        go_back "the activation ended with status $code"
+        ;;
     *) go_back "the activation was ended ($result $code)" ;;
     esac
 }
 
-run_activation() { # system, name for its log and its end: `RESULT CODE`, which the unit itself writes
+refuse() { # why: nothing was changed
+    enter refused "$1"
+    rm -f "$roots/new" "$roots/old" "$room"
+    exit 0
+}
+
+says_no() { # whether the new system itself does, before it changes anything; it may ask for a boot
+    [ "$kind" = system ] && [ "$(readlink -f "$live")" = "$old" ] && [ "$old" != "$target" ] || return 0
+    no=$(sed -n "s/^Pre-switch check '\(.*\)' failed\$/\1/p" "$dir/forth.log" | list)
+    if [ "$no" = switchInhibitors ]; then
+        for_boot=$(sed -n 's/^\([^ ]*\) : \(.*\) -> \(.*\)$/\1: \2 → \3/p' "$dir/forth.log" | sed '$!s/$/;/' | tr '\n' ' ' | sed 's/ $//')
+    elif [ "$code" = 100 ]; then
+        for_boot='another interface of init'
+    else
+        [ -z "$no" ] || refuse "the new system says no before it is switched to ($no); nothing was activated"
+        return 0
+    fi
+    write "$dir/inhibited" "${for_boot:-what it calls critical}"
+    refuse "it cannot be switched to while the old system runs: ${for_boot:-what it calls critical} (status $code)"
+}
+
+run_activation() { # system, name for its log and its end (`RESULT CODE`, which the unit itself writes), `unchecked`
     ended="$dir/$2"
+    NIXOS_NO_CHECK=${3:+1}
+    export NIXOS_NO_CHECK
     if has_systemd; then
         # a collected unit tells nothing any more, and one that is unknown says that all is well
-        detached "$activation" -E LOCALE_ARCHIVE -E NIXOS_INSTALL_BOOTLOADER= \
+        detached "$activation" -E LOCALE_ARCHIVE -E NIXOS_INSTALL_BOOTLOADER= -E NIXOS_NO_CHECK \
             -p RuntimeMaxSec=$((deadline + grace)) -p TimeoutStopSec=$grace \
             -p "StandardOutput=append:$ended.log" -p "StandardError=append:$ended.log" \
             -p "ExecStopPost=/bin/sh -c 'echo \$SERVICE_RESULT \$EXIT_STATUS >$ended.new; mv $ended.new $ended'" \
@@ -301,138 +380,29 @@ prove() { # until the word comes; who says nothing in time has said `back`
     enter proving
     while [ ! -e "$dir/word" ]; do
         clock
-        [ "$now" -lt "$end" ] || word "$id" back "nobody confirmed it within $confirm s"
+        if [ "$now" -ge "$end" ]; then
+            why="nobody confirmed it within $confirm s"
+            word "$id" back "$why"
+            # the deadline needs no file: what cannot be noted is done all the same
+            [ -s "$dir/word" ] || go_back "$why"
+        fi
         rest
     done
     read -r said why <"$dir/word"
     if [ "$said" = keep ]; then keep; else go_back "$why"; fi
 }
 
-word() { # ID keep|back WHY…: the first one counts
+word() { # ID keep|back WHY…: the first one counts, and is whole
     said=$2
     shift 2
     printf '%s %s\n' "$said" "$*" >"$dir/word.$$" && ln "$dir/word.$$" "$dir/word" 2>/dev/null
     rm -f "$dir/word.$$"
 }
 
-# Ends ---------------------------------------------------------------------------------------------------------------
-
-keep() {
-    enter keeping
-    if [ "$kind" = home ]; then
-        [ "$(readlink -f "$live")" = "$new" ] || set_profile || go_back 'the profile cannot be set'
-    elif [ "$goal" != test ]; then
-        if ! said=$(set_profile 2>&1); then
-            take_back "the profile cannot be set: $(echo "$said" | tail -n 1)"
-        elif ! boot_entry "$new"; then
-            take_back "the boot entry cannot be written: $(tail -n 1 "$dir/log")"
-        fi
-        sync -f "$profile" 2>/dev/null
-    fi
-    enter kept
-    rm -f "$roots/new" "$roots/old"
-    exit 0
-}
-
-set_profile() {
-    if [ -n "$generation" ]; then set -- --switch-generation "$generation"; else set -- --set "$new"; fi
-    nix-env --profile "$profile" "$@"
-}
-
-boot_entry() { # system; an activation that is under way elsewhere is waited for
-    for try in 1 2 3 4 5; do
-        NIXOS_INSTALL_BOOTLOADER='' timeout 300 "$1/bin/switch-to-configuration" boot && return 0
-        [ $try = 5 ] || ! tail -n 1 "$dir/log" | grep -qi lock || { sleep 2 && continue; }
-        return 1
-    done
-}
-
-take_back() { # why: the profile as it was, and what boots
-    write "$dir/why" "$1"
-    put_back_profile
-    boot_entry "$(readlink -f "$profile")" || echo 'the boot entries may name a generation that is gone'
-    [ "$goal" != boot ] || finish
-    go_back "$1"
-}
-
-put_back_profile() { # to the generation of before; those made since are removed
-    [ -n "$before" ] && [ "$before" != "$(readlink "$profile")" ] || return 0
-    number_of "$before"
-    nix-env --profile "$profile" --switch-generation "$n" || ln -sfn "$before" "$profile"
-    [ -z "$generation" ] || return 0 # none was made
-    for link in "$profile"-*-link; do
-        number_of "$link"
-        [ "$n" -le "$newest" ] || nix-env --profile "$profile" --delete-generations "$n"
-    done
-}
-
-go_back() { # why
-    enter reverting "$1"
-    stop_activation
-    [ -n "$old" ] || finish
-    for try in 1 2 3; do
-        rm -f "$dir/back"
-        if said=$(run_activation "$old" back); then
-            clock
-            end=$((now + deadline + 2 * grace))
-            while [ ! -e "$dir/back" ] && [ "$now" -lt "$end" ]; do
-                rest
-                clock
-            done
-            # it may fail in what it failed in before
-            case $(cat "$dir/back" 2>/dev/null) in
-            'success '* | 'exit-code '*) [ "$(readlink -f "$live")" != "$old" ] || break ;;
-            esac
-            stop_activation
-        else
-            echo "$said"
-            sleep 2
-        fi
-    done
-    [ "$kind" = system ] || [ "$(readlink -f "$live")" != "$old" ] || put_back_profile # each activation of a home makes one
-    finish
-}
-
-finish() {
-    runs=$(readlink -f "$live")
-    [ -n "$old" ] || [ -e "$runs" ] || runs=
-    if [ "$runs" = "$old" ]; then
-        enter reverted
-        rm -f "$roots/new" "$roots/old"
-    else
-        enter stuck
-    fi
-    exit 0
-}
-
-stop_activation() { # and what it has left to PID 1
-    if ! has_systemd; then
-        ! alive "$activation" || kill -KILL -"$(cat "$here/$activation.pid")"
-        return
-    fi
-    systemctl stop "$activation" 2>/dev/null
-    jobs_since | while read -r unit verb state number; do
-        if [ "$state" = running ] && [ "$verb" != stop ]; then
-            systemctl stop --no-block "$unit"
-        else
-            systemctl cancel "$number"
-        fi
-    done
-    clock
-    end=$((now + grace))
-    while [ -n "$(jobs_since)" ] && [ "$now" -lt "$end" ]; do
-        sleep 0.2
-        clock
-    done
-    jobs_since | while read -r unit _ _ number; do
-        systemctl kill -s KILL "$unit"
-        systemctl cancel "$number"
-    done
-}
-
 # Looking ------------------------------------------------------------------------------------------------------------
 
 look() { # STATES WAIT: report as soon as it is in none of these
+    number "$2" 60 || fail "$2 are no seconds to look"
     clock
     end=$((now + $2))
     state
@@ -450,6 +420,7 @@ tell() { printf '%s=%s\n' "$1" "$2"; }
 
 report() { # STATES that are known: who waits for the next one is told all of the proof and of an end alone
     under_way
+    tell was "$was"
     tell id "$id"
     tell who "$who"
     tell state "$stands"
@@ -462,13 +433,31 @@ report() { # STATES that are known: who waits for the next one is told all of th
     tell left "${line:+$((line - now))}"
     ! has_systemd || tell waits "$(blocking)"
     [ "${1:-none}" = none ] || ! within 'armed activating keeping reverting' || return 0
-    ! has_systemd || tell failed "$(units_failed_since | list)"
+    if has_systemd; then
+        since=$(failed_since)
+        tell failed "$(echo "$since" | that_count | list)"
+        tell aside "$(echo "$since" | that_do_not | list)"
+    fi
+    for note in inhibited stuck moved; do
+        noted "$dir/$note"
+        tell $note "$line"
+    done
     tell_what_runs
     [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
     [ ! -s "$said" ] || tail -n 20 "$said" | sed 's/^/log=/'
 }
 
 tell_what_runs() {
+    if [ "$kind" = system ]; then
+        tell init "$(cat "$live/init-interface-version" 2>/dev/null)"
+        tell inhibitors "$(tr '\n' ' ' <"$live/switch-inhibitors" 2>/dev/null)"
+    fi
+    if has_systemd; then
+        look_at_units
+        tell unwell "$(echo "$failing" | unseen | that_count | list)"
+        [ -n "$at_work" ] || at_work=$(switching)
+        tell at_work "$(echo "$at_work" | list)"
+    fi
     tell current "$(readlink -f "$live")"
     tell profile "$(readlink -f "$profile")"
     read -r line </proc/sys/kernel/random/boot_id
@@ -490,6 +479,7 @@ shift
 case $verb in say) checked="$1 $2" ;; *) checked=$* ;; esac
 case $checked in *[!A-Za-z0-9@._:+/\ -]* | .* | *../*) fail 'these are no words for it' ;; esac
 case ${1:-} in */*) [ "$verb" = alone ] || fail "$1 names no deployment" ;; esac
+case $verb in watch | alone) ;; *) tell protocol $protocol ;; esac
 case $verb in
 begin) begin "$@" ;;
 watch) load "$1" && watch ;;

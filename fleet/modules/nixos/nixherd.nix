@@ -14,18 +14,13 @@
       inherit description;
     };
 
-  # Closures are received, and this program activates them; nothing else is run, whatever was asked for.
+  # Closures are received by a user of no other use, and this program activates them; nothing else is run, whatever was
+  # asked for.
+  receiver = "nixherd-push";
   pushed = pkgs.writeShellScript "nixherd-pushed" ''
-    set -f
-    case ''${SSH_ORIGINAL_COMMAND:-} in
-    "nix-store --serve --write") exec nix-store --serve --write ;;
-    "nixherd "*)
-      set -- $SSH_ORIGINAL_COMMAND
-      case $2 in begin | look | say | last) shift; exec sh ${./machine.sh} system "$@" ;; esac
-      ;;
-    esac
-    echo "this key may push closures and activate them" >&2
-    exit 1
+    exec ${pkgs.coreutils}/bin/env -i HOME=/root PATH=${lib.makeBinPath [config.nix.package pkgs.util-linux pkgs.coreutils]} \
+      SSH_ORIGINAL_COMMAND="''${SSH_ORIGINAL_COMMAND:-}" \
+      /bin/sh ${./pushed.sh} ${receiver} ${lib.escapeShellArg (toString cfg.trustedKeys)} ${import ./program.nix}
   '';
   # The machine pulls its configuration itself, and says in its last line what it runs then.
   triggered = pkgs.writeShellScript "nixherd-triggered" ''
@@ -52,6 +47,12 @@ in {
     });
   };
 
+  options.nixherd.trustedKeys = mkOption {
+    type = types.listOf types.singleLineStr;
+    default = [];
+    description = "Public keys (NAME:BASE64) of those who sign closures for this machine: it takes them from anybody.";
+  };
+
   options.nixherd.access = {
     kind = mkOption {
       type = types.enum ["shell" "push-closure" "trigger"];
@@ -59,7 +60,7 @@ in {
       description = "What a deployment may do here; other than shell, its keys run one program and nothing else.";
     };
     keys = mkOption {
-      type = types.listOf types.str;
+      type = types.listOf types.singleLineStr;
       default = [];
       description = "Public keys of those who deploy.";
     };
@@ -74,8 +75,29 @@ in {
     };
   };
 
-  config = lib.mkIf (cfg.access.kind != "shell") {
-    users.users.root.openssh.authorizedKeys.keys = map (key: "restrict,command=\"${command}\" ${key}") cfg.access.keys;
-    services.openssh.settings.PermitRootLogin = "forced-commands-only";
-  };
+  config = lib.mkMerge [
+    {nix.settings.trusted-public-keys = cfg.trustedKeys;}
+    (lib.mkIf (cfg.access.kind != "shell") {
+      users.users.root.openssh.authorizedKeys.keys = map (key: "restrict,command=\"${command}\" ${key}") cfg.access.keys;
+      services.openssh.settings.PermitRootLogin = "forced-commands-only";
+    })
+    (lib.mkIf (cfg.access.kind == "push-closure") {
+      users.users.${receiver} = {
+        description = "Receives pushed closures";
+        isSystemUser = true;
+        group = receiver;
+      };
+      users.groups.${receiver} = {};
+      assertions = [
+        {
+          assertion = cfg.trustedKeys != [];
+          message = "nixherd.access.kind = \"push-closure\" takes signed closures alone: say who signs them, in nixherd.trustedKeys.";
+        }
+        {
+          assertion = config.nix.settings.require-sigs && lib.intersectLists ["*" receiver "@${receiver}"] config.nix.settings.trusted-users == [];
+          message = "nixherd.access.kind = \"push-closure\" takes signed closures alone: nix.settings.require-sigs has to be on, and ${receiver} no trusted user.";
+        }
+      ];
+    })
+  ];
 }

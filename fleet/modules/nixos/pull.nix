@@ -88,7 +88,7 @@ in {
       serviceConfig = {
         Type = "oneshot";
         ExecStart = toString (pkgs.writeShellScript "nixherd-pull" ''
-          exec /bin/sh ${./pull.sh} ${lib.escapeShellArgs [cfg.from cfg.publicKey config.networking.hostName]} ${./machine.sh}
+          exec /bin/sh ${./pull.sh} ${lib.escapeShellArgs [cfg.from cfg.publicKey config.networking.hostName]} ${import ./program.nix}
         '');
       };
     };

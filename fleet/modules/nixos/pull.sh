@@ -99,7 +99,7 @@ meant=$(cat "$new/etc/hostname" 2>/dev/null) || meant=
 
 # Its deployment -------------------------------------------------------------------------------------------------------
 
-said=$(deployment begin "$id" "$name-pull" switch "$new" - 600 120 -)
+said=$(deployment begin 2 "$id" "$name-pull" switch "$new" - 600 120 - - -)
 while :; do
     state=$(value state)
     case $state in

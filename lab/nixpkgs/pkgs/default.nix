@@ -276,7 +276,7 @@
       }:
         build name {} ''
           mkdir -p "$out"
-          ${concatMapStrings (path: "cp -rsfT ${path}/ \"$out\" 2>/dev/null || cp -rsf ${path}/. \"$out\"\n") paths}
+          ${concatMapStrings (path: "cp -rsfT --no-preserve=mode ${path}/ \"$out\" 2>/dev/null || cp -rsf --no-preserve=mode ${path}/. \"$out\"\n") paths}
           ${postBuild}
         '';
       buildEnv = {
@@ -324,7 +324,7 @@
         stub name;
       fetchgit = real.fetchurl;
     };
-    names = lib.subtractLists ["lib" "name" "pname" "version" "meta" "type" "outPath" "drvPath" "out" "override" "config" "system"] (toolboxes ++ import ./names.nix);
+    names = lib.subtractLists ["lib" "bin" "name" "pname" "version" "meta" "type" "outPath" "drvPath" "out" "override" "config" "system"] (toolboxes ++ import ./names.nix);
   in
     lib.genAttrs names stub // real;
 

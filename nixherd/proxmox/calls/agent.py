@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nixherd.errors import DeadlineExceeded
+from nixherd.errors import DeadlineExceeded, Usage
 from nixherd.models import GuestType
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.base import Calls, guest_path
@@ -56,21 +56,25 @@ class Agent(Calls):
             data = self._get("nodes", node, "qemu", vmid, "agent", "file-read", file=path)
         return wire.guest_text(str(data["content"]))
 
-    def agent_exec(self, node: str, vmid: int, argv: Sequence[str], *, timeout: float = 300) -> ExecResult:
-        """Run a command in the guest as root and wait for its end, `timeout` seconds at most.
+    def agent_exec(
+        self, node: str, vmid: int, argv: Sequence[str], *, input: str | None = None, timeout: float = 300
+    ) -> ExecResult:
+        """Run a command in the guest as root and wait for its end, `timeout` seconds at most; `input` is its stdin.
 
         Its result is given out once; when that answer is lost, AgentUnavailable is raised: run only what may
         run again. DeadlineExceeded when it does not end.
         """
         with self._agent(node):
-            pid = self._post("nodes", node, "qemu", vmid, "agent", "exec", command=_plain(argv))["pid"]
+            given = {} if input is None else {"input-data": input}
+            pid = self._post("nodes", node, "qemu", vmid, "agent", "exec", command=_plain(argv), **given)["pid"]
         began, pause = time.monotonic(), 0.1
         while True:
             with self._agent(node):
                 data = self._get("nodes", node, "qemu", vmid, "agent", "exec-status", pid=pid)
             if int(data["exited"]):
                 out, err = (wire.guest_text(str(data.get(key, ""))) for key in ("out-data", "err-data"))
-                return ExecResult(data.get("exitcode"), out, err, data.get("signal"))
+                code, signal = (None if data.get(key) is None else int(data[key]) for key in ("exitcode", "signal"))
+                return ExecResult(code, out, err, signal)
             if time.monotonic() - began + pause > timeout:
                 raise DeadlineExceeded(f"vm {vmid}: `{shlex.join(argv)}` in the guest: not done within {timeout:.0f} s")
             time.sleep(pause)
@@ -81,5 +85,8 @@ def _plain(argv: Sequence[str]) -> list[str]:
     """The command, or a shell that decodes it: the agent hangs on characters outside latin-1."""
     if all(word.isascii() for word in argv):
         return list(argv)
-    script = base64.b64encode(shlex.join(argv).encode()).decode()
+    try:
+        script = base64.b64encode(shlex.join(argv).encode()).decode()
+    except UnicodeEncodeError:
+        raise Usage(f"{shlex.join(argv)}: half a character cannot be sent to a guest; nothing was run") from None
     return ["/bin/sh", "-c", f'script=$(echo {script} | base64 -d) || exit 127; eval "$script"']

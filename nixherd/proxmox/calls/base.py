@@ -1,18 +1,33 @@
 """What the typed calls are built on, and how their answers are read."""
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from functools import wraps
 from typing import Any, TypeVar
 
-from nixherd.errors import ApiError
+from nixherd.errors import UNFORESEEN, ApiError
 from nixherd.models import GuestType
+from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.models import Upid
 
 T = TypeVar("T")
 
+_call: ContextVar[str] = ContextVar("call", default="")  # the one whose answer is being read
+
 
 class Calls:
-    """The verbs of the API below /api2/json; parts of a path hold no slash, but the last may with `rest`."""
+    """The verbs of the API below /api2/json; parts of a path hold no slash, but the last may with `rest`.
+
+    An answer that cannot be read is an ApiError that names the call.
+    """
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name, each in list(vars(cls).items()):
+            if inspect.isfunction(each) and not name.startswith("_"):
+                setattr(cls, name, _reading(each))
 
     @abstractmethod
     def _get(self, *path: object, **params: Any) -> Any: ...
@@ -25,6 +40,29 @@ class Calls:
 
     @abstractmethod
     def _delete(self, *path: object, **params: Any) -> Any: ...
+
+
+def answer(method: str, path: Sequence[object], data: Any) -> Any:
+    """The answer, noting whose it is: what cannot be read after that is this."""
+    _call.set(f"{method} /{'/'.join(map(str, path))}")
+    return data
+
+
+def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def read(*args: Any, **arguments: Any) -> Any:
+        _call.set("")
+        try:
+            return method(*args, **arguments)
+        except UNFORESEEN as error:
+            if not (call := _call.get()):
+                raise
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            kind = ApiError if call.startswith("GET ") else OutcomeUnknown
+            why = f"the answer is not what Proxmox VE's is ({said}); which version answers there?"
+            raise kind(f"{call}: {why}", 200) from error
+
+    return read
 
 
 def guest_path(node: str, vmid: int, type: GuestType) -> tuple[str, str, str, int]:

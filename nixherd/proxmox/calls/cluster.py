@@ -1,5 +1,6 @@
 """The cluster and its nodes: which guests there are and where, which VMIDs are free, what this token may do."""
 
+import re
 from typing import Any
 
 from nixherd.errors import ApiError
@@ -7,11 +8,13 @@ from nixherd.proxmox.calls.base import Calls, unless
 from nixherd.proxmox.listings import Node, PciMapping, Resource
 from nixherd.proxmox.models import Permissions, Version
 
+_RELEASE = re.compile(r"[0-9]{1,4}(\.|$)")
+
 
 class Cluster(Calls):
     def version(self) -> Version:
         data = self._get("version")
-        if not isinstance(data, dict) or "release" not in data:
+        if not isinstance(data, dict) or not _RELEASE.match(str(data.get("release"))):
             raise ApiError("GET /version: the answer is not the API's; does Proxmox VE listen there?", 200)
         return Version(str(data["version"]), str(data["release"]))
 
@@ -26,13 +29,24 @@ class Cluster(Calls):
 
     def token_info(self, user: str, name: str) -> dict[str, Any]:
         """What is set of a token (`privsep`, `expire`); only its owner and those with User.Modify may ask."""
-        return dict(self._get("access", "users", user, "token", name))
+        data = self._get("access", "users", user, "token", name)
+        return {**data, "privsep": int(data.get("privsep", 1)), "expire": int(data.get("expire") or 0)}
 
     def nodes(self) -> tuple[str, ...]:
         return tuple(node.name for node in self.node_rows())
 
     def node_rows(self) -> tuple[Node, ...]:
         return tuple(sorted(map(Node.of, self._get("nodes")), key=lambda node: node.name))
+
+    def node_addresses(self) -> dict[str, str]:
+        """By address, the node that has it, as the cluster knows them; a token that may not see them is told none."""
+        rows = self._get("cluster", "status")
+        return {str(row["ip"]): str(row["name"]) for row in rows if row.get("type") == "node" and row.get("ip")}
+
+    def interface_addresses(self, node: str) -> tuple[str, ...]:
+        """The addresses that a node's network interfaces are configured with."""
+        rows = self._get("nodes", node, "network")
+        return tuple(str(row[key]) for row in rows for key in ("address", "address6") if row.get(key))
 
     def node_time(self, node: str) -> int:
         """The node's clock, seconds since 1970."""

@@ -26,7 +26,7 @@ class Guests(Cluster):
     def config(self, node: str, vmid: int, type: GuestType = QEMU) -> VmConfig | None:
         """A guest's configuration, with what waits for its next start; None when there is no such guest on the node."""
         data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config"))
-        return None if data is None else VmConfig(data)
+        return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
         """A guest's power, asked of the node itself; None when there is no such guest on the node."""
@@ -50,7 +50,7 @@ class Guests(Cluster):
 
     def snapshot_config(self, node: str, vmid: int, name: str, type: GuestType = QEMU) -> VmConfig:
         """What the guest's configuration was when the snapshot was taken. The guard counts it as looking inside."""
-        return VmConfig(self._get(*guest_path(node, vmid, type), "snapshot", name, "config"))
+        return VmConfig.of(self._get(*guest_path(node, vmid, type), "snapshot", name, "config"))
 
     def _unless_missing(self, vmid: int, ask: Callable[[], Any]) -> Any:
         try:

@@ -196,5 +196,5 @@ def test_the_table_of_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert columns[0] == ["a", "b"]
     assert columns[1] == ["activate", "unreachable"]
     assert columns[2][1] == "5 s"
-    assert columns[3] == ["waits for x.service", "no SSH"]
-    assert capsys.readouterr().err.splitlines()[:3] == ["a: activate", "a: waits for", "x.service"]
+    assert columns[3] == ["waits for ⏎ x.service", "no SSH"]
+    assert capsys.readouterr().err.splitlines()[:3] == ["a: activate", "a: waits for ⏎ x.service", "1 of 2 built"]

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,7 +24,13 @@ def deployment(**changes: object) -> Deployment:
 
 def test_an_answer() -> None:
     said = [
-        *("id=20261128T2000-1", "who=admin@laptop-1", "state=reverting", "why=units failed: a.service (status 4)"),
+        *(
+            "protocol=2",
+            "id=20261128T2000-1",
+            "who=admin@laptop-1",
+            "state=reverting",
+            "why=units failed: a.service (status 4)",
+        ),
         *(f"new={SYSTEM}", f"old={OLD}", "left=-3", "waits=b.service", "failed=", f"current={SYSTEM}"),
         *(f"profile={OLD}", "boot_id=0ea6", "hostname=dev", 'version={"configurationRevision":"4f2c"}'),
         *("log=activating the configuration...", "log= a=b", "state=kept"),
@@ -38,7 +43,7 @@ def test_an_answer() -> None:
         left=-3,
         log=("activating the configuration...", " a=b"),
     )
-    assert parse("refused=no\n") == Standing(Stage.REFUSED, why="no")
+    assert parse("protocol=2\nrefused=no\n") == Standing(Stage.REFUSED, why="no")
     assert parse("busy=somebody\nstate=proving").busy == "somebody"
 
 
@@ -94,7 +99,7 @@ def test_who_waits_is_told_all_of_the_proof_and_of_an_end(
     here = tmp_path / f".local/state/nixherd/deploy-{boot}"
     own = here / home.id
     own.mkdir(parents=True)
-    shutil.copy(Path(activation.__file__).with_name("machine.sh"), own / "program")
+    (own / "program").write_text(home.begin[1])
     (own / "settings").write_text(f"who=admin goal=switch new={SYSTEM} target={SYSTEM} old={OLD} generation=\n")
     (own / "state").write_text(states)
     (own / "forth.log").write_text("activating\n")
@@ -112,4 +117,4 @@ def test_ends() -> None:
 
 
 def test_the_program_is_a_shell_script() -> None:
-    subprocess.run(["sh", "-n", Path(activation.__file__).with_name("machine.sh")], check=True)
+    subprocess.run(["sh", "-n"], input=deployment().begin[1], text=True, check=True)

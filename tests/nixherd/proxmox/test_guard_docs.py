@@ -22,7 +22,7 @@ _NAMING = {
 def named_by(route: Route) -> Iterator[str]:
     """Where a request names guests that must be changeable."""
     if "{vmid}" in route.path:
-        says = {Guest.SOURCE: "path (or the template)", Guest.LOOKED_INTO: "path (managed, two files)"}
+        says = {Guest.SOURCE: "path (or the template)", Guest.LOOKED_INTO: "path (managed, three files)"}
         yield says.get(route.guest, "path")
     if route.volume:
         yield "volume in the path"

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from nixherd.errors import Refused
 from nixherd.models import Fleet, GuestType, Origin, Vm
+from nixherd.proof import BOOT_ID
 from nixherd.proxmox.policy import GUEST_FILES, Policy
 from nixherd.proxmox.references import Kind
 from nixherd.proxmox.routes import ROUTES
-from nixherd.reach import HOST_KEY_FILE
+from nixherd.told import HOST_KEY_FILE
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
 
 pytestmark = pytest.mark.unit
@@ -37,6 +38,7 @@ ALLOWED = [
     ("GET", f"{N}/104/agent/get-osinfo", {}),
     ("GET", f"{N}/110/agent/exec-status", {"pid": 4}),
     ("GET", f"{N}/110/agent/file-read", {"file": "/etc/os-release"}),
+    *(("GET", f"{N}/{vmid}/agent/file-read", {"file": BOOT_ID}) for vmid in (110, 111)),
     ("GET", f"{N}/111/agent/file-read", {"file": "/etc/ssh/ssh_host_ed25519_key.pub"}),
     ("PUT", f"{N}/110/config", {"ciupgrade": False}),
     ("GET", "/nodes/prom/tasks/UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:/status", {}),
@@ -238,6 +240,8 @@ REFUSED = [
     ("GET", f"{N}/104/agent/file-read", {"file": "/etc/os-release"}, "vm 104 is not managed"),
     ("GET", f"{N}/109/agent/file-read", {"file": "/etc/os-release"}, "vm 109 is not managed"),
     ("GET", f"{N}/105/agent/file-read", {"file": "/etc/os-release"}, "vm 105 is not managed"),
+    ("GET", f"{N}/104/agent/file-read", {"file": BOOT_ID}, "vm 104 is not managed"),
+    ("GET", f"{N}/110/agent/file-read", {"file": "/proc/self/environ"}, "the file is none of"),
     ("GET", f"{N}/9002/agent/file-read", {"file": "/etc/os-release"}, "vm 9002 is not managed"),
     ("GET", f"{N}/110/agent/file-read", {"file": "/etc/shadow"}, "the file is none of /etc/os-release,"),
     ("GET", f"{N}/111/agent/file-read", {"file": "/etc/ssh/ssh_host_ed25519_key"}, "the file is none of"),
@@ -263,8 +267,8 @@ def test_refuses(method: str, path: str, params: dict[str, object], words: str) 
     assert f"refusing {method} {path}" in str(refusal.value)
 
 
-def test_the_file_that_reaching_a_machine_needs_may_be_read() -> None:
-    assert HOST_KEY_FILE in GUEST_FILES
+def test_the_files_that_reaching_a_machine_needs_may_be_read() -> None:
+    assert {HOST_KEY_FILE, BOOT_ID} <= set(GUEST_FILES)
 
 
 def test_says_what_and_what_to_do() -> None:

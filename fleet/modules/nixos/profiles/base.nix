@@ -15,9 +15,11 @@ in {
   nix.settings = {
     experimental-features = ["nix-command" "flakes"];
     auto-optimise-store = mkDefault true;
-    # Who may use sudo may also receive closures that were built elsewhere.
-    trusted-users = ["@wheel"];
+    # Nobody but root is trusted: a trusted user's every process is root, without a password. Closures that were built
+    # elsewhere are taken from root's hands (sudo), or signed by a key of nixherd.trustedKeys.
   };
+  # Whose closures are taken from anybody: the public half of what `sign_with` names.
+  # nixherd.trustedKeys = ["laptop-1:…"];
 
   users.users.${hostConfig.user} = {
     isNormalUser = mkDefault true;

@@ -1,7 +1,7 @@
 #!/usr/bin/bash
 # Switch this machine to the generation that this script is part of, as NixOS' own does: same actions, same order,
 # same exit codes (1 refused or boot loader failed, 2 activation script failed, 3 systemd failed, 4 units failed,
-# 100 the running system is too different).
+# 100 the running system is too different). Checks of the new system's own come first, also with `check` alone.
 set -u
 export PATH=/usr/bin:/usr/sbin LC_ALL=C
 
@@ -9,13 +9,14 @@ action=${1:-}
 toplevel=$(readlink -f "${BASH_SOURCE[0]}") toplevel=${toplevel%/bin/*}
 export NIXOS_ACTION=$action
 case $action in
-switch | boot | test | dry-activate) ;;
+switch | boot | test | dry-activate | check) ;;
 *)
-    printf '%s\n' "Usage: $0 [switch|boot|test|dry-activate]" '' \
+    printf '%s\n' "Usage: $0 [switch|boot|test|dry-activate|check]" '' \
         'switch:       make the configuration the boot default and activate now' \
         'boot:         make the configuration the boot default' \
         'test:         activate the configuration, but don'\''t make it the boot default' \
-        'dry-activate: show what would be done if this configuration were activated' >&2
+        'dry-activate: show what would be done if this configuration were activated' \
+        'check:        run what the configuration checks before it is switched to' >&2
     exit 1
     ;;
 esac
@@ -30,6 +31,13 @@ if ! exec 9>/run/nixos/switch-to-configuration.lock || ! flock -n 9; then
     echo 'Could not acquire lock' >&2
     exit 1
 fi
+
+checks=$toplevel/pre-switch-checks
+if [[ ${NIXOS_NO_CHECK:-} != 1 && -e $checks ]] && ! "$checks" "$toplevel" "$action" >&2; then
+    echo 'Pre-switch checks failed' >&2
+    exit 1
+fi
+[[ $action == check ]] && exit 0
 
 if [[ $action == switch || $action == boot ]]; then
     if ! "$toplevel/install-boot-loader" "$toplevel"; then

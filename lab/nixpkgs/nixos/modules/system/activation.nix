@@ -46,6 +46,15 @@
     ''}
     exit $_status
   '';
+  checks = ''
+    #!/usr/bin/bash
+    ${lib.concatStrings (lib.mapAttrsToList (name: text: ''
+        (
+        ${text}
+        ) || { echo "Pre-switch check '${name}' failed"; exit 1; }
+      '')
+      config.system.preSwitchChecks)}
+  '';
   failed = lib.filter (a: !a.assertion) config.assertions;
   checked = value:
     if failed != []
@@ -107,9 +116,15 @@ in {
       type = types.bool;
       default = false;
     };
-    switch.enable = mkOption {
-      type = types.bool;
-      default = true;
+    switch = {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+      };
+      inhibitors = mkOption {
+        type = types.attrsOf types.str;
+        default = {};
+      };
     };
     preSwitchChecks = mkOption {
       type = types.attrsOf types.str;
@@ -118,6 +133,23 @@ in {
   };
 
   config = {
+    # as nixpkgs has it since 26.05: of what both systems say nothing may differ, or it takes a boot
+    system.switch.inhibitors.dbus-implementation = lib.mkDefault "dbus";
+    system.preSwitchChecks.switchInhibitors = ''
+      if [[ $2 != boot ]]; then
+          echo -n 'Checking switch inhibitors...'
+          said() { grep -o '"[^"]*":"[^"]*"' "$1/switch-inhibitors" 2>/dev/null | tr -d '"' | sort; }
+          changes=$(join -t : <(said /run/current-system) <(said "$1") |
+              while IFS=: read -r name was becomes; do [[ $was == "$becomes" ]] || echo "$name : $was -> $becomes"; done)
+          if [[ -n $changes ]]; then
+              printf '\nThere are changes to critical components of the system:\n\n%s\n\n' "$changes"
+              echo 'Switching into this system is not recommended.'
+              echo "You probably want to run 'nixos-rebuild boot' and reboot your system instead."
+              exit 1
+          fi
+          echo ' done'
+      fi
+    '';
     system.activationScripts = {
       specialfs = "mkdir -p /etc /home /root /run/nixos /run/wrappers/bin /tmp /var/lib/nixos /var/log /var/empty /nix/var/nix/gcroots /nix/var/nix/profiles; chmod 1777 /tmp; chmod 0700 /root";
       users.deps = ["specialfs"];
@@ -157,6 +189,8 @@ in {
       toplevel = checked (pkgs.runCommand "nixos-system-${config.system.name}-${config.system.nixos.label}" {
           activateScript = activate {dry = false;};
           dryScript = activate {dry = true;};
+          checkScript = checks;
+          inhibitors = builtins.toJSON config.system.switch.inhibitors;
           initScript = ''
             #!/usr/bin/sh
             # Stage 2: the boot loader's entry names this file. It activates the generation and becomes systemd.
@@ -188,8 +222,10 @@ in {
           name "$activateScript" >activate
           name "$dryScript" >dry-activate
           name "$initScript" >init
+          printf '%s\n' "$checkScript" >pre-switch-checks
+          printf '%s\n' "$inhibitors" >switch-inhibitors
           cp ${../../scripts/switch-to-configuration.sh} bin/switch-to-configuration
-          chmod +x activate dry-activate init bin/switch-to-configuration
+          chmod +x activate dry-activate init pre-switch-checks bin/switch-to-configuration
           ${config.system.extraSystemBuilderCmds}
           ${config.system.systemBuilderCommands}
         '');

@@ -128,7 +128,7 @@ in {
       for package in ${lib.concatMapStringsSep " " toString (lib.unique (map (p: "${p}") packages))}; do
         for part in bin sbin share etc lib; do
           # a directory that is a link leads out of the store, to Debian's programs
-          if [ -d "$package/$part" ] && [ ! -L "$package/$part" ]; then mkdir -p "$out/$part"; cp -rsf "$package/$part/." "$out/$part"; fi
+          if [ -d "$package/$part" ] && [ ! -L "$package/$part" ]; then mkdir -p "$out/$part"; cp -rsf --no-preserve=mode "$package/$part/." "$out/$part"; fi
         done
       done
       printf %s "$nixosVersion" >"$out/bin/nixos-version"

@@ -144,6 +144,10 @@ in {
       type = types.str;
       default = "other";
     };
+    nrBuildUsers = mkOption {
+      type = types.int;
+      default = 4;
+    };
     daemonIOSchedClass = mkOption {
       type = types.str;
       default = "best-effort";
@@ -152,13 +156,21 @@ in {
 
   config = lib.mkIf cfg.enable {
     nix.settings.trusted-users = ["root"];
-    # No machine of the lab reaches a cache outside it, builds in a sandbox or has users to build as.
+    users.users = lib.listToAttrs (map (n:
+      lib.nameValuePair "nixbld${toString n}" {
+        description = "Nix build user ${toString n}";
+        isSystemUser = true;
+        uid = 30000 + n;
+        group = "nixbld";
+        extraGroups = ["nixbld"];
+      }) (lib.range 1 cfg.nrBuildUsers));
+    # No machine of the lab reaches a cache outside it, or builds in a sandbox.
     environment.etc."nix/nix.conf".text =
       lib.concatStrings (lib.mapAttrsToList (n: v: "${n} = ${show v}\n") (lib.filterAttrs (_: v: v != null) (cfg.settings
         // {
           sandbox = false;
           substituters = lib.filter (lib.hasPrefix "http://10.7") cfg.settings.substituters;
-          build-users-group = "";
+          build-users-group = "nixbld";
           flake-registry = "";
         })))
       + cfg.extraOptions;

@@ -1,0 +1,93 @@
+"""What a guest tells of itself through its agent, and what cannot be its own: another's key, another's address."""
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+
+from nixherd import this_machine
+from nixherd.errors import ApiError, FleetError, Refused
+from nixherd.proof import Asked
+from nixherd.proxmox.address import plain
+from nixherd.session import Session
+from nixherd.ssh_keys import parse_public_key, same_key
+
+HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
+_LOOK_THERE = "nothing was sent there: find out who is root in that guest"
+
+
+def owner_of(session: Session, host_key: str, *, but: str) -> str | None:
+    """The host of the fleet, but for this one, whose key this is: pinned in hosts.nix, or generated here for it."""
+    for other in session.fleet.hosts.values():
+        if other.id == but:
+            continue
+        known = [other.public_key]
+        with suppress(FleetError):  # a key that cannot be used is nobody's
+            held = session.state_of(other.id).host_key()
+            known.append(held.public if held else None)
+        if any(key and same_key(key, host_key) for key in known):
+            return other.id
+    return None
+
+
+def told_key(session: Session, host_id: str, asked: Asked, *, for_good: bool) -> str:
+    """The host key that the agent tells. Refused when it is another host's.
+
+    `for_good`: it is this guest's in this run, and no other's. Until cloud-init is done clones share the template's.
+    """
+    key = session.client.agent_read(asked.node, asked.vmid, HOST_KEY_FILE).strip()
+    try:
+        parsed = parse_public_key(key)
+    except ValueError as error:
+        raise FleetError(f"{asked.label}: what its agent tells as its host key is none: {error}") from None
+    if parsed.type != "ssh-ed25519":
+        raise Refused(
+            f"{asked.label}: what its agent tells as its ed25519 host key is of type {parsed.type}; {_LOOK_THERE}"
+        )
+    whose = owner_of(session, key, but=host_id)
+    if whose is None and for_good:
+        first = session.once(("told key", parsed.fingerprint), lambda: asked.label)
+        whose = first if first != asked.label else None
+    if whose:
+        raise Refused(
+            f"{asked.label}: its agent tells the host key of {whose} as its own ({parsed.fingerprint}); {_LOOK_THERE}"
+        )
+    return key
+
+
+def require_a_guests(session: Session, asked: Asked, address: str) -> None:
+    """Refused when the address that a guest names is the hypervisor's or our own.
+
+    Ours is right where we run in that very guest: it is known by its MAC.
+    """
+    if ipaddress.ip_address(address).is_loopback:
+        return  # no guest is believed to have one
+    whose = _hypervisors(session).get(address)
+    if whose is None and this_machine.has_address(address) and not (asked.mac and this_machine.has_mac(asked.mac)):
+        whose = "the machine that this runs on"
+    if whose:
+        raise Refused(f"{asked.label}: its agent tells {address} as its address, which {whose} has; {_LOOK_THERE}")
+
+
+def _hypervisors(session: Session) -> Mapping[str, str]:
+    """By address, whose it is: the endpoint's and the nodes', as far as the token shows them. Asked once per run."""
+
+    def ask() -> dict[str, str]:
+        client, endpoint, found = session.client, session.fleet.endpoint, dict[str, str]()
+        for node in (row.name for row in client.node_rows() if row.online):
+            with suppress(ApiError):
+                found |= dict.fromkeys(client.interface_addresses(node), f"the node {node}")
+        with suppress(ApiError):
+            found |= {address: f"the node {node}" for address, node in client.node_addresses().items()}
+        if endpoint is not None:
+            found |= dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API")
+        return {written: whose for address, whose in found.items() if (written := plain(address))}
+
+    return session.once("hypervisor's addresses", ask)
+
+
+def _resolved(name: str) -> list[str]:
+    try:
+        return [str(row[4][0]) for row in socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)]
+    except OSError:
+        return []

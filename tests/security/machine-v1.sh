@@ -1,0 +1,500 @@
+#!/bin/sh
+# One deployment on this machine, from its beginning to its end, in a process that depends on nobody. The first argument
+# is what is deployed: a `system`, as root, or a `home`, as its user. Then:
+#
+#   begin ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
+#                       start `watch` detached, unless another one is under way; a system that is a generation already
+#                       may be named by its number
+#   watch ID            activate; wait for the word; keep, or go back to what was there before
+#   say ID WORD [WHY]   the word of whoever deploys, `keep` or `back`, once; the first one counts
+#   look ID STATE WAIT  how it stands, as soon as it is in another state than this, or after so many seconds
+#   last                how the last deployment since the boot stands, and what runs
+#
+# Sent anew with each deployment: nothing of ours is installed on a machine. A reboot ends a deployment, and the machine
+# boots what it would have booted before: a system's profile and boot entry are changed by `keep` alone. States: armed,
+# activating, proving, keeping, reverting; kept, reverted, refused and stuck are ends.
+set -u
+kind=$1
+shift
+grace=10 # seconds that a unit may take to stop
+busy='armed activating proving keeping reverting' # states of a deployment that goes on
+export LC_ALL=C
+if [ "$kind" = system ]; then
+    here=/run/nixherd/deploy
+    roots=/nix/var/nix/gcroots/nixherd
+    profile=/nix/var/nix/profiles/system
+    live=/run/current-system # what runs
+    activation=nixos-rebuild-switch-to-configuration.service # nixos-rebuild's name: the two exclude each other
+    export PATH=/run/current-system/sw/bin:/run/wrappers/bin:/usr/bin:/usr/sbin:/bin:/sbin
+else
+    # what is in /run goes with the user's last session; a reboot is another name
+    read -r boot </proc/sys/kernel/random/boot_id
+    here=$HOME/.local/state/nixherd/deploy-$boot
+    roots=$here/roots
+    profile=${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager
+    USER=$(id -un)
+    [ -e "$profile" ] || [ ! -e "/nix/var/nix/profiles/per-user/$USER/home-manager" ] ||
+        profile=/nix/var/nix/profiles/per-user/$USER/home-manager
+    live=$profile
+    activation=nixherd-home.service
+    export USER PATH="$HOME/.nix-profile/bin:/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/bin:/bin:$PATH"
+fi
+
+load() { # of deployment $1
+    id=$1 dir=$here/$1
+    [ -r "$dir/settings" ] || return 1
+    # shellcheck disable=SC1091
+    . "$dir/settings"
+    # what the new system might lack, the old one has
+    [ "$kind" = home ] || PATH=$old/sw/bin:$PATH
+}
+
+recent() { [ -e "$here/current" ] && load "$(readlink "$here/current")"; } # the last deployment since the boot
+
+write() { # file, text: whole or not at all
+    printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"
+}
+
+state() { # into $stands, without another process: it is asked often
+    stands=none
+    [ ! -r "$dir/state" ] || while read -r line; do stands=$line; done <"$dir/state"
+}
+
+noted() { # file: its first line into $line
+    line=
+    [ ! -r "$1" ] || read -r line <"$1"
+}
+
+rest() { # between two looks; the longer it takes the longer
+    sleep "${pause:=0.02}"
+    case $pause in 0.02) pause=0.03 ;; 0.03) pause=0.05 ;; 0.05) pause=0.1 ;; 0.1) pause=0.2 ;; *) pause=0.4 ;; esac
+}
+
+enter() { # state, why: the reason comes first, who sees the state finds it
+    [ -z "${2:-}" ] || [ -s "$dir/why" ] || printf '%s\n' "$2" >"$dir/why"
+    printf '%s\n' "$1" >>"$dir/state"
+}
+
+clock() { # seconds since the boot, suspended ones included, whatever the time of day does
+    read -r now _ </proc/uptime
+    now=${now%.*}
+}
+
+has_systemd() { [ "$kind" = system ] && [ -d /run/systemd/system ]; } # a user may have one that ends with the session
+
+switch() { # system: make the machine, or the home, be this one
+    if [ "$kind" = system ]; then set -- "$1/bin/switch-to-configuration" test; else set -- "$1/activate"; fi
+    "$@"
+}
+
+detached() { # unit, properties… -- command…: start it, in nobody's session
+    unit=$1
+    shift
+    if has_systemd; then
+        systemctl reset-failed "$unit" 2>/dev/null
+        systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" "$@"
+    else
+        while [ "$1" != -- ]; do shift; done
+        shift
+        ! alive "$unit" || { echo "Unit $unit was already loaded" && return 1; }
+        setsid "$@" </dev/null >/dev/null 2>&1 9>&- &
+        echo $! >"$here/$unit.pid"
+    fi
+}
+
+alive() { # of what `detached` started without systemd
+    noted "$here/$1.pid"
+    [ -n "$line" ] && kill -0 "$line" 2>/dev/null
+}
+
+units_failed() { ! has_systemd || systemctl list-units --state=failed,auto-restart --plain --no-legend --full 2>/dev/null | cut -d" " -f1 | sort; }
+units_failed_since() { units_failed | comm -13 "$dir/failed-before" -; }
+jobs_queued() { ! has_systemd || systemctl list-jobs --plain --no-legend --full 2>/dev/null | awk 'NF >= 4 {print $2, $3, $4, $1}' | sort; }
+jobs_since() { # unit, verb, state and number of the jobs that the activation may have queued
+    jobs_queued | grep -v -e "^$activation " -e '^nixherd-' | while read -r unit verb state number; do
+        grep -q "^$unit $verb " "$dir/jobs-before" || by_itself "$unit" || echo "$unit $verb $state $number"
+    done
+}
+by_itself() { # a unit that is alike in both systems and that a timer, say, has started meanwhile
+    [ -n "$(systemctl show -p TriggeredBy --value "$1")" ] || return 1
+    ours=etc/systemd/system/$1
+    if [ -e "$old/$ours" ] || [ -e "$target/$ours" ]; then cmp -s "$old/$ours" "$target/$ours"; fi
+}
+blocking() { jobs_since | awk '$3 == "running" {print $1}' | list; } # units whose start or stop does not end
+list() { tr '\n' ' ' | sed 's/ *$//; s/ /, /g'; }
+
+# Beginning ----------------------------------------------------------------------------------------------------------
+
+begin() { # ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION
+    exec 9>"$here/lock"
+    flock -w 20 9 || fail 'another deployment is beginning'
+    if recent && [ "$id" != "$1" ]; then
+        if under_way; then
+            echo "busy=$who"
+            report
+            exit 0
+        fi
+        # its process is gone for good: what it recorded is still where to go back to
+        [ "$stands" != lost ] || recorded=$old
+    fi
+    case $3 in switch | test | boot) ;; *) fail "$3 is nothing to come to" ;; esac
+    case $4 in /nix/store/*/* | /nix/store/.*) fail "$4 is no store path" ;; /nix/store/*) ;; *) fail "$4 is no store path" ;; esac
+    specialisation=${5#-} number=${8#-} # a forced command has no empty words
+    id=$1 who=$2 goal=$3 new=$4 target=$4${specialisation:+/specialisation/$specialisation} dir=$here/$1
+    old=${recorded:-$(readlink -f "$live")} || old=
+    [ -e "$old" ] || old= # a home that was never activated
+    if [ "$kind" = system ]; then
+        [ -n "$old" ] || fail 'nothing runs here that could be gone back to: /run/current-system is missing'
+        [ -x "$target/bin/switch-to-configuration" ] || fail "$target has no bin/switch-to-configuration: it is no NixOS system"
+    else
+        [ -x "$target/activate" ] || fail "$target has no activate: it is no generation of Home Manager"
+    fi
+    nix-store --verify-path "$new" >/dev/null 2>&1 ||
+        fail "$new is damaged in its store; say \`nix store delete --ignore-liveness $new\` there and deploy again"
+    mkdir -p "$dir" || exit 1
+    units_failed >"$dir/failed-before"
+    jobs_queued >"$dir/jobs-before"
+    newest_generation
+    write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7'
+        generation='$number' before='$(readlink "$profile")' newest='$newest'" || exit 1
+    hold || fail "$roots cannot be written"
+    enter armed
+    set --
+    for other in "$here"/*/; do [ "${other%/}" = "$dir" ] || set -- "$@" "${other%/}"; done
+    [ $# = 0 ] || rm -rf "$@"
+    ln -sfn "$id" "$here/current"
+    cp "$0" "$dir/program"
+    if ! said=$(detached "nixherd-deploy-$id.service" -p Restart=on-failure -p RestartSec=1 -p OOMScoreAdjust=-900 \
+        -- /bin/sh "$dir/program" "$kind" watch "$id" 2>&1); then
+        enter refused "the watching process cannot be started: $said"
+    fi
+    exec 9>&-
+    look armed 5
+}
+
+newest_generation() { # of the profile: its number into $newest
+    newest=0
+    for link in "$profile"-*-link; do
+        number_of "$link"
+        [ "$n" -le "$newest" ] || newest=$n
+    done
+}
+
+number_of() { # PROFILE-NUMBER-link: its number into $n, 0 where there is none
+    n=${1%-link}
+    n=${n##*-}
+    case $n in '' | *[!0-9]*) n=0 ;; esac
+}
+
+hold() { # what runs and what is to run is no garbage until the end
+    [ -d "$roots" ] || mkdir -p "$roots" || return 1
+    for each in new old; do
+        [ $each = new ] && path=$new || path=$old
+        if [ "$kind" = system ]; then
+            ln -sfn "$path" "$roots/$each" || return 1
+        elif [ -n "$path" ]; then
+            nix-store --realise "$path" --add-root "$roots/$each" >/dev/null 2>&1 || return 1
+        fi
+    done
+}
+
+watched() { # whether the process that watches this deployment lives
+    unit=nixherd-deploy-$id.service
+    has_systemd || { alive "$unit" && return; }
+    case $(systemctl show -p ActiveState --value "$unit" 2>/dev/null) in
+    active | activating | reloading | deactivating) return 0 ;;
+    esac
+    return 1
+}
+
+under_way() { # whether it goes on; $stands is how it stands then, `lost` where its process ended before it did
+    state
+    within "$busy" || return 1
+    watched && return 0
+    seen=$stands
+    state # it may have come to its end between the two looks
+    [ "$stands" != "$seen" ] || stands=lost
+    return 1
+}
+
+fail() {
+    echo "refused=$*"
+    exit 0
+}
+
+# Watching -----------------------------------------------------------------------------------------------------------
+
+watch() {
+    exec >>"$dir/log" 2>&1 </dev/null
+    state
+    case $stands in
+    armed) ;;
+    keeping) keep ;;
+    activating | proving | reverting) go_back 'the process that watched over it was killed' ;;
+    *) exit 0 ;;
+    esac
+    [ "$goal" != boot ] || { keep; exit 0; }
+    activate
+    prove
+}
+
+activate() {
+    enter activating
+    [ ! -e "$dir/forth" ] || rm -f "$dir/forth"
+    if ! said=$(run_activation "$target" forth); then
+        enter refused "another activation is under way here: $said"
+        exit 0
+    fi
+    clock
+    end=$((now + deadline))
+    while [ ! -e "$dir/forth" ]; do
+        clock
+        if [ -e "$dir/word" ]; then go_back "$(cut -s -d' ' -f2- "$dir/word")"; fi
+        if [ "$now" -ge "$end" ]; then
+            waits=$(blocking)
+            go_back "the activation did not end within $deadline s${waits:+; it waits for $waits}"
+        fi
+        rest
+    done
+    read -r result code <"$dir/forth"
+    case "$result $code" in
+    'success '*) ;;
+    'exit-code 4')
+        sleep 1 # one that is started again and again has failed in the end
+        broken=$(units_failed_since | list)
+        # what had failed before may do so again
+        [ -z "$broken" ] && [ -s "$dir/failed-before" ] || go_back "units failed${broken:+: $broken} (status 4)"
+        ;;
+    'exit-code 100') go_back 'the new system cannot be switched to while the old one runs (status 100): deploy it with goal=boot and reboot' ;;
+    'exit-code '*) go_back "the activation ended with status $code" ;;
+    *) go_back "the activation was ended ($result $code)" ;;
+    esac
+}
+
+run_activation() { # system, name for its log and its end: `RESULT CODE`, which the unit itself writes
+    ended="$dir/$2"
+    if has_systemd; then
+        # a collected unit tells nothing any more, and one that is unknown says that all is well
+        detached "$activation" -E LOCALE_ARCHIVE -E NIXOS_INSTALL_BOOTLOADER= \
+            -p RuntimeMaxSec=$((deadline + grace)) -p TimeoutStopSec=$grace \
+            -p "StandardOutput=append:$ended.log" -p "StandardError=append:$ended.log" \
+            -p "ExecStopPost=/bin/sh -c 'echo \$SERVICE_RESULT \$EXIT_STATUS >$ended.new; mv $ended.new $ended'" \
+            -- "$1/bin/switch-to-configuration" test 2>&1
+    else
+        detached "$activation" -- /bin/sh "$dir/program" "$kind" alone "$1" "$ended" 2>&1
+    fi
+}
+
+alone() { # system, file for its end: where no systemd runs it
+    exec >>"$2.log" 2>&1
+    switch "$1"
+    code=$?
+    [ $code = 0 ] && result=success || result=exit-code
+    write "$2" "$result $code"
+}
+
+prove() { # until the word comes; who says nothing in time has said `back`
+    clock
+    end=$((now + confirm))
+    echo $end >"$dir/until"
+    pause=
+    enter proving
+    while [ ! -e "$dir/word" ]; do
+        clock
+        [ "$now" -lt "$end" ] || word "$id" back "nobody confirmed it within $confirm s"
+        rest
+    done
+    read -r said why <"$dir/word"
+    if [ "$said" = keep ]; then keep; else go_back "$why"; fi
+}
+
+word() { # ID keep|back WHY…: the first one counts
+    said=$2
+    shift 2
+    printf '%s %s\n' "$said" "$*" >"$dir/word.$$" && ln "$dir/word.$$" "$dir/word" 2>/dev/null
+    rm -f "$dir/word.$$"
+}
+
+# Ends ---------------------------------------------------------------------------------------------------------------
+
+keep() {
+    enter keeping
+    if [ "$kind" = home ]; then
+        [ "$(readlink -f "$live")" = "$new" ] || set_profile || go_back 'the profile cannot be set'
+    elif [ "$goal" != test ]; then
+        if ! said=$(set_profile 2>&1); then
+            take_back "the profile cannot be set: $(echo "$said" | tail -n 1)"
+        elif ! boot_entry "$new"; then
+            take_back "the boot entry cannot be written: $(tail -n 1 "$dir/log")"
+        fi
+        sync -f "$profile" 2>/dev/null
+    fi
+    enter kept
+    rm -f "$roots/new" "$roots/old"
+    exit 0
+}
+
+set_profile() {
+    if [ -n "$generation" ]; then set -- --switch-generation "$generation"; else set -- --set "$new"; fi
+    nix-env --profile "$profile" "$@"
+}
+
+boot_entry() { # system; an activation that is under way elsewhere is waited for
+    for try in 1 2 3 4 5; do
+        NIXOS_INSTALL_BOOTLOADER='' timeout 300 "$1/bin/switch-to-configuration" boot && return 0
+        [ $try = 5 ] || ! tail -n 1 "$dir/log" | grep -qi lock || { sleep 2 && continue; }
+        return 1
+    done
+}
+
+take_back() { # why: the profile as it was, and what boots
+    write "$dir/why" "$1"
+    put_back_profile
+    boot_entry "$(readlink -f "$profile")" || echo 'the boot entries may name a generation that is gone'
+    [ "$goal" != boot ] || finish
+    go_back "$1"
+}
+
+put_back_profile() { # to the generation of before; those made since are removed
+    [ -n "$before" ] && [ "$before" != "$(readlink "$profile")" ] || return 0
+    number_of "$before"
+    nix-env --profile "$profile" --switch-generation "$n" || ln -sfn "$before" "$profile"
+    [ -z "$generation" ] || return 0 # none was made
+    for link in "$profile"-*-link; do
+        number_of "$link"
+        [ "$n" -le "$newest" ] || nix-env --profile "$profile" --delete-generations "$n"
+    done
+}
+
+go_back() { # why
+    enter reverting "$1"
+    stop_activation
+    [ -n "$old" ] || finish
+    for try in 1 2 3; do
+        rm -f "$dir/back"
+        if said=$(run_activation "$old" back); then
+            clock
+            end=$((now + deadline + 2 * grace))
+            while [ ! -e "$dir/back" ] && [ "$now" -lt "$end" ]; do
+                rest
+                clock
+            done
+            # it may fail in what it failed in before
+            case $(cat "$dir/back" 2>/dev/null) in
+            'success '* | 'exit-code '*) [ "$(readlink -f "$live")" != "$old" ] || break ;;
+            esac
+            stop_activation
+        else
+            echo "$said"
+            sleep 2
+        fi
+    done
+    [ "$kind" = system ] || [ "$(readlink -f "$live")" != "$old" ] || put_back_profile # each activation of a home makes one
+    finish
+}
+
+finish() {
+    runs=$(readlink -f "$live")
+    [ -n "$old" ] || [ -e "$runs" ] || runs=
+    if [ "$runs" = "$old" ]; then
+        enter reverted
+        rm -f "$roots/new" "$roots/old"
+    else
+        enter stuck
+    fi
+    exit 0
+}
+
+stop_activation() { # and what it has left to PID 1
+    if ! has_systemd; then
+        ! alive "$activation" || kill -KILL -"$(cat "$here/$activation.pid")"
+        return
+    fi
+    systemctl stop "$activation" 2>/dev/null
+    jobs_since | while read -r unit verb state number; do
+        if [ "$state" = running ] && [ "$verb" != stop ]; then
+            systemctl stop --no-block "$unit"
+        else
+            systemctl cancel "$number"
+        fi
+    done
+    clock
+    end=$((now + grace))
+    while [ -n "$(jobs_since)" ] && [ "$now" -lt "$end" ]; do
+        sleep 0.2
+        clock
+    done
+    jobs_since | while read -r unit _ _ number; do
+        systemctl kill -s KILL "$unit"
+        systemctl cancel "$number"
+    done
+}
+
+# Looking ------------------------------------------------------------------------------------------------------------
+
+look() { # STATES WAIT: report as soon as it is in none of these
+    clock
+    end=$((now + $2))
+    state
+    while within "$1" && within "$busy" && [ "$now" -lt "$end" ]; do
+        rest
+        clock
+        state
+    done
+    report "$1"
+}
+
+within() { case " $1 " in *" $stands "*) return 0 ;; *) return 1 ;; esac; } # whether it is in one of these states
+
+tell() { printf '%s=%s\n' "$1" "$2"; }
+
+report() { # STATES that are known: who waits for the next one is told all of the proof and of an end alone
+    under_way
+    tell id "$id"
+    tell who "$who"
+    tell state "$stands"
+    noted "$dir/why"
+    tell why "$line"
+    tell new "$new"
+    tell old "$old"
+    clock
+    noted "$dir/until"
+    tell left "${line:+$((line - now))}"
+    ! has_systemd || tell waits "$(blocking)"
+    [ "${1:-none}" = none ] || ! within 'armed activating keeping reverting' || return 0
+    ! has_systemd || tell failed "$(units_failed_since | list)"
+    tell_what_runs
+    [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
+    [ ! -s "$said" ] || tail -n 20 "$said" | sed 's/^/log=/'
+}
+
+tell_what_runs() {
+    tell current "$(readlink -f "$live")"
+    tell profile "$(readlink -f "$profile")"
+    read -r line </proc/sys/kernel/random/boot_id
+    tell boot_id "$line"
+    read -r line </proc/sys/kernel/hostname
+    tell hostname "$line"
+    tell version "$(/run/current-system/sw/bin/nixos-version --json 2>/dev/null)"
+}
+
+nothing() { # is known of such a deployment
+    tell state none
+    tell_what_runs
+}
+
+[ -d "$here" ] || mkdir -p -m 0700 "$here"
+verb=$1
+shift
+# Whoever may run this by a forced command says what it likes; reasons alone, the words after `back`, are free.
+case $verb in say) checked="$1 $2" ;; *) checked=$* ;; esac
+case $checked in *[!A-Za-z0-9@._:+/\ -]* | .* | *../*) fail 'these are no words for it' ;; esac
+case ${1:-} in */*) [ "$verb" = alone ] || fail "$1 names no deployment" ;; esac
+case $verb in
+begin) begin "$@" ;;
+watch) load "$1" && watch ;;
+alone) alone "$@" ;;
+last) if recent; then report; else nothing; fi ;;
+say) if load "$1"; then word "$@"; state; look "$stands keeping" 5; else nothing; fi ;;
+look) if load "$1"; then look "$2" "$3"; else nothing; fi ;;
+esac

@@ -1,0 +1,200 @@
+"""For the programs that tests/security/test_one_thing.py starts, and for them alone: faults planted by an import hook,
+and in the place of SSH two machines that answer as machine.sh does.
+
+PLANTED is JSON: `place` (file:function:number of its guarded `try`), `host`, an expression over the local variables
+there, and `errors` by what it may come to. A place's first statement then raises. Nothing of this is in the programs.
+"""
+
+import ast
+import builtins
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import re
+import resource
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+ERRORS: dict[str, Exception] = {
+    "ValueError": ValueError("planted"),
+    "KeyError": KeyError("planted"),
+    "UnicodeError": UnicodeDecodeError("utf-8", b"\xff", 0, 1, "planted"),
+}
+
+
+Guarded = ast.Try | ast.With
+
+
+def guarded(tree: ast.AST, file: str) -> Iterator[tuple[str, Guarded]]:
+    """Every `try` that catches FAILURES, and every `with` that suppresses them, by its place."""
+
+    def inside(node: ast.AST, name: str) -> Iterator[tuple[str, Guarded]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                yield from numbered(child, f"{name}.{child.name}" if name else child.name)
+            else:
+                if isinstance(child, ast.Try) and any(catches(each.type) for each in child.handlers):
+                    yield name, child
+                if isinstance(child, ast.With) and any(catches(each.context_expr) for each in child.items):
+                    yield name, child
+                yield from inside(child, name)
+
+    def numbered(node: ast.AST, name: str) -> Iterator[tuple[str, Guarded]]:
+        own = 0
+        for where, found in inside(node, name):
+            own += where == name
+            yield (f"{name}:{own}" if where == name else where), found
+
+    for where, found in numbered(tree, ""):
+        yield f"{file}:{where}", found
+
+
+def catches(caught: ast.expr | None) -> bool:
+    return any(isinstance(each, ast.Name) and each.id == "FAILURES" for each in ast.walk(caught)) if caught else False
+
+
+class Planter(importlib.machinery.SourceFileLoader):
+    """Compiles one file anew, with a call as the first statement of one `try`."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]
+        tree = ast.parse(data)
+        file = re.sub(r".*/(?=(nixherd|operations|facts|deploys)/)", "", str(path))
+        for place, found in guarded(tree, file):
+            if place == PLANTED["place"]:
+                call = ast.parse("__plant__()").body[0]
+                found.body.insert(0, ast.copy_location(call, found.body[0]))
+        return compile(ast.fix_missing_locations(tree), path, "exec")
+
+
+def plant() -> None:
+    frame = sys._getframe(1)
+    error = PLANTED["errors"].get(eval(PLANTED["host"], {}, dict(frame.f_locals)))
+    if error:
+        raise ERRORS[error]
+
+
+class Hook(importlib.abc.MetaPathFinder):
+    busy = threading.local()
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if name.partition(".")[0] not in ("nixherd", "operations", "facts") or getattr(self.busy, "now", False):
+            return None
+        self.busy.now = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.busy.now = False
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            if PLANTED["place"].startswith(f"{name.replace('.', '/')}.py:"):
+                spec.loader = Planter(name, spec.loader.path)
+            if name in STUBS:
+                spec.loader = Stubbed(spec.loader, STUBS[name])
+        return spec
+
+
+class Stubbed(importlib.abc.Loader):
+    def __init__(self, loader: Any, stub: Any) -> None:
+        self.loader, self.stub = loader, stub
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        self.stub(module)
+
+
+# machines
+
+OLD = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-old"
+machines: dict[str, dict[str, str]] = {}
+
+
+def stand_in(module: Any) -> None:
+    """Machines instead of SSH: those that take forced commands, and those that need a reboot."""
+    from pyinfra.connectors.util import CommandOutput, OutputLine
+
+    def machine(connector: Any) -> dict[str, str]:
+        name = connector.fleet_host.id
+        return machines.setdefault(
+            name, {"state": "none", "current": OLD, "profile": OLD, "hostname": name, "boot_id": "1"}
+        )
+
+    def answer(words: list[str]) -> tuple[bool, Any]:
+        return True, CommandOutput([OutputLine("stdout", word) for word in words])
+
+    def arrive(connector: Any, **_: Any) -> bool:
+        connector.place = module.Place("127.0.0.1", module.Epoch.FINAL, "", "root")
+        connector.data["ssh_user"] = "root"
+        return True
+
+    def forced(connector: Any, words: str, timeout: float) -> tuple[bool, Any]:
+        about, verb = machine(connector), words.split()[1]
+        fill(verb)
+        if verb == "begin":
+            [system] = re.findall(r"/nix/store/\S+", words)
+            [run] = re.findall(r"\b\d{8}T\d{6}-\S+", words)
+            about |= {"state": "activating", "id": run, "current": system, "left": "6"}
+        elif verb == "look" and about["state"] == "activating":
+            about["state"] = "proving"
+        elif verb == "say" and words.split()[3] == "keep":
+            about |= {"state": "kept", "profile": about["current"]}
+        elif verb == "say" or (verb == "look" and about["state"] == "proving" and words.split()[3] == "proving"):
+            # no word has come: it goes back by itself
+            about |= {
+                "state": "reverted",
+                "current": OLD,
+                "old": OLD,
+                "why": "it was told to" if verb == "say" else "no word came",
+            }
+        from nixherd.deploying import activation
+
+        return answer([f"protocol={getattr(activation, 'PROTOCOL', 1)}", *(f"{k}={v}" for k, v in about.items())])
+
+    def run(connector: Any, command: Any, *args: Any, **arguments: Any) -> tuple[bool, Any]:
+        if isinstance(command, module.ApiQuery):
+            return connector._ask(command)
+        about, text = machine(connector), str(command)
+        if "systemctl reboot" in text:
+            about["boot_id"] = "2"
+        if "say sudo root" not in text:
+            return answer([])
+        kernel = {"part.kernel": f"/k{about['boot_id']}", "next.kernel": "/k2"}
+        names = {name: about[name] for name in ("current", "profile", "hostname", "boot_id")}
+        return answer([f"{key}={value}" for key, value in {**names, "booted": OLD, "sudo": "root", **kernel}.items()])
+
+    connector = module.FleetConnector
+    connector._try_once, connector.forced, connector._run = arrive, forced, run
+    connector.connected = property(lambda self: self.place is not None)
+
+
+def copy_nothing(module: Any) -> None:
+    module.copy_closure = lambda *args, **arguments: fill("copy")
+
+
+def fill(moment: str) -> None:
+    """The journal's disk is full from this moment on, where the test is about that."""
+    if PLANTED.get("fill") == moment:
+        [journal] = Path(os.environ["XDG_STATE_HOME"]).glob("nixherd/.deployments/*/journal.jsonl")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.RLIM_INFINITY))
+
+
+STUBS = {"nixherd.connectors.fleet": stand_in, "operations.deployment": copy_nothing}
+
+if "PLANTED" in os.environ:
+    import importlib.util
+
+    PLANTED = json.loads(os.environ["PLANTED"])
+    builtins.__plant__ = plant  # type: ignore[attr-defined]
+    sys.meta_path.insert(0, Hook())
