@@ -392,7 +392,10 @@ def warned(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     [
         ("sshKeyName = x: x;", "dev.sshKeyName: is a function, not a string"),
         ("initialHashedPassword = DRV;", "dev.initialHashedPassword: is a derivation, not a string"),
-        ("healthChecks.a.command = DRV;", "dev.healthChecks.a.command: '<derivation>' is no text; write a string in quotes"),
+        (
+            "healthChecks.a.command = DRV;",
+            "dev.healthChecks.a.command: '<derivation>' is no text; write a string in quotes",
+        ),
         ("healthChecks.a.command = ./hosts.nix;", "hosts.nix' is no text; write a string in quotes that is not empty"),
         ("tags = [ (x: x) ];", "dev.tags: is no list of tags"),
         ("wave = x: x;", "dev.wave: is a function, not an integer"),
