@@ -74,7 +74,7 @@ class Server:
     def require(self, endpoint: Endpoint, authorities: Sequence[str], whose: str) -> None:
         """Refused unless the definitions name this very server, by what it is known here or by nothing at all."""
         named = Server.of(endpoint, authorities)
-        remedy = f"nothing was sent; correct proxmox there, or if that is the server you mean, {_ADD}"
+        remedy = f"nothing was sent; correct proxmox there, or if that is the server you mean, {_ADD} --replace"
         if (_plain(named.host), named.port) != (_plain(self.host), self.port):
             raise Refused(f"token {whose} belongs to {self}, and vms/definitions.nix names {named}: {remedy}")
         known = named.fingerprint or named.authorities
