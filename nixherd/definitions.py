@@ -2,9 +2,9 @@
 
 import os
 import threading
-from pathlib import Path
 
 from nixherd.errors import FleetError, Refused
+from nixherd.files import expanded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet
 from nixherd.proxmox.policy import DEFINITIONS, Policy
@@ -23,7 +23,7 @@ class Definitions:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Definitions":
         """Raises as `load_fleet` does."""
-        directory = Path(path).expanduser().absolute()
+        directory = expanded(path).absolute()
         try:
             world = look_settled(directory)  # before the evaluation: what changes meanwhile is noticed next time
         except OSError:

@@ -68,7 +68,7 @@ class Text(Type):
     noun: str = "text"
 
     def problems(self, value: Any) -> Iterator[Problem]:
-        if not isinstance(value, str) or isinstance(value, NixPath):
+        if type(value) is not str:
             yield Problem(f"is {nix_type(value)}, not a string")
         elif self.pattern is not None and not self.pattern.fullmatch(value):
             yield Problem(f"{shown(value)} is no {self.noun}")

@@ -339,12 +339,12 @@ OPERATORS = ("allow_dirty", "allowed_signers", "no_check", "sign_with", "signed_
 
 # Names that people use for what nobody obeys, some of them near one that is obeyed.
 COMMON = (
-    *("arch", "boot", "code", "comment", "comments", "contact", "cost", "description", "docs", "domain"),
-    *("env", "gpu", "gpus", "group", "groups", "hardware", "hosts", "ip", "kernel", "label", "labels"),
-    *("links", "location", "machineId", "machines", "memo", "mode", "modes", "monitoring", "nodes", "note"),
-    *("notes", "os", "owner", "ports", "process", "purpose", "rack", "ram", "roles", "root", "save"),
-    *("secrets", "service", "services", "site", "spec", "specs", "stage", "stages", "state", "status"),
-    *("success", "system", "url", "urls", "users", "uuid", "vlan", "wake"),
+    *("accel", "accent", "accents", "accept", "arch", "boot", "code", "comment", "comments", "contact", "cost"),
+    *("description", "docs", "domain", "env", "gpu", "gpus", "group", "groups", "hardware", "hosts", "ip"),
+    *("kernel", "label", "labels", "links", "location", "machineId", "machines", "memo", "mode", "modes"),
+    *("monitoring", "nodes", "note", "notes", "os", "owner", "ports", "process", "purpose", "rack", "ram"),
+    *("roles", "root", "save", "secrets", "service", "services", "site", "spec", "specs", "stage", "stages"),
+    *("state", "status", "success", "system", "url", "urls", "users", "uuid", "vlan", "wake"),
 )
 
 

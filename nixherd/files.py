@@ -5,6 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from nixherd.errors import Usage
+
 TEMPORARY = ".nixherd-*.tmp"
 """What the files are called that are made beside a file of the fleet to take its place, as a pattern of git's."""
 _TEMPORARY = re.compile(r"(.*/)?\.nixherd-[0-9a-f]{16}\.tmp", re.DOTALL)
@@ -35,6 +37,14 @@ def write_whole(path: Path, text: str, mode: int = 0o600, *, scratch: Path | Non
     # The file is there after a power failure only if its name is, and the names of the directories made for it.
     for directory in (path.parent, path.parent.parent):
         sync(directory)
+
+
+def expanded(text: str | os.PathLike[str]) -> Path:
+    """A path as a person wrote it, with `~` for somebody's home. Usage when there is no such person."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise Usage(f"{os.fspath(text)}: there is no such user here; write the whole path") from None
 
 
 def state_home() -> Path:

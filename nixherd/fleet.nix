@@ -5,7 +5,7 @@
 # tells all the same (the time), is an error here, one that `tryEval` does not catch.
 #
 # Paths come out marked, so that nothing is copied to the store and a string is not taken for a path. What JSON has no
-# word for (a function, a derivation in somebody's notes) comes out as a word for it.
+# word for (a function, a derivation in somebody's notes) comes out as a word for it, marked as well.
 world:
 let
   inherit (builtins)
@@ -259,11 +259,11 @@ let
     else if type == "list" then
       map (plain place) value
     else if type == "lambda" then
-      "<function>"
+      { ${world.marker} = "<function>"; }
     else if type != "set" then
       value
     else if value.type or null == "derivation" then
-      "<derivation>"
+      { ${world.marker} = "<derivation>"; }
     else
       # toJSON would print these two in the set's place.
       mapAttrs (name: plain (placeOf place name value)) (

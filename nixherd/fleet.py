@@ -8,6 +8,7 @@ from typing import Any
 
 from nixherd.errors import FleetInvalid
 from nixherd.fields import Place, fields_of, read
+from nixherd.files import expanded
 from nixherd.findings import Finding
 from nixherd.fleet_eval import evaluate
 from nixherd.models import NOTHING, Endpoint, Fleet, Host, Origin, Template, Vm, VmidRange
@@ -25,7 +26,7 @@ def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Flee
     Refused when they are somebody else's, ProcessFailed when there is no `nix` to ask, DeadlineExceeded when it does
     not answer.
     """
-    directory = Path(path).expanduser().absolute()
+    directory = expanded(path).absolute()
     if not directory.is_dir():
         raise FleetInvalid([f"{directory}: no such directory; FLEET names the directory of the fleet's flake"])
     if not (directory / HOSTS).is_file():

@@ -5,11 +5,13 @@ with what `nixherd.world` found as all that there is, a store that holds nothing
 which makes errors of what Nix would pass over.
 """
 
+import errno
 import json
 import os
 import re
 import secrets
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from tree_sitter import Language, Node, Parser
 from nixherd.errors import DeadlineExceeded, FleetInvalid, ProcessFailed
 from nixherd.nix import nix_string
 from nixherd.nix_errors import LOG_FORMAT, cause, explain
-from nixherd.nix_values import NixPath
+from nixherd.nix_values import NixOther, NixPath
 from nixherd.process import Limits, run
 from nixherd.world import World, is_text
 
@@ -51,6 +53,7 @@ _OF_XDG = {
 }
 
 _REFUSAL = re.compile(r"evaluation aborted with the following error message: '(builtins\.\w+: .*)'", re.DOTALL)
+_NO_UTF8 = re.compile(r"\[json\.exception[^]]*\].* UTF-8 ")
 _FORBIDDEN = re.compile(r"access to (?:absolute|canonical) path '([^']*)' is forbidden in restricted mode")
 
 
@@ -66,6 +69,8 @@ def evaluate(world: World, directory: Path) -> tuple[Any, Any]:
     except DeadlineExceeded:
         raise DeadlineExceeded(f"{directory}: {_FILES} are not evaluated after {_TIMEOUT:g} s; simplify them") from None
     except ProcessFailed as failure:
+        if isinstance(failure.__cause__, OSError) and failure.__cause__.errno == errno.E2BIG:
+            raise FleetInvalid([_too_many(world, directory)]) from None
         if failure.status > 0 and not failure.stderr:
             raise
         raise FleetInvalid([_explained(failure, world, directory)]) from None
@@ -115,6 +120,8 @@ def _path_or_set(marker: str, fleet: str, directory: Path, value: dict[str, Any]
     if marker not in value:
         return value
     path = value[marker]
+    if not path.startswith("/"):
+        return NixOther(path)
     path = f"{directory}{path[len(fleet) :]}" if path == fleet or path.startswith(f"{fleet}/") else path
     return NixPath(path, exists=os.path.lexists(path))
 
@@ -132,6 +139,8 @@ def _explained(failure: ProcessFailed, world: World, directory: Path) -> str:
     if failure.status in _TOO_MUCH or "out of memory" in what:
         most = f"{_LIMITS.memory >> 30} GiB of memory or {_LIMITS.output >> 20} MiB of output"
         return f"{directory}: {_FILES} take more than {most} to evaluate; make them smaller"
+    if _NO_UTF8.search(what):
+        return f"{where or directory}: {_FILES} hold a string that is no UTF-8; save them and what they read as UTF-8"
     if forbidden := _FORBIDDEN.search(what):
         return f"{where or directory}: {_why_forbidden(world, forbidden[1])}"
     return explain(failure.stderr, fleet, root)
@@ -139,8 +148,18 @@ def _explained(failure: ProcessFailed, world: World, directory: Path) -> str:
 
 def _why_forbidden(world: World, path: str) -> str:
     path = str(Path(world.fleet, path))
-    why = next((why for each in world.all if (why := each.why_closed(path))), None)
-    return why or f"{path} lies outside of the fleet's repository; move it to where it is seen, below {world.root}"
+    if why := next((why for each in world.all if (why := each.why_closed(path))), None):
+        return why
+    if any(path.startswith(f"{each.root}/") for each in world.all):
+        return f"{path} does not exist; create it, or correct the path"
+    return f"{path} lies outside of the fleet's repository; move it to where it is seen, below {world.root}"
+
+
+def _too_many(world: World, directory: Path) -> str:
+    """Where most of the paths are that had to be named one by one, because something beside them is closed."""
+    [(place, number)] = Counter(os.path.dirname(path) for each in world.all for path in each.allowed).most_common(1)  # noqa: PTH120
+    closed = min(path for each in world.all for path in each.closed if Path(place) in Path(path).parents)
+    return f"{directory}: {place} holds {number} files beside {closed}, too many to tell Nix one by one; move that one"
 
 
 def _home_is_used(world: World, directory: Path) -> str:

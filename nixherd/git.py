@@ -53,6 +53,7 @@ _LOOKING = {
     "GIT_ALLOW_PROTOCOL": "none",
 }
 _ALWAYS = {
+    "advice.graftfiledeprecated": "false",
     "core.checkstat": "default",
     "core.fsmonitor": "false",
     "core.hookspath": os.devnull,

@@ -85,8 +85,8 @@ def _shown(name: str) -> str:
 def _value(where: str, kind: str, value: Any) -> str:
     if kind == "tcp" and isinstance(value, int) and not isinstance(value, bool):
         value = f"localhost:{value}"
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise NoCheck(where, f"{value!r} is no text", "write a string that is not empty")
+    if type(value) is not str or not value or "\0" in value:  # a path of Nix is a kind of str
+        raise NoCheck(where, f"{value!r} is no text", "write a string in quotes that is not empty")
     if kind == "tcp" and not _is_target(value):
         raise NoCheck(where, f"{value!r} is neither a port nor HOST:PORT", "write one such as 5432")
     if kind == "http" and not _is_url(value):

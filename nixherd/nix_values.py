@@ -19,6 +19,10 @@ class NixPath(str):
         return path
 
 
+class NixOther(str):
+    """What JSON has no word for, as a word for it: `<function>`, `<derivation>`."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NixSet:
     """One attribute set under check: its file and attribute path, and where its findings go."""
@@ -65,6 +69,8 @@ def nix_type(value: object) -> str:
     """What Nix people call the type of a value."""
     if isinstance(value, NixPath):
         return "a path"
+    if isinstance(value, NixOther):
+        return f"a {value.strip('<>')}"
     words = {str: "a string", bool: "a boolean", int: "an integer", float: "a float", list: "a list"}
     return words.get(type(value), "null" if value is None else "an attribute set")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.errors import DeadlineExceeded, ProcessFailed, Usage
+from nixherd.files import expanded
 from nixherd.openssh import Identities, Jump, Route
 from nixherd.process import run
 
@@ -111,7 +112,7 @@ def config_options(given: str | None = None) -> list[str]:
     database's, which OpenSSH goes by, what is there."""
     home = Path.home()
     if given:
-        return ["-F", str(Path(given).expanduser())]
+        return ["-F", str(expanded(given))]
     if home == Path(pwd.getpwuid(os.getuid()).pw_dir):
         return []
     there = [path for path in (home / ".ssh" / "config", SYSTEM_CONFIG) if path.is_file()]
@@ -268,7 +269,7 @@ def identities(said: Said) -> Identities:
     """What is offered there: the files that are named, else the usual ones; and where the agent is."""
 
     def path(text: str) -> Path:
-        return Path(_variables(_expanded(text, said))).expanduser()
+        return expanded(_variables(_expanded(text, said)))
 
     return Identities(
         usual_keys() if said.files is None else tuple(map(path, said.files)),

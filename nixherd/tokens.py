@@ -18,6 +18,7 @@ from typing import Any
 from nixherd.errors import FleetError, Refused
 from nixherd.field_types import is_address, parse_fingerprint
 from nixherd.fields import DEFAULT_PORT
+from nixherd.files import expanded
 from nixherd.models import Endpoint
 
 SHAPE = "USER@REALM!TOKENID=UUID"
@@ -73,7 +74,7 @@ class Server:
     def require(self, endpoint: Endpoint, authorities: Sequence[str], whose: str) -> None:
         """Refused unless the definitions name this very server, by what it is known here or by nothing at all."""
         named = Server.of(endpoint, authorities)
-        remedy = f"nothing was sent; correct proxmox there, or if that is the server you mean, {_ADD}"
+        remedy = f"nothing was sent; correct proxmox there, or if that is the server you mean, {_ADD} --replace"
         if (_plain(named.host), named.port) != (_plain(self.host), self.port):
             raise Refused(f"token {whose} belongs to {self}, and vms/definitions.nix names {named}: {remedy}")
         known = named.fingerprint or named.authorities
@@ -114,13 +115,13 @@ class Token:
 
         FleetError when the file is missing, readable by group or others, not ours, or holds anything else.
         """
-        file = Path(path).expanduser()
+        file = expanded(path)
         text = _read_private(file)
         if _TOKEN.fullmatch(text.strip()):
             raise FleetError(f"token file {file}: it does not say which server the token belongs to; {_ADD} --replace")
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             raise FleetError(f"token file {file}: not what `nixherd token add` writes; {_ADD} --replace") from None
         return _token(file, values)
 

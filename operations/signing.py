@@ -9,6 +9,7 @@ from pyinfra.api.host import Host
 from facts.nix import Settings
 from nixherd import nix
 from nixherd.errors import FleetError, Usage
+from nixherd.files import expanded
 from nixherd.models import Access
 from nixherd.process import run
 from nixherd.sudo import Sudo
@@ -32,7 +33,7 @@ class SigningKey:
     @classmethod
     def of(cls, name: str, value: str) -> "SigningKey":
         """From what was said as `name`. Usage when there is no such file, FleetError when others may read it."""
-        file = Path(value).expanduser()
+        file = expanded(value)
         if not file.is_file():
             raise Usage(f"{name}={value}: no such file; `nix key generate-secret --key-name NAME` makes a key")
         if file.stat().st_mode & 0o077:

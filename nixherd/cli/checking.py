@@ -42,5 +42,5 @@ def _findings(front: Front) -> Sequence[str]:
 
 def _error(line: str) -> dict[str, str | None]:
     """Of files that could not be evaluated, which has no attribute."""
-    what, _, remedy = line.rpartition("; ")
+    what, _, remedy = line.rpartition("; ") if "; " in line else (line, "", "")
     return {"severity": str(Severity.ERROR), "file": None, "attribute": None, "what": what, "remedy": remedy}

@@ -13,6 +13,7 @@ import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
 from nixherd.errors import FleetError
+from nixherd.files import expanded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.session import Session
@@ -81,7 +82,7 @@ class Front:
 
     @cached_property
     def session(self) -> Session:
-        token_file = Path(self.token_file).expanduser()
+        token_file = expanded(self.token_file)
         session = Session(self.fleet, token_file, self.definitions if self.guarded else None, gate=self.gate)
         if self.verified:
             session.take(self.verified)
@@ -110,7 +111,7 @@ class Front:
     @property
     def root(self) -> Path:
         """The fleet's directory; nothing in it is read yet."""
-        return Path(self.fleet_path).expanduser().absolute()
+        return expanded(self.fleet_path).absolute()
 
     # Guests
 

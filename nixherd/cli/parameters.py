@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from nixherd.cli.front import Front
 from nixherd.errors import FAILURES
+from nixherd.files import expanded
 from nixherd.sizes import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,7 +56,7 @@ def _completions(directory: str) -> list[str]:
     from nixherd.world import look
 
     try:
-        world = look(Path(directory).expanduser().absolute())
+        world = look(expanded(directory).absolute())
         key = hashlib.sha256(repr(sorted(map(repr, world.fingerprint))).encode()).hexdigest()
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         kept = Path(home) / "nixherd" / "completion.json"

@@ -18,7 +18,7 @@ from nixherd.errors import FAILURES, FleetError, Usage
 from nixherd.evaluation import evaluate
 from nixherd.exits import Exit
 from nixherd.faults import worded
-from nixherd.files import write_whole
+from nixherd.files import expanded, write_whole
 from nixherd.git import Repository
 from nixherd.inventory import check_selection, groups_of
 from nixherd.nix import Evaluated
@@ -49,7 +49,7 @@ def publish(
     the one that it had there.
     """
     front.guarded = False
-    key = SigningKey.read(Path(key_file).expanduser().absolute())
+    key = SigningKey.read(expanded(key_file).absolute())
     _through_the_gate(front, data)
     if not allow_dirty:
         gate.require_committed(str(front.root), gate.uncommitted(str(front.root)))

@@ -20,7 +20,7 @@ from nixherd.display import visible_values
 from nixherd.errors import FAILURES, FleetError, Undecided, Usage
 from nixherd.exits import Exit
 from nixherd.faults import worded
-from nixherd.files import write_whole
+from nixherd.files import expanded, write_whole
 from nixherd.process import Completed, interrupt_all, run
 from nixherd.terminal import is_terminal, say, say_text
 
@@ -125,7 +125,7 @@ def _password() -> str:
 def _run(front: Front, words: Sequence[str], directory: Path, password: str | None) -> tuple[Completed, bool]:
     """Run pyinfra to its end, following its journal; whether we were interrupted meanwhile."""
     argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
-    env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(Path(front.token_file).expanduser()), "NO_COLOR": "1"}
+    env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(expanded(front.token_file)), "NO_COLOR": "1"}
     env |= {"PYINFRA_PROGRESS": "off"}
     said = None if password is None else f"{password}\n"
     ended: list[Completed | FleetError] = []

@@ -1,7 +1,6 @@
 """`nixherd token`: which server the API token belongs to, said once by a person."""
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -9,7 +8,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.errors import Usage
-from nixherd.files import write_whole
+from nixherd.files import expanded, write_whole
 from nixherd.terminal import is_terminal, say
 from nixherd.tokens import SHAPE, Server, Token
 
@@ -39,7 +38,7 @@ def add(
     The token, as pveum printed it, is typed on the terminal or comes as a line on stdin. Without a terminal --endpoint
     and one of --fingerprint, --ca-file and --system-authorities are needed. Nothing is sent anywhere.
     """
-    file = Path(front.token_file).expanduser()
+    file = expanded(front.token_file)
     if file.exists() and not replace:
         raise Usage(f"token file {file} is there already; --replace puts this one in its place, --token-file elsewhere")
     ways = sum((bool(fingerprint), bool(ca_file), system_authorities))
@@ -60,7 +59,7 @@ def add(
 @pass_front
 def show(front: Front) -> None:
     """Say whose the token is and which server it belongs to; never its secret."""
-    file = Path(front.token_file).expanduser()
+    file = expanded(front.token_file)
     found = Token.read(file)
     if wants_json(front.as_json):
         server = found.server

@@ -45,7 +45,7 @@ from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.deploying.report import Outcome
 from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen, Usage
 from nixherd.faults import worded
-from nixherd.files import write_whole
+from nixherd.files import expanded, write_whole
 from nixherd.models import Access, Host
 from nixherd.openssh import Destination
 from nixherd.reach import Absent, Epoch, Hints, NotInstalled, Place
@@ -423,7 +423,7 @@ class FleetConnector(SSHConnector):
             user=self.data["ssh_user"],
             known_hosts=known_hosts,
             port=way.port,
-            identity=Path(key).expanduser() if key else None,
+            identity=expanded(key) if key else None,
             offered=offered.files if self.data["ssh_look_for_keys"] else (),
             certificates=offered.certificates,
             agent=offered.agent if self.data["ssh_allow_agent"] else "none",

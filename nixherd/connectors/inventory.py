@@ -18,6 +18,7 @@ from nixherd.errors import FAILURES, FleetError, Usage
 from nixherd.evaluation import evaluate_ahead
 from nixherd.exits import exit_of
 from nixherd.faults import worded
+from nixherd.files import expanded
 from nixherd.flakes import resolve
 from nixherd.group_data import said_for_all
 from nixherd.inventory import check_selection, groups_of
@@ -63,7 +64,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         _check_data(options)
         reference = _data(options, "flake")
         flake = resolve(reference) if reference else None
-        place = flake.path if flake else Path(os.environ.get("FLEET") or here / "fleet").expanduser().absolute()
+        place = flake.path if flake else expanded(os.environ.get("FLEET") or here / "fleet").absolute()
         operations = options.get("operations") or ()
         installs = any(Path(word) in _FROM_THE_FLAKE for word in operations)
         gate = _gate(here, options, place)
@@ -78,7 +79,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             say(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
-        token_file = Path(_token_file(here, options)).expanduser()
+        token_file = expanded(_token_file(here, options))
         session = Session(fleet, token_file, definitions, locked=flake.url if flake else None, gate=gate)
         if verified:
             session.take(verified)

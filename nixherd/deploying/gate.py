@@ -20,7 +20,7 @@ from nixherd import commits, nix, sshsig
 from nixherd.commits import FULL_HASH, Commit
 from nixherd.deploying.proven import History, Record
 from nixherd.errors import FleetError, ProcessFailed, Usage
-from nixherd.files import write_whole
+from nixherd.files import expanded, write_whole
 from nixherd.fleet import load_fleet
 from nixherd.git import Repository
 from nixherd.group_data import names_for_all, said_for_all
@@ -137,7 +137,8 @@ class Gate:
         except FleetError as error:
             raise FleetError(f"{self.fleet}: {error}; nothing was changed") from None
         self._require_signed(new, history.one(start), signers, scratch)
-        verified = self._as_flake(top, head)
+        is_shallow = repository.read("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
+        verified = self._as_flake(top, head, "&shallow=1" if is_shallow else "")
         if self.notes:
             record.note(head)
         return verified
@@ -189,11 +190,10 @@ class Gate:
             vouch = "" if start else ". Where signing began later, say signed_from=HASH of the commit before"
             raise FleetError(f"{self.fleet}: commit {str(commit)!r}{more}: {why}; nothing was changed{vouch}")
 
-    def _as_flake(self, top: Path, head: str) -> Verified:
+    def _as_flake(self, top: Path, head: str, more: str) -> Verified:
         below = self.fleet.resolve().relative_to(top.resolve())
-        url = f"git+file://{quote(str(top.resolve()))}?rev={head}" + (
-            f"&dir={quote(str(below))}" if below.parts else ""
-        )
+        where = f"&dir={quote(str(below))}" if below.parts else ""
+        url = f"git+file://{quote(str(top.resolve()))}?rev={head}{where}{more}"
         try:
             said = json.loads(run(nix.flake_locked(url), timeout=_TIMEOUT).stdout)
             revision, path = said["revision"], Path(said["path"]) / below
@@ -224,10 +224,7 @@ def _full(value: Any) -> str:
 def _path(value: Any) -> Path:
     if not isinstance(value, (str, Path)):
         raise Usage(f"allowed_signers={value} names no file")
-    try:
-        path = Path(value).expanduser()
-    except RuntimeError as error:
-        raise Usage(f"allowed_signers={value}: {error}") from None
+    path = expanded(value)
     if not path.is_absolute():
         raise Usage(
             f"allowed_signers={value} would lie in the tree, or wherever this is run; name a file outside of it, as "

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from nixherd.errors import FleetError
-from nixherd.files import write_whole
+from nixherd.files import expanded, write_whole
 from nixherd.secrets.sops import Sops, identity_text
 from nixherd.session import Session
 from nixherd.ssh_to_age import identity
@@ -14,7 +14,7 @@ USUAL = "~/.config/sops/age/keys.txt"
 
 def identity_file(given: str | None) -> Path:
     """The operator's identity: as given, as SOPS_AGE_KEY_FILE says, or in sops' usual place."""
-    return Path(given or os.environ.get("SOPS_AGE_KEY_FILE") or USUAL).expanduser().absolute()
+    return expanded(given or os.environ.get("SOPS_AGE_KEY_FILE") or USUAL).absolute()
 
 
 def operator(session: Session, path: Path) -> Sops:

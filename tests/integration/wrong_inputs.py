@@ -180,7 +180,7 @@ ENDPOINTS = [
         "another server than the token's",
         (DEFINITIONS, "fingerprint =", "port = 8007; fingerprint ="),
         "token nixherd@pve!lab belongs to 10.77.0.1:8006, and vms/definitions.nix names 10.77.0.1:8007: nothing was "
-        "sent; correct proxmox there, or if that is the server you mean, run: nixherd token add",
+        "sent; correct proxmox there, or if that is the server you mean, run: nixherd token add --replace",
     ),
     fleet(
         "another certificate",

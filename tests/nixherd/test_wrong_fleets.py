@@ -234,7 +234,7 @@ def test_a_disk_lies_on_some_storage(make_fleet: MakeFleet) -> None:
 
 @pytest.mark.parametrize("hosts", ["[ ]", "{ }: { }", '"x"'])
 def test_hosts_nix_is_an_attribute_set(make_fleet: MakeFleet, hosts: str) -> None:
-    with pytest.raises(FleetInvalid, match=r"^hosts\.nix: is a (list|string); it must be an attribute set"):
+    with pytest.raises(FleetInvalid, match=r"^hosts\.nix: is a (list|string|function); it must be an attribute set"):
         load_fleet(make_fleet(hosts=hosts, definitions=None))
 
 

@@ -292,6 +292,12 @@ def test_what_begins_with_a_line_is_its_owners_own(place: Place, name: str) -> N
     assert judge(place, f"_{name}", True) is None
 
 
+@pytest.mark.parametrize("name", ["accent", "accents", "accel", "accept", "success", "process"])
+def test_words_of_a_desktop_are_not_taken_for_access(name: str) -> None:
+    """Two letters away, and what people of Home Manager and of GPUs write."""
+    assert not any(judge(place, name) for place in Place)
+
+
 @given(st.sampled_from(list(Place)), st.sampled_from(COMMON))
 def test_common_names_are_silent(place: Place, name: str) -> None:
     assume(name not in fields_of(place))
@@ -381,6 +387,28 @@ def warned(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     return directory
 
 
+@pytest.mark.parametrize(
+    ("says", "line"),
+    [
+        ("sshKeyName = x: x;", "dev.sshKeyName: is a function, not a string"),
+        ("initialHashedPassword = DRV;", "dev.initialHashedPassword: is a derivation, not a string"),
+        (
+            "healthChecks.a.command = DRV;",
+            "dev.healthChecks.a.command: '<derivation>' is no text; write a string in quotes",
+        ),
+        ("healthChecks.a.command = ./hosts.nix;", "hosts.nix' is no text; write a string in quotes that is not empty"),
+        ("tags = [ (x: x) ];", "dev.tags: is no list of tags"),
+        ("wave = x: x;", "dev.wave: is a function, not an integer"),
+    ],
+)
+def test_what_json_has_no_word_for_is_no_string(make_fleet: MakeFleet, says: str, line: str) -> None:
+    """It was obeyed as the word for it: a password, a key's name, a command."""
+    says = says.replace("DRV", 'derivation { name = "a"; system = "b"; builder = "c"; }')
+    with pytest.raises(FleetInvalid) as caught:
+        load_fleet(make_fleet(on_host(says)))
+    assert line in str(caught.value)
+
+
 def test_check_fails_for_it(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "--table"]) == 1
     out, err = capfd.readouterr()
@@ -412,6 +440,16 @@ def test_check_says_what_cannot_be_evaluated(
     [row] = json.loads(capfd.readouterr().out)["findings"]
     assert (row["severity"], row["file"]) == ("error", None)
     assert row["what"] == "hosts.nix:29:16: undefined variable 'cad'"
+
+
+def test_check_says_what_is_wrong_where_nothing_is_to_be_said_of_a_remedy(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit = ('sshAlias = "cad";', 'sshAlias = abort "builtins.none: so it is";')
+    monkeypatch.setenv("FLEET", str(make_fleet(edit)))
+    assert run(["check", "--json"]) == 1
+    [row] = json.loads(capfd.readouterr().out)["findings"]
+    assert row["what"].endswith("builtins.none: so it is")
 
 
 def test_check_is_content_with_a_sound_fleet(

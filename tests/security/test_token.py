@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.cli.main import run
+from nixherd.cli.parameters import _completions
 from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.exits import Exit
 from nixherd.models import Endpoint
@@ -301,3 +302,40 @@ def _until(terminal: int, words: bytes | None) -> bytes:
         except OSError:  # the other end is closed
             return shown
     return shown
+
+
+# what a person wrote
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--token-file", "~nosuch/token", "vm", "list"],
+        ["--token-file", "~nosuch/token", "token", "show"],
+        ["--fleet", "~nosuch/fleet", "check"],
+        ["--fleet", "~nosuch/fleet", "vm", "list"],
+        ["publish", "cache", "--key-file", "~nosuch/key"],
+    ],
+    ids=" ".join,
+)
+def test_the_home_of_nobody_is_wrong_usage(
+    make_fleet: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    monkeypatch.setenv("FLEET", str(make_fleet()))
+    assert run(words) == Exit.USAGE
+    assert "there is no such user here; write the whole path" in capfd.readouterr().err
+
+
+def test_the_home_of_nobody_completes_nothing() -> None:
+    assert _completions("~nosuch/fleet") == []
+
+
+def test_a_token_file_that_never_ends_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("token = " + "[" * 5000)
+    file.chmod(0o600)
+    with pytest.raises(FleetError, match="not what `nixherd token add` writes"):
+        Token.read(file)

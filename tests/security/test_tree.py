@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import pwd
+import resource
 import shutil
 import subprocess
 import threading
@@ -368,6 +369,46 @@ def test_a_pipe_in_the_tree_is_not_waited_for(repository: Path) -> None:
         FleetInvalid, match=r"hosts\.nix:7:\d+: builtins\.readFile: pipe is neither file nor directory; "
     ):
         load_fleet(repository)
+
+
+@pytest.mark.parametrize(
+    "expression", ["builtins.fromJSON (builtins.readFile ./gone.json)", "import ./gone.nix", "builtins.readDir ./a/b"]
+)
+def test_a_file_that_is_not_there_is_not_said_to_be_elsewhere(repository: Path, expression: str) -> None:
+    """Beside what is left out (`.git`) restrict-eval forbids it instead."""
+    say(repository, expression)
+    with pytest.raises(FleetInvalid, match=r"^hosts\.nix:7:\d+: .*(does not exist|No such file)") as caught:
+        load_fleet(repository)
+    assert "outside" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b'"caf\xe9"', b'"\xff\xfe"', b'{ "\xe9v" = 1; }'])
+def test_a_string_that_is_no_utf8_is_said_to_be_that(repository: Path, text: bytes) -> None:
+    (repository / "latin.nix").write_bytes(text)
+    say(repository, "import ./latin.nix")
+    with pytest.raises(FleetInvalid, match=r"hold a string that is no UTF-8; save them"):
+        load_fleet(repository)
+
+
+def test_more_files_than_can_be_named_are_an_error_with_its_place(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those beside what is left out are told to Nix one by one, and a command line has an end."""
+    (repository / "photos").mkdir()
+    for number in range(2000):
+        (repository / "photos" / f"{number:0200}").touch()
+    assert load_fleet(repository).hosts
+    (repository / "photos" / "result").symlink_to("/nix/store/gone")
+    monkeypatch.setenv("FILLER", "x" * 100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, hard))  # a quarter of it is what a command line may take
+    try:
+        with pytest.raises(
+            FleetInvalid, match=rf"{repository}/photos holds 2000 files beside .*/photos/result, too many"
+        ):
+            load_fleet(repository)
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
 
 
 def test_names_and_links_of_any_kind_do_not_stop_it(repository: Path) -> None:

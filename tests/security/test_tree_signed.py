@@ -419,6 +419,19 @@ def test_a_shallow_clone_does_not_hide_what_came_before(tree: Tree) -> None:
     assert "git fetch --unshallow" in refused(shallow)
 
 
+def test_a_shallow_clone_is_enough_where_the_operator_vouches_for_what_it_begins_with(tree: Tree) -> None:
+    """As CI checks out: Nix would not take a commit of it."""
+    last = tree.commit("last")
+    clone = tree.home / "shallow"
+    tree.git("clone", "-q", "--depth", "1", f"file://{tree.path}", str(clone))
+    shallow = Tree(clone, tree.home, tree.environment)
+    verified = shallow.verify(signed_from=last)
+    assert (verified.revision, (verified.path / "word").read_text()) == (last, "last")
+    later = shallow.commit("later")
+    verified = shallow.verify()
+    assert (verified.revision, (verified.path / "word").read_text()) == (later, "later")
+
+
 def test_no_program_of_the_repository_says_what_is_well(tree: Tree) -> None:
     tree.commit("theirs", by=THEY)
     yes = tree.home / "yes"

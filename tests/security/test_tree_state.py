@@ -396,6 +396,11 @@ def of_the_future(fleet: Path) -> None:
     git(fleet, "config", "core.repositoryFormatVersion", "99")
 
 
+def without_a_commit(fleet: Path) -> None:
+    shutil.rmtree(fleet / ".git" / "objects")
+    (fleet / ".git" / "objects").mkdir()
+
+
 FAILURES = {
     of_somebody_else: "git config --global --add safe.directory",
     broken: "not a git repository",
@@ -405,6 +410,7 @@ FAILURES = {
     bare: "must be run in a work tree",
     misconfigured: "bad config line 1",
     without_an_index: "index file",
+    without_a_commit: "git: bad object HEAD",
     of_the_future: "Expected git repo version <= 1, found 99",
 }
 
