@@ -279,7 +279,7 @@ def test_every_operation(tmp_path: Path, make_fleet: Callable[..., Path]) -> Non
     env = {**os.environ, "HOME": str(tmp_path), "FLEET": str(where), "PYTHONPATH": str(ROOT), "TERM": "xterm"}
     terminal = Terminal()
     subprocess.run(
-        [sys.executable, tmp_path / "stub.py", "-y", "-vvv", "inventory.py", deploy],
+        [sys.executable, tmp_path / "stub.py", "-y", "-vvv", "--data", "boot_deadline=1", "inventory.py", deploy],
         cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=terminal.stream, stderr=terminal.stream,
         timeout=250, check=False,
     )  # fmt: skip
