@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from nixherd.display import visible
 from nixherd.errors import DeadlineExceeded, FleetError
 from nixherd.process import run
 
@@ -43,6 +44,7 @@ def render(template: str, values: Values) -> str:
         undefined=jinja2.StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,
+        finalize=visible,  # a page is read by others
         loader=jinja2.FunctionLoader(lambda name: None),
     )
     return environment.from_string(template).render(values())

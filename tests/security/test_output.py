@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import operations
+from nixherd import machines
 from nixherd.cli.main import cli, run
 from nixherd.deploying.journal import Journal, entries
 from nixherd.display import one_line, visible, visible_values
@@ -30,6 +32,7 @@ from nixherd.proxmox import wire
 from nixherd.terminal import say
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
+from tests.nixherd.proxmox.fleets import FLEET
 from tests.security.hostile import STRINGS, TEXT, obeyed
 
 pytestmark = pytest.mark.unit
@@ -70,6 +73,15 @@ def test_a_journal_holds_any_word(tmp_path: Path) -> None:
         journal.note("said", "dev", text=each)
     journal.close()
     assert [entry["text"] for entry in entries(tmp_path / "run")] == STRINGS
+
+
+def test_pages_hold_no_more_than_what_may_be_shown(tmp_path: Path) -> None:
+    (tmp_path / "own.j2").write_text("{% for vm in vms %}{{ vm.name }}: {{ vm.extra.purpose }}{% endfor %}\n")
+    guest = replace(next(iter(FLEET.vms.values())), name=TEXT, extra={"purpose": TEXT, "services": [TEXT]})
+    hostile = replace(FLEET, path=str(tmp_path), vms={"dev": guest})
+    for page in (machines.render(hostile), machines.render(hostile, "own.j2")):
+        assert obeyed(page) == []
+        assert visible(STRINGS[0]) in page
 
 
 # every command
