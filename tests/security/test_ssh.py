@@ -18,7 +18,7 @@ import pytest
 from paramiko import SSHClient, SSHException
 from pyinfra.api.host import Host
 
-from nixherd import reach, stalls
+from nixherd import models, reach, stalls
 from nixherd.connectors.fleet import FleetConnector
 from nixherd.openssh import Destination, Identities, Jump, Route
 from nixherd.session import Session
@@ -75,6 +75,11 @@ def written(text: str, tmp: Path) -> str:
     return text.replace("{tmp}", str(tmp)) + "\n"
 
 
+def _not_nixos(session: Session) -> models.Host:
+    """The host that this very machine stands for, which runs another system: what answers is what is meant."""
+    return replace(session.fleet.hosts["metal"], configuration_file=None)
+
+
 @pytest.fixture
 def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:  # noqa: F811
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -83,7 +88,7 @@ def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "home" / ".ssh").mkdir(parents=True, mode=0o700)
     monkeypatch.setattr(reach, "address_of", lambda config, interfaces: interfaces[0].addresses[0])
     session = session_at(emulator, tmp_path)
-    metal = replace(session.fleet.hosts["metal"], ssh_alias=None, hostname="metal")
+    metal = replace(_not_nixos(session), ssh_alias=None, hostname="metal")
     gate = replace(metal, id="Gate", hostname="gate", public_key=GATE.public, addresses=None)
     session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "metal": metal, "Gate": gate})
     yield session
@@ -460,6 +465,7 @@ def test_paths_are_taken_as_they_are(
     key = new_key()
     sshd.start(key)
     session = session_at(emulator, tmp_path)
+    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "metal": _not_nixos(session)})
     host = connected(session, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
     assert host.connected
     to = connector_of(host).destination()
