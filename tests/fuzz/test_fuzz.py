@@ -177,18 +177,23 @@ def test_neither_the_session_nor_proxmoxers_object_leaves_a_client(emulator: Emu
         assert "requests" not in type(value).__module__, name
 
 
-def test_nobody_else_speaks_http() -> None:
-    """The library has one module that imports requests or proxmoxer."""
+def importing(*names: str) -> list[str]:
+    """The library's modules that import one of these."""
     root = Path(nixherd.__file__).parent
-    speakers = [
+    beginnings = tuple(f"{word} {name}" for name in names for word in ("import", "from"))
+    return [
         file.relative_to(root).as_posix()
         for file in sorted(root.rglob("*.py"))
-        if any(line.startswith(("import requests", "from requests", "import proxmoxer", "from proxmoxer", "import http",
-                                "from http", "import urllib.request", "import socket"))
-               for line in file.read_text().splitlines())
-    ]  # fmt: skip
-    # Sockets of the connector and of what looks at host keys are SSH's; a machine's own services are asked through it.
-    assert speakers == ["connectors/fleet.py", "connectors/through.py", "keys_shown.py", "proxmox/client.py"]
+        if any(line.startswith(beginnings) for line in file.read_text().splitlines())
+    ]
+
+
+def test_nobody_else_speaks_http() -> None:
+    """The library has one module that imports what speaks it."""
+    assert importing("requests", "proxmoxer", "http", "urllib.request") == ["proxmox/client.py"]
+    # SSH's sockets; a pair that ends in a program of ours, names that are looked up, and addresses that may be ours
+    ssh = ["connectors/fleet.py", "connectors/ssh_client.py", "connectors/through.py", "keys_shown.py", "ssh_config.py"]
+    assert importing("socket") == sorted([*ssh, "process.py", "this_machine.py", "told.py"])
 
 
 def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) -> None:
