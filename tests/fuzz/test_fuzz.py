@@ -190,7 +190,9 @@ def importing(*names: str) -> list[str]:
 
 def test_nobody_else_speaks_http() -> None:
     """The library has one module that imports what speaks it."""
-    assert importing("requests", "proxmoxer", "http", "urllib.request") == ["proxmox/client.py"]
+    assert importing("requests", "proxmoxer", "urllib.request") == ["proxmox/client.py"]
+    # a machine's own services are asked through its SSH connection
+    assert importing("http") == ["connectors/through.py"]
     # SSH's sockets; a pair that ends in a program of ours, names that are looked up, and addresses that may be ours
     ssh = ["connectors/fleet.py", "connectors/ssh_client.py", "connectors/through.py", "keys_shown.py", "ssh_config.py"]
     assert importing("socket") == sorted([*ssh, "process.py", "this_machine.py", "told.py"])
