@@ -174,7 +174,7 @@ ENDPOINTS = [
         (DEFINITIONS, 'fingerprint = "', f'fingerprint = "{"00:" * 31}00"; # "'),
         "token nixherd@pve!lab knows 10.77.0.1:8006 by its certificate's SHA-256 @FINGERPRINT, and vms/definitions.nix "
         f"by its certificate's SHA-256 {'00:' * 31}00: nothing was sent; correct proxmox there, or if that is the "
-        "server you mean, run: nixherd token add",
+        "server you mean, run: nixherd token add --replace",
     ),
     fleet(
         "another server than the token's",
