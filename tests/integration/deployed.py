@@ -132,3 +132,10 @@ def order(fleet: Fleet, **entries: str) -> Iterator[None]:
     yield
     hosts.write_text(before)
     fleet.commit()
+
+
+def signing_key(lab: Lab) -> tuple[Path, str]:
+    """A key that signs closures, made anew: its file, and the public half."""
+    key = lab.state / "signing-key"
+    make = f"umask 077; nix key generate-secret --key-name lab-1 >{key} && nix key convert-secret-to-public <{key}"
+    return key, lab.run("sh", "-c", make).output.split()[-1]

@@ -26,7 +26,16 @@ from nixherd.deploying.run import DeployRun
 from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided
 from nixherd.exits import Exit
 from operations.rebuilding import judge
-from tests.integration.deployed import DEADLINES, Fleet, fleet, made, order, outcomes, readonly  # noqa: F401  (fixtures)
+from tests.integration.deployed import (  # noqa: F401  (fixtures)
+    DEADLINES,
+    Fleet,
+    fleet,
+    made,
+    order,
+    outcomes,
+    readonly,
+    signing_key,
+)
 from tests.integration.lab_driver import Ended, until
 
 HERE = Path(__file__).parent
@@ -120,8 +129,9 @@ case "$*" in --help) echo "usage: nixos-rebuild [--no-reexec] [--sudo]"; exit ;;
 printf '%s\\n' "$@" >"$RECORD"
 action=$1 flake=${3%#*} host=${3#*#} target=$6
 set -e
-system=$(nix build --no-link --print-out-paths "$flake#nixosConfigurations.$host.config.system.build.toplevel")
-NIX_SSHOPTS=$NIX_SSHOPTS nix copy --no-check-sigs --to "ssh://$target" "$system"
+drv=$(nix eval --raw "$flake#nixosConfigurations.$host.config.system.build.toplevel.drvPath")
+nix-copy-closure --to "$target" "$drv"
+system=$(ssh $NIX_SSHOPTS "$target" nix-store --realise "$drv")
 profile=/nix/var/nix/profiles/system
 ssh $NIX_SSHOPTS "$target" sudo nix-env -p $profile --set "$system"
 unit="systemd-run --quiet --wait --collect --service-type=exec --unit=nixos-rebuild-switch-to-configuration"
@@ -310,7 +320,9 @@ def test_a_switch_inhibitor_is_told_from_a_failure_and_a_boot_goes_on_by_it(flee
 @in_lab
 def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fleet: Fleet) -> None:  # noqa: F811
     key = (fleet.lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
-    access = f'nixherd.access = {{ kind = "push-closure"; keys = ["{key}"]; }};'
+    secret, public = signing_key(fleet.lab)
+    sign = ("--data", f"sign_with={secret}")
+    access = f'nixherd.trustedKeys = ["{public}"]; nixherd.access = {{ kind = "push-closure"; keys = ["{key}"]; }};'
     modules = fleet.lab.places.fleet / "modules/nixos"
     parts = {name: (modules / name).read_text() for name in ("units.sh", "ends.sh", "machine.sh")}
     fleet.broken_by("dev3", f"{{ {access} }}")
@@ -324,18 +336,19 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
         (modules / name).write_text(text)
     with order(fleet, dev3='access = "push-closure";'):
         fleet.change("dev3", "updated")
-        ended, document = fleet.deploy("dev3", check=False)
+        ended, document = fleet.deploy("dev3", *sign, check=False)
         assert (ended.status, outcomes(document)) == (0, {"dev3": "deployed"}), document
-        assert fleet.machine("dev3").marker == "updated"
+        now = fleet.machine("dev3")
+        assert now.marker == "updated"
         assert "protocol=2" in fleet.on("root@dev3", "nixherd last").output
-        assert outcomes(fleet.deploy("dev3")[1]) == {"dev3": "unchanged"}
+        assert outcomes(fleet.deploy("dev3", *sign)[1]) == {"dev3": "unchanged"}
         # whoever speaks another version is told what to update
-        v1 = "nixherd begin x me switch /nix/store/x - 8 8 -"
+        v1 = f"nixherd begin x me switch {now.current} - 8 8 -"
         said = fleet.on("root@dev3", v1, check=False).output
         assert "refused=" in said
         assert "update nixherd where you deploy from" in said
         fleet.change("dev3", "and again")
-        assert outcomes(fleet.deploy("dev3")[1]) == {"dev3": "deployed"}
+        assert outcomes(fleet.deploy("dev3", *sign)[1]) == {"dev3": "deployed"}
     fleet.lab("break", "dev3")
     fleet.deploy("dev3")
 

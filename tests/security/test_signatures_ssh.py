@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nixherd.deploying.activation import PARTS, PROTOCOL
-from tests.integration.deployed import DEADLINES, Fleet, order, outcomes
+from tests.integration.deployed import DEADLINES, Fleet, order, outcomes, signing_key
 from tests.integration.lab_driver import Ended, Lab
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.integration.verified import report
@@ -339,12 +339,6 @@ def _which_numbers_it_may_say(fleet: Fleet, system: str) -> None:
 
 def toplevel(host: str) -> str:
     return f"nixosConfigurations.{host}.config.system.build.toplevel"
-
-
-def signing_key(lab: Lab) -> tuple[Path, str]:
-    key = lab.state / "signing-key"
-    make = f"umask 077; nix key generate-secret --key-name lab-1 >{key} && nix key convert-secret-to-public <{key}"
-    return key, lab.run("sh", "-c", make).output.split()[-1]
 
 
 def build_request(path: str) -> bytes:
