@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := $(BIN)/python -m lab
 
-# Tests run side by side, each worker with a lab of its own: three keep two cores busy, as much of it is waiting.
-JOBS ?= 3
+# Tests run side by side; those that share a lab stay in one worker.
+JOBS ?= 2
 TESTS ?= tests
 
 # How many requests `make fuzz` puts to the guard.

@@ -15,9 +15,9 @@ QEMU = "/nodes/prom/qemu/104"
 
 def test_a_lock_goes_after_its_seconds() -> None:
     node = Node()
-    node.emulator.faults.switch("lock-held", True, {"vmid": 104, "seconds": 0.2})
+    node.emulator.faults.switch("lock-held", True, {"vmid": 104, "seconds": 1.5})
     assert node.config(104)["lock"] == "backup"
-    time.sleep(0.25)
+    time.sleep(1.55)
     assert "lock" not in node.config(104)
 
 

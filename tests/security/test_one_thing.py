@@ -492,7 +492,7 @@ def test_odd_words_are_wrong_usage(words: tuple[str, ...], place: Place, capfd: 
 
 def test_a_home_that_is_none_is_wrong_usage(place: Place) -> None:
     ended = place.nixherd("--fleet", "~nobody-here/fleet", "check")
-    assert (ended.status, ended.err.count("there is no such home directory")) == (Exit.USAGE, 1), ended.err
+    assert (ended.status, ended.err.count("there is no such user here")) == (Exit.USAGE, 1), ended.err
 
 
 def test_odd_words_are_wrong_usage_of_pyinfra(place: Place) -> None:
