@@ -157,8 +157,3 @@ def distance(one: str, other: str, most: int) -> int:
             line.append(best)
         before, last = last, line
     return min(last[-1], most + 1)
-
-
-def protecting() -> dict[Place, tuple[str, ...]]:
-    """The names that protect, by where they stand."""
-    return {place: tuple(field.name for field in FIELDS[place] if field.protects) for place in Place}

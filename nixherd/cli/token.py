@@ -74,7 +74,8 @@ def _said(endpoint: str, fingerprint: str | None, ca_file: str | None) -> Server
     try:
         return Server.parse(endpoint, fingerprint, _authorities(ca_file))
     except ValueError as error:
-        raise Usage(f"--endpoint and --fingerprint: {error}") from None
+        said = f"--endpoint {endpoint}{f' --fingerprint {fingerprint}' if fingerprint else ''}"
+        raise Usage(f"{said}: {error}; `pvenode cert info` on the node shows the fingerprint") from None
 
 
 def _asked(front: Front, endpoint: str | None) -> Server:
