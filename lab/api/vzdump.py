@@ -56,6 +56,8 @@ def _storage(call: Call) -> Storage:
 
 
 def _work(call: Call, task: Task, vmids: list[int], storage: Storage) -> None:
+    if storage.obstacle:
+        raise ApiError(f"could not activate storage '{storage.name}': {storage.obstacle}")
     task.write(f"INFO: starting new backup job: vzdump {' '.join(map(str, vmids))} --storage {storage.name}")
     failed = []
     for vmid in vmids:
