@@ -91,6 +91,8 @@ def state() -> dict[str, Any]:
     return {
         "version": 9,
         "task_seconds": {"qmclone": 0.5},
+        "qmeventd": {"restarts": 0.2},
+        "lock_seconds": 0.3,
         "release": {"version": "9.2.11", "release": "9.2", "repoid": "14a22df35955d97d"},
         "qemu": "10.0.13",
         "nodes": {"prom": {"ip": "127.0.0.1", "cpus": 2, "memory": 8 * GIB, "bridges": {"vmbr0": {}}}},
