@@ -97,11 +97,17 @@ def reboot(
     """Reboot it when something waits for that; `always`: also when nothing does."""
     found = ours(fleet, vm, actual)
     if not found.running:
+        if always and found.config.lock == "suspended":
+            raise Usage(f"{label(vm)} is suspended to disk and does not run; resume it")
         if always:
             raise Usage(f"{label(vm)} does not run; start it")
         return ()
     waiting = tuple(each.key for each in found.pending)
-    return (Reboot(found.node, vm.vmid, timeout, waiting, type=vm.type),) if waiting or always else ()
+    if not (waiting or always):
+        return ()
+    if found.paused:
+        raise Usage(f"{label(vm)} is paused and cannot shut down for a reboot; resume it first, or stop and start it")
+    return (Reboot(found.node, vm.vmid, timeout, waiting, type=vm.type),)
 
 
 def suspend(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, to_disk: bool = False) -> Steps:
