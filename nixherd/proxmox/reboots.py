@@ -75,6 +75,8 @@ def await_return(client: Client, step: Reboot, before: Before, begun: Upid, *, t
         _tell_end(client, step, second, max(0.0, until - time.monotonic()), say)
     if before.boot_id:
         _await_boot(client, step, before.boot_id, begun, until, say)
+    elif step.type is QEMU:
+        say(f"no agent told of the boot of {step.guest} before: whether its system is up was not asked")
 
 
 def _started(client: Client, step: Reboot, before: Before, begun: Upid, until: float, say: Progress) -> Task | None:
