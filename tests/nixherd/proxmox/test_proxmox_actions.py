@@ -381,6 +381,7 @@ def test_the_life_of_a_container(archive: Emulator) -> None:
     assert once(actions.restore(volume.volid)) == [f"restore ct 210 (dns) from {volume.volid}"]
     assert ct(archive).number("memory") == 512
     do(archive, actions.start(), CT, WITH_CT)
+    assert do(archive, actions.reboot(always=True), CT, WITH_CT) == ["reboot ct 210"]
     assert once(actions.stop()) == ["stop ct 210 at once"]
 
 
