@@ -17,7 +17,7 @@ from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.observe import holder, observe, observe_template
 from nixherd.proxmox.plan import ActualVm, Desired
-from nixherd.proxmox.steps import AwaitClone, Power, Reboot, Resume, Row, Start, Step, doable, rows
+from nixherd.proxmox.steps import AwaitClone, AwaitReboot, Power, Reboot, Resume, Row, Start, Step, doable, rows
 from nixherd.proxmox.tasks import Progress
 
 PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
@@ -188,6 +188,9 @@ def apply(client: Client, step: Step, *, timeout: float, progress: Progress | No
     is waited for. OutcomeUnknown when there is none.
     """
     until, say = time.monotonic() + timeout, progress or (lambda _: None)
+    if isinstance(step, AwaitReboot):
+        reboots.await_end(client, step, timeout=timeout, say=say)
+        return step.upid
     before = reboots.look(client, step) if isinstance(step, Reboot) else None
     if step.repeatable:
         upid = begin(client, step)

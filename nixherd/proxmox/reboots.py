@@ -15,7 +15,7 @@ from nixherd.proxmox.errors import AgentUnavailable, StillRunning
 from nixherd.proxmox.models import Task, Upid, VmStatus
 from nixherd.proxmox.policy import BOOT_ID
 from nixherd.proxmox.standing import after, stands, told
-from nixherd.proxmox.steps import QEMU, Reboot
+from nixherd.proxmox.steps import QEMU, AwaitReboot, Reboot
 from nixherd.proxmox.tasks import Progress
 from nixherd.proxmox.wire import TRANSIENT
 
@@ -23,7 +23,33 @@ from nixherd.proxmox.wire import TRANSIENT
 RETURN = 75.0
 BOOT = 180.0  # seconds for the agent of a guest that runs again
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
-STARTS = ("qmstart", "vzstart")
+STARTS, REBOOTS = ("qmstart", "vzstart"), ("qmreboot", "vzreboot")
+
+
+def under_way(client: Client, node: str, vmid: int) -> Upid | None:
+    """The reboot, of a guest that is off, which is to start it again any moment; None where none can be seen.
+
+    It is the last thing done to it as far as we see, and not long ago; clocks that differ make us wait in vain, or not.
+    """
+    last = next(iter(standing.tasks_of(client, node, vmid)), None)
+    if last is None or last.type not in REBOOTS or last.status not in (None, "RUNNING", "OK"):
+        return None
+    return last.upid if last.status != "OK" or time.time() - last.starttime < RETURN else None
+
+
+def await_end(client: Client, step: AwaitReboot, *, timeout: float, say: Progress) -> None:
+    """Return when the guest runs, or no reboot is under way any more. StillRunning after `timeout` seconds."""
+    until, pause = time.monotonic() + timeout, FIRST_PAUSE
+    while under_way(client, step.node, step.vmid) == step.upid:
+        status, _ = _status(client, step)
+        if status is not None and status.running:
+            say(f"{step.guest} runs again, since {status.uptime} s")
+            return
+        if time.monotonic() + pause > until:
+            where = stands(status) if status else "does not tell"
+            raise StillRunning(f"{step.guest} {where}, in the middle of a reboot: {step.upid}", str(step.upid))
+        time.sleep(pause)
+        pause = min(LONGEST_PAUSE, pause * 1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +134,7 @@ def _started(client: Client, step: Reboot, before: Before, begun: Upid, until: f
         pause = min(LONGEST_PAUSE, pause * 1.5)
 
 
-def _status(client: Client, step: Reboot) -> tuple[VmStatus | None, bool]:
+def _status(client: Client, step: Reboot | AwaitReboot) -> tuple[VmStatus | None, bool]:
     """How it stands, and whether anybody said: a server that does not answer now is asked again."""
     try:
         return client.status(step.node, step.vmid, step.type), True

@@ -302,6 +302,16 @@ class Reboot(Power):
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitReboot(Step):
+    """The guest is off in the middle of a reboot, and about to be started again: wait for that."""
+
+    upid: Upid
+
+    def __str__(self) -> str:
+        return f"wait for the reboot of {self.guest} that is under way"
+
+
+@dataclass(frozen=True, slots=True)
 class Suspend(Power):
     to_disk: bool = False
     interrupts = True

@@ -47,6 +47,14 @@ def rebooted(emulator: Emulator) -> int:
     return len([change for change in emulator.changes() if change.endswith("/status/reboot")])
 
 
+@pytest.fixture
+def deaf(emulator: Emulator) -> Emulator:
+    """`dev` runs without an agent, and does not hear ACPI."""
+    begin(emulator, agent="0")
+    emulator.control("outside", do="stop-agent", vmid=110)
+    return emulator
+
+
 # Reboots
 
 
@@ -125,10 +133,8 @@ def test_a_second_task_that_comes_late_is_waited_for(dev: Emulator) -> None:
     assert running(dev)
 
 
-def test_a_guest_that_does_not_shut_down_runs_on_and_that_is_said(dev: Emulator) -> None:
-    dev.client().set_config("prom", 110, {"agent": "0"})  # which is not asked then: ACPI is all
-    dev.control("outside", do="stop-agent", vmid=110)
-    done, said = outcome(dev, actions.reboot(always=True, timeout=1))
+def test_a_guest_that_does_not_shut_down_runs_on_and_that_is_said(deaf: Emulator) -> None:
+    done, said = outcome(deaf, actions.reboot(always=True, timeout=1))
     assert done is Exit.FAILED
     assert "task qmreboot 110 on prom failed: VM quit/powerdown failed - got timeout" in said
     assert re.search(r"; vm 110 \(dev\) runs, since \d+ s$", said)
@@ -209,12 +215,34 @@ def test_a_paused_guest_is_not_rebooted(dev: Emulator) -> None:
     assert rebooted(dev) == 0
 
 
+@pytest.mark.parametrize(
+    ("action", "more"), [(actions.stop(), ["stop vm 110 at once"]), (actions.start(), [])], ids=["stop", "start"]
+)
+def test_who_comes_in_the_middle_of_a_reboot_waits_for_its_end(dev: Emulator, action: Action, more: list[str]) -> None:
+    """It is off then, and a stop would have been done: seconds later it ran."""
+    dev.control("fault", name="restart", vmid=110, seconds=0.5)
+    dev.client().reboot("prom", 110)
+    while running(dev):
+        pass
+    done, said = outcome(dev, action)
+    assert done == ["wait for the reboot of vm 110 that is under way", *more], said
+    assert running(dev) is not bool(more)
+
+
+def test_a_reboot_that_is_not_under_way_is_waited_for_by_nobody(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reboots, "RETURN", 0.7)
+    dev.control("fault", name="restart", vmid=110, never=1)
+    assert outcome(dev, REBOOT)[0] is Exit.FAILED
+    monkeypatch.setattr(reboots, "RETURN", 0.0)
+    assert outcome(dev, actions.stop()) == ([], "")
+    assert outcome(dev, actions.start())[0] == ["start vm 110"]
+
+
 # The others
 
 
-def test_a_task_that_is_not_done_in_time_says_where_the_guest_stands(dev: Emulator) -> None:
-    dev.control("fault", name="agent-silent", vmid=110)
-    done, said = outcome(dev, actions.shutdown(timeout=60), timeout=0.5)
+def test_a_task_that_is_not_done_in_time_says_where_the_guest_stands(deaf: Emulator) -> None:
+    done, said = outcome(deaf, actions.shutdown(timeout=60), timeout=0.5)
     assert done is Exit.UNKNOWN
     assert re.search(
         r"task qmshutdown 110 on prom is not done within \d s; .*; vm 110 \(dev\) runs, since \d+ s$", said
@@ -274,10 +302,9 @@ def test_a_held_lock_file_is_waited_for_and_named(emulator: Emulator, action: Ac
     assert "`qm cleanup`" in said
 
 
-def test_the_task_that_holds_the_lock_file_is_named(dev: Emulator) -> None:
-    dev.control("fault", name="agent-silent", vmid=110)
-    theirs = dev.client().shutdown("prom", 110, timeout=2)
-    done, said = outcome(dev, actions.configure({"cores": 2}))
+def test_the_task_that_holds_the_lock_file_is_named(deaf: Emulator) -> None:
+    theirs = deaf.client().shutdown("prom", 110, timeout=1)
+    done, said = outcome(deaf, actions.configure({"cores": 2}))
     assert done == ["set cores 4 → 2"], said
     assert f"which somebody holds: task qmshutdown of {theirs.user}: still at work" in said
 
