@@ -10,7 +10,8 @@ from lab.api.power import start_vm
 from lab.api.routes import Call
 from lab.api.state import Config, Vm, Volume
 from lab.api.tasks import Task
-from lab.api.volumes import parse_volid
+from lab.api.volume_access import require_readable
+from lab.api.volumes import CLOUDINIT_SIZE, parse_volid
 from lab.api.vzdump import content_of
 
 _NOT_VALUES = frozenset(
@@ -21,13 +22,14 @@ _NOT_VALUES = frozenset(
 def restore(call: Call, archive: str, kind: str) -> str:
     """Begin to make the guest out of the archive. `kind` is qemu or lxc."""
     emulator, vmid = call.emulator, call.vmid
+    _require_rights(call, parse_volid(archive).vmid, vmid)
+    require_readable(call, archive, vmid)
     volume = emulator.volumes.find(archive)
     if volume is None or volume.content != "backup":
         raise ApiError(f"volume '{archive}' does not exist")
     holds = volume.archive or {}
     if holds.get("type", kind) != kind:
         raise ApiError(f"'{archive}' is no backup of a {'VM' if kind == 'qemu' else 'container'}")
-    owner = parse_volid(archive).vmid
     word = "VM" if kind == "qemu" else "CT"
 
     def checked() -> None:
@@ -44,7 +46,6 @@ def restore(call: Call, archive: str, kind: str) -> str:
         if present.running:
             raise ApiError(f"unable to restore vm {vmid} - vm is running")
 
-    _require_rights(call, owner, vmid)
     checked()
 
     def work(task: Task) -> None:
@@ -82,6 +83,7 @@ def _fill(call: Call, task: Task, archive: str, holds: dict[str, Any], kind: str
     try:
         for name, about in sorted(holds.get("disks", {}).items()):
             storage = volumes.storage(call.params.get("storage") or about["storage"])
+            emulator.permissions.require(call.user, f"/storage/{storage.name}", ["Datastore.AllocateSpace"])
             volid = volumes.allocate(storage, vmid, about["size"], about["format"], log=task.write)
             made.append(volid)
             emulator.backend.clone_volume(content_of(archive, name), volid, about["size"])
@@ -100,9 +102,11 @@ def _fill(call: Call, task: Task, archive: str, holds: dict[str, Any], kind: str
     for name, drive in list(drives.of(config)):
         if drives.is_cloudinit(drive):
             storage = volumes.storage(call.params.get("storage") or parse_volid(drive["file"]).storage)
-            volid = f"{storage.name}:vm-{vmid}-cloudinit"
-            storage.volumes.setdefault(volid, Volume("images", "raw", 4 << 20, 0, state.clock.seconds()))
-            config[name] = drives.write({**drive, "file": volid})
+            form = "qcow2" if storage.on_files else "raw"
+            volid = f"{storage.name}:{vmid}/" if storage.on_files else f"{storage.name}:"
+            volid += f"vm-{vmid}-cloudinit" + (".qcow2" if storage.on_files else "")
+            storage.volumes.setdefault(volid, Volume("images", form, CLOUDINIT_SIZE, 0, state.clock.seconds()))
+            config[name] = drives.write({**drive, "file": volid, "size": drives.to_text(CLOUDINIT_SIZE)})
     config |= {key: value for key, value in call.params.items() if key not in _NOT_VALUES}
     if call.params.get("unique"):
         for name in filter(options.is_network, list(config)):

@@ -11,6 +11,7 @@ from lab.api.formats import split_list
 from lab.api.routes import Call, route
 from lab.api.state import Storage, Volume
 from lab.api.tasks import Task
+from lab.api.volume_access import is_readable, require_readable, require_removable
 from lab.api.volumes import parse_volid
 from lab.api.vzdump import forget
 
@@ -62,9 +63,7 @@ def listing(call: Call) -> Any:
         wanted = split_list(call.params.get("content", ""))
         if (wanted and not set(wanted) & set(storage.content.split(","))) or name != call.params.get("storage", name):
             continue
-        if call.emulator.permissions.allowed(
-            call.user, f"/storage/{name}", ["Datastore.Audit", "Datastore.AllocateSpace"], any_of=True
-        ):
+        if call.emulator.permissions.allowed(call.user, f"/storage/{name}", _USES, any_of=True):
             fraction = storage.used / storage.total if storage.total else 0
             rows.append({"storage": name, **_about(storage), "used_fraction": fraction})
     return rows
@@ -78,20 +77,25 @@ def status(call: Call) -> Any:
 @route("GET", "/storage/{storage}")
 def configuration(call: Call) -> Any:
     storage = call.emulator.volumes.storage(call.params["storage"])
-    about = {
-        "storage": storage.name,
-        "type": storage.type,
-        "content": storage.content,
-        **({"path": storage.path} if storage.path else {}),
-    }
-    return {**about, "digest": hashlib.sha1(repr(sorted(about.items())).encode()).hexdigest()}
+    file = sorted(map(repr, map(_configured, call.emulator.state.storages.values())))
+    return {**_configured(storage), "digest": hashlib.sha1("".join(file).encode()).hexdigest()}
+
+
+def _configured(storage: Storage) -> dict[str, Any]:
+    about = {"storage": storage.name, "type": storage.type, "content": storage.content}
+    return {**about, **({"path": storage.path} if storage.path else {})}
+
+
+_USES = ["Datastore.Audit", "Datastore.AllocateSpace"]
 
 
 @route("GET", "/storage")
 def configurations(call: Call) -> Any:
-    state = call.emulator.state
+    allowed = call.emulator.permissions.allowed
     return [
-        configuration(Call(call.emulator, call.user, "GET", call.path, {"storage": name})) for name in state.storages
+        configuration(Call(call.emulator, call.user, "GET", call.path, {"storage": name}))
+        for name in call.emulator.state.storages
+        if allowed(call.user, f"/storage/{name}", _USES, any_of=True)
     ]
 
 
@@ -124,10 +128,12 @@ def _on_node(call: Call, storage: Storage, volid: str, volume: Volume) -> bool:
 
 @route("GET", _CONTENT)
 def content(call: Call) -> Any:
-    """Volumes; those to import from are listed for every VMID."""
+    """Volumes that the user may read; those to import from are listed for every VMID."""
     storage, params = _required(call), call.params
     rows = [
-        _row(volid, volume) for volid, volume in list(storage.volumes.items()) if _on_node(call, storage, volid, volume)
+        _row(volid, volume)
+        for volid, volume in list(storage.volumes.items())
+        if _on_node(call, storage, volid, volume) and is_readable(call, volid)
     ]
     rows = [row for row in rows if row["content"] == params.get("content", row["content"])]
     return [
@@ -157,6 +163,7 @@ def _volid(call: Call) -> str:
 @route("GET", f"{_CONTENT}/{{volume}}")
 def volume_about(call: Call) -> Any:
     volid = _volid(call)
+    require_readable(call, volid)
     volume = call.emulator.volumes.get(volid)
     parent = {"parent": volume.parent} if volume.parent else {}
     return {
@@ -170,7 +177,8 @@ def volume_about(call: Call) -> Any:
 
 @route("PUT", f"{_CONTENT}/{{volume}}")
 def update(call: Call) -> Any:
-    """What people say of a backup, and whether it may go."""
+    """What people say of a backup, and whether it may go. Reading it is right enough."""
+    require_readable(call, _volid(call))
     volume = call.emulator.volumes.get(_volid(call))
     volume.notes = call.params.get("notes", volume.notes)
     volume.protected = bool(call.params.get("protected", volume.protected))
@@ -179,6 +187,7 @@ def update(call: Call) -> Any:
 @route("DELETE", f"{_CONTENT}/{{volume}}")
 def remove(call: Call) -> Any:
     volid, volumes = _volid(call), call.emulator.volumes
+    require_removable(call, volid)
     found = volumes.find(volid)
     if found and found.protected:
         raise ApiError(f"cannot remove protected archive '{volid}'")

@@ -16,6 +16,7 @@ from lab.api.formats import split_list
 from lab.api.routes import Call, route
 from lab.api.state import Storage, Vm, Volume
 from lab.api.tasks import Task
+from lab.api.volume_access import require_readable
 from lab.api.volumes import Volumes, human, parse_volid
 
 _ROOT_ONLY = ("tmpdir", "dumpdir", "script", "job-id")
@@ -39,9 +40,8 @@ def vzdump(call: Call) -> Any:
     vmids = [int(vmid) for vmid in split_list(str(params.get("vmid", "")))]
     if not vmids:
         raise ParameterError({"vmid": "property is missing and it is not optional"})
+    _require_parameters(call)
     storage = _storage(call)
-    for vmid in vmids:
-        call.emulator.permissions.require(call.user, f"/vms/{vmid}", ["VM.Backup"])
     ident = vmids[0] if len(vmids) == 1 else ""
     return call.emulator.tasks.start("vzdump", ident, call.user, lambda task: _work(call, task, vmids, storage))
 
@@ -55,8 +55,19 @@ def _storage(call: Call) -> Storage:
     return storage
 
 
+def _require_parameters(call: Call) -> None:
+    """What only some may ask for: pruning needs Datastore.Allocate, the node's resources Sys.Modify."""
+    permissions = call.emulator.permissions
+    if any(name in call.params for name in ("bwlimit", "ionice", "performance")):
+        permissions.require(call.user, "/", ["Sys.Modify"])
+    if "prune-backups" in call.params:
+        permissions.require(call.user, f"/storage/{call.params.get('storage', 'local')}", ["Datastore.Allocate"])
+
+
 def _work(call: Call, task: Task, vmids: list[int], storage: Storage) -> None:
-    task.write(f"INFO: starting new backup job: vzdump {' '.join(map(str, vmids))} --storage {storage.name}")
+    task.write(f"INFO: starting new backup job: vzdump {_command(call, vmids)}")
+    for vmid in vmids:
+        call.emulator.permissions.require(call.user, f"/vms/{vmid}", ["VM.Backup"])
     failed = []
     for vmid in vmids:
         try:
@@ -67,6 +78,12 @@ def _work(call: Call, task: Task, vmids: list[int], storage: Storage) -> None:
     task.write("INFO: Backup job finished with errors" if failed else "INFO: Backup job finished successfully")
     if failed:
         raise ApiError("job errors" if len(vmids) > 1 or len(failed) > 1 else failed[0])
+
+
+def _command(call: Call, vmids: list[int]) -> str:
+    given = {key: value for key, value in call.params.items() if key not in ("vmid", "node")}
+    shown = {**given, "node": call.emulator.state.name_of(call.node)}
+    return " ".join([*map(str, vmids), *(f"--{key} {value}" for key, value in shown.items())])
 
 
 def _one(call: Call, task: Task, vmid: int, storage: Storage) -> None:
@@ -209,8 +226,7 @@ def forget(call: Call, volid: str) -> None:
 
 @route("GET", "/nodes/{node}/vzdump/extractconfig")
 def extract_config(call: Call) -> Any:
+    require_readable(call, call.params["volume"])
     volume = call.emulator.volumes.get(call.params["volume"])
-    owner = parse_volid(call.params["volume"]).vmid
-    call.emulator.permissions.require(call.user, f"/vms/{owner}", ["VM.Backup"])
     config = (volume.archive or {}).get("config", {})
     return "".join(f"{key}: {config[key]}\n" for key in sorted(config))
