@@ -62,6 +62,8 @@
       memory = 8192;
       disk = "64G";
       storage = "nvmeprom";
+      # The pool that the API token has its rights on.
+      pool = "nixherd";
       nixosConfig = "dev";
       purpose = "Development and tests";
       services = ["ssh"];

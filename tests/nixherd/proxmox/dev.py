@@ -51,6 +51,7 @@ def begin(
     patch = {
         "vms": {"110": {**one, "config": {**about, **config}}},
         "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank},
+        "pools": {"nixherd": {"members": [110]}},
     }
     more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings}
     emulator.control("reset", patch={**patch, **{key: value for key, value in more.items() if value}})
