@@ -103,9 +103,9 @@ def _pairs(text: str) -> dict[str, str]:
 @route("POST", _LIST)
 def create(call: Call) -> Any:
     if call.params.get("restore"):
-        from lab.api.restore import restore  # which makes guests with what is here
+        from lab.api.restore_container import restore  # which makes guests with what is here
 
-        return restore(call, call.params["ostemplate"], "lxc")
+        return restore(call, call.params["ostemplate"])
     state, vmid = call.emulator.state, call.vmid
     require_allocate(call, vmid, call.params.get("pool"))
     values = {name: value for name, value in call.params.items() if name not in _META}
