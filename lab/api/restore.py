@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from lab.api import drives, options
+from lab.api.archives import content_of
 from lab.api.create import join_pool, require_allocate
 from lab.api.errors import ApiError, PermissionDenied
 from lab.api.power import start_vm
@@ -11,7 +12,6 @@ from lab.api.routes import Call
 from lab.api.state import Config, Vm, Volume
 from lab.api.tasks import Task
 from lab.api.volumes import parse_volid
-from lab.api.vzdump import content_of
 
 _NOT_VALUES = frozenset(
     ("node", "vmid", "archive", "ostemplate", "restore", "storage", "force", "unique", "start", "pool", "bwlimit")

@@ -5,14 +5,13 @@ import re
 import secrets
 from typing import Any
 
-from lab.api import drives
+from lab.api import archives, drives
 from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
 from lab.api.routes import Call, route
 from lab.api.state import Storage, Volume
 from lab.api.tasks import Task
 from lab.api.volumes import parse_volid
-from lab.api.vzdump import forget
 
 _NODE = "/nodes/{node}/storage"
 _CONTENT = f"{_NODE}/{{storage}}/content"
@@ -108,7 +107,7 @@ def _row(volid: str, volume: Volume) -> dict[str, Any]:
         row.update(vmid=vmid, used=volume.used, parent=volume.parent)
     if volume.content == "backup":
         row.update(vmid=vmid, subtype=(volume.archive or {}).get("type", "qemu"))
-        row.update({"notes": volume.notes} if volume.notes else {})
+        row.update({"notes": volume.notes.split("\n")[0]} if volume.notes else {})  # a list has the first line alone
         row.update({"protected": 1} if volume.protected else {})
     return row
 
@@ -158,13 +157,15 @@ def _volid(call: Call) -> str:
 def volume_about(call: Call) -> Any:
     volid = _volid(call)
     volume = call.emulator.volumes.get(volid)
-    parent = {"parent": volume.parent} if volume.parent else {}
+    kept = volume.content == "backup"
     return {
         "path": call.emulator.volumes.path(volid),
         "size": volume.size,
         "used": volume.used,
-        "format": volume.format,
-        **parent,
+        "format": "raw" if kept else volume.format,  # a file like any other
+        **({"protected": int(volume.protected)} if kept else {}),
+        **({"notes": volume.notes or ""} if kept else {}),
+        **({"parent": volume.parent} if volume.parent else {}),
     }
 
 
@@ -179,17 +180,17 @@ def update(call: Call) -> Any:
 @route("DELETE", f"{_CONTENT}/{{volume}}")
 def remove(call: Call) -> Any:
     volid, volumes = _volid(call), call.emulator.volumes
-    found = volumes.find(volid)
-    if found and found.protected:
-        raise ApiError(f"cannot remove protected archive '{volid}'")
     parsed = parse_volid(volid)
     storage = volumes.storage(parsed.storage)
 
     def work(task: Task) -> None:
+        found = volumes.find(volid)
+        if found and found.protected:
+            raise ApiError(f"cannot remove protected volume '{parsed.name}' on '{storage.name}'")
         if storage.on_files and not volumes.find(volid):
             task.write(f"disk image '{volumes.path(volid)}' does not exist")
         if found and found.content == "backup":
-            forget(call, volid)
+            archives.forget(call, volid)
         else:
             volumes.remove(volid)
         task.write(f"Removed volume '{volid}'")

@@ -45,36 +45,105 @@ def test_an_archive_is_a_volume_with_what_people_say_of_it() -> None:
     assert (row["vmid"], row["notes"], row["protected"], row["subtype"]) == (104, "doc1 by hand", 1, "qemu")
     assert row["size"] > 0
     path = f"/nodes/prom/storage/local/content/{volid}"
-    with pytest.raises(ApiError, match="cannot remove protected archive"):
-        found.call("DELETE", path)
+    assert found.get(path)["protected"] == 1
+    refused = found.run("DELETE", path)
+    assert refused == f"cannot remove protected volume '{volid.partition(':')[2]}' on 'local'"
     found.call("PUT", path, {"protected": 0})
     assert found.run("DELETE", path) == "OK"
     assert backups(found) == []
     assert "lock" not in found.config(104)
 
 
-def test_the_default_prunes_what_remove_0_keeps() -> None:
+def job(found: Node, user: User | None = None, **params: Any) -> tuple[str, list[str]]:
+    """Run a backup job; how its task ended, and what its log says."""
+    upid = found.call("POST", "/nodes/prom/vzdump", {"storage": "local", **params}, *([user] if user else []))
+    status = found.ended(upid)
+    return status, found.emulator.tasks.by_upid[upid].lines()
+
+
+def test_the_default_prunes_and_remove_0_fails_when_there_are_as_many_as_are_kept() -> None:
     found = node()
-    kept = [back_up(found) for _ in range(3)]
-    assert len(kept) == len(backups(found)) == 3
-    found.run("POST", "/nodes/prom/vzdump", vmid="104", storage="local")
+    kept = [back_up(found) for _ in range(2)]
+    status, log = job(found, vmid="104", remove=0)
+    assert status == "job errors"
+    assert "There is a max backup limit of 2 enforced by the target storage" in log[1]
+    status, log = job(found, vmid="104", compress="zstd")
+    assert (status, f"INFO: removing backup '{kept[0]}'" in log) == ("OK", True)
+    assert "INFO: pruned 1 backup(s) not covered by keep-retention policy" in log
+    assert next(row["volid"] for row in backups(found)) == kept[1]
+
+
+def test_which_backups_go_is_shown_before_they_do() -> None:
+    found = node()
+    first, second = back_up(found, compress="zstd"), back_up(found)
+    path = "/nodes/prom/storage/local/prunebackups"
+    rows = found.get(path, vmid=104, **{"prune-backups": "keep-last=1"})
+    assert {row["volid"]: row["mark"] for row in rows} == {first: "remove", second: "keep"}
+    assert found.run("DELETE", path, vmid=104, **{"prune-backups": "keep-daily=1"}) == "OK"
+    assert [row["volid"] for row in backups(found)] == [second]
+
+
+def test_a_job_says_what_is_in_the_archive_and_what_is_not() -> None:
+    found = node()
+    found.call("PUT", "/nodes/prom/qemu/104/config", {"scsi1": "nvme:1,backup=0", "scsi2": "nvme:2"})
+    found.call("PUT", "/nodes/prom/qemu/104/config", {"delete": "scsi2"})
+    unused = found.config(104)["unused0"]
+    status, log = job(found, vmid="104", remove=0)
+    assert status == "OK"
+    assert "INFO: include disk 'scsi0' 'nvme:vm-104-disk-0' 32G" in log
+    assert "INFO: exclude disk 'scsi1' 'nvme:vm-104-disk-1' (backup=no)" in log
+    assert f"INFO: skip unused drive '{unused}' (not included into backup)" in log
+    [row] = backups(found)
+    text = found.get("/nodes/prom/vzdump/extractconfig", volume=row["volid"])
+    assert "scsi1: nvme:vm-104-disk-1,backup=0,size=1G\n" in text
+    assert "unused0" not in text
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["#qmdump#map:scsi0:drive-scsi0:nvme:raw:"]
+
+
+def test_a_failure_of_one_guest_is_in_the_log_alone() -> None:
+    found = node()
+    found.emulator.state.vms[9002].config["lock"] = "migrate"
+    status, log = job(found, vmid="9002,104,105", remove=0)
+    assert status == "job errors"
+    assert "ERROR: Backup of VM 105 failed - unable to find VM '105'" in log
+    assert "ERROR: Backup of VM 9002 failed - VM is locked (migrate)" in log
+    assert len(backups(found)) == 1
+    assert job(found, all=1, exclude="9002", remove=0)[0] == "OK"
     assert len(backups(found)) == 2
+
+
+def test_one_job_at_a_time() -> None:
+    found = node()
+    with found.emulator.locks.backup_job("prom", 0, lambda line: None):
+        status, log = job(found, vmid="104", lockwait=0)
+    assert status == "unexpected status"
+    assert "ERROR: can't acquire lock '/var/run/vzdump.lock' (wait = 0)" in log
 
 
 def test_what_cannot_be_backed_up() -> None:
     found = node()
-    with pytest.raises(ApiError, match="storage 'zfs' does not support backups"):
-        found.call("POST", "/nodes/prom/vzdump", {"vmid": "104", "storage": "zfs"})
-    assert found.run("POST", "/nodes/prom/vzdump", vmid="105", storage="local") == "unable to find VM '105'"
+    reason = "could not get storage information for 'zfs': can't use storage 'zfs' for backups - wrong content type"
+    assert job(found, vmid="104", storage="zfs") == (reason, [f"TASK ERROR: {reason}"])
+    missing = job(found, vmid="104", storage="nope")[0]
+    assert missing.startswith("could not activate storage 'nope': storage 'nope' does not exist")
+    assert job(found, vmid="105")[0] == "job errors"
+    with pytest.raises(ParameterError):
+        found.call("POST", "/nodes/prom/vzdump", {"vmid": "104", "notes-template": "{{nope}}"})
     with pytest.raises(PermissionDenied):
         found.call("POST", "/nodes/prom/vzdump", {"vmid": "104", "storage": "local"}, User("fw@pve", "t", privsep=True))
+    for who in ("fw@pve", "fw@pve!t"):
+        row = {"path": "/storage/local", "type": "token" if "!" in who else "user", "ugid": who}
+        found.emulator.state.acl.append({**row, "roleid": "PVEDatastoreUser"})
+    status = job(found, User("fw@pve", "t", privsep=True), vmid="104")[0]
+    assert status == "403 Permission check failed (/vms/104, VM.Backup)"
     with pytest.raises(ParameterError):
         found.call(
             *("POST", "/nodes/prom/vzdump", {"vmid": "104", "storage": "local", "script": "/x"}),
             User("root@pam", "full"),
         )
     found.emulator.faults.switch("storage-full", True, {"storage": "local"})
-    assert "No space left" in found.run("POST", "/nodes/prom/vzdump", vmid="104", storage="local")
+    status, log = job(found, vmid="104")
+    assert (status, any("No space left" in line for line in log)) == ("job errors", True)
     assert backups(found) == []
     assert "lock" not in found.config(104)
 
