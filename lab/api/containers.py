@@ -25,6 +25,11 @@ _VOLUME = re.compile(r"rootfs|mp\d+")
 _NEW = re.compile(r"(?P<storage>[A-Za-z][\w.-]*):(?P<size>\d+(?:\.\d+)?)")
 
 
+def is_volume(key: str) -> bool:
+    """Is an option of that name the root file system or a mount point?"""
+    return _VOLUME.fullmatch(key) is not None
+
+
 def container(call: Call) -> Vm:
     vm = call.emulator.state.vms.get(call.vmid)
     if vm is None or vm.type != "lxc":
