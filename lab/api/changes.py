@@ -46,7 +46,9 @@ def require_storages(call: "Call", vmid: int, params: dict[str, Any]) -> None:
         new = drives.NEW.fullmatch(drive["file"])
         if new:
             call.emulator.permissions.require(call.user, f"/storage/{new['storage']}", ["Datastore.AllocateSpace"])
-            call.emulator.volumes.storage(new["storage"])
+            storage = call.emulator.volumes.storage(new["storage"])
+            if "images" not in storage.content.split(","):
+                raise ParameterError({"storage": f"storage '{storage.name}' does not support vm images"})
         elif drive["file"] == "cdrom" and drives.is_cdrom(drive):
             call.emulator.permissions.require(call.user, "/", ["Sys.Console"])
         elif drive["file"] != "none":

@@ -26,6 +26,11 @@ _VOLUME = re.compile(r"rootfs|mp\d+")
 _NEW = re.compile(r"(?P<storage>[A-Za-z][\w.-]*):(?P<size>\d+(?:\.\d+)?)")
 
 
+def is_volume(key: str) -> bool:
+    """Is an option of that name the root file system or a mount point?"""
+    return _VOLUME.fullmatch(key) is not None
+
+
 def container(call: Call) -> Vm:
     vm = call.emulator.state.vms.get(call.vmid)
     if vm is None or vm.type != "lxc":
@@ -104,9 +109,9 @@ def _pairs(text: str) -> dict[str, str]:
 @route("POST", _LIST)
 def create(call: Call) -> Any:
     if call.params.get("restore"):
-        from lab.api.restore import restore  # which makes guests with what is here
+        from lab.api.restore_container import restore  # which makes guests with what is here
 
-        return restore(call, call.params["ostemplate"], "lxc")
+        return restore(call, call.params["ostemplate"])
     state, vmid = call.emulator.state, call.vmid
     require_allocate(call, vmid, call.params.get("pool"))
     values = {name: value for name, value in call.params.items() if name not in _META}
@@ -232,8 +237,18 @@ def change(call: Call) -> Any:
         for name in filter(_VOLUME.fullmatch, list(prepared)):
             prepared[name], _ = _volume(call, str(prepared[name]), Task(""))
         for name in gone:
-            vm.config.pop(name, None)
+            _drop(call, vm, name)
         vm.config.update(prepared)
+
+
+def _drop(call: Call, vm: Vm, name: str) -> None:
+    """Take an option away: a mount point's volume stays as an unused one, and an unused one is destroyed."""
+    value = drives.parse(str(vm.config.pop(name, "")))["file"]
+    if options.is_unused(name) and value:
+        call.emulator.volumes.remove(value)
+    elif _VOLUME.fullmatch(name) and ":" in value and not value.startswith("/"):
+        free = next(f"unused{n}" for n in range(256) if f"unused{n}" not in vm.config)
+        vm.config[free] = value
 
 
 @route("PUT", f"{BASE}/resize")
@@ -260,33 +275,6 @@ def resize(call: Call) -> Any:
 
     container(call)
     return call.emulator.tasks.start("resize", call.vmid, call.user, work)
-
-
-@route("DELETE", BASE)
-def destroy(call: Call) -> Any:
-    def checked() -> Vm:
-        vm = container(call)
-        if vm.config.get("protection"):
-            raise ApiError(f"can't remove CT {vm.vmid} - protection mode enabled")
-        if vm.running and not call.params.get("force"):
-            raise ApiError(f"CT {vm.vmid} is running - destroy failed")
-        return vm
-
-    def work(task: Task) -> None:
-        with call.emulator.locks.config(call.vmid):
-            vm = checked()
-            _require_unlocked(call, vm)
-            for volid in call.emulator.volumes.of_vm(vm.vmid):
-                call.emulator.volumes.remove(volid)
-            state = call.emulator.state
-            state.acl[:] = [row for row in state.acl if row["path"] != f"/vms/{vm.vmid}"]
-            for about in state.pools.values():
-                about["members"] = [member for member in about.get("members", []) if int(member) != vm.vmid]
-            task.linger()
-            del state.vms[vm.vmid]
-
-    checked()
-    return call.emulator.tasks.start("vzdestroy", call.vmid, call.user, work)
 
 
 # Power

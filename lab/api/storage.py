@@ -5,7 +5,7 @@ import re
 import secrets
 from typing import Any
 
-from lab.api import drives
+from lab.api import archives, drives
 from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
 from lab.api.routes import Call, route
@@ -13,7 +13,6 @@ from lab.api.state import Storage, Volume
 from lab.api.tasks import Task
 from lab.api.volume_access import is_readable, require_readable, require_removable
 from lab.api.volumes import parse_volid
-from lab.api.vzdump import forget
 
 _NODE = "/nodes/{node}/storage"
 _CONTENT = f"{_NODE}/{{storage}}/content"
@@ -23,6 +22,8 @@ _EXTENSIONS = {
     "import": r"\.(ova|ovf|qcow2|raw|vmdk)",
     "snippets": "",
 }
+
+_USES = ["Datastore.Audit", "Datastore.AllocateSpace"]
 
 
 def _here(call: Call, storage: Storage) -> bool:
@@ -40,12 +41,14 @@ def _required(call: Call) -> Storage:
 
 
 def _numbers(storage: Storage) -> dict[str, Any]:
+    """Of one that is away all sizes are 0."""
+    usable = storage.usable
     return {
-        "total": storage.total,
-        "used": storage.used,
-        "avail": storage.avail,
-        "active": 1,
-        "enabled": 1,
+        "total": storage.total if usable else 0,
+        "used": storage.used if usable else 0,
+        "avail": storage.avail if usable else 0,
+        "active": int(usable),
+        "enabled": int(storage.enabled),
         "shared": int(storage.shared),
     }
 
@@ -56,46 +59,61 @@ def _about(storage: Storage) -> dict[str, Any]:
 
 @route("GET", _NODE)
 def listing(call: Call) -> Any:
+    """Whoever asks for a kind of content is shown none that is switched off."""
     rows = []
+    wanted = split_list(call.params.get("content", ""))
     for name, storage in call.emulator.state.storages.items():
-        if not _here(call, storage):
+        if not _here(call, storage) or (not storage.enabled and (wanted or call.params.get("enabled"))):
             continue
-        wanted = split_list(call.params.get("content", ""))
         if (wanted and not set(wanted) & set(storage.content.split(","))) or name != call.params.get("storage", name):
             continue
         if call.emulator.permissions.allowed(call.user, f"/storage/{name}", _USES, any_of=True):
-            fraction = storage.used / storage.total if storage.total else 0
-            rows.append({"storage": name, **_about(storage), "used_fraction": fraction})
+            sized = storage.usable and storage.total
+            fraction = {"used_fraction": storage.used / storage.total} if sized else {}
+            rows.append({"storage": name, **_about(storage), **fraction})
     return rows
 
 
 @route("GET", f"{_NODE}/{{storage}}/status")
 def status(call: Call) -> Any:
+    if call.params["storage"] not in call.emulator.state.storages:
+        raise ParameterError({"storage": "No such storage."})
     return _about(_required(call))
 
 
 @route("GET", "/storage/{storage}")
 def configuration(call: Call) -> Any:
     storage = call.emulator.volumes.storage(call.params["storage"])
-    file = sorted(map(repr, map(_configured, call.emulator.state.storages.values())))
-    return {**_configured(storage), "digest": hashlib.sha1("".join(file).encode()).hexdigest()}
+    return _configured(storage, _digest(call))
 
 
-def _configured(storage: Storage) -> dict[str, Any]:
-    about = {"storage": storage.name, "type": storage.type, "content": storage.content}
-    return {**about, **({"path": storage.path} if storage.path else {})}
+def _configured(storage: Storage, digest: str) -> dict[str, Any]:
+    """The storage's section of the configuration file, and that file's digest."""
+    mounted = storage.type == "dir" and not storage.active  # the one reason for which a directory cannot be activated
+    return {
+        "storage": storage.name,
+        "type": storage.type,
+        "content": storage.content,
+        **({"path": storage.path} if storage.path else {}),
+        **({"is_mountpoint": "1"} if mounted else {}),
+        **({} if storage.enabled else {"disable": 1}),
+        "digest": digest,
+    }
 
 
-_USES = ["Datastore.Audit", "Datastore.AllocateSpace"]
+def _digest(call: Call) -> str:
+    text = repr([_configured(storage, "") for storage in call.emulator.state.storages.values()])
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 @route("GET", "/storage")
 def configurations(call: Call) -> Any:
-    allowed = call.emulator.permissions.allowed
+    digest, kind = _digest(call), call.params.get("type")
     return [
-        configuration(Call(call.emulator, call.user, "GET", call.path, {"storage": name}))
-        for name in call.emulator.state.storages
-        if allowed(call.user, f"/storage/{name}", _USES, any_of=True)
+        _configured(storage, digest)
+        for name, storage in call.emulator.state.storages.items()
+        if kind in (None, storage.type)
+        and call.emulator.permissions.allowed(call.user, f"/storage/{name}", _USES, any_of=True)
     ]
 
 
@@ -112,7 +130,7 @@ def _row(volid: str, volume: Volume) -> dict[str, Any]:
         row.update(vmid=vmid, used=volume.used, parent=volume.parent)
     if volume.content == "backup":
         row.update(vmid=vmid, subtype=(volume.archive or {}).get("type", "qemu"))
-        row.update({"notes": volume.notes} if volume.notes else {})
+        row.update({"notes": volume.notes.split("\n")[0]} if volume.notes else {})  # a list has the first line alone
         row.update({"protected": 1} if volume.protected else {})
     return row
 
@@ -130,6 +148,7 @@ def _on_node(call: Call, storage: Storage, volid: str, volume: Volume) -> bool:
 def content(call: Call) -> Any:
     """Volumes that the user may read; those to import from are listed for every VMID."""
     storage, params = _required(call), call.params
+    call.emulator.volumes.activated(storage.name)
     rows = [
         _row(volid, volume)
         for volid, volume in list(storage.volumes.items())
@@ -165,13 +184,15 @@ def volume_about(call: Call) -> Any:
     volid = _volid(call)
     require_readable(call, volid)
     volume = call.emulator.volumes.get(volid)
-    parent = {"parent": volume.parent} if volume.parent else {}
+    kept = volume.content == "backup"
     return {
         "path": call.emulator.volumes.path(volid),
         "size": volume.size,
         "used": volume.used,
-        "format": volume.format,
-        **parent,
+        "format": "raw" if kept else volume.format,  # a file like any other
+        **({"protected": int(volume.protected)} if kept else {}),
+        **({"notes": volume.notes or ""} if kept else {}),
+        **({"parent": volume.parent} if volume.parent else {}),
     }
 
 
@@ -188,17 +209,17 @@ def update(call: Call) -> Any:
 def remove(call: Call) -> Any:
     volid, volumes = _volid(call), call.emulator.volumes
     require_removable(call, volid)
-    found = volumes.find(volid)
-    if found and found.protected:
-        raise ApiError(f"cannot remove protected archive '{volid}'")
     parsed = parse_volid(volid)
     storage = volumes.storage(parsed.storage)
 
     def work(task: Task) -> None:
+        found = volumes.find(volid)
+        if found and found.protected:
+            raise ApiError(f"cannot remove protected volume '{parsed.name}' on '{storage.name}'")
         if storage.on_files and not volumes.find(volid):
             task.write(f"disk image '{volumes.path(volid)}' does not exist")
         if found and found.content == "backup":
-            forget(call, volid)
+            archives.forget(call, volid)
         else:
             volumes.remove(volid)
         task.write(f"Removed volume '{volid}'")

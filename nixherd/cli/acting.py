@@ -237,16 +237,36 @@ def migrate(front: Front, guest: str, target: str, local_disks: bool, storage: s
 @guest
 @click.argument("vmid", type=int)
 @click.option("--stop", is_flag=True, help="Also when it runs.")
-@click.option("--no-backup", is_flag=True, help="Make no backup before.")
+@click.option("--no-backup", is_flag=True, help="Make no backup before: all of it is given up.")
+@click.option(
+    "--discard",
+    multiple=True,
+    metavar="NAME",
+    help="What may go although no backup holds it: scsi1, unused0, snapshot:clean. May be repeated.",
+)
 @click.option("--storage", metavar="NAME", help="Where the backup goes.")
 @click.option("--purge", is_flag=True, help="Also from backup jobs, replication and HA.")
 @changing
 @pass_front
-def destroy(front: Front, guest: str, vmid: int, stop: bool, no_backup: bool, storage: str | None, purge: bool) -> None:
-    """Remove a guest and its disks, after a backup. Its name and its VMID are both asked for."""
+def destroy(
+    front: Front,
+    guest: str,
+    vmid: int,
+    stop: bool,
+    no_backup: bool,
+    discard: tuple[str, ...],
+    storage: str | None,
+    purge: bool,
+) -> None:
+    """Remove a guest with all that belongs to it, after a backup that holds it. Name and VMID are both asked for.
+
+    What a backup leaves out (backup=0, unused disks, snapshots) is named, and goes only with --discard.
+    """
     found = guest_named(front.fleet, guest)
     name = found.name if isinstance(found, Vm) and not guest.isdigit() else guest
-    action = DestroyAction(name=name, vmid=vmid, stop=stop, backup=not no_backup, storage=storage, purge=purge)
+    action = DestroyAction(
+        name=name, vmid=vmid, stop=stop, backup=not no_backup, storage=storage, purge=purge, discard=discard
+    )
     front.act(guest, action)
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from nixherd.models import GuestType
 from nixherd.proxmox.models import Upid
+from nixherd.proxmox.volumes import Belongings
 from nixherd.sizes import format_size
 
 QEMU = GuestType.QEMU
@@ -352,19 +353,55 @@ class Backup(Step):
 
 @dataclass(frozen=True, slots=True)
 class Destroy(Step):
-    """Remove the guest and its disks: `volumes` with their sizes, for people; `backup` is where it was saved before."""
+    """Remove the guest with what belongs to it.
+
+    `backup` is where it was saved before; `given_up` are the names of parts that it need not hold, `saving` whether
+    one was asked for. `pool` is the one whose member it is, None where that is not known; `left` are volumes that the
+    server left where they are.
+    """
 
     name: str
     mac: str | None
-    volumes: tuple[str, ...]
+    belongings: Belongings
     backup: str | None = None
+    given_up: tuple[str, ...] = ()
+    saving: bool = True
     purge: bool = False
+    pool: str | None = None
+    left: tuple[str, ...] = ()
     interrupts = True
 
     def __str__(self) -> str:
-        disks = ", ".join(self.volumes) or "no disk"
-        saved = f"; backup: {self.backup}" if self.backup else ""
-        return f"destroy {self.guest} ({self.name}), net0 {self.mac or 'without a MAC'}, with {disks}{saved}"
+        what = self.belongings.shown(self.belongings.parts) or "no disk"
+        rest = [
+            f"destroy {self.guest} ({self.name}), net0 {self.mac or 'without a MAC'}, with {what}",
+            self._goes_too(),
+        ]
+        if not self.saving:
+            rest.append("no backup is made, all of it is given up")
+        elif self.given_up:
+            rest.append(f"given up: {', '.join(self.given_up)}")
+        if self.belongings.stays:
+            rest.append(f"stays: {', '.join(map(str, self.belongings.stays))}")
+        if self.left:
+            rest.append(f"left on the storage: {', '.join(self.left)}")
+        return "; ".join([*rest, *([f"backup: {self.backup}"] if self.backup else [])])
+
+    def _goes_too(self) -> str:
+        pool = f"pool {self.pool}" if self.pool else "a pool, if it has one"
+        jobs = ", its entries in backup jobs, replication and HA" if self.purge else ""
+        return f"the rights set on /vms/{self.vmid}, its firewall rules{jobs} and its membership of {pool} go too"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitRemoval(Step):
+    """An earlier run's removal is still at work: wait for it."""
+
+    upid: Upid
+    interrupts = True
+
+    def __str__(self) -> str:
+        return f"wait for the removal of {self.guest} that is under way"
 
 
 # Moving

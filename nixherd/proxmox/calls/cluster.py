@@ -58,6 +58,12 @@ class Cluster(Calls):
         found = (Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
         return tuple(sorted(found, key=lambda row: row.vmid))
 
+    def pool_members(self, pool: str) -> frozenset[int]:
+        """The VMIDs of a pool's guests; who is in it is shown also to a token that may not look at the pool itself."""
+        rows = self._get("pools", poolid=pool)
+        found = (each for row in rows if row.get("poolid") == pool for each in row.get("members") or ())
+        return frozenset(int(each["vmid"]) for each in found if "vmid" in each)
+
     def is_free(self, vmid: int) -> bool:
         """Whether no guest of the cluster has this VMID, also where the token may not see it."""
         try:

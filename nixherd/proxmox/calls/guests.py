@@ -23,9 +23,15 @@ class Guests(Cluster):
         rows = (VmStatus.of(int(row["vmid"]), row) for row in self._get("nodes", node, type))
         return tuple(sorted(rows, key=lambda row: row.vmid))
 
-    def config(self, node: str, vmid: int, type: GuestType = QEMU) -> VmConfig | None:
-        """A guest's configuration, with what waits for its next start; None when there is no such guest on the node."""
-        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config"))
+    def config(
+        self, node: str, vmid: int, type: GuestType = QEMU, *, current: bool = False, snapshot: str | None = None
+    ) -> VmConfig | None:
+        """A guest's configuration, with what waits for its next start; None when there is no such guest on the node.
+
+        `current`: without what waits; `snapshot`: as it was when that was taken, passwords hidden.
+        """
+        asked = {"current": current or None, "snapshot": snapshot}
+        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config", **asked))
         return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
@@ -210,6 +216,10 @@ class Guests(Cluster):
         return dict(self._get(*guest_path(node, vmid, QEMU), "migrate"))
 
     def destroy(self, node: str, vmid: int, type: GuestType = QEMU, *, purge: bool = False) -> Upid:
-        """Begin to remove a guest and its disks; `purge` also from backup jobs, replication and HA."""
+        """Begin to remove a guest and its disks; `purge` also from backup jobs, replication and HA.
+
+        Disks in its name that its configuration does not name stay, whatever the server's default is.
+        """
         rest = {"purge": True} if purge else {}
-        return upid_of(self._delete(*guest_path(node, vmid, type), **rest))
+        path = guest_path(node, vmid, type)
+        return upid_of(self._delete(*path, **rest, **{"destroy-unreferenced-disks": False}))
