@@ -62,6 +62,11 @@ class Statistics:
                 self._samples = self._round()
             return self._samples
 
+    def see(self, vm: Vm) -> None:
+        """The daemon comes by now, and sees this one VM as it is; its next round is when it would have been."""
+        if self.frozen is None:
+            self._current()[vm.vmid] = self._sample(vm)
+
     def freeze(self, on: bool) -> None:
         """Show what is seen now for as long as this is on; unlike the real server, where a guest is as well."""
         self.frozen = {vmid: vm.node for vmid, vm in list(self._state.vms.items())} if on else None

@@ -38,7 +38,11 @@ def granted(*more: tuple[str, str]) -> Node:
             "content": "backup",
             "format": "vma.zst",
             "size": 1 << 20,
-            "archive": {"type": "qemu", "config": {"name": f"vm{vmid}", "ide2": "local:vm-1-cloudinit,media=cdrom"}},
+            "archive": {
+                "type": "qemu",
+                "disks": {},
+                "config": {"name": f"vm{vmid}", "ide2": "local:vm-1-cloudinit,media=cdrom"},
+            },
         }
         for vmid in (104, 110, 111)
     }
@@ -196,7 +200,7 @@ def test_what_was_destroyed_is_restored_into_its_pool_and_its_backups_are_hidden
     )
     assert node.ended(restored) == "OK"
     assert [row["vmid"] for row in node.call("GET", content, listed, TOKEN)] == [110]
-    drive = "local:110/vm-110-cloudinit.qcow2,media=cdrom,size=4M"
+    drive = "local:110/vm-110-cloudinit.qcow2,media=cdrom"
     assert node.call("GET", f"{MINE}/config", {}, TOKEN)["ide2"] == drive
 
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from lab.start import PRIVILEGES
 from nixherd.exits import Exit
 from nixherd.models import Origin, Vm
 from nixherd.proxmox.models import VmConfig
 from nixherd.session import Session
 from operations import proxmox
-from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 from tests.runs import Outcome, Perform
 
@@ -140,13 +141,17 @@ def test_resumed_and_regenerated(by_api: Perform, dev: Emulator) -> None:
 
 def test_a_cloud_init_drive(by_api: Perform, off: Emulator) -> None:
     begin(off, status="stopped", ide2=None)
+    refused = by_api(proxmox.cloud_init_drive, storage="tank")
+    assert "VM.Config.CDROM" in refused.said[-1]  # which the recipe leaves out
+    begin(off, status="stopped", ide2=None, roles={"Nixherd": [*PRIVILEGES, "VM.Config.CDROM"]})
     says = twice(by_api, off, proxmox.cloud_init_drive, storage="tank")
     assert says == "set ide2 none → a cloud-init drive on tank"
     assert config(off).has_cloudinit_drive
 
 
 def test_a_mapped_device(by_api: Perform, off: Emulator) -> None:
-    begin(off, status="stopped", pci_mappings={"igpu": {"map": ["id=1002:1638,node=prom,path=0000:06:00.0"]}})
+    mappings = {"igpu": {"map": ["id=1002:1638,node=prom,path=0000:06:00.0"]}}
+    begin(off, status="stopped", pci_mappings=mappings, acl=granted(("/mapping/pci", "PVEMappingUser")))
     done = by_api(proxmox.pci, mapping="nosuch")
     assert done.failed
     assert "mapping 'nosuch' not found" in done.said[-1]

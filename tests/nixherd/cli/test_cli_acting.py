@@ -75,8 +75,9 @@ def test_snapshots_back_and_gone(nixherd: Nixherd, emulator: Emulator) -> None:
 def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
     begin(emulator)
     assert nixherd("destroy", "dev", "110", "--stop").status == 0
-    [backup] = nixherd("backups", "dev").json
-    assert nixherd("restore", "dev", backup["volid"]).json["changed"]
+    assert nixherd("backups", "dev").json == []  # the right to see them went with the guest
+    [backup] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
+    assert nixherd("restore", "dev", backup.volid).json["changed"]
     assert nixherd("status", "dev").json["ours"] is True
 
 

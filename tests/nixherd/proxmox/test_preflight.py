@@ -13,10 +13,12 @@ from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm
 from nixherd.proxmox.steps import Clone
 from nixherd.settings import Settings
 from nixherd.sizes import parse_size
-from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, template
+from tests.nixherd.proxmox.fleets import DEV as POOLED
+from tests.nixherd.proxmox.fleets import FLEET, HOST, template
 
 pytestmark = pytest.mark.unit
 
+DEV = replace(POOLED, settings=Settings())
 FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",), guest_agent=True, ssh=True)
 GIB = 1 << 30
 ALL = {
