@@ -18,7 +18,7 @@ from nixherd.models import Fleet, Origin, Vm
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.drift import drift
-from nixherd.proxmox.errors import AgentUnavailable, NotVisible
+from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.identity import is_ours, label
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
@@ -317,10 +317,10 @@ def diff(front: Front, guests: tuple[str, ...]) -> None:
 
 
 def _compared(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
-    """The differences; a guest that cannot be seen differs by that, and keeps no other from being shown."""
+    """The differences; a guest that cannot be seen or compared differs by that, and keeps no other from being shown."""
     try:
         yield from _differences(front, vm)
-    except (NotVisible, ApiError) as error:
+    except FleetError as error:  # NotVisible among them
         if isinstance(error, ApiError) and error.status != 403:
             raise
         yield {"difference": str(error), "remedy": "by hand", "interrupts": False}
