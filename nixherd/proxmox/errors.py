@@ -13,8 +13,8 @@ class NotVisible(Refused):
         self.vmid, self.token = vmid, token
         user = token.partition("!")[0]
         super().__init__(
-            f"{who} is not visible: VMID {vmid} is taken, and token {token} may not see by what; to show it, on the "
-            f"node: `pveum acl modify /vms/{vmid} --roles {role} --users {user} --tokens '{token}'`{also}"
+            f"{who} is not visible: VMID {vmid} is taken, and token {token} lacks VM.Audit on /vms/{vmid}; to show it, "
+            f"on the node: `pveum acl modify /vms/{vmid} --roles {role} --users {user} --tokens '{token}'`{also}"
         )
 
 

@@ -43,7 +43,7 @@ def test_differences_go_on_past_what_is_not_visible(nixherd: Nixherd, blind: Emu
     ended = nixherd("diff")
     found = {row["name"]: row["difference"] for row in ended.json}
     assert ended.status == 1
-    assert found["doc1"].startswith("vm 104 (doc1) is not visible: VMID 104 is taken, and token nixherd@pve!lab may ")
+    assert found["doc1"].startswith("vm 104 (doc1) is not visible: VMID 104 is taken, and token nixherd@pve!lab lacks ")
     grant = "pveum acl modify /vms/104 --roles PVEAuditor --users nixherd@pve --tokens 'nixherd@pve!lab'"
     assert grant in found["doc1"]
     assert "not there" in found["igp"]
