@@ -62,9 +62,9 @@ def _drift() -> Commands:
         return
     try:
         steps = steps_now()
-    except NotVisible as error:  # nothing is to be done to it, so that nothing is said of it fails nobody
-        host.noop(str(error))
-        return
+    except NotVisible as error:  # nothing is to be done to it, so that nothing can be told of it fails nobody
+        host.log(f"left alone: {error}")
+        steps = ()
     for step in steps:
         if step.row is not Row.START:
             host.log(f"left alone: {step}")

@@ -200,6 +200,30 @@ def test_what_is_left_alone_shows_how_it_differs(by_api: Perform, dev: Emulator,
     assert dev.changes() == []
 
 
+@pytest.mark.parametrize("changes", [{"readonly": True}, {"origin": Origin.IMPORTED}], ids=["readonly", "imported"])
+def test_what_is_left_alone_and_not_visible_fails_nobody(
+    by_api: Perform, dev: Emulator, session: Session, changes: Arguments
+) -> None:
+    declare(session, **changes)
+    begin(dev, acl=[row for row in granted() if row["path"] != "/vms/110"], pools={"nixherd": {"members": []}})
+    for operation in (proxmox.drift, proxmox.apply):
+        done = by_api(operation)
+        assert (done.changed, done.failed) == (False, False)
+    shown = by_api(proxmox.drift)
+    assert any("vm 110 (dev) is not visible: VMID 110 is taken" in line for line in shown.said)
+    assert session.failures == {}
+    assert dev.changes() == []
+
+
+def test_one_that_is_to_be_changed_and_not_visible_fails(by_api: Perform, dev: Emulator, session: Session) -> None:
+    begin(dev, acl=[row for row in granted() if row["path"] != "/vms/110"], pools={"nixherd": {"members": []}})
+    done = by_api(proxmox.apply)
+    assert done.failed
+    assert done.said[-1].startswith("vm 110 (dev) is not visible")
+    assert session.failures == {"dev": Exit.REFUSED}
+    assert dev.changes() == []
+
+
 # Refused and malformed
 
 EVERYTHING: list[tuple[Any, Arguments]] = [
