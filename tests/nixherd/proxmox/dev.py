@@ -19,6 +19,7 @@ def begin(
     status: str = "running",
     task_seconds: dict[str, float] | None = None,
     pci_mappings: dict[str, Any] | None = None,
+    pools: dict[str, Any] | None = None,
     **config: Any,
 ) -> None:
     """Put `dev` there, with these options of its configuration (None: without), and storages for it."""
@@ -52,7 +53,7 @@ def begin(
         "vms": {"110": {**one, "config": {**about, **config}}},
         "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank},
     }
-    more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings}
+    more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings, "pools": pools}
     emulator.control("reset", patch={**patch, **{key: value for key, value in more.items() if value}})
 
 

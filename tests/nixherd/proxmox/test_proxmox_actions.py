@@ -296,7 +296,7 @@ EVERYTHING: list[Callable[[], Action]] = [
     lambda: actions.delete_snapshot("clean"),
     lambda: actions.rollback("clean"),
     actions.backup,
-    lambda: actions.restore("local:backup/vzdump-qemu-104-2026_01_01-00_00_00.vma.zst", overwrite=True),
+    lambda: actions.restore("local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst", overwrite=True),
     lambda: actions.migrate("prom2"),
     lambda: reversible(actions.configure({"cores": 1}), "keep"),
 ]
