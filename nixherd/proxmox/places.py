@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from nixherd.errors import FleetError
 from nixherd.models import GuestType
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.models import Storage
-from nixherd.proxmox.steps import AddDisk, Backup, Clone, MoveDisk, Restore, Step
+from nixherd.proxmox.models import Storage, VmConfig
+from nixherd.proxmox.steps import AddDisk, Backup, Clone, Create, Migrate, MoveDisk, Restore, Step
 
 
 def require_places(client: Client, steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -26,6 +26,13 @@ def _places(step: Step) -> Iterator[tuple[str, str, str]]:
             yield step.node, step.storage, disks
         case Clone() | Restore() if step.storage:
             yield step.node, step.storage, disks
+        case Migrate() if step.storage:
+            yield step.target, step.storage, disks
+        case Create():
+            for drive in VmConfig(step.values).volumes.values():
+                yield step.node, drive.storage, disks
+            if archive := step.values.get("ostemplate"):
+                yield step.node, str(archive).partition(":")[0], "vztmpl"
 
 
 def require_place(client: Client, node: str, name: str, content: str) -> Storage:
