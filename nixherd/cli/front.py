@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nixherd.deploying.gate import Gate, Verified
     from nixherd.proxmox.actions import Action, Steps
     from nixherd.proxmox.client import Client
+    from nixherd.proxmox.listings import Resource
     from nixherd.proxmox.restores import RestoreAction
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
@@ -123,7 +124,11 @@ class Front:
         from nixherd.proxmox.identity import label
         from nixherd.proxmox.observe import find
 
-        wanted = placed_named(self.fleet, name, lambda: self.client.resources())
+        def name_of(row: "Resource") -> str | None:
+            config = self.client.config(row.node, row.vmid, row.type)
+            return config.name if config else None
+
+        wanted = placed_named(self.fleet, name, lambda: self.client.resources(), name_of)
         if not isinstance(wanted, Vm):  # one that is declared under another name is that one all the same
             vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == wanted.vmid), None)
             return wanted.node, wanted.vmid, wanted.type, vm

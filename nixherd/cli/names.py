@@ -34,10 +34,13 @@ def guest_named(fleet: Fleet, text: str) -> Vm | int:
     raise Usage(f"{text}: no guest of {DEFINITIONS} has this name, host or alias; {hint}")
 
 
-def placed_named(fleet: Fleet, text: str, resources: Callable[[], Iterable[Resource]]) -> Vm | Resource:
+def placed_named(
+    fleet: Fleet, text: str, resources: Callable[[], Iterable[Resource]], name_of: Callable[[Resource], str | None]
+) -> Vm | Resource:
     """The guest that is meant for looking at: declared, or one that the server shows under this name or VMID.
 
-    `resources` asks for the guests that the token may see. Usage when there is none, or several are called so.
+    `resources` asks for the guests that the token may see, `name_of` for the name of one that is shown without (it is
+    new, or the node's statistics are down). Usage when there is none, or several are called so.
     """
     try:
         wanted: Vm | int | None = guest_named(fleet, text)
@@ -51,7 +54,7 @@ def placed_named(fleet: Fleet, text: str, resources: Callable[[], Iterable[Resou
         if not found:
             raise FleetError(f"there is no guest {wanted} that this token may see")
         return found[0]
-    found = [row for row in rows if (row.name or "").lower() == text.lower()]
+    found = [row for row in rows if (row.name or name_of(row) or "").lower() == text.lower()]
     if len(found) > 1:
         which = ", ".join(f"{row.vmid} on {row.node}" for row in sorted(found, key=lambda row: row.vmid))
         raise Usage(f"several guests are called {text}: {which}; name one by its VMID")

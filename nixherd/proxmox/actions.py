@@ -24,6 +24,7 @@ from nixherd.proxmox.outcome import nothing, why_nothing
 from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from nixherd.proxmox.restores import RestoreAction
+from nixherd.proxmox.snapshotting import require_can_snapshot
 from nixherd.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
@@ -245,7 +246,10 @@ def snapshot(name: str, *, description: str = "", with_memory: bool = False, ask
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         there = snapshots_of(client, vm, actual)
-        return verbs.snapshot(fleet, vm, actual, name, there, description=description, with_memory=with_memory)
+        steps = verbs.snapshot(fleet, vm, actual, name, there, description=description, with_memory=with_memory)
+        if steps and actual:
+            require_can_snapshot(client, vm, actual)
+        return steps
 
     remedy = f"nothing was taken: choose another name, or delete that one (`nixherd vm snapshot {{0}} {name} --delete`)"
     return Verb("snapshot", look, _or_refused(look, remedy) if asked else None)

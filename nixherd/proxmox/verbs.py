@@ -170,6 +170,8 @@ def drive_of(vm: Vm, found: ActualVm, disk: str | None) -> Drive:
 def resize(fleet: Fleet, vm: Vm, actual: ActualVm | None, size: int, *, disk: str | None = None) -> Steps:
     """Grow a disk to `size` bytes. Usage where it would have to shrink."""
     found = ours(fleet, vm, actual)
+    if disk in ("efidisk0", "tpmstate0") and disk in found.config.volumes:
+        raise Usage(f"{label(vm)}: {disk} has the size that its content has; it is not grown")
     drive = drive_of(vm, found, disk)
     if drive.size is None:
         raise Usage(f"{label(vm)}: the size of {drive.name} is not known; look at `qm config {vm.vmid}`")
@@ -202,12 +204,30 @@ def add_disk(
     return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, type=vm.type),)
 
 
+def _movable(vm: Vm, found: ActualVm, disk: str) -> Drive:
+    """The named volume, which the server can move as the guest stands. Usage, with why not."""
+    if vm.type is not GuestType.QEMU:
+        raise Usage(
+            f"{label(vm)} is a container; its volumes are not moved here: "
+            f"`pct move-volume {vm.vmid} {disk} STORAGE` on {found.node} does that"
+        )
+    drive = found.config.volumes.get(disk) or found.config.unused.get(disk)
+    if drive is None:
+        return drive_of(vm, found, disk)  # which says what it has
+    if drive.cdrom:
+        kind = "the cloud-init drive" if drive.is_cloudinit else "a CD-ROM"
+        raise Usage(f"{label(vm)}: {disk} is {kind}, which no server moves; take it away, and add one elsewhere")
+    if disk == "tpmstate0" and found.running:
+        raise Usage(f"{label(vm)} runs; its TPM's state is moved while it is off alone: shut it down first")
+    return drive
+
+
 def move_disk(
     fleet: Fleet, vm: Vm, actual: ActualVm | None, disk: str, storage: str, *, keep_source: bool = False
 ) -> Steps:
-    """Move a disk to another storage."""
+    """Move a disk, EFI variables, the TPM's state or an unused volume to another storage."""
     found = ours(fleet, vm, actual)
-    drive = drive_of(vm, found, disk)
+    drive = _movable(vm, found, disk)
     if drive.storage == storage:
         return nothing(f"{drive.name} is on {storage}")
     return (MoveDisk(found.node, vm.vmid, drive.name, storage, keep_source, found.config.digest, type=vm.type),)
@@ -265,6 +285,10 @@ def snapshot(
     same = next((row for row in there if row.name == name), None)
     if same is not None:
         return nothing(f"it has a snapshot {taken(same)}")
+    if with_memory and vm.type is not GuestType.QEMU:
+        raise Usage(f"{label(vm)} is a container, whose memory no snapshot holds; leave --with-memory out")
+    if with_memory and not found.running:
+        raise Usage(f"{label(vm)} does not run, so it has no memory to keep; leave --with-memory out")
     return (Snapshot(found.node, vm.vmid, name, description, with_memory, type=vm.type),)
 
 
