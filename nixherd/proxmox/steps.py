@@ -388,9 +388,9 @@ class Destroy(Step):
         return "; ".join([*rest, *([f"backup: {self.backup}"] if self.backup else [])])
 
     def _goes_too(self) -> str:
-        pool = f"pool {self.pool}" if self.pool else "a pool, if it has one"
+        pool = f"pool {self.pool}" if self.pool else "a pool if it is in one"
         jobs = ", its entries in backup jobs, replication and HA" if self.purge else ""
-        return f"the rights set on /vms/{self.vmid}, its firewall rules{jobs} and its membership of {pool} go too"
+        return f"with it go the rights set on /vms/{self.vmid}, its firewall rules{jobs}, and its membership of {pool}"
 
 
 @dataclass(frozen=True, slots=True)
