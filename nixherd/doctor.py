@@ -185,8 +185,9 @@ def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
 
 def _storages(client: Client, fleet: Fleet) -> Iterator[Finding]:
     wanted = {
-        (fleet.node_of(vm), fleet.storage_of(vm), "rootdir" if vm.type is GuestType.LXC else "images")
+        (fleet.node_of(vm), name, "rootdir" if vm.type is GuestType.LXC else "images")
         for vm in _changeable(fleet)
+        for name in (fleet.storage_of(vm), *(disk.storage for disk in vm.settings.disks if disk.storage))
     }
     if fleet.endpoint and fleet.endpoint.backup_storage:
         wanted.add((fleet.endpoint.node, fleet.endpoint.backup_storage, "backup"))
@@ -196,11 +197,12 @@ def _storages(client: Client, fleet: Fleet) -> Iterator[Finding]:
             yield Finding(
                 "storage", Verdict.FAILED, f"{node} has no storage {name}", "correct it in vms/definitions.nix"
             )
-        elif not found.active:
-            yield Finding("storage", Verdict.FAILED, f"{name} on {node} is not active", "bring it up")
+        elif found.away:
+            what, _, remedy = found.away.partition("; ")
+            yield Finding("storage", Verdict.FAILED, f"{name} on {node} {what}", remedy)
         elif content not in found.content:
             yield Finding("storage", Verdict.FAILED, f"{name} on {node} holds no {content}", f"allow `{content}` there")
-        elif found.total and found.available / found.total < 0.05:
+        elif found.total and found.available is not None and found.available / found.total < 0.05:
             yield Finding("storage", Verdict.WARNING, f"{name} on {node} is nearly full", "make room")
         else:
             yield Finding("storage", Verdict.OK, f"{name} on {node} is active and holds {content}")

@@ -1,11 +1,11 @@
 """What would make provisioning a VM fail, found before anything is changed. Pure: values in, findings out."""
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nixherd.errors import FleetError, Refused
+from nixherd.fields import DNS_NAME
 from nixherd.models import Fleet, Host, Vm
 from nixherd.proxmox.models import Drive, Permissions, Storage, Version, VmConfig
 from nixherd.proxmox.plan import ActualVm, Desired, plan_vm, require_changeable, template_node
@@ -57,7 +57,8 @@ class HostFacts:
 class Hypervisor:
     """What the API says of the places that a VM is to use; None where there is no such thing.
 
-    `storage` is the one that the VM is declared on.
+    `storages` are those of the VM's node that it uses or is to use, `template_storages` those of the template's node
+    that its disks are on; what the token may not ask for is not among them.
     """
 
     version: Version
@@ -65,11 +66,15 @@ class Hypervisor:
     permissions: Permissions
     template: VmConfig | None
     actual: ActualVm | None
-    storage: Storage | None
+    storages: Mapping[str, Storage | None]
+    template_storages: Mapping[str, Storage | None] = field(default_factory=dict)
+
+    def lacks(self, storage: str) -> bool:
+        """Whether the node is known to have no such storage."""
+        return storage in self.storages and self.storages[storage] is None
 
 
 INSTALLER_MEMORY = 2048  # MiB: the installer and all that it unpacks live in memory
-_DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 
 
 def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor) -> tuple[str, ...]:
@@ -103,7 +108,7 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
 def _findings(
     fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor, steps: Sequence[Step], config: VmConfig
 ) -> Iterator[str]:
-    if not _DNS_NAME.fullmatch(vm.name):
+    if not DNS_NAME.fullmatch(vm.name):
         yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is no DNS name, which a VM's name must be; rename it"
     if not host.authorized_keys:
         yield f"hosts.nix: {host.id}: authorizedKeys is empty, nobody could log in; add a key"
@@ -112,7 +117,7 @@ def _findings(
         yield from _memory(vm, config)
     yield from _firmware(fleet, vm, facts, config, is_template=seen.actual is None)
     yield from _devices(vm, facts, config)
-    yield from _storage(fleet, vm, seen, steps)
+    yield from _storages(fleet, vm, seen, steps, config)
     yield from _permissions(vm, seen, steps, config)
 
 
@@ -210,33 +215,61 @@ def _names(device: str, disk: Drive, names: Sequence[str]) -> bool:
     return device in names
 
 
-def _storage(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step]) -> Iterator[str]:
-    name = fleet.storage_of(vm)
-    needed = sum(_growth(step, vm) for step in steps)
-    if name is None or not needed:
-        return
-    node, storage = fleet.node_of(vm), seen.storage
+def _storages(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
+    """Every storage that a volume is read from, made or grown on: it has to be there, and have room."""
+    node = seen.actual.node if seen.actual and seen.actual.node else fleet.node_of(vm)
+    needed = dict(_growth(fleet, vm, steps, config))
+    if any(isinstance(step, Start) for step in steps) and seen.actual:
+        needed = {**dict.fromkeys(_used(config), 0), **needed}
+    for name, size in needed.items():
+        if name in seen.storages:
+            yield from _place(vm, node, name, seen.storages[name], size)
+    if any(isinstance(step, Clone) for step in steps) and fleet.template:
+        for name, storage in seen.template_storages.items():
+            why = "is not there" if storage is None else storage.away
+            if why:
+                yield f"storage {name} of template {fleet.template.vmid} on {template_node(fleet)} {why}"
+
+
+def _place(vm: Vm, node: str, name: str, storage: Storage | None, needed: int) -> Iterator[str]:
+    """What keeps a storage from holding `needed` bytes more of the VM; 0: from being read."""
     if storage is None:
-        yield f"{node} has no storage {name}; correct {vm.attribute}.storage or proxmox.defaultStorage in {DEFINITIONS}"
-    elif not storage.active:
-        yield f"storage {name} on {node} is not active; bring it up, or name another one for {vm.attribute}"
-    elif "images" not in storage.content:
+        yield (
+            f"{node} has no storage {name}; correct {vm.attribute}.storage, its `disks` or proxmox.defaultStorage "
+            f"in {DEFINITIONS}"
+        )
+    elif storage.away:
+        yield f"{vm.attribute} needs storage {name} on {node}, which {storage.away}"
+    elif needed and "images" not in storage.content:
         yield f"storage {name} on {node} holds no disk images; allow `images` there, or name another one"
-    elif storage.available < needed:
+    elif storage.available is not None and storage.available < needed:
         yield (
             f"storage {name} on {node} has {_gib(storage.available)} free, {vm.attribute} needs {_gib(needed)}; "
             "make room, or name another storage"
         )
 
 
-def _growth(step: Step, vm: Vm) -> int:
-    """Bytes that a step may come to use. A clone of a disk is counted whole, with what it is grown to."""
-    match step:
-        case Clone():
-            return vm.disk or 1
-        case Resize() if step.digest is not None:  # without a digest it was planned on a clone, counted above
-            return step.after - step.before
-    return 0
+def _used(config: VmConfig) -> list[str]:
+    """The storages that the VM's volumes are on."""
+    return list(dict.fromkeys(drive.storage for drive in config.volumes.values()))
+
+
+def _growth(fleet: Fleet, vm: Vm, steps: Sequence[Step], config: VmConfig) -> Iterator[tuple[str, int]]:
+    """Storages, and the bytes that the steps may come to use on each. A clone of a disk is counted whole, grown."""
+    sizes: dict[str, int] = {}
+    for step in steps:
+        match step:
+            case Clone():
+                name, size = step.storage, vm.disk or 1
+            case AddDisk():
+                name, size = step.storage, step.size
+            case Resize() if step.digest is not None:  # without a digest it was planned on a clone, counted above
+                name, size = config.drives[step.disk].storage, step.after - step.before
+            case _:
+                continue
+        if name:
+            sizes[name] = sizes.get(name, 0) + size
+    yield from sizes.items()
 
 
 def _gib(size: int) -> str:
@@ -252,7 +285,7 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
         match step:
             case Clone():
                 needs += [([f"/vms/{step.template}"], ("VM.Clone",)), (guest, ("VM.Allocate",))]
-                if step.storage and seen.storage:  # that there is none is a finding of its own
+                if step.storage and not seen.lacks(step.storage):  # that there is none is a finding of its own
                     needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
                 bridges = {card.bridge for card in config.nets.values() if card.bridge}
                 needs += [([f"/sdn/zones/localnetwork/{bridge}"], ("SDN.Use",)) for bridge in sorted(bridges)]
@@ -268,7 +301,8 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
                 needs.append((guest, ("VM.PowerMgmt",)))
             case AddDisk():
                 needs.append((guest, ("VM.Config.Disk",)))
-                needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
+                if not seen.lacks(step.storage):
+                    needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
             case AwaitClone():
                 pass
     for paths, privileges in dict.fromkeys((tuple(paths), privileges) for paths, privileges in needs):

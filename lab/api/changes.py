@@ -50,7 +50,9 @@ def require_storages(call: "Call", params: dict[str, Any]) -> None:
                 )
         elif new:
             call.emulator.permissions.require(call.user, f"/storage/{new['storage']}", ["Datastore.AllocateSpace"])
-            call.emulator.volumes.storage(new["storage"])
+            storage = call.emulator.volumes.storage(new["storage"])
+            if "images" not in storage.content.split(","):
+                raise ParameterError({"storage": f"storage '{storage.name}' does not support vm images"})
         elif ":" in drive["file"]:
             call.emulator.volumes.storage(parse_volid(drive["file"]).storage)
 

@@ -48,7 +48,7 @@ def resources(call: Call) -> Any:
             statistics.storage_row(storage, node)
             for storage in storages
             for node in state.nodes
-            if storage.nodes is None or node in storage.nodes
+            if storage.enabled and (storage.nodes is None or node in storage.nodes)
         ]
     if kind in (None, "sdn") and allowed(call.user, "/sdn/zones/localnetwork", ["SDN.Audit", "SDN.Use"], any_of=True):
         rows += [_zone_row(state.version, node) for node in state.nodes]

@@ -9,6 +9,7 @@ from lab.api.changes import Change, prepared, require_storages
 from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
 from lab.api.routes import Call, route
+from lab.api.snapshots import config_of, snapshot_of
 from lab.api.state import Config, Vm
 from lab.api.tasks import Task
 
@@ -26,9 +27,7 @@ def read(call: Call) -> Any:
     vm = call.emulator.state.vm(call.vmid)
     name = call.params.get("snapshot")
     if name:
-        if name not in vm.snapshots:
-            raise ApiError(f"snapshot '{name}' does not exist")
-        return {**shown(vm.snapshots[name].config), "digest": vm.digest()}
+        return {**shown(config_of(snapshot_of(vm, name))), "digest": vm.digest()}
     config = dict(vm.config if call.params.get("current") else vm.desired)
     lock = call.emulator.lock_of(vm)
     return {**shown(config), **({"lock": lock} if lock else {}), "digest": vm.digest()}

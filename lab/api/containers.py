@@ -25,6 +25,11 @@ _VOLUME = re.compile(r"rootfs|mp\d+")
 _NEW = re.compile(r"(?P<storage>[A-Za-z][\w.-]*):(?P<size>\d+(?:\.\d+)?)")
 
 
+def is_volume(key: str) -> bool:
+    """Is an option of that name the root file system or a mount point?"""
+    return _VOLUME.fullmatch(key) is not None
+
+
 def container(call: Call) -> Vm:
     vm = call.emulator.state.vms.get(call.vmid)
     if vm is None or vm.type != "lxc":
@@ -103,9 +108,9 @@ def _pairs(text: str) -> dict[str, str]:
 @route("POST", _LIST)
 def create(call: Call) -> Any:
     if call.params.get("restore"):
-        from lab.api.restore import restore  # which makes guests with what is here
+        from lab.api.restore_container import restore  # which makes guests with what is here
 
-        return restore(call, call.params["ostemplate"], "lxc")
+        return restore(call, call.params["ostemplate"])
     state, vmid = call.emulator.state, call.vmid
     require_allocate(call, vmid, call.params.get("pool"))
     values = {name: value for name, value in call.params.items() if name not in _META}

@@ -37,11 +37,11 @@ def join_pool(call: Call, vmid: int, pool: str | None) -> None:
 def create(call: Call) -> Any:
     state, vmid, pool = call.emulator.state, call.vmid, call.params.get("pool")
     values = {name: value for name, value in call.params.items() if name not in _META}
-    require_allocate(call, vmid, pool)
     if "archive" in call.params:
         from lab.api.restore import restore  # which makes guests with what is here
 
-        return restore(call, call.params["archive"], "qemu")
+        return restore(call, call.params["archive"])
+    require_allocate(call, vmid, pool)
     if values.get("sshkeys"):
         options.require_ssh_keys(values["sshkeys"])
     if vmid in state.vms:

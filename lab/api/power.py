@@ -50,9 +50,10 @@ def start_vm(call: Call, vmid: int, task: Task) -> None:
         raise ApiError(f"VM {vmid} already running")
     Change(call, vm, task.write).apply_pending()
     bridges = call.emulator.state.nodes[vm.node].get("bridges")
-    for name, drive in drives.of(vm.config):
-        if ":" in drive["file"] and not call.emulator.volumes.find(drive["file"]):
-            raise ApiError(f"volume '{drive['file']}' does not exist ({name})")
+    for _, drive in drives.of(vm.config):
+        if ":" in drive["file"]:
+            call.emulator.volumes.activated(parse_volid(drive["file"]).storage)
+            call.emulator.volumes.get(drive["file"])
     files = None
     if drives.cloudinit_of(vm.config):
         task.write(*cloudinit.warnings(vm.config), "generating cloud-init ISO")

@@ -123,15 +123,15 @@ class Statistics:
 
     def storage_row(self, storage: Storage, node: str | None = None) -> dict[str, Any]:
         node = node or self._state.node
+        sizes = {"disk": storage.used, "maxdisk": storage.total} if storage.usable else {}
         return {
             "id": f"storage/{node}/{storage.name}",
             "type": "storage",
             "node": node,
             "storage": storage.name,
             "plugintype": storage.type,
-            "status": "available",
+            "status": "available" if storage.usable else "unknown",
             "content": storage.content,
             "shared": int(storage.shared),
-            "disk": storage.used,
-            "maxdisk": storage.total,
+            **sizes,
         }

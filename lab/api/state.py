@@ -20,6 +20,8 @@ Config = dict[str, Any]
 # Storages that give a volume its whole size at once, unless they are told to be sparse.
 THICK = {"lvm", "zfspool"}
 _ESCAPED = re.compile(r"[^\x20-\x24\x26-\x7e]+")
+# Storages that every node sees the same of, whatever their configuration says.
+SHARED = {"nfs", "cifs", "cephfs", "rbd", "iscsi", "iscsidirect", "pbs", "zfs"}
 
 
 @dataclass
@@ -56,6 +58,9 @@ class Storage:
     # Where it is; None: on every node, each with volumes of its own unless it is shared.
     nodes: list[str] | None = None
     prune: str | None = None
+    # Can it be activated: is its disk mounted, its server there? Switched off, nobody tries.
+    active: bool = True
+    enabled: bool = True
     volumes: dict[str, Volume] = field(default_factory=dict)
     charged_at_start: int = 0
 
@@ -67,6 +72,22 @@ class Storage:
     def charge(self, volume: Volume) -> int:
         """Bytes that the volume takes of the storage."""
         return volume.size if self.type in THICK and not self.sparse else volume.used
+
+    @property
+    def usable(self) -> bool:
+        return self.active and self.enabled
+
+    @property
+    def obstacle(self) -> str | None:
+        """What the server says where it would have to use one that is away."""
+        if not self.enabled:
+            return f"storage '{self.name}' is disabled"
+        if self.active:
+            return None
+        if self.type == "dir":
+            why = f"directory is expected to be a mount point but is not mounted: '{self.path}'"
+            return f"unable to activate storage '{self.name}' - {why}"
+        return f"storage '{self.name}' is not online"
 
     @property
     def _grown(self) -> int:
@@ -91,6 +112,8 @@ class Snapshot:
     parent: str | None = None
     vmstate: int = 0
     snapstate: str | None = None
+    # With memory: whether the guest's agent ran, which it does again after a rollback.
+    agent: bool = False
 
 
 @dataclass
@@ -268,9 +291,11 @@ def _storage(name: str, about: Mapping[str, Any]) -> Storage:
         used_at_start=about.get("used", 0),
         avail_at_start=about.get("avail", about.get("total", 0) - about.get("used", 0)),
         sparse=bool(about.get("sparse")),
-        shared=bool(about.get("shared")),
+        shared=bool(about.get("shared")) or about.get("type") in SHARED,
         nodes=about.get("nodes"),
         prune=about.get("prune-backups"),
+        active=bool(int(about.get("active", 1))),
+        enabled=not int(about.get("disable", 0)),
         volumes={volid: _volume(volume) for volid, volume in about.get("volumes", {}).items()},
     )
     storage.charged_at_start = sum(map(storage.charge, storage.volumes.values()))

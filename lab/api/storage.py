@@ -38,12 +38,14 @@ def _required(call: Call) -> Storage:
 
 
 def _numbers(storage: Storage) -> dict[str, Any]:
+    """Of one that is away all sizes are 0."""
+    usable = storage.usable
     return {
-        "total": storage.total,
-        "used": storage.used,
-        "avail": storage.avail,
-        "active": 1,
-        "enabled": 1,
+        "total": storage.total if usable else 0,
+        "used": storage.used if usable else 0,
+        "avail": storage.avail if usable else 0,
+        "active": int(usable),
+        "enabled": int(storage.enabled),
         "shared": int(storage.shared),
     }
 
@@ -54,44 +56,60 @@ def _about(storage: Storage) -> dict[str, Any]:
 
 @route("GET", _NODE)
 def listing(call: Call) -> Any:
+    """Whoever asks for a kind of content is shown none that is switched off."""
     rows = []
+    wanted = split_list(call.params.get("content", ""))
     for name, storage in call.emulator.state.storages.items():
-        if not _here(call, storage):
+        if not _here(call, storage) or (not storage.enabled and (wanted or call.params.get("enabled"))):
             continue
-        wanted = split_list(call.params.get("content", ""))
         if (wanted and not set(wanted) & set(storage.content.split(","))) or name != call.params.get("storage", name):
             continue
         if call.emulator.permissions.allowed(
             call.user, f"/storage/{name}", ["Datastore.Audit", "Datastore.AllocateSpace"], any_of=True
         ):
-            fraction = storage.used / storage.total if storage.total else 0
-            rows.append({"storage": name, **_about(storage), "used_fraction": fraction})
+            sized = storage.usable and storage.total
+            fraction = {"used_fraction": storage.used / storage.total} if sized else {}
+            rows.append({"storage": name, **_about(storage), **fraction})
     return rows
 
 
 @route("GET", f"{_NODE}/{{storage}}/status")
 def status(call: Call) -> Any:
+    if call.params["storage"] not in call.emulator.state.storages:
+        raise ParameterError({"storage": "No such storage."})
     return _about(_required(call))
 
 
 @route("GET", "/storage/{storage}")
 def configuration(call: Call) -> Any:
     storage = call.emulator.volumes.storage(call.params["storage"])
-    about = {
+    return _configured(storage, _digest(call))
+
+
+def _configured(storage: Storage, digest: str) -> dict[str, Any]:
+    """The storage's section of the configuration file, and that file's digest."""
+    mounted = storage.type == "dir" and not storage.active  # the one reason for which a directory cannot be activated
+    return {
         "storage": storage.name,
         "type": storage.type,
         "content": storage.content,
         **({"path": storage.path} if storage.path else {}),
+        **({"is_mountpoint": "1"} if mounted else {}),
+        **({} if storage.enabled else {"disable": 1}),
+        "digest": digest,
     }
-    return {**about, "digest": hashlib.sha1(repr(sorted(about.items())).encode()).hexdigest()}
+
+
+def _digest(call: Call) -> str:
+    text = repr([_configured(storage, "") for storage in call.emulator.state.storages.values()])
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 @route("GET", "/storage")
 def configurations(call: Call) -> Any:
-    state = call.emulator.state
-    return [
-        configuration(Call(call.emulator, call.user, "GET", call.path, {"storage": name})) for name in state.storages
-    ]
+    digest, kind = _digest(call), call.params.get("type")
+    storages = call.emulator.state.storages.values()
+    return [_configured(storage, digest) for storage in storages if kind in (None, storage.type)]
 
 
 def _row(volid: str, volume: Volume) -> dict[str, Any]:
@@ -125,6 +143,7 @@ def _on_node(call: Call, storage: Storage, volid: str, volume: Volume) -> bool:
 def content(call: Call) -> Any:
     """Volumes; those to import from are listed for every VMID."""
     storage, params = _required(call), call.params
+    call.emulator.volumes.activated(storage.name)
     rows = [
         _row(volid, volume) for volid, volume in list(storage.volumes.items()) if _on_node(call, storage, volid, volume)
     ]

@@ -153,7 +153,7 @@ def _activated(call: Call) -> Storage:
     """The storage of the job; nothing is said before it is there."""
     name, problems = call.params.get("storage", "local"), []
     try:
-        call.emulator.volumes.storage(name)
+        call.emulator.volumes.activated(name)
     except ApiError as error:
         problems.append(f"could not activate storage '{name}': {error.message}")
     try:

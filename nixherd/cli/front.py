@@ -117,20 +117,18 @@ class Front:
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
-        from nixherd.cli.names import guest_named
+        from nixherd.cli.names import placed_named
         from nixherd.proxmox.identity import label
         from nixherd.proxmox.observe import find
 
-        wanted = guest_named(self.fleet, name)
-        if isinstance(wanted, Vm):
-            found = find(self.client, self.fleet, wanted)
-            if found is None:
-                raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
-            return found[0], wanted.vmid, wanted.type, wanted
-        row = next((row for row in self.client.resources() if row.vmid == wanted), None)
-        if row is None:
-            raise FleetError(f"there is no guest {wanted} that this token may see")
-        return row.node, row.vmid, row.type, None
+        wanted = placed_named(self.fleet, name, lambda: self.client.resources())
+        if not isinstance(wanted, Vm):  # one that is declared under another name is that one all the same
+            vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == wanted.vmid), None)
+            return wanted.node, wanted.vmid, wanted.type, vm
+        found = find(self.client, self.fleet, wanted)
+        if found is None:
+            raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
+        return found[0], wanted.vmid, wanted.type, wanted
 
     def act(self, name: str, action: "Action") -> None:
         """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""

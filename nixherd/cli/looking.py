@@ -10,7 +10,7 @@ import click
 from nixherd.cli.entries import entry_of
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.names import guest_named
-from nixherd.cli.output import show_facts, show_json, show_rows, wants_json
+from nixherd.cli.output import narrate, show_facts, show_json, show_rows, wants_json
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit
@@ -23,13 +23,16 @@ from nixherd.proxmox.identity import is_ours, label
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
+from nixherd.proxmox.places import require_place
 from nixherd.proxmox.plan import plan_vm
 from nixherd.proxmox.steps import Cannot, Row
-from nixherd.proxmox.vmids import named_range, next_vmid
+from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
 
 T = TypeVar("T")
 
+_CONTENT = ("images", "rootdir", "backup", "iso", "vztmpl", "snippets", "import")
+_STORAGES = ("name", "type", "enabled", "active", "content", "total", "used", "available", "shared")
 _LISTED = ("vmid", "name", "kind", "node", "status", "origin", "readonly", "cores", "memory", "disk", "uptime", "tags")
 
 
@@ -138,35 +141,46 @@ def ip(front: Front, guest: str, every: bool) -> None:
 
 
 @click.command("next-id")
-@click.argument("range", default="production")
+@click.argument("range", nargs=-1, metavar="[RANGE | FIRST LAST]")
 @json_option
 @pass_front
-def next_id(front: Front, range: str) -> None:
-    """The lowest VMID of a RANGE of vmidRanges that is neither declared nor taken: a proposal."""
-    named_range(front.fleet, range)
-    vmid = next_vmid(front.client, front.fleet, range)
+def next_id(front: Front, range: tuple[str, ...]) -> None:
+    """The lowest VMID that is neither declared nor taken, of a RANGE of vmidRanges or from FIRST to LAST: a proposal.
+
+    Without either of the range `production`.
+    """
+    if len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range)):
+        raise Usage(f"{' '.join(range)} is no range; name one of vmidRanges, or its first and its last VMID")
+    wanted = "-".join(range) or "production"
+    range_of(front.fleet, wanted)
+    vmid = next_vmid(front.client, front.fleet, wanted)
     if front.as_json:
-        show_json({"range": range, "vmid": vmid})
+        show_json({"range": wanted, "vmid": vmid})
         return
     say(str(vmid))
     say(f"declare it in vms/definitions.nix: managed.NAME = {{ vmid = {vmid}; … }};", err=True)
+    if front.fleet.ranges and not any(each.start <= vmid <= each.end for each in front.fleet.ranges):
+        say("it is in none of vmidRanges: add a range that has it", err=True)
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--node", metavar="NODE", help="Another one than the endpoint's.")
-@click.option("--content", metavar="KIND", help="Only volumes of this kind: images, backup, iso, vztmpl, …")
+@click.option("--content", type=click.Choice(_CONTENT), help="Only what may hold this, or volumes of this kind.")
 @json_option
 @pass_front
 def storage(front: Front, name: str | None, node: str | None, content: str | None) -> None:
     """The storages of a node, or the volumes of the storage NAME."""
     where = node or _node(front)
     if name is None:
-        rows = [asdict(each) for each in front.client.storages(where)]
-        show_rows(rows, ("name", "type", "active", "content", "total", "used", "available", "shared"), front.as_json)
+        rows = [asdict(each) for each in front.client.storages(where) if content is None or content in each.content]
+        show_rows(rows, _STORAGES, front.as_json)
         return
-    if front.client.storage(where, name) is None:
+    found = front.client.storage(where, name)
+    if found is None:
         raise Usage(f"{where} has no storage {name}")
+    if found.away:
+        raise FleetError(f"storage {name} on {where} {found.away}; what is on it is not known")
     volumes = [asdict(each) for each in front.client.volumes(where, name, content=content)]
     show_rows(volumes, ("volid", "content", "format", "size", "vmid", "notes"), front.as_json)
 
@@ -186,10 +200,18 @@ def backups(front: Front, guest: str, storage: str | None) -> None:
     """A guest's backups, oldest first."""
     wanted = guest_named(front.fleet, guest)
     node, vmid = (_node(front), wanted) if isinstance(wanted, int) else (front.fleet.node_of(wanted), wanted.vmid)
-    names = [storage] if storage else [each.name for each in front.client.storages(node) if "backup" in each.content]
+    if storage:
+        names, away = [require_place(front.client, node, storage, "backup").name], []
+    else:
+        # one that is switched off is as good as not there
+        able = [each for each in front.client.storages(node) if "backup" in each.content and each.enabled]
+        names, away = [each.name for each in able if each.away is None], [each for each in able if each.away]
     found = [row for name in names for row in front.client.volumes(node, name, content="backup", vmid=vmid)]
     rows = [{**asdict(row), "made": _when(row.ctime)} for row in sorted(found, key=lambda row: row.ctime or 0)]
     show_rows(rows, ("volid", "size", "made", "protected", "notes"), front.as_json)
+    narrate(f"storage {each.name} on {node} {each.away}; which backups it has is not known" for each in away)
+    if away:
+        raise click.exceptions.Exit(int(Exit.UNKNOWN))
 
 
 def _when(moment: int | None) -> str | None:
@@ -294,11 +316,14 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     node, vmid, kind, vm = front.placed(guest)
     if vm is not None:
         raise Usage(f"{label(vm)} is declared already, as {vm.attribute}")
+    if front.fleet.template and front.fleet.template.vmid == vmid:
+        raise Usage(f"vm {vmid} is declared already, as the template; what is cloned from is no guest of its own")
     found = _still_there(vmid, front.client.config(node, vmid, kind))
     power = front.client.status(node, vmid, kind)
     endpoint = front.fleet.endpoint
     other_node = node if endpoint is None or node != endpoint.node else None
-    text, name = entry_of(vmid, kind, found, node=other_node, status=power.status if power else None, host=managed)
+    status, taken = power.status if power else None, {each.lower() for each in front.fleet.vms}
+    text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken)
     say_text(text)
     if managed:
         mark = f"nixherd fleet={front.fleet.id} vmid={vmid}"

@@ -20,6 +20,7 @@ from nixherd.proxmox.identity import require_may_change
 from nixherd.proxmox.listings import SnapshotRow, Volume
 from nixherd.proxmox.models import Task, same_settings
 from nixherd.proxmox.observe import observe
+from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from nixherd.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
 from nixherd.proxmox.tasks import Progress
@@ -56,7 +57,7 @@ class Verb:
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         require_may_change(vm, self.verb)
-        return self.look(client, fleet, vm, observe(client, fleet, vm))
+        return require_places(client, self.look(client, fleet, vm, observe(client, fleet, vm)))
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
@@ -64,7 +65,7 @@ class Verb:
         require_may_change(vm, self.verb)
 
         def replan(actual: ActualVm | None) -> Steps:
-            return self.look(client, fleet, vm, actual)
+            return require_places(client, self.look(client, fleet, vm, actual))
 
         return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
 
@@ -249,10 +250,12 @@ def backup_storage(client: Client, fleet: Fleet, node: str, wanted: str | None) 
     """
     if wanted or (fleet.endpoint and fleet.endpoint.backup_storage):
         return wanted or str(fleet.endpoint and fleet.endpoint.backup_storage)
-    fitting = [each.name for each in client.storages(node) if each.active and "backup" in each.content]
+    able = [each for each in client.storages(node) if "backup" in each.content]
+    fitting = [each.name for each in able if each.away is None]
     if len(fitting) == 1:
         return fitting[0]
     found = f"{', '.join(fitting)} all do" if fitting else "none does"
+    found += "".join(f"; {each.name} {each.away}" for each in able if each.away)
     raise Usage(
         f"which storage of {node} takes backups is not clear ({found}); name one, or declare proxmox.backupStorage "
         "in vms/definitions.nix"

@@ -155,8 +155,8 @@ def test_a_guest_out_of_its_backup() -> None:
     restore = {"vmid": 104, "archive": volid}
     with pytest.raises(ApiError, match="VM 104 already exists on node 'prom'"):
         found.call("POST", "/nodes/prom/qemu", restore)
-    with pytest.raises(ApiError, match="vm is running"):
-        found.call("POST", "/nodes/prom/qemu", {**restore, "force": 1})
+    assert found.run("POST", "/nodes/prom/qemu", **restore, force=1) == "unable to restore VM 104 - vm is running"
+    assert found.config(104) == before
     found.run("POST", "/nodes/prom/qemu/104/status/stop")
     found.call("PUT", "/nodes/prom/qemu/104/config", {"cores": 1})
     assert found.run("POST", "/nodes/prom/qemu", **restore, force=1) == "OK"
@@ -170,6 +170,94 @@ def test_a_guest_out_of_its_backup() -> None:
     assert found.run("POST", "/nodes/prom/qemu", **restore, unique=1, storage="nvme") == "OK"
     assert found.config(104)["net0"] != before["net0"]
     assert "cores: 2" in found.get("/nodes/prom/vzdump/extractconfig", volume=volid)
+
+
+def with_three_disks() -> Node:
+    """A node whose VM 104, switched off, has a disk in backups, one that is not, and an unused one."""
+    found = node()
+    found.run("POST", "/nodes/prom/qemu/104/status/stop")
+    found.call("PUT", "/nodes/prom/qemu/104/config", {"scsi1": "nvme:1,backup=0", "scsi2": "nvme:2"})
+    found.call("PUT", "/nodes/prom/qemu/104/config", {"delete": "scsi2", "description": "ours"})
+    return found
+
+
+def volumes(found: Node, vmid: int = 104) -> set[str]:
+    return {row["volid"] for row in found.get("/nodes/prom/storage/nvme/content", vmid=vmid)}
+
+
+def test_a_restore_over_a_guest_keeps_what_the_archive_lacks() -> None:
+    found = with_three_disks()
+    volid = back_up(found)
+    found.call("PUT", "/nodes/prom/qemu/104/config", {"name": "other"})
+    before = volumes(found)
+    upid = found.call("POST", "/nodes/prom/qemu", {"vmid": 104, "archive": volid, "force": 1})
+    assert found.ended(upid) == "OK"
+    config = found.config(104)
+    assert config["name"] == "doc1"
+    assert config["description"] == "ours\nscsi1: nvme:vm-104-disk-1,backup=0,size=1G"
+    assert {config["unused0"], config["unused1"]} == {"nvme:vm-104-disk-1", "nvme:vm-104-disk-2"}
+    assert "scsi1" not in config
+    assert volumes(found) == before
+    assert "VM 104 add unreferenced volume 'nvme:vm-104-disk-1' as 'unused0' to config" in found.log(upid)
+
+
+def test_a_restore_that_fails_leaves_an_empty_guest() -> None:
+    found = node()
+    volid = back_up(found)
+    request = {"vmid": 108, "archive": volid}
+    upid = found.call("POST", "/nodes/prom/qemu", {**request, "storage": "local"})
+    assert found.ended(upid) == "Content type 'images' is not available on storage 'local'"
+    assert found.log(upid)[-2].startswith("error before or during data restore, some or all disks were not")
+    assert found.config(108) == {"digest": "da39a3ee5e6b4b0d3255bfef95601890afd80709"}
+    with pytest.raises(ApiError, match="unable to restore VM 108 - VM 108 already exists"):
+        found.call("POST", "/nodes/prom/qemu", request)
+    assert found.run("POST", "/nodes/prom/qemu", **request, force=1) == "OK"
+
+
+def test_a_restore_over_a_guest_that_fails_in_the_data_has_removed_its_disks() -> None:
+    found = with_three_disks()
+    volid = back_up(found)
+    archive = found.emulator.volumes.get(volid).archive
+    assert archive is not None
+    archive["truncated"] = True
+    assert "truncated" in found.run("POST", "/nodes/prom/qemu", vmid=104, archive=volid, force=1)
+    assert {key: value for key, value in found.config(104).items() if key != "digest"} == {"memory": "128"}
+    assert volumes(found) == {"nvme:vm-104-disk-1", "nvme:vm-104-disk-2"}
+    del archive["truncated"]
+    assert found.run("POST", "/nodes/prom/qemu", vmid=104, archive=volid, force=1) == "OK"
+    assert len(volumes(found)) == 3
+
+
+def test_a_damaged_archive_is_refused_by_the_task_before_anything_changes() -> None:
+    found = with_three_disks()
+    before, volid = found.config(104), back_up(found)
+    found.emulator.volumes.get(volid).archive = {}
+    assert "failed: exit code 1" in found.run("POST", "/nodes/prom/qemu", vmid=104, archive=volid, force=1)
+    assert found.config(104) == before
+    with pytest.raises(ApiError, match="Failed to extract config"):
+        found.get("/nodes/prom/vzdump/extractconfig", volume=volid)
+
+
+def test_a_guest_that_is_protected_or_locked_is_not_overwritten() -> None:
+    found = with_three_disks()
+    volid = back_up(found)
+    found.call("PUT", "/nodes/prom/qemu/104/config", {"protection": 1})
+    status = found.run("POST", "/nodes/prom/qemu", vmid=104, archive=volid, force=1)
+    assert status == "unable to restore VM 104 - - protection mode enabled"
+    assert "lock" not in found.config(104)
+    found.emulator.state.vms[104].config["lock"] = "migrate"
+    with pytest.raises(ApiError, match=r"unable to restore VM 104 - VM is locked \(migrate\)"):
+        found.call("POST", "/nodes/prom/qemu", {"vmid": 104, "archive": volid, "force": 1})
+
+
+def test_a_restore_with_start_ends_well_whether_the_guest_starts_or_not() -> None:
+    found = with_three_disks()
+    found.call("PUT", "/nodes/prom/qemu/104/config", {"net0": "virtio,bridge=vmbr77"})
+    volid = back_up(found)
+    assert found.run("POST", "/nodes/prom/qemu", vmid=104, archive=volid, force=1, start=1) == "OK"
+    assert found.get("/nodes/prom/qemu/104/status/current")["status"] == "stopped"
+    [second] = [row for row in found.get("/nodes/prom/tasks", typefilter="qmstart") if row["id"] == "104"]
+    assert second["status"] == "bridge 'vmbr77' does not exist"
 
 
 # Containers
@@ -214,7 +302,7 @@ def test_a_container_has_snapshots_and_backups() -> None:
     volid = back_up(found, 210)
     assert "vzdump-lxc-210-" in volid
     found.run("DELETE", CT)
-    assert found.run("POST", "/nodes/prom/lxc", vmid=210, ostemplate=volid, restore=1) == "OK"
+    assert found.run("POST", "/nodes/prom/lxc", vmid=210, ostemplate=volid, restore=1, storage="nvme") == "OK"
     assert found.get(f"{CT}/config")["hostname"] == "dns"
 
 
@@ -226,3 +314,20 @@ def test_what_no_container_comes_out_of() -> None:
         found.call("POST", "/nodes/prom/lxc", {"vmid": 104, "ostemplate": TEMPLATE})
     with pytest.raises(ApiError, match=r"nodes/prom/lxc/104.conf"):
         found.get("/nodes/prom/lxc/104/config")
+
+
+def test_a_mount_point_that_no_backup_holds_comes_back_empty() -> None:
+    found = container(mp0="nvme:1,mp=/data", mp1="nvme:1,mp=/kept,backup=1")
+    status, log = job(found, vmid="210", remove=0)
+    assert status == "OK"
+    assert "INFO: excluding volume mount point mp0 ('/data') from backup (disabled)" in log
+    assert "INFO: including mount point mp1 ('/kept') in backup" in log
+    [row] = backups(found, 210)
+    assert "mp0: " in found.get("/nodes/prom/vzdump/extractconfig", volume=row["volid"])
+    before = volumes(found, 210)
+    request = {"vmid": 210, "ostemplate": row["volid"], "restore": 1, "force": 1}
+    with pytest.raises(ParameterError):  # its default storage has no containers
+        found.call("POST", "/nodes/prom/lxc", request)
+    assert found.run("POST", "/nodes/prom/lxc", **request, storage="nvme") == "OK"
+    assert not volumes(found, 210) & before
+    assert found.get(f"{CT}/config")["mp0"].endswith("mp=/data,size=1G")

@@ -7,11 +7,13 @@ from nixherd.proxmox.calls.base import Calls, guest_path, unless, upid_of
 from nixherd.proxmox.listings import Volume
 from nixherd.proxmox.models import Storage, Upid, VmConfig
 
+_NO_STORAGE = r"No such storage|storage '[^']*' (does not exist|is not available on node)"
+
 
 class Storages(Calls):
     def storage(self, node: str, storage: str) -> Storage | None:
         """A storage as that node sees it; None when the node knows no such storage."""
-        data = unless("does not exist", lambda: self._get("nodes", node, "storage", storage, "status"))
+        data = unless(_NO_STORAGE, lambda: self._get("nodes", node, "storage", storage, "status"))
         return None if data is None else Storage.of(storage, data)
 
     def storages(self, node: str) -> tuple[Storage, ...]:

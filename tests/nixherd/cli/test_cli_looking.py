@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.cli.entries import attribute_name, entry_of
+from nixherd.cli.entries import entry_of, guest_name
 from nixherd.fleet import load_fleet
 from nixherd.models import GuestType
 from nixherd.proxmox.models import VmConfig
@@ -81,6 +81,21 @@ def test_the_next_vmid_is_a_proposal(nixherd: Nixherd, emulator: Emulator) -> No
     assert "vmid = 100;" in found.err
     emulator.control("reset", patch={"vms": {"200": {"type": "lxc", "config": {"hostname": "x"}}}})
     assert nixherd("next-id", "containers", "--json").json == {"range": "containers", "vmid": 201}
+    assert nixherd("next-id", "150", "199").out == "150\n"
+    assert "it is in none of vmidRanges" not in nixherd("next-id", "150", "199").err
+    outside = nixherd("next-id", "7000-7009", "--json")
+    assert outside.json == {"range": "7000-7009", "vmid": 7000}
+    assert "it is in none of vmidRanges" in nixherd("next-id", "7000", "7009").err
+    for words, said in {
+        ("199", "150"): "199-150 ends before it starts; write 150-199",
+        ("1", "99"): "1-99 is no range of VMIDs, which are 100 to 999999999",
+        ("prod", "test"): "prod test is no range; name one of vmidRanges, or its first and its last VMID",
+        ("200", "200"): "no VMID of 200-200 (200 to 200) is free",
+        ("nosuch",): "vmidRanges has no nosuch; it has",
+    }.items():
+        refused = nixherd("next-id", *words)
+        assert (refused.status, refused.out) == (2, "")
+        assert said in refused.err
     assert emulator.changes() == []
 
 
@@ -90,6 +105,8 @@ def test_storages_and_their_volumes(nixherd: Nixherd, emulator: Emulator) -> Non
     volumes = nixherd("storage", "nvmeprom", "--content", "images").json
     assert "nvmeprom:vm-110-disk-0" in {row["volid"] for row in volumes}
     assert nixherd("storage", "nosuch").status == 2
+    assert {row["name"] for row in nixherd("storage", "--content", "images").json} == {"nvmeprom", "tank"}
+    assert nixherd("storage", "--content", "imgaes").status == 2
 
 
 def test_tasks_and_their_logs(nixherd: Nixherd, emulator: Emulator) -> None:
@@ -121,6 +138,9 @@ def test_differences_are_shown_and_are_a_status(nixherd: Nixherd, emulator: Emul
 @pytest.mark.parametrize("words", [["109x"], ["--managed", "nosuch", "300"]])
 def test_only_what_is_there_can_be_imported(nixherd: Nixherd, emulator: Emulator, words: list[str]) -> None:
     assert nixherd("import", *words).status == 2
+    template = nixherd("import", "9002")
+    assert (template.status, template.out) == (2, "")
+    assert template.err.startswith("vm 9002 is declared already, as the template; ")
     declared = nixherd("import", "doc1")
     assert (declared.status, declared.err) == (2, "vm 104 (doc1) is declared already, as imported.doc1\n")
 
@@ -147,7 +167,7 @@ def test_an_imported_guest_is_an_entry_that_evaluates(
     anchor = f"  {section} = {{\n"
     assert anchor in file.read_text()
     file.write_text(file.read_text().replace(anchor, f"{anchor}    {rest}", 1))
-    found = load_fleet(fleet).vms["web-lan"]
+    found = load_fleet(fleet).vms["web.lan"]
     assert (found.vmid, found.is_managed, found.readonly) == (105, managed, not managed)
     if managed:
         assert (found.cores, found.memory, found.tags) == (3, 4096, ("a", "b"))
@@ -159,7 +179,7 @@ def test_an_imported_guest_is_an_entry_that_evaluates(
 def test_a_container_is_an_entry_too() -> None:
     config = VmConfig({"hostname": "1 dns", "memory": 512, "cores": 1, "rootfs": "tank:vm-210-disk-0,size=8G"})
     text, name = entry_of(210, GuestType.LXC, config, node="prom2", status="running")
-    assert name == attribute_name("1 dns") == "guest-1-dns"
+    assert name == guest_name("1 dns") == "guest-1-dns"
     assert 'type = "lxc";' in text
     assert 'node = "prom2";' in text
 

@@ -37,7 +37,7 @@ SEEN = Hypervisor(
     permissions=Permissions(ALL),
     template=template(),
     actual=None,
-    storage=Storage("nvmeprom", True, 900 * GIB, 0, 900 * GIB, ("images", "rootdir")),
+    storages={"nvmeprom": Storage("nvmeprom", True, 900 * GIB, 0, 900 * GIB, ("images", "rootdir"))},
 )
 
 
@@ -85,11 +85,14 @@ def test_nothing_to_say() -> None:
             with_template(boot="order=virtio0", scsi0=None, virtio0="nvmeprom:base-9002-disk-0,size=4G"),
             "disko formats /dev/sda, but the disk virtio0 of vm 110 (dev) is /dev/vda in the guest",
         ),
-        (replace(SEEN, storage=None), "prom has no storage nvmeprom; correct managed.dev.storage"),
-        (replace(SEEN, storage=Storage("nvmeprom", False, 0, 0, 0, ("images",))), "is not active"),
-        (replace(SEEN, storage=Storage("nvmeprom", True, 1, 1, 9 * GIB, ("iso",))), "holds no disk images"),
+        (replace(SEEN, storages={"nvmeprom": None}), "prom has no storage nvmeprom; correct managed.dev.storage"),
+        (replace(SEEN, storages={"nvmeprom": Storage("nvmeprom", False, 0, 0, 0, ("images",))}), "is not active"),
         (
-            replace(SEEN, storage=Storage("nvmeprom", True, 1, 1, 9 * GIB, ("images",))),
+            replace(SEEN, storages={"nvmeprom": Storage("nvmeprom", True, 1, 1, 9 * GIB, ("iso",))}),
+            "holds no disk images",
+        ),
+        (
+            replace(SEEN, storages={"nvmeprom": Storage("nvmeprom", True, 1, 1, 9 * GIB, ("images",))}),
             "storage nvmeprom on prom has 9.0 GiB free, managed.dev needs 64.0 GiB",
         ),
         (without("/vms", "VM.Clone"), "lacks VM.Clone on /vms/9002"),
@@ -197,7 +200,7 @@ def test_with_two_disks_the_letter_is_not_certain() -> None:
 
 
 def test_all_findings_at_once() -> None:
-    seen = replace(with_template(bios="seabios"), storage=None, permissions=Permissions({}))
+    seen = replace(with_template(bios="seabios"), storages={"nvmeprom": None}, permissions=Permissions({}))
     assert len(findings(seen, replace(FACTS, disko_devices=()))) > 5
 
 
@@ -235,8 +238,8 @@ def test_an_existing_machine_needs_room_for_its_growth_only() -> None:
     seen = existing(scsi0="nvmeprom:vm-110-disk-0,size=60G", digest="d")
     config = seen.actual.config if seen.actual else template()
     seen = replace(seen, actual=ActualVm(replace(config, values={**config.values, "digest": "d"}), running=True))
-    assert findings(replace(seen, storage=Storage("nvmeprom", True, 1, 1, 4 * GIB, ("images",)))) == ()
-    [finding] = findings(replace(seen, storage=Storage("nvmeprom", True, 1, 1, 3 * GIB, ("images",))))
+    assert findings(replace(seen, storages={"nvmeprom": Storage("nvmeprom", True, 1, 1, 4 * GIB, ("images",))})) == ()
+    [finding] = findings(replace(seen, storages={"nvmeprom": Storage("nvmeprom", True, 1, 1, 3 * GIB, ("images",))}))
     assert "needs 4.0 GiB" in finding
 
 
