@@ -1,5 +1,6 @@
 """What goes with a guest in every form that it has: announced, in the backup or given up by name, or nothing goes."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -338,6 +339,40 @@ def test_a_removal_that_is_under_way_is_waited_for() -> None:
     assert [str(step) for step in steps] == ["wait for the removal of vm 110 that is under way"]
     assert images(api.node) == set()
     assert sum(each.startswith("DELETE") for each in api.sent) == 1
+
+
+def dying(api: InProcess, number: int) -> bool:
+    """Destroy the guest, killed instead of making that request; whether it came so far."""
+    count = itertools.count()
+
+    def dies(method: str, path: str) -> None:
+        if next(count) == number:
+            raise KeyboardInterrupt
+
+    api.before.append(dies)
+    try:
+        DestroyAction("dev", 110, discard=("unused0",)).run(api.client, FLEET, DEV, timeout=20)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        api.before.remove(dies)
+    return False
+
+
+def test_killed_around_any_change_the_next_run_finishes_it() -> None:
+    """Right before a changing request, and right after it, when its task is at work."""
+    whole = guest(SECOND, unused0=SECOND)
+    assert not dying(whole, -1)
+    changes = [number for number, sent in enumerate(whole.sent) if not sent.startswith("GET")]
+    assert len(changes) == 3, whole.changes()
+    for number in (at for change in changes for at in (change, change + 1)):
+        api = guest(SECOND, unused0=SECOND)
+        api.node.emulator.state.task_seconds.update(vzdump=0.1, qmdestroy=0.1)
+        assert dying(api, number), whole.sent[number]
+        DestroyAction("dev", 110, discard=("unused0",)).run(api.client, FLEET, DEV, timeout=20)
+        assert images(api.node) == set()
+        assert all(set(archive["disks"]) == {"scsi0"} for archive in archives(api.node).values())
+        assert len(archives(api.node)) in (1, 2)
 
 
 def test_a_removal_that_began_and_is_nobodys() -> None:
