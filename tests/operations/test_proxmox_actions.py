@@ -246,6 +246,11 @@ def test_a_protected_guest_is_refused_and_nothing_is_sent(
         (proxmox.snapshot, {"snapname": "x y"}, "x y is no name for a snapshot"),
         (proxmox.destroy, {"vm": "dev", "vmid": 111}, "to destroy vm 110 (dev) name both, dev and 110"),
         (proxmox.destroy, {"vm": "dev", "vmid": "110"}, "vmid=110 is no whole number from 100"),
+        (proxmox.destroy, {"vm": "dev", "vmid": 110, "discard": 7}, "discard=7 is no list of names"),
+        (
+            *(proxmox.destroy, {"vm": "dev", "vmid": 110, "stop": True, "discard": ["scsi9"]}),
+            "--discard scsi9: vm 110 (dev) has no scsi9; with it would go ide2, scsi0",
+        ),
         (proxmox.create, {"source": "nosuch"}, "source=nosuch is no guest of vms/definitions.nix"),
     ],
 )

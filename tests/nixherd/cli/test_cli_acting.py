@@ -80,6 +80,24 @@ def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
     assert nixherd("status", "dev").json["ours"] is True
 
 
+def test_what_no_backup_holds_goes_only_by_name(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator, status="stopped", unused0="tank:vm-110-disk-3")
+    nixherd("snapshot", "dev", "clean")
+    before = emulator.changes()
+    words = ["destroy", "dev", "110", "--discard", "unused0"]
+    for more in (["--dry-run"], []):
+        ended = nixherd(*words, *more)
+        assert (ended.status, ended.out) == (3, "")
+        [line] = ended.err.splitlines()
+        assert "a backup does not hold snapshot:clean; not destroyed: " in line
+        assert line.endswith(" name what may go: --discard snapshot:clean")
+    assert nixherd(*words, "--discard", "snapshot:cleam").status == 2
+    assert emulator.changes() == before
+    done = nixherd(*words, "--discard", "snapshot:clean")
+    assert done.status == 0
+    assert "; given up: unused0, snapshot:clean; " in done.json["steps"][-1]
+
+
 REFUSED = [
     *(["start"], ["stop"], ["shutdown"], ["reboot"], ["suspend"], ["resume"], ["apply"], ["clone"], ["backup"]),
     *(["resize", "999G"], ["add-disk", "scsi5", "1G"], ["move-disk", "scsi0", "tank"], ["migrate", "prom2"]),
