@@ -22,6 +22,7 @@ from nixherd.proxmox.models import Task, same_settings
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
+from nixherd.proxmox.snapshotting import require_can_snapshot
 from nixherd.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
@@ -217,7 +218,10 @@ def snapshot(name: str, *, description: str = "", with_memory: bool = False) -> 
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         there = snapshots_of(client, vm, actual)
-        return verbs.snapshot(fleet, vm, actual, name, there, description=description, with_memory=with_memory)
+        steps = verbs.snapshot(fleet, vm, actual, name, there, description=description, with_memory=with_memory)
+        if steps and actual:
+            require_can_snapshot(client, vm, actual)
+        return steps
 
     return Verb("snapshot", look)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed
 from nixherd.models import Fleet, Host, Vm
+from nixherd.narration import Narrator
 from nixherd.proxmox import plan, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
@@ -76,6 +77,7 @@ def achieve(
     whose it is; whatever `replan` raises; TaskFailed and ApiError for what trying again does not mend.
     """
     say = progress or (lambda _: None)
+    narrate = Narrator(say, grace=0, timed=False)
     began, done, obstacle, pause = time.monotonic(), list[Step](), "", PAUSE
     while True:
         actual = observe(client, fleet, vm)
@@ -91,7 +93,7 @@ def achieve(
             raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
         found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(client, steps, left, say, done)
         if found:
-            say(found if found != obstacle else "still waiting")
+            narrate(found)
             pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
             obstacle = found
             time.sleep(min(pause, left))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import FleetError
 from nixherd.models import GuestType
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.models import Storage
@@ -31,14 +31,14 @@ def _places(step: Step) -> Iterator[tuple[str, str, str]]:
 def require_place(client: Client, node: str, name: str, content: str) -> Storage:
     """The storage, which can take `content` (images, rootdir, backup) on that node now.
 
-    Usage when there is no such storage or it takes no such thing, FleetError while it is away.
+    FleetError when there is no such storage, when it takes no such thing, and while it is away.
     """
     found = client.storage(node, name)
     if found is None:
         known = ", ".join(each.name for each in client.storages(node) if content in each.content) or "none"
-        raise Usage(f"{node} has no storage {name}; for {content} it has: {known}")
+        raise FleetError(f"{node} has no storage {name}; for {content} it has: {known}")
     if found.away:
         raise FleetError(f"storage {name} on {node} {found.away}")
     if content not in found.content:
-        raise Usage(f"storage {name} on {node} takes no {content}; allow `{content}` there, or name another one")
+        raise FleetError(f"storage {name} on {node} takes no {content}; allow `{content}` there, or name another one")
     return found

@@ -193,12 +193,30 @@ def add_disk(
     return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, type=vm.type),)
 
 
+def _movable(vm: Vm, found: ActualVm, disk: str) -> Drive:
+    """The named volume, which the server can move as the guest stands. Usage, with why not."""
+    if vm.type is not GuestType.QEMU:
+        raise Usage(
+            f"{label(vm)} is a container; its volumes are not moved here: "
+            f"`pct move-volume {vm.vmid} {disk} STORAGE` on {found.node} does that"
+        )
+    drive = found.config.volumes.get(disk) or found.config.unused.get(disk)
+    if drive is None:
+        return drive_of(vm, found, disk)  # which says what it has
+    if drive.cdrom:
+        kind = "the cloud-init drive" if drive.is_cloudinit else "a CD-ROM"
+        raise Usage(f"{label(vm)}: {disk} is {kind}, which no server moves; take it away, and add one elsewhere")
+    if disk == "tpmstate0" and found.running:
+        raise Usage(f"{label(vm)} runs; its TPM's state is moved while it is off alone: shut it down first")
+    return drive
+
+
 def move_disk(
     fleet: Fleet, vm: Vm, actual: ActualVm | None, disk: str, storage: str, *, keep_source: bool = False
 ) -> Steps:
-    """Move a disk to another storage."""
+    """Move a disk, EFI variables, the TPM's state or an unused volume to another storage."""
     found = ours(fleet, vm, actual)
-    drive = drive_of(vm, found, disk)
+    drive = _movable(vm, found, disk)
     if drive.storage == storage:
         return ()
     return (MoveDisk(found.node, vm.vmid, drive.name, storage, keep_source, found.config.digest, type=vm.type),)
@@ -255,6 +273,10 @@ def snapshot(
     require_snapshot_name(name)
     if any(row.name == name for row in there):
         return ()
+    if with_memory and vm.type is not GuestType.QEMU:
+        raise Usage(f"{label(vm)} is a container, whose memory no snapshot holds; leave --with-memory out")
+    if with_memory and not found.running:
+        raise Usage(f"{label(vm)} does not run, so it has no memory to keep; leave --with-memory out")
     return (Snapshot(found.node, vm.vmid, name, description, with_memory, type=vm.type),)
 
 

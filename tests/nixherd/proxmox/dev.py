@@ -19,9 +19,10 @@ def begin(
     status: str = "running",
     task_seconds: dict[str, float] | None = None,
     pci_mappings: dict[str, Any] | None = None,
+    storages: dict[str, Any] | None = None,
     **config: Any,
 ) -> None:
-    """Put `dev` there, with these options of its configuration (None: without), and storages for it."""
+    """Put `dev` there, with these options of its configuration (None: without), and storages for it and more."""
     about = {
         "name": "dev",
         "description": mark(FLEET, DEV),
@@ -50,7 +51,7 @@ def begin(
     }
     patch = {
         "vms": {"110": {**one, "config": {**about, **config}}},
-        "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank},
+        "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank, **(storages or {})},
     }
     more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings}
     emulator.control("reset", patch={**patch, **{key: value for key, value in more.items() if value}})
