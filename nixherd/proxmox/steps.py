@@ -199,16 +199,17 @@ class AddDisk(Step):
 
 @dataclass(frozen=True, slots=True)
 class MoveDisk(Step):
-    """Move a disk to another storage, the guest running or not."""
+    """Move a disk to another storage, the guest running or not; `source` is the volume that goes, or is kept, then."""
 
     disk: str
     storage: str
     keep_source: bool = False
     digest: str | None = None
+    source: str = ""
 
     def __str__(self) -> str:
-        kept = ", the old one stays as an unused disk" if self.keep_source else ""
-        return f"move {self.disk} to {self.storage}{kept}"
+        kept = "stays as an unused disk" if self.keep_source else "is deleted then"
+        return f"move {self.disk} to {self.storage}; {self.source or 'the old one'} {kept}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,22 +319,30 @@ class Snapshot(Step):
 
 @dataclass(frozen=True, slots=True)
 class Rollback(Step):
-    """Put disks and configuration back; what was done since is lost."""
+    """Put disks and configuration back; what was done since is lost. `lacks`: disks that it did not have then."""
 
     name: str
+    lacks: tuple[str, ...] = ()
     interrupts = True
     repeatable = False
 
     def __str__(self) -> str:
-        return f"roll {self.guest} back to {self.name}; what was done since is lost"
+        kept = f"; stays as an unused disk: {', '.join(self.lacks)}" if self.lacks else ""
+        return f"roll {self.guest} back to {self.name}; what was done since is lost{kept}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteSnapshot(Step):
+    """`memory` is the volume that holds it and goes too, `alone` volumes that nothing else names: those stay."""
+
     name: str
+    memory: str | None = None
+    alone: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"delete snapshot {self.name} of {self.guest}"
+        memory = f" with its memory {self.memory}" if self.memory else ""
+        kept = f"; stays as an unused disk: {', '.join(self.alone)}" if self.alone else ""
+        return f"delete snapshot {self.name} of {self.guest}{memory}{kept}"
 
 
 @dataclass(frozen=True, slots=True)
