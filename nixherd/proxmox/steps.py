@@ -130,20 +130,45 @@ class Create(Step):
 
 @dataclass(frozen=True, slots=True)
 class Restore(Step):
-    """Make the guest out of a backup; with `overwrite` in the place of the one that is there."""
+    """Make the guest out of a backup; with `overwrite` in the place of the one that is there.
+
+    In words: what of that one `stays` as unused disks, what of it `goes` though the backup does not hold it, and which
+    disks of its own the backup `lacks`. `leftover`: what is there is what a restore that failed has left, and empty.
+    """
 
     name: str
     archive: str
     storage: str | None = None
     pool: str | None = None
     overwrite: bool = False
+    stays: tuple[str, ...] = ()
+    goes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    leftover: bool = False
     row = Row.CLONE
     interrupts = True
     repeatable = False
 
     def __str__(self) -> str:
         over = ", over the one that is there" if self.overwrite else ""
-        return f"restore {self.guest} ({self.name}) from {self.archive}{over}"
+        if self.leftover:
+            over = ", in the place of the empty one that a restore left"
+        rest = (("not in it", self.lacks), ("stays as an unused disk", self.stays), ("goes", self.goes))
+        told = "".join(f"; {what}: {', '.join(names)}" for what, names in rest if names)
+        return f"restore {self.guest} ({self.name}) from {self.archive}{over}{told}"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitRestore(Step):
+    """An earlier run's restore from the same backup is still at work: wait for it instead of beginning another."""
+
+    name: str
+    archive: str
+    upid: Upid
+    row = Row.CLONE
+
+    def __str__(self) -> str:
+        return f"wait for the restore of {self.guest} ({self.name}) from {self.archive} that is under way"
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,16 +358,14 @@ class Rollback(Step):
 
 @dataclass(frozen=True, slots=True)
 class DeleteSnapshot(Step):
-    """`memory` is the volume that holds it and goes too, `alone` volumes that nothing else names: those stay."""
+    """`memory` is the volume that holds the guest's and goes too; None where there is none."""
 
     name: str
     memory: str | None = None
-    alone: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         memory = f" with its memory {self.memory}" if self.memory else ""
-        kept = f"; stays as an unused disk: {', '.join(self.alone)}" if self.alone else ""
-        return f"delete snapshot {self.name} of {self.guest}{memory}{kept}"
+        return f"delete snapshot {self.name} of {self.guest}{memory}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ def begin(
     task_seconds: dict[str, float] | None = None,
     pci_mappings: dict[str, Any] | None = None,
     storages: dict[str, Any] | None = None,
+    pools: dict[str, Any] | None = None,
     **config: Any,
 ) -> None:
     """Put `dev` there, with these options of its configuration (None: without), and storages for it and more."""
@@ -53,7 +54,7 @@ def begin(
         "vms": {"110": {**one, "config": {**about, **config}}},
         "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank, **(storages or {})},
     }
-    more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings}
+    more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings, "pools": pools}
     emulator.control("reset", patch={**patch, **{key: value for key, value in more.items() if value}})
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from nixherd.errors import ApiError, FleetError, Refused, Usage
 from nixherd.models import GuestType, Origin, Vm
-from nixherd.proxmox import apply, removal, tasks
+from nixherd.proxmox import actions, apply, removal, tasks
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.steps import Destroy
@@ -388,3 +388,24 @@ def test_a_volume_that_the_server_could_not_remove_is_told() -> None:
         FleetError, match=r"is destroyed, but not all of it is gone: .*; remove that on prom: `pvesm free"
     ):
         DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+
+
+# What else takes something away
+
+
+def test_a_rollback_says_which_disks_the_snapshot_lacks() -> None:
+    about = {"snapshots": {"clean": {"config": {"name": "dev", "scsi0": f"{DISK},size=64G"}}}}
+    api = guest(SECOND, FILE, about=about, scsi1=f"{SECOND},size=8G", unused0=FILE)
+    [step] = actions.rollback("clean").run(api.client, FLEET, DEV, timeout=20)
+    assert str(step).endswith(f"what was done since is lost; stays as an unused disk: scsi1 {SECOND}")
+    config = api.node.config(110)
+    assert {config["unused0"], config["unused1"]} == {FILE, SECOND}
+    assert images(api.node) == {DISK, SECOND, FILE, CLOUD_INIT}
+
+
+def test_deleting_a_snapshot_says_that_its_memory_goes() -> None:
+    volumes, options, _ = LEFT_OUT["snapshot:clean"]
+    api = guest(*volumes, **options)
+    [step] = actions.delete_snapshot("clean").run(api.client, FLEET, DEV, timeout=20)
+    assert str(step) == f"delete snapshot clean of vm 110 with its memory {STATE}"
+    assert images(api.node) == {DISK, CLOUD_INIT}

@@ -202,8 +202,8 @@ def test_a_task_that_was_forgotten_is_judged_by_the_guest(emulator: Emulator, wo
     power = emulator.client().status("prom", 110)
     assert power is not None
     assert power.running
-    # observed, not believed: what was done is not done again, what was not is
-    assert ended == ([] if works else ["start vm 110"])
+    # observed, not believed: what was done is not done again, what was not is; this run made it either way
+    assert ended == ["start vm 110"]
     assert sent(emulator, "/status/start") == (1 if works else 2)
 
 
