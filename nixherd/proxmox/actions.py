@@ -7,7 +7,7 @@ not let be changed.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
@@ -26,6 +26,7 @@ from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_t
 from nixherd.proxmox.restores import RestoreAction
 from nixherd.proxmox.snapshotting import require_can_snapshot
 from nixherd.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.survey import lacking, memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
 
@@ -240,6 +241,11 @@ def _last(client: Client, vm: Vm, actual: ActualVm | None) -> Task | None:
     return next(iter(client.tasks(actual.node, active=False, vmid=vm.vmid, limit=1)), None) if actual else None
 
 
+def told(steps: Steps, **known: Any) -> Steps:
+    """The one step with what is known of it beside; what was said where there is none."""
+    return tuple(replace(step, **known) for step in steps) if steps else steps
+
+
 def snapshot(name: str, *, description: str = "", with_memory: bool = False, asked: bool = False) -> Action:
     """Take a snapshot, unless there is one of that name. `asked`: by a person, who is refused then."""
     verbs.require_snapshot_name(name)
@@ -259,7 +265,10 @@ def delete_snapshot(name: str, *, asked: bool = False) -> Action:
     """Delete a snapshot, if there is one of that name. `asked`: by a person, who is refused when there is none."""
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        return verbs.delete_snapshot(fleet, vm, actual, name, snapshots_of(client, vm, actual))
+        there = snapshots_of(client, vm, actual)
+        steps = verbs.delete_snapshot(fleet, vm, actual, name, there)
+        memory = any(row.with_memory for row in there if row.name == name)
+        return told(steps, memory=memory_of(client, vm, actual.node, name)) if actual and memory else steps
 
     return Verb("delete a snapshot of", look, _or_refused(look, "nothing was deleted") if asked else None)
 
@@ -272,10 +281,13 @@ def rollback(name: str, *, asked: bool = False) -> Action:
         same = False
         if actual and verbs.ours(fleet, vm, actual) and actual.config.text("parent") == name:
             same = same_settings(actual.config, client.snapshot_config(actual.node, vm.vmid, name, vm.type))
-        return verbs.rollback(fleet, vm, actual, name, there, last=last, unchanged=same)
+        return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, there, last=last, unchanged=same))
 
     def ask(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        return verbs.rollback(fleet, vm, actual, name, snapshots_of(client, vm, actual))
+        return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, snapshots_of(client, vm, actual)))
+
+    def to_unused(client: Client, vm: Vm, actual: ActualVm | None, steps: Steps) -> Steps:
+        return told(steps, lacks=lacking(client, vm, actual, name)) if actual and steps else steps
 
     return Verb("roll back", look, ask if asked else None)
 

@@ -230,7 +230,8 @@ def move_disk(
     drive = _movable(vm, found, disk)
     if drive.storage == storage:
         return nothing(f"{drive.name} is on {storage}")
-    return (MoveDisk(found.node, vm.vmid, drive.name, storage, keep_source, found.config.digest, type=vm.type),)
+    digest = found.config.digest
+    return (MoveDisk(found.node, vm.vmid, drive.name, storage, keep_source, digest, drive.volume, type=vm.type),)
 
 
 def regenerate(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, differs: bool) -> Steps:

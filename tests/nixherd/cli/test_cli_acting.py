@@ -16,7 +16,7 @@ CHANGES: list[tuple[list[str], str]] = [
     (["suspend", "DEV"], "suspend vm 110"),
     (["resize", "dev", "70G"], "grow scsi0 64G → 70G"),
     (["add-disk", "dev", "scsi1", "10G", "--storage", "tank"], "add scsi1, 10G on tank"),
-    (["move-disk", "dev", "scsi0", "tank"], "move scsi0 to tank"),
+    (["move-disk", "dev", "scsi0", "tank"], "move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted then"),
     (["backup", "dev", "--newer-than", "60"], "back vm 110 up to local"),
     (["destroy", "dev", "110", "--stop", "--no-backup"], "shut vm 110 down within 180 s, pull the plug then"),
 ]
@@ -121,6 +121,24 @@ def test_a_backup_prints_the_volume_that_it_made(nixherd: Nixherd, emulator: Emu
     assert (done.json["volume"], done.json["size"]) == (row["volid"], row["size"])
     people = nixherd("backup", "dev", "--table").out
     assert people.splitlines()[1].startswith("vm 110 (dev): made local:backup/vzdump-qemu-110-")
+
+
+def test_what_no_backup_holds_goes_only_by_name(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator, status="stopped", unused0="tank:vm-110-disk-3")
+    nixherd("snapshot", "dev", "clean")
+    before = emulator.changes()
+    words = ["destroy", "dev", "110", "--discard", "unused0"]
+    for more in (["--dry-run"], []):
+        ended = nixherd(*words, *more)
+        assert (ended.status, ended.out) == (3, "")
+        [line] = ended.err.splitlines()
+        assert "a backup does not hold snapshot:clean; not destroyed: " in line
+        assert line.endswith(" name what may go: --discard snapshot:clean")
+    assert nixherd(*words, "--discard", "snapshot:cleam").status == 2
+    assert emulator.changes() == before
+    done = nixherd(*words, "--discard", "snapshot:clean")
+    assert done.status == 0
+    assert "; given up: unused0, snapshot:clean; " in done.json["steps"][-1]
 
 
 REFUSED = [
