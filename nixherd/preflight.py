@@ -7,7 +7,8 @@ from enum import StrEnum
 from nixherd.errors import FleetError, Refused
 from nixherd.fields import DNS_NAME
 from nixherd.models import Fleet, Host, Vm
-from nixherd.proxmox.models import Drive, Permissions, Storage, Version, VmConfig
+from nixherd.proxmox import disk_names
+from nixherd.proxmox.models import Permissions, Storage, Version, VmConfig
 from nixherd.proxmox.plan import ActualVm, Desired, plan_vm, require_changeable, template_node
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.steps import (
@@ -116,7 +117,7 @@ def _findings(
     if seen.actual is None:
         yield from _memory(vm, config)
     yield from _firmware(fleet, vm, facts, config, is_template=seen.actual is None)
-    yield from _devices(vm, facts, config)
+    yield from _devices(vm, facts, config, steps)
     yield from _storages(fleet, vm, seen, steps, config)
     yield from _permissions(vm, seen, steps, config)
 
@@ -182,37 +183,38 @@ def _firmware(fleet: Fleet, vm: Vm, facts: HostFacts, config: VmConfig, *, is_te
     )
 
 
-def _devices(vm: Vm, facts: HostFacts, config: VmConfig) -> Iterator[str]:
+def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) -> Iterator[str]:
+    """Disko's disks are the VM's: what it boots from among them, each there, and none twice."""
     disk = config.boot_disk
     if disk is None:
         return
-    names = _device_names(disk, config)
+    disks, others = disk_names.disks_of(config, steps), disk_names.has_others(config) or bool(vm.settings.pci)
+    names = disk_names.kernel_names(disk.name, disks)
     if not facts.disko_devices:
         yield f"{facts.hostname}: its disko configuration declares no disk; declare one on {names[0]}"
-    elif not any(_names(device, disk, names) for device in facts.disko_devices):
+        return
+    meant = {device: disk_names.meant(device, disks, others=others) for device in facts.disko_devices}
+    if not any(found is None or disk.name in found for found in meant.values()):
         yield (
             f"{facts.hostname}: disko formats {', '.join(facts.disko_devices)}, but the disk {disk.name} of "
             f"vm {vm.vmid} ({vm.name}) is {names[0]} in the guest; correct disko's device or the disk's bus"
         )
-
-
-def _device_names(disk: Drive, config: VmConfig) -> list[str]:
-    """What the guest's kernel may call the disk. The letter is certain only while it is the bus' first disk."""
-    prefix = "vd" if disk.bus == "virtio" else "sd"
-    peers = [
-        drive.name
-        for drive in config.drives.values()
-        if not drive.cdrom and (drive.bus == "virtio") == (disk.bus == "virtio")
-    ]
-    letters = "abcdefgh"[: len(peers)] if len(peers) > 1 else "a"
-    return [f"/dev/{prefix}{letter}" for letter in letters]
-
-
-def _names(device: str, disk: Drive, names: Sequence[str]) -> bool:
-    """Links below /dev/disk name the drive (`scsi-0QEMU_QEMU_HARDDISK_drive-scsi0`) or cannot be judged."""
-    if device.startswith("/dev/disk/"):
-        return "QEMU_HARDDISK" not in device or device.endswith(f"drive-{disk.name}")
-    return device in names
+        return
+    there = ", ".join(f"{name} ({' or '.join(disk_names.kernel_names(name, disks))})" for name in sorted(disks))
+    owners: dict[str, str] = {}
+    for device, found in meant.items():
+        if found is not None and not found:
+            yield (
+                f"{facts.hostname}: disko formats {device}, which vm {vm.vmid} ({vm.name}) does not have; its disks "
+                f"are {there}: declare one more in {vm.attribute}.disks, or correct disko's device"
+            )
+        for only in found if found is not None and len(found) == 1 else ():
+            if only in owners:
+                yield (
+                    f"{facts.hostname}: disko formats {owners[only]} and {device}, which are both the disk {only} of "
+                    f"vm {vm.vmid} ({vm.name}); its disks are {there}"
+                )
+            owners.setdefault(only, device)
 
 
 def _storages(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:

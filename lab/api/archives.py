@@ -138,6 +138,15 @@ def find(call: Call, volid: str) -> Volume:
     return found
 
 
+def content(call: Call, volid: str) -> dict[str, Any]:
+    """What can be read of the archive of that volid, which the caller may use; `truncated`: not to its end."""
+    found, faults = find(call, volid), call.emulator.faults
+    if faults.is_on("archive-damaged") and faults.is_on("archive-damaged", part="header"):
+        return {}
+    damaged = {"truncated": True} if faults.is_on("archive-damaged") else {}
+    return {**(found.archive or {}), **damaged}
+
+
 def forget(call: Call, volid: str) -> None:
     """Remove a backup and what it holds."""
     volume = call.emulator.volumes.get(volid)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.api import drives, options
+from lab.api import drives, options, unused
 from lab.api.create import join_pool, require_allocate
 from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
@@ -247,8 +247,7 @@ def _drop(call: Call, vm: Vm, name: str) -> None:
     if options.is_unused(name) and value:
         call.emulator.volumes.remove(value)
     elif _VOLUME.fullmatch(name) and ":" in value and not value.startswith("/"):
-        free = next(f"unused{n}" for n in range(256) if f"unused{n}" not in vm.config)
-        vm.config[free] = value
+        unused.add(vm.config, value)
 
 
 @route("PUT", f"{BASE}/resize")

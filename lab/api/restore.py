@@ -34,7 +34,7 @@ def restore(call: Call, archive: str) -> str:
     for name in call.params:
         if drives.is_drive(name):
             raise ParameterError({name: "option conflicts with option 'archive'"})
-    holds = archives.find(call, archive).archive or {}
+    holds = archives.content(call, archive)
     reserve(call, "qemu")
     restored: list[bool] = []
 

@@ -36,7 +36,7 @@ def restore(call: Call, archive: str) -> str:
         word = "VM" if present.type == "qemu" else "CT"
         raise ApiError(f"{word} {vmid} already exists on node '{present.node}'")
     require_rights(call)
-    holds = archives.find(call, archive).archive or {}
+    holds = archives.content(call, archive)
     storage = emulator.volumes.storage(call.params.get("storage", "local"))
     if "rootdir" not in storage.content.split(","):
         raise ParameterError({"storage": f"storage '{storage.name}' does not support container directories"})

@@ -383,4 +383,4 @@ def _percentages(total: int) -> Callable[[float], str]:
 @route("GET", "/nodes/{node}/vzdump/extractconfig")
 def extract_config(call: Call) -> Any:
     volid = call.params["volume"]
-    return archives.text_of(volid, archives.find(call, volid).archive or {})
+    return archives.text_of(volid, archives.content(call, volid))

@@ -42,12 +42,17 @@ _UNSEEN = {
 
 
 def placed_named(
-    fleet: Fleet, text: str, resources: Callable[[], Iterable[Resource]], presence: Callable[[int], Presence]
+    fleet: Fleet,
+    text: str,
+    resources: Callable[[], Iterable[Resource]],
+    name_of: Callable[[Resource], str | None],
+    presence: Callable[[int], Presence],
 ) -> Vm | Resource:
     """The guest that is meant for looking at: declared, or one that the server shows under this name or VMID.
 
-    `resources` asks for the guests that the token may see, `presence` what a VMID is that is none of theirs. Usage
-    when there is none, or several are called so.
+    `resources` asks for the guests that the token may see, `name_of` for the name of one that is shown without (it is
+    new, or the node's statistics are down), `presence` what a VMID is that is none of theirs. Usage when there is none,
+    or several are called so.
     """
     try:
         wanted: Vm | int | None = guest_named(fleet, text)
@@ -61,7 +66,7 @@ def placed_named(
         if not found:
             raise FleetError(_UNSEEN[presence(wanted)].format(wanted))
         return found[0]
-    found = [row for row in rows if (row.name or "").lower() == text.lower()]
+    found = [row for row in rows if (row.name or name_of(row) or "").lower() == text.lower()]
     if len(found) > 1:
         which = ", ".join(f"{row.vmid} on {row.node}" for row in sorted(found, key=lambda row: row.vmid))
         raise Usage(f"several guests are called {text}: {which}; name one by its VMID")

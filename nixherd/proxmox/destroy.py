@@ -16,6 +16,8 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import label, require_may_change
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe
+from nixherd.proxmox.outcome import Outcome, nothing
+from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
 from nixherd.proxmox.removal import CLAIM, Claim, claim_in
 from nixherd.proxmox.saved import Saved, saved
@@ -50,7 +52,7 @@ class DestroyAction:
         require_may_change(vm, self.verb)
         actual = observe(client, fleet, vm)
         if actual is None:
-            return ()
+            return nothing("it is not there")
         if under_way := removal.under_way(client, vm, actual):
             return (AwaitRemoval(actual.node, vm.vmid, under_way, type=vm.type),)
         self._judge(fleet, vm, actual)
@@ -72,7 +74,7 @@ class DestroyAction:
         if first and isinstance(first[0], AwaitRemoval):
             return self._after_another(client, fleet, vm, first[0], timeout, progress)
         if not first:
-            return ()
+            return first
         assert isinstance(first[-1], Destroy)
         target, done = first[-1], list[Steps]()
 
@@ -100,7 +102,10 @@ class DestroyAction:
             return belongings_of(client, vm, actual.node)
 
         removed = removal.claim_and_remove(client, fleet, vm, target, claim, judge, timeout, progress)
-        return tuple(step for steps in (*done, (removed,)) for step in steps)
+        steps = [step for steps in (*done, (removed,)) for step in steps]
+        given_up = removed.given_up if removed.saving else removed.belongings.names
+        found = {"backup": removed.backup, "given_up": list(given_up), "left": list(removed.left)}
+        return Outcome(steps, found=found)
 
     def _after_another(
         self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRemoval, timeout: float, progress: Progress | None
@@ -188,7 +193,8 @@ class DestroyAction:
     def _backup(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> Steps:
         place = backup_storage(client, fleet, actual.node, self.storage)
         notes = f"{vm.name}, by nixherd before it was destroyed"
-        return (Backup(actual.node, vm.vmid, place, "stop", notes=notes, type=vm.type),)
+        step = Backup(actual.node, vm.vmid, place, "stop", notes=notes, type=vm.type)
+        return require_places(client, (step,))
 
     def _step(self, vm: Vm, actual: ActualVm, found: Belongings, backup: str | None, pool: str | None) -> Destroy:
         return Destroy(

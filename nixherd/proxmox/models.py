@@ -15,6 +15,7 @@ from nixherd.sizes import parse_size
 
 _DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+", re.ASCII)
 _VOLUME = re.compile(r"efidisk0|tpmstate0|rootfs|mp\d+", re.ASCII)
+_UNUSED = re.compile(r"unused\d+", re.ASCII)
 _NET = re.compile(r"net\d+", re.ASCII)
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 _TRUE = ("1", "on", "yes", "true")
@@ -204,14 +205,23 @@ class VmConfig:
         return {name: _drive(name, str(text)) for name, text in self.values.items() if _DISK.fullmatch(name)}
 
     @cached_property
-    def volumes(self) -> Mapping[str, Drive]:
-        """All that is on a storage and that the guest starts with: drives, EFI variables, TPM, root, mount points."""
-        found = {
+    def disks(self) -> Mapping[str, Drive]:
+        """All that the guest starts with: drives, EFI variables, TPM, root, mount points; on a storage or not."""
+        return {
             name: _drive(name, str(text))
             for name, text in self.values.items()
             if _DISK.fullmatch(name) or _VOLUME.fullmatch(name)
         }
-        return {name: drive for name, drive in found.items() if ":" in drive.volume}
+
+    @property
+    def volumes(self) -> Mapping[str, Drive]:
+        """Those of `disks` that are volumes of a storage."""
+        return {name: drive for name, drive in self.disks.items() if ":" in drive.volume}
+
+    @cached_property
+    def unused(self) -> Mapping[str, Drive]:
+        """Volumes of its own that it no longer uses: `unused0`, …"""
+        return {name: _drive(name, str(text)) for name, text in self.values.items() if _UNUSED.fullmatch(name)}
 
     @property
     def root(self) -> Drive | None:

@@ -30,7 +30,10 @@ _HARMLESS = (
 )
 _REMOVALS = ("qmdestroy", "vzdestroy")
 _CLAIMED = re.compile(rf"{CLAIM}(?:; backup: (?P<archive>\S+?)(?:; task: (?P<task>\S+))?)?", re.ASCII)
-_NOT_REMOVED = re.compile(r"(?:WARN(?:ING)?: )?Could not remove disk '(?P<volume>[^']+)', check manually: (?P<why>.*)")
+_NOT_REMOVED = re.compile(
+    r"(?:WARN(?:ING)?: )?(?:Could not remove disk|failed to get path and owner of volume) "
+    r"'(?P<volume>[^']+)'(?:, check manually)?: (?P<why>.*)"
+)
 
 
 class Claim(NamedTuple):

@@ -140,7 +140,7 @@ def _reading() -> Iterator[Route]:
     }
     for base, guest in ((_QEMU, _VM), (_LXC, _CT)):
         lists |= {base: "full", f"{guest}/status/current": "", f"{guest}/pending": "", f"{guest}/snapshot": ""}
-        lists |= {f"{guest}/config": "current snapshot"}
+        lists |= {f"{guest}/config": "current snapshot", f"{guest}/feature": "feature snapname"}
     for path, parameters in lists.items():
         yield Route("GET", path, Effect.READ, _of(_K.TEXT, parameters))
 

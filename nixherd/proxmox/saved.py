@@ -55,7 +55,7 @@ def saved(client: "Client", node: str, archive: str, task: Upid | None, type: Gu
 
 def held(archive: str, text: str, log: Iterable[str], type: GuestType) -> Saved:
     """What a backup holds, of the configuration in it and the lines of its task's log. Pure."""
-    inside = dict(_inside(text, type))
+    inside = dict(held_inside(text, type))
     logged = dict(_logged(log, inside, type))
     if not inside and not logged:
         return Saved(archive)
@@ -69,7 +69,7 @@ def held(archive: str, text: str, log: Iterable[str], type: GuestType) -> Saved:
     return Saved(archive, frozenset(inside.values()))
 
 
-def _inside(text: str, type: GuestType) -> Iterator[tuple[str, str]]:
+def held_inside(text: str, type: GuestType) -> Iterator[tuple[str, str]]:
     """What the archive says that it holds: names of drives or mount points, and their volumes."""
     lines = text.splitlines()
     options = {match[1]: match[2] for line in lines if (match := _OPTION.fullmatch(line))}

@@ -130,20 +130,45 @@ class Create(Step):
 
 @dataclass(frozen=True, slots=True)
 class Restore(Step):
-    """Make the guest out of a backup; with `overwrite` in the place of the one that is there."""
+    """Make the guest out of a backup; with `overwrite` in the place of the one that is there.
+
+    In words: what of that one `stays` as unused disks, what of it `goes` though the backup does not hold it, and which
+    disks of its own the backup `lacks`. `leftover`: what is there is what a restore that failed has left, and empty.
+    """
 
     name: str
     archive: str
     storage: str | None = None
     pool: str | None = None
     overwrite: bool = False
+    stays: tuple[str, ...] = ()
+    goes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    leftover: bool = False
     row = Row.CLONE
     interrupts = True
     repeatable = False
 
     def __str__(self) -> str:
         over = ", over the one that is there" if self.overwrite else ""
-        return f"restore {self.guest} ({self.name}) from {self.archive}{over}"
+        if self.leftover:
+            over = ", in the place of the empty one that a restore left"
+        rest = (("not in it", self.lacks), ("stays as an unused disk", self.stays), ("goes", self.goes))
+        told = "".join(f"; {what}: {', '.join(names)}" for what, names in rest if names)
+        return f"restore {self.guest} ({self.name}) from {self.archive}{over}{told}"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitRestore(Step):
+    """An earlier run's restore from the same backup is still at work: wait for it instead of beginning another."""
+
+    name: str
+    archive: str
+    upid: Upid
+    row = Row.CLONE
+
+    def __str__(self) -> str:
+        return f"wait for the restore of {self.guest} ({self.name}) from {self.archive} that is under way"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +224,17 @@ class AddDisk(Step):
 
 @dataclass(frozen=True, slots=True)
 class MoveDisk(Step):
-    """Move a disk to another storage, the guest running or not."""
+    """Move a disk to another storage, the guest running or not; `source` is the volume that goes, or is kept, then."""
 
     disk: str
     storage: str
     keep_source: bool = False
     digest: str | None = None
+    source: str = ""
 
     def __str__(self) -> str:
-        kept = ", the old one stays as an unused disk" if self.keep_source else ""
-        return f"move {self.disk} to {self.storage}{kept}"
+        kept = "stays as an unused disk" if self.keep_source else "is deleted then"
+        return f"move {self.disk} to {self.storage}; {self.source or 'the old one'} {kept}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,22 +344,28 @@ class Snapshot(Step):
 
 @dataclass(frozen=True, slots=True)
 class Rollback(Step):
-    """Put disks and configuration back; what was done since is lost."""
+    """Put disks and configuration back; what was done since is lost. `lacks`: disks that it did not have then."""
 
     name: str
+    lacks: tuple[str, ...] = ()
     interrupts = True
     repeatable = False
 
     def __str__(self) -> str:
-        return f"roll {self.guest} back to {self.name}; what was done since is lost"
+        kept = f"; stays as an unused disk: {', '.join(self.lacks)}" if self.lacks else ""
+        return f"roll {self.guest} back to {self.name}; what was done since is lost{kept}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteSnapshot(Step):
+    """`memory` is the volume that holds the guest's and goes too; None where there is none."""
+
     name: str
+    memory: str | None = None
 
     def __str__(self) -> str:
-        return f"delete snapshot {self.name} of {self.guest}"
+        memory = f" with its memory {self.memory}" if self.memory else ""
+        return f"delete snapshot {self.name} of {self.guest}{memory}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,9 +420,9 @@ class Destroy(Step):
         return "; ".join([*rest, *([f"backup: {self.backup}"] if self.backup else [])])
 
     def _goes_too(self) -> str:
-        pool = f"pool {self.pool}" if self.pool else "a pool, if it has one"
+        pool = f"pool {self.pool}" if self.pool else "a pool if it is in one"
         jobs = ", its entries in backup jobs, replication and HA" if self.purge else ""
-        return f"the rights set on /vms/{self.vmid}, its firewall rules{jobs} and its membership of {pool} go too"
+        return f"with it go the rights set on /vms/{self.vmid}, its firewall rules{jobs}, and its membership of {pool}"
 
 
 @dataclass(frozen=True, slots=True)

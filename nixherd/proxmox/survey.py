@@ -9,6 +9,7 @@ from nixherd.models import Vm
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.listings import Volume
 from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.volumes import Belongings, Stay, belongings
 
 if TYPE_CHECKING:
@@ -77,3 +78,24 @@ def pool_of(client: "Client", vm: Vm) -> str | None:
         return declared if vm.vmid in client.pool_members(declared) else None
     except ApiError:
         return None
+
+
+# What a snapshot has
+
+
+def memory_of(client: "Client", vm: Vm, node: str, snapshot: str) -> str | None:
+    """The volume that holds the memory in a snapshot; None where it has none."""
+    config = client.config(node, vm.vmid, vm.type, snapshot=snapshot)
+    return config.text("vmstate") if config else None
+
+
+def lacking(client: "Client", vm: Vm, actual: ActualVm, snapshot: str) -> tuple[str, ...]:
+    """The guest's disks that a snapshot of it does not have, in words: going back to that, they stay as unused ones."""
+    then = client.config(actual.node, vm.vmid, vm.type, snapshot=snapshot)
+    named = belongings(vm.type, vm.vmid, then).volumes if then else frozenset[str]()
+    now = belongings(vm.type, vm.vmid, actual.config).parts
+    return tuple(
+        f"{part.name} {part.volume}"
+        for part in now
+        if part.volume and part.volume not in named and not part.remade and not part.name.startswith("unused")
+    )

@@ -69,7 +69,7 @@ RUNNING: list[tuple[Any, Arguments, str]] = [
     (proxmox.resize, {"size": "70G"}, "grow scsi0 64G → 70G"),
     (proxmox.resize, {"size": "70G", "snapshot": "remove"}, "snapshot vm 110 as undo-resize; grow scsi0 64G → 70G"),
     (proxmox.add_disk, {"disk": "scsi1", "size": "10G", "storage": "tank"}, "add scsi1, 10G on tank"),
-    (proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}, "move scsi0 to tank"),
+    (proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}, "move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted"),
     (proxmox.network, {"device": "net0", "tag": 20}, "set net0 tag=unset → tag=20"),
     (proxmox.network, {"device": "net0", "present": False}, "set net0 virtio="),
     (proxmox.cloud_init, {"user": "ops", "upgrade": False}, "set ciuser abl030 → ops, ciupgrade none → False"),
@@ -275,6 +275,11 @@ def test_a_protected_guest_is_refused_and_nothing_is_sent(
         (proxmox.snapshot, {"snapname": "x y"}, "x y is no name for a snapshot"),
         (proxmox.destroy, {"vm": "dev", "vmid": 111}, "to destroy vm 110 (dev) name both, dev and 110"),
         (proxmox.destroy, {"vm": "dev", "vmid": "110"}, "vmid=110 is no whole number from 100"),
+        (proxmox.destroy, {"vm": "dev", "vmid": 110, "discard": 7}, "discard=7 is no list of names"),
+        (
+            *(proxmox.destroy, {"vm": "dev", "vmid": 110, "stop": True, "discard": ["scsi9"]}),
+            "--discard scsi9: vm 110 (dev) has no scsi9; with it would go ide2, scsi0",
+        ),
         (proxmox.create, {"source": "nosuch"}, "source=nosuch is no guest of vms/definitions.nix"),
     ],
 )

@@ -10,7 +10,7 @@ from nixherd.proxmox.calls.base import guest_path, upid_of
 from nixherd.proxmox.calls.cluster import Cluster
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.listings import Pending, Presence, SnapshotRow
-from nixherd.proxmox.models import Upid, VmConfig, VmStatus
+from nixherd.proxmox.models import Upid, VmConfig, VmStatus, is_true
 
 QEMU = GuestType.QEMU
 _MISSING = re.compile(r"Configuration file '.*' does not exist")
@@ -54,6 +54,10 @@ class Guests(Cluster):
         """The guest's snapshots, oldest first, without the row for its present state."""
         rows = (SnapshotRow.of(row) for row in self._get(*guest_path(node, vmid, type), "snapshot"))
         return tuple(sorted((row for row in rows if row.name != "current"), key=lambda row: (row.time or 0, row.name)))
+
+    def can_snapshot(self, node: str, vmid: int, type: GuestType = QEMU) -> bool:
+        """Whether all disks of the guest can be snapshotted where they are."""
+        return is_true(self._get(*guest_path(node, vmid, type), "feature", feature="snapshot").get("hasFeature", 0))
 
     def snapshot_config(self, node: str, vmid: int, name: str, type: GuestType = QEMU) -> VmConfig:
         """What the guest's configuration was when the snapshot was taken. The guard counts it as looking inside."""

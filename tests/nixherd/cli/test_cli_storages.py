@@ -30,4 +30,4 @@ def test_what_is_on_a_storage_that_is_away_is_not_known(nixherd: Nixherd, emulat
     assert "which backups it has is not known" in listed.err
     assert "far" not in listed.err  # somebody has switched it off: it is as good as not there
     assert nixherd("backups", "dev", "--storage", "local").status == 0
-    assert nixherd("backups", "dev", "--storage", "nvmeprom").status == 2
+    assert nixherd("backups", "dev", "--storage", "nvmeprom").status == 4

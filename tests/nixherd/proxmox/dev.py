@@ -23,9 +23,10 @@ def begin(
     roles: dict[str, list[str]] | None = None,
     pools: dict[str, Any] | None = None,
     vms: dict[str, Any] | None = None,
+    storages: dict[str, Any] | None = None,
     **config: Any,
 ) -> None:
-    """Put `dev` there, with these options of its configuration (None: without), and storages for it."""
+    """Put `dev` there, with these options of its configuration (None: without), and storages for it and more."""
     about = {
         "name": "dev",
         "description": mark(FLEET, DEV),
@@ -54,7 +55,7 @@ def begin(
     }
     patch = {
         "vms": {"110": {**one, "config": {**about, **config}}, **(vms or {})},
-        "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank},
+        "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank, **(storages or {})},
         "pools": pools or {"nixherd": {"members": [110]}},
     }
     more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings, "acl": acl, "roles": roles}

@@ -11,7 +11,7 @@ from nixherd.preflight import BootLoader, HostFacts, Hypervisor, preflight
 from nixherd.proxmox.models import Permissions, Storage, Version
 from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm
 from nixherd.proxmox.steps import Clone
-from nixherd.settings import Settings
+from nixherd.settings import Device, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV as POOLED
 from tests.nixherd.proxmox.fleets import FLEET, HOST, template
@@ -199,6 +199,56 @@ def test_with_two_disks_the_letter_is_not_certain() -> None:
     two = with_template(scsi1="nvmeprom:base-9002-disk-1,size=1G")
     assert findings(two, replace(FACTS, disko_devices=("/dev/sdb",))) == ()
     assert findings(two, replace(FACTS, disko_devices=("/dev/sdc",))) != ()
+
+
+BY_ID = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_drive-"
+
+
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        (("/dev/sda", "/dev/sdb"), "disko formats /dev/sdb, which vm 110 (dev) does not have; its disks are scsi0"),
+        (("/dev/sda", "/dev/nvme0n1"), "declare one more in managed.dev.disks, or correct disko's device"),
+        ((f"{BY_ID}scsi0", f"{BY_ID}scsi1"), f"disko formats {BY_ID}scsi1, which vm 110 (dev) does not have"),
+        ((f"{BY_ID}scsi0", "/dev/disk/by-id/virtio-data"), "disko formats /dev/disk/by-id/virtio-data, which"),
+        (("/dev/sda", f"{BY_ID}scsi0"), f"disko formats /dev/sda and {BY_ID}scsi0, which are both the disk scsi0"),
+        (("/dev/disk/by-id/ata-WDC_WD40",), "disko formats /dev/disk/by-id/ata-WDC_WD40, but the disk scsi0 of vm 110"),
+    ],
+)
+def test_each_disk_that_disko_formats_is_there(devices: tuple[str, ...], words: str) -> None:
+    [finding] = findings(facts=replace(FACTS, disko_devices=devices))
+    assert words in finding
+
+
+def test_disks_that_the_definitions_add_are_there_then() -> None:
+    disk = Device("scsi1", {"serial": "data"}, parse_size("10G"), "nvmeprom")
+    vm = replace(DEV, settings=replace(DEV.settings, disks=(disk,)))
+    for second in ("/dev/sdb", f"{BY_ID}scsi1", f"{BY_ID.removesuffix('drive-')}data", "/dev/disk/by-partlabel/data"):
+        assert findings(facts=replace(FACTS, disko_devices=(f"{BY_ID}scsi0", second)), vm=vm) == ()
+    passed = replace(DEV, settings=replace(DEV.settings, pci=(Device("hostpci0", {"mapping": "nvme"}),)))
+    facts = replace(FACTS, disko_devices=("/dev/sda", "/dev/nvme0n1"))
+    assert findings(facts=facts, vm=passed) == findings(vm=passed)  # whatever else there may be to say of it
+
+
+def test_every_storage_that_is_used_is_looked_at() -> None:
+    """Disks on other storages, those that an existing VM starts with, and the template's own."""
+    seen = {**SEEN.storages, "tank": Storage("tank", False, None, None, None, ("images",))}
+    disk = Device("scsi1", {}, parse_size("10G"), "tank")
+    vm = replace(DEV, settings=replace(DEV.settings, disks=(disk,)))
+    tank = "managed.dev needs storage tank on prom, which is not active: not mounted, or its server does not answer"
+    away = replace(SEEN, storages=seen, permissions=Permissions({**ALL, "/storage/tank": ALL["/storage/nvmeprom"]}))
+    assert [line.partition(";")[0] for line in findings(away, vm=vm)] == [tank]
+    there = replace(existing(scsi2="tank:vm-110-disk-1,size=1G"), storages=seen)
+    assert there.actual
+    off = replace(there, actual=replace(there.actual, running=False))
+    assert [line.partition(";")[0] for line in findings(off)] == [tank]
+    assert findings(there) == ()  # it runs
+    base = replace(SEEN, template_storages={"old": Storage("old", False, None, None, None, (), enabled=False)})
+    [finding] = findings(base)
+    assert (
+        finding
+        == "storage old of template 9002 on prom is disabled; `pvesm set old --disable 0` on the node enables it"
+    )
 
 
 def test_all_findings_at_once() -> None:
