@@ -62,11 +62,11 @@
       memory = 8192;
       disk = "64G";
       storage = "nvmeprom";
-      # The pool that the API token has its rights on.
-      pool = "nixherd";
       nixosConfig = "dev";
       purpose = "Development and tests";
       services = ["ssh"];
+      # It is made in this pool, on which the API token has its rights.
+      pool = "nixherd";
       # Provisioned; from here on it is deployed to, never wiped. Take the line out to let nixherd change the VM.
       readonly = true;
     };

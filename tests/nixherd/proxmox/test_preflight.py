@@ -264,6 +264,15 @@ def test_without_rights_on_the_vmid_a_declared_pool_serves() -> None:
     assert findings(seen, vm=replace(DEV, settings=Settings(pool="ours"))) == ()
 
 
+def test_a_storage_that_the_token_may_not_see_may_not_be_there() -> None:
+    granted = {path: privileges for path, privileges in ALL.items() if not path.startswith("/storage")}
+    [finding] = findings(replace(SEEN, storages={}, permissions=Permissions(granted)))
+    assert finding.startswith(
+        "no storage nvmeprom on prom is visible to the API token; correct managed.dev.storage, or"
+    )
+    assert "`pveum acl modify /storage/nvmeprom --roles PVEDatastoreUser --tokens TOKEN --users USER`" in finding
+
+
 def existing(**values: Any) -> Hypervisor:
     [clone, *_] = plan_vm(Desired(FLEET, DEV, HOST, template()), None)
     assert isinstance(clone, Clone)
