@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import click
 import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES, FleetError
 from nixherd.files import expanded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, GuestType, Vm
@@ -23,10 +23,13 @@ from nixherd.terminal import say
 if TYPE_CHECKING:
     from nixherd.definitions import Definitions
     from nixherd.deploying.gate import Gate, Verified
-    from nixherd.proxmox.actions import Action
+    from nixherd.proxmox.actions import Action, Steps
     from nixherd.proxmox.client import Client
+    from nixherd.proxmox.listings import Resource
+    from nixherd.proxmox.restores import RestoreAction
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
+_RESTORING = "restoring"  # the note of a restore under way: its archive
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 
@@ -117,20 +120,28 @@ class Front:
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
-        from nixherd.cli.names import guest_named
+        from nixherd.cli.names import placed_named
+        from nixherd.proxmox.errors import NotVisible
         from nixherd.proxmox.identity import label
         from nixherd.proxmox.observe import find
 
-        wanted = guest_named(self.fleet, name)
-        if isinstance(wanted, Vm):
+        def name_of(row: "Resource") -> str | None:
+            config = self.client.config(row.node, row.vmid, row.type)
+            return config.name if config else None
+
+        wanted = placed_named(
+            self.fleet, name, lambda: self.client.resources(), name_of, lambda vmid: self.client.presence(vmid)
+        )
+        if not isinstance(wanted, Vm):  # one that is declared under another name is that one all the same
+            vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == wanted.vmid), None)
+            return wanted.node, wanted.vmid, wanted.type, vm
+        try:
             found = find(self.client, self.fleet, wanted)
-            if found is None:
-                raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
-            return found[0], wanted.vmid, wanted.type, wanted
-        row = next((row for row in self.client.resources() if row.vmid == wanted), None)
-        if row is None:
-            raise FleetError(f"there is no guest {wanted} that this token may see")
-        return row.node, row.vmid, row.type, None
+        except NotVisible as error:  # the server's word, where nothing was to be changed
+            raise FleetError(str(error)) from error
+        if found is None:
+            raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
+        return found[0], wanted.vmid, wanted.type, wanted
 
     def act(self, name: str, action: "Action") -> None:
         """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""
@@ -140,27 +151,53 @@ class Front:
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
         if self.dry_run:
-            steps = [str(step) for step in action.plan(self.client, self.fleet, vm)]
-            self._report(vm, steps, planned=True)
+            self._report(vm, action.plan(self.client, self.fleet, vm), planned=True)
             return
         self.session.claim(vm.host_id or vm.name)
         began = time.monotonic()
         with progress(label(vm)) as say:
             done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
-        self._report(vm, [str(step) for step in done], seconds=time.monotonic() - began)
+        self._report(vm, done, seconds=time.monotonic() - began)
 
-    def _report(self, vm: Vm, steps: list[str], *, planned: bool = False, seconds: float | None = None) -> None:
+    def restore(self, name: str, action: "RestoreAction") -> None:
+        """As `act`. A note stands until the end is seen: what a killed run has restored is not restored again."""
+        from nixherd.cli.names import declared
+        from nixherd.exits import Exit, exit_of
+
+        vm = declared(self.fleet, name, action.verb)
+        if self.dry_run or vm.host_id is None or not vm.may_change:
+            self.act(name, action)
+            return
+        self.session.claim(vm.host_id)
+        notes = self.session.state_of(vm.host_id)
+        interrupted = notes.noted(_RESTORING) == action.archive
+        notes.note(_RESTORING, action.archive)
+        try:
+            self.act(name, replace(action, interrupted=interrupted))
+        except FAILURES as error:
+            if exit_of(error, changed=self.changed) is not Exit.UNKNOWN:
+                notes.forget(_RESTORING)
+            raise
+        notes.forget(_RESTORING)
+
+    def _report(self, vm: Vm, done: "Steps", *, planned: bool = False, seconds: float | None = None) -> None:
+        """Steps, or why there were none; and what was read back in the end."""
         from nixherd.proxmox.identity import label
+        from nixherd.proxmox.outcome import Outcome, why_nothing
 
+        steps, why = [str(step) for step in done], why_nothing(done)
         if wants_json(self.as_json):
             about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "steps": steps}
             about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}
-            show_json(about)
+            about |= {"reason": why} if why else {}
+            show_json({**about, **(done.found if isinstance(done, Outcome) else {})})
             return
         for step in steps:
             say(f"{label(vm)}: {'would ' if planned else ''}{step}")
+        for line in done.lines if isinstance(done, Outcome) else ():
+            say(f"{label(vm)}: {line}")
         if not steps:
-            say(f"{label(vm)}: nothing to do")
+            say(f"{label(vm)}: nothing to do{f': {why}' if why else ''}")
         elif not planned:
             say(f"done in {seconds or 0:.1f} s", err=True)
 
