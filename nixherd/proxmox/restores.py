@@ -12,6 +12,7 @@ from nixherd.proxmox import archive, tasks, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve
 from nixherd.proxmox.archive import Archive
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import is_ours, label, mark, require_may_change
 from nixherd.proxmox.leftovers import is_empty, lost, read_back
 from nixherd.proxmox.models import Task, same_settings
@@ -175,11 +176,15 @@ def _left_behind(client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None) 
             tasks.wait(client, client.destroy(now.node, vm.vmid, vm.type), PATIENCE)
             return f"; the empty guest {vm.vmid} that it left was removed"
         return f"; it left an empty guest {vm.vmid} on {now.node}, whose place the next restore takes"
+    except NotVisible as error:
+        if before is None:
+            return (
+                f"; it left an empty guest {vm.vmid} that is in no pool yet, so that this token can neither see nor "
+                f"remove it: `qm destroy {vm.vmid}` on {fleet.node_of(vm)}, then restore it again"
+            )
+        return f"; what it left behind is not known ({error})"
     except FleetError as error:
-        return (
-            f"; what it left behind is not known ({error}); an empty guest that is in no pool hides from this token: "
-            f"look there, `qm config {vm.vmid}`"
-        )
+        return f"; what it left behind is not known ({error})"
 
 
 def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
