@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.api import drives
-from lab.api.errors import ApiError, PermissionDenied
+from lab.api.errors import ApiError
 from lab.api.options import is_unused
 from lab.api.routes import Call
 from lab.api.state import Config, Storage, Vm, Volume, section
+from lab.api.volume_access import require_readable
 from lab.api.volumes import parse_volid
 
 _TRUE = frozenset(("1", "on", "yes", "true"))
@@ -129,7 +130,7 @@ def find(call: Call, volid: str) -> Volume:
         raise ApiError("Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 651.")
     if not parsed.name.startswith("backup/"):
         raise ApiError(f"unable to use volume {volid} - content type needs to be 'backup'")
-    require_access(call, volid)
+    require_readable(call, volid, call.params.get("vmid"))
     found = call.emulator.volumes.find(volid)
     if found is None:
         call.emulator.volumes.storage(parsed.storage)
@@ -144,27 +145,6 @@ def content(call: Call, volid: str) -> dict[str, Any]:
         return {}
     damaged = {"truncated": True} if faults.is_on("archive-damaged") else {}
     return {**(found.archive or {}), **damaged}
-
-
-def require_access(call: Call, volid: str) -> None:
-    """May the caller read this archive: by the storage, or by the guest's right to backups?"""
-    parsed, permissions = parse_volid(volid), call.emulator.permissions
-    path = f"/storage/{parsed.storage}"
-    if permissions.allowed(call.user, path, ["Datastore.Allocate"]):
-        return
-    if parsed.vmid is None:
-        raise ApiError(f"missing privileges to access {volid}")
-    permissions.require(call.user, path, ["Datastore.AllocateSpace"])
-    permissions.require(call.user, f"/vms/{parsed.vmid}", ["VM.Backup"])
-
-
-def may_see(call: Call, volid: str) -> bool:
-    """Is this archive listed to the caller?"""
-    try:
-        require_access(call, volid)
-    except PermissionDenied:
-        return False
-    return True
 
 
 def forget(call: Call, volid: str) -> None:

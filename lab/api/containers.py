@@ -15,6 +15,7 @@ from lab.api.routes import Call, route
 from lab.api.state import Config, Snapshot, Vm
 from lab.api.tasks import Task
 from lab.api.vms import status_row, visible
+from lab.api.volume_access import require_readable
 
 _LIST = "/nodes/{node}/lxc"
 BASE = f"{_LIST}/{{vmid}}"
@@ -118,6 +119,7 @@ def create(call: Call) -> Any:
         raise ApiError(f"unable to create CT {vmid} - CT {vmid} already exists on node '{state.vms[vmid].node}'")
     _require_rights(call, values)
     archive = call.params["ostemplate"]
+    require_readable(call, archive, vmid)
     found = call.emulator.volumes.find(archive)
     if found is None or found.content != "vztmpl":
         raise ApiError(f"volume '{archive}' does not exist")
@@ -198,9 +200,12 @@ def _require_rights(call: Call, values: Mapping[str, Any]) -> None:
         if _VOLUME.fullmatch(name):
             if not new:
                 allowed(call.user, path, ["VM.Config.Disk"])
-            match = _NEW.match(str(value))
+            file = drives.parse(str(value))["file"] if value else ""
+            match = _NEW.match(file)
             if match:
                 allowed(call.user, f"/storage/{match['storage']}", ["Datastore.AllocateSpace"])
+            elif ":" in file:
+                require_readable(call, file, call.vmid)
         elif new:
             continue
         elif options.is_network(name) or name in ("hostname", "nameserver", "searchdomain"):

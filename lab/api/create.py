@@ -46,9 +46,9 @@ def create(call: Call) -> Any:
         options.require_ssh_keys(values["sshkeys"])
     if vmid in state.vms:
         raise ApiError(f"unable to create VM {vmid} - VM {vmid} already exists on node '{state.vms[vmid].node}'")
-    options.require_privileges(call, vmid, values)
+    options.require_privileges(call, vmid, values, pool)
     options.require_devices(call, values)
-    require_storages(call, values)
+    require_storages(call, vmid, values)
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(vmid, 1):

@@ -94,6 +94,8 @@ def reserve(call: Call, kind: str) -> None:
                 raise ApiError(f"{unable} {word} is locked ({lock})")
         vm = state.vms.setdefault(vmid, Vm(vmid, kind, state.name_of(call.node), {}))
         vm.config["lock"] = "create"
+    if present is None:
+        call.emulator.statistics.see(vm)  # a restore takes so long that the statistics daemon comes by meanwhile
 
 
 def _start(call: Call) -> None:

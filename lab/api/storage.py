@@ -11,6 +11,7 @@ from lab.api.formats import split_list
 from lab.api.routes import Call, route
 from lab.api.state import Storage, Volume
 from lab.api.tasks import Task
+from lab.api.volume_access import is_readable, require_readable, require_removable
 from lab.api.volumes import parse_volid
 
 _NODE = "/nodes/{node}/storage"
@@ -21,6 +22,8 @@ _EXTENSIONS = {
     "import": r"\.(ova|ovf|qcow2|raw|vmdk)",
     "snippets": "",
 }
+
+_USES = ["Datastore.Audit", "Datastore.AllocateSpace"]
 
 
 def _here(call: Call, storage: Storage) -> bool:
@@ -64,9 +67,7 @@ def listing(call: Call) -> Any:
             continue
         if (wanted and not set(wanted) & set(storage.content.split(","))) or name != call.params.get("storage", name):
             continue
-        if call.emulator.permissions.allowed(
-            call.user, f"/storage/{name}", ["Datastore.Audit", "Datastore.AllocateSpace"], any_of=True
-        ):
+        if call.emulator.permissions.allowed(call.user, f"/storage/{name}", _USES, any_of=True):
             sized = storage.usable and storage.total
             fraction = {"used_fraction": storage.used / storage.total} if sized else {}
             rows.append({"storage": name, **_about(storage), **fraction})
@@ -108,8 +109,12 @@ def _digest(call: Call) -> str:
 @route("GET", "/storage")
 def configurations(call: Call) -> Any:
     digest, kind = _digest(call), call.params.get("type")
-    storages = call.emulator.state.storages.values()
-    return [_configured(storage, digest) for storage in storages if kind in (None, storage.type)]
+    return [
+        _configured(storage, digest)
+        for name, storage in call.emulator.state.storages.items()
+        if kind in (None, storage.type)
+        and call.emulator.permissions.allowed(call.user, f"/storage/{name}", _USES, any_of=True)
+    ]
 
 
 def _row(volid: str, volume: Volume) -> dict[str, Any]:
@@ -141,11 +146,13 @@ def _on_node(call: Call, storage: Storage, volid: str, volume: Volume) -> bool:
 
 @route("GET", _CONTENT)
 def content(call: Call) -> Any:
-    """Volumes; those to import from are listed for every VMID."""
+    """Volumes that the user may read; those to import from are listed for every VMID."""
     storage, params = _required(call), call.params
     call.emulator.volumes.activated(storage.name)
     rows = [
-        _row(volid, volume) for volid, volume in list(storage.volumes.items()) if _on_node(call, storage, volid, volume)
+        _row(volid, volume)
+        for volid, volume in list(storage.volumes.items())
+        if _on_node(call, storage, volid, volume) and is_readable(call, volid)
     ]
     rows = [row for row in rows if row["content"] == params.get("content", row["content"])]
     return [
@@ -175,6 +182,7 @@ def _volid(call: Call) -> str:
 @route("GET", f"{_CONTENT}/{{volume}}")
 def volume_about(call: Call) -> Any:
     volid = _volid(call)
+    require_readable(call, volid)
     volume = call.emulator.volumes.get(volid)
     kept = volume.content == "backup"
     return {
@@ -190,7 +198,8 @@ def volume_about(call: Call) -> Any:
 
 @route("PUT", f"{_CONTENT}/{{volume}}")
 def update(call: Call) -> Any:
-    """What people say of a backup, and whether it may go."""
+    """What people say of a backup, and whether it may go. Reading it is right enough."""
+    require_readable(call, _volid(call))
     volume = call.emulator.volumes.get(_volid(call))
     volume.notes = call.params.get("notes", volume.notes)
     volume.protected = bool(call.params.get("protected", volume.protected))
@@ -199,6 +208,7 @@ def update(call: Call) -> Any:
 @route("DELETE", f"{_CONTENT}/{{volume}}")
 def remove(call: Call) -> Any:
     volid, volumes = _volid(call), call.emulator.volumes
+    require_removable(call, volid)
     parsed = parse_volid(volid)
     storage = volumes.storage(parsed.storage)
 

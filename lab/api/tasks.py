@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.api.errors import ApiError
+from lab.api.errors import ApiError, PermissionDenied
 from lab.api.permissions import User
 from lab.api.state import State
 from lab.backend import BackendError
@@ -170,7 +170,8 @@ class Tasks:
             status = f"WARNINGS: {task.warnings}" if task.warnings else "OK"
         except (ApiError, BackendError) as error:
             failed(task)
-            first, *task.explanation = str(error).rstrip("\n").split("\n")
+            text = f"403 {error}" if isinstance(error, PermissionDenied) else str(error)
+            first, *task.explanation = text.rstrip("\n").split("\n")
             status = " ".join([first, *task.explanation])
         except Interrupted:
             failed(task)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from lab.api import archives, prune
+from lab.api import archives, drives, prune
 from lab.api.agent import is_configured
 from lab.api.archives import Candidate
 from lab.api.errors import ApiError, ParameterError, PermissionDenied
@@ -261,7 +261,10 @@ def _archive(call: Call, task: Task, vm: Vm, storage: Storage) -> str:
     task.write(f"INFO: creating vzdump archive '{volumes.path(volid)}'")
     total = sum(volumes.get(source).size for source in disks.values())
     size = max(1 << 20, sum(volumes.get(source).used for source in disks.values()) // _SHRINKS)
-    task.write(*(f"INFO: {line}" for line in _before(vm, mode, disks)))
+    for line in _before(vm, mode, disks):
+        task.write(f"INFO: {line}")
+        if line.startswith("starting kvm") and drives.cloudinit_of(vm.config):
+            task.write("generating cloud-init ISO")  # said by what starts it, not by the job
     copies: list[str] = []
     try:
         volumes.require_space(storage, volid, size)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nixherd.deploying.gate import Gate, Verified
     from nixherd.proxmox.actions import Action, Steps
     from nixherd.proxmox.client import Client
+    from nixherd.proxmox.listings import Resource
     from nixherd.proxmox.restores import RestoreAction
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
@@ -120,14 +121,24 @@ class Front:
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
         from nixherd.cli.names import placed_named
+        from nixherd.proxmox.errors import NotVisible
         from nixherd.proxmox.identity import label
         from nixherd.proxmox.observe import find
 
-        wanted = placed_named(self.fleet, name, lambda: self.client.resources())
+        def name_of(row: "Resource") -> str | None:
+            config = self.client.config(row.node, row.vmid, row.type)
+            return config.name if config else None
+
+        wanted = placed_named(
+            self.fleet, name, lambda: self.client.resources(), name_of, lambda vmid: self.client.presence(vmid)
+        )
         if not isinstance(wanted, Vm):  # one that is declared under another name is that one all the same
             vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == wanted.vmid), None)
             return wanted.node, wanted.vmid, wanted.type, vm
-        found = find(self.client, self.fleet, wanted)
+        try:
+            found = find(self.client, self.fleet, wanted)
+        except NotVisible as error:  # the server's word, where nothing was to be changed
+            raise FleetError(str(error)) from error
         if found is None:
             raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
         return found[0], wanted.vmid, wanted.type, wanted

@@ -63,7 +63,11 @@ def _meant(device: str, disks: Disks) -> Named:
         return None
     if by["kind"] == "path":
         return _by_path(by["link"], disks)
-    return frozenset(_by_id(by["link"], disks)) if by["link"].startswith(_OF_HARDWARE) else None
+    found = frozenset(_by_id(by["link"], disks))
+    renamed = any(values.keys() & {"vendor", "product"} for values in disks.values())  # what SCSI disks are called then
+    if not by["link"].startswith(_OF_HARDWARE) or (renamed and not found and by["link"].startswith("scsi-")):
+        return None
+    return found
 
 
 def _prefix(disk: str) -> str:

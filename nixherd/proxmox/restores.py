@@ -4,12 +4,13 @@ On a real server a restore takes the disks that the backup holds away before it 
 backup lacks as `unusedN`, a container loses it. One that fails leaves an empty guest, which the next one may replace.
 """
 
+import time
 from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
 from nixherd.models import Fleet, Vm
 from nixherd.proxmox import archive, tasks, verbs
-from nixherd.proxmox.apply import PATIENCE, achieve
+from nixherd.proxmox.apply import PATIENCE, PAUSE, achieve
 from nixherd.proxmox.archive import Archive
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import is_ours, label, mark, require_may_change
@@ -24,6 +25,7 @@ from nixherd.proxmox.steps import AwaitRestore, Restore, Step
 from nixherd.proxmox.tasks import Progress
 
 Steps = tuple[Step, ...]
+LAGS = 4.0  # seconds after which a task that has ended is in its node's list
 _RESTORES = ("qmrestore", "vzrestore")
 
 
@@ -105,6 +107,10 @@ class RestoreAction:
         held = archive.read(client, node, vm, self.archive, there=there is not None)
         if there is not None:
             just = self._just_restored(client, vm, there, held)
+            until = time.monotonic() + (LAGS if self.interrupted else 0)
+            while just is None and time.monotonic() < until:
+                time.sleep(PAUSE)
+                just = self._just_restored(client, vm, there, held)
             if just and (self.interrupted or not asked):
                 return nothing(f"it was restored from {self.archive} by {just.upid}, and nothing was done to it since")
             self._require_replaceable(vm, there)

@@ -99,6 +99,8 @@ def _failure(client: Client, upid: Upid, status: TaskStatus) -> TaskFailed:
     lines = [line for line in _log(client, upid) if line and not line.startswith("TASK ERROR")]
     why = reason(exitstatus, lines)
     log = f"; log: {' | '.join(lines[-LAST_LINES:])}" if lines and why == exitstatus else ""
+    if why.startswith("403 "):  # what a request is refused for at once, a job finds out later
+        log += "; this token lacks that permission: grant it on the node with `pveum acl modify`"
     return TaskFailed(
         f"task {upid.type} {upid.id} on {upid.node} failed: {why}{log} (all of it: `pvenode task log {upid}`)",
         str(upid),

@@ -170,6 +170,8 @@ def drive_of(vm: Vm, found: ActualVm, disk: str | None) -> Drive:
 def resize(fleet: Fleet, vm: Vm, actual: ActualVm | None, size: int, *, disk: str | None = None) -> Steps:
     """Grow a disk to `size` bytes. Usage where it would have to shrink."""
     found = ours(fleet, vm, actual)
+    if disk in ("efidisk0", "tpmstate0") and disk in found.config.volumes:
+        raise Usage(f"{label(vm)}: {disk} has the size that its content has; it is not grown")
     drive = drive_of(vm, found, disk)
     if drive.size is None:
         raise Usage(f"{label(vm)}: the size of {drive.name} is not known; look at `qm config {vm.vmid}`")

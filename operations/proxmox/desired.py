@@ -10,6 +10,7 @@ from nixherd.proxmox import actions
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.drift import drift as drift_of
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.plan import plan_vm
@@ -59,7 +60,12 @@ def _drift() -> Commands:
     if vm is None or vm.may_change:
         host.noop("nothing here is left alone" if vm else "no guest of the hypervisor")
         return
-    for step in steps_now():
+    try:
+        steps = steps_now()
+    except NotVisible as error:  # nothing is to be done to it, so that nothing can be told of it fails nobody
+        host.log(f"left alone: {error}")
+        steps = ()
+    for step in steps:
         if step.row is not Row.START:
             host.log(f"left alone: {step}")
     host.noop(f"{label(vm)} is left alone")

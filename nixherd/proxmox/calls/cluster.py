@@ -5,7 +5,7 @@ from typing import Any
 
 from nixherd.errors import ApiError
 from nixherd.proxmox.calls.base import Calls, unless
-from nixherd.proxmox.listings import Node, PciMapping, Resource
+from nixherd.proxmox.listings import Node, PciMapping, Presence, Resource
 from nixherd.proxmox.models import Permissions, Version
 
 _RELEASE = re.compile(r"[0-9]{1,4}(\.|$)")
@@ -73,6 +73,13 @@ class Cluster(Calls):
                 return False
             raise
         return True
+
+    def presence(self, vmid: int) -> Presence:
+        """What a VMID is that no list shows. The server tells a taken one from a free one without any right."""
+        try:
+            return Presence.ABSENT if self.is_free(vmid) else Presence.NOT_VISIBLE
+        except ApiError:
+            return Presence.UNKNOWN
 
     def pci_mapping(self, name: str) -> PciMapping | None:
         """A PCI device that may be passed through by name; None when there is no such mapping."""

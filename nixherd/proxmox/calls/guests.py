@@ -8,7 +8,8 @@ from nixherd.errors import ApiError
 from nixherd.models import GuestType
 from nixherd.proxmox.calls.base import guest_path, upid_of
 from nixherd.proxmox.calls.cluster import Cluster
-from nixherd.proxmox.listings import Pending, SnapshotRow
+from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.listings import Pending, Presence, SnapshotRow
 from nixherd.proxmox.models import Upid, VmConfig, VmStatus, is_true
 
 QEMU = GuestType.QEMU
@@ -35,7 +36,7 @@ class Guests(Cluster):
         return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
-        """A guest's power, asked of the node itself; None when there is no such guest on the node."""
+        """A guest's power, asked of the node itself; None when there is no such guest there. NotVisible as above."""
         data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "status", "current"))
         return None if data is None else VmStatus.of(vmid, data)
 
@@ -68,10 +69,15 @@ class Guests(Cluster):
         except ApiError as error:
             if error.status == 500 and _MISSING.search(str(error)):
                 return None
+            if error.status != 403:
+                raise
             # Permissions are checked before existence: a token that may only act in a pool sees this.
-            if error.status == 403 and self.is_free(vmid):
+            presence = self.presence(vmid)
+            if presence is Presence.ABSENT:
                 return None
-            raise
+            if presence is Presence.NOT_VISIBLE:
+                raise NotVisible(f"guest {vmid}", vmid, self.token_id) from error
+            raise ApiError(f"guest {vmid}: whether there is one is unknown: {error}", 403) from error
 
     # making
 

@@ -92,8 +92,9 @@ def test_a_guest_that_is_there_is_not_made_again_and_that_is_said(nixherd: Nixhe
 def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
     begin(emulator)
     assert nixherd("destroy", "dev", "110", "--stop").status == 0
-    [backup] = nixherd("backups", "dev").json
-    assert nixherd("restore", "dev", backup["volid"]).json["changed"]
+    assert nixherd("backups", "dev").json == []  # the right to see them went with the guest
+    [backup] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
+    assert nixherd("restore", "dev", backup.volid).json["changed"]
     assert nixherd("status", "dev").json["ours"] is True
     again = nixherd("restore", "dev", backup["volid"])
     assert (again.status, again.out) == (2, "")

@@ -4,8 +4,12 @@ from typing import Any
 
 import pytest
 
+from nixherd.cli.names import placed_named
+from nixherd.models import GuestType
+from nixherd.proxmox.listings import Resource
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.fleets import FLEET
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
@@ -33,3 +37,9 @@ def test_a_guest_is_looked_at_by_its_name_on_the_server(nixherd: Nixherd, emulat
     assert nobody.err.endswith("; nor does a guest that this token may see\n")
     assert nixherd("stop", "web").status == 2  # only what is declared is ever changed
     assert emulator.changes() == []
+
+
+def test_a_guest_that_the_statistics_have_no_name_for_is_asked_itself() -> None:
+    new, other = (Resource(vmid, GuestType.QEMU, "prom", "unknown") for vmid in (105, 106))
+    names = {105: "web", 106: None}
+    assert placed_named(FLEET, "web", lambda: [other, new], lambda row: names[row.vmid]) is new

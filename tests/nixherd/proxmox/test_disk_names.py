@@ -55,6 +55,12 @@ def test_a_device_is_one_of_the_disks_none_or_unknown(device: str, disks: set[st
     assert meant(device, DISKS, others=True) == (disks or None)
 
 
+def test_a_scsi_disk_that_is_called_otherwise_is_not_judged() -> None:
+    disks = disks_of(VmConfig({"scsi0": "nvmeprom:vm-110-disk-0,product=WDC_WD40,vendor=ATA,size=64G"}), ())
+    assert meant("/dev/disk/by-id/scsi-0ATA_WDC_WD40_drive-scsi0", disks) is None
+    assert meant("/dev/disk/by-id/virtio-x", disks) == frozenset()
+
+
 def test_sata_disks_have_numbers_of_qemus() -> None:
     disks = disks_of(VmConfig({"sata0": "nvmeprom:vm-110-disk-0,size=64G"}), ())
     assert meant("/dev/disk/by-id/ata-QEMU_HARDDISK_QM00005", disks) == {"sata0"}

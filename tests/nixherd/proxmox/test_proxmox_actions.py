@@ -340,7 +340,7 @@ def test_what_does_not_exist_is_said(emulator: Emulator) -> None:
 
 ARCHIVE = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 CT = replace(DEV, name="dns", vmid=210, type=GuestType.LXC, cores=1, memory=512, disk=parse_size("4G"))
-CT = replace(CT, settings=Settings(container=ContainerSettings(archive=ARCHIVE, swap=0)))
+CT = replace(CT, settings=Settings(pool="nixherd", container=ContainerSettings(archive=ARCHIVE, swap=0)))
 WITH_CT = replace(FLEET, vms={**FLEET.vms, "dns": CT})
 
 

@@ -57,6 +57,15 @@ def test_nothing_is_put_where_it_cannot_be(emulator: Emulator, action: Action, s
     assert emulator.changes() == []
 
 
+def test_a_guest_is_made_where_there_is_a_storage_for_it(emulator: Emulator) -> None:
+    emulator.control("reset", patch={"storages": {"gone": GONE}})
+    vm = replace(DEV, storage="gone")
+    for action in (actions.create_empty(HOST), actions.create(HOST)):
+        with pytest.raises(FleetError, match="storage gone on prom is not active"):
+            do(emulator, action, vm, replace(FLEET, vms={"dev": vm}))
+    assert emulator.changes() == []
+
+
 def test_a_storage_that_is_away_takes_no_backups(emulator: Emulator) -> None:
     begin(emulator, storages={"gone": GONE})
     assert do(emulator, actions.backup()) == ["back vm 110 up to local"]
@@ -75,6 +84,8 @@ def test_efi_variables_the_tpm_and_what_is_unused_are_moved(emulator: Emulator) 
     assert str(config_of(emulator).values["efidisk0"]).startswith("tank:")
     with pytest.raises(Usage, match="its TPM's state is moved while it is off alone: shut it down first"):
         do(emulator, actions.move_disk("tpmstate0", "tank"))
+    with pytest.raises(Usage, match="efidisk0 has the size that its content has; it is not grown"):
+        do(emulator, actions.resize(parse_size("2G"), disk="efidisk0"))
     do(emulator, actions.stop())
     assert twice(emulator, actions.move_disk("tpmstate0", "tank")) == [
         "move tpmstate0 to tank; files:110/vm-110-disk-2.raw is deleted then"

@@ -7,7 +7,7 @@ import pytest
 
 from nixherd.errors import FleetError, Refused, TaskFailed, Usage
 from nixherd.models import GuestType
-from nixherd.proxmox import actions
+from nixherd.proxmox import actions, restores
 from nixherd.proxmox import apply as apply_module
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.outcome import Outcome
@@ -123,7 +123,10 @@ def test_a_person_gets_it_again_and_an_operation_does_it_once(emulator: Emulator
     assert len(asked(emulator, archive, overwrite=True)) == 1
 
 
-def test_what_a_killed_run_restored_is_not_restored_again(emulator: Emulator, archive: str) -> None:
+def test_what_a_killed_run_restored_is_not_restored_again(
+    emulator: Emulator, archive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restores, "LAGS", 0)
     asked(emulator, archive, overwrite=True)
     before = emulator.changes()
     found = asked(emulator, archive, interrupted=True)
