@@ -186,7 +186,7 @@ def _carry_out(
         raise StillRunning(f"{error}; {label(vm)} {where}", error.upid) from error
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error):
-            return _held(client, vm, step)
+            return lock_is_held(client, vm, step.node, str(step))
         if _LOOK_AGAIN.search(str(error)):
             return str(error)
         if isinstance(step, Power) and isinstance(error, TaskFailed):
@@ -196,11 +196,11 @@ def _carry_out(
     return ""
 
 
-def _held(client: Client, vm: Vm, step: Step) -> str:
-    """Who may hold the lock of the guest's configuration file. Whoever waited for it in vain has done nothing."""
-    working = [task for task in standing.tasks_of(client, step.node, vm.vmid) if task.status in (None, "RUNNING")]
+def lock_is_held(client: Client, vm: Vm, node: str, what: str) -> str:
+    """Who may hold the lock of the guest's configuration file. `what` waited for it in vain, and has done nothing."""
+    working = [task for task in standing.tasks_of(client, node, vm.vmid) if task.status in (None, "RUNNING")]
     who = standing.told(working) or "no task that this token may see; after a stop `qm cleanup` does, for half a minute"
-    return f"{label(vm)}: {step} waits for the lock of its configuration file, which somebody holds: {who}"
+    return f"{label(vm)}: {what} waits for the lock of its configuration file, which somebody holds: {who}"
 
 
 def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say: Progress, done: list[Step]) -> None:
