@@ -122,7 +122,7 @@ def _findings(
     yield from room.findings(vm, node, seen.storages, room.growth(vm, steps, config), starts)
     if fleet.template and seen.actual is None:
         yield from room.template_findings(fleet.template.vmid, template_node(fleet), seen.template_storages)
-    yield from _permissions(vm, seen, steps, config)
+    yield from _permissions(fleet, vm, seen, steps, config)
 
 
 def template_findings(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
@@ -220,7 +220,7 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
             owners.setdefault(only, device)
 
 
-def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
+def _permissions(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
     agent = ("VM.GuestAgent.Unrestricted",) if seen.version.major >= 9 else ("VM.Monitor",)
     pool = vm.settings.pool
     guest = [f"/vms/{vm.vmid}", *([f"/pool/{pool}"] if pool else [])]
@@ -251,11 +251,16 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
                 pass
     for paths, privileges in dict.fromkeys((tuple(paths), privileges) for paths, privileges in needs):
         if not any(seen.permissions.allows(path, privilege) for path in paths for privilege in privileges):
-            wanted = " or ".join(privileges)
-            yield (
-                f"the API token lacks {wanted} on {paths[-1]}; on the node, grant a role with it to token and user: "
-                f"`pveum acl modify {paths[-1]} --roles ROLE --tokens TOKEN --users USER`"
-            )
+            path, wanted, role = paths[-1], " or ".join(privileges), "ROLE"
+            found = f"the API token lacks {wanted} on {path}; on the node, grant a role with it to token and user"
+            kind, _, name = path[1:].partition("/")
+            if kind == "storage" and name not in seen.storages:  # nobody tells who may not see it whether it is there
+                where, role = fleet.node_of(vm), "PVEDatastoreUser"
+                found = (
+                    f"no storage {name} on {where} is visible to the API token; correct {vm.attribute}.storage, or on "
+                    f"the node, grant {role} to token and user"
+                )
+            yield f"{found}: `pveum acl modify {path} --roles {role} --tokens TOKEN --users USER`"
 
 
 def _privilege_of(option: str) -> str:

@@ -12,6 +12,7 @@ from lab.api.routes import Call, route
 from lab.api.snapshots import config_of, snapshot_of
 from lab.api.state import Config, Vm
 from lab.api.tasks import Task
+from lab.api.volume_access import kind_of
 
 _BASE = "/nodes/{node}/qemu/{vmid}"
 _HIDDEN = "**********"
@@ -117,6 +118,8 @@ class Request:
             raise ApiError("no options specified")
         if self.values.get("sshkeys"):
             options.require_ssh_keys(self.values["sshkeys"])
+        if self.values.get("hookscript"):
+            _require_script(call, str(self.values["hookscript"]))
         for name in self.reverts:
             if not call.emulator.schema.config_property(name):
                 raise ParameterError({"revert": f"unknown option '{name}'"})
@@ -127,7 +130,7 @@ class Request:
                 raise ParameterError({"delete": f"unknown option '{name}'"})
         options.require_privileges(call, call.vmid, [*self.deletes, *self.reverts, *self.values])
         options.require_devices(call, self.values)
-        require_storages(call, self.values)
+        require_storages(call, call.vmid, self.values)
 
     def checked_vm(self) -> Vm:
         """The VM, if its configuration is there, as the caller knows it and not locked."""
@@ -155,6 +158,14 @@ class Request:
             if names
         ]
         return " ".join(parts)
+
+
+def _require_script(call: Call, volid: str) -> None:
+    """A hook script is one of a storage's snippets."""
+    if kind_of(volid) != "snippets":
+        raise ParameterError({"hookscript": f"'{volid}' is not in the snippets directory\n"})
+    if call.emulator.volumes.find(volid) is None:
+        raise ParameterError({"hookscript": f"script '{volid}' does not exist\n"})
 
 
 def _quoted(value: object) -> str:

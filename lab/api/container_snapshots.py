@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from lab.api import drives, features
+from lab.api import drives, features, options, unused
 from lab.api.containers import BASE, container, is_volume, power_task, set_power, snapshot_of
 from lab.api.errors import ApiError
 from lab.api.routes import Call, route
@@ -67,7 +67,11 @@ def take(call: Call) -> Any:
             raise ApiError(f"snapshot name '{name}' already used")
         if not _can_snapshot(call, vm.config):
             raise ApiError("snapshot feature is not available")
-        config = {key: value for key, value in vm.config.items() if key not in ("lock", "description")}
+        config = {
+            key: value
+            for key, value in vm.config.items()
+            if key not in ("lock", "description") and not options.is_unused(key)
+        }
         parent = config.pop("parent", None)
         moment = call.emulator.state.clock.seconds()
         vm.snapshots[name] = Snapshot(config, moment, call.params.get("description", ""), parent)
@@ -89,6 +93,8 @@ def forget(call: Call) -> Any:
             vm.config.pop("parent")
             vm.config.update({"parent": gone.parent} if gone.parent else {})
         del vm.snapshots[name]
+        for volid in unused.used(gone.config):
+            unused.add(vm.config, volid)
 
     return power_task(call, "vzdelsnapshot", work)
 
@@ -102,6 +108,6 @@ def roll_back(call: Call) -> Any:
         if vm.running:
             set_power(call, False)
         description = {"description": vm.config["description"]} if "description" in vm.config else {}
-        vm.config = {**copy.deepcopy(found.config), **description, "parent": name}
+        vm.config = {**unused.kept(vm, copy.deepcopy(found.config)), **description, "parent": name}
 
     return power_task(call, "vzrollback", work)

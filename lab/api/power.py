@@ -207,6 +207,11 @@ def suspend(call: Call) -> Any:
 
 def _to_disk(call: Call) -> str:
     _require_root_to_skip(call)
+    call.emulator.permissions.require(call.user, f"/vms/{call.vmid}", ["VM.Config.Disk"])
+    if "statestorage" in call.params:
+        call.emulator.permissions.require(
+            call.user, f"/storage/{call.params['statestorage']}", ["Datastore.AllocateSpace"]
+        )
     _require_running(call)
 
     def work(task: Task) -> None:

@@ -4,7 +4,7 @@ import copy
 import uuid
 from typing import Any
 
-from lab.api import drives, features, memory_state, options
+from lab.api import drives, features, memory_state, options, unused
 from lab.api.agent import is_configured
 from lab.api.errors import ApiError
 from lab.api.power import start_vm
@@ -185,7 +185,7 @@ def _roll_back(call: Call, vm: Vm, snapshot: Snapshot, task: Task) -> None:
         vm.running = vm.paused = False
         vm.pid = 0
     description = {"description": vm.config["description"]} if "description" in vm.config else {}
-    config = memory_state.without(copy.deepcopy(snapshot.config))
+    config = unused.kept(vm, memory_state.without(copy.deepcopy(snapshot.config)))
     vm.config = {**config, **description, "parent": call.params["snapname"]}
     if "vmgenid" in vm.config:  # tells the guest that it has gone back in time
         vm.config["vmgenid"] = str(uuid.uuid4())
@@ -219,7 +219,8 @@ def delete(call: Call) -> Any:
             del vm.snapshots[name]
             if "vmstate" in gone.config:
                 call.emulator.volumes.remove(str(gone.config["vmstate"]))
-            for _, drive in drives.of(gone.config):
-                call.emulator.backend.delete_volume(_copy_of(drive["file"], name))
+            for volid in unused.used(gone.config):
+                unused.add(vm.config, volid)
+                call.emulator.backend.delete_volume(_copy_of(volid, name))
 
     return call.emulator.tasks.start("qmdelsnapshot", call.vmid, call.user, work)

@@ -8,6 +8,7 @@ bytes, a VM's memory MiB.
 import copy
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from lab.api.errors import config_missing, vm_not_found
 Config = dict[str, Any]
 # Storages that give a volume its whole size at once, unless they are told to be sparse.
 THICK = {"lvm", "zfspool"}
+_ESCAPED = re.compile(r"[^\x20-\x24\x26-\x7e]+")
 # Storages that every node sees the same of, whatever their configuration says.
 SHARED = {"nfs", "cifs", "cephfs", "rbd", "iscsi", "iscsidirect", "pbs", "zfs"}
 
@@ -150,18 +152,18 @@ class Vm:
 
     def file(self) -> str:
         """The configuration file as the node stores it."""
-        text = _section(self.config)
+        text = section(self.config)
         if self.pending or self.pending_delete:
             waiting = {
                 **self.pending,
                 **({"delete": ",".join(sorted(self.pending_delete))} if self.pending_delete else {}),
             }
-            text += "\n[PENDING]\n" + _section(waiting)
+            text += "\n[PENDING]\n" + section(waiting)
         for name, snapshot in sorted(self.snapshots.items()):
             about = {
                 key: getattr(snapshot, key) for key in ("snaptime", "parent", "snapstate") if getattr(snapshot, key)
             }
-            text += f"\n[{name}]\n" + _section({**snapshot.config, **about, "description": snapshot.description})
+            text += f"\n[{name}]\n" + section({**snapshot.config, **about, "description": snapshot.description})
         return text
 
     def digest(self) -> str:
@@ -169,9 +171,15 @@ class Vm:
         return hashlib.sha1(self.file().encode()).hexdigest()
 
 
-def _section(values: Mapping[str, Any]) -> str:
-    description = "".join(f"#{line}\n" for line in str(values.get("description") or "").splitlines())
+def section(values: Mapping[str, Any]) -> str:
+    """The values as a configuration file has them; the description is a comment, anything but plain ASCII escaped."""
+    lines = str(values.get("description") or "").split("\n") if values.get("description") else []
+    description = "".join(f"#{_ESCAPED.sub(_escape, line)}\n" for line in lines)
     return description + "".join(f"{key}: {values[key]}\n" for key in sorted(values) if key != "description")
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
 
 
 class Clock:

@@ -1,9 +1,9 @@
 """The commands that only look. They send GETs, and name any guest that the token may see, declared or not."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,7 +12,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.names import guest_named
 from nixherd.cli.output import narrate, show_facts, show_json, show_rows, wants_json
 from nixherd.cli.parameters import Guest, guest, json_option
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exits import Exit
 from nixherd.models import Fleet, Origin, Vm
 from nixherd.proxmox.address import address_of
@@ -23,11 +23,14 @@ from nixherd.proxmox.identity import is_ours, label
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
-from nixherd.proxmox.places import require_place
+from nixherd.proxmox.places import require_place, storage_seen
 from nixherd.proxmox.plan import plan_vm
 from nixherd.proxmox.steps import Cannot, Row
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
+
+if TYPE_CHECKING:
+    from nixherd.proxmox.client import Client
 
 T = TypeVar("T")
 
@@ -61,13 +64,15 @@ def _still_there(vmid: int, found: T | None) -> T:
     return found
 
 
-def _missing(fleet: Fleet, seen: set[int]) -> Iterator[dict[str, Any]]:
-    """Declared guests that are not there."""
+def _missing(front: Front, seen: set[int]) -> Iterator[dict[str, Any]]:
+    """Declared guests that no list shows: absent, not visible, or unknown which of the two."""
+    fleet = front.fleet
     for vm in fleet.vms.values():
         if vm.vmid not in seen:
             yield {
                 **{"vmid": vm.vmid, "name": vm.name, "kind": str(vm.type), "node": fleet.node_of(vm)},
-                **{"status": "absent", "origin": str(vm.origin), "readonly": vm.readonly, "host": vm.host_id},
+                **{"status": str(front.client.presence(vm.vmid)), "origin": str(vm.origin)},
+                **{"readonly": vm.readonly, "host": vm.host_id},
             }
 
 
@@ -75,9 +80,12 @@ def _missing(fleet: Fleet, seen: set[int]) -> Iterator[dict[str, Any]]:
 @json_option
 @pass_front
 def list_(front: Front) -> None:
-    """All guests of the cluster, in one request; power and uptime may be ten seconds old there."""
+    """All guests of the cluster that the token may see, in one request; power and uptime may be ten seconds old there.
+
+    Of those that are declared and not shown it is asked whether they are absent, or not visible.
+    """
     rows = [_row(front.fleet, row) for row in front.client.resources()]
-    rows += _missing(front.fleet, {row["vmid"] for row in rows})
+    rows += _missing(front, {row["vmid"] for row in rows})
     show_rows(sorted(rows, key=lambda row: row["vmid"]), _LISTED, front.as_json)
 
 
@@ -176,9 +184,9 @@ def storage(front: Front, name: str | None, node: str | None, content: str | Non
         rows = [asdict(each) for each in front.client.storages(where) if content is None or content in each.content]
         show_rows(rows, _STORAGES, front.as_json)
         return
-    found = front.client.storage(where, name)
+    found = storage_seen(front.client, where, name)
     if found is None:
-        raise Usage(f"{where} has no storage {name}")
+        raise Usage(f"{where} has no storage {name} that this token may see")
     if found.away:
         raise FleetError(f"storage {name} on {where} {found.away}; what is on it is not known")
     volumes = [asdict(each) for each in front.client.volumes(where, name, content=content)]
@@ -209,9 +217,25 @@ def backups(front: Front, guest: str, storage: str | None) -> None:
     found = [row for name in names for row in front.client.volumes(node, name, content="backup", vmid=vmid)]
     rows = [{**asdict(row), "made": _when(row.ctime)} for row in sorted(found, key=lambda row: row.ctime or 0)]
     show_rows(rows, ("volid", "size", "made", "protected", "notes"), front.as_json)
+    narrate(_hidden(front.client, vmid, names))
     narrate(f"storage {each.name} on {node} {each.away}; which backups it has is not known" for each in away)
     if away:
         raise click.exceptions.Exit(int(Exit.UNKNOWN))
+
+
+def _hidden(client: "Client", vmid: int, storages: Sequence[str]) -> Iterator[str]:
+    """That backups may be there and not be shown. A pool's rights go with its guest: after it, none of them is."""
+    permissions, path = client.permissions(), f"/vms/{vmid}"
+    if permissions.allows(path, "VM.Backup"):
+        return
+    if all(permissions.allows(f"/storage/{name}", "Datastore.Allocate") for name in storages):
+        return
+    user = client.token_id.partition("!")[0]
+    yield (
+        f"there may be backups of guest {vmid} that are hidden: they show with VM.Backup on {path}, which token "
+        f"{client.token_id} lacks (what a pool gives goes with its guest); on the node: "
+        f"`pveum acl modify {path} --roles ROLE --users {user} --tokens '{client.token_id}'`, with a role that has it"
+    )
 
 
 def _when(moment: int | None) -> str | None:
@@ -282,7 +306,7 @@ def diff(front: Front, guests: tuple[str, ...]) -> None:
     for vm in wanted:
         if isinstance(vm, int):
             raise Usage(f"guest {vm} is not declared; there is no definition to compare it with")
-        rows += [{"vmid": vm.vmid, "name": vm.name, **each} for each in _differences(front, vm)]
+        rows += [{"vmid": vm.vmid, "name": vm.name, **each} for each in _compared(front, vm)]
     if wants_json(front.as_json):
         show_json(rows)
     for row in () if wants_json(front.as_json) else rows:
@@ -290,6 +314,16 @@ def diff(front: Front, guests: tuple[str, ...]) -> None:
     if rows:
         raise click.exceptions.Exit(int(Exit.FAILED))
     say("no differences", err=True)
+
+
+def _compared(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
+    """The differences; a guest that cannot be seen or compared differs by that, and keeps no other from being shown."""
+    try:
+        yield from _differences(front, vm)
+    except FleetError as error:  # NotVisible among them
+        if isinstance(error, ApiError) and error.status != 403:
+            raise
+        yield {"difference": str(error), "remedy": "by hand", "interrupts": False}
 
 
 def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:

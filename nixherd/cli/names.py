@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox.listings import Resource
+from nixherd.proxmox.listings import Presence, Resource
 from nixherd.proxmox.policy import DEFINITIONS
 
 
@@ -34,13 +34,25 @@ def guest_named(fleet: Fleet, text: str) -> Vm | int:
     raise Usage(f"{text}: no guest of {DEFINITIONS} has this name, host or alias; {hint}")
 
 
+_UNSEEN = {
+    Presence.ABSENT: "there is no guest {0}",
+    Presence.NOT_VISIBLE: "guest {0} is not visible: the VMID is taken, by a guest that this token may not see",
+    Presence.UNKNOWN: "there is no guest {0} that this token may see; whether there is one is unknown",
+}
+
+
 def placed_named(
-    fleet: Fleet, text: str, resources: Callable[[], Iterable[Resource]], name_of: Callable[[Resource], str | None]
+    fleet: Fleet,
+    text: str,
+    resources: Callable[[], Iterable[Resource]],
+    name_of: Callable[[Resource], str | None],
+    presence: Callable[[int], Presence],
 ) -> Vm | Resource:
     """The guest that is meant for looking at: declared, or one that the server shows under this name or VMID.
 
     `resources` asks for the guests that the token may see, `name_of` for the name of one that is shown without (it is
-    new, or the node's statistics are down). Usage when there is none, or several are called so.
+    new, or the node's statistics are down), `presence` what a VMID is that is none of theirs. Usage when there is none,
+    or several are called so.
     """
     try:
         wanted: Vm | int | None = guest_named(fleet, text)
@@ -52,7 +64,7 @@ def placed_named(
     if wanted is not None:
         found = [row for row in rows if row.vmid == wanted]
         if not found:
-            raise FleetError(f"there is no guest {wanted} that this token may see")
+            raise FleetError(_UNSEEN[presence(wanted)].format(wanted))
         return found[0]
     found = [row for row in rows if (row.name or name_of(row) or "").lower() == text.lower()]
     if len(found) > 1:

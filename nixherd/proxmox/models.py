@@ -74,11 +74,11 @@ class Drive:
 
 def _drive(name: str, text: str) -> Drive:
     values = properties(text, "file")
-    return Drive(name, values.get("file", ""), _size(values.get("size")), values.get("media") == "cdrom")
+    return Drive(name, values.get("file", ""), size_or_none(values.get("size")), values.get("media") == "cdrom")
 
 
-def _size(text: str | None) -> int | None:
-    """None for what is no size as well: then it is not known."""
+def size_or_none(text: str | None) -> int | None:
+    """Bytes of a `size=`; None for what is no size as well: then it is not known."""
     try:
         return parse_size(text) if text else None
     except ValueError:

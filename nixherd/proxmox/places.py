@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from nixherd.errors import FleetError
+from nixherd.errors import ApiError, FleetError
 from nixherd.models import GuestType
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.models import Storage, VmConfig
@@ -35,15 +35,25 @@ def _places(step: Step) -> Iterator[tuple[str, str, str]]:
                 yield step.node, str(archive).partition(":")[0], "vztmpl"
 
 
+def storage_seen(client: Client, node: str, name: str) -> Storage | None:
+    """The storage as the node sees it; None when there is none or the token may not see it, which is not told apart."""
+    try:
+        return client.storage(node, name)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return None
+
+
 def require_place(client: Client, node: str, name: str, content: str) -> Storage:
     """The storage, which can take `content` (images, rootdir, backup) on that node now.
 
     FleetError when there is no such storage, when it takes no such thing, and while it is away.
     """
-    found = client.storage(node, name)
+    found = storage_seen(client, node, name)
     if found is None:
         known = ", ".join(each.name for each in client.storages(node) if content in each.content) or "none"
-        raise FleetError(f"{node} has no storage {name}; for {content} it has: {known}")
+        raise FleetError(f"{node} has no storage {name} that this token may see; for {content} it has: {known}")
     if found.away:
         raise FleetError(f"storage {name} on {node} {found.away}")
     if content not in found.content:

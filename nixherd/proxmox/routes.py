@@ -112,7 +112,7 @@ def _reading() -> Iterator[Route]:
         "/cluster/tasks": "",
         "/cluster/mapping/pci": "check-node",
         "/cluster/mapping/pci/{name}": "",
-        "/pools": "",
+        "/pools": "poolid",
         "/pools/{name}": "",
         "/storage": "type",
         "/storage/{storage}": "",
@@ -147,7 +147,9 @@ def _reading() -> Iterator[Route]:
 
 def _both(base: str, guest: str, devices: Mapping[str, Kind], options: Mapping[str, Kind]) -> Iterator[Route]:
     """What virtual machines and containers have in common."""
-    yield Route("DELETE", guest, Effect.DESTROY, _of(_K.BOOLEAN, "purge destroy-unreferenced-disks"))
+    gone = {"purge": _K.BOOLEAN, "destroy-unreferenced-disks": _K.ZERO}
+    # what no configuration names was neither announced nor saved
+    yield Route("DELETE", guest, Effect.DESTROY, gone)
     yield Route("PUT", f"{guest}/config", Effect.CONFIG, options, devices)
     yield Route("PUT", f"{guest}/resize", Effect.DATA, _RESIZE, required=("disk", "size"))
     for verb, parameters in {

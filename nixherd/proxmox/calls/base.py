@@ -24,6 +24,9 @@ class Calls:
     An answer that cannot be read is an ApiError that names the call.
     """
 
+    token_id: str
+    """`USER@REALM!TOKENID`, whose rights decide what is shown"""
+
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         for name, each in list(vars(cls).items()):

@@ -30,10 +30,17 @@ class Storages(Calls):
         wanted = (each for each in found if content is None or each.content == content)
         return tuple(sorted(wanted, key=lambda each: (each.ctime or 0, each.volid)))
 
+    def archived_text(self, node: str, archive: str) -> str:
+        """The configuration in a backup, with the lines that say which drives it holds.
+
+        The guard counts it as looking inside the guest.
+        """
+        return str(self._get("nodes", node, "vzdump", "extractconfig", volume=archive))
+
     def archived_config(self, node: str, archive: str) -> VmConfig:
         """The configuration in a backup. The guard counts it as looking inside the guest."""
-        text = str(self._get("nodes", node, "vzdump", "extractconfig", volume=archive))
-        pairs = (line.partition(":") for line in text.splitlines() if line and not line.startswith(("#", "[")))
+        lines = self.archived_text(node, archive).splitlines()
+        pairs = (line.partition(":") for line in lines if line and not line.startswith(("#", "[")))
         return VmConfig({key.strip(): value.strip() for key, _, value in pairs})
 
     def remove_volume(self, node: str, volid: str) -> Upid | None:

@@ -13,10 +13,12 @@ from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm
 from nixherd.proxmox.steps import Clone
 from nixherd.settings import Device, Settings
 from nixherd.sizes import parse_size
-from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, template
+from tests.nixherd.proxmox.fleets import DEV as POOLED
+from tests.nixherd.proxmox.fleets import FLEET, HOST, template
 
 pytestmark = pytest.mark.unit
 
+DEV = replace(POOLED, settings=Settings())
 FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",), guest_agent=True, ssh=True)
 GIB = 1 << 30
 ALL = {
@@ -260,6 +262,15 @@ def test_without_rights_on_the_vmid_a_declared_pool_serves() -> None:
     seen = replace(SEEN, permissions=Permissions(granted))
     assert any("VM.Allocate on /vms/110" in finding for finding in findings(seen))
     assert findings(seen, vm=replace(DEV, settings=Settings(pool="ours"))) == ()
+
+
+def test_a_storage_that_the_token_may_not_see_may_not_be_there() -> None:
+    granted = {path: privileges for path, privileges in ALL.items() if not path.startswith("/storage")}
+    [finding] = findings(replace(SEEN, storages={}, permissions=Permissions(granted)))
+    assert finding.startswith(
+        "no storage nvmeprom on prom is visible to the API token; correct managed.dev.storage, or"
+    )
+    assert "`pveum acl modify /storage/nvmeprom --roles PVEDatastoreUser --tokens TOKEN --users USER`" in finding
 
 
 def existing(**values: Any) -> Hypervisor:

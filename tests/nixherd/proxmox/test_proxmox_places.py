@@ -78,14 +78,18 @@ def test_efi_variables_the_tpm_and_what_is_unused_are_moved(emulator: Emulator) 
     disks = {"efidisk0": "files:110/vm-110-disk-1.raw,efitype=4m,size=1G"}
     disks |= {"tpmstate0": "files:110/vm-110-disk-2.raw,size=1G,version=v2.0", "unused0": "files:110/vm-110-disk-3.raw"}
     begin(emulator, storages={"files": FILES}, **disks)
-    assert twice(emulator, actions.move_disk("efidisk0", "tank")) == ["move efidisk0 to tank"]
+    assert twice(emulator, actions.move_disk("efidisk0", "tank")) == [
+        "move efidisk0 to tank; files:110/vm-110-disk-1.raw is deleted then"
+    ]
     assert str(config_of(emulator).values["efidisk0"]).startswith("tank:")
     with pytest.raises(Usage, match="its TPM's state is moved while it is off alone: shut it down first"):
         do(emulator, actions.move_disk("tpmstate0", "tank"))
     with pytest.raises(Usage, match="efidisk0 has the size that its content has; it is not grown"):
         do(emulator, actions.resize(parse_size("2G"), disk="efidisk0"))
     do(emulator, actions.stop())
-    assert twice(emulator, actions.move_disk("tpmstate0", "tank")) == ["move tpmstate0 to tank"]
+    assert twice(emulator, actions.move_disk("tpmstate0", "tank")) == [
+        "move tpmstate0 to tank; files:110/vm-110-disk-2.raw is deleted then"
+    ]
     assert str(config_of(emulator).values["tpmstate0"]).startswith("tank:")
 
 
