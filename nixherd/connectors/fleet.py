@@ -203,6 +203,7 @@ class FleetConnector(SSHConnector):
                 if not absent_ok:
                     raise
                 said(error.what)
+                refused = ""
             except OSError as error:
                 said(str(error))
                 refused = str(error) if isinstance(error, _Unwelcome) else ""
