@@ -17,7 +17,7 @@ from nixherd.models import Host, Vm
 from nixherd.neighbours import Neighbour
 from nixherd.proof import Asked
 from nixherd.proxmox.address import address_of, plain
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.observe import interfaces_of
 from nixherd.reach import (
@@ -29,7 +29,6 @@ from nixherd.reach import (
     addresses,
     ask_agent,
     declared_card,
-    has_no_agent,
     is_proven_by_agent,
     running,
 )
@@ -45,13 +44,14 @@ class Search:
     """One look for one host. `ask` is None where no other host may be asked, as for who is asked itself.
 
     `hints.address` takes the place of its names; `before` is where it answered before, which is tried first. What a
-    source did not say, and why, is in `reasons`; `problem` is why the hypervisor could not be asked.
+    source did not say, and why, is in `reasons`; `problem` is why the hypervisor could not be asked. A search of a
+    network is told.
     """
 
     session: Session
     host: Host
     hints: Hints
-    progress: Callable[[str], None]
+    tell: Callable[[str], None]
     ask: Ask | None = None
     before: str | None = None
     epochs: Collection[Epoch] = (Epoch.FINAL,)
@@ -60,7 +60,7 @@ class Search:
     reasons: list[str] = field(default_factory=list)
     problem: FleetError | None = None
     is_found: bool = False
-    """whether it has shown its key at one of the places, so that no other source is asked"""
+    """whether it has shown its key at one of the places, and let nobody in, so that no other source is asked"""
     _tried: set[str] = field(default_factory=set)
 
     @classmethod
@@ -91,8 +91,11 @@ class Search:
             card = Asked.of(vm, guest.node, guest.config, has_agent=False)
             fixed = whereabouts.configured(vm, guest.config)
             yield from self._new(self._believed(fixed, "its configuration", card), card)
-        yield from self._seen(vm, card)
-        yield from self._discovered(vm, card)
+        for source in (self._seen(vm, card), self._discovered(vm, card)):
+            for place in source:
+                yield place
+                if self.is_found:
+                    return
 
     # Sources
 
@@ -121,9 +124,11 @@ class Search:
                     accepted=self.accepted,
                 )
             address = address_of(guest.config, interfaces_of(self.session.client, guest.node, vm))
+        except NoAgent:
+            self._note(f"{label(vm)} has no guest agent")
+            return None
         except AgentUnavailable as error:
-            none = has_no_agent(guest, error)
-            self._note(f"{label(vm)} has no guest agent" if none else str(error))
+            self._note(str(error))
             return None
         except ApiError as error:  # such as one that the token may not ask
             self._not_asked(error)
@@ -178,7 +183,7 @@ class Search:
             raise FleetError(f"it was searched {discovery.MOST_SEARCHES} times by this run already")
         others = [each for host in self.session.fleet.hosts.values() for each in host.addresses or ()]
         wanted = discovery.addresses_in([network], {*hypervisors(self.session), *filter(None, map(plain, others))})
-        self.progress(f"trying port 22 of the {len(wanted)} addresses in {network}, as the definitions say")
+        self.tell(f"trying port 22 of the {len(wanted)} addresses in {network}, as the definitions say")
         return discovery.listening(wanted)
 
     # What is made of them

@@ -23,7 +23,7 @@ from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from nixherd.models import GuestType, Host, Vm
 from nixherd.proof import Asked
 from nixherd.proxmox.address import address_of
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import is_ours, label, not_ours
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import find
@@ -287,21 +287,16 @@ def _look_at_vm(
     guest = running(session, vm)
     try:
         return ask_agent(session, host, guest, epochs=epochs, patience=patience, progress=progress, accepted=accepted)
+    except NoAgent as error:
+        raise Absent(
+            f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
+            "have one run there (agent = true)"
+            if session.pinned_key(host.id)
+            else f"put the host key of {host.id} into hosts.nix as its publicKey, or have an agent run there",
+        ) from error
     except AgentUnavailable as error:
-        if has_no_agent(guest, error):
-            raise Absent(
-                f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
-                "switch the agent on in its configuration (agent = true) and have it run there"
-                if session.pinned_key(host.id)
-                else f"put the host key of {host.id} into hosts.nix as its publicKey, or have an agent run there",
-            ) from error
         progress(str(error))
         return []
-
-
-def has_no_agent(guest: Running, error: AgentUnavailable) -> bool:
-    """Whether the guest is configured without an agent, so that none will ever answer."""
-    return not guest.config.agent_enabled and "configured" in str(error)
 
 
 def ask_agent(
@@ -314,7 +309,10 @@ def ask_agent(
     progress: Callable[[str], None],
     accepted: Collection[Epoch],
 ) -> list[Place]:
-    """Where the agent of a VM that runs says that it is, as `look` has it. AgentUnavailable when it does not answer."""
+    """Where the agent of a VM that runs says that it is, as `look` has it.
+
+    AgentUnavailable when it does not answer, NoAgent where there is none.
+    """
     seen = _see(session, host, guest, progress)
     if seen is None:
         return []
@@ -382,7 +380,7 @@ def told_place(session: Session, host: Host) -> Place | None:
         seen = _see(session, host, running(session, vm), lambda said: None)
     except Absent:
         return None
-    except AgentUnavailable as error:
+    except (AgentUnavailable, NoAgent) as error:
         raise FleetError(f"{host.id}: its guest agent does not say which host key it has: {error}") from error
     if seen is None:
         raise FleetError(f"{host.id}: its guest has no address yet, so what it says cannot be proven; try again")

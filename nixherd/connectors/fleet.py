@@ -299,7 +299,7 @@ class FleetConnector(SSHConnector):
         session, host, hints = self.session, self.fleet_host, self.hints
         search = None
         if self._by_names and Search.is_for(session, host, hints):
-            search = Search(session, host, hints, progress, None if self.is_asked else asker(self))
+            search = Search(session, host, hints, self.host.log, None if self.is_asked else asker(self))
             search.epochs, search.accepted, search.patience = epochs, accepted, patience
             search.before = self._answered_at
         places = (

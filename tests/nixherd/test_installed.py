@@ -12,6 +12,7 @@ from nixherd.errors import ApiError, FleetError
 from nixherd.installed import Search
 from nixherd.models import GuestType, Host, Vm
 from nixherd.neighbours import Neighbour, Sure
+from nixherd.proxmox.errors import NoAgent
 from nixherd.proxmox.models import Interface, VmConfig
 from nixherd.reach import Absent, Hints, Place
 from nixherd.session import Session
@@ -39,17 +40,11 @@ class Agentless(FakeClient):
 
     def _answer(self) -> None:
         if not self.agent:
-            raise AgentUnavailableAs("No QEMU guest agent configured")
+            raise NoAgent("No QEMU guest agent configured", 500)
         super()._answer()
 
     def container_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
         return self.agent_interfaces(node, vmid)
-
-
-def AgentUnavailableAs(text: str) -> Exception:
-    from nixherd.proxmox.errors import AgentUnavailable
-
-    return AgentUnavailable(text, 500)
 
 
 @dataclass
