@@ -485,7 +485,8 @@ class FleetConnector(SSHConnector):
         names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
         try:
             installed = place.epoch is Epoch.FINAL
-            way = config.way_to(names, self.data["ssh_user"], int(given) if given else None, installed=installed)
+            port = int(given) if given else None
+            way = config.way_to(names, self.data["ssh_user"], port, address=place.address, installed=installed)
             known_hosts = self._known_hosts(place, way.address, way.port)
         except Usage as error:
             raise Misused(str(error)) from error
