@@ -178,7 +178,9 @@ class FleetConnector(SSHConnector):
             connected = self._try_once(patience=0, epochs=epochs, accepted=epochs, progress=reasons.append)
             if must_answer and not connected:
                 why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
-                raise Absent(f"{self.fleet_host.id} is still on its way{why}", "try again")
+                proof = self.session.pinned_key(self.fleet_host.id) is not None
+                without = "; without its agent's word only a publicKey in hosts.nix can prove that a machine is it"
+                raise Absent(f"{self.fleet_host.id} is still on its way{why}", f"try again{'' if proof else without}")
         except FAILURES as failure:
             error = failure if isinstance(failure, OSError) else worded(failure, f"{self.fleet_host.id}: connecting")
             self._forget_known_hosts()

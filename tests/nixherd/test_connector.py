@@ -19,9 +19,10 @@ from nixherd.models import Access
 from nixherd.reach import NotInstalled
 from nixherd.session import Session
 from nixherd.ssh_keys import KeyPair, generate_ed25519
+from nixherd.tokens import Server
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Said, connected, executing, said_by, session_at, vm
-from tests.sshd import MAC, Sshd
+from tests.sshd import MAC, Sshd, free_port
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
@@ -263,15 +264,35 @@ def test_whose_names_lead_elsewhere_is_where_its_agent_says(
     assert (place.address, place.asked is not None) == ("127.0.0.1", True)
 
 
+@pytest.mark.parametrize(("down", "why"), [("token", "token file "), ("endpoint", "cannot connect to https://")])
 def test_what_could_not_be_asked_is_said_where_nobody_answers(
-    run: Callable[..., Host], sshd: Sshd, session: Session, said: Said
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, said: Said, down: str, why: str
 ) -> None:
     known_at(session, "127.0.0.2")
     session.token_file.unlink()
+    if down == "endpoint":
+        endpoint = replace(emulator.endpoint, port=free_port())
+        session.fleet = replace(session.fleet, endpoint=endpoint)
+        session.token_file.write_text(replace(emulator.token, server=Server.of(endpoint)).to_toml())
+        session.token_file.chmod(0o600)
     assert not run(must_answer=True).connected
     [line] = [line for line in said() if "127.0.0.2" in line]
-    assert line.startswith("no SSH at 127.0.0.2: Connection refused; the hypervisor cannot be asked: token file ")
+    assert line.startswith(f"no SSH at 127.0.0.2: Connection refused; the hypervisor cannot be asked: {why}")
     assert session.failures == {"dev": Exit.REMOTE}
+
+
+def test_without_an_agent_and_a_pinned_key_nothing_can_be_proven(
+    run: Callable[..., Host], emulator: Emulator, said: Said
+) -> None:
+    vm(emulator, "127.0.0.1", agent="0")
+    assert not run(must_answer=True).connected
+    assert any(
+        "vm 110 (dev) has no guest agent, which alone could prove that a machine is it" in line for line in said()
+    )
+    vm(emulator, "127.0.0.1")
+    emulator.control("outside", do="stop-agent", vmid=110)
+    assert not run(must_answer=True).connected
+    assert any("only a publicKey in hosts.nix can prove that a machine is it" in line for line in said())
 
 
 @pytest.mark.parametrize("data", [{"may_install": True}, {}])
