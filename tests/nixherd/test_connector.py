@@ -252,6 +252,22 @@ def test_a_machine_that_answers_at_its_address_needs_no_hypervisor(
     assert emulator.requests()[before:] == []
 
 
+def test_a_name_that_ssh_config_knows_needs_no_hypervisor(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, tmp_path: Path
+) -> None:
+    pair, dev = new_key(), session.host("dev")
+    session.fleet = replace(
+        session.fleet,
+        hosts={"dev": replace(dev, public_key=pair.public, hostname="box.invalid", ssh_alias="box")},
+    )
+    session.token_file.unlink()
+    sshd.start(pair, address="127.0.0.2", system="ID=nixos")
+    config = tmp_path / "ssh_config"
+    config.write_text("Host box\n  HostName 127.0.0.2\n")
+    assert run(must_answer=True, ssh_config_file=str(config)).connected
+    assert emulator.requests() == []
+
+
 def test_whose_names_lead_elsewhere_is_where_its_agent_says(
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
 ) -> None:
