@@ -6,7 +6,7 @@ where the definitions tell us to. None of them is believed to be more than where
 what wipes a machine it does not, so that is found by `nixherd.reach` alone.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -33,7 +33,7 @@ from nixherd.reach import (
     running,
 )
 from nixherd.session import Session
-from nixherd.told import hypervisors, owner_of_address
+from nixherd.told import known_hypervisors, owner_of_address
 
 Ask = Callable[[Host], tuple[Neighbour, ...]]
 """A host's neighbours, asked of itself; OSError or FleetError when it does not tell"""
@@ -182,7 +182,9 @@ class Search:
         if next(self.session.once(("searches", network), count)) >= discovery.MOST_SEARCHES:
             raise FleetError(f"it was searched {discovery.MOST_SEARCHES} times by this run already")
         others = [each for host in self.session.fleet.hosts.values() for each in host.addresses or ()]
-        wanted = discovery.addresses_in([network], {*hypervisors(self.session), *filter(None, map(plain, others))})
+        wanted = discovery.addresses_in(
+            [network], {*known_hypervisors(self.session), *filter(None, map(plain, others))}
+        )
         self.tell(f"trying port 22 of the {len(wanted)} addresses in {network}, as the definitions say")
         return discovery.listening(wanted)
 
@@ -205,9 +207,11 @@ class Search:
         """Those that can be this guest's; which cannot, and why, is a reason."""
         hosts = (host for host in self.session.fleet.hosts.values() if host.id != self.host.id)
         others = {plain(each): host.id for host in hosts for each in host.addresses or ()}
+        hypervisors: Mapping[str, str] = {}
         for address in found:
+            hypervisors = hypervisors or known_hypervisors(self.session)
             written = plain(address) or address
-            whose = owner_of_address(self.session, written, card.mac if card else None) or others.get(written)
+            whose = owner_of_address(hypervisors, written, card.mac if card else None) or others.get(written)
             if whose:
                 self._note(f"{who} says {address}, which {whose} has: left out")
             else:

@@ -57,11 +57,11 @@ def told_key(session: Session, host_id: str, asked: Asked, *, for_good: bool) ->
 
 def require_a_guests(session: Session, asked: Asked, address: str) -> None:
     """Refused when the address that a guest names is the hypervisor's or our own."""
-    if whose := owner_of_address(session, address, asked.mac):
+    if whose := owner_of_address(_hypervisors(session), address, asked.mac):
         raise Refused(f"{asked.label}: its agent tells {address} as its address, which {whose} has; {_LOOK_THERE}")
 
 
-def owner_of_address(session: Session, address: str, mac: str | None) -> str | None:
+def owner_of_address(hypervisors: Mapping[str, str], address: str, mac: str | None) -> str | None:
     """Whose an address is that cannot be the guest's with this MAC: the hypervisor's, or our own; None otherwise.
 
     Ours is right where we run in that very guest.
@@ -69,7 +69,7 @@ def owner_of_address(session: Session, address: str, mac: str | None) -> str | N
     about = ipaddress.ip_address(address)
     if about.is_loopback or about.is_link_local:
         return None  # no guest is believed to have one; the other is on one link alone
-    whose = hypervisors(session).get(address)
+    whose = hypervisors.get(address)
     if whose is None and this_machine.has_address(address) and not (mac and this_machine.has_mac(mac)):
         whose = "the machine that this runs on"
     return whose
@@ -77,25 +77,30 @@ def owner_of_address(session: Session, address: str, mac: str | None) -> str | N
 
 def hypervisor_at(session: Session, name: str) -> str | None:
     """Which part of the hypervisor has this name or address; None where it is none, as far as that is known."""
-    known = hypervisors(session)
+    known = known_hypervisors(session)
     return next((known[each] for each in map(plain, _resolved(name)) if each and each in known), None)
 
 
-def hypervisors(session: Session) -> Mapping[str, str]:
-    """By address, whose it is: the endpoint's and the nodes', as far as the token shows them. Asked once per run.
+def known_hypervisors(session: Session) -> Mapping[str, str]:
+    """By address, whose it is: the endpoint's and the nodes', or the endpoint's alone where the API cannot be asked."""
+    try:
+        return _hypervisors(session)
+    except FleetError:
+        return session.once("endpoint's addresses", lambda: _written(_endpoints(session)))
 
-    Where the API cannot be asked, the endpoint's alone are known.
-    """
 
-    def ask() -> dict[str, str]:
-        endpoint, found = session.fleet.endpoint, dict[str, str]()
-        with suppress(FleetError):
-            found |= _nodes(session)
-        if endpoint is not None:
-            found |= dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API")
-        return {written: whose for address, whose in found.items() if (written := plain(address))}
+def _hypervisors(session: Session) -> Mapping[str, str]:
+    """By address, whose it is: the endpoint's and the nodes', as far as the token shows them. Asked once per run."""
+    return session.once("hypervisor's addresses", lambda: _written(_nodes(session) | _endpoints(session)))
 
-    return session.once("hypervisor's addresses", ask)
+
+def _written(found: Mapping[str, str]) -> dict[str, str]:
+    return {written: whose for address, whose in found.items() if (written := plain(address))}
+
+
+def _endpoints(session: Session) -> dict[str, str]:
+    endpoint = session.fleet.endpoint
+    return dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API") if endpoint else {}
 
 
 def _nodes(session: Session) -> dict[str, str]:
