@@ -6,7 +6,7 @@ where the definitions tell us to. None of them is believed to be more than where
 what wipes a machine it does not, so that is found by `nixherd.reach` alone.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableSet
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -57,6 +57,7 @@ class Search:
     epochs: Collection[Epoch] = (Epoch.FINAL,)
     accepted: Collection[Epoch] = (Epoch.FINAL,)
     patience: float = 0
+    done: MutableSet[str] | None = None
     reasons: list[str] = field(default_factory=list)
     problem: FleetError | None = None
     is_found: bool = False
@@ -122,6 +123,7 @@ class Search:
                     patience=self.patience,
                     progress=self._note,
                     accepted=self.accepted,
+                    done=self.done,
                 )
             address = address_of(guest.config, interfaces_of(self.session.client, guest.node, vm))
         except NoAgent:

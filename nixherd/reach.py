@@ -11,7 +11,7 @@ system that cannot be its own is refused at once.
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableSet
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -138,6 +138,7 @@ def look(
     patience: float,
     progress: Callable[[str], None],
     accepted: Collection[Epoch] = tuple(Epoch),
+    done: MutableSet[str] | None = None,
 ) -> list[Place]:
     """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
 
@@ -149,13 +150,16 @@ def look(
 
     `patience` is how many seconds a fresh clone may take to say through its agent that cloud-init is done; until
     then it still shows the template's host key, which all clones share. The question is the one changing call
-    there is: without patience, while we only plan, it is not asked.
+    there is: without patience, while we only plan, it is not asked. `done` keeps which guests have said it, so that who
+    looks again does not ask again.
 
     Raises Absent when there is nothing to wait for.
     """
     vm = session.vm(host.id)
     if is_proven_by_agent(vm):
-        return _look_at_vm(session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted)
+        return _look_at_vm(
+            session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
+        )
     asked = _known_card(session, vm) if vm else None
     return [replace(place, asked=asked) for place in _look_at_names(session, host, hints)]
 
@@ -283,10 +287,13 @@ def _look_at_vm(
     patience: float,
     progress: Callable[[str], None],
     accepted: Collection[Epoch],
+    done: MutableSet[str] | None,
 ) -> list[Place]:
     guest = running(session, vm)
     try:
-        return ask_agent(session, host, guest, epochs=epochs, patience=patience, progress=progress, accepted=accepted)
+        return ask_agent(
+            session, host, guest, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
+        )
     except NoAgent as error:
         raise Absent(
             f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
@@ -308,6 +315,7 @@ def ask_agent(
     patience: float,
     progress: Callable[[str], None],
     accepted: Collection[Epoch],
+    done: MutableSet[str] | None = None,
 ) -> list[Place]:
     """Where the agent of a VM that runs says that it is, as `look` has it.
 
@@ -321,7 +329,7 @@ def ask_agent(
     if seen.epoch not in epochs:
         progress(f"the {seen.epoch} still answers")
         return []
-    key = _key_of(session, host, seen, patience=patience, progress=progress)
+    key = _key_of(session, host, seen, patience=patience, progress=progress, done=done)
     told = seen.epoch is not Epoch.FINAL
     return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.asked, told)] if key else []
 
@@ -340,7 +348,13 @@ def _require_installable(session: Session, host: Host, seen: _Seen, accepted: Co
 
 
 def _key_of(
-    session: Session, host: Host, seen: _Seen, *, patience: float, progress: Callable[[str], None]
+    session: Session,
+    host: Host,
+    seen: _Seen,
+    *,
+    patience: float,
+    progress: Callable[[str], None],
+    done: MutableSet[str] | None,
 ) -> str | None:
     client, vm = session.client, seen.vm
     if seen.epoch is Epoch.FINAL:
@@ -356,11 +370,15 @@ def _key_of(
         if not patience:
             told_key(session, host.id, seen.asked, for_good=False)
             return None
-        progress("waiting for cloud-init")
-        done = client.agent_exec(seen.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
-        if done.exitcode not in (0, 2):  # 2: done, with recoverable errors
-            words = (done.stdout or done.stderr).strip()
-            raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({done.exitcode}): {words}", None)
+        this = f"{vm.vmid} {seen.asked.mac} {seen.asked.uuid}"
+        if done is None or this not in done:
+            progress("waiting for cloud-init")
+            ended = client.agent_exec(seen.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
+            if ended.exitcode not in (0, 2):  # 2: done, with recoverable errors
+                words = (ended.stdout or ended.stderr).strip()
+                raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({ended.exitcode}): {words}", None)
+            if done is not None:
+                done.add(this)
     return told_key(session, host.id, seen.asked, for_good=True)
 
 

@@ -105,7 +105,7 @@ def _endpoints(session: Session) -> dict[str, str]:
 
 def _nodes(session: Session) -> dict[str, str]:
     client, found = session.client, dict[str, str]()
-    for node in (row.name for row in client.node_rows() if row.online):
+    for node in (row.name for row in client.node_rows() if row.status != "offline"):
         with suppress(ApiError):
             found |= dict.fromkeys(client.interface_addresses(node), f"the node {node}")
     with suppress(ApiError):
