@@ -17,9 +17,14 @@ from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice
-from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+from tests.nixherd.proxmox.fleets import DEV as POOLED
+from tests.nixherd.proxmox.fleets import FLEET as WITH_A_POOL
+from tests.nixherd.proxmox.fleets import HOST
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
+
+DEV = replace(POOLED, settings=Settings())  # what a failure leaves is not the pool's
+FLEET = replace(WITH_A_POOL, vms={**WITH_A_POOL.vms, "dev": DEV})
 
 NONE = "local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst"
 
