@@ -12,7 +12,6 @@ from nixherd.proxmox import actions
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.identity import require_may_change
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS
-from nixherd.proxmox.restores import RestoreAction
 from nixherd.proxmox.reversible import reversible
 
 _undo = click.option(
@@ -228,7 +227,8 @@ def restore(
     front: Front, guest: str, archive: str, storage: str | None, overwrite: bool, discard: tuple[str, ...]
 ) -> None:
     """Make a guest out of the backup ARCHIVE (local:backup/vzdump-…); `vm backups` lists them."""
-    front.restore(guest, RestoreAction(archive, storage, overwrite, asked=True, discard=discard))
+    action = actions.restore(archive, storage=storage, overwrite=overwrite, asked=True, discard=discard)
+    front.act(guest, action)
 
 
 @click.command()

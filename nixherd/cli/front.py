@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import click
 import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
-from nixherd.errors import FAILURES, FleetError
+from nixherd.errors import FleetError
 from nixherd.files import expanded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, GuestType, Vm
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from nixherd.proxmox.actions import Action, Steps
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.listings import Resource
-    from nixherd.proxmox.restores import RestoreAction
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
-_RESTORING = "restoring"  # the note of a restore under way: its archive
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 
@@ -158,27 +156,6 @@ class Front:
         with progress(label(vm)) as say:
             done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
         self._report(vm, done, seconds=time.monotonic() - began)
-
-    def restore(self, name: str, action: "RestoreAction") -> None:
-        """As `act`. A note stands until the end is seen: what a killed run has restored is not restored again."""
-        from nixherd.cli.names import declared
-        from nixherd.exits import Exit, exit_of
-
-        vm = declared(self.fleet, name, action.verb)
-        if self.dry_run or vm.host_id is None or not vm.may_change:
-            self.act(name, action)
-            return
-        self.session.claim(vm.host_id)
-        notes = self.session.state_of(vm.host_id)
-        interrupted = notes.noted(_RESTORING) == action.archive
-        notes.note(_RESTORING, action.archive)
-        try:
-            self.act(name, replace(action, interrupted=interrupted))
-        except FAILURES as error:
-            if exit_of(error, changed=self.changed) is not Exit.UNKNOWN:
-                notes.forget(_RESTORING)
-            raise
-        notes.forget(_RESTORING)
 
     def _report(self, vm: Vm, done: "Steps", *, planned: bool = False, seconds: float | None = None) -> None:
         """Steps, or why there were none; and what was read back in the end."""

@@ -4,15 +4,15 @@ On a real server a restore takes the disks that the backup holds away before it 
 backup lacks as `unusedN`, a container loses it. One that fails leaves an empty guest, which the next one may replace.
 """
 
-import time
 from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
 from nixherd.models import Fleet, Vm
 from nixherd.proxmox import archive, tasks, verbs
-from nixherd.proxmox.apply import PATIENCE, PAUSE, achieve
+from nixherd.proxmox.apply import PATIENCE, achieve
 from nixherd.proxmox.archive import Archive
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import is_ours, label, mark, require_may_change
 from nixherd.proxmox.leftovers import is_empty, lost, read_back
 from nixherd.proxmox.models import Task, same_settings
@@ -25,7 +25,6 @@ from nixherd.proxmox.steps import AwaitRestore, Restore, Step
 from nixherd.proxmox.tasks import Progress
 
 Steps = tuple[Step, ...]
-LAGS = 4.0  # seconds after which a task that has ended is in its node's list
 _RESTORES = ("qmrestore", "vzrestore")
 
 
@@ -34,15 +33,14 @@ class RestoreAction:
     """Make the guest out of a backup; with `overwrite` in the place of one that is there, which must be off.
 
     Nothing is done where the guest is there (with `overwrite`: where restoring it was the last thing done to it).
-    `asked`: a person wants it now, and is refused then, or gets it again. `interrupted`: a run before was to do the
-    same and nobody saw its end; what it made is not made again. `discard` names what a container may lose.
+    `asked`: a person wants it now, and is refused where the guest is there and is not just that, or gets it again with
+    `overwrite`. `discard` names what a container may lose.
     """
 
     archive: str
     storage: str | None = None
     overwrite: bool = False
     asked: bool = False
-    interrupted: bool = False
     discard: tuple[str, ...] = ()
     verb: str = "restore"
 
@@ -107,12 +105,11 @@ class RestoreAction:
         held = archive.read(client, node, vm, self.archive, there=there is not None)
         if there is not None:
             just = self._just_restored(client, vm, there, held)
-            until = time.monotonic() + (LAGS if self.interrupted else 0)
-            while just is None and time.monotonic() < until:
-                time.sleep(PAUSE)
-                just = self._just_restored(client, vm, there, held)
-            if just and (self.interrupted or not asked):
-                return nothing(f"it was restored from {self.archive} by {just.upid}, and nothing was done to it since")
+            if just and not (asked and self.overwrite):
+                return nothing(
+                    f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
+                    "done to it since"
+                )
             self._require_replaceable(vm, there)
         place = self.storage or fleet.storage_of(vm)
         step = Restore(
@@ -153,7 +150,7 @@ class RestoreAction:
 
     def _just_restored(self, client: Client, vm: Vm, there: ActualVm, held: Archive) -> Task | None:
         """The task of ours that restored this backup, where that was the last thing done to the guest."""
-        last = next(iter(client.tasks(there.node, active=False, vmid=vm.vmid, limit=1)), None)
+        last = client.last_task(there.node, vm.vmid)
         if last is None or last.type not in _RESTORES or last.status != "OK" or there.running:
             return None
         if last.user != client.token_id or not self._made_of_this(client, last):
@@ -179,11 +176,15 @@ def _left_behind(client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None) 
             tasks.wait(client, client.destroy(now.node, vm.vmid, vm.type), PATIENCE)
             return f"; the empty guest {vm.vmid} that it left was removed"
         return f"; it left an empty guest {vm.vmid} on {now.node}, whose place the next restore takes"
+    except NotVisible as error:
+        if before is None:
+            return (
+                f"; it left an empty guest {vm.vmid} that is in no pool yet, so that this token can neither see nor "
+                f"remove it: `qm destroy {vm.vmid}` on {fleet.node_of(vm)}, then restore it again"
+            )
+        return f"; what it left behind is not known ({error})"
     except FleetError as error:
-        return (
-            f"; what it left behind is not known ({error}); an empty guest that is in no pool hides from this token: "
-            f"look there, `qm config {vm.vmid}`"
-        )
+        return f"; what it left behind is not known ({error})"
 
 
 def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
