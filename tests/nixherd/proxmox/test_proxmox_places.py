@@ -47,7 +47,7 @@ FAR = {"type": "nfs", "path": "/mnt/pve/far", "content": "images", "active": 0, 
         (actions.move_disk("scsi0", "local"), "storage local on prom takes no images; allow `images` there"),
         (
             actions.add_disk("scsi1", GIB, storage="nosuch"),
-            "prom has no storage nosuch that this token may see; for images it has: far, gone,",
+            "prom has no storage nosuch; for images it has: far, gone,",
         ),
     ],
 )
