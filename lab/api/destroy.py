@@ -113,7 +113,7 @@ def _remove(call: Call, vm: Vm, task: Task) -> None:
     for volid in volumes.of_vm(vm.vmid) if call.params.get("destroy-unreferenced-disks") else []:
         _free(call, task, volid)
     task.linger()
-    # a configuration in which nothing is left but this lock stands there until all else is done
+    # a configuration in which nothing is left but this lock stands there, without its rights, until all else is done
     vm.config, vm.pending, vm.pending_delete, vm.snapshots = {"lock": "destroyed"}, {}, set(), {}
     state.acl[:] = [row for row in state.acl if row["path"] != f"/vms/{vm.vmid}"]
     if call.params.get("purge"):

@@ -13,6 +13,7 @@ from nixherd.proxmox import removal, verbs
 from nixherd.proxmox.actions import TASK_SECONDS, Steps, backup_storage
 from nixherd.proxmox.apply import achieve, apply
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import label, require_may_change
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe
@@ -50,7 +51,12 @@ class DestroyAction:
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         self._require_both_names(vm)
         require_may_change(vm, self.verb)
-        actual = observe(client, fleet, vm)
+        try:
+            actual = observe(client, fleet, vm)
+        except NotVisible:  # the last that a removal does is to take the rights away
+            if (going := removal.removal_of(client, vm, fleet.node_of(vm))) is None:
+                raise
+            return (AwaitRemoval(fleet.node_of(vm), vm.vmid, going, type=vm.type),)
         if actual is None:
             return nothing("it is not there")
         if under_way := removal.under_way(client, vm, actual):
@@ -104,7 +110,12 @@ class DestroyAction:
         removed = removal.claim_and_remove(client, fleet, vm, target, claim, judge, timeout, progress)
         steps = [step for steps in (*done, (removed,)) for step in steps]
         given_up = removed.given_up if removed.saving else removed.belongings.names
-        found = {"backup": removed.backup, "given_up": list(given_up), "left": list(removed.left)}
+        found = {
+            "backup": removed.backup,
+            "given_up": list(given_up),
+            "left": list(removed.left),
+            "unseen": list(removed.unseen),
+        }
         return Outcome(steps, found=found)
 
     def _after_another(

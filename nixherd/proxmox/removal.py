@@ -17,7 +17,7 @@ from nixherd.proxmox.models import Upid, VmConfig
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.steps import Change, Configure, Destroy, Step
-from nixherd.proxmox.survey import still_there
+from nixherd.proxmox.survey import still_there, would_be_shown
 from nixherd.proxmox.tasks import Progress
 from nixherd.proxmox.volumes import BY_SNAPSHOT_ALONE, Belongings
 
@@ -75,16 +75,20 @@ def under_way(client: Client, vm: Vm, actual: ActualVm) -> Upid | None:
     begun = actual.config.lock == "destroyed"
     if not begun and claim_in(actual.config) is None:
         return None
-    for task in client.tasks(actual.node, vmid=vm.vmid):
-        if task.type in _REMOVALS and task.id == str(vm.vmid):
-            return task.upid
-    if begun:
+    found = removal_of(client, vm, actual.node)
+    if begun and found is None:
         how = f"qm destroy {vm.vmid} --skiplock" if vm.type is GuestType.QEMU else f"pct unlock {vm.vmid}, then destroy"
         raise FleetError(
             f"{label(vm)} on {actual.node}: its removal has begun (lock: destroyed), and no task that this token may "
             f"see works on it; when none does, remove the rest there: `{how}`"
         )
-    return None
+    return found
+
+
+def removal_of(client: Client, vm: Vm, node: str) -> Upid | None:
+    """The task that is removing the guest; also when its rights are gone and it cannot be seen any more."""
+    running = (task for task in client.tasks(node, vmid=vm.vmid) if task.type in _REMOVALS)
+    return next((task.upid for task in running if task.id == str(vm.vmid)), None)
 
 
 def wait_for(client: Client, upid: Upid, timeout: float, progress: Progress | None) -> None:
@@ -197,11 +201,10 @@ def _remove(
         upid = client.destroy(target.node, vm.vmid, vm.type, purge=target.purge)
         tasks.wait(client, upid, timeout, progress)
     except (OutcomeUnknown, TaskFailed, ApiError):
-        actual = observe(client, fleet, vm)
-        if actual is not None and (other := under_way(client, vm, actual)):
+        if other := removal_of(client, vm, target.node):
             wait_for(client, other, timeout, progress)
-            upid, actual = other, observe(client, fleet, vm)
-        if actual is not None:
+            upid = other
+        if observe(client, fleet, vm) is not None:
             raise
     if observe(client, fleet, vm) is not None:
         raise FleetError(f"{label(vm)} is still there although its removal ended well; look at it by hand")
@@ -209,15 +212,16 @@ def _remove(
 
 
 def _what_is_left(client: Client, vm: Vm, target: Destroy, upid: Upid | None) -> Destroy:
-    """The step with the volumes that are still there by the server's own rule. FleetError for any other."""
+    """The step with the volumes that the server leaves by its own rule. FleetError when another one is still there."""
     why = dict(_not_removed(client, upid))
     found = target.belongings
     left = still_there(client, target.node, vm.vmid, found) | (found.volumes & why.keys())
-    expected = {part.volume for part in found.parts if part.unsaved == BY_SNAPSHOT_ALONE}
+    expected = {part.volume for part in found.parts if part.volume and part.unsaved == BY_SNAPSHOT_ALONE}
     failed = sorted(left - expected)
     if failed:
         raise _not_gone(vm, target.node, {volume: why.get(volume, "still there") for volume in failed})
-    return replace(target, left=tuple(sorted(left)))
+    unseen = [volume for volume in sorted(expected - left) if not would_be_shown(client, vm.vmid, volume)]
+    return replace(target, left=tuple(sorted(left)), unseen=tuple(unseen))
 
 
 def require_removed(client: Client, vm: Vm, node: str, upid: Upid) -> None:

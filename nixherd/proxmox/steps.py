@@ -389,7 +389,7 @@ class Destroy(Step):
 
     `backup` is where it was saved before; `given_up` are the names of parts that it need not hold, `saving` whether
     one was asked for. `pool` is the one whose member it is, None where that is not known; `left` are volumes that the
-    server left where they are.
+    server left where they are, `unseen` those that it may have left, where the token is not shown them any more.
     """
 
     name: str
@@ -401,6 +401,7 @@ class Destroy(Step):
     purge: bool = False
     pool: str | None = None
     left: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     interrupts = True
 
     def __str__(self) -> str:
@@ -417,6 +418,8 @@ class Destroy(Step):
             rest.append(f"stays: {', '.join(map(str, self.belongings.stays))}")
         if self.left:
             rest.append(f"left on the storage: {', '.join(self.left)}")
+        if self.unseen:
+            rest.append(f"perhaps left on the storage, where this token no longer sees it: {', '.join(self.unseen)}")
         return "; ".join([*rest, *([f"backup: {self.backup}"] if self.backup else [])])
 
     def _goes_too(self) -> str:

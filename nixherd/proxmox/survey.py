@@ -66,6 +66,15 @@ def still_there(client: "Client", node: str, vmid: int, found: Belongings) -> fr
     return found.volumes & {each.what for each in now.stays}
 
 
+def would_be_shown(client: "Client", vmid: int, volume: str) -> bool:
+    """Whether this token is shown a volume in a guest's name, where there is one: its rights may go with the guest."""
+    granted = client.permissions()
+    storage = volume.partition(":")[0]
+    return granted.allows(f"/storage/{storage}", "Datastore.Allocate") or (
+        granted.allows(f"/storage/{storage}", "Datastore.Audit") and granted.allows(f"/vms/{vmid}", "VM.Config.Disk")
+    )
+
+
 def pool_of(client: "Client", vm: Vm) -> str | None:
     """The pool whose member a guest is; None where it has none, or that is not visible."""
     row = next((row for row in client.resources() if row.vmid == vm.vmid), None)

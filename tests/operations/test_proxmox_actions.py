@@ -69,7 +69,10 @@ RUNNING: list[tuple[Any, Arguments, str]] = [
     (proxmox.resize, {"size": "70G"}, "grow scsi0 64G → 70G"),
     (proxmox.resize, {"size": "70G", "snapshot": "remove"}, "snapshot vm 110 as undo-resize; grow scsi0 64G → 70G"),
     (proxmox.add_disk, {"disk": "scsi1", "size": "10G", "storage": "tank"}, "add scsi1, 10G on tank"),
-    (proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}, "move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted"),
+    (
+        *(proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}),
+        "move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted then",
+    ),
     (proxmox.network, {"device": "net0", "tag": 20}, "set net0 tag=unset → tag=20"),
     (proxmox.network, {"device": "net0", "present": False}, "set net0 virtio="),
     (proxmox.cloud_init, {"user": "ops", "upgrade": False}, "set ciuser abl030 → ops, ciupgrade none → False"),

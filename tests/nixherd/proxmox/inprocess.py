@@ -74,8 +74,12 @@ class InProcess(Guests, Storages, Tasks, Agent):
         return self._call("DELETE", path, params)
 
 
-def state(vms: dict[str, Any], volumes: dict[str, int], *, pool: tuple[int, ...] = ()) -> dict[str, Any]:
+def state(
+    vms: dict[str, Any], volumes: dict[str, int], *, pool: tuple[int, ...] = (), wide: bool = False
+) -> dict[str, Any]:
     """A node with these guests and volumes (bytes), and a token with the documented rights and no more.
+
+    `wide`: with them on all VMIDs as well, so that they do not go with a guest.
 
     Storages: `nvmeprom` (thin), `files` (a directory), `local` (backups and ISOs).
     """
@@ -105,6 +109,7 @@ def state(vms: dict[str, Any], volumes: dict[str, int], *, pool: tuple[int, ...]
             {"path": path, "type": kind, "ugid": ugid, "roleid": role, "propagate": 1}
             for path, role in (
                 ("/pool/nixherd", "Nixherd"),
+                *([("/vms", "Nixherd")] if wide else []),
                 *((f"/storage/{name}", "PVEDatastoreUser") for name in storages),
                 ("/sdn/zones/localnetwork/vmbr0", "PVESDNUser"),
             )

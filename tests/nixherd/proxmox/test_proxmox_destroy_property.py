@@ -202,7 +202,7 @@ def judge(world: World) -> str:
     gone = before - images(api.node)
     assert world.vm.vmid not in api.node.emulator.state.vms
     assert gone <= announced.belongings.volumes
-    assert announced.belongings.volumes - gone == set(done.left)
+    assert announced.belongings.volumes - gone == {*done.left, *done.unseen}
     assert all(volume in str(announced) for volume in gone)
     if not world.backup:
         return "without a backup"

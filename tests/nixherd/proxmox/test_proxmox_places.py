@@ -87,7 +87,9 @@ def test_efi_variables_the_tpm_and_what_is_unused_are_moved(emulator: Emulator) 
     with pytest.raises(Usage, match="efidisk0 has the size that its content has; it is not grown"):
         do(emulator, actions.resize(parse_size("2G"), disk="efidisk0"))
     do(emulator, actions.stop())
-    assert twice(emulator, actions.move_disk("tpmstate0", "tank")) == ["move tpmstate0 to tank"]
+    assert twice(emulator, actions.move_disk("tpmstate0", "tank")) == [
+        "move tpmstate0 to tank; files:110/vm-110-disk-2.raw is deleted then"
+    ]
     assert str(config_of(emulator).values["tpmstate0"]).startswith("tank:")
 
 
