@@ -249,6 +249,7 @@ class FleetConnector(SSHConnector):
                 if not absent_ok:
                     raise
                 said(error.what)
+                refused = ""
             except OSError as error:
                 said(str(error))
                 refused = str(error) if _is(error, _Unwelcome) else ""
