@@ -25,6 +25,7 @@ FAULTS = {
     "timed-out": "method=POST path=REGEX count=1: the request is done, the answer is 596",
     "refused": "method=POST path=REGEX count=1: the request is not done, the answer is 595",
     "node-down": "node=NAME: that node does not answer",
+    "hotplug-fails": "option=scsi1 count=1: that hotplug fails: the option waits, and the answer is 400",
     "storage-full": "storage=NAME: nothing more fits there",
     "stale-resources": "the cluster's list shows what it showed when this was switched on",
     "vmid-taken": "vmid=N: a stranger's VM appears there when somebody comes to make one",

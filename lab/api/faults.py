@@ -21,6 +21,7 @@ NAMES = (
     "agent-silent",  # vmid
     "node-down",  # node
     "storage-full",  # storage
+    "hotplug-fails",  # option, message, count: a running VM does not take it over, it waits
     "stale-resources",  # the cluster's list shows what it showed when this was switched on
     "vmid-taken",  # vmid: a stranger's VM appears there when somebody comes to make one
 )
@@ -119,6 +120,13 @@ class Faults:
     def takes(self, vmid: int) -> bool:
         """Is a stranger to appear under this VMID now?"""
         return self.is_on("vmid-taken", vmid=vmid) and self._count_down("vmid-taken", "count", 1)
+
+    def hotplug_failure(self, option: str) -> str | None:
+        """Why a running VM does not take this option over now."""
+        params = self._on.get("hotplug-fails", {})
+        if not self.is_on("hotplug-fails", option=option) or not self._count_down("hotplug-fails", "count", 1):
+            return None
+        return str(params.get("message", f"error on hotplugging device '{option}'"))
 
     def agent_silent(self, vmid: int) -> bool:
         return self.is_on("agent-silent", vmid=vmid)
