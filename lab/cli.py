@@ -21,7 +21,7 @@ FAULTS = {
     "task-fails": "type=qmclone once=1: a task ends with an error after its 200",
     "task-killed": "type=qmclone: its worker dies half-way, what it held stays",
     "task-lost": "type=qmclone works=1: nobody knows of it any more; works=0: nor was it done",
-    "drop-connection": "method=POST path=REGEX count=1: the request is done, its answer lost",
+    "drop-connection": "method=POST path=REGEX count=1: the request is done, its answer lost; refused=1: a refusal is",
     "timed-out": "method=POST path=REGEX count=1: the request is done, the answer is 596",
     "refused": "method=POST path=REGEX count=1: the request is not done, the answer is 595",
     "node-down": "node=NAME: that node does not answer",

@@ -143,6 +143,8 @@ class Change:
             elif self._can_do_without(name, value):
                 del self.vm.pending[name]
                 self._apply(name, value)
+        if not self.vm.running:  # what waited since it was switched off
+            self.apply_pending()
         self._forget_used()
         if self.errors:
             raise ParameterError(self.errors)

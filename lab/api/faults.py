@@ -15,8 +15,8 @@ NAMES = (
     "task-fails",  # type, once, message
     "task-killed",  # type: the worker dies half-way, what it holds stays
     "task-lost",  # type, works: nobody knows of the task afterwards; the work was done, or with works=false not
-    "drop-connection",  # method, path, count: done, the connection closed instead of an answer
-    "timed-out",  # method, path, count: done, answered with 596
+    "drop-connection",  # method, path, count, refused: done (or refused), the connection closed instead of an answer
+    "timed-out",  # method, path, count, refused: done (or refused), answered with 596
     "refused",  # method, path, count: not done, answered with 595
     "agent-silent",  # vmid
     "node-down",  # node
@@ -105,13 +105,17 @@ class Faults:
             return False
         return re.search(str(params.get("path", "")), path) is not None and self._count_down(name, "count", 1)
 
-    def drops(self, method: str, path: str) -> bool:
+    def drops(self, method: str, path: str, *, refused: bool = False) -> bool:
         """Is the answer to this request to be lost?"""
-        return self._meant("drop-connection", method, path)
+        return self._concerns("drop-connection", refused) and self._meant("drop-connection", method, path)
 
-    def times_out(self, method: str, path: str) -> bool:
-        """Is this request, which was carried out, to be answered with 596?"""
-        return self._meant("timed-out", method, path)
+    def times_out(self, method: str, path: str, *, refused: bool = False) -> bool:
+        """Is this request, which was carried out or refused, to be answered with 596?"""
+        return self._concerns("timed-out", refused) and self._meant("timed-out", method, path)
+
+    def _concerns(self, name: str, refused: bool) -> bool:
+        """A fault is for requests that were carried out, or for those alone that were refused."""
+        return bool(self._on.get(name, {}).get("refused", False)) is refused
 
     def refuses(self, method: str, path: str) -> bool:
         """Is this request to be answered with 595, and not carried out?"""
