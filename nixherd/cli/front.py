@@ -12,7 +12,8 @@ import click
 import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES, FleetError
+from nixherd.exits import Exit
 from nixherd.files import expanded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, GuestType, Vm
@@ -133,33 +134,62 @@ class Front:
         return row.node, row.vmid, row.type, None
 
     def act(self, name: str, action: "Action") -> None:
-        """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""
+        """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took.
+
+        Ends with 1 where the guest is not as asked for then, and this cannot make it so: that is said as well.
+        """
         from nixherd.cli.names import declared
         from nixherd.proxmox.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
+        began = time.monotonic()
         if self.dry_run:
             steps = [str(step) for step in action.plan(self.client, self.fleet, vm)]
-            self._report(vm, steps, planned=True)
-            return
-        self.session.claim(vm.host_id or vm.name)
-        began = time.monotonic()
-        with progress(label(vm)) as say:
-            done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
-        self._report(vm, [str(step) for step in done], seconds=time.monotonic() - began)
+            how: dict[str, Any] = {"planned": True}
+        else:
+            self.session.claim(vm.host_id or vm.name)
+            with progress(label(vm)) as say:
+                done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
+            steps, how = [str(step) for step in done], {"seconds": time.monotonic() - began}
+        try:
+            left = self._left(action, vm)
+        except FAILURES:
+            self._report(vm, steps, **how)  # what was done is said, whatever can be seen after it
+            raise
+        self._report(vm, steps, left, **how)
+        if any(each["remedy"] == "by hand" for each in left or ()):
+            raise click.exceptions.Exit(int(Exit.FAILED))
 
-    def _report(self, vm: Vm, steps: list[str], *, planned: bool = False, seconds: float | None = None) -> None:
+    def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
+        """What the action leaves undone, in the words of `vm diff`; None where it is none that can tell."""
+        from nixherd.cli.judging import difference, differing
+        from nixherd.proxmox.actions import left_by
+
+        found = left_by(action, self.client, self.fleet, vm)
+        return None if found is None else [difference(vm, step) for step in differing(vm, found)]
+
+    def _report(
+        self,
+        vm: Vm,
+        steps: list[str],
+        left: list[dict[str, Any]] | None = None,
+        *,
+        planned: bool = False,
+        seconds: float | None = None,
+    ) -> None:
         from nixherd.proxmox.identity import label
 
         if wants_json(self.as_json):
             about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "steps": steps}
             about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}
-            show_json(about)
+            show_json(about | ({} if left is None else {"left": left}))
             return
         for step in steps:
             say(f"{label(vm)}: {'would ' if planned else ''}{step}")
-        if not steps:
+        for each in left or ():
+            say(f"{label(vm)}: left{' by hand' if each['remedy'] == 'by hand' else ''}: {each['difference']}")
+        if not steps and not left:
             say(f"{label(vm)}: nothing to do")
         elif not planned:
             say(f"done in {seconds or 0:.1f} s", err=True)

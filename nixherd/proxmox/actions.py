@@ -7,8 +7,8 @@ not let be changed.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
@@ -21,7 +21,7 @@ from nixherd.proxmox.listings import SnapshotRow, Volume
 from nixherd.proxmox.models import Task, same_settings
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
-from nixherd.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.steps import Cannot, Clone, Note, Reboot, Row, Step, doable, rows
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
 
@@ -44,15 +44,32 @@ class Action(Protocol):
         """Carry the steps out and look again until none is left; returns those that were."""
 
 
+@runtime_checkable
+class Judged(Action, Protocol):
+    """An action that can say what it leaves: words, and steps that nobody allowed."""
+
+    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        """What of the guest is not as it was asked for, and this action does not change; what should be known of it.
+
+        None where there is nothing to judge.
+        """
+
+
+def left_by(action: Action, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+    """What an action leaves; None where it cannot tell, or there is nothing to judge."""
+    return action.left(client, fleet, vm) if isinstance(action, Judged) else None
+
+
 Look = Callable[[Client, Fleet, Vm, ActualVm | None], Steps]
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """An action that is repeated until looking finds nothing left to do."""
+    """An action that is repeated until looking finds nothing left to do; `judge` finds what it leaves."""
 
     verb: str
     look: Look
+    judge: Look | None = field(default=None, kw_only=True)
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         require_may_change(vm, self.verb)
@@ -67,6 +84,15 @@ class Verb:
             return self.look(client, fleet, vm, actual)
 
         return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
+
+    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        return self.judge(client, fleet, vm, observe(client, fleet, vm)) if self.judge else None
+
+
+def waiting(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+    """Of a guest whose options were set: which wait."""
+    names = ", ".join(each.key for each in actual.pending) if actual else ""
+    return (Note(actual.node, vm.vmid, f"waits for its next start: {names}", type=vm.type),) if actual and names else ()
 
 
 # Power
@@ -112,7 +138,12 @@ def as_declared(host: Host, *, allow_reboot: bool = False) -> Action:
         wanted = (step for step in steps if allow_reboot or not isinstance(step, Reboot))
         return tuple(step for step in wanted if step.row is not Row.START)
 
-    return Verb("change", look)
+    def judge(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        steps = plan_vm(desired(client, fleet, vm, host), actual)
+        undone = (Cannot, Note) if allow_reboot else (Cannot, Note, Reboot)
+        return tuple(step for step in steps if isinstance(step, undone))
+
+    return Verb("change", look, judge=judge)
 
 
 def create(host: Host, *, full: bool = True, source: Vm | None = None) -> Action:
@@ -151,12 +182,19 @@ def create_empty(host: Host) -> Action:
 
 
 def configure(values: dict[str, object]) -> Action:
-    return Verb("configure", lambda client, fleet, vm, actual: verbs.configure(fleet, vm, actual, values))
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        return verbs.configure(fleet, vm, actual, values)
+
+    return Verb("configure", look, judge=waiting)
 
 
 def device(device: Device) -> Action:
     """A network card or passed-through device with these properties, what is not said as it is."""
-    return Verb("configure", lambda client, fleet, vm, actual: verbs.device(fleet, vm, actual, device))
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        return verbs.device(fleet, vm, actual, device)
+
+    return Verb("configure", look, judge=waiting)
 
 
 def resize(size: int, *, disk: str | None = None) -> Action:
@@ -167,6 +205,7 @@ def add_disk(disk: str, size: int, *, storage: str | None = None) -> Action:
     return Verb(
         "add a disk to",
         lambda client, fleet, vm, actual: verbs.add_disk(fleet, vm, actual, disk, size, storage=storage),
+        judge=waiting,
     )
 
 
@@ -192,7 +231,7 @@ def cloudinit_drive(drive: str = "ide2", *, storage: str | None = None) -> Actio
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         return verbs.cloudinit_drive(fleet, vm, actual, drive, storage=storage)
 
-    return Verb("add a cloud-init drive to", look)
+    return Verb("add a cloud-init drive to", look, judge=waiting)
 
 
 def make_template() -> Action:

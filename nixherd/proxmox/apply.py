@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed
 from nixherd.models import Fleet, Host, Vm
-from nixherd.proxmox import plan, tasks
+from nixherd.proxmox import leftovers, plan, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import Locked, OutcomeUnknown
+from nixherd.proxmox.errors import Locked, OutcomeUnknown, TaskForgotten
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.observe import holder, observe, observe_template
@@ -27,7 +27,8 @@ UNKNOWN_PATIENCE = 45.0
 
 # Another one was faster, or still at work; nothing was done, and looking again tells what is left to do.
 _LOOK_AGAIN = re.compile(
-    r"checksum mismatch|(VM|CT) is locked|already running|config file already exists|already exists on node"
+    r"checksum mismatch|detected modified configuration|(VM|CT) is locked|already running|"
+    r"config file already exists|already exists on node"
 )
 
 Replan = Callable[[ActualVm | None], tuple[Step, ...]]
@@ -72,14 +73,28 @@ def achieve(
 ) -> tuple[Step, ...]:
     """Carry out what `replan` says of the guest as it is, and look again until that is nothing.
 
-    Returns the steps that were carried out. Raises Locked after `timeout` seconds, with what stood in the way and
-    whose it is; whatever `replan` raises; TaskFailed and ApiError for what trying again does not mend.
+    One step at a time: each is decided on the guest as it is after the one before, and sent with that digest, so that
+    our own steps are no obstacle to each other and what others do between them is seen. Returns the steps that were
+    carried out, one whose answer was lost and whose end is there among them.
+
+    Raises Locked after `timeout` seconds, with what stood in the way and whose it is; whatever `replan` raises;
+    TaskFailed and ApiError for what trying again does not mend.
     """
     say = progress or (lambda _: None)
     began, done, obstacle, pause = time.monotonic(), list[Step](), "", PAUSE
+    lost: Step | None = None
+    before: ActualVm | None = None
     while True:
         actual = observe(client, fleet, vm)
         steps = replan(actual)
+        others = leftovers.changed_by_others(before, actual, done[-1]) if done else []
+        if others:
+            say(f"{label(vm)}: somebody else changed {', '.join(others)} meanwhile; planned anew")
+        before = actual
+        if lost is not None and str(lost) not in map(str, steps):
+            done.append(lost)
+            client.recount(1)
+        lost = None
         if not steps:
             return tuple(done)
         if not steps[0].repeatable and done and str(done[-1]) == str(steps[0]):
@@ -89,7 +104,16 @@ def achieve(
         left = began + timeout - time.monotonic()
         if left <= 0:
             raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
-        found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(client, steps, left, say, done)
+        found = _obstacle(client, fleet, vm, actual, steps[0])
+        if not found:
+            if done or len(steps) > 1:
+                say(str(steps[0]))
+            try:
+                found = _carry_out(client, actual, steps[0], left, say)
+            except _Unknown as error:
+                found, lost = str(error), steps[0] if error.answer_lost else None
+            else:
+                done += [] if found else [steps[0]]
         if found:
             say(found if found != obstacle else "still waiting")
             pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
@@ -106,23 +130,27 @@ def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, ste
     return holder(client, fleet, vm, actual)
 
 
-def _carry_out(client: Client, steps: tuple[Step, ...], timeout: float, say: Progress, done: list[Step]) -> str:
-    """Apply the steps; what to wait for before looking again, empty when all went well."""
-    step = steps[0]
+class _Unknown(Exception):
+    """The guest is to be looked at again: the step may have been carried out, by us if only its answer was lost."""
+
+    def __init__(self, said: str, *, answer_lost: bool) -> None:
+        self.answer_lost = answer_lost
+        super().__init__(said)
+
+
+def _carry_out(client: Client, actual: ActualVm | None, step: Step, timeout: float, say: Progress) -> str:
+    """Apply the step; what to wait for before looking again, empty when all went well."""
     try:
-        for step in steps:
-            if len(steps) > 1:
-                say(str(step))
-            apply(client, step, timeout=timeout, progress=say)
-            done.append(step)
+        apply(client, step, timeout=timeout, progress=say)
     except OutcomeUnknown as error:
         if not step.repeatable:
             raise
-        return str(error)
+        said = str(error) if actual is None else leftovers.after_lost_answer(client, step, actual, error)
+        raise _Unknown(said, answer_lost=not isinstance(error, TaskForgotten)) from error
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error) or _LOOK_AGAIN.search(str(error)):
             return str(error)
-        raise
+        raise (error if actual is None else leftovers.after_refusal(client, step, actual, error)) from error
     return ""
 
 

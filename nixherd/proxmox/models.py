@@ -15,6 +15,8 @@ from nixherd.sizes import parse_size
 
 _DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+", re.ASCII)
 _NET = re.compile(r"net\d+", re.ASCII)
+_UNUSED = re.compile(r"unused\d+", re.ASCII)
+_HOTPLUG = "network,disk,usb"  # where nothing is said
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 _TRUE = ("1", "on", "yes", "true")
 
@@ -107,6 +109,12 @@ def _net(name: str, text: str) -> Net:
     values = properties(text, "model")
     mac = next((value.lower() for value in values.values() if _MAC.fullmatch(value)), None)
     return Net(name, mac, values.get("bridge"))
+
+
+def hotplug_features(text: str | None) -> frozenset[str]:
+    """What is plugged into a VM, and out of it, while it runs, by its option `hotplug`: `network`, `disk`, `usb`, …"""
+    named = _HOTPLUG if text in (None, "1") else str(text)
+    return frozenset(() if named == "0" else re.split(r"[,;\s]+", named))
 
 
 def encode_ssh_keys(keys: Iterable[str]) -> str:
@@ -215,6 +223,11 @@ class VmConfig:
     @cached_property
     def nets(self) -> Mapping[str, Net]:
         return {name: _net(name, str(text)) for name, text in self.values.items() if _NET.fullmatch(name)}
+
+    @property
+    def unused(self) -> Mapping[str, str]:
+        """The volumes that belong to the guest and are attached nowhere, by their names: `unused0`."""
+        return {name: str(text) for name, text in self.values.items() if _UNUSED.fullmatch(name)}
 
     @property
     def boot_order(self) -> tuple[str, ...]:

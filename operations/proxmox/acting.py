@@ -6,7 +6,7 @@ from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError, Usage
 from nixherd.models import Vm
-from nixherd.proxmox.actions import TASK_SECONDS, Action
+from nixherd.proxmox.actions import TASK_SECONDS, Action, left_by
 from nixherd.proxmox.identity import label, require_may_change
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 
@@ -46,6 +46,8 @@ def _act(host: Host, make: Callable[[], Action]) -> Commands:
         for step in action.run(session.client, session.fleet, vm, timeout=deadline, progress=host.log):
             if str(step) not in planned:
                 host.log(str(step))
+        for step in left_by(action, session.client, session.fleet, vm) or ():
+            host.log(str(step))  # what waits for its next start
 
     planned = "; ".join(map(str, steps))
     yield from do(host, planned, carry_out, by_api=True)

@@ -23,9 +23,13 @@ class Guests(Cluster):
         rows = (VmStatus.of(int(row["vmid"]), row) for row in self._get("nodes", node, type))
         return tuple(sorted(rows, key=lambda row: row.vmid))
 
-    def config(self, node: str, vmid: int, type: GuestType = QEMU) -> VmConfig | None:
-        """A guest's configuration, with what waits for its next start; None when there is no such guest on the node."""
-        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config"))
+    def config(self, node: str, vmid: int, type: GuestType = QEMU, *, in_force: bool = False) -> VmConfig | None:
+        """A guest's configuration, with what waits for its next start; None when there is no such guest on the node.
+
+        `in_force`: without what waits.
+        """
+        current = {"current": True} if in_force else {}
+        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config", **current))
         return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
