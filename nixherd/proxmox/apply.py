@@ -87,14 +87,13 @@ def achieve(
     while True:
         actual = observe(client, fleet, vm)
         steps = replan(actual)
-        others = leftovers.changed_by_others(before, actual, done[-1]) if done else []
-        if others:
-            say(f"{label(vm)}: somebody else changed {', '.join(others)} meanwhile; planned anew")
-        before = actual
         if lost is not None and str(lost) not in map(str, steps):
             done.append(lost)
             client.recount(1)
-        lost = None
+        others = leftovers.changed_by_others(before, actual, done[-1]) if done else []
+        if others:
+            say(f"{label(vm)}: somebody else changed {', '.join(others)} meanwhile; planned anew")
+        before, lost = actual, None
         if not steps:
             return tuple(done)
         if not steps[0].repeatable and done and str(done[-1]) == str(steps[0]):
@@ -150,7 +149,10 @@ def _carry_out(client: Client, actual: ActualVm | None, step: Step, timeout: flo
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error) or _LOOK_AGAIN.search(str(error)):
             return str(error)
-        raise (error if actual is None else leftovers.after_refusal(client, step, actual, error)) from error
+        refusal = error if actual is None else leftovers.after_refusal(client, step, actual, error)
+        if refusal is error:
+            raise
+        raise refusal from error
     return ""
 
 

@@ -16,7 +16,7 @@ from nixherd.proxmox.models import (
     properties,
 )
 from nixherd.proxmox.policy import DEFINITIONS
-from nixherd.proxmox.steps import Cannot, Change, Resize, Step
+from nixherd.proxmox.steps import Cannot, Change, Resize, Row, Step
 from nixherd.settings import Device
 from nixherd.sizes import format_size
 
@@ -156,6 +156,7 @@ def grown(
             f"{whose}{disk} has {format_size(found)}, {DEFINITIONS} wants {format_size(wanted)}",
             f"disks are never shrunk, correct {where}",
             type=vm.type,
+            about=Row.RESIZE,
         )
     elif found < wanted:
         yield Resize(node, vm.vmid, disk, found, wanted, config.digest, type=vm.type)

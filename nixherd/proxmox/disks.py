@@ -8,7 +8,7 @@ from nixherd.models import Fleet, Vm
 from nixherd.proxmox.differences import grown
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Drive
-from nixherd.proxmox.steps import AddDisk, Cannot, Note, Step
+from nixherd.proxmox.steps import AddDisk, Cannot, Note, Row, Step
 from nixherd.proxmox.waiting import is_elsewhere, waits
 from nixherd.settings import Device
 from nixherd.sizes import format_size
@@ -55,6 +55,7 @@ def _detached(vm: Vm, node: str, disk: str, where: str) -> Cannot:
         *(node, vm.vmid, disk),
         f"{label(vm)} loses it at its next start, {where} declares it",
         f"take that back (`qm set {vm.vmid} --revert {disk}` on {node}), or correct the definitions",
+        about=Row.RESIZE,
     )
 
 
@@ -66,6 +67,7 @@ def _sized(vm: Vm, node: str, actual: "ActualVm", disk: Drive, wanted: int, wher
             f"it waits for the next start of {label(vm)} with {format_size(disk.size)} and cannot be grown to "
             f"{format_size(wanted)} before",
             f"{'reboot' if actual.running else 'start'} it, then run again",
+            about=Row.RESIZE,
         )
         return
     template = actual.config.digest is None  # planned on what the clone will be
@@ -83,6 +85,7 @@ def _missing(fleet: Fleet, vm: Vm, node: str, actual: "ActualVm", device: Device
                 f"{label(vm)} lacks it; {name} ({_described(actual, name, volume)}) is attached nowhere and may be it",
                 f"attach that (`qm set {vm.vmid} --{device.name} {volume}` on {node}), or make a new one: "
                 f"`nixherd vm add-disk {vm.name} {device.name} {size}`",
+                about=Row.RESIZE,
             )
             return
     storage = device.storage or fleet.storage_of(vm) or ""

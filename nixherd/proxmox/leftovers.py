@@ -96,7 +96,7 @@ def after_refusal(client: Client, step: Step, before: ActualVm, error: FleetErro
             f"{f' (not taken back: {failure})' if failure else ''}; `{_tool(step)} set {step.vmid} --revert {names}` "
             f"on {step.node} takes back all that waits there"
         )
-    if isinstance(step, AddDisk):
+    if isinstance(step, AddDisk) and back:
         spare = sorted(set(seen.config.unused.items()) - set(before.config.unused.items()))
         said += [f"its new volume is left as {name} ({volume})" for name, volume in spare]
     if done or waiting or spare:
@@ -127,6 +127,7 @@ def after_lost_answer(client: Client, step: Step, before: ActualVm, error: Outco
 
 
 _STALE = "it was changed meanwhile"
+_TRIES = 3  # of taking back, while somebody else changes the guest as well
 
 
 def _mine(before: ActualVm, new: Mapping[str, Pending]) -> dict[str, Pending]:
@@ -143,9 +144,15 @@ def _take_back(
     """
     if not mine:
         return [], ""
-    failure = _sent(client, step, {"revert": ",".join(sorted(mine))}, seen.config)
-    after = _look(client, step)
-    back = sorted(key for key, row in mine.items() if after.pending.get(key) != row)
+    failure, after, left = _STALE, seen, dict(mine)
+    for _ in range(_TRIES):
+        if failure == _STALE and left:
+            failure = _sent(client, step, {"revert": ",".join(sorted(left))}, after.config)
+            after = _look(client, step)
+            left = {key: row for key, row in mine.items() if after.pending.get(key) == row}
+    # a plugging that was only slow has been done by now: that was not taken back
+    gone = (key for key in mine if key not in after.pending)
+    back = sorted(key for key in gone if after.config.text(key) == before.in_force(key))
     made = {volume_of(mine[key].after) for key in back} if isinstance(step, AddDisk) else set()
     known = {volume_of(str(value)) for value in before.config.values.values()}
     spare = [name for name, volume in after.config.unused.items() if volume in made - known]

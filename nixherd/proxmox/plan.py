@@ -182,8 +182,11 @@ def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> Clone:
 
 
 def cloned(clone: Clone, template: VmConfig) -> ActualVm:
-    """What the server makes of the template: a copy of its options (also tags and protection), not of its identity."""
-    gone = ("template", "digest", "lock", "pending")
+    """What the server makes of the template: a copy of its options (also tags and protection), not of its identity.
+
+    What is attached nowhere is not copied.
+    """
+    gone = ("template", "digest", "lock", "pending", *template.unused)
     values: dict[str, Any] = {key: value for key, value in template.values.items() if key not in gone}
     values |= {"name": clone.name, "description": clone.description}
     return ActualVm(VmConfig(values), running=False)

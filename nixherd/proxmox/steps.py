@@ -392,11 +392,12 @@ class Migrate(Step):
 
 @dataclass(frozen=True, slots=True)
 class Cannot(Step):
-    """What differs and is not done here: why, and what to do."""
+    """What differs and is not done here: why, and what to do. `about` is the row that would have done it."""
 
     what: str
     why: str
     remedy: str
+    about: Row | None = field(default=None, kw_only=True)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}; {self.remedy}"

@@ -133,6 +133,24 @@ def test_what_cannot_be_taken_back_is_said(dev: Emulator, monkeypatch: pytest.Mo
     assert status is Exit.FAILED
 
 
+def test_taking_back_minds_what_others_change_meanwhile(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dev.client()
+    real, reverted = client.set_config, list[object]()
+
+    def set_config(node: str, vmid: int, values: dict[str, Any], *rest: Any, **more: Any) -> None:
+        if "revert" in values:
+            reverted.append(values["revert"])
+            if len(reverted) == 1:
+                people(dev, memory=4096)
+        real(node, vmid, values, *rest, **more)
+
+    monkeypatch.setattr(client, "set_config", set_config)
+    status, words = refused(dev, actions.device(NET1), client)
+    assert (waiting(dev), reverted) == ({"memory": "4096"}, ["net1", "net1"])
+    assert words.endswith("is taken back")
+    assert status is Exit.REMOTE
+
+
 def test_what_cannot_be_looked_at_is_unknown(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     client = dev.client()
     real, asked = client.pending, list[int]()
