@@ -88,7 +88,7 @@ def status(front: Front, guest: str) -> None:
     node, vmid, kind, vm = front.placed(guest)
     found = _still_there(vmid, front.client.status(node, vmid, kind))
     config = _still_there(vmid, front.client.config(node, vmid, kind))
-    waiting = [each.key for each in front.client.pending(node, vmid, kind)] if found.running else []
+    waiting = [each.key for each in front.client.pending(node, vmid, kind)]
     show_facts(
         {
             **{"vmid": vmid, "name": config.name, "kind": str(kind), "node": node},

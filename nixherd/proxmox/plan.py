@@ -112,6 +112,7 @@ def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
         yield CloudInit(node, vm.vmid, changes, actual.config.digest, actual.running)
     yield from differences.impossible(vm, node, actual.config)
     if not actual.running:
+        yield from waiting.taken_up(vm, node, actual, changing)
         yield Start(node, vm.vmid)
     elif actual.paused:
         yield Resume(node, vm.vmid)

@@ -75,6 +75,13 @@ def reboot_or_not(
         yield Note(node, vm.vmid, f"waits for its next start as well: {', '.join(because)}")
 
 
+def taken_up(vm: Vm, node: str, actual: "ActualVm", changed: Collection[str]) -> Iterator[Note]:
+    """What waits for the start of a VM that is off: options that were set while it ran."""
+    names = ", ".join(row.key for row in actual.pending if row.key not in changed)
+    if names:
+        yield Note(node, vm.vmid, f"waits for its next start: {names}")
+
+
 def of_change(actual: "ActualVm", change: Change) -> bool:
     return waits(actual, change.key, change.value)
 

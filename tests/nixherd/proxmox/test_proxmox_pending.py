@@ -69,12 +69,14 @@ def differences(emulator: Emulator, vm: Vm, fleet: Fleet) -> list[str]:
 # Refused, and kept all the same
 
 
-def test_what_was_refused_is_taken_back_and_what_waited_before_stays(dev: Emulator) -> None:
+@pytest.mark.parametrize("card", ["net0", "net1"])
+def test_what_was_refused_is_taken_back_and_what_waited_before_stays(dev: Emulator, card: str) -> None:
     people(dev, memory=4096)
-    status, words = refused(dev, actions.device(NET1))
-    assert waiting(dev) == {"memory": "4096"}
-    assert "net1: hotplug problem" in words
-    assert words.endswith("; net1, which the server had kept for the next start, is taken back")
+    before = config_of(dev).nets
+    status, words = refused(dev, actions.device(replace(NET1, name=card)))
+    assert (waiting(dev), config_of(dev).nets) == ({"memory": "4096"}, before)
+    assert f"{card}: hotplug problem" in words
+    assert words.endswith(f"; {card}, which the server had kept for the next start, is taken back")
     assert status is Exit.REMOTE  # nothing was changed
 
 
@@ -308,6 +310,8 @@ def test_what_waits_for_a_guest_that_is_off_is_known(emulator: Emulator) -> None
     do(emulator, actions.add_disk("scsi1", 5 * GIB))
     do(emulator, actions.stop())
     vm, fleet = with_disk("10G")
+    left = left_by(actions.as_declared(HOST), emulator.client(Policy.from_fleet(fleet)), fleet, vm)
+    assert [str(step) for step in left or ()][-1] == "waits for its next start: scsi1"
     assert any("start it, then run again" in line for line in differences(emulator, vm, fleet))
     with pytest.raises(Usage, match="start it first"):
         do(emulator, actions.resize(10 * GIB, disk="scsi1"))
