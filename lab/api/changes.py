@@ -123,24 +123,25 @@ class Change:
         self._forget_used()
 
     def set(self, values: dict[str, Any]) -> None:
-        """Set options; ParameterError in the end for what a running VM refused (it stays pending)."""
+        """Set options; ParameterError in the end for what a running VM refused (it stays pending).
+
+        All of them are pending first: a disk that cannot be made leaves those before it so.
+        """
         for name in sorted(values):
-            value = values[name]
+            value, waiting = values[name], self.vm.pending.get(name)
             if drives.is_drive(name):
-                waiting = self.vm.pending.pop(name, None)
                 if value != self.vm.config.get(name):
                     value = self._drive(name, value)
                 if waiting not in (None, value):
                     self._detach(drives.parse(str(waiting)))
+            self.vm.pending[name] = value
             self.vm.pending_delete.discard(name)
             self.vm.pending_force.discard(name)
-            if not self.vm.running:
-                self._apply(name, value)
-                continue
-            self.vm.pending[name] = value
+        for name in sorted(values):
+            value = self.vm.pending[name]
             if self.vm.config.get(name) == value:
                 del self.vm.pending[name]
-            elif self._can_do_without(name, value):
+            elif not self.vm.running or self._can_do_without(name, value):
                 del self.vm.pending[name]
                 self._apply(name, value)
         if not self.vm.running:  # what waited since it was switched off

@@ -91,6 +91,18 @@ def test_what_the_same_request_set_all_the_same_is_said(dev: Emulator) -> None:
     assert status is Exit.FAILED
 
 
+@pytest.mark.parametrize("status", ["running", "stopped"])
+def test_a_disk_that_cannot_be_made_leaves_nothing_of_the_request(emulator: Emulator, status: str) -> None:
+    begin(emulator, status=status)
+    before = volumes(emulator)
+    emulator.control("fault", name="storage-full", storage="nvmeprom")
+    ended, words = refused(emulator, actions.configure({"cores": 2, "scsi1": "nvmeprom:50"}))
+    assert "free space in thin pool" in words
+    assert "; cores, which the server had kept for the next start, is taken back" in words
+    assert (waiting(emulator), config_of(emulator).cores, volumes(emulator)) == ({}, 4, before)
+    assert ended is Exit.REMOTE
+
+
 def test_what_replaced_something_that_waited_is_not_taken_back_but_said(dev: Emulator) -> None:
     with pytest.raises(ApiError, match="hotplug problem"):
         people(dev, net1=f"virtio={MAC[:-1]}1,bridge=vmbr8")
