@@ -8,6 +8,7 @@ from lab.api import drives, hotplug, options
 from lab.api.crypt import sha256_crypt
 from lab.api.errors import ApiError, ParameterError
 from lab.api.state import Vm
+from lab.api.volume_access import require_drive, require_readable, require_source
 from lab.api.volumes import CLOUDINIT_SIZE, parse_volid
 
 if TYPE_CHECKING:
@@ -36,23 +37,24 @@ def prepared(call: "Call", params: dict[str, Any], *, creating: bool = False) ->
     return values
 
 
-def require_storages(call: "Call", params: dict[str, Any]) -> None:
-    """The checks of drives that are made before anything is done: storages exist, may be used; no files of the node."""
+def require_storages(call: "Call", vmid: int, params: dict[str, Any]) -> None:
+    """The checks of drives that are made before anything is done: storages exist and may be used, volumes be read."""
     for option, value in params.items():
         if not drives.is_drive(option):
             continue
         drive = drives.parse(str(value))
         new = drives.NEW.fullmatch(drive["file"])
-        if drive["file"].startswith("/") or drive.get("import-from", "").startswith("/"):
-            if not call.user.is_root:
-                raise ApiError(
-                    "Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 651."
-                )
-        elif new:
+        if new:
             call.emulator.permissions.require(call.user, f"/storage/{new['storage']}", ["Datastore.AllocateSpace"])
-            call.emulator.volumes.storage(new["storage"])
-        elif ":" in drive["file"]:
-            call.emulator.volumes.storage(parse_volid(drive["file"]).storage)
+            storage = call.emulator.volumes.storage(new["storage"])
+            if "images" not in storage.content.split(","):
+                raise ParameterError({"storage": f"storage '{storage.name}' does not support vm images"})
+        elif drive["file"] == "cdrom" and drives.is_cdrom(drive):
+            call.emulator.permissions.require(call.user, "/", ["Sys.Console"])
+        elif drive["file"] != "none":
+            require_readable(call, drive["file"], vmid)
+        if "import-from" in drive:
+            require_source(call, drive["import-from"], vmid)
 
 
 def make_drive(call: "Call", vmid: int, option: str, value: str, log: Log) -> tuple[str, str | None]:
@@ -107,6 +109,8 @@ class Change:
             drive = drives.parse(str(value)) if drives.is_drive(name) and value is not None else None
             if self.vm.config.get("protection") and (options.is_unused(name) or (drive and not drives.is_cdrom(drive))):
                 raise ApiError(f"can't remove drive '{name}' - protection mode enabled")
+            if name in self.vm.pending or name in self.vm.config:
+                self._require(name, str(self.vm.pending.get(name, self.vm.config.get(name))))
             self.vm.pending.pop(name, None)
             if drive and waiting is not None:
                 self._detach(drives.parse(str(waiting)))
@@ -130,6 +134,8 @@ class Change:
         for name in sorted(values):
             value, waiting = values[name], self.vm.pending.get(name)
             if drives.is_drive(name):
+                for text in {str(value), str(self.vm.desired.get(name, value))}:
+                    self._require(name, text)
                 if value != self.vm.config.get(name):
                     value = self._drive(name, value)
                 if waiting not in (None, value):
@@ -149,6 +155,12 @@ class Change:
         self._forget_used()
         if self.errors:
             raise ParameterError(self.errors)
+
+    def _require(self, name: str, drive: str) -> None:
+        if drives.is_drive(name):
+            require_drive(self.call, self.vm.vmid, drives.parse(drive))
+        elif options.is_unused(name) and not self.call.user.is_root:
+            self.call.emulator.permissions.require(self.call.user, f"/vms/{self.vm.vmid}", ["VM.Config.Disk"])
 
     def apply_pending(self) -> None:
         """What waited: before a start."""

@@ -23,6 +23,7 @@ NAMES = (
     "storage-full",  # storage
     "hotplug-fails",  # option, message, count: a running VM does not take it over, it waits
     "stale-resources",  # the cluster's list shows what it showed when this was switched on
+    "archive-damaged",  # part: header (nothing of a backup can be read), data (it ends too early)
     "vmid-taken",  # vmid: a stranger's VM appears there when somebody comes to make one
 )
 

@@ -121,6 +121,9 @@ class StatesBackend:
             guest = self._guest(vmid)
             guest.running, guest.agent, guest.processes = True, False, {}
 
+    def resume_guest(self, vmid: int, agent: bool) -> None:
+        self._guest(vmid).agent = agent
+
     def stop(self, vmid: int) -> None:
         with self._mutex:
             guest = self._guest(vmid)

@@ -9,19 +9,21 @@ from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed
 from nixherd.models import Fleet, Host, Vm
-from nixherd.proxmox import leftovers, plan, tasks
+from nixherd.narration import Narrator
+from nixherd.proxmox import plan, refused, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import Locked, OutcomeUnknown, TaskForgotten
+from nixherd.proxmox.errors import Locked, OutcomeUnknown
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.observe import holder, observe, observe_template
 from nixherd.proxmox.plan import ActualVm, Desired
-from nixherd.proxmox.steps import AwaitClone, Resume, Row, Start, Step, doable, rows
+from nixherd.proxmox.steps import AwaitClone, AwaitRestore, Resume, Row, Start, Step, doable, rows
 from nixherd.proxmox.tasks import Progress
 
 PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
 LONGEST_PAUSE = 5.0
+PATIENCE = 3600.0  # seconds for a task of the hypervisor, and for whoever holds its locks
 # How long a task whose begin was not answered may take to appear: the server hands calls on for 30 s.
 UNKNOWN_PATIENCE = 45.0
 
@@ -75,12 +77,13 @@ def achieve(
 
     One step at a time: each is decided on the guest as it is after the one before, and sent with that digest, so that
     our own steps are no obstacle to each other and what others do between them is seen. Returns the steps that were
-    carried out, one whose answer was lost and whose end is there among them.
+    carried out, or what `replan` said where there were none; one whose answer was lost and whose end is there counts.
 
     Raises Locked after `timeout` seconds, with what stood in the way and whose it is; whatever `replan` raises;
     TaskFailed and ApiError for what trying again does not mend.
     """
     say = progress or (lambda _: None)
+    narrate = Narrator(say, grace=0, timed=False)
     began, done, obstacle, pause = time.monotonic(), list[Step](), "", PAUSE
     lost: Step | None = None
     before: ActualVm | None = None
@@ -90,13 +93,13 @@ def achieve(
         if lost is not None and str(lost) not in map(str, steps):
             done.append(lost)
             client.recount(1)
-        others = leftovers.changed_by_others(before, actual, done[-1]) if done else []
+        others = refused.changed_by_others(before, actual, done[-1]) if done else []
         if others:
             say(f"{label(vm)}: somebody else changed {', '.join(others)} meanwhile; planned anew")
         before, lost = actual, None
         if not steps:
-            return tuple(done)
-        if not steps[0].repeatable and done and str(done[-1]) == str(steps[0]):
+            return tuple(done) if done else steps
+        if not steps[0].repeatable and done and type(done[-1]) is type(steps[0]):
             return tuple(done)
         if [str(step) for step in done].count(str(steps[0])) > 1:
             raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
@@ -110,11 +113,11 @@ def achieve(
             try:
                 found = _carry_out(client, actual, steps[0], left, say)
             except _Unknown as error:
-                found, lost = str(error), steps[0] if error.answer_lost else None
+                found, lost = str(error), steps[0]
             else:
                 done += [] if found else [steps[0]]
         if found:
-            say(found if found != obstacle else "still waiting")
+            narrate(found)
             pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
             obstacle = found
             time.sleep(min(pause, left))
@@ -122,7 +125,7 @@ def achieve(
 
 def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step) -> str:
     lock = actual.config.lock if actual else None
-    if actual is None or lock is None or isinstance(step, AwaitClone):
+    if actual is None or lock is None or isinstance(step, (AwaitClone, AwaitRestore)):
         return ""
     if lock == "suspended" and isinstance(step, (Start, Resume)):
         return ""
@@ -130,11 +133,7 @@ def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, ste
 
 
 class _Unknown(Exception):
-    """The guest is to be looked at again: the step may have been carried out, by us if only its answer was lost."""
-
-    def __init__(self, said: str, *, answer_lost: bool) -> None:
-        self.answer_lost = answer_lost
-        super().__init__(said)
+    """The guest is to be looked at again: the step may have been carried out."""
 
 
 def _carry_out(client: Client, actual: ActualVm | None, step: Step, timeout: float, say: Progress) -> str:
@@ -144,12 +143,13 @@ def _carry_out(client: Client, actual: ActualVm | None, step: Step, timeout: flo
     except OutcomeUnknown as error:
         if not step.repeatable:
             raise
-        said = str(error) if actual is None else leftovers.after_lost_answer(client, step, actual, error)
-        raise _Unknown(said, answer_lost=not isinstance(error, TaskForgotten)) from error
+        raise _Unknown(
+            str(error) if actual is None else refused.after_lost_answer(client, step, actual, error)
+        ) from error
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error) or _LOOK_AGAIN.search(str(error)):
             return str(error)
-        refusal = error if actual is None else leftovers.after_refusal(client, step, actual, error)
+        refusal = error if actual is None else refused.after_refusal(client, step, actual, error)
         if refusal is error:
             raise
         raise refusal from error

@@ -41,8 +41,8 @@ def disks(fleet: Fleet, vm: Vm, node: str, actual: "ActualVm") -> Iterator[Step]
             yield _detached(vm, node, device.name, where)
         elif there is None:
             yield from _missing(fleet, vm, node, actual, device)
-    for name, volume in sorted(config.unused.items()):
-        yield Note(node, vm.vmid, f"{name} ({_described(actual, name, volume)}) is attached nowhere")
+    for name, each in sorted(config.unused.items()):
+        yield Note(node, vm.vmid, f"{name} ({_described(actual, name, each.volume)}) is attached nowhere")
 
 
 def _goes(actual: "ActualVm", disk: str) -> bool:
@@ -78,7 +78,7 @@ def _missing(fleet: Fleet, vm: Vm, node: str, actual: "ActualVm", device: Device
     """A disk that is declared and not there: made, unless it may have been there before and only been detached."""
     assert device.size is not None
     config, size = actual.config, format_size(device.size)
-    for name, volume in sorted(config.unused.items()):
+    for name, volume in sorted((name, each.volume) for name, each in config.unused.items()):
         if actual.unused.get(name) in (None, device.size):
             yield Cannot(
                 *(node, vm.vmid, device.name),

@@ -112,7 +112,7 @@ def _reading() -> Iterator[Route]:
         "/cluster/tasks": "",
         "/cluster/mapping/pci": "check-node",
         "/cluster/mapping/pci/{name}": "",
-        "/pools": "",
+        "/pools": "poolid",
         "/pools/{name}": "",
         "/storage": "type",
         "/storage/{storage}": "",
@@ -140,14 +140,16 @@ def _reading() -> Iterator[Route]:
     }
     for base, guest in ((_QEMU, _VM), (_LXC, _CT)):
         lists |= {base: "full", f"{guest}/status/current": "", f"{guest}/pending": "", f"{guest}/snapshot": ""}
-        lists |= {f"{guest}/config": "current snapshot"}
+        lists |= {f"{guest}/config": "current snapshot", f"{guest}/feature": "feature snapname"}
     for path, parameters in lists.items():
         yield Route("GET", path, Effect.READ, _of(_K.TEXT, parameters))
 
 
 def _both(base: str, guest: str, devices: Mapping[str, Kind], options: Mapping[str, Kind]) -> Iterator[Route]:
     """What virtual machines and containers have in common."""
-    yield Route("DELETE", guest, Effect.DESTROY, _of(_K.BOOLEAN, "purge destroy-unreferenced-disks"))
+    gone = {"purge": _K.BOOLEAN, "destroy-unreferenced-disks": _K.ZERO}
+    # what no configuration names was neither announced nor saved
+    yield Route("DELETE", guest, Effect.DESTROY, gone)
     yield Route("PUT", f"{guest}/config", Effect.CONFIG, options, devices)
     yield Route("PUT", f"{guest}/resize", Effect.DATA, _RESIZE, required=("disk", "size"))
     for verb, parameters in {

@@ -343,7 +343,7 @@ def test_a_declared_disk_that_goes_at_the_next_start_is_not_replaced(emulator: E
 def test_a_disk_that_may_only_have_been_detached_is_not_made_anew(dev: Emulator) -> None:
     do(dev, actions.add_disk("scsi1", 10 * GIB))
     people(dev, delete="scsi1")
-    volid = config_of(dev).unused["unused0"]
+    volid = config_of(dev).unused["unused0"].volume
     vm, fleet = with_disk("10G")
     assert not any(step.startswith("add") for step in do(dev, actions.as_declared(HOST), vm, fleet))
     [line] = differences(dev, vm, fleet)
