@@ -15,13 +15,21 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.steps import Cannot, Note
 from nixherd.settings import Device, Settings
-from tests.nixherd.proxmox.conftest import GIB, Emulator
+from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_long_pauses")]
 
 NET1 = Device("net1", {"bridge": "vmbr77"})  # a bridge that the node lacks
+
+
+@pytest.fixture
+def dev(emulator: Emulator) -> Emulator:
+    """The VM `dev` runs, and the token may use bridges that the node lacks."""
+    bridges = [(f"/sdn/zones/localnetwork/{bridge}", "PVESDNUser") for bridge in ("vmbr8", "vmbr9", "vmbr77")]
+    begin(emulator, acl=granted(*bridges))
+    return emulator
 
 
 def waiting(emulator: Emulator) -> dict[str, str | None]:
@@ -272,7 +280,7 @@ def test_a_move_that_lost_the_race_is_looked_at_again(dev: Emulator, monkeypatch
 
     monkeypatch.setattr(client, "move_disk", move_disk)
     done = actions.move_disk("scsi0", "tank").run(client, FLEET, DEV, timeout=10)
-    assert [str(step) for step in done] == ["move scsi0 to tank"]
+    assert [str(step) for step in done] == ["move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted then"]
     assert (len(sent), config_of(dev).tags) == (2, ("theirs",))
 
 
