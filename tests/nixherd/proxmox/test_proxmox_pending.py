@@ -9,9 +9,13 @@ import pytest
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exits import Exit, exit_of
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox import actions
+from nixherd.proxmox import actions, verbs
 from nixherd.proxmox.actions import Action, left_by
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.listings import Pending
+from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.observe import observe
+from nixherd.proxmox.plan import Desired, plan_vm
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.steps import Cannot, Note
 from nixherd.settings import Device, Settings
@@ -326,15 +330,19 @@ def test_a_disk_that_waits_is_neither_grown_nor_moved(emulator: Emulator) -> Non
 
 
 def test_what_waits_for_a_guest_that_is_off_is_known(emulator: Emulator) -> None:
-    begin(emulator, hotplug="0")
-    do(emulator, actions.add_disk("scsi1", 5 * GIB))
-    do(emulator, actions.stop())
+    """As one has it that switched itself off: a server that stops it applies what waits."""
+    begin(emulator, status="stopped")
     vm, fleet = with_disk("10G")
-    left = left_by(actions.as_declared(HOST), emulator.client(Policy.from_fleet(fleet)), fleet, vm)
-    assert [str(step) for step in left or ()][-1] == "waits for its next start: scsi1"
-    assert any("start it, then run again" in line for line in differences(emulator, vm, fleet))
+    seen = observe(emulator.client(), FLEET, DEV)
+    assert seen is not None
+    drive = "nvmeprom:vm-110-disk-1,size=5G"
+    config = VmConfig({**seen.config.values, "scsi1": drive})
+    off = replace(seen, config=config, pending=(Pending("scsi1", None, drive),))
+    words = [str(step) for step in plan_vm(Desired(fleet, vm, HOST), off) if isinstance(step, (Cannot, Note))]
+    assert "start it, then run again" in words[0]
+    assert words[-1] == "waits for its next start: scsi1"
     with pytest.raises(Usage, match="start it first"):
-        do(emulator, actions.resize(10 * GIB, disk="scsi1"))
+        verbs.resize(fleet, vm, off, 10 * GIB, disk="scsi1")
 
 
 def test_a_declared_disk_that_goes_at_the_next_start_is_not_replaced(emulator: Emulator) -> None:
