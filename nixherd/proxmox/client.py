@@ -229,6 +229,10 @@ class Client(Guests, Storages, Tasks, Agent):
         """How many changing requests the server has taken so far; what came of each is another question."""
         return self.__session.accepted
 
+    def recount(self, by: int) -> None:
+        """What was taken and is taken back is no change after all; what a refused request left behind is one."""
+        self.__session.accepted += by
+
     def _get(self, *path: object, **params: Any) -> Any:
         return answer("GET", path, self.__api(_parts(path)).get(**params))
 
