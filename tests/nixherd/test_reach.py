@@ -13,6 +13,7 @@ import pytest
 from nixherd import this_machine
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from nixherd.models import GuestType
+from nixherd.proof import Shown, disproof
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.listings import Node, Resource
@@ -50,6 +51,7 @@ class FakeClient:
     power: str = "running"
     system: str = "ID=debian\n"
     addresses: tuple[str, ...] = ("192.0.2.110",)
+    card: str = MAC
     agent: bool = True
     key: str = AGENTS_KEY
     cloud_init: ExecResult = field(default_factory=lambda: ExecResult(0, "status: done", ""))
@@ -60,7 +62,7 @@ class FakeClient:
         return VmStatus.of(vmid, {"name": "dev", "status": self.power}) if self.exists else None
 
     def config(self, node: str, vmid: int, type: object = None) -> VmConfig | None:
-        ours = {"name": "dev", "description": mark(FLEET, DEV), "net0": f"virtio={MAC.upper()},bridge=vmbr0"}
+        ours = {"name": "dev", "description": mark(FLEET, DEV), "net0": f"virtio={self.card.upper()},bridge=vmbr0"}
         return VmConfig({**ours, **self.config_}) if self.exists else None
 
     def resources(self) -> tuple[Resource, ...]:
@@ -77,7 +79,7 @@ class FakeClient:
             "hardware-address": "02:42:00:00:00:01",
             "ip-addresses": [{"ip-address": "172.17.0.1"}],
         }
-        return (Interface.of(docker), Interface.of({"name": "e", "hardware-address": MAC, "ip-addresses": found}))
+        return (Interface.of(docker), Interface.of({"name": "e", "hardware-address": self.card, "ip-addresses": found}))
 
     def agent_read(self, node: str, vmid: int, path: str) -> str:
         self._answer()
@@ -262,6 +264,24 @@ def test_a_key_that_another_vm_told_in_this_run_is_refused(session: Session) -> 
     session._memo["client"] = FakeClient(system=INSTALLER, config_=ours)
     with pytest.raises(Refused, match=r"^vm 112 \(other\): its agent tells the host key of vm 110 \(dev\) as its own"):
         look(session, TWO["other"], Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+
+
+def test_an_address_that_two_guests_report_is_a_place_of_whichever_proves_itself(session: Session) -> None:
+    """Both are tried there, each as itself; no third guest's agent is asked whose it is."""
+    other = replace(DEV, name="other", vmid=112, host_id="other")
+    card = "bc:24:11:00:01:12"
+    session.fleet = replace(session.fleet, hosts=TWO, vms={"dev": DEV, "other": other})
+    [ours] = places(session, FakeClient())
+    others = {"name": "other", "description": mark(FLEET, other)}
+    session._memo["client"] = FakeClient(card=card, key=generate_ed25519("other").public, config_=others)
+    [theirs] = look(session, TWO["other"], Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+    assert ours.address == theirs.address == "192.0.2.110"
+    assert ours.asked is not None
+    assert theirs.asked is not None
+    assert (ours.asked.vmid, theirs.asked.vmid) == (110, 112)
+    who_answers = Shown("boot", frozenset({MAC}), None, "ID=debian")
+    assert disproof(ours.asked, who_answers) is None
+    assert disproof(theirs.asked, who_answers) == f"no card of it has net0's MAC {card} (there are: {MAC})"
 
 
 @pytest.mark.parametrize("key", ["", "no key", "ssh-ed25519 AAAA", f"{KEY}\n{KEY}"])
