@@ -12,18 +12,18 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.names import guest_named
 from nixherd.cli.output import show_facts, show_json, show_rows, wants_json
 from nixherd.cli.parameters import Guest, guest, json_option
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exits import Exit
 from nixherd.models import Fleet, Origin, Vm
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.drift import drift
 from nixherd.proxmox.errors import AgentUnavailable
-from nixherd.proxmox.identity import is_ours, label
+from nixherd.proxmox.identity import contradiction, is_ours, label, why_not_ours
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
-from nixherd.proxmox.plan import plan_vm
+from nixherd.proxmox.plan import ActualVm, compared, in_the_making
 from nixherd.proxmox.steps import Cannot, Row
 from nixherd.proxmox.vmids import named_range, next_vmid
 from nixherd.terminal import say, say_text
@@ -271,13 +271,29 @@ def diff(front: Front, guests: tuple[str, ...]) -> None:
 
 
 def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
-    actual = observe(front.client, front.fleet, vm)
-    if not vm.is_managed:
-        for step in drift(vm, front.fleet.node_of(vm), actual):
-            yield {"difference": str(step), "remedy": None, "interrupts": False}
-        return
-    host = front.fleet.hosts[vm.host_id or ""]
-    for step in plan_vm(desired(front.client, front.fleet, vm, host), actual):
+    """What differs of one guest. One that is somebody else's, or that cannot be compared, stops nothing but itself."""
+    try:
+        actual = observe(front.client, front.fleet, vm)
+        if not vm.is_managed:
+            for step in drift(vm, front.fleet.node_of(vm), actual):
+                yield {"difference": str(step), "remedy": None, "interrupts": False}
+            return
+        yield from _managed_differences(front, vm, actual)
+    except ApiError:
+        raise
+    except FleetError as error:
+        yield {"difference": str(error), "remedy": "by hand", "interrupts": False}
+
+
+def _managed_differences(front: Front, vm: Vm, actual: ActualVm | None) -> Iterator[dict[str, Any]]:
+    fleet = front.fleet
+    whole = actual if actual is not None and not in_the_making(fleet, vm, actual) else None
+    if whole and (why := why_not_ours(fleet, vm, whole.config, whole.node)):
+        other = contradiction(fleet, vm, whole.config, whole.node)
+        yield {"difference": why, "remedy": "by hand" if other else "adopt", "interrupts": False}
+        if other:
+            return  # another machine: what it has says nothing of ours
+    for step in compared(desired(front.client, fleet, vm, fleet.hosts[vm.host_id or ""]), actual):
         if step.row is not Row.START:
             kind = "by hand" if isinstance(step, Cannot) else "left alone" if vm.readonly else "apply"
             yield {"difference": str(step), "remedy": kind, "interrupts": step.interrupts}
@@ -301,8 +317,9 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     text, name = entry_of(vmid, kind, found, node=other_node, status=power.status if power else None, host=managed)
     say_text(text)
     if managed:
-        mark = f"nixherd fleet={front.fleet.id} vmid={vmid}"
-        say(f"to hand it over, its name must be {name} and its notes need the line: {mark}", err=True)
+        then = f"`nixherd vm adopt {name} {vmid}` marks it as this fleet's"
+        renamed = "" if found.name == name else f"; its name must be {name} before that"
+        say(f"to hand it over, paste this; then {then}{renamed}", err=True)
 
 
 COMMANDS = (list_, status, config, ip, next_id, storage, backups, tasks, log, diff, import_)
