@@ -15,11 +15,11 @@ TESTS ?= tests
 # How many requests `make fuzz` puts to the guard.
 N ?= 100000
 
-.PHONY: help demo test check fuzz bench lab up down reset status shell clean
+.PHONY: help demo test check fuzz conformance bench lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is too old; nixherd needs Python 3.11 or newer (PYTHON=…)" >&2; exit 1; }
@@ -43,6 +43,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 
 fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none of which may reach what is protected
 	@$(BIN)/python -m tests.fuzz $(N)
+
+conformance: $(STAMP) ## the API emulator against recordings of real servers (../shared/pve)
+	@$(BIN)/python -m tests.lab.conformance
 
 $(VENV)/.bench: $(STAMP)
 	@echo "set-up: what the benchmarks compare with"

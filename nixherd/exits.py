@@ -27,7 +27,7 @@ _MEANINGS = {
     Exit.DONE: "done, or nothing to do",
     Exit.FAILED: "some host failed, or differs from its definition",
     Exit.USAGE: "wrong usage or wrong input",
-    Exit.REFUSED: "refused by the guard, nothing was sent",
+    Exit.REFUSED: "refused by the guard or for want of a signature, nothing was sent",
     Exit.REMOTE: "remote, evaluation or build failure, nothing was changed",
     Exit.UNKNOWN: "still running, or its outcome is not known",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",

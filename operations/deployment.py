@@ -20,7 +20,7 @@ from nixherd.deploying.progress import BuildProgress
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
-from nixherd.errors import FAILURES, FleetError, NotBegun, NotWell
+from nixherd.errors import FAILURES, FleetError, NotBegun, NotWell, Usage
 from nixherd.evaluation import evaluate as evaluate_all
 from nixherd.faults import foreseen
 from nixherd.models import Access
@@ -99,7 +99,7 @@ def _gate(own: HostRun) -> None:
     if session.gate is not None:  # which was asked before anything of the tree was evaluated
         session.once("told verified", lambda: own.journal.note("run", verified=session.verified.revision))
     elif options.require_signed:
-        raise FleetError(
+        raise Usage(
             f"{own.id}: require_signed holds for the whole fleet; say it in group_data/all.py, in hosts.nix, or with "
             "--data require_signed=true"
         )

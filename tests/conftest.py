@@ -10,6 +10,14 @@ pytest.register_assert_rewrite("tests.integration.lab_driver")
 
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who deploys to the provisioned fleet does so in one worker: making it takes half a minute."""
+    for item in items:
+        if "made" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("fleet"))
+
+
 MASTER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J root@doc1"
 

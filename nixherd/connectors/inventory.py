@@ -14,7 +14,7 @@ from nixherd.connectors import cli
 from nixherd.definitions import Definitions
 from nixherd.deploying.gate import NAMES, Gate, required_by_hosts
 from nixherd.deploying.journal import Journal, new_directory
-from nixherd.errors import FAILURES, FleetError, Usage
+from nixherd.errors import FAILURES, Usage
 from nixherd.evaluation import evaluate_ahead
 from nixherd.exits import exit_of
 from nixherd.faults import worded
@@ -105,13 +105,13 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
 def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = False) -> Gate | None:
     """What the fleet has to be signed by; None where neither the operator nor, with `by_hosts`, hosts.nix requires it.
 
-    FleetError for a flake that was named by a reference: it has no commits to look at.
+    Usage for a flake that was named by a reference: it has no commits to look at.
     """
     said = {name: value for name in NAMES if (value := _data(options, name)) is not None}
     standing = _group_data(here, options.get("group_data") or ())
     gate = Gate.of(place, said, standing, by_hosts=by_hosts, notes=not options.get("dry"))
     if gate and _data(options, "flake"):
-        raise FleetError("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
+        raise Usage("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
     return gate
 
 

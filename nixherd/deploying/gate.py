@@ -19,7 +19,7 @@ from urllib.parse import quote
 from nixherd import commits, nix, sshsig
 from nixherd.commits import FULL_HASH, Commit
 from nixherd.deploying.proven import History, Record
-from nixherd.errors import FleetError, ProcessFailed, Usage
+from nixherd.errors import FleetError, ProcessFailed, Refused, Usage
 from nixherd.files import expanded, write_whole
 from nixherd.fleet import load_fleet
 from nixherd.git import Repository
@@ -110,14 +110,17 @@ class Gate:
         )
 
     def verify(self) -> Verified:
-        """The fleet's last commit, once all is well with it and with those before it; FleetError otherwise."""
+        """The fleet's last commit, once all is well with it and with those before it.
+
+        Refused when it is not; FleetError when that could not be told.
+        """
         with tempfile.TemporaryDirectory(prefix="nixherd-") as scratch:
             return self._verify(Path(scratch))
 
     def _verify(self, scratch: Path) -> Verified:
         repository = Repository.around(self.fleet)
         if repository is None:
-            raise FleetError(f"{self.fleet}: require_signed is set, but it is in no git repository; deploy a checkout")
+            raise Refused(f"{self.fleet}: require_signed is set, but it is in no git repository; deploy a checkout")
         top = Path(repository.read("rev-parse", "--show-toplevel").stdout.removesuffix("\n"))
         head = repository.full_head()
         require_committed(str(self.fleet), repository.changed(["."]))
@@ -130,12 +133,12 @@ class Gate:
             new = commits.since(start, head, history.read)
         except commits.NotFollowed as error:
             whose = "which signed_from names" if self.told or not record.revision else "which was proven here before"
-            raise FleetError(
+            raise Refused(
                 f"{self.fleet}: {error}, {whose}; nothing was changed. For an older one, or another line of commits, "
                 "say signed_from=HASH of a commit that you vouch for"
             ) from None
         except FleetError as error:
-            raise FleetError(f"{self.fleet}: {error}; nothing was changed") from None
+            raise Refused(f"{self.fleet}: {error}; nothing was changed") from None
         self._require_signed(new, history.one(start), signers, scratch)
         is_shallow = repository.read("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
         verified = self._as_flake(top, head, "&shallow=1" if is_shallow else "")
@@ -144,7 +147,7 @@ class Gate:
         return verified
 
     def _who_may(self, top: Path, repository: Repository) -> str:
-        """The text of the signers' file. FleetError for one that who pushes, or another user here, may write."""
+        """The text of the signers' file. Refused for one that who pushes, or another user here, may write."""
         own, common = (
             (repository.directory / repository.read("rev-parse", name).stdout.removesuffix("\n")).resolve()
             for name in ("--absolute-git-dir", "--git-common-dir")
@@ -152,7 +155,7 @@ class Gate:
         main = [common.parent] if common.name == ".git" else []  # of which `top` may be another work tree
         place = self.signers.resolve()
         if any(place.is_relative_to(each) for each in (top.resolve(), own, common, *main)):
-            raise FleetError(
+            raise Refused(
                 f"allowed_signers={self.signers} lies in the tree whose commits it is to judge; keep it outside, as "
                 f"{DEFAULT_SIGNERS}"
             )
@@ -160,14 +163,14 @@ class Gate:
             with place.open(encoding="utf-8") as file:
                 about, text = os.fstat(file.fileno()), file.read()
         except FileNotFoundError:
-            raise FleetError(
+            raise Refused(
                 f"{self.signers}: missing; write who may sign the fleet's commits into it, a line each: "
                 'NAME namespaces="git" ssh-ed25519 AAAA…'
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise FleetError(f"{self.signers}: cannot be read: {error}") from None
         if about.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(about.st_mode) & 0o022:
-            raise FleetError(f"{self.signers}: others may change it; chown it to yourself and chmod go-w it")
+            raise Refused(f"{self.signers}: others may change it; chown it to yourself and chmod go-w it")
         return text
 
     def _require_signed(self, new: Sequence[Commit], start: Commit | None, signers: Path, scratch: Path) -> None:
@@ -188,7 +191,7 @@ class Gate:
             commit, why = wrong[0]
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             vouch = "" if start else ". Where signing began later, say signed_from=HASH of the commit before"
-            raise FleetError(f"{self.fleet}: commit {str(commit)!r}{more}: {why}; nothing was changed{vouch}")
+            raise Refused(f"{self.fleet}: commit {str(commit)!r}{more}: {why}; nothing was changed{vouch}")
 
     def _as_flake(self, top: Path, head: str, more: str) -> Verified:
         below = self.fleet.resolve().relative_to(top.resolve())
@@ -204,7 +207,7 @@ class Gate:
         except (ValueError, KeyError, TypeError) as error:
             raise FleetError(f"{url}: nix flake metadata printed something unexpected ({error!r})") from error
         if revision != head:
-            raise FleetError(f"{url}: Nix took {revision} for it; nothing was changed")
+            raise Refused(f"{url}: Nix took {revision} for it; nothing was changed")
         return Verified(head, url, path)
 
 

@@ -86,7 +86,7 @@ def test_killed_at_every_effect_it_is_finished_by_the_next_run(tmp_path: Path) -
     effects = int(enrol(whole).stdout.split()[-1])
     assert effects > 60
     old, new = contents(repository(tmp_path / "old")), contents(whole)
-    points = sorted({1 + round(at * (effects - 1) / 21) for at in range(22)})
+    points = sorted({1 + round(at * (effects - 1) / 13) for at in range(14)})
     for point in points:
         fleet = repository(tmp_path / str(point) / "fleet")
         killed = enrol(fleet, point)
