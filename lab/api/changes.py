@@ -49,10 +49,19 @@ def require_storages(call: "Call", params: dict[str, Any]) -> None:
                     "Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 651."
                 )
         elif new:
+            _require_importable(call, option, drive.get("import-from"))
             call.emulator.permissions.require(call.user, f"/storage/{new['storage']}", ["Datastore.AllocateSpace"])
             call.emulator.volumes.storage(new["storage"])
         elif ":" in drive["file"]:
             call.emulator.volumes.storage(parse_volid(drive["file"]).storage)
+
+
+def _require_importable(call: "Call", option: str, source: str | None) -> None:
+    """Disks are imported from images and from content `import`."""
+    volume = call.emulator.volumes.find(source) if source else None
+    if volume and volume.content not in ("images", "import"):
+        why = f"{source} has wrong type '{volume.content}' - needs to be 'images' or 'import'"
+        raise ParameterError({option: why})
 
 
 def make_drive(call: "Call", vmid: int, option: str, value: str, log: Log) -> tuple[str, str | None]:
