@@ -43,6 +43,12 @@ class Backend(Protocol):
         holds the drive's files (`user-data`, `meta-data`, `network-config`), None without such a drive.
         """
 
+    def resume_guest(self, vmid: int, agent: bool) -> None:
+        """The machine that was just switched on goes on from a saved memory; `agent`: its agent ran then.
+
+        A backend that cannot do that lets it boot.
+        """
+
     def stop(self, vmid: int) -> None:
         """Pull the plug; returns when the machine is off. Off already is no error."""
 

@@ -27,6 +27,7 @@ FAULTS = {
     "node-down": "node=NAME: that node does not answer",
     "storage-full": "storage=NAME: nothing more fits there",
     "stale-resources": "the cluster's list shows what it showed when this was switched on",
+    "archive-damaged": "part=header|data: nothing of a backup can be read, or not to its end",
     "vmid-taken": "vmid=N: a stranger's VM appears there when somebody comes to make one",
     "agent-silent": "vmid=N: the guest agent never answers",
     "address-changes": "vmid=N: every boot gets another address",

@@ -4,7 +4,6 @@ Node `prom`, the template 9002, and the VMs 104 and 109 that nobody may touch: t
 """
 
 import uuid
-from collections.abc import Iterable
 from typing import Any
 
 from lab.machines.network import GATEWAY, PREFIX
@@ -18,10 +17,11 @@ IMAGE = "local:import/debian-13-genericcloud-amd64.qcow2"  # what the template w
 USER = "nixherd@pve"
 TOKEN = "lab"
 POOL = "nixherd"
+SHOWN = (104, 109)  # guests that are documented and never changed
 ROLE = "Nixherd"
 GIB = 1 << 30
 
-# What docs/proxmox.md grants on a managed VM, and no more; not on 104 and 109, where the token may only look.
+# The role of docs/proxmox.md, and no more.
 PRIVILEGES = [
     *("VM.Allocate", "VM.Audit", "VM.Clone", "VM.PowerMgmt", "VM.Migrate", "VM.Backup", "VM.Snapshot"),
     *("VM.Snapshot.Rollback", "VM.GuestAgent.Unrestricted"),
@@ -30,14 +30,22 @@ PRIVILEGES = [
 ARCHIVE = "local:vztmpl/debian-13-standard_13.1-1_amd64.tar.zst"
 
 
-def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
-    """The state; `secret` is the token's, `managed` the VMIDs that the fleet may create."""
-    grants = [("/", "PVEAuditor"), ("/storage", "PVEDatastoreUser"), (f"/pool/{POOL}", ROLE)]
-    grants += [("/sdn/zones/localnetwork/vmbr0", "PVESDNUser"), (f"/vms/{TEMPLATE}", "PVETemplateUser")]
-    grants += [(f"/vms/{vmid}", ROLE) for vmid in managed] + [("/mapping/pci/igpu", "PVEMappingUser")]
+def recipe() -> list[tuple[str, str]]:
+    """Where docs/proxmox.md has which role granted, for this node and fleet; word for word, and nothing else."""
+    return [
+        (f"/pool/{POOL}", ROLE),
+        (f"/vms/{TEMPLATE}", "PVETemplateUser"),
+        *((f"/storage/{name}", "PVEDatastoreUser") for name in (STORAGE, "tank", "local")),
+        ("/sdn/zones/localnetwork/vmbr0", "PVESDNUser"),
+        *((f"/vms/{vmid}", "PVEAuditor") for vmid in SHOWN),
+    ]
+
+
+def start_state(secret: str) -> dict[str, Any]:
+    """The state; `secret` is the token's."""
     acl = [
         {"path": path, "type": kind, "ugid": who, "roleid": role, "propagate": 1}
-        for path, role in grants
+        for path, role in recipe()
         for kind, who in (("user", USER), ("token", f"{USER}!{TOKEN}"))
     ]
     return {

@@ -12,10 +12,11 @@ from nixherd.errors import ApiError, FleetError
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.preflight import template_findings
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.errors import AgentUnavailable, NotVisible
 from nixherd.proxmox.identity import label, why_not_ours
 from nixherd.proxmox.models import Permissions
 from nixherd.proxmox.observe import find, observe_template
+from nixherd.proxmox.places import storage_seen
 
 CLOCK_SECONDS = 5
 EXPIRY_SECONDS = 14 * 86400
@@ -88,7 +89,19 @@ def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
 
 def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
     user, _, name = client.token_id.partition("!")
-    about = client.token_info(user, name)
+    try:
+        about = client.token_info(user, name)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        # So it is on every server, for a token is not its user: only who may change users sees it.
+        yield Finding(
+            "token",
+            Verdict.UNKNOWN,
+            f"whether {client.token_id} is separated from its user's rights cannot be known: no token may read itself",
+            f"on the node: `pveum user token list {user}` has privsep 1 and no early expiry for {name}",
+        )
+        return
     if about["privsep"]:
         yield Finding("token", Verdict.OK, f"{client.token_id} is separated from its user's rights")
     else:
@@ -171,36 +184,44 @@ def _changeable(fleet: Fleet) -> Sequence[Vm]:
 
 
 def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
-    nodes = {node.name: node.online for node in client.node_rows()}
+    nodes = {node.name: node.status for node in client.node_rows()}
     wanted = {fleet.node_of(vm) for vm in fleet.vms.values()} | ({fleet.endpoint.node} if fleet.endpoint else set())
     for node in sorted(wanted):
         if node not in nodes:
             known = ", ".join(nodes) or "none that the token may see"
             yield Finding("node", Verdict.FAILED, f"there is no node {node}", f"the cluster has: {known}")
-        elif not nodes[node]:
+        elif nodes[node] == "online":
+            yield Finding("node", Verdict.OK, f"{node} is online")
+        elif nodes[node] == "offline":
             yield Finding("node", Verdict.FAILED, f"{node} is offline", "bring it up")
         else:
-            yield Finding("node", Verdict.OK, f"{node} is online")
+            yield Finding(
+                "node",
+                Verdict.UNKNOWN,
+                f"whether {node} is online is not told: its status is {nodes[node]}",
+                f"when that stays: `systemctl status pvestatd pve-cluster` on {node}",
+            )
 
 
 def _storages(client: Client, fleet: Fleet) -> Iterator[Finding]:
     wanted = {
-        (fleet.node_of(vm), fleet.storage_of(vm), "rootdir" if vm.type is GuestType.LXC else "images")
+        (fleet.node_of(vm), name, "rootdir" if vm.type is GuestType.LXC else "images")
         for vm in _changeable(fleet)
+        for name in (fleet.storage_of(vm), *(disk.storage for disk in vm.settings.disks if disk.storage))
     }
     if fleet.endpoint and fleet.endpoint.backup_storage:
         wanted.add((fleet.endpoint.node, fleet.endpoint.backup_storage, "backup"))
     for node, name, content in sorted(wanted, key=str):
-        found = client.storage(node, name) if name else None
+        found = storage_seen(client, node, name) if name else None
         if found is None:
-            yield Finding(
-                "storage", Verdict.FAILED, f"{node} has no storage {name}", "correct it in vms/definitions.nix"
-            )
-        elif not found.active:
-            yield Finding("storage", Verdict.FAILED, f"{name} on {node} is not active", "bring it up")
+            remedy = f"correct it in vms/definitions.nix, or grant PVEDatastoreUser on /storage/{name}"
+            yield Finding("storage", Verdict.FAILED, f"{node} has no storage {name} that the token may see", remedy)
+        elif found.away:
+            what, _, remedy = found.away.partition("; ")
+            yield Finding("storage", Verdict.FAILED, f"{name} on {node} {what}", remedy)
         elif content not in found.content:
             yield Finding("storage", Verdict.FAILED, f"{name} on {node} holds no {content}", f"allow `{content}` there")
-        elif found.total and found.available / found.total < 0.05:
+        elif found.total and found.available is not None and found.available / found.total < 0.05:
             yield Finding("storage", Verdict.WARNING, f"{name} on {node} is nearly full", "make room")
         else:
             yield Finding("storage", Verdict.OK, f"{name} on {node} is active and holds {content}")
@@ -219,9 +240,17 @@ def _template(client: Client, fleet: Fleet) -> Iterator[Finding]:
 
 def _guests(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for vm in fleet.vms.values():
+        try:
+            found = find(client, fleet, vm)
+        except NotVisible as error:
+            what, _, remedy = str(error).partition("; ")
+            yield Finding("guest", Verdict.FAILED if vm.may_change else Verdict.UNKNOWN, what, remedy)
+            continue
+        except ApiError as error:  # of this guest; what is for all of them ends the next question as well
+            yield Finding("guest", Verdict.UNKNOWN if error.status == 403 else Verdict.FAILED, str(error))
+            continue
         if not vm.is_managed:
             continue
-        found = find(client, fleet, vm)
         if found is None:
             yield Finding("guest", Verdict.WARNING, f"{label(vm)} does not exist", "provision it")
             continue

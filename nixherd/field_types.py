@@ -23,6 +23,8 @@ _HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](?::[0-9A-Fa-f]{2}){5}")
 _VALUE = re.compile(r"[^,\s]+")
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}")
+# `prom:8006`, `[2001:db8::1]:8006`, `[2001:db8::1]`
+_WITH_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:/\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 _SHARE = re.compile(r"(\d{1,3})\s*%|\d{1,9}", re.ASCII)
 _STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]")
 _STORAGE_REMEDY = "write the id that `pvesm status` shows"
@@ -213,7 +215,16 @@ class Address(Type):
         if type(value) is not str:
             yield Problem(f"is {nix_type(value)}, not a string")
         elif not is_address(value) or ("%" in value and not self.zone):
-            yield Problem(f"{shown(value)} is no name or address")
+            yield self._problem(value)
+
+    def _problem(self, value: str) -> Problem:
+        """What is wrong with it; a port is taken off, where it has a place of its own."""
+        match = _WITH_PORT.fullmatch(value)
+        host = (match["six"] or match["host"]) if match else ""
+        remedy = ""
+        if match and is_address(host) and not self.zone:
+            remedy = f'write host = "{host}";' + (f" port = {match['port']};" if match["port"] else "")
+        return Problem(f"{shown(value)} is no name or address", remedy=remedy)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ _LONGEST = 24 * 3600  # seconds
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+DNS_NAME = re.compile(
+    rf"(?=.{{1,253}}$){DNS_LABEL.pattern}(?:\.{DNS_LABEL.pattern})*"
+)  # what Proxmox VE lets a guest be called
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from nixherd.errors import Refused
 from nixherd.models import Fleet, GuestType
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.observe import find
 
 # It takes a tenth of a second: not for those who need no API.
@@ -57,16 +58,27 @@ def require_rebootable(fleet: Fleet, host_id: str) -> None:
 def require_no_declared_guest(fleet: Fleet, client: "Client", macs: Collection[str], host_id: str, verb: str) -> None:
     """Refused when a machine that no definition names has the MAC of one that is defined: a mistyped address.
 
-    `macs` are those of the machine that answers, in lower case. ApiError when the hypervisor cannot be asked.
+    `macs` are those of the machine that answers, in lower case. Refused as well where that cannot be known, because a
+    guest is not visible to the token. ApiError when the hypervisor cannot be asked.
     """
+    hidden: list[NotVisible] = []
     for vm in fleet.vms.values():
-        found = find(client, fleet, vm)
+        try:
+            found = find(client, fleet, vm)
+        except NotVisible as error:
+            hidden.append(error)
+            continue
         cards = {card.mac for card in found[1].nets.values()} if found else set()
         if cards & set(macs):
             raise Refused(
                 f"the machine that answers for {host_id} is vm {vm.vmid} ({vm.name}) of {DEFINITIONS}; "
                 f"refusing to {verb} it; correct the address"
             )
+    if hidden:
+        raise Refused(
+            f"whether the machine that answers for {host_id} is one of {DEFINITIONS} is not known; "
+            f"refusing to {verb} it: {'; '.join(map(str, hidden))}"
+        )
 
 
 def mark(fleet: Fleet, host_id: str) -> str:

@@ -33,6 +33,15 @@ def groups_of(fleet: Fleet) -> dict[str, list[str]]:
     return {**groups, **{name: [host_id] for name, host_id in names.items()}}
 
 
+def separate(patterns: Iterable[str], names: Collection[str]) -> list[str]:
+    """Each pattern by itself: `a,b` is two, unless a group is called so (tags may have a comma)."""
+    separated: list[str] = []
+    for pattern in patterns:
+        parts = [] if pattern in names else [part for part in pattern.split(",") if part]
+        separated += parts or [pattern]  # never none at all, which would be every host
+    return separated
+
+
 def check_selection(patterns: Iterable[str], groups: Mapping[str, Collection[str]], option: str) -> set[str]:
     """The ids of the hosts that these `--limit` or `--exclude` patterns select: a group, or a glob over ids.
 

@@ -115,8 +115,8 @@ class Vm:
 
     @property
     def attribute(self) -> str:
-        """Where the guest is declared, for messages: `managed.dev`."""
-        return f"{self.origin}.{self.name}"
+        """Where the guest is declared, for messages: `managed.dev`, `managed."web.lan"`."""
+        return f'{self.origin}."{self.name}"' if "." in self.name else f"{self.origin}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class NixSet:
     findings: list[Finding] = field(repr=False)
 
     def path(self, name: str) -> str:
-        return f"{self.attribute}.{shown_name(name)}" if self.attribute else shown_name(name)
+        step = f'"{name}"' if "." in name and name.isprintable() else shown_name(name)
+        return f"{self.attribute}.{step}" if self.attribute else step
 
     def child(self, name: str) -> "NixSet":
         """What stands under `name`; its values are None if nothing does."""

@@ -1,13 +1,14 @@
 """What would make provisioning a VM fail, found before anything is changed. Pure: values in, findings out."""
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nixherd.errors import FleetError, Refused
+from nixherd.fields import DNS_NAME
 from nixherd.models import Fleet, Host, Vm
-from nixherd.proxmox.models import Drive, Permissions, Storage, Version, VmConfig
+from nixherd.proxmox import disk_names
+from nixherd.proxmox.models import Permissions, Storage, Version, VmConfig
 from nixherd.proxmox.plan import ActualVm, Desired, plan_vm, require_changeable, template_node
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.steps import (
@@ -57,7 +58,8 @@ class HostFacts:
 class Hypervisor:
     """What the API says of the places that a VM is to use; None where there is no such thing.
 
-    `storage` is the one that the VM is declared on.
+    `storages` are those of the VM's node that it uses or is to use, `template_storages` those of the template's node
+    that its disks are on; what the token may not ask for is not among them.
     """
 
     version: Version
@@ -65,11 +67,15 @@ class Hypervisor:
     permissions: Permissions
     template: VmConfig | None
     actual: ActualVm | None
-    storage: Storage | None
+    storages: Mapping[str, Storage | None]
+    template_storages: Mapping[str, Storage | None] = field(default_factory=dict)
+
+    def lacks(self, storage: str) -> bool:
+        """Whether the node is known to have no such storage."""
+        return storage in self.storages and self.storages[storage] is None
 
 
 INSTALLER_MEMORY = 2048  # MiB: the installer and all that it unpacks live in memory
-_DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 
 
 def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor) -> tuple[str, ...]:
@@ -103,7 +109,7 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
 def _findings(
     fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor, steps: Sequence[Step], config: VmConfig
 ) -> Iterator[str]:
-    if not _DNS_NAME.fullmatch(vm.name):
+    if not DNS_NAME.fullmatch(vm.name):
         yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is no DNS name, which a VM's name must be; rename it"
     if not host.authorized_keys:
         yield f"hosts.nix: {host.id}: authorizedKeys is empty, nobody could log in; add a key"
@@ -111,9 +117,9 @@ def _findings(
     if seen.actual is None:
         yield from _memory(vm, config)
     yield from _firmware(fleet, vm, facts, config, is_template=seen.actual is None)
-    yield from _devices(vm, facts, config)
-    yield from _storage(fleet, vm, seen, steps)
-    yield from _permissions(vm, seen, steps, config)
+    yield from _devices(vm, facts, config, steps)
+    yield from _storages(fleet, vm, seen, steps, config)
+    yield from _permissions(fleet, vm, seen, steps, config)
 
 
 def template_findings(fleet: Fleet, template: VmConfig | None) -> Iterator[str]:
@@ -177,73 +183,102 @@ def _firmware(fleet: Fleet, vm: Vm, facts: HostFacts, config: VmConfig, *, is_te
     )
 
 
-def _devices(vm: Vm, facts: HostFacts, config: VmConfig) -> Iterator[str]:
+def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) -> Iterator[str]:
+    """Disko's disks are the VM's: what it boots from among them, each there, and none twice."""
     disk = config.boot_disk
     if disk is None:
         return
-    names = _device_names(disk, config)
+    disks, others = disk_names.disks_of(config, steps), disk_names.has_others(config) or bool(vm.settings.pci)
+    names = disk_names.kernel_names(disk.name, disks)
     if not facts.disko_devices:
         yield f"{facts.hostname}: its disko configuration declares no disk; declare one on {names[0]}"
-    elif not any(_names(device, disk, names) for device in facts.disko_devices):
+        return
+    meant = {device: disk_names.meant(device, disks, others=others) for device in facts.disko_devices}
+    if not any(found is None or disk.name in found for found in meant.values()):
         yield (
             f"{facts.hostname}: disko formats {', '.join(facts.disko_devices)}, but the disk {disk.name} of "
             f"vm {vm.vmid} ({vm.name}) is {names[0]} in the guest; correct disko's device or the disk's bus"
         )
-
-
-def _device_names(disk: Drive, config: VmConfig) -> list[str]:
-    """What the guest's kernel may call the disk. The letter is certain only while it is the bus' first disk."""
-    prefix = "vd" if disk.bus == "virtio" else "sd"
-    peers = [
-        drive.name
-        for drive in config.drives.values()
-        if not drive.cdrom and (drive.bus == "virtio") == (disk.bus == "virtio")
-    ]
-    letters = "abcdefgh"[: len(peers)] if len(peers) > 1 else "a"
-    return [f"/dev/{prefix}{letter}" for letter in letters]
-
-
-def _names(device: str, disk: Drive, names: Sequence[str]) -> bool:
-    """Links below /dev/disk name the drive (`scsi-0QEMU_QEMU_HARDDISK_drive-scsi0`) or cannot be judged."""
-    if device.startswith("/dev/disk/"):
-        return "QEMU_HARDDISK" not in device or device.endswith(f"drive-{disk.name}")
-    return device in names
-
-
-def _storage(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step]) -> Iterator[str]:
-    name = fleet.storage_of(vm)
-    needed = sum(_growth(step, vm) for step in steps)
-    if name is None or not needed:
         return
-    node, storage = fleet.node_of(vm), seen.storage
+    there = ", ".join(f"{name} ({' or '.join(disk_names.kernel_names(name, disks))})" for name in sorted(disks))
+    owners: dict[str, str] = {}
+    for device, found in meant.items():
+        if found is not None and not found:
+            yield (
+                f"{facts.hostname}: disko formats {device}, which vm {vm.vmid} ({vm.name}) does not have; its disks "
+                f"are {there}: declare one more in {vm.attribute}.disks, or correct disko's device"
+            )
+        for only in found if found is not None and len(found) == 1 else ():
+            if only in owners:
+                yield (
+                    f"{facts.hostname}: disko formats {owners[only]} and {device}, which are both the disk {only} of "
+                    f"vm {vm.vmid} ({vm.name}); its disks are {there}"
+                )
+            owners.setdefault(only, device)
+
+
+def _storages(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
+    """Every storage that a volume is read from, made or grown on: it has to be there, and have room."""
+    node = seen.actual.node if seen.actual and seen.actual.node else fleet.node_of(vm)
+    needed = dict(_growth(fleet, vm, steps, config))
+    if any(isinstance(step, Start) for step in steps) and seen.actual:
+        needed = {**dict.fromkeys(_used(config), 0), **needed}
+    for name, size in needed.items():
+        if name in seen.storages:
+            yield from _place(vm, node, name, seen.storages[name], size)
+    if any(isinstance(step, Clone) for step in steps) and fleet.template:
+        for name, storage in seen.template_storages.items():
+            why = "is not there" if storage is None else storage.away
+            if why:
+                yield f"storage {name} of template {fleet.template.vmid} on {template_node(fleet)} {why}"
+
+
+def _place(vm: Vm, node: str, name: str, storage: Storage | None, needed: int) -> Iterator[str]:
+    """What keeps a storage from holding `needed` bytes more of the VM; 0: from being read."""
     if storage is None:
-        yield f"{node} has no storage {name}; correct {vm.attribute}.storage or proxmox.defaultStorage in {DEFINITIONS}"
-    elif not storage.active:
-        yield f"storage {name} on {node} is not active; bring it up, or name another one for {vm.attribute}"
-    elif "images" not in storage.content:
+        yield (
+            f"{node} has no storage {name}; correct {vm.attribute}.storage, its `disks` or proxmox.defaultStorage "
+            f"in {DEFINITIONS}"
+        )
+    elif storage.away:
+        yield f"{vm.attribute} needs storage {name} on {node}, which {storage.away}"
+    elif needed and "images" not in storage.content:
         yield f"storage {name} on {node} holds no disk images; allow `images` there, or name another one"
-    elif storage.available < needed:
+    elif storage.available is not None and storage.available < needed:
         yield (
             f"storage {name} on {node} has {_gib(storage.available)} free, {vm.attribute} needs {_gib(needed)}; "
             "make room, or name another storage"
         )
 
 
-def _growth(step: Step, vm: Vm) -> int:
-    """Bytes that a step may come to use. A clone of a disk is counted whole, with what it is grown to."""
-    match step:
-        case Clone():
-            return vm.disk or 1
-        case Resize() if step.digest is not None:  # without a digest it was planned on a clone, counted above
-            return step.after - step.before
-    return 0
+def _used(config: VmConfig) -> list[str]:
+    """The storages that the VM's volumes are on."""
+    return list(dict.fromkeys(drive.storage for drive in config.volumes.values()))
+
+
+def _growth(fleet: Fleet, vm: Vm, steps: Sequence[Step], config: VmConfig) -> Iterator[tuple[str, int]]:
+    """Storages, and the bytes that the steps may come to use on each. A clone of a disk is counted whole, grown."""
+    sizes: dict[str, int] = {}
+    for step in steps:
+        match step:
+            case Clone():
+                name, size = step.storage, vm.disk or 1
+            case AddDisk():
+                name, size = step.storage, step.size
+            case Resize() if step.digest is not None:  # without a digest it was planned on a clone, counted above
+                name, size = config.drives[step.disk].storage, step.after - step.before
+            case _:
+                continue
+        if name:
+            sizes[name] = sizes.get(name, 0) + size
+    yield from sizes.items()
 
 
 def _gib(size: int) -> str:
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 29 else format_size(size)
 
 
-def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
+def _permissions(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
     agent = ("VM.GuestAgent.Unrestricted",) if seen.version.major >= 9 else ("VM.Monitor",)
     pool = vm.settings.pool
     guest = [f"/vms/{vm.vmid}", *([f"/pool/{pool}"] if pool else [])]
@@ -252,7 +287,7 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
         match step:
             case Clone():
                 needs += [([f"/vms/{step.template}"], ("VM.Clone",)), (guest, ("VM.Allocate",))]
-                if step.storage and seen.storage:  # that there is none is a finding of its own
+                if step.storage and not seen.lacks(step.storage):  # that there is none is a finding of its own
                     needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
                 bridges = {card.bridge for card in config.nets.values() if card.bridge}
                 needs += [([f"/sdn/zones/localnetwork/{bridge}"], ("SDN.Use",)) for bridge in sorted(bridges)]
@@ -268,16 +303,22 @@ def _permissions(vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConf
                 needs.append((guest, ("VM.PowerMgmt",)))
             case AddDisk():
                 needs.append((guest, ("VM.Config.Disk",)))
-                needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
+                if not seen.lacks(step.storage):
+                    needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
             case AwaitClone():
                 pass
     for paths, privileges in dict.fromkeys((tuple(paths), privileges) for paths, privileges in needs):
         if not any(seen.permissions.allows(path, privilege) for path in paths for privilege in privileges):
-            wanted = " or ".join(privileges)
-            yield (
-                f"the API token lacks {wanted} on {paths[-1]}; on the node, grant a role with it to token and user: "
-                f"`pveum acl modify {paths[-1]} --roles ROLE --tokens TOKEN --users USER`"
-            )
+            path, wanted, role = paths[-1], " or ".join(privileges), "ROLE"
+            found = f"the API token lacks {wanted} on {path}; on the node, grant a role with it to token and user"
+            kind, _, name = path[1:].partition("/")
+            if kind == "storage" and name not in seen.storages:  # nobody tells who may not see it whether it is there
+                where, role = fleet.node_of(vm), "PVEDatastoreUser"
+                found = (
+                    f"no storage {name} on {where} is visible to the API token; correct {vm.attribute}.storage, or on "
+                    f"the node, grant {role} to token and user"
+                )
+            yield f"{found}: `pveum acl modify {path} --roles {role} --tokens TOKEN --users USER`"
 
 
 def _privilege_of(option: str) -> str:

@@ -11,7 +11,7 @@ system that cannot be its own is refused at once.
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableSet
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -136,6 +136,7 @@ def look(
     progress: Callable[[str], None],
     by_name: bool = False,
     accepted: Collection[Epoch] = tuple(Epoch),
+    done: MutableSet[str] | None = None,
 ) -> list[Place]:
     """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
 
@@ -146,14 +147,17 @@ def look(
 
     `patience` is how many seconds a fresh clone may take to say through its agent that cloud-init is done; until
     then it still shows the template's host key, which all clones share. The question is the one changing call
-    there is: without patience, while we only plan, it is not asked.
+    there is: without patience, while we only plan, it is not asked. `done` keeps which guests have said it, so that who
+    looks again does not ask again.
 
     Raises Absent when there is nothing to wait for.
     """
     vm = session.vm(host.id)
     known = by_name and host.addresses is not None and session.pinned_key(host.id) is not None
     if vm is not None and vm.is_managed and vm.type is GuestType.QEMU and not known:
-        return _look_at_vm(session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted)
+        return _look_at_vm(
+            session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
+        )
     asked = _known_card(session, vm) if vm else None
     return [replace(place, asked=asked) for place in _look_at_names(session, host, hints)]
 
@@ -255,6 +259,7 @@ def _look_at_vm(
     patience: float,
     progress: Callable[[str], None],
     accepted: Collection[Epoch],
+    done: MutableSet[str] | None,
 ) -> list[Place]:
     try:
         seen = _see(session, host, vm, progress)
@@ -265,7 +270,7 @@ def _look_at_vm(
         if seen.epoch not in epochs:
             progress(f"the {seen.epoch} still answers")
             return []
-        key = _key_of(session, host, seen, patience=patience, progress=progress)
+        key = _key_of(session, host, seen, patience=patience, progress=progress, done=done)
     except AgentUnavailable as error:
         progress(str(error))
         return []
@@ -287,7 +292,13 @@ def _require_installable(session: Session, host: Host, seen: _Seen, accepted: Co
 
 
 def _key_of(
-    session: Session, host: Host, seen: _Seen, *, patience: float, progress: Callable[[str], None]
+    session: Session,
+    host: Host,
+    seen: _Seen,
+    *,
+    patience: float,
+    progress: Callable[[str], None],
+    done: MutableSet[str] | None,
 ) -> str | None:
     client, vm = session.client, seen.vm
     if seen.epoch is Epoch.FINAL:
@@ -303,11 +314,15 @@ def _key_of(
         if not patience:
             told_key(session, host.id, seen.asked, for_good=False)
             return None
-        progress("waiting for cloud-init")
-        done = client.agent_exec(seen.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
-        if done.exitcode not in (0, 2):  # 2: done, with recoverable errors
-            words = (done.stdout or done.stderr).strip()
-            raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({done.exitcode}): {words}", None)
+        this = f"{vm.vmid} {seen.asked.mac} {seen.asked.uuid}"
+        if done is None or this not in done:
+            progress("waiting for cloud-init")
+            ended = client.agent_exec(seen.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
+            if ended.exitcode not in (0, 2):  # 2: done, with recoverable errors
+                words = (ended.stdout or ended.stderr).strip()
+                raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({ended.exitcode}): {words}", None)
+            if done is not None:
+                done.add(this)
     return told_key(session, host.id, seen.asked, for_good=True)
 
 

@@ -1,10 +1,15 @@
 """Asks the hypervisor what `preflight` judges; what is the same for every VM is asked once per run."""
 
-from nixherd.errors import FleetError
-from nixherd.models import Vm
+from collections.abc import Iterable, Mapping
+
+from nixherd.errors import ApiError, FleetError
+from nixherd.models import Fleet, Vm
 from nixherd.nix import Evaluated
 from nixherd.preflight import BootLoader, HostFacts, Hypervisor
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.models import Storage, VmConfig
 from nixherd.proxmox.observe import observe, observe_template
+from nixherd.proxmox.plan import template_node
 from nixherd.session import Session
 
 
@@ -18,14 +23,40 @@ def hypervisor(session: Session, vm: Vm) -> Hypervisor:
         )
     node, nodes = fleet.node_of(vm), session.once("nodes", client.nodes)
     there = node in nodes
+    actual = observe(client, fleet, vm) if there else None
+    template = session.once("template", lambda: observe_template(client, fleet))
+    wanted = {storage, *(disk.storage for disk in vm.settings.disks if disk.storage)}
+    if actual:
+        node, wanted = actual.node or node, wanted | _used(actual.config)
     return Hypervisor(
         version=session.once("version", client.version),
         nodes=nodes,
         permissions=session.once("permissions", client.permissions),
-        template=session.once("template", lambda: observe_template(client, fleet)),
-        actual=observe(client, fleet, vm) if there else None,
-        storage=client.storage(node, storage) if there else None,
+        template=template,
+        actual=actual,
+        storages=_storages(client, node, wanted) if there else {},
+        template_storages=session.once("template storages", lambda: _of_template(client, fleet, template)),
     )
+
+
+def _used(config: VmConfig) -> set[str]:
+    return {drive.storage for drive in config.volumes.values()}
+
+
+def _storages(client: Client, node: str, names: Iterable[str]) -> Mapping[str, Storage | None]:
+    """The storages as the node sees them, without those that the token may not ask for."""
+    found = {}
+    for name in sorted(names):
+        try:
+            found[name] = client.storage(node, name)
+        except ApiError as error:
+            if error.status != 403:
+                raise
+    return found
+
+
+def _of_template(client: Client, fleet: Fleet, template: VmConfig | None) -> Mapping[str, Storage | None]:
+    return _storages(client, template_node(fleet), _used(template)) if template else {}
 
 
 def host_facts(about: Evaluated) -> HostFacts:

@@ -74,7 +74,7 @@ def _hypervisors(session: Session) -> Mapping[str, str]:
 
     def ask() -> dict[str, str]:
         client, endpoint, found = session.client, session.fleet.endpoint, dict[str, str]()
-        for node in (row.name for row in client.node_rows() if row.online):
+        for node in (row.name for row in client.node_rows() if row.status != "offline"):
             with suppress(ApiError):
                 found |= dict.fromkeys(client.interface_addresses(node), f"the node {node}")
         with suppress(ApiError):

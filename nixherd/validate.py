@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Container, Mapping
 from typing import Any
 
-from nixherd.fields import DNS_LABEL, NAME, Field, Place, fields_of
+from nixherd.fields import DNS_NAME, NAME, Field, Place, fields_of
 from nixherd.findings import Finding, Severity
 from nixherd.models import GuestType
 from nixherd.near_names import judge
@@ -207,8 +207,8 @@ def _check_endpoint(proxmox: NixSet, *, needed: bool) -> None:
 
 
 def _check_managed(guest: NixSet, hosts: Mapping[str, NixSet], proxmox: NixSet) -> None:
-    if not DNS_LABEL.fullmatch(guest.name):
-        guest.report("", "is no name for a guest", "use letters, digits and '-'")
+    if not DNS_NAME.fullmatch(guest.name):
+        guest.report("", "is no name for a guest", "use letters, digits and '-', with dots between")
     kind = kind_of(guest.values)
     check_fields(guest, Place.MANAGED, kind)
     if _is_sound(guest, Place.MANAGED, "nixosConfig") and guest.get("nixosConfig") not in hosts:

@@ -38,6 +38,14 @@ def text_or_none(name: str, value: object) -> str | None:
     return None if value is None else text_of(name, value)
 
 
+def names_of(name: str, value: object) -> list[str]:
+    """Words, in a list or one text with `,` or `;` between them. Usage when it is something else, or empty."""
+    words = value.replace(";", ",").split(",") if isinstance(value, str) else value
+    if not isinstance(words, (list, tuple)) or not words:
+        raise Usage(f"{name}={value} is no list of names")
+    return [text_of(name, word) for word in words]
+
+
 def flag_of(name: str, value: object) -> bool:
     """Usage when it is neither true nor false."""
     if value not in (True, False, 0, 1):

@@ -111,6 +111,7 @@ def test_where_the_token_is(small: Pyinfra, tmp_path: Path) -> None:
         (["--limit", "doc1"], ["proxmox-vm"]),
         (["--limit", "nixos"], ["dev", "proxmox-vm"]),
         (["--limit", "ci", "--limit", "cad"], ["caddy", "dev"]),
+        (["--limit", "ci,cad,doc1", "--exclude", "doc1,cad"], ["dev"]),
         (["--exclude", "nixos"], ["caddy"]),
         (["--limit", "*v*", "--exclude", "readonly"], ["dev"]),
     ],
@@ -138,6 +139,9 @@ def test_a_limit_that_selects_nothing(small: Pyinfra) -> None:
     )
     assert small.refusal("--limit", "dev", "--exclude", "nixos", "exec", "--", "true") == (
         "no host is left to work on; the fleet, --limit and --exclude leave none"
+    )
+    assert small.refusal("--limit", "dev,cady", "exec", "--", "true") == (
+        "--limit cady: no host or group has this name; the nearest are caddy, cad"
     )
 
 

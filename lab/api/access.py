@@ -4,7 +4,7 @@ import re
 import uuid
 from typing import Any
 
-from lab.api.errors import ApiError, ParameterError, PermissionDenied
+from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
 from lab.api.permissions import User, builtin_roles, is_acl_path
 from lab.api.routes import Call, route
@@ -113,8 +113,24 @@ def users(call: Call) -> Any:
             **{key: about[key] for key in ("comment", "email", "firstname", "lastname") if key in about},
         }
         for userid, about in call.emulator.state.users.items()
-        if may or userid == call.user.userid
+        if may or userid == call.user.name
     ]
+
+
+@route("GET", "/access/users/{userid}")
+def user(call: Call) -> Any:
+    about = _user(call)
+    shown = {key: about[key] for key in ("comment", "email", "firstname", "lastname") if key in about}
+    tokens = {"tokens": {name: _shown(token) for name, token in about["tokens"].items()}} if about.get("tokens") else {}
+    return {"enable": int(about.get("enable", 1)), "expire": int(about.get("expire") or 0), **shown, **tokens}
+
+
+@route("GET", "/access/roles/{roleid}")
+def role(call: Call) -> Any:
+    known = call.emulator.permissions.roles()
+    if call.params["roleid"] not in known:
+        raise ApiError(f"role '{call.params['roleid']}' does not exist")
+    return dict.fromkeys(sorted(known[call.params["roleid"]]), 1)
 
 
 @route("GET", "/access/roles")
@@ -129,19 +145,18 @@ def roles(call: Call) -> Any:
 
 @route("GET", "/access/permissions")
 def permissions(call: Call) -> Any:
-    """One's own, or with Sys.Audit those of another."""
+    """One's own and those of one's tokens, or with Sys.Audit those of another; a token has no tokens."""
     name = call.params.get("userid", call.user.name)
     userid, _, tokenid = name.partition("!")
     user = call.user
     if name != call.user.name:
-        if userid != call.user.userid and not call.emulator.permissions.allowed(call.user, "/access", ["Sys.Audit"]):
-            raise PermissionDenied("/access, Sys.Audit")
+        if userid != call.user.name:
+            call.emulator.permissions.require(call.user, "/access", ["Sys.Audit"])
         about = call.emulator.state.users.get(userid, {}).get("tokens", {}).get(tokenid, {})
         user = User(userid, tokenid or None, bool(about.get("privsep", 1)))
     path = call.params.get("path")
     if path:
-        held = call.emulator.permissions.privileges(user, path)
-        return {path: dict.fromkeys(sorted(held), 1)} if held else {}
+        return {path: dict(sorted(call.emulator.permissions.held(user, path).items()))}
     return call.emulator.permissions.effective(user)
 
 

@@ -8,6 +8,7 @@ from lab.api import drives, options
 from lab.api.crypt import sha256_crypt
 from lab.api.errors import ApiError, ParameterError
 from lab.api.state import Vm
+from lab.api.volume_access import require_drive, require_readable, require_source
 from lab.api.volumes import CLOUDINIT_SIZE, parse_volid
 
 if TYPE_CHECKING:
@@ -36,24 +37,25 @@ def prepared(call: "Call", params: dict[str, Any], *, creating: bool = False) ->
     return values
 
 
-def require_storages(call: "Call", params: dict[str, Any]) -> None:
-    """The checks of drives that are made before anything is done: storages exist, may be used; no files of the node."""
+def require_storages(call: "Call", vmid: int, params: dict[str, Any]) -> None:
+    """The checks of drives that are made before anything is done: storages exist and may be used, volumes be read."""
     for option, value in params.items():
         if not drives.is_drive(option):
             continue
         drive = drives.parse(str(value))
         new = drives.NEW.fullmatch(drive["file"])
-        if drive["file"].startswith("/") or drive.get("import-from", "").startswith("/"):
-            if not call.user.is_root:
-                raise ApiError(
-                    "Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 651."
-                )
-        elif new:
+        if new:
             _require_importable(call, option, drive.get("import-from"))
             call.emulator.permissions.require(call.user, f"/storage/{new['storage']}", ["Datastore.AllocateSpace"])
-            call.emulator.volumes.storage(new["storage"])
-        elif ":" in drive["file"]:
-            call.emulator.volumes.storage(parse_volid(drive["file"]).storage)
+            storage = call.emulator.volumes.storage(new["storage"])
+            if "images" not in storage.content.split(","):
+                raise ParameterError({"storage": f"storage '{storage.name}' does not support vm images"})
+        elif drive["file"] == "cdrom" and drives.is_cdrom(drive):
+            call.emulator.permissions.require(call.user, "/", ["Sys.Console"])
+        elif drive["file"] != "none":
+            require_readable(call, drive["file"], vmid)
+        if "import-from" in drive:
+            require_source(call, drive["import-from"], vmid)
 
 
 def _require_importable(call: "Call", option: str, source: str | None) -> None:
@@ -113,6 +115,8 @@ class Change:
             )
             if self.vm.config.get("protection") and (options.is_unused(name) or (drive and not drives.is_cdrom(drive))):
                 raise ApiError(f"can't remove drive '{name}' - protection mode enabled")
+            if name in self.vm.pending or name in self.vm.config:
+                self._require(name, str(self.vm.pending.get(name, self.vm.config.get(name))))
             self.vm.pending.pop(name, None)
             if name not in self.vm.config:
                 continue
@@ -126,6 +130,8 @@ class Change:
         for name in sorted(values):
             value = values[name]
             if drives.is_drive(name):
+                for text in {str(value), str(self.vm.desired.get(name, value))}:
+                    self._require(name, text)
                 value = self._drive(name, value)
             self.vm.pending_delete.discard(name)
             if not self.vm.running:
@@ -139,6 +145,12 @@ class Change:
                 self._apply(name, value)
         if self.errors:
             raise ParameterError(self.errors)
+
+    def _require(self, name: str, drive: str) -> None:
+        if drives.is_drive(name):
+            require_drive(self.call, self.vm.vmid, drives.parse(drive))
+        elif options.is_unused(name) and not self.call.user.is_root:
+            self.call.emulator.permissions.require(self.call.user, f"/vms/{self.vm.vmid}", ["VM.Config.Disk"])
 
     def apply_pending(self) -> None:
         """What waited: before a start."""

@@ -6,6 +6,7 @@ from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
 from lab.api.nodes import task_rows
 from lab.api.routes import Call, route
+from lab.api.state import Vm
 
 FIRST_VMID, LAST_VMID = 100, 1_000_000
 
@@ -35,7 +36,7 @@ def resources(call: Call) -> Any:
         rows += [{"id": f"/pool/{name}", "pool": name, "type": "pool"} for name in pools]
     if kind in (None, "vm"):
         vms = (vm for vm in list(state.vms.values()) if allowed(call.user, f"/vms/{vm.vmid}", ["VM.Audit"]))
-        rows += [statistics.vm_row(vm, lock=emulator.lock_of(vm)) for vm in vms]
+        rows += [statistics.vm_row(vm, lock=emulator.lock_of(vm), pool=_pool_shown(call, vm)) for vm in vms]
     if kind in (None, "node"):
         rows += [
             statistics.node_row(node, whole=allowed(call.user, f"/nodes/{node}", ["Sys.Audit"])) for node in state.nodes
@@ -48,11 +49,16 @@ def resources(call: Call) -> Any:
             statistics.storage_row(storage, node)
             for storage in storages
             for node in state.nodes
-            if storage.nodes is None or node in storage.nodes
+            if storage.enabled and (storage.nodes is None or node in storage.nodes)
         ]
     if kind in (None, "sdn") and allowed(call.user, "/sdn/zones/localnetwork", ["SDN.Audit", "SDN.Use"], any_of=True):
         rows += [_zone_row(state.version, node) for node in state.nodes]
     return rows
+
+
+def _pool_shown(call: Call, vm: Vm) -> str | None:
+    pool = call.emulator.state.pool_of(vm.vmid)
+    return pool if pool and call.emulator.permissions.allowed(call.user, f"/pool/{pool}", ["Pool.Audit"]) else None
 
 
 def _zone_row(version: int, node: str) -> dict[str, Any]:
@@ -89,15 +95,19 @@ def status(call: Call) -> Any:
 
 @route("GET", "/cluster/options")
 def options(call: Call) -> Any:
-    vms = list(call.emulator.state.vms.values())
-    tags = sorted({tag for vm in vms for tag in split_list(str(vm.config.get("tags", "")))})
-    return {"description": "", "mac_prefix": "BC:24:11", "allowed-tags": tags}
+    """Who may not audit the cluster sees the tags of the guests that it sees."""
+    allowed = call.emulator.permissions.allowed
+    vms = [vm for vm in list(call.emulator.state.vms.values()) if allowed(call.user, f"/vms/{vm.vmid}", ["VM.Audit"])]
+    tags = {"allowed-tags": sorted({tag for vm in vms for tag in split_list(str(vm.config.get("tags", "")))})}
+    return tags | ({"description": "", "mac_prefix": "BC:24:11"} if allowed(call.user, "/", ["Sys.Audit"]) else {})
 
 
 @route("GET", "/cluster/tasks")
 def tasks(call: Call) -> Any:
-    """Of all nodes; running ones first."""
-    return task_rows(call, running=True)[:50] + task_rows(call, running=False)[:50]
+    """Of all nodes; running ones first. A token, which is not its user, is not shown its own either."""
+    allowed = call.emulator.permissions.allowed
+    rows = [row for running in (True, False) for row in task_rows(call, running=running)[:50]]
+    return [row for row in rows if not call.user.token or allowed(call.user, f"/nodes/{row['node']}", ["Sys.Audit"])]
 
 
 def _mapping_row(name: str, about: dict[str, Any]) -> dict[str, Any]:

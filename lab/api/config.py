@@ -9,8 +9,10 @@ from lab.api.changes import Change, prepared, require_storages
 from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
 from lab.api.routes import Call, route
+from lab.api.snapshots import config_of, snapshot_of
 from lab.api.state import Config, Vm
 from lab.api.tasks import Task
+from lab.api.volume_access import kind_of
 
 _BASE = "/nodes/{node}/qemu/{vmid}"
 _HIDDEN = "**********"
@@ -26,9 +28,7 @@ def read(call: Call) -> Any:
     vm = call.emulator.state.vm(call.vmid)
     name = call.params.get("snapshot")
     if name:
-        if name not in vm.snapshots:
-            raise ApiError(f"snapshot '{name}' does not exist")
-        return {**shown(vm.snapshots[name].config), "digest": vm.digest()}
+        return {**shown(config_of(snapshot_of(vm, name))), "digest": vm.digest()}
     config = dict(vm.config if call.params.get("current") else vm.desired)
     lock = call.emulator.lock_of(vm)
     return {**shown(config), **({"lock": lock} if lock else {}), "digest": vm.digest()}
@@ -118,6 +118,8 @@ class Request:
             raise ApiError("no options specified")
         if self.values.get("sshkeys"):
             options.require_ssh_keys(self.values["sshkeys"])
+        if self.values.get("hookscript"):
+            _require_script(call, str(self.values["hookscript"]))
         for name in self.reverts:
             if not call.emulator.schema.config_property(name):
                 raise ParameterError({"revert": f"unknown option '{name}'"})
@@ -128,7 +130,7 @@ class Request:
                 raise ParameterError({"delete": f"unknown option '{name}'"})
         options.require_privileges(call, call.vmid, [*self.deletes, *self.reverts, *self.values])
         options.require_devices(call, self.values)
-        require_storages(call, self.values)
+        require_storages(call, call.vmid, self.values)
 
     def checked_vm(self) -> Vm:
         """The VM, if its configuration is there, as the caller knows it and not locked."""
@@ -156,6 +158,14 @@ class Request:
             if names
         ]
         return " ".join(parts)
+
+
+def _require_script(call: Call, volid: str) -> None:
+    """A hook script is one of a storage's snippets."""
+    if kind_of(volid) != "snippets":
+        raise ParameterError({"hookscript": f"'{volid}' is not in the snippets directory\n"})
+    if call.emulator.volumes.find(volid) is None:
+        raise ParameterError({"hookscript": f"script '{volid}' does not exist\n"})
 
 
 def _quoted(value: object) -> str:

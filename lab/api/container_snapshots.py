@@ -3,10 +3,11 @@
 import copy
 from typing import Any
 
-from lab.api.containers import BASE, container, power_task, set_power, snapshot_of
+from lab.api import drives, features, options, unused
+from lab.api.containers import BASE, container, is_volume, power_task, set_power, snapshot_of
 from lab.api.errors import ApiError
 from lab.api.routes import Call, route
-from lab.api.state import Snapshot, Vm
+from lab.api.state import Config, Snapshot, Vm
 
 
 @route("GET", f"{BASE}/snapshot")
@@ -30,6 +31,25 @@ def snapshots(call: Call) -> Any:
     ]
 
 
+def _can_snapshot(call: Call, config: Config) -> bool:
+    """Can the root and each mount point be snapshotted where it is? A directory that is bind-mounted never can."""
+    volids = (drives.parse(str(value))["file"] for key, value in config.items() if is_volume(key))
+    return features.all_can_snapshot(call.emulator.volumes, volids)
+
+
+@route("GET", f"{BASE}/feature")
+def feature(call: Call) -> Any:
+    vm, name = container(call), call.params.get("snapname")
+    config = snapshot_of(vm, name).config if name else vm.config
+    volids = [drives.parse(str(value))["file"] for key, value in config.items() if is_volume(key)]
+    able = {
+        "copy": True,
+        "snapshot": _can_snapshot(call, config),
+        "clone": all(volid.partition(":")[2].rpartition("/")[2].startswith("base") for volid in volids),
+    }[call.params["feature"]]
+    return {"hasFeature": int(able)}
+
+
 @route("GET", f"{BASE}/snapshot/{{snapname}}/config")
 def snapshot_config(call: Call) -> Any:
     found = snapshot_of(container(call), call.params["snapname"])
@@ -45,7 +65,13 @@ def take(call: Call) -> Any:
     def work(vm: Vm) -> None:
         if name in vm.snapshots:
             raise ApiError(f"snapshot name '{name}' already used")
-        config = {key: value for key, value in vm.config.items() if key not in ("lock", "description")}
+        if not _can_snapshot(call, vm.config):
+            raise ApiError("snapshot feature is not available")
+        config = {
+            key: value
+            for key, value in vm.config.items()
+            if key not in ("lock", "description") and not options.is_unused(key)
+        }
         parent = config.pop("parent", None)
         moment = call.emulator.state.clock.seconds()
         vm.snapshots[name] = Snapshot(config, moment, call.params.get("description", ""), parent)
@@ -67,6 +93,8 @@ def forget(call: Call) -> Any:
             vm.config.pop("parent")
             vm.config.update({"parent": gone.parent} if gone.parent else {})
         del vm.snapshots[name]
+        for volid in unused.used(gone.config):
+            unused.add(vm.config, volid)
 
     return power_task(call, "vzdelsnapshot", work)
 
@@ -80,6 +108,6 @@ def roll_back(call: Call) -> Any:
         if vm.running:
             set_power(call, False)
         description = {"description": vm.config["description"]} if "description" in vm.config else {}
-        vm.config = {**copy.deepcopy(found.config), **description, "parent": name}
+        vm.config = {**unused.kept(vm, copy.deepcopy(found.config)), **description, "parent": name}
 
     return power_task(call, "vzrollback", work)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.api import drives, options
+from lab.api import drives, options, unused
 from lab.api.create import join_pool, require_allocate
 from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
@@ -15,6 +15,7 @@ from lab.api.routes import Call, route
 from lab.api.state import Config, Snapshot, Vm
 from lab.api.tasks import Task
 from lab.api.vms import status_row, visible
+from lab.api.volume_access import require_readable
 
 _LIST = "/nodes/{node}/lxc"
 BASE = f"{_LIST}/{{vmid}}"
@@ -23,6 +24,11 @@ _META = frozenset(
 ) | frozenset(("ssh-public-keys", "ignore-unpack-errors", "ha-managed", "digest", "delete", "revert"))
 _VOLUME = re.compile(r"rootfs|mp\d+")
 _NEW = re.compile(r"(?P<storage>[A-Za-z][\w.-]*):(?P<size>\d+(?:\.\d+)?)")
+
+
+def is_volume(key: str) -> bool:
+    """Is an option of that name the root file system or a mount point?"""
+    return _VOLUME.fullmatch(key) is not None
 
 
 def container(call: Call) -> Vm:
@@ -103,9 +109,9 @@ def _pairs(text: str) -> dict[str, str]:
 @route("POST", _LIST)
 def create(call: Call) -> Any:
     if call.params.get("restore"):
-        from lab.api.restore import restore  # which makes guests with what is here
+        from lab.api.restore_container import restore  # which makes guests with what is here
 
-        return restore(call, call.params["ostemplate"], "lxc")
+        return restore(call, call.params["ostemplate"])
     state, vmid = call.emulator.state, call.vmid
     require_allocate(call, vmid, call.params.get("pool"))
     values = {name: value for name, value in call.params.items() if name not in _META}
@@ -113,6 +119,7 @@ def create(call: Call) -> Any:
         raise ApiError(f"unable to create CT {vmid} - CT {vmid} already exists on node '{state.vms[vmid].node}'")
     _require_rights(call, values)
     archive = call.params["ostemplate"]
+    require_readable(call, archive, vmid)
     found = call.emulator.volumes.find(archive)
     if found is None or found.content != "vztmpl":
         raise ApiError(f"volume '{archive}' does not exist")
@@ -193,9 +200,12 @@ def _require_rights(call: Call, values: Mapping[str, Any]) -> None:
         if _VOLUME.fullmatch(name):
             if not new:
                 allowed(call.user, path, ["VM.Config.Disk"])
-            match = _NEW.match(str(value))
+            file = drives.parse(str(value))["file"] if value else ""
+            match = _NEW.match(file)
             if match:
                 allowed(call.user, f"/storage/{match['storage']}", ["Datastore.AllocateSpace"])
+            elif ":" in file:
+                require_readable(call, file, call.vmid)
         elif new:
             continue
         elif options.is_network(name) or name in ("hostname", "nameserver", "searchdomain"):
@@ -227,8 +237,17 @@ def change(call: Call) -> Any:
         for name in filter(_VOLUME.fullmatch, list(prepared)):
             prepared[name], _ = _volume(call, str(prepared[name]), Task(""))
         for name in gone:
-            vm.config.pop(name, None)
+            _drop(call, vm, name)
         vm.config.update(prepared)
+
+
+def _drop(call: Call, vm: Vm, name: str) -> None:
+    """Take an option away: a mount point's volume stays as an unused one, and an unused one is destroyed."""
+    value = drives.parse(str(vm.config.pop(name, "")))["file"]
+    if options.is_unused(name) and value:
+        call.emulator.volumes.remove(value)
+    elif _VOLUME.fullmatch(name) and ":" in value and not value.startswith("/"):
+        unused.add(vm.config, value)
 
 
 @route("PUT", f"{BASE}/resize")
@@ -255,33 +274,6 @@ def resize(call: Call) -> Any:
 
     container(call)
     return call.emulator.tasks.start("resize", call.vmid, call.user, work)
-
-
-@route("DELETE", BASE)
-def destroy(call: Call) -> Any:
-    def checked() -> Vm:
-        vm = container(call)
-        if vm.config.get("protection"):
-            raise ApiError(f"can't remove CT {vm.vmid} - protection mode enabled")
-        if vm.running and not call.params.get("force"):
-            raise ApiError(f"CT {vm.vmid} is running - destroy failed")
-        return vm
-
-    def work(task: Task) -> None:
-        with call.emulator.locks.config(call.vmid):
-            vm = checked()
-            _require_unlocked(call, vm)
-            for volid in call.emulator.volumes.of_vm(vm.vmid):
-                call.emulator.volumes.remove(volid)
-            state = call.emulator.state
-            state.acl[:] = [row for row in state.acl if row["path"] != f"/vms/{vm.vmid}"]
-            for about in state.pools.values():
-                about["members"] = [member for member in about.get("members", []) if int(member) != vm.vmid]
-            task.linger()
-            del state.vms[vm.vmid]
-
-    checked()
-    return call.emulator.tasks.start("vzdestroy", call.vmid, call.user, work)
 
 
 # Power

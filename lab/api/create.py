@@ -37,18 +37,18 @@ def join_pool(call: Call, vmid: int, pool: str | None) -> None:
 def create(call: Call) -> Any:
     state, vmid, pool = call.emulator.state, call.vmid, call.params.get("pool")
     values = {name: value for name, value in call.params.items() if name not in _META}
-    require_allocate(call, vmid, pool)
     if "archive" in call.params:
         from lab.api.restore import restore  # which makes guests with what is here
 
-        return restore(call, call.params["archive"], "qemu")
+        return restore(call, call.params["archive"])
+    require_allocate(call, vmid, pool)
     if values.get("sshkeys"):
         options.require_ssh_keys(values["sshkeys"])
     if vmid in state.vms:
         raise ApiError(f"unable to create VM {vmid} - VM {vmid} already exists on node '{state.vms[vmid].node}'")
-    options.require_privileges(call, vmid, values)
+    options.require_privileges(call, vmid, values, pool)
     options.require_devices(call, values)
-    require_storages(call, values)
+    require_storages(call, vmid, values)
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(vmid, 1):

@@ -1,32 +1,64 @@
-"""Removing virtual machines."""
+"""Removing guests: the volumes of their own that their configuration names go, all else of their storages stays.
 
+After `destroy_vm` of PVE::QemuServer and `destroy_lxc_container` of PVE::LXC: what is pending counts as well, and of
+the snapshots the memory alone. A volume that nothing but a snapshot names is left where it is.
+"""
+
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from lab.api import drives, options
+from lab.api.containers import BASE as CONTAINER
+from lab.api.containers import container
 from lab.api.errors import ApiError, ParameterError
 from lab.api.routes import Call, route
-from lab.api.state import Vm
+from lab.api.state import Config, Vm
 from lab.api.tasks import Task
 from lab.api.volumes import parse_volid
 
+_MOUNT = re.compile(r"rootfs|mp\d+")
 
-def _owned(vm: Vm) -> list[str]:
-    """Volumes of the VM itself that its configuration or its snapshots name."""
-    found: dict[str, None] = {}
-    for config in [vm.config, *(snapshot.config for snapshot in vm.snapshots.values())]:
-        found.update(dict.fromkeys(drive["file"] for _, drive in drives.of(config)))
-        found.update(dict.fromkeys(str(value) for name, value in sorted(config.items()) if options.is_unused(name)))
-    return [volid for volid in found if ":" in volid and parse_volid(volid).vmid == vm.vmid]
+
+def _named(vm: Vm) -> Iterator[str]:
+    """What goes with the guest, whoever it belongs to, as often as it is named."""
+    for config in (vm.config, vm.pending):
+        yield from _in_config(config) if vm.type == "qemu" else _in_container(config)
+    for snapshot in vm.snapshots.values() if vm.type == "qemu" else ():
+        if "vmstate" in snapshot.config:
+            yield str(snapshot.config["vmstate"])
+
+
+def _in_config(config: Config) -> Iterator[str]:
+    """Disks, unused ones, the cloud-init drive and what a suspension to disk has saved; no other CD-ROM."""
+    for _, drive in drives.of(config):
+        if not drives.is_cdrom(drive) or drives.is_cloudinit(drive):
+            yield drive["file"]
+    yield from (str(config[name]).split(",")[0] for name in sorted(config) if options.is_unused(name))
+    if "vmstate" in config:
+        yield str(config["vmstate"])
+
+
+def _in_container(config: Config) -> Iterator[str]:
+    for name in sorted(config):
+        if _MOUNT.fullmatch(name) or options.is_unused(name):
+            yield drives.parse(str(config[name]))["file"]
+
+
+def owned(vm: Vm) -> list[str]:
+    """The volumes in the guest's own name that go with it. Paths of the node and others' volumes do not."""
+    found = dict.fromkeys(volid for volid in _named(vm) if ":" in volid and not volid.startswith("/"))
+    return [volid for volid in found if parse_volid(volid).vmid == vm.vmid]
 
 
 @route("DELETE", "/nodes/{node}/qemu/{vmid}")
 def destroy(call: Call) -> Any:
-    state, vmid = call.emulator.state, call.vmid
+    vmid = call.vmid
     if call.params.get("skiplock") and not call.user.is_root:
         raise ParameterError({"skiplock": "Only root may use this option."})
 
     def checked() -> Vm:
-        vm = state.vm(vmid)
+        vm = call.emulator.state.vm(vmid)
         if vm.config.get("protection"):
             raise ApiError(f"can't remove VM {vmid} - protection mode enabled")
         if vm.running:
@@ -36,7 +68,7 @@ def destroy(call: Call) -> Any:
     def work(task: Task) -> None:
         with call.emulator.locks.config(vmid):
             vm = checked()
-            if not call.params.get("skiplock"):
+            if not call.params.get("skiplock") and call.emulator.lock_of(vm) != "suspended":
                 call.emulator.require_unlocked(vm)
             _remove(call, vm, task)
 
@@ -44,21 +76,55 @@ def destroy(call: Call) -> Any:
     return call.emulator.tasks.start("qmdestroy", vmid, call.user, work)
 
 
+@route("DELETE", CONTAINER)
+def destroy_container(call: Call) -> Any:
+    def checked() -> Vm:
+        vm = container(call)
+        if vm.config.get("protection"):
+            raise ApiError(f"can't remove CT {vm.vmid} - protection mode enabled")
+        if lock := call.emulator.lock_of(vm):
+            raise ApiError(f"CT is locked ({lock})")
+        if vm.running and not call.params.get("force"):
+            raise ApiError(f"CT {vm.vmid} is running - destroy failed")
+        return vm
+
+    def work(task: Task) -> None:
+        with call.emulator.locks.config(call.vmid):
+            _remove(call, checked(), task)
+
+    checked()
+    return call.emulator.tasks.start("vzdestroy", call.vmid, call.user, work)
+
+
 def _remove(call: Call, vm: Vm, task: Task) -> None:
     state, volumes = call.emulator.state, call.emulator.volumes
-    owned = _owned(vm)
-    for volid in owned:
-        if volid.partition(":")[0] in state.storages and volumes.is_in_use(volid):
+    mine = owned(vm)
+    for volid in mine:
+        if vm.is_template and volid.partition(":")[0] in state.storages and volumes.is_in_use(volid):
             raise ApiError(f"base volume '{volid}' is still in use by linked cloned")
-    for volid in owned + (volumes.of_vm(vm.vmid) if call.params.get("destroy-unreferenced-disks") else []):
-        try:
-            volumes.remove(volid)
-        except ApiError as error:
-            task.warn(f"Could not remove disk '{volid}', check manually: {error.message}")
-    if call.params.get("purge"):
-        task.write(f"purging VM {vm.vmid} from related configurations..")
+    for volid in mine:
+        if volid.partition(":")[0] not in state.storages:
+            why = f"storage '{volid.partition(':')[0]}' does not exist"
+            task.warn(f"failed to get path and owner of volume '{volid}': {why}")
+            continue
+        _free(call, task, volid, f"Could not remove disk '{volid}', check manually: ")
+        for name in vm.snapshots:
+            call.emulator.backend.delete_volume(f"{volid}@{name}")
+    for volid in volumes.of_vm(vm.vmid) if call.params.get("destroy-unreferenced-disks") else []:
+        _free(call, task, volid)
+    task.linger()
+    # a configuration in which nothing is left but this lock stands there, without its rights, until all else is done
+    vm.config, vm.pending, vm.pending_delete, vm.snapshots = {"lock": "destroyed"}, {}, set(), {}
     state.acl[:] = [row for row in state.acl if row["path"] != f"/vms/{vm.vmid}"]
+    if call.params.get("purge"):
+        task.write(f"purging {'VM' if vm.type == 'qemu' else 'CT'} {vm.vmid} from related configurations..")
     for about in state.pools.values():
         about["members"] = [member for member in about.get("members", []) if int(member) != vm.vmid]
-    task.linger()
     del state.vms[vm.vmid]
+
+
+def _free(call: Call, task: Task, volid: str, what: str = "") -> None:
+    try:
+        call.emulator.volumes.remove(volid)
+    except ApiError as error:
+        task.warn(f"{what}{error.message}")

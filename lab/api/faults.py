@@ -22,6 +22,7 @@ NAMES = (
     "node-down",  # node
     "storage-full",  # storage
     "stale-resources",  # the cluster's list shows what it showed when this was switched on
+    "archive-damaged",  # part: header (nothing of a backup can be read), data (it ends too early)
     "vmid-taken",  # vmid: a stranger's VM appears there when somebody comes to make one
 )
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lab.api.errors import ApiError
@@ -71,3 +71,21 @@ class Locks:
         """Hold the lock under which volumes of a storage are made and removed."""
         with self._file(f"/var/lock/pve-manager/pve-storage-{storage}", STORAGE_SECONDS, False):
             yield
+
+    @contextmanager
+    def backup_job(self, node: str, timeout: float, wait: Callable[[str], None]) -> Iterator[None]:
+        """Hold the node's lock of backup jobs, of which one runs at a time; `wait` is told when another one does."""
+        path = "/var/run/vzdump.lock"
+        with self._mutex:
+            lock = self._files.setdefault(f"{node}:{path}", _Flock())
+        if not lock.acquire(False, 0):
+            if timeout <= 0:
+                raise ApiError(f"can't acquire lock '{path}' (wait = 0)")
+            wait("trying to get global lock - waiting...")
+            if not lock.acquire(False, timeout):
+                raise ApiError(f"can't acquire lock '{path}' - got timeout")
+            wait("got global lock")
+        try:
+            yield
+        finally:
+            lock.release(False)

@@ -16,6 +16,7 @@ from lab.api.errors import ApiError
 from lab.api.formats import parse_property_string, split_list
 
 if TYPE_CHECKING:
+    from lab.api.permissions import User
     from lab.api.routes import Call
 
 _PRIVILEGES = {
@@ -59,15 +60,24 @@ def is_cloudinit(option: str) -> bool:
     return option in CLOUDINIT or re.fullmatch(r"ipconfig\d+", option) is not None
 
 
-def require_privileges(call: "Call", vmid: int, options: Iterable[str]) -> None:
-    """PermissionDenied or ApiError if the user may not set or delete one of these options."""
+def require_privileges(call: "Call", vmid: int, options: Iterable[str], pool: str | None = None) -> None:
+    """PermissionDenied or ApiError if the user may not set or delete one of these options.
+
+    Drives are asked for later, by what they are. A guest that is made in a pool needs the privilege there or on itself.
+    """
     if call.user.is_root:
         return
-    allowed, path = call.emulator.permissions.require, f"/vms/{vmid}"
+
+    def allowed(user: "User", path: str, privileges: list[str], *, any_of: bool = False) -> None:
+        permissions = call.emulator.permissions
+        if not (path != "/" and pool and permissions.allowed(user, f"/pool/{pool}", privileges, any_of=any_of)):
+            permissions.require(user, path, privileges, any_of=any_of)
+
+    path = f"/vms/{vmid}"
     for option in options:
         if is_drive(option) or is_unused(option):
-            allowed(call.user, path, ["VM.Config.Disk", "VM.Config.CDROM", "VM.Config.Cloudinit"], any_of=True)
-        elif re.fullmatch(r"(serial|usb|parallel|hostpci)\d+", option):
+            continue
+        if re.fullmatch(r"(serial|usb|parallel|hostpci)\d+", option):
             allowed(call.user, path, ["VM.Config.HWType"])
         elif is_network(option):
             allowed(call.user, path, ["VM.Config.Network"])
@@ -109,11 +119,13 @@ def require_devices(call: "Call", params: dict[str, Any]) -> None:
             and not call.user.is_root
             and "mapping=" not in str(value)
         ) and not str(value).startswith("spice"):
-            raise ApiError(f"only root can set '{option}' config for real devices")
+            kind = "non-mapped" if option.startswith("hostpci") else "real"
+            raise ApiError(f"only root can set '{option}' config for {kind} devices")
         if is_network(option):
-            bridge = network(call, option, str(value)).get("bridge")
-            if bridge:
-                call.emulator.permissions.require(call.user, f"/sdn/zones/localnetwork/{bridge}", ["SDN.Use"])
+            card = network(call, option, str(value))
+            if card.get("bridge"):
+                path = "/".join(filter(None, ["/sdn/zones/localnetwork", card["bridge"], card.get("tag")]))
+                call.emulator.permissions.require(call.user, path, ["SDN.Use"])
 
 
 def new_mac() -> str:

@@ -95,27 +95,34 @@ class Permissions:
             **{name: frozenset(privs) for name, privs in self._state.roles.items()},
         }
 
-    def _roles_of(self, name: str, path: str) -> set[str]:
-        """Role names that the ACL gives to a user or token; nearer paths replace farther ones, NoAccess all others."""
+    def _roles_of(self, name: str, path: str) -> dict[str, int]:
+        """Roles that the ACL gives to a user or token, and whether they hold below the path as well.
+
+        Nearer paths replace farther ones, NoAccess all others.
+        """
         if name == "root@pam":
-            return {"Administrator"}
+            return {"Administrator": 1}
         kind = "token" if "!" in name else "user"
-        found: set[str] = set()
+        found: dict[str, int] = {}
         for prefix in _prefixes(path):
             rows = [
                 row for row in self._state.acl if row["path"] == prefix and row["type"] == kind and row["ugid"] == name
             ]
-            here = {row["roleid"] for row in rows if prefix == path or row.get("propagate", 1)}
-            found = here or found
-        return {"NoAccess"} if "NoAccess" in found else found
+            here = {row["roleid"]: int(row.get("propagate", 1)) for row in rows}
+            found = {role: on for role, on in here.items() if prefix == path or on} or found
+        return {"NoAccess": found["NoAccess"]} if "NoAccess" in found else found
 
-    def _of(self, name: str, path: str) -> set[str]:
+    def _of(self, name: str, path: str) -> dict[str, int]:
         roles = self._roles_of(name, path)
         if "NoAccess" not in roles:
             for pool in self._pools_of(path):
-                roles = roles | self._roles_of(name, f"/pool/{pool}")
-        known = self.roles()
-        return {privilege for role in roles if role != "NoAccess" for privilege in known.get(role, ())}
+                # What comes by way of a pool never holds below its members.
+                roles = {**dict.fromkeys(self._roles_of(name, f"/pool/{pool}"), 0), **roles}
+        known, held = self.roles(), dict[str, int]()
+        for role in roles.keys() - {"NoAccess"}:
+            for privilege in known.get(role, ()):
+                held[privilege] = held.get(privilege, 0) or roles[role]
+        return held
 
     def _pools_of(self, path: str) -> list[str]:
         _, _, kind = path.partition("/")
@@ -128,10 +135,17 @@ class Permissions:
             return [pool for pool, about in list(self._state.pools.items()) if name in about.get("storages", [])]
         return []
 
+    def held(self, user: User, path: str) -> dict[str, int]:
+        """What the user may do at a path: 1 where it holds for what is below the path too, else 0."""
+        own = self._of(user.userid, path)
+        if not (user.token and user.privsep):
+            return own
+        separate = self._of(user.name, path)
+        return {privilege: own[privilege] & separate[privilege] for privilege in own.keys() & separate.keys()}
+
     def privileges(self, user: User, path: str) -> set[str]:
         """What the user may do at a path."""
-        own = self._of(user.userid, path)
-        return own & self._of(user.name, path) if user.token and user.privsep else own
+        return set(self.held(user, path))
 
     def allowed(self, user: User, path: str, privileges: Sequence[str], *, any_of: bool = False) -> bool:
         held = self.privileges(user, path)
@@ -160,12 +174,12 @@ class Permissions:
             paths.add(f"/pool/{pool}")
             paths.update(f"/vms/{vmid}" for vmid in about.get("members", []))
             paths.update(f"/storage/{storage}" for storage in about.get("storages", []))
-        by_path = {path: self.privileges(user, path) for path in sorted(paths)}
-        return {path: dict.fromkeys(sorted(held), 1) for path, held in by_path.items() if held}
+        by_path = {path: self.held(user, path) for path in sorted(paths)}
+        return {path: dict(sorted(held.items())) for path, held in by_path.items() if held}
 
     def check_call(self, user: User, permissions: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """The check that the schema names for a call; raises PermissionDenied."""
-        if user.is_root or (permissions.get("user") in ("all", "world") and "check" not in permissions):
+        if user.is_root or permissions.get("user") in ("all", "world"):
             return
         if "check" not in permissions:
             raise PermissionDenied("user != root@pam")
@@ -183,9 +197,11 @@ class Permissions:
         elif verb == "perm-modify":
             self._perm_modify(user, _filled(rest[0], params))
         elif verb == "userid-group":
-            self.require(user, "/access/groups", rest[0], any_of=True)
+            if not self.allowed(user, "/access/groups", rest[0], any_of=True):
+                raise PermissionDenied
         elif verb == "userid-param":
-            if rest[0] == "self" and user.userid == params.get("userid"):
+            # A token is not its user: none may look at itself.
+            if rest[0] == "self" and user.name == params.get("userid"):
                 return
             realm = str(params.get("userid", "")).rpartition("@")[2]
             if rest[0] == "self" or not self.allowed(user, f"/access/realm/{realm}", [rest[0]]):

@@ -24,15 +24,15 @@ def _members(call: Call, about: dict[str, Any]) -> list[dict[str, Any]]:
 
 @route("GET", "/pools")
 def listing(call: Call) -> Any:
+    """Those that may be audited; one that is asked for by its name is shown to everybody, with all its members."""
     wanted = call.params.get("poolid")
     pools = call.emulator.state.pools
-    rows = []
-    for name in _visible(call):
-        if wanted in (None, name):
-            comment = {"comment": pools[name]["comment"]} if pools[name].get("comment") else {}
-            rows.append({"poolid": name, **comment, **({"members": _members(call, pools[name])} if wanted else {})})
     if wanted and wanted not in pools:
         raise ApiError(f"pool '{wanted}' does not exist")
+    rows = []
+    for name in [wanted] if wanted else _visible(call):
+        comment = {"comment": pools[name]["comment"]} if pools[name].get("comment") else {}
+        rows.append({"poolid": name, **comment, **({"members": _members(call, pools[name])} if wanted else {})})
     return rows
 
 
@@ -56,6 +56,7 @@ def create(call: Call) -> Any:
     pools[name] = {"comment": call.params.get("comment", ""), "members": []}
 
 
+@route("PUT", "/pools/{poolid}")
 @route("PUT", "/pools")
 def update(call: Call) -> Any:
     state = call.emulator.state
@@ -84,6 +85,7 @@ def update(call: Call) -> Any:
         members.append(vmid)
 
 
+@route("DELETE", "/pools/{poolid}")
 @route("DELETE", "/pools")
 def delete(call: Call) -> Any:
     name, state = call.params["poolid"], call.emulator.state

@@ -50,9 +50,10 @@ def start_vm(call: Call, vmid: int, task: Task) -> None:
         raise ApiError(f"VM {vmid} already running")
     Change(call, vm, task.write).apply_pending()
     bridges = call.emulator.state.nodes[vm.node].get("bridges")
-    for name, drive in drives.of(vm.config):
-        if ":" in drive["file"] and not call.emulator.volumes.find(drive["file"]):
-            raise ApiError(f"volume '{drive['file']}' does not exist ({name})")
+    for _, drive in drives.of(vm.config):
+        if ":" in drive["file"]:
+            call.emulator.volumes.activated(parse_volid(drive["file"]).storage)
+            call.emulator.volumes.get(drive["file"])
     files = None
     if drives.cloudinit_of(vm.config):
         task.write(*cloudinit.warnings(vm.config), "generating cloud-init ISO")
@@ -206,6 +207,11 @@ def suspend(call: Call) -> Any:
 
 def _to_disk(call: Call) -> str:
     _require_root_to_skip(call)
+    call.emulator.permissions.require(call.user, f"/vms/{call.vmid}", ["VM.Config.Disk"])
+    if "statestorage" in call.params:
+        call.emulator.permissions.require(
+            call.user, f"/storage/{call.params['statestorage']}", ["Datastore.AllocateSpace"]
+        )
     _require_running(call)
 
     def work(task: Task) -> None:

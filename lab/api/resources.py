@@ -62,6 +62,11 @@ class Statistics:
                 self._samples = self._round()
             return self._samples
 
+    def see(self, vm: Vm) -> None:
+        """The daemon comes by now, and sees this one VM as it is; its next round is when it would have been."""
+        if self.frozen is None:
+            self._current()[vm.vmid] = self._sample(vm)
+
     def freeze(self, on: bool) -> None:
         """Show what is seen now for as long as this is on; unlike the real server, where a guest is as well."""
         self.frozen = {vmid: vm.node for vmid, vm in list(self._state.vms.items())} if on else None
@@ -70,8 +75,11 @@ class Statistics:
     def _current_or_frozen(self) -> dict[int, Sample]:
         return self._samples if self.frozen is not None else self._current()
 
-    def vm_row(self, vm: Vm, *, lock: str | None = None, bare: bool = False) -> dict[str, Any]:
-        """The VM in /cluster/resources; without name and sizes until it has been seen. `bare`: as pools show it."""
+    def vm_row(self, vm: Vm, *, lock: str | None = None, pool: str | None = None, bare: bool = False) -> dict[str, Any]:
+        """The VM in /cluster/resources; without name and sizes until it has been seen. `bare`: as pools show it.
+
+        `pool` is shown to who may audit it.
+        """
         sample = self._current_or_frozen().get(vm.vmid)
         row: dict[str, Any] = {
             "id": f"{vm.type}/{vm.vmid}",
@@ -97,7 +105,6 @@ class Statistics:
                 row["memhost"] = 0
         if bare:
             return row
-        pool = self._state.pool_of(vm.vmid)
         current = {"lock": lock, "tags": vm.config.get("tags"), "pool": pool}
         return {**row, **{key: value for key, value in current.items() if value}}
 
@@ -123,15 +130,15 @@ class Statistics:
 
     def storage_row(self, storage: Storage, node: str | None = None) -> dict[str, Any]:
         node = node or self._state.node
+        sizes = {"disk": storage.used, "maxdisk": storage.total} if storage.usable else {}
         return {
             "id": f"storage/{node}/{storage.name}",
             "type": "storage",
             "node": node,
             "storage": storage.name,
             "plugintype": storage.type,
-            "status": "available",
+            "status": "available" if storage.usable else "unknown",
             "content": storage.content,
             "shared": int(storage.shared),
-            "disk": storage.used,
-            "maxdisk": storage.total,
+            **sizes,
         }

@@ -1,123 +1,271 @@
-"""Guests out of backups. No recording is behind any of this: the schema, PVE::QemuServer and PVE::LXC::Create are."""
+"""Virtual machines out of backups.
 
+The guest is there as soon as the request is answered, with nothing but the lock `create`; a restore that fails takes
+the lock away and leaves the rest. Over a guest that is there, the disks that the archive holds are removed before the
+new ones are made; what the archive lacks stays, and becomes `unusedN` in the end.
+"""
+
+import re
+import time
 import uuid
 from typing import Any
 
-from lab.api import drives, options
+from lab.api import archives, drives, options
 from lab.api.create import join_pool, require_allocate
-from lab.api.errors import ApiError, PermissionDenied
+from lab.api.errors import ApiError, ParameterError, PermissionDenied
 from lab.api.power import start_vm
 from lab.api.routes import Call
-from lab.api.state import Config, Vm, Volume
-from lab.api.tasks import Task
-from lab.api.volumes import parse_volid
-from lab.api.vzdump import content_of
+from lab.api.state import Config, Vm
+from lab.api.tasks import Killed, Task
+from lab.api.volumes import CLOUDINIT_SIZE, parse_volid
 
 _NOT_VALUES = frozenset(
-    ("node", "vmid", "archive", "ostemplate", "restore", "storage", "force", "unique", "start", "pool", "bwlimit")
+    ("node", "vmid", "archive", "storage", "force", "unique", "start", "pool", "bwlimit", "live-restore", "ha-managed")
 )
+_DEVICE = re.compile(r"(net|hostpci|usb)\d+")
+_READERS = {"zst": "zstd -q -d -c", "gz": "zcat", "lzo": "lzop -d -c"}
+_EMPTY: Config = {"memory": "128"}
 
 
-def restore(call: Call, archive: str, kind: str) -> str:
-    """Begin to make the guest out of the archive. `kind` is qemu or lxc."""
+def restore(call: Call, archive: str) -> str:
+    """Begin to make the VM out of the archive."""
     emulator, vmid = call.emulator, call.vmid
-    volume = emulator.volumes.find(archive)
-    if volume is None or volume.content != "backup":
-        raise ApiError(f"volume '{archive}' does not exist")
-    holds = volume.archive or {}
-    if holds.get("type", kind) != kind:
-        raise ApiError(f"'{archive}' is no backup of a {'VM' if kind == 'qemu' else 'container'}")
-    owner = parse_volid(archive).vmid
-    word = "VM" if kind == "qemu" else "CT"
-
-    def checked() -> None:
-        present = emulator.state.vms.get(vmid)
-        if present is None:
-            return
-        if present.type != kind:
-            raise ApiError(f"unable to restore {word} {vmid} - it is a guest of another kind")
-        if not call.params.get("force"):
-            raise ApiError(f"unable to restore {word} {vmid} - {word} {vmid} already exists on node '{present.node}'")
-        if present.config.get("protection"):
-            raise ApiError(f"unable to restore {word} {vmid} - protection mode enabled")
-        emulator.require_unlocked(present)
-        if present.running:
-            raise ApiError(f"unable to restore vm {vmid} - vm is running")
-
-    _require_rights(call, owner, vmid)
-    checked()
+    require_rights(call)
+    for name in call.params:
+        if drives.is_drive(name):
+            raise ParameterError({name: "option conflicts with option 'archive'"})
+    holds = archives.content(call, archive)
+    reserve(call, "qemu")
+    restored: list[bool] = []
 
     def work(task: Task) -> None:
+        vm = emulator.state.vms[vmid]
+        if vm.config.get("protection"):
+            raise ApiError(f"unable to restore VM {vmid} - - protection mode enabled")
+        if vm.running:
+            raise ApiError(f"unable to restore VM {vmid} - vm is running")
         with emulator.locks.config(vmid, 1):
-            checked()
-            task.write(f"restore {kind} archive: {emulator.volumes.path(archive)}")
-            _fill(call, task, archive, holds, kind)
-            join_pool(call, vmid, call.params.get("pool"))
-        if call.params.get("start") and kind == "qemu":
-            with emulator.locks.config(vmid):
-                start_vm(call, vmid, task)
+            _Restore(call, task, archive, holds).run()
+        restored.append(True)
+        if call.params.get("start"):
+            task.write("Execute autostart")
+            _start(call)
 
-    return emulator.tasks.start("qmrestore" if kind == "qemu" else "vzrestore", vmid, call.user, work)
+    def failed(task: Task) -> None:
+        vm = emulator.state.vms.get(vmid)
+        if vm and vm.config.pop("lock", None) is None:
+            task.write("no lock found trying to remove 'create'  lock")
+        task.write(
+            "error after data was restored, VM disks should be OK but config may require adaptions. "
+            if restored
+            else "error before or during data restore, some or all disks were not completely restored. "
+            f"VM {vmid} state is NOT cleaned up."
+        )
+
+    return emulator.tasks.start("qmrestore", vmid, call.user, work, failed)
 
 
-def _require_rights(call: Call, owner: int | None, vmid: int) -> None:
-    """Who may allocate the guest may restore it; over one that is there also who may back it up."""
-    allowed = call.emulator.permissions.allowed
-    if call.params.get("pool"):
-        require_allocate(call, vmid, call.params["pool"])
-    elif not allowed(call.user, f"/vms/{vmid}", ["VM.Allocate"]) and not (
-        call.params.get("force") and owner == vmid and allowed(call.user, f"/vms/{vmid}", ["VM.Backup"])
-    ):
-        raise PermissionDenied
+def require_rights(call: Call) -> None:
+    """Who may allocate the guest may restore it; one that is there also who may back it up."""
+    permissions, vmid = call.emulator.permissions, call.vmid
     if call.params.get("storage"):
-        call.emulator.permissions.require(call.user, f"/storage/{call.params['storage']}", ["Datastore.AllocateSpace"])
-
-
-def _fill(call: Call, task: Task, archive: str, holds: dict[str, Any], kind: str) -> None:
-    emulator, vmid = call.emulator, call.vmid
-    volumes, state = emulator.volumes, emulator.state
-    old = state.vms.get(vmid)
-    config: Config = dict(holds.get("config", {}))
-    made: list[str] = []
+        permissions.require(call.user, f"/storage/{call.params['storage']}", ["Datastore.AllocateSpace"])
     try:
-        for name, about in sorted(holds.get("disks", {}).items()):
-            storage = volumes.storage(call.params.get("storage") or about["storage"])
-            volid = volumes.allocate(storage, vmid, about["size"], about["format"], log=task.write)
-            made.append(volid)
-            emulator.backend.clone_volume(content_of(archive, name), volid, about["size"])
-            storage.volumes[volid].used = about["used"]
-            if kind == "lxc":
-                storage.volumes[volid].content = "rootdir"
-            drive = drives.parse(str(config[name]))
-            config[name] = drives.write({**drive, "file": volid, "size": drives.to_text(about["size"])})
-        task.pace(lambda part: f"progress {int(part * 100)}% (read {int(part * 100)} %)")
-        task.linger()
-    except ApiError:
-        for volid in made:
-            volumes.remove(volid)
-        raise
-    _forget_disks(call, old, made)
-    for name, drive in list(drives.of(config)):
-        if drives.is_cloudinit(drive):
-            storage = volumes.storage(call.params.get("storage") or parse_volid(drive["file"]).storage)
-            volid = f"{storage.name}:vm-{vmid}-cloudinit"
-            storage.volumes.setdefault(volid, Volume("images", "raw", 4 << 20, 0, state.clock.seconds()))
-            config[name] = drives.write({**drive, "file": volid})
-    config |= {key: value for key, value in call.params.items() if key not in _NOT_VALUES}
-    if call.params.get("unique"):
-        for name in filter(options.is_network, list(config)):
-            device = options.network(call, name, str(config[name]))
-            config[name] = options.write_network({**device, "macaddr": options.new_mac()})
-        config["smbios1"] = options.new_smbios()
-    if "vmgenid" in config:
-        config["vmgenid"] = str(uuid.uuid4())
-    state.vms[vmid] = Vm(vmid, kind, state.name_of(call.node), config)
+        require_allocate(call, vmid, call.params.get("pool"))
+    except PermissionDenied:
+        present = vmid in call.emulator.state.vms
+        owner = permissions.allowed(call.user, f"/vms/{vmid}", ["VM.Backup"])
+        if not (call.params.get("force") and present and owner):
+            raise
 
 
-def _forget_disks(call: Call, old: Vm | None, made: list[str]) -> None:
-    """The disks of the guest that is replaced go."""
-    if old is None:
-        return
-    for volid in call.emulator.volumes.of_vm(old.vmid):
-        if volid not in made and "cloudinit" not in volid:
-            call.emulator.volumes.remove(volid)
+def reserve(call: Call, kind: str) -> None:
+    """Take the VMID, or the guest that is there and is to be overwritten, with the lock `create`."""
+    state, vmid, word = call.emulator.state, call.vmid, "VM" if kind == "qemu" else "CT"
+    unable = f"unable to restore {word} {vmid} -"
+    with call.emulator.locks.config(vmid, 5), call.emulator.mutex:
+        present = state.vms.get(vmid)
+        if present is not None and (not call.params.get("force") or present.type != kind):
+            other = "VM" if present.type == "qemu" else "CT"
+            raise ApiError(f"{unable} {other} {vmid} already exists on node '{present.node}'")
+        if present is not None:
+            lock = call.emulator.lock_of(present)
+            if lock:
+                raise ApiError(f"{unable} {word} is locked ({lock})")
+        vm = state.vms.setdefault(vmid, Vm(vmid, kind, state.name_of(call.node), {}))
+        vm.config["lock"] = "create"
+    if present is None:
+        call.emulator.statistics.see(vm)  # a restore takes so long that the statistics daemon comes by meanwhile
+
+
+def _start(call: Call) -> None:
+    """In a task of its own, which nobody waits for: the restore has ended well by then."""
+
+    def work(task: Task) -> None:
+        with call.emulator.locks.config(call.vmid):
+            start_vm(call, call.vmid, task)
+
+    upid = call.emulator.tasks.start("qmstart", call.vmid, call.user, work)
+    thread = call.emulator.tasks.by_upid[upid].thread
+    if thread:
+        thread.join(0.2)
+
+
+class _Restore:
+    """One restore, in the order of the real one."""
+
+    def __init__(self, call: Call, task: Task, archive: str, holds: dict[str, Any]) -> None:
+        self.call, self.task, self.archive, self.holds = call, task, archive, holds
+        self.vmid, self.volumes, self.state = call.vmid, call.emulator.volumes, call.emulator.state
+        self.config: Config = dict(holds.get("config", {}))
+        self.made: dict[str, str] = {}
+
+    def run(self) -> None:
+        before = self.state.vms[self.vmid]
+        self._require_use_of(self.config)
+        self._header()
+        planned = self._planned()
+        if len(before.config) > 1:  # more than the lock
+            self._clear(before, planned)
+        try:
+            self._disks(planned)
+        except Killed:
+            raise
+        except BaseException:
+            for volid in self.made.values():
+                self.volumes.remove(volid)
+                self.task.write(f"temporary volume '{volid}' successfully removed")
+            raise
+        vm = Vm(self.vmid, "qemu", before.node, self._new_config())
+        self.state.vms[self.vmid] = vm
+        self._rescan(vm)
+        pool = self.call.params.get("pool")
+        if pool and self.vmid not in map(int, self.state.pools[pool].get("members", [])):
+            join_pool(self.call, self.vmid, pool)
+        if vm.is_template:
+            self._to_template(vm)
+
+    def _header(self) -> None:
+        """What the reader finds first; a damaged archive ends here, before anything is changed."""
+        path, pid = self.volumes.path(self.archive), self.task.parts["pid"].lstrip("0")
+        reader = _READERS.get(self.archive.rpartition(".")[2])
+        scratch = f"/var/tmp/vzdumptmp{int(pid, 16)}"
+        source = f"vma extract -v -r {scratch}.fifo {'-' if reader else path} {scratch}"
+        command = f"{reader} {path} | {source}" if reader else source
+        self.task.write(f"restore vma archive: {command}")
+        if "disks" not in self.holds:
+            raise ApiError(f"command 'set -o pipefail && {command}' failed: exit code 1")
+        text = archives.text_of(self.archive, self.holds)
+        self.task.write(f"CFG: size: {len(text)} name: qemu-server.conf")
+        for number, (name, about) in enumerate(sorted(self.holds["disks"].items()), 1):
+            self.task.write(f"DEV: dev_id={number} size: {about['size']} devname: {archives.device(name)}")
+        made = self.volumes.get(self.archive).ctime
+        self.task.write(f"CTIME: {time.strftime('%a %b %e %H:%M:%S %Y', time.gmtime(made))}")
+
+    def _planned(self) -> dict[str, dict[str, Any]]:
+        """The volumes to be made, by drive: those of the archive, and a new cloud-init drive."""
+        chosen = self.call.params.get("storage")
+        planned = {
+            name: {**about, "storage": chosen or about["storage"]} for name, about in self.holds["disks"].items()
+        }
+        for name, drive in drives.of(self.config):
+            if drives.is_cloudinit(drive):
+                form = drive["file"].rpartition(".")[2] if "." in drive["file"].rpartition("/")[2] else "raw"
+                storage = chosen or parse_volid(drive["file"]).storage
+                planned[name] = {"size": CLOUDINIT_SIZE, "format": form, "storage": storage, "cloudinit": True}
+        for about in planned.values():
+            storage = self.volumes.storage(about["storage"])
+            if "images" not in storage.content.split(","):
+                raise ApiError(f"Content type 'images' is not available on storage '{storage.name}'")
+            self._require(f"/storage/{storage.name}", ["Datastore.AllocateSpace"])
+        return planned
+
+    def _require(self, path: str, privileges: list[str]) -> None:
+        try:
+            self.call.emulator.permissions.require(self.call.user, path, privileges)
+        except PermissionDenied as error:
+            raise ApiError(f"403 {error.message}") from error
+
+    def _clear(self, before: Vm, planned: dict[str, Any]) -> None:
+        """The guest that is there becomes an empty one, and loses the disks that the archive has."""
+        for name, drive in list(drives.of(before.config)):
+            volid = drive["file"]
+            if name in planned and ":" in volid and parse_volid(volid).vmid == self.vmid:
+                self.volumes.remove(volid)
+        for snapshot in before.snapshots.values():
+            if "vmstate" in snapshot.config:
+                self.volumes.remove(str(snapshot.config["vmstate"]))
+        self.state.vms[self.vmid] = Vm(self.vmid, "qemu", before.node, dict(_EMPTY))
+
+    def _disks(self, planned: dict[str, dict[str, Any]]) -> None:
+        for name in sorted(planned):
+            about = planned[name]
+            storage = self.volumes.storage(about["storage"])
+            new = f"vm-{self.vmid}-cloudinit" if about.get("cloudinit") else None
+            self.made[name] = self.volumes.allocate(
+                storage, self.vmid, about["size"], about["format"], name=new, log=self.task.write
+            )
+            self.task.write(f"new volume ID is '{self.made[name]}'")
+        total = 0
+        held = sorted(name for name in planned if not planned[name].get("cloudinit"))
+        for name in held:
+            path = self.volumes.path(self.made[name])
+            self.task.write(f"map '{archives.device(name)}' to '{path}' (write zeros = 0)")
+        for name in held:
+            volid, size = self.made[name], planned[name]["size"]
+            self.call.emulator.backend.clone_volume(archives.content_of(self.archive, name), volid, size)
+            self.volumes.get(volid).used = planned[name]["used"]
+            total += size
+        if self.holds.get("truncated"):
+            raise ApiError("vma: restore failed - short vma extent (compressed data is truncated)")
+        self.task.pace(lambda part: f"progress {int(part * 100)}% (read {int(part * total)} bytes, duration 0 sec)")
+        self.task.linger()
+        self.task.write(f"progress 100% (read {total} bytes, duration 1 sec)")
+        self.task.write(f"total bytes read {total}, sparse bytes 0 (0%)")
+
+    def _new_config(self) -> Config:
+        """The archive's configuration on the new volumes; a disk that no archive holds becomes a line of the notes."""
+        config, lines = dict(self.config), []
+        for name, drive in list(drives.of(config)):
+            if drive.get("backup") in ("0", "no", "off", "false"):
+                lines.append(f"{name}: {config.pop(name)}")
+            elif name in self.made:
+                size = {} if drives.is_cloudinit(drive) else {"size": drives.to_text(self.holds["disks"][name]["size"])}
+                kept = {key: value for key, value in drive.items() if key != "format"}
+                config[name] = drives.write({**kept, "file": self.made[name], **size})
+        for name in [name for name in config if options.is_unused(name) or name in ("lock", "parent")]:
+            del config[name]
+        notes = "\n".join([*([str(config["description"])] if config.get("description") else []), *lines])
+        config |= {"description": notes} if notes else {}
+        if self.call.params.get("unique"):
+            for name in filter(options.is_network, list(config)):
+                device = options.network(self.call, name, str(config[name]))
+                config[name] = options.write_network({**device, "macaddr": options.new_mac()})
+            config["smbios1"] = options.new_smbios()
+        if str(config.get("vmgenid", "0")) != "0":
+            config["vmgenid"] = str(uuid.uuid4())
+        return config | {key: value for key, value in self.call.params.items() if key not in _NOT_VALUES}
+
+    def _require_use_of(self, config: Config) -> None:
+        """May the caller use the bridges and mapped devices of the archive's configuration?"""
+        try:
+            options.require_devices(self.call, {name: config[name] for name in config if _DEVICE.match(name)})
+        except ApiError as error:
+            raise ApiError(f"403 {error.message}" if error.status == 403 else error.message) from error
+
+    def _rescan(self, vm: Vm) -> None:
+        """Volumes of the VM that its configuration does not name become `unusedN`."""
+        self.task.write("rescan volumes...")
+        named = {drive["file"] for _, drive in drives.of(vm.config)}
+        for volid in sorted(self.volumes.of_vm(self.vmid)):
+            if volid in named or "-state-" in volid:
+                continue
+            key = next(f"unused{n}" for n in range(256) if f"unused{n}" not in vm.config)
+            vm.config[key] = volid
+            self.task.write(f"VM {self.vmid} add unreferenced volume '{volid}' as '{key}' to config")
+
+    def _to_template(self, vm: Vm) -> None:
+        self.task.write("Convert to template.")
+        for name, drive in list(drives.of(vm.config)):
+            if not drives.is_cdrom(drive):
+                vm.config[name] = drives.write({**drive, "file": self.volumes.to_base(drive["file"])})

@@ -16,6 +16,7 @@ from lab.api import (
     nodes,
     pools,
     power,
+    prune,
     resize,
     snapshots,
     storage,
@@ -26,5 +27,5 @@ from lab.api import (
 
 MODULES = (
     *(access, agent, clone, cloudinit, cluster, config, container_snapshots, containers, create, destroy),
-    *(disks, migrate, nodes, pools, power, resize, snapshots, storage, vm_extras, vms, vzdump),
+    *(disks, migrate, nodes, pools, power, prune, resize, snapshots, storage, vm_extras, vms, vzdump),
 )

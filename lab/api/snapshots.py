@@ -1,42 +1,41 @@
-"""Snapshots."""
+"""Snapshots, with and without the memory."""
 
 import copy
 import uuid
 from typing import Any
 
-from lab.api import drives, options
+from lab.api import drives, features, memory_state, options, unused
 from lab.api.agent import is_configured
 from lab.api.errors import ApiError
+from lab.api.power import start_vm
 from lab.api.routes import Call, route
-from lab.api.state import Snapshot, Vm
+from lab.api.state import Config, Snapshot, Vm
 from lab.api.tasks import Task
-from lab.api.volumes import parse_volid
 from lab.backend import AgentAbsent
 
 _BASE = "/nodes/{node}/qemu/{vmid}/snapshot"
 _RESERVED = ("current", "pending")
-_ABLE = {"zfspool", "lvmthin", "rbd", "btrfs"}
 
 
-def _disks(vm: Vm) -> list[tuple[str, drives.Drive]]:
-    return [(name, drive) for name, drive in drives.of(vm.config) if not drives.is_cdrom(drive)]
+def _disks(config: Config) -> list[tuple[str, drives.Drive]]:
+    return [(name, drive) for name, drive in drives.of(config) if not drives.is_cdrom(drive)]
 
 
-def can_snapshot(call: Call, vm: Vm) -> bool:
-    """Can every disk of the VM be snapshotted where it is?"""
-    volumes = call.emulator.volumes
-    for _, drive in _disks(vm):
-        volume = volumes.find(drive["file"])
-        storage = volumes.storage(parse_volid(drive["file"]).storage)
-        if storage.type not in _ABLE and (volume is None or volume.format != "qcow2"):
-            return False
-    return True
+def can_snapshot(call: Call, config: Config) -> bool:
+    """Can every disk of the configuration be snapshotted where it is?"""
+    return features.all_can_snapshot(call.emulator.volumes, (drive["file"] for _, drive in _disks(config)))
 
 
-def _get(vm: Vm, name: str) -> Snapshot:
+def snapshot_of(vm: Vm, name: str) -> Snapshot:
     if name not in vm.snapshots:
         raise ApiError(f"snapshot '{name}' does not exist")
     return vm.snapshots[name]
+
+
+def config_of(snapshot: Snapshot) -> Config:
+    """The snapshot's section of the configuration file."""
+    optional = {key: getattr(snapshot, key) for key in ("parent", "snapstate", "description") if getattr(snapshot, key)}
+    return {**snapshot.config, "snaptime": snapshot.snaptime, **optional}
 
 
 @route("GET", _BASE)
@@ -71,7 +70,7 @@ def create(call: Call) -> Any:
             call.emulator.require_unlocked(vm)
             if name in vm.snapshots:
                 raise ApiError(f"snapshot name '{name}' already used")
-            if not can_snapshot(call, vm):
+            if not can_snapshot(call, vm.config):
                 raise ApiError("snapshot feature is not available")
             _take(call, vm, name, task)
 
@@ -85,16 +84,27 @@ def _take(call: Call, vm: Vm, name: str, task: Task) -> None:
         for key, value in vm.config.items()
         if key not in ("lock", "description") and not options.is_unused(key)
     }
-    if vm.running and is_configured(vm.config):
+    with_memory = bool(call.params.get("vmstate") and vm.running)
+    agent = False
+    if with_memory:  # the guest stands still by itself meanwhile: nothing needs to be frozen
+        agent = _agent_answers(call, vm)
+        config.update(memory_state.save(call, vm, name, task.write))
+    elif vm.running and is_configured(vm.config):
         _note_absent_agent(call, vm, task)
-    for disk, drive in _disks(vm):
+    for disk, drive in _disks(vm.config):
         task.write(f"snapshotting 'drive-{disk}' ({drive['file']})")
         if vm.running and state.version >= 9:
             task.write("internal qemu snapshot")
         call.emulator.backend.clone_volume(drive["file"], _copy_of(drive["file"], name), _size(call, drive["file"]))
     parent = config.pop("parent", None)
-    description, vmstate = call.params.get("description", ""), int(bool(call.params.get("vmstate") and vm.running))
-    vm.snapshots[name] = Snapshot(config, state.clock.seconds(), description, parent, vmstate)
+    vm.snapshots[name] = Snapshot(
+        config,
+        state.clock.seconds(),
+        call.params.get("description", ""),
+        parent,
+        vmstate=int(with_memory),
+        agent=agent,
+    )
     vm.config["parent"] = name
 
 
@@ -108,23 +118,28 @@ def _size(call: Call, volid: str) -> int:
     return volume.size if volume else 0
 
 
-def _note_absent_agent(call: Call, vm: Vm, task: Task) -> None:
-    """Without its agent the guest's file systems are not frozen."""
+def _agent_answers(call: Call, vm: Vm) -> bool:
     try:
         call.emulator.backend.agent(vm.vmid, "ping", {})
     except AgentAbsent:
-        if call.emulator.state.version >= 9:
-            task.write("skipping guest filesystem freeze - agent configured but not running?")
-        else:
-            task.write(f"QEMU Guest Agent is not running - VM {vm.vmid} qmp command 'guest-ping' failed - got timeout")
+        return False
+    return True
+
+
+def _note_absent_agent(call: Call, vm: Vm, task: Task) -> None:
+    """Without its agent the guest's file systems are not frozen."""
+    if _agent_answers(call, vm):
+        return
+    if call.emulator.state.version >= 9:
+        task.write("skipping guest filesystem freeze - agent configured but not running?")
+    else:
+        task.write(f"QEMU Guest Agent is not running - VM {vm.vmid} qmp command 'guest-ping' failed - got timeout")
 
 
 @route("GET", f"{_BASE}/{{snapname}}/config")
 def read_config(call: Call) -> Any:
     """The configuration in a snapshot, the password's hash with it, as the real server shows it."""
-    snapshot = _get(call.emulator.state.vm(call.vmid), call.params["snapname"])
-    optional = {key: getattr(snapshot, key) for key in ("parent", "snapstate", "description") if getattr(snapshot, key)}
-    return {**snapshot.config, "snaptime": snapshot.snaptime, **optional}
+    return config_of(snapshot_of(call.emulator.state.vm(call.vmid), call.params["snapname"]))
 
 
 @route("PUT", f"{_BASE}/{{snapname}}/config")
@@ -132,35 +147,58 @@ def update_config(call: Call) -> Any:
     with call.emulator.locks.config(call.vmid):
         vm = call.emulator.state.vm(call.vmid)
         call.emulator.require_unlocked(vm)
-        snapshot = _get(vm, call.params["snapname"])
+        snapshot = snapshot_of(vm, call.params["snapname"])
         snapshot.description = call.params.get("description", snapshot.description)
 
 
 @route("POST", f"{_BASE}/{{snapname}}/rollback")
 def rollback(call: Call) -> Any:
-    """Configuration and disks as they were."""
+    """Configuration and disks as they were; running again when the memory is in it, or with `start`."""
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
             vm = call.emulator.state.vm(call.vmid)
-            snapshot = _get(vm, call.params["snapname"])
-            call.emulator.require_unlocked(vm)
-            if vm.running:
-                call.emulator.backend.stop(vm.vmid)
-                vm.running = False
-            description = {"description": vm.config["description"]} if "description" in vm.config else {}
-            vm.config = {**copy.deepcopy(snapshot.config), **description, "parent": call.params["snapname"]}
-            if "vmgenid" in vm.config:  # tells the guest that it has gone back in time
-                vm.config["vmgenid"] = str(uuid.uuid4())
-            vm.pending, vm.pending_delete = {}, set()
-            for _, drive in _disks(vm):
-                volume = call.emulator.volumes.find(drive["file"])
-                if volume and "size" in drive:
-                    volume.size = drives.to_bytes(drive["size"])
-                    kept = _copy_of(drive["file"], call.params["snapname"])
-                    call.emulator.backend.clone_volume(kept, drive["file"], volume.size)
+            _roll_back(call, vm, snapshot_of(vm, call.params["snapname"]), task)
+        if call.params.get("start") and not vm.running:
+            _start(call)
 
     return call.emulator.tasks.start("qmrollback", call.vmid, call.user, work)
+
+
+def _start(call: Call) -> None:
+    """Switch the VM on in a task of its own, and wait for that: its failure is not the rollback's."""
+
+    def work(task: Task) -> None:
+        with call.emulator.locks.config(call.vmid):
+            start_vm(call, call.vmid, task)
+
+    upid = call.emulator.tasks.start("qmstart", call.vmid, call.user, work)
+    if thread := call.emulator.tasks.by_upid[upid].thread:
+        thread.join()
+
+
+def _roll_back(call: Call, vm: Vm, snapshot: Snapshot, task: Task) -> None:
+    backend, volumes = call.emulator.backend, call.emulator.volumes
+    call.emulator.require_unlocked(vm)
+    if vm.running:
+        backend.stop(vm.vmid)
+        vm.running = vm.paused = False
+        vm.pid = 0
+    description = {"description": vm.config["description"]} if "description" in vm.config else {}
+    config = unused.kept(vm, memory_state.without(copy.deepcopy(snapshot.config)))
+    vm.config = {**config, **description, "parent": call.params["snapname"]}
+    if "vmgenid" in vm.config:  # tells the guest that it has gone back in time
+        vm.config["vmgenid"] = str(uuid.uuid4())
+    vm.pending, vm.pending_delete = {}, set()
+    for _, drive in _disks(vm.config):
+        volume = volumes.find(drive["file"])
+        if volume and "size" in drive:
+            volume.size = drives.to_bytes(drive["size"])
+            backend.clone_volume(_copy_of(drive["file"], call.params["snapname"]), drive["file"], volume.size)
+    if snapshot.vmstate:
+        memory_state.load(snapshot.config, task.write)
+        start_vm(call, vm.vmid, Task(task.upid))
+        backend.resume_guest(vm.vmid, snapshot.agent)
 
 
 @route("DELETE", f"{_BASE}/{{snapname}}")
@@ -170,7 +208,7 @@ def delete(call: Call) -> Any:
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
             vm = call.emulator.state.vm(call.vmid)
-            gone = _get(vm, name)
+            gone = snapshot_of(vm, name)
             call.emulator.require_unlocked(vm)
             for snapshot in vm.snapshots.values():
                 if snapshot.parent == name:
@@ -179,7 +217,10 @@ def delete(call: Call) -> Any:
                 vm.config.pop("parent")
                 vm.config.update({"parent": gone.parent} if gone.parent else {})
             del vm.snapshots[name]
-            for _, drive in drives.of(gone.config):
-                call.emulator.backend.delete_volume(_copy_of(drive["file"], name))
+            if "vmstate" in gone.config:
+                call.emulator.volumes.remove(str(gone.config["vmstate"]))
+            for volid in unused.used(gone.config):
+                unused.add(vm.config, volid)
+                call.emulator.backend.delete_volume(_copy_of(volid, name))
 
     return call.emulator.tasks.start("qmdelsnapshot", call.vmid, call.user, work)

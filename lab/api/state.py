@@ -8,6 +8,7 @@ bytes, a VM's memory MiB.
 import copy
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from lab.api.errors import config_missing, vm_not_found
 Config = dict[str, Any]
 # Storages that give a volume its whole size at once, unless they are told to be sparse.
 THICK = {"lvm", "zfspool"}
+_ESCAPED = re.compile(r"[^\x20-\x24\x26-\x7e]+")
+# Storages that every node sees the same of, whatever their configuration says.
+SHARED = {"nfs", "cifs", "cephfs", "rbd", "iscsi", "iscsidirect", "pbs", "zfs"}
 
 
 @dataclass
@@ -54,6 +58,9 @@ class Storage:
     # Where it is; None: on every node, each with volumes of its own unless it is shared.
     nodes: list[str] | None = None
     prune: str | None = None
+    # Can it be activated: is its disk mounted, its server there? Switched off, nobody tries.
+    active: bool = True
+    enabled: bool = True
     volumes: dict[str, Volume] = field(default_factory=dict)
     charged_at_start: int = 0
 
@@ -65,6 +72,22 @@ class Storage:
     def charge(self, volume: Volume) -> int:
         """Bytes that the volume takes of the storage."""
         return volume.size if self.type in THICK and not self.sparse else volume.used
+
+    @property
+    def usable(self) -> bool:
+        return self.active and self.enabled
+
+    @property
+    def obstacle(self) -> str | None:
+        """What the server says where it would have to use one that is away."""
+        if not self.enabled:
+            return f"storage '{self.name}' is disabled"
+        if self.active:
+            return None
+        if self.type == "dir":
+            why = f"directory is expected to be a mount point but is not mounted: '{self.path}'"
+            return f"unable to activate storage '{self.name}' - {why}"
+        return f"storage '{self.name}' is not online"
 
     @property
     def _grown(self) -> int:
@@ -89,6 +112,8 @@ class Snapshot:
     parent: str | None = None
     vmstate: int = 0
     snapstate: str | None = None
+    # With memory: whether the guest's agent ran, which it does again after a rollback.
+    agent: bool = False
 
 
 @dataclass
@@ -127,18 +152,18 @@ class Vm:
 
     def file(self) -> str:
         """The configuration file as the node stores it."""
-        text = _section(self.config)
+        text = section(self.config)
         if self.pending or self.pending_delete:
             waiting = {
                 **self.pending,
                 **({"delete": ",".join(sorted(self.pending_delete))} if self.pending_delete else {}),
             }
-            text += "\n[PENDING]\n" + _section(waiting)
+            text += "\n[PENDING]\n" + section(waiting)
         for name, snapshot in sorted(self.snapshots.items()):
             about = {
                 key: getattr(snapshot, key) for key in ("snaptime", "parent", "snapstate") if getattr(snapshot, key)
             }
-            text += f"\n[{name}]\n" + _section({**snapshot.config, **about, "description": snapshot.description})
+            text += f"\n[{name}]\n" + section({**snapshot.config, **about, "description": snapshot.description})
         return text
 
     def digest(self) -> str:
@@ -146,9 +171,15 @@ class Vm:
         return hashlib.sha1(self.file().encode()).hexdigest()
 
 
-def _section(values: Mapping[str, Any]) -> str:
-    description = "".join(f"#{line}\n" for line in str(values.get("description") or "").splitlines())
+def section(values: Mapping[str, Any]) -> str:
+    """The values as a configuration file has them; the description is a comment, anything but plain ASCII escaped."""
+    lines = str(values.get("description") or "").split("\n") if values.get("description") else []
+    description = "".join(f"#{_ESCAPED.sub(_escape, line)}\n" for line in lines)
     return description + "".join(f"{key}: {values[key]}\n" for key in sorted(values) if key != "description")
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
 
 
 class Clock:
@@ -262,9 +293,11 @@ def _storage(name: str, about: Mapping[str, Any]) -> Storage:
         used_at_start=about.get("used", 0),
         avail_at_start=about.get("avail", about.get("total", 0) - about.get("used", 0)),
         sparse=bool(about.get("sparse")),
-        shared=bool(about.get("shared")),
+        shared=bool(about.get("shared")) or about.get("type") in SHARED,
         nodes=about.get("nodes"),
         prune=about.get("prune-backups"),
+        active=bool(int(about.get("active", 1))),
+        enabled=not int(about.get("disable", 0)),
         volumes={volid: _volume(volume) for volid, volume in about.get("volumes", {}).items()},
     )
     storage.charged_at_start = sum(map(storage.charge, storage.volumes.values()))

@@ -124,6 +124,9 @@ class StatesBackend:
             if about and str(vmid) not in self._document.get("vms", {}):
                 self.boot_guest(vmid, about)
 
+    def resume_guest(self, vmid: int, agent: bool) -> None:
+        self._guest(vmid).agent = agent
+
     def stop(self, vmid: int) -> None:
         with self._mutex:
             guest = self._guest(vmid)

@@ -6,14 +6,14 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from lab.api import drives
+from lab.api import archives, drives
 from lab.api.errors import ApiError, ParameterError
 from lab.api.formats import split_list
 from lab.api.routes import Call, route
 from lab.api.state import Storage, Volume
 from lab.api.tasks import Task
+from lab.api.volume_access import is_readable, require_readable, require_removable
 from lab.api.volumes import parse_volid
-from lab.api.vzdump import forget
 
 _NODE = "/nodes/{node}/storage"
 _CONTENT = f"{_NODE}/{{storage}}/content"
@@ -23,6 +23,8 @@ _EXTENSIONS = {
     "import": r"\.(ova|ovf|qcow2|raw|vmdk)",
     "snippets": "",
 }
+
+_USES = ["Datastore.Audit", "Datastore.AllocateSpace"]
 
 
 def _here(call: Call, storage: Storage) -> bool:
@@ -40,12 +42,14 @@ def _required(call: Call) -> Storage:
 
 
 def _numbers(storage: Storage) -> dict[str, Any]:
+    """Of one that is away all sizes are 0."""
+    usable = storage.usable
     return {
-        "total": storage.total,
-        "used": storage.used,
-        "avail": storage.avail,
-        "active": 1,
-        "enabled": 1,
+        "total": storage.total if usable else 0,
+        "used": storage.used if usable else 0,
+        "avail": storage.avail if usable else 0,
+        "active": int(usable),
+        "enabled": int(storage.enabled),
         "shared": int(storage.shared),
     }
 
@@ -56,43 +60,61 @@ def _about(storage: Storage) -> dict[str, Any]:
 
 @route("GET", _NODE)
 def listing(call: Call) -> Any:
+    """Whoever asks for a kind of content is shown none that is switched off."""
     rows = []
+    wanted = split_list(call.params.get("content", ""))
     for name, storage in call.emulator.state.storages.items():
-        if not _here(call, storage):
+        if not _here(call, storage) or (not storage.enabled and (wanted or call.params.get("enabled"))):
             continue
-        wanted = split_list(call.params.get("content", ""))
         if (wanted and not set(wanted) & set(storage.content.split(","))) or name != call.params.get("storage", name):
             continue
-        if call.emulator.permissions.allowed(
-            call.user, f"/storage/{name}", ["Datastore.Audit", "Datastore.AllocateSpace"], any_of=True
-        ):
-            fraction = storage.used / storage.total if storage.total else 0
-            rows.append({"storage": name, **_about(storage), "used_fraction": fraction})
+        if call.emulator.permissions.allowed(call.user, f"/storage/{name}", _USES, any_of=True):
+            sized = storage.usable and storage.total
+            fraction = {"used_fraction": storage.used / storage.total} if sized else {}
+            rows.append({"storage": name, **_about(storage), **fraction})
     return rows
 
 
 @route("GET", f"{_NODE}/{{storage}}/status")
 def status(call: Call) -> Any:
+    if call.params["storage"] not in call.emulator.state.storages:
+        raise ParameterError({"storage": "No such storage."})
     return _about(_required(call))
 
 
 @route("GET", "/storage/{storage}")
 def configuration(call: Call) -> Any:
     storage = call.emulator.volumes.storage(call.params["storage"])
-    about = {
+    return _configured(storage, _digest(call))
+
+
+def _configured(storage: Storage, digest: str) -> dict[str, Any]:
+    """The storage's section of the configuration file, and that file's digest."""
+    mounted = storage.type == "dir" and not storage.active  # the one reason for which a directory cannot be activated
+    return {
         "storage": storage.name,
         "type": storage.type,
         "content": storage.content,
         **({"path": storage.path} if storage.path else {}),
+        **({"is_mountpoint": "1"} if mounted else {}),
+        **({} if storage.enabled else {"disable": 1}),
+        "digest": digest,
     }
-    return {**about, "digest": hashlib.sha1(repr(sorted(about.items())).encode()).hexdigest()}
+
+
+def _digest(call: Call) -> str:
+    text = repr([_configured(storage, "") for storage in call.emulator.state.storages.values()])
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 @route("GET", "/storage")
 def configurations(call: Call) -> Any:
-    state = call.emulator.state
+    digest, kind = _digest(call), call.params.get("type")
     return [
-        configuration(Call(call.emulator, call.user, "GET", call.path, {"storage": name})) for name in state.storages
+        _configured(storage, digest)
+        for name, storage in call.emulator.state.storages.items()
+        if kind in (None, storage.type)
+        and call.emulator.permissions.allowed(call.user, f"/storage/{name}", _USES, any_of=True)
     ]
 
 
@@ -109,7 +131,7 @@ def _row(volid: str, volume: Volume) -> dict[str, Any]:
         row.update(vmid=vmid, used=volume.used, parent=volume.parent)
     if volume.content == "backup":
         row.update(vmid=vmid, subtype=(volume.archive or {}).get("type", "qemu"))
-        row.update({"notes": volume.notes} if volume.notes else {})
+        row.update({"notes": volume.notes.split("\n")[0]} if volume.notes else {})  # a list has the first line alone
         row.update({"protected": 1} if volume.protected else {})
     return row
 
@@ -125,10 +147,13 @@ def _on_node(call: Call, storage: Storage, volid: str, volume: Volume) -> bool:
 
 @route("GET", _CONTENT)
 def content(call: Call) -> Any:
-    """Volumes; those to import from are listed for every VMID."""
+    """Volumes that the user may read; those to import from are listed for every VMID."""
     storage, params = _required(call), call.params
+    call.emulator.volumes.activated(storage.name)
     rows = [
-        _row(volid, volume) for volid, volume in list(storage.volumes.items()) if _on_node(call, storage, volid, volume)
+        _row(volid, volume)
+        for volid, volume in list(storage.volumes.items())
+        if _on_node(call, storage, volid, volume) and is_readable(call, volid)
     ]
     rows = [row for row in rows if row["content"] == params.get("content", row["content"])]
     return [
@@ -158,20 +183,24 @@ def _volid(call: Call) -> str:
 @route("GET", f"{_CONTENT}/{{volume}}")
 def volume_about(call: Call) -> Any:
     volid = _volid(call)
+    require_readable(call, volid)
     volume = call.emulator.volumes.get(volid)
-    parent = {"parent": volume.parent} if volume.parent else {}
+    kept = volume.content == "backup"
     return {
         "path": call.emulator.volumes.path(volid),
         "size": volume.size,
         "used": volume.used,
-        "format": volume.format,
-        **parent,
+        "format": "raw" if kept else volume.format,  # a file like any other
+        **({"protected": int(volume.protected)} if kept else {}),
+        **({"notes": volume.notes or ""} if kept else {}),
+        **({"parent": volume.parent} if volume.parent else {}),
     }
 
 
 @route("PUT", f"{_CONTENT}/{{volume}}")
 def update(call: Call) -> Any:
-    """What people say of a backup, and whether it may go."""
+    """What people say of a backup, and whether it may go. Reading it is right enough."""
+    require_readable(call, _volid(call))
     volume = call.emulator.volumes.get(_volid(call))
     volume.notes = call.params.get("notes", volume.notes)
     volume.protected = bool(call.params.get("protected", volume.protected))
@@ -180,17 +209,18 @@ def update(call: Call) -> Any:
 @route("DELETE", f"{_CONTENT}/{{volume}}")
 def remove(call: Call) -> Any:
     volid, volumes = _volid(call), call.emulator.volumes
-    found = volumes.find(volid)
-    if found and found.protected:
-        raise ApiError(f"cannot remove protected archive '{volid}'")
+    require_removable(call, volid)
     parsed = parse_volid(volid)
     storage = volumes.storage(parsed.storage)
 
     def work(task: Task) -> None:
+        found = volumes.find(volid)
+        if found and found.protected:
+            raise ApiError(f"cannot remove protected volume '{parsed.name}' on '{storage.name}'")
         if storage.on_files and not volumes.find(volid):
             task.write(f"disk image '{volumes.path(volid)}' does not exist")
         if found and found.content == "backup":
-            forget(call, volid)
+            archives.forget(call, volid)
         else:
             volumes.remove(volid)
         task.write(f"Removed volume '{volid}'")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.api.errors import ApiError
+from lab.api.errors import ApiError, PermissionDenied
 from lab.api.permissions import User
 from lab.api.state import State
 from lab.backend import BackendError
@@ -130,8 +130,18 @@ class Tasks:
             self._pid += 7
             return self._pid
 
-    def start(self, kind: str, ident: str | int, user: User, work: Callable[[Task], None]) -> str:
-        """Run `work` in a worker of its own and return the UPID. ApiError and BackendError end it with their text."""
+    def start(
+        self,
+        kind: str,
+        ident: str | int,
+        user: User,
+        work: Callable[[Task], None],
+        failed: Callable[[Task], None] | None = None,
+    ) -> str:
+        """Run `work` in a worker of its own and return the UPID. ApiError and BackendError end it with their text.
+
+        `failed` is what the worker still does then.
+        """
         pid, now = self.next_pid(), self._state.clock.seconds()
         pstart = int((time.monotonic() - self._began) * 100) + pid
         node = getattr(self.here, "node", self._state.node)
@@ -139,11 +149,13 @@ class Tasks:
         task = Task(upid, not_before=time.monotonic() + self._state.task_seconds.get(kind, 0))
         with self._mutex:
             self.by_upid[upid] = task
-        task.thread = threading.Thread(target=self._run, args=(task, kind, work), daemon=True, name=upid)
+        task.thread = threading.Thread(
+            target=self._run, args=(task, kind, work, failed or (lambda _: None)), daemon=True, name=upid
+        )
         task.thread.start()
         return upid
 
-    def _run(self, task: Task, kind: str, work: Callable[[Task], None]) -> None:
+    def _run(self, task: Task, kind: str, work: Callable[[Task], None], failed: Callable[[Task], None]) -> None:
         status = "unexpected status"
         self.here.node = task.parts["node"]
         task.dies = self.kill_next(kind)
@@ -157,9 +169,12 @@ class Tasks:
             task.linger()
             status = f"WARNINGS: {task.warnings}" if task.warnings else "OK"
         except (ApiError, BackendError) as error:
-            first, *task.explanation = str(error).rstrip("\n").split("\n")
+            failed(task)
+            text = f"403 {error}" if isinstance(error, PermissionDenied) else str(error)
+            first, *task.explanation = text.rstrip("\n").split("\n")
             status = " ".join([first, *task.explanation])
         except Interrupted:
+            failed(task)
             status = "received interrupt"
         except Killed:
             pass

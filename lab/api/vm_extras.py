@@ -8,7 +8,7 @@ from typing import Any
 from lab.api import drives
 from lab.api.errors import ApiError
 from lab.api.routes import Call, route
-from lab.api.snapshots import can_snapshot
+from lab.api.snapshots import can_snapshot, snapshot_of
 from lab.api.volumes import parse_volid
 
 _VM = "/nodes/{node}/qemu/{vmid}"
@@ -17,10 +17,12 @@ _VM = "/nodes/{node}/qemu/{vmid}"
 @route("GET", f"{_VM}/feature")
 def feature(call: Call) -> Any:
     vm = call.emulator.state.vm(call.vmid)
-    disks = [drive["file"] for _, drive in drives.of(vm.config) if not drives.is_cdrom(drive)]
+    name = call.params.get("snapname")
+    config = snapshot_of(vm, name).config if name else vm.config
+    disks = [drive["file"] for _, drive in drives.of(config) if not drives.is_cdrom(drive)]
     able = {
         "copy": True,
-        "snapshot": can_snapshot(call, vm),
+        "snapshot": can_snapshot(call, config),
         "clone": all(parse_volid(volid).is_base for volid in disks),
     }[call.params["feature"]]
     return {"hasFeature": int(able), "nodes": list(call.emulator.state.nodes)}

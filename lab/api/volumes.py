@@ -25,6 +25,11 @@ def _no_log(_line: str) -> None:
     pass
 
 
+def _has_content(volid: str) -> bool:
+    """Is there anything on it that outlives it? Of cloud-init drives and saved memories nothing is kept."""
+    return not re.search(r"-cloudinit(\.|$)|-state-", volid)
+
+
 @dataclass(frozen=True)
 class VolumeId:
     """A volid taken apart: `STORAGE:[BASE/]NAME`, both with the owner's directory on storages of files."""
@@ -71,6 +76,17 @@ class Volumes:
             raise ApiError(f"storage '{name}' does not exist")
         return self._state.storages[name]
 
+    def activated(self, name: str) -> Storage:
+        """The storage, for whoever is about to use it. ApiError when it is switched off or cannot be activated."""
+        storage = self.storage(name)
+        self._require_usable(storage)
+        return storage
+
+    @staticmethod
+    def _require_usable(storage: Storage) -> None:
+        if storage.obstacle:
+            raise ApiError(storage.obstacle)
+
     def find(self, volid: str) -> Volume | None:
         storage = self._state.storages.get(volid.partition(":")[0])
         return storage.volumes.get(volid) if storage else None
@@ -109,6 +125,7 @@ class Volumes:
         self, storage: Storage, vmid: int, size: int, form: str | None, *, name: str | None = None, log: Log = _no_log
     ) -> str:
         """A new, empty volume; `name` without extension (`vm-110-cloudinit`), else the next free disk. The volid."""
+        self._require_usable(storage)
         form = self.format_for(storage, form)
         with self._locks.storage(storage.name):
             volid = self._volid(storage, vmid, name or self._free_name(storage, vmid), form)
@@ -119,13 +136,14 @@ class Volumes:
             log_line = self._made(storage, volid, volume)
             if log_line:
                 log(log_line)
-            if "cloudinit" not in volid:
+            if _has_content(volid):
                 self._backend.create_volume(volid, size)
             storage.volumes[volid] = volume
         return volid
 
     def allocate_named(self, storage: Storage, volid: str, volume: Volume) -> None:
         """A new volume under a name that the caller chose."""
+        self._require_usable(storage)
         with self._locks.storage(storage.name):
             if volid in storage.volumes:
                 raise ApiError(f"disk image '{self.path(volid)}' already exists")
@@ -139,6 +157,8 @@ class Volumes:
     ) -> str:
         """A full copy of a disk; a task's log says how far it is."""
         original = self.get(source)
+        self._require_usable(self.storage(parse_volid(source).storage))
+        self._require_usable(storage)
         form = self.format_for(storage, form or original.format)
         with self._locks.storage(storage.name):
             volid = self._volid(storage, vmid, self._free_name(storage, vmid), form)
@@ -162,14 +182,16 @@ class Volumes:
         """A linked clone of a template's disk, on the same storage."""
         original, parsed = self.get(source), parse_volid(source)
         storage = self.storage(parsed.storage)
+        self._require_usable(storage)
+        form = "qcow2" if storage.on_files else original.format  # a file stands on another only as qcow2
         with self._locks.storage(storage.name):
             name = self._free_name(storage, vmid)
-            volid = self._linked_volid(storage, parsed, vmid, name, original.format)
+            volid = self._linked_volid(storage, parsed, vmid, name, form)
             parent = f"../{parsed.name}" if storage.on_files else parsed.name
-            volume = Volume("images", original.format, original.size, 0, self._state.clock.seconds(), parent)
+            volume = Volume("images", form, original.size, 0, self._state.clock.seconds(), parent)
             storage.volumes[volid] = volume
         if storage.on_files:
-            image = f"{name}.{original.format}"
+            image = f"{name}.{form}"
             log(f"clone {parsed.name}: images, {image}, {vmid} to {image} (base={parent})")
             log(self._formatting(storage, volid, volume))
         elif storage.type == "lvmthin":
@@ -180,7 +202,7 @@ class Volumes:
     def resize(self, volid: str, size: int) -> None:
         """Grow the volume."""
         volume = self.get(volid)
-        storage = self.storage(parse_volid(volid).storage)
+        storage = self.activated(parse_volid(volid).storage)
         grown = Volume(volume.content, volume.format, size, volume.used)
         self._require_space(storage, volid, storage.charge(grown) - storage.charge(volume))
         self._backend.resize_volume(volid, size)
@@ -188,12 +210,11 @@ class Volumes:
 
     def remove(self, volid: str) -> None:
         """Remove the volume; one that is not there is no error. A base with linked clones is."""
-        parsed = parse_volid(volid)
-        storage = self.storage(parsed.storage)
+        storage = self.activated(parse_volid(volid).storage)
         with self._locks.storage(storage.name):
             if self.is_in_use(volid):
                 raise ApiError(f"base volume '{volid}' is still in use by linked cloned")
-            if storage.volumes.pop(volid, None) and "cloudinit" not in volid:
+            if storage.volumes.pop(volid, None) and _has_content(volid):
                 self._backend.delete_volume(volid)
 
     def is_in_use(self, volid: str) -> bool:
@@ -280,14 +301,16 @@ class Volumes:
 
     def _formatting(self, storage: Storage, volid: str, volume: Volume) -> str:
         where = f"{storage.path}/images/{parse_volid(volid).name}"
+        on_raw = (volume.parent or "").endswith(".raw")
         if volume.format != "qcow2":
             return f"Formatting '{where}', fmt={volume.format} size={volume.size} preallocation=off"
         extended = bool(volume.parent) and self._state.version >= 9
         words = [f"Formatting '{where}', fmt=qcow2 cluster_size={131072 if extended else 65536}"]
         words.append(f"extended_l2={'on' if extended else 'off'}")
-        words += ["preallocation=metadata"] if not volume.parent or extended else []
+        preallocation = "off" if on_raw else "metadata"
+        words += [f"preallocation={preallocation}"] if not volume.parent or extended else []
         words.append(f"compression_type=zlib size={volume.size}")
-        words += [f"backing_file={volume.parent} backing_fmt=qcow2"] if volume.parent else []
+        words += [f"backing_file={volume.parent} backing_fmt={'raw' if on_raw else 'qcow2'}"] if volume.parent else []
         return " ".join([*words, "lazy_refcounts=off refcount_bits=16"])
 
     def _require_space(self, storage: Storage, volid: str, wanted: int) -> None:

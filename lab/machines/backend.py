@@ -96,6 +96,9 @@ class MachinesBackend:
             self._agents[vmid] = Agent()
             self._machines[vmid] = Machine(vmid, hardware, card, self._network, self._faults, drive, self._gone)
 
+    def resume_guest(self, vmid: int, agent: bool) -> None:
+        """No machine's memory is kept: it boots."""
+
     def _gone(self, vmid: int) -> None:
         with self._lock:
             self._machines.pop(vmid, None)

@@ -121,7 +121,13 @@ def clone(front: Front, guest: str, source: str | None, linked: bool, empty: boo
     vm = _changeable(front, guest, "create")
     copied = declared(front.fleet, source, "clone") if source else None
     host = _host(front, vm)
-    front.act(guest, actions.create_empty(host) if empty else actions.create(host, full=not linked, source=copied))
+    front.act(guest, _made(host, empty=empty, linked=linked, copied=copied))
+
+
+def _made(host: Host, *, empty: bool, linked: bool, copied: Vm | None) -> actions.Action:
+    if empty:
+        return actions.create_empty(host, asked=True)
+    return actions.create(host, full=not linked, source=copied, asked=True)
 
 
 @click.command()
@@ -177,9 +183,9 @@ def snapshot(front: Front, guest: str, name: str | None, description: str, with_
             raise click.UsageError("--delete needs the NAME of a snapshot")
         snapshots_of_guest(front, guest)
     elif delete:
-        front.act(guest, actions.delete_snapshot(name))
+        front.act(guest, actions.delete_snapshot(name, asked=True))
     else:
-        front.act(guest, actions.snapshot(name, description=description, with_memory=with_memory))
+        front.act(guest, actions.snapshot(name, description=description, with_memory=with_memory, asked=True))
 
 
 @click.command()
@@ -189,7 +195,7 @@ def snapshot(front: Front, guest: str, name: str | None, description: str, with_
 @pass_front
 def rollback(front: Front, guest: str, name: str) -> None:
     """Put a guest back to snapshot NAME; what was done since is lost."""
-    front.act(guest, actions.rollback(name))
+    front.act(guest, actions.rollback(name, asked=True))
 
 
 @click.command()
@@ -214,11 +220,15 @@ def backup(
 @click.argument("archive")
 @click.option("--storage", metavar="NAME")
 @click.option("--overwrite", is_flag=True, help="In the place of the guest that is there; it must be off.")
+@click.option("--discard", multiple=True, metavar="NAME", help="A container's disk that the backup lacks, and may go.")
 @changing
 @pass_front
-def restore(front: Front, guest: str, archive: str, storage: str | None, overwrite: bool) -> None:
+def restore(
+    front: Front, guest: str, archive: str, storage: str | None, overwrite: bool, discard: tuple[str, ...]
+) -> None:
     """Make a guest out of the backup ARCHIVE (local:backup/vzdump-…); `vm backups` lists them."""
-    front.act(guest, actions.restore(archive, storage=storage, overwrite=overwrite))
+    action = actions.restore(archive, storage=storage, overwrite=overwrite, asked=True, discard=discard)
+    front.act(guest, action)
 
 
 @click.command()
@@ -237,16 +247,36 @@ def migrate(front: Front, guest: str, target: str, local_disks: bool, storage: s
 @guest
 @click.argument("vmid", type=int)
 @click.option("--stop", is_flag=True, help="Also when it runs.")
-@click.option("--no-backup", is_flag=True, help="Make no backup before.")
+@click.option("--no-backup", is_flag=True, help="Make no backup before: all of it is given up.")
+@click.option(
+    "--discard",
+    multiple=True,
+    metavar="NAME",
+    help="What may go although no backup holds it: scsi1, unused0, snapshot:clean. May be repeated.",
+)
 @click.option("--storage", metavar="NAME", help="Where the backup goes.")
 @click.option("--purge", is_flag=True, help="Also from backup jobs, replication and HA.")
 @changing
 @pass_front
-def destroy(front: Front, guest: str, vmid: int, stop: bool, no_backup: bool, storage: str | None, purge: bool) -> None:
-    """Remove a guest and its disks, after a backup. Its name and its VMID are both asked for."""
+def destroy(
+    front: Front,
+    guest: str,
+    vmid: int,
+    stop: bool,
+    no_backup: bool,
+    discard: tuple[str, ...],
+    storage: str | None,
+    purge: bool,
+) -> None:
+    """Remove a guest with all that belongs to it, after a backup that holds it. Name and VMID are both asked for.
+
+    What a backup leaves out (backup=0, unused disks, snapshots) is named, and goes only with --discard.
+    """
     found = guest_named(front.fleet, guest)
     name = found.name if isinstance(found, Vm) and not guest.isdigit() else guest
-    action = DestroyAction(name=name, vmid=vmid, stop=stop, backup=not no_backup, storage=storage, purge=purge)
+    action = DestroyAction(
+        name=name, vmid=vmid, stop=stop, backup=not no_backup, storage=storage, purge=purge, discard=discard
+    )
     front.act(guest, action)
 
 

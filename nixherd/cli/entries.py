@@ -1,7 +1,9 @@
 """An existing guest as its entry in vms/definitions.nix. Pure: text that evaluates to what the guest is."""
 
 import re
+from collections.abc import Collection
 
+from nixherd.fields import DNS_NAME
 from nixherd.models import GuestType
 from nixherd.nix import nix_string
 from nixherd.proxmox.models import VmConfig
@@ -16,9 +18,17 @@ def entry_of(
     node: str | None = None,
     status: str | None = None,
     host: str | None = None,
+    taken: Collection[str] = (),
 ) -> tuple[str, str]:
-    """The entry's text and its name. With `host` it is a managed guest of that host, else an imported one, readonly."""
-    name = attribute_name(config.name or f"guest{vmid}")
+    """The entry's text and its name. With `host` it is a managed guest of that host, else an imported one, readonly.
+
+    Names that are `taken`, in small letters, are other guests' entries: it is called by its VMID as well then.
+    """
+    from nixherd.nix_edit import attribute_name  # with it comes a parser, which few commands need
+
+    name = guest_name(config.name or f"guest{vmid}")
+    name = f"{name}-{vmid}" if name.lower() in taken else name
+    attribute = attribute_name(name)
     cores = config.number("cores") if kind is GuestType.LXC else config.cores
     disk = config.root if kind is GuestType.LXC else config.boot_disk
     common = {
@@ -39,7 +49,7 @@ def entry_of(
         }
         if config.tags:
             lines["tags"] = f"[ {' '.join(map(nix_string, config.tags))} ]"
-        return f"managed.{name} = {{\n{_lines(lines)}}};", name
+        return f"managed.{attribute} = {{\n{_lines(lines)}}};", name
     specs = {
         **({"cores": str(cores)} if cores else {}),
         **({"memory": str(config.memory)} if config.memory else {}),
@@ -53,11 +63,13 @@ def entry_of(
         "specs": "{\n" + _lines(specs, "    ") + "  }",
         "readonly": "true",
     }
-    return f"imported.{name} = {{\n{_lines(lines)}}};", name
+    return f"imported.{attribute} = {{\n{_lines(lines)}}};", name
 
 
-def attribute_name(name: str) -> str:
-    """A name that needs no quotes in Nix and is one for a guest."""
+def guest_name(name: str) -> str:
+    """The name itself where a guest may be called so in the definitions, else one that is near it."""
+    if DNS_NAME.fullmatch(name) and name[0].isalpha():
+        return name
     kept = re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-") or "guest"
     return kept if kept[0].isalpha() else f"guest-{kept}"
 

@@ -23,8 +23,9 @@ from nixherd.terminal import say
 if TYPE_CHECKING:
     from nixherd.definitions import Definitions
     from nixherd.deploying.gate import Gate, Verified
-    from nixherd.proxmox.actions import Action
+    from nixherd.proxmox.actions import Action, Steps
     from nixherd.proxmox.client import Client
+    from nixherd.proxmox.listings import Resource
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
@@ -117,20 +118,28 @@ class Front:
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
-        from nixherd.cli.names import guest_named
+        from nixherd.cli.names import placed_named
+        from nixherd.proxmox.errors import NotVisible
         from nixherd.proxmox.identity import label
         from nixherd.proxmox.observe import find
 
-        wanted = guest_named(self.fleet, name)
-        if isinstance(wanted, Vm):
+        def name_of(row: "Resource") -> str | None:
+            config = self.client.config(row.node, row.vmid, row.type)
+            return config.name if config else None
+
+        wanted = placed_named(
+            self.fleet, name, lambda: self.client.resources(), name_of, lambda vmid: self.client.presence(vmid)
+        )
+        if not isinstance(wanted, Vm):  # one that is declared under another name is that one all the same
+            vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == wanted.vmid), None)
+            return wanted.node, wanted.vmid, wanted.type, vm
+        try:
             found = find(self.client, self.fleet, wanted)
-            if found is None:
-                raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
-            return found[0], wanted.vmid, wanted.type, wanted
-        row = next((row for row in self.client.resources() if row.vmid == wanted), None)
-        if row is None:
-            raise FleetError(f"there is no guest {wanted} that this token may see")
-        return row.node, row.vmid, row.type, None
+        except NotVisible as error:  # the server's word, where nothing was to be changed
+            raise FleetError(str(error)) from error
+        if found is None:
+            raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
+        return found[0], wanted.vmid, wanted.type, wanted
 
     def act(self, name: str, action: "Action") -> None:
         """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""
@@ -140,27 +149,32 @@ class Front:
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
         if self.dry_run:
-            steps = [str(step) for step in action.plan(self.client, self.fleet, vm)]
-            self._report(vm, steps, planned=True)
+            self._report(vm, action.plan(self.client, self.fleet, vm), planned=True)
             return
         self.session.claim(vm.host_id or vm.name)
         began = time.monotonic()
         with progress(label(vm)) as say:
             done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
-        self._report(vm, [str(step) for step in done], seconds=time.monotonic() - began)
+        self._report(vm, done, seconds=time.monotonic() - began)
 
-    def _report(self, vm: Vm, steps: list[str], *, planned: bool = False, seconds: float | None = None) -> None:
+    def _report(self, vm: Vm, done: "Steps", *, planned: bool = False, seconds: float | None = None) -> None:
+        """Steps, or why there were none; and what was read back in the end."""
         from nixherd.proxmox.identity import label
+        from nixherd.proxmox.outcome import Outcome, why_nothing
 
+        steps, why = [str(step) for step in done], why_nothing(done)
         if wants_json(self.as_json):
             about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "steps": steps}
             about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}
-            show_json(about)
+            about |= {"reason": why} if why else {}
+            show_json({**about, **(done.found if isinstance(done, Outcome) else {})})
             return
         for step in steps:
             say(f"{label(vm)}: {'would ' if planned else ''}{step}")
+        for line in done.lines if isinstance(done, Outcome) else ():
+            say(f"{label(vm)}: {line}")
         if not steps:
-            say(f"{label(vm)}: nothing to do")
+            say(f"{label(vm)}: nothing to do{f': {why}' if why else ''}")
         elif not planned:
             say(f"done in {seconds or 0:.1f} s", err=True)
 

@@ -1,16 +1,16 @@
 """The commands that only look. They send GETs, and name any guest that the token may see, declared or not."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from nixherd.cli.entries import entry_of
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.names import guest_named
-from nixherd.cli.output import show_facts, show_json, show_rows, wants_json
+from nixherd.cli.output import narrate, show_facts, show_json, show_rows, wants_json
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exits import Exit
@@ -23,13 +23,19 @@ from nixherd.proxmox.identity import contradiction, is_ours, label, why_not_ours
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
-from nixherd.proxmox.plan import ActualVm, compared, in_the_making
+from nixherd.proxmox.places import require_place, storage_seen
+from nixherd.proxmox.plan import compared, in_the_making
 from nixherd.proxmox.steps import Cannot, Row
-from nixherd.proxmox.vmids import named_range, next_vmid
+from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
+
+if TYPE_CHECKING:
+    from nixherd.proxmox.client import Client
 
 T = TypeVar("T")
 
+_CONTENT = ("images", "rootdir", "backup", "iso", "vztmpl", "snippets", "import")
+_STORAGES = ("name", "type", "enabled", "active", "content", "total", "used", "available", "shared")
 _LISTED = ("vmid", "name", "kind", "node", "status", "origin", "readonly", "cores", "memory", "disk", "uptime", "tags")
 
 
@@ -58,13 +64,15 @@ def _still_there(vmid: int, found: T | None) -> T:
     return found
 
 
-def _missing(fleet: Fleet, seen: set[int]) -> Iterator[dict[str, Any]]:
-    """Declared guests that are not there."""
+def _missing(front: Front, seen: set[int]) -> Iterator[dict[str, Any]]:
+    """Declared guests that no list shows: absent, not visible, or unknown which of the two."""
+    fleet = front.fleet
     for vm in fleet.vms.values():
         if vm.vmid not in seen:
             yield {
                 **{"vmid": vm.vmid, "name": vm.name, "kind": str(vm.type), "node": fleet.node_of(vm)},
-                **{"status": "absent", "origin": str(vm.origin), "readonly": vm.readonly, "host": vm.host_id},
+                **{"status": str(front.client.presence(vm.vmid)), "origin": str(vm.origin)},
+                **{"readonly": vm.readonly, "host": vm.host_id},
             }
 
 
@@ -72,9 +80,12 @@ def _missing(fleet: Fleet, seen: set[int]) -> Iterator[dict[str, Any]]:
 @json_option
 @pass_front
 def list_(front: Front) -> None:
-    """All guests of the cluster, in one request; power and uptime may be ten seconds old there."""
+    """All guests of the cluster that the token may see, in one request; power and uptime may be ten seconds old there.
+
+    Of those that are declared and not shown it is asked whether they are absent, or not visible.
+    """
     rows = [_row(front.fleet, row) for row in front.client.resources()]
-    rows += _missing(front.fleet, {row["vmid"] for row in rows})
+    rows += _missing(front, {row["vmid"] for row in rows})
     show_rows(sorted(rows, key=lambda row: row["vmid"]), _LISTED, front.as_json)
 
 
@@ -138,35 +149,46 @@ def ip(front: Front, guest: str, every: bool) -> None:
 
 
 @click.command("next-id")
-@click.argument("range", default="production")
+@click.argument("range", nargs=-1, metavar="[RANGE | FIRST LAST]")
 @json_option
 @pass_front
-def next_id(front: Front, range: str) -> None:
-    """The lowest VMID of a RANGE of vmidRanges that is neither declared nor taken: a proposal."""
-    named_range(front.fleet, range)
-    vmid = next_vmid(front.client, front.fleet, range)
+def next_id(front: Front, range: tuple[str, ...]) -> None:
+    """The lowest VMID that is neither declared nor taken, of a RANGE of vmidRanges or from FIRST to LAST: a proposal.
+
+    Without either of the range `production`.
+    """
+    if len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range)):
+        raise Usage(f"{' '.join(range)} is no range; name one of vmidRanges, or its first and its last VMID")
+    wanted = "-".join(range) or "production"
+    range_of(front.fleet, wanted)
+    vmid = next_vmid(front.client, front.fleet, wanted)
     if front.as_json:
-        show_json({"range": range, "vmid": vmid})
+        show_json({"range": wanted, "vmid": vmid})
         return
     say(str(vmid))
     say(f"declare it in vms/definitions.nix: managed.NAME = {{ vmid = {vmid}; … }};", err=True)
+    if front.fleet.ranges and not any(each.start <= vmid <= each.end for each in front.fleet.ranges):
+        say("it is in none of vmidRanges: add a range that has it", err=True)
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--node", metavar="NODE", help="Another one than the endpoint's.")
-@click.option("--content", metavar="KIND", help="Only volumes of this kind: images, backup, iso, vztmpl, …")
+@click.option("--content", type=click.Choice(_CONTENT), help="Only what may hold this, or volumes of this kind.")
 @json_option
 @pass_front
 def storage(front: Front, name: str | None, node: str | None, content: str | None) -> None:
     """The storages of a node, or the volumes of the storage NAME."""
     where = node or _node(front)
     if name is None:
-        rows = [asdict(each) for each in front.client.storages(where)]
-        show_rows(rows, ("name", "type", "active", "content", "total", "used", "available", "shared"), front.as_json)
+        rows = [asdict(each) for each in front.client.storages(where) if content is None or content in each.content]
+        show_rows(rows, _STORAGES, front.as_json)
         return
-    if front.client.storage(where, name) is None:
-        raise Usage(f"{where} has no storage {name}")
+    found = storage_seen(front.client, where, name)
+    if found is None:
+        raise Usage(f"{where} has no storage {name} that this token may see")
+    if found.away:
+        raise FleetError(f"storage {name} on {where} {found.away}; what is on it is not known")
     volumes = [asdict(each) for each in front.client.volumes(where, name, content=content)]
     show_rows(volumes, ("volid", "content", "format", "size", "vmid", "notes"), front.as_json)
 
@@ -186,10 +208,34 @@ def backups(front: Front, guest: str, storage: str | None) -> None:
     """A guest's backups, oldest first."""
     wanted = guest_named(front.fleet, guest)
     node, vmid = (_node(front), wanted) if isinstance(wanted, int) else (front.fleet.node_of(wanted), wanted.vmid)
-    names = [storage] if storage else [each.name for each in front.client.storages(node) if "backup" in each.content]
+    if storage:
+        names, away = [require_place(front.client, node, storage, "backup").name], []
+    else:
+        # one that is switched off is as good as not there
+        able = [each for each in front.client.storages(node) if "backup" in each.content and each.enabled]
+        names, away = [each.name for each in able if each.away is None], [each for each in able if each.away]
     found = [row for name in names for row in front.client.volumes(node, name, content="backup", vmid=vmid)]
     rows = [{**asdict(row), "made": _when(row.ctime)} for row in sorted(found, key=lambda row: row.ctime or 0)]
     show_rows(rows, ("volid", "size", "made", "protected", "notes"), front.as_json)
+    narrate(_hidden(front.client, vmid, names))
+    narrate(f"storage {each.name} on {node} {each.away}; which backups it has is not known" for each in away)
+    if away:
+        raise click.exceptions.Exit(int(Exit.UNKNOWN))
+
+
+def _hidden(client: "Client", vmid: int, storages: Sequence[str]) -> Iterator[str]:
+    """That backups may be there and not be shown. A pool's rights go with its guest: after it, none of them is."""
+    permissions, path = client.permissions(), f"/vms/{vmid}"
+    if permissions.allows(path, "VM.Backup"):
+        return
+    if all(permissions.allows(f"/storage/{name}", "Datastore.Allocate") for name in storages):
+        return
+    user = client.token_id.partition("!")[0]
+    yield (
+        f"there may be backups of guest {vmid} that are hidden: they show with VM.Backup on {path}, which token "
+        f"{client.token_id} lacks (what a pool gives goes with its guest); on the node: "
+        f"`pveum acl modify {path} --roles ROLE --users {user} --tokens '{client.token_id}'`, with a role that has it"
+    )
 
 
 def _when(moment: int | None) -> str | None:
@@ -260,7 +306,7 @@ def diff(front: Front, guests: tuple[str, ...]) -> None:
     for vm in wanted:
         if isinstance(vm, int):
             raise Usage(f"guest {vm} is not declared; there is no definition to compare it with")
-        rows += [{"vmid": vm.vmid, "name": vm.name, **each} for each in _differences(front, vm)]
+        rows += [{"vmid": vm.vmid, "name": vm.name, **each} for each in _compared(front, vm)]
     if wants_json(front.as_json):
         show_json(rows)
     for row in () if wants_json(front.as_json) else rows:
@@ -270,23 +316,22 @@ def diff(front: Front, guests: tuple[str, ...]) -> None:
     say("no differences", err=True)
 
 
-def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
-    """What differs of one guest. One that is somebody else's, or that cannot be compared, stops nothing but itself."""
+def _compared(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
+    """The differences; a guest that cannot be seen or compared differs by that, and keeps no other from being shown."""
     try:
-        actual = observe(front.client, front.fleet, vm)
-        if not vm.is_managed:
-            for step in drift(vm, front.fleet.node_of(vm), actual):
-                yield {"difference": str(step), "remedy": None, "interrupts": False}
-            return
-        yield from _managed_differences(front, vm, actual)
-    except ApiError:
-        raise
-    except FleetError as error:
+        yield from _differences(front, vm)
+    except FleetError as error:  # NotVisible among them
+        if isinstance(error, ApiError) and error.status != 403:
+            raise
         yield {"difference": str(error), "remedy": "by hand", "interrupts": False}
 
 
-def _managed_differences(front: Front, vm: Vm, actual: ActualVm | None) -> Iterator[dict[str, Any]]:
-    fleet = front.fleet
+def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
+    fleet, actual = front.fleet, observe(front.client, front.fleet, vm)
+    if not vm.is_managed:
+        for step in drift(vm, fleet.node_of(vm), actual):
+            yield {"difference": str(step), "remedy": None, "interrupts": False}
+        return
     whole = actual if actual is not None and not in_the_making(fleet, vm, actual) else None
     if whole and (why := why_not_ours(fleet, vm, whole.config, whole.node)):
         other = contradiction(fleet, vm, whole.config, whole.node)
@@ -310,11 +355,14 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     node, vmid, kind, vm = front.placed(guest)
     if vm is not None:
         raise Usage(f"{label(vm)} is declared already, as {vm.attribute}")
+    if front.fleet.template and front.fleet.template.vmid == vmid:
+        raise Usage(f"vm {vmid} is declared already, as the template; what is cloned from is no guest of its own")
     found = _still_there(vmid, front.client.config(node, vmid, kind))
     power = front.client.status(node, vmid, kind)
     endpoint = front.fleet.endpoint
     other_node = node if endpoint is None or node != endpoint.node else None
-    text, name = entry_of(vmid, kind, found, node=other_node, status=power.status if power else None, host=managed)
+    status, taken = power.status if power else None, {each.lower() for each in front.fleet.vms}
+    text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken)
     say_text(text)
     if managed:
         then = f"`nixherd vm adopt {name} {vmid}` marks it as this fleet's"

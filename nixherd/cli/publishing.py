@@ -20,7 +20,7 @@ from nixherd.exits import Exit
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.git import Repository
-from nixherd.inventory import check_selection, groups_of
+from nixherd.inventory import check_selection, groups_of, separate
 from nixherd.nix import Evaluated
 from nixherd.pointers import Pointer, SigningKey
 from nixherd.process import run
@@ -53,7 +53,8 @@ def publish(
     _through_the_gate(front, data)
     if not allow_dirty:
         gate.require_committed(str(front.root), gate.uncommitted(str(front.root)))
-    chosen = check_selection(hosts or ["nixos"], groups_of(front.fleet), "HOST")
+    groups = groups_of(front.fleet)
+    chosen = check_selection(separate(hosts, groups) or ["nixos"], groups, "HOST")
     ids = tuple(sorted(host_id for host_id in chosen if front.fleet.hosts[host_id].is_nixos))
     revision = _revision(front)
     found, failed = _built(front, ids)

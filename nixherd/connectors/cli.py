@@ -9,7 +9,7 @@ import inspect
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,12 +19,15 @@ from pyinfra import logger
 from pyinfra.api.config import Config
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
+from pyinfra.api.host import Host
+from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
 
 from nixherd.connectors import edge
 from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit, exit_of, worst
 from nixherd.faults import worded
+from nixherd.inventory import separate
 from nixherd.process import end_all, interrupt_all
 from nixherd.session import Session
 from nixherd.terminal import is_terminal, say, say_error
@@ -39,6 +42,7 @@ def put_right(context: click.Context, session: Session | None = None) -> None:
     state: State = pyinfra.ctx_state.get()
     _keep_going(state, pyinfra.ctx_config.get(), context.params.get("fail_percent"))
     _end_without_an_answer()
+    _separate_patterns()
     if not is_terminal(sys.stdin) or "sudo_password=stdin" in (context.params.get("data") or ()):
         _never_prompt_for_sudo()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -74,6 +78,20 @@ def _end_without_an_answer() -> None:
             ) from None
 
     pyinfra_cli._do_confirm = ask_or_end
+
+
+def _separate_patterns() -> None:
+    """`--limit a,b` is two patterns, as everybody else takes it; pyinfra looks for one host of that name."""
+    pyinfra_cli: Any = importlib.import_module("pyinfra_cli.cli")
+    find: Callable[..., list[Host]] = pyinfra_cli._get_inventory_pattern_matches
+    if getattr(find, "separates", False):
+        return
+
+    def find_each(inventory: Inventory, patterns: Iterable[str], option_name: str) -> list[Host]:
+        return find(inventory, separate(patterns, inventory.groups), option_name)
+
+    find_each.separates = True  # type: ignore[attr-defined]
+    pyinfra_cli._get_inventory_pattern_matches = find_each
 
 
 def _never_prompt_for_sudo() -> None:

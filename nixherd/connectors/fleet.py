@@ -22,7 +22,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, MutableSet
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -47,6 +47,7 @@ from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, R
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.models import Access, Host
+from nixherd.narration import Narrator
 from nixherd.openssh import Destination
 from nixherd.reach import Absent, Epoch, Hints, NotInstalled, Place
 from nixherd.session import Misused, Session, Unusable
@@ -57,6 +58,7 @@ CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
 # sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
 STRANGER_PAUSE = 1.0
+UNWELCOME_PAUSE = 20.0  # the same where our keys are refused, after the first tries
 CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
@@ -190,26 +192,31 @@ class FleetConnector(SSHConnector):
         limit = self.deadline if deadline is None else deadline
         until = time.monotonic() + limit
         what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
-        said = _Narrator(self.host.log)
+        said, done, pauses = Narrator(self.host.log), set[str](), _pauses()
+        refused = ""  # what answered last, if it did not let us in: the reason, whatever else was looked at since
 
         def attempt() -> bool:
+            nonlocal refused
             try:
                 patience = max(1.0, until - time.monotonic())
-                return self._try_once(patience=patience, epochs=epochs, accepted=self.epochs, progress=said)
+                return self._try_once(patience=patience, epochs=epochs, accepted=self.epochs, progress=said, done=done)
             except Absent as error:
                 if not absent_ok:
                     raise
                 said(error.what)
             except OSError as error:
                 said(str(error))
+                refused = str(error) if isinstance(error, _Unwelcome) else ""
                 if isinstance(error, _Stranger):
                     time.sleep(STRANGER_PAUSE)
+                elif isinstance(error, _Unwelcome):
+                    time.sleep(max(0.0, min(next(pauses), until - time.monotonic())))
             return False
 
         try:
             reach.until(limit, what, attempt)
         except DeadlineExceeded as error:
-            raise type(error)(f"{error}; last: {said.last or 'no answer'}") from None
+            raise type(error)(f"{error}; last: {refused or said.last or 'no answer'}") from None
         assert self.place is not None
         return self.place
 
@@ -249,6 +256,7 @@ class FleetConnector(SSHConnector):
         epochs: Collection[Epoch],
         accepted: Collection[Epoch],
         progress: Callable[[str], None] = lambda said: None,
+        done: MutableSet[str] | None = None,
     ) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
         if self.here:
@@ -262,6 +270,7 @@ class FleetConnector(SSHConnector):
             progress=progress,
             by_name=bool(self.host.data.get("must_answer")),
             accepted=accepted,
+            done=done,
         )
         errors: list[OSError] = []
         for place in places:
@@ -279,8 +288,8 @@ class FleetConnector(SSHConnector):
                 raise self._not_installed(place, epoch)
             progress(f"the {epoch} still answers")
         if errors:
-            strangers = any(isinstance(error, _Stranger) for error in errors)
-            raise (_Stranger if strangers else OSError)("; ".join(dict.fromkeys(map(str, errors))))
+            known = (kind for kind in (_Stranger, _Unwelcome) if any(isinstance(error, kind) for error in errors))
+            raise next(known, OSError)("; ".join(dict.fromkeys(map(str, errors))))
         return False
 
     def _be_here(self) -> bool:
@@ -316,7 +325,7 @@ class FleetConnector(SSHConnector):
             ) from error
         except AuthenticationException as error:
             client.close()
-            raise OSError(
+            raise _Unwelcome(
                 f"{self.data['ssh_user']}@{place.address} accepts none of our keys; add one to its authorized_keys, "
                 "or name another with --data ssh_key=FILE"
             ) from error
@@ -553,6 +562,18 @@ class _Stranger(OSError):
     """Something answers there with another host key."""
 
 
+class _Unwelcome(OSError):
+    """The machine itself answers there, and accepts none of our keys."""
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two tries at a machine that lets us not in: sshd counts them, and shuts out who tries often."""
+    pause = 1.0
+    while True:
+        yield pause
+        pause = min(UNWELCOME_PAUSE, pause * 2)
+
+
 class _NotBegun(OSError):
     """The connection was dead already: what was to run on it has not begun."""
 
@@ -571,20 +592,6 @@ class _Transport(Transport):
             return super().open_session(*args, **arguments)
         except (SSHException, EOFError, OSError) as error:
             raise _NotBegun(f"the connection broke: {error or 'no answer'}") from error
-
-
-class _Narrator:
-    """Says what is being waited for when it changes, and again every ten seconds."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.last, self.began, self.spoke = say, "", time.monotonic(), time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self.spoke >= 10 or (text != self.last and now - self.began >= 2):
-            self.say(f"{text} ({now - self.began:.0f} s)")
-            self.spoke = now
-        self.last = text
 
 
 def _notice_a_dead_peer(transport: Transport) -> None:

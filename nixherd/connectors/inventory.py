@@ -21,7 +21,7 @@ from nixherd.faults import worded
 from nixherd.files import expanded
 from nixherd.flakes import resolve
 from nixherd.group_data import said_for_all
-from nixherd.inventory import check_selection, groups_of
+from nixherd.inventory import check_selection, groups_of, separate
 from nixherd.near_names import near_option
 from nixherd.rollcall import RollCall
 from nixherd.session import Session
@@ -151,7 +151,8 @@ def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, 
 
 
 def _selected(groups: dict[str, list[str]], options: dict[str, Any]) -> set[str]:
-    limit, exclude = options.get("limit") or ("*",), options.get("exclude") or ()
+    limit, exclude = (separate(options.get(name) or (), groups) for name in ("limit", "exclude"))
+    limit = limit or ["*"]
     selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
     return selected - check_selection(exclude, groups, "--exclude")
 

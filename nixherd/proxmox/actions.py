@@ -5,28 +5,33 @@ same steps everywhere. `plan` sends GETs only. Both refuse, before anything is s
 not let be changed.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
 from nixherd.proxmox import verbs
-from nixherd.proxmox.apply import achieve, desired
+from nixherd.proxmox.apply import PATIENCE, achieve, desired
+from nixherd.proxmox.backups import BackupAction
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.creation import empty_vm
-from nixherd.proxmox.identity import require_may_change
-from nixherd.proxmox.listings import SnapshotRow, Volume
+from nixherd.proxmox.identity import label, require_may_change
+from nixherd.proxmox.listings import SnapshotRow
 from nixherd.proxmox.models import Task, same_settings
 from nixherd.proxmox.observe import observe
+from nixherd.proxmox.outcome import nothing, why_nothing
+from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
+from nixherd.proxmox.restores import RestoreAction
+from nixherd.proxmox.snapshotting import require_can_snapshot
 from nixherd.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.survey import lacking, memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
 
 Steps = tuple[Step, ...]
-TASK_SECONDS = 3600.0  # for a task of the hypervisor, and for whoever holds its locks
+TASK_SECONDS = PATIENCE
 
 
 class Action(Protocol):
@@ -49,22 +54,29 @@ Look = Callable[[Client, Fleet, Vm, ActualVm | None], Steps]
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """An action that is repeated until looking finds nothing left to do."""
+    """An action that is repeated until looking finds nothing left to do.
+
+    `ask` is how it is looked first for a person, who wants it done now: it may refuse what `look` calls done already.
+    """
 
     verb: str
     look: Look
+    ask: Look | None = None
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         require_may_change(vm, self.verb)
-        return self.look(client, fleet, vm, observe(client, fleet, vm))
+        look = self.ask or self.look
+        return require_places(client, look(client, fleet, vm, observe(client, fleet, vm)))
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
         require_may_change(vm, self.verb)
+        first = [self.ask] if self.ask else []
 
         def replan(actual: ActualVm | None) -> Steps:
-            return self.look(client, fleet, vm, actual)
+            look = first.pop() if first else self.look
+            return require_places(client, look(client, fleet, vm, actual))
 
         return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
 
@@ -115,17 +127,35 @@ def as_declared(host: Host, *, allow_reboot: bool = False) -> Action:
     return Verb("change", look)
 
 
-def create(host: Host, *, full: bool = True, source: Vm | None = None) -> Action:
+def _or_refused(look: Look, remedy: str) -> Look:
+    """`look` for a person: where nothing is left to do, what was found is a refusal. `{0}` is the guest's name."""
+
+    def ask(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        steps = look(client, fleet, vm, actual)
+        if not steps:
+            raise Usage(f"{label(vm)}: {why_nothing(steps)}; {remedy.format(vm.name)}")
+        return steps
+
+    return ask
+
+
+_NOT_MADE = "nothing was made; `nixherd vm apply {0}` brings it to its definition"
+
+
+def create(host: Host, *, full: bool = True, source: Vm | None = None, asked: bool = False) -> Action:
     """Make the guest: a clone of the declared template (linked unless `full`), a container out of its archive.
 
-    With `source` it is a copy of that guest, which must be ours and may be changed as well.
+    With `source` it is a copy of that guest, which must be ours and may be changed as well. `asked`: by a person, who
+    is refused where the guest is there.
     """
     if source is not None:
         require_may_change(source, "clone")
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         steps = rows(doable(plan_vm(desired(client, fleet, vm, host), actual)), Row.CLONE)
-        if not steps or not isinstance(steps[0], Clone):
+        if not steps:
+            return nothing(f"it exists{f' on {actual.node}' if actual else ''}")
+        if not isinstance(steps[0], Clone):
             return steps
         clone = clone_of_template(fleet, vm, full=full)
         if source is None:
@@ -133,11 +163,11 @@ def create(host: Host, *, full: bool = True, source: Vm | None = None) -> Action
         found = verbs.ours(fleet, source, observe(client, fleet, source))
         return (replace(clone, template=source.vmid, template_node=found.node, is_template=False),)
 
-    return Verb("create", look)
+    return Verb("create", look, _or_refused(look, _NOT_MADE) if asked else None)
 
 
-def create_empty(host: Host) -> Action:
-    """Make a VM from its definition alone, without a template; its disks are empty."""
+def create_empty(host: Host, *, asked: bool = False) -> Action:
+    """Make a VM from its definition alone, without a template; its disks are empty. `asked`: as for `create`."""
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         if vm.type is not GuestType.QEMU:
@@ -145,9 +175,9 @@ def create_empty(host: Host) -> Action:
         if actual is None:
             return (empty_vm(fleet, vm, host),)
         verbs.ours(fleet, vm, actual)
-        return ()
+        return nothing(f"it exists on {actual.node}")
 
-    return Verb("create", look)
+    return Verb("create", look, _or_refused(look, _NOT_MADE) if asked else None)
 
 
 def configure(values: dict[str, object]) -> Action:
@@ -211,32 +241,55 @@ def _last(client: Client, vm: Vm, actual: ActualVm | None) -> Task | None:
     return next(iter(client.tasks(actual.node, active=False, vmid=vm.vmid, limit=1)), None) if actual else None
 
 
-def snapshot(name: str, *, description: str = "", with_memory: bool = False) -> Action:
+def told(steps: Steps, **known: Any) -> Steps:
+    """The one step with what is known of it beside; what was said where there is none."""
+    return tuple(replace(step, **known) for step in steps) if steps else steps
+
+
+def snapshot(name: str, *, description: str = "", with_memory: bool = False, asked: bool = False) -> Action:
+    """Take a snapshot, unless there is one of that name. `asked`: by a person, who is refused then."""
     verbs.require_snapshot_name(name)
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         there = snapshots_of(client, vm, actual)
-        return verbs.snapshot(fleet, vm, actual, name, there, description=description, with_memory=with_memory)
+        steps = verbs.snapshot(fleet, vm, actual, name, there, description=description, with_memory=with_memory)
+        if steps and actual:
+            require_can_snapshot(client, vm, actual)
+        return steps
 
-    return Verb("snapshot", look)
+    remedy = f"nothing was taken: choose another name, or delete that one (`nixherd vm snapshot {{0}} {name} --delete`)"
+    return Verb("snapshot", look, _or_refused(look, remedy) if asked else None)
 
 
-def delete_snapshot(name: str) -> Action:
+def delete_snapshot(name: str, *, asked: bool = False) -> Action:
+    """Delete a snapshot, if there is one of that name. `asked`: by a person, who is refused when there is none."""
+
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        return verbs.delete_snapshot(fleet, vm, actual, name, snapshots_of(client, vm, actual))
+        there = snapshots_of(client, vm, actual)
+        steps = verbs.delete_snapshot(fleet, vm, actual, name, there)
+        memory = any(row.with_memory for row in there if row.name == name)
+        return told(steps, memory=memory_of(client, vm, actual.node, name)) if actual and memory else steps
 
-    return Verb("delete a snapshot of", look)
+    return Verb("delete a snapshot of", look, _or_refused(look, "nothing was deleted") if asked else None)
 
 
-def rollback(name: str) -> Action:
+def rollback(name: str, *, asked: bool = False) -> Action:
+    """Go back to a snapshot, unless that was the last thing done to the guest. `asked`: by a person, always."""
+
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         there, last = snapshots_of(client, vm, actual), _last(client, vm, actual)
         same = False
         if actual and verbs.ours(fleet, vm, actual) and actual.config.text("parent") == name:
             same = same_settings(actual.config, client.snapshot_config(actual.node, vm.vmid, name, vm.type))
-        return verbs.rollback(fleet, vm, actual, name, there, last=last, unchanged=same)
+        return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, there, last=last, unchanged=same))
 
-    return Verb("roll back", look)
+    def ask(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, snapshots_of(client, vm, actual)))
+
+    def to_unused(client: Client, vm: Vm, actual: ActualVm | None, steps: Steps) -> Steps:
+        return told(steps, lacks=lacking(client, vm, actual, name)) if actual and steps else steps
+
+    return Verb("roll back", look, ask if asked else None)
 
 
 # Backups
@@ -249,10 +302,12 @@ def backup_storage(client: Client, fleet: Fleet, node: str, wanted: str | None) 
     """
     if wanted or (fleet.endpoint and fleet.endpoint.backup_storage):
         return wanted or str(fleet.endpoint and fleet.endpoint.backup_storage)
-    fitting = [each.name for each in client.storages(node) if each.active and "backup" in each.content]
+    able = [each for each in client.storages(node) if "backup" in each.content]
+    fitting = [each.name for each in able if each.away is None]
     if len(fitting) == 1:
         return fitting[0]
     found = f"{', '.join(fitting)} all do" if fitting else "none does"
+    found += "".join(f"; {each.name} {each.away}" for each in able if each.away)
     raise Usage(
         f"which storage of {node} takes backups is not clear ({found}); name one, or declare proxmox.backupStorage "
         "in vms/definitions.nix"
@@ -269,35 +324,25 @@ def backup(
 ) -> Action:
     """A backup, unless there is one less than `newer_than` seconds old; no older one is pruned."""
 
-    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        found = verbs.ours(fleet, vm, actual)
-        place = backup_storage(client, fleet, found.node, storage)
-        there: tuple[Volume, ...] = ()
-        now = 0
-        if newer_than is not None:
-            there, now = client.volumes(found.node, place, content="backup", vmid=vm.vmid), int(time.time())
-        return verbs.backup(
-            *(fleet, vm, actual, place, there),
-            now=now,
-            newer_than=newer_than,
-            mode=mode,
-            notes=notes,
-            protected=protected,
-        )
-
-    return Verb("back up", look)
+    return BackupAction(
+        lambda client, fleet, node: backup_storage(client, fleet, node, storage),
+        mode=mode,
+        newer_than=newer_than,
+        notes=notes,
+        protected=protected,
+    )
 
 
-def restore(archive: str, *, storage: str | None = None, overwrite: bool = False) -> Action:
-    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        last, same = _last(client, vm, actual), False
-        if overwrite and actual and last and last.type in ("qmrestore", "vzrestore"):
-            same = same_settings(actual.config, client.archived_config(actual.node, archive))
-        return verbs.restore(
-            *(fleet, vm, actual, archive), storage=storage, overwrite=overwrite, last=last, unchanged=same
-        )
-
-    return Verb("restore", look)
+def restore(
+    archive: str,
+    *,
+    storage: str | None = None,
+    overwrite: bool = False,
+    asked: bool = False,
+    discard: tuple[str, ...] = (),
+) -> Action:
+    """Make the guest out of a backup, as `RestoreAction` says."""
+    return RestoreAction(archive, storage, overwrite, asked, discard=discard)
 
 
 # Moving

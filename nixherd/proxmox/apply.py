@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed
 from nixherd.models import Fleet, Host, Vm
+from nixherd.narration import Narrator
 from nixherd.proxmox import plan, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
@@ -17,11 +18,12 @@ from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.observe import holder, observe, observe_template
 from nixherd.proxmox.plan import ActualVm, Desired
-from nixherd.proxmox.steps import AwaitClone, Resume, Row, Start, Step, doable, rows
+from nixherd.proxmox.steps import AwaitClone, AwaitRestore, Resume, Row, Start, Step, doable, rows
 from nixherd.proxmox.tasks import Progress
 
 PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
 LONGEST_PAUSE = 5.0
+PATIENCE = 3600.0  # seconds for a task of the hypervisor, and for whoever holds its locks
 # How long a task whose begin was not answered may take to appear: the server hands calls on for 30 s.
 UNKNOWN_PATIENCE = 45.0
 
@@ -72,26 +74,32 @@ def achieve(
 ) -> tuple[Step, ...]:
     """Carry out what `replan` says of the guest as it is, and look again until that is nothing.
 
-    Returns the steps that were carried out. Raises Locked after `timeout` seconds, with what stood in the way and
-    whose it is; whatever `replan` raises; TaskFailed and ApiError for what trying again does not mend.
+    Returns the steps that were carried out; where there were none, what `replan` said in the end. A step whose answer
+    was lost and that is not left to do when looked again counts as carried out. Raises Locked after `timeout` seconds,
+    with what stood in the way and whose it is; whatever `replan` raises; TaskFailed and ApiError for what trying again
+    does not mend.
     """
     say = progress or (lambda _: None)
+    narrate = Narrator(say, grace=0, timed=False)
     began, done, obstacle, pause = time.monotonic(), list[Step](), "", PAUSE
+    unknown = list[Step]()
     while True:
         actual = observe(client, fleet, vm)
         steps = replan(actual)
+        done += [step for step in unknown if str(step) not in map(str, steps)]
+        unknown.clear()
         if not steps:
-            return tuple(done)
-        if not steps[0].repeatable and done and str(done[-1]) == str(steps[0]):
+            return tuple(done) if done else steps
+        if not steps[0].repeatable and done and type(done[-1]) is type(steps[0]):
             return tuple(done)
         if [str(step) for step in done].count(str(steps[0])) > 1:
             raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
         left = began + timeout - time.monotonic()
         if left <= 0:
             raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
-        found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(client, steps, left, say, done)
+        found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(client, steps, left, say, done, unknown)
         if found:
-            say(found if found != obstacle else "still waiting")
+            narrate(found)
             pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
             obstacle = found
             time.sleep(min(pause, left))
@@ -99,15 +107,20 @@ def achieve(
 
 def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step) -> str:
     lock = actual.config.lock if actual else None
-    if actual is None or lock is None or isinstance(step, AwaitClone):
+    if actual is None or lock is None or isinstance(step, (AwaitClone, AwaitRestore)):
         return ""
     if lock == "suspended" and isinstance(step, (Start, Resume)):
         return ""
     return holder(client, fleet, vm, actual)
 
 
-def _carry_out(client: Client, steps: tuple[Step, ...], timeout: float, say: Progress, done: list[Step]) -> str:
-    """Apply the steps; what to wait for before looking again, empty when all went well."""
+def _carry_out(
+    client: Client, steps: tuple[Step, ...], timeout: float, say: Progress, done: list[Step], unknown: list[Step]
+) -> str:
+    """Apply the steps; what to wait for before looking again, empty when all went well.
+
+    `unknown` gets the step that was asked for and not answered.
+    """
     step = steps[0]
     try:
         for step in steps:
@@ -118,6 +131,7 @@ def _carry_out(client: Client, steps: tuple[Step, ...], timeout: float, say: Pro
     except OutcomeUnknown as error:
         if not step.repeatable:
             raise
+        unknown.append(step)
         return str(error)
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error) or _LOOK_AGAIN.search(str(error)):

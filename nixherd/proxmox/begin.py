@@ -6,6 +6,7 @@ from nixherd.proxmox.models import Upid
 from nixherd.proxmox.steps import (
     AddDisk,
     AwaitClone,
+    AwaitRestore,
     Backup,
     Clone,
     CloudInit,
@@ -37,7 +38,7 @@ def begin(client: Client, step: Step) -> Upid | None:
     """Send the step's call. Returns the task that does it, None where the answer meant that it is done."""
     node, vmid, kind = step.node, step.vmid, step.type
     match step:
-        case AwaitClone(upid=upid):
+        case AwaitClone(upid=upid) | AwaitRestore(upid=upid):
             return upid
         case Clone():
             return _clone(client, step)

@@ -1,40 +1,42 @@
-"""Destroying a guest: named twice, backed up first, claimed, and only then removed.
+"""Destroying a guest: named twice, all that goes with it announced and saved first, claimed, and only then removed.
 
-DELETE takes no digest, so between looking and removing somebody could put another guest under the VMID. The guest is
-claimed before: a line in its notes, written on the very configuration that was judged (its digest). Whoever changes
-the guest meanwhile makes the claim fail, and it is judged anew.
+DELETE takes no digest, so between looking and removing somebody could put another guest under the VMID, or another disk
+into this one. The guest is claimed before: a line in its notes, written on the very configuration that was judged (its
+digest). Whoever changes the guest meanwhile makes the claim fail, and it is judged anew.
 """
 
-import time
 from dataclasses import dataclass, replace
 
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox import differences, verbs
+from nixherd.proxmox import removal, verbs
 from nixherd.proxmox.actions import TASK_SECONDS, Steps, backup_storage
 from nixherd.proxmox.apply import achieve, apply
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import OutcomeUnknown
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import label, require_may_change
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe
+from nixherd.proxmox.outcome import Outcome, nothing
+from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
-from nixherd.proxmox.steps import Backup, Change, Configure, Destroy
+from nixherd.proxmox.removal import CLAIM, Claim, claim_in
+from nixherd.proxmox.saved import Saved, saved
+from nixherd.proxmox.steps import AwaitRemoval, Backup, Destroy
+from nixherd.proxmox.survey import belongings_of, pool_of, with_storages
 from nixherd.proxmox.tasks import Progress
-from nixherd.proxmox.tasks import wait as wait_for
-from nixherd.sizes import format_size
+from nixherd.proxmox.volumes import Belongings, Part
 
-CLAIM = "nixherd destroys this guest"
-FRESH = 3600  # seconds for which the backup of a killed run stands for the guest
-# Tasks that leave what a guest holds as it was. One that is shut down after its backup was started after it.
-_HARMLESS = ("vzdump", "qmstop", "qmshutdown", "qmdestroy", "vzstop", "vzshutdown", "vzdestroy")
+__all__ = ["CLAIM", "DestroyAction", "claimed_backup"]
 
 
 @dataclass(frozen=True, slots=True)
 class DestroyAction:
     """Remove the guest. `name` and `vmid` are what the operator typed: both must be the guest's.
 
-    `stop`: also when it runs, which is shut down then. `backup`: first, to `storage`, and seen there.
+    `stop`: also when it runs, which is shut down then. `backup`: first, to `storage`, and seen there. What that does
+    not hold is in `discard` by name (`scsi1`, `unused0`, `snapshot:clean`), or nothing is destroyed. Without a backup
+    everything is given up.
     """
 
     name: str
@@ -43,46 +45,90 @@ class DestroyAction:
     backup: bool = True
     storage: str | None = None
     purge: bool = False
+    discard: tuple[str, ...] = ()
     verb: str = "destroy"
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         self._require_both_names(vm)
         require_may_change(vm, self.verb)
-        actual = observe(client, fleet, vm)
+        try:
+            actual = observe(client, fleet, vm)
+        except NotVisible:  # the last that a removal does is to take the rights away
+            if (going := removal.removal_of(client, vm, fleet.node_of(vm))) is None:
+                raise
+            return (AwaitRemoval(fleet.node_of(vm), vm.vmid, going, type=vm.type),)
         if actual is None:
-            return ()
+            return nothing("it is not there")
+        if under_way := removal.under_way(client, vm, actual):
+            return (AwaitRemoval(actual.node, vm.vmid, under_way, type=vm.type),)
         self._judge(fleet, vm, actual)
+        found = with_storages(client, actual.node, vm.vmid, belongings_of(client, vm, actual.node))
+        self._require_names(vm, found)
         off = verbs.shutdown(fleet, vm, actual, force=True)
-        saved = _still_good(client, vm, actual)
-        save = self._backup(client, fleet, vm, actual) if self.backup and not saved else ()
-        return (*off, *save, self._step(vm, actual, saved))
+        relied = self._relied_on(client, vm, actual, found)
+        save: Steps = ()
+        if self.backup and not relied:
+            self._require_saving(vm, actual, found)
+            save = self._backup(client, fleet, vm, actual)
+        return (*off, *save, self._step(vm, actual, found, relied, pool_of(client, vm)))
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
         """Returns the steps with what was removed in the last of them."""
-        done = list[Steps]()
         first = self.plan(client, fleet, vm)
+        if first and isinstance(first[0], AwaitRemoval):
+            return self._after_another(client, fleet, vm, first[0], timeout, progress)
         if not first:
-            return ()
+            return first
         assert isinstance(first[-1], Destroy)
-        seen = first[-1]
+        target, done = first[-1], list[Steps]()
 
         def off(actual: ActualVm | None) -> Steps:
             return verbs.shutdown(fleet, vm, actual, timeout=SHUTDOWN_SECONDS, force=True)
 
         done.append(achieve(client, fleet, vm, off, timeout=timeout, progress=progress, what=self.verb))
-        target = seen
+        before = removal.tasks_of(client, target)
+        claim = removal.relied_on(client, fleet, vm) if target.backup else Claim()
         for step in first:
             if isinstance(step, Backup):
-                target = replace(seen, backup=_save(client, step, timeout, progress))
+                _await_unlocked(client, fleet, vm, step, timeout, progress)
+                claim = _save(client, step, timeout, progress)
+                assert claim.archive
+                self._require_saved(vm, target.belongings, saved(client, step.node, claim.archive, claim.task, vm.type))
+                target = replace(target, backup=claim.archive)
                 done.append((step,))
-        self._claim(client, fleet, vm, target, timeout)
-        if progress:
-            progress(str(target))
-        _remove(client, fleet, vm, target, timeout, progress)
-        done.append((target,))
-        return tuple(step for steps in done for step in steps)
+
+        def judge(actual: ActualVm) -> Belongings:
+            replace(self, stop=False)._judge(fleet, vm, actual)
+            if (actual.node, _mac(actual.config)) != (target.node, target.mac):
+                raise Refused(f"{label(vm)} on {actual.node} is not the guest that was looked at; not destroyed")
+            if target.backup:
+                removal.require_untouched(client, vm, target, before)
+            return belongings_of(client, vm, actual.node)
+
+        removed = removal.claim_and_remove(client, fleet, vm, target, claim, judge, timeout, progress)
+        steps = [step for steps in (*done, (removed,)) for step in steps]
+        given_up = removed.given_up if removed.saving else removed.belongings.names
+        found = {
+            "backup": removed.backup,
+            "given_up": list(given_up),
+            "left": list(removed.left),
+            "unseen": list(removed.unseen),
+        }
+        return Outcome(steps, found=found)
+
+    def _after_another(
+        self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRemoval, timeout: float, progress: Progress | None
+    ) -> Steps:
+        """Wait for the removal that an earlier run began, and do what is left to do then."""
+        removal.wait_for(client, step.upid, timeout, progress)
+        done = (step, *self.run(client, fleet, vm, timeout=timeout, progress=progress))
+        if len(done) == 1:
+            removal.require_removed(client, vm, step.node, step.upid)
+        return done
+
+    # What must be so
 
     def _require_both_names(self, vm: Vm) -> None:
         if (self.name, self.vmid) != (vm.name, vm.vmid):
@@ -108,61 +154,79 @@ class DestroyAction:
         if found.running and not self.stop:
             raise Usage(f"{label(vm)} runs; shut it down first, or say that it may be stopped (--stop)")
 
+    def _require_names(self, vm: Vm, found: Belongings) -> None:
+        for name in self.discard:
+            if name not in found.names:
+                there = ", ".join(found.names) or "nothing"
+                raise Usage(f"--discard {name}: {label(vm)} has no {name}; with it would go {there}")
+
+    def _require_saving(self, vm: Vm, actual: ActualVm, found: Belongings) -> None:
+        """Refused, before anything is done, when a backup would not hold all that is to be kept."""
+        if actual.config.lock == "suspended":
+            raise Refused(
+                f"{label(vm)} on {actual.node} is suspended to disk, so that no backup can be made; resume it and shut "
+                "it down, or give all of it up (--no-backup); not destroyed"
+            )
+        lost = tuple(part for part in found.parts if part.unsaved and part.name not in self.discard)
+        if lost:
+            raise Refused(
+                f"{label(vm)} on {actual.node}: a backup does not hold {found.shown(lost)}; not destroyed: keep what "
+                f"is needed, then name what may go: {_discards(lost)}"
+            )
+
+    def _missing(self, found: Belongings, archive: Saved) -> tuple[Part, ...]:
+        """The parts that are to be kept and cannot be had back from a backup."""
+        kept = (part for part in found.parts if not part.remade and part.name not in self.discard)
+        return tuple(part for part in kept if archive.why_not(part.volume))
+
+    def _require_saved(self, vm: Vm, found: Belongings, archive: Saved) -> None:
+        """Refused when the backup that was made does not hold all that is to be kept, or nobody knows whether."""
+        missing = self._missing(found, archive)
+        if missing:
+            what = "it is not known whether" if archive.unknown else "not all is saved:"
+            why = f" ({archive.unknown})" if archive.unknown else ""
+            verb = "holds" if archive.unknown else "does not hold"
+            raise Refused(
+                f"{label(vm)}: {what} {archive.archive} {verb} {found.shown(missing)}{why}; not destroyed, the backup "
+                f"stays; name what may go without: {_discards(missing)}"
+            )
+
+    # What is done
+
+    def _relied_on(self, client: Client, vm: Vm, actual: ActualVm, found: Belongings) -> str | None:
+        """The backup that a killed run made, while it holds what the guest does and all that is to be kept."""
+        claim = claim_in(actual.config)
+        if claim is None or claim.archive is None or not removal.is_still_good(client, vm, actual, claim.archive):
+            return None
+        archive = saved(client, actual.node, claim.archive, claim.task, vm.type)
+        return None if self._missing(found, archive) else claim.archive
+
     def _backup(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> Steps:
         place = backup_storage(client, fleet, actual.node, self.storage)
         notes = f"{vm.name}, by nixherd before it was destroyed"
-        return (Backup(actual.node, vm.vmid, place, "stop", notes=notes, type=vm.type),)
+        step = Backup(actual.node, vm.vmid, place, "stop", notes=notes, type=vm.type)
+        return require_places(client, (step,))
 
-    def _step(self, vm: Vm, actual: ActualVm, saved: str | None) -> Destroy:
-        drives = [*actual.config.drives.values(), *([actual.config.root] if actual.config.root else [])]
-        volumes = tuple(
-            f"{drive.volume} ({format_size(drive.size) if drive.size else '?'})"
-            for drive in drives
-            if ":" in drive.volume and (not drive.cdrom or drive.is_cloudinit)
+    def _step(self, vm: Vm, actual: ActualVm, found: Belongings, backup: str | None, pool: str | None) -> Destroy:
+        return Destroy(
+            *(actual.node, vm.vmid, vm.name, _mac(actual.config), found),
+            backup=backup,
+            given_up=tuple(name for name in found.names if name in self.discard),
+            saving=self.backup or backup is not None,
+            purge=self.purge,
+            pool=pool,
+            type=vm.type,
         )
-        return Destroy(actual.node, vm.vmid, vm.name, _mac(actual.config), volumes, saved, self.purge, type=vm.type)
-
-    def _claim(self, client: Client, fleet: Fleet, vm: Vm, seen: Destroy, timeout: float) -> None:
-        """Write into the guest's notes that it is destroyed, on the very configuration that was judged."""
-
-        def replan(actual: ActualVm | None) -> Steps:
-            if actual is None:
-                raise FleetError(f"{label(vm)} went away while it was being destroyed; look at its node's task list")
-            replace(self, stop=False)._judge(fleet, vm, actual)
-            now = self._step(vm, actual, seen.backup)
-            if (now.node, now.mac, set(now.volumes)) != (seen.node, seen.mac, set(seen.volumes)):
-                raise Refused(f"{label(vm)} changed since it was looked at; then: {seen}; now: {now}; not destroyed")
-            before = actual.config.description.rstrip()
-            lines = [line for line in before.splitlines() if not line.startswith(CLAIM)]
-            note = "\n".join([*lines, f"{CLAIM}{f'; backup: {seen.backup}' if seen.backup else ''}"])
-            if note == before:
-                return ()
-            change = Change("description", differences.short(before), CLAIM, note)
-            return (Configure(actual.node, vm.vmid, (change,), actual.config.digest, type=vm.type),)
-
-        achieve(client, fleet, vm, replan, timeout=timeout, what="claim")
 
 
-def _still_good(client: Client, vm: Vm, actual: ActualVm) -> str | None:
-    """The backup that a killed run made, while it holds what the guest does: it is there, and nothing was done since.
-
-    Others' tasks may be hidden from our token, so it must be new as well.
-    """
-    claimed = claimed_backup(actual.config)
-    if claimed is None or actual.running:
-        return None
-    rows = client.volumes(actual.node, claimed.partition(":")[0], content="backup", vmid=vm.vmid)
-    made = next((row.ctime or 0 for row in rows if row.volid == claimed and row.size), 0)
-    since = (task for task in client.tasks(actual.node, active=False, vmid=vm.vmid) if task.starttime >= made)
-    if time.time() - made > FRESH or any(task.type not in _HARMLESS for task in since):
-        return None
-    return claimed
+def _discards(parts: tuple[Part, ...]) -> str:
+    return " ".join(f"--discard {name}" for name in dict.fromkeys(part.name for part in parts))
 
 
 def claimed_backup(config: VmConfig) -> str | None:
     """The backup that an earlier run, killed after it had claimed the guest, had made."""
-    line = next((line for line in config.description.splitlines() if line.startswith(CLAIM)), "")
-    return line.partition("; backup: ")[2] or None
+    claim = claim_in(config)
+    return claim.archive if claim else None
 
 
 def _mac(config: VmConfig) -> str | None:
@@ -170,26 +234,27 @@ def _mac(config: VmConfig) -> str | None:
     return card.mac if card else None
 
 
-def _save(client: Client, step: Backup, timeout: float, progress: Progress | None) -> str:
-    """Back the guest up and see the archive on the storage; its volume id. FleetError when it is not there."""
+def _await_unlocked(
+    client: Client, fleet: Fleet, vm: Vm, step: Backup, timeout: float, progress: Progress | None
+) -> None:
+    """Wait while the guest is locked: a killed run's backup may still be at work. Locked when that takes too long."""
+
+    def locked(actual: ActualVm | None) -> Steps:
+        return (step,) if actual and actual.config.lock else ()
+
+    achieve(client, fleet, vm, locked, timeout=timeout, progress=progress, what="back up")
+
+
+def _save(client: Client, step: Backup, timeout: float, progress: Progress | None) -> Claim:
+    """Back the guest up and see the archive on the storage. FleetError when it is not there."""
 
     def there() -> dict[str, int]:
         rows = client.volumes(step.node, step.storage, content="backup", vmid=step.vmid)
         return {row.volid: row.size for row in rows}
 
     before = there()
-    apply(client, step, timeout=timeout, progress=progress)
+    task = apply(client, step, timeout=timeout, progress=progress)
     new = {volid: size for volid, size in there().items() if volid not in before and size > 0}
     if not new:
         raise FleetError(f"the backup of {step.guest} is not on {step.storage}, whatever its task says; not destroyed")
-    return max(new)
-
-
-def _remove(client: Client, fleet: Fleet, vm: Vm, target: Destroy, timeout: float, progress: Progress | None) -> None:
-    try:
-        wait_for(client, client.destroy(target.node, vm.vmid, vm.type, purge=target.purge), timeout, progress)
-    except OutcomeUnknown:
-        if observe(client, fleet, vm) is not None:
-            raise
-    if observe(client, fleet, vm) is not None:
-        raise FleetError(f"{label(vm)} is still there although its removal ended well; look at it by hand")
+    return Claim(max(new), task)

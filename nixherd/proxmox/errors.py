@@ -1,6 +1,21 @@
 """The API's failures that callers tell apart; everything else is an ApiError."""
 
-from nixherd.errors import ApiError, DeadlineExceeded
+from nixherd.errors import ApiError, DeadlineExceeded, Refused
+
+
+class NotVisible(Refused):
+    """A guest that is there and that the token may not see: its VMID is taken, by whatever it is. Nothing was sent.
+
+    `who` is the guest in words, `also` what else could be done about it.
+    """
+
+    def __init__(self, who: str, vmid: int, token: str, also: str = "", *, role: str = "PVEAuditor") -> None:
+        self.vmid, self.token = vmid, token
+        user = token.partition("!")[0]
+        super().__init__(
+            f"{who} is not visible: VMID {vmid} is taken, and token {token} lacks VM.Audit on /vms/{vmid}; to show it, "
+            f"on the node: `pveum acl modify /vms/{vmid} --roles {role} --users {user} --tokens '{token}'`{also}"
+        )
 
 
 class OutcomeUnknown(ApiError):

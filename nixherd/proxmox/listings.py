@@ -5,6 +5,7 @@ Parsed once, in the client; sizes are bytes, times are seconds since 1970 on the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from nixherd.models import GuestType
@@ -134,16 +135,27 @@ class Pending:
         return cls(str(row["key"]), before, str(row["pending"])) if "pending" in row else None
 
 
+class Presence(StrEnum):
+    """What can be known of a VMID that no list shows: free, taken by a guest that the token may not see, or neither."""
+
+    ABSENT = "absent"
+    NOT_VISIBLE = "not visible"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the cluster as the others see it."""
+    """A node of the cluster as the others see it: `online`, `offline`, or `unknown` while its statistics are not told.
+
+    An unknown one may well be at work: nothing but its statistics daemon need be away.
+    """
 
     name: str
-    online: bool
+    status: str
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Node":
-        return cls(str(row["node"]), row.get("status") == "online")
+        return cls(str(row["node"]), str(row.get("status") or "unknown"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote
 from nixherd.sizes import parse_size
 
 _DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+", re.ASCII)
+_VOLUME = re.compile(r"efidisk0|tpmstate0|rootfs|mp\d+", re.ASCII)
+_UNUSED = re.compile(r"unused\d+", re.ASCII)
 _NET = re.compile(r"net\d+", re.ASCII)
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 _TRUE = ("1", "on", "yes", "true")
@@ -72,11 +74,11 @@ class Drive:
 
 def _drive(name: str, text: str) -> Drive:
     values = properties(text, "file")
-    return Drive(name, values.get("file", ""), _size(values.get("size")), values.get("media") == "cdrom")
+    return Drive(name, values.get("file", ""), size_or_none(values.get("size")), values.get("media") == "cdrom")
 
 
-def _size(text: str | None) -> int | None:
-    """None for what is no size as well: then it is not known."""
+def size_or_none(text: str | None) -> int | None:
+    """Bytes of a `size=`; None for what is no size as well: then it is not known."""
     try:
         return parse_size(text) if text else None
     except ValueError:
@@ -202,6 +204,25 @@ class VmConfig:
     def drives(self) -> Mapping[str, Drive]:
         return {name: _drive(name, str(text)) for name, text in self.values.items() if _DISK.fullmatch(name)}
 
+    @cached_property
+    def disks(self) -> Mapping[str, Drive]:
+        """All that the guest starts with: drives, EFI variables, TPM, root, mount points; on a storage or not."""
+        return {
+            name: _drive(name, str(text))
+            for name, text in self.values.items()
+            if _DISK.fullmatch(name) or _VOLUME.fullmatch(name)
+        }
+
+    @property
+    def volumes(self) -> Mapping[str, Drive]:
+        """Those of `disks` that are volumes of a storage."""
+        return {name: drive for name, drive in self.disks.items() if ":" in drive.volume}
+
+    @cached_property
+    def unused(self) -> Mapping[str, Drive]:
+        """Volumes of its own that it no longer uses: `unused0`, …"""
+        return {name: _drive(name, str(text)) for name, text in self.values.items() if _UNUSED.fullmatch(name)}
+
     @property
     def root(self) -> Drive | None:
         """A container's root file system."""
@@ -290,23 +311,36 @@ class VmStatus:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A storage as one node sees it; sizes in bytes. `content` names what it may hold (`images`, …)."""
+    """A storage as one node sees it; sizes in bytes, None while it is away: the server says 0 then.
+
+    `content` names what it may hold (`images`, …). It is not `active` when it is not mounted or its server does not
+    answer, not `enabled` when somebody has switched it off.
+    """
 
     name: str
     active: bool
-    total: int
-    used: int
-    available: int
+    total: int | None
+    used: int | None
+    available: int | None
     content: tuple[str, ...]
     type: str = ""
     shared: bool = False
+    enabled: bool = True
 
     @classmethod
     def of(cls, name: str, row: Mapping[str, Any]) -> "Storage":
-        total, used, available = (int(row.get(key) or 0) for key in ("total", "used", "avail"))
         content = tuple(sorted(str(row.get("content", "")).split(",")))
         shared, active = (is_true(row.get(key, 0)) for key in ("shared", "active"))
-        return cls(name, active, total, used, available, content, str(row.get("type") or ""), shared)
+        total, used, available = (int(row.get(key) or 0) if active else None for key in ("total", "used", "avail"))
+        kind, enabled = str(row.get("type") or ""), is_true(row.get("enabled", 1))
+        return cls(name, active, total, used, available, content, kind, shared, enabled)
+
+    @property
+    def away(self) -> str | None:
+        """Why nothing can be done on it now, and what to do; None where something can."""
+        if not self.enabled:
+            return f"is disabled; `pvesm set {self.name} --disable 0` on the node enables it"
+        return None if self.active else "is not active: not mounted, or its server does not answer; bring it up"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from nixherd.errors import Refused
 from nixherd.models import Fleet, GuestType, Vm
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Interface, Upid, VmConfig
 from nixherd.proxmox.plan import ActualVm, template_node
@@ -13,25 +14,36 @@ from nixherd.proxmox.plan import ActualVm, template_node
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
 
+_MAKING = ("qmcreate", "qmrestore", "vzcreate", "vzrestore")
 LOOKS = 3  # how often a guest that is on its way from one node to another is looked for
 
 
 def observe_template(client: "Client", fleet: Fleet) -> VmConfig | None:
-    """The configuration of the declared template; None when none is declared or it does not exist."""
+    """The configuration of the declared template; None when none is declared or it does not exist.
+
+    NotVisible when there is a guest under its VMID that the token may not see.
+    """
     if fleet.template is None or fleet.endpoint is None:
         return None
-    return client.config(template_node(fleet), fleet.template.vmid)
+    vmid = fleet.template.vmid
+    try:
+        return client.config(template_node(fleet), vmid)
+    except NotVisible as error:
+        raise NotVisible(f"template {vmid}", vmid, client.token_id, role="PVETemplateUser") from error
 
 
 def find(client: "Client", fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
     """The node where a guest is and its configuration, wherever in the cluster; None while there is none.
 
     Asked first is where the definitions say: mostly that is the one request. Raises Refused when the VMID is taken
-    by a guest of another kind, or one that the token may not see.
+    by a guest of another kind, NotVisible when by one that the token may not see.
     """
     node = fleet.node_of(vm)
     for _ in range(LOOKS):
-        config = client.config(node, vm.vmid, vm.type)
+        try:
+            config = client.config(node, vm.vmid, vm.type)
+        except NotVisible as error:
+            raise _not_visible(client, vm) from error
         if config is not None:
             return node, config
         row = next((row for row in client.resources() if row.vmid == vm.vmid), None)
@@ -44,15 +56,26 @@ def find(client: "Client", fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
                 f"give {vm.attribute} another one in vms/definitions.nix"
             )
         node = row.node if row else node
-    raise Refused(
-        f"VMID {vm.vmid} is taken, by a guest that this token may not see; "
-        f"give {vm.attribute} another one in vms/definitions.nix"
-    )
+    raise _not_visible(client, vm)
+
+
+def _not_visible(client: "Client", vm: Vm) -> NotVisible:
+    other = f"; if it is not this fleet's, give {vm.attribute} another VMID in vms/definitions.nix"
+    return NotVisible(label(vm), vm.vmid, client.token_id, other if vm.is_managed else "")
 
 
 def observe(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
-    """The guest as it is now, None while it does not exist. Raises Refused as `find` does."""
-    found = find(client, fleet, vm)
+    """The guest as it is now, None while it does not exist. Raises Refused and NotVisible as `find` does.
+
+    One that a task of ours is making comes into its pool, and so to be visible, when it is done.
+    """
+    try:
+        found = find(client, fleet, vm)
+    except NotVisible:
+        making = _in_the_making(client, fleet, vm)
+        if making is None:
+            raise
+        return making
     if found is None:
         return None
     node, config = found
@@ -76,6 +99,18 @@ def interfaces_of(client: "Client", node: str, vm: Vm) -> tuple[Interface, ...]:
     if vm.type is GuestType.LXC:
         return client.container_interfaces(node, vm.vmid)
     return client.agent_interfaces(node, vm.vmid)
+
+
+def _in_the_making(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
+    """What is known of a guest that cannot be seen because a task of our token is at work to make it."""
+    node = fleet.node_of(vm)
+    for source in dict.fromkeys((node, template_node(fleet) if fleet.template else node)):
+        if vm.type is GuestType.QEMU and (task := _clone_task(client, source, vm.vmid)):
+            return ActualVm(VmConfig({"lock": "clone"}), running=False, clone_task=task, node=node)
+    for running in client.tasks(node, vmid=vm.vmid):
+        if running.user == client.token_id and running.type in _MAKING:
+            return ActualVm(VmConfig({"lock": "create"}), running=False, node=node)
+    return None
 
 
 def _clone_task(client: "Client", node: str, vmid: int) -> Upid | None:

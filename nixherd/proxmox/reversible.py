@@ -9,6 +9,8 @@ from nixherd.proxmox.actions import TASK_SECONDS, Action, Steps, delete_snapshot
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.observe import observe
+from nixherd.proxmox.plan import ActualVm
+from nixherd.proxmox.snapshotting import require_can_snapshot
 from nixherd.proxmox.steps import DeleteSnapshot, Snapshot
 from nixherd.proxmox.tasks import Progress
 
@@ -43,7 +45,10 @@ class Reversible:
         steps = self.action.plan(client, fleet, vm)
         if not steps:
             return ()
-        self._require_no_old_one(client, fleet, vm)
+        actual = observe(client, fleet, vm)
+        self._require_no_old_one(client, vm, actual)
+        if actual:
+            require_can_snapshot(client, vm, actual)
         node = steps[0].node
         after = () if self.keep else (DeleteSnapshot(node, vm.vmid, self.name, type=vm.type),)
         return (Snapshot(node, vm.vmid, self.name, type=vm.type), *steps, *after)
@@ -65,8 +70,8 @@ class Reversible:
             done.append(delete_snapshot(self.name).run(client, fleet, vm, timeout=timeout, progress=progress))
         return tuple(step for steps in done for step in steps)
 
-    def _require_no_old_one(self, client: Client, fleet: Fleet, vm: Vm) -> None:
-        there = snapshots_of(client, vm, observe(client, fleet, vm))
+    def _require_no_old_one(self, client: Client, vm: Vm, actual: ActualVm | None) -> None:
+        there = snapshots_of(client, vm, actual)
         old = next((row for row in there if row.name == self.name and self.began - (row.time or 0) > FRESH), None)
         if old is None:
             return

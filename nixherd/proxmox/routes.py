@@ -116,7 +116,7 @@ def _reading() -> Iterator[Route]:
         "/cluster/tasks": "",
         "/cluster/mapping/pci": "check-node",
         "/cluster/mapping/pci/{name}": "",
-        "/pools": "",
+        "/pools": "poolid",
         "/pools/{name}": "",
         "/storage": "type",
         "/storage/{storage}": "",
@@ -144,7 +144,7 @@ def _reading() -> Iterator[Route]:
     }
     for base, guest in ((_QEMU, _VM), (_LXC, _CT)):
         lists |= {base: "full", f"{guest}/status/current": "", f"{guest}/pending": "", f"{guest}/snapshot": ""}
-        lists |= {f"{guest}/config": "current snapshot"}
+        lists |= {f"{guest}/config": "current snapshot", f"{guest}/feature": "feature snapname"}
     for path, parameters in lists.items():
         yield Route("GET", path, Effect.READ, _of(_K.TEXT, parameters))
 
@@ -152,7 +152,8 @@ def _reading() -> Iterator[Route]:
 def _both(base: str, guest: str, devices: Mapping[str, Kind], options: Mapping[str, Kind]) -> Iterator[Route]:
     """What virtual machines and containers have in common."""
     machine = guest == _VM
-    gone = _of(_K.BOOLEAN, "purge destroy-unreferenced-disks")
+    # what no configuration names was neither announced nor saved
+    gone = {"purge": _K.BOOLEAN, "destroy-unreferenced-disks": _K.ZERO}
     yield Route("DELETE", guest, Effect.DESTROY, gone, template=machine, trial=machine)
     yield Route("PUT", f"{guest}/config", Effect.CONFIG, options, devices)
     yield Route("PUT", f"{guest}/resize", Effect.DATA, _RESIZE, required=("disk", "size"))

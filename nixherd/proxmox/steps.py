@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from nixherd.models import GuestType
 from nixherd.proxmox.models import Upid
+from nixherd.proxmox.volumes import Belongings
 from nixherd.sizes import format_size
 
 QEMU = GuestType.QEMU
@@ -129,20 +130,45 @@ class Create(Step):
 
 @dataclass(frozen=True, slots=True)
 class Restore(Step):
-    """Make the guest out of a backup; with `overwrite` in the place of the one that is there."""
+    """Make the guest out of a backup; with `overwrite` in the place of the one that is there.
+
+    In words: what of that one `stays` as unused disks, what of it `goes` though the backup does not hold it, and which
+    disks of its own the backup `lacks`. `leftover`: what is there is what a restore that failed has left, and empty.
+    """
 
     name: str
     archive: str
     storage: str | None = None
     pool: str | None = None
     overwrite: bool = False
+    stays: tuple[str, ...] = ()
+    goes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    leftover: bool = False
     row = Row.CLONE
     interrupts = True
     repeatable = False
 
     def __str__(self) -> str:
         over = ", over the one that is there" if self.overwrite else ""
-        return f"restore {self.guest} ({self.name}) from {self.archive}{over}"
+        if self.leftover:
+            over = ", in the place of the empty one that a restore left"
+        rest = (("not in it", self.lacks), ("stays as an unused disk", self.stays), ("goes", self.goes))
+        told = "".join(f"; {what}: {', '.join(names)}" for what, names in rest if names)
+        return f"restore {self.guest} ({self.name}) from {self.archive}{over}{told}"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitRestore(Step):
+    """An earlier run's restore from the same backup is still at work: wait for it instead of beginning another."""
+
+    name: str
+    archive: str
+    upid: Upid
+    row = Row.CLONE
+
+    def __str__(self) -> str:
+        return f"wait for the restore of {self.guest} ({self.name}) from {self.archive} that is under way"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,16 +236,17 @@ class AddDisk(Step):
 
 @dataclass(frozen=True, slots=True)
 class MoveDisk(Step):
-    """Move a disk to another storage, the guest running or not."""
+    """Move a disk to another storage, the guest running or not; `source` is the volume that goes, or is kept, then."""
 
     disk: str
     storage: str
     keep_source: bool = False
     digest: str | None = None
+    source: str = ""
 
     def __str__(self) -> str:
-        kept = ", the old one stays as an unused disk" if self.keep_source else ""
-        return f"move {self.disk} to {self.storage}{kept}"
+        kept = "stays as an unused disk" if self.keep_source else "is deleted then"
+        return f"move {self.disk} to {self.storage}; {self.source or 'the old one'} {kept}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,22 +356,28 @@ class Snapshot(Step):
 
 @dataclass(frozen=True, slots=True)
 class Rollback(Step):
-    """Put disks and configuration back; what was done since is lost."""
+    """Put disks and configuration back; what was done since is lost. `lacks`: disks that it did not have then."""
 
     name: str
+    lacks: tuple[str, ...] = ()
     interrupts = True
     repeatable = False
 
     def __str__(self) -> str:
-        return f"roll {self.guest} back to {self.name}; what was done since is lost"
+        kept = f"; stays as an unused disk: {', '.join(self.lacks)}" if self.lacks else ""
+        return f"roll {self.guest} back to {self.name}; what was done since is lost{kept}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteSnapshot(Step):
+    """`memory` is the volume that holds the guest's and goes too; None where there is none."""
+
     name: str
+    memory: str | None = None
 
     def __str__(self) -> str:
-        return f"delete snapshot {self.name} of {self.guest}"
+        memory = f" with its memory {self.memory}" if self.memory else ""
+        return f"delete snapshot {self.name} of {self.guest}{memory}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,19 +397,58 @@ class Backup(Step):
 
 @dataclass(frozen=True, slots=True)
 class Destroy(Step):
-    """Remove the guest and its disks: `volumes` with their sizes, for people; `backup` is where it was saved before."""
+    """Remove the guest with what belongs to it.
+
+    `backup` is where it was saved before; `given_up` are the names of parts that it need not hold, `saving` whether
+    one was asked for. `pool` is the one whose member it is, None where that is not known; `left` are volumes that the
+    server left where they are, `unseen` those that it may have left, where the token is not shown them any more.
+    """
 
     name: str
     mac: str | None
-    volumes: tuple[str, ...]
+    belongings: Belongings
     backup: str | None = None
+    given_up: tuple[str, ...] = ()
+    saving: bool = True
     purge: bool = False
+    pool: str | None = None
+    left: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     interrupts = True
 
     def __str__(self) -> str:
-        disks = ", ".join(self.volumes) or "no disk"
-        saved = f"; backup: {self.backup}" if self.backup else ""
-        return f"destroy {self.guest} ({self.name}), net0 {self.mac or 'without a MAC'}, with {disks}{saved}"
+        what = self.belongings.shown(self.belongings.parts) or "no disk"
+        rest = [
+            f"destroy {self.guest} ({self.name}), net0 {self.mac or 'without a MAC'}, with {what}",
+            self._goes_too(),
+        ]
+        if not self.saving:
+            rest.append("no backup is made, all of it is given up")
+        elif self.given_up:
+            rest.append(f"given up: {', '.join(self.given_up)}")
+        if self.belongings.stays:
+            rest.append(f"stays: {', '.join(map(str, self.belongings.stays))}")
+        if self.left:
+            rest.append(f"left on the storage: {', '.join(self.left)}")
+        if self.unseen:
+            rest.append(f"perhaps left on the storage, where this token no longer sees it: {', '.join(self.unseen)}")
+        return "; ".join([*rest, *([f"backup: {self.backup}"] if self.backup else [])])
+
+    def _goes_too(self) -> str:
+        pool = f"pool {self.pool}" if self.pool else "a pool if it is in one"
+        jobs = ", its entries in backup jobs, replication and HA" if self.purge else ""
+        return f"with it go the rights set on /vms/{self.vmid}, its firewall rules{jobs}, and its membership of {pool}"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitRemoval(Step):
+    """An earlier run's removal is still at work: wait for it."""
+
+    upid: Upid
+    interrupts = True
+
+    def __str__(self) -> str:
+        return f"wait for the removal of {self.guest} that is under way"
 
 
 # Moving

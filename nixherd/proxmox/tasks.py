@@ -8,6 +8,7 @@ from nixherd.errors import ApiError, TaskFailed
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.models import TaskStatus, Upid
+from nixherd.proxmox.reasons import reason
 from nixherd.proxmox.wire import TRANSIENT
 
 Progress = Callable[[str], None]
@@ -15,7 +16,7 @@ Progress = Callable[[str], None]
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 1.0  # seconds between two looks
 LAST_LINES = 3
 
-_LOCK_TIMEOUT = re.compile(r"can't lock file '.*'.* got timeout|unable to acquire lock|got lock timeout")
+_LOCK_TIMEOUT = re.compile(r"can't lock file '.*'.* got timeout|(unable to|can't) acquire lock|got lock timeout")
 
 
 def lost_the_lock(error: Exception) -> bool:
@@ -96,9 +97,12 @@ def _tell(client: Client, upid: Upid, told: str, progress: Progress) -> str:
 def _failure(client: Client, upid: Upid, status: TaskStatus) -> TaskFailed:
     exitstatus = status.exitstatus or "unexpected status"
     lines = [line for line in _log(client, upid) if line and not line.startswith("TASK ERROR")]
-    log = f"; log: {' | '.join(lines[-LAST_LINES:])}" if lines else ""
+    why = reason(exitstatus, lines)
+    log = f"; log: {' | '.join(lines[-LAST_LINES:])}" if lines and why == exitstatus else ""
+    if why.startswith("403 "):  # what a request is refused for at once, a job finds out later
+        log += "; this token lacks that permission: grant it on the node with `pveum acl modify`"
     return TaskFailed(
-        f"task {upid.type} {upid.id} on {upid.node} failed: {exitstatus}{log} (all of it: `pvenode task log {upid}`)",
+        f"task {upid.type} {upid.id} on {upid.node} failed: {why}{log} (all of it: `pvenode task log {upid}`)",
         str(upid),
         exitstatus,
     )

@@ -1,13 +1,15 @@
 """What people and deploys ask of one guest, as steps: pure functions from what was observed to what is to be done.
 
-Each returns no step where nothing is left to do, so that asking twice does it once; `apply.achieve` carries them out.
+Each returns no step where nothing is left to do, and says what was found (`outcome.nothing`), so that asking twice does
+it once; `apply.achieve` carries them out.
 Refused: the guest is not this fleet's. FleetError: it does not exist. Usage: it cannot be asked that.
 """
 
 import re
+import time
 from collections.abc import Iterable
 
-from nixherd.errors import Refused, Usage
+from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.proxmox import differences
 from nixherd.proxmox.containers import card_changes
@@ -15,6 +17,7 @@ from nixherd.proxmox.differences import device_changes
 from nixherd.proxmox.identity import label, require_ours
 from nixherd.proxmox.listings import SnapshotRow, Volume
 from nixherd.proxmox.models import Drive, Task, tags_of
+from nixherd.proxmox.outcome import nothing
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
 from nixherd.proxmox.steps import (
     AddDisk,
@@ -28,7 +31,6 @@ from nixherd.proxmox.steps import (
     Reboot,
     Regenerate,
     Resize,
-    Restore,
     Resume,
     Rollback,
     Shutdown,
@@ -45,6 +47,7 @@ Steps = tuple[Step, ...]
 
 _SNAPSHOT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}", re.ASCII)
 _RESERVED = ("current", "pending")
+_AS_ASKED = nothing("its options are as asked for")
 
 
 def ours(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> ActualVm:
@@ -69,14 +72,14 @@ def start(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
     """Switch it on; a paused one goes on."""
     found = ours(fleet, vm, actual)
     if found.running:
-        return (Resume(found.node, vm.vmid, type=vm.type),) if found.paused else ()
+        return (Resume(found.node, vm.vmid, type=vm.type),) if found.paused else nothing("it runs")
     return (Start(found.node, vm.vmid, type=vm.type),)
 
 
 def stop(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
     """Pull the plug."""
     found = ours(fleet, vm, actual)
-    return (Stop(found.node, vm.vmid, type=vm.type),) if found.running else ()
+    return (Stop(found.node, vm.vmid, type=vm.type),) if found.running else nothing("it does not run")
 
 
 def shutdown(
@@ -85,7 +88,7 @@ def shutdown(
     """Ask it to power off (agent, else ACPI); with `force` pull the plug after `timeout` seconds, and only then."""
     found = ours(fleet, vm, actual)
     if not found.running:
-        return ()
+        return nothing("it does not run")
     if found.paused and not force:
         raise Usage(f"{label(vm)} is paused and cannot shut down; resume it first, or stop it")
     return (Shutdown(found.node, vm.vmid, timeout, force, type=vm.type),)
@@ -99,16 +102,18 @@ def reboot(
     if not found.running:
         if always:
             raise Usage(f"{label(vm)} does not run; start it")
-        return ()
+        return nothing("it does not run, so that nothing waits for a reboot")
     waiting = tuple(each.key for each in found.pending)
-    return (Reboot(found.node, vm.vmid, timeout, waiting, type=vm.type),) if waiting or always else ()
+    if not (waiting or always):
+        return nothing("nothing waits for a reboot")
+    return (Reboot(found.node, vm.vmid, timeout, waiting, type=vm.type),)
 
 
 def suspend(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, to_disk: bool = False) -> Steps:
     """Pause it, or write its memory to disk and switch it off."""
     found = ours(fleet, vm, actual)
     if found.config.lock == "suspended" or (found.paused and not to_disk):
-        return ()
+        return nothing("it is suspended to disk" if found.config.lock else "it is paused")
     if not found.running:
         raise Usage(f"{label(vm)} does not run; there is nothing to suspend")
     return (Suspend(found.node, vm.vmid, to_disk, type=vm.type),)
@@ -120,7 +125,7 @@ def resume(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
     if found.config.lock == "suspended":
         return (Start(found.node, vm.vmid, type=vm.type),)
     if found.running:
-        return (Resume(found.node, vm.vmid, type=vm.type),) if found.paused else ()
+        return (Resume(found.node, vm.vmid, type=vm.type),) if found.paused else nothing("it runs and is not paused")
     raise Usage(f"{label(vm)} does not run and is not suspended; start it")
 
 
@@ -137,7 +142,7 @@ def configure(fleet: Fleet, vm: Vm, actual: ActualVm | None, values: dict[str, o
         for key, value in values.items()
         if found.config.text(key) != (None if value is None else str(int(value) if isinstance(value, bool) else value))
     )
-    return (Configure(found.node, vm.vmid, changes, found.config.digest, type=vm.type),) if changes else ()
+    return (Configure(found.node, vm.vmid, changes, found.config.digest, type=vm.type),) if changes else _AS_ASKED
 
 
 def device(fleet: Fleet, vm: Vm, actual: ActualVm | None, wanted: Device) -> Steps:
@@ -146,7 +151,9 @@ def device(fleet: Fleet, vm: Vm, actual: ActualVm | None, wanted: Device) -> Ste
     is_vm = vm.type is GuestType.QEMU
     changes = tuple(device_changes(wanted, found.config) if is_vm else card_changes(wanted, found.config))
     waits = tuple(each.key for each in changes if is_vm and found.running and differences.waits(each.key))
-    return (Configure(found.node, vm.vmid, changes, found.config.digest, waits, type=vm.type),) if changes else ()
+    if not changes:
+        return _AS_ASKED
+    return (Configure(found.node, vm.vmid, changes, found.config.digest, waits, type=vm.type),)
 
 
 def drive_of(vm: Vm, found: ActualVm, disk: str | None) -> Drive:
@@ -163,6 +170,8 @@ def drive_of(vm: Vm, found: ActualVm, disk: str | None) -> Drive:
 def resize(fleet: Fleet, vm: Vm, actual: ActualVm | None, size: int, *, disk: str | None = None) -> Steps:
     """Grow a disk to `size` bytes. Usage where it would have to shrink."""
     found = ours(fleet, vm, actual)
+    if disk in ("efidisk0", "tpmstate0") and disk in found.config.volumes:
+        raise Usage(f"{label(vm)}: {disk} has the size that its content has; it is not grown")
     drive = drive_of(vm, found, disk)
     if drive.size is None:
         raise Usage(f"{label(vm)}: the size of {drive.name} is not known; look at `qm config {vm.vmid}`")
@@ -172,7 +181,7 @@ def resize(fleet: Fleet, vm: Vm, actual: ActualVm | None, size: int, *, disk: st
             "disks only grow, ask for more"
         )
     if drive.size == size:
-        return ()
+        return nothing(f"{drive.name} has {format_size(size)}")
     return (Resize(found.node, vm.vmid, drive.name, drive.size, size, found.config.digest, type=vm.type),)
 
 
@@ -185,23 +194,44 @@ def add_disk(
         raise Usage(f"{disk} is no name for a disk; use one such as scsi1")
     there = found.config.drives.get(disk)
     if there is not None:
+        if storage and there.storage != storage:
+            raise Usage(f"{label(vm)} has a disk {disk} already, on {there.storage}; move it, or choose another name")
         if there.size == size:
-            return ()
+            return nothing(f"it has {disk}, {format_size(size)} on {there.storage}")
         has = "another one" if there.size is None else format_size(there.size)
         raise Usage(f"{label(vm)} has a disk {disk} already, of {has}; resize it, or choose another name")
     place = _place(fleet, vm, storage)
     return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, type=vm.type),)
 
 
+def _movable(vm: Vm, found: ActualVm, disk: str) -> Drive:
+    """The named volume, which the server can move as the guest stands. Usage, with why not."""
+    if vm.type is not GuestType.QEMU:
+        raise Usage(
+            f"{label(vm)} is a container; its volumes are not moved here: "
+            f"`pct move-volume {vm.vmid} {disk} STORAGE` on {found.node} does that"
+        )
+    drive = found.config.volumes.get(disk) or found.config.unused.get(disk)
+    if drive is None:
+        return drive_of(vm, found, disk)  # which says what it has
+    if drive.cdrom:
+        kind = "the cloud-init drive" if drive.is_cloudinit else "a CD-ROM"
+        raise Usage(f"{label(vm)}: {disk} is {kind}, which no server moves; take it away, and add one elsewhere")
+    if disk == "tpmstate0" and found.running:
+        raise Usage(f"{label(vm)} runs; its TPM's state is moved while it is off alone: shut it down first")
+    return drive
+
+
 def move_disk(
     fleet: Fleet, vm: Vm, actual: ActualVm | None, disk: str, storage: str, *, keep_source: bool = False
 ) -> Steps:
-    """Move a disk to another storage."""
+    """Move a disk, EFI variables, the TPM's state or an unused volume to another storage."""
     found = ours(fleet, vm, actual)
-    drive = drive_of(vm, found, disk)
+    drive = _movable(vm, found, disk)
     if drive.storage == storage:
-        return ()
-    return (MoveDisk(found.node, vm.vmid, drive.name, storage, keep_source, found.config.digest, type=vm.type),)
+        return nothing(f"{drive.name} is on {storage}")
+    digest = found.config.digest
+    return (MoveDisk(found.node, vm.vmid, drive.name, storage, keep_source, digest, drive.volume, type=vm.type),)
 
 
 def regenerate(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, differs: bool) -> Steps:
@@ -209,14 +239,14 @@ def regenerate(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, differs: bool) 
     found = ours(fleet, vm, actual)
     if not found.config.has_cloudinit_drive:
         raise Usage(f"{label(vm)} has no cloud-init drive; add one: `qm set {vm.vmid} --ide2 STORAGE:cloudinit`")
-    return (Regenerate(found.node, vm.vmid),) if differs else ()
+    return (Regenerate(found.node, vm.vmid),) if differs else nothing("the drive says what the options say")
 
 
 def cloudinit_drive(fleet: Fleet, vm: Vm, actual: ActualVm | None, drive: str, *, storage: str | None = None) -> Steps:
     """Give it a cloud-init drive, unless it has one."""
     found = ours(fleet, vm, actual)
     if found.config.has_cloudinit_drive:
-        return ()
+        return nothing("it has a cloud-init drive")
     if drive in found.config.values or not re.fullmatch(r"(ide|sata|scsi)\d{1,2}", drive, re.ASCII):
         raise Usage(f"{label(vm)}: {drive} is taken, or no name for a drive; use another one such as ide2")
     place = _place(fleet, vm, storage)
@@ -228,7 +258,7 @@ def cloudinit_drive(fleet: Fleet, vm: Vm, actual: ActualVm | None, drive: str, *
 def make_template(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
     """Convert a stopped VM to a template, for good."""
     if actual is not None and actual.config.is_template and actual.config.name == vm.name:
-        return ()
+        return nothing("it is a template")
     found = ours(fleet, vm, actual)
     if vm.type is not GuestType.QEMU:
         raise Usage(f"{label(vm)} is a container; only VMs are converted to templates here")
@@ -253,9 +283,19 @@ def snapshot(
     """Take a snapshot, unless there is one of that name."""
     found = ours(fleet, vm, actual)
     require_snapshot_name(name)
-    if any(row.name == name for row in there):
-        return ()
+    same = next((row for row in there if row.name == name), None)
+    if same is not None:
+        return nothing(f"it has a snapshot {taken(same)}")
+    if with_memory and vm.type is not GuestType.QEMU:
+        raise Usage(f"{label(vm)} is a container, whose memory no snapshot holds; leave --with-memory out")
+    if with_memory and not found.running:
+        raise Usage(f"{label(vm)} does not run, so it has no memory to keep; leave --with-memory out")
     return (Snapshot(found.node, vm.vmid, name, description, with_memory, type=vm.type),)
+
+
+def taken(row: SnapshotRow) -> str:
+    """A snapshot with when it was taken: `clean of 2026-11-29 17:00 UTC`."""
+    return f"{row.name} of {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(row.time))}" if row.time else row.name
 
 
 def require_snapshot_name(name: str) -> None:
@@ -269,8 +309,9 @@ def require_snapshot_name(name: str) -> None:
 def delete_snapshot(fleet: Fleet, vm: Vm, actual: ActualVm | None, name: str, there: Iterable[SnapshotRow]) -> Steps:
     """Delete a snapshot, if there is one of that name."""
     found = ours(fleet, vm, actual)
-    if not any(row.name == name for row in there):
-        return ()
+    names = [row.name for row in there]
+    if name not in names:
+        return nothing(f"it has no snapshot {name}; it has {', '.join(names) or 'none'}")
     return (DeleteSnapshot(found.node, vm.vmid, name, type=vm.type),)
 
 
@@ -294,7 +335,7 @@ def rollback(
         raise Usage(f"{label(vm)} has no snapshot {name}; it has {', '.join(names) or 'none'}")
     undone = last is not None and last.type in ("qmrollback", "vzrollback") and last.status == "OK"
     if undone and unchanged and not found.running and found.config.text("parent") == name:
-        return ()
+        return nothing(f"the last thing done to it was to roll it back to {name} ({last.upid if last else ''})")
     return (Rollback(found.node, vm.vmid, name, type=vm.type),)
 
 
@@ -318,42 +359,11 @@ def backup(
     found = ours(fleet, vm, actual)
     if mode not in ("snapshot", "suspend", "stop"):
         raise Usage(f"{mode} is no mode of backups; use snapshot, suspend or stop")
-    if newer_than is not None and any((each.ctime or 0) > now - newer_than for each in there):
-        return ()
+    new = max(there, key=lambda each: each.ctime or 0, default=None)
+    if newer_than is not None and new is not None and (new.ctime or 0) > now - newer_than:
+        return nothing(f"its backup {new.volid} is {now - (new.ctime or 0)} s old")
     text = notes or f"{vm.name}, by nixherd"
     return (Backup(found.node, vm.vmid, storage, mode, notes=text, protected=protected, type=vm.type),)
-
-
-def restore(
-    fleet: Fleet,
-    vm: Vm,
-    actual: ActualVm | None,
-    archive: str,
-    *,
-    storage: str | None = None,
-    overwrite: bool = False,
-    last: Task | None = None,
-    unchanged: bool = False,
-) -> Steps:
-    """Make the guest out of a backup. One that is there is left alone, or with `overwrite` replaced: it must be off.
-
-    `last` is its last task that ended; `unchanged` whether its configuration is the one in the backup.
-    """
-    if not vm.is_managed:
-        raise Refused(f"{label(vm)} is {vm.attribute}; only managed guests are restored")
-    node = fleet.node_of(vm)
-    if actual is not None:
-        found = ours(fleet, vm, actual)
-        if not overwrite:
-            return ()
-        restored = last is not None and last.type in ("qmrestore", "vzrestore") and last.status == "OK"
-        if restored and unchanged and not found.running:
-            return ()
-        if found.running:
-            raise Usage(f"{label(vm)} runs; shut it down before it is restored over")
-        node = found.node
-    place = storage or fleet.storage_of(vm)
-    return (Restore(node, vm.vmid, vm.name, archive, place, vm.settings.pool, actual is not None, type=vm.type),)
 
 
 # Moving
@@ -375,5 +385,5 @@ def migrate(
     if target not in known:
         raise Usage(f"there is no node {target}; the cluster has {', '.join(known)}")
     if found.node == target:
-        return ()
+        return nothing(f"it is on {target}")
     return (Migrate(found.node, vm.vmid, target, found.running, local_disks, storage, type=vm.type),)

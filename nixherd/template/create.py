@@ -18,7 +18,7 @@ from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe_template
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.tasks import Progress
-from nixherd.proxmox.vmids import named_range, next_vmid
+from nixherd.proxmox.vmids import range_of, next_vmid
 from nixherd.template import trial
 from nixherd.template.image import Image, bring, image_of
 from nixherd.template.rights import missing
@@ -208,7 +208,7 @@ def _await_earlier(client: Client, fleet: Fleet, wanted: Wanted, timeout: float,
     """Wait for what a killed run began and the server goes on with: until that ends nothing of it has a name."""
     for task in client.tasks(wanted.node):
         vmid = int(task.id) if task.id.isdecimal() else 0
-        own = vmid == wanted.vmid or (vmid in named_range(fleet, wanted.trials) and task.type in _OF_TRIALS)
+        own = vmid == wanted.vmid or (vmid in range_of(fleet, wanted.trials) and task.type in _OF_TRIALS)
         if task.user == client.token_id and task.type in _EARLIER and own:
             progress(f"waiting for {task.upid}, which an earlier run began")
             with suppress(TaskFailed):  # what came of it is looked at, not remembered

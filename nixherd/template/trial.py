@@ -11,9 +11,9 @@ from nixherd.errors import ApiError, FleetError
 from nixherd.models import Fleet
 from nixherd.proxmox import tasks
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.errors import AgentUnavailable, NotVisible
 from nixherd.proxmox.tasks import Progress
-from nixherd.proxmox.vmids import named_range
+from nixherd.proxmox.vmids import range_of
 from nixherd.template.wanted import Wanted
 
 NEEDED = ("guest-exec", "guest-exec-status", "guest-file-open", "guest-file-read", "guest-file-close")
@@ -23,7 +23,7 @@ _READY = ["cloud-init", "status", "--wait"]
 
 def left_behind(client: Client, fleet: Fleet, wanted: Wanted) -> tuple[int, ...]:
     """The VMIDs of trials that a killed run left; only what is marked as one, in the range of trials."""
-    span = named_range(fleet, wanted.trials)
+    span = range_of(fleet, wanted.trials)
     known = {vm.vmid for vm in fleet.vms.values()} | {wanted.vmid}
     rows = [row for row in client.resources() if row.vmid in span and row.vmid not in known and row.node == wanted.node]
     return tuple(row.vmid for row in rows if _is_one(client, wanted, row.vmid))
@@ -32,10 +32,8 @@ def left_behind(client: Client, fleet: Fleet, wanted: Wanted) -> tuple[int, ...]
 def _is_one(client: Client, wanted: Wanted, vmid: int) -> bool:
     try:
         config = client.config(wanted.node, vmid)
-    except ApiError as error:
-        if error.status == 403:  # ours could be seen
-            return False
-        raise
+    except NotVisible:  # ours could be seen
+        return False
     return config is not None and wanted.trial_mark(vmid) in map(str.strip, config.description.splitlines())
 
 

@@ -8,7 +8,7 @@ from nixherd.errors import Usage
 from nixherd.models import Fleet
 from nixherd.proxmox.plan import template_node
 from nixherd.proxmox.policy import DEFINITIONS
-from nixherd.proxmox.vmids import named_range
+from nixherd.proxmox.vmids import range_of
 
 FIRMWARES = ("ovmf", "seabios")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
@@ -99,7 +99,9 @@ def wanted(
     name = declared.name or f"template-{declared.vmid}"
     if not _NAME.fullmatch(name):
         raise Usage(f"{DEFINITIONS}: template.name: {name} is no DNS name, which a VM's name must be; rename it")
-    named_range(fleet, trials)
+    span = range_of(fleet, trials)
+    if not any(span.start in each and span.end in each for each in fleet.ranges):
+        raise Usage(f"{trials} is in none of vmidRanges in {DEFINITIONS}; the guard lets a trial have no other VMID")
     return Wanted(
         template_node(fleet),
         declared.vmid,

@@ -8,6 +8,7 @@ from nixherd.errors import FleetError, Usage
 from nixherd.models import Vm
 from nixherd.proxmox.actions import TASK_SECONDS, Action
 from nixherd.proxmox.identity import label, require_may_change
+from nixherd.proxmox.outcome import Outcome, why_nothing
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 
 
@@ -39,13 +40,17 @@ def _act(host: Host, make: Callable[[], Action]) -> Commands:
     require_may_change(vm, action.verb)  # before a client is made: nothing at all is sent
     steps = action.plan(session.client, session.fleet, vm)
     if not steps:
-        host.noop(f"{label(vm)}: nothing is left to do to {action.verb} it")
+        why = why_nothing(steps)
+        host.noop(f"{label(vm)}: nothing is left to do to {action.verb} it{f': {why}' if why else ''}")
         return
 
     def carry_out() -> None:
-        for step in action.run(session.client, session.fleet, vm, timeout=deadline, progress=host.log):
+        done = action.run(session.client, session.fleet, vm, timeout=deadline, progress=host.log)
+        for step in done:
             if str(step) not in planned:
                 host.log(str(step))
+        for line in done.lines if isinstance(done, Outcome) else ():
+            host.log(line)
 
     planned = "; ".join(map(str, steps))
     yield from do(host, planned, carry_out, by_api=True)

@@ -1,5 +1,7 @@
 """Guests as their definitions want them: made, kept, shown, and removed."""
 
+from collections.abc import Sequence
+
 from pyinfra import host
 from pyinfra.api import operation
 
@@ -9,12 +11,13 @@ from nixherd.proxmox import actions
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.drift import drift as drift_of
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import contradiction, is_ours, label
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.plan import compared, plan_vm
 from nixherd.proxmox.reversible import reversible
 from nixherd.proxmox.steps import Cannot, Row, Step
-from operations.arguments import flag_of, text_of, text_or_none, whole
+from operations.arguments import flag_of, names_of, text_of, text_or_none, whole
 from operations.proxmox.acting import act, deadline_of, guest_of
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 
@@ -58,7 +61,12 @@ def _drift() -> Commands:
     if vm is None or vm.may_change:
         host.noop("nothing here is left alone" if vm else "no guest of the hypervisor")
         return
-    for step in steps_now():
+    try:
+        steps = steps_now()
+    except NotVisible as error:  # nothing is to be done to it, so that nothing can be told of it fails nobody
+        host.log(f"left alone: {error}")
+        steps = ()
+    for step in steps:
         if step.row is not Row.START:
             host.log(f"left alone: {step}")
     host.noop(f"{label(vm)} is left alone")
@@ -126,10 +134,12 @@ def destroy(
     backup: bool = True,
     storage: str | None = None,
     purge: bool = False,
+    discard: Sequence[str] | str | None = None,
 ) -> Commands:
-    """Remove the guest and its disks. `vm`, its name, and its VMID are both asked for.
+    """Remove the guest with all that belongs to it. `vm`, its name, and its VMID are both asked for.
 
-    One that runs is refused unless `stop`; a backup is made first, to `storage`, and seen there, unless `backup=False`.
+    One that runs is refused unless `stop`; a backup is made first, to `storage`, and seen there, unless `backup=False`:
+    then all is given up. What the backup does not hold must be in `discard` (`scsi1`, `unused0`, `snapshot:clean`).
     """
 
     def action() -> actions.Action:
@@ -140,6 +150,7 @@ def destroy(
             backup=flag_of("backup", backup),
             storage=text_or_none("storage", storage),
             purge=flag_of("purge", purge),
+            discard=() if discard is None else tuple(names_of("discard", discard)),
         )
 
     yield from act(host, action)

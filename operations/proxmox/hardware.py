@@ -13,7 +13,7 @@ from nixherd.proxmox.reversible import reversible
 from nixherd.proxmox.steps import Row
 from nixherd.settings import Device
 from nixherd.ssh_keys import parse_authorized_key
-from operations.arguments import flag_of, options_of, text_of, text_or_none, whole
+from operations.arguments import flag_of, names_of, options_of, text_of, text_or_none, whole
 from operations.proxmox.acting import act, guest_of
 from operations.proxmox.provisioning import cloud_init_row, row
 from operations.steps import Commands, decide, session_of
@@ -72,24 +72,16 @@ def _values(given: dict[str, object], unset: Sequence[str] | str | None) -> dict
         elif key == "agent":
             values[key] = f"enabled={int(flag_of(key, value))}"
         elif key == "boot":
-            values[key] = f"order={';'.join(_names(key, value))}"
+            values[key] = f"order={';'.join(names_of(key, value))}"
         elif key == "tags":
-            values[key] = ";".join(_names(key, value))
+            values[key] = ";".join(names_of(key, value))
         else:
             values[key] = marked(session_of(host).fleet, guest_of(host), str(value))
-    for key in _names("unset", unset) if unset is not None else ():
+    for key in names_of("unset", unset) if unset is not None else ():
         if key in values:
             raise Usage(f"{key} is both set and in unset; say one of them")
         values[key] = None
     return values
-
-
-def _names(key: str, value: object) -> list[str]:
-    """Words, in a list or one text with `,` or `;` between them."""
-    words = value.replace(";", ",").split(",") if isinstance(value, str) else value
-    if not isinstance(words, (list, tuple)) or not words:
-        raise Usage(f"{key}={value} is no list of names")
-    return [text_of(key, word) for word in words]
 
 
 @operation()

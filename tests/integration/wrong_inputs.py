@@ -48,6 +48,13 @@ class Wrong:
     command: tuple[str, ...] = ("deploys/provision.py", "--limit", "dev")
 
 
+NO_STORAGE = (
+    "no storage {0} on prom is visible to the API token; correct managed.dev.storage, or on the node, grant "
+    "PVEDatastoreUser to token and user: `pveum acl modify /storage/{0} --roles PVEDatastoreUser --tokens TOKEN "
+    "--users USER`"
+)
+
+
 def fleet(name: str, edit: tuple[str, str, str], *says: str, token: str | None = None) -> Wrong:
     return Wrong(name, says, edits=(edit,), token=token)
 
@@ -160,10 +167,9 @@ TOKENS = [
     Wrong(
         "token that may not",
         (
-            "the API token lacks Datastore.AllocateSpace on /storage/nvmeprom; on the node, grant a role with it to "
-            "token and user: `pveum acl modify /storage/nvmeprom --roles ROLE --tokens TOKEN --users USER`",
-            "the API token lacks VM.PowerMgmt on /vms/110; on the node, grant a role with it to token and user: "
-            "`pveum acl modify /vms/110 --roles ROLE --tokens TOKEN --users USER`",
+            NO_STORAGE.format("nvmeprom"),
+            "the API token lacks VM.PowerMgmt on /pool/nixherd; on the node, grant a role with it to token and user: "
+            "`pveum acl modify /pool/nixherd --roles ROLE --tokens TOKEN --users USER`",
         ),
         patch=fewer_rights,
     ),
@@ -270,7 +276,7 @@ HYPERVISOR = [
     fleet(
         "unknown storage",
         (DEFINITIONS, 'storage = "nvmeprom";\n      nixosConfig', 'storage = "nvme";\n      nixosConfig'),
-        "prom has no storage nvme; correct managed.dev.storage or proxmox.defaultStorage in vms/definitions.nix",
+        NO_STORAGE.format("nvme"),
     ),
     Wrong("VMID of somebody else's VM", (NOT_OURS,), patch={"vms": {"110": FOREIGN}}),
     Wrong(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import time
 import uuid
@@ -16,7 +17,7 @@ from lab.machines.gpt import ESP, is_ext4, read_partitions
 from lab.machines.machine import Card, Faults
 from lab.machines.volumes import Volumes
 from lab.setup.cache import Cache, stamp
-from lab.start import TEMPLATE_DISK, start_state
+from lab.start import PRIVILEGES, ROLE, TEMPLATE_DISK, recipe, start_state
 
 pytestmark = pytest.mark.unit
 
@@ -121,16 +122,39 @@ def test_what_an_old_recipe_made_goes_when_nobody_used_it_for_weeks(tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {"lock", "other-old", "part-other-checkouts", "part-new"}
 
 
+def test_the_labs_token_has_the_documented_recipe_word_for_word() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "proxmox.md").read_text()
+    recipe_text = re.search(r"On a node, for Proxmox VE 9:\n\n```sh\n(.*?)```", text, re.DOTALL)
+    assert recipe_text
+    words = recipe_text[1].replace("\\\n", " ")
+    privileges = re.search(r'pveum role add (\w+) --privs "([^"]*)"', words)
+    assert privileges
+    assert (privileges[1], sorted(privileges[2].split())) == (ROLE, sorted(PRIVILEGES))
+    granted = re.findall(r"pveum acl modify (\S+) --roles (\w+) \$who", words)
+    # the recipe names one storage and one guest of each kind, and says that the others go like it
+    assert set(granted) <= set(recipe())
+    of_a_kind = {(path.rpartition("/")[0], role) for path, role in granted}
+    assert {(path.rpartition("/")[0], role) for path, role in recipe()} == of_a_kind
+    state = start_state("secret")
+    assert {(row["path"], row["roleid"]) for row in state["acl"]} == set(recipe())
+    assert {row["ugid"] for row in state["acl"]} == {"nixherd@pve", "nixherd@pve!lab"}
+    assert state["users"]["nixherd@pve"]["tokens"]["lab"]["privsep"] == 1
+
+
 def test_the_labs_token_may_provision_its_own_and_only_look_at_the_others() -> None:
-    state = State(json.loads(json.dumps(start_state("secret", [110]))))
+    state = State(json.loads(json.dumps(start_state("secret"))))
     permissions = Permissions(state)
     token = User("nixherd@pve", "lab", privsep=True)
     needed = ["VM.Allocate", "VM.Config.Disk", "VM.Config.Cloudinit", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted"]
+    assert permissions.allowed(token, "/pool/nixherd", needed)
+    assert not permissions.privileges(token, "/vms/110")
+    state.pools["nixherd"]["members"].append(110)
     assert permissions.allowed(token, "/vms/110", needed)
+    assert not permissions.privileges(token, "/") | permissions.privileges(token, "/nodes/prom")
     assert permissions.allowed(token, "/vms/9002", ["VM.Clone"])
     assert permissions.allowed(token, "/storage/nvmeprom", ["Datastore.AllocateSpace"])
     assert permissions.allowed(token, "/sdn/zones/localnetwork/vmbr0", ["SDN.Use"])
-    for theirs in ("/vms/104", "/vms/109", "/vms/111"):
+    for theirs in ("/vms/104", "/vms/109"):
         assert permissions.privileges(token, theirs) & {"VM.Allocate", "VM.PowerMgmt", "VM.Config.Disk"} == set()
         assert permissions.allowed(token, theirs, ["VM.Audit"])
     assert TEMPLATE_DISK in state.storages["nvmeprom"].volumes

@@ -10,7 +10,7 @@ import pytest
 from pyinfra.api.host import Host
 
 from facts.machine import Machine as Machine_
-from nixherd import reach
+from nixherd import narration, reach
 from nixherd.connectors.fleet import FleetConnector
 from nixherd.errors import Refused
 from nixherd.exits import Exit
@@ -403,6 +403,29 @@ def test_what_stops_the_api_does_not_stop_who_needs_none(
     assert not run("dev").connected
     assert run("metal", host_key=key.public).connected
     assert len([line for line in said() if line.startswith(f"token file {session.token_file}: missing")]) == 1
+
+
+def test_a_guest_that_refuses_our_keys_is_asked_once_and_the_refusal_is_the_reason(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 300 seconds a real guest was asked 230 times for cloud-init, and 450 lines were written."""
+    monkeypatch.setattr(narration, "GRACE", 0.0)
+    key, other = new_key(), new_key("other")
+    file = tmp_path / "other"
+    file.write_text(other.private_openssh)
+    file.chmod(0o600)
+    vm(emulator, "127.0.0.1", key=key.public)
+    sshd.start(key)
+    host = installing(run(ssh_key=str(file), boot_deadline=5))
+    lines: list[str] = []
+    monkeypatch.setattr(host, "log", lines.append)
+    with pytest.raises(
+        OSError, match=r"dev: waiting for .*: not within 5 s; last: .* accepts none of our keys; add one"
+    ):
+        host.run_shell_command("true")
+    assert emulator.changes() == ["POST /nodes/prom/qemu/110/agent/exec"]
+    assert [line.partition(" (")[0] for line in lines] == ["waiting for cloud-init", lines[-1].partition(" (")[0]]
+    assert "accepts none of our keys" in lines[-1]
 
 
 def test_who_is_not_let_in_is_told_what_to_do(run: Callable[..., Host], sshd: Sshd, tmp_path: Path, said: Said) -> None:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetError
-from nixherd.inventory import check_selection, groups_of
+from nixherd.inventory import check_selection, groups_of, separate
 from nixherd.models import Fleet, GuestType, Host, Origin, Vm
 from nixherd.validate import GROUPS
 
@@ -106,6 +106,13 @@ SMALL = {"all": ["dev", "dev2", "igpu"], "nixos": ["dev", "dev2"], "igp": ["igpu
 )
 def test_selection(patterns: list[str], selected: set[str]) -> None:
     assert check_selection(patterns, SMALL, "--limit") == selected
+
+
+def test_a_comma_separates_where_no_group_is_called_so() -> None:
+    assert separate(["dev,igp", "z", ",dev2,"], SMALL) == ["dev", "igp", "z", "dev2"]
+    assert separate(["a,b", "dev"], {**SMALL, "a,b": ["dev"]}) == ["a,b", "dev"]
+    assert separate([], SMALL) == []
+    assert separate([",", ""], SMALL) == [",", ""]  # which select nothing, and not everything
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,15 @@ DEFINITIONS_NIX: list[tuple[str, Edit, str]] = [
     ("endpoint that is a URL", ('host = "127.0.0.1"', 'host = "https://127.0.0.1:8006"'),
      "vms/definitions.nix: proxmox.host: 'https://127.0.0.1:8006' is no name or address; "
      "write it without https:// and port"),
+    ("endpoint with its port", ('host = "127.0.0.1"', 'host = "127.0.0.1:8006"'),
+     "vms/definitions.nix: proxmox.host: '127.0.0.1:8006' is no name or address; "
+     'write host = "127.0.0.1"; port = 8006;'),
+    ("endpoint in brackets", ('host = "127.0.0.1"', 'host = "[2001:db8::1]:443"'),
+     "vms/definitions.nix: proxmox.host: '[2001:db8::1]:443' is no name or address; "
+     'write host = "2001:db8::1"; port = 443;'),
+    ("a guest's name that is none", ('dev = {\n      vmid', '"dev..lan" = {\n      vmid'),
+     'vms/definitions.nix: managed."dev..lan": is no name for a guest; '
+     "use letters, digits and '-', with dots between"),
     ("fingerprint that is none", ('node = "prom";', 'node = "prom"; fingerprint = "AB:CD";'),
      "vms/definitions.nix: proxmox.fingerprint: 'AB:CD' is no fingerprint; "
      "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons"),

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from lab.start import PRIVILEGES
 from nixherd.exits import Exit
 from nixherd.models import Origin, Vm
 from nixherd.proxmox.models import VmConfig
 from nixherd.session import Session
 from operations import proxmox
-from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 from tests.runs import Outcome, Perform
 
@@ -68,7 +69,10 @@ RUNNING: list[tuple[Any, Arguments, str]] = [
     (proxmox.resize, {"size": "70G"}, "grow scsi0 64G → 70G"),
     (proxmox.resize, {"size": "70G", "snapshot": "remove"}, "snapshot vm 110 as undo-resize; grow scsi0 64G → 70G"),
     (proxmox.add_disk, {"disk": "scsi1", "size": "10G", "storage": "tank"}, "add scsi1, 10G on tank"),
-    (proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}, "move scsi0 to tank"),
+    (
+        *(proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}),
+        "move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted then",
+    ),
     (proxmox.network, {"device": "net0", "tag": 20}, "set net0 tag=unset → tag=20"),
     (proxmox.network, {"device": "net0", "present": False}, "set net0 virtio="),
     (proxmox.cloud_init, {"user": "ops", "upgrade": False}, "set ciuser abl030 → ops, ciupgrade none → False"),
@@ -140,13 +144,17 @@ def test_resumed_and_regenerated(by_api: Perform, dev: Emulator) -> None:
 
 def test_a_cloud_init_drive(by_api: Perform, off: Emulator) -> None:
     begin(off, status="stopped", ide2=None)
+    refused = by_api(proxmox.cloud_init_drive, storage="tank")
+    assert "VM.Config.CDROM" in refused.said[-1]  # which the recipe leaves out
+    begin(off, status="stopped", ide2=None, roles={"Nixherd": [*PRIVILEGES, "VM.Config.CDROM"]})
     says = twice(by_api, off, proxmox.cloud_init_drive, storage="tank")
     assert says == "set ide2 none → a cloud-init drive on tank"
     assert config(off).has_cloudinit_drive
 
 
 def test_a_mapped_device(by_api: Perform, off: Emulator) -> None:
-    begin(off, status="stopped", pci_mappings={"igpu": {"map": ["id=1002:1638,node=prom,path=0000:06:00.0"]}})
+    mappings = {"igpu": {"map": ["id=1002:1638,node=prom,path=0000:06:00.0"]}}
+    begin(off, status="stopped", pci_mappings=mappings, acl=granted(("/mapping/pci", "PVEMappingUser")))
     done = by_api(proxmox.pci, mapping="nosuch")
     assert done.failed
     assert "mapping 'nosuch' not found" in done.said[-1]
@@ -192,6 +200,30 @@ def test_what_is_left_alone_shows_how_it_differs(by_api: Perform, dev: Emulator,
     declare(session, origin=Origin.IMPORTED, specs={"cores": 8})
     shown = by_api(proxmox.drift)
     assert set(shown.said) == {"left alone: cores: documented 8, is 4"}
+    assert dev.changes() == []
+
+
+@pytest.mark.parametrize("changes", [{"readonly": True}, {"origin": Origin.IMPORTED}], ids=["readonly", "imported"])
+def test_what_is_left_alone_and_not_visible_fails_nobody(
+    by_api: Perform, dev: Emulator, session: Session, changes: Arguments
+) -> None:
+    declare(session, **changes)
+    begin(dev, acl=[row for row in granted() if row["path"] != "/vms/110"], pools={"nixherd": {"members": []}})
+    for operation in (proxmox.drift, proxmox.apply):
+        done = by_api(operation)
+        assert (done.changed, done.failed) == (False, False)
+    shown = by_api(proxmox.drift)
+    assert any("vm 110 (dev) is not visible: VMID 110 is taken" in line for line in shown.said)
+    assert session.failures == {}
+    assert dev.changes() == []
+
+
+def test_one_that_is_to_be_changed_and_not_visible_fails(by_api: Perform, dev: Emulator, session: Session) -> None:
+    begin(dev, acl=[row for row in granted() if row["path"] != "/vms/110"], pools={"nixherd": {"members": []}})
+    done = by_api(proxmox.apply)
+    assert done.failed
+    assert done.said[-1].startswith("vm 110 (dev) is not visible")
+    assert session.failures == {"dev": Exit.REFUSED}
     assert dev.changes() == []
 
 
@@ -246,6 +278,11 @@ def test_a_protected_guest_is_refused_and_nothing_is_sent(
         (proxmox.snapshot, {"snapname": "x y"}, "x y is no name for a snapshot"),
         (proxmox.destroy, {"vm": "dev", "vmid": 111}, "to destroy vm 110 (dev) name both, dev and 110"),
         (proxmox.destroy, {"vm": "dev", "vmid": "110"}, "vmid=110 is no whole number from 100"),
+        (proxmox.destroy, {"vm": "dev", "vmid": 110, "discard": 7}, "discard=7 is no list of names"),
+        (
+            *(proxmox.destroy, {"vm": "dev", "vmid": 110, "stop": True, "discard": ["scsi9"]}),
+            "--discard scsi9: vm 110 (dev) has no scsi9; with it would go ide2, scsi0",
+        ),
         (proxmox.create, {"source": "nosuch"}, "source=nosuch is no guest of vms/definitions.nix"),
     ],
 )

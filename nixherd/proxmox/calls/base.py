@@ -1,6 +1,7 @@
 """What the typed calls are built on, and how their answers are read."""
 
 import inspect
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -23,6 +24,9 @@ class Calls:
 
     An answer that cannot be read is an ApiError that names the call.
     """
+
+    token_id: str
+    """`USER@REALM!TOKENID`, whose rights decide what is shown"""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -82,10 +86,10 @@ def upid_of(data: object) -> Upid:
 
 
 def unless(said: str, ask: Callable[[], T]) -> T | None:
-    """What the server answers; None when it says, with status 500, something that holds these words."""
+    """What the server answers; None when it says, with status 400 or 500, something that this pattern is found in."""
     try:
         return ask()
     except ApiError as error:
-        if error.status == 500 and said in str(error):
+        if error.status in (400, 500) and re.search(said, str(error)):
             return None
         raise

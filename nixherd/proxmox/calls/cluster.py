@@ -5,7 +5,7 @@ from typing import Any
 
 from nixherd.errors import ApiError
 from nixherd.proxmox.calls.base import Calls, unless
-from nixherd.proxmox.listings import Node, PciMapping, Resource
+from nixherd.proxmox.listings import Node, PciMapping, Presence, Resource
 from nixherd.proxmox.models import Permissions, Version
 
 _RELEASE = re.compile(r"[0-9]{1,4}(\.|$)")
@@ -58,6 +58,12 @@ class Cluster(Calls):
         found = (Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
         return tuple(sorted(found, key=lambda row: row.vmid))
 
+    def pool_members(self, pool: str) -> frozenset[int]:
+        """The VMIDs of a pool's guests; who is in it is shown also to a token that may not look at the pool itself."""
+        rows = self._get("pools", poolid=pool)
+        found = (each for row in rows if row.get("poolid") == pool for each in row.get("members") or ())
+        return frozenset(int(each["vmid"]) for each in found if "vmid" in each)
+
     def is_free(self, vmid: int) -> bool:
         """Whether no guest of the cluster has this VMID, also where the token may not see it."""
         try:
@@ -67,6 +73,13 @@ class Cluster(Calls):
                 return False
             raise
         return True
+
+    def presence(self, vmid: int) -> Presence:
+        """What a VMID is that no list shows. The server tells a taken one from a free one without any right."""
+        try:
+            return Presence.ABSENT if self.is_free(vmid) else Presence.NOT_VISIBLE
+        except ApiError:
+            return Presence.UNKNOWN
 
     def pci_mapping(self, name: str) -> PciMapping | None:
         """A PCI device that may be passed through by name; None when there is no such mapping."""

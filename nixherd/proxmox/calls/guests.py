@@ -8,8 +8,9 @@ from nixherd.errors import ApiError
 from nixherd.models import GuestType
 from nixherd.proxmox.calls.base import guest_path, upid_of
 from nixherd.proxmox.calls.cluster import Cluster
-from nixherd.proxmox.listings import Pending, SnapshotRow
-from nixherd.proxmox.models import Upid, VmConfig, VmStatus
+from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.listings import Pending, Presence, SnapshotRow
+from nixherd.proxmox.models import Upid, VmConfig, VmStatus, is_true
 
 QEMU = GuestType.QEMU
 _MISSING = re.compile(r"Configuration file '.*' does not exist")
@@ -23,13 +24,19 @@ class Guests(Cluster):
         rows = (VmStatus.of(int(row["vmid"]), row) for row in self._get("nodes", node, type))
         return tuple(sorted(rows, key=lambda row: row.vmid))
 
-    def config(self, node: str, vmid: int, type: GuestType = QEMU) -> VmConfig | None:
-        """A guest's configuration, with what waits for its next start; None when there is no such guest on the node."""
-        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config"))
+    def config(
+        self, node: str, vmid: int, type: GuestType = QEMU, *, current: bool = False, snapshot: str | None = None
+    ) -> VmConfig | None:
+        """A guest's configuration, with what waits for its next start; None when there is no such guest on the node.
+
+        `current`: without what waits; `snapshot`: as it was when that was taken, passwords hidden.
+        """
+        asked = {"current": current or None, "snapshot": snapshot}
+        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config", **asked))
         return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
-        """A guest's power, asked of the node itself; None when there is no such guest on the node."""
+        """A guest's power, asked of the node itself; None when there is no such guest there. NotVisible as above."""
         data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "status", "current"))
         return None if data is None else VmStatus.of(vmid, data)
 
@@ -48,6 +55,10 @@ class Guests(Cluster):
         rows = (SnapshotRow.of(row) for row in self._get(*guest_path(node, vmid, type), "snapshot"))
         return tuple(sorted((row for row in rows if row.name != "current"), key=lambda row: (row.time or 0, row.name)))
 
+    def can_snapshot(self, node: str, vmid: int, type: GuestType = QEMU) -> bool:
+        """Whether all disks of the guest can be snapshotted where they are."""
+        return is_true(self._get(*guest_path(node, vmid, type), "feature", feature="snapshot").get("hasFeature", 0))
+
     def snapshot_config(self, node: str, vmid: int, name: str, type: GuestType = QEMU) -> VmConfig:
         """What the guest's configuration was when the snapshot was taken. The guard counts it as looking inside."""
         return VmConfig.of(self._get(*guest_path(node, vmid, type), "snapshot", name, "config"))
@@ -58,10 +69,15 @@ class Guests(Cluster):
         except ApiError as error:
             if error.status == 500 and _MISSING.search(str(error)):
                 return None
+            if error.status != 403:
+                raise
             # Permissions are checked before existence: a token that may only act in a pool sees this.
-            if error.status == 403 and self.is_free(vmid):
+            presence = self.presence(vmid)
+            if presence is Presence.ABSENT:
                 return None
-            raise
+            if presence is Presence.NOT_VISIBLE:
+                raise NotVisible(f"guest {vmid}", vmid, self.token_id) from error
+            raise ApiError(f"guest {vmid}: whether there is one is unknown: {error}", 403) from error
 
     # making
 
@@ -210,6 +226,10 @@ class Guests(Cluster):
         return dict(self._get(*guest_path(node, vmid, QEMU), "migrate"))
 
     def destroy(self, node: str, vmid: int, type: GuestType = QEMU, *, purge: bool = False) -> Upid:
-        """Begin to remove a guest and its disks; `purge` also from backup jobs, replication and HA."""
+        """Begin to remove a guest and its disks; `purge` also from backup jobs, replication and HA.
+
+        Disks in its name that its configuration does not name stay, whatever the server's default is.
+        """
         rest = {"purge": True} if purge else {}
-        return upid_of(self._delete(*guest_path(node, vmid, type), **rest))
+        path = guest_path(node, vmid, type)
+        return upid_of(self._delete(*path, **rest, **{"destroy-unreferenced-disks": False}))

@@ -9,11 +9,13 @@ from nixherd.proxmox.listings import Volume
 from nixherd.proxmox.models import Storage, Upid, VmConfig
 from nixherd.proxmox.upload import Upload
 
+_NO_STORAGE = r"No such storage|storage '[^']*' (does not exist|is not available on node)"
+
 
 class Storages(Calls):
     def storage(self, node: str, storage: str) -> Storage | None:
         """A storage as that node sees it; None when the node knows no such storage."""
-        data = unless("does not exist", lambda: self._get("nodes", node, "storage", storage, "status"))
+        data = unless(_NO_STORAGE, lambda: self._get("nodes", node, "storage", storage, "status"))
         return None if data is None else Storage.of(storage, data)
 
     def storages(self, node: str) -> tuple[Storage, ...]:
@@ -30,10 +32,17 @@ class Storages(Calls):
         wanted = (each for each in found if content is None or each.content == content)
         return tuple(sorted(wanted, key=lambda each: (each.ctime or 0, each.volid)))
 
+    def archived_text(self, node: str, archive: str) -> str:
+        """The configuration in a backup, with the lines that say which drives it holds.
+
+        The guard counts it as looking inside the guest.
+        """
+        return str(self._get("nodes", node, "vzdump", "extractconfig", volume=archive))
+
     def archived_config(self, node: str, archive: str) -> VmConfig:
         """The configuration in a backup. The guard counts it as looking inside the guest."""
-        text = str(self._get("nodes", node, "vzdump", "extractconfig", volume=archive))
-        pairs = (line.partition(":") for line in text.splitlines() if line and not line.startswith(("#", "[")))
+        lines = self.archived_text(node, archive).splitlines()
+        pairs = (line.partition(":") for line in lines if line and not line.startswith(("#", "[")))
         return VmConfig({key.strip(): value.strip() for key, _, value in pairs})
 
     def remove_volume(self, node: str, volid: str) -> Upid | None:

@@ -23,6 +23,11 @@ class Tasks(Calls):
         tasks = (Task.of(row) for row in rows)
         return tuple(task for task in tasks if not active or task.status in (None, "RUNNING"))
 
+    def last_task(self, node: str, vmid: int) -> Task | None:
+        """What was begun on the guest last, whether it goes on or not. A task that ends is archived a little later."""
+        rows = self._get("nodes", node, "tasks", source="all", vmid=vmid, limit=50)
+        return max(map(Task.of, rows), key=lambda task: (task.starttime, str(task.upid)), default=None)
+
     def task_status(self, upid: Upid) -> TaskStatus:
         data = self._get("nodes", upid.node, "tasks", upid, "status")
         exitstatus = data.get("exitstatus")

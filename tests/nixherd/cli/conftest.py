@@ -24,6 +24,7 @@ DEFINITIONS = DEFINITIONS_NIX.replace(
     igp = { vmid = 109; hostname = "igpu"; specs = { cores = 6; gpu = "passed through"; }; };
 """,
 )
+DEFINITIONS = DEFINITIONS.replace("vmid = 110;", 'vmid = 110; pool = "nixherd";')
 DEFINITIONS = DEFINITIONS.replace("{\n  proxmox", '{\n  fleet = "homelab";\n  proxmox', 1)
 
 

@@ -14,8 +14,7 @@ CHANGES: list[tuple[list[str], str]] = [
     (["suspend", "DEV"], "suspend vm 110"),
     (["resize", "dev", "70G"], "grow scsi0 64G → 70G"),
     (["add-disk", "dev", "scsi1", "10G", "--storage", "tank"], "add scsi1, 10G on tank"),
-    (["move-disk", "dev", "scsi0", "tank"], "move scsi0 to tank"),
-    (["snapshot", "dev", "clean"], "snapshot vm 110 as clean"),
+    (["move-disk", "dev", "scsi0", "tank"], "move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted then"),
     (["backup", "dev", "--newer-than", "60"], "back vm 110 up to local"),
     (["destroy", "dev", "110", "--stop", "--no-backup"], "shut vm 110 down within 180 s, pull the plug then"),
 ]
@@ -37,6 +36,7 @@ def test_changed_and_then_unchanged(nixherd: Nixherd, emulator: Emulator, words:
     assert changes
     again = nixherd(*words)
     assert (again.status, again.json["changed"], again.json["steps"]) == (0, False, [])
+    assert again.json.get("reason") or words[0] == "destroy", "a no-op says what was found"
     assert emulator.changes() == changes
 
 
@@ -45,7 +45,7 @@ def test_people_read_lines(nixherd: Nixherd, emulator: Emulator) -> None:
     done = nixherd("stop", "dev", "--table")
     assert done.out == "vm 110 (dev): stop vm 110 at once\n"
     assert done.err.startswith("done in ")
-    assert nixherd("stop", "dev", "--table").out == "vm 110 (dev): nothing to do\n"
+    assert nixherd("stop", "dev", "--table").out == "vm 110 (dev): nothing to do: it does not run\n"
     assert nixherd("start", "dev", "--dry-run", "--table").out == "vm 110 (dev): would start vm 110\n"
 
 
@@ -65,19 +65,70 @@ def test_snapshots_back_and_gone(nixherd: Nixherd, emulator: Emulator) -> None:
     nixherd("snapshot", "dev", "clean", "--description", "before")
     [row] = nixherd("snapshot", "dev").json
     assert (row["name"], row["description"]) == ("clean", "before")
+    taken = nixherd("snapshot", "dev", "clean")
+    assert taken.status == 2
+    assert taken.err.startswith("vm 110 (dev): it has a snapshot clean of 20")
     assert nixherd("rollback", "dev", "clean").json["changed"]
-    assert nixherd("rollback", "dev", "clean").json["changed"] is False
+    assert nixherd("rollback", "dev", "clean").json["changed"], "who asks for it gets it, whoever was there since"
     assert nixherd("rollback", "dev", "other").status == 2
     assert nixherd("snapshot", "dev", "clean", "--delete").json["changed"]
     assert nixherd("snapshot", "dev").json == []
+    gone = nixherd("snapshot", "dev", "clean", "--delete")
+    assert (gone.status, gone.out) == (2, "")
+    assert gone.err == "vm 110 (dev): it has no snapshot clean; it has none; nothing was deleted\n"
+
+
+def test_a_guest_that_is_there_is_not_made_again_and_that_is_said(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator)
+    for words in (["clone", "dev"], ["clone", "dev", "--empty"], ["clone", "dev", "--dry-run"]):
+        ended = nixherd(*words)
+        assert (ended.status, ended.out) == (2, "")
+        assert ended.err.startswith("vm 110 (dev): it exists on prom; nothing was made; `nixherd vm apply dev` brings")
+    assert emulator.changes() == []
 
 
 def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
     begin(emulator)
     assert nixherd("destroy", "dev", "110", "--stop").status == 0
-    [backup] = nixherd("backups", "dev").json
-    assert nixherd("restore", "dev", backup["volid"]).json["changed"]
+    assert nixherd("backups", "dev").json == []  # the right to see them went with the guest
+    [backup] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
+    assert nixherd("restore", "dev", backup.volid).json["changed"]
     assert nixherd("status", "dev").json["ours"] is True
+    again = nixherd("restore", "dev", backup["volid"])
+    assert (again.status, again.json["changed"]) == (0, False)
+    assert again.json["reason"].startswith(f"it was restored from {backup['volid']} by UPID:")
+    assert nixherd("start", "dev").status == nixherd("stop", "dev").status == 0
+    again = nixherd("restore", "dev", backup["volid"])
+    assert (again.status, again.out) == (2, "")
+    assert "is there on prom, nothing was done; to put the backup in its place, for good, add --overwrite" in again.err
+    assert nixherd("restore", "dev", backup["volid"], "--overwrite").json["changed"]
+
+
+def test_a_backup_prints_the_volume_that_it_made(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator)
+    done = nixherd("backup", "dev")
+    [row] = nixherd("backups", "dev").json
+    assert (done.json["volume"], done.json["size"]) == (row["volid"], row["size"])
+    people = nixherd("backup", "dev", "--table").out
+    assert people.splitlines()[1].startswith("vm 110 (dev): made local:backup/vzdump-qemu-110-")
+
+
+def test_what_no_backup_holds_goes_only_by_name(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator, status="stopped", unused0="tank:vm-110-disk-3")
+    nixherd("snapshot", "dev", "clean")
+    before = emulator.changes()
+    words = ["destroy", "dev", "110", "--discard", "unused0"]
+    for more in (["--dry-run"], []):
+        ended = nixherd(*words, *more)
+        assert (ended.status, ended.out) == (3, "")
+        [line] = ended.err.splitlines()
+        assert "a backup does not hold snapshot:clean; not destroyed: " in line
+        assert line.endswith(" name what may go: --discard snapshot:clean")
+    assert nixherd(*words, "--discard", "snapshot:cleam").status == 2
+    assert emulator.changes() == before
+    done = nixherd(*words, "--discard", "snapshot:clean")
+    assert done.status == 0
+    assert "; given up: unused0, snapshot:clean; " in done.json["steps"][-1]
 
 
 REFUSED = [
@@ -134,19 +185,18 @@ def test_what_is_not_declared_is_refused(nixherd: Nixherd, emulator: Emulator, v
         (["clone", "dev", "--empty", "--linked"], "Error: --empty copies nothing; leave --from and --linked out"),
         (["next-id", "nosuch"], "vms/definitions.nix: vmidRanges has no nosuch; it has "),
         (["log", "nosuch"], "nosuch is no UPID; `nixherd vm tasks` lists them"),
-        (["backup", "dev", "--storage", "nosuch"], None),
+        (["backup", "dev", "--storage", "nosuch"], "prom has no storage nosuch; for backup it has: local"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_and_changes_nothing(
-    nixherd: Nixherd, emulator: Emulator, words: list[str], line: str | None
+    nixherd: Nixherd, emulator: Emulator, words: list[str], line: str
 ) -> None:
     begin(emulator)
     ended = nixherd(*words)
-    assert ended.status == (2 if line else 4), ended.err
-    last = ended.err.strip().splitlines()[-1]
-    assert last.startswith(line or "POST /nodes/prom/vzdump: ")
+    assert ended.status == (4 if "has no storage" in line else 2), ended.err
+    assert ended.err.strip().splitlines()[-1].startswith(line)
     assert ended.out == ""
-    assert [change for change in emulator.changes() if "vzdump" not in change] == []
+    assert emulator.changes() == []
 
 
 def test_a_fleet_that_cannot_be_read_is_wrong_input(

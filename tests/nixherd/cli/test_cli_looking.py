@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.cli.entries import attribute_name, entry_of
+from nixherd.cli.entries import entry_of, guest_name
 from nixherd.fleet import load_fleet
 from nixherd.models import GuestType
 from nixherd.proxmox.models import VmConfig
 from tests.nixherd.cli.conftest import Nixherd
-from tests.nixherd.proxmox.conftest import MAC, Emulator
+from tests.nixherd.proxmox.conftest import MAC, Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
@@ -31,7 +31,8 @@ def test_the_list_joins_what_is_with_what_is_declared(nixherd: Nixherd, emulator
         111: ("kept", "managed", True, "running"),
         9002: ("debian-13", "template", None, "stopped"),
     }
-    assert [row["path"] for row in emulator.requests()] == ["/cluster/resources"]
+    # one for all, and whether what it does not show is there
+    assert [row["path"] for row in emulator.requests()] == ["/cluster/resources", "/cluster/nextid"]
     table = nixherd("list", "--table").out
     assert "vmid" in table.splitlines()[0]
     assert len(table.splitlines()) == 6
@@ -43,7 +44,7 @@ def test_two_hundred_on_three_nodes_take_one_request(nixherd: Nixherd, emulator:
         for n in range(196)
     }
     nodes = {f"prom{n}": {"cpus": 2, "memory": 1 << 33, "bridges": {"vmbr0": {}}} for n in (1, 2)}
-    emulator.control("reset", patch={"vms": vms, "nodes": nodes})
+    emulator.control("reset", patch={"vms": vms, "nodes": nodes, "acl": granted(("/vms", "PVEAuditor"))})
     rows = nixherd("list").json
     assert len([row for row in rows if row["status"] != "absent"]) == 200
     assert {row["node"] for row in rows} == {"prom", "prom1", "prom2"}
@@ -60,7 +61,7 @@ def test_status_and_config_of_any_guest(nixherd: Nixherd, emulator: Emulator) ->
     assert nixherd("status", "9002").json["origin"] == "template"
     assert nixherd("config", "104").json["name"] == "doc1"
     gone = nixherd("status", "105")
-    assert (gone.status, gone.err) == (4, "there is no guest 105 that this token may see\n")
+    assert (gone.status, gone.err) == (4, "there is no guest 105\n")
     assert emulator.changes() == ["PUT /nodes/prom/qemu/110/config"]
 
 
@@ -81,6 +82,21 @@ def test_the_next_vmid_is_a_proposal(nixherd: Nixherd, emulator: Emulator) -> No
     assert "vmid = 100;" in found.err
     emulator.control("reset", patch={"vms": {"200": {"type": "lxc", "config": {"hostname": "x"}}}})
     assert nixherd("next-id", "containers", "--json").json == {"range": "containers", "vmid": 201}
+    assert nixherd("next-id", "150", "199").out == "150\n"
+    assert "it is in none of vmidRanges" not in nixherd("next-id", "150", "199").err
+    outside = nixherd("next-id", "7000-7009", "--json")
+    assert outside.json == {"range": "7000-7009", "vmid": 7000}
+    assert "it is in none of vmidRanges" in nixherd("next-id", "7000", "7009").err
+    for words, said in {
+        ("199", "150"): "199-150 ends before it starts; write 150-199",
+        ("1", "99"): "1-99 is no range of VMIDs, which are 100 to 999999999",
+        ("prod", "test"): "prod test is no range; name one of vmidRanges, or its first and its last VMID",
+        ("200", "200"): "no VMID of 200-200 (200 to 200) is free",
+        ("nosuch",): "vmidRanges has no nosuch; it has",
+    }.items():
+        refused = nixherd("next-id", *words)
+        assert (refused.status, refused.out) == (2, "")
+        assert said in refused.err
     assert emulator.changes() == []
 
 
@@ -90,6 +106,8 @@ def test_storages_and_their_volumes(nixherd: Nixherd, emulator: Emulator) -> Non
     volumes = nixherd("storage", "nvmeprom", "--content", "images").json
     assert "nvmeprom:vm-110-disk-0" in {row["volid"] for row in volumes}
     assert nixherd("storage", "nosuch").status == 2
+    assert {row["name"] for row in nixherd("storage", "--content", "images").json} == {"nvmeprom", "tank"}
+    assert nixherd("storage", "--content", "imgaes").status == 2
 
 
 def test_tasks_and_their_logs(nixherd: Nixherd, emulator: Emulator) -> None:
@@ -121,6 +139,9 @@ def test_differences_are_shown_and_are_a_status(nixherd: Nixherd, emulator: Emul
 @pytest.mark.parametrize("words", [["109x"], ["--managed", "nosuch", "300"]])
 def test_only_what_is_there_can_be_imported(nixherd: Nixherd, emulator: Emulator, words: list[str]) -> None:
     assert nixherd("import", *words).status == 2
+    template = nixherd("import", "9002")
+    assert (template.status, template.out) == (2, "")
+    assert template.err.startswith("vm 9002 is declared already, as the template; ")
     declared = nixherd("import", "doc1")
     assert (declared.status, declared.err) == (2, "vm 104 (doc1) is declared already, as imported.doc1\n")
 
@@ -132,7 +153,7 @@ def test_an_imported_guest_is_an_entry_that_evaluates(
     strange = {"name": "web.lan", "cores": 3, "memory": "4096", "tags": "a;b", "boot": "order=scsi0"}
     strange |= {"scsi0": "nvmeprom:vm-105-disk-0,size=32G", "description": '${x} "quoted"'}
     vm = {"type": "qemu", "node": "prom", "status": "stopped", "config": strange}
-    emulator.control("reset", patch={"vms": {"105": vm}})
+    emulator.control("reset", patch={"vms": {"105": vm}, "acl": granted(("/vms/105", "PVEAuditor"))})
     hosts, file = fleet / "hosts.nix", fleet / "vms" / "definitions.nix"
     if managed:
         hosts.write_text(hosts.read_text().replace('hostname = "caddy"', 'hostname = "other"', 1))
@@ -147,7 +168,7 @@ def test_an_imported_guest_is_an_entry_that_evaluates(
     anchor = f"  {section} = {{\n"
     assert anchor in file.read_text()
     file.write_text(file.read_text().replace(anchor, f"{anchor}    {rest}", 1))
-    found = load_fleet(fleet).vms["web-lan"]
+    found = load_fleet(fleet).vms["web.lan"]
     assert (found.vmid, found.is_managed, found.readonly) == (105, managed, not managed)
     if managed:
         assert (found.cores, found.memory, found.tags) == (3, 4096, ("a", "b"))
@@ -159,7 +180,7 @@ def test_an_imported_guest_is_an_entry_that_evaluates(
 def test_a_container_is_an_entry_too() -> None:
     config = VmConfig({"hostname": "1 dns", "memory": 512, "cores": 1, "rootfs": "tank:vm-210-disk-0,size=8G"})
     text, name = entry_of(210, GuestType.LXC, config, node="prom2", status="running")
-    assert name == attribute_name("1 dns") == "guest-1-dns"
+    assert name == guest_name("1 dns") == "guest-1-dns"
     assert 'type = "lxc";' in text
     assert 'node = "prom2";' in text
 
@@ -172,12 +193,13 @@ def verdicts(ended_json: list[dict[str, str]]) -> set[tuple[str, str]]:
 
 
 def test_the_doctor_finds_rights_that_reach_too_far(nixherd: Nixherd, emulator: Emulator) -> None:
-    begin(emulator)
+    acl = [row for row in granted(("/vms", "PVEVMAdmin"), ("/", "PVEAuditor")) if row["path"] != "/vms/104"]
+    begin(emulator, acl=acl)
     ended = nixherd("doctor")
-    assert ended.status == 1  # the emulator's token may do anything to all of /vms
+    assert ended.status == 1
     found = verdicts(ended.json)
     assert {("protected", "failed"), ("breadth", "failed"), ("certificate", "ok"), ("template", "ok")} <= found
-    assert {("token", "ok"), ("clock", "ok"), ("guest", "ok"), ("storage", "ok")} <= found
+    assert {("token", "unknown"), ("clock", "ok"), ("guest", "ok"), ("storage", "ok")} <= found
     assert any("the token may change vm 104 (doc1)" in row["found"] for row in ended.json)
     assert emulator.changes() == []
 

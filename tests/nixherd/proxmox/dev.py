@@ -19,9 +19,14 @@ def begin(
     status: str = "running",
     task_seconds: dict[str, float] | None = None,
     pci_mappings: dict[str, Any] | None = None,
+    acl: list[dict[str, Any]] | None = None,
+    roles: dict[str, list[str]] | None = None,
+    pools: dict[str, Any] | None = None,
+    vms: dict[str, Any] | None = None,
+    storages: dict[str, Any] | None = None,
     **config: Any,
 ) -> None:
-    """Put `dev` there, with these options of its configuration (None: without), and storages for it."""
+    """Put `dev` there, with these options of its configuration (None: without), and storages for it and more."""
     about = {
         "name": "dev",
         "description": mark(FLEET, DEV),
@@ -49,10 +54,11 @@ def begin(
         "nvmeprom:vm-110-cloudinit": {**volume, "size": 4 << 20},
     }
     patch = {
-        "vms": {"110": {**one, "config": {**about, **config}}},
-        "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank},
+        "vms": {"110": {**one, "config": {**about, **config}}, **(vms or {})},
+        "storages": {"nvmeprom": {"volumes": volumes}, "local": local, "tank": tank, **(storages or {})},
+        "pools": pools or {"nixherd": {"members": [110]}},
     }
-    more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings}
+    more = {"task_seconds": task_seconds, "pci_mappings": pci_mappings, "acl": acl, "roles": roles}
     emulator.control("reset", patch={**patch, **{key: value for key, value in more.items() if value}})
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from nixherd.models import Endpoint, Fleet, Host, Origin, Template, Vm
 from nixherd.proxmox.models import VmConfig
+from nixherd.settings import Settings
 from nixherd.sizes import parse_size
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtqN0uZ7H5ZkQf5m8cYfZ7mW8zV2lN1XkY0Rk1a2b3c ops+1@desk"
@@ -20,7 +21,10 @@ HOST = Host(
     configuration_file="/fleet/hosts/dev/configuration.nix",
     home_file=None,
 )
-DEV = Vm("dev", 110, Origin.MANAGED, readonly=False, host_id="dev", cores=4, memory=8192, disk=parse_size("64G"))
+POOLED = Settings(pool="nixherd")
+DEV = Vm(
+    "dev", 110, Origin.MANAGED, readonly=False, host_id="dev", cores=4, memory=8192, disk=64 << 30, settings=POOLED
+)
 KEPT = Vm("kept", 111, Origin.MANAGED, readonly=True, host_id="dev", cores=2, memory=2048, disk=parse_size("8G"))
 DOC1 = Vm("doc1", 104, Origin.IMPORTED, readonly=True)
 IGP = Vm("igp", 109, Origin.IMPORTED, readonly=False)

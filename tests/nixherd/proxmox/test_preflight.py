@@ -11,12 +11,14 @@ from nixherd.preflight import BootLoader, HostFacts, Hypervisor, preflight
 from nixherd.proxmox.models import Permissions, Storage, Version
 from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm
 from nixherd.proxmox.steps import Clone
-from nixherd.settings import Settings
+from nixherd.settings import Device, Settings
 from nixherd.sizes import parse_size
-from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, template
+from tests.nixherd.proxmox.fleets import DEV as POOLED
+from tests.nixherd.proxmox.fleets import FLEET, HOST, template
 
 pytestmark = pytest.mark.unit
 
+DEV = replace(POOLED, settings=Settings())
 FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",), guest_agent=True, ssh=True)
 GIB = 1 << 30
 ALL = {
@@ -37,7 +39,7 @@ SEEN = Hypervisor(
     permissions=Permissions(ALL),
     template=template(),
     actual=None,
-    storage=Storage("nvmeprom", True, 900 * GIB, 0, 900 * GIB, ("images", "rootdir")),
+    storages={"nvmeprom": Storage("nvmeprom", True, 900 * GIB, 0, 900 * GIB, ("images", "rootdir"))},
 )
 
 
@@ -85,11 +87,14 @@ def test_nothing_to_say() -> None:
             with_template(boot="order=virtio0", scsi0=None, virtio0="nvmeprom:base-9002-disk-0,size=4G"),
             "disko formats /dev/sda, but the disk virtio0 of vm 110 (dev) is /dev/vda in the guest",
         ),
-        (replace(SEEN, storage=None), "prom has no storage nvmeprom; correct managed.dev.storage"),
-        (replace(SEEN, storage=Storage("nvmeprom", False, 0, 0, 0, ("images",))), "is not active"),
-        (replace(SEEN, storage=Storage("nvmeprom", True, 1, 1, 9 * GIB, ("iso",))), "holds no disk images"),
+        (replace(SEEN, storages={"nvmeprom": None}), "prom has no storage nvmeprom; correct managed.dev.storage"),
+        (replace(SEEN, storages={"nvmeprom": Storage("nvmeprom", False, 0, 0, 0, ("images",))}), "is not active"),
         (
-            replace(SEEN, storage=Storage("nvmeprom", True, 1, 1, 9 * GIB, ("images",))),
+            replace(SEEN, storages={"nvmeprom": Storage("nvmeprom", True, 1, 1, 9 * GIB, ("iso",))}),
+            "holds no disk images",
+        ),
+        (
+            replace(SEEN, storages={"nvmeprom": Storage("nvmeprom", True, 1, 1, 9 * GIB, ("images",))}),
             "storage nvmeprom on prom has 9.0 GiB free, managed.dev needs 64.0 GiB",
         ),
         (without("/vms", "VM.Clone"), "lacks VM.Clone on /vms/9002"),
@@ -196,8 +201,58 @@ def test_with_two_disks_the_letter_is_not_certain() -> None:
     assert findings(two, replace(FACTS, disko_devices=("/dev/sdc",))) != ()
 
 
+BY_ID = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_drive-"
+
+
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        (("/dev/sda", "/dev/sdb"), "disko formats /dev/sdb, which vm 110 (dev) does not have; its disks are scsi0"),
+        (("/dev/sda", "/dev/nvme0n1"), "declare one more in managed.dev.disks, or correct disko's device"),
+        ((f"{BY_ID}scsi0", f"{BY_ID}scsi1"), f"disko formats {BY_ID}scsi1, which vm 110 (dev) does not have"),
+        ((f"{BY_ID}scsi0", "/dev/disk/by-id/virtio-data"), "disko formats /dev/disk/by-id/virtio-data, which"),
+        (("/dev/sda", f"{BY_ID}scsi0"), f"disko formats /dev/sda and {BY_ID}scsi0, which are both the disk scsi0"),
+        (("/dev/disk/by-id/ata-WDC_WD40",), "disko formats /dev/disk/by-id/ata-WDC_WD40, but the disk scsi0 of vm 110"),
+    ],
+)
+def test_each_disk_that_disko_formats_is_there(devices: tuple[str, ...], words: str) -> None:
+    [finding] = findings(facts=replace(FACTS, disko_devices=devices))
+    assert words in finding
+
+
+def test_disks_that_the_definitions_add_are_there_then() -> None:
+    disk = Device("scsi1", {"serial": "data"}, parse_size("10G"), "nvmeprom")
+    vm = replace(DEV, settings=replace(DEV.settings, disks=(disk,)))
+    for second in ("/dev/sdb", f"{BY_ID}scsi1", f"{BY_ID.removesuffix('drive-')}data", "/dev/disk/by-partlabel/data"):
+        assert findings(facts=replace(FACTS, disko_devices=(f"{BY_ID}scsi0", second)), vm=vm) == ()
+    passed = replace(DEV, settings=replace(DEV.settings, pci=(Device("hostpci0", {"mapping": "nvme"}),)))
+    facts = replace(FACTS, disko_devices=("/dev/sda", "/dev/nvme0n1"))
+    assert findings(facts=facts, vm=passed) == findings(vm=passed)  # whatever else there may be to say of it
+
+
+def test_every_storage_that_is_used_is_looked_at() -> None:
+    """Disks on other storages, those that an existing VM starts with, and the template's own."""
+    seen = {**SEEN.storages, "tank": Storage("tank", False, None, None, None, ("images",))}
+    disk = Device("scsi1", {}, parse_size("10G"), "tank")
+    vm = replace(DEV, settings=replace(DEV.settings, disks=(disk,)))
+    tank = "managed.dev needs storage tank on prom, which is not active: not mounted, or its server does not answer"
+    away = replace(SEEN, storages=seen, permissions=Permissions({**ALL, "/storage/tank": ALL["/storage/nvmeprom"]}))
+    assert [line.partition(";")[0] for line in findings(away, vm=vm)] == [tank]
+    there = replace(existing(scsi2="tank:vm-110-disk-1,size=1G"), storages=seen)
+    assert there.actual
+    off = replace(there, actual=replace(there.actual, running=False))
+    assert [line.partition(";")[0] for line in findings(off)] == [tank]
+    assert findings(there) == ()  # it runs
+    base = replace(SEEN, template_storages={"old": Storage("old", False, None, None, None, (), enabled=False)})
+    [finding] = findings(base)
+    assert (
+        finding
+        == "storage old of template 9002 on prom is disabled; `pvesm set old --disable 0` on the node enables it"
+    )
+
+
 def test_all_findings_at_once() -> None:
-    seen = replace(with_template(bios="seabios"), storage=None, permissions=Permissions({}))
+    seen = replace(with_template(bios="seabios"), storages={"nvmeprom": None}, permissions=Permissions({}))
     assert len(findings(seen, replace(FACTS, disko_devices=()))) > 5
 
 
@@ -207,6 +262,15 @@ def test_without_rights_on_the_vmid_a_declared_pool_serves() -> None:
     seen = replace(SEEN, permissions=Permissions(granted))
     assert any("VM.Allocate on /vms/110" in finding for finding in findings(seen))
     assert findings(seen, vm=replace(DEV, settings=Settings(pool="ours"))) == ()
+
+
+def test_a_storage_that_the_token_may_not_see_may_not_be_there() -> None:
+    granted = {path: privileges for path, privileges in ALL.items() if not path.startswith("/storage")}
+    [finding] = findings(replace(SEEN, storages={}, permissions=Permissions(granted)))
+    assert finding.startswith(
+        "no storage nvmeprom on prom is visible to the API token; correct managed.dev.storage, or"
+    )
+    assert "`pveum acl modify /storage/nvmeprom --roles PVEDatastoreUser --tokens TOKEN --users USER`" in finding
 
 
 def existing(**values: Any) -> Hypervisor:
@@ -235,8 +299,8 @@ def test_an_existing_machine_needs_room_for_its_growth_only() -> None:
     seen = existing(scsi0="nvmeprom:vm-110-disk-0,size=60G", digest="d")
     config = seen.actual.config if seen.actual else template()
     seen = replace(seen, actual=ActualVm(replace(config, values={**config.values, "digest": "d"}), running=True))
-    assert findings(replace(seen, storage=Storage("nvmeprom", True, 1, 1, 4 * GIB, ("images",)))) == ()
-    [finding] = findings(replace(seen, storage=Storage("nvmeprom", True, 1, 1, 3 * GIB, ("images",))))
+    assert findings(replace(seen, storages={"nvmeprom": Storage("nvmeprom", True, 1, 1, 4 * GIB, ("images",))})) == ()
+    [finding] = findings(replace(seen, storages={"nvmeprom": Storage("nvmeprom", True, 1, 1, 3 * GIB, ("images",))}))
     assert "needs 4.0 GiB" in finding
 
 

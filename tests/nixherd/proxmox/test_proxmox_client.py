@@ -17,6 +17,7 @@ import requests
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, Usage
 from nixherd.models import Endpoint
 from nixherd.proxmox.client import AgentUnavailable, Client, OutcomeUnknown, connect
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
@@ -319,7 +320,7 @@ def test_no_right_to_look_at_what_may_not_be_there(server: Scripted, client: Cli
     if free:
         assert client.config("prom", 110) is None
     else:
-        with pytest.raises(ApiError, match=r"VM\.Audit"):
+        with pytest.raises(NotVisible, match=r"guest 110 is not visible: .* lacks VM\.Audit on /vms/110"):
             client.config("prom", 110)
 
 

@@ -30,14 +30,15 @@ def test_a_running_guest_is_destroyed_only_when_told(dev: Emulator) -> None:
     steps = do(dev, DestroyAction("dev", 110, stop=True))
     assert [step.split()[0] for step in steps] == ["shut", "back", "destroy"]
     assert steps[-1].startswith(
-        f"destroy vm 110 (dev), net0 {MAC.lower()}, with nvmeprom:vm-110-disk-0 (64G), nvmeprom:vm-110-cloudinit (4M); "
-        "backup: local:backup/vzdump-qemu-110-"
+        f"destroy vm 110 (dev), net0 {MAC.lower()}, with ide2 nvmeprom:vm-110-cloudinit (4M), "
+        "scsi0 nvmeprom:vm-110-disk-0 (64G); with it go the rights set on /vms/110, its firewall rules, and its "
+        "membership of a pool if it is in one; backup: local:backup/vzdump-qemu-110-"
     )
     client = dev.client()
     assert client.config("prom", 110) is None
     assert client.is_free(110)
-    assert [volume.vmid for volume in client.volumes("prom", "nvmeprom")] == [9002, 104]
-    assert len(client.volumes("prom", "local", content="backup", vmid=110)) == 1
+    assert [volume.vmid for volume in dev.root().volumes("prom", "nvmeprom")] == [9002, 104]
+    assert len(dev.root().volumes("prom", "local", content="backup", vmid=110)) == 1
     assert DestroyAction("dev", 110).plan(client, FLEET, DEV) == ()
     assert do(dev, DestroyAction("dev", 110)) == []
 
@@ -46,7 +47,7 @@ def test_the_backup_prunes_no_other(dev: Emulator) -> None:
     do(dev, actions.stop())
     do(dev, actions.backup())
     do(dev, DestroyAction("dev", 110))
-    assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 2
+    assert len(dev.root().volumes("prom", "local", content="backup", vmid=110)) == 2
     [request] = [row for row in dev.requests() if row["path"].endswith("/vzdump")][-1:]
     assert str(request["params"]["remove"]) == "0"
 
@@ -70,7 +71,7 @@ def test_a_run_that_was_killed_after_its_claim_makes_no_second_backup(dev: Emula
     steps = do(dev, DestroyAction("dev", 110))
     assert [step.split()[0] for step in steps] == ["destroy"]
     assert steps[0].endswith(f"backup: {saved}")
-    assert len(dev.client().volumes("prom", "local", content="backup", vmid=110)) == 1
+    assert len(dev.root().volumes("prom", "local", content="backup", vmid=110)) == 1
 
 
 def test_a_disk_that_is_attached_during_the_backup_is_not_destroyed(

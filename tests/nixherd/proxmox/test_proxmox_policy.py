@@ -53,6 +53,7 @@ ALLOWED = [
     ("POST", f"{N}", {"vmid": 110, "archive": "local:backup/vzdump-qemu-110-2026_01_02-03_04_05.vma.zst", "force": 1}),
     ("POST", f"{N}", {"vmid": 110, "archive": "pbs:backup/vm/110/2026-01-02T03:04:05Z"}),
     ("DELETE", f"{N}/110", {"purge": 1}),
+    ("DELETE", f"{N}/110", {"destroy-unreferenced-disks": 0}),
     ("PUT", f"{N}/110/config", {"scsi1": "nvmeprom:base-9002-disk-0/vm-110-disk-0,size=4G"}),
     ("PUT", f"{N}/110/config", {"scsi1": "local:9002/base-9002-disk-0.qcow2/110/vm-110-disk-0.qcow2"}),
     ("PUT", f"{N}/110/config", {"ide2": "none,media=cdrom"}),
@@ -168,6 +169,7 @@ REFUSED = [
     ("DELETE", f"{N}/110", {"skiplock": 1}, "skiplock is not listed"),
     ("POST", "/nodes/prom/vzdump", {"vmid": "110", "storage": "local"}, "remove is missing"),
     ("POST", "/nodes/prom/vzdump", {"vmid": "110", "storage": "local", "remove": 1}, "remove is not 0"),
+    ("DELETE", f"{N}/110", {"destroy-unreferenced-disks": 1}, "destroy-unreferenced-disks is not 0"),
     (
         "POST",
         "/nodes/prom/vzdump",

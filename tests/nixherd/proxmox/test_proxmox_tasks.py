@@ -6,6 +6,7 @@ from nixherd.cli.progress import percentage
 from nixherd.errors import ApiError, DeadlineExceeded, TaskFailed
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.models import TaskStatus, Upid
+from nixherd.proxmox.reasons import reason
 from nixherd.proxmox.tasks import lost_the_lock, wait
 
 pytestmark = pytest.mark.unit
@@ -142,3 +143,41 @@ def test_a_lost_lock_is_known_by_its_text() -> None:
     assert lost_the_lock(ApiError("can't lock file '/var/lock/qemu-server/lock-111.conf' - got timeout", 500))
     assert lost_the_lock(TaskFailed("x: can't lock file '/var/lock/pve-manager/s' - got timeout", "u", "x"))
     assert not lost_the_lock(ApiError("VM 101 qga command 'guest-exec' failed - got timeout", 500))
+
+
+JOB = ["INFO: starting new backup job: vzdump 110 --storage local", "INFO: Starting Backup of VM 110 (qemu)"]
+
+
+@pytest.mark.parametrize(
+    ("exitstatus", "log", "why"),
+    [
+        ("job errors", ["ERROR: Backup of VM 110 failed - VM is locked (migrate)"], "VM is locked (migrate)"),
+        (
+            "job errors",
+            ["ERROR: job failed with err -28", "ERROR: Backup of VM 110 failed - job failed"],
+            "- job failed",
+        ),
+        ("unexpected status", ["ERROR: can't acquire lock '/var/run/vzdump.lock' - got timeout"], "can't acquire lock"),
+        ("job errors", [], "job errors"),
+        ("storage 'x' does not exist", ["ERROR: other"], "storage 'x' does not exist"),
+    ],
+)
+def test_where_the_end_says_nothing_the_log_does(exitstatus: str, log: list[str], why: str) -> None:
+    assert why in reason(exitstatus, [*JOB, *log, "INFO: Failed at 2026-11-29 12:00:29"])
+
+
+def test_a_backup_that_found_a_lock_says_so_and_is_worth_another_try() -> None:
+    log = (*JOB, "ERROR: Backup of VM 110 failed - can't lock file '/var/lock/qemu-server/lock-110.conf' - got timeout")
+    server = Server(TaskStatus(False, "job errors"), log=(*log, "INFO: Backup job finished with errors"))
+    with pytest.raises(TaskFailed, match=r"failed: Backup of VM 110 failed - can't lock file") as failure:
+        wait(server, UPID, 60)  # type: ignore[arg-type]
+    assert failure.value.exitstatus == "job errors"
+    assert lost_the_lock(failure.value)
+
+
+def test_a_right_that_a_job_lacked_is_told_with_the_remedy() -> None:
+    server = Server(TaskStatus(False, "403 Permission check failed (/vms/110, VM.Backup)"), log=tuple(JOB))
+    with pytest.raises(
+        TaskFailed, match=r"failed: 403 Permission check failed \(/vms/110, VM.Backup\).*pveum acl modify"
+    ):
+        wait(server, UPID, 60)  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+"""A backup to make a guest of: whose it is by its name, and what is in it. Judged before anything is done."""
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from nixherd.errors import ApiError, FleetError, Usage
+from nixherd.models import GuestType, Vm
+from nixherd.proxmox.identity import label
+from nixherd.proxmox.models import VmConfig, is_true, properties
+from nixherd.proxmox.saved import held_inside
+
+if TYPE_CHECKING:
+    from nixherd.proxmox.client import Client
+
+_NAMED = re.compile(
+    r"[A-Za-z][\w.-]*:backup/(?:vzdump-(?P<type>qemu|lxc)-(?P<vmid>\d+)-[0-9][0-9_-]*\.[a-z0-9.]+"
+    r"|(?P<group>vm|ct)/(?P<member>\d+)/[0-9T:Z-]+)",
+    re.ASCII,
+)
+_TYPES = {"qemu": GuestType.QEMU, "vm": GuestType.QEMU, "lxc": GuestType.LXC, "ct": GuestType.LXC}
+
+
+def require_backup_of(vm: Vm, volid: str) -> None:
+    """Usage unless its name says that it is a backup of this guest. Nothing is asked."""
+    match = _NAMED.fullmatch(volid)
+    if match is None:
+        raise Usage(f"{volid} is no backup; `nixherd vm backups {vm.name}` lists those of {label(vm)}")
+    vmid = int(match["vmid"] or match["member"])
+    type = _TYPES[match["type"] or match["group"]]
+    if vmid != vm.vmid:
+        raise Usage(
+            f"{volid} is a backup of guest {vmid}, not of {label(vm)}; `nixherd vm backups {vm.name}` lists its own"
+        )
+    if type is not vm.type:
+        kind = "VM" if type is GuestType.QEMU else "container"
+        raise Usage(f"{volid} is a backup of a {kind}, {label(vm)} is declared as {vm.type}")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What a backup holds. `config` is the guest's, `disks` are the drives or mount points that are in it, by name.
+
+    `unread` says why that is not known; then the rest is empty.
+    """
+
+    volid: str
+    type: GuestType
+    config: VmConfig = field(default_factory=VmConfig)
+    disks: frozenset[str] = frozenset()
+    unread: str = ""
+
+    @property
+    def file(self) -> str:
+        """How a task's log calls it, whatever the directory."""
+        return self.volid.rpartition("/")[2]
+
+    def brings(self, name: str) -> bool:
+        """Whether a restore makes this drive: those in it, and a VM's cloud-init drive, which is written anew."""
+        drive = self.config.drives.get(name)
+        return name in self.disks or (drive is not None and drive.is_cloudinit)
+
+    @property
+    def restored(self) -> VmConfig:
+        """The configuration as a restore leaves it: a VM's disk that no backup holds is in it no more."""
+        values = self.config.values
+        if self.type is GuestType.LXC:
+            return self.config
+        return VmConfig({key: value for key, value in values.items() if not self._is_left_out(key, str(value))})
+
+    def _is_left_out(self, key: str, text: str) -> bool:
+        disk = re.fullmatch(r"(ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0", key) is not None
+        return disk and not is_true(properties(text, "file").get("backup", 1))
+
+
+def read(client: "Client", node: str, vm: Vm, volid: str, *, there: bool) -> Archive:
+    """Look into a backup of this guest. Usage when it is not there, FleetError when it cannot be read.
+
+    Who may not look, for the guest is gone and its place in a pool with it, may still restore it: unless the guest is
+    `there`, that is said in `unread`.
+    """
+    try:
+        text = client.archived_text(node, volid)
+    except ApiError as error:
+        if error.status == 403 and not there:
+            return Archive(volid, vm.type, unread=str(error))
+        if error.status == 500 and "does not exist" in str(error):
+            raise Usage(
+                f"there is no backup {volid} on {node}; `nixherd vm backups {vm.name}` lists those of {label(vm)}"
+            ) from error
+        if error.status == 500:
+            raise FleetError(f"{volid} cannot be read, nothing was done: {error}") from error
+        raise
+    archive = Archive(volid, vm.type, config_of(text), frozenset(name for name, _ in held_inside(text, vm.type)))
+    _require_of(vm, archive)
+    return archive
+
+
+def config_of(text: str) -> VmConfig:
+    """The configuration in a file of the server's: notes are its comments, with what is no plain ASCII escaped."""
+    lines = text.splitlines()
+    notes = [
+        unquote(line[1:]) for line in lines if line.startswith("#") and not line.startswith(("#qmdump#", "#vzdump#"))
+    ]
+    pairs = (line.partition(":") for line in lines if line and not line.startswith(("#", "[")))
+    values = {key.strip(): value.strip() for key, _, value in pairs}
+    return VmConfig({**values, **({"description": "\n".join(notes)} if notes else {})})
+
+
+def _require_of(vm: Vm, archive: Archive) -> None:
+    """Usage where the guest in it is another one, which had the same VMID."""
+    config = archive.config
+    if config.is_template:
+        raise Usage(f"{archive.volid} holds a template, not {label(vm)}; nothing was done")
+    if config.name != vm.name:
+        raise Usage(
+            f"{archive.volid} holds a guest named {config.name or 'nothing'}, not {label(vm)}; it would not be this "
+            "fleet's, nothing was done"
+        )

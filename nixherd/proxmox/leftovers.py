@@ -1,0 +1,81 @@
+"""What a restore over a guest takes, keeps and adds: in words before it, and as read back after it."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from nixherd.errors import Usage
+from nixherd.models import GuestType, Vm
+from nixherd.proxmox.archive import Archive
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.identity import label
+from nixherd.proxmox.models import VmConfig, properties
+from nixherd.proxmox.plan import ActualVm
+from nixherd.proxmox.steps import Restore
+from nixherd.proxmox.volumes import Part, belongings
+
+# What an empty guest has: while it is made or after that failed, and what a server writes in the place of an old one.
+_OF_EMPTY = frozenset(("digest", "lock", "memory"))
+_LEFT_OUT = re.compile(r"((?:ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0): (\S+)", re.ASCII)
+_NOT_KNOWN = "not known, this token may not look into it while the guest is not there"
+
+
+def is_empty(config: VmConfig) -> bool:
+    """Whether that is no guest, but what a restore that failed, or is at work, has in its place: no disk, no name."""
+    return config.values.keys() <= _OF_EMPTY and (config.text("memory") or "128") == "128"
+
+
+def lost(
+    client: Client, vm: Vm, there: ActualVm | None, held: Archive, step: Restore, discard: Iterable[str]
+) -> Restore:
+    """The step, with what it does to the guest that is there beyond what the backup brings back.
+
+    Usage where it would lose a container's volumes that were not given up by name.
+    """
+    lacks = (_NOT_KNOWN,) if held.unread else tuple(_lacking(held))
+    if there is None:
+        return replace(step, lacks=lacks)
+    current = client.config(there.node, vm.vmid, vm.type, current=True) or there.config
+    rows = client.pending(there.node, vm.vmid, vm.type)
+    found = belongings(vm.type, vm.vmid, current, pending=rows)
+    rest = [part for part in found.parts if part.volume and not held.brings(part.name) and not part.remade]
+    snapshots = tuple(f"snapshot {row.name}" for row in client.snapshots(there.node, vm.vmid, vm.type))
+    words = tuple(part.shown(found.sizes) for part in rest)
+    if vm.type is GuestType.QEMU:
+        return replace(step, stays=words, goes=snapshots, lacks=lacks)
+    _require_given_up(vm, rest, discard)
+    return replace(step, goes=(*words, *snapshots), lacks=lacks)
+
+
+def _require_given_up(vm: Vm, rest: Iterable[Part], discard: Iterable[str]) -> None:
+    kept = [part for part in rest if part.name not in set(discard)]
+    if kept:
+        names = ", ".join(part.shown({}) for part in kept)
+        given = " ".join(f"--discard {part.name}" for part in kept)
+        raise Usage(
+            f"{label(vm)}: a restore over it destroys what the backup does not hold: {names}; move that away, or say "
+            f"{given}; nothing was done"
+        )
+
+
+def _lacking(held: Archive) -> Iterable[str]:
+    """The disks of the backup's own configuration that it does not hold, and what becomes of them."""
+    for name, value in sorted(held.config.values.items()):
+        text = str(value)
+        values = properties(text, "file")
+        volume = values.get("file") or values.get("volume") or ""
+        if ":" not in volume or values.get("media") == "cdrom" or held.brings(name):
+            continue
+        if held.type is GuestType.LXC and re.fullmatch(r"mp\d+", name):
+            yield f"{name} (comes back empty)"
+        elif held.type is GuestType.QEMU and _LEFT_OUT.fullmatch(f"{name}: {text}"):
+            yield f"{name} (becomes a line of the notes)"
+
+
+def read_back(config: VmConfig) -> tuple[dict[str, object], list[str]]:
+    """What the guest keeps that the backup lacked, as its configuration says now: for JSON, and for people."""
+    unused = {key: str(value) for key, value in config.values.items() if re.fullmatch(r"unused\d+", key)}
+    notes = [line for line in config.description.splitlines() if _LEFT_OUT.fullmatch(line.strip())]
+    found: dict[str, object] = {"unused": unused, "notes": notes} if unused or notes else {}
+    lines = [f"{key} keeps {volume}, which is in no disk of it now" for key, volume in sorted(unused.items())]
+    return found, lines + [f"its notes say of a disk that the backup did not hold: {line}" for line in notes]

@@ -1,0 +1,201 @@
+"""Guests out of backups: a backup is looked into first, what the guest has that it lacks is said, and the end is seen.
+
+On a real server a restore takes the disks that the backup holds away before it writes the new ones; a VM keeps what the
+backup lacks as `unusedN`, a container loses it. One that fails leaves an empty guest, which the next one may replace.
+"""
+
+from dataclasses import dataclass
+
+from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
+from nixherd.models import Fleet, Vm
+from nixherd.proxmox import archive, tasks, verbs
+from nixherd.proxmox.apply import PATIENCE, achieve
+from nixherd.proxmox.archive import Archive
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.identity import is_ours, label, mark, require_may_change
+from nixherd.proxmox.leftovers import is_empty, lost, read_back
+from nixherd.proxmox.models import Task, same_settings
+from nixherd.proxmox.observe import observe
+from nixherd.proxmox.outcome import Outcome, nothing
+from nixherd.proxmox.places import require_places
+from nixherd.proxmox.plan import ActualVm
+from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.proxmox.steps import AwaitRestore, Restore, Step
+from nixherd.proxmox.tasks import Progress
+
+Steps = tuple[Step, ...]
+_RESTORES = ("qmrestore", "vzrestore")
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreAction:
+    """Make the guest out of a backup; with `overwrite` in the place of one that is there, which must be off.
+
+    Nothing is done where the guest is there (with `overwrite`: where restoring it was the last thing done to it).
+    `asked`: a person wants it now, and is refused where the guest is there and is not just that, or gets it again with
+    `overwrite`. `discard` names what a container may lose.
+    """
+
+    archive: str
+    storage: str | None = None
+    overwrite: bool = False
+    asked: bool = False
+    discard: tuple[str, ...] = ()
+    verb: str = "restore"
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        self._judge(vm)
+        under_way = self._under_way(client, fleet.node_of(vm), vm)
+        if under_way:
+            return (under_way,)
+        return require_places(client, self._look(client, fleet, vm, observe(client, fleet, vm), asked=self.asked))
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = PATIENCE, progress: Progress | None = None
+    ) -> Steps:
+        """Returns the steps, with what the backup lacked as it was read back. A failure says what is left there."""
+        self._judge(vm)
+        # A guest that is being made is in no pool yet, so that perhaps only its task can be seen.
+        under_way = self._under_way(client, fleet.node_of(vm), vm)
+        if under_way:
+            return self._await(client, fleet, vm, under_way, timeout, progress)
+        first, begun = list[ActualVm | None](), client.accepted_changes
+
+        def replan(actual: ActualVm | None) -> Steps:
+            first.append(actual)
+            asked = self.asked and client.accepted_changes == begun
+            return require_places(client, self._look(client, fleet, vm, actual, asked=asked))
+
+        try:
+            done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
+        except (ApiError, TaskFailed) as error:
+            if first:
+                error.args = (f"{error}{_left_behind(client, fleet, vm, first[0])}", *error.args[1:])
+            raise
+        return _seen(client, fleet, vm, done) if done else done
+
+    def _await(
+        self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRestore, timeout: float, progress: Progress | None
+    ) -> Steps:
+        try:
+            tasks.wait(client, step.upid, timeout, progress)
+        except TaskFailed as error:
+            error.args = (f"{error}{_left_behind(client, fleet, vm, None)}", *error.args[1:])
+            raise
+        return _seen(client, fleet, vm, (step,))
+
+    def _judge(self, vm: Vm) -> None:
+        require_may_change(vm, self.verb)
+        if not vm.is_managed:
+            raise Refused(f"{label(vm)} is {vm.attribute}; only managed guests are restored")
+        archive.require_backup_of(vm, self.archive)
+
+    def _look(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, asked: bool) -> Steps:
+        node = actual.node if actual else fleet.node_of(vm)
+        under_way = self._under_way(client, node, vm)
+        if under_way:
+            return (under_way,)
+        left_empty = actual is not None and is_empty(actual.config) and not actual.running
+        there = None if left_empty else actual
+        if there is not None:
+            verbs.ours(fleet, vm, there)
+            if not (asked or self.overwrite):
+                return nothing(f"it is there on {there.node}")
+        held = archive.read(client, node, vm, self.archive, there=there is not None)
+        if there is not None:
+            just = self._just_restored(client, vm, there, held)
+            if just and not (asked and self.overwrite):
+                return nothing(
+                    f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
+                    "done to it since"
+                )
+            self._require_replaceable(vm, there)
+        place = self.storage or fleet.storage_of(vm)
+        step = Restore(
+            *(node, vm.vmid, vm.name, self.archive, place, vm.settings.pool, actual is not None),
+            leftover=left_empty,
+            type=vm.type,
+        )
+        return (lost(client, vm, there, held, step, self.discard),)
+
+    def _require_replaceable(self, vm: Vm, there: ActualVm) -> None:
+        if not self.overwrite:
+            raise Usage(
+                f"{label(vm)} is there on {there.node}, nothing was done; to put the backup in its place, for good, "
+                "add --overwrite"
+            )
+        if there.config.flag("protection"):
+            raise Refused(
+                f"{label(vm)} on {there.node} is protected (protection: 1); set protection = false in {DEFINITIONS} "
+                "and bring that there first"
+            )
+        if there.running:
+            raise Usage(f"{label(vm)} runs; shut it down before it is restored over")
+
+    def _under_way(self, client: Client, node: str, vm: Vm) -> AwaitRestore | None:
+        """A restore that works on the guest now: ours from the same backup. FleetError when it is any other."""
+        for task in client.tasks(node, vmid=vm.vmid):
+            if task.type not in _RESTORES or task.id != str(vm.vmid):
+                continue
+            if task.user == client.token_id and self._made_of_this(client, task, begun=True):
+                return AwaitRestore(node, vm.vmid, vm.name, self.archive, task.upid, type=vm.type)
+            raise FleetError(f"{label(vm)} is being restored by {task.user} ({task.upid}); wait for that, then look")
+        return None
+
+    def _made_of_this(self, client: Client, task: Task, *, begun: bool = False) -> bool:
+        """Whether the task restores, or restored, this backup; of one that has just `begun` the log may say nothing."""
+        log = [line for line in client.task_log(task.upid) if line != "no content"]
+        return any(self.archive.rpartition("/")[2] in line for line in log) or (begun and not log)
+
+    def _just_restored(self, client: Client, vm: Vm, there: ActualVm, held: Archive) -> Task | None:
+        """The task of ours that restored this backup, where that was the last thing done to the guest."""
+        last = client.last_task(there.node, vm.vmid)
+        if last is None or last.type not in _RESTORES or last.status != "OK" or there.running:
+            return None
+        if last.user != client.token_id or not self._made_of_this(client, last):
+            return None
+        return last if same_settings(there.config, held.restored) else None
+
+
+def _left_behind(client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None) -> str:
+    """What a restore that failed has left, in words; an empty guest that it made goes, where it can be made again."""
+    try:
+        now = observe(client, fleet, vm)
+        if now is None:
+            return "; the guest is not there" if before else ""
+        if not is_empty(now.config):
+            same = before is not None and before.config.digest == now.config.digest
+            return "; the guest is as it was" if same else ""
+        if before is not None and not is_empty(before.config):
+            return (
+                f"; of {label(vm)} an empty guest is left on {now.node}, the disks that the backup holds are gone: "
+                "restore it again, which takes its place"
+            )
+        if before is None and vm.settings.pool and now.config.lock is None:
+            tasks.wait(client, client.destroy(now.node, vm.vmid, vm.type), PATIENCE)
+            return f"; the empty guest {vm.vmid} that it left was removed"
+        return f"; it left an empty guest {vm.vmid} on {now.node}, whose place the next restore takes"
+    except NotVisible as error:
+        if before is None:
+            return (
+                f"; it left an empty guest {vm.vmid} that is in no pool yet, so that this token can neither see nor "
+                f"remove it: `qm destroy {vm.vmid}` on {fleet.node_of(vm)}, then restore it again"
+            )
+        return f"; what it left behind is not known ({error})"
+    except FleetError as error:
+        return f"; what it left behind is not known ({error})"
+
+
+def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
+    """The steps, and the guest as it was read back. FleetError where it is not there."""
+    now = observe(client, fleet, vm)
+    if now is None or is_empty(now.config):
+        raise FleetError(f"the restore of {label(vm)} ended well, and the guest is not there; look at its node's tasks")
+    found, lines = read_back(now.config)
+    if not is_ours(fleet, vm, now.config):
+        found |= {"ours": False}
+        lines += [
+            f"it is not this fleet's yet, its notes lack `{mark(fleet, vm)}`: nixherd vm adopt {vm.name} {vm.vmid}"
+        ]
+    return Outcome(done, found=found, lines=lines)

@@ -1,0 +1,178 @@
+"""Commands with less than the documented rights: a guest that may not be seen is *not visible*, never absent."""
+
+import json
+from typing import Any
+
+import pytest
+
+from nixherd.errors import ApiError
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.identity import mark
+from nixherd.proxmox.listings import Node, Presence
+from nixherd.proxmox.observe import find, observe
+from tests.nixherd.cli.conftest import Nixherd
+from tests.nixherd.proxmox.conftest import Emulator, granted
+from tests.nixherd.proxmox.dev import begin
+from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, KEPT
+
+HIDDEN = (104, 109)
+
+
+def rights(*, without: tuple[int, ...] = HIDDEN) -> list[dict[str, Any]]:
+    """The recipe, but for what it says of these guests."""
+    return [row for row in granted() if row["path"] not in [f"/vms/{vmid}" for vmid in without]]
+
+
+@pytest.fixture
+def blind(emulator: Emulator) -> Emulator:
+    """dev and kept are there and differ; nothing is granted on 104 and 109, of which 109 does not exist."""
+    ours = {"config": {"description": mark(FLEET, KEPT), "cores": 1}}
+    begin(emulator, acl=rights(), vms={"109": None, "111": ours}, cores=2)
+    return emulator
+
+
+def test_the_list_tells_what_is_absent_from_what_is_not_visible(nixherd: Nixherd, blind: Emulator) -> None:
+    status = {row["vmid"]: row["status"] for row in nixherd("list").json}
+    assert status == {104: "not visible", 109: "absent", 110: "running", 111: "running", 9002: "stopped"}
+    assert "not visible" in nixherd("list", "--table").out
+    assert blind.changes() == []
+
+
+def test_differences_go_on_past_what_is_not_visible(nixherd: Nixherd, blind: Emulator) -> None:
+    ended = nixherd("diff")
+    found = {row["name"]: row["difference"] for row in ended.json}
+    assert ended.status == 1
+    assert found["doc1"].startswith("vm 104 (doc1) is not visible: VMID 104 is taken, and token nixherd@pve!lab lacks ")
+    grant = "pveum acl modify /vms/104 --roles PVEAuditor --users nixherd@pve --tokens 'nixherd@pve!lab'"
+    assert grant in found["doc1"]
+    assert "not there" in found["igp"]
+    assert {"dev", "kept"} <= found.keys()  # and those after it are compared as ever
+    assert "doc1 (104): vm 104 (doc1) is not visible" in nixherd("diff", "--table").out
+
+
+@pytest.mark.parametrize("words", [["status"], ["config"], ["ip"], ["tasks"], ["snapshot"]])
+def test_what_is_not_visible_is_said_to_who_asks_for_it(nixherd: Nixherd, blind: Emulator, words: list[str]) -> None:
+    hidden = nixherd(words[0], "doc1")
+    assert (hidden.status, hidden.out) == (4, "")
+    assert "vm 104 (doc1) is not visible" in hidden.err
+    absent = nixherd(words[0], "igp")
+    assert absent.status == 4
+    assert "vm 109 (igp) does not exist" in absent.err
+
+
+def test_a_vmid_that_nobody_declared(nixherd: Nixherd, blind: Emulator) -> None:
+    begin(blind, acl=rights(), vms={"105": {"config": {"name": "theirs"}}})
+    taken = nixherd("status", "105")
+    assert taken.err == "guest 105 is not visible: the VMID is taken, by a guest that this token may not see\n"
+    assert nixherd("import", "105").err == taken.err
+    assert nixherd("status", "106").err == "there is no guest 106\n"
+
+
+ACTING = [
+    *(["clone", "dev"], ["apply", "dev"], ["start", "dev"], ["backup", "dev"], ["resize", "dev", "99G"]),
+    *(["destroy", "dev", "110"], ["restore", "dev", "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst"]),
+]
+
+
+@pytest.mark.parametrize("words", ACTING, ids=lambda words: words[0])
+def test_nothing_is_made_removed_or_changed_under_a_vmid_that_an_unseen_guest_has(
+    nixherd: Nixherd, emulator: Emulator, words: list[str]
+) -> None:
+    begin(emulator, acl=rights(without=(110,)), pools={"nixherd": {"members": []}})
+    ended = nixherd(*words)
+    assert ended.status == 3
+    assert ended.err.startswith("vm 110 (dev) is not visible: VMID 110 is taken")
+    assert "give managed.dev another VMID" in ended.err
+    assert emulator.changes() == []
+
+
+def test_when_not_even_the_vmid_is_told_it_is_unknown(
+    nixherd: Nixherd, blind: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Client, vmid: int) -> bool:
+        raise ApiError("GET /cluster/nextid: no", 500)
+
+    monkeypatch.setattr(Client, "is_free", fails)
+    status = {row["vmid"]: row["status"] for row in nixherd("list").json}
+    assert (status[104], status[109]) == ("unknown", "unknown")
+    found = {row["name"]: row["difference"] for row in nixherd("diff").json}
+    assert found["doc1"].startswith("guest 104: whether there is one is unknown: GET /nodes/prom/qemu/104/config")
+    assert "dev" in found
+    asked = nixherd("status", "106")
+    assert asked.err == "there is no guest 106 that this token may see; whether there is one is unknown\n"
+
+
+def test_backups_of_a_guest_that_is_gone_may_be_hidden(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator, acl=rights(without=(110,)))  # what the pool gives is all there is
+    assert nixherd("destroy", "dev", "110", "--stop").status == 0
+    assert len(emulator.root().volumes("prom", "local", content="backup", vmid=110)) == 1
+    listed = nixherd("backups", "dev")
+    assert (listed.status, listed.json) == (0, [])
+    assert "there may be backups of guest 110 that are hidden: they show with VM.Backup on /vms/110" in listed.err
+    assert "pveum acl modify /vms/110 --roles ROLE --users nixherd@pve --tokens 'nixherd@pve!lab'" in listed.err
+    begin(emulator, acl=rights(without=(110,)))
+    assert "hidden" not in nixherd("backups", "dev").err
+    assert "hidden" in nixherd("backups", "doc1").err
+
+
+def test_the_doctor_goes_on_past_what_is_not_visible_and_knows_what_it_cannot_know(
+    nixherd: Nixherd, blind: Emulator
+) -> None:
+    ended = nixherd("doctor")
+    rows = {(row["check"], row["verdict"], row["found"].split(":")[0]) for row in ended.json}
+    assert ("guest", "unknown", "vm 104 (doc1) is not visible") in rows
+    assert ("guest", "ok", "vm 110 (dev) on prom is this fleet's") in rows
+    [token] = [row for row in ended.json if row["check"] == "token"]
+    assert token["verdict"] == "unknown"
+    assert token["found"].endswith("cannot be known: no token may read itself")
+    assert "pveum user token list nixherd@pve" in token["remedy"]
+    assert not {("guest", "failed"), ("token", "failed")} & {(check, verdict) for check, verdict, _ in rows}
+    assert blind.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict", "said"),
+    [
+        ({"status": "online"}, "ok", "prom is online"),
+        ({"status": "offline"}, "failed", "prom is offline"),
+        ({"status": "unknown"}, "unknown", "whether prom is online is not told: its status is unknown"),
+        ({}, "unknown", "whether prom is online is not told: its status is unknown"),
+    ],
+)
+def test_a_node_without_statistics_is_not_offline(
+    nixherd: Nixherd,
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    row: dict[str, str],
+    verdict: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(Client, "node_rows", lambda self: (Node.of({"node": "prom", **row}),))
+    [node] = [row for row in nixherd("doctor").json if row["check"] == "node"]
+    assert (node["verdict"], node["found"]) == (verdict, said)
+
+
+def test_the_client_tells_three_ways_of_not_being_listed(emulator: Emulator) -> None:
+    begin(emulator, acl=rights(), vms={"109": None})
+    client = emulator.client()
+    assert client.config("prom", 109) is None
+    assert (client.presence(109), client.presence(104)) == (Presence.ABSENT, Presence.NOT_VISIBLE)
+    for ask in (client.config, client.status):
+        with pytest.raises(NotVisible, match="guest 104 is not visible"):
+            ask("prom", 104)
+    with pytest.raises(NotVisible, match=r"vm 104 \(doc1\) is not visible"):
+        find(client, FLEET, DOC1)
+    assert json.loads(json.dumps(Presence.NOT_VISIBLE)) == "not visible"
+
+
+def test_what_our_own_task_is_making_is_not_taken_for_a_strangers(emulator: Emulator) -> None:
+    """A clone joins its pool when it is done: until then its VMID is taken, and nothing of it is visible."""
+    emulator.control("reset", patch={"acl": rights(without=(110,)), "task_seconds": {"qmclone": 3}})
+    client = emulator.client()
+    client.clone("prom", 9002, 110, name="dev", description="", pool="nixherd", storage="nvmeprom")
+    while client.presence(110) is Presence.ABSENT:
+        pass
+    seen = observe(client, FLEET, DEV)
+    assert seen is not None
+    assert (seen.config.lock, seen.clone_task is not None) == ("clone", True)
