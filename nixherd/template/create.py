@@ -18,7 +18,7 @@ from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe_template
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.tasks import Progress
-from nixherd.proxmox.vmids import range_of, next_vmid
+from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.template import trial
 from nixherd.template.image import Image, bring, image_of
 from nixherd.template.rights import missing
