@@ -16,6 +16,7 @@ from nixherd.proxmox import tasks
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe_template
+from nixherd.proxmox.places import require_place
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.tasks import Progress
 from nixherd.proxmox.vmids import next_vmid, range_of
@@ -79,9 +80,7 @@ def plan(client: Client, fleet: Fleet, wanted: Wanted) -> Plan:
     leftovers = trial.left_behind(client, fleet, wanted)
     if state is State.FINISHED:
         return Plan(state, leftovers=leftovers)
-    storage = client.storage(wanted.node, wanted.storage)
-    if storage is None or not storage.active or "images" not in storage.content:
-        raise FleetError(f"{wanted.node} has no active storage {wanted.storage} for disk images; name another one")
+    require_place(client, wanted.node, wanted.storage, "images")
     found = image_of(client, wanted)
     if state is State.UNFINISHED and not _is_made_of(client, wanted, found):
         state = State.STALE

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from nixherd.errors import FleetError, Usage
 from nixherd.proxmox import tasks
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.places import require_place, storage_seen
 from nixherd.proxmox.tasks import Progress
 from nixherd.template.wanted import Wanted
 
@@ -46,6 +47,7 @@ def image_of(client: Client, wanted: Wanted) -> Image:
         assert source.file is not None
         form, sha256 = _about(source.file)
     storage = wanted.images or _only_storage(client, wanted.node)
+    require_place(client, wanted.node, storage, "import")
     # whose it is and what is in it, so that no file is taken for another one
     volume = f"{storage}:import/nixherd-{wanted.vmid}-{sha256[:16]}.{form}"
     there = {row.volid for row in client.volumes(wanted.node, storage, content="import")}
@@ -68,8 +70,11 @@ def bring(client: Client, wanted: Wanted, image: Image, timeout: float, progress
 
 def _there(client: Client, wanted: Wanted, volume: str) -> Image:
     storage = volume.partition(":")[0]
-    if ":" not in volume or client.storage(wanted.node, storage) is None:
-        raise Usage(f"--image {volume}: {wanted.node} has no storage {storage}; write STORAGE:import/FILE")
+    if ":" not in volume or storage_seen(client, wanted.node, storage) is None:
+        raise Usage(
+            f"--image {volume}: {wanted.node} has no storage {storage} that this token may see; write "
+            "STORAGE:import/FILE"
+        )
     row = next((row for row in client.volumes(wanted.node, storage) if row.volid == volume), None)
     if row is None:
         raise Usage(f"--image {volume} is not there; `nixherd vm storage {storage} --content import` lists what is")

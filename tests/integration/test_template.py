@@ -19,7 +19,6 @@ def without_a_template(lab: Lab) -> None:
     state = json.loads((lab.state / "state.json").read_text())
     acl: list[dict[str, Any]] = state["acl"]
     grants = [(f"/pool/{POOL}", "NixherdTemplate"), ("/storage/local", "NixherdImages")]
-    grants.append((f"/vms/{TEMPLATE}", "NixherdTemplate"))
     acl = acl + [
         {"path": path, "type": kind, "ugid": who, "roleid": role, "propagate": 1}
         for path, role in grants

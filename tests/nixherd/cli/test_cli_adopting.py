@@ -11,7 +11,7 @@ from nixherd.proxmox.begin import begin as begin_step
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.policy import Policy
 from tests.nixherd.cli.conftest import Nixherd
-from tests.nixherd.proxmox.conftest import Emulator, state
+from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of
 from tests.nixherd.proxmox.fleets import FLEET
 
@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
 LINE = "nixherd fleet=homelab vmid=110"
 NOTES = "  made by hand\n\nsee the wiki: https://wiki/dev?a=1&b=%20"
-WHO = (("user", "nixherd@pve"), ("token", "nixherd@pve!lab"))
 CONTAINER = '    dns = { type = "lxc"; vmid = 210; cores = 1; memory = 512; disk = "4G"; nixosConfig = "caddy"; };\n'
 
 
@@ -204,10 +203,8 @@ def test_a_container_is_adopted_alike(nixherd: Nixherd, emulator: Emulator, flee
     kept = 'kept = { vmid = 111; cores = 2; memory = 2048; disk = "8G"; nixosConfig = "caddy"; readonly = true; };\n'
     file.write_text(file.read_text().replace(f"    {kept}", CONTAINER))
     config = {"hostname": "dns", "memory": 512, "cores": 2, "rootfs": "nvmeprom:vm-210-disk-0,size=4G"}
-    rights = {"path": "/vms/210", "roleid": "PVEVMAdmin", "propagate": 1}
-    acl = [*state()["acl"], *({**rights, "type": kind, "ugid": who} for kind, who in WHO)]
     dns = {"type": "lxc", "node": "prom", "status": "stopped", "config": config}
-    emulator.control("reset", patch={"vms": {"210": dns}, "acl": acl})
+    emulator.control("reset", patch={"vms": {"210": dns}, "acl": granted(("/vms/210", "Nixherd"))})
     assert nixherd("diff", "dns").json[0]["remedy"] == "adopt"
     ended = nixherd("adopt", "dns", "210", "--yes")
     assert ended.status == 0, ended.err

@@ -10,7 +10,7 @@ import pytest
 from nixherd.cli.main import run
 from nixherd.template import trial
 from tests.nixherd.cli.conftest import Ended, Nixherd
-from tests.nixherd.proxmox.conftest import GIB, Emulator
+from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.fleets import TEMPLATE
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
@@ -34,7 +34,7 @@ def create(nixherd: Nixherd, capfd: pytest.CaptureFixture[str]) -> Create:
 
     def call(*words: str) -> Ended:
         capfd.readouterr()
-        status = run(["template", "create", *words])
+        status = run(["template", "create", "--pool", POOL, *words])
         out, err = capfd.readouterr()
         assert "Traceback" not in out + err
         return Ended(status, out, err)
@@ -56,25 +56,33 @@ def begin(
         "volumes": {IMAGE: volume, "local:iso/debian.img": {**volume, "content": "iso", "format": "iso"}},
     }
     web = {URL: {"size": 3 * GIB, "sha256": SHA256}}
-    grants = [("/", "PVEAuditor"), ("/vms", "PVEVMAdmin"), ("/storage", "PVEDatastoreAdmin"), ("/sdn", "PVESDNUser")]
-    grants.append(("/nodes/prom", "Fetching"))
-    acl = [
-        {"path": path, "type": kind, "ugid": who, "roleid": role, "propagate": 1}
-        for path, role in grants
-        for kind, who in WHO
-    ]
     emulator.control(
         "reset",
         patch={
             **{"vms": vms or {"9002": None}},
             **{"storages": {"local": local, "nvmeprom": {"volumes": {_BASE: None, **(volumes or {})}}}},
-            **{"web": web, "boots": boots, "acl": acl, "roles": {"Fetching": ["Sys.AccessNetwork"]}},
+            **{"web": web, "boots": boots, "acl": granted(*RECIPE), "roles": ROLES},
+            "pools": {POOL: {"members": []}},
             **patch,
         },
     )
 
 
-WHO = (("user", "nixherd@pve"), ("token", "nixherd@pve!lab"))
+POOL = "nixherd-templates"
+# What docs/proxmox.md grants for making a template, beside what the token has anyway.
+ROLES = {
+    "NixherdTemplate": [
+        *("VM.Allocate", "VM.Audit", "VM.Clone", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted"),
+        *(f"VM.Config.{it}" for it in ("CPU", "Memory", "Options", "Disk", "Network", "HWType", "Cloudinit")),
+    ],
+    "NixherdImages": ["Datastore.AllocateTemplate", "Datastore.Audit"],
+    "NixherdFetch": ["Sys.AccessNetwork"],
+}
+RECIPE = (
+    *((f"/pool/{POOL}", "NixherdTemplate"), ("/storage/local", "NixherdImages")),
+    *(("/storage/nvmeprom", "PVEDatastoreUser"), ("/sdn/zones/localnetwork/vmbr0", "PVESDNUser")),
+    ("/nodes/prom", "NixherdFetch"),
+)
 _BASE = "nvmeprom:base-9002-disk-0"
 
 
@@ -206,6 +214,7 @@ def test_what_a_killed_run_left_is_gone_on_with(create: Create, emulator: Emulat
     names = ("nvmeprom:vm-9002-disk-0", "nvmeprom:vm-9002-cloudinit")
     begin(
         emulator,
+        pools={POOL: {"members": [9000, 9001, 9002]}},
         volumes=dict.fromkeys(names, volume),
         vms={
             "9002": {**one, "status": "stopped", "config": {**dict.fromkeys(TEMPLATE), **values}},
@@ -231,16 +240,14 @@ def test_what_a_killed_run_left_is_gone_on_with(create: Create, emulator: Emulat
 
 
 def test_rights_that_are_missing_are_all_named_before_anything_is_changed(create: Create, emulator: Emulator) -> None:
-    begin(emulator, roles={"Fetching": ["Sys.Audit"]})
+    begin(emulator, acl=granted(*RECIPE[:-1]))
     ended = create("--url", URL, "--checksum", SHA256)
     assert ended.status == 2
     assert "the API token lacks Sys.AccessNetwork on /nodes/prom" in ended.err
-    acl = [{"path": "/", "type": kind, "ugid": who, "roleid": "PVEAuditor", "propagate": 1} for kind, who in WHO]
-    begin(emulator, acl=acl)
+    begin(emulator, acl=[row for row in granted(("/", "PVEAuditor")) if row["path"] == "/"])
     ended = create("--url", URL, "--checksum", SHA256)
     said = [line.partition(" on ")[2].partition(";")[0] for line in ended.err.splitlines()]
     assert said == [
-        *("/vms/9002", "/vms/9000", "/storage/nvmeprom", "/sdn/zones/localnetwork/vmbr0", "/storage/local"),
-        "/nodes/prom",
+        *(f"/pool/{POOL}", "/storage/nvmeprom", "/sdn/zones/localnetwork/vmbr0", "/storage/local", "/nodes/prom"),
     ]
     assert emulator.changes() == []
