@@ -52,8 +52,11 @@ class Backend(Protocol):
     def stop(self, vmid: int) -> None:
         """Pull the plug; returns when the machine is off. Off already is no error."""
 
-    def shutdown(self, vmid: int, timeout: float) -> bool:
-        """Ask the guest to power off; True when it is off within `timeout` seconds."""
+    def shutdown(self, vmid: int, timeout: float, check: Callable[[], None]) -> bool:
+        """Ask the guest to power off; True when it is off within `timeout` seconds.
+
+        `check` is called while that is waited for; what it raises ends the wait.
+        """
 
     def reset(self, vmid: int) -> None:
         """Pull the plug and boot again."""

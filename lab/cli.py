@@ -18,6 +18,8 @@ from lab.setup import prepare_nix
 
 FAULTS = {
     "lock-held": "vmid=N requests=N seconds=N: somebody else holds the VM's lock",
+    "file-held": "vmid=N seconds=30: `qm cleanup` holds the lock of the VM's configuration file",
+    "restart": "vmid=N message=TEXT: the second task of a reboot fails so; never=1: it does not come; seconds=N: late",
     "task-fails": "type=qmclone once=1: a task ends with an error after its 200",
     "task-killed": "type=qmclone: its worker dies half-way, what it held stays",
     "task-lost": "type=qmclone works=1: nobody knows of it any more; works=0: nor was it done",

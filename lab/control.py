@@ -191,7 +191,8 @@ def _write_state(places: Places, hosts: int) -> None:
         known = f'server = "{GATEWAY}:{PORT}"\nfingerprint = "{fingerprint(places)}"\n'
         _write(places.token, f'{known}token = "{start.USER}!{start.TOKEN}={uuid.uuid4()}"\n')
     secret = places.token_line().rpartition("=")[2]
-    _write(places.state / "state.json", json.dumps(start.start_state(secret)))
+    managed = range(FIRST_VMID, FIRST_VMID + hosts)
+    _write(places.state / "state.json", json.dumps(start.start_state(secret, managed)))
     places.api_log.write_text("")
     shutil.rmtree(places.consoles, ignore_errors=True)
 

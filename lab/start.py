@@ -4,6 +4,7 @@ Node `prom`, the template 9002, and the VMs 104 and 109 that nobody may touch: t
 """
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from lab.machines.network import GATEWAY, PREFIX
@@ -30,10 +31,14 @@ PRIVILEGES = [
 ARCHIVE = "local:vztmpl/debian-13-standard_13.1-1_amd64.tar.zst"
 
 
-def recipe() -> list[tuple[str, str]]:
-    """Where docs/proxmox.md has which role granted, for this node and fleet; word for word, and nothing else."""
+def recipe(managed: Iterable[int]) -> list[tuple[str, str]]:
+    """Where docs/proxmox.md has which role granted, for this node and fleet; word for word, and nothing else.
+
+    `managed` are the VMIDs of guests that declare no pool, each of which has the role on itself.
+    """
     return [
         (f"/pool/{POOL}", ROLE),
+        *((f"/vms/{vmid}", ROLE) for vmid in managed),
         (f"/vms/{TEMPLATE}", "PVETemplateUser"),
         *((f"/storage/{name}", "PVEDatastoreUser") for name in (STORAGE, "tank", "local")),
         ("/sdn/zones/localnetwork/vmbr0", "PVESDNUser"),
@@ -41,11 +46,11 @@ def recipe() -> list[tuple[str, str]]:
     ]
 
 
-def start_state(secret: str) -> dict[str, Any]:
-    """The state; `secret` is the token's."""
+def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
+    """The state; `secret` is the token's, `managed` the VMIDs that the fleet may create."""
     acl = [
         {"path": path, "type": kind, "ugid": who, "roleid": role, "propagate": 1}
-        for path, role in recipe()
+        for path, role in recipe(managed)
         for kind, who in (("user", USER), ("token", f"{USER}!{TOKEN}"))
     ]
     return {

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from types import MappingProxyType
 from typing import Any
 
@@ -241,6 +241,63 @@ class Addresses(Type):
 
     def parse(self, value: Any) -> tuple[str, ...]:
         return tuple(value)
+
+
+@dataclass(frozen=True)
+class OneOrMore(Type):
+    """A string of this type, or a list of them, each once."""
+
+    of: Type = FREE
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, list):
+            yield from self.of.problems(value)
+            return
+        if not value:
+            yield Problem("is an empty list")
+        for number, each in enumerate(value):
+            yield from (Problem(found.what, f"[{number}]", found.remedy) for found in self.of.problems(each))
+
+    def parse(self, value: Any) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value if isinstance(value, list) else [value]))
+
+
+LARGEST_SEARCHED = 22  # bits of its prefix: 1022 machines
+
+
+@dataclass(frozen=True)
+class Network(Type):
+    """An IPv4 network that may be searched for a machine: one that is somebody's own, and not too large for it."""
+
+    words: str = "network"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if type(value) is not str:
+            yield Problem(f"is {nix_type(value)}, not a string")
+            return
+        try:
+            address, _, length = value.partition("/")
+            if not (length.isascii() and length.isdecimal()):
+                raise ValueError
+            IPv4Address(address)
+            network = IPv4Network(value, strict=False)
+        except ValueError:
+            yield Problem(f"{shown(value)} is no IPv4 network")
+            return
+        if str(network) != value:
+            yield Problem(f"{shown(value)} is an address in {network}", remedy=f'write "{network}"')
+        elif network.prefixlen < LARGEST_SEARCHED:
+            what = f"{value} has {network.num_addresses} addresses, which is too many to try them"
+            yield Problem(what, remedy=f"name networks of at most /{LARGEST_SEARCHED}, or the machine's addresses")
+        elif not any(network.subnet_of(own) for own in _OWN_NETWORKS):
+            remedy = (
+                "name one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10, or the machine's addresses"
+            )
+            yield Problem(f"{value} is no private network", remedy=remedy)
+
+
+# RFC 1918 §3, and RFC 6598 §7, which overlay networks use.
+_OWN_NETWORKS = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
 
 
 # Keys

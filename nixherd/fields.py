@@ -15,6 +15,7 @@ from nixherd.field_types import (
     FINGERPRINT,
     FREE,
     KIND,
+    LARGEST_SEARCHED,
     WAY,
     AbsolutePath,
     Address,
@@ -29,7 +30,9 @@ from nixherd.field_types import (
     HostKey,
     Integer,
     Keys,
+    Network,
     OneOf,
+    OneOrMore,
     Pci,
     Share,
     Size,
@@ -50,9 +53,8 @@ _LONGEST = 24 * 3600  # seconds
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-DNS_NAME = re.compile(
-    rf"(?=.{{1,253}}$){DNS_LABEL.pattern}(?:\.{DNS_LABEL.pattern})*"
-)  # what Proxmox VE lets a guest be called
+# What Proxmox VE lets a guest be called.
+DNS_NAME = re.compile(rf"(?=.{{1,253}}$){DNS_LABEL.pattern}(?:\.{DNS_LABEL.pattern})*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -135,6 +137,19 @@ def _node(purpose: str, unsaid: str = "proxmox.node", *, lenient: bool = False) 
     return Field("node", _NODE_TYPE, purpose, _NAME_REMEDY, unsaid=unsaid, protects=True, lenient=lenient)
 
 
+def _where(unsaid_neighbours: str = "", unsaid_discover: str = "", *, lenient: bool = False) -> tuple[Field, ...]:
+    """What says where a guest is whose agent does not: found, it is known by its pinned key alone."""
+    return (
+        Field("neighbours", OneOrMore("host's id, or list of them", Text("", NAME, "host's id")),
+              "hosts on the guests' network, which are asked at which address a network card was seen: their neighbour "
+              "table and DHCP leases", "write the id of a host in hosts.nix, or a list of them",
+              unsaid=unsaid_neighbours, lenient=lenient),
+        Field("discover", OneOrMore("network, or list of them", Network()),
+              f"networks whose addresses are tried, at port 22, when nothing else says where a machine is; at most "
+              f"/{LARGEST_SEARCHED}", 'write networks such as "10.0.0.0/24"', unsaid=unsaid_discover, lenient=lenient),
+    )  # fmt: skip
+
+
 _HOST = (
     Field("hostname", Text("host name", _HOSTNAME, "hostname"), "the machine's real hostname",
           "write letters, digits and '-', at most 63 between dots", "add the machine's real hostname"),
@@ -153,8 +168,8 @@ _HOST = (
     Field("sshKeyName", Text("text"), "the secret file of its user's SSH key", "write a string"),
     Field("initialHashedPassword", Text("text"), "its user's password at first", "write a string"),
     Field("sudoPasswordless", _FLAG, "whether sudo asks for no password there", _YES_OR_NO, unsaid="false"),
-    Field("addresses", Addresses(), "where it is tried, in this order; a managed VM that is installed needs no "
-          "hypervisor to be found then", 'write a list of names or addresses without ports, such as [ "10.0.0.5" ]',
+    Field("addresses", Addresses(), "where it is tried, in this order, before a hypervisor is asked where it is",
+          'write a list of names or addresses without ports, such as [ "10.0.0.5" ]',
           unsaid="hostname, then sshAlias"),
     Field("tags", Words("list of words", _LINE, "tags"), "groups that select it (`--limit`)", "write a list of words",
           default=()),
@@ -214,6 +229,7 @@ _PROXMOX = (
           "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons", protects=True),
     Field("caFile", ExistingPath(), "who signs the API's certificate", "write a path without quotes, such as ./ca.pem",
           protects=True),
+    *_where("none but the machine that this runs on", "none is searched"),
 )  # fmt: skip
 
 _PLAIN = (
@@ -294,6 +310,7 @@ _MANAGED = (
     _node("where it is made"),
     Field("tags", Words("list of words", _TAG, "tags"), "its tags, which are groups of its host too", _TAGS_REMEDY,
           default=()),
+    *_where("proxmox.neighbours", "proxmox.discover"),
     *_PLAIN,
     *_DEVICES,
 )  # fmt: skip
@@ -312,6 +329,7 @@ _IMPORTED = (
     Field("storage", _STORAGE_TYPE, "where its disk is", _STORAGE_REMEDY, lenient=True),
     Field("tags", Words("list of words", _LINE, "tags"), "groups of its host", "write a list of words", default=(),
           lenient=True),
+    *_where("proxmox.neighbours", "proxmox.discover", lenient=True),
     Field("specs", FREE, "for people; cores, memory (MiB), disk and storage are compared with what is there"),
     Field("status", FREE, 'for people; "running" and "stopped" are compared with what is there'),
 )  # fmt: skip

@@ -111,6 +111,8 @@ def _managed(name: str, entry: Mapping[str, Any]) -> Vm:
         node=values["node"],
         tags=values["tags"],
         settings=settings_of(values),
+        neighbours=values["neighbours"],
+        discover=values["discover"],
         extra=_rest(rest),
     )
 
@@ -159,6 +161,8 @@ def _imported(name: str, entry: Mapping[str, Any], by_name: Mapping[str, str]) -
         storage=values["storage"],
         node=values["node"],
         tags=values["tags"],
+        neighbours=values["neighbours"],
+        discover=values["discover"],
         specs=values["specs"],
         status=values["status"],
         extra=_rest(rest),
@@ -177,6 +181,8 @@ def _endpoint(entry: Mapping[str, Any]) -> Endpoint | None:
         port=values["port"],
         fingerprint=values["fingerprint"],
         ca_file=values["caFile"],
+        neighbours=values["neighbours"] or (),
+        discover=values["discover"] or (),
     )
 
 

@@ -84,7 +84,8 @@ class Origin(StrEnum):
 class Vm:
     """One guest of vms/definitions.nix. Memory is in MiB, `disk` in bytes; both are None for imported ones.
 
-    `specs` and `status` are what people wrote down of it, in any form.
+    `specs` and `status` are what people wrote down of it, in any form. `neighbours` and `discover` are None where the
+    endpoint's count.
     """
 
     name: str
@@ -100,6 +101,8 @@ class Vm:
     node: str | None = None
     tags: tuple[str, ...] = ()
     settings: Settings = UNSET
+    neighbours: tuple[str, ...] | None = None
+    discover: tuple[str, ...] | None = None
     specs: Any = field(default=None, compare=False)
     status: Any = field(default=None, compare=False)
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
@@ -152,7 +155,8 @@ class Endpoint:
     """Where the hypervisor's API answers, and how its certificate is known.
 
     `fingerprint` is the certificate's SHA-256 as 64 lower-case hex digits; None means verification by CA
-    (`ca_file`, or the system's).
+    (`ca_file`, or the system's). `neighbours` are the ids or aliases of hosts on the guests' network, whose tables say
+    where a card was seen; `discover` the networks that may be searched for a machine.
     """
 
     host: str
@@ -162,6 +166,8 @@ class Endpoint:
     port: int = 8006
     fingerprint: str | None = None
     ca_file: str | None = None
+    neighbours: tuple[str, ...] = ()
+    discover: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,17 @@ class Fleet:
             return vm.node
         assert self.endpoint is not None, "a fleet with VMs has an endpoint"
         return self.endpoint.node
+
+    def neighbours_of(self, vm: Vm) -> tuple[Host, ...]:
+        """The hosts that are asked where a guest's network card was seen, each once, never the guest's own."""
+        named = self.endpoint.neighbours if vm.neighbours is None and self.endpoint else vm.neighbours or ()
+        known = {name: host for host in self.hosts.values() for name in (host.ssh_alias, host.id) if name}
+        found = {known[name].id: known[name] for name in named if name in known}
+        return tuple(host for host in found.values() if host.id != vm.host_id)
+
+    def networks_of(self, vm: Vm) -> tuple[str, ...]:
+        """The networks that may be searched for a guest."""
+        return self.endpoint.discover if vm.discover is None and self.endpoint else vm.discover or ()
 
     def storage_of(self, vm: Vm) -> str | None:
         return vm.storage or (self.endpoint.default_storage if self.endpoint else None)

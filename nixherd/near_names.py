@@ -22,6 +22,7 @@ _ELSEWHERE = {
     "access": "the host's entry in hosts.nix",
     "healthChecks": "the host's entry in hosts.nix",
     "wave": "the host's entry in hosts.nix",
+    **dict.fromkeys(("neighbours", "discover"), "`proxmox` or the guest's entry in vms/definitions.nix"),
 }
 # What people may call a flag that is to protect, whose name is readonly.
 _MEANT_READONLY = ("ro", "protect", "protected", "immutable", "locked", "frozen")
@@ -57,7 +58,8 @@ def _judge(place: Place, name: str) -> Judgement | None:
         return None
     for known in _elsewhere(place):
         if normal(name) == normal(known):
-            what = f"protects nothing here: {known} is obeyed in {_ELSEWHERE[known]} alone"
+            kind = "is obeyed by nobody" if known in ("neighbours", "discover") else "protects nothing"
+            what = f"{kind} here: {known} is obeyed in {_ELSEWHERE[known]} alone"
             return _said(_is_strict_elsewhere(place, known), what, "write it there, or take it out")
     for known, strict in _near(place, name, None):
         kind = "protects nothing" if strict else "is obeyed by nobody"

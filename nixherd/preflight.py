@@ -7,7 +7,7 @@ from enum import StrEnum
 from nixherd.errors import FleetError, Refused
 from nixherd.fields import DNS_NAME
 from nixherd.models import Fleet, Host, Vm
-from nixherd.proxmox import disk_names
+from nixherd.proxmox import disk_names, room
 from nixherd.proxmox.models import Permissions, Storage, Version, VmConfig
 from nixherd.proxmox.plan import ActualVm, Desired, plan_vm, require_changeable, template_node
 from nixherd.proxmox.policy import DEFINITIONS
@@ -23,7 +23,6 @@ from nixherd.proxmox.steps import (
     Step,
     doable,
 )
-from nixherd.sizes import format_size
 
 
 class BootLoader(StrEnum):
@@ -118,7 +117,11 @@ def _findings(
         yield from _memory(vm, config)
     yield from _firmware(fleet, vm, facts, config, is_template=seen.actual is None)
     yield from _devices(vm, facts, config, steps)
-    yield from _storages(fleet, vm, seen, steps, config)
+    node = seen.actual.node if seen.actual and seen.actual.node else fleet.node_of(vm)
+    starts = config if seen.actual and any(isinstance(step, Start) for step in steps) else None
+    yield from room.findings(vm, node, seen.storages, room.growth(vm, steps, config), starts)
+    if fleet.template and seen.actual is None:
+        yield from room.template_findings(fleet.template.vmid, template_node(fleet), seen.template_storages)
     yield from _permissions(fleet, vm, seen, steps, config)
 
 
@@ -215,67 +218,6 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
                     f"vm {vm.vmid} ({vm.name}); its disks are {there}"
                 )
             owners.setdefault(only, device)
-
-
-def _storages(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
-    """Every storage that a volume is read from, made or grown on: it has to be there, and have room."""
-    node = seen.actual.node if seen.actual and seen.actual.node else fleet.node_of(vm)
-    needed = dict(_growth(fleet, vm, steps, config))
-    if any(isinstance(step, Start) for step in steps) and seen.actual:
-        needed = {**dict.fromkeys(_used(config), 0), **needed}
-    for name, size in needed.items():
-        if name in seen.storages:
-            yield from _place(vm, node, name, seen.storages[name], size)
-    if any(isinstance(step, Clone) for step in steps) and fleet.template:
-        for name, storage in seen.template_storages.items():
-            why = "is not there" if storage is None else storage.away
-            if why:
-                yield f"storage {name} of template {fleet.template.vmid} on {template_node(fleet)} {why}"
-
-
-def _place(vm: Vm, node: str, name: str, storage: Storage | None, needed: int) -> Iterator[str]:
-    """What keeps a storage from holding `needed` bytes more of the VM; 0: from being read."""
-    if storage is None:
-        yield (
-            f"{node} has no storage {name}; correct {vm.attribute}.storage, its `disks` or proxmox.defaultStorage "
-            f"in {DEFINITIONS}"
-        )
-    elif storage.away:
-        yield f"{vm.attribute} needs storage {name} on {node}, which {storage.away}"
-    elif needed and "images" not in storage.content:
-        yield f"storage {name} on {node} holds no disk images; allow `images` there, or name another one"
-    elif storage.available is not None and storage.available < needed:
-        yield (
-            f"storage {name} on {node} has {_gib(storage.available)} free, {vm.attribute} needs {_gib(needed)}; "
-            "make room, or name another storage"
-        )
-
-
-def _used(config: VmConfig) -> list[str]:
-    """The storages that the VM's volumes are on."""
-    return list(dict.fromkeys(drive.storage for drive in config.volumes.values()))
-
-
-def _growth(fleet: Fleet, vm: Vm, steps: Sequence[Step], config: VmConfig) -> Iterator[tuple[str, int]]:
-    """Storages, and the bytes that the steps may come to use on each. A clone of a disk is counted whole, grown."""
-    sizes: dict[str, int] = {}
-    for step in steps:
-        match step:
-            case Clone():
-                name, size = step.storage, vm.disk or 1
-            case AddDisk():
-                name, size = step.storage, step.size
-            case Resize() if step.digest is not None:  # without a digest it was planned on a clone, counted above
-                name, size = config.drives[step.disk].storage, step.after - step.before
-            case _:
-                continue
-        if name:
-            sizes[name] = sizes.get(name, 0) + size
-    yield from sizes.items()
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 29 else format_size(size)
 
 
 def _permissions(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:

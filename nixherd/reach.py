@@ -17,17 +17,20 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from typing_extensions import TypeIs
+
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from nixherd.models import GuestType, Host, Vm
 from nixherd.proof import Asked
 from nixherd.proxmox.address import address_of
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import contradiction, label, why_not_ours
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import find
 from nixherd.session import Misused, Session
 from nixherd.ssh_keys import parse_public_key, same_key
 from nixherd.told import owner_of, require_a_guests, told_key
+from nixherd.whereabouts import declared_mac
 
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
@@ -134,13 +137,13 @@ def look(
     epochs: Collection[Epoch],
     patience: float,
     progress: Callable[[str], None],
-    by_name: bool = False,
     accepted: Collection[Epoch] = tuple(Epoch),
     done: MutableSet[str] | None = None,
 ) -> list[Place]:
     """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
 
-    `by_name`: a machine that is installed, whose entry in hosts.nix says where it is, needs no hypervisor to be found.
+    A VM of ours is found through the hypervisor alone, as whoever installs it has to; one that is installed is better
+    looked for by `nixherd.installed`.
 
     `accepted` are the epochs that this run has any business in: a VM in another one is Refused. A host whose key
     hosts.nix pins answers as installed only, unless the private half is here, for it is to be installed with that key.
@@ -153,13 +156,17 @@ def look(
     Raises Absent when there is nothing to wait for.
     """
     vm = session.vm(host.id)
-    known = by_name and host.addresses is not None and session.pinned_key(host.id) is not None
-    if vm is not None and vm.is_managed and vm.type is GuestType.QEMU and not known:
+    if is_proven_by_agent(vm):
         return _look_at_vm(
             session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
         )
     asked = _known_card(session, vm) if vm else None
     return [replace(place, asked=asked) for place in _look_at_names(session, host, hints)]
+
+
+def is_proven_by_agent(vm: Vm | None) -> TypeIs[Vm]:
+    """Whether this is a guest whose agent has to vouch for it before anything of it is wiped."""
+    return vm is not None and vm.is_managed and vm.type is GuestType.QEMU
 
 
 def addresses(host: Host) -> list[str]:
@@ -205,14 +212,28 @@ def _known_card(session: Session, vm: Vm) -> Asked | None:
 
     Its address is not its own word, so a hypervisor that cannot be asked is no obstacle: the pinned key counts.
     """
-    declared = next((card.values.get("macaddr") for card in vm.settings.networks if card.name == "net0"), None)
-    if declared:
-        return Asked(label(vm), "", vm.vmid, declared.lower(), has_agent=False)
+    if card := declared_card(vm):
+        return card
     if vm.is_managed and vm.type is GuestType.LXC:
         with suppress(FleetError):
             if found := find(session.client, session.fleet, vm):
                 return Asked.of(vm, *found, has_agent=False)
     return None
+
+
+def declared_card(vm: Vm) -> Asked | None:
+    """A guest that no agent is asked about, whose MAC is declared."""
+    mac = declared_mac(vm)
+    return Asked(label(vm), "", vm.vmid, mac, has_agent=False) if mac else None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A guest that runs: on which node, and its configuration."""
+
+    vm: Vm
+    node: str
+    config: VmConfig
 
 
 @dataclass(frozen=True)
@@ -230,24 +251,31 @@ class _Seen:
         return self.asked.node
 
 
-def _see(session: Session, host: Host, vm: Vm, progress: Callable[[str], None]) -> _Seen | None:
-    """What the agent says; None, and why, while it has no address. Absent, AgentUnavailable, or Refused."""
+def running(session: Session, vm: Vm) -> Running:
+    """The guest as the hypervisor shows it. Absent when there is none, or it does not run."""
     client, found = session.client, find(session.client, session.fleet, vm)
     if found is None:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) does not exist on {session.fleet.node_of(vm)}", "provision it first")
+        raise Absent(f"{label(vm)} does not exist on {session.fleet.node_of(vm)}", "provision it first")
     node, config = found
     status = client.status(node, vm.vmid, vm.type)
     if status is None:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) went away", "look at its node's task list")
+        raise Absent(f"{label(vm)} went away", "look at its node's task list")
     if not status.running:
-        raise Absent(f"vm {vm.vmid} ({vm.name}) is {status.status}", "start it first")
-    address = address_of(config, client.agent_interfaces(node, vm.vmid))
+        raise Absent(f"{label(vm)} is {status.status}", "start it first")
+    return Running(vm, node, config)
+
+
+def _see(session: Session, host: Host, guest: Running, progress: Callable[[str], None]) -> _Seen | None:
+    """What the agent says; None, and why, while it has no address. AgentUnavailable, or Refused."""
+    client, vm, node = session.client, guest.vm, guest.node
+    address = address_of(guest.config, client.agent_interfaces(node, vm.vmid))
     if address is None:
         progress("the guest has no address yet")
         return None
-    asked = Asked.of(vm, node, config)
+    asked = Asked.of(vm, node, guest.config)
     require_a_guests(session, asked, address)
-    return _Seen(vm, asked, config, address, epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release")))
+    epoch = epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release"))
+    return _Seen(vm, asked, guest.config, address, epoch)
 
 
 def _look_at_vm(
@@ -261,19 +289,47 @@ def _look_at_vm(
     accepted: Collection[Epoch],
     done: MutableSet[str] | None,
 ) -> list[Place]:
+    guest = running(session, vm)
     try:
-        seen = _see(session, host, vm, progress)
-        if seen is None:
-            return []
-        if seen.epoch is not Epoch.FINAL:
-            _require_installable(session, host, seen, accepted)
-        if seen.epoch not in epochs:
-            progress(f"the {seen.epoch} still answers")
-            return []
-        key = _key_of(session, host, seen, patience=patience, progress=progress, done=done)
+        return ask_agent(
+            session, host, guest, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
+        )
+    except NoAgent as error:
+        raise Absent(
+            f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
+            "have one run there (agent = true)"
+            if session.pinned_key(host.id)
+            else f"put the host key of {host.id} into hosts.nix as its publicKey, or have an agent run there",
+        ) from error
     except AgentUnavailable as error:
         progress(str(error))
         return []
+
+
+def ask_agent(
+    session: Session,
+    host: Host,
+    guest: Running,
+    *,
+    epochs: Collection[Epoch],
+    patience: float,
+    progress: Callable[[str], None],
+    accepted: Collection[Epoch],
+    done: MutableSet[str] | None = None,
+) -> list[Place]:
+    """Where the agent of a VM that runs says that it is, as `look` has it.
+
+    AgentUnavailable when it does not answer, NoAgent where there is none.
+    """
+    seen = _see(session, host, guest, progress)
+    if seen is None:
+        return []
+    if seen.epoch is not Epoch.FINAL:
+        _require_installable(session, host, seen, accepted)
+    if seen.epoch not in epochs:
+        progress(f"the {seen.epoch} still answers")
+        return []
+    key = _key_of(session, host, seen, patience=patience, progress=progress, done=done)
     told = seen.epoch is not Epoch.FINAL
     return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.asked, told)] if key else []
 
@@ -339,10 +395,10 @@ def told_place(session: Session, host: Host) -> Place | None:
     if why := why_not_ours(session.fleet, vm, found[1], found[0]):
         raise Refused(why)
     try:
-        seen = _see(session, host, vm, lambda said: None)
+        seen = _see(session, host, running(session, vm), lambda said: None)
     except Absent:
         return None
-    except AgentUnavailable as error:
+    except (AgentUnavailable, NoAgent) as error:
         raise FleetError(f"{host.id}: its guest agent does not say which host key it has: {error}") from error
     if seen is None:
         raise FleetError(f"{host.id}: its guest has no address yet, so what it says cannot be proven; try again")

@@ -6,10 +6,12 @@ the hosts, `.runs/` holds their locks and a directory per run for what nobody el
 half-written, roots for Nix's garbage collector. The next run removes what a killed one left there.
 """
 
+import math
 import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -155,6 +157,7 @@ class Session:
     roll_call: "RollCall | None" = None
     """where something waits to begin with those that answer"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _recent: dict[Hashable, tuple[float, Any]] = field(default_factory=dict, repr=False)
     _locks: dict[Hashable, threading.Lock] = field(default_factory=dict, repr=False)
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -225,15 +228,31 @@ class Session:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             if key not in self._memo:
-                try:
-                    self._memo[key] = compute()
-                except FAILURES as error:
-                    name = key[0] if isinstance(key, tuple) else key
-                    self._memo[key] = _Failed(worded(error, f"{self.fleet.path}: {name}"))
+                self._memo[key] = self._attempt(key, compute)
             found: T | _Failed = self._memo[key]
         if isinstance(found, _Failed):
             raise found.error
         return found
+
+    def lately(self, key: Hashable, seconds: float, compute: Callable[[], T]) -> T:
+        """`compute()`, but what came of it at most so many seconds ago, also that it went wrong."""
+        with self._guard:
+            lock = self._locks.setdefault(("lately", key), threading.Lock())
+        with lock:
+            when, found = self._recent.get(key, (-math.inf, None))
+            if time.monotonic() - when >= seconds:
+                found = self._attempt(key, compute)
+                self._recent[key] = (time.monotonic(), found)
+        if isinstance(found, _Failed):
+            raise found.error
+        return found  # type: ignore[no-any-return]
+
+    def _attempt(self, key: Hashable, compute: Callable[[], T]) -> "T | _Failed":
+        try:
+            return compute()
+        except FAILURES as error:
+            name = key[0] if isinstance(key, tuple) else key
+            return _Failed(worded(error, f"{self.fleet.path}: {name}"))
 
     def forget(self, *kinds: str) -> None:
         """Compute anew what was computed under a key that begins with one of these words."""

@@ -127,26 +127,36 @@ class Configuration:
     once: Callable[[Hashable, Callable[[], Any]], Any]
     pin: Pin
 
-    def way_to(self, names: Sequence[str], user: str, port: int | None = None, *, installed: bool = True) -> Way:
+    def way_to(
+        self,
+        names: Sequence[str],
+        user: str,
+        port: int | None = None,
+        *,
+        address: str | None = None,
+        installed: bool = True,
+    ) -> Way:
         """The way to a machine: what is said of the first of its names of which anything is said.
 
-        The last name is where it is. What is said of another one does not move it: HostName has no part then, nor
-        has Port before it is `installed`, when another system listens there. Usage when the configuration cannot be
-        read, or says what cannot be followed.
+        `address`, one of them and else the last, is where it is. What is said of another one does not move it: HostName
+        has no part then, nor has Port before it is `installed`, when another system listens there. Usage when the
+        configuration cannot be read, or says what cannot be followed.
         """
+        where = address or names[-1]
         for name in names:
             if not _ADDRESS.fullmatch(name):
                 raise Usage(f"{name!r} is no host name or address; correct it in hosts.nix")
         nobody, apart = self._nobody(user, port)
-        found = self._ask(names, user, port) if apart else [replace(nobody, name=names[-1])]
-        said = next((each for each in found if not each.same_as(nobody)), found[-1])
+        found = self._ask(names, user, port) if apart else [replace(nobody, name=where)]
+        itself = next(each for each in found if each.name == where)
+        said = next((each for each in found if not each.same_as(nobody)), itself)
         named = None if said.same_as(nobody) else said.name
-        meant = said.name == names[-1]
-        address = (_address(said.hostname, "HostName") if meant else None) or names[-1]
-        there = replace(said, hostname=address, port=port or (said.port if meant or installed else None))
+        meant = said.name == where
+        reached = (_address(said.hostname, "HostName") if meant else None) or where
+        there = replace(said, hostname=reached, port=port or (said.port if meant or installed else None))
         jumps, command = self._jumps(there, (said.name,))
         route = Route(said.family, _address(said.bind, "BindAddress"), command, jumps)
-        return Way(address, there.port or 22, route, identities(said), named)
+        return Way(reached, there.port or 22, route, identities(said), named)
 
     def _jumps(self, said: Said, seen: tuple[str, ...]) -> tuple[tuple[Jump, ...], str | None]:
         """The hops on the way to a machine, the first one first, and the command that leads to that, or there."""

@@ -56,34 +56,61 @@ def told_key(session: Session, host_id: str, asked: Asked, *, for_good: bool) ->
 
 
 def require_a_guests(session: Session, asked: Asked, address: str) -> None:
-    """Refused when the address that a guest names is the hypervisor's or our own.
-
-    Ours is right where we run in that very guest: it is known by its MAC.
-    """
-    if ipaddress.ip_address(address).is_loopback:
-        return  # no guest is believed to have one
-    whose = _hypervisors(session).get(address)
-    if whose is None and this_machine.has_address(address) and not (asked.mac and this_machine.has_mac(asked.mac)):
-        whose = "the machine that this runs on"
-    if whose:
+    """Refused when the address that a guest names is the hypervisor's or our own."""
+    if whose := owner_of_address(_hypervisors(session), address, asked.mac):
         raise Refused(f"{asked.label}: its agent tells {address} as its address, which {whose} has; {_LOOK_THERE}")
+
+
+def owner_of_address(hypervisors: Mapping[str, str], address: str, mac: str | None) -> str | None:
+    """Whose an address is that cannot be the guest's with this MAC: the hypervisor's, or our own; None otherwise.
+
+    Ours is right where we run in that very guest.
+    """
+    about = ipaddress.ip_address(address)
+    if about.is_loopback or about.is_link_local:
+        return None  # no guest is believed to have one; the other is on one link alone
+    whose = hypervisors.get(address)
+    if whose is None and this_machine.has_address(address) and not (mac and this_machine.has_mac(mac)):
+        whose = "the machine that this runs on"
+    return whose
+
+
+def hypervisor_at(session: Session, name: str) -> str | None:
+    """Which part of the hypervisor has this name or address; None where it is none, as far as that is known."""
+    known = known_hypervisors(session)
+    return next((known[each] for each in map(plain, _resolved(name)) if each and each in known), None)
+
+
+def known_hypervisors(session: Session) -> Mapping[str, str]:
+    """By address, whose it is: the endpoint's and the nodes', or the endpoint's alone where the API cannot be asked."""
+    try:
+        return _hypervisors(session)
+    except FleetError:
+        return session.once("endpoint's addresses", lambda: _written(_endpoints(session)))
 
 
 def _hypervisors(session: Session) -> Mapping[str, str]:
     """By address, whose it is: the endpoint's and the nodes', as far as the token shows them. Asked once per run."""
+    return session.once("hypervisor's addresses", lambda: _written(_nodes(session) | _endpoints(session)))
 
-    def ask() -> dict[str, str]:
-        client, endpoint, found = session.client, session.fleet.endpoint, dict[str, str]()
-        for node in (row.name for row in client.node_rows() if row.status != "offline"):
-            with suppress(ApiError):
-                found |= dict.fromkeys(client.interface_addresses(node), f"the node {node}")
+
+def _written(found: Mapping[str, str]) -> dict[str, str]:
+    return {written: whose for address, whose in found.items() if (written := plain(address))}
+
+
+def _endpoints(session: Session) -> dict[str, str]:
+    endpoint = session.fleet.endpoint
+    return dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API") if endpoint else {}
+
+
+def _nodes(session: Session) -> dict[str, str]:
+    client, found = session.client, dict[str, str]()
+    for node in (row.name for row in client.node_rows() if row.status != "offline"):
         with suppress(ApiError):
-            found |= {address: f"the node {node}" for address, node in client.node_addresses().items()}
-        if endpoint is not None:
-            found |= dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API")
-        return {written: whose for address, whose in found.items() if (written := plain(address))}
-
-    return session.once("hypervisor's addresses", ask)
+            found |= dict.fromkeys(client.interface_addresses(node), f"the node {node}")
+    with suppress(ApiError):
+        found |= {address: f"the node {node}" for address, node in client.node_addresses().items()}
+    return found
 
 
 def _resolved(name: str) -> list[str]:

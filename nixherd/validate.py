@@ -12,7 +12,7 @@ from typing import Any
 
 from nixherd.fields import DNS_NAME, NAME, Field, Place, fields_of
 from nixherd.findings import Finding, Severity
-from nixherd.models import GuestType
+from nixherd.models import Access, GuestType
 from nixherd.near_names import judge
 from nixherd.nix_values import NixSet, shown
 
@@ -184,10 +184,13 @@ def _check_definitions(top: NixSet, hosts: Mapping[str, NixSet]) -> None:
     ranges = top.section("vmidRanges")
     proxmox, template = top.child("proxmox"), top.child("template")
     _check_endpoint(proxmox, needed=bool(managed))
+    _check_neighbours(proxmox, Place.PROXMOX, hosts, proxmox)
     for guest in managed.values():
         _check_managed(guest, hosts, proxmox)
+        _check_neighbours(guest, Place.MANAGED, hosts, proxmox)
     for guest in imported.values():
         check_fields(guest, Place.IMPORTED)
+        _check_neighbours(guest, Place.IMPORTED, hosts, proxmox)
     if template.values is not None and template.is_set():
         check_fields(template, Place.TEMPLATE)
     for entry in ranges.values():
@@ -204,6 +207,37 @@ def _check_endpoint(proxmox: NixSet, *, needed: bool) -> None:
             proxmox.report("", "missing, and there are managed guests", "add host, node and defaultStorage")
     elif proxmox.is_set():
         check_fields(proxmox, Place.PROXMOX, needed=needed)
+
+
+def _check_neighbours(entry: NixSet, place: Place, hosts: Mapping[str, NixSet], proxmox: NixSet) -> None:
+    """Whoever is asked for its neighbours is a host that may be logged in to, and no hypervisor."""
+    if entry.values is None or not _is_sound(entry, place, "neighbours"):
+        return
+    severity = Severity.WARNING if place is Place.IMPORTED else Severity.ERROR
+    names = ((name, host) for host in hosts.values() for name in (host.get("sshAlias"), host.name))
+    known = {name: host for name, host in names if isinstance(name, str)}
+    hypervisor = {str(each).lower() for each in (proxmox.get("host"), proxmox.get("node"), entry.get("node")) if each}
+    for name in fields_of(place)["neighbours"].type.parse(entry.get("neighbours")):
+        host = known.get(name)
+        if host is None:
+            near = difflib.get_close_matches(name, known, n=1)
+            what = f"{HOSTS} has no host {shown(name)}"
+            hint = f"did you mean {near[0]}?" if near else "name a host of the fleet on the guests' network"
+        elif host.get("access") in (Access.PUSH_CLOSURE, Access.TRIGGER):
+            what, hint = f"{name} takes forced commands alone", "name a host that can be asked"
+        elif not hypervisor.isdisjoint(_names_of(host)):
+            what = f"{name} is the hypervisor, which is never logged in to"
+            hint = "name another machine on the guests' network"
+        else:
+            continue
+        entry.report("neighbours", what, hint, severity=severity)
+
+
+def _names_of(host: NixSet) -> set[str]:
+    """All that says where a host is, in lower case."""
+    addresses = host.get("addresses")
+    named = [host.name, host.get("hostname"), host.get("sshAlias"), *(addresses if isinstance(addresses, list) else ())]
+    return {str(name).lower() for name in named if name is not None}
 
 
 def _check_managed(guest: NixSet, hosts: Mapping[str, NixSet], proxmox: NixSet) -> None:

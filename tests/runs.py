@@ -83,12 +83,17 @@ def vm(
     emulator.control("reset", patch={"vms": {"110": {**one, "config": {**about, **config}}}})
 
 
-def connected(session: Session, host_id: str = "dev", **data: Any) -> Host:
-    """A run over one host that has tried to connect to it; whether that went well is `host.connected`."""
-    shared = {"session": session, "host_id": host_id, "boot_deadline": 1, "task_deadline": 5, **data}
-    state = State(Inventory(([(f"@fleet/{host_id}", shared)], {})), Config())
+def connected(session: Session, host_id: str = "dev", *, beside: tuple[str, ...] = (), **data: Any) -> Host:
+    """A run over one host that has tried to connect to it; whether that went well is `host.connected`.
+
+    `beside` are hosts of the inventory that the run is not over.
+    """
+    shared = {"session": session, "boot_deadline": 1, "task_deadline": 5, **data}
+    entries = [(f"@fleet/{each}", {**shared, "host_id": each}) for each in (host_id, *beside)]
+    state = State(Inventory((entries, {})), Config())
     state.should_raise_failed_hosts = lambda state: False
     host = state.inventory.get_host(host_id)
+    state.limit_hosts = [host] if beside else None
     host.connect()
     if host.connected:
         state.activate_host(host)

@@ -65,8 +65,6 @@
       nixosConfig = "dev";
       purpose = "Development and tests";
       services = ["ssh"];
-      # It is made in this pool, on which the API token has its rights.
-      pool = "nixherd";
       # Provisioned; from here on it is deployed to, never wiped. Take the line out to let nixherd change the VM.
       readonly = true;
     };

@@ -104,10 +104,19 @@ def options(call: Call) -> Any:
 
 @route("GET", "/cluster/tasks")
 def tasks(call: Call) -> Any:
-    """Of all nodes; running ones first. A token, which is not its user, is not shown its own either."""
-    allowed = call.emulator.permissions.allowed
-    rows = [row for running in (True, False) for row in task_rows(call, running=running)[:50]]
-    return [row for row in rows if not call.user.token or allowed(call.user, f"/nodes/{row['node']}", ["Sys.Audit"])]
+    """Of all nodes; running ones first. Who may not audit the cluster sees his own, a token, which is no user, none."""
+    audits = call.emulator.permissions.allowed(call.user, "/", ["Sys.Audit"])
+    rows = task_rows(call, running=True)[:50] + task_rows(call, running=False)[:50]
+    newest = call.emulator.tasks.ended_last
+    shown = []
+    for row in rows:
+        row["user"], _, token = row["user"].partition("!")
+        row |= {"tokenid": token} if token else {}
+        if audits or row["user"] == call.user.name:
+            # which of them had been noted when the last one ended
+            saved: int | str = 1 if newest is not None and row["upid"] == newest.upid else row.get("saved", "1")
+            shown.append({key: value for key, value in row.items() if key not in ("pid", "pstart")} | {"saved": saved})
+    return shown
 
 
 def _mapping_row(name: str, about: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,9 @@ def outside(emulator: Emulator, daemon: Daemon, event: Mapping[str, Any]) -> boo
     if done in ("freeze-pvedaemon", "kill-pvedaemon", "start-pvedaemon"):
         {"freeze-pvedaemon": daemon.freeze, "kill-pvedaemon": daemon.kill, "start-pvedaemon": daemon.start}[done]()
         return True
+    if done in ("stop-pvestatd", "start-pvestatd"):
+        emulator.state.unknown = done == "stop-pvestatd"
+        return True
     vmid = int(event.get("vmid", 0))
     vm = emulator.state.vms.get(vmid)
     if vm is None:

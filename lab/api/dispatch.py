@@ -31,6 +31,8 @@ def resolve(
     _check_access(emulator, schema, user, path, merged)
 
     def work() -> Any:
+        if method == "GET" and (guest := _GUEST.fullmatch(path)):
+            emulator.qmeventd.looked(int(guest["vmid"]))
         emulator.tasks.here.node = emulator.state.name_of(merged.get("node"))
         nulls = frozenset(name for name, value in merged.items() if value is None)
         return REGISTRY[key](Call(emulator, user, method, path, checked(schema, merged), nulls, dict(files or {})))

@@ -9,6 +9,7 @@ from lab.api.errors import ApiError
 from lab.api.faults import Faults
 from lab.api.locks import Locks
 from lab.api.permissions import Permissions
+from lab.api.qmeventd import Qmeventd
 from lab.api.resources import Statistics
 from lab.api.schema import Schema
 from lab.api.state import State, Vm
@@ -27,6 +28,7 @@ class Emulator:
     volumes: Volumes
     permissions: Permissions
     statistics: Statistics
+    qmeventd: Qmeventd
 
     def __init__(self, document: Mapping[str, Any], backend: Backend) -> None:
         self._document = document
@@ -42,20 +44,24 @@ class Emulator:
     def _build(self, document: Mapping[str, Any]) -> None:
         self.state = State(document)
         self.schema = Schema(self.state.version)
-        self.locks = Locks()
+        self.locks = Locks(self.state.lock_seconds)
+        self.locks.held = self.faults.file_held
         self.tasks = Tasks(self.state)
+        self.locks.check, self.locks.tell = self.tasks.check_here, self.tasks.write_here
         self.tasks.fail_next = self.faults.task_failure
         self.tasks.kill_next = self.faults.kills
         self.tasks.lose_next = self.faults.loses
         self.volumes = Volumes(self.state, self.locks, self.backend, self.faults)
         self.permissions = Permissions(self.state)
         self.statistics = Statistics(self.state, self.faults)
+        self.qmeventd = Qmeventd(self)
 
     def reset(self, patch: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Back to the start state, with a merge patch on it until the next reset; tasks that run are ended.
 
         Returns that state.
         """
+        self.qmeventd.close()
         self.tasks.interrupt_all(patience=1)
         for name in self.faults.active():
             self.faults.switch(name, False, {})
@@ -75,11 +81,20 @@ class Emulator:
         if lock:
             raise ApiError(f"VM is locked ({lock})")
 
+    def switched_off(self, vm: Vm) -> None:
+        """The VM's QEMU has ended, whoever ended it. A second time it is no news."""
+        with self.mutex:
+            if not vm.running:
+                return
+            vm.running = vm.paused = False
+            vm.pid = 0
+            vm.on_drive.clear()
+        self.qmeventd.ended(vm)
+
     def _powered_off(self, vmid: int) -> None:
         vm = self.state.vms.get(vmid)
         if vm and vm.running and not self.backend.running(vmid):
-            vm.running = vm.paused = False
-            vm.pid = 0
+            self.switched_off(vm)
 
 
 def merged(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 
 NAMES = (
     "lock-held",  # vmid, lock, requests or seconds
+    "file-held",  # vmid, seconds: the lock of the configuration file, as `qm cleanup` holds it
+    "restart",  # vmid, message or never or seconds, count: the second task of a reboot fails, does not come, or late
     "task-fails",  # type, once, message
     "task-killed",  # type: the worker dies half-way, what it holds stays
     "task-lost",  # type, works: nobody knows of the task afterwards; the work was done, or with works=false not
@@ -79,6 +81,20 @@ class Faults:
             return None
         lock = str(params.get("lock", "backup"))
         return lock if self._count_down("lock-held", "requests", None) else None
+
+    def file_held(self, vmid: int) -> float:
+        """For how many seconds more somebody holds the lock of a VM's configuration file."""
+        params = self._on.get("file-held", {})
+        if not self.is_on("file-held", vmid=vmid):
+            return 0
+        return max(0.0, float(params["since"]) + float(params.get("seconds", 30)) - time.monotonic())
+
+    def restart(self, vmid: int) -> dict[str, Any] | None:
+        """What is wrong with the start that follows a VM's shutdown for a reboot, None: nothing."""
+        params = self._on.get("restart", {})
+        if not self.is_on("restart", vmid=vmid) or not self._count_down("restart", "count", None):
+            return None
+        return dict(params)
 
     def task_failure(self, kind: str) -> str | None:
         """The error with which a task of that type is to end."""

@@ -78,6 +78,7 @@ NAMED: dict[str, Callable[[str], None]] = {
         r"(?i)[a-f0-9][02468ace](?::[a-f0-9]{2}){5}", "value does not look like a valid unicast MAC address"
     ),
     "urlencoded": _matches(r"[-%a-zA-Z0-9_.!~*'()]*", "invalid urlencoded string: {}"),
+    "pve-task-status-type": _matches(r"ok|error|warning|unknown", "invalid status '{}'"),
     "pve-tag": _matches(r"(?i)[a-z0-9_][a-z0-9_\-+.]*", "invalid characters in tag"),
     "ip": _address(ipaddress.ip_address, "IP address"),
     "ipv4": _address(ipaddress.IPv4Address, "IPv4 address"),

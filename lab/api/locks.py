@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from lab.api.errors import ApiError
 
-CONFIG_SECONDS = 10.0
 CLONE_SECONDS = 1.0
 STORAGE_SECONDS = 60.0
+_LOOK = 0.1  # how often one who waits looks whether he has been ended
 
 
 class _Flock:
@@ -19,13 +19,18 @@ class _Flock:
         self._condition = threading.Condition()
         self._readers, self._writer = 0, False
 
-    def acquire(self, shared: bool, timeout: float) -> bool:
+    def acquire(self, shared: bool, timeout: float, check: Callable[[], None] = lambda: None) -> bool:
+        """Take it within `timeout` seconds. Whatever `check` raises ends the wait."""
+        until = time.monotonic() + timeout
+
         def free() -> bool:
             return not self._writer and (shared or not self._readers)
 
         with self._condition:
-            if not self._condition.wait_for(free, timeout):
-                return False
+            while not self._condition.wait_for(free, min(_LOOK, max(0, until - time.monotonic()))):
+                check()
+                if time.monotonic() >= until:
+                    return False
             if shared:
                 self._readers += 1
             else:
@@ -44,27 +49,49 @@ class _Flock:
 class Locks:
     """Lock files by path; waiting longer than the time-out is the error that the real server gives."""
 
-    def __init__(self) -> None:
+    def __init__(self, config_seconds: float = 10.0) -> None:
+        self._config_seconds = config_seconds
         self._files: dict[str, _Flock] = {}
         self._mutex = threading.Lock()
+        # Of the task that waits: ends the wait by raising; takes a line for its log.
+        self.check: Callable[[], None] = lambda: None
+        self.tell: Callable[[str], None] = lambda line: None
+        # For how many seconds somebody outside holds the lock of a VM's configuration.
+        self.held: Callable[[int], float] = lambda vmid: 0
 
     @contextmanager
     def _file(self, path: str, timeout: float, shared: bool) -> Iterator[float]:
         with self._mutex:
             lock = self._files.setdefault(path, _Flock())
         began = time.monotonic()
-        if not lock.acquire(shared, timeout):
-            raise ApiError(f"can't lock file '{path}' - got timeout")
+        if not lock.acquire(shared, 0):
+            self.tell("trying to acquire lock...")
+            if not lock.acquire(shared, timeout, self.check):
+                raise ApiError(f"can't lock file '{path}' - got timeout")
+            self.tell(" OK")
         try:
             yield time.monotonic() - began
         finally:
             lock.release(shared)
 
     @contextmanager
-    def config(self, vmid: int, timeout: float = CONFIG_SECONDS, *, shared: bool = False) -> Iterator[None]:
+    def config(self, vmid: int, timeout: float | None = None, *, shared: bool = False) -> Iterator[None]:
         """Hold the lock of a VM's configuration file."""
-        with self._file(f"/var/lock/qemu-server/lock-{vmid}.conf", timeout, shared):
+        path, patience = f"/var/lock/qemu-server/lock-{vmid}.conf", timeout or self._config_seconds
+        if held := self.held(vmid):
+            self._wait(path, held, patience)
+        with self._file(path, patience, shared):
             yield
+
+    def _wait(self, path: str, held: float, patience: float) -> None:
+        self.tell("trying to acquire lock...")
+        until = time.monotonic() + min(held, patience)
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(_LOOK, left))
+            self.check()
+        if held > patience:
+            raise ApiError(f"can't lock file '{path}' - got timeout")
+        self.tell(" OK")
 
     @contextmanager
     def storage(self, storage: str) -> Iterator[None]:

@@ -16,18 +16,24 @@ _HOST_MTU = "running-nets-host-mtu"
 _OF_THE_STATE = ("vmstate", "runningmachine", "runningcpu", _HOST_MTU)
 
 
-def save(call: "Call", vm: "Vm", name: str, log: Log) -> dict[str, Any]:
-    """Write the memory to a volume that is named for the snapshot. What the snapshot's configuration has of it."""
+def save(
+    call: "Call", vm: "Vm", name: str, log: Log, *, storage: str | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Write the memory to a volume that is named for the snapshot. What the snapshot's configuration has of it.
+
+    `storage` is where it goes, else where the VM says or its first disk is; `quiet`: nothing is told of the saving.
+    """
     emulator = call.emulator
-    storage = emulator.volumes.storage(_storage(vm))
+    place = emulator.volumes.storage(storage or _storage(vm))
     size = 2 * memory_bytes(vm) + _DRIVER_BYTES
-    volid = emulator.volumes.allocate(storage, vm.vmid, size, "raw", name=f"vm-{vm.vmid}-state-{name}", log=log)
+    volid = emulator.volumes.allocate(place, vm.vmid, size, "raw", name=f"vm-{vm.vmid}-state-{name}", log=log)
     volume = emulator.volumes.get(volid)
     volume.size = volume.used = max(1, memory_bytes(vm) >> 7)  # it is cut to what was written
-    log(f"saving VM state and RAM using storage '{storage.name}'")
-    mebibytes = f"{volume.size / (1 << 20):.2f} MiB"
-    log(f"{mebibytes} in 0s")
-    log(f"completed saving the VM state in 0s, saved {mebibytes}")
+    if not quiet:
+        log(f"saving VM state and RAM using storage '{place.name}'")
+        mebibytes = f"{volume.size / (1 << 20):.2f} MiB"
+        log(f"{mebibytes} in 0s")
+        log(f"completed saving the VM state in 0s, saved {mebibytes}")
     release = ".".join(emulator.state.qemu.split(".")[:2])
     family = "q35" if "q35" in str(vm.config.get("machine", "")) else "i440fx"
     cards = sorted(key for key in vm.config if options.is_network(key) and "virtio" in str(vm.config[key]))

@@ -6,10 +6,11 @@ from typing import Any
 
 from lab.api.errors import ParameterError, PermissionDenied
 from lab.api.formats import split_list
-from lab.api.routes import Call, Page, RawBody, route
+from lab.api.routes import Call, Page, RawBody, paths, route
 from lab.api.tasks import UPID, Task
 
 _TASK = "/nodes/{node}/tasks/{upid}"
+PATIENCE = 5.0  # seconds that a worker gets to end in
 
 
 @route("GET", "/version")
@@ -30,7 +31,7 @@ def listing(call: Call) -> Any:
         row = emulator.statistics.node_row(
             node, whole=emulator.permissions.allowed(call.user, f"/nodes/{node}", ["Sys.Audit"])
         )
-        row.pop("cgroup-mode")
+        row.pop("cgroup-mode", None)
         rows.append({**row, "ssl_fingerprint": emulator.fingerprint})
     return rows
 
@@ -127,6 +128,7 @@ def task_rows(call: Call, *, running: bool, node: str | None = None) -> list[dic
             continue
         row = task.row()
         if running:
+            row.pop("tokenid", None)  # its user has it
             rows.append({**row, "user": task.parts["user"], "status": "RUNNING", "saved": "0"})
         else:
             rows.append({**row, "endtime": task.endtime, "status": task.exitstatus})
@@ -174,6 +176,19 @@ def _task(call: Call) -> Task | None:
     return task
 
 
+@route("GET", "/nodes/{node}")
+def node_index(call: Call) -> Any:
+    """What there is below a node here."""
+    below = {path.split("/")[3] for path in paths() if path.startswith("/nodes/{node}/")}
+    return [{"name": name} for name in sorted(below)]
+
+
+@route("GET", _TASK)
+def task_index(call: Call) -> Any:
+    """What can be asked of a task, whether there is one or not."""
+    return [{"name": "log"}, {"name": "status"}]
+
+
 @route("GET", f"{_TASK}/status")
 def task_status(call: Call) -> Any:
     task = _task(call)
@@ -199,8 +214,8 @@ def task_log(call: Call) -> Any:
 
 @route("DELETE", _TASK)
 def stop_task(call: Call) -> Any:
-    """End the task; what it holds stays as it is. One that has ended already is no error."""
+    """End the task, and wait for that; what it has done stays as it is. One that has ended already is no error."""
     task = _task(call)
     if task is None:
         raise ParameterError({"upid": "no such task"})
-    task.interrupt.set()
+    call.emulator.tasks.interrupt(task, PATIENCE)

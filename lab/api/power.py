@@ -4,11 +4,10 @@ import re
 import time
 from typing import Any
 
-from lab.api import cloudinit, drives, options
+from lab.api import cloudinit, drives, memory_state, options
 from lab.api.agent import is_configured
 from lab.api.changes import Change
 from lab.api.errors import ApiError, ParameterError
-from lab.api.resources import memory_bytes
 from lab.api.routes import Call, route
 from lab.api.state import Vm
 from lab.api.tasks import Task
@@ -19,16 +18,20 @@ _STATUS = "/nodes/{node}/qemu/{vmid}/status"
 SHUTDOWN_SECONDS = 60
 PING_SECONDS = 3.0
 _QUIT_FAILED = "VM quit/powerdown failed - got timeout"
+_TERMINATED = "VM still running - terminating now with SIGTERM"
+_OF_A_MIGRATION = ("migratedfrom", "migration_type", "migration_network", "targetstorage")
 
 
-def _require_root_to_skip(call: Call) -> None:
-    if call.params.get("skiplock") and not call.user.is_root:
-        raise ParameterError({"skiplock": "Only root may use this option."})
+def _require_root_for(call: Call, *options: str) -> None:
+    """ParameterError for options that are root's alone, which no token is."""
+    for name in options:
+        if call.params.get(name) and not call.user.is_root:
+            raise ParameterError({name: "Only root may use this option."})
 
 
 def _require_running(call: Call) -> Vm:
-    vm = call.emulator.state.vms.get(call.vmid)
-    if vm is None or not vm.running:
+    vm = call.emulator.state.find_vm(call.vmid)
+    if not vm.running:
         raise ApiError(f"VM {call.vmid} not running")
     return vm
 
@@ -39,13 +42,15 @@ def _require_unlocked(call: Call, vm: Vm) -> None:
 
 
 def start_vm(call: Call, vmid: int, task: Task) -> None:
-    """Switch the VM on, with what was pending; its lock is held."""
+    """Switch the VM on, with what was pending; its lock is held. What was suspended to disk goes on."""
     vm = call.emulator.state.vm(vmid)
     if vm.is_template:
         raise ApiError("you can't start a vm if it's a template")
-    if vm.config.get("lock") == "suspended":
-        _take_up(call, vm, task)
-    _require_unlocked(call, vm)
+    suspended = vm.config.get("lock") == "suspended"
+    if suspended:
+        task.write("Resuming suspended VM")
+    else:
+        _require_unlocked(call, vm)
     if vm.running:
         raise ApiError(f"VM {vmid} already running")
     Change(call, vm, task.write).apply_pending()
@@ -62,28 +67,45 @@ def start_vm(call: Call, vmid: int, task: Task) -> None:
         bridge = options.network(call, name, str(vm.config[name])).get("bridge")
         if bridge and bridges is not None and bridge not in bridges:
             raise ApiError(f"bridge '{bridge}' does not exist")
+    _require_machine(call, vm)
     vm.on_drive.clear()
     call.emulator.backend.start(vmid, dict(vm.config), files)
     vm.running, vm.paused = True, False
     vm.started, vm.pid = call.emulator.state.clock.now(), call.emulator.tasks.next_pid()
+    if suspended:
+        _use_up(call, vm, task)
 
 
-def _take_up(call: Call, vm: Vm, task: Task) -> None:
-    """What was suspended to disk goes on; its state is used up."""
-    task.write("Resuming suspended VM")
-    del vm.config["lock"]
-    call.emulator.volumes.remove(str(vm.config.pop("vmstate")))
+def switched_off(call: Call, vm: Vm, task: Task) -> None:
+    """Its QEMU has ended, its lock is held: what waited takes effect at once, where it can."""
+    call.emulator.switched_off(vm)
+    try:
+        Change(call, vm, task.write).apply_pending()
+    except ApiError as error:
+        task.write(error.message)
 
 
-def _off(vm: Vm) -> None:
-    vm.running = vm.paused = False
-    vm.pid = 0
-    vm.on_drive.clear()
+def _require_machine(call: Call, vm: Vm) -> None:
+    """ApiError for a type of machine that is newer than the node's QEMU."""
+    wanted = str(call.params.get("machine") or vm.config.get("machine") or "").split(",")[0].removeprefix("type=")
+    asked, qemu = re.search(r"-(\d+)\.(\d+)", wanted), call.emulator.state.qemu
+    if asked and (int(asked[1]), int(asked[2])) > tuple(map(int, qemu.split(".")[:2])):
+        why = f"Installed QEMU version '{qemu}' is too old to run machine type '{wanted}'"
+        raise ApiError(f"{why}, please upgrade node '{vm.node}'")
+
+
+def _use_up(call: Call, vm: Vm, task: Task) -> None:
+    """The memory of what was suspended to disk has been read: away with it."""
+    memory_state.load(vm.config, task.write)
+    volid = str(vm.config["vmstate"])
+    task.write(f"activating and using '{volid}' as vmstate", "Resumed VM, removing state")
+    vm.config = memory_state.without({key: value for key, value in vm.config.items() if key != "lock"})
+    call.emulator.volumes.remove(volid)
 
 
 @route("POST", f"{_STATUS}/start")
 def start(call: Call) -> Any:
-    _require_root_to_skip(call)
+    _require_root_for(call, *_OF_A_MIGRATION, "stateuri", "force-cpu", "skiplock")
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
@@ -95,19 +117,23 @@ def start(call: Call) -> Any:
 @route("POST", f"{_STATUS}/stop")
 def stop(call: Call) -> Any:
     """Pull the plug. `overrule-shutdown` ends shutdowns that hold the lock."""
-    _require_root_to_skip(call)
+    _require_root_for(call, "skiplock", "keepActive", "migratedfrom")
 
     def work(task: Task) -> None:
         if call.params.get("overrule-shutdown"):
-            for shutting in call.emulator.tasks.running("qmshutdown", call.vmid):
-                call.emulator.tasks.end(shutting, "unexpected status")
-                call.emulator.backend.stop(call.vmid)
+            overruled = call.emulator.tasks.running("qmshutdown", call.vmid)
+            for shutting in overruled:
+                call.emulator.tasks.interrupt(shutting, SHUTDOWN_SECONDS)
+            if overruled:
+                task.write(f"overruled qmshutdown tasks: {', '.join(each.upid for each in overruled)}")
         with call.emulator.locks.config(call.vmid):
             vm = call.emulator.state.find_vm(call.vmid)
             if vm.running:
                 _require_unlocked(call, vm)
+                if call.params.get("timeout") == 0:
+                    task.write(_TERMINATED)
                 call.emulator.backend.stop(call.vmid)
-                _off(vm)
+                switched_off(call, vm, task)
 
     return call.emulator.tasks.start("qmstop", call.vmid, call.user, work)
 
@@ -121,16 +147,16 @@ def _shut_down(call: Call, vm: Vm, task: Task, timeout: float, *, force: bool) -
                 raise AgentAbsent
             backend.agent(vm.vmid, "ping", {})
         except AgentAbsent:
-            time.sleep(PING_SECONDS)
+            task.sleep(PING_SECONDS)
             protocol = "qga" if call.emulator.state.version >= 9 else "qmp"
             why = f"VM {vm.vmid} {protocol} command 'guest-ping' failed - got timeout"
             task.write(f"QEMU Guest Agent is not running - {why}")
-    if not backend.shutdown(vm.vmid, timeout):
+    if not backend.shutdown(vm.vmid, timeout, task.checkpoint):
         if not force:
             raise ApiError(_QUIT_FAILED)
-        task.write("VM still running - terminating now with SIGTERM")
+        task.write(_TERMINATED)
         backend.stop(vm.vmid)
-    _off(vm)
+    switched_off(call, vm, task)
 
 
 def _timeout(call: Call, vm: Vm) -> float:
@@ -140,7 +166,7 @@ def _timeout(call: Call, vm: Vm) -> float:
 
 @route("POST", f"{_STATUS}/shutdown")
 def shutdown(call: Call) -> Any:
-    _require_root_to_skip(call)
+    _require_root_for(call, "skiplock", "keepActive")
     force = bool(call.params.get("forceStop"))
     present = call.emulator.state.vms.get(call.vmid)
     if present and present.paused and not force:
@@ -158,23 +184,29 @@ def shutdown(call: Call) -> Any:
 
 @route("POST", f"{_STATUS}/reboot")
 def reboot(call: Call) -> Any:
-    """Shut down and start again, so that pending changes take effect."""
+    """Shut down; qmeventd starts it again, in a task of its own, so that pending changes take effect."""
     if _require_running(call).paused:
         raise ApiError("VM is paused - cannot shutdown")
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
             vm = call.emulator.state.find_vm(call.vmid)
+            if not vm.running:
+                return
             call.emulator.require_unlocked(vm)
-            _shut_down(call, vm, task, _timeout(call, vm), force=False)
-            start_vm(call, call.vmid, Task(task.upid))
+            vm.reboots = True
+            try:
+                _shut_down(call, vm, task, _timeout(call, vm), force=False)
+            except BaseException:
+                vm.reboots = False
+                raise
 
     return call.emulator.tasks.start("qmreboot", call.vmid, call.user, work)
 
 
 @route("POST", f"{_STATUS}/reset")
 def reset(call: Call) -> Any:
-    _require_root_to_skip(call)
+    _require_root_for(call, "skiplock")
     _require_running(call)
 
     def work(task: Task) -> None:
@@ -187,13 +219,15 @@ def reset(call: Call) -> Any:
 
 
 def _set_paused(call: Call, kind: str, paused: bool) -> str:
-    _require_root_to_skip(call)
+    """Also while it is backed up, which the other locks do not allow."""
+    _require_root_for(call, "skiplock", "nocheck")
     _require_running(call)
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
             vm = call.emulator.state.find_vm(call.vmid)
-            _require_unlocked(call, vm)
+            if call.emulator.lock_of(vm) != "backup":
+                _require_unlocked(call, vm)
             vm.paused = paused
 
     return call.emulator.tasks.start(kind, call.vmid, call.user, work)
@@ -202,11 +236,13 @@ def _set_paused(call: Call, kind: str, paused: bool) -> str:
 @route("POST", f"{_STATUS}/suspend")
 def suspend(call: Call) -> Any:
     """Pause, or write the memory to disk and switch off. (Machines behind it go on running, or boot anew.)"""
+    if call.params.get("statestorage") and "todisk" not in call.params:
+        raise ParameterError({"todisk": "missing property - 'statestorage' requires this property"})
     return _to_disk(call) if call.params.get("todisk") else _set_paused(call, "qmpause", True)
 
 
 def _to_disk(call: Call) -> str:
-    _require_root_to_skip(call)
+    _require_root_for(call, "skiplock")
     call.emulator.permissions.require(call.user, f"/vms/{call.vmid}", ["VM.Config.Disk"])
     if "statestorage" in call.params:
         call.emulator.permissions.require(
@@ -218,18 +254,14 @@ def _to_disk(call: Call) -> str:
         with call.emulator.locks.config(call.vmid):
             vm = call.emulator.state.find_vm(call.vmid)
             _require_unlocked(call, vm)
-            volumes, first = call.emulator.volumes, next(iter(drives.of(vm.config)), None)
-            chosen = call.params.get("statestorage") or vm.config.get("vmstatestorage")
-            storage = volumes.storage(chosen or (parse_volid(first[1]["file"]).storage if first else "local"))
             when = time.strftime("%Y-%m-%d", time.gmtime(call.emulator.state.clock.now()))
-            size = 2 * memory_bytes(vm) + (500 << 20)
-            name = f"vm-{vm.vmid}-state-suspend-{when}"
+            chosen = call.params.get("statestorage")
             vm.config["lock"] = "suspending"
-            vm.config["vmstate"] = volumes.allocate(storage, vm.vmid, size, "raw", name=name)
-            task.write("saving VM state and RAM using storage " + f"'{storage.name}'")
+            saved = memory_state.save(call, vm, f"suspend-{when}", task.write, storage=chosen, quiet=True)
+            vm.config.update(saved)
             task.linger()
             call.emulator.backend.stop(vm.vmid)
-            _off(vm)
+            call.emulator.switched_off(vm)
             vm.config["lock"] = "suspended"
             task.write("State saved, quitting")
 

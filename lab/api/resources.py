@@ -88,7 +88,7 @@ class Statistics:
             "node": (self.frozen or {}).get(vm.vmid, vm.node),
             "status": "unknown",
         }
-        if self.down(vm.node):
+        if self.down(vm.node) or self._state.unknown:
             sample = None
         if sample:
             row.update(
@@ -122,6 +122,8 @@ class Statistics:
         row["cgroup-mode"] = about.get("cgroup_mode", 2)
         if self.down(node):
             return {**row, "status": "offline"}
+        if self._state.unknown:
+            return {key: row[key] for key in ("id", "node", "type")} | {"status": "unknown"}
         if not whole:
             return row
         root = about.get("rootfs", {})
@@ -130,14 +132,15 @@ class Statistics:
 
     def storage_row(self, storage: Storage, node: str | None = None) -> dict[str, Any]:
         node = node or self._state.node
-        sizes = {"disk": storage.used, "maxdisk": storage.total} if storage.usable else {}
+        known = storage.usable and not self._state.unknown
+        sizes = {"disk": storage.used, "maxdisk": storage.total} if known else {}
         return {
             "id": f"storage/{node}/{storage.name}",
             "type": "storage",
             "node": node,
             "storage": storage.name,
             "plugintype": storage.type,
-            "status": "available" if storage.usable else "unknown",
+            "status": "available" if known else "unknown",
             "content": storage.content,
             "shared": int(storage.shared),
             **sizes,

@@ -76,6 +76,11 @@ def route(method: str, path: str) -> Callable[[H], H]:
     return register
 
 
+def paths() -> set[str]:
+    """The paths served, as the documentation writes them."""
+    return {key.partition(" ")[2] for key in REGISTRY}
+
+
 def find(method: str, path: str) -> tuple[str, dict[str, str]] | None:
     """The registry's key for a request and what the URI says; None if nothing serves it."""
     exact = f"{method} {path}"

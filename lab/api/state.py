@@ -2,7 +2,7 @@
 
 The shape of a start state: `version`, `release`, `qemu`, `clock`, `nodes`, `storages` (with `volumes` by volid),
 `users` (with `tokens`), `roles`, `acl`, `pools`, `vms` by VMID, `tasks`, `task_seconds`; absent means empty. Sizes are
-bytes, a VM's memory MiB.
+bytes, a VM's memory MiB. `qmeventd` and `lock_seconds` say how long some things take here (QMEVENTD).
 """
 
 import copy
@@ -17,6 +17,9 @@ from typing import Any
 from lab.api.errors import config_missing, vm_not_found
 
 Config = dict[str, Any]
+# Seconds from the end of a VM's QEMU to `qm cleanup` (`after`), for how long that waits for one that runs again
+# (`waits`), and from there to the start of one that reboots (`restarts`), which takes a real server 2 to 6.
+QMEVENTD = {"after": 0.5, "waits": 30.0, "restarts": 1.0}
 # Storages that give a volume its whole size at once, unless they are told to be sparse.
 THICK = {"lvm", "zfspool"}
 _ESCAPED = re.compile(r"[^\x20-\x24\x26-\x7e]+")
@@ -131,6 +134,8 @@ class Vm:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     # What the cloud-init drive holds where the configuration of a running VM says something else; None: nothing.
     on_drive: dict[str, Any] = field(default_factory=dict)
+    # Is it to be started again when its QEMU has ended?
+    reboots: bool = False
     started: float = 0
     pid: int = 0
     firewall_rules: list[dict[str, Any]] = field(default_factory=list)
@@ -219,6 +224,11 @@ class State:
         self.task_seconds: dict[str, float] = raw.get("task_seconds", {})
         # What the node can fetch: by URL its `size` and `sha256`, and the volume whose content it is (`like`).
         self.web: dict[str, dict[str, Any]] = raw.get("web", {})
+        self.qmeventd: dict[str, float] = {**QMEVENTD, **raw.get("qmeventd", {})}
+        # Is the statistics daemon gone, and what it knew forgotten?
+        self.unknown = False
+        # For how long one waits for the lock of a configuration file.
+        self.lock_seconds: float = raw.get("lock_seconds", 10.0)
         self.pci_mappings: dict[str, dict[str, Any]] = raw.get("pci_mappings", {})
 
     @property

@@ -132,7 +132,7 @@ class StatesBackend:
             guest = self._guest(vmid)
             guest.running = guest.agent = False
 
-    def shutdown(self, vmid: int, timeout: float) -> bool:
+    def shutdown(self, vmid: int, timeout: float, check: Callable[[], None] = lambda: None) -> bool:
         """Only the agent shuts such a guest down; it ignores ACPI."""
         deadline = time.monotonic() + timeout
         while self.running(vmid):
@@ -142,6 +142,7 @@ class StatesBackend:
                 return False
             else:
                 time.sleep(min(0.1, timeout))
+                check()
         return True
 
     def reset(self, vmid: int) -> None:

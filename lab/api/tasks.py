@@ -74,10 +74,14 @@ class Task:
             self.checkpoint()
             self.write(line(part))
 
+    def sleep(self, seconds: float) -> None:
+        """Wait so long. Raises Interrupted if someone ends the task meanwhile."""
+        self.interrupt.wait(seconds)
+        self.checkpoint()
+
     def linger(self) -> None:
         """Wait until the task is as old as its type must become at least (`task_seconds`)."""
-        self.interrupt.wait(max(0, self.not_before - time.monotonic()))
-        self.checkpoint()
+        self.sleep(max(0, self.not_before - time.monotonic()))
 
     def lines(self) -> list[str]:
         """The log as it can be read now."""
@@ -120,6 +124,7 @@ class Tasks:
         self.kill_next: Callable[[str], bool] = lambda kind: False
         self.lose_next: Callable[[str], tuple[bool, bool]] = lambda kind: (False, True)
         self.by_upid: dict[str, Task] = {}
+        self.ended_last: Task | None = None
         for raw in (raw for raw in state.tasks if "upid" in raw):
             status = None if raw.get("running") else raw.get("status", "OK")
             log = [line for line in raw.get("log", []) if not line.startswith("TASK ")]
@@ -158,6 +163,7 @@ class Tasks:
     def _run(self, task: Task, kind: str, work: Callable[[Task], None], failed: Callable[[Task], None]) -> None:
         status = "unexpected status"
         self.here.node = task.parts["node"]
+        self.here.task = task
         task.dies = self.kill_next(kind)
         task.lost, works = self.lose_next(kind)
         try:
@@ -181,11 +187,28 @@ class Tasks:
         finally:
             self.end(task, status)
 
+    def check_here(self) -> None:
+        """Raise Interrupted where somebody has ended the task whose worker calls."""
+        if task := getattr(self.here, "task", None):
+            task.checkpoint()
+
+    def write_here(self, line: str) -> None:
+        """A line for the log of the task whose worker calls; of a call without task it goes elsewhere."""
+        if task := getattr(self.here, "task", None):
+            task.write(line)
+
     def end(self, task: Task, status: str) -> None:
         """Write the exit status, once."""
         with self._mutex:
             if task.exitstatus is None:
                 task.exitstatus, task.endtime = status, self._state.clock.seconds()
+                self.ended_last = task
+
+    def interrupt(self, task: Task, patience: float) -> None:
+        """End a task, and wait so many seconds for it to notice."""
+        task.interrupt.set()
+        if task.thread and task.thread is not threading.current_thread():
+            task.thread.join(patience)
 
     def interrupt_all(self, patience: float) -> None:
         """End all tasks, and wait so many seconds for those that are slow to notice."""

@@ -111,7 +111,7 @@ class MachinesBackend:
             with self._lock:
                 self._machines.pop(vmid, None)
 
-    def shutdown(self, vmid: int, timeout: float) -> bool:
+    def shutdown(self, vmid: int, timeout: float, check: Callable[[], None] = lambda: None) -> bool:
         machine = self._machines.get(vmid)
         if machine is None:
             return True
@@ -120,6 +120,7 @@ class MachinesBackend:
         while not machine.off.wait(0.05):
             if time.monotonic() >= end:
                 return False
+            check()
             if not asked:
                 with contextlib.suppress(AgentAbsent):  # it ignores ACPI, as a guest without logind does
                     self.agent(vmid, "shutdown", {})

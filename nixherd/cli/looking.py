@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nixherd import whereabouts
 from nixherd.cli.entries import entry_of
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.names import guest_named
@@ -18,7 +19,7 @@ from nixherd.models import Fleet, Origin, Vm
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.drift import drift
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import contradiction, is_ours, label, why_not_ours
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
@@ -127,13 +128,17 @@ def config(front: Front, guest: str) -> None:
 @json_option
 @pass_front
 def ip(front: Front, guest: str, every: bool) -> None:
-    """The address on the interface that carries net0's MAC, as the guest's agent tells it."""
+    """The address on the interface that carries net0's MAC, as the guest's agent tells it.
+
+    Where no agent tells, one that is fixed in its configuration, or one at which this machine has seen its card.
+    """
     node, vmid, kind, vm = front.placed(guest)
     about = vm or Vm(str(vmid), vmid, Origin.IMPORTED, readonly=True, type=kind)
     try:
         interfaces = interfaces_of(front.client, node, about)
-    except AgentUnavailable as error:
-        raise FleetError(f"{label(about)}: its agent does not answer: {error}") from error
+    except (AgentUnavailable, NoAgent) as error:
+        _without_agent(front, node, about, f"its agent does not answer: {error}", every=every)
+        return
     if every:
         rows = [{"name": each.name, "mac": each.mac, "addresses": list(each.addresses)} for each in interfaces]
         show_rows(rows, ("name", "mac", "addresses"), front.as_json)
@@ -144,6 +149,22 @@ def ip(front: Front, guest: str, every: bool) -> None:
         raise FleetError(f"{label(about)} has no address on net0 (yet)")
     if front.as_json:
         show_json({"vmid": vmid, "address": address})
+    else:
+        say(address)
+
+
+def _without_agent(front: Front, node: str, guest: Vm, why: str, *, every: bool) -> None:
+    config = None if every else front.client.config(node, guest.vmid, guest.type)
+    mac = config.nets["net0"].mac if config and "net0" in config.nets else None
+    known = [("configuration", each) for each in whereabouts.configured(guest, config)] if config else []
+    known += [("neighbours", each) for each in whereabouts.seen_from_here(front.session, mac)] if mac else []
+    if not known:
+        raise FleetError(f"{label(guest)}: {why}")
+    source, address = known[0]
+    said = {"configuration": "fixed in its configuration", "neighbours": f"where this machine has seen its card {mac}"}
+    say(f"{why}; {said[source]}, and nobody was asked whether it is there", err=True)
+    if front.as_json:
+        show_json({"vmid": guest.vmid, "address": address, "source": source})
     else:
         say(address)
 

@@ -46,7 +46,7 @@ def placed_named(
     text: str,
     resources: Callable[[], Iterable[Resource]],
     name_of: Callable[[Resource], str | None],
-    presence: Callable[[int], Presence],
+    presence: Callable[[int], Presence] = lambda vmid: Presence.UNKNOWN,
 ) -> Vm | Resource:
     """The guest that is meant for looking at: declared, or one that the server shows under this name or VMID.
 

@@ -22,7 +22,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, MutableSet
+from collections.abc import Callable, Collection, Iterator, MutableSet, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -41,11 +41,13 @@ from typing_extensions import override
 from nixherd import reach
 from nixherd.connectors import api_facts, here, proving
 from nixherd.connectors.api_facts import ApiQuery
+from nixherd.connectors.asking import asker
 from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.deploying.report import Outcome
 from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen, Usage
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
+from nixherd.installed import Search
 from nixherd.models import Access, Host
 from nixherd.narration import Narrator
 from nixherd.openssh import Destination
@@ -53,6 +55,7 @@ from nixherd.reach import Absent, Epoch, Hints, NotInstalled, Place
 from nixherd.session import Misused, Session, Unusable
 from nixherd.ssh_config import Configuration, config_options
 from nixherd.ssh_keys import known_hosts_line
+from nixherd.told import hypervisor_at
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
@@ -70,8 +73,11 @@ class FleetConnector(SSHConnector):
     place: Place | None = None
     sudo_password: str | None = None
     """what sudo on this machine asks for, where it does"""
-    installs: bool = False
-    """whether this run installs the machine, so that a clone or an installer has a part in it"""
+    is_asked: bool = False
+    """whether this is a connection beside the run's own, on which the host is asked for its neighbours"""
+    _installs: bool = False
+    _answered_at: str | None = None
+    """where it answered last, as the installed system"""
     _has_the_word: object = None
     """the connection on which a guest has proved itself for being wiped"""
 
@@ -103,6 +109,8 @@ class FleetConnector(SSHConnector):
     @property
     def hints(self) -> Hints:
         """What the operator said of this machine. Misused when it was said of several at once."""
+        if self.is_asked:
+            return Hints()
         said = {"ssh_hostname", "host_key"} & self.state.inventory.get_override_data().keys()
         if said:
             self._require_one(min(said))
@@ -125,9 +133,37 @@ class FleetConnector(SSHConnector):
         return self.state.current_stage >= StateStage.Execute
 
     @property
+    def installs(self) -> bool:
+        """Whether this run installs the machine, so that a clone or an installer has a part in it."""
+        return self._installs
+
+    @installs.setter
+    def installs(self, value: bool) -> None:
+        self._installs = self._installs or value
+        if self._installs and self.place and self._lacks_proof(self.place):
+            self._look_anew()
+
+    @property
     def epochs(self) -> tuple[Epoch, ...]:
         """What this run has any business with on this machine."""
         return tuple(Epoch) if self.installs else (Epoch.FINAL,)
+
+    def _lacks_proof(self, place: Place) -> bool:
+        """Whether this is a guest whose agent has to vouch for it, found without it."""
+        vm = self.session.vm(self.fleet_host.id)
+        return not self.here and reach.is_proven_by_agent(vm) and not (place.asked and place.asked.has_agent)
+
+    def _look_anew(self) -> None:
+        """Find the guest through the hypervisor, now that it is to be installed; who plans only goes on without it."""
+        self.drop()
+        if not self.executing:
+            with suppress(*FAILURES):
+                self._try_once(patience=0, epochs=tuple(Epoch), accepted=tuple(Epoch))
+
+    @property
+    def _by_names(self) -> bool:
+        """Whether the pinned key is all that the machine has to prove in this run, wherever it is found."""
+        return not (self.installs or self.host.data.get("may_install"))
 
     # Connecting
 
@@ -136,14 +172,17 @@ class FleetConnector(SSHConnector):
         if self.host.data.get("api_only"):
             return  # nothing in this run asks the machine itself
         must_answer = self.host.data.get("must_answer", False)
-        connected = False
+        connected, reasons = False, list[str]()
         try:
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
             # whether this run installs is not known yet; one that only asks, or deploys, does not
             epochs = (Epoch.FINAL,) if must_answer else tuple(Epoch)
-            connected = self._try_once(patience=0, epochs=epochs, accepted=epochs)
+            connected = self._try_once(patience=0, epochs=epochs, accepted=epochs, progress=reasons.append)
             if must_answer and not connected:
-                raise Absent(f"{self.fleet_host.id} is still on its way", "try again")
+                why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
+                proof = self.session.pinned_key(self.fleet_host.id) is not None
+                without = "; without its agent's word only a publicKey in hosts.nix can prove that a machine is it"
+                raise Absent(f"{self.fleet_host.id} is still on its way{why}", f"try again{'' if proof else without}")
         except FAILURES as failure:
             error = failure if isinstance(failure, OSError) else worded(failure, f"{self.fleet_host.id}: connecting")
             self._forget_known_hosts()
@@ -168,8 +207,15 @@ class FleetConnector(SSHConnector):
         first = self.session.once(("said", reason), lambda: self.fleet_host.id)
         return reason if first == self.fleet_host.id else f"not connected, for the same reason as {first}"
 
+    def _say_once(self, what: str) -> None:
+        """Say what would be the same of many hosts, of the first of them."""
+        if self.session.once(("said", what), lambda: self.fleet_host.id) == self.fleet_host.id:
+            self.host.log(what)
+
     def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
         """Why the machine that could not be reached will not be there later in this run either."""
+        if isinstance(error, _NotFound) and isinstance(error.problem, (Unusable, Refused)):
+            return Refused(str(error)) if isinstance(error.problem, Refused) else error
         if isinstance(error, (Unusable, Refused, Unforeseen)) or self.session.vm(self.fleet_host.id) is None:
             return error
         try:
@@ -204,12 +250,13 @@ class FleetConnector(SSHConnector):
                 if not absent_ok:
                     raise
                 said(error.what)
+                refused = ""
             except OSError as error:
                 said(str(error))
-                refused = str(error) if isinstance(error, _Unwelcome) else ""
-                if isinstance(error, _Stranger):
+                refused = str(error) if _is(error, _Unwelcome) else ""
+                if _is(error, _Stranger):
                     time.sleep(STRANGER_PAUSE)
-                elif isinstance(error, _Unwelcome):
+                elif _is(error, _Unwelcome):
                     time.sleep(max(0.0, min(next(pauses), until - time.monotonic())))
             return False
 
@@ -261,16 +308,25 @@ class FleetConnector(SSHConnector):
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
         if self.here:
             return self._be_here()
-        places = reach.look(
-            self.session,
-            self.fleet_host,
-            self.hints,
-            epochs=epochs,
-            patience=patience,
-            progress=progress,
-            by_name=bool(self.host.data.get("must_answer")),
-            accepted=accepted,
-            done=done,
+        session, host, hints = self.session, self.fleet_host, self.hints
+        search = None
+        if self._by_names and Search.is_for(session, host, hints):
+            search = Search(session, host, hints, self.host.log, None if self.is_asked else asker(self))
+            search.epochs, search.accepted, search.patience = epochs, accepted, patience
+            search.before, search.done = self._answered_at, done
+        places = (
+            search.places()
+            if search
+            else reach.look(
+                session,
+                host,
+                hints,
+                epochs=epochs,
+                patience=patience,
+                progress=progress,
+                accepted=accepted,
+                done=done,
+            )
         )
         errors: list[OSError] = []
         for place in places:
@@ -278,15 +334,24 @@ class FleetConnector(SSHConnector):
                 self._open(place)
             except OSError as failed:
                 errors.append(failed)
+                if search and isinstance(failed, _Unwelcome):
+                    search.is_found = True  # it has shown its key: nobody else can say more of where it is
                 continue
             assert self.place is not None
             if self.place.epoch in epochs:
+                if search and search.problem:
+                    self._say_once(f"it was found without the hypervisor, which cannot be asked: {search.problem}")
+                self._answered_at = place.address if self.place.epoch is Epoch.FINAL else None
                 return True
             epoch = self.place.epoch
             self.drop()
             if epoch not in accepted:
                 raise self._not_installed(place, epoch)
             progress(f"the {epoch} still answers")
+        if search and (errors or search.problem):
+            raise _NotFound(errors, search)
+        if search and search.reasons:
+            progress("; ".join(search.reasons))
         if errors:
             known = (kind for kind in (_Stranger, _Unwelcome) if any(isinstance(error, kind) for error in errors))
             raise next(known, OSError)("; ".join(dict.fromkeys(map(str, errors))))
@@ -308,9 +373,12 @@ class FleetConnector(SSHConnector):
         own = self.host.data.get("ssh_user") or self.access.user or place.user
         self.data["ssh_user"] = own if place.epoch is Epoch.FINAL else place.user
         to = self._destination(place)
+        if self.is_asked and (whose := hypervisor_at(self.session, to.address)):
+            raise OSError(f"{place.address} is {whose}: a hypervisor is never logged in to")
 
         def opened(*args: Any, **arguments: Any) -> Transport:
-            self._report(present=True)  # something listens; handshakes take a while
+            if not self.is_asked:
+                self._report(present=True)  # something listens; handshakes take a while
             return _Transport(*args, **arguments)
 
         client = PinnedClient()
@@ -360,12 +428,27 @@ class FleetConnector(SSHConnector):
             )
         return replace(place, epoch=epoch)
 
+    def once(self) -> PinnedClient:
+        """The connection to the installed system, tried for once. FleetError or OSError when it does not answer."""
+        installed = (Epoch.FINAL,)
+        said: list[str] = []
+        found = self._try_once(patience=0, epochs=installed, accepted=installed, progress=said.append)
+        if not found or self.client is None:
+            raise OSError("; ".join(said) or "it is on its way")
+        assert isinstance(self.client, PinnedClient)
+        return self.client
+
     def prove_for_wiping(self) -> None:
         """Refused unless root of the guest that is to be wiped is root of the machine where we are connected.
 
         It writes a file there: only when executing. Nothing where the machine is no guest with an agent.
         """
         place, client = self.reach(), self.client
+        if self._lacks_proof(place):
+            raise Refused(
+                f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is no proof for "
+                "wiping it; nothing was done there: run this again"
+            )
         if place.asked is None or not place.asked.has_agent or client is None or client is self._has_the_word:
             return
         proving.prove_by_word(self.session, client, place.asked, place.address)
@@ -421,7 +504,8 @@ class FleetConnector(SSHConnector):
         names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
         try:
             installed = place.epoch is Epoch.FINAL
-            way = config.way_to(names, self.data["ssh_user"], int(given) if given else None, installed=installed)
+            port = int(given) if given else None
+            way = config.way_to(names, self.data["ssh_user"], port, address=place.address, installed=installed)
             known_hosts = self._known_hosts(place, way.address, way.port)
         except Usage as error:
             raise Misused(str(error)) from error
@@ -564,6 +648,21 @@ class _Stranger(OSError):
 
 class _Unwelcome(OSError):
     """The machine itself answers there, and accepts none of our keys."""
+
+
+class _NotFound(OSError):
+    """A machine answers nowhere, for several reasons; `problem` is why the hypervisor could not be asked, if that is
+    one."""
+
+    def __init__(self, errors: Sequence[OSError], search: Search) -> None:
+        super().__init__("; ".join(dict.fromkeys(map(str, (*errors, *search.reasons)))))
+        self.errors = tuple(errors)
+        self.problem = search.problem
+
+
+def _is(error: OSError, kind: type[OSError]) -> bool:
+    """Whether this is one of a kind, or one of those that it is about."""
+    return isinstance(error, kind) or (isinstance(error, _NotFound) and any(isinstance(e, kind) for e in error.errors))
 
 
 def _pauses() -> Iterator[float]:

@@ -35,6 +35,8 @@ _BY_API = ("deploys/vms.py", "./deploys/vms.py")
 _ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
 # Deploys that bring machines what the flake says.
 _FROM_THE_FLAKE = (_ROLLOUTS[0], Path("deploys/provision.py"), Path("deploys/install.py"))
+# Deploys in which a guest is found through the hypervisor alone: what they do needs its proof.
+_INSTALLING = tuple(Path("deploys") / name for name in ("enroll.py", "post_provision.py", "provision.py", "install.py"))
 # pyinfra's own ideas of order and failure, and what a deployment has instead.
 _NOT_IN_ROLLOUTS = {
     "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
@@ -49,7 +51,8 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
 
     Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, `must_answer`: true for
     `exec`, `fact` and deployments, which make no machine, so that one which is not there is a failure, and
-    `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer.
+    `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer. `may_install`: true where
+    a machine is installed or enrolled, so that the hypervisor says where its guests are, and vouches for them.
 
     Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
     connected.
@@ -123,7 +126,11 @@ def _asked(words: Sequence[str]) -> dict[str, bool]:
         word.startswith(("operations.proxmox.", "facts.proxmox.")) or word in _BY_API for word in asked
     )
     asks_machines = first in ("exec", "fact") and not api_only
-    return {"must_answer": asks_machines or _is_deployment(words), "api_only": api_only}
+    return {
+        "must_answer": asks_machines or _is_deployment(words),
+        "api_only": api_only,
+        "may_install": any(Path(word) in _INSTALLING for word in words),
+    }
 
 
 def _is_deployment(words: Sequence[str]) -> bool:

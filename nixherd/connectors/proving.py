@@ -2,6 +2,7 @@
 
 import secrets
 import shlex
+import time
 
 from paramiko import SSHClient, SSHException
 
@@ -18,7 +19,7 @@ MOST = 1 << 20  # bytes of an answer that are read
 def look_at(ssh: SSHClient) -> Shown:
     """What the machine says of itself, in one command that only reads. OSError when it does not."""
     token = secrets.token_hex(8)
-    shown = proof.parse(_said(ssh, proof.look(token)), token)
+    shown = proof.parse(said(ssh, proof.look(token)), token)
     if shown is None:
         raise OSError("it did not say which machine it is: its login shell runs no `sh -c`, or /proc is not readable")
     return shown
@@ -64,21 +65,27 @@ def prove_by_word(session: Session, ssh: SSHClient, asked: Asked, address: str) 
     argv = ["/bin/sh", "-c", proof.PLANT]
     done = session.client.agent_exec(asked.node, asked.vmid, argv, input=f"{name} {word}\n", timeout=ANSWER_TIMEOUT)
     if done.exitcode != 0:
-        said = (done.stderr or done.stdout).strip() or f"status {done.exitcode}"
-        raise FleetError(f"{asked.label}: its agent could not write {proof.planted(name)}: {said}")
+        words = (done.stderr or done.stdout).strip() or f"status {done.exitcode}"
+        raise FleetError(f"{asked.label}: its agent could not write {proof.planted(name)}: {words}")
     transport = ssh.get_transport()
     root = "" if transport is not None and transport.get_username() == "root" else "sudo -n "
     file = shlex.quote(proof.planted(name))
-    found = _said(ssh, f"{root}cat {file}").split()
+    found = said(ssh, f"{root}cat {file}").split()
     if word not in found:
         raise Refused(_is_another(asked, address, "it does not have what the agent wrote down for its root"))
-    _said(ssh, f"{root}rm -f {file}")
+    said(ssh, f"{root}rm -f {file}")
 
 
-def _said(ssh: SSHClient, script: str) -> str:
-    """The standard output of a script, as far as it is of use. OSError when there is no answer."""
+def said(ssh: SSHClient, script: str, most: int = MOST) -> str:
+    """The standard output of a script, as far as it is of use. OSError when there is no answer in time."""
+    until = time.monotonic() + ANSWER_TIMEOUT
+    found = bytearray()
     try:
         _, stdout, _ = ssh.exec_command(f"sh -c {shlex.quote(script)}", timeout=ANSWER_TIMEOUT)
-        return stdout.read(MOST).decode(errors="replace")
+        while len(found) < most and (part := stdout.channel.recv(min(1 << 16, most - len(found)))):
+            found += part
+            if time.monotonic() > until:  # a byte now and then is no answer
+                raise TimeoutError(f"it took over {ANSWER_TIMEOUT:.0f} s to say it")
+        return found.decode(errors="replace")
     except (SSHException, EOFError) as error:
         raise OSError(f"the connection broke: {error or 'no answer'}") from error

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
-from nixherd.proxmox import verbs
+from nixherd.proxmox import reboots, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve, desired
 from nixherd.proxmox.backups import BackupAction
 from nixherd.proxmox.client import Client
@@ -25,7 +25,7 @@ from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from nixherd.proxmox.restores import RestoreAction
 from nixherd.proxmox.snapshotting import require_can_snapshot
-from nixherd.proxmox.steps import Clone, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.steps import AwaitReboot, Clone, Reboot, Row, Step, doable, rows
 from nixherd.proxmox.survey import lacking, memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
@@ -84,25 +84,34 @@ class Verb:
 # Power
 
 
+def _switch(verb: str, plan: Callable[[Fleet, Vm, ActualVm | None], Steps]) -> Action:
+    """A switch of power. A guest that is off in the middle of a reboot, as far as that can be seen, is no guest off."""
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        if actual is not None and not actual.running and (upid := reboots.under_way(client, actual.node, vm.vmid)):
+            verbs.ours(fleet, vm, actual)
+            return (AwaitReboot(actual.node, vm.vmid, upid, type=vm.type),)
+        return plan(fleet, vm, actual)
+
+    return Verb(verb, look)
+
+
 def start() -> Action:
-    return Verb("start", lambda client, fleet, vm, actual: verbs.start(fleet, vm, actual))
+    return _switch("start", verbs.start)
 
 
 def stop() -> Action:
-    return Verb("stop", lambda client, fleet, vm, actual: verbs.stop(fleet, vm, actual))
+    return _switch("stop", verbs.stop)
 
 
 def shutdown(*, timeout: int = SHUTDOWN_SECONDS, force: bool = False) -> Action:
-    return Verb(
-        "shut down",
-        lambda client, fleet, vm, actual: verbs.shutdown(fleet, vm, actual, timeout=timeout, force=force),
+    return _switch(
+        "shut down", lambda fleet, vm, actual: verbs.shutdown(fleet, vm, actual, timeout=timeout, force=force)
     )
 
 
 def reboot(*, timeout: int = SHUTDOWN_SECONDS, always: bool = False) -> Action:
-    return Verb(
-        "reboot", lambda client, fleet, vm, actual: verbs.reboot(fleet, vm, actual, timeout=timeout, always=always)
-    )
+    return _switch("reboot", lambda fleet, vm, actual: verbs.reboot(fleet, vm, actual, timeout=timeout, always=always))
 
 
 def suspend(*, to_disk: bool = False) -> Action:

@@ -14,8 +14,8 @@ def address_of(config: VmConfig, interfaces: Iterable[Interface]) -> str | None:
     if card is None or card.mac is None:
         return None
     found = [address for interface in interfaces if interface.mac == card.mac for address in interface.addresses]
-    usable = [address for address in map(_parse, found) if address is not None]
-    return str(min(usable, key=lambda address: address.version)) if usable else None
+    reachable = [address for address in map(usable, found) if address is not None]
+    return str(min(reachable, key=lambda address: address.version)) if reachable else None
 
 
 def plain(text: str) -> str | None:
@@ -28,8 +28,9 @@ def plain(text: str) -> str | None:
     return str(mapped or address)
 
 
-def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address that a machine can have on a network; others are nobody's, everybody's, or the asker's own."""
+def usable(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address that a machine can have on a network, also one with its prefix; None for what is none, and for those
+    that are nobody's, everybody's, or the asker's own."""
     written = plain(text)
     if written is None:
         return None

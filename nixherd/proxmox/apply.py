@@ -7,18 +7,30 @@ import re
 import time
 from collections.abc import Callable
 
-from nixherd.errors import ApiError, FleetError, TaskFailed
+from nixherd.errors import ApiError, FleetError, TaskFailed, Usage
 from nixherd.models import Fleet, Host, Vm
 from nixherd.narration import Narrator
-from nixherd.proxmox import plan, tasks
+from nixherd.proxmox import plan, reboots, standing, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import Locked, OutcomeUnknown
+from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.observe import holder, observe, observe_template
 from nixherd.proxmox.plan import ActualVm, Desired
-from nixherd.proxmox.steps import AwaitClone, AwaitRestore, Resume, Row, Start, Step, doable, rows
+from nixherd.proxmox.steps import (
+    AwaitClone,
+    AwaitReboot,
+    AwaitRestore,
+    Power,
+    Reboot,
+    Resume,
+    Row,
+    Start,
+    Step,
+    doable,
+    rows,
+)
 from nixherd.proxmox.tasks import Progress
 
 PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
@@ -85,7 +97,7 @@ def achieve(
     unknown = list[Step]()
     while True:
         actual = observe(client, fleet, vm)
-        steps = replan(actual)
+        steps = _left_to_do(client, vm, replan, actual, done)
         done += [step for step in unknown if str(step) not in map(str, steps)]
         unknown.clear()
         if not steps:
@@ -97,12 +109,40 @@ def achieve(
         left = began + timeout - time.monotonic()
         if left <= 0:
             raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
-        found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(client, steps, left, say, done, unknown)
+        found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(
+            client, vm, steps, left, say, done, unknown
+        )
         if found:
             narrate(found)
             pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
             obstacle = found
             time.sleep(min(pause, left))
+
+
+def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None, done: list[Step]) -> tuple[Step, ...]:
+    """What `replan` says now. FleetError when a switch of power was carried out, and the guest stands elsewhere."""
+    last = done[-1] if done else None
+    try:
+        steps = replan(actual)
+    except Usage as error:
+        if last is None:
+            raise
+        raise FleetError(f"{error}; before that, this was done: {'; '.join(map(str, done))}") from error
+    if last is None or not steps or type(last) is not type(steps[0]) or not isinstance(last, Power):
+        return steps
+    if isinstance(last, Reboot):
+        waits = steps[0].because if isinstance(steps[0], Reboot) else ()
+        if waits:
+            raise FleetError(
+                f"{label(vm)} was rebooted, and {', '.join(waits)} still wait for its next start; look at it"
+            )
+        return ()
+    where = standing.seen(client, last.node, vm.vmid, vm.type)
+    since = standing.told(standing.tasks_of(client, last.node, vm.vmid)[:3])
+    raise FleetError(
+        f"{label(vm)} {where}, although a task that was to {last} has ended well"
+        f"{f'; its last tasks: {since}' if since else ''}"
+    )
 
 
 def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step) -> str:
@@ -115,7 +155,13 @@ def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, ste
 
 
 def _carry_out(
-    client: Client, steps: tuple[Step, ...], timeout: float, say: Progress, done: list[Step], unknown: list[Step]
+    client: Client,
+    vm: Vm,
+    steps: tuple[Step, ...],
+    timeout: float,
+    say: Progress,
+    done: list[Step],
+    unknown: list[Step],
 ) -> str:
     """Apply the steps; what to wait for before looking again, empty when all went well.
 
@@ -133,19 +179,53 @@ def _carry_out(
             raise
         unknown.append(step)
         return str(error)
+    except StillRunning as error:
+        if not isinstance(step, Power):
+            raise
+        where = standing.seen(client, step.node, vm.vmid, vm.type)
+        raise StillRunning(f"{error}; {label(vm)} {where}", error.upid) from error
     except (ApiError, TaskFailed) as error:
-        if tasks.lost_the_lock(error) or _LOOK_AGAIN.search(str(error)):
+        if tasks.lost_the_lock(error):
+            return _held(client, vm, step)
+        if _LOOK_AGAIN.search(str(error)):
             return str(error)
+        if isinstance(step, Power) and isinstance(error, TaskFailed):
+            _where_it_stands(client, vm, step, error, say, done)
+            return ""
         raise
     return ""
 
 
+def _held(client: Client, vm: Vm, step: Step) -> str:
+    """Who may hold the lock of the guest's configuration file. Whoever waited for it in vain has done nothing."""
+    working = [task for task in standing.tasks_of(client, step.node, vm.vmid) if task.status in (None, "RUNNING")]
+    who = standing.told(working) or "no task that this token may see; after a stop `qm cleanup` does, for half a minute"
+    return f"{label(vm)}: {step} waits for the lock of its configuration file, which somebody holds: {who}"
+
+
+def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say: Progress, done: list[Step]) -> None:
+    """A switch of power failed: that is no matter where the guest is where it was to be. TaskFailed where it is not."""
+    if isinstance(step, Reboot) and Upid.parse(error.upid).type in reboots.STARTS:
+        raise error  # which says where the guest stands
+    status = client.status(step.node, vm.vmid, vm.type)
+    if status is not None and step.is_reached(running=status.running, paused=status.paused, lock=status.lock):
+        say(f"{label(vm)} {standing.stands(status)}, all the same: {error}")
+        done.append(step)
+        return
+    raise TaskFailed(f"{error}; {label(vm)} {standing.stands(status)}", error.upid, error.exitstatus) from error
+
+
 def apply(client: Client, step: Step, *, timeout: float, progress: Progress | None = None) -> Upid | None:
-    """Carry out one step and wait for its task, which is returned.
+    """Carry out one step and wait for its task, which is returned; for a reboot until the guest runs again.
 
     When the server did not say what came of a step that must not be done twice, its task is looked for: then that
     is waited for. OutcomeUnknown when there is none.
     """
+    until, say = time.monotonic() + timeout, progress or (lambda _: None)
+    if isinstance(step, AwaitReboot):
+        reboots.await_end(client, step, timeout=timeout, say=say)
+        return step.upid
+    before = reboots.look(client, step) if isinstance(step, Reboot) else None
     if step.repeatable:
         upid = begin(client, step)
     else:
@@ -156,6 +236,9 @@ def apply(client: Client, step: Step, *, timeout: float, progress: Progress | No
             upid = _begun(client, step, earlier, error, min(timeout, UNKNOWN_PATIENCE))
     if upid:
         tasks.wait(client, upid, timeout, progress)
+    if upid and before and isinstance(step, Reboot):
+        left = max(0.0, until - time.monotonic())
+        reboots.await_return(client, step, before, upid, timeout=left, say=say)
     return upid
 
 

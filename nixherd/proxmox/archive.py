@@ -51,11 +51,6 @@ class Archive:
     disks: frozenset[str] = frozenset()
     unread: str = ""
 
-    @property
-    def file(self) -> str:
-        """How a task's log calls it, whatever the directory."""
-        return self.volid.rpartition("/")[2]
-
     def brings(self, name: str) -> bool:
         """Whether a restore makes this drive: those in it, and a VM's cloud-init drive, which is written anew."""
         drive = self.config.drives.get(name)
@@ -67,11 +62,19 @@ class Archive:
         values = self.config.values
         if self.type is GuestType.LXC:
             return self.config
-        return VmConfig({key: value for key, value in values.items() if not self._is_left_out(key, str(value))})
+        return VmConfig({key: value for key, value in values.items() if not self.leaves_out(key)})
 
-    def _is_left_out(self, key: str, text: str) -> bool:
-        disk = re.fullmatch(r"(ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0", key) is not None
+    def leaves_out(self, name: str) -> bool:
+        """Whether its configuration says of a VM's disk that no backup holds it."""
+        text = str(self.config.values.get(name, ""))
+        disk = re.fullmatch(r"(ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0", name) is not None
         return disk and not is_true(properties(text, "file").get("backup", 1))
+
+    def names(self, name: str, volume: str) -> bool:
+        """Whether a VM has this volume again though the backup does not hold it: its configuration still names it."""
+        text = str(self.config.values.get(name, ""))
+        same = properties(text, "file").get("file") == volume
+        return self.type is GuestType.QEMU and same and not self.leaves_out(name)
 
 
 def read(client: "Client", node: str, vm: Vm, volid: str, *, there: bool) -> Archive:

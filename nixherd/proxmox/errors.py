@@ -30,6 +30,10 @@ class AgentUnavailable(ApiError):
     """The guest's agent does not answer (yet): the machine is off, booting, or its agent is not running."""
 
 
+class NoAgent(ApiError):
+    """The guest is configured without an agent: none will ever answer."""
+
+
 class StillRunning(DeadlineExceeded):
     """A task is not done within its deadline; it goes on on the server. `upid` names it."""
 

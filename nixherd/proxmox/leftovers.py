@@ -38,7 +38,11 @@ def lost(
     current = client.config(there.node, vm.vmid, vm.type, current=True) or there.config
     rows = client.pending(there.node, vm.vmid, vm.type)
     found = belongings(vm.type, vm.vmid, current, pending=rows)
-    rest = [part for part in found.parts if part.volume and not held.brings(part.name) and not part.remade]
+    rest = [
+        part
+        for part in found.parts
+        if part.volume and not (held.brings(part.name) or part.remade or held.names(part.name, part.volume))
+    ]
     snapshots = tuple(f"snapshot {row.name}" for row in client.snapshots(there.node, vm.vmid, vm.type))
     words = tuple(part.shown(found.sizes) for part in rest)
     if vm.type is GuestType.QEMU:
@@ -61,15 +65,14 @@ def _require_given_up(vm: Vm, rest: Iterable[Part], discard: Iterable[str]) -> N
 def _lacking(held: Archive) -> Iterable[str]:
     """The disks of the backup's own configuration that it does not hold, and what becomes of them."""
     for name, value in sorted(held.config.values.items()):
-        text = str(value)
-        values = properties(text, "file")
-        volume = values.get("file") or values.get("volume") or ""
-        if ":" not in volume or values.get("media") == "cdrom" or held.brings(name):
+        values = properties(str(value), "file")
+        if held.type is GuestType.QEMU:
+            if held.leaves_out(name):
+                yield f"{name} (becomes a line of the notes)"
             continue
-        if held.type is GuestType.LXC and re.fullmatch(r"mp\d+", name):
+        volume = values.get("volume") or values.get("file") or ""
+        if re.fullmatch(r"mp\d+", name) and ":" in volume and name not in held.disks:
             yield f"{name} (comes back empty)"
-        elif held.type is GuestType.QEMU and _LEFT_OUT.fullmatch(f"{name}: {text}"):
-            yield f"{name} (becomes a line of the notes)"
 
 
 def read_back(config: VmConfig) -> tuple[dict[str, object], list[str]]:

@@ -281,7 +281,7 @@ def _word(row: Mapping[str, Any], key: str) -> str | None:
 class VmStatus:
     """A guest's state of power, `status` as the API says it (`running`, `stopped`); `lock` if one is held.
 
-    `paused`: it runs, but stands still.
+    `paused`: it runs, but stands still. `pid` is that of the process which runs it, `uptime` its age in seconds.
     """
 
     vmid: int
@@ -291,6 +291,7 @@ class VmStatus:
     template: bool = False
     uptime: int = 0
     paused: bool = False
+    pid: int | None = None
 
     @classmethod
     def of(cls, vmid: int, row: Mapping[str, Any]) -> "VmStatus":
@@ -302,6 +303,7 @@ class VmStatus:
             template=is_true(row.get("template", 0)),
             uptime=int(row.get("uptime") or 0),
             paused=row.get("qmpstatus") == "paused",
+            pid=int(row.get("pid") or 0) or None,
         )
 
     @property
@@ -345,13 +347,14 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Upid:
-    """The name of a task: `UPID:NODE:PID:PSTART:STARTTIME:TYPE:ID:USER:`."""
+    """The name of a task: `UPID:NODE:PID:PSTART:STARTTIME:TYPE:ID:USER:`, its beginning in seconds since 1970."""
 
     text: str
     node: str
     type: str
     id: str
     user: str
+    starttime: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Upid":
@@ -359,7 +362,11 @@ class Upid:
         parts = text.split(":")
         if len(parts) != 9 or parts[0] != "UPID" or parts[8] != "":
             raise ValueError(f"{text!r} is no UPID")
-        return cls(text, node=parts[1], type=parts[5], id=parts[6], user=parts[7])
+        try:
+            starttime = int(parts[4], 16)
+        except ValueError:
+            raise ValueError(f"{text!r} is no UPID") from None
+        return cls(text, node=parts[1], type=parts[5], id=parts[6], user=parts[7], starttime=starttime)
 
     def __str__(self) -> str:
         return self.text

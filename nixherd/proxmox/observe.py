@@ -71,10 +71,10 @@ def observe(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
     """
     try:
         found = find(client, fleet, vm)
-    except NotVisible:
+    except NotVisible as error:
         making = _in_the_making(client, fleet, vm)
         if making is None:
-            raise
+            raise _left_behind(client, fleet, vm) or error from error
         return making
     if found is None:
         return None
@@ -111,6 +111,19 @@ def _in_the_making(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
         if running.user == client.token_id and running.type in _MAKING:
             return ActualVm(VmConfig({"lock": "create"}), running=False, node=node)
     return None
+
+
+def _left_behind(client: "Client", fleet: Fleet, vm: Vm) -> NotVisible | None:
+    """What the last task of our token that made this guest may have left when it failed: in no pool, and so unseen."""
+    node = fleet.node_of(vm)
+    ended = client.tasks(node, vmid=vm.vmid, active=False, limit=10)
+    last = next((task for task in ended if task.user == client.token_id and task.type in _MAKING), None)
+    if last is None or last.status is None or last.status == "OK" or last.status.startswith("WARNINGS"):
+        return None
+    tool = "qm" if vm.type is GuestType.QEMU else "pct"
+    left = f"; it may be what our {last.type} left when it failed ({last.upid})"
+    left += f": if so, on {node}: `{tool} destroy {vm.vmid}`"
+    return NotVisible(label(vm), vm.vmid, client.token_id, left)
 
 
 def _clone_task(client: "Client", node: str, vmid: int) -> Upid | None:

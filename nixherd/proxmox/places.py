@@ -53,7 +53,7 @@ def require_place(client: Client, node: str, name: str, content: str) -> Storage
     found = storage_seen(client, node, name)
     if found is None:
         known = ", ".join(each.name for each in client.storages(node) if content in each.content) or "none"
-        raise FleetError(f"{node} has no storage {name} that this token may see; for {content} it has: {known}")
+        raise FleetError(f"{node} has no storage {name}; for {content} it has: {known} (as far as this token may see)")
     if found.away:
         raise FleetError(f"storage {name} on {node} {found.away}")
     if content not in found.content:

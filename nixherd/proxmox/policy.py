@@ -21,7 +21,8 @@ from nixherd.proxmox.routes import Effect, Found, Guest, find
 
 DEFINITIONS = "vms/definitions.nix"
 # What tells which system runs in a guest, and that it is the one; nothing else is read.
-GUEST_FILES = ("/etc/os-release", "/etc/ssh/ssh_host_ed25519_key.pub", "/proc/sys/kernel/random/boot_id")
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+GUEST_FILES = ("/etc/os-release", "/etc/ssh/ssh_host_ed25519_key.pub", BOOT_ID)
 
 _VMID = re.compile(r"[1-9][0-9]{2,8}", re.ASCII)
 _PATH = re.compile(r"(/[A-Za-z0-9_@:!.=+-]+)+", re.ASCII)

@@ -7,7 +7,7 @@ backup lacks as `unusedN`, a container loses it. One that fails leaves an empty 
 from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.models import Fleet, GuestType, Vm
 from nixherd.proxmox import archive, tasks, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve
 from nixherd.proxmox.archive import Archive
@@ -71,7 +71,8 @@ class RestoreAction:
             done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
         except (ApiError, TaskFailed) as error:
             if first:
-                error.args = (f"{error}{_left_behind(client, fleet, vm, first[0])}", *error.args[1:])
+                made = first[0] is None and client.accepted_changes > begun
+                error.args = (f"{error}{_left_behind(client, fleet, vm, first[0], made=made)}", *error.args[1:])
             raise
         return _seen(client, fleet, vm, done) if done else done
 
@@ -81,7 +82,7 @@ class RestoreAction:
         try:
             tasks.wait(client, step.upid, timeout, progress)
         except TaskFailed as error:
-            error.args = (f"{error}{_left_behind(client, fleet, vm, None)}", *error.args[1:])
+            error.args = (f"{error}{_left_behind(client, fleet, vm, None, made=False)}", *error.args[1:])
             raise
         return _seen(client, fleet, vm, (step,))
 
@@ -90,6 +91,8 @@ class RestoreAction:
         if not vm.is_managed:
             raise Refused(f"{label(vm)} is {vm.attribute}; only managed guests are restored")
         archive.require_backup_of(vm, self.archive)
+        if self.discard and vm.type is GuestType.QEMU:
+            raise Usage(f"{label(vm)} keeps what a backup lacks, as unused disks; leave --discard out")
 
     def _look(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, asked: bool) -> Steps:
         node = actual.node if actual else fleet.node_of(vm)
@@ -130,8 +133,9 @@ class RestoreAction:
                 f"{label(vm)} on {there.node} is protected (protection: 1); set protection = false in {DEFINITIONS} "
                 "and bring that there first"
             )
-        if there.running:
-            raise Usage(f"{label(vm)} runs; shut it down before it is restored over")
+        if there.running or there.config.lock == "suspended":
+            state = "runs" if there.running else "is suspended to disk"
+            raise Usage(f"{label(vm)} {state}; shut it down before it is restored over")
 
     def _under_way(self, client: Client, node: str, vm: Vm) -> AwaitRestore | None:
         """A restore that works on the guest now: ours from the same backup. FleetError when it is any other."""
@@ -158,8 +162,8 @@ class RestoreAction:
         return last if same_settings(there.config, held.restored) else None
 
 
-def _left_behind(client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None) -> str:
-    """What a restore that failed has left, in words; an empty guest that it made goes, where it can be made again."""
+def _left_behind(client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None, *, made: bool) -> str:
+    """What a restore that failed has left, in words; an empty guest that this run `made` goes, if it can come again."""
     try:
         now = observe(client, fleet, vm)
         if now is None:
@@ -172,7 +176,7 @@ def _left_behind(client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None) 
                 f"; of {label(vm)} an empty guest is left on {now.node}, the disks that the backup holds are gone: "
                 "restore it again, which takes its place"
             )
-        if before is None and vm.settings.pool and now.config.lock is None:
+        if made and vm.settings.pool and now.config.lock is None:
             tasks.wait(client, client.destroy(now.node, vm.vmid, vm.type), PATIENCE)
             return f"; the empty guest {vm.vmid} that it left was removed"
         return f"; it left an empty guest {vm.vmid} on {now.node}, whose place the next restore takes"

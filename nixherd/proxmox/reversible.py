@@ -44,7 +44,7 @@ class Reversible:
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         steps = self.action.plan(client, fleet, vm)
         if not steps:
-            return ()
+            return steps
         actual = observe(client, fleet, vm)
         self._require_no_old_one(client, vm, actual)
         if actual:
@@ -56,8 +56,9 @@ class Reversible:
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
-        if not self.plan(client, fleet, vm):
-            return ()
+        planned = self.plan(client, fleet, vm)
+        if not planned:
+            return planned
         before = snapshot(self.name, description=f"before nixherd was to {self.verb} it")
         done = [before.run(client, fleet, vm, timeout=timeout, progress=progress)]
         try:

@@ -276,32 +276,50 @@ class Regenerate(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Start(Step):
+class Power(Step):
+    """A switch of power, which is done when the guest stands where it was meant to."""
+
+    def is_reached(self, *, running: bool, paused: bool, lock: str | None) -> bool:
+        """Whether a guest that stands so is there; False where that alone does not tell."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Power):
     """Switch the guest on, also from a suspension to disk."""
 
     row = Row.START
+
+    def is_reached(self, *, running: bool, paused: bool, lock: str | None) -> bool:
+        return running and not paused
 
     def __str__(self) -> str:
         return f"start {self.guest}"
 
 
 @dataclass(frozen=True, slots=True)
-class Stop(Step):
+class Stop(Power):
     """Pull the plug."""
 
     interrupts = True
+
+    def is_reached(self, *, running: bool, paused: bool, lock: str | None) -> bool:
+        return not running
 
     def __str__(self) -> str:
         return f"stop {self.guest} at once"
 
 
 @dataclass(frozen=True, slots=True)
-class Shutdown(Step):
+class Shutdown(Power):
     """Ask the guest to power off; `force`: pull the plug after `timeout` seconds."""
 
     timeout: int
     force: bool = False
     interrupts = True
+
+    def is_reached(self, *, running: bool, paused: bool, lock: str | None) -> bool:
+        return not running
 
     def __str__(self) -> str:
         then = ", pull the plug then" if self.force else ""
@@ -309,7 +327,7 @@ class Shutdown(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Reboot(Step):
+class Reboot(Power):
     """Shut the guest down and start it again; `because` names the options that wait for it."""
 
     timeout: int
@@ -323,19 +341,35 @@ class Reboot(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Suspend(Step):
+class AwaitReboot(Step):
+    """The guest is off in the middle of a reboot, and about to be started again: wait for that."""
+
+    upid: Upid
+
+    def __str__(self) -> str:
+        return f"wait for the reboot of {self.guest} that is under way"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend(Power):
     to_disk: bool = False
     interrupts = True
+
+    def is_reached(self, *, running: bool, paused: bool, lock: str | None) -> bool:
+        return lock == "suspended" and not running if self.to_disk else running and paused
 
     def __str__(self) -> str:
         return f"suspend {self.guest}{' to disk' if self.to_disk else ''}"
 
 
 @dataclass(frozen=True, slots=True)
-class Resume(Step):
+class Resume(Power):
     """Let a paused guest go on."""
 
     row = Row.START
+
+    def is_reached(self, *, running: bool, paused: bool, lock: str | None) -> bool:
+        return running and not paused
 
     def __str__(self) -> str:
         return f"resume {self.guest}"

@@ -40,6 +40,7 @@ from nixherd.proxmox.steps import (
     Stop,
     Suspend,
 )
+from nixherd.proxmox.volumes import belongings
 from nixherd.settings import Device
 from nixherd.sizes import format_size
 
@@ -100,12 +101,16 @@ def reboot(
     """Reboot it when something waits for that; `always`: also when nothing does."""
     found = ours(fleet, vm, actual)
     if not found.running:
+        if always and found.config.lock == "suspended":
+            raise Usage(f"{label(vm)} is suspended to disk and does not run; resume it")
         if always:
             raise Usage(f"{label(vm)} does not run; start it")
         return nothing("it does not run, so that nothing waits for a reboot")
     waiting = tuple(each.key for each in found.pending)
     if not (waiting or always):
         return nothing("nothing waits for a reboot")
+    if found.paused:
+        raise Usage(f"{label(vm)} is paused and cannot shut down for a reboot; resume it first, or stop and start it")
     return (Reboot(found.node, vm.vmid, timeout, waiting, type=vm.type),)
 
 
@@ -138,11 +143,21 @@ def configure(fleet: Fleet, vm: Vm, actual: ActualVm | None, values: dict[str, o
     if isinstance(tags := values.get("tags"), str):  # as the server keeps them
         values = {**values, "tags": ";".join(tags_of(tags))}
     changes = tuple(
-        Change(key, differences.short(found.config.text(key)), differences.short(value), value)
+        Change(key, differences.short(found.config.text(key)), _after(vm, found, key, value), value)
         for key, value in values.items()
         if found.config.text(key) != (None if value is None else str(int(value) if isinstance(value, bool) else value))
     )
     return (Configure(found.node, vm.vmid, changes, found.config.digest, type=vm.type),) if changes else _AS_ASKED
+
+
+def _after(vm: Vm, found: ActualVm, key: str, value: object) -> str:
+    """An option's new value as people read it; where a disk is taken away, what becomes of its volume."""
+    named = belongings(vm.type, vm.vmid, found.config).parts if value is None else ()
+    part = next((part for part in named if part.name == key), None)
+    if part is None:
+        return differences.short(value)
+    destroyed = part.remade or key.startswith("unused")
+    return f"none ({part.volume} {'is destroyed' if destroyed else 'stays as an unused disk'})"
 
 
 def device(fleet: Fleet, vm: Vm, actual: ActualVm | None, wanted: Device) -> Steps:
@@ -211,15 +226,14 @@ def _movable(vm: Vm, found: ActualVm, disk: str) -> Drive:
             f"{label(vm)} is a container; its volumes are not moved here: "
             f"`pct move-volume {vm.vmid} {disk} STORAGE` on {found.node} does that"
         )
-    drive = found.config.volumes.get(disk) or found.config.unused.get(disk)
-    if drive is None:
-        return drive_of(vm, found, disk)  # which says what it has
-    if drive.cdrom:
+    drive = found.config.drives.get(disk)
+    if drive is not None and drive.cdrom:
         kind = "the cloud-init drive" if drive.is_cloudinit else "a CD-ROM"
         raise Usage(f"{label(vm)}: {disk} is {kind}, which no server moves; take it away, and add one elsewhere")
-    if disk == "tpmstate0" and found.running:
+    if disk == "tpmstate0" and disk in found.config.volumes and found.running:
         raise Usage(f"{label(vm)} runs; its TPM's state is moved while it is off alone: shut it down first")
-    return drive
+    others = {**found.config.volumes, **found.config.unused}
+    return others[disk] if drive is None and disk in others else drive_of(vm, found, disk)
 
 
 def move_disk(

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from nixherd.errors import ApiError, Refused
-from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown
 from nixherd.proxmox.upload import Upload
 
 PREFIX = "/api2/json"
@@ -85,6 +85,8 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
     blocked = _AGENT_BLOCKS.search(said) if "/agent/" in path else None
     if blocked:
         return ApiError(f"{what} ({status}){_ALLOW.format(blocked[1])}", status)
+    if "/agent/" in path and "No QEMU guest agent configured" in said:
+        return NoAgent(what, status)
     if "/agent/" in path and _AGENT_ABSENT.search(said):
         return AgentUnavailable(what, status)
     hint = _HINTS.get(status, "")

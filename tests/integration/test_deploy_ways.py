@@ -1,15 +1,18 @@
 """Other ways in and out: generations, nixos-rebuild, flake references, a machine that pulls."""
 
+import ipaddress
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.deployed import Fleet, order, outcomes
-from tests.integration.lab_driver import Ended
+from tests.integration.lab_driver import Ended, edit, until
 from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
@@ -202,16 +205,92 @@ def test_a_machine_without_a_boot_loader(fleet: Fleet) -> None:
     fleet.deploy("dev3")
 
 
+NO_TOKEN = {"PROXMOX_TOKEN_FILE": "/nonexistent"}
+
+
 def test_a_guest_whose_address_is_known_needs_no_hypervisor(fleet: Fleet) -> None:
+    """With the API there it is not asked, and without it all goes on: deploying, commands, secrets, reboots."""
+    lab = fleet.lab
     fleet.change("dev", "without the hypervisor")
-    deploy = "PROXMOX_TOKEN_FILE=/nonexistent nixherd deploy dev --json 2>/dev/null"
-    ended = fleet.lab.run("sh", "-c", deploy, check=False)
+    deploy = "nixherd deploy dev --json 2>/dev/null"
+    ended = lab.run("sh", "-c", deploy, check=False, env=NO_TOKEN)
     [row] = json.loads(ended.output)["hosts"]
     assert (ended.status, row["outcome"], "/nonexistent" in row["why"]) == (4, "unreachable", True)
-    with order(fleet, dev=f'addresses = [ "192.0.2.1" "{report(fleet.lab, "dev")["address"]}" ];'):
-        ended = fleet.lab.run("sh", "-c", deploy)
+    with order(fleet, dev=f'addresses = [ "192.0.2.1" "{report(lab, "dev")["address"]}" ];'):
+        before = len(lab.requests())
+        ended = lab.run("sh", "-c", deploy)
         assert outcomes(json.loads(ended.output)) == {"dev": "deployed"}
+        ran = lab.pyinfra("-y", "inventory.py", "--limit", "dev", "exec", "--", "echo", "ran on $(hostname)")
+        assert "ran on dev" in ran.output
+        assert lab.requests()[before:] == [], "the hypervisor was not asked for anything"
+        lab.pyinfra("-y", "inventory.py", "deploys/secrets_check.py", "--limit", "dev", env=NO_TOKEN)
+        boot = fleet.on("dev", "cat /proc/sys/kernel/random/boot_id").output
+        lab.run("nixherd", "reboot", "dev", "--force", env=NO_TOKEN)
+        assert fleet.on("dev", "cat /proc/sys/kernel/random/boot_id").output != boot
     assert fleet.machine("dev").marker == "without the hypervisor"
+
+
+@contextmanager
+def without_agent(fleet: Fleet, host: str, vmid: int) -> Iterator[None]:
+    """The VM has none in its configuration, which counts from its next start."""
+    lab, guest = fleet.lab, f"/nodes/prom/qemu/{vmid}"
+
+    def switched(agent: str) -> None:
+        lab.api(f"{guest}/config", "PUT", agent=agent)
+        lab.api_task(f"{guest}/status/stop")
+        lab.api_task(f"{guest}/status/start")
+        until(lambda: fleet.on(host, "true", check=False).status == 0, 60, f"{host} answers")
+
+    switched("0")
+    try:
+        yield
+    finally:
+        switched("1")
+
+
+def test_a_guest_without_an_agent_is_found_where_its_card_was_seen(fleet: Fleet) -> None:
+    """From here; by another machine of the fleet, in its neighbour table and in leases; by a search, if told to."""
+    lab, address = fleet.lab, report(fleet.lab, "dev")["address"]
+    definitions = lab.places.fleet / "vms/definitions.nix"
+    original = definitions.read_text()
+    mac = lab.api("/nodes/prom/qemu/110/config")["net0"].split("=")[1].split(",")[0]
+
+    def ran(proxmox: str, *, is_known_here: bool = False) -> Ended:
+        definitions.write_text(original)
+        edit(definitions, 'node = "prom";', f'node = "prom"; {proxmox}')
+        fleet.commit()
+        if not is_known_here:
+            lab.run("ip", "neighbour", "flush", "all")
+        return lab.pyinfra("-y", "inventory.py", "--limit", "dev", "exec", "--", "hostname", check=False)
+
+    def sees(card: str) -> None:
+        """dev2 has nothing but a lease of the card, at an address where another machine is, and at the right one."""
+        other = report(lab, "dev3")["address"]
+        leases = "".join(f"0 {card} {each} dev *\\n" for each in (other, "10.77.0.1", address))
+        write = f"sudo mkdir -p /var/lib/misc; printf '{leases}' | sudo tee /var/lib/misc/dnsmasq.leases"
+        fleet.on("dev2", f"sudo ip neighbour flush all; {write}")
+
+    with without_agent(fleet, "dev", 110):
+        assert ran("", is_known_here=True).status == 0
+        nowhere = ran("")
+        assert nowhere.status == 4
+        assert "vm 110 (dev) has no guest agent" in nowhere.output
+        fleet.on("dev2", f"exec 3<>/dev/tcp/{address}/22 || true")
+        by_table = ran('neighbours = "dev2";')
+        assert (by_table.status, "dev" in by_table.says("dev")) == (0, True), by_table.output
+        sees(mac)
+        login = "sudo journalctl -u sshd -o cat --no-pager | grep -c '^Accepted'"
+        before = fleet.on("dev3", login).output
+        by_lease = ran('neighbours = [ "dev2" ];')
+        assert (by_lease.status, "dev" in by_lease.says("dev")) == (0, True), by_lease.output
+        assert fleet.on("dev3", login).output.split() == [str(int(before) + 1)], "nobody was let in at the wrong one"
+        network = ipaddress.ip_network(f"{address}/28", strict=False)
+        searched = ran(f'discover = "{network}";')
+        assert (searched.status, "dev" in searched.says("dev")) == (0, True), searched.output
+        assert f"addresses in {network}, as the definitions say" in searched.output
+        definitions.write_text(original)
+        fleet.commit()
+    fleet.on("dev2", "sudo rm /var/lib/misc/dnsmasq.leases")
 
 
 def test_through_a_jump_host(fleet: Fleet) -> None:

@@ -168,8 +168,8 @@ TOKENS = [
         "token that may not",
         (
             NO_STORAGE.format("nvmeprom"),
-            "the API token lacks VM.PowerMgmt on /pool/nixherd; on the node, grant a role with it to token and user: "
-            "`pveum acl modify /pool/nixherd --roles ROLE --tokens TOKEN --users USER`",
+            "the API token lacks VM.PowerMgmt on /vms/110; on the node, grant a role with it to token and user: "
+            "`pveum acl modify /vms/110 --roles ROLE --tokens TOKEN --users USER`",
         ),
         patch=fewer_rights,
     ),

@@ -28,6 +28,8 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtqN0uZ7H5ZkQf5m8cYfZ7mW8zV2lN1XkY0R
 # Node prom: a template 9002, a running VM 104, both on a thin pool; `fw@pve!t` is the token of provisioning.
 STATE: dict[str, Any] = {
     "version": 9,
+    # nobody waits here, and a reboot is quick
+    "qmeventd": {"after": 0.01, "waits": 0, "restarts": 0.05},
     "nodes": {"prom": {"cpus": 4, "memory": 16 * GIB, "dns": ["10.0.0.1"], "bridges": {"vmbr0": {}}}},
     "storages": {
         "nvme": {

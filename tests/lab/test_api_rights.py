@@ -41,7 +41,7 @@ def granted(*more: tuple[str, str]) -> Node:
             "archive": {
                 "type": "qemu",
                 "disks": {},
-                "config": {"name": f"vm{vmid}", "ide2": "local:vm-1-cloudinit,media=cdrom"},
+                "config": {"name": f"vm{vmid}", "ide2": "local:1/vm-1-cloudinit.qcow2,media=cdrom"},
             },
         }
         for vmid in (104, 110, 111)

@@ -132,24 +132,26 @@ def test_the_labs_token_has_the_documented_recipe_word_for_word() -> None:
     assert (privileges[1], sorted(privileges[2].split())) == (ROLE, sorted(PRIVILEGES))
     granted = re.findall(r"pveum acl modify (\S+) --roles (\w+) \$who", words)
     # the recipe names one storage and one guest of each kind, and says that the others go like it
-    assert set(granted) <= set(recipe())
+    assert set(granted) <= set(recipe([]))
     of_a_kind = {(path.rpartition("/")[0], role) for path, role in granted}
-    assert {(path.rpartition("/")[0], role) for path, role in recipe()} == of_a_kind
-    state = start_state("secret")
-    assert {(row["path"], row["roleid"]) for row in state["acl"]} == set(recipe())
+    assert {(path.rpartition("/")[0], role) for path, role in recipe([])} == of_a_kind
+    assert "Without a pool grant the role\non `/vms/110`, one path per managed VMID" in text
+    state = start_state("secret", [110])
+    assert {(row["path"], row["roleid"]) for row in state["acl"]} == {*recipe([]), ("/vms/110", ROLE)}
     assert {row["ugid"] for row in state["acl"]} == {"nixherd@pve", "nixherd@pve!lab"}
     assert state["users"]["nixherd@pve"]["tokens"]["lab"]["privsep"] == 1
 
 
 def test_the_labs_token_may_provision_its_own_and_only_look_at_the_others() -> None:
-    state = State(json.loads(json.dumps(start_state("secret"))))
+    state = State(json.loads(json.dumps(start_state("secret", [110]))))
     permissions = Permissions(state)
     token = User("nixherd@pve", "lab", privsep=True)
     needed = ["VM.Allocate", "VM.Config.Disk", "VM.Config.Cloudinit", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted"]
-    assert permissions.allowed(token, "/pool/nixherd", needed)
-    assert not permissions.privileges(token, "/vms/110")
-    state.pools["nixherd"]["members"].append(110)
     assert permissions.allowed(token, "/vms/110", needed)
+    assert permissions.allowed(token, "/pool/nixherd", needed)
+    assert not permissions.privileges(token, "/vms/112")
+    state.pools["nixherd"]["members"].append(112)
+    assert permissions.allowed(token, "/vms/112", needed)
     assert not permissions.privileges(token, "/") | permissions.privileges(token, "/nodes/prom")
     assert permissions.allowed(token, "/vms/9002", ["VM.Clone"])
     assert permissions.allowed(token, "/storage/nvmeprom", ["Datastore.AllocateSpace"])

@@ -11,16 +11,18 @@ from pyinfra.api.host import Host
 
 from facts.machine import Machine as Machine_
 from nixherd import narration, reach
+from nixherd.connectors.asking import asker
 from nixherd.connectors.fleet import FleetConnector
-from nixherd.errors import Refused
+from nixherd.errors import FleetError, Refused
 from nixherd.exits import Exit
 from nixherd.models import Access
 from nixherd.reach import NotInstalled
 from nixherd.session import Session
 from nixherd.ssh_keys import KeyPair, generate_ed25519
+from nixherd.tokens import Server
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Said, connected, executing, said_by, session_at, vm
-from tests.sshd import MAC, Sshd
+from tests.sshd import MAC, Sshd, free_port
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
@@ -223,6 +225,140 @@ def test_a_guest_proves_by_its_root_what_is_to_be_wiped(
     assert emulator.changes() == ["POST /nodes/prom/qemu/110/agent/exec"]
 
 
+# By names and addresses first
+
+
+def known_at(session: Session, *addresses: str) -> KeyPair:
+    """`dev` is installed, its key is pinned, and hosts.nix says where it is."""
+    pair = new_key()
+    dev = replace(session.host("dev"), public_key=pair.public, addresses=addresses)
+    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": dev})
+    return pair
+
+
+@pytest.mark.parametrize("data", [{"must_answer": True}, {}])
+def test_a_machine_that_answers_at_its_address_needs_no_hypervisor(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, data: dict[str, Any]
+) -> None:
+    pair = known_at(session, "127.0.0.2", "127.0.0.1")
+    vm(emulator, "127.0.0.3", key=new_key().public, system="ID=nixos")
+    sshd.start(pair, system="ID=nixos")
+    before = len(emulator.requests())
+    host = executing(run(**data))
+    assert host.run_shell_command("echo here")[1].stdout == "here"
+    session.token_file.unlink()
+    host.connector.drop()  # type: ignore[attr-defined]
+    assert host.run_shell_command("echo again")[1].stdout == "again"
+    assert emulator.requests()[before:] == []
+
+
+def test_a_name_that_ssh_config_knows_needs_no_hypervisor(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, tmp_path: Path
+) -> None:
+    pair, dev = new_key(), session.host("dev")
+    session.fleet = replace(
+        session.fleet,
+        hosts={"dev": replace(dev, public_key=pair.public, hostname="box.invalid", ssh_alias="box")},
+    )
+    session.token_file.unlink()
+    sshd.start(pair, address="127.0.0.2", system="ID=nixos")
+    config = tmp_path / "ssh_config"
+    config.write_text("Host box\n  HostName 127.0.0.2\n")
+    assert run(must_answer=True, ssh_config_file=str(config)).connected
+    assert emulator.requests() == []
+
+
+def test_whose_names_lead_elsewhere_is_where_its_agent_says(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+) -> None:
+    pair = known_at(session, "127.0.0.2")
+    vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos")
+    sshd.start(new_key("a stranger"), address="127.0.0.2")
+    sshd.start(pair, system="ID=nixos")
+    place = connector_of(run(must_answer=True)).place
+    assert place is not None
+    assert (place.address, place.asked is not None) == ("127.0.0.1", True)
+
+
+@pytest.mark.parametrize(("down", "why"), [("token", "token file "), ("endpoint", "cannot connect to https://")])
+def test_what_could_not_be_asked_is_said_where_nobody_answers(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, said: Said, down: str, why: str
+) -> None:
+    known_at(session, "127.0.0.2")
+    session.token_file.unlink()
+    if down == "endpoint":
+        endpoint = replace(emulator.endpoint, port=free_port())
+        session.fleet = replace(session.fleet, endpoint=endpoint)
+        session.token_file.write_text(replace(emulator.token, server=Server.of(endpoint)).to_toml())
+        session.token_file.chmod(0o600)
+    assert not run(must_answer=True).connected
+    [line] = [line for line in said() if "127.0.0.2" in line]
+    assert line.startswith(f"no SSH at 127.0.0.2: Connection refused; the hypervisor cannot be asked: {why}")
+    assert session.failures == {"dev": Exit.REMOTE}
+
+
+def test_without_an_agent_and_a_pinned_key_nothing_can_be_proven(
+    run: Callable[..., Host], emulator: Emulator, said: Said
+) -> None:
+    vm(emulator, "127.0.0.1", agent="0")
+    assert not run(must_answer=True).connected
+    assert any(
+        "vm 110 (dev) has no guest agent, which alone could prove that a machine is it" in line for line in said()
+    )
+    vm(emulator, "127.0.0.1")
+    emulator.control("outside", do="stop-agent", vmid=110)
+    assert not run(must_answer=True).connected
+    assert any("only a publicKey in hosts.nix can prove that a machine is it" in line for line in said())
+
+
+@pytest.mark.parametrize("data", [{"may_install": True}, {}])
+def test_whoever_installs_has_the_hypervisor_vouch_for_the_guest(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, data: dict[str, Any]
+) -> None:
+    """Also where a run has found it by its name before that was known."""
+    pair = known_at(session, "127.0.0.1")
+    vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos")
+    sshd.start(pair, system="ID=nixos")
+    host = run(**data)
+    connector = connector_of(host)
+    assert connector.place is not None
+    assert (connector.place.asked is not None) == ("may_install" in data)
+    connector = connector_of(installing(host))
+    assert connector.reach().asked is not None, "proven by its agent"
+    with pytest.raises(Refused, match="it does not have what the agent wrote down for its root"):
+        connector.prove_for_wiping()
+
+
+def test_a_host_is_asked_for_its_neighbours_on_a_connection_of_its_own(
+    run: Callable[..., Host], sshd: Sshd, session: Session
+) -> None:
+    """Pinned like any other, and never the hypervisor, which 127.0.0.1 is here."""
+    pair, hosts = new_key(), session.fleet.hosts
+    metal = replace(hosts["metal"], public_key=pair.public, addresses=("127.0.0.2",))
+    session.fleet = replace(session.fleet, hosts={**hosts, "metal": metal})
+    leases = "mkdir -p /var/lib/misc; echo 0 bc:24:11:00:01:10 10.9.9.8 dev '*' >/var/lib/misc/dnsmasq.leases"
+    sshd.start(pair, address="127.0.0.2", setup=leases)
+    connector = connector_of(run("metal"))
+    told = asker(connector)(metal)
+    assert [each.address for each in told if each.mac == "bc:24:11:00:01:10"] == ["10.9.9.8"]
+    assert connector.connected, "which is not the run's own connection"
+    logins = sshd.logins
+    assert asker(connector)(metal) == told
+    assert sshd.logins == logins, "it was asked a moment ago"
+
+    def refused(**changes: Any) -> str:
+        session._recent.clear()
+        session.fleet = replace(session.fleet, hosts={**hosts, "metal": replace(metal, **changes)})
+        with pytest.raises((OSError, FleetError)) as caught:
+            asker(connector)(session.host("metal"))
+        return str(caught.value)
+
+    assert "shows another host key than the pinned one" in refused(public_key=new_key().public)
+    assert "127.0.0.1 is the hypervisor's API: a hypervisor is never logged in to" in refused(addresses=("127.0.0.1",))
+    assert "it takes forced commands alone" in refused(access=Access.TRIGGER)
+    assert "no host key is pinned for it in hosts.nix" in refused(public_key=None)
+
+
 # What this run has no business with
 
 
@@ -316,10 +452,11 @@ def test_known_hosts_are_gone_afterwards(
     sshd.start(pair, system="ID=nixos")
     host = run()
     directory = session.state_of("dev").directory
-    [known] = session.known_hosts_of("dev").iterdir()
-    assert known.read_text() == f"[127.0.0.1]:{sshd.port} {' '.join(pair.public.split()[:2])}\n"
+    known = list(session.known_hosts_of("dev").iterdir())
+    key = " ".join(pair.public.split()[:2])
+    assert {file.read_text() for file in known} == {f"[{at}]:{sshd.port} {key}\n" for at in ("127.0.0.1", "dev")}
     host.disconnect()
-    assert not known.exists()
+    assert not any(file.exists() for file in known)
     assert {path.name for path in directory.iterdir()} == {"ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"}
 
 

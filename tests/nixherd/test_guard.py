@@ -9,6 +9,7 @@ import pytest
 from nixherd.errors import Refused
 from nixherd.guard import mark, require_installable, require_no_declared_guest
 from nixherd.models import Fleet, GuestType, Origin
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.models import VmConfig
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY
 
@@ -64,6 +65,19 @@ def test_a_declared_guest_under_another_name_is_refused() -> None:
     assert asked == [110, 104]
     with pytest.raises(Refused, match=r"^the machine that answers for metal is vm 104 \(doc1\) of vms/definitions.nix"):
         require_no_declared_guest(MANAGED, client, ["02:42:aa:bb:cc:dd", "bc:24:11:a1:04:01"], "metal", "wipe")
+
+
+def test_a_machine_is_not_wiped_while_a_guest_that_it_may_be_is_not_visible() -> None:
+    def ask(node: str, vmid: int, type: GuestType) -> VmConfig | None:
+        if vmid == DEV.vmid:
+            raise NotVisible("guest 110", 110, "nixherd@pve!lab")
+        return VmConfig({"net0": "virtio=BC:24:11:A1:04:01,bridge=vmbr0"})
+
+    client: Any = SimpleNamespace(config=ask, resources=tuple, token_id="nixherd@pve!lab")
+    with pytest.raises(Refused, match=r"is one of vms/definitions.nix is not known; .* vm 110 \(dev\) is not visible"):
+        require_no_declared_guest(MANAGED, client, ["02:42:aa:bb:cc:dd"], "metal", "wipe")
+    with pytest.raises(Refused, match=r"is vm 104 \(doc1\) of vms/definitions.nix"):  # the one after it is looked at
+        require_no_declared_guest(MANAGED, client, ["bc:24:11:a1:04:01"], "metal", "wipe")
 
 
 def test_a_mark_is_of_one_fleet_one_host_and_one_vm() -> None:

@@ -13,8 +13,7 @@ import pytest
 from nixherd import this_machine
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from nixherd.models import GuestType
-from nixherd.proof import Asked
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.listings import Node, Resource
 from nixherd.proxmox.models import ExecResult, Interface, VmConfig, VmStatus
@@ -32,7 +31,6 @@ from nixherd.reach import (
     until,
 )
 from nixherd.session import Session, Unusable
-from nixherd.settings import Device
 from nixherd.ssh_keys import generate_ed25519
 from nixherd.told import HOST_KEY_FILE
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
@@ -400,16 +398,18 @@ def test_who_is_a_stranger(session: Session) -> None:
     assert found(name="theirs") is None
 
 
-def test_a_guest_that_is_found_by_name_has_the_card_that_is_declared(session: Session) -> None:
-    card = Device("net0", {"model": "virtio", "macaddr": MAC.upper()})
-    host = replace(HOST, public_key=KEY, addresses=("dev.example",))
-    vm = replace(DEV, settings=replace(DEV.settings, networks=(card,)))
-    session.fleet = replace(session.fleet, hosts={"dev": host}, vms={"dev": vm})
-    how: dict[str, Any] = {"epochs": tuple(Epoch), "patience": 1, "progress": print, "by_name": True}
-    [place] = look(session, host, Hints(), **how)  # with no hypervisor
-    assert place.asked == Asked("vm 110 (dev)", "", 110, MAC, has_agent=False)
-    session.fleet = replace(session.fleet, vms={"dev": DEV})
-    assert [place.asked for place in look(session, host, Hints(), **how)] == [None]
+def test_without_an_agent_nothing_can_be_proven_without_a_pinned_key(session: Session) -> None:
+    client = FakeClient(agent=False)
+
+    def silent() -> None:
+        raise NoAgent("GET /nodes/prom/qemu/110/agent/x: No QEMU guest agent configured (500)", 500)
+
+    client._answer = silent  # type: ignore[method-assign]
+    with pytest.raises(Absent, match=r"vm 110 \(dev\) has no guest agent, .*; put the host key of dev into hosts.nix"):
+        places(session, client)
+    session.key_to_install("dev")
+    with pytest.raises(Absent, match="have one run there"):
+        places(session, client)
 
 
 def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(session: Session) -> None:

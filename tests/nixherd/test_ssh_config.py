@@ -26,7 +26,12 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     (tmp_path / ".ssh").mkdir()
 
     def way_to(
-        text: str, *names: str, pins: dict[str, Path] | None = None, installed: bool = True, port: int | None = None
+        text: str,
+        *names: str,
+        pins: dict[str, Path] | None = None,
+        installed: bool = True,
+        port: int | None = None,
+        address: str | None = None,
     ) -> Way:
         (tmp_path / "config").write_text(text)
         memo: dict[Hashable, Any] = {}
@@ -40,7 +45,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
             return next(((name, path) for name, path in (pins or {}).items() if name in names), None)
 
         configuration = Configuration(("-F", str(tmp_path / "config")), once, pin)
-        return configuration.way_to(names or ("dev", "10.0.0.5"), "admin", port, installed=installed)
+        return configuration.way_to(names or ("dev", "10.0.0.5"), "admin", port, address=address, installed=installed)
 
     return way_to
 
@@ -48,6 +53,16 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
 def test_nothing_said_is_nothing_taken(ask: Ask) -> None:
     assert ask("") == Way("10.0.0.5")
     assert ask("Host other\n  ProxyJump x\n  Port 9\n") == Way("10.0.0.5")
+
+
+def test_an_alias_that_is_tried_is_where_its_entry_says(ask: Ask) -> None:
+    """It comes before the host's id, and is the address all the same."""
+    config = "Host doc1\n  HostName 10.0.0.9\n  Port 2222\n"
+    way = ask(config, "doc1", "proxmox-vm", address="doc1")
+    assert (way.address, way.port, way.named) == ("10.0.0.9", 2222, "doc1")
+    assert ask(config, "doc1", "proxmox-vm", address="proxmox-vm").address == "proxmox-vm"
+    assert ask("Host other\n  Port 9\n", "doc1", "proxmox-vm", address="doc1").address == "doc1"
+    assert ask("", "doc1", "proxmox-vm", address="doc1").address == "doc1"
 
 
 def test_the_whole_list(ask: Ask, tmp_path: Path) -> None:

@@ -49,12 +49,15 @@ HOSTS: dict[str, Any] = {
 }
 DEFINITIONS: dict[str, Any] = {
     "fleet": "homelab",
-    "proxmox": {"host": "p", "node": "n", "defaultStorage": "st", "port": 8006, "fingerprint": "ab" * 32},
-    "imported": {"doc": {"vmid": 104, "hostname": "doc1", "readonly": True, "tags": ["x"], "node": "n", "type": "lxc"}},
+    "proxmox": {"host": "p", "node": "n", "defaultStorage": "st", "port": 8006, "fingerprint": "ab" * 32,
+                "neighbours": "doc", "discover": ["10.0.0.0/24"]},
+    "imported": {"doc": {"vmid": 104, "hostname": "doc1", "readonly": True, "tags": ["x"], "node": "n", "type": "lxc",
+                         "discover": "10.0.4.0/22"}},
     "managed": {
         "dev": {
             "vmid": 110, "cores": 1, "memory": 512, "disk": "8G", "nixosConfig": "dev", "storage": "st",
             "type": "qemu", "tags": ["a"], "readonly": False, "node": "n",
+            "neighbours": ["doc"],
         }
     },
     "template": {"vmid": 9000, "name": "t"},
@@ -97,7 +100,46 @@ def _parsed(hosts: Any, definitions: Any) -> Fleet:
 
 def test_the_example_is_sound() -> None:
     assert find(HOSTS, DEFINITIONS) == []
-    assert _parsed(HOSTS, DEFINITIONS).vms["dev"].vmid == 110
+    fleet = _parsed(HOSTS, DEFINITIONS)
+    dev, doc = fleet.vms["dev"], fleet.vms["doc"]
+    assert dev.vmid == 110
+    assert ([host.id for host in fleet.neighbours_of(dev)], fleet.networks_of(dev)) == (["doc"], ("10.0.0.0/24",))
+    assert (fleet.neighbours_of(doc), fleet.networks_of(doc)) == ((), ("10.0.4.0/22",)), "nobody is asked of itself"
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({"neighbours": "dok"}, "proxmox.neighbours: hosts.nix has no host 'dok'; did you mean doc?"),
+        ({"neighbours": ["doc", "dev"]}, "proxmox.neighbours: dev takes forced commands alone; name a host"),
+        ({"neighbours": "doc", "host": "doc1"}, "doc is the hypervisor, which is never logged in to; name another"),
+        ({"neighbours": "doc", "node": "DOC1"}, "doc is the hypervisor, which is never logged in to; name another"),
+        ({"neighbours": []}, "proxmox.neighbours: is an empty list; write the id of a host"),
+        ({"neighbours": 5}, "proxmox.neighbours: is an integer, not a string"),
+        (
+            {"discover": "10.0.0.0/16"},
+            "10.0.0.0/16 has 65536 addresses, which is too many to try them; name networks of",
+        ),
+        ({"discover": "10.0.0.5/24"}, "'10.0.0.5/24' is an address in 10.0.0.0/24; write \"10.0.0.0/24\""),
+        ({"discover": ["10.0.0.0/24", "1.1.1.0/24"]}, "discover[1]: 1.1.1.0/24 is no private network; name one of"),
+        ({"discover": "127.0.0.0/24"}, "127.0.0.0/24 is no private network"),
+        ({"discover": "fd00::/120"}, "'fd00::/120' is no IPv4 network; write networks such as"),
+        ({"discover": "10.0.0.0"}, "'10.0.0.0' is no IPv4 network"),
+        ({"discover": "10.0.0.0/255.255.255.0"}, "is no IPv4 network"),
+    ],
+)
+def test_what_does_not_say_where_guests_are(said: dict[str, Any], complaint: str) -> None:
+    definitions = {**DEFINITIONS, "proxmox": {**DEFINITIONS["proxmox"], **said}}
+    assert complaint in "\n".join(map(str, find(HOSTS, definitions)))
+
+
+def test_where_it_says_nothing_it_is_a_warning() -> None:
+    for place in ("hosts", "definitions"):
+        hosts, definitions = copy.deepcopy((HOSTS, DEFINITIONS))
+        (hosts["doc"] if place == "hosts" else definitions)["discover"] = "10.0.0.0/24"
+        [finding] = find(hosts, definitions)
+        assert finding.is_warning
+        assert "is obeyed by nobody here: discover is obeyed in `proxmox` or the guest's entry" in str(finding)
 
 
 @settings(max_examples=600, deadline=None)

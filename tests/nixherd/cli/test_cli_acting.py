@@ -3,7 +3,7 @@
 import pytest
 
 from tests.nixherd.cli.conftest import Nixherd
-from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
@@ -88,11 +88,12 @@ def test_a_guest_that_is_there_is_not_made_again_and_that_is_said(nixherd: Nixhe
 
 
 def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
-    begin(emulator)
+    begin(emulator, acl=granted())
     assert nixherd("destroy", "dev", "110", "--stop").status == 0
     assert nixherd("backups", "dev").json == []  # the right to see them went with the guest
-    [backup] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
-    assert nixherd("restore", "dev", backup.volid).json["changed"]
+    [hidden] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
+    assert nixherd("restore", "dev", hidden.volid).json["changed"]
+    [backup] = nixherd("backups", "dev").json
     assert nixherd("status", "dev").json["ours"] is True
     again = nixherd("restore", "dev", backup["volid"])
     assert (again.status, again.json["changed"]) == (0, False)

@@ -76,6 +76,17 @@ def test_the_address_is_the_one_of_net0(nixherd: Nixherd, emulator: Emulator) ->
     assert "its agent does not answer" in silent.err
 
 
+def test_the_address_of_a_guest_without_an_agent_is_what_else_is_known(nixherd: Nixherd, emulator: Emulator) -> None:
+    config = {"agent": None, "ipconfig0": "ip=192.0.2.7/24,gw=192.0.2.1"}
+    emulator.control("reset", patch={"vms": {"104": {"config": config}}})
+    fixed = nixherd("ip", "doc1")
+    assert (fixed.status, fixed.out) == (0, "192.0.2.7\n")
+    assert "No QEMU guest agent configured; fixed in its configuration, and nobody was asked whether" in fixed.err
+    assert nixherd("ip", "doc1", "--json").json == {"vmid": 104, "address": "192.0.2.7", "source": "configuration"}
+    emulator.control("reset", patch={"vms": {"104": {"config": {"agent": None, "ipconfig0": "ip=dhcp"}}}})
+    assert nixherd("ip", "doc1").status == 4
+
+
 def test_the_next_vmid_is_a_proposal(nixherd: Nixherd, emulator: Emulator) -> None:
     found = nixherd("next-id")
     assert found.out == "100\n"

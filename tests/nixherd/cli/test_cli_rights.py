@@ -19,9 +19,9 @@ from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, KEPT
 HIDDEN = (104, 109)
 
 
-def rights(*, without: tuple[int, ...] = HIDDEN) -> list[dict[str, Any]]:
-    """The recipe, but for what it says of these guests."""
-    return [row for row in granted() if row["path"] not in [f"/vms/{vmid}" for vmid in without]]
+def rights() -> list[dict[str, Any]]:
+    """The recipe, but for what it says of the guests that are only shown."""
+    return [row for row in granted() if row["path"] not in [f"/vms/{vmid}" for vmid in HIDDEN]]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ ACTING = [
 def test_nothing_is_made_removed_or_changed_under_a_vmid_that_an_unseen_guest_has(
     nixherd: Nixherd, emulator: Emulator, words: list[str]
 ) -> None:
-    begin(emulator, acl=rights(without=(110,)), pools={"nixherd": {"members": []}})
+    begin(emulator, acl=granted(), pools={"nixherd": {"members": []}})
     ended = nixherd(*words)
     assert ended.status == 3
     assert ended.err.startswith("vm 110 (dev) is not visible: VMID 110 is taken")
@@ -104,14 +104,14 @@ def test_when_not_even_the_vmid_is_told_it_is_unknown(
 
 
 def test_backups_of_a_guest_that_is_gone_may_be_hidden(nixherd: Nixherd, emulator: Emulator) -> None:
-    begin(emulator, acl=rights(without=(110,)))  # what the pool gives is all there is
+    begin(emulator, acl=granted())
     assert nixherd("destroy", "dev", "110", "--stop").status == 0
     assert len(emulator.root().volumes("prom", "local", content="backup", vmid=110)) == 1
     listed = nixherd("backups", "dev")
     assert (listed.status, listed.json) == (0, [])
     assert "there may be backups of guest 110 that are hidden: they show with VM.Backup on /vms/110" in listed.err
     assert "pveum acl modify /vms/110 --roles ROLE --users nixherd@pve --tokens 'nixherd@pve!lab'" in listed.err
-    begin(emulator, acl=rights(without=(110,)))
+    begin(emulator, acl=granted())
     assert "hidden" not in nixherd("backups", "dev").err
     assert "hidden" in nixherd("backups", "doc1").err
 
@@ -153,6 +153,20 @@ def test_a_node_without_statistics_is_not_offline(
     assert (node["verdict"], node["found"]) == (verdict, said)
 
 
+def test_what_a_failed_restore_left_is_said_to_be_that(nixherd: Nixherd, emulator: Emulator) -> None:
+    """A guest joins its pool when it is whole; the empty one that a failure leaves is nobody's that we may see."""
+    begin(emulator, acl=granted())
+    assert nixherd("destroy", "dev", "110", "--stop").status == 0
+    [hidden] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
+    emulator.control("fault", name="storage-full", storage="nvmeprom")
+    assert nixherd("restore", "dev", hidden.volid).status != 0
+    again = nixherd("restore", "dev", hidden.volid)
+    assert again.status == 3
+    assert "vm 110 (dev) is not visible" in again.err
+    assert "it may be what our qmrestore left when it failed (UPID:prom:" in again.err
+    assert "`qm destroy 110`" in again.err
+
+
 def test_the_client_tells_three_ways_of_not_being_listed(emulator: Emulator) -> None:
     begin(emulator, acl=rights(), vms={"109": None})
     client = emulator.client()
@@ -168,7 +182,7 @@ def test_the_client_tells_three_ways_of_not_being_listed(emulator: Emulator) -> 
 
 def test_what_our_own_task_is_making_is_not_taken_for_a_strangers(emulator: Emulator) -> None:
     """A clone joins its pool when it is done: until then its VMID is taken, and nothing of it is visible."""
-    emulator.control("reset", patch={"acl": rights(without=(110,)), "task_seconds": {"qmclone": 3}})
+    emulator.control("reset", patch={"acl": granted(), "task_seconds": {"qmclone": 3}})
     client = emulator.client()
     client.clone("prom", 9002, 110, name="dev", description="", pool="nixherd", storage="nvmeprom")
     while client.presence(110) is Presence.ABSENT:

@@ -240,7 +240,8 @@ def test_a_guest_comes_back_from_its_backup(dev: Emulator) -> None:
     do(dev, actions.stop())
     do(dev, DestroyAction("dev", 110, backup=False))
     assert dev.client().config("prom", 110) is None
-    assert twice(dev, actions.restore(volume.volid)) == [f"restore vm 110 (dev) from {volume.volid}"]
+    [made] = twice(dev, actions.restore(volume.volid))
+    assert made.startswith(f"restore vm 110 (dev) from {volume.volid}")
     config = config_of(dev)
     assert (config.name, config.nets["net0"].mac) == ("dev", MAC.lower())
     do(dev, actions.configure({"cores": 1}))
@@ -381,9 +382,11 @@ def test_the_life_of_a_container(archive: Emulator) -> None:
     steps = do(archive, DestroyAction("dns", 210, backup=False), CT, WITH_CT)
     assert steps[-1].startswith("destroy ct 210 (dns), net0 bc:24:11:")
     assert archive.client().config("prom", 210, GuestType.LXC) is None
-    assert once(actions.restore(volume.volid)) == [f"restore ct 210 (dns) from {volume.volid}"]
+    [made] = once(actions.restore(volume.volid))
+    assert made.startswith(f"restore ct 210 (dns) from {volume.volid}")
     assert ct(archive).number("memory") == 512
     do(archive, actions.start(), CT, WITH_CT)
+    assert do(archive, actions.reboot(always=True), CT, WITH_CT) == ["reboot ct 210"]
     assert once(actions.stop()) == ["stop ct 210 at once"]
 
 

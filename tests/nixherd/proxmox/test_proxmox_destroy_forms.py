@@ -423,6 +423,15 @@ def test_a_rollback_says_which_disks_the_snapshot_lacks() -> None:
     assert images(api.node) == {DISK, SECOND, FILE, CLOUD_INIT}
 
 
+def test_an_option_that_is_taken_away_says_what_becomes_of_its_volume() -> None:
+    api = guest(SECOND, FILE, scsi1=f"{SECOND},size=8G", unused0=FILE)
+    [step] = actions.configure({"unused0": None, "ciuser": None}).run(api.client, FLEET, DEV, timeout=20)
+    assert str(step) == f"set unused0 {FILE} → none ({FILE} is destroyed)"
+    [step] = actions.configure({"scsi1": None}).run(api.client, FLEET, DEV, timeout=20)
+    assert str(step).endswith(f"→ none ({SECOND} stays as an unused disk)")
+    assert images(api.node) == {DISK, SECOND, CLOUD_INIT}
+
+
 def test_deleting_a_snapshot_says_that_its_memory_goes() -> None:
     volumes, options, _ = LEFT_OUT["snapshot:clean"]
     api = guest(*volumes, **options)

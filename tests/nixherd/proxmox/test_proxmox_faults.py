@@ -1,5 +1,6 @@
 """What a hypervisor does at night: no duplicate, no false success, and the right status in the end."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -189,12 +190,17 @@ def test_what_was_surely_not_done_is_sent_again(emulator: Emulator) -> None:
 # Tasks that do not end as they should
 
 
-def test_a_killed_task_is_no_success(emulator: Emulator) -> None:
+def test_a_task_that_failed_is_judged_by_the_guest(emulator: Emulator) -> None:
+    """One that was killed may have done its work. Of one that has not, where the guest stands is said."""
     begin(emulator)
-    emulator.control("fault", name="task-killed", type="qmshutdown")
+    emulator.control("fault", name="task-fails", type="qmshutdown", message="received interrupt")
     status, words = outcome(emulator, actions.shutdown())
     assert status is Exit.FAILED
-    assert "failed: unexpected status" in words
+    assert "failed: received interrupt" in words
+    assert re.search(r"; vm 110 \(dev\) runs, since \d+ s$", words)
+    emulator.control("fault", name="task-killed", type="qmshutdown")
+    assert outcome(emulator, actions.shutdown()) == ["shut vm 110 down within 180 s"]
+    assert sent(emulator, "/shutdown") == 2
 
 
 @pytest.mark.parametrize("works", [True, False])

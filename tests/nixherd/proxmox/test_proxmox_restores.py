@@ -15,7 +15,7 @@ from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.restores import RestoreAction
 from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
-from tests.nixherd.proxmox.conftest import GIB, Emulator
+from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 
@@ -26,7 +26,8 @@ NONE = "local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst"
 
 def backed_up(emulator: Emulator, **about: Any) -> str:
     """`dev`, off, with a disk that is in backups, one that is not, and an unused one; its backup."""
-    begin(emulator, status="stopped", **about)
+    # the role is on the VMID as well as on the pool: it goes when the guest is removed, and with it alone
+    begin(emulator, status="stopped", acl=granted(("/vms/110", "Nixherd")), **about)
     client = emulator.client()
     client.set_config("prom", 110, {"scsi1": "tank:1,backup=0", "scsi2": "tank:2"})
     client.set_config("prom", 110, {"delete": "scsi2"})
@@ -170,6 +171,11 @@ def test_a_guest_that_runs_or_is_protected_is_not_replaced(emulator: Emulator, a
     do(emulator, actions.start())
     with pytest.raises(Usage, match="runs; shut it down before it is restored over"):
         asked(emulator, archive, overwrite=True)
+    do(emulator, actions.suspend(to_disk=True))
+    with pytest.raises(Usage, match="is suspended to disk; shut it down"):
+        asked(emulator, archive, overwrite=True)
+    with pytest.raises(Usage, match="keeps what a backup lacks, as unused disks; leave --discard out"):
+        asked(emulator, archive, overwrite=True, discard=("scsi1",))
 
 
 # What a failure leaves

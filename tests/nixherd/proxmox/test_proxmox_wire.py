@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import ApiError, Refused
-from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown
 from nixherd.proxmox.wire import data_of, decode_request, error_of, guest_text, single
 
 pytestmark = pytest.mark.unit
@@ -115,7 +115,7 @@ def test_falls_back_to_the_reason() -> None:
             *("POST", "/q/1/agent/exec", 500),
             *("Agent error: Command guest-exec has been disabled: the agent is in frozen state", AgentUnavailable, ""),
         ),
-        ("GET", "/q/1/agent/get-osinfo", 500, "No QEMU guest agent configured", ApiError, "No QEMU"),
+        ("GET", "/q/1/agent/get-osinfo", 500, "No QEMU guest agent configured", NoAgent, "No QEMU"),
     ],
 )
 def test_tells_failures_apart(

@@ -1,0 +1,223 @@
+"""Where a machine on the same network has seen a network card: its neighbour table, and the leases that it gave. Pure.
+
+Asked in one command that only reads; texts and values from there. What stands in them is the word of whoever is root
+on that machine, and of whoever answers ARP or asks for a lease on its network: no more than addresses to try.
+
+Formats: ip-neighbour(8), proc_net(5) (`/proc/net/arp`), lease.c of dnsmasq, the memfile backend of Kea (CSV), and the
+leases that systemd-networkd keeps (JSON, since 257).
+"""
+
+import ipaddress
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+MOST = 1 << 19  # bytes of one table or file that are read, its end where there is more
+_DNSMASQ = (
+    *("/var/lib/misc/dnsmasq.leases", "/var/lib/dnsmasq/dnsmasq.leases", "/var/lib/dnsmasq/*.leases"),
+    *("/tmp/dhcp.leases", "/etc/pihole/dhcp.leases", "/var/lib/libvirt/dnsmasq/*.leases"),
+)
+_KEA4 = ("/var/lib/kea/kea-leases4.csv", "/var/lib/kea/dhcp4.leases", "/var/lib/private/kea/dhcp4.leases")
+_KEA6 = ("/var/lib/kea/kea-leases6.csv", "/var/lib/kea/dhcp6.leases", "/var/lib/private/kea/dhcp6.leases")
+_NETWORKD = ("/var/lib/systemd/network/dhcp-server-lease/*",)
+
+# {token} begins the lines that part what is read. Words are quoted with " alone, so that the script can stand in ' for
+# any login shell. Some of the files are root's.
+_LOOK = """\
+# nixherd-neighbours: reads at which addresses network cards were seen
+PATH="$PATH:/run/current-system/sw/bin:/usr/sbin:/sbin"
+part() {{ printf "\\n%s %s\\n" {token} "$1"; }}
+leases() {{
+  kind=$1; shift
+  for file; do [ ! -r "$file" ] || {{ part "$kind"; tail -c {most} "$file"; }}; done
+}}
+{{
+  part now; date +%s
+  part neighbours; ip neighbour show | head -c {most}
+  part arp; head -c {most} /proc/net/arp
+  leases dnsmasq {dnsmasq}
+  leases kea4 {kea4}
+  leases kea6 {kea6}
+  leases networkd {networkd}
+  part end
+}} 2>/dev/null
+"""
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+_CARD = re.compile(r"[A-Za-z0-9]+")
+
+
+class Sure(IntEnum):
+    """How likely it is that the card is still there; the first is the likeliest."""
+
+    SEEN = 0
+    LEASED = 1
+    STALE = 2
+
+
+# What the kernel says of an entry that has a card: others wait for an answer that has not come.
+_STATES: Mapping[str, Sure] = {
+    **dict.fromkeys(("REACHABLE", "DELAY", "PROBE", "PERMANENT", "NOARP"), Sure.SEEN),
+    "STALE": Sure.STALE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One address at which a card was seen. `mac` is in lower case; `card` is the one it was seen through, if said."""
+
+    mac: str
+    address: str
+    sure: Sure
+    card: str | None = None
+
+
+def look(token: str) -> str:
+    """The script that a machine answers with what `parse` takes."""
+    return _LOOK.format(
+        token=token,
+        most=MOST,
+        dnsmasq=" ".join(_DNSMASQ),
+        kea4=" ".join(_KEA4),
+        kea6=" ".join(_KEA6),
+        networkd=" ".join(_NETWORKD),
+    )
+
+
+def parse(said: str, token: str) -> tuple[Neighbour, ...] | None:
+    """What the script said, each address of a card once; None when it did not come to its end."""
+    parts: dict[str, list[list[str]]] = defaultdict(list)
+    lines: list[str] = []
+    for line in said.splitlines():
+        mark, _, kind = line.partition(" ")
+        if mark == token:
+            lines = []
+            parts[kind].append(lines)
+        else:
+            lines.append(line)
+    if "end" not in parts:
+        return None
+    now = _number((parts.get("now", [[""]])[0] or [""])[0])
+    found: dict[tuple[str, str], Neighbour] = {}
+    for kind, read in _READERS.items():
+        for lines in parts.get(kind, ()):
+            for each in read(lines, now):
+                known = found.get((each.mac, each.address))
+                if known is None or each.sure < known.sure:
+                    found[each.mac, each.address] = each
+    return tuple(found.values())
+
+
+def of(mac: str, neighbours: Iterable[Neighbour]) -> list[Neighbour]:
+    """What is known of one card, the likeliest first; IPv4 before IPv6."""
+    mine = (each for each in neighbours if each.mac == mac.lower())
+    return sorted(mine, key=lambda each: (each.sure, ":" in each.address))
+
+
+def _neighbours(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
+    """`10.0.0.5 dev br0 lladdr bc:24:11:00:00:01 REACHABLE`."""
+    for line in lines:
+        words = line.split()
+        if "lladdr" not in words[1:-2]:
+            continue
+        at = words.index("lladdr")
+        sure = next((_STATES[word] for word in words[at + 2 :] if word in _STATES), None)
+        card = words[words.index("dev") + 1] if "dev" in words[:at] else ""
+        if sure is not None:
+            yield from _one(words[at + 1], words[0], sure, card if _CARD.fullmatch(card) else None)
+
+
+def _arp(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
+    """Where there is no ip(8): address, type, flags, card's address, mask, card. It does not tell stale ones apart."""
+    for line in lines:
+        words = line.split()
+        if len(words) == 6 and words[2] in ("0x2", "0x6"):  # complete, and permanent
+            yield from _one(words[3], words[0], Sure.STALE)
+
+
+def _dnsmasq(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
+    """Expiry (0: never), card, address, name, client. IPv6 leases name no card."""
+    for line in lines:
+        words = line.split()
+        if len(words) >= 4 and _is_valid(words[0], now):
+            yield from _one(words[1], words[2], Sure.LEASED)
+
+
+def _kea4(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
+    return _kea(lines, now, card=1, expiry=4, state=9)
+
+
+def _kea6(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
+    return _kea(lines, now, card=12, expiry=3, state=13)
+
+
+def _kea(lines: Iterable[str], now: int | None, *, card: int, expiry: int, state: int) -> Iterator[Neighbour]:
+    """A journal: of an address the last line counts. Only those in state 0 are anybody's."""
+    last: dict[str, list[str]] = {}
+    for line in lines:
+        words = line.split(",")
+        if len(words) > state:
+            last[words[0]] = words
+    for address, words in last.items():
+        if words[state] == "0" and words[expiry] != "0" and _is_valid(words[expiry], now):
+            yield from _one(words[card], address, Sure.LEASED)
+
+
+def _networkd(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
+    """Addresses are lists of bytes; older ones tell the card by the client's id alone, which begins with its type."""
+    try:
+        leases = json.loads("\n".join(lines))["Leases"]
+        rows = [row for row in leases if isinstance(row, dict)]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return
+    for row in rows:
+        ends = row.get("ExpirationRealtimeUSec")
+        if type(ends) is int and now is not None and ends < now * 1_000_000:
+            continue
+        client = row.get("ClientId")
+        by_client = client[1:7] if isinstance(client, list) and client[:1] == [1] and len(client) == 7 else None
+        length = row.get("HardwareAddressLength", 6)
+        card = row.get("HardwareAddress") if length == 6 and row.get("HardwareAddressType", 1) == 1 else None
+        mac = _bytes(card[:6] if isinstance(card, list) else by_client, 6)
+        address = _bytes(row.get("Address"), 4)
+        if mac and address:
+            yield from _one(mac.hex(":"), str(ipaddress.IPv4Address(address)), Sure.LEASED)
+
+
+def _bytes(value: Any, length: int) -> bytes | None:
+    good = isinstance(value, list) and len(value) == length and all(type(each) is int for each in value)
+    return bytes(value) if good and all(0 <= each < 256 for each in value) else None
+
+
+_READERS: Mapping[str, Callable[[Iterable[str], int | None], Iterator[Neighbour]]] = {
+    "neighbours": _neighbours,
+    "arp": _arp,
+    "dnsmasq": _dnsmasq,
+    "kea4": _kea4,
+    "kea6": _kea6,
+    "networkd": _networkd,
+}
+
+
+def _one(mac: str, address: str, sure: Sure, card: str | None = None) -> Iterator[Neighbour]:
+    """What is a card and an address; nothing for what is not."""
+    mac = mac.lower()
+    try:
+        written = str(ipaddress.ip_address(address))
+    except ValueError:
+        return
+    if _MAC.fullmatch(mac) and mac.strip("0:") and "%" not in written:
+        yield Neighbour(mac, written, sure, card)
+
+
+def _is_valid(expiry: str, now: int | None) -> bool:
+    """Whether a lease that ends then is one still; 0 never ends."""
+    ends = _number(expiry)
+    return ends is not None and (ends == 0 or now is None or ends >= now)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None

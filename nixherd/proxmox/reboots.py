@@ -1,0 +1,238 @@
+"""A reboot, to its end. The server's task ends when the guest is off; another one starts it again, seconds later.
+
+That one belongs to root@pam: qmeventd runs `qm cleanup`, which starts the guest. It may fail, or never come, and
+nobody is told; a token without Sys.Audit on the node does not even see it. So what decides is the guest: it runs, by
+another process and uptime than before, and its agent, where it told of a boot before, tells of another one.
+"""
+
+import time
+from dataclasses import dataclass
+
+from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided
+from nixherd.proxmox import standing, tasks
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import AgentUnavailable, StillRunning
+from nixherd.proxmox.models import Task, Upid, VmStatus
+from nixherd.proxmox.policy import BOOT_ID
+from nixherd.proxmox.standing import after, stands, told
+from nixherd.proxmox.steps import QEMU, AwaitReboot, Reboot
+from nixherd.proxmox.tasks import Progress
+from nixherd.proxmox.wire import TRANSIENT
+
+# Seconds for a second task to appear. `qm cleanup` waits up to 60 s for the lock of the configuration.
+RETURN = 75.0
+BOOT = 180.0  # seconds for the agent of a guest that runs again
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+STARTS, REBOOTS = ("qmstart", "vzstart"), ("qmreboot", "vzreboot")
+
+
+def under_way(client: Client, node: str, vmid: int) -> Upid | None:
+    """The reboot, of a guest that is off, which is to start it again any moment; None where none can be seen.
+
+    It is the last thing done to it as far as we see, and not long ago; clocks that differ make us wait in vain, or not.
+    """
+    last = next(iter(standing.tasks_of(client, node, vmid)), None)
+    if last is None or last.type not in REBOOTS or last.status not in (None, "RUNNING", "OK"):
+        return None
+    return last.upid if last.status != "OK" or time.time() - last.starttime < RETURN else None
+
+
+def await_end(client: Client, step: AwaitReboot, *, timeout: float, say: Progress) -> None:
+    """Return when the guest runs, or no reboot is under way any more. StillRunning after `timeout` seconds."""
+    until, pause = time.monotonic() + timeout, FIRST_PAUSE
+    while under_way(client, step.node, step.vmid) == step.upid:
+        status, _ = _status(client, step)
+        if status is not None and status.running:
+            say(f"{step.guest} runs again, since {status.uptime} s")
+            return
+        if time.monotonic() + pause > until:
+            where = stands(status) if status else "does not tell"
+            raise StillRunning(f"{step.guest} {where}, in the middle of a reboot: {step.upid}", str(step.upid))
+        time.sleep(pause)
+        pause = min(LONGEST_PAUSE, pause * 1.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A guest before its reboot. `boot_id` is None where no agent told; `tasks` are the UPIDs that were there."""
+
+    status: VmStatus | None
+    asked: float
+    boot_id: str | None
+    tasks: frozenset[str]
+
+    def is_another(self, now: VmStatus) -> bool:
+        """Whether another process runs it, or one that is younger than this one would be."""
+        if self.status is None:
+            return True
+        if self.status.pid and now.pid and self.status.pid != now.pid:
+            return True
+        return now.uptime < self.status.uptime + (time.monotonic() - self.asked) - 1.5  # both are whole seconds
+
+
+def look(client: Client, step: Reboot) -> Before:
+    """What the reboot is told by afterwards."""
+    boot_id = _boot_id(client, step)
+    known = frozenset(str(task.upid) for task in standing.tasks_of(client, step.node, step.vmid))
+    asked = time.monotonic()
+    return Before(client.status(step.node, step.vmid, step.type), asked, boot_id, known)
+
+
+def _boot_id(client: Client, step: Reboot) -> str | None:
+    """What the guest's agent says; None where there is none, or it does not tell."""
+    if step.type is not QEMU:
+        return None
+    try:
+        return client.agent_read(step.node, step.vmid, BOOT_ID).strip() or None
+    except ApiError:
+        return None
+
+
+def await_return(client: Client, step: Reboot, before: Before, begun: Upid, *, timeout: float, say: Progress) -> None:
+    """Return when the guest runs again: another process, another boot where its agent tells.
+
+    Raises TaskFailed with the reason when the task that was to start it failed, FleetError when it is off or runs on as
+    before, StillRunning while that task is at work after `timeout` seconds, Undecided when its agent told of a boot
+    before, and of none since.
+    """
+    until = time.monotonic() + timeout
+    second = _started(client, step, before, begun, until, say)
+    if second is not None:
+        _tell_end(client, step, second, max(0.0, until - time.monotonic()), say)
+    if before.boot_id:
+        _await_boot(client, step, before.boot_id, begun, until, say)
+    elif step.type is QEMU:
+        say(f"no agent told of the boot of {step.guest} before: whether its system is up was not asked")
+
+
+def _started(client: Client, step: Reboot, before: Before, begun: Upid, until: float, say: Progress) -> Task | None:
+    """The task that has started it again, once it runs; None where it cannot be seen."""
+    began, pause, said, ended = time.monotonic(), FIRST_PAUSE, "", False
+    while True:
+        status, asked = _status(client, step)
+        since = after(standing.tasks_of(client, step.node, step.vmid), begun, before.tasks)
+        second = next((task for task in since if task.type in STARTS), None)
+        if asked and status is None:
+            raise FleetError(
+                f"{step.guest} is not on {step.node} any more; it was shut down for its reboot{_seen(since)}"
+            )
+        if status and status.running and not status.paused and before.is_another(status):
+            say(f"{step.guest} runs again, since {status.uptime} s")
+            return second
+        off = status is not None and not status.running
+        if off and second is not None and second.status not in (None, "RUNNING"):
+            if ended:  # seen before the guest was: it is not just coming up
+                raise _gone_again(client, step, second, since)
+            ended, pause = True, FIRST_PAUSE
+        now = time.monotonic()
+        if now + pause > until or (second is None and now - began > RETURN):
+            raise _late(step, status, second, since, now - began)
+        if status is not None and (where := stands(status).partition(", since")[0]) != said:
+            said = where
+            say(f"{step.guest} {where}; waiting for it to be started again")
+        time.sleep(min(pause, max(0.0, until - now)))
+        pause = min(LONGEST_PAUSE, pause * 1.5)
+
+
+def _status(client: Client, step: Reboot | AwaitReboot) -> tuple[VmStatus | None, bool]:
+    """How it stands, and whether anybody said: a server that does not answer now is asked again."""
+    try:
+        return client.status(step.node, step.vmid, step.type), True
+    except ApiError as error:
+        if error.status in TRANSIENT:
+            return None, False
+        raise
+
+
+def _seen(since: tuple[Task, ...]) -> str:
+    return f"; since then: {told(since)}" if since else ""
+
+
+def _gone_again(client: Client, step: Reboot, second: Task, since: tuple[Task, ...]) -> FleetError:
+    """Why the guest is off although a task was to start it, and has ended."""
+    start = f"task {second.type} of {second.user}"
+    try:
+        tasks.wait(client, second.upid, 1)
+    except TaskFailed as error:
+        return TaskFailed(
+            f"{step.guest} is off: it shut down for its reboot, and was not started again: {error}; mend that, then "
+            "start it",
+            str(second.upid),
+            error.exitstatus,
+        )
+    except ApiError as error:
+        return FleetError(f"{step.guest} is off: it shut down for its reboot; how {start} ended is not known: {error}")
+    others = tuple(task for task in since if task is not second)
+    who = f": {told(others)}" if others else "; whether somebody or it itself did that cannot be seen"
+    return FleetError(f"{step.guest} was started again after its reboot by {start}, and is off{who}")
+
+
+def _late(
+    step: Reboot, status: VmStatus | None, second: Task | None, since: tuple[Task, ...], waited: float
+) -> FleetError:
+    """Where it stands when it has not come back in time."""
+    if second is not None and second.status in (None, "RUNNING"):
+        return StillRunning(
+            f"{step.guest} {stands(status) if status else 'does not tell'} after {waited:.0f} s; task {second.type} of "
+            f"{second.user}, which starts it again, is still at work: `pvenode task log {second.upid}`",
+            str(second.upid),
+        )
+    if status is None:
+        return Undecided(f"{step.guest} was shut down for its reboot; {step.node} has not answered for {waited:.0f} s")
+    if status.paused:
+        return FleetError(
+            f"{step.guest} is paused, {waited:.0f} s after the task of its reboot has ended{_seen(since)}"
+        )
+    if status.running:
+        return FleetError(
+            f"{step.guest} runs since {status.uptime} s: it has not been rebooted, though the task of that ended well "
+            f"{waited:.0f} s ago{_seen(since)}"
+        )
+    return FleetError(
+        f"{step.guest} is off: it shut down for its reboot, and {waited:.0f} s later no task that this token may see "
+        f"has started it again{_seen(since)}; root@pam's tasks on {step.node} say why (Sys.Audit on "
+        f"/nodes/{step.node} shows them), then start it"
+    )
+
+
+def _tell_end(client: Client, step: Reboot, second: Task, timeout: float, say: Progress) -> None:
+    """How the task ended that started it: the guest runs, so whatever it is, it is only told."""
+    try:
+        tasks.wait(client, second.upid, timeout, say)
+    except (TaskFailed, ApiError, StillRunning) as error:
+        say(f"{step.guest} runs all the same: {error}")
+    else:
+        say(f"{step.guest} was started by task {second.type} of {second.user}")
+
+
+def _await_boot(client: Client, step: Reboot, before: str, begun: Upid, until: float, say: Progress) -> None:
+    """Until the agent tells of another boot; the guest must go on running meanwhile."""
+    began, pause = time.monotonic(), FIRST_PAUSE
+    say(f"waiting for the agent of {step.guest}, which told of its boot before")
+    while True:
+        why = "tells of the same boot as before"
+        try:
+            told_now = client.agent_read(step.node, step.vmid, BOOT_ID).strip()
+            if told_now and told_now != before:
+                return
+        except AgentUnavailable:
+            why = "has not answered since"
+        except ApiError as error:
+            if (
+                error.status not in TRANSIENT
+            ):  # switched off by what waited for the reboot, forbidden, or without that file
+                say(f"{step.guest} runs; its agent does not tell of its boot any more: {error}")
+                return
+            why = "could not be asked"
+        status, asked = _status(client, step)
+        if asked and (status is None or not status.running):
+            since = after(standing.tasks_of(client, step.node, step.vmid), begun)
+            raise FleetError(f"{step.guest} ran again after its reboot and {stands(status)} now{_seen(since)}")
+        waited = time.monotonic() - began
+        if waited > BOOT or time.monotonic() + pause > until:
+            raise Undecided(
+                f"{step.guest} {stands(status) if asked else 'does not tell'}, but {waited:.0f} s after its reboot its "
+                f"agent {why}: whether its system is up is not known; look at its console"
+            )
+        time.sleep(pause)
+        pause = min(LONGEST_PAUSE, pause * 1.5)

@@ -1,0 +1,96 @@
+"""Where a machine is, is somebody's word: a table that lies costs a look at another machine's key, and no more."""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pyinfra.api.host import Host
+
+from nixherd import whereabouts
+from nixherd.session import Session
+from nixherd.settings import Device
+from nixherd.ssh_keys import generate_ed25519
+from nixherd.validate import find
+from tests.nixherd.conftest import base_root, emulator, operator_key, sshd, started  # noqa: F401  (fixtures)
+from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.test_connector import connector_of
+from tests.nixherd.test_validate import DEFINITIONS, HOSTS
+from tests.runs import Said, connected, executing, said_by, session_at
+from tests.sshd import MAC, Sshd
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+
+@pytest.fixture
+def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:  # noqa: F811
+    """`dev` is installed and nobody knows where; `metal` is asked for its neighbours, and there is no hypervisor."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(whereabouts, "_ours", tuple)
+    # loopback is no address that others can reach
+    monkeypatch.setattr(whereabouts, "usable", lambda text: ipaddress.ip_address(text) if text else None)
+    session = session_at(emulator, tmp_path)
+    session.token_file.unlink()
+    return session
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Said:
+    return said_by(caplog)
+
+
+@pytest.fixture
+def run(session: Session, sshd: Sshd) -> Callable[[], Host]:  # noqa: F811
+    return lambda: connected(session, beside=("metal",), ssh_port=sshd.port, ssh_key=str(sshd.key), must_answer=True)
+
+
+def test_a_table_that_lies_costs_a_look_at_another_key(
+    run: Callable[[], Host],
+    session: Session,
+    sshd: Sshd,  # noqa: F811
+    said: Said,
+    tmp_path: Path,
+) -> None:
+    """It names another machine first, and hostile words; the pinned key decides, and the machine is found."""
+    dev, metal = generate_ed25519("dev"), generate_ed25519("metal")
+    hosts, vm, endpoint = session.fleet.hosts, session.fleet.vms["dev"], session.fleet.endpoint
+    assert endpoint is not None
+    card = replace(vm.settings, networks=(Device("net0", {"macaddr": MAC}),))
+    session.fleet = replace(
+        session.fleet,
+        hosts={
+            "dev": replace(hosts["dev"], public_key=dev.public, hostname="dev.invalid", ssh_alias=None),
+            "metal": replace(hosts["metal"], public_key=metal.public, addresses=("127.0.0.2",)),
+        },
+        vms={"dev": replace(vm, settings=card)},
+        endpoint=replace(endpoint, neighbours=("metal",)),
+    )
+    lies = ["127.0.0.4", "-oProxyCommand=touch${IFS}/tmp/x", "127.0.0.9;reboot", "\x1b[31m", "127.0.0.5"]
+    leases = "".join(f"0 {MAC} {each} dev *\\n" for each in lies)
+    sshd.start(
+        metal, address="127.0.0.2", setup=f"mkdir -p /var/lib/misc; echo '{leases}' >/var/lib/misc/dnsmasq.leases"
+    )
+    other = Sshd(sshd.base, tmp_path / "other", sshd.port, sshd.key)
+    other.directory.mkdir()
+    try:
+        other.start(generate_ed25519("somebody"), address="127.0.0.4")
+        sshd.start(dev, address="127.0.0.5", system="ID=nixos")
+        host = run()
+        place = connector_of(host).place
+        assert place is not None
+        assert (place.address, place.host_key) == ("127.0.0.5", dev.public)
+        assert executing(host).run_shell_command("echo here")[1].stdout == "here"
+        assert not other.asked, "nothing was sent to it, no login either"
+    finally:
+        other.kill()
+    told = [line for line in said() if "without the hypervisor" in line]
+    assert len(told) == 1
+    assert "which cannot be asked: token file" in told[0]
+
+
+def test_no_network_is_searched_that_is_not_somebodys_own_and_small() -> None:
+    """Whoever can push a commit has us knock at private networks of 1022 addresses at most, and at no others."""
+    for network in ("0.0.0.0/0", "10.0.0.0/8", "1.1.1.0/24", "203.0.113.0/24", "224.0.0.0/24", "169.254.169.0/24"):
+        definitions = {**DEFINITIONS, "proxmox": {**DEFINITIONS["proxmox"], "discover": network}}
+        assert [finding for finding in find(HOSTS, definitions) if not finding.is_warning], network
