@@ -84,7 +84,7 @@ class FakeClient:
         return {"/etc/os-release": self.system, HOST_KEY_FILE: f"{self.key}\n"}[path]
 
     def node_rows(self) -> tuple[Node, ...]:
-        return (Node("prom", online=True), Node("gone", online=False))
+        return (Node("prom", "online"), Node("gone", "offline"))
 
     def node_addresses(self) -> dict[str, str]:
         return {"192.0.2.1": "prom", "192.0.2.2": "gone"}
