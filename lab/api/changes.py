@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lab.api import drives, options
+from lab.api import drives, hotplug, options
 from lab.api.crypt import sha256_crypt
 from lab.api.errors import ApiError, ParameterError
 from lab.api.state import Vm
@@ -73,8 +73,8 @@ def make_drive(call: "Call", vmid: int, option: str, value: str, log: Log) -> tu
     if not new:
         if ":" in drive["file"]:
             volume = volumes.get(drive["file"])
-            if not drives.is_cdrom(drive):
-                drive.setdefault("size", drives.to_text(volume.size))
+            if not drives.is_cdrom(drive):  # whatever size was named: the volume's own
+                drive["size"] = drives.to_text(volume.size)
         drive.pop("format", None)
         return drives.write(drive), None
     storage, form, source = volumes.storage(new["storage"]), drive.pop("format", None), drive.pop("import-from", None)
@@ -102,47 +102,66 @@ class Change:
         self.call, self.vm, self.log = call, vm, log
         self.errors: dict[str, str] = {}
 
-    def revert(self, names: list[str]) -> None:
-        for name in names:
-            self.vm.pending.pop(name, None)
-            self.vm.pending_delete.discard(name)
+    def reverted(self, names: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """What taking back comes to: the values that are in force set again, and what only waits deleted."""
+        values = {name: self.vm.config[name] for name in names if name in self.vm.config}
+        return values, [name for name in names if name not in values and name in self.vm.pending]
 
-    def delete(self, names: list[str]) -> None:
-        """Delete options; where the VM runs and cannot do without, at its next start."""
+    def delete(self, names: list[str], *, force: bool = False) -> None:
+        """Delete options; where the VM runs and cannot do without, at its next start.
+
+        A disk stays as `unusedN`, also one that only waits, unless `force` removes it.
+        """
         for name in names:
-            drive = (
-                drives.parse(str(self.vm.config[name])) if drives.is_drive(name) and name in self.vm.config else None
-            )
+            waiting = self.vm.pending.get(name)
+            value = self.vm.config.get(name, waiting)
+            drive = drives.parse(str(value)) if drives.is_drive(name) and value is not None else None
             if self.vm.config.get("protection") and (options.is_unused(name) or (drive and not drives.is_cdrom(drive))):
                 raise ApiError(f"can't remove drive '{name}' - protection mode enabled")
             if name in self.vm.pending or name in self.vm.config:
                 self._require(name, str(self.vm.pending.get(name, self.vm.config.get(name))))
             self.vm.pending.pop(name, None)
+            if drive and waiting is not None:
+                self._detach(drives.parse(str(waiting)))
             if name not in self.vm.config:
                 continue
-            if self.vm.running and not self._can_do_without(name):
+            if waiting is None:
+                self._leave_boot_order(name)
+            if self.vm.running and not self._can_do_without(name, None):
                 self.vm.pending_delete.add(name)
+                if force:
+                    self.vm.pending_force.add(name)
             else:
-                self._drop(name)
+                self._drop(name, force=force)
+        self._forget_used()
 
     def set(self, values: dict[str, Any]) -> None:
-        """Set options; ParameterError in the end for what a running VM refused (it stays pending)."""
+        """Set options; ParameterError in the end for what a running VM refused (it stays pending).
+
+        All of them are pending first: a disk that cannot be made leaves those before it so.
+        """
         for name in sorted(values):
-            value = values[name]
+            value, waiting = values[name], self.vm.pending.get(name)
             if drives.is_drive(name):
                 for text in {str(value), str(self.vm.desired.get(name, value))}:
                     self._require(name, text)
-                value = self._drive(name, value)
-            self.vm.pending_delete.discard(name)
-            if not self.vm.running:
-                self._apply(name, value)
-                continue
+                if value != self.vm.config.get(name):
+                    value = self._drive(name, value)
+                if waiting not in (None, value):
+                    self._detach(drives.parse(str(waiting)))
             self.vm.pending[name] = value
+            self.vm.pending_delete.discard(name)
+            self.vm.pending_force.discard(name)
+        for name in sorted(values):
+            value = self.vm.pending[name]
             if self.vm.config.get(name) == value:
                 del self.vm.pending[name]
-            elif self._takes_over(name, value):
+            elif not self.vm.running or self._can_do_without(name, value):
                 del self.vm.pending[name]
                 self._apply(name, value)
+        if not self.vm.running:  # what waited since it was switched off
+            self.apply_pending()
+        self._forget_used()
         if self.errors:
             raise ParameterError(self.errors)
 
@@ -156,11 +175,13 @@ class Change:
         """What waited: before a start."""
         for name in sorted(self.vm.pending_delete):
             if name in self.vm.config:
-                self._drop(name)
+                self._drop(name, force=name in self.vm.pending_force)
         self.vm.pending_delete.clear()
+        self.vm.pending_force.clear()
         for name, value in sorted(self.vm.pending.items()):
             self._apply(name, value)
         self.vm.pending.clear()
+        self._forget_used()
 
     def _drive(self, name: str, value: str) -> str:
         text, volid = make_drive(self.call, self.vm.vmid, name, value, self.log)
@@ -168,28 +189,21 @@ class Change:
             text = text.replace(volid, self.call.emulator.volumes.to_base(volid), 1)
         return text
 
-    def _hotplugs(self, feature: str) -> bool:
-        chosen = str(self.vm.config.get("hotplug", "network,disk,usb"))
-        return feature in ("network,disk,usb" if chosen == "1" else chosen).split(",")
+    def _can_do_without(self, name: str, value: Any) -> bool:
+        """Does the running VM take over this value at once (None: that the option goes)? A failing try is an error."""
+        if not hotplug.at_once(self.call, self.vm, name, value):
+            return False
+        failure = self.call.emulator.faults.hotplug_failure(name) or hotplug.failure(self.call, self.vm, name, value)
+        if failure:
+            self.errors[name] = f"hotplug problem - {failure}\n"
+        return not failure
 
-    def _can_do_without(self, name: str) -> bool:
-        if name in options.IMMEDIATE or options.is_cloudinit(name) or options.is_unused(name):
-            return True
-        if options.is_network(name):
-            return self._hotplugs("network")
-        return drives.is_drive(name) and name.startswith(("scsi", "virtio")) and self._hotplugs("disk")
-
-    def _takes_over(self, name: str, value: Any) -> bool:
-        """Can a running VM take the value over? A failing attempt is an error."""
-        if options.is_network(name) and self._hotplugs("network"):
-            bridge = options.network(self.call, name, value).get("bridge")
-            if bridge and bridge not in self.call.emulator.state.nodes[self.vm.node].get("bridges", {bridge: {}}):
-                folder = "/usr/libexec/qemu-server" if self.call.emulator.state.version >= 9 else "/var/lib/qemu-server"
-                why = f"network script {folder}/pve-bridge-hotplug failed with status 512"
-                self.errors[name] = f"hotplug problem - VM {self.vm.vmid} qmp command 'netdev_add' failed - {why}\n"
-                return False
-            return True
-        return self._can_do_without(name)
+    def _leave_boot_order(self, name: str) -> None:
+        """A device that goes is taken out of the boot order, which may become empty."""
+        order = drives.boot_order(self.vm.pending.get("boot", self.vm.config.get("boot")))
+        if name in order:
+            left = drives.boot_text(device for device in order if device != name)
+            (self.vm.pending if self.vm.running else self.vm.config)["boot"] = left
 
     def _apply(self, name: str, value: Any) -> None:
         before = self.vm.config.get(name)
@@ -200,16 +214,18 @@ class Change:
         self.vm.config[name] = value
         self._remember(name, before)
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, name: str, *, force: bool = False) -> None:
         value = self.vm.config.pop(name)
-        if drives.is_drive(name):
-            self._detach(drives.parse(str(value)))
-        elif options.is_unused(name):
+        if options.is_unused(name) or (drives.is_drive(name) and force):
+            drive = drives.parse(str(value))
             try:
-                self.call.emulator.volumes.remove(str(value))
+                if not drives.is_cdrom(drive) or drives.is_cloudinit(drive):
+                    self.call.emulator.volumes.remove(drive["file"])
             except ApiError:
                 self.vm.config[name] = value
                 raise
+        elif drives.is_drive(name):
+            self._detach(drives.parse(str(value)))
         self._remember(name, value)
 
     def _detach(self, drive: drives.Drive) -> None:
@@ -217,8 +233,19 @@ class Change:
         if drives.is_cloudinit(drive):
             self.call.emulator.volumes.remove(drive["file"])
         elif not drives.is_cdrom(drive) and ":" in drive["file"] and parse_volid(drive["file"]).vmid == self.vm.vmid:
-            free = next(f"unused{n}" for n in range(256) if f"unused{n}" not in self.vm.config)
-            self.vm.config[free] = drive["file"]
+            drives.add_unused(self.vm.config, drive["file"])
+
+    def _forget_used(self) -> None:
+        """What a drive uses, or will use, is no longer listed as unused."""
+        used = {
+            drives.parse(str(value))["file"]
+            for config in (self.vm.config, self.vm.pending)
+            for name, value in config.items()
+            if drives.is_drive(name)
+        }
+        for name in [name for name in self.vm.config if options.is_unused(name)]:
+            if self.vm.config[name] in used:
+                del self.vm.config[name]
 
     def _remember(self, name: str, before: Any) -> None:
         """What the cloud-init drive of a running VM still says."""

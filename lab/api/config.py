@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 from typing import Any
 
 from lab.api import options
@@ -46,7 +47,7 @@ def pending(call: Call) -> Any:
         if key in waiting:
             row["pending"] = waiting[key]
         if key in vm.pending_delete:
-            row["delete"] = 1
+            row["delete"] = 2 if key in vm.pending_force else 1
         rows.append(row)
     return rows
 
@@ -70,7 +71,11 @@ def change_in_background(call: Call) -> Any:
     def work(task: Task) -> None:
         task.write(f"update VM {call.vmid}: {request.description()}")
         with call.emulator.locks.config(call.vmid):
-            request.apply(request.checked_vm(), task.write)
+            try:
+                request.apply(request.checked_vm(), task.write)
+            except ParameterError as error:  # a task has one line for all of it
+                why = "".join(f"{name}: {text}" for name, text in sorted(error.errors.items()))
+                raise ApiError(f"400 {error.message} {why}".replace("\n", " ")) from error
 
     upid = call.emulator.tasks.start("qmconfig", call.vmid, call.user, work)
     task = call.emulator.tasks.by_upid[upid]
@@ -82,6 +87,14 @@ def change_in_background(call: Call) -> Any:
             raise ApiError(f"failed to update VM {call.vmid}: {task.exitstatus}")
         time.sleep(0.05)
     return upid
+
+
+@route("PUT", f"{_BASE}/unlink")
+def unlink(call: Call) -> Any:
+    """Detach disks; with `force` their volumes go as well."""
+    params = {**call.params, "delete": call.params["idlist"]}
+    del params["idlist"]
+    return change(replace(call, params=params))
 
 
 class Request:
@@ -121,12 +134,16 @@ class Request:
         if self.values.get("hookscript"):
             _require_script(call, str(self.values["hookscript"]))
         for name in self.reverts:
-            if not call.emulator.schema.config_property(name):
+            if not options.exists(call, name):
                 raise ParameterError({"revert": f"unknown option '{name}'"})
+            if name in self.values:
+                raise ParameterError({"delete": f"you can't use '-{name}' and -revert {name}' at the same time"})
         for name in self.deletes:
             if name in self.values:
                 raise ParameterError({"delete": f"you can't use '-{name}' and -delete {name}' at the same time"})
-            if not call.emulator.schema.config_property(name) and not options.is_unused(name):
+            if name in self.reverts:
+                raise ParameterError({"revert": f"you can't use '-revert {name}' and -delete {name}' at the same time"})
+            if not options.exists(call, name):
                 raise ParameterError({"delete": f"unknown option '{name}'"})
         options.require_privileges(call, call.vmid, [*self.deletes, *self.reverts, *self.values])
         options.require_devices(call, self.values)
@@ -144,9 +161,9 @@ class Request:
 
     def apply(self, vm: Vm, log: Any) -> None:
         change = Change(self.call, vm, log)
-        change.revert(self.reverts)
-        change.delete(self.deletes)
-        change.set(prepared(self.call, self.values))
+        values, deletes = change.reverted(self.reverts)
+        change.delete([*deletes, *self.deletes], force=bool(self.call.params.get("force")))
+        change.set({**prepared(self.call, self.values), **values})
 
     def description(self) -> str:
         """As the task's log has it."""

@@ -1,9 +1,10 @@
-"""Moving a disk: to another storage, or to another VM."""
+"""Moving a disk to another storage."""
 
 from typing import Any
 
-from lab.api import drives
+from lab.api import drives, options
 from lab.api.errors import ApiError, ParameterError
+from lab.api.reassign import STALE, reassign
 from lab.api.routes import Call, route
 from lab.api.state import Vm
 from lab.api.tasks import Task
@@ -12,19 +13,28 @@ from lab.api.volumes import parse_volid
 
 @route("POST", "/nodes/{node}/qemu/{vmid}/move_disk")
 def move_disk(call: Call) -> Any:
-    if call.params.get("target-vmid") is not None and call.params["target-vmid"] != call.vmid:
-        return _reassign(call)
-    if "storage" not in call.params:
-        raise ParameterError({"storage": "missing storage or target-vmid"})
-    name, storage = call.params["disk"], call.emulator.volumes.storage(call.params["storage"])
+    other, place = call.params.get("target-vmid"), call.params.get("storage")
+    if other is None and place is None:
+        why = "both 'storage' and 'target-vmid' missing, either needs to be set"
+        raise ParameterError({"storage": why, "target-vmid": why})
+    if other is not None and place is not None:
+        why = "either set 'storage' or 'target-vmid', but not both"
+        raise ParameterError({"storage": why, "target-vmid": why})
+    return reassign(call, int(other)) if other is not None else _move(call, str(place))
+
+
+def _move(call: Call, place: str) -> str:
+    name, storage = call.params["disk"], call.emulator.volumes.storage(place)
     call.emulator.permissions.require(call.user, f"/storage/{storage.name}", ["Datastore.AllocateSpace"])
+    if "images" not in storage.content.split(","):
+        raise ParameterError({"storage": f"storage '{storage.name}' does not support vm images"})
     form = call.params.get("format")
 
     def checked() -> tuple[Vm, drives.Drive]:
-        vm, drive = _disk(call, call.vmid, name)
-        same = parse_volid(drive["file"]).storage == storage.name
-        volume = call.emulator.volumes.get(drive["file"])
-        if same and form in (None, volume.format):
+        vm, drive = _disk(call, name)
+        parsed, there = parse_volid(drive["file"]), call.emulator.volumes.storage(parse_volid(drive["file"]).storage)
+        known = call.emulator.volumes.get(drive["file"]).format if there.on_files else None
+        if parsed.storage == storage.name and (not form or not known or form == known):
             raise ApiError("you can't move to the same storage with same format")
         if call.params.get("delete") and _in_a_snapshot(vm, drive["file"]):
             raise ApiError("you can't move a disk with snapshots and delete the source")
@@ -33,28 +43,36 @@ def move_disk(call: Call) -> Any:
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
             vm, drive = checked()
-            task.write("create full clone of drive " + f"{name} ({drive['file']})")
-            volid = moved(call, vm, drive["file"], storage.name, form, task)
-            vm.config[name] = drives.write({**drive, "file": volid})
+            source = drive["file"]
+            here = parse_volid(source).storage
+            task.write(f"copying volume '{source}' from current storage '{here}' to target storage '{storage.name}'")
+            if vm.running and name == "tpmstate0":
+                raise ApiError("cannot move TPM state while VM is running")
+            task.write(f"create full clone of drive {name} ({source})")
+            live = name if vm.running and not options.is_unused(name) else None
+            volid = moved(call, vm, source, storage.name, form, task, live=live)
+            drive["file"] = volid
+            vm.config[name] = volid if options.is_unused(name) else drives.write(drive)
             if not call.params.get("delete"):
-                free = next(f"unused{n}" for n in range(256) if f"unused{n}" not in vm.config)
-                vm.config[free] = drive["file"]
+                kept = drives.add_unused(vm.config, source)
+                task.write(f"adding source volume '{source}' as '{kept}' to config")
             else:
-                call.emulator.volumes.remove(drive["file"])
+                task.write(f"removing source volume '{source}' after successful copy")
+                call.emulator.volumes.remove(source)
 
     with call.emulator.locks.config(call.vmid):
         checked()
     return call.emulator.tasks.start("qmmove", call.vmid, call.user, work)
 
 
-def _disk(call: Call, vmid: int, name: str) -> tuple[Vm, drives.Drive]:
-    """The VM, as the caller knows it and not locked, and its disk of that name."""
-    vm = call.emulator.state.vm(vmid)
+def _disk(call: Call, name: str) -> tuple[Vm, drives.Drive]:
+    """The VM, as the caller knows it and not locked, and its disk of that name, used or not."""
+    vm = call.emulator.state.vm(call.vmid)
+    call.emulator.require_unlocked(vm)
     digest = call.params.get("digest")
     if digest and digest != vm.digest():
-        raise ApiError("checksum mismatch (file change by other user?)")
-    call.emulator.require_unlocked(vm)
-    if name not in vm.config or not drives.is_drive(name):
+        raise ApiError(STALE)
+    if name not in vm.config or not (drives.is_drive(name) or options.is_unused(name)):
         raise ApiError(f"disk '{name}' does not exist")
     drive = drives.parse(str(vm.config[name]))
     if drives.is_cdrom(drive):
@@ -68,38 +86,16 @@ def _in_a_snapshot(vm: Vm, volid: str) -> bool:
     return any(drives.parse(value)["file"] == volid for value in values)
 
 
-def moved(call: Call, vm: Vm, volid: str, storage: str, form: str | None, task: Task) -> str:
+def moved(
+    call: Call, vm: Vm, volid: str, storage: str, form: str | None, task: Task, *, live: str | None = None
+) -> str:
     """The volume's content under a new name on a storage, a running machine going on there; the old one stays.
 
-    The machine keeps the image that it has open: what is left behind under the old name is the copy.
+    `live` names the drive, for the log, where the machine runs on it. The machine keeps the image that it has open:
+    what is left behind under the old name is the copy.
     """
     volumes = call.emulator.volumes
-    made = volumes.copy(volid, volumes.storage(storage), vm.vmid, form, task.write, task)
+    made = volumes.copy(volid, volumes.storage(storage), vm.vmid, form, task.write, task, mirror=live)
     if vm.running:
         volumes.swap(volid, made)
     return made
-
-
-def _reassign(call: Call) -> Any:
-    """Give the disk to another VM of the same node; both are off."""
-    other = int(call.params["target-vmid"])
-    call.emulator.permissions.require(call.user, f"/vms/{other}", ["VM.Config.Disk"])
-    name = call.params["disk"]
-    target_name = call.params.get("target-disk", name)
-
-    def work(task: Task) -> None:
-        with call.emulator.locks.config(call.vmid), call.emulator.locks.config(other):
-            vm, drive = _disk(call, call.vmid, name)
-            target = call.emulator.state.vm(other)
-            if vm.running or target.running:
-                raise ApiError("cannot reassign a disk of a running VM")
-            if target_name in target.config:
-                raise ApiError(f"Target disk key '{target_name}' is already in use for VM '{other}'")
-            storage = call.emulator.volumes.storage(parse_volid(drive["file"]).storage)
-            volid = call.emulator.volumes.free_volid(storage, other, call.emulator.volumes.get(drive["file"]).format)
-            call.emulator.volumes.rename(drive["file"], volid)
-            task.write(f"moving disk '{name}' from VM '{vm.vmid}' to '{other}'")
-            del vm.config[name]
-            target.config[target_name] = drives.write({**drive, "file": volid})
-
-    return call.emulator.tasks.start("qmmove", call.vmid, call.user, work)

@@ -1,7 +1,7 @@
 """Drives in a VM's configuration (`scsi0: local:100/vm-100-disk-0.qcow2,size=1G`) and sizes as written there."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lab.api.errors import ApiError
@@ -75,8 +75,7 @@ def to_text(size: int) -> str:
 
 def boot_disk_size(config: Mapping[str, Any]) -> int:
     """Bytes of the first bootable disk, as lists show it under maxdisk."""
-    match = re.match(r"order=(.+)", str(config.get("boot", "")))
-    for key in match[1].split(";") if match else ():
+    for key in boot_order(config.get("boot")):
         if key in _NAMES and key in config:
             drive = parse(str(config[key]))
             if not is_cdrom(drive):
@@ -84,10 +83,29 @@ def boot_disk_size(config: Mapping[str, Any]) -> int:
     return 0
 
 
+def boot_order(boot: Any) -> list[str]:
+    """The devices of a `boot` option, in their order; none where it says it in the old way, or nothing."""
+    match = re.fullmatch(r"order=(.*)", str(boot or ""))
+    return [name for name in match[1].split(";") if name] if match else []
+
+
+def boot_text(order: Iterable[str]) -> str:
+    """The `boot` option for these devices; a blank where there is none."""
+    names = ";".join(order)
+    return f"order={names}" if names else " "
+
+
+def add_unused(config: dict[str, Any], volid: str) -> str:
+    """Keep a volume of the VM in its configuration as `unusedN`; that name."""
+    there = next((name for name, value in config.items() if re.fullmatch(r"unused\d+", name) and value == volid), None)
+    free = there or next(f"unused{n}" for n in range(INDEXED["unused"]) if f"unused{n}" not in config)
+    config[free] = volid
+    return free
+
+
 def default_boot(config: Mapping[str, Any]) -> str:
     """The boot order that a new VM gets: first disk, first CD-ROM, first network card."""
     disks = [key for key, drive in of(config) if not is_cdrom(drive) and key not in ("efidisk0", "tpmstate0")]
     cdroms = [key for key, drive in of(config) if is_cdrom(drive)]
     cards = sorted((key for key in config if re.fullmatch(r"net\d+", key)), key=lambda key: int(key[3:]))
-    order = [*disks[:1], *cdroms[:1], *cards[:1]]
-    return "order=" + ";".join(order) if order else " "
+    return boot_text([*disks[:1], *cdroms[:1], *cards[:1]])

@@ -17,12 +17,13 @@ NAMES = (
     "task-fails",  # type, once, message
     "task-killed",  # type: the worker dies half-way, what it holds stays
     "task-lost",  # type, works: nobody knows of the task afterwards; the work was done, or with works=false not
-    "drop-connection",  # method, path, count: done, the connection closed instead of an answer
-    "timed-out",  # method, path, count: done, answered with 596
+    "drop-connection",  # method, path, count, refused: done (or refused), the connection closed instead of an answer
+    "timed-out",  # method, path, count, refused: done (or refused), answered with 596
     "refused",  # method, path, count: not done, answered with 595
     "agent-silent",  # vmid
     "node-down",  # node
     "storage-full",  # storage
+    "hotplug-fails",  # option, message, count: a running VM does not take it over, it waits
     "stale-resources",  # the cluster's list shows what it showed when this was switched on
     "archive-damaged",  # part: header (nothing of a backup can be read), data (it ends too early)
     "vmid-taken",  # vmid: a stranger's VM appears there when somebody comes to make one
@@ -121,13 +122,17 @@ class Faults:
             return False
         return re.search(str(params.get("path", "")), path) is not None and self._count_down(name, "count", 1)
 
-    def drops(self, method: str, path: str) -> bool:
+    def drops(self, method: str, path: str, *, refused: bool = False) -> bool:
         """Is the answer to this request to be lost?"""
-        return self._meant("drop-connection", method, path)
+        return self._concerns("drop-connection", refused) and self._meant("drop-connection", method, path)
 
-    def times_out(self, method: str, path: str) -> bool:
-        """Is this request, which was carried out, to be answered with 596?"""
-        return self._meant("timed-out", method, path)
+    def times_out(self, method: str, path: str, *, refused: bool = False) -> bool:
+        """Is this request, which was carried out or refused, to be answered with 596?"""
+        return self._concerns("timed-out", refused) and self._meant("timed-out", method, path)
+
+    def _concerns(self, name: str, refused: bool) -> bool:
+        """A fault is for requests that were carried out, or for those alone that were refused."""
+        return bool(self._on.get(name, {}).get("refused", False)) is refused
 
     def refuses(self, method: str, path: str) -> bool:
         """Is this request to be answered with 595, and not carried out?"""
@@ -136,6 +141,13 @@ class Faults:
     def takes(self, vmid: int) -> bool:
         """Is a stranger to appear under this VMID now?"""
         return self.is_on("vmid-taken", vmid=vmid) and self._count_down("vmid-taken", "count", 1)
+
+    def hotplug_failure(self, option: str) -> str | None:
+        """Why a running VM does not take this option over now."""
+        params = self._on.get("hotplug-fails", {})
+        if not self.is_on("hotplug-fails", option=option) or not self._count_down("hotplug-fails", "count", 1):
+            return None
+        return str(params.get("message", f"error on hotplugging device '{option}'"))
 
     def agent_silent(self, vmid: int) -> bool:
         return self.is_on("agent-silent", vmid=vmid)

@@ -61,6 +61,13 @@ def _cidr(value: str) -> None:
         raise FormatError("value does not look like a valid CIDR network\n") from None
 
 
+def _hotplug(value: str) -> None:
+    known = ("network", "disk", "cpu", "memory", "usb", "cloudinit")
+    wrong = next((each for each in split_list(value) if each not in known), None)
+    if value not in ("0", "1") and wrong:
+        raise FormatError(f"invalid hotplug feature '{wrong}'\n")
+
+
 _VMID = _matches(r"[1-9][0-9]{2,8}", "value does not look like a valid VM ID")
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 
@@ -84,6 +91,7 @@ NAMED: dict[str, Callable[[str], None]] = {
     "ipv4": _address(ipaddress.IPv4Address, "IPv4 address"),
     "ipv6": _address(ipaddress.IPv6Address, "IPv6 address"),
     "CIDR": _cidr,
+    "pve-hotplug-features": _hotplug,
     "pve-ipv4-config": _network(4, ("dhcp",)),
     "pve-ipv6-config": _network(6, ("dhcp", "auto")),
 }

@@ -28,7 +28,7 @@ _PRIVILEGES = {
     ),
     "VM.Config.Options": (
         "agent autostart bios description keyboard localtime migrate_downtime migrate_speed name",
-        "onboot ostype protection reboot startdate template tags vmgenid",
+        "onboot ostype protection reboot startdate template tags",
     ),
     "VM.PowerMgmt": ("freeze",),
     "VM.Config.Disk": ("boot bootdisk vmstatestorage",),
@@ -38,8 +38,20 @@ CLOUDINIT = {"cicustom", "cipassword", "citype", "ciuser", "ciupgrade", "nameser
 # Options that a running VM takes over at once.
 IMMEDIATE = {
     *("description", "hookscript", "lock", "name", "onboot", "protection", "shares", "startup", "tags"),
-    "vmstatestorage",
+    *("affinity", "cpulimit", "cpuunits", "vmstatestorage"),
 }
+
+
+# Of a configuration, and no parameter of its change.
+_INTERNAL = {"meta", "parent", "runningcpu", "runningmachine", "snapstate", "snaptime", "vmstate"}
+# Parameters of a change, and nothing of a configuration.
+_META = {"background_delay", "delete", "digest", "force", "node", "revert", "skiplock", "vmid"}
+
+
+def exists(call: "Call", option: str) -> bool:
+    """Is there an option of that name, whoever may set it?"""
+    known = option in _INTERNAL or is_unused(option) or call.emulator.schema.config_property(option)
+    return bool(known) and option not in _META
 
 
 def is_network(option: str) -> bool:

@@ -126,10 +126,12 @@ class Exchange:
                 raise ApiError("Connection timed out", 596, body="")
             response = self._success(result)
         except ApiError as error:
-            response = await self._failure(error)
+            lost = error.status < 595 and faults.times_out(self.method, self.path, refused=True)
+            response = await self._failure(ApiError("Connection timed out", 596, body="") if lost else error)
         except BackendError as error:
             response = await self._failure(ApiError(str(error)))
-        self.drops = response.status < 400 and faults.drops(self.method, self.path)
+        if response.status < 595:
+            self.drops = faults.drops(self.method, self.path, refused=response.status >= 400)
         user = self.user.name if self.user else None
         status = 0 if self.drops else response.status
         self.server.log.write(user, self.method, self.path, self.params, status, time.monotonic() - self.began)

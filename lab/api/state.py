@@ -131,6 +131,8 @@ class Vm:
     paused: bool = False
     pending: Config = field(default_factory=dict)
     pending_delete: set[str] = field(default_factory=set)
+    # Of those, disks whose volume goes as well.
+    pending_force: set[str] = field(default_factory=set)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     # What the cloud-init drive holds where the configuration of a running VM says something else; None: nothing.
     on_drive: dict[str, Any] = field(default_factory=dict)
@@ -159,10 +161,8 @@ class Vm:
         """The configuration file as the node stores it."""
         text = section(self.config)
         if self.pending or self.pending_delete:
-            waiting = {
-                **self.pending,
-                **({"delete": ",".join(sorted(self.pending_delete))} if self.pending_delete else {}),
-            }
+            gone = ",".join(("!" if name in self.pending_force else "") + name for name in sorted(self.pending_delete))
+            waiting = {**self.pending, **({"delete": gone} if gone else {})}
             text += "\n[PENDING]\n" + section(waiting)
         for name, snapshot in sorted(self.snapshots.items()):
             about = {
@@ -260,7 +260,7 @@ class State:
 
     def _vm(self, vmid: int, about: Mapping[str, Any]) -> Vm:
         pending = dict(about.get("pending", {}))
-        deleted = {key for key in str(pending.pop("delete", "")).split(",") if key}
+        deleted = [key for key in str(pending.pop("delete", "")).split(",") if key]
         running = about.get("status") == "running"
         return Vm(
             vmid=vmid,
@@ -269,7 +269,8 @@ class State:
             config=dict(about.get("config", {})),
             running=running,
             pending=pending,
-            pending_delete=deleted,
+            pending_delete={key.lstrip("!") for key in deleted},
+            pending_force={key[1:] for key in deleted if key.startswith("!")},
             snapshots={name: _snapshot(snapshot) for name, snapshot in about.get("snapshots", {}).items()},
             started=self.clock.now() - about.get("uptime", 60) if running else 0,
             pid=about.get("pid", 1000 + vmid) if running else 0,

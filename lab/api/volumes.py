@@ -153,9 +153,17 @@ class Volumes:
             storage.volumes[volid] = volume
 
     def copy(
-        self, source: str, storage: Storage, vmid: int, form: str | None, log: Log, task: "Task | None" = None
+        self,
+        source: str,
+        storage: Storage,
+        vmid: int,
+        form: str | None,
+        log: Log,
+        task: "Task | None" = None,
+        *,
+        mirror: str | None = None,
     ) -> str:
-        """A full copy of a disk; a task's log says how far it is."""
+        """A full copy of a disk; a task's log says how far it is. `mirror` names the drive of a VM that runs on it."""
         original = self.get(source)
         self._require_usable(self.storage(parse_volid(source).storage))
         self._require_usable(storage)
@@ -170,12 +178,19 @@ class Volumes:
             log(line)
         if self._state.version >= 9:
             log(f"allocated target volume '{volid}'")
-        total = human(original.size)
-        log(f"transferred 0.0 B of {total} (0.00%)")
+        total, head = human(original.size), f"mirror-{mirror}: " if mirror else ""
+        log(f"drive mirror is starting for drive-{mirror}" if mirror else f"transferred 0.0 B of {total} (0.00%)")
         if task:
-            task.pace(lambda part: f"transferred {human(int(original.size * part))} of {total} ({part * 100:.2f}%)")
+            done = f"{head}transferred {{}} of {total} ({{:.2f}}%)"
+            task.pace(lambda part: done.format(human(int(original.size * part)), part * 100))
         self._backend_or_forget(storage, volid, lambda: self._backend.clone_volume(source, volid, original.size))
-        log(f"transferred {total} of {total} (100.00%)")
+        if mirror:
+            log(f"{head}transferred {total} of {total} (100.00%) in 0s, ready")
+            log("all 'mirror' jobs are ready")
+            for line in ("Completing block job...", "Completed successfully.", "mirror-job finished"):
+                log(f"{head}{line}")
+        else:
+            log(f"transferred {total} of {total} (100.00%)")
         return volid
 
     def link(self, source: str, vmid: int, log: Log) -> str:

@@ -12,7 +12,8 @@ import click
 import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
-from nixherd.errors import FleetError
+from nixherd.errors import FAILURES, FleetError
+from nixherd.exits import Exit
 from nixherd.files import expanded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, GuestType, Vm
@@ -142,23 +143,51 @@ class Front:
         return found[0], wanted.vmid, wanted.type, wanted
 
     def act(self, name: str, action: "Action") -> None:
-        """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took."""
+        """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took.
+
+        Ends with 1 where the guest is not as asked for then, and this cannot make it so: that is said as well.
+        """
         from nixherd.cli.names import declared
         from nixherd.proxmox.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
-        if self.dry_run:
-            self._report(vm, action.plan(self.client, self.fleet, vm), planned=True)
-            return
-        self.session.claim(vm.host_id or vm.name)
         began = time.monotonic()
-        with progress(label(vm)) as say:
-            done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
-        self._report(vm, done, seconds=time.monotonic() - began)
+        if self.dry_run:
+            done = action.plan(self.client, self.fleet, vm)
+            how: dict[str, Any] = {"planned": True}
+        else:
+            self.session.claim(vm.host_id or vm.name)
+            with progress(label(vm)) as say:
+                done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
+            how = {"seconds": time.monotonic() - began}
+        try:
+            left = self._left(action, vm)
+        except FAILURES:
+            self._report(vm, done, **how)  # what was done is said, whatever can be seen after it
+            raise
+        self._report(vm, done, left, **how)
+        if any(each["remedy"] == "by hand" for each in left or ()):
+            raise click.exceptions.Exit(int(Exit.FAILED))
 
-    def _report(self, vm: Vm, done: "Steps", *, planned: bool = False, seconds: float | None = None) -> None:
-        """Steps, or why there were none; and what was read back in the end."""
+    def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
+        """What the action leaves undone, in the words of `vm diff`; None where it is none that can tell."""
+        from nixherd.cli.judging import difference, differing
+        from nixherd.proxmox.actions import left_by
+
+        found = left_by(action, self.client, self.fleet, vm)
+        return None if found is None else [difference(vm, step) for step in differing(vm, found)]
+
+    def _report(
+        self,
+        vm: Vm,
+        done: "Steps",
+        left: list[dict[str, Any]] | None = None,
+        *,
+        planned: bool = False,
+        seconds: float | None = None,
+    ) -> None:
+        """Steps, or why there were none; what was read back in the end, and what is left undone."""
         from nixherd.proxmox.identity import label
         from nixherd.proxmox.outcome import Outcome, why_nothing
 
@@ -167,13 +196,16 @@ class Front:
             about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "steps": steps}
             about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}
             about |= {"reason": why} if why else {}
+            about |= {} if left is None else {"left": left}
             show_json({**about, **(done.found if isinstance(done, Outcome) else {})})
             return
         for step in steps:
             say(f"{label(vm)}: {'would ' if planned else ''}{step}")
         for line in done.lines if isinstance(done, Outcome) else ():
             say(f"{label(vm)}: {line}")
-        if not steps:
+        for each in left or ():
+            say(f"{label(vm)}: left{' by hand' if each['remedy'] == 'by hand' else ''}: {each['difference']}")
+        if not steps and not left:
             say(f"{label(vm)}: nothing to do{f': {why}' if why else ''}")
         elif not planned:
             say(f"done in {seconds or 0:.1f} s", err=True)

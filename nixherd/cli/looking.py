@@ -10,6 +10,7 @@ import click
 from nixherd import whereabouts
 from nixherd.cli.entries import entry_of
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.judging import difference, differing
 from nixherd.cli.names import guest_named
 from nixherd.cli.output import narrate, show_facts, show_json, show_rows, wants_json
 from nixherd.cli.parameters import Guest, guest, json_option
@@ -26,7 +27,7 @@ from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
 from nixherd.proxmox.places import require_place, storage_seen
 from nixherd.proxmox.plan import compared, in_the_making
-from nixherd.proxmox.steps import Cannot, Row
+from nixherd.proxmox.steps import Row
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
 
@@ -99,7 +100,7 @@ def status(front: Front, guest: str) -> None:
     node, vmid, kind, vm = front.placed(guest)
     found = _still_there(vmid, front.client.status(node, vmid, kind))
     config = _still_there(vmid, front.client.config(node, vmid, kind))
-    waiting = [each.key for each in front.client.pending(node, vmid, kind)] if found.running else []
+    waiting = [each.key for each in front.client.pending(node, vmid, kind)]
     show_facts(
         {
             **{"vmid": vmid, "name": config.name, "kind": str(kind), "node": node},
@@ -359,10 +360,10 @@ def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
         yield {"difference": why, "remedy": "by hand" if other else "adopt", "interrupts": False}
         if other:
             return  # another machine: what it has says nothing of ours
-    for step in compared(desired(front.client, fleet, vm, fleet.hosts[vm.host_id or ""]), actual):
+    host = fleet.hosts[vm.host_id or ""]
+    for step in differing(vm, compared(desired(front.client, fleet, vm, host), actual)):
         if step.row is not Row.START:
-            kind = "by hand" if isinstance(step, Cannot) else "left alone" if vm.readonly else "apply"
-            yield {"difference": str(step), "remedy": kind, "interrupts": step.interrupts}
+            yield difference(vm, step)
 
 
 @click.command("import")

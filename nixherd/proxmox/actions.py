@@ -6,8 +6,8 @@ not let be changed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
@@ -25,7 +25,7 @@ from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from nixherd.proxmox.restores import RestoreAction
 from nixherd.proxmox.snapshotting import require_can_snapshot
-from nixherd.proxmox.steps import AwaitReboot, Clone, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.steps import AwaitReboot, Cannot, Clone, Note, Reboot, Row, Step, doable, rows
 from nixherd.proxmox.survey import lacking, memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
@@ -49,6 +49,22 @@ class Action(Protocol):
         """Carry the steps out and look again until none is left; returns those that were."""
 
 
+@runtime_checkable
+class Judged(Action, Protocol):
+    """An action that can say what it leaves: words, and steps that nobody allowed."""
+
+    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        """What of the guest is not as it was asked for, and this action does not change; what should be known of it.
+
+        None where there is nothing to judge.
+        """
+
+
+def left_by(action: Action, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+    """What an action leaves; None where it cannot tell, or there is nothing to judge."""
+    return action.left(client, fleet, vm) if isinstance(action, Judged) else None
+
+
 Look = Callable[[Client, Fleet, Vm, ActualVm | None], Steps]
 
 
@@ -57,11 +73,13 @@ class Verb:
     """An action that is repeated until looking finds nothing left to do.
 
     `ask` is how it is looked first for a person, who wants it done now: it may refuse what `look` calls done already.
+    `judge` finds what is left when it has ended.
     """
 
     verb: str
     look: Look
     ask: Look | None = None
+    judge: Look | None = field(default=None, kw_only=True)
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         require_may_change(vm, self.verb)
@@ -79,6 +97,15 @@ class Verb:
             return require_places(client, look(client, fleet, vm, actual))
 
         return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
+
+    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        return self.judge(client, fleet, vm, observe(client, fleet, vm)) if self.judge else None
+
+
+def waiting(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+    """Of a guest whose options were set: which wait."""
+    names = ", ".join(each.key for each in actual.pending) if actual else ""
+    return (Note(actual.node, vm.vmid, f"waits for its next start: {names}", type=vm.type),) if actual and names else ()
 
 
 # Power
@@ -133,7 +160,12 @@ def as_declared(host: Host, *, allow_reboot: bool = False) -> Action:
         wanted = (step for step in steps if allow_reboot or not isinstance(step, Reboot))
         return tuple(step for step in wanted if step.row is not Row.START)
 
-    return Verb("change", look)
+    def judge(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        steps = plan_vm(desired(client, fleet, vm, host), actual)
+        undone = (Cannot, Note) if allow_reboot else (Cannot, Note, Reboot)
+        return tuple(step for step in steps if isinstance(step, undone))
+
+    return Verb("change", look, judge=judge)
 
 
 def _or_refused(look: Look, remedy: str) -> Look:
@@ -190,12 +222,19 @@ def create_empty(host: Host, *, asked: bool = False) -> Action:
 
 
 def configure(values: dict[str, object]) -> Action:
-    return Verb("configure", lambda client, fleet, vm, actual: verbs.configure(fleet, vm, actual, values))
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        return verbs.configure(fleet, vm, actual, values)
+
+    return Verb("configure", look, judge=waiting)
 
 
 def device(device: Device) -> Action:
     """A network card or passed-through device with these properties, what is not said as it is."""
-    return Verb("configure", lambda client, fleet, vm, actual: verbs.device(fleet, vm, actual, device))
+
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        return verbs.device(fleet, vm, actual, device)
+
+    return Verb("configure", look, judge=waiting)
 
 
 def resize(size: int, *, disk: str | None = None) -> Action:
@@ -206,6 +245,7 @@ def add_disk(disk: str, size: int, *, storage: str | None = None) -> Action:
     return Verb(
         "add a disk to",
         lambda client, fleet, vm, actual: verbs.add_disk(fleet, vm, actual, disk, size, storage=storage),
+        judge=waiting,
     )
 
 
@@ -231,7 +271,7 @@ def cloudinit_drive(drive: str = "ide2", *, storage: str | None = None) -> Actio
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         return verbs.cloudinit_drive(fleet, vm, actual, drive, storage=storage)
 
-    return Verb("add a cloud-init drive to", look)
+    return Verb("add a cloud-init drive to", look, judge=waiting)
 
 
 def make_template() -> Action:

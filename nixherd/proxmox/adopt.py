@@ -17,7 +17,7 @@ from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import holder, observe
 from nixherd.proxmox.plan import ActualVm, compared
 from nixherd.proxmox.policy import DEFINITIONS
-from nixherd.proxmox.steps import Mark, Row
+from nixherd.proxmox.steps import Mark, Note, Row
 from nixherd.proxmox.tasks import Progress
 from nixherd.sizes import format_size
 
@@ -130,7 +130,7 @@ def _differences(client: Client, fleet: Fleet, vm: Vm, host: Host | None, actual
         steps = compared(desired(client, fleet, vm, host), actual)
     except Refused as error:  # a disk whose size nobody knows: to be seen to, and no reason not to be ours
         return (str(error),)
-    return tuple(str(step) for step in steps if step.row is not Row.START)
+    return tuple(str(step) for step in steps if step.row is not Row.START and not isinstance(step, Note))
 
 
 def _changed(shown: Candidate, actual: ActualVm) -> list[str]:

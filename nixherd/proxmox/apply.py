@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nixherd.errors import ApiError, FleetError, TaskFailed, Usage
 from nixherd.models import Fleet, Host, Vm
 from nixherd.narration import Narrator
-from nixherd.proxmox import plan, reboots, standing, tasks
+from nixherd.proxmox import plan, reboots, refused, standing, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning
@@ -41,7 +41,8 @@ UNKNOWN_PATIENCE = 45.0
 
 # Another one was faster, or still at work; nothing was done, and looking again tells what is left to do.
 _LOOK_AGAIN = re.compile(
-    r"checksum mismatch|(VM|CT) is locked|already running|config file already exists|already exists on node"
+    r"checksum mismatch|detected modified configuration|(VM|CT) is locked|already running|"
+    r"config file already exists|already exists on node"
 )
 
 Replan = Callable[[ActualVm | None], tuple[Step, ...]]
@@ -86,20 +87,28 @@ def achieve(
 ) -> tuple[Step, ...]:
     """Carry out what `replan` says of the guest as it is, and look again until that is nothing.
 
-    Returns the steps that were carried out; where there were none, what `replan` said in the end. A step whose answer
-    was lost and that is not left to do when looked again counts as carried out. Raises Locked after `timeout` seconds,
-    with what stood in the way and whose it is; whatever `replan` raises; TaskFailed and ApiError for what trying again
-    does not mend.
+    One step at a time: each is decided on the guest as it is after the one before, and sent with that digest, so that
+    our own steps are no obstacle to each other and what others do between them is seen. Returns the steps that were
+    carried out, or what `replan` said where there were none; one whose answer was lost and whose end is there counts.
+
+    Raises Locked after `timeout` seconds, with what stood in the way and whose it is; whatever `replan` raises;
+    TaskFailed and ApiError for what trying again does not mend.
     """
     say = progress or (lambda _: None)
     narrate = Narrator(say, grace=0, timed=False)
     began, done, obstacle, pause = time.monotonic(), list[Step](), "", PAUSE
-    unknown = list[Step]()
+    lost: Step | None = None
+    before: ActualVm | None = None
     while True:
         actual = observe(client, fleet, vm)
         steps = _left_to_do(client, vm, replan, actual, done)
-        done += [step for step in unknown if str(step) not in map(str, steps)]
-        unknown.clear()
+        if lost is not None and str(lost) not in map(str, steps):
+            done.append(lost)
+            client.recount(1)
+        others = refused.changed_by_others(before, actual, done[-1]) if done else []
+        if others:
+            say(f"{label(vm)}: somebody else changed {', '.join(others)} meanwhile; planned anew")
+        before, lost = actual, None
         if not steps:
             return tuple(done) if done else steps
         if not steps[0].repeatable and done and type(done[-1]) is type(steps[0]):
@@ -109,9 +118,14 @@ def achieve(
         left = began + timeout - time.monotonic()
         if left <= 0:
             raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
-        found = _obstacle(client, fleet, vm, actual, steps[0]) or _carry_out(
-            client, vm, steps, left, say, done, unknown
-        )
+        found = _obstacle(client, fleet, vm, actual, steps[0])
+        if not found:
+            if done or len(steps) > 1:
+                say(str(steps[0]))
+            try:
+                found = _carry_out(client, vm, actual, steps[0], left, say, done)
+            except _Unknown as error:
+                found, lost = str(error), steps[0]
         if found:
             narrate(found)
             pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
@@ -154,31 +168,23 @@ def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, ste
     return holder(client, fleet, vm, actual)
 
 
-def _carry_out(
-    client: Client,
-    vm: Vm,
-    steps: tuple[Step, ...],
-    timeout: float,
-    say: Progress,
-    done: list[Step],
-    unknown: list[Step],
-) -> str:
-    """Apply the steps; what to wait for before looking again, empty when all went well.
+class _Unknown(Exception):
+    """The guest is to be looked at again: the step may have been carried out."""
 
-    `unknown` gets the step that was asked for and not answered.
-    """
-    step = steps[0]
+
+def _carry_out(
+    client: Client, vm: Vm, actual: ActualVm | None, step: Step, timeout: float, say: Progress, done: list[Step]
+) -> str:
+    """Apply the step; what to wait for before looking again, empty when all went well."""
     try:
-        for step in steps:
-            if len(steps) > 1:
-                say(str(step))
-            apply(client, step, timeout=timeout, progress=say)
-            done.append(step)
+        apply(client, step, timeout=timeout, progress=say)
+        done.append(step)
     except OutcomeUnknown as error:
         if not step.repeatable:
             raise
-        unknown.append(step)
-        return str(error)
+        raise _Unknown(
+            str(error) if actual is None else refused.after_lost_answer(client, step, actual, error)
+        ) from error
     except StillRunning as error:
         if not isinstance(step, Power):
             raise
@@ -186,21 +192,24 @@ def _carry_out(
         raise StillRunning(f"{error}; {label(vm)} {where}", error.upid) from error
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error):
-            return _held(client, vm, step)
+            return lock_is_held(client, vm, step.node, str(step))
         if _LOOK_AGAIN.search(str(error)):
             return str(error)
         if isinstance(step, Power) and isinstance(error, TaskFailed):
             _where_it_stands(client, vm, step, error, say, done)
             return ""
-        raise
+        refusal = error if actual is None else refused.after_refusal(client, step, actual, error)
+        if refusal is error:
+            raise
+        raise refusal from error
     return ""
 
 
-def _held(client: Client, vm: Vm, step: Step) -> str:
-    """Who may hold the lock of the guest's configuration file. Whoever waited for it in vain has done nothing."""
-    working = [task for task in standing.tasks_of(client, step.node, vm.vmid) if task.status in (None, "RUNNING")]
+def lock_is_held(client: Client, vm: Vm, node: str, what: str) -> str:
+    """Who may hold the lock of the guest's configuration file. `what` waited for it in vain, and has done nothing."""
+    working = [task for task in standing.tasks_of(client, node, vm.vmid) if task.status in (None, "RUNNING")]
     who = standing.told(working) or "no task that this token may see; after a stop `qm cleanup` does, for half a minute"
-    return f"{label(vm)}: {step} waits for the lock of its configuration file, which somebody holds: {who}"
+    return f"{label(vm)}: {what} waits for the lock of its configuration file, which somebody holds: {who}"
 
 
 def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say: Progress, done: list[Step]) -> None:

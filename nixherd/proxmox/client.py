@@ -249,6 +249,10 @@ class Client(Guests, Storages, Tasks, Agent):
         url = f"{self.__session._origin}{wire.PREFIX}/{'/'.join(_parts(path))}"
         return answer("POST", path, _Serializer().loads(self.__session.request("POST", url, None, upload)))
 
+    def recount(self, by: int) -> None:
+        """What was taken and is taken back is no change after all; what a refused request left behind is one."""
+        self.__session.accepted += by
+
     def _get(self, *path: object, **params: Any) -> Any:
         return answer("GET", path, self.__api(_parts(path)).get(**params))
 

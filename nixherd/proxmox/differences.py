@@ -6,7 +6,6 @@ the properties that are declared for it, and set with the others as they are.
 
 from collections.abc import Iterator, Mapping
 
-from nixherd.errors import Refused
 from nixherd.models import Fleet, Host, Vm
 from nixherd.proxmox.identity import label, marked, unmarked
 from nixherd.proxmox.models import (
@@ -17,19 +16,11 @@ from nixherd.proxmox.models import (
     properties,
 )
 from nixherd.proxmox.policy import DEFINITIONS
-from nixherd.proxmox.steps import AddDisk, Cannot, Change, Resize, Step
+from nixherd.proxmox.steps import Cannot, Change, Resize, Row, Step
 from nixherd.settings import Device
 from nixherd.sizes import format_size
 
 ADDRESSING = "ip=dhcp"
-# Options that a running VM takes over at once; network cards and SCSI or virtio disks are plugged in.
-_AT_ONCE = ("description", "name", "onboot", "protection", "startup", "tags")
-_PLUGGED = ("net", "scsi", "virtio")
-
-
-def waits(key: str) -> bool:
-    """Whether a running VM takes this option up at its next start only."""
-    return key not in _AT_ONCE and not key.startswith(_PLUGGED)
 
 
 def options(fleet: Fleet, vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Change]:
@@ -152,25 +143,6 @@ def _same(found: str | None, wanted: str) -> bool:
 # Disks
 
 
-def disks(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
-    """The boot disk grown to its declared size, and the further disks made or grown."""
-    if vm.disk is not None:
-        disk = config.boot_disk
-        if disk is None or disk.size is None:
-            raise Refused(f"{label(vm)} on {node}: no boot disk with a size; correct its boot order")
-        template = config.digest is None  # planned on what the clone will be
-        yield from grown(vm, node, disk.name, disk.size, vm.disk, config, f"{vm.attribute}.disk", of_template=template)
-    for device in vm.settings.disks:
-        where, there = f"{vm.attribute}.disks.{device.name}.size", config.drives.get(device.name)
-        assert device.size is not None
-        if there is None:
-            storage = device.storage or fleet.storage_of(vm) or ""
-            rest = ",".join(f"{key}={value}" for key, value in device.values.items())
-            yield AddDisk(node, vm.vmid, device.name, storage, device.size, rest, config.digest)
-        elif there.size is not None:
-            yield from grown(vm, node, device.name, there.size, device.size, config, where)
-
-
 def grown(
     vm: Vm, node: str, disk: str, found: int, wanted: int, config: VmConfig, where: str, *, of_template: bool = False
 ) -> Iterator[Step]:
@@ -184,6 +156,7 @@ def grown(
             f"{whose}{disk} has {format_size(found)}, {DEFINITIONS} wants {format_size(wanted)}",
             f"disks are never shrunk, correct {where}",
             type=vm.type,
+            about=Row.RESIZE,
         )
     elif found < wanted:
         yield Resize(node, vm.vmid, disk, found, wanted, config.digest, type=vm.type)

@@ -17,6 +17,7 @@ _DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+", re.ASCII)
 _VOLUME = re.compile(r"efidisk0|tpmstate0|rootfs|mp\d+", re.ASCII)
 _UNUSED = re.compile(r"unused\d+", re.ASCII)
 _NET = re.compile(r"net\d+", re.ASCII)
+_HOTPLUG = "network,disk,usb"  # where nothing is said
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 _TRUE = ("1", "on", "yes", "true")
 
@@ -109,6 +110,12 @@ def _net(name: str, text: str) -> Net:
     values = properties(text, "model")
     mac = next((value.lower() for value in values.values() if _MAC.fullmatch(value)), None)
     return Net(name, mac, values.get("bridge"))
+
+
+def hotplug_features(text: str | None) -> frozenset[str]:
+    """What is plugged into a VM, and out of it, while it runs, by its option `hotplug`: `network`, `disk`, `usb`, …"""
+    named = _HOTPLUG if text in (None, "1") else str(text)
+    return frozenset(() if named == "0" else re.split(r"[,;\s]+", named))
 
 
 def encode_ssh_keys(keys: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from nixherd.errors import Refused
+from nixherd.errors import ApiError, Refused
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import label
@@ -90,8 +90,20 @@ def observe(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
             if now is None:
                 return None
             config = now
-    pending = client.pending(node, vm.vmid, vm.type) if status.running else ()
-    return ActualVm(config, status.running, task, node, status.paused, pending)
+    pending = client.pending(node, vm.vmid, vm.type)  # also of one that is off: it has not started since
+    return ActualVm(config, status.running, task, node, status.paused, pending, _unused(client, node, vm, config))
+
+
+def _unused(client: "Client", node: str, vm: Vm, config: VmConfig) -> dict[str, int | None]:
+    """The sizes of the volumes that are attached nowhere, None where the token may not see the storage."""
+    sizes: dict[str, int | None] = {}
+    for storage in sorted({each.storage for each in config.unused.values()}):
+        try:
+            rows = client.volumes(node, storage, vmid=vm.vmid)
+        except ApiError:
+            continue
+        sizes |= {row.volid: row.size or None for row in rows}
+    return {name: sizes.get(each.volume) for name, each in config.unused.items()}
 
 
 def interfaces_of(client: "Client", node: str, vm: Vm) -> tuple[Interface, ...]:

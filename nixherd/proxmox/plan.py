@@ -5,19 +5,19 @@ carried out gives none. A running machine is never interrupted as a side effect:
 nobody carries out unless told to.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nixherd.errors import FleetError, Refused
 from nixherd.models import Fleet, GuestType, Host, Vm
-from nixherd.proxmox import differences
+from nixherd.proxmox import differences, disks, waiting
 from nixherd.proxmox.containers import container_steps, creation
 from nixherd.proxmox.identity import label, marked, why_not_ours
 from nixherd.proxmox.listings import Pending
 from nixherd.proxmox.models import Upid, VmConfig
 from nixherd.proxmox.policy import DEFINITIONS
-from nixherd.proxmox.steps import AwaitClone, Cannot, Clone, CloudInit, Configure, Reboot, Resume, Start, Step
+from nixherd.proxmox.steps import AwaitClone, Cannot, Clone, CloudInit, Configure, Resume, Start, Step
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
 
@@ -39,7 +39,8 @@ class Desired:
 class ActualVm:
     """A guest as it was observed. `clone_task` is our clone of it while that still runs.
 
-    `node` is where it was found; `pending` what waits for its next start.
+    `node` is where it was found; `pending` what waits for its next start. `unused` has the sizes in bytes of the
+    volumes that are attached nowhere, by their names, None where they are not known.
     """
 
     config: VmConfig
@@ -48,6 +49,16 @@ class ActualVm:
     node: str = ""
     paused: bool = False
     pending: tuple[Pending, ...] = ()
+    unused: Mapping[str, int | None] = field(default_factory=dict)
+
+    def waiting(self, key: str) -> Pending | None:
+        """What of this option waits for the next start."""
+        return next((each for each in self.pending if each.key == key), None)
+
+    def in_force(self, key: str) -> str | None:
+        """The option as the guest has it now, whatever waits."""
+        row = self.waiting(key)
+        return self.config.text(key) if row is None else row.before
 
 
 def plan_vm(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
@@ -97,21 +108,22 @@ def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
     node = actual.node or fleet.node_of(vm)
     yield from _place(fleet, vm, actual)
     changes = tuple(differences.options(fleet, vm, actual.config, desired.template))
-    waits = tuple(change.key for change in changes if actual.running and differences.waits(change.key))
+    changing = {change.key for change in changes}
+    waits = tuple(change.key for change in changes if waiting.of_change(actual, change))
     if changes:
         yield Configure(node, vm.vmid, changes, actual.config.digest, waits)
-    yield from differences.disks(fleet, vm, node, actual.config)
+    yield from disks.disks(fleet, vm, node, actual)
     changes = tuple(differences.cloud_init(vm, desired.host, actual.config))
     if changes:
         yield CloudInit(node, vm.vmid, changes, actual.config.digest, actual.running)
     yield from differences.impossible(vm, node, actual.config)
-    waiting = tuple(sorted({*waits, *(each.key for each in actual.pending)}))
     if not actual.running:
+        yield from waiting.taken_up(vm, node, actual, changing)
         yield Start(node, vm.vmid)
     elif actual.paused:
         yield Resume(node, vm.vmid)
-    elif waiting:
-        yield Reboot(node, vm.vmid, SHUTDOWN_SECONDS, waiting)
+    else:
+        yield from waiting.reboot_or_not(vm, node, actual, changing, waits, SHUTDOWN_SECONDS)
 
 
 def _container_steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
@@ -178,8 +190,11 @@ def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> Clone:
 
 
 def cloned(clone: Clone, template: VmConfig) -> ActualVm:
-    """What the server makes of the template: a copy of its options (also tags and protection), not of its identity."""
-    gone = ("template", "digest", "lock", "pending")
+    """What the server makes of the template: a copy of its options (also tags and protection), not of its identity.
+
+    What is attached nowhere is not copied.
+    """
+    gone = ("template", "digest", "lock", "pending", *template.unused)
     values: dict[str, Any] = {key: value for key, value in template.values.items() if key not in gone}
     values |= {"name": clone.name, "description": clone.description}
     return ActualVm(VmConfig(values), running=False)

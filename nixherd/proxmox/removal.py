@@ -9,7 +9,7 @@ from typing import NamedTuple
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.proxmox import differences, tasks
-from nixherd.proxmox.apply import PAUSE, achieve
+from nixherd.proxmox.apply import PAUSE, achieve, lock_is_held
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.identity import label
@@ -157,6 +157,8 @@ def claim_and_remove(
             # it came too late for a lock: what was claimed is looked at again before the next try
             if not tasks.lost_the_lock(error) or time.monotonic() > until:
                 raise
+            if progress:
+                progress(lock_is_held(client, vm, target.node, "its removal"))
             time.sleep(PAUSE)
             continue
         return _what_is_left(client, vm, target, upid)

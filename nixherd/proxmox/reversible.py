@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from nixherd.errors import FleetError, Usage
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox.actions import TASK_SECONDS, Action, Steps, delete_snapshot, snapshot, snapshots_of
+from nixherd.proxmox.actions import TASK_SECONDS, Action, Steps, delete_snapshot, left_by, snapshot, snapshots_of
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.observe import observe
@@ -70,6 +70,9 @@ class Reversible:
         if not self.keep:
             done.append(delete_snapshot(self.name).run(client, fleet, vm, timeout=timeout, progress=progress))
         return tuple(step for steps in done for step in steps)
+
+    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        return left_by(self.action, client, fleet, vm)
 
     def _require_no_old_one(self, client: Client, vm: Vm, actual: ActualVm | None) -> None:
         there = snapshots_of(client, vm, actual)

@@ -221,17 +221,19 @@ class Resize(Step):
 
 @dataclass(frozen=True, slots=True)
 class AddDisk(Step):
-    """Give the guest a new, empty disk; `size` in bytes, whole GiB."""
+    """Give the guest a new, empty disk; `size` in bytes, whole GiB. `waits`: a running one gets it when it starts."""
 
     disk: str
     storage: str
     size: int
     options: str = ""
     digest: str | None = None
+    waits: bool = False
     row = Row.RESIZE
 
     def __str__(self) -> str:
-        return f"add {self.disk}, {format_size(self.size)} on {self.storage}"
+        later = " (from its next start on)" if self.waits else ""
+        return f"add {self.disk}, {format_size(self.size)} on {self.storage}{later}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,11 +510,12 @@ class Migrate(Step):
 
 @dataclass(frozen=True, slots=True)
 class Cannot(Step):
-    """What differs and is not done here: why, and what to do."""
+    """What differs and is not done here: why, and what to do. `about` is the row that would have done it."""
 
     what: str
     why: str
     remedy: str
+    about: Row | None = field(default=None, kw_only=True)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}; {self.remedy}"
@@ -530,7 +533,17 @@ class Drift(Step):
         return f"{self.key}: documented {self.documented}, is {self.actual}"
 
 
-WORDS = (Cannot, Drift)
+@dataclass(frozen=True, slots=True)
+class Note(Step):
+    """What should be known of the guest and is no difference from its definition."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+WORDS = (Cannot, Drift, Note)
 
 
 def rows(steps: Iterable[Step], row: Row) -> tuple[Step, ...]:

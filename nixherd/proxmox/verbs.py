@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Vm
-from nixherd.proxmox import differences
+from nixherd.proxmox import differences, waiting
 from nixherd.proxmox.containers import card_changes
 from nixherd.proxmox.differences import device_changes
 from nixherd.proxmox.identity import label, require_ours
@@ -165,7 +165,7 @@ def device(fleet: Fleet, vm: Vm, actual: ActualVm | None, wanted: Device) -> Ste
     found = ours(fleet, vm, actual)
     is_vm = vm.type is GuestType.QEMU
     changes = tuple(device_changes(wanted, found.config) if is_vm else card_changes(wanted, found.config))
-    waits = tuple(each.key for each in changes if is_vm and found.running and differences.waits(each.key))
+    waits = tuple(each.key for each in changes if is_vm and waiting.of_change(found, each))
     if not changes:
         return _AS_ASKED
     return (Configure(found.node, vm.vmid, changes, found.config.digest, waits, type=vm.type),)
@@ -179,6 +179,16 @@ def drive_of(vm: Vm, found: ActualVm, disk: str | None) -> Drive:
     if drive is None or drive.cdrom:
         there = ", ".join(name for name, each in sorted(drives.items()) if not each.cdrom) or "none"
         raise Usage(f"{label(vm)} has no disk {disk or 'to boot from'}; its disks: {there}")
+    return _here(vm, found, drive)
+
+
+def _here(vm: Vm, found: ActualVm, drive: Drive) -> Drive:
+    """The disk, when it is there. Usage where it only waits."""
+    if waiting.is_elsewhere(found, drive.name):
+        raise Usage(
+            f"{label(vm)}: {drive.name} waits for its next start, until then there is nothing to grow or move; "
+            f"{'reboot' if found.running else 'start'} it first"
+        )
     return drive
 
 
@@ -207,7 +217,7 @@ def add_disk(
     found = ours(fleet, vm, actual)
     if not re.fullmatch(r"(scsi|virtio|sata|ide|mp)\d{1,3}", disk, re.ASCII):
         raise Usage(f"{disk} is no name for a disk; use one such as scsi1")
-    there = found.config.drives.get(disk)
+    there, row = found.config.drives.get(disk), found.waiting(disk)
     if there is not None:
         if storage and there.storage != storage:
             raise Usage(f"{label(vm)} has a disk {disk} already, on {there.storage}; move it, or choose another name")
@@ -215,8 +225,14 @@ def add_disk(
             return nothing(f"it has {disk}, {format_size(size)} on {there.storage}")
         has = "another one" if there.size is None else format_size(there.size)
         raise Usage(f"{label(vm)} has a disk {disk} already, of {has}; resize it, or choose another name")
+    if row is not None:
+        raise Usage(
+            f"{label(vm)} has a disk {disk} until its next start; take that back first: "
+            f"`qm set {vm.vmid} --revert {disk}` on {found.node}"
+        )
     place = _place(fleet, vm, storage)
-    return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, type=vm.type),)
+    later = vm.type is GuestType.QEMU and waiting.waits(found, disk, place)
+    return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, later, type=vm.type),)
 
 
 def _movable(vm: Vm, found: ActualVm, disk: str) -> Drive:
@@ -233,7 +249,8 @@ def _movable(vm: Vm, found: ActualVm, disk: str) -> Drive:
     if disk == "tpmstate0" and disk in found.config.volumes and found.running:
         raise Usage(f"{label(vm)} runs; its TPM's state is moved while it is off alone: shut it down first")
     others = {**found.config.volumes, **found.config.unused}
-    return others[disk] if drive is None and disk in others else drive_of(vm, found, disk)
+    named = others[disk] if drive is None and disk in others else drive_of(vm, found, disk)
+    return _here(vm, found, named)
 
 
 def move_disk(
@@ -265,7 +282,7 @@ def cloudinit_drive(fleet: Fleet, vm: Vm, actual: ActualVm | None, drive: str, *
         raise Usage(f"{label(vm)}: {drive} is taken, or no name for a drive; use another one such as ide2")
     place = _place(fleet, vm, storage)
     change = Change(drive, "none", f"a cloud-init drive on {place}", f"{place}:cloudinit")
-    waits = (drive,) if found.running and differences.waits(drive) else ()
+    waits = (drive,) if waiting.of_change(found, change) else ()
     return (Configure(found.node, vm.vmid, (change,), found.config.digest, waits),)
 
 

@@ -6,7 +6,7 @@ from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError, Usage
 from nixherd.models import Vm
-from nixherd.proxmox.actions import TASK_SECONDS, Action
+from nixherd.proxmox.actions import TASK_SECONDS, Action, left_by
 from nixherd.proxmox.identity import label, require_may_change
 from nixherd.proxmox.outcome import Outcome, why_nothing
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
@@ -51,6 +51,8 @@ def _act(host: Host, make: Callable[[], Action]) -> Commands:
                 host.log(str(step))
         for line in done.lines if isinstance(done, Outcome) else ():
             host.log(line)
+        for step in left_by(action, session.client, session.fleet, vm) or ():
+            host.log(str(step))  # what waits for its next start
 
     planned = "; ".join(map(str, steps))
     yield from do(host, planned, carry_out, by_api=True)

@@ -92,17 +92,18 @@ def _apply(allow_reboot: bool, snapshot: str | None) -> Commands:
     action = reversible(actions.as_declared(fleet_host(host), allow_reboot=allow_reboot), snapshot)
     _show_an_unmarked(vm)
     steps = action.plan(session.client, session.fleet, vm)
-    words = [step for step in steps_now() if isinstance(step, Cannot) or (step.interrupts and not allow_reboot)]
-    for step in words:  # what cannot be done, and the reboot that nobody allowed
+    words = actions.left_by(action, session.client, session.fleet, vm) or ()
+    for step in words:  # what cannot be done, the reboot that nobody allowed, and what should be known
         host.log(str(step))
-    obstacles = [step for step in words if isinstance(step, Cannot)]
-    if not steps and not obstacles:
+    if not steps and not any(isinstance(step, Cannot) for step in words):
         host.noop(f"{label(vm)} is as declared")
         return
 
     def carry_out() -> None:
         if steps:
             action.run(session.client, session.fleet, vm, timeout=deadline, progress=host.log)
+        left = actions.left_by(action, session.client, session.fleet, vm) or ()
+        obstacles = [step for step in left if isinstance(step, Cannot)]
         if obstacles:
             raise FleetError("; ".join(f"not as declared: {step}" for step in obstacles))
 

@@ -13,7 +13,7 @@ from nixherd.errors import FleetError, FleetInvalid, Refused
 from nixherd.models import GuestType, Vm
 from nixherd.preflight import preflight
 from nixherd.proxmox.apply import ensure, plan_of
-from nixherd.proxmox.steps import Row, Step, rows
+from nixherd.proxmox.steps import Cannot, Row, Step, rows
 from nixherd.reach import Epoch
 from nixherd.session import ahead
 from nixherd.survey import host_facts, hypervisor
@@ -88,18 +88,22 @@ def _plan() -> tuple[Step, ...]:
 
 
 def row(row: Row, deadline: float = TASK_DEADLINE, before: Callable[[], object] | None = None) -> Commands:
-    """The steps of one row of the plan for the host's guest."""
+    """The steps of one row of the plan for the host's guest; what cannot be done of it fails the host after them."""
     session, vm = session_of(host), _managed_guest()
-    deadline = deadline_of(host, deadline)
-    steps = rows(_plan(), row)
+    deadline, planned = deadline_of(host, deadline), _plan()
+    steps = rows(planned, row)
+    obstacles = [str(step) for step in planned if isinstance(step, Cannot) and step.about is row]
 
     def act() -> None:
         if before:
             before()
         ensure(session.client, session.fleet, vm, fleet_host(host), row, timeout=deadline, progress=host.log)
+        if obstacles:
+            raise FleetError("; ".join(f"not as declared: {each}" for each in obstacles))
 
-    if steps:
-        yield from do(host, "; ".join(map(str, steps)), act, by_api=True)
+    if steps or obstacles:
+        said = "; ".join(map(str, steps)) or f"nothing that can be done to {row}"
+        yield from do(host, said, act, by_api=True)
     else:
         host.noop(f"vm {vm.vmid} ({vm.name}): nothing to {row}")
 

@@ -193,6 +193,17 @@ def test_what_cannot_be_done_fails_the_host_after_the_rest_was_done(
     assert config(dev).tags == ("web",)
 
 
+def test_a_disk_that_would_have_to_shrink_is_no_silent_success(
+    by_api: Perform, dev: Emulator, session: Session
+) -> None:
+    declare(session, disk=1 << 30)
+    done = by_api(proxmox.resize)
+    assert done.failed
+    assert "not as declared: vm 110 (dev): scsi0 has 64G" in done.said[-1]
+    assert session.failures == {"dev": Exit.REMOTE}  # nothing was changed
+    assert dev.changes() == []
+
+
 def test_what_is_left_alone_shows_how_it_differs(by_api: Perform, dev: Emulator, session: Session) -> None:
     declare(session, readonly=True, cores=2)
     for operation in (proxmox.drift, proxmox.apply):

@@ -1,5 +1,7 @@
 """The commands that change something: changed, unchanged, refused, malformed, with their exit codes and shapes."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.nixherd.cli.conftest import Nixherd
@@ -60,6 +62,59 @@ def test_from_nothing_and_back(nixherd: Nixherd, emulator: Emulator) -> None:
     assert nixherd("start", "dev").status == 0
 
 
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ('disk = "32G";', "scsi0 has 64G, vms/definitions.nix wants 32G; disks are never shrunk"),
+        ('disk = "64G"; bios = "ovmf";', "bios: vm 110 (dev) has seabios, managed.dev.bios says ovmf"),
+        ('disk = "64G"; storage = "tank";', "storage: scsi0 of vm 110 (dev) is on nvmeprom"),
+    ],
+)
+def test_what_apply_cannot_do_is_one_judgement_for_all(
+    nixherd: Nixherd, emulator: Emulator, fleet: Path, declared: str, words: str
+) -> None:
+    begin(emulator)
+    definitions = fleet / "vms" / "definitions.nix"
+    text = definitions.read_text().replace('      storage = "nvmeprom";\n', "", 1)
+    definitions.write_text(text.replace('disk = "64G";', declared, 1))
+    first = nixherd("apply", "dev", "--allow-reboot")
+    for ended in (first, nixherd("apply", "dev"), nixherd("apply", "dev", "--dry-run")):
+        assert ended.status == 1
+        [left] = ended.json["left"]
+        assert words in left["difference"]
+        assert (left["remedy"], left["interrupts"]) == ("by hand", False)
+    assert first.json["changed"] is True  # everything else was done
+    found = nixherd("diff", "dev")
+    assert (found.status, [row["difference"] for row in found.json]) == (1, [left["difference"]])
+    shown = nixherd("apply", "dev", "--table")
+    assert (shown.status, shown.out) == (1, f"vm 110 (dev): left by hand: {left['difference']}\n")
+
+
+def test_what_waits_for_a_reboot_that_nobody_allowed_is_said(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator, cores=2)
+    reboot = {"difference": "reboot vm 110 so that cores take effect", "remedy": "apply", "interrupts": True}
+    done = nixherd("apply", "dev")
+    assert (done.status, done.json["left"]) == (0, [reboot])
+    assert [row["difference"] for row in nixherd("diff", "dev").json] == [reboot["difference"]]
+    again = nixherd("apply", "dev", "--table")
+    assert (again.status, again.out) == (0, "vm 110 (dev): left: reboot vm 110 so that cores take effect\n")
+    assert nixherd("apply", "dev", "--allow-reboot").json["left"] == []
+    assert nixherd("diff", "dev").status == 0
+
+
+def test_what_is_unused_is_known_and_no_difference(nixherd: Nixherd, emulator: Emulator) -> None:
+    begin(emulator)
+    nixherd("apply", "dev")
+    nixherd("move-disk", "dev", "scsi0", "tank", "--keep-source")
+    nixherd("move-disk", "dev", "scsi0", "nvmeprom")
+    found = nixherd("diff", "dev")
+    assert (found.status, found.json) == (0, [])
+    assert "vm 110 (dev): unused0 (nvmeprom:vm-110-disk-0, 64G) is attached nowhere" in found.err
+    waits = nixherd("add-disk", "dev", "sata1", "1G")
+    assert waits.json["steps"] == ["add sata1, 1G on nvmeprom (from its next start on)"]
+    assert "vm 110 (dev): waits for its next start: sata1" in waits.err
+
+
 def test_snapshots_back_and_gone(nixherd: Nixherd, emulator: Emulator) -> None:
     begin(emulator)
     nixherd("snapshot", "dev", "clean", "--description", "before")
@@ -95,14 +150,14 @@ def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
     assert nixherd("restore", "dev", hidden.volid).json["changed"]
     [backup] = nixherd("backups", "dev").json
     assert nixherd("status", "dev").json["ours"] is True
-    again = nixherd("restore", "dev", backup["volid"])
+    again = nixherd("restore", "dev", backup.volid)
     assert (again.status, again.json["changed"]) == (0, False)
-    assert again.json["reason"].startswith(f"it was restored from {backup['volid']} by UPID:")
+    assert again.json["reason"].startswith(f"it was restored from {backup.volid} by UPID:")
     assert nixherd("start", "dev").status == nixherd("stop", "dev").status == 0
-    again = nixherd("restore", "dev", backup["volid"])
+    again = nixherd("restore", "dev", backup.volid)
     assert (again.status, again.out) == (2, "")
     assert "is there on prom, nothing was done; to put the backup in its place, for good, add --overwrite" in again.err
-    assert nixherd("restore", "dev", backup["volid"], "--overwrite").json["changed"]
+    assert nixherd("restore", "dev", backup.volid, "--overwrite").json["changed"]
 
 
 def test_a_backup_prints_the_volume_that_it_made(nixherd: Nixherd, emulator: Emulator) -> None:
@@ -186,7 +241,7 @@ def test_what_is_not_declared_is_refused(nixherd: Nixherd, emulator: Emulator, v
         (["clone", "dev", "--empty", "--linked"], "Error: --empty copies nothing; leave --from and --linked out"),
         (["next-id", "nosuch"], "vms/definitions.nix: vmidRanges has no nosuch; it has "),
         (["log", "nosuch"], "nosuch is no UPID; `nixherd vm tasks` lists them"),
-        (["backup", "dev", "--storage", "nosuch"], "prom has no storage nosuch; for backup it has: local"),
+        (["backup", "dev", "--storage", "nosuch"], "prom has no storage nosuch"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_and_changes_nothing(

@@ -6,9 +6,9 @@ import pytest
 
 from nixherd.cli.names import placed_named
 from nixherd.models import GuestType
-from nixherd.proxmox.listings import Resource
+from nixherd.proxmox.listings import Presence, Resource
 from tests.nixherd.cli.conftest import Nixherd
-from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.fleets import FLEET
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
@@ -19,7 +19,11 @@ def test_a_guest_is_looked_at_by_its_name_on_the_server(nixherd: Nixherd, emulat
         return {"type": "qemu", "node": "prom", "status": "stopped", "config": {"name": name}}
 
     emulator.control(
-        "reset", patch={"vms": {"105": vm("Web"), "106": vm("twin"), "107": vm("twin"), "108": vm("doc1")}}
+        "reset",
+        patch={
+            "acl": granted(("/vms", "PVEAuditor")),
+            "vms": {"105": vm("Web"), "106": vm("twin"), "107": vm("twin"), "108": vm("doc1")},
+        },
     )
     found = nixherd("import", "web")
     assert (found.status, found.out.splitlines()[0]) == (0, "imported.Web = {")
@@ -42,4 +46,8 @@ def test_a_guest_is_looked_at_by_its_name_on_the_server(nixherd: Nixherd, emulat
 def test_a_guest_that_the_statistics_have_no_name_for_is_asked_itself() -> None:
     new, other = (Resource(vmid, GuestType.QEMU, "prom", "unknown") for vmid in (105, 106))
     names = {105: "web", 106: None}
-    assert placed_named(FLEET, "web", lambda: [other, new], lambda row: names[row.vmid]) is new
+
+    def unseen(vmid: int) -> Presence:
+        raise AssertionError(vmid)
+
+    assert placed_named(FLEET, "web", lambda: [other, new], lambda row: names[row.vmid], unseen) is new

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.nixherd.cli.conftest import Nixherd
-from tests.nixherd.proxmox.conftest import GIB, Emulator
+from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
@@ -13,7 +13,13 @@ LOCAL = {"type": "dir", "path": "/var/lib/vz", "content": "backup", "total": GIB
 
 def test_what_is_on_a_storage_that_is_away_is_not_known(nixherd: Nixherd, emulator: Emulator) -> None:
     far = {"type": "nfs", "path": "/mnt/pve/far", "content": "backup", "active": 0, "disable": "1"}
-    emulator.control("reset", patch={"storages": {"gone": GONE, "far": far, "local": LOCAL}})
+    emulator.control(
+        "reset",
+        patch={
+            "acl": granted(("/storage", "PVEDatastoreUser")),
+            "storages": {"gone": GONE, "far": far, "local": LOCAL},
+        },
+    )
     rows = {row["name"]: row for row in nixherd("storage").json}
     assert [rows["gone"][key] for key in ("active", "enabled", "total", "available")] == [False, True, None, None]
     assert (rows["far"]["enabled"], rows["local"]["active"]) == (False, True)

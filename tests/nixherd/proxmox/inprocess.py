@@ -48,8 +48,8 @@ class InProcess(Guests, Storages, Tasks, Agent):
 
     def _call(self, method: str, path: tuple[object, ...], params: dict[str, Any]) -> Any:
         where = "/" + "/".join(map(str, path))
-        form = {key: int(value) if isinstance(value, bool) else value for key, value in params.items()}
-        form = {key: str(value) for key, value in form.items() if value is not None}
+        given = {key: value for key, value in params.items() if value is not None}
+        form = {key: str(int(value) if isinstance(value, bool) else value) for key, value in given.items()}
         self.policy.check(method, where, form)
         for each in self.before:
             each(method, where)

@@ -32,7 +32,7 @@ def test_a_running_guest_is_destroyed_only_when_told(dev: Emulator) -> None:
     assert steps[-1].startswith(
         f"destroy vm 110 (dev), net0 {MAC.lower()}, with ide2 nvmeprom:vm-110-cloudinit (4M), "
         "scsi0 nvmeprom:vm-110-disk-0 (64G); with it go the rights set on /vms/110, its firewall rules, and its "
-        "membership of a pool if it is in one; backup: local:backup/vzdump-qemu-110-"
+        "membership of pool nixherd; backup: local:backup/vzdump-qemu-110-"
     )
     client = dev.client()
     assert client.config("prom", 110) is None

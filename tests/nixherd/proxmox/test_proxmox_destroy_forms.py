@@ -390,9 +390,11 @@ def test_a_removal_that_has_taken_the_rights_away_is_waited_for() -> None:
     assert api.node.get(f"/nodes/prom/tasks/{task}/status")["status"] == "stopped"
 
 
-def test_the_pool_is_named() -> None:
-    declared = replace(DEV, settings=replace(DEV.settings, pool="nixherd"))
-    assert "and its membership of pool nixherd; backup: " in str(destroy(guest(), vm=declared))
+@pytest.mark.parametrize(("pool", "words"), [("nixherd", "pool nixherd"), (None, "a pool if it is in one")])
+def test_the_pool_is_named_where_it_is_known(pool: str | None, words: str) -> None:
+    """The token may not look at pools; of one that it knows by name it is told the members."""
+    declared = replace(DEV, settings=replace(DEV.settings, pool=pool))
+    assert f"and its membership of {words}; backup: " in str(destroy(guest(), vm=declared))
 
 
 def test_a_removal_that_began_and_is_nobodys() -> None:

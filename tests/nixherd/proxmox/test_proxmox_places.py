@@ -12,7 +12,7 @@ from nixherd.proxmox.actions import Action
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.reversible import reversible
 from nixherd.sizes import parse_size
-from tests.nixherd.proxmox.conftest import GIB, Emulator
+from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 
@@ -32,6 +32,7 @@ FILES = {
     },
 }
 GONE = {"type": "dir", "path": "/mnt/gone", "content": "images,backup", "active": 0, "total": GIB, "avail": GIB}
+SEEN = granted(("/storage", "PVEDatastoreUser"))  # of all of these
 FAR = {"type": "nfs", "path": "/mnt/pve/far", "content": "images", "active": 0, "disable": "1"}
 
 
@@ -44,11 +45,14 @@ FAR = {"type": "nfs", "path": "/mnt/pve/far", "content": "images", "active": 0, 
         (actions.backup(storage="gone"), "storage gone on prom is not active"),
         (actions.backup(storage="tank"), "storage tank on prom takes no backup; allow `backup` there"),
         (actions.move_disk("scsi0", "local"), "storage local on prom takes no images; allow `images` there"),
-        (actions.add_disk("scsi1", GIB, storage="nosuch"), "prom has no storage nosuch; for images it has: far, gone,"),
+        (
+            actions.add_disk("scsi1", GIB, storage="nosuch"),
+            "prom has no storage nosuch; for images it has: far, gone,",
+        ),
     ],
 )
 def test_nothing_is_put_where_it_cannot_be(emulator: Emulator, action: Action, said: str) -> None:
-    begin(emulator, storages={"gone": GONE, "far": FAR})
+    begin(emulator, acl=SEEN, storages={"gone": GONE, "far": FAR})
     with pytest.raises(FleetError) as refused:
         action.plan(emulator.client(), FLEET, DEV)  # already the plan
     assert said in str(refused.value)
@@ -58,7 +62,7 @@ def test_nothing_is_put_where_it_cannot_be(emulator: Emulator, action: Action, s
 
 
 def test_a_guest_is_made_where_there_is_a_storage_for_it(emulator: Emulator) -> None:
-    emulator.control("reset", patch={"storages": {"gone": GONE}})
+    emulator.control("reset", patch={"acl": SEEN, "storages": {"gone": GONE}})
     vm = replace(DEV, storage="gone")
     for action in (actions.create_empty(HOST), actions.create(HOST)):
         with pytest.raises(FleetError, match="storage gone on prom is not active"):
@@ -67,9 +71,9 @@ def test_a_guest_is_made_where_there_is_a_storage_for_it(emulator: Emulator) -> 
 
 
 def test_a_storage_that_is_away_takes_no_backups(emulator: Emulator) -> None:
-    begin(emulator, storages={"gone": GONE})
+    begin(emulator, acl=SEEN, storages={"gone": GONE})
     assert do(emulator, actions.backup()) == ["back vm 110 up to local"]
-    begin(emulator, storages={"gone": GONE, "local": None})
+    begin(emulator, acl=SEEN, storages={"gone": GONE, "local": None})
     with pytest.raises(Usage, match=r"is not clear \(none does; gone is not active: not mounted, or its server"):
         do(emulator, actions.backup())
 
@@ -77,7 +81,7 @@ def test_a_storage_that_is_away_takes_no_backups(emulator: Emulator) -> None:
 def test_efi_variables_the_tpm_and_what_is_unused_are_moved(emulator: Emulator) -> None:
     disks = {"efidisk0": "files:110/vm-110-disk-1.raw,efitype=4m,size=1G"}
     disks |= {"tpmstate0": "files:110/vm-110-disk-2.raw,size=1G,version=v2.0", "unused0": "files:110/vm-110-disk-3.raw"}
-    begin(emulator, storages={"files": FILES}, **disks)
+    begin(emulator, acl=SEEN, storages={"files": FILES}, **disks)
     assert twice(emulator, actions.move_disk("efidisk0", "tank")) == [
         "move efidisk0 to tank; files:110/vm-110-disk-1.raw is deleted then"
     ]
@@ -124,7 +128,7 @@ def test_what_cannot_be_moved_says_why(dev: Emulator, disk: str, said: str) -> N
 )
 def test_a_snapshot_that_cannot_be_names_the_disk_before(emulator: Emulator, disks: dict[str, str], said: str) -> None:
     thick = {"type": "lvm", "content": "images", "total": GIB, "volumes": {"thick:vm-110-disk-1": volume("raw")}}
-    begin(emulator, storages={"files": FILES, "thick": thick}, **disks)
+    begin(emulator, acl=SEEN, storages={"files": FILES, "thick": thick}, **disks)
     for action in (actions.snapshot("clean"), reversible(actions.configure({"cores": 2}), "keep")):
         with pytest.raises(Usage) as refused:
             action.plan(emulator.client(), FLEET, DEV)
@@ -140,7 +144,14 @@ def test_a_containers_volumes_are_judged_too(emulator: Emulator) -> None:
     config = {"hostname": "dns", "rootfs": "files:210/vm-210-disk-0.raw,size=1G", "mp0": "/srv/shared,mp=/srv"}
     config["description"] = mark(FLEET, vm)
     ct = {"210": {"type": "lxc", "node": "prom", "status": "stopped", "config": config}}
-    emulator.control("reset", patch={"storages": {"files": FILES}, "vms": ct})
+    emulator.control(
+        "reset",
+        patch={
+            "acl": granted(("/storage", "PVEDatastoreUser"), ("/vms/210", "Nixherd")),
+            "storages": {"files": FILES},
+            "vms": ct,
+        },
+    )
     with pytest.raises(Usage) as refused:
         do(emulator, actions.snapshot("clean"), vm, fleet)
     assert "rootfs (files:210/vm-210-disk-0.raw) is no qcow2" in str(refused.value)

@@ -10,6 +10,7 @@ from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit, exit_of
 from nixherd.proxmox import actions, reboots
 from nixherd.proxmox.actions import Action
+from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.models import Task
 from nixherd.proxmox.policy import BOOT_ID, Policy
 from nixherd.sizes import parse_size
@@ -307,6 +308,23 @@ def test_a_held_lock_file_is_waited_for_and_named(emulator: Emulator, action: Ac
         "waits for the lock of its configuration file, which somebody holds: no task that this token may see;" in said
     )
     assert "`qm cleanup`" in said
+
+
+def test_so_does_a_removal(emulator: Emulator) -> None:
+    begin(emulator, status="stopped")
+
+    client, said = emulator.client(Policy.from_fleet(FLEET)), list[str]()
+
+    def progress(line: str) -> None:
+        said.append(line)
+        if [each[:14] for each in said].count("destroy vm 110") == 1 and line.startswith("destroy vm 110"):
+            emulator.control("fault", name="file-held", vmid=110, seconds=0.5)
+
+    DestroyAction("dev", 110, backup=False).run(client, FLEET, DEV, timeout=20, progress=progress)
+    assert client.config("prom", 110) is None
+    assert any(
+        "its removal waits for the lock of its configuration file, which somebody holds" in line for line in said
+    )
 
 
 def test_the_task_that_holds_the_lock_file_is_named(deaf: Emulator) -> None:

@@ -1,0 +1,400 @@
+"""What a server keeps although it said no, what waits for a guest's next start, and steps that follow each other."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nixherd.errors import ApiError, FleetError, Usage
+from nixherd.exits import Exit, exit_of
+from nixherd.models import Fleet, Vm
+from nixherd.proxmox import actions, verbs
+from nixherd.proxmox.actions import Action, left_by
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.listings import Pending
+from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.observe import observe
+from nixherd.proxmox.plan import Desired, plan_vm
+from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.steps import Cannot, Note
+from nixherd.settings import Device, Settings
+from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
+from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
+from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_long_pauses")]
+
+NET1 = Device("net1", {"bridge": "vmbr77"})  # a bridge that the node lacks
+
+
+@pytest.fixture
+def dev(emulator: Emulator) -> Emulator:
+    """The VM `dev` runs, and the token may use bridges that the node lacks."""
+    bridges = [(f"/sdn/zones/localnetwork/{bridge}", "PVESDNUser") for bridge in ("vmbr8", "vmbr9", "vmbr77")]
+    begin(emulator, acl=granted(*bridges))
+    return emulator
+
+
+def waiting(emulator: Emulator) -> dict[str, str | None]:
+    return {row.key: row.after for row in emulator.client().pending("prom", 110)}
+
+
+def volumes(emulator: Emulator) -> list[str]:
+    return [row.volid for row in emulator.client().volumes("prom", "nvmeprom", vmid=110)]
+
+
+def failed_tasks(emulator: Emulator) -> list[str]:
+    return [str(row.upid) for row in emulator.client().tasks("prom", active=False) if row.status != "OK"]
+
+
+def refused(emulator: Emulator, action: Action, client: Client | None = None) -> tuple[Exit, str]:
+    """How a command that carries the action out ends."""
+    client = client or emulator.client()
+    with pytest.raises(FleetError) as error:
+        action.run(client, FLEET, DEV, timeout=10)
+    return exit_of(error.value, changed=client.accepted_changes > 0), str(error.value)
+
+
+def people(emulator: Emulator, **values: Any) -> None:
+    """What somebody else sets meanwhile."""
+    emulator.client().set_config("prom", 110, values)
+
+
+def declaring(**changes: Any) -> tuple[Vm, Fleet]:
+    vm = replace(DEV, **changes)
+    return vm, replace(FLEET, vms={**FLEET.vms, "dev": vm})
+
+
+def with_disk(size: str, **changes: Any) -> tuple[Vm, Fleet]:
+    disk = Device("scsi1", {}, size=int(size.removesuffix("G")) * GIB)
+    return declaring(settings=replace(Settings(), disks=(disk,)), **changes)
+
+
+def differences(emulator: Emulator, vm: Vm, fleet: Fleet) -> list[str]:
+    """What as_declared leaves, its notes aside."""
+    left = left_by(actions.as_declared(HOST), emulator.client(Policy.from_fleet(fleet)), fleet, vm)
+    assert left is not None
+    return [str(step) for step in left if not isinstance(step, Note)]
+
+
+# Refused, and kept all the same
+
+
+@pytest.mark.parametrize("card", ["net0", "net1"])
+def test_what_was_refused_is_taken_back_and_what_waited_before_stays(dev: Emulator, card: str) -> None:
+    people(dev, memory=4096)
+    before = config_of(dev).nets
+    status, words = refused(dev, actions.device(replace(NET1, name=card)))
+    assert (waiting(dev), config_of(dev).nets) == ({"memory": "4096"}, before)
+    assert f"{card}: hotplug problem" in words
+    assert words.endswith(f"; {card}, which the server had kept for the next start, is taken back")
+    assert status is Exit.REMOTE  # nothing was changed
+
+
+def test_what_the_same_request_set_all_the_same_is_said(dev: Emulator) -> None:
+    status, words = refused(dev, actions.configure({"tags": "web", "cores": 2, "net1": "virtio,bridge=vmbr77"}))
+    assert waiting(dev) == {}
+    config = config_of(dev)
+    assert (config.tags, config.cores) == (("web",), 4)
+    assert (
+        "cores, net1, which the server had kept for the next start, are taken back; tags is set all the same" in words
+    )
+    assert status is Exit.FAILED
+
+
+@pytest.mark.parametrize("status", ["running", "stopped"])
+def test_a_disk_that_cannot_be_made_leaves_nothing_of_the_request(emulator: Emulator, status: str) -> None:
+    begin(emulator, status=status)
+    before = volumes(emulator)
+    emulator.control("fault", name="storage-full", storage="nvmeprom")
+    ended, words = refused(emulator, actions.configure({"cores": 2, "scsi1": "nvmeprom:50"}))
+    assert "free space in thin pool" in words
+    assert "; cores, which the server had kept for the next start, is taken back" in words
+    assert (waiting(emulator), config_of(emulator).cores, volumes(emulator)) == ({}, 4, before)
+    assert ended is Exit.REMOTE
+
+
+def test_what_replaced_something_that_waited_is_not_taken_back_but_said(dev: Emulator) -> None:
+    with pytest.raises(ApiError, match="hotplug problem"):
+        people(dev, net1=f"virtio={MAC[:-1]}1,bridge=vmbr8")
+    status, words = refused(dev, actions.device(replace(NET1, values={"bridge": "vmbr9"})))
+    assert "bridge=vmbr9" in str(waiting(dev)["net1"])
+    assert "waits, for the next start, which may fail by it; `qm set 110 --revert net1` on prom takes back" in words
+    assert status is Exit.FAILED
+
+
+def test_a_new_disk_that_is_refused_leaves_no_volume(dev: Emulator) -> None:
+    before = volumes(dev)
+    dev.control("fault", name="hotplug-fails", option="scsi1")
+    status, words = refused(dev, actions.add_disk("scsi1", 10 * GIB))
+    assert "scsi1: hotplug problem" in words
+    assert (waiting(dev), config_of(dev).unused, volumes(dev)) == ({}, {}, before)
+    assert status is Exit.REMOTE
+
+
+def test_an_unplugging_that_fails_is_taken_back(dev: Emulator) -> None:
+    do(dev, actions.add_disk("scsi1", 10 * GIB))
+    dev.control("fault", name="hotplug-fails", option="scsi1")
+    status, words = refused(dev, actions.configure({"scsi1": None}))
+    assert "scsi1, which the server had kept for the next start, is taken back" in words
+    assert waiting(dev) == {}
+    assert config_of(dev).drives["scsi1"].size == 10 * GIB
+    assert status is Exit.REMOTE
+
+
+def test_what_cannot_be_taken_back_is_said(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dev.client()
+    real = client.set_config
+
+    def set_config(node: str, vmid: int, values: dict[str, Any], *rest: Any, **more: Any) -> None:
+        if "revert" in values:
+            raise ApiError("PUT: VM is locked (backup) (500)", 500)
+        real(node, vmid, values, *rest, **more)
+
+    monkeypatch.setattr(client, "set_config", set_config)
+    status, words = refused(dev, actions.device(NET1), client)
+    assert "net1 (none → virtio=" in words
+    assert "for the next start, which may fail by it (not taken back: PUT: VM is locked (backup) (500))" in words
+    assert status is Exit.FAILED
+
+
+def test_taking_back_minds_what_others_change_meanwhile(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dev.client()
+    real, reverted = client.set_config, list[object]()
+
+    def set_config(node: str, vmid: int, values: dict[str, Any], *rest: Any, **more: Any) -> None:
+        if "revert" in values:
+            reverted.append(values["revert"])
+            if len(reverted) == 1:
+                people(dev, memory=4096)
+        real(node, vmid, values, *rest, **more)
+
+    monkeypatch.setattr(client, "set_config", set_config)
+    status, words = refused(dev, actions.device(NET1), client)
+    assert (waiting(dev), reverted) == ({"memory": "4096"}, ["net1", "net1"])
+    assert words.endswith("is taken back")
+    assert status is Exit.REMOTE
+
+
+def test_what_cannot_be_looked_at_is_unknown(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dev.client()
+    real, asked = client.pending, list[int]()
+
+    def pending(*arguments: Any) -> Any:
+        asked.append(1)
+        if len(asked) > 1:
+            raise ApiError("GET: no answer", None)
+        return real(*arguments)
+
+    monkeypatch.setattr(client, "pending", pending)
+    status, words = refused(dev, actions.device(NET1), client)
+    assert "what of it waits for the next start is not known (GET: no answer); look: `qm pending 110`" in words
+    assert status is Exit.UNKNOWN
+
+
+@pytest.mark.parametrize("fault", ["drop-connection", "timed-out"])
+def test_a_refusal_whose_answer_is_lost_is_found_all_the_same(dev: Emulator, fault: str) -> None:
+    dev.control("fault", name=fault, method="PUT", path="/config", count=1, refused=True)
+    status, words = refused(dev, actions.device(NET1))
+    assert "net1: hotplug problem" in words
+    assert waiting(dev) == {}
+    assert status is Exit.REMOTE
+
+
+def test_a_disk_whose_refusal_is_lost_is_made_once(dev: Emulator) -> None:
+    dev.control("fault", name="hotplug-fails", option="scsi1", count=1)
+    dev.control("fault", name="drop-connection", method="PUT", path="/config", count=1, refused=True)
+    before = volumes(dev)
+    assert do(dev, actions.add_disk("scsi1", 10 * GIB)) == ["add scsi1, 10G on nvmeprom"]
+    assert (waiting(dev), config_of(dev).unused) == ({}, {})
+    assert len(volumes(dev)) == len(before) + 1
+
+
+def test_a_step_whose_answer_was_lost_is_one_that_was_done(dev: Emulator) -> None:
+    dev.control("fault", name="drop-connection", method="PUT", path="/config", count=1)
+    client = dev.client()
+    done = actions.configure({"cores": 2}).run(client, FLEET, DEV, timeout=10)
+    assert [str(step) for step in done] == ["set cores 4 → 2"]
+    assert client.accepted_changes == 1
+
+
+# Steps that follow each other
+
+
+def test_our_own_steps_are_no_obstacle_to_each_other(dev: Emulator) -> None:
+    vm, fleet = with_disk("10G", cores=2, disk=70 * GIB)
+    done = do(dev, actions.as_declared(HOST), vm, fleet)
+    assert done == [
+        "set cores 4 → 2 (from its next start on)",
+        "grow scsi0 64G → 70G",
+        "add scsi1, 10G on nvmeprom",
+        "set cloud-init keys 0 → 1 of dev, network none → ip=dhcp, upgrade on → off",
+    ]
+    assert failed_tasks(dev) == []
+    assert [row["path"] for row in dev.requests() if row["status"] >= 400] == []
+
+
+def between(client: Client, monkeypatch: pytest.MonkeyPatch, do_it: Callable[[], None]) -> None:
+    """Do it right after the client's first change of the configuration."""
+    real, done = client.set_config, list[int]()
+
+    def set_config(*arguments: Any, **more: Any) -> None:
+        real(*arguments, **more)
+        if not done:
+            done.append(1)
+            do_it()
+
+    monkeypatch.setattr(client, "set_config", set_config)
+
+
+def test_what_others_do_between_our_steps_is_seen(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    vm, fleet = declaring(tags=("web",), disk=70 * GIB)
+    client = dev.client(Policy.from_fleet(fleet))
+
+    def theirs() -> None:
+        people(dev, tags="theirs;web")
+        other = dev.client()
+        upid = other.resize("prom", 110, "scsi0", "80G")
+        assert upid is not None
+        while other.task_status(upid).running:
+            pass
+
+    between(client, monkeypatch, theirs)
+    said = list[str]()
+    done = [str(step) for step in actions.as_declared(HOST).run(client, fleet, vm, timeout=10, progress=said.append)]
+    assert "vm 110 (dev): somebody else changed scsi0 meanwhile; planned anew" in said
+    assert not any(step.startswith("grow") for step in done)
+    config = config_of(dev)
+    assert (config.tags, config.drives["scsi0"].size) == (("theirs", "web"), 80 * GIB)
+    assert failed_tasks(dev) == []
+    [left] = differences(dev, vm, fleet)
+    assert "disks are never shrunk" in left
+
+
+def test_a_move_that_lost_the_race_is_looked_at_again(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dev.client()
+    real, sent = client.move_disk, list[int]()
+
+    def move_disk(*arguments: Any, **more: Any) -> Any:
+        if not sent:
+            people(dev, tags="theirs")
+        sent.append(1)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(client, "move_disk", move_disk)
+    done = actions.move_disk("scsi0", "tank").run(client, FLEET, DEV, timeout=10)
+    assert [str(step) for step in done] == ["move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted then"]
+    assert (len(sent), config_of(dev).tags) == (2, ("theirs",))
+
+
+def test_a_reboot_is_for_what_waits_and_nothing_else(dev: Emulator) -> None:
+    begin(dev, balloon=1024)
+    vm, fleet = declaring(settings=replace(Settings(), balloon=2048))
+    allowed = actions.as_declared(HOST, allow_reboot=True)
+    done = do(dev, allowed, vm, fleet)
+    assert not any("reboot" in step or "next start" in step for step in done)
+    assert waiting(dev) == {}
+
+
+# Disks that are not there yet, or no more
+
+
+def test_a_disk_that_waits_is_neither_grown_nor_moved(emulator: Emulator) -> None:
+    begin(emulator, hotplug="0")
+    added = actions.add_disk("scsi1", 5 * GIB)
+    assert do(emulator, added) == ["add scsi1, 5G on nvmeprom (from its next start on)"]
+    left = left_by(added, emulator.client(), FLEET, DEV)
+    assert left is not None
+    assert [str(step) for step in left] == ["waits for its next start: scsi1"]
+    before = emulator.changes()
+    for action in (actions.resize(10 * GIB, disk="scsi1"), actions.move_disk("scsi1", "tank")):
+        with pytest.raises(Usage, match=r"scsi1 waits for its next start, .* reboot it first"):
+            do(emulator, action)
+    vm, fleet = with_disk("10G")
+    done = do(emulator, actions.as_declared(HOST), vm, fleet)
+    assert all(step.startswith("set cloud-init") for step in done)
+    assert differences(emulator, vm, fleet) == [
+        "scsi1: it waits for the next start of vm 110 (dev) with 5G and cannot be grown to 10G before; "
+        "reboot it, then run again",
+        "reboot vm 110 so that scsi1 take effect",
+    ]
+    assert [change for change in emulator.changes() if change not in before and "config" not in change] == [
+        "PUT /nodes/prom/qemu/110/cloudinit"
+    ]
+    assert do(emulator, actions.as_declared(HOST, allow_reboot=True), vm, fleet) == [
+        "reboot vm 110 so that scsi1 take effect",
+        "grow scsi1 5G → 10G",
+    ]
+    assert failed_tasks(emulator) == []
+
+
+def test_what_waits_for_a_guest_that_is_off_is_known(emulator: Emulator) -> None:
+    """As one has it that switched itself off: a server that stops it applies what waits."""
+    begin(emulator, status="stopped")
+    vm, fleet = with_disk("10G")
+    seen = observe(emulator.client(), FLEET, DEV)
+    assert seen is not None
+    drive = "nvmeprom:vm-110-disk-1,size=5G"
+    config = VmConfig({**seen.config.values, "scsi1": drive})
+    off = replace(seen, config=config, pending=(Pending("scsi1", None, drive),))
+    words = [str(step) for step in plan_vm(Desired(fleet, vm, HOST), off) if isinstance(step, (Cannot, Note))]
+    assert "start it, then run again" in words[0]
+    assert words[-1] == "waits for its next start: scsi1"
+    with pytest.raises(Usage, match="start it first"):
+        verbs.resize(fleet, vm, off, 10 * GIB, disk="scsi1")
+
+
+def test_a_declared_disk_that_goes_at_the_next_start_is_not_replaced(emulator: Emulator) -> None:
+    begin(emulator, hotplug="0", scsi1="nvmeprom:vm-110-disk-0,size=10G")
+    people(emulator, delete="scsi1")
+    vm, fleet = with_disk("10G")
+    do(emulator, actions.as_declared(HOST), vm, fleet)
+    assert waiting(emulator) == {"scsi1": None}
+    assert "scsi1: vm 110 (dev) loses it at its next start" in differences(emulator, vm, fleet)[0]
+    with pytest.raises(Usage, match="has a disk scsi1 until its next start"):
+        do(emulator, actions.add_disk("scsi1", 10 * GIB))
+
+
+def test_a_disk_that_may_only_have_been_detached_is_not_made_anew(dev: Emulator) -> None:
+    do(dev, actions.add_disk("scsi1", 10 * GIB))
+    people(dev, delete="scsi1")
+    volid = config_of(dev).unused["unused0"].volume
+    vm, fleet = with_disk("10G")
+    assert not any(step.startswith("add") for step in do(dev, actions.as_declared(HOST), vm, fleet))
+    [line] = differences(dev, vm, fleet)
+    assert (
+        f"unused0 ({volid}, 10G) is attached nowhere and may be it; attach that (`qm set 110 --scsi1 {volid}`" in line
+    )
+    vm, fleet = with_disk("11G")  # it is another one
+    assert "add scsi1, 11G on nvmeprom" in do(dev, actions.as_declared(HOST), vm, fleet)
+    left = left_by(actions.as_declared(HOST), dev.client(Policy.from_fleet(fleet)), fleet, vm)
+    assert left is not None
+    assert [str(step) for step in left] == [f"unused0 ({volid}, 10G) is attached nowhere"]  # known, and no difference
+
+
+def test_nobody_is_rebooted_for_what_was_refused(dev: Emulator) -> None:
+    with pytest.raises(ApiError, match="hotplug problem"):
+        people(dev, net1=f"virtio={MAC[:-1]}1,bridge=vmbr8")
+    people(dev, cores=2)
+    vm, fleet = declaring(cores=2)
+    left = left_by(actions.as_declared(HOST), dev.client(), fleet, vm)
+    assert left is not None
+    assert [type(step) for step in left] == [Cannot, Note]
+    assert "net1: it could not be plugged in while the machine runs" in str(left[0])
+    assert str(left[1]) == "waits for its next start as well: cores"
+    assert not any("reboot" in step for step in do(dev, actions.as_declared(HOST, allow_reboot=True), vm, fleet))
+    people(dev, revert="net1")
+    assert do(dev, actions.as_declared(HOST, allow_reboot=True), vm, fleet) == [
+        "reboot vm 110 so that cores take effect"
+    ]
+
+
+def test_what_could_not_be_unplugged_goes_with_a_reboot(dev: Emulator) -> None:
+    do(dev, actions.add_disk("scsi1", 10 * GIB))
+    dev.control("fault", name="hotplug-fails", option="scsi1")
+    with pytest.raises(ApiError, match="hotplug problem"):
+        people(dev, delete="scsi1")
+    done = do(dev, actions.as_declared(HOST, allow_reboot=True))
+    assert "reboot vm 110 so that scsi1 take effect" in done
+    assert waiting(dev) == {}
