@@ -14,6 +14,7 @@ NODE = "prom"
 STORAGE = "nvmeprom"
 TEMPLATE = 9002
 TEMPLATE_DISK = f"{STORAGE}:base-{TEMPLATE}-disk-1"
+IMAGE = "local:import/debian-13-genericcloud-amd64.qcow2"  # what the template was made of
 USER = "nixherd@pve"
 TOKEN = "lab"
 POOL = "nixherd"
@@ -69,7 +70,10 @@ def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
             "local": {
                 **{"type": "dir", "path": "/var/lib/vz", "content": "backup,snippets,vztmpl,iso,import"},
                 **{"total": 94 * GIB, "used": 31 * GIB, "avail": 63 * GIB},
-                "volumes": {ARCHIVE: {"content": "vztmpl", "format": "tzst", "size": 124 << 20}},
+                "volumes": {
+                    ARCHIVE: {"content": "vztmpl", "format": "tzst", "size": 124 << 20},
+                    IMAGE: {"content": "import", "format": "qcow2", "size": template.SIZE, "used": 1 * GIB},
+                },
             },
         },
         "users": {

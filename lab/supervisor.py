@@ -105,9 +105,9 @@ def serve(places: Places, orders: Orders) -> None:
     from lab.machines.backend import MachinesBackend
     from lab.machines.network import GATEWAY
     from lab.machines.volumes import Volumes
-    from lab.start import TEMPLATE_DISK
+    from lab.start import IMAGE, TEMPLATE_DISK
 
-    volumes = Volumes(places.disks, {TEMPLATE_DISK: Path(orders.template)})
+    volumes = Volumes(places.disks, dict.fromkeys((TEMPLATE_DISK, IMAGE), Path(orders.template)))
     backend = MachinesBackend(Path(orders.base), volumes, places.state / "run", places.consoles, places.name)
     state = json.loads((places.state / "state.json").read_text())
     serve_api(state, backend, (GATEWAY, 8006), places.certificate, places.certificate_key, places.api_log)

@@ -13,7 +13,7 @@ from nixherd.models import Fleet, GuestType, Vm
 from nixherd.preflight import template_findings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import AgentUnavailable, NotVisible
-from nixherd.proxmox.identity import is_ours, label, not_ours
+from nixherd.proxmox.identity import label, why_not_ours
 from nixherd.proxmox.models import Permissions
 from nixherd.proxmox.observe import find, observe_template
 from nixherd.proxmox.places import storage_seen
@@ -255,10 +255,12 @@ def _guests(client: Client, fleet: Fleet) -> Iterator[Finding]:
             yield Finding("guest", Verdict.WARNING, f"{label(vm)} does not exist", "provision it")
             continue
         node, config = found
-        if not is_ours(fleet, vm, config):
-            yield Finding("guest", Verdict.FAILED, not_ours(fleet, vm, config, node))
+        if why := why_not_ours(fleet, vm, config, node):
+            what, _, remedy = why.partition("; ")
+            yield Finding("guest", Verdict.FAILED, what, remedy)
         else:
-            yield Finding("guest", Verdict.OK, f"{label(vm)} on {node} is this fleet's")
+            whose = "is this fleet's" if vm.may_change else "is readonly, and needs no mark of ours"
+            yield Finding("guest", Verdict.OK, f"{label(vm)} on {node} {whose}")
         status = client.status(node, vm.vmid, vm.type)
         if vm.type is GuestType.QEMU and status is not None and status.running:
             yield _agent(client, node, vm)

@@ -338,7 +338,12 @@ _TEMPLATE = (
     _vmid("its number on the hypervisor"),
     Field("name", FREE, "for people"),
     _node("where it is"),
-)
+    Field("storage", _STORAGE_TYPE, "where `nixherd template create` puts its disks", _STORAGE_REMEDY,
+          unsaid="proxmox.defaultStorage", lenient=True),
+    Field("bios", OneOf('"seabios" or "ovmf"', ("seabios", "ovmf"), "firmware"), "its firmware, when it is made",
+          'write "seabios" or "ovmf"', unsaid="ovmf", lenient=True),
+    Field("pool", Text("text"), "the pool that it is made in, and tried in", "write a string", lenient=True),
+)  # fmt: skip
 
 _RANGE = (
     Field("start", Integer("VMID", 1), "its first VMID", _RANGE_REMEDY, _RANGE_REMEDY),

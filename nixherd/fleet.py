@@ -188,8 +188,9 @@ def _endpoint(entry: Mapping[str, Any]) -> Endpoint | None:
 
 def _template(entry: Mapping[str, Any]) -> Template:
     values, rest = read(Place.TEMPLATE, entry)
-    name = values["name"]
-    return Template(values["vmid"], name if isinstance(name, str) else None, values["node"], extra=_rest(rest))
+    name = values["name"] if isinstance(values["name"], str) else None
+    making = {key: values[key] for key in ("storage", "bios", "pool")}
+    return Template(values["vmid"], name, values["node"], **making, extra=_rest(rest))
 
 
 def _range(name: str, entry: Mapping[str, Any]) -> VmidRange:

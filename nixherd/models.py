@@ -124,11 +124,17 @@ class Vm:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The machine that new ones are cloned from; `node` is None where it is the endpoint's."""
+    """The machine that new ones are cloned from; `node` is None where it is the endpoint's.
+
+    `storage`, `bios` and `pool` are for its making.
+    """
 
     vmid: int
     name: str | None = None
     node: str | None = None
+    storage: str | None = None
+    bios: str | None = None
+    pool: str | None = None
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
 

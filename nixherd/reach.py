@@ -24,7 +24,7 @@ from nixherd.models import GuestType, Host, Vm
 from nixherd.proof import Asked
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import is_ours, label, not_ours
+from nixherd.proxmox.identity import contradiction, label, why_not_ours
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import find
 from nixherd.session import Misused, Session
@@ -336,8 +336,8 @@ def ask_agent(
 
 def _require_installable(session: Session, host: Host, seen: _Seen, accepted: Collection[Epoch]) -> None:
     """Refused where nothing but the installed system may answer for this host in this run."""
-    if not is_ours(session.fleet, seen.vm, seen.config):
-        raise Refused(not_ours(session.fleet, seen.vm, seen.config))  # whose word on its key would count for nothing
+    if why := why_not_ours(session.fleet, seen.vm, seen.config, seen.node):
+        raise Refused(why)  # whose word on its key would count for nothing
     if problem := session.key_problem(host.id):
         raise Refused(
             f"{seen.asked.label} answers as installed only, for hosts.nix pins the key of {host.id}; its agent says "
@@ -392,8 +392,8 @@ def told_place(session: Session, host: Host) -> Place | None:
     found = find(session.client, session.fleet, vm) if vm else None
     if vm is None or found is None or found[1].lock == "clone":
         return None
-    if not is_ours(session.fleet, vm, found[1]):
-        raise Refused(not_ours(session.fleet, vm, found[1], found[0]))
+    if why := why_not_ours(session.fleet, vm, found[1], found[0]):
+        raise Refused(why)
     try:
         seen = _see(session, host, running(session, vm), lambda said: None)
     except Absent:
@@ -408,15 +408,20 @@ def told_place(session: Session, host: Host) -> Place | None:
     return Place(seen.address, Epoch.FINAL, key, host.user, seen.asked, told=True)
 
 
-def stranger(session: Session, host: Host) -> str | None:
-    """Why the guest under this host's VMID is somebody else's; None when it is ours, in the making, or not there."""
+def stranger(session: Session, host: Host, *, installs: bool) -> str | None:
+    """Why the guest under this host's VMID is somebody else's; None when it is ours, in the making, or not there.
+
+    Our mark is asked for where it may come to be installed (`installs`). Where it can only be an installed system the
+    key that is pinned for it decides.
+    """
     vm = session.vm(host.id)
     if vm is None or not vm.is_managed or vm.type is not GuestType.QEMU:
         return None
     found = find(session.client, session.fleet, vm)
-    if found is None or found[1].lock == "clone" or is_ours(session.fleet, vm, found[1]):
+    if found is None or found[1].lock == "clone":
         return None
-    return not_ours(session.fleet, vm, found[1], found[0])
+    judge = why_not_ours if installs and not session.key_problem(host.id) else contradiction
+    return judge(session.fleet, vm, found[1], found[0])
 
 
 def until(deadline: float, what: str, attempt: Callable[[], bool]) -> None:

@@ -45,6 +45,7 @@ def require_storages(call: "Call", vmid: int, params: dict[str, Any]) -> None:
         drive = drives.parse(str(value))
         new = drives.NEW.fullmatch(drive["file"])
         if new:
+            _require_importable(call, option, drive.get("import-from"))
             call.emulator.permissions.require(call.user, f"/storage/{new['storage']}", ["Datastore.AllocateSpace"])
             storage = call.emulator.volumes.storage(new["storage"])
             if "images" not in storage.content.split(","):
@@ -55,6 +56,14 @@ def require_storages(call: "Call", vmid: int, params: dict[str, Any]) -> None:
             require_readable(call, drive["file"], vmid)
         if "import-from" in drive:
             require_source(call, drive["import-from"], vmid)
+
+
+def _require_importable(call: "Call", option: str, source: str | None) -> None:
+    """Disks are imported from images and from content `import`."""
+    volume = call.emulator.volumes.find(source) if source else None
+    if volume and volume.content not in ("images", "import"):
+        why = f"{source} has wrong type '{volume.content}' - needs to be 'images' or 'import'"
+        raise ParameterError({option: why})
 
 
 def make_drive(call: "Call", vmid: int, option: str, value: str, log: Log) -> tuple[str, str | None]:

@@ -222,6 +222,8 @@ class State:
         self.vms = {int(vmid): self._vm(int(vmid), about) for vmid, about in raw.get("vms", {}).items()}
         self.tasks: list[dict[str, Any]] = raw.get("tasks", [])
         self.task_seconds: dict[str, float] = raw.get("task_seconds", {})
+        # What the node can fetch: by URL its `size` and `sha256`, and the volume whose content it is (`like`).
+        self.web: dict[str, dict[str, Any]] = raw.get("web", {})
         self.qmeventd: dict[str, float] = {**QMEVENTD, **raw.get("qmeventd", {})}
         # Is the statistics daemon gone, and what it knew forgotten?
         self.unknown = False

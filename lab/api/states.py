@@ -120,6 +120,9 @@ class StatesBackend:
         with self._mutex:
             guest = self._guest(vmid)
             guest.running, guest.agent, guest.processes = True, False, {}
+            about = self._document.get("boots")  # what every machine that is not in the start state comes up as
+            if about and str(vmid) not in self._document.get("vms", {}):
+                self.boot_guest(vmid, about)
 
     def resume_guest(self, vmid: int, agent: bool) -> None:
         self._guest(vmid).agent = agent

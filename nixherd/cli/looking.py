@@ -21,12 +21,12 @@ from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.drift import drift
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import is_ours, label
+from nixherd.proxmox.identity import contradiction, is_ours, label, why_not_ours
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
 from nixherd.proxmox.places import require_place, storage_seen
-from nixherd.proxmox.plan import plan_vm
+from nixherd.proxmox.plan import compared, in_the_making
 from nixherd.proxmox.steps import Row
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
@@ -349,13 +349,19 @@ def _compared(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
 
 
 def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
-    actual = observe(front.client, front.fleet, vm)
+    fleet, actual = front.fleet, observe(front.client, front.fleet, vm)
     if not vm.is_managed:
-        for step in drift(vm, front.fleet.node_of(vm), actual):
+        for step in drift(vm, fleet.node_of(vm), actual):
             yield {"difference": str(step), "remedy": None, "interrupts": False}
         return
-    host = front.fleet.hosts[vm.host_id or ""]
-    for step in differing(vm, plan_vm(desired(front.client, front.fleet, vm, host), actual)):
+    whole = actual if actual is not None and not in_the_making(fleet, vm, actual) else None
+    if whole and (why := why_not_ours(fleet, vm, whole.config, whole.node)):
+        other = contradiction(fleet, vm, whole.config, whole.node)
+        yield {"difference": why, "remedy": "by hand" if other else "adopt", "interrupts": False}
+        if other:
+            return  # another machine: what it has says nothing of ours
+    host = fleet.hosts[vm.host_id or ""]
+    for step in differing(vm, compared(desired(front.client, fleet, vm, host), actual)):
         if step.row is not Row.START:
             yield difference(vm, step)
 
@@ -381,8 +387,9 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken)
     say_text(text)
     if managed:
-        mark = f"nixherd fleet={front.fleet.id} vmid={vmid}"
-        say(f"to hand it over, its name must be {name} and its notes need the line: {mark}", err=True)
+        then = f"`nixherd vm adopt {name} {vmid}` marks it as this fleet's"
+        renamed = "" if found.name == name else f"; its name must be {name} before that"
+        say(f"to hand it over, paste this; then {then}{renamed}", err=True)
 
 
 COMMANDS = (list_, status, config, ip, next_id, storage, backups, tasks, log, diff, import_)

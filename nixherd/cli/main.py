@@ -32,6 +32,7 @@ class Lazy(click.Group):
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
         "secrets": "nixherd.cli.secrets",
+        "template": "nixherd.cli.template",
         "token": "nixherd.cli.token",
         "vm": "nixherd.cli.vm",
     }

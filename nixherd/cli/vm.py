@@ -2,9 +2,9 @@
 
 import click
 
-from nixherd.cli import acting, doctoring, looking
+from nixherd.cli import acting, adopting, doctoring, looking
 
-COMMANDS = (*looking.COMMANDS, *acting.COMMANDS, *doctoring.COMMANDS)
+COMMANDS = (*looking.COMMANDS, *acting.COMMANDS, *adopting.COMMANDS, *doctoring.COMMANDS)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -219,7 +219,8 @@ class FleetConnector(SSHConnector):
         if isinstance(error, (Unusable, Refused, Unforeseen)) or self.session.vm(self.fleet_host.id) is None:
             return error
         try:
-            stranger = reach.stranger(self.session, self.fleet_host)
+            installs = not self.host.data.get("must_answer", False)
+            stranger = reach.stranger(self.session, self.fleet_host, installs=installs)
         except FleetError:
             return None
         return Refused(stranger) if stranger else None

@@ -14,6 +14,7 @@ from nixherd.proxmox.steps import (
     Create,
     DeleteSnapshot,
     MakeTemplate,
+    Mark,
     Migrate,
     MoveDisk,
     Reboot,
@@ -51,6 +52,8 @@ def begin(client: Client, step: Step) -> Upid | None:
             return client.make_template(node, vmid)
         case Configure():
             client.set_config(node, vmid, sent(step.changes), kind, digest=step.digest)
+        case Mark():
+            client.set_config(node, vmid, {"description": step.description}, kind, digest=step.digest)
         case CloudInit():
             client.set_config(node, vmid, sent(step.changes), digest=step.digest)
             if step.running:

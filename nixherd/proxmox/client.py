@@ -6,7 +6,9 @@ it stands on the wire, right before it is sent. proxmoxer's object stays inside.
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import requests
@@ -23,8 +25,9 @@ from nixherd.proxmox.calls.guests import Guests
 from nixherd.proxmox.calls.storages import Storages
 from nixherd.proxmox.calls.tasks import Tasks
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
-from nixherd.proxmox.policy import Policy, PolicySource
+from nixherd.proxmox.policy import Making, Policy, PolicySource
 from nixherd.proxmox.tls import Trust, trust
+from nixherd.proxmox.upload import Upload
 from nixherd.tokens import Token, colons
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
@@ -74,6 +77,7 @@ class _GuardedSession(requests.Session):
         self._endpoint = endpoint
         self._policy = policy
         self._known: Policy | None = None
+        self.making: Making | None = None
         self._who = token.id
         self.trust_env = False  # no proxy, netrc or CA from the environment
         self.adapters.clear()
@@ -110,7 +114,10 @@ class _GuardedSession(requests.Session):
         path = url.removeprefix(self._origin + wire.PREFIX)
         try:
             response = super().request(
-                method, url, _form(params), _form(data), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False
+                *(method, url, _form(params), data if isinstance(data, Upload) else _form(data)),
+                headers={"Content-Type": data.content_type} if isinstance(data, Upload) else None,
+                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                allow_redirects=False,
             )
         except requests.exceptions.SSLError as error:
             raise ApiError(self._about_tls(str(error)), None) from error
@@ -139,10 +146,10 @@ class _GuardedSession(requests.Session):
     def _newest_policy(self, changing: bool) -> Policy:
         """The policy that judges this request. Looking needs none newer than the last; changing does."""
         if isinstance(self._policy, Policy):
-            return self._policy
-        if changing or self._known is None:
+            self._known = self._policy
+        elif changing or self._known is None:
             self._known = self._policy.policy()
-        return self._known
+        return replace(self._known, making=self.making) if self.making else self._known
 
     def _no_answer(self, method: str, path: str, error: requests.exceptions.RequestException) -> ApiError:
         cause = error.args[0] if error.args else None
@@ -228,6 +235,19 @@ class Client(Guests, Storages, Tasks, Agent):
     def accepted_changes(self) -> int:
         """How many changing requests the server has taken so far; what came of each is another question."""
         return self.__session.accepted
+
+    @contextmanager
+    def making(self, template: int, trial: int | None = None) -> Iterator[None]:
+        """Let the declared template be made meanwhile, and tried as the guest `trial`; the policy says what that is."""
+        before, self.__session.making = self.__session.making, Making(template, trial)
+        try:
+            yield
+        finally:
+            self.__session.making = before
+
+    def _send(self, upload: Upload, *path: object) -> Any:
+        url = f"{self.__session._origin}{wire.PREFIX}/{'/'.join(_parts(path))}"
+        return answer("POST", path, _Serializer().loads(self.__session.request("POST", url, None, upload)))
 
     def recount(self, by: int) -> None:
         """What was taken and is taken back is no change after all; what a refused request left behind is one."""

@@ -1,9 +1,13 @@
 """Whose a guest is. A guest is this fleet's by its VMID, its name and a mark in its notes that names the VMID."""
 
+import re
+
 from nixherd.errors import FleetError, Refused
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.policy import DEFINITIONS
+
+_MARK = re.compile(r"nixherd fleet=(?P<fleet>\S+) vmid=(?P<vmid>[0-9]+)", re.ASCII)
 
 
 def label(vm: Vm) -> str:
@@ -32,28 +36,68 @@ def is_ours(fleet: Fleet, vm: Vm, config: VmConfig) -> bool:
     return config.name == vm.name and mark(fleet, vm) in lines and not config.is_template
 
 
-def not_ours(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str:
-    """Why a guest that is not `is_ours` is not, and what to do."""
-    found = f"vm {vm.vmid} on {node or fleet.node_of(vm)} exists but is not this fleet's"
+def declared_mac(vm: Vm) -> str | None:
+    """The MAC that the definitions give net0, in lower case; None where they leave it to the server."""
+    found = next((card.values.get("macaddr") for card in vm.settings.networks if card.name == "net0"), None)
+    return found.lower() if found else None
+
+
+def contradiction(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str | None:
+    """Why the guest under the VM's VMID is another one, whatever its notes say, and what to do; None when it may be it.
+
+    A declared MAC is not looked at: what is ours may be given another card.
+    """
     if config.is_template:
-        return f"{found}: it is a template; give {vm.attribute} another VMID in {DEFINITIONS}"
-    if config.name != vm.name:
+        why = "it is a template"
+    elif config.name != vm.name:
+        why = f"its name is {config.name or 'empty'}, not {vm.name}"
+    else:
+        return None
+    return f"{_found(fleet, vm, node)}: {why}; give {vm.attribute} another VMID in {DEFINITIONS}"
+
+
+def why_not_ours(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str | None:
+    """Why the guest may not be treated as this fleet's, and what to do; None when it may.
+
+    A guest that the definitions do not let be changed needs no mark: nothing would be done to it.
+    """
+    if (why := contradiction(fleet, vm, config, node)) or not vm.may_change or is_ours(fleet, vm, config):
+        return why
+    lacks = f"{_found(fleet, vm, node)}: its notes lack the line `{mark(fleet, vm)}`"
+    if other := others_mark(fleet, vm, config):
         return (
-            f"{found}: its name is {config.name or 'empty'}, not {vm.name}; "
-            f"give {vm.attribute} another VMID in {DEFINITIONS}"
+            f"{lacks} and have another fleet's, `{other}`; give {vm.attribute} another VMID in {DEFINITIONS}, or, once "
+            "that fleet has given it up, take its line out of the notes by hand"
         )
     return (
-        f"{found}: its notes lack the line `{mark(fleet, vm)}`; give {vm.attribute} another VMID in {DEFINITIONS}, "
-        "or add that line by hand to hand the VM over"
+        f"{lacks}; `nixherd vm adopt {vm.name} {vm.vmid}` shows how it differs from its definition and puts that line "
+        f"there, or give {vm.attribute} another VMID in {DEFINITIONS}"
     )
+
+
+def others_mark(fleet: Fleet, vm: Vm, config: VmConfig) -> str | None:
+    """The line by which another fleet holds this very guest, None where there is none.
+
+    One with another VMID came with a copy of another guest, and holds nothing.
+    """
+    for line in map(str.strip, config.description.splitlines()):
+        found = _MARK.fullmatch(line)
+        if found and int(found["vmid"]) == vm.vmid and found["fleet"] != fleet.id:
+            return line
+    return None
+
+
+def _found(fleet: Fleet, vm: Vm, node: str) -> str:
+    kind = "vm" if vm.type is GuestType.QEMU else "ct"
+    return f"{kind} {vm.vmid} on {node or fleet.node_of(vm)} exists but is not this fleet's"
 
 
 def require_ours(fleet: Fleet, vm: Vm, config: VmConfig | None, node: str = "") -> VmConfig:
     """The configuration, when the guest is ours. Refused when it is somebody's, FleetError when there is none."""
     if config is None:
         raise FleetError(f"{label(vm)} does not exist on {node or fleet.node_of(vm)}; provision it first")
-    if not is_ours(fleet, vm, config):
-        raise Refused(not_ours(fleet, vm, config, node))
+    if why := why_not_ours(fleet, vm, config, node):
+        raise Refused(why)
     return config
 
 

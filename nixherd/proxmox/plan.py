@@ -13,7 +13,7 @@ from nixherd.errors import FleetError, Refused
 from nixherd.models import Fleet, GuestType, Host, Vm
 from nixherd.proxmox import differences, disks, waiting
 from nixherd.proxmox.containers import container_steps, creation
-from nixherd.proxmox.identity import is_ours, label, marked, not_ours
+from nixherd.proxmox.identity import label, marked, why_not_ours
 from nixherd.proxmox.listings import Pending
 from nixherd.proxmox.models import Upid, VmConfig
 from nixherd.proxmox.policy import DEFINITIONS
@@ -69,8 +69,16 @@ def plan_vm(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
 
     Raises Refused when the guest is not ours or not managed; FleetError when there is nothing to make it from.
     """
-    if not desired.vm.is_managed:
-        raise Refused(f"{desired.vm.attribute} in {DEFINITIONS} is documented only; only managed VMs are changed")
+    fleet, vm = desired.fleet, desired.vm
+    if not vm.is_managed:
+        raise Refused(f"{vm.attribute} in {DEFINITIONS} is documented only; only managed VMs are changed")
+    if actual and not in_the_making(fleet, vm, actual) and (why := why_not_ours(fleet, vm, actual.config, actual.node)):
+        raise Refused(why)
+    return compared(desired, actual)
+
+
+def compared(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
+    """The same, whosever the guest is: for showing what differs. Nobody carries these out without `plan_vm`."""
     if desired.vm.type is GuestType.LXC:
         return tuple(_container_steps(desired, actual))
     return tuple(_steps(desired, actual))
@@ -86,7 +94,7 @@ def require_changeable(vm: Vm, steps: tuple[Step, ...]) -> None:
 
 def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
     fleet, vm = desired.fleet, desired.vm
-    if actual is None or _is_unfinished(fleet, vm, actual):
+    if actual is None or in_the_making(fleet, vm, actual):
         if fleet.template is None:
             raise FleetError(f"{vm.attribute}: no template to clone from; declare `template` in {DEFINITIONS}")
         if desired.template is None:
@@ -97,8 +105,6 @@ def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
         clone = clone_of_template(fleet, vm)
         yield AwaitClone(clone.node, vm.vmid, actual.clone_task) if actual and actual.clone_task else clone
         actual = cloned(clone, desired.template)
-    elif not is_ours(fleet, vm, actual.config):
-        raise Refused(not_ours(fleet, vm, actual.config, actual.node))
     node = actual.node or fleet.node_of(vm)
     yield from _place(fleet, vm, actual)
     changes = tuple(differences.options(fleet, vm, actual.config, desired.template))
@@ -125,8 +131,6 @@ def _container_steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step
     if actual is None:
         yield creation(fleet, vm, desired.host)
         return
-    if not is_ours(fleet, vm, actual.config):
-        raise Refused(not_ours(fleet, vm, actual.config, actual.node))
     yield from _place(fleet, vm, actual)
     yield from container_steps(fleet, vm, actual.node or fleet.node_of(vm), actual.config)
     if not actual.running:
@@ -146,9 +150,12 @@ def _place(fleet: Fleet, vm: Vm, actual: ActualVm) -> Iterator[Step]:
         )
 
 
-def _is_unfinished(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
-    """Whether the VM is a clone in the making, by a task of ours. Its name and mark may be there before its disk."""
-    if actual.config.lock != "clone":
+def in_the_making(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
+    """Whether the VM is a clone in the making, by a task of ours. Its name and mark may be there before its disk.
+
+    FleetError when it is one, and nobody of ours is at work on it.
+    """
+    if actual.config.lock != "clone" or vm.type is not GuestType.QEMU:
         return False
     if actual.clone_task is None:  # its lock is beyond what a token may clear
         raise FleetError(

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from nixherd.errors import Refused
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.models import Fleet, GuestType, Vm, VmidRange
 from nixherd.proxmox import references
 from nixherd.proxmox.references import Kind, Named
 from nixherd.proxmox.routes import Effect, Found, Guest, find
@@ -29,17 +29,33 @@ _PATH = re.compile(r"(/[A-Za-z0-9_@:!.=+-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
+class Making:
+    """That the declared template is being made in this run: by its VMID, and that of the clone that tries it.
+
+    Only rows that say so may name them, and only as long as the definitions do: `Policy.check` asks those.
+    """
+
+    template: int
+    trial: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """What may be done to which guest. Made from the definitions; without any, nothing may be changed."""
+    """What may be done to which guest. Made from the definitions; without any, nothing may be changed.
+
+    `making`: this run makes the template. Without it the template is only cloned from.
+    """
 
     guests: Mapping[int, Vm]
     template: int | None
+    ranges: tuple[VmidRange, ...] = ()
+    making: Making | None = None
 
     @classmethod
     def from_fleet(cls, fleet: Fleet) -> "Policy":
         guests = {vm.vmid: vm for vm in fleet.vms.values()}
         template = fleet.template.vmid if fleet.template else None
-        return cls(MappingProxyType(guests), template)
+        return cls(MappingProxyType(guests), template, fleet.ranges)
 
     def check(self, method: str, path: str, params: Mapping[str, object] | None = None) -> None:
         """Return when the request may be sent, else raise Refused saying which guest or rule forbids it.
@@ -53,6 +69,17 @@ class Policy:
         """Whether any changing request to this guest can pass."""
         vm = self.guests.get(vmid)
         return vm is not None and vm.may_change and vmid != self.template
+
+    def is_made(self, vmid: int) -> bool:
+        """Whether this is the declared template, while it is being made. One that is a guest's VMID as well is none."""
+        return self.making is not None and vmid == self.making.template == self.template and vmid not in self.guests
+
+    def is_trial(self, vmid: int) -> bool:
+        """Whether this is the trial's VMID: in a range of the definitions, and nothing else of theirs."""
+        making = self.making
+        if making is None or vmid != making.trial or vmid == self.template or vmid in self.guests:
+            return False
+        return self.is_made(making.template) and any(vmid in span for span in self.ranges)
 
 
 @runtime_checkable
@@ -101,6 +128,8 @@ class _Question:
         """Every guest that the request names may be changed; then everything else that its row says of it."""
         route, names = found.route, found.names
         vmid = names.get("vmid")
+        if self.params.keys() & {"archive", "force"} and self.is_in_the_making(str(self.params.get("vmid"))):
+            raise self.refuse("a template is made out of an image, not over a guest", "leave archive and force out")
         if vmid is not None and not (route.guest is Guest.SOURCE and vmid == str(self.policy.template)):
             self.require_changeable(vmid)
             self.require_type(vmid)
@@ -171,7 +200,17 @@ class _Question:
         else:
             raise self.refuse(f"the parameter {key} is a {type(value).__name__}", "send text, numbers or lists of them")
 
+    def is_in_the_making(self, vmid: str) -> bool:
+        """Whether it is the template in the making, or its trial, and the request is one that makes or tries it."""
+        found = find(self.method, self.path) if _VMID.fullmatch(vmid) else None
+        if found is None or ("vmid" in found.route.required and str(self.params.get("vmid")) != vmid):
+            return False  # what is made for another guest has no part in it
+        made = found.route.template and self.policy.is_made(int(vmid))
+        return made or (found.route.trial and self.policy.is_trial(int(vmid)))
+
     def require_changeable(self, vmid: str) -> None:
+        if self.is_in_the_making(vmid):
+            return
         vm = self.policy.guests.get(int(vmid)) if _VMID.fullmatch(vmid) else None
         if _VMID.fullmatch(vmid) and int(vmid) == self.policy.template:
             raise self.refuse(f"vm {vmid} is the template in {DEFINITIONS}", "it may only be cloned from")
@@ -190,7 +229,8 @@ class _Question:
     def require_type(self, vmid: str) -> None:
         """The kind of guest in the path is the declared one; other paths do not say."""
         said = next((kind for kind in GuestType if f"/{kind}/" in f"{self.path}/"), None)
-        declared = self.policy.guests[int(vmid)].type
+        guest = self.policy.guests.get(int(vmid))
+        declared = guest.type if guest else GuestType.QEMU  # what is in the making is a VM
         if said is not None and declared is not said:
             raise self.refuse(f"vm {vmid} is declared as {declared} in {DEFINITIONS}", "correct its type there")
 

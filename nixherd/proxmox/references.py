@@ -33,6 +33,9 @@ class Kind(Enum):
     ARCHIVE = auto()  # a backup
     UNPACKED = auto()  # a backup, or an archive of nobody's
     ZERO = auto()  # must be there and 0
+    SOCKET = auto()  # a serial port that is a socket of the node's, and no device of it
+    IMPORT = auto()  # the kind of content that disks are imported from, and no other
+    IMAGE = auto()  # the name of a file to import from, which says for which template it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,9 @@ _BACKUP = re.compile(
     re.ASCII,
 )
 _NOBODYS = re.compile(r"(?:iso|vztmpl)/[A-Za-z0-9_.+~-]+", re.ASCII)
+# An image to import a disk from is nobody's; one that we bring says for which template.
+_IMPORTED = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]:import/[A-Za-z0-9_.+~-]+\.(?:qcow2|raw|vmdk)", re.ASCII)
+IMAGE_NAME = re.compile(rf"nixherd-(?P<template>{_NUMBER})-[A-Za-z0-9_.-]+\.(?:qcow2|raw|vmdk)", re.ASCII)
 _NEW_VOLUME = re.compile(r"(?:0|[1-9][0-9]{0,9})(?:\.[0-9]{1,6})?|cloudinit", re.ASCII)
 # Properties of drives that name nothing but themselves.
 _DRIVE_PROPERTIES = frozenset(
@@ -109,10 +115,20 @@ def _boolean(value: str) -> Iterator[Named]:
     return iter(())
 
 
-def _zero(value: str) -> Iterator[Named]:
-    if value != "0":
-        raise ValueError("is not 0")
-    return iter(())
+def _exactly(wanted: str) -> Callable[[str], Iterator[Named]]:
+    def reader(value: str) -> Iterator[Named]:
+        if value != wanted:
+            raise ValueError(f"is not {wanted}")
+        return iter(())
+
+    return reader
+
+
+def _image(value: str) -> Iterator[Named]:
+    match = IMAGE_NAME.fullmatch(value)
+    if match is None:
+        raise ValueError("is no image whose template can be told")
+    yield Named(match["template"])
 
 
 def _options(value: str) -> Iterator[Named]:
@@ -173,7 +189,7 @@ def drive(value: str) -> Iterator[Named]:
         if not (_STORAGE.fullmatch(storage) and _NEW_VOLUME.fullmatch(name)):
             yield from volume(file)
     source = values.pop("import-from", None)
-    if source is not None:
+    if source is not None and not _IMPORTED.fullmatch(source):
         yield from volume(source)
     for key, text in values.items():
         if key not in _DRIVE_PROPERTIES or not re.fullmatch(r"[A-Za-z0-9_.+/%;-]*", text, re.ASCII):
@@ -235,7 +251,10 @@ _READERS: Mapping[Kind, Callable[[str], Iterator[Named]]] = {
     Kind.DRIVE: drive,
     Kind.ARCHIVE: archive,
     Kind.UNPACKED: _unpacked,
-    Kind.ZERO: _zero,
+    Kind.ZERO: _exactly("0"),
+    Kind.SOCKET: _exactly("socket"),
+    Kind.IMPORT: _exactly("import"),
+    Kind.IMAGE: _image,
 }
 
 _MENTIONED = re.compile(r"(?:vm|ct|base|basevol|subvol|vzdump-[a-z]+)-([0-9]+)-", re.IGNORECASE)

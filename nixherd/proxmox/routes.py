@@ -35,7 +35,8 @@ class Guest(StrEnum):
 class Route:
     """A request that may be sent. `path` as the API's documentation writes it; a trailing `{volume}` holds slashes.
 
-    `indexed` are families of parameters (`net0` … `net31`) by their name without the number.
+    `indexed` are families of parameters (`net0` … `net31`) by their name without the number. `template` and `trial`:
+    it may also name the declared template that is being made, or the clone that tries it (`nixherd.proxmox.making`).
     """
 
     method: str
@@ -46,6 +47,8 @@ class Route:
     required: tuple[str, ...] = ()
     guest: Guest = Guest.CHANGED
     volume: Kind | None = None
+    template: bool = False
+    trial: bool = False
 
     def kind_of(self, parameter: str) -> Kind | None:
         """How a parameter is read; None where the call has no such parameter."""
@@ -80,6 +83,7 @@ _VM_DEVICES = {
     **_of(_K.DRIVE, "ide sata scsi virtio efidisk tpmstate"),
     **_of(_K.PROPERTIES, "net ipconfig"),
     "hostpci": _K.MAPPING,
+    "serial": _K.SOCKET,
 }
 _NEW = {"vmid": _K.NEW_VMID, "pool": _K.NAME, "storage": _K.STORAGE, "start": _K.BOOLEAN, "bwlimit": _K.INTEGER}
 _CT_OPTIONS = {
@@ -147,9 +151,10 @@ def _reading() -> Iterator[Route]:
 
 def _both(base: str, guest: str, devices: Mapping[str, Kind], options: Mapping[str, Kind]) -> Iterator[Route]:
     """What virtual machines and containers have in common."""
-    gone = {"purge": _K.BOOLEAN, "destroy-unreferenced-disks": _K.ZERO}
+    machine = guest == _VM
     # what no configuration names was neither announced nor saved
-    yield Route("DELETE", guest, Effect.DESTROY, gone)
+    gone = {"purge": _K.BOOLEAN, "destroy-unreferenced-disks": _K.ZERO}
+    yield Route("DELETE", guest, Effect.DESTROY, gone, template=machine, trial=machine)
     yield Route("PUT", f"{guest}/config", Effect.CONFIG, options, devices)
     yield Route("PUT", f"{guest}/resize", Effect.DATA, _RESIZE, required=("disk", "size"))
     for verb, parameters in {
@@ -160,7 +165,8 @@ def _both(base: str, guest: str, devices: Mapping[str, Kind], options: Mapping[s
         "suspend": {"todisk": _K.BOOLEAN, "statestorage": _K.STORAGE} if guest == _VM else {},
         "resume": {},
     }.items():
-        yield Route("POST", f"{guest}/status/{verb}", Effect.POWER, parameters)
+        trial = machine and verb in ("start", "stop")
+        yield Route("POST", f"{guest}/status/{verb}", Effect.POWER, parameters, trial=trial)
     memory = {"vmstate": _K.BOOLEAN} if guest == _VM else {}
     yield Route("POST", f"{guest}/snapshot", Effect.DATA, {**_SNAPSHOT, **memory}, required=("snapname",))
     yield Route("PUT", f"{guest}/snapshot/{{snapname}}/config", Effect.CONFIG, {"description": _K.TEXT})
@@ -174,9 +180,9 @@ def _machines() -> Iterator[Route]:
     yield from _both(_QEMU, _VM, _VM_DEVICES, _VM_OPTIONS)
     new = {**_NEW, "archive": _K.ARCHIVE, **_of(_K.BOOLEAN, "force unique")}
     create = {**{key: kind for key, kind in _VM_OPTIONS.items() if kind is not _K.OPTIONS and key != "digest"}, **new}
-    yield Route("POST", _QEMU, Effect.DATA, create, _VM_DEVICES, required=("vmid",))
+    yield Route("POST", _QEMU, Effect.DATA, create, _VM_DEVICES, required=("vmid",), template=True)
     yield Route("PUT", f"{_VM}/cloudinit", Effect.CONFIG)
-    yield Route("POST", f"{_VM}/template", Effect.DATA)
+    yield Route("POST", f"{_VM}/template", Effect.DATA, template=True)
     yield Route(
         *("POST", f"{_VM}/clone", Effect.DATA),
         {
@@ -185,6 +191,7 @@ def _machines() -> Iterator[Route]:
         },
         required=("newid",),
         guest=Guest.SOURCE,
+        trial=True,
     )
     yield Route(
         *("POST", f"{_VM}/move_disk", Effect.DATA),
@@ -203,9 +210,9 @@ def _machines() -> Iterator[Route]:
         required=("target",),
     )
     yield Route("POST", f"{_VM}/agent/ping", Effect.DATA)
-    yield Route("POST", f"{_VM}/agent/exec", Effect.DATA, {"command": _K.WORDS, "input-data": _K.TEXT})
+    yield Route("POST", f"{_VM}/agent/exec", Effect.DATA, {"command": _K.WORDS, "input-data": _K.TEXT}, trial=True)
     # each result is given out once
-    yield Route("GET", f"{_VM}/agent/exec-status", Effect.DATA, {"pid": _K.INTEGER})
+    yield Route("GET", f"{_VM}/agent/exec-status", Effect.DATA, {"pid": _K.INTEGER}, trial=True)
     yield Route("GET", f"{_VM}/agent/file-read", Effect.DATA, {"file": _K.TEXT}, guest=Guest.LOOKED_INTO)
 
 
@@ -250,7 +257,15 @@ def _backups() -> Iterator[Route]:
     yield Route("PUT", backup, Effect.CONFIG, kept, volume=_K.ARCHIVE)
 
 
-ROUTES: tuple[Route, ...] = (*_reading(), *_machines(), *_containers(), *_backups())
+def _images() -> Iterator[Route]:
+    """What a template is made out of, brought to a storage: by the node itself, or from here."""
+    image = {"content": _K.IMPORT, "filename": _K.IMAGE, **_of(_K.NAME, "checksum checksum-algorithm")}
+    for path, more in (("download-url", {"url": _K.TEXT}), ("upload", {})):
+        parameters = {**image, **more}
+        yield Route(*("POST", f"{_STORE}/{path}", Effect.DATA, parameters), required=tuple(parameters), template=True)
+
+
+ROUTES: tuple[Route, ...] = (*_reading(), *_machines(), *_containers(), *_backups(), *_images())
 
 
 # Finding a request's row

@@ -194,6 +194,18 @@ class Configure(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class Mark(Step):
+    """Put the line into the guest's notes that makes it ours; `description` is all of them with it."""
+
+    line: str
+    description: str
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        return f"put `{self.line}` into the notes of {self.guest}"
+
+
+@dataclass(frozen=True, slots=True)
 class Resize(Step):
     """Grow a disk; sizes in bytes."""
 

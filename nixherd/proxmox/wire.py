@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from nixherd.errors import ApiError, Refused
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown
+from nixherd.proxmox.upload import Upload
 
 PREFIX = "/api2/json"
 _FORM = "application/x-www-form-urlencoded"
@@ -40,6 +41,8 @@ def decode_request(
         return path, query
     if method in ("GET", "DELETE"):
         raise Refused(f"refusing {method} {path} with a body; the server takes none")
+    if isinstance(body, Upload) and headers.get("Content-Type") == body.content_type:
+        return path, body.parameters
     content_type = headers.get("Content-Type", "").split(";")[0].strip()
     if content_type != _FORM or not isinstance(body, (str, bytes)):
         raise Refused(f"refusing {method} {path}: its body is {content_type or 'untyped'}, only forms can be judged")

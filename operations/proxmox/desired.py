@@ -6,14 +6,15 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.errors import FleetError
+from nixherd.models import Vm
 from nixherd.proxmox import actions
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.drift import drift as drift_of
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.identity import label
+from nixherd.proxmox.identity import contradiction, is_ours, label
 from nixherd.proxmox.observe import observe
-from nixherd.proxmox.plan import plan_vm
+from nixherd.proxmox.plan import compared, plan_vm
 from nixherd.proxmox.reversible import reversible
 from nixherd.proxmox.steps import Cannot, Row, Step
 from operations.arguments import flag_of, names_of, text_of, text_or_none, whole
@@ -89,6 +90,7 @@ def _apply(allow_reboot: bool, snapshot: str | None) -> Commands:
         return
     session, deadline = session_of(host), deadline_of(host)
     action = reversible(actions.as_declared(fleet_host(host), allow_reboot=allow_reboot), snapshot)
+    _show_an_unmarked(vm)
     steps = action.plan(session.client, session.fleet, vm)
     words = actions.left_by(action, session.client, session.fleet, vm) or ()
     for step in words:  # what cannot be done, the reboot that nobody allowed, and what should be known
@@ -106,6 +108,17 @@ def _apply(allow_reboot: bool, snapshot: str | None) -> Commands:
             raise FleetError("; ".join(f"not as declared: {step}" for step in obstacles))
 
     yield from do(host, "; ".join(map(str, steps)) or "nothing that can be done here", carry_out, by_api=True)
+
+
+def _show_an_unmarked(vm: Vm) -> None:
+    """Say what differs of a guest that may be ours and lacks our mark, before it is refused."""
+    session = session_of(host)
+    actual = observe(session.client, session.fleet, vm)
+    if actual is None or contradiction(session.fleet, vm, actual.config) or is_ours(session.fleet, vm, actual.config):
+        return
+    for step in compared(desired(session.client, session.fleet, vm, fleet_host(host)), actual):
+        if step.row is not Row.START:
+            host.log(f"differs: {step}")
 
 
 @operation()

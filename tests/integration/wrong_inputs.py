@@ -15,8 +15,9 @@ SOMEBODYS_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGP
 IMPORTS = "imports = [\n    ./disko.nix"
 FOREIGN = {"type": "qemu", "node": "prom", "status": "stopped", "config": {"name": "dev", "memory": "512"}}
 NOT_OURS = (
-    "vm 110 on prom exists but is not this fleet's: its notes lack the line `nixherd fleet=homelab vmid=110`; give "
-    "managed.dev another VMID in vms/definitions.nix, or add that line by hand to hand the VM over"
+    "vm 110 on prom exists but is not this fleet's: its notes lack the line `nixherd fleet=homelab vmid=110`; "
+    "`nixherd vm adopt dev 110` shows how it differs from its definition and puts that line there, or give managed.dev "
+    "another VMID in vms/definitions.nix"
 )
 FINGERPRINT = 'fingerprint = "@FINGERPRINT"'
 NO_SECRET = "00000000-0000-0000-0000-000000000000"

@@ -422,6 +422,28 @@ def test_nobody_elses_machine_is_believed(run: Callable[..., Host], emulator: Em
     assert not sshd.asked
 
 
+def test_an_installed_system_needs_no_mark(
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, said: Said
+) -> None:
+    """Its key is pinned, whoever made the VM; a switched-off one is that, and nothing else."""
+    pair = new_key()
+    pinned = replace(session.host("dev"), public_key=pair.public)
+    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": pinned})
+    vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos", description="built by hand")
+    sshd.start(pair, system="ID=nixos")
+    host = run(must_answer=True)
+    assert host.connected
+    assert host.run_shell_command("echo here")[1].stdout == "here"
+    host.disconnect()
+    emulator.control("reset")
+    about = {"name": "dev", "description": "built by hand"}
+    off = {"type": "qemu", "node": "prom", "status": "stopped", "config": about}
+    emulator.control("reset", patch={"vms": {"110": off}})
+    assert not run(must_answer=True).connected
+    assert any("vm 110 (dev) is stopped; start it first" in line for line in said())
+    assert emulator.changes() == []
+
+
 def test_known_hosts_are_gone_afterwards(
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
 ) -> None:

@@ -402,11 +402,15 @@ def test_where_a_guest_is_whose_key_only_its_agent_tells(session: Session) -> No
 
 
 def test_who_is_a_stranger(session: Session) -> None:
-    def found(**config: Any) -> str | None:
+    def found(*, installs: bool = True, **config: Any) -> str | None:
         session._memo["client"] = FakeClient(exists=config.pop("exists", True), config_=config)
-        return stranger(session, HOST)
+        return stranger(session, HOST, installs=installs)
 
     assert found() is None
+    assert "its notes lack the line" in (found(description="built by hand") or "")
+    # where it can only be an installed system, the key that is pinned for it decides
+    assert found(description="built by hand", installs=False) is None
+    assert "its name is theirs, not dev" in (found(name="theirs", installs=False) or "")
     assert found(exists=False) is None
     assert found(lock="clone", name="", description="") is None  # a clone in the making
     assert "its name is theirs, not dev" in (found(name="theirs") or "")

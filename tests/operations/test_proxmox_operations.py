@@ -128,6 +128,25 @@ def test_a_readonly_vm_that_would_need_a_change_is_refused(
     assert emulator.changes() == []
 
 
+@pytest.mark.parametrize("plan", [True, False])
+def test_what_differs_of_an_unmarked_guest_is_shown_before_it_is_refused(
+    run: Perform, emulator: Emulator, plan: bool
+) -> None:
+    vm(
+        emulator,
+        "127.0.0.1",
+        description="built by hand",
+        cores=1,
+        boot="order=scsi0",
+        scsi0="nvmeprom:vm-110-disk-0,size=64G",
+    )
+    outcome = run(proxmox.apply, plan=plan, data={"api_only": True})  # as deploys/vms.py is
+    assert outcome.failed
+    assert any(line.startswith("differs: set cores 1 → 4") for line in outcome.said)
+    assert "`nixherd vm adopt dev 110`" in outcome.said[-1]
+    assert emulator.changes() == []
+
+
 def test_an_address_that_never_comes_fails_the_host_at_its_deadline(run: Perform, emulator: Emulator) -> None:
     outcome = run(proxmox.address)
     assert outcome.failed

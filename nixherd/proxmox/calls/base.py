@@ -12,6 +12,7 @@ from nixherd.errors import UNFORESEEN, ApiError
 from nixherd.models import GuestType
 from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.models import Upid
+from nixherd.proxmox.upload import Upload
 
 T = TypeVar("T")
 
@@ -38,6 +39,9 @@ class Calls:
 
     @abstractmethod
     def _post(self, *path: object, **data: Any) -> Any: ...
+
+    @abstractmethod
+    def _send(self, upload: Upload, *path: object) -> Any: ...
 
     @abstractmethod
     def _put(self, *path: object, **data: Any) -> Any: ...

@@ -1,11 +1,13 @@
 """Storages as a node sees them, their volumes, and backups."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from nixherd.models import GuestType
 from nixherd.proxmox.calls.base import Calls, guest_path, unless, upid_of
 from nixherd.proxmox.listings import Volume
 from nixherd.proxmox.models import Storage, Upid, VmConfig
+from nixherd.proxmox.upload import Upload
 
 _NO_STORAGE = r"No such storage|storage '[^']*' (does not exist|is not available on node)"
 
@@ -48,6 +50,18 @@ class Storages(Calls):
         storage = volid.partition(":")[0]
         data = self._delete("nodes", node, "storage", storage, "content", *volid.split("/"))
         return None if data is None else upid_of(data)
+
+    def download(self, node: str, storage: str, url: str, filename: str, sha256: str) -> Upid:
+        """Have the node fetch an image to import from; one of another SHA-256 is thrown away by it."""
+        checksum = {"checksum": sha256, "checksum-algorithm": "sha256"}
+        path = ("nodes", node, "storage", storage, "download-url")
+        return upid_of(self._post(*path, content="import", filename=filename, url=url, **checksum))
+
+    def upload(self, node: str, storage: str, file: Path, filename: str, sha256: str) -> Upid:
+        """Send an image to import from there; the task that follows compares its SHA-256."""
+        fields = {"content": "import", "checksum": sha256, "checksum-algorithm": "sha256"}
+        body = Upload(file, filename, fields)
+        return upid_of(self._send(body, "nodes", node, "storage", storage, "upload"))
 
     def backup(
         self,

@@ -183,7 +183,7 @@ def test_an_imported_guest_is_an_entry_that_evaluates(
     assert (found.vmid, found.is_managed, found.readonly) == (105, managed, not managed)
     if managed:
         assert (found.cores, found.memory, found.tags) == (3, 4096, ("a", "b"))
-        assert "nixherd fleet=homelab vmid=105" in entry.err
+        assert "then `nixherd vm adopt web.lan 105` marks it" in entry.err
     else:
         assert found.specs == {"cores": 3, "memory": 4096, "disk": "32G", "storage": "nvmeprom"}
 

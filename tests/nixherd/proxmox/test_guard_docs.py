@@ -15,7 +15,7 @@ FILE = Path(__file__).parents[3] / "docs" / "guard.md"
 BEGIN, END = "<!-- the table, from nixherd/proxmox/routes.py -->\n", "<!-- end of the table -->\n"
 _NAMING = {
     Kind.VMID: "a VMID", Kind.VMIDS: "VMIDs", Kind.NEW_VMID: "the guest to be made", Kind.DRIVE: "volumes",
-    Kind.ARCHIVE: "a backup's guest", Kind.UNPACKED: "a backup's guest",
+    Kind.ARCHIVE: "a backup's guest", Kind.UNPACKED: "a backup's guest", Kind.IMAGE: "the template that it is for",
 }  # fmt: skip
 
 
@@ -29,6 +29,9 @@ def named_by(route: Route) -> Iterator[str]:
     for name, kind in {**route.parameters, **{f"{key}N": kind for key, kind in route.indexed.items()}}.items():
         if kind in _NAMING:
             yield f"`{name}`: {_NAMING[kind]}"
+    made = [word for word, is_so in (("template", route.template), ("trial", route.trial)) if is_so]
+    if made:
+        yield f"*{' and '.join(made)} in the making*"
 
 
 def table() -> str:

@@ -1,0 +1,253 @@
+"""The declared template, made out of an image: brought, tried by a clone that boots, and only then a template."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.cli.main import run
+from nixherd.template import trial
+from tests.nixherd.cli.conftest import Ended, Nixherd
+from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
+from tests.nixherd.proxmox.fleets import TEMPLATE
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+IMAGE = "local:import/debian-13-genericcloud-amd64.qcow2"
+URL = "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2"
+SHA256 = "0123456789abcdef" * 4
+COMMANDS = [{"name": name, "enabled": True} for name in ("guest-ping", *trial.NEEDED)]
+GOOD: dict[str, Any] = {
+    "info": {"version": "10.0.2", "supported_commands": COMMANDS},
+    "commands": [{"argv": ["cloud-init", "status", "--wait"], "exitcode": 0, "stdout": "status: done\n"}],
+}
+BARRED = {**GOOD, "info": {"version": "9", "supported_commands": [{**each, "enabled": False} for each in COMMANDS]}}
+
+Create = Callable[..., Ended]
+
+
+@pytest.fixture
+def create(nixherd: Nixherd, capfd: pytest.CaptureFixture[str]) -> Create:
+    """Runs `nixherd template create WORDS`."""
+
+    def call(*words: str) -> Ended:
+        capfd.readouterr()
+        status = run(["template", "create", "--pool", POOL, *words])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return Ended(status, out, err)
+
+    return call
+
+
+def begin(
+    emulator: Emulator,
+    boots: dict[str, Any] | None = GOOD,
+    vms: dict[str, Any] | None = None,
+    volumes: dict[str, Any] | None = None,
+    **patch: Any,
+) -> None:
+    """No template, a storage of images, a URL that the node can fetch; new machines come up as `boots`."""
+    volume = {"content": "import", "format": "qcow2", "size": 3 * GIB, "used": GIB}
+    local = {
+        **{"type": "dir", "path": "/var/lib/vz", "content": "import,iso", "total": 99 * GIB, "avail": 99 * GIB},
+        "volumes": {IMAGE: volume, "local:iso/debian.img": {**volume, "content": "iso", "format": "iso"}},
+    }
+    web = {URL: {"size": 3 * GIB, "sha256": SHA256}}
+    emulator.control(
+        "reset",
+        patch={
+            **{"vms": vms or {"9002": None}},
+            **{"storages": {"local": local, "nvmeprom": {"volumes": {_BASE: None, **(volumes or {})}}}},
+            **{"web": web, "boots": boots, "acl": granted(*RECIPE), "roles": ROLES},
+            "pools": {POOL: {"members": []}},
+            **patch,
+        },
+    )
+
+
+POOL = "nixherd-templates"
+# What docs/proxmox.md grants for making a template, beside what the token has anyway.
+ROLES = {
+    "NixherdTemplate": [
+        *("VM.Allocate", "VM.Audit", "VM.Clone", "VM.PowerMgmt", "VM.GuestAgent.Unrestricted"),
+        *(f"VM.Config.{it}" for it in ("CPU", "Memory", "Options", "Disk", "Network", "HWType", "Cloudinit")),
+    ],
+    "NixherdImages": ["Datastore.AllocateTemplate", "Datastore.Audit"],
+    "NixherdFetch": ["Sys.AccessNetwork"],
+}
+RECIPE = (
+    *((f"/pool/{POOL}", "NixherdTemplate"), ("/storage/local", "NixherdImages")),
+    *(("/storage/nvmeprom", "PVEDatastoreUser"), ("/sdn/zones/localnetwork/vmbr0", "PVESDNUser")),
+    ("/nodes/prom", "NixherdFetch"),
+)
+_BASE = "nvmeprom:base-9002-disk-0"
+
+
+def template(emulator: Emulator) -> dict[str, Any]:
+    config = emulator.client().config("prom", 9002)
+    return dict(config.values) if config else {}
+
+
+def guests(emulator: Emulator) -> set[int]:
+    return {row.vmid for row in emulator.client().resources()}
+
+
+@pytest.mark.parametrize("source", ["an image there", "a URL", "a file here"])
+def test_a_template_out_of_nothing(create: Create, emulator: Emulator, tmp_path: Path, source: str) -> None:
+    begin(emulator)
+    file = tmp_path / "own image.qcow2"
+    file.write_bytes(b"QFI\xfb" + bytes(range(256)) * 9)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    words = {
+        "an image there": ["--image", IMAGE],
+        "a URL": ["--url", URL, "--checksum", SHA256],
+        "a file here": ["--from", str(file)],
+    }[source]
+    planned = create(*words, "--dry-run")
+    assert planned.status == 0, planned.err
+    assert emulator.changes() == []
+    done = create(*words)
+    assert done.status == 0, done.err
+    assert done.json["changed"]
+    assert done.json["steps"] == planned.json["steps"]
+    assert planned.json["steps"][-2:] == [
+        "try it: clone it to vm 9000, boot that, ask its agent, destroy it",
+        "convert vm 9002 to a template, for good",
+    ]
+    made = template(emulator)
+    assert (made["template"], made["name"], made["agent"], made["serial0"]) == (1, "base", "enabled=1", "socket")
+    assert "pre-enrolled-keys=0" in made["efidisk0"]
+    assert (made["bios"], made["boot"]) == ("ovmf", "order=scsi0")
+    assert "cloudinit" in made["ide2"]
+    assert made["scsi0"].startswith("nvmeprom:base-9002-disk-")
+    assert guests(emulator) == {104, 109, 111, 9002}
+    images = {row.volid for row in emulator.client().volumes("prom", "local", content="import")}
+    brought = {"a URL": SHA256, "a file here": digest}.get(source)
+    assert images == ({IMAGE, f"local:import/nixherd-9002-{brought[:16]}.qcow2"} if brought else {IMAGE})
+    changes = emulator.changes()
+    assert not any("/104" in change or "/109" in change or "/111" in change for change in changes)
+    again = create(*words)
+    assert (again.status, again.json["changed"], again.json["steps"]) == (0, False, [])
+    assert emulator.changes() == changes
+
+
+@pytest.mark.parametrize(
+    ("boots", "words"),
+    [
+        (None, "no guest agent answered within 1 s of its first boot"),
+        (BARRED, "its guest agent does not allow guest-exec"),
+        ({**GOOD, "commands": []}, "cloud-init cannot be asked"),
+    ],
+    ids=["no agent", "barred", "no cloud-init"],
+)
+def test_an_image_that_will_not_do_is_noticed_and_leaves_nothing(
+    create: Create, emulator: Emulator, boots: dict[str, Any] | None, words: str
+) -> None:
+    begin(emulator, boots)
+    ended = create("--image", IMAGE, "--boot-deadline", "1")
+    assert ended.status == 1
+    last = ended.err.splitlines()[-1]
+    assert words in last
+    assert "nixherd template create --from" in last
+    assert guests(emulator) == {104, 109, 111}
+
+
+def test_what_is_there_is_never_changed(create: Create, emulator: Emulator) -> None:
+    disk = {"scsi0": "nvmeprom:vm-9002-disk-0,size=4G", "boot": "order=scsi0"}
+    for config, words in [
+        ({"name": "theirs", **disk}, "is no template and was not made by"),
+        ({"name": "base", **disk}, "is no template and was not made by"),
+        ({"name": "base", "template": 1, **disk}, "is a template already, which is never changed"),
+        ({"name": "base", "description": "nixherd fleet=other template=9002", **disk}, "was not made by"),
+    ]:
+        one = {"type": "qemu", "node": "prom", "status": "stopped"}
+        begin(emulator, vms={"9002": {**one, "config": {**dict.fromkeys(TEMPLATE), **config}}})
+        ended = create("--image", IMAGE)
+        assert ended.status == 3, ended.err
+        assert words in ended.err.splitlines()[-1]
+        assert emulator.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name one image"),
+        (["--image", IMAGE, "--url", URL], "name one image"),
+        (["--url", URL], "needs --checksum SHA256"),
+        (["--url", f"{URL}.xz", "--checksum", SHA256], "ends with .xz"),
+        (["--image", "local:import/nosuch.qcow2"], "is not there"),
+        (["--image", "local:iso/debian.img"], "is content iso"),
+        (["--image", "nosuch:import/x.qcow2"], "has no storage nosuch"),
+        (["--from", "/nonexistent.qcow2"], "cannot be read"),
+        (["--image", IMAGE, "--range", "nosuch"], "vmidRanges has no nosuch"),
+    ],
+)
+def test_what_cannot_be_meant(create: Create, emulator: Emulator, words: list[str], said: str) -> None:
+    begin(emulator)
+    ended = create(*words)
+    assert (ended.status, len(ended.err.splitlines())) == (2, 1), ended.err
+    assert said in ended.err
+    assert emulator.changes() == []
+
+
+def test_another_checksum_ends_before_anything_is_made(create: Create, emulator: Emulator) -> None:
+    begin(emulator)
+    ended = create("--url", URL, "--checksum", "f" * 64)
+    assert ended.status == 1
+    assert "checksum mismatch" in ended.err
+    assert guests(emulator) == {104, 109, 111}
+
+
+def test_what_a_killed_run_left_is_gone_on_with(create: Create, emulator: Emulator) -> None:
+    """The VM that is not a template yet, and a trial that still runs; somebody's guest among the trials stays."""
+    notes = f"nixherd fleet=homelab template=9002\nmade of {IMAGE}, ovmf, on nvmeprom"
+    values = {"name": "base", "description": notes, "agent": "1", "boot": "order=scsi0"}
+    values |= {"scsi0": "nvmeprom:vm-9002-disk-0,size=3G", "net0": "virtio,bridge=vmbr0", "memory": "2048"}
+    values |= {"ide2": "nvmeprom:vm-9002-cloudinit,media=cdrom"}
+    left = {"name": "nixherd-trial-9002", "description": "nixherd fleet=homelab trial=9002 vmid=9000"}
+    copied = {"name": "nixherd-trial-9002", "description": "nixherd fleet=homelab trial=9002 vmid=9000"}
+    one = {"type": "qemu", "node": "prom"}
+    volume = {"content": "images", "format": "raw", "size": 3 * GIB, "used": GIB}
+    names = ("nvmeprom:vm-9002-disk-0", "nvmeprom:vm-9002-cloudinit")
+    begin(
+        emulator,
+        pools={POOL: {"members": [9000, 9001, 9002]}},
+        volumes=dict.fromkeys(names, volume),
+        vms={
+            "9002": {**one, "status": "stopped", "config": {**dict.fromkeys(TEMPLATE), **values}},
+            "9000": {**one, "status": "running", "config": left},
+            "9001": {**one, "status": "running", "config": copied},
+        },
+    )
+    planned = create("--image", IMAGE, "--dry-run")
+    assert planned.json["steps"] == [
+        "destroy vm 9000, the trial of a run that was killed",
+        "try it: clone it to vm 9003, boot that, ask its agent, destroy it",
+        "convert vm 9002 to a template, for good",
+    ]
+    # of another image, or with other firmware, it is made anew
+    for words in (["--url", URL, "--checksum", SHA256], ["--image", IMAGE, "--bios", "seabios"]):
+        assert "destroy vm 9002, unfinished and made of something else" in create(*words, "--dry-run").json["steps"]
+    done = create("--image", IMAGE)
+    assert done.status == 0, done.err
+    assert done.json["steps"] == planned.json["steps"]
+    assert guests(emulator) == {104, 109, 111, 9001, 9002}
+    assert template(emulator)["template"] == 1
+    assert not any("/9001" in change for change in emulator.changes())
+
+
+def test_rights_that_are_missing_are_all_named_before_anything_is_changed(create: Create, emulator: Emulator) -> None:
+    begin(emulator, acl=granted(*RECIPE[:-1]))
+    ended = create("--url", URL, "--checksum", SHA256)
+    assert ended.status == 2
+    assert "the API token lacks Sys.AccessNetwork on /nodes/prom" in ended.err
+    begin(emulator, acl=[row for row in granted(("/", "PVEAuditor")) if row["path"] == "/"])
+    ended = create("--url", URL, "--checksum", SHA256)
+    said = [line.partition(" on ")[2].partition(";")[0] for line in ended.err.splitlines()]
+    assert said == [
+        *(f"/pool/{POOL}", "/storage/nvmeprom", "/sdn/zones/localnetwork/vmbr0", "/storage/local", "/nodes/prom"),
+    ]
+    assert emulator.changes() == []
