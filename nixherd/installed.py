@@ -36,7 +36,7 @@ from nixherd.session import Session
 from nixherd.told import known_hypervisors, owner_of_address
 
 Ask = Callable[[Host], tuple[Neighbour, ...]]
-"""A host's neighbours, asked of itself; OSError or FleetError when it does not tell"""
+"""A host's neighbours, asked of itself; FleetError when it does not tell"""
 
 
 @dataclass
@@ -157,7 +157,7 @@ class Search:
             assert self.ask is not None
             try:
                 told = self.ask(other)
-            except (FleetError, OSError) as error:
+            except FleetError as error:
                 self._note(self._once(f"{other.id} does not tell its neighbours: {error}", f"{other.id} neither"))
                 continue
             found = whereabouts.seen_elsewhere(card.mac, told)
@@ -171,7 +171,7 @@ class Search:
             try:
                 open_ = self.session.lately(("search", network), discovery.AGAIN, partial(self._search, network))
                 found = discovery.showing(self.session.pinned_key(self.host.id) or "", open_)
-            except (FleetError, OSError) as error:
+            except FleetError as error:
                 self._note(f"{network} cannot be searched: {error}")
                 continue
             if not found:

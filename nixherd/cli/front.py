@@ -12,7 +12,7 @@ import click
 import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
-from nixherd.errors import FAILURES, FleetError
+from nixherd.errors import FleetError
 from nixherd.exits import Exit
 from nixherd.files import expanded
 from nixherd.fleet import load_fleet
@@ -161,12 +161,11 @@ class Front:
             with progress(label(vm)) as say:
                 done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
             how = {"seconds": time.monotonic() - began}
+        left = None
         try:
             left = self._left(action, vm)
-        except FAILURES:
-            self._report(vm, done, **how)  # what was done is said, whatever can be seen after it
-            raise
-        self._report(vm, done, left, **how)
+        finally:
+            self._report(vm, done, left, **how)  # what was done is said, whatever can be seen after it
         if any(each["remedy"] == "by hand" for each in left or ()):
             raise click.exceptions.Exit(int(Exit.FAILED))
 

@@ -32,7 +32,7 @@ def asker(connector: "FleetConnector") -> Callable[[Host], tuple[Neighbour, ...]
 
 
 def _ask(connector: "FleetConnector") -> tuple[Neighbour, ...]:
-    """FleetError or OSError when it does not say."""
+    """FleetError when it does not say."""
     host, session = connector.fleet_host, connector.session
     if host.access is not Access.SHELL:
         raise FleetError(f"it takes forced commands alone ({host.access})")
@@ -44,6 +44,8 @@ def _ask(connector: "FleetConnector") -> tuple[Neighbour, ...]:
         client = connector.once()
         script = _with_rights(host, neighbours.look(token), connector.data["ssh_user"])
         told = neighbours.parse(said(client, script, most=MOST), token)
+    except OSError as error:
+        raise FleetError(str(error)) from error
     finally:
         connector.drop()
     if told is None:

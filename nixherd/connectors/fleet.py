@@ -157,7 +157,7 @@ class FleetConnector(SSHConnector):
         """Find the guest through the hypervisor, now that it is to be installed; who plans only goes on without it."""
         self.drop()
         if not self.executing:
-            with suppress(*FAILURES):
+            with suppress(FleetError):
                 self._try_once(patience=0, epochs=tuple(Epoch), accepted=tuple(Epoch))
 
     @property

@@ -193,9 +193,10 @@ def test_nobody_else_speaks_http() -> None:
     assert importing("requests", "proxmoxer", "urllib.request") == ["proxmox/client.py"]
     # a machine's own services are asked through its SSH connection
     assert importing("http") == ["connectors/through.py"]
-    # SSH's sockets; a pair that ends in a program of ours, names that are looked up, and addresses that may be ours
-    ssh = ["connectors/fleet.py", "connectors/ssh_client.py", "connectors/through.py", "keys_shown.py", "ssh_config.py"]
-    assert importing("socket") == sorted([*ssh, "process.py", "this_machine.py", "told.py"])
+    # SSH's sockets, also where a search was asked for; a pair that ends in a program of ours, names that are looked up,
+    # and addresses that may be ours
+    ssh = ["connectors/fleet.py", "connectors/ssh_client.py", "connectors/through.py", "discovery.py", "keys_shown.py"]
+    assert importing("socket") == sorted([*ssh, "process.py", "ssh_config.py", "this_machine.py", "told.py"])
 
 
 def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) -> None:

@@ -43,6 +43,6 @@ def test_the_quick_recordings_agree() -> None:
     found = dict(zip(sets, replay_all(sets), strict=True))
     for series, names in QUICK.items():
         own = [found[series, name] for name in names]
-        assert share(own) >= series.share, "\n".join(one.report for one in own)
+        assert share(own) >= 0.98, "\n".join(one.report for one in own)
     rights = found[SECOND, "rights-recipe"]
     assert rights.agreed == rights.compared > 90, rights.report

@@ -69,7 +69,7 @@ class Scene:
     def ask(self, host: Host) -> tuple[Neighbour, ...]:
         self.questions.append(host.id)
         if host.id not in self.told:
-            raise OSError("no SSH at 10.0.0.1: Connection refused")
+            raise FleetError("no SSH at 10.0.0.1: Connection refused")
         return tuple(Neighbour(MAC, address, Sure.SEEN, "br0") for address in self.told[host.id])
 
     def look(self, hints: Hints = NO_HINTS, before: str | None = None) -> list[Place]:

@@ -262,7 +262,7 @@ SCENARIOS = {
     "nixherd/keys_shown.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
-    "nixherd/session.py:Session.once:1": Scenario(deploy, "key[1] if key[0] == 'claim' else None", "failed"),
+    "nixherd/session.py:Session._attempt:1": Scenario(deploy, "key[1] if key[0] == 'claim' else None", "failed"),
     "operations/activating.py:_Follower._look:1": Scenario(deploy, OWN, "unknown", status=5),
     "operations/activating.py:_Follower._say:1": Scenario(deploy, OWN, "rolled back"),
     "operations/activating.py:_Follower._disproved:1": Scenario(deploy, OWN, "rolled back"),
@@ -542,8 +542,9 @@ GIVEN: dict[str, Any] = {
     "node": "prom", "vmid": 110, "user": "nixherd@pve", "name": "lab", "storage": "nvmeprom", "path": "/x",
     "argv": ["x"],
     "archive": "local:backup/x", "volid": "local:backup/x", "newid": 111, "source": 9002, "values": {}, "disk": "scsi0",
-    "size": "8G", "target": "prom", "vmids": [110], "delete": True, "description": "",
-    "upid": Upid.parse("UPID:a:1:2:3:t:i:u@p:"),
+    "size": "8G", "target": "prom", "pool": "nixherd", "vmids": [110], "delete": True, "description": "",
+    "upid": Upid.parse("UPID:a:1:2:3:t:i:u@p:"), "file": Path(__file__), "filename": "x.raw", "url": "https://x/y",
+    "sha256": "0",
 }  # fmt: skip
 
 
@@ -568,6 +569,9 @@ class Answering(Guests, Storages, Tasks, Agent):
 
     def _delete(self, *path: object, **_: Any) -> Any:
         return self._asked("DELETE", path)
+
+    def _send(self, _body: object, *path: object) -> Any:
+        return self._asked("POST", path)
 
 
 CALLS = sorted(name for name, each in inspect.getmembers(Answering, inspect.isfunction) if not name.startswith("_"))

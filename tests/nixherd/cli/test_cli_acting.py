@@ -150,14 +150,14 @@ def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
     assert nixherd("restore", "dev", hidden.volid).json["changed"]
     [backup] = nixherd("backups", "dev").json
     assert nixherd("status", "dev").json["ours"] is True
-    again = nixherd("restore", "dev", backup.volid)
+    again = nixherd("restore", "dev", backup["volid"])
     assert (again.status, again.json["changed"]) == (0, False)
-    assert again.json["reason"].startswith(f"it was restored from {backup.volid} by UPID:")
+    assert again.json["reason"].startswith(f"it was restored from {backup['volid']} by UPID:")
     assert nixherd("start", "dev").status == nixherd("stop", "dev").status == 0
-    again = nixherd("restore", "dev", backup.volid)
+    again = nixherd("restore", "dev", backup["volid"])
     assert (again.status, again.out) == (2, "")
     assert "is there on prom, nothing was done; to put the backup in its place, for good, add --overwrite" in again.err
-    assert nixherd("restore", "dev", backup.volid, "--overwrite").json["changed"]
+    assert nixherd("restore", "dev", backup["volid"], "--overwrite").json["changed"]
 
 
 def test_a_backup_prints_the_volume_that_it_made(nixherd: Nixherd, emulator: Emulator) -> None:
