@@ -50,7 +50,10 @@ def _move(call: Call, place: str) -> str:
                 raise ApiError("cannot move TPM state while VM is running")
             task.write(f"create full clone of drive {name} ({source})")
             live = name if vm.running and not options.is_unused(name) else None
-            volid = moved(call, vm, source, storage.name, form, task, live=live)
+            try:
+                volid = moved(call, vm, source, storage.name, form, task, live=live)
+            except ApiError as error:
+                raise ApiError(f"storage migration failed: {error}") from error
             drive["file"] = volid
             vm.config[name] = volid if options.is_unused(name) else drives.write(drive)
             if not call.params.get("delete"):
