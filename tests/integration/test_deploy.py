@@ -6,6 +6,7 @@ What runs on a machine is read by OpenSSH, with its pinned key, past the code un
 import json
 import re
 import shlex
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -32,8 +33,14 @@ FAULTS = {
     "sshd-elsewhere": ("nobody confirmed it within 10 s", 40),
     "store-corrupted": ("the boot entry cannot be written: ", 20),
     "unit-fails": ("units failed: fault.service", 20),
-    "wrong-host": ("hostname is somebody-else, not dev", 20),
+    "wrong-host": ("hostname is somebody-else, not {host}", 20),
 }
+
+
+def batched(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """By twos: each deployment breaks two machines at once."""
+    each = iter(names)
+    return zip(each, each, strict=True)
 
 
 def test_deployed_proven_and_kept_and_the_second_run_does_nothing(fleet: Fleet) -> None:
@@ -67,21 +74,30 @@ def test_the_plan_copies_and_activates_nothing(fleet: Fleet) -> None:
     assert fleet.machine("dev") == before
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_system_ends_on_the_one_of_before_and_the_others_are_deployed(fleet: Fleet, fault: str) -> None:
-    said, seconds = FAULTS[fault]
-    before = fleet.machine("dev")
-    fleet.change("dev2", fault)
-    fleet.lab("break", "dev", fault)
-    ended, document = fleet.deploy("dev", "dev2", *DEADLINES, check=False)
-    assert (ended.status, outcomes(document)) == (1, {"dev": "rolled back", "dev2": "deployed"}), document
-    [row] = [row for row in document["hosts"] if row["host"] == "dev"]
-    assert said in row["why"], row
-    assert row["seconds"] < seconds
-    fleet.on("dev", MEND)
-    now = fleet.machine("dev")
-    assert (now.current, now.profile, now.marker) == (before.current, before.profile, before.marker)
-    assert fleet.machine("dev2").marker == fault
+@pytest.mark.parametrize("faults", [*batched(FAULTS)], ids="+".join)
+def test_broken_systems_end_on_the_one_of_before_and_the_others_are_deployed(
+    fleet: Fleet, faults: tuple[str, str]
+) -> None:
+    broken = dict(zip(("dev", "dev2"), faults, strict=True))
+    before = {host: fleet.machine(host) for host in broken}
+    fleet.change("dev3", "beside " + "+".join(faults))
+    for host, fault in broken.items():
+        fleet.lab("break", host, fault)
+    try:
+        ended, document = fleet.deploy(*broken, "dev3", *DEADLINES, check=False)
+    finally:
+        fleet.lab("break", "dev2")
+        until(lambda: fleet.on("dev2", MEND, check=False).status == 0, 60, "dev2 answers")
+    assert (ended.status, document["summary"]) == (1, "1 deployed, 2 rolled back"), document
+    assert fleet.machine("dev3").marker == "beside " + "+".join(faults)
+    until(lambda: fleet.on("dev", MEND, check=False).status == 0, 60, "dev answers")
+    rows = {row["host"]: row for row in document["hosts"]}
+    for host, fault in broken.items():
+        said, seconds = FAULTS[fault]
+        assert said.format(host=host) in rows[host]["why"], rows[host]
+        assert rows[host]["seconds"] < seconds
+        now, was = fleet.machine(host), before[host]
+        assert (now.current, now.profile, now.marker) == (was.current, was.profile, was.marker)
 
 
 def test_what_a_timer_has_started_meanwhile_is_left_alone(fleet: Fleet) -> None:
