@@ -11,6 +11,7 @@ pytest.register_assert_rewrite("tests.integration.lab_driver")
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Who deploys to the provisioned fleet does so in one worker: making it takes half a minute."""
     for item in items:

@@ -15,6 +15,7 @@ from tests.integration.lab_driver import Ended, Lab, edit, until
 from tests.integration.verified import report
 
 DEADLINES = ("--activation-deadline", "8", "--confirm-deadline", "10")
+NO_TOKEN = {"PROXMOX_TOKEN_FILE": "/nonexistent"}
 MEND = (
     "sudo sh -c 'rm -rf /var/fault; findmnt -no FSTYPE /boot | grep -q tmpfs && umount /boot; "
     "umount /usr/bin/systemd-run 2>/dev/null; "

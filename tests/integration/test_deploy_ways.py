@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.deployed import Fleet, order, outcomes
+from tests.integration.deployed import NO_TOKEN, Fleet, order, outcomes
 from tests.integration.lab_driver import Ended, edit, until
 from tests.integration.verified import report
 
@@ -205,9 +205,6 @@ def test_a_machine_without_a_boot_loader(fleet: Fleet) -> None:
     fleet.deploy("dev3")
 
 
-NO_TOKEN = {"PROXMOX_TOKEN_FILE": "/nonexistent"}
-
-
 def test_a_guest_whose_address_is_known_needs_no_hypervisor(fleet: Fleet) -> None:
     """With the API there it is not asked, and without it all goes on: deploying, commands, secrets, reboots."""
     lab = fleet.lab
@@ -236,8 +233,10 @@ def without_agent(fleet: Fleet, host: str, vmid: int) -> Iterator[None]:
     lab, guest = fleet.lab, f"/nodes/prom/qemu/{vmid}"
 
     def switched(agent: str) -> None:
-        lab.api(f"{guest}/config", "PUT", agent=agent)
         lab.api_task(f"{guest}/status/stop")
+        # as soon as somebody looks at it, it is cleaned up, and its configuration is free
+        until(lambda: lab.api(f"{guest}/status/current")["status"] == "stopped", 10, f"{host} is off")
+        lab.api(f"{guest}/config", "PUT", agent=agent)
         lab.api_task(f"{guest}/status/start")
         until(lambda: fleet.on(host, "true", check=False).status == 0, 60, f"{host} answers")
 

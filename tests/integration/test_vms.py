@@ -120,9 +120,9 @@ def test_what_is_on_the_disk_comes_back(dev: Lab) -> None:
     assert in_guest(dev, "cat /root/mark") == "first\n"
     twice(dev, "delete_snapshot", "snapname=clean")
     twice(dev, "backup")
+    [backup] = vm(dev, "backups", "dev")  # the right to see it goes with the guest
     done = twice(dev, "destroy", "vm=dev", "vmid=110", "stop=true", "backup=false")
     assert "destroy vm 110 (dev)" in done
-    [backup] = vm(dev, "backups", "dev")
     twice(dev, "restore", f"archive={backup['volid']}")
     by_hand(dev, "start")
     assert in_guest(dev, "cat /root/mark") == "first\n"

@@ -131,7 +131,7 @@ def test_wrong_use_is_one_line(lab: Lab, arguments: list[str], line: str) -> Non
 def test_every_fault_that_is_listed_can_be_switched(lab: Lab) -> None:
     lab("up")
     names = [line.split()[0] for line in lab("fault").stdout.splitlines()]
-    assert len(names) == 16
+    assert len(names) == 20
     impostor = lab("fault", "impostor", "110", "111")  # which takes two machines that are up
     assert (impostor.returncode, impostor.stderr) == (1, "lab: /_lab/fault: vm 110 is not up\n")
     assert "fault impostor HOST VMID" in lab("fault", "impostor", "nobody", "111").stderr
