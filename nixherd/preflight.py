@@ -57,6 +57,8 @@ class HostFacts:
 class Hypervisor:
     """What the API says of the places that a VM is to use; None where there is no such thing.
 
+    `template_unseen` is why the template could not be looked at, which is no matter where the VM is there.
+
     `storages` are those of the VM's node that it uses or is to use, `template_storages` those of the template's node
     that its disks are on; what the token may not ask for is not among them.
     """
@@ -68,6 +70,7 @@ class Hypervisor:
     actual: ActualVm | None
     storages: Mapping[str, Storage | None]
     template_storages: Mapping[str, Storage | None] = field(default_factory=dict)
+    template_unseen: FleetError | None = None
 
     def lacks(self, storage: str) -> bool:
         """Whether the node is known to have no such storage."""
@@ -84,11 +87,13 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
         known = ", ".join(seen.nodes) or "none that this token may see"
         return (f"{DEFINITIONS}: there is no node {node}; correct `node` (the cluster has: {known})",)
     if seen.actual is None:
+        if seen.template_unseen is not None:
+            raise seen.template_unseen
         found = tuple(template_findings(fleet, seen.template))
         if found:
             return found
     try:
-        planned = plan_vm(Desired(fleet, vm, host, seen.template), seen.actual)
+        planned = plan_vm(Desired(fleet, vm, host, seen.template, seen.template_unseen), seen.actual)
         steps = tuple(step for step in doable(planned) if step.row is not None)
         require_changeable(vm, steps)
     except Refused:

@@ -116,6 +116,29 @@ def test_backups_of_a_guest_that_is_gone_may_be_hidden(nixherd: Nixherd, emulato
     assert "hidden" in nixherd("backups", "doc1").err
 
 
+def test_a_template_that_may_not_be_seen_is_an_obstacle_to_cloning_alone(nixherd: Nixherd, emulator: Emulator) -> None:
+    hidden = [row for row in granted() if row["path"] != "/vms/9002"]
+    begin(emulator, acl=hidden, cores=2, onboot=1)
+    said = [row["difference"] for row in nixherd("diff", "dev").json]
+    assert any(line.startswith("set cores 2 → 4") for line in said)
+    assert not any(line.startswith("template 9002") for line in said)
+    noted = nixherd("apply", "dev", "--dry-run").err
+    assert "onboot came from its template is not known: template 9002 is not visible" in noted
+    begin(emulator, acl=hidden, cores=2, description="by hand")
+    shown = nixherd("adopt", "dev", "110", "--dry-run").json["differences"]
+    assert any(line.startswith("set cores 2 → 4") for line in shown)
+    assert not any("9002" in line for line in shown)
+    begin(emulator, acl=hidden, cores=2)
+    assert nixherd("apply", "dev").status == 0
+    begin(emulator, acl=hidden, vms={"110": None})
+    for words in (["clone", "dev"], ["apply", "dev"]):
+        ended = nixherd(*words)
+        assert ended.status == 3
+        assert ended.err.startswith("template 9002 is not visible: VMID 9002 is taken")
+    assert [row["difference"][:12] for row in nixherd("diff", "dev").json] == ["template 900"]
+    assert not any("clone" in each for each in emulator.changes())
+
+
 def test_the_doctor_goes_on_past_what_is_not_visible_and_knows_what_it_cannot_know(
     nixherd: Nixherd, blind: Emulator
 ) -> None:
