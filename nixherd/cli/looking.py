@@ -230,9 +230,11 @@ def backups(front: Front, guest: str, storage: str | None) -> None:
     """A guest's backups, oldest first."""
     wanted = guest_named(front.fleet, guest)
     node, vmid = (_node(front), wanted) if isinstance(wanted, int) else (front.fleet.node_of(wanted), wanted.vmid)
+    unseen = ""
     if storage:
         names, away = [require_place(front.client, node, storage, "backup").name], []
     else:
+        unseen = "" if _sees_every_storage(front.client) else _UNSEEN.format(token=front.client.token_id)
         # one that is switched off is as good as not there
         able = [each for each in front.client.storages(node) if "backup" in each.content and each.enabled]
         names, away = [each.name for each in able if each.away is None], [each for each in able if each.away]
@@ -240,9 +242,24 @@ def backups(front: Front, guest: str, storage: str | None) -> None:
     rows = [{**asdict(row), "made": _when(row.ctime)} for row in sorted(found, key=lambda row: row.ctime or 0)]
     show_rows(rows, ("volid", "size", "made", "protected", "notes"), front.as_json)
     narrate(_hidden(front.client, vmid, names))
+    if unseen:
+        looked = f"only {', '.join(names)} on {node} was looked at" if names else f"no storage on {node} was looked at"
+        narrate([f"{looked}, {unseen}{'' if names else f'; which backups guest {vmid} has is not known'}"])
     narrate(f"storage {each.name} on {node} {each.away}; which backups it has is not known" for each in away)
-    if away:
+    if away or (unseen and not names):
         raise click.exceptions.Exit(int(Exit.UNKNOWN))
+
+
+_UNSEEN = (
+    "and one that token {token} may not see is not shown at all: on the node, grant it and its user PVEDatastoreUser "
+    "on /storage/NAME"
+)
+
+
+def _sees_every_storage(client: "Client") -> bool:
+    """Whether a storage that is not listed is none: the rights go for whatever name one has."""
+    permissions = client.permissions()
+    return any(permissions.allows("/storage/*", each) for each in ("Datastore.Audit", "Datastore.AllocateSpace"))
 
 
 def _hidden(client: "Client", vmid: int, storages: Sequence[str]) -> Iterator[str]:
@@ -250,7 +267,7 @@ def _hidden(client: "Client", vmid: int, storages: Sequence[str]) -> Iterator[st
     permissions, path = client.permissions(), f"/vms/{vmid}"
     if permissions.allows(path, "VM.Backup"):
         return
-    if all(permissions.allows(f"/storage/{name}", "Datastore.Allocate") for name in storages):
+    if storages and all(permissions.allows(f"/storage/{name}", "Datastore.Allocate") for name in storages):
         return
     user = client.token_id.partition("!")[0]
     yield (

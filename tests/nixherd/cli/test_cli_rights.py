@@ -116,6 +116,25 @@ def test_backups_of_a_guest_that_is_gone_may_be_hidden(nixherd: Nixherd, emulato
     assert "hidden" in nixherd("backups", "doc1").err
 
 
+def test_backups_on_storages_that_are_not_visible_are_not_known_to_be_none(
+    nixherd: Nixherd, emulator: Emulator
+) -> None:
+    seen = {"all": granted(("/storage", "PVEDatastoreUser")), "some": granted()}
+    seen["none"] = [row for row in granted() if not row["path"].startswith("/storage")]
+    said = {}
+    for which, acl in seen.items():
+        begin(emulator, acl=acl)
+        listed = nixherd("backups", "dev")
+        assert listed.json == []
+        said[which] = (listed.status, listed.err)
+    assert said["all"] == (0, "")
+    assert said["some"][0] == 0
+    assert said["some"][1].startswith("only local on prom was looked at, and one that token nixherd@pve!lab may not")
+    assert said["none"][0] == 5
+    assert said["none"][1].startswith("no storage on prom was looked at, and one that token nixherd@pve!lab may not")
+    assert "which backups guest 110 has is not known" in said["none"][1]
+
+
 def test_a_template_that_may_not_be_seen_is_an_obstacle_to_cloning_alone(nixherd: Nixherd, emulator: Emulator) -> None:
     hidden = [row for row in granted() if row["path"] != "/vms/9002"]
     begin(emulator, acl=hidden, cores=2, onboot=1)
