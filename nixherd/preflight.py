@@ -209,20 +209,22 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
         )
         return
     there = ", ".join(f"{name} ({' or '.join(disk_names.kernel_names(name, disks))})" for name in sorted(disks))
-    owners: dict[str, str] = {}
+    whose = f"vm {vm.vmid} ({vm.name})"
     for device, found in meant.items():
         if found is not None and not found:
             yield (
-                f"{facts.hostname}: disko formats {device}, which vm {vm.vmid} ({vm.name}) does not have; its disks "
-                f"are {there}: declare one more in {vm.attribute}.disks, or correct disko's device"
+                f"{facts.hostname}: disko formats {device}, which {whose} does not have; its disks are {there}: "
+                f"declare one more in {vm.attribute}.disks, or correct disko's device"
             )
-        for only in found if found is not None and len(found) == 1 else ():
-            if only in owners:
-                yield (
-                    f"{facts.hostname}: disko formats {owners[only]} and {device}, which are both the disk {only} of "
-                    f"vm {vm.vmid} ({vm.name}); its disks are {there}"
-                )
-            owners.setdefault(only, device)
+    for device in dict.fromkeys(each for each in facts.disko_devices if facts.disko_devices.count(each) > 1):
+        yield f"{facts.hostname}: disko formats {device} more than once; give each disk of {whose} its own device"
+    crowded = disk_names.crowded({device: found for device, found in meant.items() if found})
+    if crowded:
+        devices, few = crowded
+        both = f"are both the disk {few[0]}" if (len(devices), len(few)) == (2, 1) else f"can only be {' and '.join(few)}"
+        yield (
+            f"{facts.hostname}: disko formats {' and '.join(devices)}, which {both} of {whose}; its disks are {there}"
+        )
 
 
 def _permissions(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
