@@ -16,7 +16,7 @@ from nixherd.cli.output import narrate, show_facts, show_json, show_rows, wants_
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exits import Exit
-from nixherd.models import Fleet, Origin, Vm
+from nixherd.models import Fleet, GuestType, Origin, Vm
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.drift import drift
@@ -137,8 +137,13 @@ def ip(front: Front, guest: str, every: bool) -> None:
     about = vm or Vm(str(vmid), vmid, Origin.IMPORTED, readonly=True, type=kind)
     try:
         interfaces = interfaces_of(front.client, node, about)
-    except (AgentUnavailable, NoAgent) as error:
-        _without_agent(front, node, about, f"its agent does not answer: {error}", every=every)
+    except ApiError as error:
+        silent = isinstance(error, (AgentUnavailable, NoAgent))
+        if not silent and error.status != 403:
+            raise
+        who = "its agent" if kind is GuestType.QEMU else "its interfaces"
+        why = f"{who} does not answer: {error}" if silent else f"{who} may not be asked: {error}"
+        _without_agent(front, node, about, why, every=every)
         return
     if every:
         rows = [{"name": each.name, "mac": each.mac, "addresses": list(each.addresses)} for each in interfaces]

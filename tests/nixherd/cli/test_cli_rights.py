@@ -135,6 +135,21 @@ def test_backups_on_storages_that_are_not_visible_are_not_known_to_be_none(
     assert "which backups guest 110 has is not known" in said["none"][1]
 
 
+def test_an_agent_that_may_not_be_asked_is_as_good_as_none(nixherd: Nixherd, emulator: Emulator) -> None:
+    rows = [{**row, "roleid": "OnlyAudit"} for row in granted(("/vms/110", "OnlyAudit")) if row["path"] == "/vms/110"]
+    begin(emulator, acl=rows, roles={"OnlyAudit": ["VM.Audit"]}, ipconfig0="ip=10.0.0.5/24,gw=10.0.0.1")
+    told = nixherd("ip", "dev", "--json")
+    assert told.status == 0, told.err
+    assert told.json == {"vmid": 110, "address": "10.0.0.5", "source": "configuration"}
+    assert told.err.startswith("its agent may not be asked: ")
+    assert "fixed in its configuration, and nobody was asked whether it is there" in told.err
+    begin(emulator, acl=rows, roles={"OnlyAudit": ["VM.Audit"]})
+    for words in (["ip", "dev"], ["ip", "dev", "--all"]):
+        unknown = nixherd(*words)
+        assert (unknown.status, unknown.out) == (4, "")
+        assert unknown.err.startswith("vm 110 (dev): its agent may not be asked: ")
+
+
 def test_a_template_that_may_not_be_seen_is_an_obstacle_to_cloning_alone(nixherd: Nixherd, emulator: Emulator) -> None:
     hidden = [row for row in granted() if row["path"] != "/vms/9002"]
     begin(emulator, acl=hidden, cores=2, onboot=1)
