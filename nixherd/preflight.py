@@ -221,7 +221,9 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
     crowded = disk_names.crowded({device: found for device, found in meant.items() if found})
     if crowded:
         devices, few = crowded
-        both = f"are both the disk {few[0]}" if (len(devices), len(few)) == (2, 1) else f"can only be {' and '.join(few)}"
+        both = (
+            f"are both the disk {few[0]}" if (len(devices), len(few)) == (2, 1) else f"can only be {' and '.join(few)}"
+        )
         yield (
             f"{facts.hostname}: disko formats {' and '.join(devices)}, which {both} of {whose}; its disks are {there}"
         )
