@@ -26,7 +26,7 @@ from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
 from nixherd.proxmox.places import require_place, storage_seen
-from nixherd.proxmox.plan import compared, in_the_making
+from nixherd.proxmox.plan import compared, in_the_making, template_node
 from nixherd.proxmox.steps import Row
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
@@ -67,7 +67,7 @@ def _still_there(vmid: int, found: T | None) -> T:
 
 
 def _missing(front: Front, seen: set[int]) -> Iterator[dict[str, Any]]:
-    """Declared guests that no list shows: absent, not visible, or unknown which of the two."""
+    """Declared guests, and the template, that no list shows: absent, not visible, or unknown which of the two."""
     fleet = front.fleet
     for vm in fleet.vms.values():
         if vm.vmid not in seen:
@@ -76,6 +76,13 @@ def _missing(front: Front, seen: set[int]) -> Iterator[dict[str, Any]]:
                 **{"status": str(front.client.presence(vm.vmid)), "origin": str(vm.origin)},
                 **{"readonly": vm.readonly, "host": vm.host_id},
             }
+    template = fleet.template
+    if template and template.vmid not in seen and all(vm.vmid != template.vmid for vm in fleet.vms.values()):
+        yield {
+            **{"vmid": template.vmid, "name": template.name, "kind": str(GuestType.QEMU), "node": template_node(fleet)},
+            **{"status": str(front.client.presence(template.vmid)), "origin": "template"},
+            **{"readonly": None, "host": None},
+        }
 
 
 @click.command("list")
@@ -184,8 +191,11 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
 
     Without either of the range `production`.
     """
-    if len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range)):
-        raise Usage(f"{' '.join(range)} is no range; name one of vmidRanges, or its first and its last VMID")
+    odd = len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range))
+    if odd or not all(range):
+        raise Usage(
+            f"{' '.join(each or repr(each) for each in range)} is no range; name one of vmidRanges, or its first and its last VMID"
+        )
     wanted = "-".join(range) or "production"
     range_of(front.fleet, wanted)
     vmid = next_vmid(front.client, front.fleet, wanted)
@@ -396,6 +406,9 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     """Print the entry of an existing guest for vms/definitions.nix, to paste."""
     if managed is not None and managed not in front.fleet.hosts:
         raise Usage(f"hosts.nix has no host {managed}; there are {', '.join(front.fleet.hosts)}")
+    other = next((each for each in front.fleet.vms.values() if managed and each.host_id == managed), None)
+    if other is not None:
+        raise Usage(f"host {managed} lives in {label(other)} already, {other.attribute}; one guest is one host")
     node, vmid, kind, vm = front.placed(guest)
     if vm is not None:
         raise Usage(f"{label(vm)} is declared already, as {vm.attribute}")
@@ -405,8 +418,10 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     power = front.client.status(node, vmid, kind)
     endpoint = front.fleet.endpoint
     other_node = node if endpoint is None or node != endpoint.node else None
-    status, taken = power.status if power else None, {each.lower() for each in front.fleet.vms}
-    text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken)
+    status, fleet = power.status if power else None, front.fleet
+    taken = {each.lower() for each in fleet.vms}
+    housed = {fleet.hosts[vm.host_id].hostname.lower() for vm in fleet.vms.values() if vm.host_id in fleet.hosts}
+    text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken, housed=housed)
     say_text(text)
     if managed:
         then = f"`nixherd vm adopt {name} {vmid}` marks it as this fleet's"

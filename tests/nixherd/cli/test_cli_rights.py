@@ -37,6 +37,9 @@ def test_the_list_tells_what_is_absent_from_what_is_not_visible(nixherd: Nixherd
     assert status == {104: "not visible", 109: "absent", 110: "running", 111: "running", 9002: "stopped"}
     assert "not visible" in nixherd("list", "--table").out
     assert blind.changes() == []
+    begin(blind, acl=[row for row in granted() if row["path"] != "/vms/9002"])
+    [template] = [row for row in nixherd("list").json if row["vmid"] == 9002]
+    assert (template["status"], template["origin"], template["name"]) == ("not visible", "template", "base")
 
 
 def test_differences_go_on_past_what_is_not_visible(nixherd: Nixherd, blind: Emulator) -> None:
