@@ -193,9 +193,8 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
     """
     odd = len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range))
     if odd or not all(range):
-        raise Usage(
-            f"{' '.join(each or repr(each) for each in range)} is no range; name one of vmidRanges, or its first and its last VMID"
-        )
+        said = " ".join(each or repr(each) for each in range)
+        raise Usage(f"{said} is no range; name one of vmidRanges, or its first and its last VMID")
     wanted = "-".join(range) or "production"
     range_of(front.fleet, wanted)
     vmid = next_vmid(front.client, front.fleet, wanted)
@@ -420,7 +419,8 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     other_node = node if endpoint is None or node != endpoint.node else None
     status, fleet = power.status if power else None, front.fleet
     taken = {each.lower() for each in fleet.vms}
-    housed = {fleet.hosts[vm.host_id].hostname.lower() for vm in fleet.vms.values() if vm.host_id in fleet.hosts}
+    homes = (fleet.hosts.get(vm.host_id or "") for vm in fleet.vms.values())
+    housed = {host.hostname.lower() for host in homes if host}
     text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken, housed=housed)
     say_text(text)
     if managed:
