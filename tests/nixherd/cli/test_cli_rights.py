@@ -1,11 +1,14 @@
 """Commands with less than the documented rights: a guest that may not be seen is *not visible*, never absent."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nixherd.errors import ApiError
+from nixherd.models import GuestType
+from nixherd.proxmox.apply import desired
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import mark
@@ -14,7 +17,7 @@ from nixherd.proxmox.observe import find, observe
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
-from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, KEPT
+from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEPT
 
 HIDDEN = (104, 109)
 
@@ -165,6 +168,8 @@ def test_a_template_that_may_not_be_seen_is_an_obstacle_to_cloning_alone(nixherd
     shown = nixherd("adopt", "dev", "110", "--dry-run").json["differences"]
     assert any(line.startswith("set cores 2 → 4") for line in shown)
     assert not any("9002" in line for line in shown)
+    container = replace(DEV, type=GuestType.LXC)
+    assert desired(emulator.client(), FLEET, container, HOST).unseen is None  # which is made of no template
     begin(emulator, acl=hidden, cores=2)
     assert nixherd("apply", "dev").status == 0
     begin(emulator, acl=hidden, vms={"110": None})
