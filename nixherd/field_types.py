@@ -24,7 +24,8 @@ _MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](?::[0-9A-Fa-f]{2}){5}")
 _VALUE = re.compile(r"[^,\s]+")
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}")
 # `prom:8006`, `[2001:db8::1]:8006`, `[2001:db8::1]`
-_WITH_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:/\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+_WITH_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:/\[\]\s]+))(?::(?P<port>[0-9]+))?", re.ASCII)
+_API_PORT = ":8006"
 _SHARE = re.compile(r"(\d{1,3})\s*%|\d{1,9}", re.ASCII)
 _STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]")
 _STORAGE_REMEDY = "write the id that `pvesm status` shows"
@@ -216,6 +217,12 @@ class Address(Type):
             yield Problem(f"is {nix_type(value)}, not a string")
         elif not is_address(value) or ("%" in value and not self.zone):
             yield self._problem(value)
+        elif not self.zone and "::" in value and value.endswith(_API_PORT):
+            host, full = value.removesuffix(_API_PORT), IPv6Address(value).exploded
+            yield Problem(
+                f"{shown(value)} may be an address, or one with a port",
+                remedy=f'write host = "{host}"; port = {_API_PORT[1:]}; or all of the address: host = "{full}";',
+            )
 
     def _problem(self, value: str) -> Problem:
         """What is wrong with it; a port is taken off, where it has a place of its own."""
@@ -223,7 +230,10 @@ class Address(Type):
         host = (match["six"] or match["host"]) if match else ""
         remedy = ""
         if match and is_address(host) and not self.zone:
-            remedy = f'write host = "{host}";' + (f" port = {match['port']};" if match["port"] else "")
+            port = match["port"]
+            remedy = f'write host = "{host}";' + (f" port = {port};" if port else "")
+            if port and not 1 <= int(port[:6]) <= 65535:
+                remedy = f'write host = "{host}"; and in `port` one from 1 to 65535, usually 8006'
         return Problem(f"{shown(value)} is no name or address", remedy=remedy)
 
 

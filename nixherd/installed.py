@@ -33,7 +33,7 @@ from nixherd.reach import (
     running,
 )
 from nixherd.session import Session
-from nixherd.told import known_hypervisors, owner_of_address
+from nixherd.told import endpoint_addresses, known_hypervisors, owner_of_address
 
 Ask = Callable[[Host], tuple[Neighbour, ...]]
 """A host's neighbours, asked of itself; FleetError when it does not tell"""
@@ -78,9 +78,11 @@ class Search:
         vm = self.session.vm(self.host.id)
         assert vm is not None
         card = declared_card(vm)
-        named = [self.hints.address] if self.hints.address else [*addresses(self.host), *whereabouts.declared(vm)]
+        named = [self.hints.address] if self.hints.address else addresses(self.host)
         yield from self._new([self.before] if self.before else [], card)
         yield from self._new(named, card)
+        if not self.hints.address:
+            yield from self._new(self._declared(vm), card)
         if self.is_found:
             return
         guest = self._running(vm)
@@ -115,7 +117,7 @@ class Search:
         vm = guest.vm
         try:
             if is_proven_by_agent(vm):
-                return ask_agent(
+                places = ask_agent(
                     self.session,
                     self.host,
                     guest,
@@ -125,6 +127,10 @@ class Search:
                     accepted=self.accepted,
                     done=self.done,
                 )
+                card = Asked.of(vm, guest.node, guest.config)
+                kept = {*self._believed([each.address for each in places], "its agent", card)}
+                left = [each for each in places if each.address in kept]
+                return left if left or not places else None
             address = address_of(guest.config, interfaces_of(self.session.client, guest.node, vm))
         except NoAgent:
             self._note(f"{label(vm)} has no guest agent")
@@ -207,17 +213,29 @@ class Search:
 
     def _believed(self, found: Iterable[str], who: str, card: Asked | None) -> Iterator[str]:
         """Those that can be this guest's; which cannot, and why, is a reason."""
-        hosts = (host for host in self.session.fleet.hosts.values() if host.id != self.host.id)
-        others = {plain(each): host.id for host in hosts for each in host.addresses or ()}
-        hypervisors: Mapping[str, str] = {}
+        others, hypervisors = self._others(), dict[str, str]()
         for address in found:
-            hypervisors = hypervisors or known_hypervisors(self.session)
+            hypervisors = hypervisors or {**known_hypervisors(self.session)}
             written = plain(address) or address
             whose = owner_of_address(hypervisors, written, card.mac if card else None) or others.get(written)
             if whose:
                 self._note(f"{who} says {address}, which {whose} has: left out")
             else:
                 yield address
+
+    def _declared(self, vm: Vm) -> Iterator[str]:
+        """The definitions' own, judged by what the files say: the hypervisor is not asked for this."""
+        hypervisors, others = endpoint_addresses(self.session), self._others()
+        for address in whereabouts.declared(vm):
+            if whose := hypervisors.get(address) or others.get(address):
+                self._note(f"{vm.attribute} says {address}, which {whose} has: left out")
+            else:
+                yield address
+
+    def _others(self) -> Mapping[str, str]:
+        """By address, which other host has it."""
+        hosts = (host for host in self.session.fleet.hosts.values() if host.id != self.host.id)
+        return {written: host.id for host in hosts for each in host.addresses or () if (written := plain(each))}
 
     def _not_asked(self, error: FleetError) -> None:
         self.problem = error

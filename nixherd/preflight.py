@@ -57,6 +57,8 @@ class HostFacts:
 class Hypervisor:
     """What the API says of the places that a VM is to use; None where there is no such thing.
 
+    `template_unseen` is why the template could not be looked at, which is no matter where the VM is there.
+
     `storages` are those of the VM's node that it uses or is to use, `template_storages` those of the template's node
     that its disks are on; what the token may not ask for is not among them.
     """
@@ -68,6 +70,7 @@ class Hypervisor:
     actual: ActualVm | None
     storages: Mapping[str, Storage | None]
     template_storages: Mapping[str, Storage | None] = field(default_factory=dict)
+    template_unseen: FleetError | None = None
 
     def lacks(self, storage: str) -> bool:
         """Whether the node is known to have no such storage."""
@@ -84,11 +87,13 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
         known = ", ".join(seen.nodes) or "none that this token may see"
         return (f"{DEFINITIONS}: there is no node {node}; correct `node` (the cluster has: {known})",)
     if seen.actual is None:
+        if seen.template_unseen is not None:
+            raise seen.template_unseen
         found = tuple(template_findings(fleet, seen.template))
         if found:
             return found
     try:
-        planned = plan_vm(Desired(fleet, vm, host, seen.template), seen.actual)
+        planned = plan_vm(Desired(fleet, vm, host, seen.template, seen.template_unseen), seen.actual)
         steps = tuple(step for step in doable(planned) if step.row is not None)
         require_changeable(vm, steps)
     except Refused:
@@ -204,20 +209,24 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
         )
         return
     there = ", ".join(f"{name} ({' or '.join(disk_names.kernel_names(name, disks))})" for name in sorted(disks))
-    owners: dict[str, str] = {}
+    whose = f"vm {vm.vmid} ({vm.name})"
     for device, found in meant.items():
         if found is not None and not found:
             yield (
-                f"{facts.hostname}: disko formats {device}, which vm {vm.vmid} ({vm.name}) does not have; its disks "
-                f"are {there}: declare one more in {vm.attribute}.disks, or correct disko's device"
+                f"{facts.hostname}: disko formats {device}, which {whose} does not have; its disks are {there}: "
+                f"declare one more in {vm.attribute}.disks, or correct disko's device"
             )
-        for only in found if found is not None and len(found) == 1 else ():
-            if only in owners:
-                yield (
-                    f"{facts.hostname}: disko formats {owners[only]} and {device}, which are both the disk {only} of "
-                    f"vm {vm.vmid} ({vm.name}); its disks are {there}"
-                )
-            owners.setdefault(only, device)
+    for device in dict.fromkeys(each for each in facts.disko_devices if facts.disko_devices.count(each) > 1):
+        yield f"{facts.hostname}: disko formats {device} more than once; give each disk of {whose} its own device"
+    crowded = disk_names.crowded({device: found for device, found in meant.items() if found})
+    if crowded:
+        devices, few = crowded
+        both = (
+            f"are both the disk {few[0]}" if (len(devices), len(few)) == (2, 1) else f"can only be {' and '.join(few)}"
+        )
+        yield (
+            f"{facts.hostname}: disko formats {' and '.join(devices)}, which {both} of {whose}; its disks are {there}"
+        )
 
 
 def _permissions(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:

@@ -24,13 +24,12 @@ from nixherd.models import GuestType, Host, Vm
 from nixherd.proof import Asked
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import contradiction, label, why_not_ours
+from nixherd.proxmox.identity import contradiction, declared_mac, label, why_not_ours
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import find
 from nixherd.session import Misused, Session
 from nixherd.ssh_keys import parse_public_key, same_key
 from nixherd.told import owner_of, require_a_guests, told_key
-from nixherd.whereabouts import declared_mac
 
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)

@@ -8,7 +8,7 @@ from nixherd.nix import Evaluated
 from nixherd.preflight import BootLoader, HostFacts, Hypervisor
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.models import Storage, VmConfig
-from nixherd.proxmox.observe import observe, observe_template
+from nixherd.proxmox.observe import observe, template_or_why
 from nixherd.proxmox.plan import template_node
 from nixherd.session import Session
 
@@ -24,7 +24,7 @@ def hypervisor(session: Session, vm: Vm) -> Hypervisor:
     node, nodes = fleet.node_of(vm), session.once("nodes", client.nodes)
     there = node in nodes
     actual = observe(client, fleet, vm) if there else None
-    template = session.once("template", lambda: observe_template(client, fleet))
+    template, unseen = session.once("template", lambda: template_or_why(client, fleet))
     wanted = {storage, *(disk.storage for disk in vm.settings.disks if disk.storage)}
     if actual:
         node, wanted = actual.node or node, wanted | _used(actual.config)
@@ -33,6 +33,7 @@ def hypervisor(session: Session, vm: Vm) -> Hypervisor:
         nodes=nodes,
         permissions=session.once("permissions", client.permissions),
         template=template,
+        template_unseen=unseen,
         actual=actual,
         storages=_storages(client, node, wanted) if there else {},
         template_storages=session.once("template storages", lambda: _of_template(client, fleet, template)),

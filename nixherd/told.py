@@ -86,7 +86,12 @@ def known_hypervisors(session: Session) -> Mapping[str, str]:
     try:
         return _hypervisors(session)
     except FleetError:
-        return session.once("endpoint's addresses", lambda: _written(_endpoints(session)))
+        return endpoint_addresses(session)
+
+
+def endpoint_addresses(session: Session) -> Mapping[str, str]:
+    """The same of the endpoint alone; the API is not asked."""
+    return session.once("endpoint's addresses", lambda: _written(_endpoints(session)))
 
 
 def _hypervisors(session: Session) -> Mapping[str, str]:

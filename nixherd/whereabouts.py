@@ -27,13 +27,6 @@ def declared(vm: Vm) -> list[str]:
     return _fixed(card if vm.type is GuestType.LXC else _ipconfig(vm.settings.cloud_init.addresses.get("ipconfig0")))
 
 
-def declared_mac(vm: Vm) -> str | None:
-    """net0's MAC in lower case, where the definitions say it."""
-    card = next((card.values for card in vm.settings.networks if card.name == "net0"), {})
-    mac = card.get("macaddr") or card.get("hwaddr")
-    return mac.lower() if mac else None
-
-
 def configured(vm: Vm, config: VmConfig) -> list[str]:
     """The same by the guest's configuration on the hypervisor."""
     text = config.text("net0" if vm.type is GuestType.LXC else "ipconfig0")

@@ -19,10 +19,12 @@ def entry_of(
     status: str | None = None,
     host: str | None = None,
     taken: Collection[str] = (),
+    housed: Collection[str] = (),
 ) -> tuple[str, str]:
     """The entry's text and its name. With `host` it is a managed guest of that host, else an imported one, readonly.
 
     Names that are `taken`, in small letters, are other guests' entries: it is called by its VMID as well then.
+    So is its hostname where it is among those that are `housed`, of hosts that live in other guests.
     """
     from nixherd.nix_edit import attribute_name  # with it comes a parser, which few commands need
 
@@ -50,6 +52,7 @@ def entry_of(
         if config.tags:
             lines["tags"] = f"[ {' '.join(map(nix_string, config.tags))} ]"
         return f"managed.{attribute} = {{\n{_lines(lines)}}};", name
+    hostname = config.name or name
     specs = {
         **({"cores": str(cores)} if cores else {}),
         **({"memory": str(config.memory)} if config.memory else {}),
@@ -58,7 +61,7 @@ def entry_of(
     }
     lines = {
         **common,
-        "hostname": nix_string(config.name or name),
+        "hostname": nix_string(f"{hostname}-{vmid}" if hostname.lower() in housed else hostname),
         **({"status": nix_string(status)} if status else {}),
         "specs": "{\n" + _lines(specs, "    ") + "  }",
         "readonly": "true",

@@ -16,7 +16,7 @@ from nixherd.cli.output import narrate, show_facts, show_json, show_rows, wants_
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exits import Exit
-from nixherd.models import Fleet, Origin, Vm
+from nixherd.models import Fleet, GuestType, Origin, Vm
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.drift import drift
@@ -26,7 +26,7 @@ from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
 from nixherd.proxmox.places import require_place, storage_seen
-from nixherd.proxmox.plan import compared, in_the_making
+from nixherd.proxmox.plan import compared, in_the_making, template_node
 from nixherd.proxmox.steps import Row
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
@@ -67,7 +67,7 @@ def _still_there(vmid: int, found: T | None) -> T:
 
 
 def _missing(front: Front, seen: set[int]) -> Iterator[dict[str, Any]]:
-    """Declared guests that no list shows: absent, not visible, or unknown which of the two."""
+    """Declared guests, and the template, that no list shows: absent, not visible, or unknown which of the two."""
     fleet = front.fleet
     for vm in fleet.vms.values():
         if vm.vmid not in seen:
@@ -76,6 +76,13 @@ def _missing(front: Front, seen: set[int]) -> Iterator[dict[str, Any]]:
                 **{"status": str(front.client.presence(vm.vmid)), "origin": str(vm.origin)},
                 **{"readonly": vm.readonly, "host": vm.host_id},
             }
+    template = fleet.template
+    if template and template.vmid not in seen and all(vm.vmid != template.vmid for vm in fleet.vms.values()):
+        yield {
+            **{"vmid": template.vmid, "name": template.name, "kind": str(GuestType.QEMU), "node": template_node(fleet)},
+            **{"status": str(front.client.presence(template.vmid)), "origin": "template"},
+            **{"readonly": None, "host": None},
+        }
 
 
 @click.command("list")
@@ -137,8 +144,13 @@ def ip(front: Front, guest: str, every: bool) -> None:
     about = vm or Vm(str(vmid), vmid, Origin.IMPORTED, readonly=True, type=kind)
     try:
         interfaces = interfaces_of(front.client, node, about)
-    except (AgentUnavailable, NoAgent) as error:
-        _without_agent(front, node, about, f"its agent does not answer: {error}", every=every)
+    except ApiError as error:
+        silent = isinstance(error, (AgentUnavailable, NoAgent))
+        if not silent and error.status != 403:
+            raise
+        who = "its agent" if kind is GuestType.QEMU else "its interfaces"
+        why = f"{who} does not answer: {error}" if silent else f"{who} may not be asked: {error}"
+        _without_agent(front, node, about, why, every=every)
         return
     if every:
         rows = [{"name": each.name, "mac": each.mac, "addresses": list(each.addresses)} for each in interfaces]
@@ -179,8 +191,10 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
 
     Without either of the range `production`.
     """
-    if len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range)):
-        raise Usage(f"{' '.join(range)} is no range; name one of vmidRanges, or its first and its last VMID")
+    odd = len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range))
+    if odd or not all(range):
+        said = " ".join(each or repr(each) for each in range)
+        raise Usage(f"{said} is no range; name one of vmidRanges, or its first and its last VMID")
     wanted = "-".join(range) or "production"
     range_of(front.fleet, wanted)
     vmid = next_vmid(front.client, front.fleet, wanted)
@@ -230,9 +244,11 @@ def backups(front: Front, guest: str, storage: str | None) -> None:
     """A guest's backups, oldest first."""
     wanted = guest_named(front.fleet, guest)
     node, vmid = (_node(front), wanted) if isinstance(wanted, int) else (front.fleet.node_of(wanted), wanted.vmid)
+    unseen = ""
     if storage:
         names, away = [require_place(front.client, node, storage, "backup").name], []
     else:
+        unseen = "" if _sees_every_storage(front.client) else _UNSEEN.format(token=front.client.token_id)
         # one that is switched off is as good as not there
         able = [each for each in front.client.storages(node) if "backup" in each.content and each.enabled]
         names, away = [each.name for each in able if each.away is None], [each for each in able if each.away]
@@ -240,9 +256,24 @@ def backups(front: Front, guest: str, storage: str | None) -> None:
     rows = [{**asdict(row), "made": _when(row.ctime)} for row in sorted(found, key=lambda row: row.ctime or 0)]
     show_rows(rows, ("volid", "size", "made", "protected", "notes"), front.as_json)
     narrate(_hidden(front.client, vmid, names))
+    if unseen:
+        looked = f"only {', '.join(names)} on {node} was looked at" if names else f"no storage on {node} was looked at"
+        narrate([f"{looked}, {unseen}{'' if names else f'; which backups guest {vmid} has is not known'}"])
     narrate(f"storage {each.name} on {node} {each.away}; which backups it has is not known" for each in away)
-    if away:
+    if away or (unseen and not names):
         raise click.exceptions.Exit(int(Exit.UNKNOWN))
+
+
+_UNSEEN = (
+    "and one that token {token} may not see is not shown at all: on the node, grant it and its user PVEDatastoreUser "
+    "on /storage/NAME"
+)
+
+
+def _sees_every_storage(client: "Client") -> bool:
+    """Whether a storage that is not listed is none: the rights go for whatever name one has."""
+    permissions = client.permissions()
+    return any(permissions.allows("/storage/*", each) for each in ("Datastore.Audit", "Datastore.AllocateSpace"))
 
 
 def _hidden(client: "Client", vmid: int, storages: Sequence[str]) -> Iterator[str]:
@@ -250,7 +281,7 @@ def _hidden(client: "Client", vmid: int, storages: Sequence[str]) -> Iterator[st
     permissions, path = client.permissions(), f"/vms/{vmid}"
     if permissions.allows(path, "VM.Backup"):
         return
-    if all(permissions.allows(f"/storage/{name}", "Datastore.Allocate") for name in storages):
+    if storages and all(permissions.allows(f"/storage/{name}", "Datastore.Allocate") for name in storages):
         return
     user = client.token_id.partition("!")[0]
     yield (
@@ -374,6 +405,9 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     """Print the entry of an existing guest for vms/definitions.nix, to paste."""
     if managed is not None and managed not in front.fleet.hosts:
         raise Usage(f"hosts.nix has no host {managed}; there are {', '.join(front.fleet.hosts)}")
+    other = next((each for each in front.fleet.vms.values() if managed and each.host_id == managed), None)
+    if other is not None:
+        raise Usage(f"host {managed} lives in {label(other)} already, {other.attribute}; one guest is one host")
     node, vmid, kind, vm = front.placed(guest)
     if vm is not None:
         raise Usage(f"{label(vm)} is declared already, as {vm.attribute}")
@@ -383,8 +417,11 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     power = front.client.status(node, vmid, kind)
     endpoint = front.fleet.endpoint
     other_node = node if endpoint is None or node != endpoint.node else None
-    status, taken = power.status if power else None, {each.lower() for each in front.fleet.vms}
-    text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken)
+    status, fleet = power.status if power else None, front.fleet
+    taken = {each.lower() for each in fleet.vms}
+    homes = (fleet.hosts.get(vm.host_id or "") for vm in fleet.vms.values())
+    housed = {host.hostname.lower() for host in homes if host}
+    text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken, housed=housed)
     say_text(text)
     if managed:
         then = f"`nixherd vm adopt {name} {vmid}` marks it as this fleet's"

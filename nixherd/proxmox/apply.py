@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed, Usage
-from nixherd.models import Fleet, Host, Vm
+from nixherd.models import Fleet, GuestType, Host, Vm
 from nixherd.narration import Narrator
 from nixherd.proxmox import plan, reboots, refused, standing, tasks
 from nixherd.proxmox.begin import begin
@@ -16,7 +16,7 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid
-from nixherd.proxmox.observe import holder, observe, observe_template
+from nixherd.proxmox.observe import holder, observe, template_or_why
 from nixherd.proxmox.plan import ActualVm, Desired
 from nixherd.proxmox.steps import (
     AwaitClone,
@@ -49,7 +49,9 @@ Replan = Callable[[ActualVm | None], tuple[Step, ...]]
 
 
 def desired(client: Client, fleet: Fleet, vm: Vm, host: Host) -> Desired:
-    return Desired(fleet, vm, host, observe_template(client, fleet))
+    """With what it would be cloned from; a container is made of no template."""
+    seen = template_or_why(client, fleet) if vm.type is GuestType.QEMU else (None, None)
+    return Desired(fleet, vm, host, *seen)
 
 
 def plan_of(client: Client, fleet: Fleet, vm: Vm, host: Host) -> tuple[Step, ...]:

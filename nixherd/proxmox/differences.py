@@ -73,9 +73,17 @@ def tags(vm: Vm, config: VmConfig) -> Iterator[Change]:
         yield Change("tags", ",".join(config.tags) or "none", ",".join(wanted), ";".join(wanted))
 
 
+_FLAGS = ("onboot", "protection")
+
+
+def inheritable(vm: Vm, config: VmConfig) -> list[str]:
+    """Which of the flags below the guest has, and nobody declared: the template may have left them there."""
+    return [key for key in _FLAGS if getattr(vm.settings, key) is None and config.flag(key)]
+
+
 def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Change]:
     """`onboot` and `protection`: as declared; where nothing is declared, what the template left there goes."""
-    for key in ("onboot", "protection"):
+    for key in _FLAGS:
         declared: bool | None = getattr(vm.settings, key)
         if declared is None and not (template and template.flag(key)):
             continue

@@ -52,6 +52,30 @@ def meant(device: str, disks: Disks, *, others: bool = False) -> Named:
     return None if others and not found else found
 
 
+def crowded(meant: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]] | None:
+    """Devices that cannot each be another disk, and the disks that they may be, which are fewer; None while they can.
+
+    `meant` has the disks that each device may be, none of them unknown.
+    """
+    taken: dict[str, str] = {}
+
+    def place(device: str, tried: dict[str, None]) -> bool:
+        """Give the device a disk, for which another may have to move to the next; `tried` are those looked at."""
+        for disk in sorted(meant[device] - tried.keys()):
+            tried[disk] = None
+            if disk not in taken or place(taken[disk], tried):
+                taken[disk] = device
+                return True
+        return False
+
+    for device in meant:
+        tried: dict[str, None] = {}
+        if not place(device, tried):
+            within = {taken[disk] for disk in tried} | {device}
+            return [each for each in meant if each in within], sorted(tried)
+    return None
+
+
 def _meant(device: str, disks: Disks) -> Named:
     if match := _KERNEL.fullmatch(device):
         peers = [name for name in disks if _prefix(name) == match["prefix"]]

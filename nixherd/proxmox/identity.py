@@ -37,8 +37,12 @@ def is_ours(fleet: Fleet, vm: Vm, config: VmConfig) -> bool:
 
 
 def declared_mac(vm: Vm) -> str | None:
-    """The MAC that the definitions give net0, in lower case; None where they leave it to the server."""
-    found = next((card.values.get("macaddr") for card in vm.settings.networks if card.name == "net0"), None)
+    """The MAC that the definitions give net0, in lower case; None where they leave it to the server.
+
+    As Proxmox VE writes them, a VM's is called `macaddr` and a container's `hwaddr`.
+    """
+    card = next((card.values for card in vm.settings.networks if card.name == "net0"), {})
+    found = card.get("macaddr") or card.get("hwaddr")
     return found.lower() if found else None
 
 

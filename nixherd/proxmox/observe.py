@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from nixherd.errors import ApiError, Refused
+from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import label
@@ -30,6 +30,14 @@ def observe_template(client: "Client", fleet: Fleet) -> VmConfig | None:
         return client.config(template_node(fleet), vmid)
     except NotVisible as error:
         raise NotVisible(f"template {vmid}", vmid, client.token_id, role="PVETemplateUser") from error
+
+
+def template_or_why(client: "Client", fleet: Fleet) -> tuple[VmConfig | None, FleetError | None]:
+    """The same, and why it could not be looked at, which is an obstacle to cloning and to nothing else."""
+    try:
+        return observe_template(client, fleet), None
+    except (NotVisible, ApiError) as error:
+        return None, error
 
 
 def find(client: "Client", fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:

@@ -17,7 +17,7 @@ from nixherd.proxmox.identity import label, marked, why_not_ours
 from nixherd.proxmox.listings import Pending
 from nixherd.proxmox.models import Upid, VmConfig
 from nixherd.proxmox.policy import DEFINITIONS
-from nixherd.proxmox.steps import AwaitClone, Cannot, Clone, CloudInit, Configure, Resume, Start, Step
+from nixherd.proxmox.steps import AwaitClone, Cannot, Clone, CloudInit, Configure, Note, Resume, Start, Step
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
 
@@ -26,13 +26,15 @@ SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started
 class Desired:
     """A managed guest as the definitions want it; `template` is what it is cloned from, None if there is none.
 
-    `host` says who may log in to the clone.
+    `unseen` is why the template could not be looked at: an obstacle to cloning alone. `host` says who may log in to
+    the clone.
     """
 
     fleet: Fleet
     vm: Vm
     host: Host
     template: VmConfig | None = None
+    unseen: FleetError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
     if actual is None or in_the_making(fleet, vm, actual):
         if fleet.template is None:
             raise FleetError(f"{vm.attribute}: no template to clone from; declare `template` in {DEFINITIONS}")
+        if desired.unseen is not None:
+            raise desired.unseen
         if desired.template is None:
             raise FleetError(
                 f"template {fleet.template.vmid} does not exist on {template_node(fleet)}; make it, or correct "
@@ -117,6 +121,9 @@ def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
     if changes:
         yield CloudInit(node, vm.vmid, changes, actual.config.digest, actual.running)
     yield from differences.impossible(vm, node, actual.config)
+    if desired.unseen is not None and (left := differences.inheritable(vm, actual.config)):
+        what = f"whether {' and '.join(left)} came from its template is not known: {desired.unseen}"
+        yield Note(node, vm.vmid, what)
     if not actual.running:
         yield from waiting.taken_up(vm, node, actual, changing)
         yield Start(node, vm.vmid)

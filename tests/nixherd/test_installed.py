@@ -154,6 +154,29 @@ def test_addresses_that_are_somebodys_are_left_out(scene: Scene) -> None:
     assert "router says 10.0.0.1, which router has: left out" in scene.reasons
 
 
+@pytest.mark.parametrize(
+    ("address", "whose"), [("192.0.2.12", "the hypervisor's API"), ("10.0.0.1", "router"), ("10.0.0.9", "")]
+)
+def test_what_is_declared_or_told_by_the_agent_may_be_somebodys_too(scene: Scene, address: str, whose: str) -> None:
+    fixed = replace(DEV.settings, cloud_init=CloudInitSettings(addresses={"ipconfig0": f"ip={address}/24"}))
+    kept = [] if whose else [address]
+    client = Agentless(system="ID=nixos\n", addresses=("10.0.0.5",))
+    scene.has(vm=replace(DEV, settings=fixed)).hypervisor(client)
+    assert places(scene.look()) == ["dev", *kept, "10.0.0.5"]
+    left_out = f"managed.dev says {address}, which {whose} has: left out"
+    assert scene.reasons == (left_out if whose else "")
+    if whose != "the hypervisor's API":  # that ends the search
+        scene.has().hypervisor(Agentless(system="ID=nixos\n", addresses=(address,)))
+        assert places(scene.look()) == ["dev", *kept]
+        assert (f"its agent says {address}, which router has: left out" in scene.reasons) is bool(whose)
+    client = Agentless(exists=True)
+    scene.has(vm=replace(DEV, settings=fixed)).hypervisor(client)
+    search = Search(scene.session, scene.session.host("dev"), Hints(), print, scene.ask)
+    found = search.places()
+    assert [next(found).address for _ in range(1 + len(kept))] == ["dev", *kept]
+    assert client.asked == []
+
+
 def test_without_a_hypervisor_a_declared_card_is_enough(scene: Scene) -> None:
     scene.has(vm=replace(DEV, settings=replace(DEV.settings, networks=CARD)), neighbours=("router",))
     scene.told = {"router": ("10.0.0.5",)}

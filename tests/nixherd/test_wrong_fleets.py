@@ -161,6 +161,13 @@ DEFINITIONS_NIX: list[tuple[str, Edit, str]] = [
     ("endpoint with its port", ('host = "127.0.0.1"', 'host = "127.0.0.1:8006"'),
      "vms/definitions.nix: proxmox.host: '127.0.0.1:8006' is no name or address; "
      'write host = "127.0.0.1"; port = 8006;'),
+    ("endpoint with a port that is none", ('host = "127.0.0.1"', 'host = "pve:99999"'),
+     "vms/definitions.nix: proxmox.host: 'pve:99999' is no name or address; "
+     'write host = "pve"; and in `port` one from 1 to 65535, usually 8006'),
+    ("endpoint with a port without brackets", ('host = "127.0.0.1"', 'host = "2001:db8::2:8006"'),
+     "vms/definitions.nix: proxmox.host: '2001:db8::2:8006' may be an address, or one with a port; "
+     'write host = "2001:db8::2"; port = 8006; or all of the address: '
+     'host = "2001:0db8:0000:0000:0000:0000:0002:8006";'),
     ("endpoint in brackets", ('host = "127.0.0.1"', 'host = "[2001:db8::1]:443"'),
      "vms/definitions.nix: proxmox.host: '[2001:db8::1]:443' is no name or address; "
      'write host = "2001:db8::1"; port = 443;'),

@@ -213,6 +213,25 @@ def test_a_container_is_adopted_alike(nixherd: Nixherd, emulator: Emulator, flee
     assert [row["difference"] for row in nixherd("diff", "dns").json] == ["set cores 2 → 1"]
 
 
+@pytest.mark.parametrize("attribute", ["hwaddr", "mac"])
+def test_a_containers_card_tells_it_from_another(
+    nixherd: Nixherd, emulator: Emulator, fleet: Path, attribute: str
+) -> None:
+    """Whatever the definitions call its MAC."""
+    card = f'networks.net0 = {{ bridge = "vmbr0"; {attribute} = "BC:24:11:00:00:99"; }}; vmid = 210;'
+    file = fleet / "vms" / "definitions.nix"
+    kept = 'kept = { vmid = 111; cores = 2; memory = 2048; disk = "8G"; nixosConfig = "caddy"; readonly = true; };\n'
+    file.write_text(file.read_text().replace(f"    {kept}", CONTAINER.replace("vmid = 210;", card)))
+    config = {"hostname": "dns", "memory": 512, "cores": 1, "rootfs": "nvmeprom:vm-210-disk-0,size=4G"}
+    dns = {"type": "lxc", "node": "prom", "status": "stopped", "config": config}
+    for mac, status in (("BC:24:11:00:00:11", 3), ("BC:24:11:00:00:99", 0)):
+        config["net0"] = f"name=eth0,bridge=vmbr0,hwaddr={mac}"
+        emulator.control("reset", patch={"vms": {"210": dns}, "acl": granted(("/vms/210", "Nixherd"))})
+        ended = nixherd("adopt", "dns", "210", "--yes")
+        assert (ended.status, "declares bc:24:11:00:00:99: it is another machine" in ended.err) == (status, status == 3)
+        assert len(emulator.changes()) == (0 if status else 1)
+
+
 def test_an_unmarked_guest_stops_nobody_but_itself(nixherd: Nixherd, emulator: Emulator) -> None:
     begin(emulator, description=NOTES, cores=2)
     rows = nixherd("diff").json

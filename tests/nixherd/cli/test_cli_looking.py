@@ -102,6 +102,7 @@ def test_the_next_vmid_is_a_proposal(nixherd: Nixherd, emulator: Emulator) -> No
         ("199", "150"): "199-150 ends before it starts; write 150-199",
         ("1", "99"): "1-99 is no range of VMIDs, which are 100 to 999999999",
         ("prod", "test"): "prod test is no range; name one of vmidRanges, or its first and its last VMID",
+        ("",): "'' is no range; name one of vmidRanges",
         ("200", "200"): "no VMID of 200-200 (200 to 200) is free",
         ("nosuch",): "vmidRanges has no nosuch; it has",
     }.items():
@@ -186,6 +187,23 @@ def test_an_imported_guest_is_an_entry_that_evaluates(
         assert "then `nixherd vm adopt web.lan 105` marks it" in entry.err
     else:
         assert found.specs == {"cores": 3, "memory": 4096, "disk": "32G", "storage": "nvmeprom"}
+
+
+@pytest.mark.parametrize("name", ["DEV", "dev", "proxmox-VM"])
+def test_a_guest_that_is_called_like_a_host_of_another_is_an_entry_that_loads(
+    nixherd: Nixherd, emulator: Emulator, fleet: Path, name: str
+) -> None:
+    vm = {"type": "qemu", "node": "prom", "status": "stopped", "config": {"name": name, "cores": 1}}
+    emulator.control("reset", patch={"vms": {"105": vm}, "acl": granted(("/vms/105", "PVEAuditor"))})
+    file = fleet / "vms" / "definitions.nix"
+    entry = nixherd("import", "105")
+    assert f'hostname = "{name}-105";' in entry.out
+    nested = entry.out.removeprefix("imported.")
+    file.write_text(file.read_text().replace("  imported = {\n", f"  imported = {{\n    {nested}", 1))
+    assert {vm.vmid for vm in load_fleet(fleet).vms.values()} == {104, 105, 109, 110, 111}
+    housed = nixherd("import", "105", "--managed", "dev")
+    assert housed.status == 2
+    assert "host dev lives in vm 110 (dev) already, managed.dev; one guest is one host" in housed.err
 
 
 def test_a_container_is_an_entry_too() -> None:

@@ -1,11 +1,14 @@
 """Commands with less than the documented rights: a guest that may not be seen is *not visible*, never absent."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nixherd.errors import ApiError
+from nixherd.models import GuestType
+from nixherd.proxmox.apply import desired
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import mark
@@ -14,7 +17,7 @@ from nixherd.proxmox.observe import find, observe
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
-from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, KEPT
+from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEPT
 
 HIDDEN = (104, 109)
 
@@ -37,6 +40,9 @@ def test_the_list_tells_what_is_absent_from_what_is_not_visible(nixherd: Nixherd
     assert status == {104: "not visible", 109: "absent", 110: "running", 111: "running", 9002: "stopped"}
     assert "not visible" in nixherd("list", "--table").out
     assert blind.changes() == []
+    begin(blind, acl=[row for row in granted() if row["path"] != "/vms/9002"])
+    [template] = [row for row in nixherd("list").json if row["vmid"] == 9002]
+    assert (template["status"], template["origin"], template["name"]) == ("not visible", "template", "base")
 
 
 def test_differences_go_on_past_what_is_not_visible(nixherd: Nixherd, blind: Emulator) -> None:
@@ -114,6 +120,65 @@ def test_backups_of_a_guest_that_is_gone_may_be_hidden(nixherd: Nixherd, emulato
     begin(emulator, acl=granted())
     assert "hidden" not in nixherd("backups", "dev").err
     assert "hidden" in nixherd("backups", "doc1").err
+
+
+def test_backups_on_storages_that_are_not_visible_are_not_known_to_be_none(
+    nixherd: Nixherd, emulator: Emulator
+) -> None:
+    seen = {"all": granted(("/storage", "PVEDatastoreUser")), "some": granted()}
+    seen["none"] = [row for row in granted() if not row["path"].startswith("/storage")]
+    said = {}
+    for which, acl in seen.items():
+        begin(emulator, acl=acl)
+        listed = nixherd("backups", "dev")
+        assert listed.json == []
+        said[which] = (listed.status, listed.err)
+    assert said["all"] == (0, "")
+    assert said["some"][0] == 0
+    assert said["some"][1].startswith("only local on prom was looked at, and one that token nixherd@pve!lab may not")
+    assert said["none"][0] == 5
+    assert said["none"][1].startswith("no storage on prom was looked at, and one that token nixherd@pve!lab may not")
+    assert "which backups guest 110 has is not known" in said["none"][1]
+
+
+def test_an_agent_that_may_not_be_asked_is_as_good_as_none(nixherd: Nixherd, emulator: Emulator) -> None:
+    rows = [{**row, "roleid": "OnlyAudit"} for row in granted(("/vms/110", "OnlyAudit")) if row["path"] == "/vms/110"]
+    begin(emulator, acl=rows, roles={"OnlyAudit": ["VM.Audit"]}, ipconfig0="ip=10.0.0.5/24,gw=10.0.0.1")
+    told = nixherd("ip", "dev", "--json")
+    assert told.status == 0, told.err
+    assert told.json == {"vmid": 110, "address": "10.0.0.5", "source": "configuration"}
+    assert told.err.startswith("its agent may not be asked: ")
+    assert "fixed in its configuration, and nobody was asked whether it is there" in told.err
+    begin(emulator, acl=rows, roles={"OnlyAudit": ["VM.Audit"]})
+    for words in (["ip", "dev"], ["ip", "dev", "--all"]):
+        unknown = nixherd(*words)
+        assert (unknown.status, unknown.out) == (4, "")
+        assert unknown.err.startswith("vm 110 (dev): its agent may not be asked: ")
+
+
+def test_a_template_that_may_not_be_seen_is_an_obstacle_to_cloning_alone(nixherd: Nixherd, emulator: Emulator) -> None:
+    hidden = [row for row in granted() if row["path"] != "/vms/9002"]
+    begin(emulator, acl=hidden, cores=2, onboot=1)
+    said = [row["difference"] for row in nixherd("diff", "dev").json]
+    assert any(line.startswith("set cores 2 → 4") for line in said)
+    assert not any(line.startswith("template 9002") for line in said)
+    noted = nixherd("apply", "dev", "--dry-run").err
+    assert "onboot came from its template is not known: template 9002 is not visible" in noted
+    begin(emulator, acl=hidden, cores=2, description="by hand")
+    shown = nixherd("adopt", "dev", "110", "--dry-run").json["differences"]
+    assert any(line.startswith("set cores 2 → 4") for line in shown)
+    assert not any("9002" in line for line in shown)
+    container = replace(DEV, type=GuestType.LXC)
+    assert desired(emulator.client(), FLEET, container, HOST).unseen is None  # which is made of no template
+    begin(emulator, acl=hidden, cores=2)
+    assert nixherd("apply", "dev").status == 0
+    begin(emulator, acl=hidden, vms={"110": None})
+    for words in (["clone", "dev"], ["apply", "dev"]):
+        ended = nixherd(*words)
+        assert ended.status == 3
+        assert ended.err.startswith("template 9002 is not visible: VMID 9002 is taken")
+    assert [row["difference"][:12] for row in nixherd("diff", "dev").json] == ["template 900"]
+    assert not any("clone" in each for each in emulator.changes())
 
 
 def test_the_doctor_goes_on_past_what_is_not_visible_and_knows_what_it_cannot_know(

@@ -220,6 +220,43 @@ def test_each_disk_that_disko_formats_is_there(devices: tuple[str, ...], words: 
     assert words in finding
 
 
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        (("/dev/sda", "/dev/sda"), "disko formats /dev/sda more than once; give each disk of vm 110 (dev) its own"),
+        ((f"{BY_ID}scsi0", f"{BY_ID}scsi0"), f"disko formats {BY_ID}scsi0 more than once"),
+        (
+            ("/dev/sda", "/dev/disk/by-partlabel/x", "/dev/disk/by-partlabel/x"),
+            "disko formats /dev/disk/by-partlabel/x more than once",
+        ),
+        (
+            ("/dev/sda", f"{BY_ID}scsi0", f"{BY_ID}scsi1"),
+            f"/dev/sda and {BY_ID}scsi0 and {BY_ID}scsi1, which can only be scsi0 and scsi1 of vm 110 (dev)",
+        ),
+        (("/dev/sdb", f"{BY_ID}scsi1", f"{BY_ID}scsi0"), "can only be scsi0 and scsi1"),
+        (
+            (f"{BY_ID}scsi0", f"{BY_ID.replace('-0', '-S', 1)}scsi0", "/dev/sda"),
+            f"disko formats {BY_ID}scsi0 and {BY_ID.replace('-0', '-S', 1)}scsi0, which are both the disk scsi0",
+        ),
+        ((f"{BY_ID}scsi1", "/dev/sda"), ""),
+        (("/dev/sda", "/dev/sdb"), ""),
+        (("/dev/sda", f"{BY_ID}scsi0", "/dev/disk/by-partlabel/x"), ""),
+    ],
+)
+def test_no_disk_is_formatted_twice(devices: tuple[str, ...], words: str) -> None:
+    two = with_template(scsi1="nvmeprom:base-9002-disk-1,size=1G")
+    found = findings(two, replace(FACTS, disko_devices=devices))
+    assert len(found) == bool(words)
+    assert words in "".join(found)
+
+
+def test_a_template_that_is_not_visible_matters_to_a_clone_alone() -> None:
+    hidden = Refused("template 9002 is not visible")
+    assert findings(replace(existing(), template_unseen=hidden)) == ()
+    with pytest.raises(Refused, match="template 9002 is not visible"):
+        findings(replace(SEEN, template=None, template_unseen=hidden))
+
+
 def test_disks_that_the_definitions_add_are_there_then() -> None:
     disk = Device("scsi1", {"serial": "data"}, parse_size("10G"), "nvmeprom")
     vm = replace(DEV, settings=replace(DEV.settings, disks=(disk,)))
