@@ -14,7 +14,6 @@ from nixherd.models import Fleet
 from nixherd.preflight import template_findings
 from nixherd.proxmox import tasks
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe_template
 from nixherd.proxmox.places import require_place
 from nixherd.proxmox.policy import DEFINITIONS
@@ -23,6 +22,7 @@ from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.template import trial
 from nixherd.template.image import Image, bring, image_of
 from nixherd.template.rights import missing
+from nixherd.template.unfinished import foreign, is_unfinished
 from nixherd.template.wanted import Wanted
 
 HOW = (
@@ -118,6 +118,7 @@ def create(
                 bring(client, wanted, todo.image, timeout, progress)
             values = options(wanted, todo.image.volume)
             tasks.wait(client, client.create(wanted.node, wanted.vmid, values), timeout, progress)
+        _require_unfinished(client, fleet, wanted)
     lacks = trial.run(client, wanted, todo.trial, boots=boots, timeout=timeout, progress=progress)
     with client.making(wanted.vmid):
         if lacks:
@@ -176,15 +177,15 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
             f"{where} ({config.name or 'without a name'}) is there, is no template and was not made by "
             f"`nixherd template create`; give `template` another VMID in {DEFINITIONS}, or see to it by hand"
         )
+    now = client.config(wanted.node, wanted.vmid, current=True) or config
+    if others := foreign(wanted, now, client.pending(wanted.node, wanted.vmid)):
+        raise Refused(
+            f"{where}, our unfinished template, has drives that are not its own: {', '.join(others)}; "
+            f"somebody attached them, detach them by hand (`qm set {wanted.vmid} --delete DRIVE`) and run again"
+        )
     if config.lock:
         raise FleetError(f"{where}, our unfinished template, is locked ({config.lock}); run again when nobody holds it")
     return State.UNFINISHED
-
-
-def is_unfinished(wanted: Wanted, config: VmConfig) -> bool:
-    """Whether an earlier run of ours made this, and was killed before it was a template."""
-    lines = map(str.strip, config.description.splitlines())
-    return not config.is_template and config.name == wanted.name and wanted.mark in lines
 
 
 def _is_made_of(client: Client, wanted: Wanted, image: Image) -> bool:

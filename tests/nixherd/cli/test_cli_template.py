@@ -239,6 +239,43 @@ def test_what_a_killed_run_left_is_gone_on_with(create: Create, emulator: Emulat
     assert not any("/9001" in change for change in emulator.changes())
 
 
+def unfinished(emulator: Emulator, values: dict[str, Any] | None = None, **patch: Any) -> None:
+    """What a killed run of ours left under 9002, of IMAGE; `values` are what somebody changed since."""
+    made = {"name": "base", "agent": "1", "boot": "order=scsi0", "memory": "2048", "net0": "virtio,bridge=vmbr0"}
+    made["description"] = f"nixherd fleet=homelab template=9002\nmade of {IMAGE}, ovmf, on nvmeprom"
+    made |= {"scsi0": "nvmeprom:vm-9002-disk-0,size=3G", "ide2": "nvmeprom:vm-9002-cloudinit,media=cdrom"}
+    volume = {"content": "images", "format": "raw", "size": 3 * GIB, "used": GIB}
+    vm = {"type": "qemu", "node": "prom", "status": "stopped"}
+    vm["config"] = {**dict.fromkeys(TEMPLATE), **made, **(values or {})}  # type: ignore[assignment]
+    begin(
+        emulator,
+        volumes=dict.fromkeys(("nvmeprom:vm-9002-disk-0", "nvmeprom:vm-9002-cloudinit"), volume),
+        **{"pools": {POOL: {"members": [9002]}}, "vms": {"9002": vm}, **patch},
+    )
+
+
+@pytest.mark.parametrize(
+    "drive",
+    [
+        {"scsi1": "nvmeprom:vm-104-disk-0,size=4G"},
+        {"unused0": "nvmeprom:vm-104-disk-0"},
+        {"scsi1": "/dev/disk/by-id/ata-1"},
+        {"scsi1": "nvmeprom:theirs"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("words", [["--image", IMAGE], ["--image", IMAGE, "--bios", "seabios"]], ids=["on", "anew"])
+def test_another_guests_disk_is_neither_converted_nor_destroyed(
+    create: Create, emulator: Emulator, drive: dict[str, str], words: list[str]
+) -> None:
+    unfinished(emulator, drive)
+    ended = create(*words)
+    assert ended.status == 3, ended.err
+    assert "has drives that are not its own" in ended.err
+    assert next(iter(drive.values())).partition(",")[0] in ended.err
+    assert emulator.changes() == []
+
+
 def test_rights_that_are_missing_are_all_named_before_anything_is_changed(create: Create, emulator: Emulator) -> None:
     begin(emulator, acl=granted(*RECIPE[:-1]))
     ended = create("--url", URL, "--checksum", SHA256)

@@ -1,0 +1,28 @@
+"""Whether what is there under the template's VMID is what an earlier run made and did not finish. Pure.
+
+It is gone on with, or destroyed: only as long as nobody else has laid a hand on it.
+"""
+
+from collections.abc import Iterable
+
+from nixherd.models import GuestType
+from nixherd.proxmox.listings import Pending
+from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.volumes import belongings, owner
+from nixherd.template.wanted import Wanted
+
+
+def is_unfinished(wanted: Wanted, config: VmConfig) -> bool:
+    """Whether an earlier run of ours made this, and was killed before it was a template."""
+    lines = map(str.strip, config.description.splitlines())
+    return not config.is_template and config.name == wanted.name and wanted.mark in lines
+
+
+def foreign(wanted: Wanted, config: VmConfig, pending: Iterable[Pending]) -> list[str]:
+    """The drives that hold something else than a volume of its own: a conversion would rename another guest's.
+
+    `config` is without what is `pending`. A volume whose name does not tell whose it is counts as somebody else's.
+    """
+    found = belongings(GuestType.QEMU, wanted.vmid, config, pending=pending)
+    others = [f"{part.name} {part.volume}" for part in found.parts if owner(part.volume or "") != wanted.vmid]
+    return [*map(str, found.stays), *others]
