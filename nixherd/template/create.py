@@ -22,7 +22,7 @@ from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.template import trial
 from nixherd.template.image import Image, bring, image_of
 from nixherd.template.rights import missing
-from nixherd.template.unfinished import foreign, is_unfinished
+from nixherd.template.unfinished import foreign, is_unfinished, unfit
 from nixherd.template.wanted import Wanted
 
 HOW = (
@@ -182,6 +182,11 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
         raise Refused(
             f"{where}, our unfinished template, has drives that are not its own: {', '.join(others)}; "
             f"somebody attached them, detach them by hand (`qm set {wanted.vmid} --delete DRIVE`) and run again"
+        )
+    if lacks := unfit(fleet, config):
+        raise Refused(
+            f"{where}, our unfinished template, is not as it was made: {'; '.join(lacks)}; mend that, or remove it "
+            f"(`qm destroy {wanted.vmid}`), and run again"
         )
     if config.lock:
         raise FleetError(f"{where}, our unfinished template, is locked ({config.lock}); run again when nobody holds it")

@@ -5,7 +5,8 @@ It is gone on with, or destroyed: only as long as nobody else has laid a hand on
 
 from collections.abc import Iterable
 
-from nixherd.models import GuestType
+from nixherd.models import Fleet, GuestType
+from nixherd.preflight import template_findings
 from nixherd.proxmox.listings import Pending
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.volumes import belongings, owner
@@ -26,3 +27,8 @@ def foreign(wanted: Wanted, config: VmConfig, pending: Iterable[Pending]) -> lis
     found = belongings(GuestType.QEMU, wanted.vmid, config, pending=pending)
     others = [f"{part.name} {part.volume}" for part in found.parts if owner(part.volume or "") != wanted.vmid]
     return [*map(str, found.stays), *others]
+
+
+def unfit(fleet: Fleet, config: VmConfig) -> list[str]:
+    """What it would lack as a template: found while it is none yet, for there is no way back."""
+    return list(template_findings(fleet, VmConfig({**config.values, "template": 1})))

@@ -276,6 +276,26 @@ def test_another_guests_disk_is_neither_converted_nor_destroyed(
     assert emulator.changes() == []
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"ide2": None}, "has no cloud-init drive"),
+        ({"boot": "order=net0", "scsi0": None}, "boots from no disk"),
+        ({"agent": "0"}, "has no guest agent"),
+        ({"net0": "virtio"}, "has no net0 on a bridge"),
+    ],
+)
+def test_what_would_be_no_good_template_does_not_become_one(
+    create: Create, emulator: Emulator, values: dict[str, Any], said: str
+) -> None:
+    unfinished(emulator, values)
+    ended = create("--image", IMAGE)
+    assert ended.status == 3, ended.err
+    assert said in ended.err
+    assert "is not a template" not in ended.err
+    assert emulator.changes() == []
+
+
 def test_rights_that_are_missing_are_all_named_before_anything_is_changed(create: Create, emulator: Emulator) -> None:
     begin(emulator, acl=granted(*RECIPE[:-1]))
     ended = create("--url", URL, "--checksum", SHA256)
