@@ -4,21 +4,28 @@ The clone's notes say what it is and under which VMID. What a killed run left is
 """
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from nixherd.errors import ApiError, FleetError
 from nixherd.models import Fleet
 from nixherd.proxmox import tasks
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import AgentUnavailable, NotVisible
+from nixherd.proxmox.errors import AgentUnavailable, NotVisible, OutcomeUnknown
+from nixherd.proxmox.models import ExecResult
 from nixherd.proxmox.tasks import Progress
 from nixherd.proxmox.vmids import range_of
+from nixherd.proxmox.wire import TRANSIENT
 from nixherd.template.wanted import Wanted
 
 NEEDED = ("guest-exec", "guest-exec-status", "guest-file-open", "guest-file-read", "guest-file-close")
 PAUSE = 1.0  # seconds between two questions to an agent that is on its way
 _READY = ["cloud-init", "status", "--wait"]
+_SAID = 500  # with which the server passes on what an agent says of a command
+# What comes of an answer that the server's daemon cannot write down: glib's quotation marks around a missing command.
+_UNSPEAKABLE = "Broken pipe (596)"
+
+T = TypeVar("T")
 
 
 def left_behind(client: Client, fleet: Fleet, wanted: Wanted) -> tuple[int, ...]:
@@ -48,11 +55,22 @@ def run(client: Client, wanted: Wanted, vmid: int, *, boots: float, timeout: flo
             pool=wanted.pool,
         )
         tasks.wait(client, upid, timeout, progress)
+        lacks: list[str] | None = None
         try:
             tasks.wait(client, client.start(wanted.node, vmid), timeout, progress)
-            return list(_lacks(client, wanted, vmid, boots, progress))
+            lacks = list(_lacks(client, wanted, vmid, boots, progress))
         finally:
-            remove(client, wanted, vmid, timeout=timeout, progress=progress)
+            try:
+                remove(client, wanted, vmid, timeout=timeout, progress=progress)
+            except FleetError as error:
+                if lacks:
+                    raise FleetError(
+                        f"the image will not do: {'; '.join(lacks)}; and its trial stays: {error}"
+                    ) from error
+                if lacks is not None:
+                    raise
+                progress(f"vm {vmid}, the trial, stays: {error}")  # what ended it is what to hear about
+        return lacks
 
 
 def remove(client: Client, wanted: Wanted, vmid: int, *, timeout: float, progress: Progress) -> None:
@@ -69,8 +87,9 @@ def remove(client: Client, wanted: Wanted, vmid: int, *, timeout: float, progres
 
 
 def _lacks(client: Client, wanted: Wanted, vmid: int, boots: float, progress: Progress) -> Iterator[str]:
+    """What the image lacks. Nothing is said of it that it did not say itself: what gets no answer is raised."""
     progress(f"waiting for the guest agent of vm {vmid}, {boots:.0f} s at most")
-    about = _answer(client, wanted, vmid, boots)
+    about = _patiently(boots, lambda: client.agent_info(wanted.node, vmid))
     if about is None:
         yield f"no guest agent answered within {boots:.0f} s of its first boot"
         return
@@ -81,20 +100,46 @@ def _lacks(client: Client, wanted: Wanted, vmid: int, boots: float, progress: Pr
         return
     progress("waiting for cloud-init")
     try:
-        done = client.agent_exec(wanted.node, vmid, _READY, timeout=boots)
+        done = _patiently(boots, lambda: _cloud_init(client, wanted, vmid, boots))
     except ApiError as error:
+        if error.status != _SAID or isinstance(error, OutcomeUnknown):
+            raise
         yield f"cloud-init cannot be asked: {error}"
         return
-    if done.exitcode not in (0, 2):  # 2: done, with recoverable errors
+    if done is None:
+        yield f"its guest agent did not answer any more within {boots:.0f} s"
+    elif done.exitcode not in (0, 2):  # 2: done, with recoverable errors
         yield f"cloud-init failed ({done.exitcode}): {' '.join((done.stdout or done.stderr).split())[:200]}"
 
 
-def _answer(client: Client, wanted: Wanted, vmid: int, boots: float) -> dict[str, Any] | None:
+def _cloud_init(client: Client, wanted: Wanted, vmid: int, boots: float) -> ExecResult:
+    """What cloud-init says when it is done. ApiError of status 500 when the guest has none."""
+    try:
+        return client.agent_exec(wanted.node, vmid, _READY, timeout=boots)
+    except AgentUnavailable as error:
+        if _UNSPEAKABLE not in str(error):
+            raise
+    client.agent_info(wanted.node, vmid)  # it is not that nobody answers there
+    try:
+        return client.agent_exec(wanted.node, vmid, _READY, timeout=boots)
+    except AgentUnavailable as error:
+        if _UNSPEAKABLE not in str(error):
+            raise
+        raise ApiError(f"{error}; is it installed?", _SAID) from error
+
+
+def _patiently(boots: float, ask: Callable[[], T]) -> T | None:
+    """What the agent answers; None when it answers nothing for so many seconds.
+
+    OutcomeUnknown when it was the node that did not answer in the end: that says nothing of the image.
+    """
     until = time.monotonic() + boots
     while True:
         try:
-            return client.agent_info(wanted.node, vmid)
-        except AgentUnavailable:
+            return ask()
+        except AgentUnavailable as error:
             if time.monotonic() > until:
-                return None
+                if error.status not in TRANSIENT:
+                    return None
+                raise OutcomeUnknown(f"whether the image will do is not known: {error}", error.status) from error
         time.sleep(min(PAUSE, boots))

@@ -155,6 +155,36 @@ def test_an_image_that_will_not_do_is_noticed_and_leaves_nothing(
     assert guests(emulator) == {104, 109, 111}
 
 
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ({"name": "drop-connection", "method": "POST", "path": "/agent/exec"}, 5),
+        ({"name": "timed-out", "method": "GET", "path": "/agent/info", "count": 999}, 5),
+        ({"name": "timed-out", "method": "POST", "path": "/agent/exec"}, 0),  # asked once more
+    ],
+    ids=["lost", "overloaded", "late"],
+)
+def test_a_lost_answer_says_nothing_of_the_image(
+    create: Create, emulator: Emulator, fault: dict[str, Any], status: int
+) -> None:
+    begin(emulator)
+    emulator.control("fault", **fault)
+    ended = create("--image", IMAGE, "--boot-deadline", "1")
+    assert ended.status == status, ended.err
+    assert "will not do" not in ended.err
+    assert guests(emulator) == {104, 109, 111, 9002}  # kept, its trial is gone
+
+
+def test_a_trial_that_cannot_be_removed_hides_no_reason(create: Create, emulator: Emulator) -> None:
+    begin(emulator, BARRED)
+    emulator.control("fault", name="task-fails", type="qmdestroy", message="disk is busy")
+    ended = create("--image", IMAGE)
+    assert ended.status == 1
+    assert "its guest agent does not allow guest-exec" in ended.err.splitlines()[-1]
+    assert "disk is busy" in ended.err.splitlines()[-1]
+    assert guests(emulator) == {104, 109, 111, 9000, 9002}
+
+
 def test_what_is_there_is_never_changed(create: Create, emulator: Emulator) -> None:
     disk = {"scsi0": "nvmeprom:vm-9002-disk-0,size=4G", "boot": "order=scsi0"}
     for config, words in [
