@@ -22,7 +22,7 @@ from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.template import trial
 from nixherd.template.image import Image, bring, image_of
 from nixherd.template.rights import missing
-from nixherd.template.unfinished import foreign, is_unfinished, unfit
+from nixherd.template.unfinished import foreign, is_made_of, is_unfinished, said_besides, unfit
 from nixherd.template.wanted import Wanted
 
 HOW = (
@@ -77,12 +77,18 @@ def plan(client: Client, fleet: Fleet, wanted: Wanted) -> Plan:
     Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
     """
     state = _state(client, fleet, wanted)
-    leftovers = trial.left_behind(client, fleet, wanted)
+    others, leftovers = trial.left_behind(client, fleet, wanted)
     if state is State.FINISHED:
         return Plan(state, leftovers=leftovers)
+    for vmid, who in others.items():
+        raise Refused(
+            f"vm {vmid} is a trial of template {wanted.vmid} which token {who} makes; wait until that has ended, or "
+            f"when nothing of it runs, see to it by hand (`qm destroy {vmid}`)"
+        )
     require_place(client, wanted.node, wanted.storage, "images")
     found = image_of(client, wanted)
-    if state is State.UNFINISHED and not _is_made_of(client, wanted, found):
+    config = client.config(wanted.node, wanted.vmid) if state is State.UNFINISHED else None
+    if config is not None and not is_made_of(wanted, config, found.volume):
         state = State.STALE
     vmid = next_vmid(client, fleet, wanted.trials)
     if lacking := list(missing(client.permissions(), wanted, vmid, found, client.version().major)):
@@ -122,8 +128,12 @@ def create(
     lacks = trial.run(client, wanted, todo.trial, boots=boots, timeout=timeout, progress=progress)
     with client.making(wanted.vmid):
         if lacks:
-            _remove(client, fleet, wanted, timeout, progress)
-            raise FleetError(f"the image will not do: {'; '.join(lacks)}; vm {wanted.vmid} was removed again; {HOW}")
+            why = f"the image will not do: {'; '.join(lacks)}"
+            try:
+                _remove(client, fleet, wanted, timeout, progress)
+            except FleetError as error:
+                raise FleetError(f"{why}; and vm {wanted.vmid} is not known to be gone: {error}") from error
+            raise FleetError(f"{why}; vm {wanted.vmid} was removed again; {HOW}")
         _require_unfinished(client, fleet, wanted)
         if upid := client.make_template(wanted.node, wanted.vmid):
             tasks.wait(client, upid, timeout, progress)
@@ -163,7 +173,7 @@ def options(wanted: Wanted, volume: str) -> dict[str, object]:
 
 def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
     where = f"vm {wanted.vmid} on {wanted.node}"
-    config = client.config(wanted.node, wanted.vmid)
+    config = observe_template(client, fleet)
     if config is None:
         if not client.is_free(wanted.vmid):
             raise Refused(f"VMID {wanted.vmid} is taken, elsewhere in the cluster; correct `template` in {DEFINITIONS}")
@@ -177,6 +187,18 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
             f"{where} ({config.name or 'without a name'}) is there, is no template and was not made by "
             f"`nixherd template create`; give `template` another VMID in {DEFINITIONS}, or see to it by hand"
         )
+    if config.lock:
+        raise FleetError(f"{where}, our unfinished template, is locked ({config.lock}); run again when nobody holds it")
+    if why := said_besides(wanted, config):
+        raise Refused(
+            f"{where}, our unfinished template, is in somebody's hands: {why}; take that out of its notes, or remove "
+            f"it (`qm destroy {wanted.vmid}`), and run again"
+        )
+    if config.flag("protection"):
+        raise Refused(
+            f"{where}, our unfinished template, is protected, and so would its trial be; lift that "
+            f"(`qm set {wanted.vmid} --protection 0`) and run again"
+        )
     now = client.config(wanted.node, wanted.vmid, current=True) or config
     if others := foreign(wanted, now, client.pending(wanted.node, wanted.vmid)):
         raise Refused(
@@ -188,14 +210,7 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
             f"{where}, our unfinished template, is not as it was made: {'; '.join(lacks)}; mend that, or remove it "
             f"(`qm destroy {wanted.vmid}`), and run again"
         )
-    if config.lock:
-        raise FleetError(f"{where}, our unfinished template, is locked ({config.lock}); run again when nobody holds it")
     return State.UNFINISHED
-
-
-def _is_made_of(client: Client, wanted: Wanted, image: Image) -> bool:
-    config = client.config(wanted.node, wanted.vmid)
-    return config is not None and config.description.strip() == wanted.notes(image.volume)
 
 
 def _require_unfinished(client: Client, fleet: Fleet, wanted: Wanted) -> None:

@@ -21,6 +21,7 @@ from nixherd.template.wanted import Wanted
 NEEDED = ("guest-exec", "guest-exec-status", "guest-file-open", "guest-file-read", "guest-file-close")
 PAUSE = 1.0  # seconds between two questions to an agent that is on its way
 _READY = ["cloud-init", "status", "--wait"]
+_BY = "tried with token "
 _SAID = 500  # with which the server passes on what an agent says of a command
 # What comes of an answer that the server's daemon cannot write down: glib's quotation marks around a missing command.
 _UNSPEAKABLE = "Broken pipe (596)"
@@ -28,20 +29,31 @@ _UNSPEAKABLE = "Broken pipe (596)"
 T = TypeVar("T")
 
 
-def left_behind(client: Client, fleet: Fleet, wanted: Wanted) -> tuple[int, ...]:
-    """The VMIDs of trials that a killed run left; only what is marked as one, in the range of trials."""
+def left_behind(client: Client, fleet: Fleet, wanted: Wanted) -> tuple[dict[int, str], tuple[int, ...]]:
+    """The trials of other operators, by VMID with their token, and the VMIDs of those that killed runs of ours left.
+
+    Only what is as a run made it is a trial, in the range of trials: what somebody renamed or wrote on is his.
+    """
     span = range_of(fleet, wanted.trials)
     known = {vm.vmid for vm in fleet.vms.values()} | {wanted.vmid}
     rows = [row for row in client.resources() if row.vmid in span and row.vmid not in known and row.node == wanted.node]
-    return tuple(row.vmid for row in rows if _is_one(client, wanted, row.vmid))
+    found = {row.vmid: who for row in rows if (who := _whose(client, wanted, row.vmid)) is not None}
+    ours = tuple(vmid for vmid, who in found.items() if who == client.token_id)
+    return {vmid: who for vmid, who in found.items() if vmid not in ours}, ours
 
 
-def _is_one(client: Client, wanted: Wanted, vmid: int) -> bool:
+def _whose(client: Client, wanted: Wanted, vmid: int) -> str | None:
+    """The token with which a trial was made; None for what is no trial (any more)."""
     try:
         config = client.config(wanted.node, vmid)
     except NotVisible:  # ours could be seen
-        return False
-    return config is not None and wanted.trial_mark(vmid) in map(str.strip, config.description.splitlines())
+        return None
+    if config is None or config.is_template or config.name != wanted.trial_name:
+        return None
+    mark, *more = [line.strip() for line in config.description.strip().splitlines()] or [""]
+    if mark != wanted.trial_mark(vmid) or len(more) > 1 or not all(line.startswith(_BY) for line in more):
+        return None
+    return more[0].removeprefix(_BY) if more else client.token_id  # an older release did not say
 
 
 def run(client: Client, wanted: Wanted, vmid: int, *, boots: float, timeout: float, progress: Progress) -> list[str]:
@@ -50,7 +62,7 @@ def run(client: Client, wanted: Wanted, vmid: int, *, boots: float, timeout: flo
         upid = client.clone(
             *(wanted.node, wanted.vmid, vmid),
             name=wanted.trial_name,
-            description=wanted.trial_mark(vmid),
+            description=f"{wanted.trial_mark(vmid)}\n{_BY}{client.token_id}",
             storage=wanted.storage,
             pool=wanted.pool,
         )
@@ -65,19 +77,24 @@ def run(client: Client, wanted: Wanted, vmid: int, *, boots: float, timeout: flo
             except FleetError as error:
                 if lacks:
                     raise FleetError(
-                        f"the image will not do: {'; '.join(lacks)}; and its trial stays: {error}"
+                        f"the image will not do: {'; '.join(lacks)}; and its trial is not known to be gone: {error}"
                     ) from error
                 if lacks is not None:
                     raise
-                progress(f"vm {vmid}, the trial, stays: {error}")  # what ended it is what to hear about
+                progress(
+                    f"vm {vmid}, the trial, is not known to be gone: {error}"
+                )  # what ended it is what to hear about
         return lacks
 
 
 def remove(client: Client, wanted: Wanted, vmid: int, *, timeout: float, progress: Progress) -> None:
     """Destroy a trial, and see that it is gone. FleetError when what is there is none."""
     with client.making(wanted.vmid, vmid):
-        if not _is_one(client, wanted, vmid):
-            raise FleetError(f"vm {vmid} is no trial of template {wanted.vmid}; it is left alone, look at it by hand")
+        if _whose(client, wanted, vmid) != client.token_id:
+            raise FleetError(
+                f"vm {vmid} is no trial of ours of template {wanted.vmid} (any more): its name or notes say so; it is "
+                "left alone, look at it by hand"
+            )
         status = client.status(wanted.node, vmid)
         if status is not None and status.running:
             tasks.wait(client, client.stop(wanted.node, vmid), timeout, progress)

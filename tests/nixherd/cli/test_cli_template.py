@@ -175,14 +175,25 @@ def test_a_lost_answer_says_nothing_of_the_image(
     assert guests(emulator) == {104, 109, 111, 9002}  # kept, its trial is gone
 
 
-def test_a_trial_that_cannot_be_removed_hides_no_reason(create: Create, emulator: Emulator) -> None:
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"name": "task-fails", "type": "qmdestroy", "message": "disk is busy"}, "disk is busy"),
+        ({"name": "drop-connection", "method": "DELETE", "path": "/qemu/9002"}, "without an answer"),
+    ],
+    ids=["the trial", "the VM"],
+)
+def test_what_cannot_be_removed_hides_no_reason(
+    create: Create, emulator: Emulator, fault: dict[str, Any], words: str
+) -> None:
     begin(emulator, BARRED)
-    emulator.control("fault", name="task-fails", type="qmdestroy", message="disk is busy")
+    emulator.control("fault", **fault)
     ended = create("--image", IMAGE)
     assert ended.status == 1
-    assert "its guest agent does not allow guest-exec" in ended.err.splitlines()[-1]
-    assert "disk is busy" in ended.err.splitlines()[-1]
-    assert guests(emulator) == {104, 109, 111, 9000, 9002}
+    last = ended.err.splitlines()[-1]
+    assert "its guest agent does not allow guest-exec" in last
+    assert "is not known to be gone" in last
+    assert words in last
 
 
 def test_what_is_there_is_never_changed(create: Create, emulator: Emulator) -> None:
@@ -323,6 +334,59 @@ def test_what_would_be_no_good_template_does_not_become_one(
     assert ended.status == 3, ended.err
     assert said in ended.err
     assert "is not a template" not in ended.err
+    assert emulator.changes() == []
+
+
+@pytest.mark.parametrize("words", [["--image", IMAGE], ["--image", IMAGE, "--bios", "seabios"]], ids=["on", "anew"])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"description": f"nixherd fleet=homelab template=9002\nmade of {IMAGE}, ovmf, on nvmeprom\nkeep"}, "'keep'"),
+        ({"description": "nixherd fleet=homelab template=9002"}, "its notes were changed"),
+        ({"protection": 1}, "is protected, and so would its trial be"),
+    ],
+    ids=["noted on", "notes cut", "protected"],
+)
+def test_the_unfinished_one_that_somebody_took_over_is_left_alone(
+    create: Create, emulator: Emulator, values: dict[str, Any], said: str, words: list[str]
+) -> None:
+    unfinished(emulator, values)
+    ended = create(*words)
+    assert ended.status == 3, ended.err
+    assert said in ended.err
+    assert emulator.changes() == []
+
+
+def test_a_trial_that_somebody_took_over_is_left_alone(create: Create, emulator: Emulator) -> None:
+    mark = "nixherd fleet=homelab trial=9002 vmid="
+    own = {"name": "nixherd-trial-9002"}
+    one = {"type": "qemu", "node": "prom", "status": "stopped"}
+    vms = {
+        "9002": None,
+        "9000": {**one, "config": {"name": "theirs", "description": f"{mark}9000"}},
+        "9001": {**one, "config": {**own, "description": f"{mark}9001\nplease keep"}},
+        "9003": {**one, "config": {**own, "description": f"{mark}9003\ntried with token {emulator.token.id}"}},
+    }
+    pools = {POOL: {"members": [9000, 9001, 9003, 9004]}}
+    begin(emulator, vms=vms, pools=pools)
+    steps = create("--image", IMAGE, "--dry-run").json["steps"]
+    assert [step for step in steps if "killed" in step] == ["destroy vm 9003, the trial of a run that was killed"]
+    # a run of another operator is at work
+    vms["9004"] = {**one, "config": {**own, "description": f"{mark}9004\ntried with token other@pve!theirs"}}
+    begin(emulator, vms=vms, pools=pools)
+    ended = create("--image", IMAGE)
+    assert ended.status == 3
+    assert "vm 9004 is a trial of template 9002 which token other@pve!theirs makes" in ended.err
+    assert emulator.changes() == []
+
+
+def test_a_guest_that_may_not_be_seen_is_not_taken_for_nothing(create: Create, emulator: Emulator) -> None:
+    hidden = [row for row in granted(*RECIPE) if row["path"] not in ("/vms/9002", "/vms")]
+    one = {"type": "qemu", "node": "prom", "status": "stopped", "config": {"name": "x"}}
+    begin(emulator, vms={"9002": one}, acl=hidden)
+    ended = create("--image", IMAGE)
+    assert ended.status == 3
+    assert "--roles PVETemplateUser" in ended.err
     assert emulator.changes() == []
 
 
