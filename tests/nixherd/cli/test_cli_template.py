@@ -234,6 +234,17 @@ def test_what_cannot_be_meant(create: Create, emulator: Emulator, words: list[st
     assert emulator.changes() == []
 
 
+@pytest.mark.parametrize("option", ["--boot-deadline", "--deadline"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e999"])
+def test_a_deadline_is_a_number_of_seconds(create: Create, emulator: Emulator, option: str, seconds: str) -> None:
+    begin(emulator)
+    ended = create("--image", IMAGE, option, seconds)
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].endswith("is no number of seconds; write one like 300")
+    assert f"'{option}'" in ended.err
+    assert emulator.changes() == []
+
+
 def test_another_checksum_ends_before_anything_is_made(create: Create, emulator: Emulator) -> None:
     begin(emulator)
     ended = create("--url", URL, "--checksum", "f" * 64)
