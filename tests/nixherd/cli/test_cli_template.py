@@ -328,6 +328,17 @@ def test_another_guests_disk_is_neither_converted_nor_destroyed(
     assert emulator.changes() == []
 
 
+@pytest.mark.parametrize("meanwhile", [{"scsi1": "nvmeprom:vm-104-disk-0,size=4G"}, {"ide2": None}], ids=str)
+def test_what_somebody_changes_during_the_trial_is_seen_before_the_conversion(
+    create: Create, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, meanwhile: dict[str, Any]
+) -> None:
+    unfinished(emulator)
+    monkeypatch.setattr(trial, "run", lambda *_, **__: unfinished(emulator, meanwhile) or [])
+    ended = create("--image", IMAGE)
+    assert ended.status == 3, ended.err
+    assert emulator.changes() == []
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
