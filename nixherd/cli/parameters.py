@@ -13,9 +13,24 @@ from click.shell_completion import CompletionItem
 from nixherd.cli.front import Front
 from nixherd.errors import FAILURES
 from nixherd.files import expanded
+from nixherd.seconds import parse_seconds
 from nixherd.sizes import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, 1 at least."""
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = super().convert(value, param, ctx)
+        try:
+            return parse_seconds(found)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
@@ -100,7 +115,7 @@ def changing(command: F) -> F:
     )(command)
     command = click.option(
         "--deadline",
-        type=click.FloatRange(min=1),
+        type=Seconds(),
         default=3600.0,
         show_default=True,
         metavar="SECONDS",

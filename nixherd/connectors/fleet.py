@@ -52,6 +52,7 @@ from nixherd.models import Access, Host
 from nixherd.narration import Narrator
 from nixherd.openssh import Destination
 from nixherd.reach import Absent, Epoch, Hints, NotInstalled, Place
+from nixherd.seconds import parse_seconds
 from nixherd.session import Misused, Session, Unusable
 from nixherd.ssh_config import Configuration, config_options
 from nixherd.ssh_keys import known_hosts_line
@@ -102,8 +103,8 @@ class FleetConnector(SSHConnector):
         """Seconds. Misused when boot_deadline is no number of them."""
         given = self.host.data.get("boot_deadline") or DEFAULT_DEADLINE
         try:
-            return float(given)
-        except (TypeError, ValueError):
+            return parse_seconds(given)
+        except ValueError:
             raise Misused(f"--data boot_deadline={given} is no number of seconds; write one like 300") from None
 
     @property

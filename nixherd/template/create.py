@@ -14,7 +14,6 @@ from nixherd.models import Fleet
 from nixherd.preflight import template_findings
 from nixherd.proxmox import tasks
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe_template
 from nixherd.proxmox.places import require_place
 from nixherd.proxmox.policy import DEFINITIONS
@@ -23,6 +22,7 @@ from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.template import trial
 from nixherd.template.image import Image, bring, image_of
 from nixherd.template.rights import missing
+from nixherd.template.unfinished import foreign, is_made_of, is_unfinished, said_besides, unfit
 from nixherd.template.wanted import Wanted
 
 HOW = (
@@ -77,12 +77,18 @@ def plan(client: Client, fleet: Fleet, wanted: Wanted) -> Plan:
     Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
     """
     state = _state(client, fleet, wanted)
-    leftovers = trial.left_behind(client, fleet, wanted)
+    others, leftovers = trial.left_behind(client, fleet, wanted)
     if state is State.FINISHED:
         return Plan(state, leftovers=leftovers)
+    for vmid, who in others.items():
+        raise Refused(
+            f"vm {vmid} is a trial of template {wanted.vmid} which token {who} makes; wait until that has ended, or "
+            f"when nothing of it runs, see to it by hand (`qm destroy {vmid}`)"
+        )
     require_place(client, wanted.node, wanted.storage, "images")
     found = image_of(client, wanted)
-    if state is State.UNFINISHED and not _is_made_of(client, wanted, found):
+    config = client.config(wanted.node, wanted.vmid) if state is State.UNFINISHED else None
+    if config is not None and not is_made_of(wanted, config, found.volume):
         state = State.STALE
     vmid = next_vmid(client, fleet, wanted.trials)
     if lacking := list(missing(client.permissions(), wanted, vmid, found, client.version().major)):
@@ -118,11 +124,16 @@ def create(
                 bring(client, wanted, todo.image, timeout, progress)
             values = options(wanted, todo.image.volume)
             tasks.wait(client, client.create(wanted.node, wanted.vmid, values), timeout, progress)
+        _require_unfinished(client, fleet, wanted)
     lacks = trial.run(client, wanted, todo.trial, boots=boots, timeout=timeout, progress=progress)
     with client.making(wanted.vmid):
         if lacks:
-            _remove(client, fleet, wanted, timeout, progress)
-            raise FleetError(f"the image will not do: {'; '.join(lacks)}; vm {wanted.vmid} was removed again; {HOW}")
+            why = f"the image will not do: {'; '.join(lacks)}"
+            try:
+                _remove(client, fleet, wanted, timeout, progress)
+            except FleetError as error:
+                raise FleetError(f"{why}; and vm {wanted.vmid} is not known to be gone: {error}") from error
+            raise FleetError(f"{why}; vm {wanted.vmid} was removed again; {HOW}")
         _require_unfinished(client, fleet, wanted)
         if upid := client.make_template(wanted.node, wanted.vmid):
             tasks.wait(client, upid, timeout, progress)
@@ -162,7 +173,7 @@ def options(wanted: Wanted, volume: str) -> dict[str, object]:
 
 def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
     where = f"vm {wanted.vmid} on {wanted.node}"
-    config = client.config(wanted.node, wanted.vmid)
+    config = observe_template(client, fleet)
     if config is None:
         if not client.is_free(wanted.vmid):
             raise Refused(f"VMID {wanted.vmid} is taken, elsewhere in the cluster; correct `template` in {DEFINITIONS}")
@@ -178,18 +189,28 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
         )
     if config.lock:
         raise FleetError(f"{where}, our unfinished template, is locked ({config.lock}); run again when nobody holds it")
+    if why := said_besides(wanted, config):
+        raise Refused(
+            f"{where}, our unfinished template, is in somebody's hands: {why}; take that out of its notes, or remove "
+            f"it (`qm destroy {wanted.vmid}`), and run again"
+        )
+    if config.flag("protection"):
+        raise Refused(
+            f"{where}, our unfinished template, is protected, and so would its trial be; lift that "
+            f"(`qm set {wanted.vmid} --protection 0`) and run again"
+        )
+    now = client.config(wanted.node, wanted.vmid, current=True) or config
+    if others := foreign(wanted, now, client.pending(wanted.node, wanted.vmid)):
+        raise Refused(
+            f"{where}, our unfinished template, has drives that are not its own: {', '.join(others)}; "
+            f"somebody attached them, detach them by hand (`qm set {wanted.vmid} --delete DRIVE`) and run again"
+        )
+    if lacks := unfit(fleet, config):
+        raise Refused(
+            f"{where}, our unfinished template, is not as it was made: {'; '.join(lacks)}; mend that, or remove it "
+            f"(`qm destroy {wanted.vmid}`), and run again"
+        )
     return State.UNFINISHED
-
-
-def is_unfinished(wanted: Wanted, config: VmConfig) -> bool:
-    """Whether an earlier run of ours made this, and was killed before it was a template."""
-    lines = map(str.strip, config.description.splitlines())
-    return not config.is_template and config.name == wanted.name and wanted.mark in lines
-
-
-def _is_made_of(client: Client, wanted: Wanted, image: Image) -> bool:
-    config = client.config(wanted.node, wanted.vmid)
-    return config is not None and config.description.strip() == wanted.notes(image.volume)
 
 
 def _require_unfinished(client: Client, fleet: Fleet, wanted: Wanted) -> None:

@@ -11,6 +11,7 @@ from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.vmids import range_of
 
 FIRMWARES = ("ovmf", "seabios")
+MADE_OF = "made of "  # with which the second line of its notes begins
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 _SHA256 = re.compile(r"(?:sha256:)?(?P<digest>[0-9a-fA-F]{64})")
 
@@ -62,7 +63,7 @@ class Wanted:
 
     def notes(self, volume: str) -> str:
         """What the VM says of itself: whose it is, and what it was made of."""
-        return f"{self.mark}\nmade of {volume}, {self.bios}, on {self.storage}"
+        return f"{self.mark}\n{MADE_OF}{volume}, {self.bios}, on {self.storage}"
 
     @property
     def trial_name(self) -> str:

@@ -9,6 +9,7 @@ from nixherd.models import Vm
 from nixherd.proxmox.actions import TASK_SECONDS, Action, left_by
 from nixherd.proxmox.identity import label, require_may_change
 from nixherd.proxmox.outcome import Outcome, why_nothing
+from nixherd.seconds import parse_seconds
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 
 
@@ -24,8 +25,8 @@ def deadline_of(host: Host, default: float = TASK_SECONDS) -> float:
     """Seconds for a task of the hypervisor, and for whoever holds its locks: data `task_deadline`, or the default."""
     given = host.data.get("task_deadline")
     try:
-        return float(given or default)
-    except (TypeError, ValueError):
+        return parse_seconds(given or default)
+    except ValueError:
         raise Usage(f"task_deadline={given} is no number of seconds; write one like 300") from None
 
 

@@ -155,6 +155,47 @@ def test_an_image_that_will_not_do_is_noticed_and_leaves_nothing(
     assert guests(emulator) == {104, 109, 111}
 
 
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ({"name": "drop-connection", "method": "POST", "path": "/agent/exec"}, 5),
+        ({"name": "timed-out", "method": "GET", "path": "/agent/info", "count": 999}, 5),
+        ({"name": "timed-out", "method": "POST", "path": "/agent/exec"}, 0),  # asked once more
+    ],
+    ids=["lost", "overloaded", "late"],
+)
+def test_a_lost_answer_says_nothing_of_the_image(
+    create: Create, emulator: Emulator, fault: dict[str, Any], status: int
+) -> None:
+    begin(emulator)
+    emulator.control("fault", **fault)
+    ended = create("--image", IMAGE, "--boot-deadline", "1")
+    assert ended.status == status, ended.err
+    assert "will not do" not in ended.err
+    assert guests(emulator) == {104, 109, 111, 9002}  # kept, its trial is gone
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"name": "task-fails", "type": "qmdestroy", "message": "disk is busy"}, "disk is busy"),
+        ({"name": "drop-connection", "method": "DELETE", "path": "/qemu/9002"}, "without an answer"),
+    ],
+    ids=["the trial", "the VM"],
+)
+def test_what_cannot_be_removed_hides_no_reason(
+    create: Create, emulator: Emulator, fault: dict[str, Any], words: str
+) -> None:
+    begin(emulator, BARRED)
+    emulator.control("fault", **fault)
+    ended = create("--image", IMAGE)
+    assert ended.status == 1
+    last = ended.err.splitlines()[-1]
+    assert "its guest agent does not allow guest-exec" in last
+    assert "is not known to be gone" in last
+    assert words in last
+
+
 def test_what_is_there_is_never_changed(create: Create, emulator: Emulator) -> None:
     disk = {"scsi0": "nvmeprom:vm-9002-disk-0,size=4G", "boot": "order=scsi0"}
     for config, words in [
@@ -190,6 +231,17 @@ def test_what_cannot_be_meant(create: Create, emulator: Emulator, words: list[st
     ended = create(*words)
     assert (ended.status, len(ended.err.splitlines())) == (2, 1), ended.err
     assert said in ended.err
+    assert emulator.changes() == []
+
+
+@pytest.mark.parametrize("option", ["--boot-deadline", "--deadline"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e999"])
+def test_a_deadline_is_a_number_of_seconds(create: Create, emulator: Emulator, option: str, seconds: str) -> None:
+    begin(emulator)
+    ended = create("--image", IMAGE, option, seconds)
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].endswith("is no number of seconds; write one like 300")
+    assert f"'{option}'" in ended.err
     assert emulator.changes() == []
 
 
@@ -237,6 +289,127 @@ def test_what_a_killed_run_left_is_gone_on_with(create: Create, emulator: Emulat
     assert guests(emulator) == {104, 109, 111, 9001, 9002}
     assert template(emulator)["template"] == 1
     assert not any("/9001" in change for change in emulator.changes())
+
+
+def unfinished(emulator: Emulator, values: dict[str, Any] | None = None, **patch: Any) -> None:
+    """What a killed run of ours left under 9002, of IMAGE; `values` are what somebody changed since."""
+    made = {"name": "base", "agent": "1", "boot": "order=scsi0", "memory": "2048", "net0": "virtio,bridge=vmbr0"}
+    made["description"] = f"nixherd fleet=homelab template=9002\nmade of {IMAGE}, ovmf, on nvmeprom"
+    made |= {"scsi0": "nvmeprom:vm-9002-disk-0,size=3G", "ide2": "nvmeprom:vm-9002-cloudinit,media=cdrom"}
+    volume = {"content": "images", "format": "raw", "size": 3 * GIB, "used": GIB}
+    vm = {"type": "qemu", "node": "prom", "status": "stopped"}
+    vm["config"] = {**dict.fromkeys(TEMPLATE), **made, **(values or {})}  # type: ignore[assignment]
+    begin(
+        emulator,
+        volumes=dict.fromkeys(("nvmeprom:vm-9002-disk-0", "nvmeprom:vm-9002-cloudinit"), volume),
+        **{"pools": {POOL: {"members": [9002]}}, "vms": {"9002": vm}, **patch},
+    )
+
+
+@pytest.mark.parametrize(
+    "drive",
+    [
+        {"scsi1": "nvmeprom:vm-104-disk-0,size=4G"},
+        {"unused0": "nvmeprom:vm-104-disk-0"},
+        {"scsi1": "/dev/disk/by-id/ata-1"},
+        {"scsi1": "nvmeprom:theirs"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("words", [["--image", IMAGE], ["--image", IMAGE, "--bios", "seabios"]], ids=["on", "anew"])
+def test_another_guests_disk_is_neither_converted_nor_destroyed(
+    create: Create, emulator: Emulator, drive: dict[str, str], words: list[str]
+) -> None:
+    unfinished(emulator, drive)
+    ended = create(*words)
+    assert ended.status == 3, ended.err
+    assert "has drives that are not its own" in ended.err
+    assert next(iter(drive.values())).partition(",")[0] in ended.err
+    assert emulator.changes() == []
+
+
+@pytest.mark.parametrize("meanwhile", [{"scsi1": "nvmeprom:vm-104-disk-0,size=4G"}, {"ide2": None}], ids=str)
+def test_what_somebody_changes_during_the_trial_is_seen_before_the_conversion(
+    create: Create, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, meanwhile: dict[str, Any]
+) -> None:
+    unfinished(emulator)
+    monkeypatch.setattr(trial, "run", lambda *_, **__: unfinished(emulator, meanwhile) or [])
+    ended = create("--image", IMAGE)
+    assert ended.status == 3, ended.err
+    assert emulator.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"ide2": None}, "has no cloud-init drive"),
+        ({"boot": "order=net0", "scsi0": None}, "boots from no disk"),
+        ({"agent": "0"}, "has no guest agent"),
+        ({"net0": "virtio"}, "has no net0 on a bridge"),
+    ],
+)
+def test_what_would_be_no_good_template_does_not_become_one(
+    create: Create, emulator: Emulator, values: dict[str, Any], said: str
+) -> None:
+    unfinished(emulator, values)
+    ended = create("--image", IMAGE)
+    assert ended.status == 3, ended.err
+    assert said in ended.err
+    assert "is not a template" not in ended.err
+    assert emulator.changes() == []
+
+
+@pytest.mark.parametrize("words", [["--image", IMAGE], ["--image", IMAGE, "--bios", "seabios"]], ids=["on", "anew"])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"description": f"nixherd fleet=homelab template=9002\nmade of {IMAGE}, ovmf, on nvmeprom\nkeep"}, "'keep'"),
+        ({"description": "nixherd fleet=homelab template=9002"}, "its notes were changed"),
+        ({"protection": 1}, "is protected, and so would its trial be"),
+    ],
+    ids=["noted on", "notes cut", "protected"],
+)
+def test_the_unfinished_one_that_somebody_took_over_is_left_alone(
+    create: Create, emulator: Emulator, values: dict[str, Any], said: str, words: list[str]
+) -> None:
+    unfinished(emulator, values)
+    ended = create(*words)
+    assert ended.status == 3, ended.err
+    assert said in ended.err
+    assert emulator.changes() == []
+
+
+def test_a_trial_that_somebody_took_over_is_left_alone(create: Create, emulator: Emulator) -> None:
+    mark = "nixherd fleet=homelab trial=9002 vmid="
+    own = {"name": "nixherd-trial-9002"}
+    one = {"type": "qemu", "node": "prom", "status": "stopped"}
+    vms = {
+        "9002": None,
+        "9000": {**one, "config": {"name": "theirs", "description": f"{mark}9000"}},
+        "9001": {**one, "config": {**own, "description": f"{mark}9001\nplease keep"}},
+        "9003": {**one, "config": {**own, "description": f"{mark}9003\ntried with token {emulator.token.id}"}},
+    }
+    pools = {POOL: {"members": [9000, 9001, 9003, 9004]}}
+    begin(emulator, vms=vms, pools=pools)
+    steps = create("--image", IMAGE, "--dry-run").json["steps"]
+    assert [step for step in steps if "killed" in step] == ["destroy vm 9003, the trial of a run that was killed"]
+    # a run of another operator is at work
+    vms["9004"] = {**one, "config": {**own, "description": f"{mark}9004\ntried with token other@pve!theirs"}}
+    begin(emulator, vms=vms, pools=pools)
+    ended = create("--image", IMAGE)
+    assert ended.status == 3
+    assert "vm 9004 is a trial of template 9002 which token other@pve!theirs makes" in ended.err
+    assert emulator.changes() == []
+
+
+def test_a_guest_that_may_not_be_seen_is_not_taken_for_nothing(create: Create, emulator: Emulator) -> None:
+    hidden = [row for row in granted(*RECIPE) if row["path"] not in ("/vms/9002", "/vms")]
+    one = {"type": "qemu", "node": "prom", "status": "stopped", "config": {"name": "x"}}
+    begin(emulator, vms={"9002": one}, acl=hidden)
+    ended = create("--image", IMAGE)
+    assert ended.status == 3
+    assert "--roles PVETemplateUser" in ended.err
+    assert emulator.changes() == []
 
 
 def test_rights_that_are_missing_are_all_named_before_anything_is_changed(create: Create, emulator: Emulator) -> None:
