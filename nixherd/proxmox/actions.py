@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
 from nixherd.proxmox import reboots, verbs
-from nixherd.proxmox.apply import PATIENCE, achieve, desired
+from nixherd.proxmox.apply import PATIENCE, achieve, desired, require_awake
 from nixherd.proxmox.backups import BackupAction
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.creation import empty_vm
@@ -83,8 +83,10 @@ class Verb:
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         require_may_change(vm, self.verb)
-        look = self.ask or self.look
-        return require_places(client, look(client, fleet, vm, observe(client, fleet, vm)))
+        look, actual = self.ask or self.look, observe(client, fleet, vm)
+        steps = require_places(client, look(client, fleet, vm, actual))
+        require_awake(vm, actual, steps)
+        return steps
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None

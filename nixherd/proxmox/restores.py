@@ -138,8 +138,8 @@ class RestoreAction:
                 "and bring that there first"
             )
         if there.running or there.config.lock == "suspended":
-            state = "runs" if there.running else "is suspended to disk"
-            raise Usage(f"{label(vm)} {state}; shut it down before it is restored over")
+            state = "runs; shut it down" if there.running else "is suspended to disk; resume it and shut it down"
+            raise Usage(f"{label(vm)} {state} before it is restored over")
 
     def _under_way(self, client: Client, node: str, vm: Vm) -> AwaitRestore | None:
         """A restore that works on the guest now: ours from the same backup. FleetError when it is any other."""

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Vm
-from nixherd.proxmox import differences, waiting
+from nixherd.proxmox import differences, options, waiting
 from nixherd.proxmox.containers import card_changes
 from nixherd.proxmox.differences import device_changes
 from nixherd.proxmox.identity import label, require_ours
 from nixherd.proxmox.listings import SnapshotRow, Volume
-from nixherd.proxmox.models import Drive, Task, tags_of
+from nixherd.proxmox.models import Drive, Task
 from nixherd.proxmox.outcome import nothing
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
 from nixherd.proxmox.steps import (
@@ -140,12 +140,11 @@ def resume(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
 def configure(fleet: Fleet, vm: Vm, actual: ActualVm | None, values: dict[str, object]) -> Steps:
     """Set options by the API's names and in its words (`cores`, `net0`); None takes an option away."""
     found = ours(fleet, vm, actual)
-    if isinstance(tags := values.get("tags"), str):  # as the server keeps them
-        values = {**values, "tags": ";".join(tags_of(tags))}
+    values = options.to_send(fleet, vm, found.config, values)
     changes = tuple(
         Change(key, differences.short(found.config.text(key)), _after(vm, found, key, value), value)
         for key, value in values.items()
-        if found.config.text(key) != (None if value is None else str(int(value) if isinstance(value, bool) else value))
+        if not options.is_so(found.config, key, value)
     )
     return (Configure(found.node, vm.vmid, changes, found.config.digest, type=vm.type),) if changes else _AS_ASKED
 

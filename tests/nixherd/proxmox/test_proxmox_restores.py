@@ -177,7 +177,7 @@ def test_a_guest_that_runs_or_is_protected_is_not_replaced(emulator: Emulator, a
     with pytest.raises(Usage, match="runs; shut it down before it is restored over"):
         asked(emulator, archive, overwrite=True)
     do(emulator, actions.suspend(to_disk=True))
-    with pytest.raises(Usage, match="is suspended to disk; shut it down"):
+    with pytest.raises(Usage, match="is suspended to disk; resume it and shut it down"):
         asked(emulator, archive, overwrite=True)
     with pytest.raises(Usage, match="keeps what a backup lacks, as unused disks; leave --discard out"):
         asked(emulator, archive, overwrite=True, discard=("scsi1",))
