@@ -24,8 +24,8 @@ from nixherd.proxmox.outcome import nothing, why_nothing
 from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from nixherd.proxmox.restores import RestoreAction
-from nixherd.proxmox.snapshotting import require_can_snapshot
-from nixherd.proxmox.steps import AwaitReboot, Cannot, Clone, Note, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.snapshotting import require_can_snapshot, require_in_no_snapshot
+from nixherd.proxmox.steps import AwaitReboot, Cannot, Clone, MoveDisk, Note, Reboot, Row, Step, doable, rows
 from nixherd.proxmox.survey import lacking, memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
@@ -252,10 +252,14 @@ def add_disk(disk: str, size: int, *, storage: str | None = None) -> Action:
 
 
 def move_disk(disk: str, storage: str, *, keep_source: bool = False) -> Action:
-    return Verb(
-        "move a disk of",
-        lambda client, fleet, vm, actual: verbs.move_disk(fleet, vm, actual, disk, storage, keep_source=keep_source),
-    )
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        steps = verbs.move_disk(fleet, vm, actual, disk, storage, keep_source=keep_source)
+        for step in steps:
+            if isinstance(step, MoveDisk) and not step.keep_source:
+                require_in_no_snapshot(client, vm, step)
+        return steps
+
+    return Verb("move a disk of", look)
 
 
 def regenerate() -> Action:

@@ -73,7 +73,8 @@ class Archive:
     def replaces(self, name: str, volume: str) -> bool:
         """Whether a restore makes this drive, in the place of another volume than the one that was backed up."""
         text = str(self.config.values.get(name, ""))
-        return self.brings(name) and properties(text, "file").get("file") != volume
+        values = properties(text, "file")
+        return self.brings(name) and (values.get("file") or values.get("volume")) != volume
 
     def is_alike(self, name: str, value: str) -> bool:
         """Whether a mount point is used as the one that was backed up, whatever volume it is: a restore renames it."""
