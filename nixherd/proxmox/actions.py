@@ -342,7 +342,10 @@ def rollback(name: str, *, asked: bool = False) -> Action:
         return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, snapshots_of(client, vm, actual)))
 
     def to_unused(client: Client, vm: Vm, actual: ActualVm | None, steps: Steps) -> Steps:
-        return told(steps, lacks=lacking(client, vm, actual, name)) if actual and steps else steps
+        if not (actual and steps):
+            return steps
+        attached, waits = lacking(client, vm, actual, name)
+        return told(steps, lacks=attached, strays=waits)
 
     return Verb("roll back", look, ask if asked else None)
 

@@ -431,3 +431,18 @@ def test_no_option_takes_our_mark_away(dev: Emulator) -> None:
     assert dev.changes() == changes
     do(dev, actions.configure({"description": "of mine"}))
     assert config_of(dev).description.strip() == f"{before.strip()}\nof mine"
+
+
+def test_a_rollback_tells_a_disk_that_only_waits_from_one_that_is_there(emulator: Emulator) -> None:
+    begin(emulator)
+    do(emulator, actions.snapshot("clean"))
+    client = emulator.client()
+    client.set_config("prom", 110, {"sata1": "tank:1"})  # waits
+    client.set_config("prom", 110, {"scsi2": "tank:2"})
+    [told] = do(emulator, actions.rollback("clean", asked=True))
+    assert "; stays as an unused disk: scsi2 tank:vm-110-disk-1;" in told
+    assert told.endswith(
+        "only waits for its next start, stays on its storage, named by nothing: sata1 tank:vm-110-disk-0"
+    )
+    assert [each.volume for each in config_of(emulator).unused.values()] == ["tank:vm-110-disk-1"]
+    assert len(client.volumes("prom", "tank", vmid=110)) == 2
