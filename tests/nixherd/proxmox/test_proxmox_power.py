@@ -230,7 +230,11 @@ def test_a_guest_that_is_suspended_to_disk_is_changed_by_nothing_and_waited_for_
     changes = dev.changes()
     for action in (
         *(actions.snapshot("more"), actions.delete_snapshot("clean"), actions.rollback("clean"), actions.backup()),
-        *(actions.configure({"cores": 2}), actions.resize(70 * GIB), actions.move_disk("scsi0", "tank")),
+        *(
+            actions.configure({"cores": 2}),
+            actions.resize(70 * GIB),
+            actions.move_disk("scsi0", "tank", keep_source=True),
+        ),
         *(actions.add_disk("scsi1", GIB, storage="tank"), actions.as_declared(HOST)),
     ):
         for does in (action.plan, action.run):
