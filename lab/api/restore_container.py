@@ -1,8 +1,9 @@
 """Containers out of backups. Nothing of this is recorded: it follows PVE::API2::LXC and PVE::LXC::Create.
 
-All volumes of the archive's configuration are made anew, on one storage, and then all those of a container that is
-there are removed: a mount point that the archive does not hold (`backup=1` is not set) comes back empty. A restore that
-fails after that leaves no container.
+All volumes of the archive's configuration are made anew, on one storage, and then all those that the configuration of a
+container that is there names are removed, what waits, unused ones and snapshots included; others in its name stay. The
+archive's unused ones are not taken over. A mount point that the archive does not hold (`backup=1` is not set) comes
+back empty. A restore that fails after that leaves no container.
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import Any
 from lab.api import archives, drives, options
 from lab.api.containers import set_power
 from lab.api.create import join_pool
+from lab.api.destroy import owned
 from lab.api.errors import ApiError, ParameterError
 from lab.api.restore import require_rights, reserve
 from lab.api.routes import Call
@@ -76,11 +78,11 @@ class _Restore:
         task.write(f"recovering backed-up configuration from '{self.archive}'")
         if "disks" not in self.holds:
             raise ApiError("command 'tar tpO' failed: archive contains no configuration file")
-        config: Config = dict(self.holds["config"])
+        config: Config = {key: value for key, value in self.holds["config"].items() if not options.is_unused(key)}
         self.destroys = True
         for name in sorted(filter(_VOLUME.fullmatch, config)):
             config[name] = self._made(config[name], task)
-        for volid in self.volumes.of_vm(self.vmid):
+        for volid in owned(old):
             if volid not in self.made:
                 self.volumes.remove(volid)
         task.write(f"restoring '{self.archive}' now..")

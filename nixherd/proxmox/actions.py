@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
 from nixherd.proxmox import reboots, verbs
-from nixherd.proxmox.apply import PATIENCE, achieve, desired
+from nixherd.proxmox.apply import PATIENCE, achieve, desired, require_awake
 from nixherd.proxmox.backups import BackupAction
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.creation import empty_vm
@@ -24,8 +24,8 @@ from nixherd.proxmox.outcome import nothing, why_nothing
 from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from nixherd.proxmox.restores import RestoreAction
-from nixherd.proxmox.snapshotting import require_can_snapshot
-from nixherd.proxmox.steps import AwaitReboot, Cannot, Clone, Note, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.snapshotting import require_can_snapshot, require_in_no_snapshot
+from nixherd.proxmox.steps import AwaitReboot, Cannot, Clone, MoveDisk, Note, Reboot, Row, Step, doable, rows
 from nixherd.proxmox.survey import lacking, memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
@@ -83,8 +83,10 @@ class Verb:
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         require_may_change(vm, self.verb)
-        look = self.ask or self.look
-        return require_places(client, look(client, fleet, vm, observe(client, fleet, vm)))
+        look, actual = self.ask or self.look, observe(client, fleet, vm)
+        steps = require_places(client, look(client, fleet, vm, actual))
+        require_awake(vm, actual, steps)
+        return steps
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
@@ -250,10 +252,14 @@ def add_disk(disk: str, size: int, *, storage: str | None = None) -> Action:
 
 
 def move_disk(disk: str, storage: str, *, keep_source: bool = False) -> Action:
-    return Verb(
-        "move a disk of",
-        lambda client, fleet, vm, actual: verbs.move_disk(fleet, vm, actual, disk, storage, keep_source=keep_source),
-    )
+    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        steps = verbs.move_disk(fleet, vm, actual, disk, storage, keep_source=keep_source)
+        for step in steps:
+            if isinstance(step, MoveDisk) and not step.keep_source:
+                require_in_no_snapshot(client, vm, step)
+        return steps
+
+    return Verb("move a disk of", look)
 
 
 def regenerate() -> Action:
@@ -336,7 +342,10 @@ def rollback(name: str, *, asked: bool = False) -> Action:
         return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, snapshots_of(client, vm, actual)))
 
     def to_unused(client: Client, vm: Vm, actual: ActualVm | None, steps: Steps) -> Steps:
-        return told(steps, lacks=lacking(client, vm, actual, name)) if actual and steps else steps
+        if not (actual and steps):
+            return steps
+        attached, waits = lacking(client, vm, actual, name)
+        return told(steps, lacks=attached, strays=waits)
 
     return Verb("roll back", look, ask if asked else None)
 

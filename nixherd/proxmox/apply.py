@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nixherd.errors import ApiError, FleetError, TaskFailed, Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
 from nixherd.narration import Narrator
-from nixherd.proxmox import plan, reboots, refused, standing, tasks
+from nixherd.proxmox import options, plan, reboots, refused, standing, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning
@@ -113,9 +113,10 @@ def achieve(
         before, lost = actual, None
         if not steps:
             return tuple(done) if done else steps
+        require_awake(vm, actual, steps)
         if not steps[0].repeatable and done and type(done[-1]) is type(steps[0]):
             return tuple(done)
-        if [str(step) for step in done].count(str(steps[0])) > 1:
+        if options.in_vain(done, steps[0]):
             raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
         left = began + timeout - time.monotonic()
         if left <= 0:
@@ -158,6 +159,16 @@ def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None,
     raise FleetError(
         f"{label(vm)} {where}, although a task that was to {last} has ended well"
         f"{f'; its last tasks: {since}' if since else ''}"
+    )
+
+
+def require_awake(vm: Vm, actual: ActualVm | None, steps: tuple[Step, ...]) -> None:
+    """Usage where a guest is suspended to disk: nothing can be done to it but to let it go on, and waiting is vain."""
+    if actual is None or actual.config.lock != "suspended" or not steps or isinstance(steps[0], (Start, Resume)):
+        return
+    raise Usage(
+        f"{label(vm)} on {actual.node} is suspended to disk, and nothing else can be done to it; resume it first "
+        f"(`nixherd vm resume {vm.name}`)"
     )
 
 

@@ -70,6 +70,18 @@ class Archive:
         disk = re.fullmatch(r"(ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0", name) is not None
         return disk and not is_true(properties(text, "file").get("backup", 1))
 
+    def replaces(self, name: str, volume: str) -> bool:
+        """Whether a restore makes this drive, in the place of another volume than the one that was backed up."""
+        text = str(self.config.values.get(name, ""))
+        values = properties(text, "file")
+        return self.brings(name) and (values.get("file") or values.get("volume")) != volume
+
+    def is_alike(self, name: str, value: str) -> bool:
+        """Whether a mount point is used as the one that was backed up, whatever volume it is: a restore renames it."""
+        then, now = (properties(text, "file") for text in (str(self.config.values.get(name, "")), value))
+        then["file"], now["file"] = (each.get("file", "").partition(":")[0] for each in (then, now))
+        return then == now
+
     def names(self, name: str, volume: str) -> bool:
         """Whether a VM has this volume again though the backup does not hold it: its configuration still names it."""
         text = str(self.config.values.get(name, ""))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nixherd.errors import FleetError
 from nixherd.models import Fleet, Vm
 from nixherd.proxmox import verbs
-from nixherd.proxmox.apply import PATIENCE, achieve
+from nixherd.proxmox.apply import PATIENCE, achieve, require_awake
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import TaskForgotten
 from nixherd.proxmox.identity import require_may_change
@@ -39,7 +39,10 @@ class BackupAction:
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         require_may_change(vm, self.verb)
-        return self._look(client, fleet, vm, observe(client, fleet, vm))
+        actual = observe(client, fleet, vm)
+        steps = self._look(client, fleet, vm, actual)
+        require_awake(vm, actual, steps)
+        return steps
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = PATIENCE, progress: Progress | None = None

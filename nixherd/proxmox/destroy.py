@@ -88,6 +88,26 @@ class DestroyAction:
             return verbs.shutdown(fleet, vm, actual, timeout=SHUTDOWN_SECONDS, force=True)
 
         done.append(achieve(client, fleet, vm, off, timeout=timeout, progress=progress, what=self.verb))
+        try:
+            return self._save_and_remove(client, fleet, vm, first, target, done, timeout, progress)
+        except FleetError as error:
+            if did := [str(step) for steps in done for step in steps]:
+                there = _how_it_stands(client, fleet, vm)
+                error.args = (f"{error}; before that, this was done: {', '.join(did)}; {there}", *error.args[1:])
+            raise
+
+    def _save_and_remove(
+        self,
+        client: Client,
+        fleet: Fleet,
+        vm: Vm,
+        first: Steps,
+        target: Destroy,
+        done: list[Steps],
+        timeout: float,
+        progress: Progress | None,
+    ) -> Steps:
+        """What comes after the guest was shut down; what was done is added to `done`."""
         before = removal.tasks_of(client, target)
         claim = removal.relied_on(client, fleet, vm) if target.backup else Claim()
         for step in first:
@@ -217,6 +237,17 @@ class DestroyAction:
             pool=pool,
             type=vm.type,
         )
+
+
+def _how_it_stands(client: Client, fleet: Fleet, vm: Vm) -> str:
+    """The guest as it is after a failure, in words."""
+    try:
+        now = observe(client, fleet, vm)
+    except FleetError as error:
+        return f"whether {label(vm)} is there now is not known ({error})"
+    if now is None:
+        return f"{label(vm)} is not there any more"
+    return f"{label(vm)} is there on {now.node}, not destroyed, and {'runs' if now.running else 'is off'}"
 
 
 def _discards(parts: tuple[Part, ...]) -> str:

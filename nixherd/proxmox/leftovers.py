@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from nixherd.errors import Usage
+from nixherd.errors import ApiError, Usage
 from nixherd.models import GuestType, Vm
 from nixherd.proxmox.archive import Archive
 from nixherd.proxmox.client import Client
@@ -12,11 +12,13 @@ from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import VmConfig, properties
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.steps import Restore
+from nixherd.proxmox.survey import would_be_shown
 from nixherd.proxmox.volumes import Part, belongings
 
 # What an empty guest has: while it is made or after that failed, and what a server writes in the place of an old one.
 _OF_EMPTY = frozenset(("digest", "lock", "memory"))
 _LEFT_OUT = re.compile(r"((?:ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0): (\S+)", re.ASCII)
+_ANOTHER = "not the volume in the backup"
 _NOT_KNOWN = "not known, this token may not look into it while the guest is not there"
 
 
@@ -38,17 +40,21 @@ def lost(
     current = client.config(there.node, vm.vmid, vm.type, current=True) or there.config
     rows = client.pending(there.node, vm.vmid, vm.type)
     found = belongings(vm.type, vm.vmid, current, pending=rows)
-    rest = [
-        part
-        for part in found.parts
-        if part.volume and not (held.brings(part.name) or part.remade or held.names(part.name, part.volume))
-    ]
+    rest, replaced = list[Part](), list[Part]()
+    for part in found.parts:
+        if part.volume is None or part.remade or held.names(part.name, part.volume):
+            continue
+        if part.unsaved == "pending" or not held.brings(part.name):
+            rest.append(part)
+        elif held.replaces(part.name, part.volume):
+            replaced.append(replace(part, unsaved=_ANOTHER))
     snapshots = tuple(f"snapshot {row.name}" for row in client.snapshots(there.node, vm.vmid, vm.type))
-    words = tuple(part.shown(found.sizes) for part in rest)
+    words, others = (tuple(part.shown(found.sizes) for part in parts) for parts in (rest, replaced))
     if vm.type is GuestType.QEMU:
-        return replace(step, stays=words, goes=snapshots, lacks=lacks)
-    _require_given_up(vm, rest, discard)
-    return replace(step, goes=(*words, *snapshots), lacks=lacks)
+        return replace(step, stays=words, goes=(*others, *snapshots), lacks=lacks)
+    alike = ("rootfs", *(name for name, value in current.values.items() if held.is_alike(name, str(value))))
+    _require_given_up(vm, [*rest, *(part for part in replaced if part.name not in alike)], discard)
+    return replace(step, goes=(*words, *others, *snapshots), lacks=lacks)
 
 
 def _require_given_up(vm: Vm, rest: Iterable[Part], discard: Iterable[str]) -> None:
@@ -75,10 +81,24 @@ def _lacking(held: Archive) -> Iterable[str]:
             yield f"{name} (comes back empty)"
 
 
-def read_back(config: VmConfig) -> tuple[dict[str, object], list[str]]:
-    """What the guest keeps that the backup lacked, as its configuration says now: for JSON, and for people."""
+def read_back(client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object], list[str]]:
+    """What the guest keeps that the backup lacked, as it and its storages say now: for JSON, and for people."""
+    config = now.config
     unused = {key: str(value) for key, value in config.values.items() if re.fullmatch(r"unused\d+", key)}
     notes = [line for line in config.description.splitlines() if _LEFT_OUT.fullmatch(line.strip())]
     found: dict[str, object] = {"unused": unused, "notes": notes} if unused or notes else {}
-    lines = [f"{key} keeps {volume}, which is in no disk of it now" for key, volume in sorted(unused.items())]
+    lines = [f"{key} {_kept(client, vm, now, volume)}" for key, volume in sorted(unused.items())]
     return found, lines + [f"its notes say of a disk that the backup did not hold: {line}" for line in notes]
+
+
+def _kept(client: Client, vm: Vm, now: ActualVm, volume: str) -> str:
+    """What a storage says of a volume that is an unused disk now."""
+    try:
+        rows = client.volumes(now.node, volume.partition(":")[0], vmid=vm.vmid)
+    except ApiError as error:
+        return f"names {volume}; whether that is there is not visible: {error}"
+    if any(row.volid == volume for row in rows):
+        return f"keeps {volume}, which is in no disk of it now"
+    if would_be_shown(client, vm.vmid, volume):
+        return f"names {volume}, which is not there (any more)"
+    return f"names {volume}; whether that is there is not visible to this token"

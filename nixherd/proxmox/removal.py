@@ -186,11 +186,12 @@ def _claim(client: Client, fleet: Fleet, vm: Vm, target: Destroy, claim: Claim, 
 def _require_same(vm: Vm, seen: Belongings, now: Belongings) -> None:
     """Refused when other things would go than were announced.
 
-    What waited for the next start may be in force now: a server takes it over as soon as a stopped guest is changed.
+    What waited for the next start may be in force now: a server takes it over as soon as a stopped guest is changed. So
+    a volume is the same under whatever name; one that was taken away is an unused one then.
     """
-    announced, found = ({(part.name, part.volume) for part in each.parts} for each in (seen, now))
-    new = [part for part in now.parts if (part.name, part.volume) not in announced]
-    gone = [part for part in seen.parts if (part.name, part.volume) not in found]
+    announced, found = ({part.volume or part.name for part in each.parts} for each in (seen, now))
+    new = [part for part in now.parts if (part.volume or part.name) not in announced]
+    gone = [part for part in seen.parts if (part.volume or part.name) not in found]
     if not new and not gone:
         return
     words = [f"there is now {now.shown(new)}"] if new else []

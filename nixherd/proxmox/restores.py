@@ -4,6 +4,7 @@ On a real server a restore takes the disks that the backup holds away before it 
 backup lacks as `unusedN`, a container loses it. One that fails leaves an empty guest, which the next one may replace.
 """
 
+import re
 from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
@@ -12,19 +13,22 @@ from nixherd.proxmox import archive, tasks, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve
 from nixherd.proxmox.archive import Archive
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.errors import NotVisible, OutcomeUnknown
 from nixherd.proxmox.identity import is_ours, label, mark, require_may_change
 from nixherd.proxmox.leftovers import is_empty, lost, read_back
-from nixherd.proxmox.models import Task, same_settings
+from nixherd.proxmox.models import Task, Upid, same_settings
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.outcome import Outcome, nothing
 from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.steps import AwaitRestore, Restore, Step
+from nixherd.proxmox.survey import still_there, would_be_shown
 from nixherd.proxmox.tasks import Progress
+from nixherd.proxmox.volumes import belongings
 
 Steps = tuple[Step, ...]
+_TOUCHED = re.compile(r"new volume ID is|successfully (?:removed|created)|\b(?:map|restoring) '|Formatting '")
 _RESTORES = ("qmrestore", "vzrestore")
 
 
@@ -72,7 +76,7 @@ class RestoreAction:
         except (ApiError, TaskFailed) as error:
             if first:
                 made = first[0] is None and client.accepted_changes > begun
-                error.args = (f"{error}{_left_behind(client, fleet, vm, first[0], made=made)}", *error.args[1:])
+                error.args = (f"{error}{_left_behind(client, fleet, vm, first[0], error, made=made)}", *error.args[1:])
             raise
         return _seen(client, fleet, vm, done) if done else done
 
@@ -81,8 +85,8 @@ class RestoreAction:
     ) -> Steps:
         try:
             tasks.wait(client, step.upid, timeout, progress)
-        except TaskFailed as error:
-            error.args = (f"{error}{_left_behind(client, fleet, vm, None, made=False)}", *error.args[1:])
+        except (OutcomeUnknown, TaskFailed) as error:
+            error.args = (f"{error}{_left_behind(client, fleet, vm, None, error, made=False)}", *error.args[1:])
             raise
         return _seen(client, fleet, vm, (step,))
 
@@ -134,8 +138,8 @@ class RestoreAction:
                 "and bring that there first"
             )
         if there.running or there.config.lock == "suspended":
-            state = "runs" if there.running else "is suspended to disk"
-            raise Usage(f"{label(vm)} {state}; shut it down before it is restored over")
+            state = "runs; shut it down" if there.running else "is suspended to disk; resume it and shut it down"
+            raise Usage(f"{label(vm)} {state} before it is restored over")
 
     def _under_way(self, client: Client, node: str, vm: Vm) -> AwaitRestore | None:
         """A restore that works on the guest now: ours from the same backup. FleetError when it is any other."""
@@ -162,15 +166,22 @@ class RestoreAction:
         return last if same_settings(there.config, held.restored) else None
 
 
-def _left_behind(client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None, *, made: bool) -> str:
-    """What a restore that failed has left, in words; an empty guest that this run `made` goes, if it can come again."""
+def _left_behind(
+    client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None, error: FleetError, *, made: bool
+) -> str:
+    """What a restore that failed has left, in words; an empty guest that this run `made` goes, if it can come again.
+
+    Of one that came to an unknown end no more is said than what is there, and nothing is removed.
+    """
     try:
         now = observe(client, fleet, vm)
+        if isinstance(error, OutcomeUnknown):
+            return _unknown_end(vm, before, now)
         if now is None:
             return "; the guest is not there" if before else ""
         if not is_empty(now.config):
             same = before is not None and before.config.digest == now.config.digest
-            return "; the guest is as it was" if same else ""
+            return "; the guest is as it was" if same and _touched_nothing(client, vm, now, error) else ""
         if before is not None and not is_empty(before.config):
             return (
                 f"; of {label(vm)} an empty guest is left on {now.node}, the disks that the backup holds are gone: "
@@ -191,12 +202,36 @@ def _left_behind(client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None, 
         return f"; what it left behind is not known ({error})"
 
 
+def _unknown_end(vm: Vm, before: ActualVm | None, now: ActualVm | None) -> str:
+    if now is None:
+        return "; the guest is not there"
+    if is_empty(now.config):
+        return f"; there is an empty guest {vm.vmid} on {now.node}: the restore works on it, or has failed"
+    if before is None or is_empty(before.config):
+        return f"; {label(vm)} is there on {now.node}, whether with all that its disks had is not known"
+    return (
+        f"; {label(vm)} is there on {now.node}, whether as it was or as the backup has it is not known: look into it, "
+        "or restore it again"
+    )
+
+
+def _touched_nothing(client: Client, vm: Vm, now: ActualVm, error: FleetError) -> bool:
+    """Whether a restore that failed has made and removed no volume, as its log and the storages tell."""
+    if not isinstance(error, TaskFailed):
+        return True  # it was refused: no task began
+    if any(_TOUCHED.search(line) for line in client.task_log(Upid.parse(error.upid))):
+        return False
+    found = belongings(vm.type, vm.vmid, now.config)
+    gone = found.volumes - still_there(client, now.node, vm.vmid, found)
+    return not any(would_be_shown(client, vm.vmid, volume) for volume in gone)
+
+
 def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
     """The steps, and the guest as it was read back. FleetError where it is not there."""
     now = observe(client, fleet, vm)
     if now is None or is_empty(now.config):
         raise FleetError(f"the restore of {label(vm)} ended well, and the guest is not there; look at its node's tasks")
-    found, lines = read_back(now.config)
+    found, lines = read_back(client, vm, now)
     if not is_ours(fleet, vm, now.config):
         found |= {"ours": False}
         lines += [

@@ -11,7 +11,7 @@ from nixherd.proxmox.identity import label
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.snapshotting import require_can_snapshot
-from nixherd.proxmox.steps import DeleteSnapshot, Snapshot
+from nixherd.proxmox.steps import DeleteSnapshot, MoveDisk, Snapshot
 from nixherd.proxmox.tasks import Progress
 
 FRESH = 3600  # seconds for which the snapshot of a killed run serves
@@ -45,6 +45,12 @@ class Reversible:
         steps = self.action.plan(client, fleet, vm)
         if not steps:
             return steps
+        for step in steps:
+            if isinstance(step, MoveDisk) and not (step.keep_source or step.disk.startswith("unused")):
+                raise Usage(
+                    f"{label(vm)}: with a snapshot before it, {step.disk} cannot be moved and deleted; let it stay as "
+                    "an unused disk (--keep-source), or leave --snapshot out"
+                )
         actual = observe(client, fleet, vm)
         self._require_no_old_one(client, vm, actual)
         if actual:

@@ -8,6 +8,7 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Drive
 from nixherd.proxmox.plan import ActualVm
+from nixherd.proxmox.steps import MoveDisk
 
 # Storages that snapshot volumes by themselves; on those of files only qcow2 can, inside of the file. `PVE::Storage`.
 _ABLE = frozenset(("zfspool", "zfs", "lvmthin", "rbd", "btrfs"))
@@ -30,6 +31,24 @@ def require_can_snapshot(client: Client, vm: Vm, actual: ActualVm) -> None:
         f"{label(vm)} cannot be snapshotted: {'; '.join(obstacles)}; move it to a storage that can, such as zfspool or "
         f"lvmthin{_or_convert(vm)} (`{tool} {vm.vmid} …` on {actual.node})"
     )
+
+
+def require_in_no_snapshot(client: Client, vm: Vm, step: MoveDisk) -> None:
+    """Usage where snapshots of the guest name the volume that is moved: a server does not delete it then."""
+    rows = client.snapshots(step.node, vm.vmid, vm.type)
+    named = [
+        row.name
+        for row in rows
+        if any(
+            drive.volume == step.source
+            for drive in client.snapshot_config(step.node, vm.vmid, row.name, vm.type).volumes.values()
+        )
+    ]
+    if named:
+        raise Usage(
+            f"{label(vm)}: {step.disk} ({step.source}) is in its snapshots {', '.join(named)}, so that it cannot be "
+            "moved and deleted; let it stay as an unused disk (--keep-source), or delete those snapshots first"
+        )
 
 
 def _or_convert(vm: Vm) -> str:

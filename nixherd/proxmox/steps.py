@@ -392,15 +392,21 @@ class Snapshot(Step):
 
 @dataclass(frozen=True, slots=True)
 class Rollback(Step):
-    """Put disks and configuration back; what was done since is lost. `lacks`: disks that it did not have then."""
+    """Put disks and configuration back; what was done since is lost.
+
+    `lacks`: disks that it did not have then; `strays`: such as only wait for its next start, which nothing names then.
+    """
 
     name: str
     lacks: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
     interrupts = True
     repeatable = False
 
     def __str__(self) -> str:
         kept = f"; stays as an unused disk: {', '.join(self.lacks)}" if self.lacks else ""
+        if self.strays:
+            kept += f"; only waits for its next start, stays on its storage, named by nothing: {', '.join(self.strays)}"
         return f"roll {self.guest} back to {self.name}; what was done since is lost{kept}"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nixherd.errors import ApiError, FleetError
 from nixherd.models import Vm
@@ -98,13 +98,29 @@ def memory_of(client: "Client", vm: Vm, node: str, snapshot: str) -> str | None:
     return config.text("vmstate") if config else None
 
 
-def lacking(client: "Client", vm: Vm, actual: ActualVm, snapshot: str) -> tuple[str, ...]:
-    """The guest's disks that a snapshot of it does not have, in words: going back to that, they stay as unused ones."""
+class Lacking(NamedTuple):
+    """The guest's disks that a snapshot of it does not have, in words.
+
+    Going back to it, those `attached` stay as unused ones; those that are only `waiting` for the next start stay on
+    their storage too, and nothing names them any more.
+    """
+
+    attached: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+def lacking(client: "Client", vm: Vm, actual: ActualVm, snapshot: str) -> Lacking:
+    """What becomes of the disks that the guest has now and did not have in the snapshot."""
     then = client.config(actual.node, vm.vmid, vm.type, snapshot=snapshot)
+    now = client.config(actual.node, vm.vmid, vm.type, current=True) or actual.config
     named = belongings(vm.type, vm.vmid, then).volumes if then else frozenset[str]()
-    now = belongings(vm.type, vm.vmid, actual.config).parts
-    return tuple(
-        f"{part.name} {part.volume}"
-        for part in now
+    rows = client.pending(actual.node, vm.vmid, vm.type)
+    parts = [
+        part
+        for part in belongings(vm.type, vm.vmid, now, pending=rows).parts
         if part.volume and part.volume not in named and not part.remade and not part.name.startswith("unused")
+    ]
+    return Lacking(
+        tuple(f"{part.name} {part.volume}" for part in parts if part.unsaved != "pending"),
+        tuple(f"{part.name} {part.volume}" for part in parts if part.unsaved == "pending"),
     )

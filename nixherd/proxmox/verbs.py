@@ -11,12 +11,13 @@ from collections.abc import Iterable
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Vm
-from nixherd.proxmox import differences, waiting
+from nixherd.proxmox import differences, options, waiting
 from nixherd.proxmox.containers import card_changes
+from nixherd.proxmox.creation import whole_gib
 from nixherd.proxmox.differences import device_changes
 from nixherd.proxmox.identity import label, require_ours
 from nixherd.proxmox.listings import SnapshotRow, Volume
-from nixherd.proxmox.models import Drive, Task, tags_of
+from nixherd.proxmox.models import Drive, Task
 from nixherd.proxmox.outcome import nothing
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
 from nixherd.proxmox.steps import (
@@ -140,12 +141,11 @@ def resume(fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
 def configure(fleet: Fleet, vm: Vm, actual: ActualVm | None, values: dict[str, object]) -> Steps:
     """Set options by the API's names and in its words (`cores`, `net0`); None takes an option away."""
     found = ours(fleet, vm, actual)
-    if isinstance(tags := values.get("tags"), str):  # as the server keeps them
-        values = {**values, "tags": ";".join(tags_of(tags))}
+    values = options.to_send(fleet, vm, found.config, values)
     changes = tuple(
         Change(key, differences.short(found.config.text(key)), _after(vm, found, key, value), value)
         for key, value in values.items()
-        if found.config.text(key) != (None if value is None else str(int(value) if isinstance(value, bool) else value))
+        if not options.is_so(found.config, key, value)
     )
     return (Configure(found.node, vm.vmid, changes, found.config.digest, type=vm.type),) if changes else _AS_ASKED
 
@@ -174,7 +174,8 @@ def device(fleet: Fleet, vm: Vm, actual: ActualVm | None, wanted: Device) -> Ste
 def drive_of(vm: Vm, found: ActualVm, disk: str | None) -> Drive:
     """The named disk, else the one that the guest boots from. Usage when there is none."""
     root = found.config.root
-    drives = {**found.config.drives, **({"rootfs": root} if root else {})}
+    drives = {**(found.config.drives if vm.type is GuestType.QEMU else found.config.volumes)}
+    drives |= {"rootfs": root} if root else {}
     drive = drives.get(disk) if disk else root or found.config.boot_disk
     if drive is None or drive.cdrom:
         there = ", ".join(name for name, each in sorted(drives.items()) if not each.cdrom) or "none"
@@ -215,9 +216,17 @@ def add_disk(
 ) -> Steps:
     """Give it a new, empty disk. Usage where there is one of that name and another size."""
     found = ours(fleet, vm, actual)
-    if not re.fullmatch(r"(scsi|virtio|sata|ide|mp)\d{1,3}", disk, re.ASCII):
-        raise Usage(f"{disk} is no name for a disk; use one such as scsi1")
+    if vm.type is not GuestType.QEMU:
+        raise Usage(
+            f"{label(vm)} is a container, whose volumes need a place to be mounted at; they are not added here: "
+            f"`pct set {vm.vmid} --mp0 STORAGE:GIB,mp=/PATH` on {found.node} does that"
+        )
+    if not re.fullmatch(r"(scsi|virtio|sata|ide)\d{1,2}", disk, re.ASCII):
+        raise Usage(f"{disk} is no name for a disk of a VM; use one such as scsi1")
     there, row = found.config.drives.get(disk), found.waiting(disk)
+    if there is not None and there.cdrom:
+        kind = "the cloud-init drive" if there.is_cloudinit else "a CD-ROM"
+        raise Usage(f"{label(vm)}: {disk} is {kind}; choose another name")
     if there is not None:
         if storage and there.storage != storage:
             raise Usage(f"{label(vm)} has a disk {disk} already, on {there.storage}; move it, or choose another name")
@@ -230,6 +239,8 @@ def add_disk(
             f"{label(vm)} has a disk {disk} until its next start; take that back first: "
             f"`qm set {vm.vmid} --revert {disk}` on {found.node}"
         )
+    if size % (1 << 30):
+        raise Usage(f"{disk}: disks are made in whole GiB, {format_size(size)} is none; ask for {whole_gib(size)}G")
     place = _place(fleet, vm, storage)
     later = vm.type is GuestType.QEMU and waiting.waits(found, disk, place)
     return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, later, type=vm.type),)

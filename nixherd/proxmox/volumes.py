@@ -106,10 +106,10 @@ def belongings(
 
     A volume whose name does not tell whose it is counts as the guest's: rather one too many is named.
     """
-    found = _Found(type, vmid)
+    found, rows = _Found(type, vmid), {row.key: row for row in pending}
     for key, text in _sorted(config):
-        found.add(key, text, _left_out(type, key, text, config))
-    for row in pending:
+        found.add(key, text, _left_out(type, key, text, config) or _left_out_then(type, rows.get(key), text, config))
+    for row in rows.values():
         if row.after is not None:
             found.add(row.key, row.after, "pending")
     for snapshot, its in (snapshots or {}).items():
@@ -144,6 +144,19 @@ def _left_out(type: GuestType, key: str, text: str, config: VmConfig) -> str:
     if key == "efidisk0" and config.bios != "ovmf":
         return "without bios=ovmf"
     return "" if is_true(values.get("backup", 1)) else "backup=0"
+
+
+def _left_out_then(type: GuestType, row: Pending | None, text: str, config: VmConfig) -> str:
+    """Why a backup does not hold what an option names, once what waits is in force: a server sees to that before it."""
+    if row is None or row.key.startswith("unused"):
+        return ""
+    if row.after is None:
+        return "taken away at its next start"
+    now, then = (properties(each, "file") for each in (text, row.after))
+    if (now.get("file") or now.get("volume")) != (then.get("file") or then.get("volume")):
+        return "replaced at its next start"
+    why = _left_out(type, row.key, row.after, config)
+    return f"{why} from its next start" if why else ""
 
 
 class _Found:

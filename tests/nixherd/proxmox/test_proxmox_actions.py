@@ -9,11 +9,12 @@ import pytest
 
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.models import GuestType, Vm
-from nixherd.proxmox import actions
+from nixherd.proxmox import actions, verbs
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.reversible import reversible
 from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
@@ -401,3 +402,30 @@ def test_a_vm_from_its_definition_alone(emulator: Emulator) -> None:
     config = config_of(emulator)
     assert (config.cores, config.memory, config.boot_disk and config.boot_disk.size) == (4, 8192, parse_size("64G"))
     assert do(emulator, actions.as_declared(HOST)) == []
+
+
+@pytest.mark.parametrize(
+    ("disk", "size", "says"),
+    [
+        ("scsi3", "1500M", "scsi3: disks are made in whole GiB, 1500M is none; ask for 2G"),
+        ("ide2", "4M", "ide2 is the cloud-init drive; choose another name"),
+        ("mp0", "2G", "mp0 is no name for a disk of a VM"),
+    ],
+)
+def test_a_disk_that_cannot_be_made_so_is_refused_first(dev: Emulator, disk: str, size: str, says: str) -> None:
+    before = dev.changes()
+    action = actions.add_disk(disk, parse_size(size))
+    for ask in (action.plan, action.run):
+        with pytest.raises(Usage, match=says):
+            ask(dev.client(), FLEET, DEV)
+    assert dev.changes() == before
+
+
+def test_a_containers_mount_point_is_grown_and_not_added() -> None:
+    dns = replace(DEV, name="dns", vmid=210, type=GuestType.LXC)
+    values = {"hostname": "dns", "description": mark(FLEET, dns), "mp0": "tank:subvol-210-disk-1,mp=/data,size=2G"}
+    actual = ActualVm(VmConfig(values), running=False, node="prom")
+    with pytest.raises(Usage, match=r"is a container, whose volumes need a place .*`pct set 210 --mp0"):
+        verbs.add_disk(FLEET, dns, actual, "mp1", 2 * GIB)
+    [step] = verbs.resize(FLEET, dns, actual, 3 * GIB, disk="mp0")
+    assert str(step) == "grow mp0 2G → 3G"

@@ -124,3 +124,13 @@ def test_what_is_not_the_declared_guest_is_not_destroyed(
     with pytest.raises(Refused, match=words):
         do(emulator, DestroyAction("dev", 110))
     assert emulator.changes() == []
+
+
+def test_a_failure_after_the_shutdown_says_that_the_guest_is_off(dev: Emulator) -> None:
+    dev.control("fault", name="storage-full", storage="local")
+    with pytest.raises(
+        FleetError,
+        match=r"; before that, this was done: shut vm 110 down.*; vm 110 \(dev\) is there on prom, not destr",
+    ) as caught:
+        do(dev, DestroyAction("dev", 110, stop=True))
+    assert str(caught.value).endswith("not destroyed, and is off")

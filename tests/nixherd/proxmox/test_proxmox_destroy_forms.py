@@ -440,3 +440,24 @@ def test_deleting_a_snapshot_says_that_its_memory_goes() -> None:
     [step] = actions.delete_snapshot("clean").run(api.client, FLEET, DEV, timeout=20)
     assert str(step) == f"delete snapshot clean of vm 110 with its memory {STATE}"
     assert images(api.node) == {DISK, CLOUD_INIT}
+
+
+@pytest.mark.parametrize(
+    ("pending", "why"),
+    [
+        ({"delete": "sata1"}, "taken away at its next start"),
+        ({"sata1": f"{SECOND},backup=0,size=8G"}, "backup=0 from its next start"),
+        ({"sata1": "nvmeprom:vm-110-disk-2,size=8G"}, "replaced at its next start"),
+    ],
+)
+def test_what_no_backup_will_hold_once_it_is_in_force_is_found_before_anything_is_done(
+    pending: dict[str, str], why: str
+) -> None:
+    def api(status: str) -> InProcess:
+        about = {"pending": pending, "status": status}
+        return guest(SECOND, "nvmeprom:vm-110-disk-2", about=about, sata1=f"{SECOND},size=8G")
+
+    refused(api("running"), rf"does not hold sata1 {SECOND} \(8G, {why}\).*--discard sata1", stop=True)
+    done = api("stopped")
+    destroy(done, "sata1")
+    assert SECOND not in images(done.node)

@@ -15,9 +15,10 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.listings import Pending
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe
+from nixherd.proxmox.options import in_vain
 from nixherd.proxmox.plan import Desired, plan_vm
 from nixherd.proxmox.policy import Policy
-from nixherd.proxmox.steps import Cannot, Note
+from nixherd.proxmox.steps import Cannot, Change, Configure, Note
 from nixherd.settings import Device, Settings
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
@@ -398,3 +399,50 @@ def test_what_could_not_be_unplugged_goes_with_a_reboot(dev: Emulator) -> None:
     done = do(dev, actions.as_declared(HOST, allow_reboot=True))
     assert "reboot vm 110 so that scsi1 take effect" in done
     assert waiting(dev) == {}
+
+
+@pytest.mark.parametrize("status", ["running", "stopped"])
+def test_what_the_server_completes_is_sent_once(emulator: Emulator, status: str) -> None:
+    begin(emulator, status=status)
+    for values in ({"scsi1": "tank:1"}, {"net1": "virtio,bridge=vmbr0"}, {"sata1": "tank:2,backup=0"}):
+        assert len(do(emulator, actions.configure(values))) == 1
+        assert do(emulator, actions.configure(values)) == []
+    volumes = [row.volid for row in emulator.client().volumes("prom", "tank", vmid=110)]
+    assert sorted(volumes) == ["tank:vm-110-disk-0", "tank:vm-110-disk-1"]
+
+
+def test_what_is_sent_again_in_vain_is_told_by_what_is_sent() -> None:
+    def step(value: str, before: str) -> Configure:
+        return Configure("prom", 110, (Change("scsi1", before, value, value),), digest=before)
+
+    assert in_vain([step("tank:1", "none")], step("tank:1", "tank:vm-110-disk-0"))  # each time another volume
+    assert not in_vain([step("tank:1", "none")], step("tank:2", "none"))
+    assert not in_vain([step("none", "x")], step("none", "y"))
+    assert in_vain([step("none", "x"), step("none", "y")], step("none", "z"))
+
+
+def test_no_option_takes_our_mark_away(dev: Emulator) -> None:
+    before, changes = config_of(dev).description, dev.changes()
+    with pytest.raises(Usage, match="hold the mark that makes it this fleet's"):
+        do(dev, actions.configure({"description": None}))
+    with pytest.raises(Usage, match="by its name and notes it is known"):
+        do(dev, actions.configure({"name": "other"}))
+    assert do(dev, actions.configure({"name": "dev", "description": ""})) == []
+    assert dev.changes() == changes
+    do(dev, actions.configure({"description": "of mine"}))
+    assert config_of(dev).description.strip() == f"{before.strip()}\nof mine"
+
+
+def test_a_rollback_tells_a_disk_that_only_waits_from_one_that_is_there(emulator: Emulator) -> None:
+    begin(emulator)
+    do(emulator, actions.snapshot("clean"))
+    client = emulator.client()
+    client.set_config("prom", 110, {"sata1": "tank:1"})  # waits
+    client.set_config("prom", 110, {"scsi2": "tank:2"})
+    [told] = do(emulator, actions.rollback("clean", asked=True))
+    assert "; stays as an unused disk: scsi2 tank:vm-110-disk-1;" in told
+    assert told.endswith(
+        "only waits for its next start, stays on its storage, named by nothing: sata1 tank:vm-110-disk-0"
+    )
+    assert [each.volume for each in config_of(emulator).unused.values()] == ["tank:vm-110-disk-1"]
+    assert len(client.volumes("prom", "tank", vmid=110)) == 2

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.models import Task
 from nixherd.proxmox.policy import BOOT_ID, Policy
 from nixherd.sizes import parse_size
-from tests.nixherd.proxmox.conftest import TOKEN, WIDER, Emulator, granted
+from tests.nixherd.proxmox.conftest import GIB, TOKEN, WIDER, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, do, running
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 
@@ -221,6 +222,27 @@ def test_a_paused_guest_is_not_rebooted(dev: Emulator) -> None:
     with pytest.raises(Usage, match="is suspended to disk and does not run; resume it"):
         do(dev, REBOOT)
     assert rebooted(dev) == 0
+
+
+def test_a_guest_that_is_suspended_to_disk_is_changed_by_nothing_and_waited_for_by_nobody(dev: Emulator) -> None:
+    do(dev, actions.snapshot("clean"))
+    do(dev, actions.suspend(to_disk=True))
+    changes = dev.changes()
+    for action in (
+        *(actions.snapshot("more"), actions.delete_snapshot("clean"), actions.rollback("clean"), actions.backup()),
+        *(
+            actions.configure({"cores": 2}),
+            actions.resize(70 * GIB),
+            actions.move_disk("scsi0", "tank", keep_source=True),
+        ),
+        *(actions.add_disk("scsi1", GIB, storage="tank"), actions.as_declared(HOST)),
+    ):
+        for does in (action.plan, action.run):
+            with pytest.raises(Usage, match=r"is suspended to disk, .*resume it first \(`nixherd vm resume dev`\)"):
+                does(dev.client(), FLEET, replace(DEV, cores=2))
+    assert dev.changes() == changes
+    do(dev, actions.resume())
+    assert running(dev)
 
 
 @pytest.mark.parametrize(

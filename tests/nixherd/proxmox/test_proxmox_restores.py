@@ -9,7 +9,12 @@ from nixherd.errors import FleetError, Refused, TaskFailed, Usage
 from nixherd.models import GuestType
 from nixherd.proxmox import actions
 from nixherd.proxmox import apply as apply_module
+from nixherd.proxmox.client import Client
 from nixherd.proxmox.destroy import DestroyAction
+from nixherd.proxmox.errors import TaskForgotten
+from nixherd.proxmox.leftovers import read_back
+from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.observe import observe
 from nixherd.proxmox.outcome import Outcome
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.restores import RestoreAction
@@ -172,7 +177,7 @@ def test_a_guest_that_runs_or_is_protected_is_not_replaced(emulator: Emulator, a
     with pytest.raises(Usage, match="runs; shut it down before it is restored over"):
         asked(emulator, archive, overwrite=True)
     do(emulator, actions.suspend(to_disk=True))
-    with pytest.raises(Usage, match="is suspended to disk; shut it down"):
+    with pytest.raises(Usage, match="is suspended to disk; resume it and shut it down"):
         asked(emulator, archive, overwrite=True)
     with pytest.raises(Usage, match="keeps what a backup lacks, as unused disks; leave --discard out"):
         asked(emulator, archive, overwrite=True, discard=("scsi1",))
@@ -258,22 +263,93 @@ CT = replace(CT, settings=Settings(pool="nixherd", container=ContainerSettings(a
 WITH_CT = replace(FLEET, vms={**FLEET.vms, "dns": CT})
 
 
-def test_what_a_container_would_lose_has_to_be_named(emulator: Emulator) -> None:
+STRAY = "tank:subvol-210-disk-9"  # in its name, and nothing names it
+
+
+def container(emulator: Emulator, mp0: str) -> tuple[Client, str]:
+    """The container `dns` with this mount point, and its backup."""
     about = {"content": "vztmpl", "format": "tzst", "size": 120 << 20}
     local = {"type": "dir", "path": "/var/lib/vz", "content": "backup,vztmpl", "total": 500 * GIB, "avail": 500 * GIB}
-    emulator.control("reset", patch={"storages": {"local": {**local, "volumes": {TEMPLATE: about}}}})
+    stray = {STRAY: {"content": "rootdir", "format": "subvol", "size": GIB}}
+    tank = {"type": "zfspool", "content": "images,rootdir", "total": 500 * GIB, "avail": 500 * GIB, "volumes": stray}
+    emulator.control("reset", patch={"storages": {"local": {**local, "volumes": {TEMPLATE: about}}, "tank": tank}})
     client = emulator.client(Policy.from_fleet(WITH_CT))
     do(emulator, actions.create(HOST), CT, WITH_CT)
-    client.set_config("prom", 210, {"mp0": "nvmeprom:1,mp=/data"}, GuestType.LXC)
+    client.set_config("prom", 210, {"mp0": mp0}, GuestType.LXC)
     do(emulator, actions.backup(), CT, WITH_CT)
     [volume] = client.volumes("prom", "local", content="backup", vmid=210)
+    return client, volume.volid
+
+
+def test_another_volume_under_the_name_of_one_in_the_backup_goes_and_is_named(emulator: Emulator) -> None:
+    begin(emulator, status="stopped")
+    client = emulator.client()
+    client.set_config("prom", 110, {"scsi1": "tank:1"})
+    do(emulator, actions.backup())
+    [archive] = client.volumes("prom", "local", content="backup", vmid=110)
+    client.set_config("prom", 110, {"delete": "scsi1"})
+    client.set_config("prom", 110, {"scsi1": "tank:3"})
+    new, old = config_of(emulator).drives["scsi1"].volume, str(config_of(emulator).values["unused0"])
+    done = asked(emulator, archive.volid, overwrite=True)
+    assert f"goes: scsi1 {new} (3G, not the volume in the backup)" in str(done[0])
+    assert "scsi0" not in str(done[0])
+    assert f"stays as an unused disk: unused0 {old}" in str(done[0])
+    assert old in {str(each) for each in done.found["unused"].values()}  # type: ignore[attr-defined]
+
+
+def test_a_containers_other_volume_under_such_a_name_has_to_be_named(emulator: Emulator) -> None:
+    client, archive = container(emulator, "nvmeprom:1,mp=/data,backup=1")
+    over = RestoreAction(archive, overwrite=True, asked=True)
+    [first] = over.run(client, WITH_CT, CT, timeout=20)
+    assert "goes" not in str(first)
+    # all its volumes are others now, in the same places: that is no reason to ask
+    [second] = over.run(client, WITH_CT, CT, timeout=20)
+    assert "goes: mp0 nvmeprom:vm-210-disk-" in str(second)
+    client.set_config("prom", 210, {"delete": "mp0"}, GuestType.LXC)
+    client.set_config("prom", 210, {"delete": "unused0"}, GuestType.LXC)
+    client.set_config("prom", 210, {"mp0": "tank:3,mp=/other"}, GuestType.LXC)
+    before = emulator.changes()
+    with pytest.raises(Usage, match=r"does not hold: mp0 tank:\S+ \(3G, not the volume in the backup\).*--discard mp0"):
+        over.plan(client, WITH_CT, CT)
+    assert emulator.changes() == before
+    [third] = replace(over, discard=("mp0",)).run(client, WITH_CT, CT, timeout=20)
+    assert "mp0 tank:" in str(third)
+    assert {row.volid for row in client.volumes("prom", "tank", vmid=210)} == {STRAY}
+
+
+def test_over_a_container_volumes_that_nothing_names_stay(emulator: Emulator) -> None:
+    client, archive = container(emulator, "nvmeprom:1,mp=/data,backup=1")
+    RestoreAction(archive, overwrite=True, asked=True).run(client, WITH_CT, CT, timeout=20)
+    assert [row.volid for row in client.volumes("prom", "tank", vmid=210)] == [STRAY]
+
+
+def test_an_unused_disk_that_is_not_there_is_not_said_to_be_kept(emulator: Emulator, archive: str) -> None:
+    now = observe(emulator.client(), FLEET, DEV)
+    assert now is not None
+    config = VmConfig({**now.config.values, "unused7": "tank:vm-110-disk-77", "unused8": "gone:vm-110-disk-1"})
+    _, lines = read_back(emulator.client(), DEV, replace(now, config=config))
+    assert lines[1] == "unused7 names tank:vm-110-disk-77, which is not there (any more)"
+    assert lines[2].startswith("unused8 names gone:vm-110-disk-1; whether that is there is not visible")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_of_a_restore_whose_task_is_forgotten_nothing_is_claimed(emulator: Emulator, archive: str, works: bool) -> None:
+    asked(emulator, archive, overwrite=True)
+    emulator.control("fault", name="task-lost", type="qmrestore", works=works)
+    with pytest.raises(TaskForgotten, match="whether as it was or as the backup has it is not known") as caught:
+        asked(emulator, archive, overwrite=True)
+    assert "the guest is as it was" not in str(caught.value)
+
+
+def test_what_a_container_would_lose_has_to_be_named(emulator: Emulator) -> None:
+    client, archive = container(emulator, "nvmeprom:1,mp=/data")
     before = emulator.changes()
     with pytest.raises(
         Usage, match=r"destroys what the backup does not hold: mp0 .*say --discard mp0; nothing was done"
     ):
-        RestoreAction(volume.volid, overwrite=True, asked=True).run(client, WITH_CT, CT, timeout=20)
+        RestoreAction(archive, overwrite=True, asked=True).run(client, WITH_CT, CT, timeout=20)
     assert emulator.changes() == before
-    action = RestoreAction(volume.volid, overwrite=True, asked=True, discard=("mp0",))
+    action = RestoreAction(archive, overwrite=True, asked=True, discard=("mp0",))
     [step] = action.run(client, WITH_CT, CT, timeout=20)
     assert "not in it: mp0 (comes back empty); goes: mp0 nvmeprom:vm-210-disk-1 (1G, without backup=1)" in str(step)
 

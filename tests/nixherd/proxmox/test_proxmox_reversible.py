@@ -9,7 +9,8 @@ from nixherd.proxmox import actions
 from nixherd.proxmox.reversible import Reversible, reversible
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.nixherd.proxmox.dev import do, twice
+from tests.nixherd.proxmox.dev import config_of, do, twice
+from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
@@ -51,3 +52,19 @@ def test_only_two_words_say_what_becomes_of_the_snapshot() -> None:
     with pytest.raises(Usage, match="snapshot=yes: write keep or remove"):
         reversible(actions.start(), "yes")
     assert reversible(actions.start(), None) is not None
+
+
+def test_a_disk_that_a_snapshot_names_is_moved_only_if_it_may_stay(dev: Emulator) -> None:
+    client, changes = dev.client(), dev.changes()
+    for word in ("keep", "remove"):
+        for does in ("plan", "run"):
+            with pytest.raises(Usage, match=r"with a snapshot before it, scsi0 cannot be moved .*--keep-source"):
+                getattr(reversible(actions.move_disk("scsi0", "tank"), word), does)(client, FLEET, DEV)
+    assert dev.changes() == changes
+    do(dev, actions.snapshot("clean"))
+    with pytest.raises(Usage, match=r"scsi0 \(nvmeprom:vm-110-disk-0\) is in its snapshots clean, .*--keep-source"):
+        actions.move_disk("scsi0", "tank").plan(client, FLEET, DEV)
+    client.set_config("prom", 110, {"scsi1": "tank:1"})
+    do(dev, actions.move_disk("scsi1", "nvmeprom"))  # made since
+    do(dev, actions.move_disk("scsi0", "tank", keep_source=True))
+    assert config_of(dev).drives["scsi0"].storage == "tank"
