@@ -75,7 +75,7 @@ def decode(text: str) -> bytes:
         (line("ssh-ed25519", b"\1" + b"\0" * 31), "neutral element"),
         ("ssh-ed25519", "nothing follows the type"),
         ("placeholder", "does not begin with a key type"),
-        (generate_ed25519("").private_openssh, "more than one line"),
+        pytest.param(generate_ed25519("").private_openssh, "more than one line", id="a private key"),
     ],
 )
 def test_keys_that_cannot_be_recipients_are_named(text: str, words: str) -> None:

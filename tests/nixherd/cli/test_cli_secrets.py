@@ -174,7 +174,7 @@ def test_wrong_input_is_one_line_and_nothing_changes(
         ("", "holds no age identity"),
         ("age1qqqq\n", "holds no age identity"),
         (f"{key('other').identity}\n", "this identity is none of its recipients"),
-        (key("other").private_openssh, "this identity is none of its recipients"),
+        pytest.param(key("other").private_openssh, "this identity is none of its recipients", id="an SSH key"),
     ],
 )
 def test_wrong_identities(secrets: Any, fleet: Path, text: str, said: str) -> None:
