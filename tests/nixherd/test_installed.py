@@ -165,10 +165,9 @@ def test_what_is_declared_or_told_by_the_agent_may_be_somebodys_too(scene: Scene
     assert places(scene.look()) == ["dev", *kept, "10.0.0.5"]
     left_out = f"managed.dev says {address}, which {whose} has: left out"
     assert scene.reasons == (left_out if whose else "")
-    if whose != "the hypervisor's API":  # that ends the search
+    if whose != "the hypervisor's API":  # that ends the search; what hosts.nix says of another may be outdated
         scene.has().hypervisor(Agentless(system="ID=nixos\n", addresses=(address,)))
-        assert places(scene.look()) == ["dev", *kept]
-        assert (f"its agent says {address}, which router has: left out" in scene.reasons) is bool(whose)
+        assert places(scene.look()) == ["dev", address]
     client = Agentless(exists=True)
     scene.has(vm=replace(DEV, settings=fixed)).hypervisor(client)
     search = Search(scene.session, scene.session.host("dev"), Hints(), print, scene.ask)
