@@ -88,10 +88,11 @@ def story(places: Places) -> None:
     shows("pyinfra -y inventory.py --limit dev exec -- uptime", "load average")
     shows("pyinfra inventory.py --limit dev fact facts.nixos.CurrentSystem", built)
 
-    heading("Every day: look at it, and ask something of it; the second time nothing is left to do.")
+    heading("Every day: look at it, and ask something of it. What was done is told from what was there already.")
     shows("nixherd vm list --table", "managed")
     shows("nixherd vm snapshot dev clean", '"changed": true')
-    shows("nixherd vm snapshot dev clean", '"changed": false')
+    shows("nixherd vm snapshot dev clean", "vm 110 (dev): it has a snapshot clean", status=2)
+    shows("nixherd vm start dev", '"changed": false')
 
     heading("In service: the overview, the protection, one commit; the private key leaves the controller.")
     shows(POST_PROVISION, "delete the private key of dev here; the machine has it")

@@ -21,7 +21,7 @@ from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.drift import drift
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import contradiction, is_ours, label, why_not_ours
+from nixherd.proxmox.identity import contradiction, is_ours, label, mac_of, why_not_ours
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
 from nixherd.proxmox.observe import interfaces_of, observe
@@ -168,7 +168,7 @@ def ip(front: Front, guest: str, every: bool) -> None:
 
 def _without_agent(front: Front, node: str, guest: Vm, why: str, *, every: bool) -> None:
     config = None if every else front.client.config(node, guest.vmid, guest.type)
-    mac = config.nets["net0"].mac if config and "net0" in config.nets else None
+    mac = mac_of(config) if config else None
     known = [("configuration", each) for each in whereabouts.configured(guest, config)] if config else []
     known += [("neighbours", each) for each in whereabouts.seen_from_here(front.session, mac)] if mac else []
     if not known:

@@ -20,16 +20,15 @@ import getpass
 import hashlib
 import json
 import shutil
-import socket
 import time
-from collections.abc import Callable, Collection, Iterator, MutableSet, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableSet
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from paramiko import AuthenticationException, BadHostKeyException, Channel, SSHException, Transport
+from paramiko import AuthenticationException, BadHostKeyException, SSHException, Transport
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.state import StateStage
@@ -42,7 +41,9 @@ from nixherd import reach
 from nixherd.connectors import api_facts, here, proving
 from nixherd.connectors.api_facts import ApiQuery
 from nixherd.connectors.asking import asker
+from nixherd.connectors.failures import NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.connectors.ssh_client import Keys, PinnedClient
+from nixherd.connectors.transport import NotBegun, WatchedTransport, notice_a_dead_peer
 from nixherd.deploying.report import Outcome
 from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen, Usage
 from nixherd.faults import worded
@@ -59,11 +60,8 @@ from nixherd.ssh_keys import known_hosts_line
 from nixherd.told import hypervisor_at
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
-PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
 # sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
 STRANGER_PAUSE = 1.0
-UNWELCOME_PAUSE = 20.0  # the same where our keys are refused, after the first tries
-CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
 
@@ -215,7 +213,7 @@ class FleetConnector(SSHConnector):
 
     def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
         """Why the machine that could not be reached will not be there later in this run either."""
-        if isinstance(error, _NotFound) and isinstance(error.problem, (Unusable, Refused)):
+        if isinstance(error, NotFound) and isinstance(error.problem, (Unusable, Refused)):
             return Refused(str(error)) if isinstance(error.problem, Refused) else error
         if isinstance(error, (Unusable, Refused, Unforeseen)) or self.session.vm(self.fleet_host.id) is None:
             return error
@@ -239,7 +237,7 @@ class FleetConnector(SSHConnector):
         limit = self.deadline if deadline is None else deadline
         until = time.monotonic() + limit
         what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
-        said, done, pauses = Narrator(self.host.log), set[str](), _pauses()
+        said, done, between = Narrator(self.host.log), set[str](), pauses()
         refused = ""  # what answered last, if it did not let us in: the reason, whatever else was looked at since
 
         def attempt() -> bool:
@@ -254,11 +252,11 @@ class FleetConnector(SSHConnector):
                 refused = ""
             except OSError as error:
                 said(str(error))
-                refused = str(error) if _is(error, _Unwelcome) else ""
-                if _is(error, _Stranger):
+                refused = str(error) if is_one(error, Unwelcome) else ""
+                if is_one(error, Stranger):
                     time.sleep(STRANGER_PAUSE)
-                elif _is(error, _Unwelcome):
-                    time.sleep(max(0.0, min(next(pauses), until - time.monotonic())))
+                elif is_one(error, Unwelcome):
+                    time.sleep(max(0.0, min(next(between), until - time.monotonic())))
             return False
 
         try:
@@ -335,7 +333,7 @@ class FleetConnector(SSHConnector):
                 self._open(place)
             except OSError as failed:
                 errors.append(failed)
-                if search and isinstance(failed, _Unwelcome):
+                if search and isinstance(failed, Unwelcome):
                     search.is_found = True  # it has shown its key: nobody else can say more of where it is
                 continue
             assert self.place is not None
@@ -350,11 +348,11 @@ class FleetConnector(SSHConnector):
                 raise self._not_installed(place, epoch)
             progress(f"the {epoch} still answers")
         if search and (errors or search.problem):
-            raise _NotFound(errors, search)
+            raise NotFound(errors, search)
         if search and search.reasons:
             progress("; ".join(search.reasons))
         if errors:
-            known = (kind for kind in (_Stranger, _Unwelcome) if any(isinstance(error, kind) for error in errors))
+            known = (kind for kind in (Stranger, Unwelcome) if any(isinstance(error, kind) for error in errors))
             raise next(known, OSError)("; ".join(dict.fromkeys(map(str, errors))))
         return False
 
@@ -380,7 +378,7 @@ class FleetConnector(SSHConnector):
         def opened(*args: Any, **arguments: Any) -> Transport:
             if not self.is_asked:
                 self._report(present=True)  # something listens; handshakes take a while
-            return _Transport(*args, **arguments)
+            return WatchedTransport(*args, **arguments)
 
         client = PinnedClient()
         try:
@@ -388,13 +386,13 @@ class FleetConnector(SSHConnector):
             place = self._proven(client, place)
         except BadHostKeyException as error:
             client.close()
-            raise _Stranger(
+            raise Stranger(
                 f"{self.fleet_host.id} ({place.epoch}) at {place.address} shows another host key than the pinned one "
                 f"({error.key.get_name()} {error.key.fingerprint}); nothing was sent to it"
             ) from error
         except AuthenticationException as error:
             client.close()
-            raise _Unwelcome(
+            raise Unwelcome(
                 f"{self.data['ssh_user']}@{place.address} accepts none of our keys; add one to its authorized_keys, "
                 "or name another with --data ssh_key=FILE"
             ) from error
@@ -407,7 +405,7 @@ class FleetConnector(SSHConnector):
             raise OSError(f"no SSH at {place.address}{to.way}: {why}") from error
         transport = client.get_transport()
         assert transport is not None
-        _notice_a_dead_peer(transport)
+        notice_a_dead_peer(transport)
         self.client, self.place = client, place
 
     def _proven(self, client: PinnedClient, place: Place) -> Place:
@@ -583,7 +581,7 @@ class FleetConnector(SSHConnector):
                 return self.here.run_shell_command(command, *args, **arguments)
             try:
                 return super().run_shell_command(command, *args, **arguments)
-            except _NotBegun:
+            except NotBegun:
                 self.drop()
                 if last:
                     raise
@@ -641,62 +639,3 @@ class FleetConnector(SSHConnector):
     def disconnect(self) -> None:
         self.drop()
         self._forget_known_hosts()
-
-
-class _Stranger(OSError):
-    """Something answers there with another host key."""
-
-
-class _Unwelcome(OSError):
-    """The machine itself answers there, and accepts none of our keys."""
-
-
-class _NotFound(OSError):
-    """A machine answers nowhere, for several reasons; `problem` is why the hypervisor could not be asked, if that is
-    one."""
-
-    def __init__(self, errors: Sequence[OSError], search: Search) -> None:
-        super().__init__("; ".join(dict.fromkeys(map(str, (*errors, *search.reasons)))))
-        self.errors = tuple(errors)
-        self.problem = search.problem
-
-
-def _is(error: OSError, kind: type[OSError]) -> bool:
-    """Whether this is one of a kind, or one of those that it is about."""
-    return isinstance(error, kind) or (isinstance(error, _NotFound) and any(isinstance(e, kind) for e in error.errors))
-
-
-def _pauses() -> Iterator[float]:
-    """Seconds between two tries at a machine that lets us not in: sshd counts them, and shuts out who tries often."""
-    pause = 1.0
-    while True:
-        yield pause
-        pause = min(UNWELCOME_PAUSE, pause * 2)
-
-
-class _NotBegun(OSError):
-    """The connection was dead already: what was to run on it has not begun."""
-
-
-class _Transport(Transport):
-    """Tells a command that never began from one that may have, and does not wait an hour for it to begin."""
-
-    @override
-    def __init__(self, *args: Any, **arguments: Any) -> None:
-        super().__init__(*args, **arguments)
-        self.channel_timeout = CHANNEL_TIMEOUT
-
-    @override
-    def open_session(self, *args: Any, **arguments: Any) -> Channel:
-        try:
-            return super().open_session(*args, **arguments)
-        except (SSHException, EOFError, OSError) as error:
-            raise _NotBegun(f"the connection broke: {error or 'no answer'}") from error
-
-
-def _notice_a_dead_peer(transport: Transport) -> None:
-    """A machine that jumped leaves no FIN behind: let the kernel end a connection that nobody acknowledges."""
-    transport.set_keepalive(5)
-    sock = transport.sock
-    if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT)

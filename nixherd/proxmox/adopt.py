@@ -12,7 +12,16 @@ from nixherd.proxmox.actions import TASK_SECONDS, Steps
 from nixherd.proxmox.apply import achieve, desired
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.drift import drift
-from nixherd.proxmox.identity import contradiction, declared_mac, is_ours, label, mark, others_mark, why_not_ours
+from nixherd.proxmox.identity import (
+    another_machine,
+    contradiction,
+    is_ours,
+    label,
+    mac_of,
+    mark,
+    others_mark,
+    why_not_ours,
+)
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import holder, observe
 from nixherd.proxmox.plan import ActualVm, compared
@@ -42,9 +51,8 @@ class Candidate:
         """What a person tells it from others by: name, net0's MAC, its disks."""
         disks = [self.config.root] if self.config.root else [*self.config.drives.values()]
         shown = (f"{disk.name} {format_size(disk.size) if disk.size else '?'}" for disk in disks if not disk.cdrom)
-        card = self.config.nets.get("net0")
         power = "running" if self.running else "stopped"
-        about = (f"named {self.config.name}", power, f"net0 {(card and card.mac) or 'without a MAC'}", *shown)
+        about = (f"named {self.config.name}", power, f"net0 {mac_of(self.config) or 'without a MAC'}", *shown)
         return f"on {self.node}: {', '.join(about)}"
 
 
@@ -103,12 +111,8 @@ def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bo
         raise FleetError(f"{found} is suspended to disk, so its notes cannot be written; resume it, then adopt it")
     if config.lock and not waiting:
         raise FleetError(f"{holder(client, fleet, vm, actual)}; adopt it when that is over")
-    card, declared = config.nets.get("net0"), declared_mac(vm)
-    if declared and declared != (card.mac if card else None):
-        raise Refused(
-            f"{found} on {actual.node} has net0 {(card and card.mac) or 'without a MAC'}, {vm.attribute} declares "
-            f"{declared}: it is another machine; give it another VMID in {DEFINITIONS}, or correct the MAC there"
-        )
+    if why := another_machine(vm, config, actual.node):
+        raise Refused(f"{why}; give it another VMID in {DEFINITIONS}, or correct the MAC there")
     if others_mark(fleet, vm, config):
         raise Refused(str(why_not_ours(fleet, vm, config, actual.node)))
     line = mark(fleet, vm)

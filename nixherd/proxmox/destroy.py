@@ -14,7 +14,7 @@ from nixherd.proxmox.actions import TASK_SECONDS, Steps, backup_storage
 from nixherd.proxmox.apply import achieve, apply
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.identity import label, require_may_change
+from nixherd.proxmox.identity import another_machine, label, mac_of, require_may_change
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.outcome import Outcome, nothing
@@ -121,7 +121,7 @@ class DestroyAction:
 
         def judge(actual: ActualVm) -> Belongings:
             replace(self, stop=False)._judge(fleet, vm, actual)
-            if (actual.node, _mac(actual.config)) != (target.node, target.mac):
+            if (actual.node, mac_of(actual.config)) != (target.node, target.mac):
                 raise Refused(f"{label(vm)} on {actual.node} is not the guest that was looked at; not destroyed")
             if target.backup:
                 removal.require_untouched(client, vm, target, before)
@@ -159,13 +159,8 @@ class DestroyAction:
     def _judge(self, fleet: Fleet, vm: Vm, actual: ActualVm) -> None:
         """Refused when the guest is not the one that is declared, or must not go."""
         found = verbs.ours(fleet, vm, actual)
-        declared = next((card.values.get("macaddr") for card in vm.settings.networks if card.name == "net0"), None)
-        mac = _mac(found.config)
-        if declared and declared.lower() != mac:
-            raise Refused(
-                f"{label(vm)} on {found.node} has net0 {mac}, {vm.attribute} declares {declared.lower()}: "
-                "it is another machine; not destroyed"
-            )
+        if why := another_machine(vm, found.config, found.node):
+            raise Refused(f"{why}; not destroyed")
         if found.config.flag("protection"):
             raise Refused(
                 f"{label(vm)} on {found.node} is protected (protection: 1); set {vm.attribute}.protection = false and "
@@ -229,7 +224,7 @@ class DestroyAction:
 
     def _step(self, vm: Vm, actual: ActualVm, found: Belongings, backup: str | None, pool: str | None) -> Destroy:
         return Destroy(
-            *(actual.node, vm.vmid, vm.name, _mac(actual.config), found),
+            *(actual.node, vm.vmid, vm.name, mac_of(actual.config), found),
             backup=backup,
             given_up=tuple(name for name in found.names if name in self.discard),
             saving=self.backup or backup is not None,
@@ -258,11 +253,6 @@ def claimed_backup(config: VmConfig) -> str | None:
     """The backup that an earlier run, killed after it had claimed the guest, had made."""
     claim = claim_in(config)
     return claim.archive if claim else None
-
-
-def _mac(config: VmConfig) -> str | None:
-    card = config.nets.get("net0")
-    return card.mac if card else None
 
 
 def _await_unlocked(

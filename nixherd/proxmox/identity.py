@@ -46,6 +46,21 @@ def declared_mac(vm: Vm) -> str | None:
     return found.lower() if found else None
 
 
+def mac_of(config: VmConfig) -> str | None:
+    """The MAC of net0, in lower case."""
+    card = config.nets.get("net0")
+    return card.mac if card else None
+
+
+def another_machine(vm: Vm, config: VmConfig, node: str) -> str | None:
+    """Why a guest whose net0 has another MAC than the declared one is another machine; None where it may be it."""
+    declared, mac = declared_mac(vm), mac_of(config)
+    if declared is None or declared == mac:
+        return None
+    has = mac or "without a MAC"
+    return f"{label(vm)} on {node} has net0 {has}, {vm.attribute} declares {declared}: it is another machine"
+
+
 def contradiction(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str | None:
     """Why the guest under the VM's VMID is another one, whatever its notes say, and what to do; None when it may be it.
 

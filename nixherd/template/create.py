@@ -29,8 +29,6 @@ HOW = (
     "make one that has it (`virt-customize -a FILE.qcow2 --install cloud-init,qemu-guest-agent`) and give that: "
     "nixherd template create --from FILE.qcow2"
 )
-
-
 _OF_TRIALS = ("qmstart", "qmstop", "qmdestroy")
 _EARLIER = ("qmcreate", "qmclone", "qmtemplate", *_OF_TRIALS)
 

@@ -81,9 +81,8 @@ def run(client: Client, wanted: Wanted, vmid: int, *, boots: float, timeout: flo
                     ) from error
                 if lacks is not None:
                     raise
-                progress(
-                    f"vm {vmid}, the trial, is not known to be gone: {error}"
-                )  # what ended it is what to hear about
+                # what ended it is what to hear about
+                progress(f"vm {vmid}, the trial, is not known to be gone: {error}")
         return lacks
 
 

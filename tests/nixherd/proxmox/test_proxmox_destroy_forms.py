@@ -13,6 +13,7 @@ from nixherd.proxmox import actions, apply, removal, tasks
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.steps import Destroy
+from nixherd.settings import Device
 from tests.lab.api_node import GIB, Node
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, archives, images, state
@@ -200,6 +201,13 @@ def test_containers() -> None:
     assert images(api.node) == set()
     [archive] = archives(api.node).values()
     assert set(archive["disks"]) == {"rootfs", "mp0"}
+
+
+@pytest.mark.parametrize("attribute", ["hwaddr", "macaddr"])
+def test_a_container_with_another_card_than_the_declared_one_is_another_machine(attribute: str) -> None:
+    card = Device("net0", {attribute: "BC:24:11:00:00:99"})
+    other = replace(DNS, settings=replace(DNS.settings, networks=(card,)))
+    refused(container(), "has net0 bc:24:11:00:02:10, managed.dns declares bc:24:11:00:00:99: it is another", vm=other)
 
 
 def test_the_snapshots_of_a_container() -> None:
