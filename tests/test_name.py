@@ -9,7 +9,15 @@ import pytest
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+
+
+def test_all_of_the_library_is_installed() -> None:
+    packages = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "nixherd").rglob("__init__.py")
+    }
+    assert packages == set(PYPROJECT["tool"]["setuptools"]["packages"]) > {"nixherd"}
 
 
 def test_no_dependency_is_the_project_itself() -> None:

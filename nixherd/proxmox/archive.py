@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.models import GuestType, Vm
 from nixherd.proxmox.identity import label
-from nixherd.proxmox.models import VmConfig, is_true, properties
+from nixherd.proxmox.models import VM_DISKS, VmConfig, is_true, properties
 from nixherd.proxmox.saved import held_inside
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Archive:
     def leaves_out(self, name: str) -> bool:
         """Whether its configuration says of a VM's disk that no backup holds it."""
         text = str(self.config.values.get(name, ""))
-        disk = re.fullmatch(r"(ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0", name) is not None
+        disk = re.fullmatch(VM_DISKS, name, re.ASCII) is not None
         return disk and not is_true(properties(text, "file").get("backup", 1))
 
     def replaces(self, name: str, volume: str) -> bool:

@@ -9,7 +9,7 @@ from nixherd.models import GuestType, Vm
 from nixherd.proxmox.archive import Archive
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import label
-from nixherd.proxmox.models import VmConfig, properties
+from nixherd.proxmox.models import VM_DISKS, VmConfig, properties
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.steps import Restore
 from nixherd.proxmox.survey import would_be_shown
@@ -17,7 +17,7 @@ from nixherd.proxmox.volumes import Part, belongings
 
 # What an empty guest has: while it is made or after that failed, and what a server writes in the place of an old one.
 _OF_EMPTY = frozenset(("digest", "lock", "memory"))
-_LEFT_OUT = re.compile(r"((?:ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0): (\S+)", re.ASCII)
+_LEFT_OUT = re.compile(rf"({VM_DISKS}): (\S+)", re.ASCII)
 _ANOTHER = "not the volume in the backup"
 _NOT_KNOWN = "not known, this token may not look into it while the guest is not there"
 

@@ -13,8 +13,11 @@ from urllib.parse import quote, unquote
 
 from nixherd.sizes import parse_size
 
-_DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+", re.ASCII)
-_VOLUME = re.compile(r"efidisk0|tpmstate0|rootfs|mp\d+", re.ASCII)
+_DRIVES = r"(?:ide|sata|scsi|virtio)\d+"
+VM_DISKS = rf"{_DRIVES}|efidisk0|tpmstate0"  # the options of a VM that name a disk
+CT_DISKS = r"rootfs|mp\d+"
+_DISK = re.compile(_DRIVES, re.ASCII)
+_STARTED_WITH = re.compile(f"{VM_DISKS}|{CT_DISKS}", re.ASCII)
 _UNUSED = re.compile(r"unused\d+", re.ASCII)
 _NET = re.compile(r"net\d+", re.ASCII)
 _HOTPLUG = "network,disk,usb"  # where nothing is said
@@ -214,11 +217,7 @@ class VmConfig:
     @cached_property
     def disks(self) -> Mapping[str, Drive]:
         """All that the guest starts with: drives, EFI variables, TPM, root, mount points; on a storage or not."""
-        return {
-            name: _drive(name, str(text))
-            for name, text in self.values.items()
-            if _DISK.fullmatch(name) or _VOLUME.fullmatch(name)
-        }
+        return {name: _drive(name, str(text)) for name, text in self.values.items() if _STARTED_WITH.fullmatch(name)}
 
     @property
     def volumes(self) -> Mapping[str, Drive]:
@@ -270,7 +269,7 @@ def same_settings(first: VmConfig, second: VmConfig) -> bool:
     def settings(config: VmConfig) -> dict[str, str]:
         values = {key: str(value) for key, value in config.values.items() if key not in _NEVER_THE_SAME}
         for key in values:
-            if _DISK.fullmatch(key) or key in ("rootfs", "efidisk0", "tpmstate0") or re.fullmatch(r"mp\d+", key):
+            if _STARTED_WITH.fullmatch(key):
                 values[key] = ",".join(sorted(part for part in values[key].split(",")[1:]))
             elif key.startswith("unused"):
                 values[key] = ""

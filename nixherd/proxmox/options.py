@@ -5,12 +5,12 @@ import re
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.proxmox.identity import label, marked, unmarked
-from nixherd.proxmox.models import VmConfig, properties, size_or_none, tags_of
+from nixherd.proxmox.models import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
 from nixherd.proxmox.steps import Change, Configure, Step, sent
 
 _NEW = re.compile(r"(?:(?:file|volume)=)?(?P<storage>[A-Za-z][\w.-]*):(?P<size>\d+(?:\.\d+)?)", re.ASCII)
 _CLOUD_INIT = re.compile(r"(?:file=)?(?P<storage>[A-Za-z][\w.-]*):cloudinit", re.ASCII)
-_DRIVE = re.compile(r"(?:ide|sata|scsi|virtio|mp)\d+|efidisk0|tpmstate0|rootfs", re.ASCII)
+_DRIVE = re.compile(f"{VM_DISKS}|{CT_DISKS}", re.ASCII)
 _CARD = re.compile(r"net\d+", re.ASCII)
 _OF_THE_SERVER = frozenset(("type", "hwaddr"))  # what it adds to a container's card
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from nixherd.models import GuestType
 from nixherd.proxmox.listings import Pending
-from nixherd.proxmox.models import VmConfig, is_true, properties, size_or_none
+from nixherd.proxmox.models import CT_DISKS, VM_DISKS, VmConfig, is_true, properties, size_or_none
 from nixherd.sizes import format_size
 
 _KEYS = {
-    GuestType.QEMU: re.compile(r"(?:ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0|unused\d+|vmstate", re.ASCII),
-    GuestType.LXC: re.compile(r"rootfs|(?:mp|unused)\d+", re.ASCII),
+    GuestType.QEMU: re.compile(rf"{VM_DISKS}|unused\d+|vmstate", re.ASCII),
+    GuestType.LXC: re.compile(rf"{CT_DISKS}|unused\d+", re.ASCII),
 }
 _OWNERS = (
     re.compile(r"(?:^|/)(\d+)/[^/]+$", re.ASCII),  # 110/vm-110-disk-0.qcow2, whatever the file is called
