@@ -14,6 +14,8 @@ from nixherd.template.create import create, plan
 from nixherd.template.wanted import FIRMWARES, Source, wanted
 from nixherd.terminal import say
 
+NOTHING = "it is there and has what a clone needs"
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def template() -> None:
@@ -62,9 +64,10 @@ def create_(
     if wants_json(front.as_json):
         about: dict[str, Any] = {"name": asked.name, "vmid": asked.vmid, "steps": steps}
         ended = {"changed": bool(steps), "seconds": round(time.monotonic() - began, 1)}
-        show_json(about | ({"planned": True} if front.dry_run else ended))
+        why: dict[str, Any] = {} if steps else {"reason": NOTHING}
+        show_json(about | ({"planned": True} if front.dry_run else ended) | why)
         return
     for step in steps:
         say(f"template {asked.vmid}: {'would ' if front.dry_run else ''}{step}")
     if not steps:
-        say(f"template {asked.vmid}: nothing to do, it is there and has what a clone needs")
+        say(f"template {asked.vmid}: nothing to do, {NOTHING}")

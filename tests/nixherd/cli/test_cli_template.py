@@ -131,6 +131,7 @@ def test_a_template_out_of_nothing(create: Create, emulator: Emulator, tmp_path:
     assert not any("/104" in change or "/109" in change or "/111" in change for change in changes)
     again = create(*words)
     assert (again.status, again.json["changed"], again.json["steps"]) == (0, False, [])
+    assert again.json["reason"] == "it is there and has what a clone needs"
     assert emulator.changes() == changes
 
 
