@@ -218,9 +218,8 @@ def _await_boot(client: Client, step: Reboot, before: str, begun: Upid, until: f
         except AgentUnavailable:
             why = "has not answered since"
         except ApiError as error:
-            if (
-                error.status not in TRANSIENT
-            ):  # switched off by what waited for the reboot, forbidden, or without that file
+            # switched off by what waited for the reboot, forbidden, or without that file
+            if error.status not in TRANSIENT:
                 say(f"{step.guest} runs; its agent does not tell of its boot any more: {error}")
                 return
             why = "could not be asked"
