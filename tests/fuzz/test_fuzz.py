@@ -195,8 +195,11 @@ def test_nobody_else_speaks_http() -> None:
     assert importing("http") == ["connectors/through.py"]
     # SSH's sockets, also where a search was asked for; a pair that ends in a program of ours, names that are looked up,
     # and addresses that may be ours
-    ssh = ["connectors/fleet.py", "connectors/ssh_client.py", "connectors/through.py", "discovery.py", "keys_shown.py"]
-    assert importing("socket") == sorted([*ssh, "process.py", "ssh_config.py", "this_machine.py", "told.py"])
+    connection = [f"connectors/{name}.py" for name in ("ssh_client", "through", "transport")]
+    looking = ["discovery.py", "keys_shown.py"]
+    assert importing("socket") == sorted(
+        [*connection, *looking, "process.py", "ssh_config.py", "this_machine.py", "told.py"]
+    )
 
 
 def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) -> None:
