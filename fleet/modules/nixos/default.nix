@@ -3,6 +3,7 @@
   imports = [
     ./nixherd.nix
     ./pull.nix
+    ./homelab
     ./profiles/base.nix
   ];
 }
