@@ -2,10 +2,12 @@
 {
   imports = [
     ./cache.nix
+    ./ci
     ./github-runner.nix
     ./nginx.nix
     ./nix-caches.nix
     ./ssh.nix
     ./tailscale.nix
+    ./update
   ];
 }
