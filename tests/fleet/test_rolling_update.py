@@ -222,6 +222,12 @@ def test_what_people_have_committed_does_not_wait_for_an_input_that_breaks(forge
     assert forge.told() == {"web01": ("1", tip), "db01": ("1", tip)}
     status, said = forge.run()  # and then there is only the input
     assert (status, "machines keep what they have" in said) == (1, True)
+    (forge.root / "upstream").rename(forge.root / "away")
+    tip = forge.commit("readme", "more words")
+    status, said = forge.run()
+    assert (status, "the inputs cannot be updated" in said) == (1, True)
+    assert forge.told() == {"web01": ("1", tip), "db01": ("1", tip)}
+    assert forge.run()[0] == 1
 
 
 def pushed_meanwhile(forge: Forge, name: str, text: str) -> None:

@@ -88,9 +88,14 @@ fetch() { # the branch's commit into $tip
 
 update() { # of $tip: a commit with its inputs of today into $commit, or $tip itself where nothing has moved
     git_ checkout --quiet --force --detach "$tip"
-    moved=$(nix_ flake update --flake "$tree" 2>&1) || { printf '%s\n' "$moved" >&2 && die 'the inputs cannot be updated'; }
-    git_ add flake.lock
-    if ! git_ diff --cached --quiet; then
+    stale=0
+    if ! moved=$(nix_ flake update --flake "$tree" 2>&1); then # their servers may be down: it goes on with what it has
+        printf '%s\nthe inputs cannot be updated\n' "$moved" >&2
+        stale=1
+    elif [ -e "$tree/flake.lock" ]; then
+        git_ add flake.lock
+    fi
+    if [ $stale = 0 ] && ! git_ diff --cached --quiet; then
         git_ commit --quiet --no-verify --no-gpg-sign --message 'flake.lock: update' \
             --message "$(printf '%s\n' "$moved" | sed -n '/^•/,$p')"
     fi
@@ -280,7 +285,7 @@ published=
 update
 if [ "$commit" = "$published" ]; then
     echo "nothing new: $commit"
-    exit 0
+    exit $stale
 fi
 if ! try_commit; then
     # what people have committed does not wait for an input to be mended
@@ -301,3 +306,4 @@ while ! push; do
     try_commit || die "$commit stops at the gate; machines keep what they have"
 done
 publish
+exit $stale
