@@ -8,4 +8,5 @@
     inherit lib config;
     secretsDir = "${config.xdg.configHome}/sops-nix/secrets";
   };
+  config._module.known = [(lib.knownOptions "sops-nix-home")];
 }
