@@ -169,7 +169,8 @@ def test_an_update_is_built_put_into_the_cache_pushed_and_published_once(forge: 
     assert forge.run() == (0, f"nothing new: {tip}\n")
     assert (forge.tip, sorted((forge.state / "cache").rglob("*"))) == (tip, files)
 
-    old = forge.pointer("web01")
+    old, by_hand = forge.pointer("web01"), forge.pointer("db01")
+    forge.sh(f"cp {forge.state}/cache/systems/db01 {forge.state}/cache/systems/other")
     forge.sh(f"find {forge.state}/cache -type f -exec touch -d '2 days ago' {{}} +")
     forge.upstream("2")
     assert forge.run("main")[0] == 0
@@ -179,10 +180,12 @@ def test_an_update_is_built_put_into_the_cache_pushed_and_published_once(forge: 
     assert message.startswith("flake.lock: update\n\n• Updated input 'upstream'")
     new = forge.pointer("web01")
     assert old
+    assert by_hand
     assert new
     assert old.serial < new.serial
     # what nothing needs any more is gone, what is needed is there
     nothing = f"! nix path-info --store file://{forge.state}/cache {old.system} 2>/dev/null"
+    forge.sh(f"nix path-info --store file://{forge.state}/cache {by_hand.system}")
     forge.sh(f"{nothing}; test $(ls {forge.state}/cache/nar | wc -l) = $(ls {forge.state}/cache/*.narinfo | wc -l)")
 
 

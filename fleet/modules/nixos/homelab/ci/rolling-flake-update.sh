@@ -242,7 +242,7 @@ forget_builds() { # beyond those of the last commits
 }
 
 forget() { # what the cache has that neither a machine is told to run nor was built now
-    { find "$cache/systems" -type f -exec sed -n '/^-----/q; s/^system=//p' {} + && links "$work/builds/$commit"; } | sort -u >"$scratch/systems"
+    { find "$cache/systems" -type f -exec sed -n '/^-----/q; s/^system=//p' {} \; && links "$work/builds/$commit"; } | sort -u >"$scratch/systems"
     # shellcheck disable=SC2046
     nix --extra-experimental-features nix-command path-info --recursive --store "file://$cache" $(cat "$scratch/systems") >"$scratch/needed" ||
         { echo 'the cache: unknown: what is needed of it; nothing is removed' && return; }
