@@ -254,6 +254,7 @@ in {
   };
 
   config = {
+    _module.known = [(lib.knownOptions "disko")];
     fileSystems = lib.mkIf cfg.enableConfig (lib.listToAttrs (map (p:
       lib.nameValuePair p.content.mountpoint {
         inherit (p) device;

@@ -245,7 +245,7 @@ in {
   };
 
   config = {
-    _module.freeformType = types.lazyAttrsOf types.undeclared;
+    _module.known = [(lib.knownOptions "home-manager")];
     home.file = lib.mkMerge [
       (lib.mapAttrs' (_: f:
         lib.nameValuePair f.target {

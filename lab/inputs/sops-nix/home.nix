@@ -46,4 +46,5 @@ in {
       '';
     };
   };
+  config._module.known = [(lib.knownOptions "sops-nix-home")];
 }

@@ -4,11 +4,12 @@ lib: let
   inherit (import ./definitions.nix lib) defaultPriority discharge mergeDefinitions mkIf mkMerge mkOptionDefault mkOrder mkOverride pushDown;
   inherit (import ./load.nix lib) collectModules;
   inherit (import ./options.nix lib) mergeLevel;
+  inherit (import ./known.nix lib) knownOptions movedDefinitions;
 
   setAttr = lib.setAttrByPath;
   optionsOf = path: mkOption': setAttr path mkOption';
 in {
-  inherit mergeDefinitions mkIf mkMerge mkOverride mkOrder mkOptionDefault defaultPriority;
+  inherit knownOptions mergeDefinitions mkIf mkMerge mkOverride mkOrder mkOptionDefault defaultPriority;
   defaultOverridePriority = defaultPriority;
   mkDefault = mkOverride 1000;
   mkImageMediaOverride = mkOverride 60;
@@ -82,25 +83,35 @@ in {
     prefix ? [],
     class ? null,
     nameArgument ? null,
+    known ? [],
   }: let
     internal = {
       _file = "lib/modules";
-      options._module = {
-        args = lib.mkOption {
-          type = lib.types.lazyAttrsOf lib.types.raw;
-          internal = true;
+      options._module =
+        lib.optionalAttrs (prefix == []) {
+          # Which sets of real modules have no module here (known.nix).
+          known = lib.mkOption {
+            type = lib.types.listOf lib.types.raw;
+            default = [];
+            internal = true;
+          };
+        }
+        // {
+          args = lib.mkOption {
+            type = lib.types.lazyAttrsOf lib.types.raw;
+            internal = true;
+          };
+          freeformType = lib.mkOption {
+            type = lib.types.nullOr lib.types.optionType;
+            default = null;
+            internal = true;
+          };
+          check = lib.mkOption {
+            type = lib.types.bool;
+            default = true;
+            internal = true;
+          };
         };
-        freeformType = lib.mkOption {
-          type = lib.types.nullOr lib.types.optionType;
-          default = null;
-          internal = true;
-        };
-        check = lib.mkOption {
-          type = lib.types.bool;
-          default = true;
-          internal = true;
-        };
-      };
       config._module.args = {inherit extendModules;} // lib.optionalAttrs (nameArgument != null) {name = nameArgument;};
     };
     # What every module gets, and what its function asks for by name; the latter may come from _module.args.
@@ -114,7 +125,7 @@ in {
         (lib.functionArgsOf f));
     # The later module's definitions come first, and an import's before those of what imports it.
     collected = lib.reverseList (collectModules callModule (specialArgs.modulesPath or "") ([internal] ++ modules));
-    # The free-form type is looked up among the definitions first: the rest of the tree depends on it.
+    # The free-form type and what is known are looked up among the definitions first: the rest of the tree depends on them.
     decls = map (m: {inherit (m) file options;}) collected;
     defs =
       map (m: {
@@ -122,7 +133,7 @@ in {
         value = m.config;
       })
       collected;
-    own = mergeLevel null prefix [
+    own = mergeLevel null [] prefix [
       {
         file = internal._file;
         inherit (internal) options;
@@ -135,7 +146,8 @@ in {
           value = {inherit (set) _module;};
         }) (pushDown def.value));
     freeform = own.config._module.freeformType;
-    level = mergeLevel freeform prefix decls defs;
+    sets = own.config._module.known or [];
+    level = mergeLevel freeform (known ++ map (set: set.options) sets) prefix decls (defs ++ movedDefinitions sets defs);
     inherit (level) options;
     config = level.config // own.config;
     unknown = head level.undeclared;

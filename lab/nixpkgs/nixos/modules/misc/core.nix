@@ -112,8 +112,8 @@ in {
   };
 
   config = {
-    # The modules that are not here still take every definition; reading one that nobody made is an error.
-    _module.freeformType = types.lazyAttrsOf types.undeclared;
+    # The modules that are not here still take definitions of their options; reading one that nobody made is an error.
+    _module.known = [(lib.knownOptions "nixos")];
     _module.args = {
       inherit (cfg) pkgs;
       utils = import ../../lib/utils.nix {inherit lib config pkgs;};
