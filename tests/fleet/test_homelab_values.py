@@ -86,8 +86,8 @@ def test_the_identity_of_the_user(flake: Path) -> None:
           secrets = builtins.mapAttrs (_: s: {{inherit (s) owner format path; file = baseNameOf s.sopsFile;}})
             (host "framework").sops.secrets;
           links = (host "framework").systemd.tmpfiles.rules;
-          opens = (more "framework" {home}).home-manager.homes.abl030.sops.age.sshKeyPaths;
-          without = (more "dev" {home}).home-manager.homes.abl030.sops.age.sshKeyPaths;
+          opens = (more "framework" {home}).home-manager.users.abl030.sops.age.sshKeyPaths;
+          without = (more "dev" {home}).home-manager.users.abl030.sops.age.sshKeyPaths;
           given = builtins.attrNames (host "dev").sops.secrets;
         }}""",
     )
@@ -218,7 +218,7 @@ def test_modules_and_homes_get_the_special_arguments(flake: Path) -> None:
             f"""[
               (more "proxmox-vm" ({machine})).environment.etc.told.text
               (more "proxmox-vm" {{home-manager.sharedModules = [({home})];}})
-                .home-manager.homes.abl030.home.file.told.text
+                .home-manager.users.abl030.home.file.told.text
             ]""",
         ),
         nix_json(
