@@ -30,6 +30,8 @@ def encrypt(lab: Lab, name: str, kind: str, text: str, *recipients: str) -> None
     plain = lab.state / "plain"
     plain.write_text(text)
     output = "json" if kind == "binary" else kind
-    types = f"--input-type {kind} --output-type {output} --filename-override {name}"
-    lab.run("sh", "-c", f'cd "$FLEET/secrets" && sops encrypt --age {",".join(recipients)} {types} {plain} >{name}')
+    types = f"--input-type {kind} --output-type {output}"
+    # from where no .sops.yaml says for whom
+    argv = f'cd {lab.state} && sops encrypt --age {",".join(recipients)} {types} plain >"$FLEET/secrets/{name}"'
+    lab.run("sh", "-c", argv)
     plain.unlink()

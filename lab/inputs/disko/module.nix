@@ -253,8 +253,8 @@ in {
     };
   };
 
+  _known = [(lib.knownOptions "disko")];
   config = {
-    _module.known = [(lib.knownOptions "disko")];
     fileSystems = lib.mkIf cfg.enableConfig (lib.listToAttrs (map (p:
       lib.nameValuePair p.content.mountpoint {
         inherit (p) device;

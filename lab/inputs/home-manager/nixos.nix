@@ -60,8 +60,8 @@ in {
       default = false;
     };
   };
+  _known = [(lib.knownOptions "home-manager-nixos")];
   config = {
-    _module.known = [(lib.knownOptions "home-manager-nixos")];
     systemd.services = lib.mapAttrs' (name: evaluated:
       lib.nameValuePair "home-manager-${name}" {
         description = "Home Manager environment for ${evaluated.home.username}";

@@ -32,8 +32,8 @@
           default = {};
         };
       };
+      _known = [(lib.knownOptions "nixos-wsl")];
       config = lib.mkMerge [
-        {_module.known = [(lib.knownOptions "nixos-wsl")];}
         (lib.mkIf config.wsl.enable {
           boot.isContainer = true;
           fileSystems."/" = {

@@ -17,6 +17,7 @@
     chmod ${secret.mode} ${escapeShellArg target}
   '';
 in {
+  _known = [(lib.knownOptions "sops-nix-home")];
   options.sops = import ./options.nix {inherit lib config secretsDir;};
   config = lib.mkIf (secrets != []) {
     assertions = [
@@ -46,5 +47,4 @@ in {
       '';
     };
   };
-  config._module.known = [(lib.knownOptions "sops-nix-home")];
 }

@@ -22,9 +22,9 @@
     chown ${toString secret.owner}:${toString secret.group} ${escapeShellArg target} && chmod ${secret.mode} ${escapeShellArg target}
   '';
 in {
+  _known = [(lib.knownOptions "sops-nix")];
   options.sops = options;
   config = lib.mkMerge [
-    {_module.known = [(lib.knownOptions "sops-nix")];}
     {sops.age.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable hostKeys);}
     (lib.mkIf (secrets != []) {
       assertions = [
