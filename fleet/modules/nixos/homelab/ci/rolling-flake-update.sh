@@ -87,7 +87,7 @@ fetch() { # the branch's commit into $tip
 # The update -----------------------------------------------------------------------------------------------------------
 
 update() { # of $tip: a commit with its inputs of today into $commit, or $tip itself where nothing has moved
-    git_ checkout --quiet --force --detach "$tip"
+    git_ checkout --quiet --force -B rolling "$tip"
     stale=0
     if ! moved=$(nix_ flake update --flake "$tree" 2>&1); then # their servers may be down: it goes on with what it has
         printf '%s\nthe inputs cannot be updated\n' "$moved" >&2
@@ -103,7 +103,7 @@ update() { # of $tip: a commit with its inputs of today into $commit, or $tip it
 }
 
 rebase() { # $commit on what others have pushed; with the same inputs, so that what was built is of use
-    git_ checkout --quiet --force --detach "$tip"
+    git_ checkout --quiet --force -B rolling "$tip"
     if git_ cherry-pick --allow-empty "$commit" >/dev/null 2>&1; then
         commit=$(git_ rev-parse HEAD)
     else # they have updated, too
