@@ -1,6 +1,7 @@
 """Beyond one machine: Nix's own remote builders, a signed binary cache, and machines that pull from it."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,10 +130,21 @@ KERNEL = "readlink -e /run/booted-system/kernel"
 
 @pytest.fixture
 def branch(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
-    """The fleet's origin: a bare repository that the lab's copy pushes to."""
-    origin = tmp_path / "origin.git"
+    """The fleet's origin: the lab's copy pushes to it; its inputs are the stand-ins, and one moves."""
+    origin, flake = tmp_path / "origin.git", fleet.lab.places.fleet / "flake.nix"
+    nodes = json.loads(flake.with_name("flake.lock").read_text())["nodes"]
+    text = flake.read_text()
+    for name, node in nodes["root"]["inputs"].items():
+        url = rf'(\b{name}(?:\.url = | = {{\s*url = ))"[^"]*"'
+        text, count = re.subn(url, rf'\1"path:{nodes[node]["locked"]["path"]}"', text)
+        assert count == 1, name
+    flake.write_text(text)
+    fleet.commit()
     fleet.lab.run("sh", "-c", f'git clone -q --bare "$FLEET" {origin} && git -C "$FLEET" remote add origin {origin}')
+    moved = Path(nodes["nixpkgs"]["locked"]["path"]) / "moved"
+    moved.touch()
     yield origin
+    moved.unlink()
     fleet.lab.run("sh", "-c", 'git -C "$FLEET" remote remove origin')
     for host in OURS[1:]:
         fleet.lab("break", host)
@@ -192,7 +204,7 @@ def test_three_hosts_follow_a_moving_branch_through_the_cache(fleet: Fleet, bran
     before = {host: fleet.machine(host) for host in OURS}
 
     def push() -> None:
-        lab.run("sh", "-c", 'git -C "$FLEET" push -q origin HEAD')
+        lab.run("sh", "-c", 'cd "$FLEET" && git pull -q --rebase origin main && git push -q origin HEAD:main')
 
     def told(host: str) -> str:
         return (state / "cache/systems" / host).read_text().partition("system=")[2].partition("\n")[0]
@@ -211,6 +223,9 @@ def test_three_hosts_follow_a_moving_branch_through_the_cache(fleet: Fleet, bran
         push()
         ended = rolled(lab, branch, key, state)
         assert ended.status == 0, ended.output
+        log = lab.run("git", f"--git-dir={branch}", "log", "-1", "--format=%s %H", "main").output.strip()
+        assert log.startswith("flake.lock: update ")
+        assert f"revision={log.split()[-1]}\n" in (state / "cache/systems/dev").read_text()
         systems = {host: told(host) for host in OURS}
 
         said = update("dev")
