@@ -224,6 +224,7 @@
     then throw "No disks defined, did you forget to import your disko config?"
     else v;
 in {
+  options._module.known = ["disko"];
   options.disko = {
     devices = {
       disk = mkOption {
@@ -254,7 +255,6 @@ in {
   };
 
   config = {
-    _module.known = [(lib.knownOptions "disko")];
     fileSystems = lib.mkIf cfg.enableConfig (lib.listToAttrs (map (p:
       lib.nameValuePair p.content.mountpoint {
         inherit (p) device;

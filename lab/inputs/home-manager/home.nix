@@ -82,6 +82,9 @@
     else toString v;
 in {
   options = {
+    # what real modules declare that have none here: definitions are taken, values nobody set are not there
+    _module.known = ["home-manager"];
+
     home = {
       username = mkOption {type = types.str;};
       homeDirectory = mkOption {
@@ -245,7 +248,6 @@ in {
   };
 
   config = {
-    _module.known = [(lib.knownOptions "home-manager")];
     home.file = lib.mkMerge [
       (lib.mapAttrs' (_: f:
         lib.nameValuePair f.target {

@@ -28,6 +28,7 @@
     })
     .config;
 in {
+  options._module.known = ["home-manager-nixos"];
   options.home-manager = {
     users = mkOption {
       type = types.lazyAttrsOf types.deferredModule;
@@ -61,7 +62,6 @@ in {
     };
   };
   config = {
-    _module.known = [(lib.knownOptions "home-manager-nixos")];
     systemd.services = lib.mapAttrs' (name: evaluated:
       lib.nameValuePair "home-manager-${name}" {
         description = "Home Manager environment for ${evaluated.home.username}";

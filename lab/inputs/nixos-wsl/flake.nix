@@ -9,6 +9,7 @@
       lib,
       ...
     }: {
+      options._module.known = ["nixos-wsl"];
       options.wsl = {
         enable = lib.mkEnableOption "support for running NixOS as a WSL distribution";
         defaultUser = lib.mkOption {
@@ -32,16 +33,13 @@
           default = {};
         };
       };
-      config = lib.mkMerge [
-        {_module.known = [(lib.knownOptions "nixos-wsl")];}
-        (lib.mkIf config.wsl.enable {
-          boot.isContainer = true;
-          fileSystems."/" = {
-            device = lib.mkDefault "none";
-            fsType = lib.mkDefault "tmpfs";
-          };
-        })
-      ];
+      config = lib.mkIf config.wsl.enable {
+        boot.isContainer = true;
+        fileSystems."/" = {
+          device = lib.mkDefault "none";
+          fsType = lib.mkDefault "tmpfs";
+        };
+      };
     };
     nixosModules.wsl = self.nixosModules.default;
   };

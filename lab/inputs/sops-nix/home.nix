@@ -4,9 +4,9 @@
   lib,
   ...
 }: {
+  options._module.known = ["sops-nix-home"];
   options.sops = import ./options.nix {
     inherit lib config;
     secretsDir = "${config.xdg.configHome}/sops-nix/secrets";
   };
-  config._module.known = [(lib.knownOptions "sops-nix-home")];
 }

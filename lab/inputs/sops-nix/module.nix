@@ -23,8 +23,8 @@
   '';
 in {
   options.sops = options;
+  options._module.known = ["sops-nix"];
   config = lib.mkMerge [
-    {_module.known = [(lib.knownOptions "sops-nix")];}
     {sops.age.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable hostKeys);}
     (lib.mkIf (secrets != []) {
       assertions = [

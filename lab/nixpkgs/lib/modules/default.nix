@@ -87,31 +87,22 @@ in {
   }: let
     internal = {
       _file = "lib/modules";
-      options._module =
-        lib.optionalAttrs (prefix == []) {
-          # Which sets of real modules have no module here (known.nix).
-          known = lib.mkOption {
-            type = lib.types.listOf lib.types.raw;
-            default = [];
-            internal = true;
-          };
-        }
-        // {
-          args = lib.mkOption {
-            type = lib.types.lazyAttrsOf lib.types.raw;
-            internal = true;
-          };
-          freeformType = lib.mkOption {
-            type = lib.types.nullOr lib.types.optionType;
-            default = null;
-            internal = true;
-          };
-          check = lib.mkOption {
-            type = lib.types.bool;
-            default = true;
-            internal = true;
-          };
+      options._module = {
+        args = lib.mkOption {
+          type = lib.types.lazyAttrsOf lib.types.raw;
+          internal = true;
         };
+        freeformType = lib.mkOption {
+          type = lib.types.nullOr lib.types.optionType;
+          default = null;
+          internal = true;
+        };
+        check = lib.mkOption {
+          type = lib.types.bool;
+          default = true;
+          internal = true;
+        };
+      };
       config._module.args = {inherit extendModules;} // lib.optionalAttrs (nameArgument != null) {name = nameArgument;};
     };
     # What every module gets, and what its function asks for by name; the latter may come from _module.args.
@@ -125,8 +116,18 @@ in {
         (lib.functionArgsOf f));
     # The later module's definitions come first, and an import's before those of what imports it.
     collected = lib.reverseList (collectModules callModule (specialArgs.modulesPath or "") ([internal] ++ modules));
-    # The free-form type and what is known are looked up among the definitions first: the rest of the tree depends on them.
-    decls = map (m: {inherit (m) file options;}) collected;
+    # Which sets of real modules have no module here (known.nix): `options._module.known = ["nixos"];` of any module.
+    sets = map knownOptions (concatMap (m: m.options._module.known or []) collected);
+    # The free-form type is looked up among the definitions first: the rest of the tree depends on it.
+    decls =
+      map (m: {
+        inherit (m) file;
+        options =
+          if m.options ? _module.known
+          then removeAttrs m.options ["_module"]
+          else m.options;
+      })
+      collected;
     defs =
       map (m: {
         inherit (m) file;
@@ -146,7 +147,6 @@ in {
           value = {inherit (set) _module;};
         }) (pushDown def.value));
     freeform = own.config._module.freeformType;
-    sets = own.config._module.known or [];
     level = mergeLevel freeform (known ++ map (set: set.options) sets) prefix decls (defs ++ movedDefinitions sets defs);
     inherit (level) options;
     config = level.config // own.config;

@@ -9,6 +9,9 @@
   cfg = config.nixpkgs;
 in {
   options = {
+    # what real modules declare that have none here: definitions are taken, values nobody set are not there
+    _module.known = ["nixos"];
+
     assertions = mkOption {
       type = types.listOf types.unspecified;
       default = [];
@@ -112,8 +115,6 @@ in {
   };
 
   config = {
-    # The modules that are not here still take definitions of their options; reading one that nobody made is an error.
-    _module.known = [(lib.knownOptions "nixos")];
     _module.args = {
       inherit (cfg) pkgs;
       utils = import ../../lib/utils.nix {inherit lib config pkgs;};
