@@ -139,6 +139,8 @@ SECRETS = {
     "common.env": ("dotenv", "HEALTHCHECK_URL=https://status.invalid/{}\n"),
     "ssh_key_abl030": ("binary", "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n"),
     "dev.yaml": ("yaml", "api_token: {}\n"),
+    "proxmox-vm.yaml": ("yaml", "nix_serve_key: {0}\ngithub_runner_token: {0}\nforge_token: {0}\n"),
+    "acme-cloudflare.env": ("dotenv", "CLOUDFLARE_DNS_API_TOKEN={}\n"),
 }
 
 

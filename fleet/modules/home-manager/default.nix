@@ -1,10 +1,17 @@
 # Home Manager modules, for every home, on NixOS and elsewhere.
 {
-  hostConfig,
+  config,
   lib,
   ...
-}: {
-  home.username = lib.mkDefault hostConfig.user;
-  home.homeDirectory = lib.mkDefault hostConfig.homeDirectory;
+}: let
+  inherit (config.homelab.fleet) host;
+in {
+  imports = [
+    ../fleet.nix
+    ./identity.nix
+  ];
+
+  home.username = lib.mkIf (host != null) (lib.mkDefault host.user);
+  home.homeDirectory = lib.mkIf (host != null) (lib.mkDefault host.homeDirectory);
   programs.home-manager.enable = lib.mkDefault true;
 }

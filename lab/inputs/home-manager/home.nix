@@ -247,6 +247,7 @@ in {
     };
   };
 
+  _known = [(lib.knownOptions "home-manager")];
   config = {
     home.file = lib.mkMerge [
       (lib.mapAttrs' (_: f:

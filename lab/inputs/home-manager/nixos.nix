@@ -61,6 +61,7 @@ in {
       default = false;
     };
   };
+  _known = [(lib.knownOptions "home-manager-nixos")];
   config = {
     systemd.services = lib.mapAttrs' (name: evaluated:
       lib.nameValuePair "home-manager-${name}" {

@@ -22,6 +22,7 @@
     chown ${toString secret.owner}:${toString secret.group} ${escapeShellArg target} && chmod ${secret.mode} ${escapeShellArg target}
   '';
 in {
+  _known = [(lib.knownOptions "sops-nix")];
   options.sops = options;
   options._module.known = ["sops-nix"];
   config = lib.mkMerge [

@@ -116,18 +116,8 @@ in {
         (lib.functionArgsOf f));
     # The later module's definitions come first, and an import's before those of what imports it.
     collected = lib.reverseList (collectModules callModule (specialArgs.modulesPath or "") ([internal] ++ modules));
-    # Which sets of real modules have no module here (known.nix): `options._module.known = ["nixos"];` of any module.
-    sets = map knownOptions (concatMap (m: m.options._module.known or []) collected);
     # The free-form type is looked up among the definitions first: the rest of the tree depends on it.
-    decls =
-      map (m: {
-        inherit (m) file;
-        options =
-          if m.options ? _module.known
-          then removeAttrs m.options ["_module"]
-          else m.options;
-      })
-      collected;
+    decls = map (m: {inherit (m) file options;}) collected;
     defs =
       map (m: {
         inherit (m) file;
@@ -147,6 +137,7 @@ in {
           value = {inherit (set) _module;};
         }) (pushDown def.value));
     freeform = own.config._module.freeformType;
+    sets = concatMap (m: m.known) collected;
     level = mergeLevel freeform (known ++ map (set: set.options) sets) prefix decls (defs ++ movedDefinitions sets defs);
     inherit (level) options;
     config = level.config // own.config;

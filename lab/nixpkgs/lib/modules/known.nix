@@ -173,7 +173,7 @@ lib: let
     else walk [] former defs;
 in {
   inherit childOf declaration extend levelOf movedDefinitions;
-  # The options of a set of modules ("nixos", "home-manager", "sops-nix", …), for `options._module.known`.
+  # The options of a set of modules ("nixos", "home-manager", "sops-nix", …), for a module's `_known`.
   knownOptions = set: {
     options = tables.${set};
     former = tables."${set}-former";

@@ -63,8 +63,8 @@ lib: let
     free = removeAttrs defined (builtins.attrNames declared ++ builtins.attrNames set);
     freeType = freeform.nestedTypes.elemType or freeform;
   in {
-    # which there are does not depend on what anybody sets: modules ask before they set
-    options = knownHere "options" // mapAttrs (_: b: b.options) below;
+    # Which there are is known without a look at any definition, which may ask for that: `options ? sops`.
+    options = mapAttrs (name: _: (set.${name} or (evalKnown name [])).options) real // mapAttrs (_: b: b.options) below;
     # A free-form set is gone through as a whole: what has no value is not in it.
     config =
       lib.optionalAttrs (freeform == null) (knownHere "config")

@@ -114,6 +114,8 @@ in {
     };
   };
 
+  # The modules that are not here still take definitions of their options; reading one that nobody made is an error.
+  _known = [(lib.knownOptions "nixos")];
   config = {
     _module.args = {
       inherit (cfg) pkgs;
