@@ -224,7 +224,6 @@
     then throw "No disks defined, did you forget to import your disko config?"
     else v;
 in {
-  options._module.known = ["disko"];
   options.disko = {
     devices = {
       disk = mkOption {

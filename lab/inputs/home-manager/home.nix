@@ -82,9 +82,6 @@
     else toString v;
 in {
   options = {
-    # what real modules declare that have none here: definitions are taken, values nobody set are not there
-    _module.known = ["home-manager"];
-
     home = {
       username = mkOption {type = types.str;};
       homeDirectory = mkOption {

@@ -28,7 +28,6 @@
     })
     .config;
 in {
-  options._module.known = ["home-manager-nixos"];
   options.home-manager = {
     users = mkOption {
       type = types.lazyAttrsOf types.deferredModule;

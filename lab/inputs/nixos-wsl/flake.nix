@@ -9,7 +9,6 @@
       lib,
       ...
     }: {
-      options._module.known = ["nixos-wsl"];
       options.wsl = {
         enable = lib.mkEnableOption "support for running NixOS as a WSL distribution";
         defaultUser = lib.mkOption {

@@ -24,7 +24,6 @@
 in {
   _known = [(lib.knownOptions "sops-nix")];
   options.sops = options;
-  options._module.known = ["sops-nix"];
   config = lib.mkMerge [
     {sops.age.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable hostKeys);}
     (lib.mkIf (secrets != []) {

@@ -58,7 +58,7 @@ lib: let
         ]
         mine;
     set = mapAttrs evalKnown (builtins.intersectAttrs real (removeAttrs defined (builtins.attrNames declared)));
-    knownHere = what: mapAttrs (name: _: (set.${name} or (evalKnown name [])).${what}) real;
+    unset = what: mapAttrs (name: _: (evalKnown name []).${what}) real;
     # declared values, then the free ones; each attribute lazily
     free = removeAttrs defined (builtins.attrNames declared ++ builtins.attrNames set);
     freeType = freeform.nestedTypes.elemType or freeform;
@@ -67,7 +67,7 @@ lib: let
     options = mapAttrs (name: _: (set.${name} or (evalKnown name [])).options) real // mapAttrs (_: b: b.options) below;
     # A free-form set is gone through as a whole: what has no value is not in it.
     config =
-      lib.optionalAttrs (freeform == null) (knownHere "config")
+      lib.optionalAttrs (freeform == null) (unset "config")
       // mapAttrs (_: b: b.config) (set // below)
       // lib.optionalAttrs (freeform != null) (mapAttrs (name: found: (mergeDefinitions (path ++ [name]) freeType found).value) free);
     undeclared =

@@ -9,9 +9,6 @@
   cfg = config.nixpkgs;
 in {
   options = {
-    # what real modules declare that have none here: definitions are taken, values nobody set are not there
-    _module.known = ["nixos"];
-
     assertions = mkOption {
       type = types.listOf types.unspecified;
       default = [];
