@@ -159,6 +159,16 @@ def test_what_cannot_be_is_refused_with_a_remedy(seen: dict[str, Any]) -> None:
     assert seen["types"] == [True] * 6
 
 
+def test_the_programs_are_as_shellcheck_wants_them() -> None:
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not on PATH")
+    programs = [*MODULES.glob("homelab/update/*.sh"), *MODULES.glob("homelab/ci/*.sh"), MODULES / "pull.sh"]
+    assert len(programs) >= 4
+    done = subprocess.run([shellcheck, *programs], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.fixture(scope="module")
 def units() -> list[Path]:
     both = expression("[laptop.system.build.units server.system.build.units]")
