@@ -247,6 +247,7 @@ def test_three_hosts_follow_a_moving_branch_through_the_cache(fleet: Fleet, bran
         seen = until(lambda: fleet.on("dev3", why, check=False).output, 20, "dev3 waits")
         assert seen.startswith("power: unknown: ")
         assert fleet.machine("dev3") == before["dev3"]
+        fleet.on("dev3", "sudo systemctl stop nixos-upgrade")
 
         # what is bad stops at the gate, for everybody
         fleet.change("dev", "too early")
@@ -265,4 +266,7 @@ def test_three_hosts_follow_a_moving_branch_through_the_cache(fleet: Fleet, bran
     assert "system=/nix/store/" in fleet.on("dev3", f"cat {cache}/systems/any; cat {cache}/*.narinfo").output
     steals = 'inputs.stolen = { url = "path:/run/credentials/rolling-flake-update.service"; flake = false; };'
     status, said = rolled_by_its_unit(fleet, "dev3", SMALL.replace("INPUTS", steals), tmp_path / "flake.nix")
-    assert (status != 0, "Permission denied" in said) == (True, True), said
+    assert status != 0, said
+    assert "the inputs cannot be updated" in said
+    found = fleet.on("dev3", "sudo sh -c 'grep -rqFf /srv/key /srv && ! grep -rqFf /srv/key /nix/store'", check=False)
+    assert found.status == 0
