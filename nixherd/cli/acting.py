@@ -220,7 +220,12 @@ def backup(
 @click.argument("archive")
 @click.option("--storage", metavar="NAME")
 @click.option("--overwrite", is_flag=True, help="In the place of the guest that is there; it must be off.")
-@click.option("--discard", multiple=True, metavar="NAME", help="A container's disk that the backup lacks, and may go.")
+@click.option(
+    "--discard",
+    multiple=True,
+    metavar="NAME",
+    help="What may go although the backup does not hold it: scsi1, mp0, snapshot:clean. May be repeated.",
+)
 @changing
 @pass_front
 def restore(

@@ -11,22 +11,22 @@ from typing import Any, Protocol, runtime_checkable
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
-from nixherd.proxmox import reboots, verbs
+from nixherd.proxmox import names, reboots, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve, desired, require_awake
 from nixherd.proxmox.backups import BackupAction
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.creation import empty_vm
 from nixherd.proxmox.identity import label, require_may_change
 from nixherd.proxmox.listings import SnapshotRow
-from nixherd.proxmox.models import Task, same_settings
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.outcome import nothing, why_nothing
 from nixherd.proxmox.places import require_places
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
 from nixherd.proxmox.restores import RestoreAction
+from nixherd.proxmox.rollbacks import RollbackAction
 from nixherd.proxmox.snapshotting import require_can_snapshot, require_in_no_snapshot
 from nixherd.proxmox.steps import AwaitReboot, Cannot, Clone, MoveDisk, Note, Reboot, Row, Step, doable, rows
-from nixherd.proxmox.survey import lacking, memory_of
+from nixherd.proxmox.survey import memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
 
@@ -73,16 +73,18 @@ class Verb:
     """An action that is repeated until looking finds nothing left to do.
 
     `ask` is how it is looked first for a person, who wants it done now: it may refuse what `look` calls done already.
-    `judge` finds what is left when it has ended.
+    `judge` finds what is left when it has ended; `check` finds words that can never be meant of this guest, before
+    anything is asked of the server.
     """
 
     verb: str
     look: Look
     ask: Look | None = None
     judge: Look | None = field(default=None, kw_only=True)
+    check: Callable[[Vm], None] | None = field(default=None, kw_only=True)
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        require_may_change(vm, self.verb)
+        self._require(vm)
         look, actual = self.ask or self.look, observe(client, fleet, vm)
         steps = require_places(client, look(client, fleet, vm, actual))
         require_awake(vm, actual, steps)
@@ -91,7 +93,7 @@ class Verb:
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
-        require_may_change(vm, self.verb)
+        self._require(vm)
         first = [self.ask] if self.ask else []
 
         def replan(actual: ActualVm | None) -> Steps:
@@ -100,14 +102,19 @@ class Verb:
 
         return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
 
+    def _require(self, vm: Vm) -> None:
+        require_may_change(vm, self.verb)
+        if self.check:
+            self.check(vm)
+
     def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
         return self.judge(client, fleet, vm, observe(client, fleet, vm)) if self.judge else None
 
 
 def waiting(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
     """Of a guest whose options were set: which wait."""
-    names = ", ".join(each.key for each in actual.pending) if actual else ""
-    return (Note(actual.node, vm.vmid, f"waits for its next start: {names}", type=vm.type),) if actual and names else ()
+    keys = ", ".join(each.key for each in actual.pending) if actual else ""
+    return (Note(actual.node, vm.vmid, f"waits for its next start: {keys}", type=vm.type),) if actual and keys else ()
 
 
 # Power
@@ -227,7 +234,7 @@ def configure(values: dict[str, object]) -> Action:
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         return verbs.configure(fleet, vm, actual, values)
 
-    return Verb("configure", look, judge=waiting)
+    return Verb("configure", look, judge=waiting, check=lambda vm: names.require_options(vm, values))
 
 
 def device(device: Device) -> Action:
@@ -236,22 +243,34 @@ def device(device: Device) -> Action:
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         return verbs.device(fleet, vm, actual, device)
 
-    return Verb("configure", look, judge=waiting)
+    return Verb("configure", look, judge=waiting, check=lambda vm: names.require_options(vm, {device.name: device}))
 
 
 def resize(size: int, *, disk: str | None = None) -> Action:
-    return Verb("resize", lambda client, fleet, vm, actual: verbs.resize(fleet, vm, actual, size, disk=disk))
+    return Verb(
+        "resize",
+        lambda client, fleet, vm, actual: verbs.resize(fleet, vm, actual, size, disk=disk),
+        check=lambda vm: names.require_disk(vm, disk) if disk is not None else None,
+    )
 
 
 def add_disk(disk: str, size: int, *, storage: str | None = None) -> Action:
+    names.require_storage(storage)
     return Verb(
         "add a disk to",
         lambda client, fleet, vm, actual: verbs.add_disk(fleet, vm, actual, disk, size, storage=storage),
         judge=waiting,
+        check=lambda vm: verbs.require_addable(vm, disk),
     )
 
 
 def move_disk(disk: str, storage: str, *, keep_source: bool = False) -> Action:
+    names.require_storage(storage)
+
+    def check(vm: Vm) -> None:
+        names.require_disk(vm, disk, unused=True)
+        verbs.require_movable(vm, disk)
+
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         steps = verbs.move_disk(fleet, vm, actual, disk, storage, keep_source=keep_source)
         for step in steps:
@@ -259,7 +278,7 @@ def move_disk(disk: str, storage: str, *, keep_source: bool = False) -> Action:
                 require_in_no_snapshot(client, vm, step)
         return steps
 
-    return Verb("move a disk of", look)
+    return Verb("move a disk of", look, check=check)
 
 
 def regenerate() -> Action:
@@ -268,16 +287,18 @@ def regenerate() -> Action:
         differs = found.config.has_cloudinit_drive and client.cloudinit_differs(found.node, vm.vmid)
         return verbs.regenerate(fleet, vm, actual, differs=differs)
 
-    return Verb("write the cloud-init drive of", look)
+    return Verb("write the cloud-init drive of", look, check=verbs.require_cloudinit)
 
 
 def cloudinit_drive(drive: str = "ide2", *, storage: str | None = None) -> Action:
     """Give a VM a cloud-init drive, unless it has one."""
+    names.require_drive(drive)
+    names.require_storage(storage)
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         return verbs.cloudinit_drive(fleet, vm, actual, drive, storage=storage)
 
-    return Verb("add a cloud-init drive to", look, judge=waiting)
+    return Verb("add a cloud-init drive to", look, judge=waiting, check=verbs.require_cloudinit)
 
 
 def make_template() -> Action:
@@ -291,11 +312,6 @@ def snapshots_of(client: Client, vm: Vm, actual: ActualVm | None) -> tuple[Snaps
     return client.snapshots(actual.node, vm.vmid, vm.type) if actual else ()
 
 
-def _last(client: Client, vm: Vm, actual: ActualVm | None) -> Task | None:
-    """What was done to the guest last, on the node where it is."""
-    return next(iter(client.tasks(actual.node, active=False, vmid=vm.vmid, limit=1)), None) if actual else None
-
-
 def told(steps: Steps, **known: Any) -> Steps:
     """The one step with what is known of it beside; what was said where there is none."""
     return tuple(replace(step, **known) for step in steps) if steps else steps
@@ -303,7 +319,7 @@ def told(steps: Steps, **known: Any) -> Steps:
 
 def snapshot(name: str, *, description: str = "", with_memory: bool = False, asked: bool = False) -> Action:
     """Take a snapshot, unless there is one of that name. `asked`: by a person, who is refused then."""
-    verbs.require_snapshot_name(name)
+    names.require_snapshot(name)
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         there = snapshots_of(client, vm, actual)
@@ -318,6 +334,7 @@ def snapshot(name: str, *, description: str = "", with_memory: bool = False, ask
 
 def delete_snapshot(name: str, *, asked: bool = False) -> Action:
     """Delete a snapshot, if there is one of that name. `asked`: by a person, who is refused when there is none."""
+    names.require_snapshot(name)
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         there = snapshots_of(client, vm, actual)
@@ -329,25 +346,8 @@ def delete_snapshot(name: str, *, asked: bool = False) -> Action:
 
 
 def rollback(name: str, *, asked: bool = False) -> Action:
-    """Go back to a snapshot, unless that was the last thing done to the guest. `asked`: by a person, always."""
-
-    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        there, last = snapshots_of(client, vm, actual), _last(client, vm, actual)
-        same = False
-        if actual and verbs.ours(fleet, vm, actual) and actual.config.text("parent") == name:
-            same = same_settings(actual.config, client.snapshot_config(actual.node, vm.vmid, name, vm.type))
-        return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, there, last=last, unchanged=same))
-
-    def ask(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, snapshots_of(client, vm, actual)))
-
-    def to_unused(client: Client, vm: Vm, actual: ActualVm | None, steps: Steps) -> Steps:
-        if not (actual and steps):
-            return steps
-        attached, waits = lacking(client, vm, actual, name)
-        return told(steps, lacks=attached, strays=waits)
-
-    return Verb("roll back", look, ask if asked else None)
+    """Go back to a snapshot, as `RollbackAction` says."""
+    return RollbackAction(name, asked)
 
 
 # Backups
@@ -381,7 +381,7 @@ def backup(
     protected: bool = False,
 ) -> Action:
     """A backup, unless there is one less than `newer_than` seconds old; no older one is pruned."""
-
+    names.require_storage(storage)
     return BackupAction(
         lambda client, fleet, node: backup_storage(client, fleet, node, storage),
         mode=mode,
@@ -400,6 +400,7 @@ def restore(
     discard: tuple[str, ...] = (),
 ) -> Action:
     """Make the guest out of a backup, as `RestoreAction` says."""
+    names.require_storage(storage)
     return RestoreAction(archive, storage, overwrite, asked, discard=discard)
 
 
@@ -407,6 +408,9 @@ def restore(
 
 
 def migrate(target: str, *, local_disks: bool = False, storage: str | None = None) -> Action:
+    names.require_node(target)
+    names.require_storage(storage)
+
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         nodes = [node.name for node in client.node_rows()]
         return verbs.migrate(fleet, vm, actual, target, nodes=nodes, local_disks=local_disks, storage=storage)

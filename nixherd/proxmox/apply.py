@@ -7,13 +7,13 @@ import re
 import time
 from collections.abc import Callable
 
-from nixherd.errors import ApiError, FleetError, TaskFailed, Usage
+from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
 from nixherd.narration import Narrator
-from nixherd.proxmox import options, plan, reboots, refused, standing, tasks
+from nixherd.proxmox import afterwards, options, plan, reboots, refused, standing, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning
+from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning, TaskForgotten
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.observe import holder, observe, template_or_why
@@ -24,6 +24,7 @@ from nixherd.proxmox.steps import (
     AwaitRestore,
     Power,
     Reboot,
+    Restore,
     Resume,
     Row,
     Start,
@@ -126,7 +127,7 @@ def achieve(
             if done or len(steps) > 1:
                 say(str(steps[0]))
             try:
-                found = _carry_out(client, vm, actual, steps[0], left, say, done)
+                found = _carry_out(client, fleet, vm, actual, steps[0], left, say, done)
             except _Unknown as error:
                 found, lost = str(error), steps[0]
         if found:
@@ -186,23 +187,33 @@ class _Unknown(Exception):
 
 
 def _carry_out(
-    client: Client, vm: Vm, actual: ActualVm | None, step: Step, timeout: float, say: Progress, done: list[Step]
+    client: Client,
+    fleet: Fleet,
+    vm: Vm,
+    actual: ActualVm | None,
+    step: Step,
+    timeout: float,
+    say: Progress,
+    done: list[Step],
 ) -> str:
     """Apply the step; what to wait for before looking again, empty when all went well."""
     try:
         apply(client, step, timeout=timeout, progress=say)
         done.append(step)
+    except Undecided as error:
+        afterwards.add_seen(error, client, fleet, vm, step)
+        raise
     except OutcomeUnknown as error:
         if not step.repeatable:
+            if not isinstance(step, Restore):  # which says more
+                afterwards.add_seen(error, client, fleet, vm, step)
             raise
         raise _Unknown(
             str(error) if actual is None else refused.after_lost_answer(client, step, actual, error)
         ) from error
     except StillRunning as error:
-        if not isinstance(step, Power):
-            raise
-        where = standing.seen(client, step.node, vm.vmid, vm.type)
-        raise StillRunning(f"{error}; {label(vm)} {where}", error.upid) from error
+        afterwards.add_seen(error, client, fleet, vm, step)
+        raise
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error):
             return lock_is_held(client, vm, step.node, str(step))
@@ -257,7 +268,12 @@ def apply(client: Client, step: Step, *, timeout: float, progress: Progress | No
         except OutcomeUnknown as error:
             upid = _begun(client, step, earlier, error, min(timeout, UNKNOWN_PATIENCE))
     if upid:
-        tasks.wait(client, upid, timeout, progress)
+        try:
+            tasks.wait(client, upid, timeout, progress)
+        except TaskForgotten as error:
+            if before and isinstance(step, Reboot):
+                error.args = (f"{error}; {reboots.rebooted_or_not(client, step, before)}", *error.args[1:])
+            raise
     if upid and before and isinstance(step, Reboot):
         left = max(0.0, until - time.monotonic())
         reboots.await_return(client, step, before, upid, timeout=left, say=say)

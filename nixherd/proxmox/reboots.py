@@ -78,6 +78,21 @@ def look(client: Client, step: Reboot) -> Before:
     return Before(client.status(step.node, step.vmid, step.type), asked, boot_id, known)
 
 
+def rebooted_or_not(client: Client, step: Reboot, before: Before) -> str:
+    """Whether the guest was seen to have been started since, in words; for a reboot whose end nobody knows."""
+    try:
+        status, asked = _status(client, step)
+    except ApiError:
+        status, asked = None, False
+    if not asked:
+        return "whether it was started since cannot be seen"
+    if status is None or not status.running:
+        return f"{step.guest} {stands(status)}"
+    if before.is_another(status):
+        return f"{step.guest} was started since"
+    return f"{step.guest} is as it was started before, so it has not been rebooted yet"
+
+
 def _boot_id(client: Client, step: Reboot) -> str | None:
     """What the guest's agent says; None where there is none, or it does not tell."""
     if step.type is not QEMU:

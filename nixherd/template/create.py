@@ -13,10 +13,12 @@ from nixherd.errors import FleetError, FleetInvalid, Refused, TaskFailed
 from nixherd.models import Fleet
 from nixherd.preflight import template_findings
 from nixherd.proxmox import tasks
+from nixherd.proxmox.afterwards import UNKNOWN
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.observe import observe_template
 from nixherd.proxmox.places import require_place
 from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.proxmox.standing import stands
 from nixherd.proxmox.tasks import Progress
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.template import trial
@@ -105,10 +107,32 @@ def create(
 ) -> list[str]:
     """Carry the plan out; its steps as they were done. `boots` is how many seconds a clone may take until it answers.
 
-    FleetError when the image will not do: then nothing of it is left but the image.
+    FleetError when the image will not do: then nothing of it is left but the image. What came to no known end says
+    what is there.
     """
+    tried = list[int]()
+    try:
+        return _create(client, fleet, wanted, tried, timeout=timeout, boots=boots, progress=progress)
+    except UNKNOWN as error:
+        words = (_stands(client, wanted.node, vmid) for vmid in (wanted.vmid, *tried))
+        error.args = (f"{error}; {', '.join(words)}; run again to go on", *error.args[1:])
+        raise
+
+
+def _create(
+    client: Client,
+    fleet: Fleet,
+    wanted: Wanted,
+    tried: list[int],
+    *,
+    timeout: float,
+    boots: float,
+    progress: Progress,
+) -> list[str]:
+    """The VMIDs of the clones that are made or removed to try the image come into `tried`."""
     _await_earlier(client, fleet, wanted, timeout, progress)
     todo = plan(client, fleet, wanted)
+    tried += todo.leftovers
     for vmid in todo.leftovers:
         trial.remove(client, wanted, vmid, timeout=timeout, progress=progress)
     if todo.state is State.FINISHED:
@@ -123,6 +147,7 @@ def create(
             values = options(wanted, todo.image.volume)
             tasks.wait(client, client.create(wanted.node, wanted.vmid, values), timeout, progress)
         _require_unfinished(client, fleet, wanted)
+    tried.append(todo.trial)
     lacks = trial.run(client, wanted, todo.trial, boots=boots, timeout=timeout, progress=progress)
     with client.making(wanted.vmid):
         if lacks:
@@ -138,6 +163,19 @@ def create(
     if findings := list(template_findings(fleet, observe_template(client, fleet))):
         raise FleetError("; ".join(findings))
     return list(todo.steps(wanted))
+
+
+def _stands(client: Client, node: str, vmid: int) -> str:
+    """How a VM of ours is there now, in words."""
+    try:
+        config = client.config(node, vmid)
+        status = client.status(node, vmid) if config else None
+    except FleetError as error:
+        return f"whether vm {vmid} is there now is not known ({error})"
+    if config is None:
+        return f"vm {vmid} is not there now"
+    what = "is a template" if config.is_template else stands(status)
+    return f"now vm {vmid} ({config.name or 'without a name'}) {what}"
 
 
 def options(wanted: Wanted, volume: str) -> dict[str, object]:
