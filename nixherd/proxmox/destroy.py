@@ -261,7 +261,8 @@ def _how_it_stands(client: Client, fleet: Fleet, vm: Vm, announced: Belongings |
         there = still_there(client, now.node, vm.vmid, announced) if announced else frozenset()
     except FleetError as error:
         return f"{words[0]}; which of its volumes are there is not known ({error})"
-    if announced and (gone := sorted(announced.volumes - there)):
+    seen = announced.volumes & announced.sizes.keys() if announced else frozenset()
+    if gone := sorted(seen - there):
         words.append(f"not seen on the storages any more: {', '.join(gone)}")
     return "; ".join(words)
 

@@ -6,11 +6,13 @@ python -m tests.nixherd.cli.killed_ends reset|verify destroy|adopt|template PORT
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nixherd.proxmox.client import Client
+from nixherd.proxmox.client import Client, connect
 from nixherd.proxmox.identity import mark
+from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.saved import held_inside
 from tests.nixherd.cli import test_cli_template
 from tests.nixherd.proxmox.conftest import GIB, Emulator
@@ -88,7 +90,8 @@ def main(words: list[str]) -> None:
     if verb == "reset":
         reset(emulator, case)
         return
-    client = emulator.root()
+    token = replace(emulator.token, user="root@pam", name="all")  # nothing is hidden from it
+    client = connect(emulator.endpoint, Policy.from_fleet(FLEET), token)
     while client.tasks("prom"):
         time.sleep(0.05)
     VERIFY[case](client)
