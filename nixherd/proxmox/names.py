@@ -90,7 +90,7 @@ def require_node(name: str) -> None:
 def require_device(family: str, name: str) -> None:
     """Usage unless a guest can have a device of that name: `net0` of the family `net`."""
     if not is_device(family, name):
-        raise Usage(f"{name} is no device of this kind; use one such as {family}0")
+        raise Usage(f"device={name} is no device of this kind; use one such as {family}0")
 
 
 def is_device(family: str, name: str) -> bool:

@@ -1,7 +1,6 @@
 """Risky steps made reversible: a snapshot before, removed or kept after."""
 
 import re
-import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ class Reversible:
     action: Action
     keep: bool
     began: float = field(default_factory=time.time)
-    run_id: str = field(default_factory=lambda: secrets.token_hex(3))
+    run_id: str = field(default_factory=runs.name_of_this_run)
 
     @property
     def verb(self) -> str:
@@ -65,7 +64,7 @@ class Reversible:
         done, name = list[Step](), serves or self.name
         if serves is None:
             about = f"before nixherd was to {self.verb} it; {runs.by_this_run()}"
-            before = snapshot(name, description=about, asked=True)
+            before = snapshot(name, description=about, asked=not self.keep)
             done += before.run(client, fleet, vm, timeout=timeout, progress=progress)
         try:
             changed = self.action.run(client, fleet, vm, timeout=timeout, progress=progress)

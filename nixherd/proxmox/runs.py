@@ -7,11 +7,23 @@ be seen from here, and is never guessed.
 import getpass
 import os
 import re
+import secrets
 import socket
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 _BY = re.compile(r"\bby (?P<who>\S+), process (?P<pid>\d+)/(?P<began>\d+) of (?P<where>[0-9a-f]{8})\b", re.ASCII)
+
+
+def name_of_this_run() -> str:
+    """Six hexadecimal digits, the same as long as this process runs."""
+    return _name_of(os.getpid())
+
+
+@cache
+def _name_of(_pid: int) -> str:
+    return secrets.token_hex(3)
 
 
 def by_this_run() -> str:

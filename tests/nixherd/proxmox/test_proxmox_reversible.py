@@ -100,7 +100,7 @@ def test_two_runs_at_once_have_each_their_own(dev: Emulator, monkeypatch: pytest
         @staticmethod
         def run(*args: Any, **rest: Any) -> Any:
             monkeypatch.setattr(runs, "_where", lambda: "ffffffff")
-            second.extend(do(dev, grown("68G")))
+            second.extend(do(dev, grown("68G", run_id="ffffff")))
             monkeypatch.undo()
             return inner.run(*args, **rest)
 
