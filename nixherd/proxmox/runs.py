@@ -8,7 +8,6 @@ import getpass
 import os
 import re
 import secrets
-import socket
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -28,7 +27,7 @@ def _name_of(_pid: int) -> str:
 
 def by_this_run() -> str:
     """`by alice@laptop, process 1234/567 of 1a2b3c4d`, without the process where the kernel does not tell of it."""
-    name = f"by {_word(_user())}@{_word(socket.gethostname())}"
+    name = f"by {_word(_user())}@{_word(os.uname().nodename)}"
     pid, where = os.getpid(), _where()
     began = _began(pid)
     return name if where is None or began is None else f"{name}, process {pid}/{began} of {where}"
