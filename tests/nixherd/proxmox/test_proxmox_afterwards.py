@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -11,9 +12,11 @@ from nixherd.exits import Exit, exit_of
 from nixherd.proxmox import actions, afterwards, apply, removal, tasks
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.errors import StillRunning
+from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.outcome import Outcome
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Resize, Step
+from nixherd.template import create
+from nixherd.template.wanted import Wanted
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
 from tests.nixherd.proxmox.test_proxmox_destroy_forms import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
@@ -193,3 +196,19 @@ def test_a_containers_rollback_is_read_back_too() -> None:
     done = actions.rollback("clean").run(api.client, BOTH, DNS, timeout=20)
     assert isinstance(done, Outcome)
     assert (done.found["as_snapshot"], done.found["unused"]) == (True, {"unused0": "nvmeprom:vm-210-disk-1"})
+
+
+# A template that is being made
+
+
+def test_a_template_whose_end_is_not_known_says_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgotten(*given: Any, **_: Any) -> None:
+        given[3].append(9999)  # the clone that tries it
+        raise TaskForgotten("prom knows no task UPID:prom:… (any more)", 400)
+
+    api, wanted = guest(), cast(Wanted, SimpleNamespace(node="prom", vmid=110))
+    monkeypatch.setattr(create, "_create", forgotten)
+    with pytest.raises(
+        TaskForgotten, match=r"now vm 110 \(dev\) is off, vm 9999 is not there now; run again to go on$"
+    ):
+        create.create(api.client, FLEET, wanted, timeout=1, boots=1, progress=lambda _: None)
