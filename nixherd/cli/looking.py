@@ -310,7 +310,7 @@ def snapshots_of_guest(front: Front, guest: str) -> None:
 @click.argument("guest", required=False, type=Guest())
 @click.option("--running", is_flag=True, help="Only those that run.")
 @click.option("--errors", is_flag=True, help="Only those that failed.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 2**31 - 1), default=20, show_default=True)
 @json_option
 @pass_front
 def tasks(front: Front, guest: str | None, running: bool, errors: bool, limit: int) -> None:

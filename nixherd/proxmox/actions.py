@@ -21,11 +21,31 @@ from nixherd.proxmox.listings import SnapshotRow
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.outcome import nothing, why_nothing
 from nixherd.proxmox.places import require_places
-from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
+from nixherd.proxmox.plan import (
+    SHUTDOWN_SECONDS,
+    ActualVm,
+    Desired,
+    clone_of,
+    clone_of_template,
+    in_the_making,
+    plan_vm,
+)
 from nixherd.proxmox.restores import RestoreAction
 from nixherd.proxmox.rollbacks import RollbackAction
 from nixherd.proxmox.snapshotting import require_can_snapshot, require_in_no_snapshot
-from nixherd.proxmox.steps import AwaitReboot, Cannot, Clone, MoveDisk, Note, Reboot, Row, Step, doable, rows
+from nixherd.proxmox.steps import (
+    AwaitClone,
+    AwaitReboot,
+    Cannot,
+    Clone,
+    MoveDisk,
+    Note,
+    Reboot,
+    Row,
+    Step,
+    doable,
+    rows,
+)
 from nixherd.proxmox.survey import memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
@@ -202,18 +222,27 @@ def create(host: Host, *, full: bool = True, source: Vm | None = None, asked: bo
         require_may_change(source, "clone")
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        if source is not None:
+            return _copy(client, fleet, vm, actual, source, full=full)
         steps = rows(doable(plan_vm(desired(client, fleet, vm, host), actual)), Row.CLONE)
         if not steps:
             return nothing(f"it exists{f' on {actual.node}' if actual else ''}")
-        if not isinstance(steps[0], Clone):
-            return steps
-        clone = clone_of_template(fleet, vm, full=full)
-        if source is None:
-            return (clone,)
-        found = verbs.ours(fleet, source, observe(client, fleet, source))
-        return (replace(clone, template=source.vmid, template_node=found.node, is_template=False),)
+        return (clone_of_template(fleet, vm, full=full),) if isinstance(steps[0], Clone) else steps
 
     return Verb("create", look, _or_refused(look, _NOT_MADE) if asked else None)
+
+
+def _copy(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, source: Vm, *, full: bool) -> Steps:
+    """The making of a VM out of another one: the template is nothing to that, and is not asked for."""
+    if source.vmid == vm.vmid or GuestType.LXC in (vm.type, source.type):
+        raise Usage(f"{label(vm)} cannot be a copy of {label(source)}: one VM is copied to another")
+    if actual is not None and in_the_making(fleet, vm, actual):
+        assert actual.clone_task is not None
+        return (AwaitClone(actual.node or fleet.node_of(vm), vm.vmid, actual.clone_task),)
+    if actual is not None:
+        return nothing(f"it exists on {verbs.ours(fleet, vm, actual).node}")
+    found = verbs.ours(fleet, source, observe(client, fleet, source))
+    return (clone_of(fleet, vm, source.vmid, found.node, full=full),)
 
 
 def create_empty(host: Host, *, asked: bool = False) -> Action:

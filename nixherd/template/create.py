@@ -12,9 +12,10 @@ from enum import Enum, auto
 from nixherd.errors import FleetError, FleetInvalid, Refused, TaskFailed
 from nixherd.models import Fleet
 from nixherd.preflight import template_findings
-from nixherd.proxmox import tasks
+from nixherd.proxmox import standing, tasks
 from nixherd.proxmox.afterwards import UNKNOWN
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.models import Task
 from nixherd.proxmox.observe import observe_template
 from nixherd.proxmox.places import require_place
 from nixherd.proxmox.policy import DEFINITIONS
@@ -32,6 +33,7 @@ HOW = (
     "nixherd template create --from FILE.qcow2"
 )
 _OF_TRIALS = ("qmstart", "qmstop", "qmdestroy")
+_STARTS = ("qmstart", "qmresume", "qmreboot", "qmrollback")
 _EARLIER = ("qmcreate", "qmclone", "qmtemplate", *_OF_TRIALS)
 
 
@@ -235,6 +237,20 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
             f"{where}, our unfinished template, is protected, and so would its trial be; lift that "
             f"(`qm set {wanted.vmid} --protection 0`) and run again"
         )
+    status = client.status(wanted.node, wanted.vmid)
+    if status is None:
+        raise FleetError(f"{where}, our unfinished template, was there and is not any more; run again")
+    if status.running:
+        raise Refused(
+            f"{where}, our unfinished template, {standing.stands(status)}: somebody started it, so what its disk holds "
+            f"is no image any more; remove it (`qm stop {wanted.vmid} && qm destroy {wanted.vmid}`), and run again"
+        )
+    if other := _started(client, wanted):
+        raise Refused(
+            f"{where}, our unfinished template, was started since it was made ({other.type} of {other.user}, "
+            f"{other.upid}), so what its disk holds is no image any more; remove it (`qm destroy {wanted.vmid}`), and "
+            "run again"
+        )
     now = client.config(wanted.node, wanted.vmid, current=True) or config
     if others := foreign(wanted, now, client.pending(wanted.node, wanted.vmid)):
         raise Refused(
@@ -247,6 +263,16 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
             f"(`qm destroy {wanted.vmid}`), and run again"
         )
     return State.UNFINISHED
+
+
+def _started(client: Client, wanted: Wanted) -> Task | None:
+    """The task that started the VM since it was last made, as far as this token sees them; no run of ours does that."""
+    for task in client.tasks(wanted.node, active=False, vmid=wanted.vmid):
+        if task.type == "qmcreate":
+            return None
+        if task.type in _STARTS:
+            return task
+    return None
 
 
 def _require_unfinished(client: Client, fleet: Fleet, wanted: Wanted) -> None:
