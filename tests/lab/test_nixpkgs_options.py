@@ -127,6 +127,8 @@ def test_what_the_real_modules_declare_is_taken_and_merged() -> None:
           email = c.security.acme.certs."a.b".email;
           words = c.environment.wordlist.enable;
           none = c.hardware.graphics.extraPackages32;
+          mail = (home [{accounts.email.accounts.a.primary = true;}]).accounts.email.accounts.a.primary;
+          prompt = (home [{programs.starship.settings.add_newline = false;}]).programs.starship.settings;
         }"""
     ) == {
         "caddy": "zero\none",
@@ -137,6 +139,8 @@ def test_what_the_real_modules_declare_is_taken_and_merged() -> None:
         "email": "e",
         "words": False,
         "none": [],
+        "mail": True,
+        "prompt": {"add_newline": False},
     }
 
 
@@ -174,6 +178,14 @@ def test_options_tell_what_there_is_without_a_value() -> None:
           set = o.services.caddy.enable.definitions;
         }"""
     ) == {"there": True, "not": False, "type": "attribute set of (submodule)", "set": [True]}
+
+
+def test_a_module_may_ask_which_options_there_are_before_it_says_what_it_sets() -> None:
+    """As those do that others import, whose flakes may have no sops-nix."""
+    module = """({options, lib, ...}: {
+      config = lib.mkIf true ({services.caddy.email = "a";} // lib.optionalAttrs (options ? sops) {services.caddy.email = lib.mkForce "b";});
+    })"""  # noqa: E501
+    assert value(f"map (m: (system m).services.caddy.email) [[{module}] [{module} sops]]") == ["a", "b"]
 
 
 @pytest.mark.parametrize("table", ["nixos", "home-manager"])
