@@ -1,6 +1,9 @@
 # proxmox-vm, called doc1: VM 104, the fleet's cache server, CI runner and Docker host.
 {
-  imports = [./hardware-configuration.nix];
+  imports = [
+    ./docker.nix
+    ./hardware-configuration.nix
+  ];
 
   boot.loader.grub.enable = true;
   boot.loader.grub.device = "/dev/sda";

@@ -2,6 +2,7 @@
 {
   lib,
   config,
+  pkgs,
   ...
 }: let
   inherit (lib) mkOption types;
@@ -215,6 +216,10 @@ in {
     virtualisation = {
       docker = {
         enable = off;
+        package = mkOption {
+          type = types.package;
+          default = pkgs.docker;
+        };
         autoPrune = {
           enable = off;
           dates = text "weekly";
