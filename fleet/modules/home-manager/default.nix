@@ -6,7 +6,10 @@
 }: let
   inherit (config.homelab.fleet) host;
 in {
-  imports = [../fleet.nix];
+  imports = [
+    ../fleet.nix
+    ./identity.nix
+  ];
 
   home.username = lib.mkIf (host != null) (lib.mkDefault host.user);
   home.homeDirectory = lib.mkIf (host != null) (lib.mkDefault host.homeDirectory);

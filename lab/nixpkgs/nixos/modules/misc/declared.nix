@@ -204,10 +204,18 @@ in {
       cloud-init = switch;
       nginx = {
         enable = off;
+        user = text "nginx";
+        group = text "nginx";
         virtualHosts = set;
       };
       harmonia = switch;
-      nix-serve = switch;
+      nix-serve = {
+        enable = off;
+        port = mkOption {
+          type = types.port;
+          default = 5000;
+        };
+      };
       github-runners = set;
       hercules-ci-agent = switch;
       smartd = switch;
