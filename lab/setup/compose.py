@@ -22,6 +22,8 @@ def build(cache_directory: Path) -> Path:
 def _build(path: Path) -> None:
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if not go:
-        raise GoMissing("compose files are checked by compose-go, which is built with Go: install it, or put it on PATH")
+        raise GoMissing(
+            "compose files are checked by compose-go, which is built with Go: install it, or put it on PATH"
+        )
     settings = [f"GOBIN={path}", "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false"]
     call(["env", *settings, go, "install", "-ldflags=-s -w", MODULE])

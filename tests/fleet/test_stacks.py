@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lab.places import cache_directory
 from lab.setup import compose
@@ -28,7 +29,8 @@ def doc1(flake: Path) -> dict[str, Any]:
       texts = builtins.mapAttrs (_: stack: stack.compose) c.homelab.stacks;
       declared = builtins.mapAttrs (_: stack: stack.services) c.homelab.stacks;
       failing = map (a: a.message) (builtins.filter (a: !a.assertion) c.assertions);
-      secrets = builtins.mapAttrs (_: s: { inherit (s) path reloadUnits key; file = baseNameOf s.sopsFile; }) c.sops.secrets;
+      secrets = builtins.mapAttrs (_: s: { inherit (s) path reloadUnits key; file = baseNameOf s.sopsFile; })
+        c.sops.secrets;
       backup = c.homelab.docker.backupPaths;
     }"""
     seen: dict[str, Any] = nix_json("eval", "--json", f"{flake}#nixosConfigurations.proxmox-vm.config", "--apply", read)
@@ -96,8 +98,13 @@ def test_every_container_is_watched_updated_and_backed_up(doc1: dict[str, Any]) 
     assert not {path for path in kept if re.search("cache$|models|broker", path)} - {"/srv/stacks/ntfy/cache"}
 
 
-def test_secrets_are_files_of_sops_and_in_no_text(doc1: dict[str, Any]) -> None:
+def test_secrets_are_files_of_sops_and_in_no_text(doc1: dict[str, Any], flake: Path) -> None:
     secrets = {name: s for name, s in doc1["secrets"].items() if name.startswith("stacks/")}
+    for directory in (DOCKER.parent, flake):  # the reference's own, and the lab's
+        values = yaml.safe_load((directory / "secrets" / "stacks.yaml").read_text())
+        del values["sops"]
+        assert {f"{stack}/{name}" for stack in values for name in values[stack]} == {s["key"] for s in secrets.values()}
+        assert all(value.startswith("ENC[") for stack in values.values() for value in stack.values())
     assert len(secrets) >= 9
     used = {file["path"] for c in containers(doc1).values() for file in c.get("env_file", [])}
     assert used == {s["path"] for s in secrets.values()} == {f"/run/secrets/{name}" for name in secrets}
@@ -147,7 +154,11 @@ def test_starting_makes_directories_once_and_calls_compose(flake: Path, tmp_path
         echo "$@" >>DIRECTORY/calls; [ "$2" != inspect ]
       '');
       homelab.docker.dataDirectory = "DIRECTORY/data";
-      homelab.stacks.sonarr.services.sonarr.data.config = { owner = lib.mkForce UID; group = lib.mkForce GID; mode = "0700"; };
+      homelab.stacks.sonarr.services.sonarr.data.config = {
+        owner = lib.mkForce UID;
+        group = lib.mkForce GID;
+        mode = "0700";
+      };
     }"""
     for name, value in {"DIRECTORY": tmp_path, "UID": os.getuid(), "GID": os.getgid()}.items():
         module = module.replace(name, str(value))
@@ -159,9 +170,8 @@ def test_starting_makes_directories_once_and_calls_compose(flake: Path, tmp_path
     unit = nix_json("eval", "--impure", "--json", "--file", tmp_path / "unit.nix")
     start = Path(unit["ExecStart"])
     assert unit["ExecReload"] == unit["ExecStart"]
-    drv = f"(import {tmp_path}/unit.nix).ExecStart"
-    expression = f'builtins.head (builtins.attrNames (builtins.getContext {drv}))'
-    [script] = build("--impure", "--expr", f"let drv = {expression}; in import drv", cwd=tmp_path)
+    derivation = f"builtins.head (builtins.attrNames (builtins.getContext (import {tmp_path}/unit.nix).ExecStart))"
+    [script] = build("--impure", "--expr", f"import ({derivation})", cwd=tmp_path)
     assert script == start
     directory = tmp_path / "data" / "sonarr" / "config"
     assert subprocess.run([script], capture_output=True, text=True).returncode == 0
@@ -175,7 +185,7 @@ def test_starting_makes_directories_once_and_calls_compose(flake: Path, tmp_path
     assert calls[:2] == ["network inspect media", "network create media"]
     assert re.fullmatch(
         r"compose --project-name sonarr --file /nix/store/\S+-compose-sonarr\.json"
-        r" up --detach --remove-orphans --wait --wait-timeout 590",
+        r" up --detach --remove-orphans --wait --wait-timeout 470",
         calls[2],
     )
     assert calls[3:] == calls[:3]
@@ -184,15 +194,13 @@ def test_starting_makes_directories_once_and_calls_compose(flake: Path, tmp_path
 
 WRONG = {
     # a port of two stacks, on all addresses and on one
-    'a = one {ports = [{host = 80; container = 1; address = "0.0.0.0";}];}; b = one {ports = [{host = 80; container = 2;}];};': (
+    "a = one (port 80 // {hostNetwork = true;}); b = one (port 80);": "both want tcp port 80 of the machine",
+    'a = one {ports = [{host = 80; container = 1; address = "0.0.0.0";}];}; b = one (port 80);': (
         "homelab.stacks.a.services.c and homelab.stacks.b.services.c both want tcp port 80 of the machine: "
         "give homelab.stacks.b.services.c another `host` port"
     ),
     'a = one {ports = [{host = 22; container = 1; address = "::";}];};': (
         "services.openssh and homelab.stacks.a.services.c both want tcp port 22"
-    ),
-    "a = one {hostNetwork = true; ports = [{host = 9; container = 9;}];}; b = one {ports = [{host = 9; container = 1;}];};": (
-        "both want tcp port 9 of the machine"
     ),
     'a = one {mounts = [{source = "media"; target = "/m";}];};': (
         'homelab.stacks.a.services.c.mounts: source is "media": that has to be an absolute path'
@@ -209,14 +217,21 @@ WRONG = {
     'a = one {networks = ["net"];};': 'networks names "net", which the stack does not declare',
     'a = one {dependsOn = ["db"];};': 'dependsOn names "db", which is no container of the stack; it has c',
     'a = one {environment.DB_PASSWORD = "hunter2";};': "environment.DB_PASSWORD would be in the Nix store",
+    'a = one {environment.PAPERLESS_DBPASS = "x";};': "environment.PAPERLESS_DBPASS would be in the Nix store",
+    'a = one {environment.URL = "postgres://a:b@db/a";};': "environment.URL would be in the Nix store",
+    r'a = one {image = "nginx:\${TAG}";};': "which is no image",
+    'a = one {data.x = "/v"; mounts = [{source = "/s"; target = "/v";}];};': "two volumes at one path of the",
+    'a = one {hostNetwork = true; networks = ["default"];};': "say one of the two",
+    "a = {services = {};};": "homelab.stacks.a.services has no container",
+    'a.services."c d".image = "nginx:1.27";': "here are c d",
     "A = one {};": "homelab.stacks.A: docker compose wants names of lower-case letters",
 }
 RIGHT = [
     # the same port on two addresses, or of two protocols
-    'a = one {ports = [{host = 9; container = 1; address = "10.0.0.1";}];}; b = one {ports = [{host = 9; container = 1;}];};',
+    'a = one {ports = [{host = 9; container = 1; address = "10.0.0.1";}];}; b = one (port 9);',
     'a = one {ports = [{host = 9; container = 1;} {host = 9; container = 1; protocol = "udp";}];};',
     f'a = one {{image = "nginx:latest@sha256:{"0" * 64}";}};',
-    'a = one {environment = {DB_PASSWORD_FILE = "/x"; TOKEN = "";};};',
+    'a = one {environment = {DB_PASSWORD_FILE = "/x"; TOKEN = ""; URL = "redis://broker:6379/@x"; PROXYBYPASS = 1;};};',
     'a = one {image = "nginx:latest";} // {enable = false;};',
 ]
 
@@ -227,6 +242,7 @@ def test_what_cannot_work_is_refused_with_what_to_do(flake: Path, tmp_path: Path
     (tmp_path / "cases.nix").write_text(f"""
       let
         inputs = (builtins.getFlake "git+file://{flake}").inputs;
+        port = host: {{ports = [{{inherit host; container = 1;}}];}};
         one = service: {{services.c = {{image = "nginx:1.27";}} // service;}};
         machine = stacks: inputs.nixpkgs.lib.nixosSystem {{
           system = "x86_64-linux";
@@ -248,11 +264,11 @@ def test_what_cannot_work_is_refused_with_what_to_do(flake: Path, tmp_path: Path
 
 
 def test_texts_reach_the_container_as_they_are_written(flake: Path, tmp_path: Path) -> None:
-    """Compose would replace $NAME; and a flake without sops-nix may have stacks without secrets."""
+    """Compose would replace $NAME. In another flake, which takes the modules and a stack; it has no sops-nix."""
     (tmp_path / "one.nix").write_text(f"""
-      let inputs = (builtins.getFlake "git+file://{flake}").inputs; machine = inputs.nixpkgs.lib.nixosSystem {{
+      let fleet = builtins.getFlake "git+file://{flake}"; machine = fleet.inputs.nixpkgs.lib.nixosSystem {{
         system = "x86_64-linux";
-        modules = [{flake}/docker/actual/docker-compose.nix {{
+        modules = [fleet.nixosModules.default "${{fleet}}/docker/actual/docker-compose.nix" {{
           homelab.stacks.actual.services.actual = {{
             environment = {{ PRICE = "$5"; ON = true; N = 3; }};
             command = ["sh" "-c" "echo $HOME"];

@@ -20,7 +20,7 @@
   # Tags that are another image tomorrow.
   moving = ["latest" "main" "master" "stable" "release" "edge" "nightly" "develop" "dev"];
   image = where: value: let
-    parts = builtins.match "(.*/)?[^/:@]+(:([A-Za-z0-9_][A-Za-z0-9_.-]*))?(@sha256:[0-9a-f]{64})?" value;
+    parts = builtins.match "([A-Za-z0-9_.:-]+/)*[a-z0-9_.-]+(:([A-Za-z0-9_][A-Za-z0-9_.-]*))?(@sha256:[0-9a-f]{64})?" value;
     tag = lib.elemAt parts 2;
     digest = lib.elemAt parts 3;
   in
@@ -30,8 +30,10 @@
       refuse (digest == null && (tag == null || lib.elem tag moving))
       "${where}.image is \"${value}\", which is another image tomorrow: say a version as its tag, or add the digest (@sha256:…).";
 
-  # Variables whose names say that they are secrets; NAME_FILE and the like only say where one is.
-  secretName = name: builtins.match ".*(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_KEY|SECRET_KEY)" (lib.toUpper name) != null;
+  # Variables that their name says are secrets (NAME_FILE and the like only say where one is), and URLs with a password.
+  isSecret = name: value:
+    (value != "" && builtins.match ".*(PASSWORD|PASSWD|(DB|_)PASS|SECRET|TOKEN|API_?KEY|PRIVATE_KEY|SECRET_KEY)" (lib.toUpper name) != null)
+    || builtins.match ".*://[^/:@]*:[^/@]+@.*" value != null;
 
   published = each (name: stack:
     lib.concatLists (lib.mapAttrsToList (service: s:
@@ -77,7 +79,8 @@
       (pairs found))
     byPort);
 in
-  ports
+  [(refuse (!config.virtualisation.docker.enable) "homelab.stacks needs docker: virtualisation.docker.enable has to be on, or the stacks off (homelab.stacks.<name>.enable = false).")]
+  ++ ports
   ++ eachService (where: stack: s:
     [(image where s.image)]
     ++ lib.concatLists (lib.mapAttrsToList (name: d: [
@@ -86,16 +89,24 @@ in
       ])
       s.data)
     ++ lib.concatMap (m: [(path "${where}.mounts: source" m.source) (path "${where}.mounts: target" m.target)]) s.mounts
+    ++ (let
+      targets = lib.mapAttrsToList (_: d: d.target) s.data ++ map (m: m.target) s.mounts;
+    in [
+      (refuse (lib.length (lib.unique targets) != lib.length targets) "${where} has two volumes at one path of the container: ${lib.concatStringsSep ", " targets}.")
+      (refuse (s.hostNetwork && s.networks != []) "${where} has hostNetwork, so it is in no network of the stack: say one of the two.")
+    ])
     ++ map (name: refuse (!stack.secrets ? ${name}) "${where}.secrets names \"${name}\", which the stack does not declare: add it to the stack's `secrets`, and its value to the sops file.") s.secrets
     ++ map (name: refuse (!stack.services ? ${name}) "${where}.dependsOn names \"${name}\", which is no container of the stack; it has ${lib.concatStringsSep ", " (lib.attrNames stack.services)}.") s.dependsOn
     ++ map (name: refuse (name != "default" && !stack.networks ? ${name}) "${where}.networks names \"${name}\", which the stack does not declare: add it to the stack's `networks` (external = true where it is shared with other stacks).") s.networks
     ++ lib.mapAttrsToList (name: value:
-      refuse (secretName name && toString value != "")
+      refuse (isSecret name (toString value))
       "${where}.environment.${name} would be in the Nix store, where everybody reads it: put it into the sops file, as a line of one of the stack's `secrets`.")
     s.environment)
   ++ each (name: stack:
     [
       (refuse (builtins.match "[a-z0-9][a-z0-9_-]*" name == null) "homelab.stacks.${name}: docker compose wants names of lower-case letters, digits, `_` and `-`.")
+      (refuse (!lib.all isName (lib.attrNames stack.services)) "homelab.stacks.${name}.services: names of letters, digits, `_`, `.` and `-`; here are ${lib.concatStringsSep ", " (lib.attrNames stack.services)}.")
+      (refuse (stack.services == {}) "homelab.stacks.${name}.services has no container.")
       (refuse (stack.secrets != {} && !hasSops) "homelab.stacks.${name}.secrets needs sops-nix: add its nixosModules.sops to the machine's modules.")
     ]
     ++ lib.mapAttrsToList (secret: s:

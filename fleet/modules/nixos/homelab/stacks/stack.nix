@@ -83,7 +83,7 @@ in {
         );
       }));
     };
-    startTimeout = seconds 600 "Seconds in which images have to be there and every container healthy.";
+    startTimeout = seconds 480 "Seconds in which images have to be there and every container healthy. Less than a deployment may take (activation_deadline), so that the report names the stack.";
     stopTimeout = seconds 60 "Seconds in which a container has to end by itself.";
 
     compose = mkOption {
