@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.options import write as write_options
 
 LAB = Path(__file__).resolve().parent
 REFERENCE = LAB.parent / "fleet"
@@ -201,6 +202,8 @@ def _stand_ins(inputs: Path, fleet: Path) -> dict[str, Path]:
     # The lock file has the time of the newest file: the same fleet gets the same lock.
     for path in (names, names.parent):
         os.utime(path, (_LOCKED_AT, _LOCKED_AT))
+    write_options(nixpkgs / "options", _LOCKED_AT)
+    os.utime(nixpkgs, (_LOCKED_AT, _LOCKED_AT))
     found = {path.parent.name: path.parent for path in sorted((LAB / "inputs").glob("*/flake.nix"))}
     return {"nixpkgs": nixpkgs, **found}
 

@@ -62,10 +62,16 @@
       else "${leaf.value}x"
     );
 
-  # Each is asked alone: what is said of one switches others off.
+  # Each is asked alone: what is said of one switches others off. Where this host has a word already, the other one is
+  # said louder than that, not than anything else.
   wins = leaf: let
     said = other leaf;
-    now = machine.extendModules {modules = [(lib.setAttrByPath leaf.path said)];};
+    taken = (lib.attrByPath leaf.path {} machine.options).highestPrio or 1000 <= 100;
+    value =
+      if taken
+      then lib.mkOverride 99 said
+      else said;
+    now = machine.extendModules {modules = [(lib.setAttrByPath leaf.path value)];};
   in
     lib.getAttrFromPath leaf.path now.config != said;
 in {

@@ -36,10 +36,11 @@ def test_another_flake_takes_the_modules_without_our_arguments(flake: Path, tmp_
 
 
 BASE = "profiles/base.nix"
-MODULES = [f"homelab/{name}.nix" for name in ("cache", "github-runner", "nginx", "nix-caches", "ssh", "tailscale")]
+NAMES = ("cache", "github-runner", "nginx", "nix-caches", "ssh", "tailscale", "update/default")
+MODULES = [f"homelab/{name}.nix" for name in NAMES]
 
 
-@pytest.mark.parametrize(("host", "at_least"), [("proxmox-vm", 60), ("framework", 35)])
+@pytest.mark.parametrize(("host", "at_least"), [("proxmox-vm", 60), ("framework", 40)])
 def test_a_hosts_own_value_beats_every_default(flake: Path, host: str, at_least: int) -> None:
     files = " ".join(f"{flake}/modules/nixos/{file}" for file in (BASE, *MODULES))
     read = f"""machine: import {HERE}/own_values.nix {{
@@ -102,8 +103,7 @@ def failing(flake: Path, cases: list[tuple[str, str]]) -> list[list[str]]:
 def test_what_cannot_work_is_refused_with_its_remedy(flake: Path) -> None:
     seen = failing(flake, [(host, text) for host, text, _why in REFUSED])
     for (_host, text, why), said in zip(REFUSED, seen, strict=True):
-        assert len(said) == 1, (text, said)
-        assert why in said[0], text
+        assert any(why in message for message in said), (text, said)
 
 
 def test_no_host_of_the_reference_fails_an_assertion(flake: Path) -> None:

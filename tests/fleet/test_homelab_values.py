@@ -1,5 +1,6 @@
 """What the modules make of the reference fleet: caches, keys, identities, the cache server, the hosts' own parts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def test_the_identity_of_the_user(flake: Path) -> None:
           secrets = builtins.mapAttrs (_: s: {{inherit (s) owner format path; file = baseNameOf s.sopsFile;}})
             (host "framework").sops.secrets;
           links = (host "framework").systemd.tmpfiles.rules;
-          opens = (more "framework" {home}).home-manager.homes.abl030.sops.age.sshKeyPaths;
-          without = (more "dev" {home}).home-manager.homes.abl030.sops.age.sshKeyPaths;
+          opens = (more "framework" {home}).home-manager.users.abl030.sops.age.sshKeyPaths;
+          without = (more "dev" {home}).home-manager.users.abl030.sops.age.sshKeyPaths;
           given = builtins.attrNames (host "dev").sops.secrets;
         }}""",
     )
@@ -174,3 +175,61 @@ def test_what_is_special_about_each_host(flake: Path) -> None:
     assert seen["tpm"] == {"TS_NO_TPM": "true"}
     assert seen["mesh"] == {"wsl": False, "dev": True}
     assert [name for name, on in seen["loaders"].items() if not on] == ["igpu", "proxmox-vm", "wsl"]
+
+
+def test_nobody_is_locked_out_and_no_password_is_in_the_tree(flake: Path) -> None:
+    rule = Path(__file__).parents[2] / "nixherd/root_access.nix"
+    ways = read(
+        flake,
+        f"""{{
+          now = builtins.mapAttrs (_: m: import {rule} m.config) machines;
+          asks = import {rule} (more "igpu" ({{lib, ...}}: {{
+            users.users.root.openssh.authorizedKeys.keys = lib.mkForce [];
+          }}));
+          passwords = builtins.mapAttrs (_: m: map (user: builtins.filter (value: value != null) [
+            (user.password or null) (user.initialPassword or null) (user.hashedPassword or null)
+            (user.initialHashedPassword or null) (user.hashedPasswordFile or null)
+          ]) (builtins.attrValues m.config.users.users)) machines;
+        }}""",
+    )
+    assert set(ways["now"].values()) == {True}
+    assert ways["asks"] is False
+    assert {value for users in ways["passwords"].values() for user in users for value in user} <= {"!"}
+    hosts = nix_json("eval", "--json", "--file", flake / "hosts.nix")
+    assert not [id for id, host in hosts.items() if "initialHashedPassword" in host]
+
+
+def test_modules_and_homes_get_the_special_arguments(flake: Path) -> None:
+    """The contract of nix/lib.nix: flake-root is the flake, which scripts may run things of."""
+    told = """{hostname, hostConfig, allHosts, inputs, system, flake-root, ...}: {
+      TEXT = builtins.toJSON {
+        inherit hostname system;
+        alias = hostConfig.sshAlias;
+        hosts = builtins.attrNames allHosts;
+        inputs = builtins.attrNames inputs;
+        root = flake-root._type or "none";
+      };
+    }"""
+    machine = told.replace("TEXT", 'environment.etc."told".text')
+    home = told.replace("TEXT", "home.file.told.text")
+    seen = [
+        *read(
+            flake,
+            f"""[
+              (more "proxmox-vm" ({machine})).environment.etc.told.text
+              (more "proxmox-vm" {{home-manager.sharedModules = [({home})];}})
+                .home-manager.users.abl030.home.file.told.text
+            ]""",
+        ),
+        nix_json(
+            *("eval", "--json", f"{flake}#homeConfigurations.caddy"),
+            *("--apply", f"h: (h.extendModules {{modules = [({home})];}}).config.home.file.told.text"),
+        ),
+    ]
+    inputs = {"nixpkgs", "home-manager", "sops-nix", "disko", "nixos-hardware", "nixos-images", "nixos-wsl", "self"}
+    for text, name in zip(seen, ("proxmox-vm", "proxmox-vm", "caddy"), strict=True):
+        about = json.loads(text)
+        assert (about["hostname"], about["system"], about["root"]) == (name, "x86_64-linux", "flake")
+        assert about["alias"] == {"proxmox-vm": "doc1", "caddy": "cad"}[name]
+        assert set(about["inputs"]) == inputs
+        assert {"dev", "caddy", "igpu"} <= set(about["hosts"])

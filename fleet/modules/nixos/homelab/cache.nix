@@ -30,13 +30,13 @@
   '';
   # Served from the disk; fetched, and kept whole, where it is not there. Neither ever changes upstream.
   kept = kind: {
-    root = "${cfg.mirrorCacheRoot}/${kind}";
-    tryFiles = "$uri @fetch-${kind}";
+    root = mkDefault "${cfg.mirrorCacheRoot}/${kind}";
+    tryFiles = mkDefault "$uri @fetch-${kind}";
   };
   fetched = kind: {
-    root = "${cfg.mirrorCacheRoot}/${kind}";
-    recommendedProxySettings = false;
-    extraConfig = ''
+    root = mkDefault "${cfg.mirrorCacheRoot}/${kind}";
+    recommendedProxySettings = mkDefault false;
+    extraConfig = mkDefault ''
       ${fetch}
       proxy_store on;
       proxy_store_access user:rw group:r all:r;
@@ -135,7 +135,7 @@ in {
           }
           // lib.optionalAttrs rolling.enable {
             "/".tryFiles = mkDefault "$uri @store";
-            "/systems/".extraConfig = "add_header Cache-Control no-store;";
+            "/systems/".extraConfig = mkDefault "add_header Cache-Control no-store;";
           };
       };
     })
@@ -147,14 +147,14 @@ in {
         useACMEHost = mkDefault cfg.mirrorHost;
         locations = {
           "= /nix-cache-info" = {
-            recommendedProxySettings = false;
-            extraConfig = fetch;
+            recommendedProxySettings = mkDefault false;
+            extraConfig = mkDefault fetch;
           };
           "~ ^/[a-z0-9]+\\.narinfo$" = kept "narinfo";
           "~ ^/nar/[A-Za-z0-9._-]+$" = kept "nar";
           "@fetch-narinfo" = fetched "narinfo";
           "@fetch-nar" = fetched "nar";
-          "/".return = "404";
+          "/".return = mkDefault "404";
         };
       };
       systemd.tmpfiles.rules = map (path: "d ${path} 0750 ${user} ${group} -") directories;

@@ -158,13 +158,13 @@ in {
     };
 
     nix.gc = mkIf cfg.collectGarbage {
-      automatic = true;
-      dates = cfg.gcDates;
+      automatic = mkDefault true;
+      dates = mkDefault cfg.gcDates;
       options = mkDefault "--delete-older-than 30d";
     };
     services.fstrim = mkIf cfg.trim {
-      enable = true;
-      interval = cfg.trimInterval;
+      enable = mkDefault true;
+      interval = mkDefault cfg.trimInterval;
     };
   };
 }
