@@ -210,6 +210,8 @@ WRONG = {
     'a = one {data."../d" = "/var";};': "a name of letters, digits",
     'a = one {image = "nginx:latest";};': "say a version as its tag, or add the digest",
     'a = one {image = "registry.invalid:5000/nginx";};': "which is another image tomorrow",
+    'a = one {image = "nginx:stable-alpine";};': "say a version as its tag",
+    'a = one {image = "pgvecto-rs:latest-pg16";};': "say a version as its tag",
     'a = one {image = "nginx:1@sha256:beef";};': "which is no image",
     'a = one {secrets = ["env"];};': 'names "env", which the stack does not declare: add it to the stack\'s `secrets`',
     "a = one {} // {secrets.env = {};};": "homelab.stacks.a.secrets.env is in no file: say which",
@@ -232,6 +234,7 @@ RIGHT = [
     'a = one {ports = [{host = 9; container = 1;} {host = 9; container = 1; protocol = "udp";}];};',
     f'a = one {{image = "nginx:latest@sha256:{"0" * 64}";}};',
     'a = one {environment = {DB_PASSWORD_FILE = "/x"; TOKEN = ""; URL = "redis://broker:6379/@x"; PROXYBYPASS = 1;};};',
+    'a = one {image = "ghcr.io/hotio/qbittorrent:release-5.2.3";};',
     'a = one {image = "nginx:latest";} // {enable = false;};',
 ]
 

@@ -17,8 +17,8 @@
   path = where: value: refuse (!absolute value) "${where} is \"${value}\": that has to be an absolute path without `..`. What the container keeps goes into `data`, by a name alone.";
   isName = value: builtins.match "[a-zA-Z0-9_][a-zA-Z0-9_.-]*" value != null;
 
-  # Tags that are another image tomorrow.
-  moving = ["latest" "main" "master" "stable" "release" "edge" "nightly" "develop" "dev"];
+  # Tags that are another image tomorrow: latest, stable, alpine; no version has no digit.
+  moves = tag: lib.hasPrefix "latest" tag || builtins.match ".*[0-9].*" tag == null;
   image = where: value: let
     parts = builtins.match "([A-Za-z0-9_.:-]+/)*[a-z0-9_.-]+(:([A-Za-z0-9_][A-Za-z0-9_.-]*))?(@sha256:[0-9a-f]{64})?" value;
     tag = lib.elemAt parts 2;
@@ -27,7 +27,7 @@
     if parts == null
     then refuse true "${where}.image is \"${value}\", which is no image: NAME:TAG or NAME:TAG@sha256:DIGEST, the digest of 64 hex digits."
     else
-      refuse (digest == null && (tag == null || lib.elem tag moving))
+      refuse (digest == null && (tag == null || moves tag))
       "${where}.image is \"${value}\", which is another image tomorrow: say a version as its tag, or add the digest (@sha256:…).";
 
   # Variables that their name says are secrets (NAME_FILE and the like only say where one is), and URLs with a password.

@@ -55,7 +55,8 @@
       ExecReload = toString (up name stack);
       ExecStop = "${call name stack} down --timeout ${toString stack.stopTimeout}";
       TimeoutStartSec = stack.startTimeout;
-      TimeoutStopSec = stack.stopTimeout + 30;
+      # One after another: what depends on a container ends before it.
+      TimeoutStopSec = 2 * stack.stopTimeout + 30;
       Restart = "on-failure";
       RestartSec = 60;
     };
