@@ -43,7 +43,7 @@ class HostFacts:
     """What one Nix evaluation says of a host; `boot_loader` is None where it could not be told.
 
     `disko_devices` are the devices of `disko.devices.disk.*`, as written (`/dev/sda`). `guest_agent` and `ssh` say
-    whether the installed system runs them; None is not judged.
+    whether the installed system runs them, `root_access` whether anybody gets to be root there; None is not judged.
     """
 
     hostname: str
@@ -51,6 +51,7 @@ class HostFacts:
     disko_devices: tuple[str, ...]
     guest_agent: bool | None = None
     ssh: bool | None = None
+    root_access: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class Hypervisor:
         return storage in self.storages and self.storages[storage] is None
 
 
+NO_ROOT = (
+    "its configuration has no way to root on a machine that was just installed: no password is set, root has no key "
+    "that lets it log in, and sudo asks for a password; give root a key (users.users.root.openssh.authorizedKeys.keys, "
+    'services.openssh.settings.PermitRootLogin = "prohibit-password"), or set security.sudo.wheelNeedsPassword = false'
+)
 INSTALLER_MEMORY = 2048  # MiB: the installer and all that it unpacks live in memory
 
 
@@ -162,6 +168,8 @@ def _services(facts: HostFacts) -> Iterator[str]:
         )
     if facts.ssh is False:
         yield f"{facts.hostname}: its configuration has no SSH server; set services.openssh.enable = true"
+    if facts.root_access is False:
+        yield f"{facts.hostname}: {NO_ROOT}"
 
 
 def _memory(vm: Vm, template: VmConfig) -> Iterator[str]:

@@ -9,37 +9,40 @@ from typing import Any
 
 import pytest
 
-from tests.nix_cli import environment, nix, nix_json, try_nix
+from tests.nix_cli import environment, nix, nix_json, stand_ins, try_nix
 
 pytestmark = pytest.mark.unit
 
-LAB = Path(__file__).parent.parent.parent / "lab"
-PRELUDE = f"""
+PRELUDE = """
   let
-    lib = import {LAB}/nixpkgs/lib;
-    pkgs = import {LAB}/nixpkgs {{system = "x86_64-linux";}};
-    nixos = modules: import {LAB}/nixpkgs/nixos/lib/eval-config.nix {{inherit lib modules; system = "x86_64-linux";}};
-    disko = {LAB}/inputs/disko/module.nix;
-    homeManager = {LAB}/inputs/home-manager/nixos.nix;
-    home = modules: import {LAB}/inputs/home-manager/eval.nix {{inherit lib pkgs modules; extraSpecialArgs = {{}};}};
-    disk = {{boot.loader.systemd-boot.enable = true; fileSystems."/" = {{device = "/dev/sda2"; fsType = "ext4";}};}};
+    lib = import @lab@/nixpkgs/lib;
+    pkgs = import @lab@/nixpkgs {system = "x86_64-linux";};
+    nixos = modules: import @lab@/nixpkgs/nixos/lib/eval-config.nix {inherit lib modules; system = "x86_64-linux";};
+    disko = @lab@/inputs/disko/module.nix;
+    homeManager = @lab@/inputs/home-manager/nixos.nix;
+    home = modules: import @lab@/inputs/home-manager/eval.nix {inherit lib pkgs modules; extraSpecialArgs = {};};
+    disk = {boot.loader.systemd-boot.enable = true; fileSystems."/" = {device = "/dev/sda2"; fsType = "ext4";};};
     system = modules: (nixos ([disk] ++ modules)).config;
   in
 """
 
 
+def in_lab(expression: str) -> str:
+    return PRELUDE.replace("@lab@", str(stand_ins())) + expression
+
+
 def value(expression: str) -> Any:
-    return nix_json("eval", "--impure", "--json", "--expr", PRELUDE + expression)
+    return nix_json("eval", "--impure", "--json", "--expr", in_lab(expression))
 
 
 def error(expression: str) -> str:
-    done = try_nix("eval", "--impure", "--json", "--expr", PRELUDE + expression)
+    done = try_nix("eval", "--impure", "--json", "--expr", in_lab(expression))
     assert done.returncode != 0
     return done.stderr
 
 
 def built(expression: str) -> Path:
-    path = nix("build", "--impure", "--no-link", "--print-out-paths", "--expr", PRELUDE + expression)
+    path = nix("build", "--impure", "--no-link", "--print-out-paths", "--expr", in_lab(expression))
     return Path(path.strip())
 
 

@@ -2,8 +2,6 @@
 {
   imports = [./hardware-configuration.nix];
 
-  boot.loader.systemd-boot.enable = true;
-  boot.loader.efi.canTouchEfiVariables = true;
   networking.networkmanager.enable = true;
 
   services.desktopManager.plasma6.enable = true;
@@ -13,6 +11,9 @@
     alsa.enable = true;
     pulse.enable = true;
   };
+
+  # Its disk is started on the bare machine and, for other purposes, in a VM.
+  homelab.tailscale.tpmOverride = true;
 
   system.stateVersion = "25.11";
 }

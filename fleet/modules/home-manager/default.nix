@@ -1,10 +1,20 @@
 # Home Manager modules, for every home, on NixOS and elsewhere.
 {
-  hostConfig,
+  config,
   lib,
+  specialArgs,
   ...
-}: {
-  home.username = lib.mkDefault hostConfig.user;
-  home.homeDirectory = lib.mkDefault hostConfig.homeDirectory;
+}: let
+  inherit (config.homelab.fleet) host;
+  alone = specialArgs.osConfig or null == null;
+in {
+  imports = [
+    ../fleet.nix
+    ./identity.nix
+  ];
+
+  # On NixOS they are what the machine says of the user.
+  home.username = lib.mkIf (alone && host != null) (lib.mkDefault host.user);
+  home.homeDirectory = lib.mkIf (alone && host != null) (lib.mkDefault host.homeDirectory);
   programs.home-manager.enable = lib.mkDefault true;
 }

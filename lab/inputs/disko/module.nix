@@ -253,6 +253,7 @@ in {
     };
   };
 
+  _known = [(lib.knownOptions "disko")];
   config = {
     fileSystems = lib.mkIf cfg.enableConfig (lib.listToAttrs (map (p:
       lib.nameValuePair p.content.mountpoint {

@@ -244,8 +244,8 @@ in {
     };
   };
 
+  _known = [(lib.knownOptions "home-manager")];
   config = {
-    _module.freeformType = types.lazyAttrsOf types.undeclared;
     home.file = lib.mkMerge [
       (lib.mapAttrs' (_: f:
         lib.nameValuePair f.target {

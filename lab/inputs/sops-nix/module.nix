@@ -22,6 +22,7 @@
     chown ${toString secret.owner}:${toString secret.group} ${escapeShellArg target} && chmod ${secret.mode} ${escapeShellArg target}
   '';
 in {
+  _known = [(lib.knownOptions "sops-nix")];
   options.sops = options;
   config = lib.mkMerge [
     {sops.age.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable hostKeys);}
@@ -40,11 +41,11 @@ in {
             mkdir -p /run/secrets.d/new
             ${lib.optionalString (cfg.age.keyFile != null) "export SOPS_AGE_KEY_FILE=${escapeShellArg cfg.age.keyFile}"}
             ${lib.optionalString (cfg.age.sshKeyPaths != []) ''
-              # Recipients are converted host keys; sops itself takes no SSH key for those.
-              export SOPS_AGE_KEY_FILE=/run/secrets.d/identity HOME=/run/secrets.d
-              trap 'rm -f /run/secrets.d/identity' EXIT
-              python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >/run/secrets.d/identity
-            ''}
+            # Recipients are converted host keys; sops itself takes no SSH key for those.
+            export SOPS_AGE_KEY_FILE=/run/secrets.d/identity HOME=/run/secrets.d
+            trap 'rm -f /run/secrets.d/identity' EXIT
+            python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >/run/secrets.d/identity
+          ''}
             ${lib.concatMapStrings decrypt secrets}
             [ "$failed" = 0 ] || exit 1
             rm -rf /run/secrets.d/1 && mv /run/secrets.d/new /run/secrets.d/1 && ln -sfn /run/secrets.d/1 /run/secrets

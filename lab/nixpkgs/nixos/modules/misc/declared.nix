@@ -2,6 +2,7 @@
 {
   lib,
   config,
+  pkgs,
   ...
 }: let
   inherit (lib) mkOption types;
@@ -203,10 +204,18 @@ in {
       cloud-init = switch;
       nginx = {
         enable = off;
+        user = text "nginx";
+        group = text "nginx";
         virtualHosts = set;
       };
       harmonia = switch;
-      nix-serve = switch;
+      nix-serve = {
+        enable = off;
+        port = mkOption {
+          type = types.port;
+          default = 5000;
+        };
+      };
       github-runners = set;
       hercules-ci-agent = switch;
       smartd = switch;
@@ -215,6 +224,10 @@ in {
     virtualisation = {
       docker = {
         enable = off;
+        package = mkOption {
+          type = types.package;
+          default = pkgs.docker;
+        };
         autoPrune = {
           enable = off;
           dates = text "weekly";
