@@ -85,6 +85,9 @@ in {
       };
       zsh = switch;
       fish = switch;
+      dconf = switch;
+      hyprlock = switch;
+      wayvnc = switch;
       git = {
         enable = off;
         config = set;
@@ -149,6 +152,7 @@ in {
         useRoutingFeatures = text "none";
       };
       resolved = switch;
+      udisks2 = switch;
       timesyncd.enable = on;
       fwupd = switch;
       fstrim = {
