@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := $(BIN)/python -m lab
 
-# Tests run side by side; those that share a lab stay in one worker.
-JOBS ?= 2
+# Tests run side by side; those that share a lab stay in one worker. One more than there are cores: they wait for machines.
+JOBS ?= $(shell expr $$(nproc) + 1)
 TESTS ?= tests
 
 # How many requests `make fuzz` puts to the guard.
@@ -17,6 +17,9 @@ N ?= 100000
 
 # The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
 REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
+
+# Hundreds of processes import the library in a test run: without bytecode each compiles it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check fuzz fleet-real conformance bench lab up down reset status shell clean
 .DEFAULT_GOAL := help
