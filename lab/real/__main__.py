@@ -41,11 +41,11 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if findings else 0
 
 
-def _directory(name: str, given: str) -> Path:
+def _directory(name: str, given: str, is_flake: bool = True) -> Path:
     path = Path(given).expanduser().resolve()
     if not path.is_dir():
         raise LabError(f"{name}={given}: there is no such directory")
-    if not (path / "flake.nix").is_file():
+    if is_flake and not (path / "flake.nix").is_file():
         raise LabError(f"{name}={given}: there is no flake.nix in it")
     return path
 
@@ -53,7 +53,8 @@ def _directory(name: str, given: str) -> Path:
 def _sources(given: Sequence[str], fleet: Path) -> dict[str, Path]:
     """The directories by the names that the fleet's flake has for its inputs."""
     found: dict[str, Path] = {}
-    declared = {name.upper().replace("-", "_"): name for name in _declared(fleet)}
+    inputs = _declared(fleet)
+    declared = {name.upper().replace("-", "_"): name for name in inputs}
     for word in given:
         variable, equals, path = word.partition("=")
         if not equals or not path:
@@ -62,7 +63,7 @@ def _sources(given: Sequence[str], fleet: Path) -> dict[str, Path]:
             raise LabError(f"{word}: {fleet}/flake.nix has no such input; it has {', '.join(sorted(declared))}")
         if declared[variable] in found:
             raise LabError(f"{word}: {variable} is given twice")
-        found[declared[variable]] = _directory(variable, path)
+        found[declared[variable]] = _directory(variable, path, inputs[declared[variable]])
     if "nixpkgs" not in found:
         others = " ".join(f"[{variable}=/path]" for variable in sorted(declared) if declared[variable] != "nixpkgs")
         raise LabError(f"say where a nixpkgs lies, nothing is fetched: NIXPKGS=/path {others}".rstrip())
@@ -71,14 +72,15 @@ def _sources(given: Sequence[str], fleet: Path) -> dict[str, Path]:
     return found
 
 
-def _declared(fleet: Path) -> list[str]:
-    """The names of the fleet's inputs, its text alone evaluated."""
-    expression = "flake: builtins.attrNames (flake.inputs or {})"
+def _declared(fleet: Path) -> dict[str, bool]:
+    """The inputs that follow no other, by name, and whether each is a flake; the flake's text alone is evaluated."""
+    expression = """flake: let all = flake.inputs or {}; in builtins.mapAttrs (_: input: input.flake or true)
+      (removeAttrs all (builtins.filter (name: all.${name} ? follows) (builtins.attrNames all)))"""
     argv = ["nix", "eval", "--json", "--extra-experimental-features", "nix-command", "--file", str(fleet / "flake.nix")]
     done = subprocess.run([*argv, "--apply", expression], capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"{fleet}/flake.nix: {done.stderr.strip().splitlines()[-1].strip()}")
-    return list(json.loads(done.stdout))
+    return dict(json.loads(done.stdout))
 
 
 def _all(fleet: Path, sources: Mapping[str, Path], jobs: int) -> int:

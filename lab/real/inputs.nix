@@ -11,26 +11,43 @@
     names = builtins.filter (name: name != "self") (builtins.attrNames (declared // builtins.functionArgs flake.outputs));
     inputs = builtins.listToAttrs (map (name: {
         inherit name;
-        value = given (from.${name}.follows or declared.${name}.follows or name) (declared.${name}.inputs or {}) path;
+        value = let
+          own = declared.${name} or {};
+          followed = from.${name}.follows or own.follows or null;
+        in
+          if followed != null
+          then follow followed path
+          else given name own path;
       })
       names);
     outputs = flake.outputs (inputs // {inherit self;});
     self =
       outputs
-      // rec {
+      // tree path
+      // {
         inherit inputs outputs;
         _type = "flake";
-        # a string: as a path it would be copied to the store wherever it is written into one
-        outPath = toString path;
-        sourceInfo = {inherit outPath lastModified lastModifiedDate;};
-        lastModified = 1;
-        lastModifiedDate = "19700101000001";
       };
   in
     self;
-  given = name: from: asker:
-    if sources ? ${name}
-    then load sources.${name} from
-    else throw "the input ${name} of ${toString asker}/flake.nix was not given";
+  # What every input is, a flake or not. A string: as a path it would be copied to the store wherever it is written.
+  tree = path: rec {
+    outPath = toString path;
+    lastModified = 1;
+    lastModifiedDate = "19700101000001";
+    sourceInfo = {inherit outPath lastModified lastModifiedDate;};
+  };
+  given = name: own: asker:
+    if !(sources ? ${name})
+    then throw "the input ${name} of ${toString asker}/flake.nix was not given"
+    else if own.flake or true
+    then load sources.${name} (own.inputs or {})
+    else tree sources.${name};
+  # `a/b` is the input b of the fleet's a; of nothing, the fleet itself.
+  follow = way: asker: let
+    names = builtins.filter (part: builtins.isString part && part != "") (builtins.split "/" way);
+  in
+    builtins.foldl' (flake: name: flake.inputs.${name} or (given name {} asker)) root names;
+  root = load fleet {};
 in
-  load fleet {}
+  root

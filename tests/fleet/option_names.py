@@ -5,7 +5,7 @@ what configurations are written with: `config = …`, mkIf, mkMerge, mkDefault, 
 What is behind a name or a call of the fleet's own is not seen.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,27 +79,46 @@ def declarations(file: Path) -> Iterator[Said]:
 
 
 def unknown(said: Said, table: Mapping[str, object]) -> bool:
-    """Whether no option of the tree `table` (`tree`) is set by `said`, neither one above it nor one below."""
+    """Whether `said` sets nothing that is in the tree `table` (`tree`): no option, none above one, none below one."""
     nodes: list[Mapping[str, object]] = [table]
-    for part in said.path:
-        below = [
-            child for node in nodes for name, child in node.items() if name == part or part == ANY or is_attribute(name)
+    for at, part in enumerate(said.path):
+        if any("" in node and _takes(node[""], said.path[at:], len(node) == 1) for node in nodes):
+            return False
+        nodes = [
+            child
+            for node in nodes
+            for name, child in node.items()
+            if isinstance(child, Mapping) and (name == part or part == ANY or is_attribute(name))
         ]
-        if not below:
-            # below an option whose type says nothing of names, everything may stand
-            return not any("" in node and node[""] for node in nodes)
-        nodes = [child for child in below if isinstance(child, Mapping)]
+        if not nodes:
+            return True
     return False
 
 
-def tree(names: Iterable[str], is_free: Callable[[str], bool]) -> dict[str, object]:
-    """The options as nested mappings; `""` of an option says whether `is_free`: anything may be set below it."""
+def _takes(kind: object, below: Sequence[str], alone: bool) -> bool:
+    """Whether a type (lab/options/types.py) takes any attribute at `below`; `alone`: no option is listed below it."""
+    if not below or kind in ("any", "attrs"):
+        return True
+    if kind == "submodule":
+        return alone
+    if not isinstance(kind, list):
+        return False
+    name, inner = kind[0], kind[1]
+    if name in ("attrsOf", "lazyAttrsOf"):
+        return _takes(inner, below[1:], alone)
+    if name in ("nullOr", "either"):
+        return any(_takes(one, below, alone) for one in (inner if name == "either" else [inner]))
+    return bool(name == "open")
+
+
+def tree(kinds: Mapping[str, object]) -> dict[str, object]:
+    """Options by name and type as nested mappings, the type at the attribute ""."""
     root: dict[str, object] = {}
-    for name in names:
+    for name, kind in kinds.items():
         level: dict[str, object] = root
         for part in parts(name):
             level = level.setdefault(part, {})  # type: ignore[assignment]
-        level[""] = is_free(name)
+        level[""] = kind
     return root
 
 

@@ -38,17 +38,12 @@ def _wrong(which: str, fleet: Path) -> list[str]:
 
 def _undeclared(which: str, files: Iterable[Path]) -> list[Said]:
     files = list(files)
-    own = [".".join(f'"{part}"' for part in said.path) for file in files for said in declarations(file)]
-    kinds = _kinds(which)
-    table = tree([*kinds, *own], lambda name: name not in kinds or _is_free(kinds[name]))
+    own = {".".join(f'"{part}"' for part in said.path): "any" for file in files for said in declarations(file)}
+    table = tree({name: _type(kind) for name, kind in _kinds(which).items()} | own)
     return [said for file in files for said in settings(file) if unknown(said, table)]
 
 
-@functools.cache
-def _is_free(kind: str) -> bool:
-    """Whether what is below an option of this type may have any name."""
-    spec = parse(kind)
-    return any(word in str(spec) for word in ("any", "attrs", "open", "Attrs"))
+_type = functools.cache(parse)
 
 
 @pytest.mark.parametrize("which", SETS)
@@ -82,6 +77,11 @@ def test_what_is_looked_at_is_the_whole_of_the_reference() -> None:
         ("{config, ...}: {users.users.${config.x}.isNormalUser = true;}", []),
         ("{systemd.services.a.serviceConfig.Anything = 1;}", []),
         ("{systemd.services.a.servceConfig = {};}", ["systemd.services.a.servceConfig"]),
+        ("{boot.kernelParams.a = 1;}", ["boot.kernelParams.a"]),
+        (
+            "{services.restic.backups.a.timerConfig.Any = 1; services.restic.backups.a.paths.b = 1;}",
+            ["services.restic.backups.a.paths.b"],
+        ),
         ("{security = {sudo.enable = true;} // {sudoo.enable = true;};}", ["security.sudoo.enable"]),
         # one of the module's own
         ('{lib, ...}: {options.my.switch = lib.mkEnableOption "x"; config.my.switch = true;}', []),

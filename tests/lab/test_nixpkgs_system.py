@@ -274,6 +274,9 @@ def test_diskos_other_scripts_do_their_part_only() -> None:
     assert ("mkfs" in made, "wipefs" in made) == (True, False)
     assert "umount -Rv /mnt" in built(f"{build}.unmountScript").read_text()
     assert "No disks defined" in error("(nixos [disko disk]).config.system.build.diskoScript.drvPath")
+    pool = "{disko.devices.zpool.tank.mountpoint = null;}"
+    said = error(f"(nixos [disko {LAYOUT} {pool}]).config.system.build.diskoScript.drvPath")
+    assert "it cannot make disko.devices.zpool." in said
 
 
 def home_of(directory: Path, more: str) -> Path:
@@ -288,12 +291,19 @@ def test_a_home_is_laid_out_changed_and_taken_away(tmp_path: Path) -> None:
         env = environment() | {"HOME": str(tmp_path)}
         return subprocess.run([package / "activate"], env=env, capture_output=True, text=True)
 
-    files = '{home.file.".a/b".text = "1"; xdg.configFile."c".text = "2"; home.sessionVariables.EDITOR = "vim";}'
+    files = """{
+      home.file.".a/b".text = "1";
+      xdg.configFile."c".text = "2";
+      home.sessionVariables.EDITOR = "vim";
+      programs.bash.enable = true;
+    }"""
     done = activate(files)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / ".a" / "b").read_text() == "1"
     assert (tmp_path / ".config" / "c").read_text() == "2"
-    assert "export EDITOR=vim" in (tmp_path / ".profile").read_text()
+    # for login shells, where bash is Home Manager's to keep
+    shell = ["bash", "-c", '. ~/.profile; echo "$EDITOR"']
+    assert subprocess.run(shell, env={"HOME": str(tmp_path)}, capture_output=True, text=True).stdout == "vim\n"
     done = activate("""({lib, ...}: {
       home.file.".a/b".text = "new";
       home.activation.mine = lib.hm.dag.entryAfter ["linkGeneration"] "echo ran";

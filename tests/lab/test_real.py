@@ -19,7 +19,10 @@ FLAKE = """
   inputs.nixpkgs.url = "github:NixOS/nixpkgs";
   inputs.home-manager.url = "github:nix-community/home-manager";
   inputs.home-manager.inputs.nixpkgs.follows = "nixpkgs";
-  outputs = {self, nixpkgs, home-manager}: let
+  inputs.words.url = "path:/nowhere";
+  inputs.words.flake = false;
+  inputs.again.follows = "home-manager/nixpkgs";
+  outputs = {self, nixpkgs, home-manager, words, again}: let
     inherit (nixpkgs) lib;
     host = module: lib.nixosSystem {
       system = "x86_64-linux";
@@ -31,7 +34,7 @@ FLAKE = """
       pkgs = nixpkgs.legacyPackages.x86_64-linux;
       modules = [{home = {username = "a"; homeDirectory = "/home/a"; stateVersion = "26.05";};}];
     };
-    packages.x86_64-linux.paper = nixpkgs.legacyPackages.x86_64-linux.writeText "paper" "words";
+    packages.x86_64-linux.paper = nixpkgs.legacyPackages.x86_64-linux.writeText "paper" "${again.lib.version} ${words}";
   };
 }
 """  # noqa: E501
@@ -53,12 +56,12 @@ def real(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def given(*names: str) -> list[str]:
-    places = {"NIXPKGS": "nixpkgs", "HOME_MANAGER": "inputs/home-manager", "DISKO": "inputs/disko"}
+    places = {"NIXPKGS": "nixpkgs", "HOME_MANAGER": "inputs/home-manager", "WORDS": "inputs"}
     return [f"{name}={stand_ins() / places[name]}" for name in names]
 
 
 def test_a_fleet_without_a_fault_is_0_with_figures(tmp_path: Path) -> None:
-    done = run(tmp_path, *given("NIXPKGS", "HOME_MANAGER"))
+    done = run(tmp_path, *given("NIXPKGS", "HOME_MANAGER", "WORDS"))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line for line in done.stdout.splitlines() if " GB" in line and "CPU" in line]
     for label, row in zip(("host good", "home home", "package paper", "flake check"), rows, strict=False):
@@ -78,7 +81,7 @@ def test_each_fault_is_told_with_its_host_and_all_others_are_evaluated(tmp_path:
         warning = host ({lib, ...}: {warnings = ["told"]; networking.hostName = builtins.warn "traced" "b";});
         """
     )
-    done = run(tmp_path, *given("NIXPKGS", "HOME_MANAGER"), hosts=hosts)
+    done = run(tmp_path, *given("NIXPKGS", "HOME_MANAGER", "WORDS"), hosts=hosts)
     assert done.returncode == 1, done.stderr
     said: dict[str, list[str]] = {}
     row = ""
@@ -107,7 +110,7 @@ def test_an_input_that_is_not_given_is_an_error_of_what_needs_it(tmp_path: Path)
     assert done.returncode == 1
     assert re.search(r"host good +ok ", done.stdout)
     assert "error: the input home-manager of " in done.stdout
-    assert "error: not run, without home-manager it would have to fetch" in done.stdout
+    assert "error: not run, without home-manager, words it would have to fetch" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-# Home Manager modules, for every home, on NixOS and elsewhere.
+# Home Manager modules, for every home, on NixOS and elsewhere. Every module is registered here, and nowhere else.
 {
   config,
   lib,
@@ -11,6 +11,27 @@ in {
   imports = [
     ../fleet.nix
     ./identity.nix
+
+    ./display/display.nix
+    ./display/theme.nix
+    ./display/gtk.nix
+    ./display/qt.nix
+    ./display/waybar.nix
+    ./display/hypridle.nix
+    ./display/dolphin.nix
+    ./display/mime.nix
+    ./display/remote-desktop.nix
+
+    ./shell/aliases.nix
+    ./shell/prompt.nix
+    ./shell/scripts.nix
+
+    ./services/pdf.nix
+    ./services/ssh.nix
+    ./services/yazi.nix
+
+    ./multimedia/music.nix
+    ./multimedia/player.nix
   ];
 
   # On NixOS they are what the machine says of the user.
