@@ -67,6 +67,10 @@ def error(expression: str) -> str:
             "(system [{services.tailscale.openFirewal = true;}]).services",
             ["`services.tailscale.openFirewal' does not exist"],
         ),
+        (
+            '(system [{security.acme.defaults.credentialsFile = "/c";}]).security.acme.defaults',
+            ["The option `security.acme.defaults.credentialsFile' does not exist."],
+        ),
         # what a module brings that nobody imported
         ("(system [{sops.defaultSopsFile = ./x;}]).services", ["The option `sops' does not exist."]),
         ("(system [{wsl.enable = true;}]).services", ["The option `wsl' does not exist."]),
