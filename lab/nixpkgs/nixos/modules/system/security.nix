@@ -108,10 +108,6 @@ in {
       type = types.listOf types.str;
       default = [];
     };
-    acme = mkOption {
-      type = types.attrsOf types.anything;
-      default = {};
-    };
   };
 
   config = {
