@@ -15,11 +15,11 @@ TESTS ?= tests
 # How many requests `make fuzz` puts to the guard.
 N ?= 100000
 
-# The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
-REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
-
 # Hundreds of processes import the library in a test run: without bytecode each compiles it.
 unexport PYTHONDONTWRITEBYTECODE
+
+# The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
+REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
 
 .PHONY: help demo test check fuzz fleet-real conformance bench lab up down reset status shell clean
 .DEFAULT_GOAL := help

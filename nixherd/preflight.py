@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nixherd import lockout
 from nixherd.errors import FleetError, Refused
 from nixherd.fields import DNS_NAME
 from nixherd.models import Fleet, Host, Vm
@@ -78,11 +79,6 @@ class Hypervisor:
         return storage in self.storages and self.storages[storage] is None
 
 
-NO_ROOT = (
-    "its configuration has no way to root on a machine that was just installed: no password is set, root has no key "
-    "that lets it log in, and sudo asks for a password; give root a key (users.users.root.openssh.authorizedKeys.keys, "
-    'services.openssh.settings.PermitRootLogin = "prohibit-password"), or set security.sudo.wheelNeedsPassword = false'
-)
 INSTALLER_MEMORY = 2048  # MiB: the installer and all that it unpacks live in memory
 
 
@@ -169,7 +165,7 @@ def _services(facts: HostFacts) -> Iterator[str]:
     if facts.ssh is False:
         yield f"{facts.hostname}: its configuration has no SSH server; set services.openssh.enable = true"
     if facts.root_access is False:
-        yield f"{facts.hostname}: {NO_ROOT}"
+        yield f"{facts.hostname}: its configuration has {lockout.WHAT}; {lockout.REMEDY}"
 
 
 def _memory(vm: Vm, template: VmConfig) -> Iterator[str]:

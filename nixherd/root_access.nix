@@ -17,7 +17,7 @@ c: let
   given = user: name: user.${name} or null != null;
   hasPassword = user:
     any (map (hash user) ["hashedPassword" "initialHashedPassword"])
-    || any (map (given user) ["password" "initialPassword" "hashedPasswordFile" "passwordFile"]);
+    || any (map (given user) ["password" "initialPassword" "hashedPasswordFile"]);
   hasKey = user: let
     keys = user.openssh.authorizedKeys or {};
   in

@@ -1,4 +1,5 @@
-# Which of the scalars that modules define beats what a host itself says: {asked; strong; wins}, names of options.
+# Which of the scalars that modules define beats what a host itself says: {asked; strong; loses}, names of options:
+# `strong` are no defaults, `loses` is where the host's word did not count.
 # `machine` is evaluated, `base` and `modules` are module files; `skipped` are the attributes that are a module's own
 # things (units, say), not anybody's option.
 {
@@ -62,20 +63,26 @@
       else "${leaf.value}x"
     );
 
-  # Each is asked alone: what is said of one switches others off. Where this host has a word already, the other one is
-  # said louder than that, not than anything else.
-  wins = leaf: let
-    said = other leaf;
+  # Where this host has a word already, the other one is said louder than that, not than anything else.
+  said = leaf: let
     taken = (lib.attrByPath leaf.path {} machine.options).highestPrio or 1000 <= 100;
-    value =
-      if taken
-      then lib.mkOverride 99 said
-      else said;
-    now = machine.extendModules {modules = [(lib.setAttrByPath leaf.path value)];};
   in
-    lib.getAttrFromPath leaf.path now.config != said;
+    lib.setAttrByPath leaf.path (
+      if taken
+      then lib.mkOverride 99 (other leaf)
+      else other leaf
+    );
+  with' = leaves: (machine.extendModules {modules = map said leaves;}).config;
+  stands = config: leaf: lib.getAttrFromPath leaf.path config == other leaf;
+  # A switch is asked alone, since it switches others off; all the rest in one machine.
+  all = lib.attrValues options;
+  switches = lib.filter (leaf: lib.isBool leaf.value) all;
+  rest = lib.filter (leaf: !lib.isBool leaf.value) all;
+  together = with' rest;
 in {
   asked = lib.attrNames options;
   strong = lib.attrNames (lib.filterAttrs (_: leaf: leaf.priority < 1000) options);
-  wins = lib.attrNames (lib.filterAttrs (_: wins) options);
+  loses =
+    map (leaf: show leaf.path)
+    (lib.filter (leaf: !stands (with' [leaf]) leaf) switches ++ lib.filter (leaf: !stands together leaf) rest);
 }

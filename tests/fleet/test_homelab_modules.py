@@ -52,7 +52,7 @@ def test_a_hosts_own_value_beats_every_default(flake: Path, host: str, at_least:
     assert {"time.timeZone", "homelab.ssh.enable", "nix.settings.fallback"} <= set(seen["asked"])
     assert len(seen["asked"]) >= at_least
     assert seen["strong"] == []
-    assert seen["wins"] == []
+    assert seen["loses"] == []
 
 
 def test_every_option_says_what_it_is(flake: Path) -> None:

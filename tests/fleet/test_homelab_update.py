@@ -10,49 +10,49 @@ from typing import Any
 
 import pytest
 
-from tests.nix_cli import nix, nix_json
+from tests.nix_cli import nix, nix_json, stand_ins
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).parent.parent.parent
-PRELUDE = f"""
+MODULES = Path(__file__).parent.parent.parent / "fleet/modules/nixos"
+PRELUDE = """
   let
-    lib = import {ROOT}/lab/nixpkgs/lib;
-    machine = module: (import {ROOT}/lab/nixpkgs/nixos/lib/eval-config.nix {{
+    lib = import NIXPKGS/lib;
+    machine = module: (import NIXPKGS/nixos/lib/eval-config.nix {
       inherit lib;
       system = "x86_64-linux";
       modules = [
-        {ROOT}/fleet/modules/nixos/nixherd.nix
-        {ROOT}/fleet/modules/nixos/pull.nix
-        {ROOT}/fleet/modules/nixos/homelab/update
-        {ROOT}/fleet/modules/nixos/homelab/ci
-        {{
+        MODULES/nixherd.nix
+        MODULES/pull.nix
+        MODULES/homelab/update
+        MODULES/homelab/ci
+        {
           networking.hostName = "web01";
           boot.loader.systemd-boot.enable = true;
-          fileSystems."/" = {{ device = "/dev/sda2"; fsType = "ext4"; }};
-        }}
+          fileSystems."/" = { device = "/dev/sda2"; fsType = "ext4"; };
+        }
         module
       ];
-    }}).config;
+    }).config;
     failing = config: map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
     refused = value: !(builtins.tryEval (builtins.deepSeq value true)).success;
-    publicKey = "c-1:${{lib.concatStrings (lib.genList (_: "A") 43)}}=";
-    pull.nixherd.pull = {{ from = "https://cache.example"; inherit publicKey; }};
-    updates = more: {{ imports = [pull]; homelab.update = {{ enable = true; }} // more; }};
-    rolls = more: {{ homelab.ci.rollingFlakeUpdate = {{ enable = true; repoDir = "/home/alice/fleet"; }} // more; }};
+    publicKey = "c-1:${lib.concatStrings (lib.genList (_: "A") 43)}=";
+    pull.nixherd.pull = { from = "https://cache.example"; inherit publicKey; };
+    updates = more: { imports = [pull]; homelab.update = { enable = true; } // more; };
+    rolls = more: { homelab.ci.rollingFlakeUpdate = { enable = true; repoDir = "/home/alice/fleet"; } // more; };
     signingKeyFile = "/run/secrets/key";
     tokenFile = "/run/secrets/token";
-    laptop = machine {{
-      imports = [(updates {{
+    laptop = machine {
+      imports = [(updates {
         updateDates = "Sat 04:00"; gcDates = "Sun 05:00"; trimInterval = "daily"; wakeOnUpdate = true;
         checkAcPower = true; checkWifi = ["our net" "it's"]; rebootOnKernelUpdate = true;
-      }})];
+      })];
       networking.networkmanager.enable = true;
       nix.gc.options = "--delete-older-than 7d";
-    }};
-    server = machine {{
-      imports = [(updates {{}}) (rolls {{ branch = "main"; inherit signingKeyFile tokenFile; }})];
-    }};
+    };
+    server = machine {
+      imports = [(updates {}) (rolls { branch = "main"; inherit signingKeyFile tokenFile; })];
+    };
   in
 """
 CASES = """{
@@ -103,9 +103,13 @@ CASES = """{
 }"""
 
 
+def expression(text: str) -> str:
+    return PRELUDE.replace("NIXPKGS", f"{stand_ins()}/nixpkgs").replace("MODULES", str(MODULES)) + text
+
+
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    found: dict[str, Any] = nix_json("eval", "--impure", "--json", "--expr", PRELUDE + CASES)
+    found: dict[str, Any] = nix_json("eval", "--impure", "--json", "--expr", expression(CASES))
     return found
 
 
@@ -155,10 +159,20 @@ def test_what_cannot_be_is_refused_with_a_remedy(seen: dict[str, Any]) -> None:
     assert seen["types"] == [True] * 6
 
 
+def test_the_programs_are_as_shellcheck_wants_them() -> None:
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not on PATH")
+    programs = [*MODULES.glob("homelab/update/*.sh"), *MODULES.glob("homelab/ci/*.sh"), MODULES / "pull.sh"]
+    assert len(programs) >= 4
+    done = subprocess.run([shellcheck, *programs], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.fixture(scope="module")
 def units() -> list[Path]:
-    expression = "[laptop.system.build.units server.system.build.units]"
-    made = nix("build", "--impure", "--no-link", "--print-out-paths", "--expr", PRELUDE + expression)
+    both = expression("[laptop.system.build.units server.system.build.units]")
+    made = nix("build", "--impure", "--no-link", "--print-out-paths", "--expr", both)
     return [Path(line) for line in made.split()]
 
 

@@ -169,7 +169,8 @@ def test_an_update_is_built_put_into_the_cache_pushed_and_published_once(forge: 
     assert forge.run() == (0, f"nothing new: {tip}\n")
     assert (forge.tip, sorted((forge.state / "cache").rglob("*"))) == (tip, files)
 
-    old = forge.pointer("web01")
+    old, by_hand = forge.pointer("web01"), forge.pointer("db01")
+    forge.sh(f"cp {forge.state}/cache/systems/db01 {forge.state}/cache/systems/other")
     forge.sh(f"find {forge.state}/cache -type f -exec touch -d '2 days ago' {{}} +")
     forge.upstream("2")
     assert forge.run("main")[0] == 0
@@ -179,10 +180,12 @@ def test_an_update_is_built_put_into_the_cache_pushed_and_published_once(forge: 
     assert message.startswith("flake.lock: update\n\n• Updated input 'upstream'")
     new = forge.pointer("web01")
     assert old
+    assert by_hand
     assert new
     assert old.serial < new.serial
     # what nothing needs any more is gone, what is needed is there
     nothing = f"! nix path-info --store file://{forge.state}/cache {old.system} 2>/dev/null"
+    forge.sh(f"nix path-info --store file://{forge.state}/cache {by_hand.system}")
     forge.sh(f"{nothing}; test $(ls {forge.state}/cache/nar | wc -l) = $(ls {forge.state}/cache/*.narinfo | wc -l)")
 
 
@@ -222,6 +225,12 @@ def test_what_people_have_committed_does_not_wait_for_an_input_that_breaks(forge
     assert forge.told() == {"web01": ("1", tip), "db01": ("1", tip)}
     status, said = forge.run()  # and then there is only the input
     assert (status, "machines keep what they have" in said) == (1, True)
+    (forge.root / "upstream").rename(forge.root / "away")
+    tip = forge.commit("readme", "more words")
+    status, said = forge.run()
+    assert (status, "the inputs cannot be updated" in said) == (1, True)
+    assert forge.told() == {"web01": ("1", tip), "db01": ("1", tip)}
+    assert forge.run()[0] == 1
 
 
 def pushed_meanwhile(forge: Forge, name: str, text: str) -> None:

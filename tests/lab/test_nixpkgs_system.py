@@ -291,12 +291,19 @@ def test_a_home_is_laid_out_changed_and_taken_away(tmp_path: Path) -> None:
         env = environment() | {"HOME": str(tmp_path)}
         return subprocess.run([package / "activate"], env=env, capture_output=True, text=True)
 
-    files = '{home.file.".a/b".text = "1"; xdg.configFile."c".text = "2"; home.sessionVariables.EDITOR = "vim";}'
+    files = """{
+      home.file.".a/b".text = "1";
+      xdg.configFile."c".text = "2";
+      home.sessionVariables.EDITOR = "vim";
+      programs.bash.enable = true;
+    }"""
     done = activate(files)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / ".a" / "b").read_text() == "1"
     assert (tmp_path / ".config" / "c").read_text() == "2"
-    assert "export EDITOR=vim" in (tmp_path / ".profile").read_text()
+    # for login shells, where bash is Home Manager's to keep
+    shell = ["bash", "-c", '. ~/.profile; echo "$EDITOR"']
+    assert subprocess.run(shell, env={"HOME": str(tmp_path)}, capture_output=True, text=True).stdout == "vim\n"
     done = activate("""({lib, ...}: {
       home.file.".a/b".text = "new";
       home.activation.mine = lib.hm.dag.entryAfter ["linkGeneration"] "echo ran";

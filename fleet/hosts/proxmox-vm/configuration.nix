@@ -4,7 +4,10 @@
   lib,
   ...
 }: {
-  imports = [./hardware-configuration.nix];
+  imports = [
+    ./docker.nix
+    ./hardware-configuration.nix
+  ];
 
   boot.loader.systemd-boot.enable = false;
   boot.loader.grub.enable = true;

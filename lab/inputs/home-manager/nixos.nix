@@ -62,6 +62,7 @@ in {
   };
   _known = [(lib.knownOptions "home-manager-nixos")];
   config = {
+    users.users = lib.mkIf cfg.useUserPackages (lib.mapAttrs (_: evaluated: {packages = [evaluated.home.path];}) cfg.users);
     systemd.services = lib.mapAttrs' (name: evaluated:
       lib.nameValuePair "home-manager-${name}" {
         description = "Home Manager environment for ${evaluated.home.username}";

@@ -7,6 +7,7 @@
     ./nginx.nix
     ./nix-caches.nix
     ./ssh.nix
+    ./stacks
     ./tailscale.nix
     ./update
   ];

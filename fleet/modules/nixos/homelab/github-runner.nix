@@ -27,8 +27,8 @@ in {
       default = null;
       example = lib.literalExpression "config.sops.secrets.github_runner_token.path";
       description = ''
-        A file on the machine with a fine-grained token that may register runners (one line, no line end). A
-        registration token works too, for an hour.
+        A file on the machine with a fine-grained token that may register runners (one line, no line end). The runner
+        registers anew for each job: a registration token, which ends after an hour, is not enough.
       '';
     };
   };

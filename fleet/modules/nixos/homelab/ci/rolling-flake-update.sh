@@ -87,10 +87,15 @@ fetch() { # the branch's commit into $tip
 # The update -----------------------------------------------------------------------------------------------------------
 
 update() { # of $tip: a commit with its inputs of today into $commit, or $tip itself where nothing has moved
-    git_ checkout --quiet --force --detach "$tip"
-    moved=$(nix_ flake update --flake "$tree" 2>&1) || { printf '%s\n' "$moved" >&2 && die 'the inputs cannot be updated'; }
-    git_ add flake.lock
-    if ! git_ diff --cached --quiet; then
+    git_ checkout --quiet --force -B rolling "$tip"
+    stale=0
+    if ! moved=$(nix_ flake update --flake "$tree" 2>&1); then # their servers may be down: it goes on with what it has
+        printf '%s\nthe inputs cannot be updated\n' "$moved" >&2
+        stale=1
+    elif [ -e "$tree/flake.lock" ]; then
+        git_ add flake.lock
+    fi
+    if [ $stale = 0 ] && ! git_ diff --cached --quiet; then
         git_ commit --quiet --no-verify --no-gpg-sign --message 'flake.lock: update' \
             --message "$(printf '%s\n' "$moved" | sed -n '/^•/,$p')"
     fi
@@ -98,7 +103,7 @@ update() { # of $tip: a commit with its inputs of today into $commit, or $tip it
 }
 
 rebase() { # $commit on what others have pushed; with the same inputs, so that what was built is of use
-    git_ checkout --quiet --force --detach "$tip"
+    git_ checkout --quiet --force -B rolling "$tip"
     if git_ cherry-pick --allow-empty "$commit" >/dev/null 2>&1; then
         commit=$(git_ rev-parse HEAD)
     else # they have updated, too
@@ -237,7 +242,7 @@ forget_builds() { # beyond those of the last commits
 }
 
 forget() { # what the cache has that neither a machine is told to run nor was built now
-    { find "$cache/systems" -type f -exec sed -n '/^-----/q; s/^system=//p' {} + && links "$work/builds/$commit"; } | sort -u >"$scratch/systems"
+    { find "$cache/systems" -type f -exec sed -n '/^-----/q; s/^system=//p' {} \; && links "$work/builds/$commit"; } | sort -u >"$scratch/systems"
     # shellcheck disable=SC2046
     nix --extra-experimental-features nix-command path-info --recursive --store "file://$cache" $(cat "$scratch/systems") >"$scratch/needed" ||
         { echo 'the cache: unknown: what is needed of it; nothing is removed' && return; }
@@ -280,7 +285,7 @@ published=
 update
 if [ "$commit" = "$published" ]; then
     echo "nothing new: $commit"
-    exit 0
+    exit $stale
 fi
 if ! try_commit; then
     # what people have committed does not wait for an input to be mended
@@ -301,3 +306,4 @@ while ! push; do
     try_commit || die "$commit stops at the gate; machines keep what they have"
 done
 publish
+exit $stale

@@ -2,6 +2,7 @@
 {
   lib,
   config,
+  pkgs,
   ...
 }: let
   inherit (lib) mkOption types;
@@ -66,6 +67,9 @@ in {
       };
       zsh = switch;
       fish = switch;
+      dconf = switch;
+      hyprlock = switch;
+      wayvnc = switch;
       git = {
         enable = off;
         config = set;
@@ -130,6 +134,7 @@ in {
         useRoutingFeatures = text "none";
       };
       resolved = switch;
+      udisks2 = switch;
       timesyncd.enable = on;
       fwupd = switch;
       fstrim = {
@@ -205,6 +210,10 @@ in {
     virtualisation = {
       docker = {
         enable = off;
+        package = mkOption {
+          type = types.package;
+          default = pkgs.docker;
+        };
         autoPrune = {
           enable = off;
           dates = text "weekly";
