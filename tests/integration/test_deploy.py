@@ -18,22 +18,23 @@ from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
 
-# What each fault is told as, and how many seconds its machine needs at most until it is on the old system again.
+# What each fault is told as, and within how many seconds its machine is on the old system again: as many
+# as a busy machine takes, and fewer than a deadline that nobody asked for.
 FAULTS = {
-    "activation-fails": ("the activation ended with status 2", 15),
-    "another-key": ("shows another host key than the pinned one", 40),
-    "activation-hangs": ("the activation did not end within 8 s", 25),
-    "boot-full": ("the boot entry cannot be written: Failed to install bootloader", 20),
-    "disk-full": ("the profile cannot be set: ", 20),
-    "network-gone": ("nobody confirmed it within 10 s", 40),
-    "no-systemd-run": ("the activation ended with status 2", 20),
-    "oneshot-hangs": ("the activation did not end within 8 s; it waits for fault.service", 40),
-    "reboots": ("it rebooted in the middle of the activation", 30),
-    "sshd-broken": ("units failed: sshd.service", 20),
-    "sshd-elsewhere": ("nobody confirmed it within 10 s", 40),
-    "store-corrupted": ("the boot entry cannot be written: ", 20),
-    "unit-fails": ("units failed: fault.service", 20),
-    "wrong-host": ("hostname is somebody-else, not {host}", 20),
+    "activation-fails": ("the activation ended with status 2", 40),
+    "another-key": ("shows another host key than the pinned one", 90),
+    "activation-hangs": ("the activation did not end within 8 s", 60),
+    "boot-full": ("the boot entry cannot be written: Failed to install bootloader", 45),
+    "disk-full": ("the profile cannot be set: ", 45),
+    "network-gone": ("nobody confirmed it within 10 s", 90),
+    "no-systemd-run": ("the activation ended with status 2", 45),
+    "oneshot-hangs": ("the activation did not end within 8 s; it waits for fault.service", 90),
+    "reboots": ("it rebooted in the middle of the activation", 75),
+    "sshd-broken": ("units failed: sshd.service", 45),
+    "sshd-elsewhere": ("nobody confirmed it within 10 s", 90),
+    "store-corrupted": ("the boot entry cannot be written: ", 45),
+    "unit-fails": ("units failed: fault.service", 45),
+    "wrong-host": ("hostname is somebody-else, not {host}", 45),
 }
 
 

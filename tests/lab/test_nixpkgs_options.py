@@ -67,6 +67,10 @@ def error(expression: str) -> str:
             "(system [{services.tailscale.openFirewal = true;}]).services",
             ["`services.tailscale.openFirewal' does not exist"],
         ),
+        (
+            '(system [{security.acme.defaults.credentialsFile = "/c";}]).security.acme.defaults',
+            ["The option `security.acme.defaults.credentialsFile' does not exist."],
+        ),
         # what a module brings that nobody imported
         ("(system [{sops.defaultSopsFile = ./x;}]).services", ["The option `sops' does not exist."]),
         ("(system [{wsl.enable = true;}]).services", ["The option `wsl' does not exist."]),
@@ -235,3 +239,25 @@ def test_every_name_and_every_type_is_read() -> None:
 )
 def test_types_are_read_from_their_words(text: str, kind: Any) -> None:
     assert parse(text) == kind
+
+
+def test_the_stand_in_declares_nothing_that_the_real_modules_do_not() -> None:
+    """An option of its own over several real ones would take whatever is set below it."""
+    declared = value(
+        """
+        let
+          walk = path: o: lib.concatLists (lib.mapAttrsToList (name: below: let
+            here = path ++ [name];
+          in
+            if !(lib.isOption below) then walk here below
+            else lib.optional (below.declarations != ["nixpkgs"]) (lib.concatStringsSep "." here)) o);
+          of = o: walk [] (removeAttrs o ["_module"]);
+        in {
+          nixos = of (nixos [disko sops homes]).options;
+          home = of (homeFrom {inherit lib pkgs; modules = []; extraSpecialArgs = {};}).options;
+        }"""
+    )
+    machine = {name for where in ("nixos", "home-manager-nixos", "sops-nix", "disko") for name in options()[where]}
+    # `meta` is every module's; the units that Debian has and a machine must not start are the lab's own
+    assert set(declared["nixos"]) - machine == {"meta", "systemd.maskedUnits"}
+    assert set(declared["home"]) - set(options()["home-manager"]) <= {"qt.platformTheme.name"}

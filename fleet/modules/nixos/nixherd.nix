@@ -27,6 +27,17 @@
     ${cfg.access.trigger} || exit
     readlink -f /run/current-system
   '';
+  # sshd goes by the first line that has a key.
+  material = key: builtins.match "(.* )?((ssh|ecdsa|sk)-[^ ]+ [^ ]+)( .*)?" key;
+  plain = builtins.filter (line: !lib.hasInfix "command=" line) config.users.users.root.openssh.authorizedKeys.keys;
+  alsoPlain = builtins.filter (key: builtins.any (line: same key line) plain) cfg.access.keys;
+  same = one: other: let
+    a = material one;
+    b = material other;
+  in
+    if a == null || b == null
+    then one == other
+    else builtins.elemAt a 1 == builtins.elemAt b 1;
   command =
     if cfg.access.kind == "trigger"
     then triggered
@@ -80,6 +91,12 @@ in {
     (lib.mkIf (cfg.access.kind != "shell") {
       users.users.root.openssh.authorizedKeys.keys = map (key: "restrict,command=\"${command}\" ${key}") cfg.access.keys;
       services.openssh.settings.PermitRootLogin = "forced-commands-only";
+      assertions = [
+        {
+          assertion = alsoPlain == [];
+          message = "nixherd.access: ${lib.concatStringsSep ", " alsoPlain} is also among users.users.root.openssh.authorizedKeys.keys as it is, which comes first there: sshd would let it in no more; take it out of one of the two.";
+        }
+      ];
     })
     (lib.mkIf (cfg.access.kind == "push-closure") {
       users.users.${receiver} = {

@@ -74,9 +74,10 @@ in {
     publicKey = mkDefault cacheKey;
   };
 
-  # Who may log in may log in as root, by key: a machine that was just installed has no password for sudo yet.
+  # Who may log in may log in as root, by key: a machine that was just installed has no password for sudo yet. Where
+  # deployments get in by one program alone (nixherd.access), root has no keys but theirs.
   users.users =
-    {root.openssh.authorizedKeys.keys = keys;}
+    {root.openssh.authorizedKeys.keys = mkIf (config.nixherd.access.kind == "shell") keys;}
     // lib.optionalAttrs (host != null) {
       ${host.user} = {
         isNormalUser = mkDefault true;

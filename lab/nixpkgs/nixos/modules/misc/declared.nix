@@ -6,31 +6,13 @@
   ...
 }: let
   inherit (lib) mkOption types;
-  off = mkOption {
-    type = types.bool;
-    default = false;
-  };
-  on = mkOption {
-    type = types.bool;
-    default = true;
-  };
-  text = default:
-    mkOption {
-      type = types.str;
-      inherit default;
-    };
-  list = mkOption {
-    type = types.listOf types.anything;
-    default = [];
-  };
-  set = mkOption {
-    type = types.lazyAttrsOf types.anything;
-    default = {};
-  };
-  optional = mkOption {
-    type = types.nullOr types.anything;
-    default = null;
-  };
+  # their types are those of the real options
+  text = default: mkOption {inherit default;};
+  off = text false;
+  on = text true;
+  list = text [];
+  set = text {};
+  optional = text null;
   switch = {enable = off;};
 in {
   options = {

@@ -163,7 +163,6 @@ in {
       wireless.enable = off;
       networkmanager = {
         enable = off;
-        wifi = set;
         plugins = mkOption {
           type = types.listOf types.anything;
           default = [];
@@ -197,7 +196,6 @@ in {
         };
       };
       nftables.enable = off;
-      nat = set;
       timeServers = mkOption {
         type = types.listOf types.str;
         default = [];

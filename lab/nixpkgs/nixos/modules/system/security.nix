@@ -117,10 +117,6 @@ in {
       type = types.listOf types.str;
       default = [];
     };
-    acme = mkOption {
-      type = types.attrsOf types.anything;
-      default = {};
-    };
   };
 
   config = {

@@ -180,10 +180,6 @@ in {
       type = types.listOf types.package;
       default = [];
     };
-    user = mkOption {
-      type = types.lazyAttrsOf types.anything;
-      default = {};
-    };
     sleep.settings.Sleep = mkOption {
       type = types.attrsOf types.anything;
       default = {};
