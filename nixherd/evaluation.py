@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
     homes = _homes(session)
     is_nixos = host_id not in homes
     alike = tuple(each for each in host_ids if (each not in homes) == is_nixos)
-    found = session.once(("evaluate", alike), lambda: _all(session, alike, is_nixos=is_nixos))
+    found = session.once(("evaluate", alike), lambda: _of_one_revision(session, alike, is_nixos=is_nixos))
     about = found.get(host_id)
     if isinstance(about, FleetError):
         raise about
@@ -60,6 +61,19 @@ def evaluate_ahead(session: Session, host_ids: Sequence[str]) -> None:
 
 def _homes(session: Session) -> set[str]:
     return {host.id for host in session.fleet.hosts.values() if not host.is_nixos}
+
+
+def _of_one_revision(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+    """What each comes to, and of which revision that is: not known where the tree moved on meanwhile."""
+    before = session.revision
+    found = _all(session, host_ids, is_nixos=is_nixos)
+    revision = before if before == session.revision else None
+    return {
+        host_id: replace(about, revision=revision or about.configuration_revision)
+        if isinstance(about, Evaluated)
+        else about
+        for host_id, about in found.items()
+    }
 
 
 def _all(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:

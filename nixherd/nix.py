@@ -70,6 +70,8 @@ class Evaluated:
 
     `toplevel` is a NixOS host's system, or a home's generation, which has nothing of the rest.
     `guest_agent` and `ssh`: whether their services are enabled, None where there is no such option.
+    `revision` is the fleet's that it is of, None where nobody can say; `configuration_revision` the option, which has
+    what it says in the system itself: then every commit makes another system.
     """
 
     host_id: str
@@ -78,7 +80,7 @@ class Evaluated:
     disko_script: str | None
     disko_drv: str | None
     hostname: str
-    revision: str | None
+    configuration_revision: str | None
     devices: tuple[str, ...]
     boot_loader: str | None
     grub_efi: bool
@@ -89,6 +91,8 @@ class Evaluated:
 
     health: Any = field(default=None, compare=False)
     """the option nixherd.healthChecks, unjudged"""
+
+    revision: str | None = None
 
     @property
     def derivations(self) -> list[str]:
@@ -165,7 +169,7 @@ def evaluated(host_id: str, about: Mapping[str, Any]) -> Evaluated:
         disko_script=_path(about["diskoScript"]) if about["diskoScript"] else None,
         disko_drv=_path(about["diskoDrv"]) if about["diskoDrv"] else None,
         hostname=str(about["hostname"]),
-        revision=str(about["revision"]) if about["revision"] else None,
+        configuration_revision=str(about["revision"]) if about["revision"] else None,
         devices=tuple(str(device) for device in about["devices"]),
         boot_loader=str(about["bootLoader"]) if about["bootLoader"] else None,
         grub_efi=bool(about["grubEfi"]),

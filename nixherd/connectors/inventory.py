@@ -83,7 +83,9 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         groups = groups_of(fleet)
         _check_selection(groups, options)
         token_file = expanded(_token_file(here, options))
-        session = Session(fleet, token_file, definitions, locked=flake.url if flake else None, gate=gate)
+        session = Session(fleet, token_file, definitions, gate=gate)
+        if flake:
+            session.locked, session.locked_revision = flake.url, flake.revision
         if verified:
             session.take(verified)
         if context:

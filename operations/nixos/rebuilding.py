@@ -1,13 +1,16 @@
 """nixos-rebuild itself, run here against the machine: upstream's behaviour, without our guard; the end is read back."""
 
+from dataclasses import replace
+
 from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.deploying.options import HERE
 from nixherd.errors import NotWell
 from nixherd.evaluation import evaluate
-from operations.deploy_run import ask, this_host
+from operations.deploy_run import ask, run_of, this_host
 from operations.rebuilding import rebuild_on
+from operations.speaking import Wanted, deployment_of, note_too
 from operations.steps import Commands, decide, do, session_of
 from operations.wellness import wrong_with
 
@@ -26,15 +29,19 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
 
 def _rebuild(action: str, build_on: str, specialisation: str | None) -> Commands:
     own = this_host(host)
-    wanted, state = evaluate(session_of(host), (own.id,), own.id).toplevel, ask(own)
-    if action == "switch" and specialisation is None and wanted == state["current"] == state["profile"]:
-        if problem := wrong_with(host, own, wanted):
-            raise NotWell(f"{own.id} runs {wanted} already; {problem}; nothing was activated")
-        host.noop(f"{own.id} runs {wanted} already")
+    about, state = evaluate(session_of(host), (own.id,), own.id), ask(own)
+    if action == "switch" and specialisation is None and about.toplevel == state["current"] == state["profile"]:
+        if problem := wrong_with(host, own, about.toplevel):
+            raise NotWell(f"{own.id} runs {about.toplevel} already; {problem}; nothing was activated")
+        host.noop(f"{own.id} runs {about.toplevel} already")
         return
+    own.options = replace(own.options, specialisation=specialisation)
+    wanted = Wanted(about.toplevel, revision=about.revision)
 
     def act() -> None:
         with own.reporting():
-            rebuild_on(host, own, wanted, action, build_on, specialisation)
+            rebuild_on(host, own, about.toplevel, action, build_on, specialisation)
+            if action != "dry-activate":  # which notes nothing by itself
+                note_too(host, own, deployment_of(host, run_of(host), own, wanted))
 
     yield from do(host, f"nixos-rebuild {action} of {own.id}", act)

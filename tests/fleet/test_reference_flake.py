@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,6 @@ def test_the_specification_is_met_by_the_machines_themselves(flake: Path) -> Non
       zone = machines.dev.config.time.timeZone;
       locale = machines.dev.config.i18n.defaultLocale;
       names = builtins.mapAttrs (_: m: m.config.networking.hostName) machines;
-      revision = machines.dev.config.system.configurationRevision;
     }"""
     seen = nix_json("eval", "--json", f"{flake}#nixosConfigurations", "--apply", read)
     kernels = seen.pop("kernels")
@@ -149,8 +149,39 @@ def test_the_specification_is_met_by_the_machines_themselves(flake: Path) -> Non
         "zone": "Australia/Perth",
         "locale": "en_GB.UTF-8",
         "names": {name: name for name in names},
-        "revision": (flake / ".git" / "refs" / "heads" / "main").read_text().strip(),
     }
+
+
+EVERYTHING = """
+let flake = builtins.getFlake "git+file://FLAKE"; in {
+  source = flake.outPath;
+  machines = builtins.mapAttrs (_: m: m.config.system.build.toplevel.drvPath) flake.nixosConfigurations;
+  homes = builtins.mapAttrs (_: h: h.activationPackage.drvPath) flake.homeConfigurations;
+  disks = flake.nixosConfigurations.dev.config.system.build.diskoScript.drvPath;
+}"""
+
+
+def test_a_commit_of_a_document_changes_no_machine_and_no_home(flake: Path) -> None:
+    def everything() -> dict[str, Any]:
+        found: dict[str, Any] = nix_json(
+            "eval", "--json", "--impure", "--expr", EVERYTHING.replace("FLAKE", str(flake))
+        )
+        return found
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=flake, check=True)
+
+    before = everything()
+    (flake / "docs").mkdir()
+    (flake / "docs/notes.md").write_text("What nobody runs.\n")
+    git("add", ".")
+    uncommitted = everything()
+    git("commit", "-qm", "a document")
+    after = everything()
+    assert len({each.pop("source") for each in (before, uncommitted, after)}) > 1, "the flake's own path is another"
+    assert before == uncommitted == after
+    assert len(after["machines"]) > 6
+    assert after["homes"]
 
 
 def test_nix_trusts_root_alone_on_every_machine(flake: Path) -> None:
