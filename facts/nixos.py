@@ -9,6 +9,7 @@ from typing_extensions import override
 from facts.base import Fact
 from facts.generations import ProfileGenerations
 from nixherd.deploying import activation
+from nixherd.nix import revision_of
 from nixherd.revisions import of_running
 
 FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
@@ -72,6 +73,8 @@ class SystemState(TypedDict):
     hostname: str
     revision: str | None
     """the fleet's that `current` is of, by the machine's note of that path, else by the system's own word"""
+    configuration_revision: str | None
+    """system.configurationRevision of `current`, which is a part of it, where it says that"""
     boot_id: str
     failed: list[str]
     """units that have failed"""
@@ -100,7 +103,8 @@ class Running(Fact[SystemState | None]):
     .. code:: python
 
         {"current": "/nix/store/…", "booted": "/nix/store/…", "profile": "/nix/store/…", "hostname": "dev",
-         "revision": "4f2c…", "boot_id": "0ea6…", "failed": [], "aside": [], "unwell": [], "at_work": [],
+         "revision": "4f2c…", "configuration_revision": None, "boot_id": "0ea6…", "failed": [], "aside": [],
+         "unwell": [], "at_work": [],
          "init": "systemd 1", "inhibitors": "{}", "parts": {"kernel": "/nix/store/…/bzImage", …},
          "reboot_for": ["initrd", "kernel"], "sudo": "free"}
     """
@@ -142,6 +146,7 @@ if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then s
             profile=values.get("profile") or None,
             hostname=values["hostname"],
             revision=_revision(values, values["current"]),
+            configuration_revision=revision_of(values.get("version", "")),
             boot_id=values["boot_id"],
             failed=_units(values, "failed"),
             aside=_units(values, "aside"),

@@ -6,6 +6,7 @@ fails, the half of its hosts in which something is wrong is looked for, and so o
 dozen tries.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -146,6 +147,16 @@ def _try(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found 
         return nix.parse_description(ask(session, nix.describe(session.flake, host_ids, is_nixos=is_nixos)))
     except FAILURES as error:
         return worded(error, f"{session.fleet.path}: evaluating {', '.join(host_ids)}")
+
+
+def as_of(session: Session, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
+    """The systems of hosts that have the flake's revision in them, were it another one; empty where nobody can say."""
+    try:
+        found: dict[str, str] = json.loads(ask(session, nix.as_of(session.flake, host_ids, revision)))
+    except FAILURES as error:
+        worded(error, f"{session.fleet.path}: evaluating {', '.join(host_ids)} as of {revision}")
+        return {}
+    return found
 
 
 def ask(session: Session, argv: Sequence[str]) -> str:

@@ -64,6 +64,20 @@ configurations: builtins.listToAttrs (map (id: {
 """
 
 
+# The same hosts as they were if the flake's revision were another one: a value that beats every other (nixpkgs'
+# lib/modules.nix: mkOverride 0).
+_AS_OF = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = (configurations.${id}.extendModules {
+    modules = [{
+      system.configurationRevision = { _type = "override"; priority = 0; content = REVISION; };
+    }];
+  }).config.system.build.toplevel.outPath;
+}) (builtins.fromJSON IDS))
+"""
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """What one host of the flake is, before anything is built. Paths are store paths.
@@ -119,6 +133,12 @@ def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
     """The function from a flake's configurations to what we ask of these hosts, by id; null for one it has not."""
     template = _DESCRIBE if is_nixos else _DESCRIBE_HOMES
     return template.replace("IDS", nix_string(json.dumps(list(host_ids))))
+
+
+def as_of(flake: str, host_ids: Iterable[str], revision: str) -> list[str]:
+    """What the flake would come to for these hosts if its revision, which is in their systems, were another one."""
+    apply = _AS_OF.replace("IDS", nix_string(json.dumps(list(host_ids)))).replace("REVISION", nix_string(revision))
+    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
 
 
 def names(flake: str, attribute: str) -> list[str]:

@@ -5,6 +5,8 @@ What one row finds the next ones use; it is in the run (`nixherd.deploying.run`)
 """
 
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from typing import Any
 
 from pyinfra import host
@@ -21,18 +23,20 @@ from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
 from nixherd.errors import FAILURES, FleetError, NotBegun, NotWell, Usage
+from nixherd.evaluation import as_of
 from nixherd.evaluation import evaluate as evaluate_all
 from nixherd.faults import foreseen
 from nixherd.models import Access
 from nixherd.nix import Evaluated
 from nixherd.revisions import noted_of, shown
+from nixherd.session import Session
 from operations.activating import activate as activate_on
 from operations.building import build_for, builder_of
 from operations.deploy_run import acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
 from operations.showing import resolved, show_changes
-from operations.speaking import Wanted, deployment_of, note_alone, note_too
+from operations.speaking import Wanted, note_alone
 from operations.steps import (
     Commands,
     as_root,
@@ -90,6 +94,8 @@ def _evaluate(own: HostRun) -> str:
             return _of_another_revision(own, about)
         own.end(Outcome.UNCHANGED)
         return f"{own.id} runs {about.toplevel} already"
+    if not executing(host) and state is not None and _differs_by_revision(own):
+        own.found(revision_only=True)
     return f"{own.id}: {about.toplevel} is to come"
 
 
@@ -132,6 +138,31 @@ def _of_another_revision(own: HostRun, about: Evaluated) -> str:
 def _change(own: HostRun) -> str:
     """Of revisions."""
     return f"{shown(own.state['revision'] if own.state else None)} → {shown(own.about.revision if own.about else None)}"
+
+
+def _differs_by_revision(own: HostRun) -> bool:
+    """Whether what is to come is another system for its configurationRevision alone. False also where nobody can say.
+
+    It is, where the flake's host as of the revision that runs there is what runs there. Those that run one revision
+    are evaluated together, as far as they are known when the first one asks.
+    """
+    assert own.about is not None
+    assert own.state is not None
+    running = own.state.get("configuration_revision")
+    if not running or own.about.configuration_revision in (None, running):
+        return False
+    session, asked, found = session_of(host), run_of(host), dict[str, str]()
+    for attempt in count():
+        states = {each.id: each.state for each in asked.hosts.values() if each.state and each.id not in found}
+        alike = sorted(id for id, state in states.items() if state.get("configuration_revision") == running)
+        if own.id not in alike:
+            return found.get(own.id) == str(own.state["current"])
+        found |= session.once(("as of", running, attempt), partial(_as_of, session, alike, running))
+    raise AssertionError
+
+
+def _as_of(session: Session, ids: list[str], revision: str) -> dict[str, str]:
+    return dict.fromkeys(ids, "") | dict(as_of(session, ids, revision))
 
 
 def _reached(host: Host) -> tuple[str, ...]:
@@ -300,9 +331,7 @@ def _activate(own: HostRun) -> Commands:
             elif options.engine is Engine.GUARDED:
                 activate_on(host, asked, own, wanted)
             else:
-                rebuild_on(host, own, about.toplevel, options.goal, options.build_on, options.specialisation)
-                if options.goal is not Goal.DRY_ACTIVATE:  # which notes nothing by itself
-                    note_too(host, own, deployment_of(host, asked, own, wanted))
+                rebuild_on(host, own, about, options.goal, options.build_on, options.specialisation)
 
     yield from do(host, summary, act)
 

@@ -155,7 +155,8 @@ def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, 
     given = _data(options, "journal")
     journal = Journal(Path(given) if given else new_directory())
     hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
-    journal.note("run", hosts=hosts, deploys=deploys, warnings=session.fleet.warnings)
+    dry = bool(options.get("dry"))
+    journal.note("run", hosts=hosts, deploys=deploys, dry=dry, warnings=session.fleet.warnings)
     return journal
 
 

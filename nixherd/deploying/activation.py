@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nixherd.deploying.goal import Goal
 from nixherd.errors import FleetError
-from nixherd.nix import is_store_path
+from nixherd.nix import is_store_path, revision_of
 from nixherd.revisions import noted_of, of_running, word_of
 
 GC_ROOTS = "/nix/var/nix/gcroots/nixherd"
@@ -70,8 +70,8 @@ class Standing:
     `log` is the end of the activation's output. `inhibited` is what a switch would need a boot for, `stuck` what is in
     the way of going back, `moved` where somebody else has let the profile lead meanwhile, `was` where it led before.
     `unwell` and `at_work` are units too: those that fail and did not when something was kept last, and activations.
-    `revision` is that of what runs; `noted` is what the machine notes of what runs, `kept_as` of what was kept, and
-    `unnoted` why it could not.
+    `revision` is that of what runs, `configuration_revision` what the system itself says of it; `noted` is what the
+    machine notes of what runs, `kept_as` of what was kept, and `unnoted` why it could not.
     """
 
     stage: Stage
@@ -88,6 +88,7 @@ class Standing:
     boot_id: str | None = None
     hostname: str | None = None
     revision: str | None = None
+    configuration_revision: str | None = None
     busy: str | None = None
     aside: str | None = None
     inhibited: str | None = None
@@ -231,13 +232,17 @@ def parse(text: str) -> Standing:
     protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
     if "refused" in values:
         return Standing(stage, why=values["refused"], protocol=protocol)
-    known = {name for name, kind in Standing.__annotations__.items() if kind == str | None} - {"revision"}
+    known = {name for name, kind in Standing.__annotations__.items() if kind == str | None} - {
+        "revision",
+        "configuration_revision",
+    }
     left = values.get("left")
     return Standing(
         stage,
         **{name: values.get(name) for name in known},
         protocol=protocol,
         left=int(left) if left and re.fullmatch(r"-?[0-9]{1,9}", left) else None,
+        configuration_revision=revision_of(values.get("version", "")),
         revision=of_running(values.get("current"), values.get("noted"), values.get("version", "")),
         log=tuple(log),
     )

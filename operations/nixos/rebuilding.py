@@ -1,16 +1,13 @@
 """nixos-rebuild itself, run here against the machine: upstream's behaviour, without our guard; the end is read back."""
 
-from dataclasses import replace
-
 from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.deploying.options import HERE
 from nixherd.errors import NotWell
 from nixherd.evaluation import evaluate
-from operations.deploy_run import ask, run_of, this_host
+from operations.deploy_run import ask, this_host
 from operations.rebuilding import rebuild_on
-from operations.speaking import Wanted, deployment_of, note_too
 from operations.steps import Commands, decide, do, session_of
 from operations.wellness import wrong_with
 
@@ -35,13 +32,9 @@ def _rebuild(action: str, build_on: str, specialisation: str | None) -> Commands
             raise NotWell(f"{own.id} runs {about.toplevel} already; {problem}; nothing was activated")
         host.noop(f"{own.id} runs {about.toplevel} already")
         return
-    own.options = replace(own.options, specialisation=specialisation)
-    wanted = Wanted(about.toplevel, revision=about.revision)
 
     def act() -> None:
         with own.reporting():
-            rebuild_on(host, own, about.toplevel, action, build_on, specialisation)
-            if action != "dry-activate":  # which notes nothing by itself
-                note_too(host, own, deployment_of(host, run_of(host), own, wanted))
+            rebuild_on(host, own, about, action, build_on, specialisation)
 
     yield from do(host, f"nixos-rebuild {action} of {own.id}", act)

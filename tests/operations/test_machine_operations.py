@@ -221,16 +221,16 @@ def test_proof_is_read_back_and_left_for_ci(machine: Machine, session: Session) 
 
 
 @pytest.mark.parametrize(
-    ("revision", "said"),
+    ("revision", "shown"),
     [(None, "unknown"), ("9ab1" * 10, "9ab19ab19ab1")],
 )
 def test_another_revision_of_the_same_system_is_said_and_is_no_failure(
-    machine: Machine, session: Session, revision: str | None, said: str
+    machine: Machine, session: Session, revision: str | None, shown: str
 ) -> None:
     session.arrived.add("dev")
     outcome = machine(NIXOS, runs(revision=revision))(nixos.verify)
     assert (outcome.changed, outcome.failed) == (False, False), outcome.said
-    text = f"dev notes revision {said}, the flake is at 4f2c0d9b7e6a, which is the same system: deploy it to note that"
+    text = f"dev notes revision {shown}, the flake is at 4f2c0d9b7e6a, which is the same system: deploy it to note that"
     assert text in outcome.said
     report = json.loads((session.state_of("dev").directory / "verified.json").read_text())
     assert (report["revision"], report["flake_revision"]) == (revision, DESCRIBED.revision)

@@ -345,6 +345,9 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
         assert f"noted={now.current} {document['hosts'][0]['revision']} " in said
         assert document["hosts"][0]["noted"] == document["hosts"][0]["revision"]
         assert outcomes(fleet.deploy("dev3", *sign)[1]) == {"dev3": "unchanged"}
+        fleet.commit()  # of the same system
+        assert outcomes(fleet.deploy("dev3", *sign)[1]) == {"dev3": "revision only"}
+        assert (fleet.noted("dev3")[1], fleet.machine("dev3")) == (fleet.head, now)
         # whoever speaks another version is told what to update
         v2 = f"nixherd begin 2 x me switch {now.current} - 8 8 - - -"
         said = fleet.on("root@dev3", v2, check=False).output

@@ -283,7 +283,7 @@ def _what_else_it_may_not(fleet: Fleet, key: Path) -> None:
         return lab.run("sh", "-c", script, check=False)
 
     def begins(system: str) -> str:
-        return fleet.on("root@dev3", f"nixherd begin {PROTOCOL} x me switch {system} - 8 8 - - -", check=False).output
+        return fleet.on("root@dev3", f"nixherd begin {PROTOCOL} x me switch {system} - 8 8 - - - -", check=False).output
 
     drv, out = built_in(lab, f"theirs-{nonce}")
     assert "lacks a signature by a trusted key" in make(f"{copy} {out}").output
@@ -331,7 +331,7 @@ def _which_numbers_it_may_say(fleet: Fleet, system: str) -> None:
         ("8 8 1", f"generation 1 is not {system}"),
         ("8 8 01", "01 is no generation"),
     ):
-        begins = f"nixherd begin {PROTOCOL} x me boot {system} - {words} - -"
+        begins = f"nixherd begin {PROTOCOL} x me boot {system} - {words} - - -"
         said = fleet.on("root@dev3", begins, check=False).output
         assert f"{why}" in said, said
     assert fleet.on("dev3", f"ls {PROFILE}*; readlink {PROFILE}").output == before
