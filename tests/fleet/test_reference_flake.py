@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from lab.fleet import prepare_fleet
+from nixherd import sources
+from nixherd.evaluation import as_of, evaluate
+from nixherd.fleet import load_fleet
+from nixherd.session import Session
 from tests.nix_cli import build, environment, nix, nix_json, try_nix
 
 pytestmark = pytest.mark.unit
@@ -182,6 +187,60 @@ def test_a_commit_of_a_document_changes_no_machine_and_no_home(flake: Path) -> N
     assert before == uncommitted == after
     assert len(after["machines"]) > 6
     assert after["homes"]
+
+
+PLANTED = {
+    # of which host, what stands in it, and how that is told
+    "dev": ('environment.etc.x.text = "${flake-root}/scripts";', "the fleet's own tree (/scripts)"),
+    "igpu": ("environment.etc.x.text = toString ./home.nix;", "the fleet's own tree (/hosts/igpu/home.nix)"),
+    "wsl": ('environment.etc.x.text = inputs.self.shortRev or "none";', "shortRev"),
+    "epimetheus": ("environment.etc.x.source = ./home.nix;", None),
+    "framework": ("system.configurationRevision = inputs.self.rev;", None),
+}
+
+
+def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
+    flake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    copy = tmp_path / "fleet"
+    shutil.copytree(flake, copy)
+    for host, (text, _) in PLANTED.items():
+        file = copy / "hosts" / host / "configuration.nix"
+        (file.parent / "planted.nix").write_text(f"{{inputs, flake-root, ...}}: {{\n  {text}\n}}\n")
+        file.write_text(re.sub(r"(imports = \[)", r"\1./planted.nix ", file.read_text(), count=1))
+
+    def commit() -> str:
+        for words in (("add", "-A"), ("commit", "-qm", "x"), ("rev-parse", "HEAD")):
+            argv = ("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
+            said = subprocess.run(argv, cwd=copy, check=True, capture_output=True, text=True).stdout
+        return said.strip()
+
+    first = commit()
+    session = Session(load_fleet(copy), tmp_path / "token")
+    hosts = tuple(sorted(session.fleet.hosts))
+    found = {host: sources.find(session, hosts, host) for host in hosts}
+    session.close()
+    for host in hosts:
+        wanted = PLANTED.get(host, ("", None))[1]
+        assert len(found[host]) == (wanted is not None), found[host]
+        for finding in found[host]:
+            assert (finding.file, finding.attribute) == (f"hosts/{host}/planted.nix:2", f"nixosConfigurations.{host}")
+            assert f"its closure holds {wanted}" in finding
+
+    # the one with its revision in it: as of the revision before it is what it was
+    before = evaluate(session, hosts, "framework")
+    assert (before.configuration_revision, before.revision) == (first, first)
+    (copy / "NOTES.md").write_text("x")
+    second = commit()
+    session.forget("evaluate")
+    after = evaluate(session, hosts, "framework")
+    assert (after.revision, after.toplevel == before.toplevel) == (second, False)
+    assert as_of(session, ["framework"], first) == {"framework": before.toplevel}
+    assert as_of(session, ["framework"], "another") != {"framework": before.toplevel}
+    assert as_of(session, ["nosuch"], first) == {}
 
 
 def test_nix_trusts_root_alone_on_every_machine(flake: Path) -> None:
