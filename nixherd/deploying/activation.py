@@ -229,9 +229,9 @@ def parse(text: str) -> Standing:
         stage = Stage.REFUSED if "refused" in values else Stage(values["state"])
     except (KeyError, ValueError):
         raise FleetError(f"the machine did not say how its deployment stands, but {text[:200]!r}") from None
+    if "refused" in values:  # also by what stands before the program, which says no version
+        return Standing(stage, why=values["refused"], protocol=_spoken(values.get("protocol", str(PROTOCOL))))
     protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
-    if "refused" in values:
-        return Standing(stage, why=values["refused"], protocol=protocol)
     known = {name for name, kind in Standing.__annotations__.items() if kind == str | None} - {
         "revision",
         "configuration_revision",

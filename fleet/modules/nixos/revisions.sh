@@ -45,7 +45,7 @@ note_revision() { # revision, who, run, paths…: false where they cannot be not
         umask 022
         mkdir -p "${revisions%/*}" && { [ "$kind" = home ] || chmod 0755 "${revisions%/*}"; } &&
             printf '%s\n' "$lines" | cat >"$revisions.new" && sync "$revisions.new" &&
-            mv -f "$revisions.new" "$revisions" && sync "${revisions%/*}"
+            mv -fT "$revisions.new" "$revisions" && sync "${revisions%/*}"
     ) && return 0
     rm -f "$revisions.new"
     return 1

@@ -41,13 +41,13 @@ def test_an_answer() -> None:
         Stage.REVERTING,
         **{"id": "20261128T2000-1", "who": "admin@laptop-1", "why": "units failed: a.service (status 4)"},
         **{"new": SYSTEM, "old": OLD, "waits": "b.service", "current": SYSTEM, "profile": OLD, "boot_id": "0ea6"},
-        **{"hostname": "dev", "revision": REVISION, "unnoted": "full"},
+        **{"hostname": "dev", "revision": REVISION, "configuration_revision": "4f2c", "unnoted": "full"},
         noted=f"{SYSTEM} {REVISION} 2026-11-29T21:03:27Z me@x y",
         kept_as=f"{OLD} {REVISION} x y z",
         left=-3,
         log=("activating the configuration...", " a=b"),
     )
-    assert parse("protocol=3\nrefused=no\n") == Standing(Stage.REFUSED, why="no")
+    assert parse("protocol=3\nrefused=no\n") == parse("refused=no") == Standing(Stage.REFUSED, why="no")
     assert parse("protocol=3\nbusy=somebody\nstate=proving").busy == "somebody"
 
 
