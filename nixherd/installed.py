@@ -33,7 +33,7 @@ from nixherd.reach import (
     running,
 )
 from nixherd.session import Session
-from nixherd.told import endpoint_addresses, known_hypervisors, owner_of_address
+from nixherd.told import known_hypervisors, owner_of_address
 
 Ask = Callable[[Host], tuple[Neighbour, ...]]
 """A host's neighbours, asked of itself; FleetError when it does not tell"""
@@ -63,6 +63,7 @@ class Search:
     is_found: bool = False
     """whether it has shown its key at one of the places, and let nobody in, so that no other source is asked"""
     _tried: set[str] = field(default_factory=set)
+    _gateways: frozenset[str] = frozenset()
 
     @classmethod
     def is_for(cls, session: Session, host: Host, hints: Hints) -> bool:
@@ -78,6 +79,7 @@ class Search:
         vm = self.session.vm(self.host.id)
         assert vm is not None
         card = declared_card(vm)
+        self._gateways = whereabouts.gateways(vm)
         named = [self.hints.address] if self.hints.address else addresses(self.host)
         yield from self._new([self.before] if self.before else [], card)
         yield from self._new(named, card)
@@ -87,6 +89,7 @@ class Search:
             return
         guest = self._running(vm)
         if guest is not None:
+            self._gateways = whereabouts.gateways(vm, guest.config)
             told = self._by_hypervisor(guest)
             if told is not None:
                 yield from (place for place in told if self._is_new(place.address))
@@ -214,20 +217,28 @@ class Search:
         for address in found:
             hypervisors = hypervisors or {**known_hypervisors(self.session)}
             written = plain(address) or address
-            whose = owner_of_address(hypervisors, written, card.mac if card else None) or others.get(written)
+            whose = owner_of_address(hypervisors, written, card.mac if card else None)
+            whose = whose or others.get(written) or self._gateway(written)
             if whose:
                 self._note(f"{who} says {address}, which {whose} has: left out")
             else:
                 yield address
 
     def _declared(self, vm: Vm) -> Iterator[str]:
-        """The definitions' own, judged by what the files say: the hypervisor is not asked for this."""
-        hypervisors, others = endpoint_addresses(self.session), self._others()
+        """The definitions' own, judged by what the files say, and by which addresses the nodes have.
+
+        A hypervisor that cannot be asked now is no obstacle: then it is the endpoint's alone.
+        """
+        others, hypervisors = self._others(), dict[str, str]()
         for address in whereabouts.declared(vm):
-            if whose := hypervisors.get(address) or others.get(address):
+            hypervisors = hypervisors or {**known_hypervisors(self.session)}
+            if whose := hypervisors.get(address) or others.get(address) or self._gateway(address):
                 self._note(f"{vm.attribute} says {address}, which {whose} has: left out")
             else:
                 yield address
+
+    def _gateway(self, address: str) -> str | None:
+        return "its gateway" if address in self._gateways else None
 
     def _others(self) -> Mapping[str, str]:
         """By address, which other host has it."""

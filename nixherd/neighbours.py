@@ -3,8 +3,9 @@
 Asked in one command that only reads; texts and values from there. What stands in them is the word of whoever is root
 on that machine, and of whoever answers ARP or asks for a lease on its network: no more than addresses to try.
 
-Formats: ip-neighbour(8), proc_net(5) (`/proc/net/arp`), lease.c of dnsmasq, the memfile backend of Kea (CSV), and the
-leases that systemd-networkd keeps (JSON, since 257).
+Formats: ip-neighbour(8), proc_net(5) (`/proc/net/arp`), lease.c of dnsmasq, the memfile backend of Kea (CSV),
+dhcpd.leases(5) of ISC dhcpd, and the leases that systemd-networkd keeps (JSON, since 257). Files are read where they
+usually are, and where a dnsmasq or dhcpd that runs was told to keep them.
 """
 
 import ipaddress
@@ -13,9 +14,11 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
+SERVERS = 8  # as many that run are asked where their leases are
 MOST = 1 << 19  # bytes of one table or file that are read, its end where there is more
 _DNSMASQ = (
     *("/var/lib/misc/dnsmasq.leases", "/var/lib/dnsmasq/dnsmasq.leases", "/var/lib/dnsmasq/*.leases"),
@@ -23,6 +26,10 @@ _DNSMASQ = (
 )
 _KEA4 = ("/var/lib/kea/kea-leases4.csv", "/var/lib/kea/dhcp4.leases", "/var/lib/private/kea/dhcp4.leases")
 _KEA6 = ("/var/lib/kea/kea-leases6.csv", "/var/lib/kea/dhcp6.leases", "/var/lib/private/kea/dhcp6.leases")
+_ISC = (
+    *("/var/lib/dhcp/dhcpd.leases", "/var/lib/dhcpd/dhcpd.leases", "/var/lib/dhcpd4/dhcpd.leases"),
+    *("/var/lib/dhcp/db/dhcpd.leases", "/config/dhcpd.leases", "/var/dhcpd/var/db/dhcpd.leases"),
+)
 _NETWORKD = ("/var/lib/systemd/network/dhcp-server-lease/*",)
 
 # {token} begins the lines that part what is read. Words are quoted with " alone, so that the script can stand in ' for
@@ -33,13 +40,35 @@ PATH="$PATH:/run/current-system/sw/bin:/usr/sbin:/sbin"
 part() {{ printf "\\n%s %s\\n" {token} "$1"; }}
 leases() {{
   kind=$1; shift
-  for file; do [ ! -r "$file" ] || {{ part "$kind"; tail -c {most} "$file"; }}; done
+  for file; do [ ! -f "$file" ] || [ ! -r "$file" ] || {{ part "$kind"; tail -c {most} "$file"; }}; done
+}}
+told() {{ sed -n "s/^ *dhcp-leasefile *= *//p" "$1" | while IFS= read -r file; do leases dnsmasq "$file"; done; }}
+running() {{
+  before=; while IFS= read -r word; do
+    case "$before $word" in
+      *" --dhcp-leasefile="/* | *" --leasefile="/* | *" --conf-file="/*) given=${{word#*=}};;
+      *" -l"/* | *" -C"/*) given=${{word#-?}};;
+      *) given=$word;;
+    esac
+    case "$before $word" in
+      *" --dhcp-leasefile="/* | *" --leasefile="/* | *" -l"/* | "-l "/* | "--dhcp-leasefile "/*)
+        leases dnsmasq "$given";;
+      *" --conf-file="/* | *" -C"/* | "-C "/* | "--conf-file "/*) told "$given";;
+      "-lf "/*) leases isc "$given";;
+    esac
+    before=$word
+  done
 }}
 {{
   part now; date +%s
   part neighbours; ip neighbour show | head -c {most}
   part arp; head -c {most} /proc/net/arp
   leases dnsmasq {dnsmasq}
+  for file in /etc/dnsmasq.conf /etc/dnsmasq.d/*; do told "$file"; done
+  leases isc {isc}
+  for each in $(grep -lxE "dnsmasq|dhcpd" /proc/[0-9]*/comm | head -n {servers}); do
+    tr "\\000" "\\n" < "${{each%comm}}cmdline" | running
+  done
   leases kea4 {kea4}
   leases kea6 {kea6}
   leases networkd {networkd}
@@ -81,6 +110,8 @@ def look(token: str) -> str:
         token=token,
         most=MOST,
         dnsmasq=" ".join(_DNSMASQ),
+        isc=" ".join(_ISC),
+        servers=SERVERS,
         kea4=" ".join(_KEA4),
         kea6=" ".join(_KEA6),
         networkd=" ".join(_NETWORKD),
@@ -146,6 +177,34 @@ def _dnsmasq(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
             yield from _one(words[1], words[2], Sure.LEASED)
 
 
+_ISC_LEASE = re.compile(r"^lease (\S+) \{$(.*?)^\}", re.MULTILINE | re.DOTALL)
+_ISC_ENDS = re.compile(r"ends (?:\d (\d{4}/\d\d/\d\d \d\d:\d\d:\d\d)|epoch (\d{1,15})|(never));", re.ASCII)
+_ISC_CARD = re.compile(r"^\s*hardware ethernet ([0-9A-Fa-f:]+);", re.MULTILINE)
+_ISC_ACTIVE = re.compile(r"^\s*binding state active;", re.MULTILINE)
+
+
+def _isc(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
+    """A journal of blocks: of an address the last one counts. Its times are in UTC; IPv6 leases name no card."""
+    last = {match[1]: match[2] for match in _ISC_LEASE.finditer("\n".join(line.rstrip() for line in lines))}
+    for address, said in last.items():
+        card, ends = _ISC_CARD.search(said), _ISC_ENDS.search(said)
+        if card and ends and _ISC_ACTIVE.search(said) and _is_valid(_epoch(ends), now):
+            yield from _one(card[1], address, Sure.LEASED)
+
+
+def _epoch(ends: re.Match[str]) -> str:
+    """Seconds since 1970; 0 for what never ends, nothing for what is no time."""
+    if ends[3]:
+        return "0"
+    if ends[2]:
+        return ends[2]
+    try:
+        moment = datetime.strptime(ends[1], "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return ""
+    return str(max(1, int(moment.timestamp())))
+
+
 def _kea4(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
     return _kea(lines, now, card=1, expiry=4, state=9)
 
@@ -196,6 +255,7 @@ _READERS: Mapping[str, Callable[[Iterable[str], int | None], Iterator[Neighbour]
     "neighbours": _neighbours,
     "arp": _arp,
     "dnsmasq": _dnsmasq,
+    "isc": _isc,
     "kea4": _kea4,
     "kea6": _kea6,
     "networkd": _networkd,

@@ -3,6 +3,7 @@
 import re
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)")
+_MOST = 1 << 62  # bytes; what a server counts them with ends there
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -10,7 +11,7 @@ def parse_size(text: str) -> int:
     """Bytes of a Proxmox disk size such as `64G` or `2.5G`; no unit means bytes. ValueError if it is none."""
     match = _SIZE.fullmatch(text)
     size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if size <= 0:
+    if not 0 < size <= _MOST:
         raise ValueError(f"{text!r} is no size; write one like 64G")
     return size
 

@@ -13,6 +13,7 @@ from nixherd.session import Session
 from nixherd.ssh_keys import parse_public_key, same_key
 
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
+AGAIN = 30.0  # seconds after which a hypervisor that could not be asked is asked again which addresses it has
 _LOOK_THERE = "nothing was sent there: find out who is root in that guest"
 
 
@@ -82,9 +83,12 @@ def hypervisor_at(session: Session, name: str) -> str | None:
 
 
 def known_hypervisors(session: Session) -> Mapping[str, str]:
-    """By address, whose it is: the endpoint's and the nodes', or the endpoint's alone where the API cannot be asked."""
+    """By address, whose it is: the endpoint's and the nodes', or the endpoint's alone where the API cannot be asked.
+
+    That it could not is known for a while, so that nobody waits for it again at each address.
+    """
     try:
-        return _hypervisors(session)
+        return session.lately("known hypervisors", AGAIN, lambda: _hypervisors(session))
     except FleetError:
         return endpoint_addresses(session)
 

@@ -12,7 +12,7 @@ from nixherd.errors import FleetError
 from nixherd.models import GuestType, Vm
 from nixherd.neighbours import Neighbour
 from nixherd.process import run
-from nixherd.proxmox.address import usable
+from nixherd.proxmox.address import plain, usable
 from nixherd.proxmox.models import VmConfig, properties
 from nixherd.session import Session
 
@@ -23,14 +23,29 @@ _HERE_TIMEOUT = 10.0  # seconds
 
 def declared(vm: Vm) -> list[str]:
     """The addresses on net0 that the definitions give a guest; none where it takes what DHCP gives it."""
-    card = next((card.values for card in vm.settings.networks if card.name == "net0"), {})
-    return _fixed(card if vm.type is GuestType.LXC else _ipconfig(vm.settings.cloud_init.addresses.get("ipconfig0")))
+    return _fixed(_as_declared(vm))
 
 
 def configured(vm: Vm, config: VmConfig) -> list[str]:
     """The same by the guest's configuration on the hypervisor."""
-    text = config.text("net0" if vm.type is GuestType.LXC else "ipconfig0")
-    return _fixed(_ipconfig(text))
+    return _fixed(_as_configured(vm, config))
+
+
+def gateways(vm: Vm, config: VmConfig | None = None) -> frozenset[str]:
+    """The addresses of its routers on net0, as declared and, where it is seen, as configured: none is its own."""
+    found = [_as_declared(vm), _as_configured(vm, config) if config else {}]
+    written = (plain(values[name]) for values in found for name in ("gw", "gw6") if name in values)
+    return frozenset(address for address in written if address is not None)
+
+
+def _as_declared(vm: Vm) -> Mapping[str, str]:
+    if vm.type is GuestType.LXC:
+        return next((card.values for card in vm.settings.networks if card.name == "net0"), {})
+    return _ipconfig(vm.settings.cloud_init.addresses.get("ipconfig0"))
+
+
+def _as_configured(vm: Vm, config: VmConfig) -> Mapping[str, str]:
+    return _ipconfig(config.text("net0" if vm.type is GuestType.LXC else "ipconfig0"))
 
 
 def _ipconfig(text: str | None) -> Mapping[str, str]:

@@ -17,10 +17,13 @@ def size_of(name: str, value: object) -> int:
         raise Usage(f"{name}={value} is no size; write one like 64G") from None
 
 
-def whole(name: str, value: object, least: int = 0) -> int:
+MOST = 2**31 - 1
+
+
+def whole(name: str, value: object, least: int = 0, most: int = MOST) -> int:
     """A whole number. Usage when it is none."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise Usage(f"{name}={value} is no whole number from {least}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise Usage(f"{name}={value} is no whole number from {least} to {most}")
     return value
 
 

@@ -109,5 +109,6 @@ def roll_back(call: Call) -> Any:
             set_power(call, False)
         description = {"description": vm.config["description"]} if "description" in vm.config else {}
         vm.config = {**unused.kept(vm, copy.deepcopy(found.config)), **description, "parent": name}
+        vm.pending, vm.pending_delete = {}, set()
 
     return power_task(call, "vzrollback", work)

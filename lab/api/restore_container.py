@@ -1,8 +1,9 @@
 """Containers out of backups. Nothing of this is recorded: it follows PVE::API2::LXC and PVE::LXC::Create.
 
 All volumes of the archive's configuration are made anew, on one storage, and then all those that the configuration of a
-container that is there names are removed, what waits, unused ones and snapshots included; others in its name stay. The
-archive's unused ones are not taken over. A mount point that the archive does not hold (`backup=1` is not set) comes
+container that is there names are removed, what waits and unused ones included. Its snapshots go with the configuration;
+a volume that they alone name stays, as do others in its name, and nothing names them any more. The archive's unused
+ones are not taken over. A mount point that the archive does not hold (`backup=1` is not set) comes
 back empty. A restore that fails after that leaves no container.
 """
 
@@ -79,6 +80,7 @@ class _Restore:
         if "disks" not in self.holds:
             raise ApiError("command 'tar tpO' failed: archive contains no configuration file")
         config: Config = {key: value for key, value in self.holds["config"].items() if not options.is_unused(key)}
+        self._require_volumes(config)
         self.destroys = True
         for name in sorted(filter(_VOLUME.fullmatch, config)):
             config[name] = self._made(config[name], task)
@@ -97,6 +99,19 @@ class _Restore:
         pool = self.call.params.get("pool")
         if pool and self.vmid not in map(int, self.state.pools[pool].get("members", [])):
             join_pool(self.call, self.vmid, pool)
+
+    def _require_volumes(self, config: Config) -> None:
+        """Directories and devices of the node are mounted for root alone, and a volume needs its size."""
+        for name in sorted(filter(_VOLUME.fullmatch, config)):
+            drive = drives.parse(str(config[name]))
+            if drive["file"].startswith("/"):
+                kind = "device" if drive["file"].startswith("/dev/") else "bind"
+                if name == "rootfs":
+                    raise ApiError(f"restoring rootfs to {kind} mount is only possible by specifying -rootfs manually!")
+                if not self.call.user.is_root:
+                    raise ApiError(f"restoring '{name}' to {kind} mount is only possible for root")
+            elif "size" not in drive:
+                raise ApiError(f"unable to detect disk size - please specify {name} (size)")
 
     def _made(self, value: str, task: Task) -> str:
         """A new, empty volume of the size that the configuration says; a bind mount as it is."""

@@ -5,7 +5,7 @@ import click
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.looking import snapshots_of_guest
 from nixherd.cli.names import declared, guest_named
-from nixherd.cli.parameters import Size, changing, guest
+from nixherd.cli.parameters import Size, WholeSeconds, changing, guest
 from nixherd.errors import FleetError
 from nixherd.models import Host, Vm
 from nixherd.proxmox import actions
@@ -18,7 +18,7 @@ _undo = click.option(
     "--snapshot", type=click.Choice(["keep", "remove"]), help="Take a snapshot before; keep or remove it after."
 )
 _timeout = click.option(
-    "--timeout", type=click.IntRange(min=1), default=SHUTDOWN_SECONDS, show_default=True, metavar="SECONDS"
+    "--timeout", type=WholeSeconds(1), default=SHUTDOWN_SECONDS, show_default=True, metavar="SECONDS"
 )
 
 
@@ -202,7 +202,7 @@ def rollback(front: Front, guest: str, name: str) -> None:
 @guest
 @click.option("--storage", metavar="NAME", help="Else proxmox.backupStorage, else the node's only one for backups.")
 @click.option("--mode", type=click.Choice(["snapshot", "suspend", "stop"]), default="snapshot", show_default=True)
-@click.option("--newer-than", type=click.IntRange(min=0), metavar="SECONDS", help="None while one is newer than this.")
+@click.option("--newer-than", type=WholeSeconds(0, 2**31 - 1), help="None while one is newer than this.")
 @click.option("--notes", default="")
 @click.option("--protected", is_flag=True, help="Nobody removes it by accident.")
 @changing
@@ -220,7 +220,12 @@ def backup(
 @click.argument("archive")
 @click.option("--storage", metavar="NAME")
 @click.option("--overwrite", is_flag=True, help="In the place of the guest that is there; it must be off.")
-@click.option("--discard", multiple=True, metavar="NAME", help="A container's disk that the backup lacks, and may go.")
+@click.option(
+    "--discard",
+    multiple=True,
+    metavar="NAME",
+    help="What may go although the backup does not hold it: scsi1, mp0, snapshot:clean. May be repeated.",
+)
 @changing
 @pass_front
 def restore(

@@ -6,12 +6,14 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.parameters import F, json_option
+from nixherd.cli.parameters import F, WholeSeconds, json_option
 from nixherd.cli.rollout import DEPLOY, REBOOT, failed_last, rollout
 from nixherd.deploying.goal import Goal
+from nixherd.deploying.options import LONGEST
 from nixherd.exits import Exit
 from nixherd.terminal import say
 
+_AT_LEAST_ONE = WholeSeconds(1, LONGEST)
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -47,14 +49,22 @@ _dirty = click.option("--allow-dirty", is_flag=True, help="Deploy what nobody co
     help="What to come to.",
 )
 @click.option("--specialisation", metavar="NAME", help="The specialisation to switch to.")
-@click.option("--activation-deadline", type=int, metavar="SECONDS", help="For an activation.")
-@click.option("--confirm-deadline", type=int, metavar="SECONDS", help="For the proof; then the machine goes back.")
+@click.option("--activation-deadline", type=_AT_LEAST_ONE, help="For an activation.")
+@click.option(
+    "--confirm-deadline",
+    type=_AT_LEAST_ONE,
+    help="For the proof; then the machine goes back.",
+)
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held; else none before a wave.")
 @click.option("--rerun-failed", is_flag=True, help="Only the hosts that the last deployment did not bring there.")
 @click.option("--build-on", metavar="local|target|HOST", help="Here, on each machine itself, or on one of the fleet.")
 @click.option("--reboot", is_flag=True, help="Boot into the new system where that is needed, and prove it after that.")
 @click.option("--no-check", is_flag=True, help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK).")
-@click.option("--soak", type=int, metavar="SECONDS", help="Watch the new system for so long before it is kept.")
+@click.option(
+    "--soak",
+    type=WholeSeconds(0, LONGEST),
+    help="Watch the new system for so long before it is kept.",
+)
 @pass_front
 def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
     """Bring hosts to what the flake says: all of them, or those named.

@@ -24,6 +24,7 @@ from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import contradiction, is_ours, label, mac_of, why_not_ours
 from nixherd.proxmox.listings import Resource
 from nixherd.proxmox.models import Task, Upid
+from nixherd.proxmox.names import require_node, require_storage
 from nixherd.proxmox.observe import interfaces_of, observe
 from nixherd.proxmox.places import require_place, storage_seen
 from nixherd.proxmox.plan import compared, in_the_making, template_node
@@ -215,6 +216,9 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
 @pass_front
 def storage(front: Front, name: str | None, node: str | None, content: str | None) -> None:
     """The storages of a node, or the volumes of the storage NAME."""
+    require_storage(name)
+    if node is not None:
+        require_node(node)
     where = node or _node(front)
     if name is None:
         rows = [asdict(each) for each in front.client.storages(where) if content is None or content in each.content]
@@ -242,6 +246,7 @@ def _node(front: Front) -> str:
 @pass_front
 def backups(front: Front, guest: str, storage: str | None) -> None:
     """A guest's backups, oldest first."""
+    require_storage(storage)
     wanted = guest_named(front.fleet, guest)
     node, vmid = (_node(front), wanted) if isinstance(wanted, int) else (front.fleet.node_of(wanted), wanted.vmid)
     unseen = ""
@@ -305,7 +310,7 @@ def snapshots_of_guest(front: Front, guest: str) -> None:
 @click.argument("guest", required=False, type=Guest())
 @click.option("--running", is_flag=True, help="Only those that run.")
 @click.option("--errors", is_flag=True, help="Only those that failed.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 2**31 - 1), default=20, show_default=True)
 @json_option
 @pass_front
 def tasks(front: Front, guest: str | None, running: bool, errors: bool, limit: int) -> None:

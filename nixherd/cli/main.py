@@ -86,6 +86,13 @@ def run(words: Sequence[str]) -> int:
         # a command that ends with a status of its own gives it back here
         status = cli.main(list(words), prog_name="nixherd", standalone_mode=False, obj=front)
         return status if isinstance(status, int) else int(Exit.DONE)
+    except click.UsageError as error:
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+        else:
+            more = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
+            say(f"Error: {' '.join(error.format_message().split()).rstrip('.')}{more}", err=True)
+        return error.exit_code
     except click.ClickException as error:
         text = io.StringIO()
         error.show(text)

@@ -23,7 +23,7 @@ def names_of(fleet: Fleet) -> dict[str, Vm]:
 
 def guest_named(fleet: Fleet, text: str) -> Vm | int:
     """The guest that is meant; its VMID alone where the definitions do not have it. Usage when nobody is."""
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 20:
         vmid = int(text)
         return next((vm for vm in fleet.vms.values() if vm.vmid == vmid), vmid)
     names = names_of(fleet)

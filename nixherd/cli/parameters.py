@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,24 +14,38 @@ from click.shell_completion import CompletionItem
 from nixherd.cli.front import Front
 from nixherd.errors import FAILURES
 from nixherd.files import expanded
-from nixherd.seconds import parse_seconds
+from nixherd.seconds import LONGEST, parse_seconds
 from nixherd.sizes import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Seconds(click.FloatRange):
-    """A number of seconds, 1 at least."""
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A number of seconds, 1 to a month."""
 
-    def __init__(self) -> None:
-        super().__init__(min=1)
+    name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = super().convert(value, param, ctx)
         try:
-            return parse_seconds(found)
+            return parse_seconds(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class WholeSeconds(click.ParamType):  # type: ignore[type-arg]
+    """A whole number of seconds, as servers and machines take them."""
+
+    name = "seconds"
+
+    def __init__(self, least: int, most: int = LONGEST) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = int(value) if re.fullmatch(r"[0-9]{1,15}", str(value), re.ASCII) else -1
+        if not self.least <= found <= self.most:
+            what = f"{value} is no number of seconds from {self.least} to {self.most}; write one like 60"
+            self.fail(what, param, ctx)
+        return found
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]

@@ -14,6 +14,8 @@ from nixherd.template.create import create, plan
 from nixherd.template.wanted import FIRMWARES, Source, wanted
 from nixherd.terminal import say
 
+# What Linux lets a VM have, and MiB that Proxmox VE takes: more would be refused once the image is there.
+MOST_CORES, MOST_MEMORY = 4096, 4178944
 NOTHING = "it is there and has what a clone needs"
 
 
@@ -32,8 +34,8 @@ def template() -> None:
 @click.option("--bios", type=click.Choice(FIRMWARES), help="Else template.bios, else ovmf.")
 @click.option("--pool", metavar="NAME", help="Where it and its trial are made; else template.pool.")
 @click.option("--bridge", default="vmbr0", show_default=True)
-@click.option("--cores", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--memory", type=click.IntRange(min=512), default=2048, show_default=True, metavar="MIB")
+@click.option("--cores", type=click.IntRange(1, MOST_CORES), default=2, show_default=True)
+@click.option("--memory", type=click.IntRange(512, MOST_MEMORY), default=2048, show_default=True, metavar="MIB")
 @click.option("--range", "trials", default="templates", show_default=True, help="Of vmidRanges: where it is tried.")
 @click.option("--boot-deadline", type=Seconds(), default=300.0, show_default=True, metavar="SECONDS")
 @changing

@@ -99,11 +99,11 @@ class FleetConnector(SSHConnector):
     @property
     def deadline(self) -> float:
         """Seconds. Misused when boot_deadline is no number of them."""
-        given = self.host.data.get("boot_deadline") or DEFAULT_DEADLINE
+        given = self.host.data.get("boot_deadline")
         try:
-            return parse_seconds(given)
-        except ValueError:
-            raise Misused(f"--data boot_deadline={given} is no number of seconds; write one like 300") from None
+            return DEFAULT_DEADLINE if given is None else parse_seconds(given)
+        except ValueError as error:
+            raise Misused(f"--data boot_deadline={error}") from None
 
     @property
     def hints(self) -> Hints:

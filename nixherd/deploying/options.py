@@ -55,8 +55,8 @@ class Options:
         if goal not in list(Goal):
             raise Usage(f"goal={goal} is none of {', '.join(Goal)}")
         seconds = {
-            name: _seconds(name, data(name), getattr(usual, name))
-            for name in ("activation_deadline", "confirm_deadline", "soak")
+            name: _seconds(name, data(name), getattr(usual, name), least)
+            for name, least in (("activation_deadline", 1), ("confirm_deadline", 1), ("soak", 0))
         }
         if seconds["soak"] >= seconds["confirm_deadline"]:
             confirm = seconds["confirm_deadline"]
@@ -102,9 +102,9 @@ def _text(name: str, value: Any) -> str | None:
     return str(value)
 
 
-def _seconds(name: str, value: Any, usual: int) -> int:
+def _seconds(name: str, value: Any, usual: int, least: int) -> int:
     if value is None:
         return usual
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LONGEST:
-        raise Usage(f"{name}={value} is no number of seconds; write one like {usual or 30}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LONGEST:
+        raise Usage(f"{name}={value} is no number of seconds from {least} to {LONGEST}; write one like {usual or 30}")
     return value

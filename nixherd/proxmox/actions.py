@@ -11,22 +11,42 @@ from typing import Any, Protocol, runtime_checkable
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
-from nixherd.proxmox import reboots, verbs
+from nixherd.proxmox import names, reboots, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve, desired, require_awake
 from nixherd.proxmox.backups import BackupAction
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.creation import empty_vm
 from nixherd.proxmox.identity import label, require_may_change
 from nixherd.proxmox.listings import SnapshotRow
-from nixherd.proxmox.models import Task, same_settings
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.outcome import nothing, why_nothing
 from nixherd.proxmox.places import require_places
-from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm, Desired, clone_of_template, plan_vm
+from nixherd.proxmox.plan import (
+    SHUTDOWN_SECONDS,
+    ActualVm,
+    Desired,
+    clone_of,
+    clone_of_template,
+    in_the_making,
+    plan_vm,
+)
 from nixherd.proxmox.restores import RestoreAction
+from nixherd.proxmox.rollbacks import RollbackAction
 from nixherd.proxmox.snapshotting import require_can_snapshot, require_in_no_snapshot
-from nixherd.proxmox.steps import AwaitReboot, Cannot, Clone, MoveDisk, Note, Reboot, Row, Step, doable, rows
-from nixherd.proxmox.survey import lacking, memory_of
+from nixherd.proxmox.steps import (
+    AwaitClone,
+    AwaitReboot,
+    Cannot,
+    Clone,
+    MoveDisk,
+    Note,
+    Reboot,
+    Row,
+    Step,
+    doable,
+    rows,
+)
+from nixherd.proxmox.survey import memory_of
 from nixherd.proxmox.tasks import Progress
 from nixherd.settings import Device
 
@@ -73,16 +93,18 @@ class Verb:
     """An action that is repeated until looking finds nothing left to do.
 
     `ask` is how it is looked first for a person, who wants it done now: it may refuse what `look` calls done already.
-    `judge` finds what is left when it has ended.
+    `judge` finds what is left when it has ended; `check` finds words that can never be meant of this guest, before
+    anything is asked of the server.
     """
 
     verb: str
     look: Look
     ask: Look | None = None
     judge: Look | None = field(default=None, kw_only=True)
+    check: Callable[[Vm], None] | None = field(default=None, kw_only=True)
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        require_may_change(vm, self.verb)
+        self._require(vm)
         look, actual = self.ask or self.look, observe(client, fleet, vm)
         steps = require_places(client, look(client, fleet, vm, actual))
         require_awake(vm, actual, steps)
@@ -91,7 +113,7 @@ class Verb:
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
-        require_may_change(vm, self.verb)
+        self._require(vm)
         first = [self.ask] if self.ask else []
 
         def replan(actual: ActualVm | None) -> Steps:
@@ -100,14 +122,19 @@ class Verb:
 
         return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
 
+    def _require(self, vm: Vm) -> None:
+        require_may_change(vm, self.verb)
+        if self.check:
+            self.check(vm)
+
     def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
         return self.judge(client, fleet, vm, observe(client, fleet, vm)) if self.judge else None
 
 
 def waiting(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
     """Of a guest whose options were set: which wait."""
-    names = ", ".join(each.key for each in actual.pending) if actual else ""
-    return (Note(actual.node, vm.vmid, f"waits for its next start: {names}", type=vm.type),) if actual and names else ()
+    keys = ", ".join(each.key for each in actual.pending) if actual else ""
+    return (Note(actual.node, vm.vmid, f"waits for its next start: {keys}", type=vm.type),) if actual and keys else ()
 
 
 # Power
@@ -195,18 +222,27 @@ def create(host: Host, *, full: bool = True, source: Vm | None = None, asked: bo
         require_may_change(source, "clone")
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        if source is not None:
+            return _copy(client, fleet, vm, actual, source, full=full)
         steps = rows(doable(plan_vm(desired(client, fleet, vm, host), actual)), Row.CLONE)
         if not steps:
             return nothing(f"it exists{f' on {actual.node}' if actual else ''}")
-        if not isinstance(steps[0], Clone):
-            return steps
-        clone = clone_of_template(fleet, vm, full=full)
-        if source is None:
-            return (clone,)
-        found = verbs.ours(fleet, source, observe(client, fleet, source))
-        return (replace(clone, template=source.vmid, template_node=found.node, is_template=False),)
+        return (clone_of_template(fleet, vm, full=full),) if isinstance(steps[0], Clone) else steps
 
     return Verb("create", look, _or_refused(look, _NOT_MADE) if asked else None)
+
+
+def _copy(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, source: Vm, *, full: bool) -> Steps:
+    """The making of a VM out of another one: the template is nothing to that, and is not asked for."""
+    if source.vmid == vm.vmid or GuestType.LXC in (vm.type, source.type):
+        raise Usage(f"{label(vm)} cannot be a copy of {label(source)}: one VM is copied to another")
+    if actual is not None and in_the_making(fleet, vm, actual):
+        assert actual.clone_task is not None
+        return (AwaitClone(actual.node or fleet.node_of(vm), vm.vmid, actual.clone_task),)
+    if actual is not None:
+        return nothing(f"it exists on {verbs.ours(fleet, vm, actual).node}")
+    found = verbs.ours(fleet, source, observe(client, fleet, source))
+    return (clone_of(fleet, vm, source.vmid, found.node, full=full),)
 
 
 def create_empty(host: Host, *, asked: bool = False) -> Action:
@@ -227,7 +263,7 @@ def configure(values: dict[str, object]) -> Action:
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         return verbs.configure(fleet, vm, actual, values)
 
-    return Verb("configure", look, judge=waiting)
+    return Verb("configure", look, judge=waiting, check=lambda vm: names.require_options(vm, values))
 
 
 def device(device: Device) -> Action:
@@ -236,22 +272,34 @@ def device(device: Device) -> Action:
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         return verbs.device(fleet, vm, actual, device)
 
-    return Verb("configure", look, judge=waiting)
+    return Verb("configure", look, judge=waiting, check=lambda vm: names.require_options(vm, {device.name: device}))
 
 
 def resize(size: int, *, disk: str | None = None) -> Action:
-    return Verb("resize", lambda client, fleet, vm, actual: verbs.resize(fleet, vm, actual, size, disk=disk))
+    return Verb(
+        "resize",
+        lambda client, fleet, vm, actual: verbs.resize(fleet, vm, actual, size, disk=disk),
+        check=lambda vm: names.require_disk(vm, disk) if disk is not None else None,
+    )
 
 
 def add_disk(disk: str, size: int, *, storage: str | None = None) -> Action:
+    names.require_storage(storage)
     return Verb(
         "add a disk to",
         lambda client, fleet, vm, actual: verbs.add_disk(fleet, vm, actual, disk, size, storage=storage),
         judge=waiting,
+        check=lambda vm: verbs.require_addable(vm, disk),
     )
 
 
 def move_disk(disk: str, storage: str, *, keep_source: bool = False) -> Action:
+    names.require_storage(storage)
+
+    def check(vm: Vm) -> None:
+        names.require_disk(vm, disk, unused=True)
+        verbs.require_movable(vm, disk)
+
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         steps = verbs.move_disk(fleet, vm, actual, disk, storage, keep_source=keep_source)
         for step in steps:
@@ -259,7 +307,7 @@ def move_disk(disk: str, storage: str, *, keep_source: bool = False) -> Action:
                 require_in_no_snapshot(client, vm, step)
         return steps
 
-    return Verb("move a disk of", look)
+    return Verb("move a disk of", look, check=check)
 
 
 def regenerate() -> Action:
@@ -268,16 +316,18 @@ def regenerate() -> Action:
         differs = found.config.has_cloudinit_drive and client.cloudinit_differs(found.node, vm.vmid)
         return verbs.regenerate(fleet, vm, actual, differs=differs)
 
-    return Verb("write the cloud-init drive of", look)
+    return Verb("write the cloud-init drive of", look, check=verbs.require_cloudinit)
 
 
 def cloudinit_drive(drive: str = "ide2", *, storage: str | None = None) -> Action:
     """Give a VM a cloud-init drive, unless it has one."""
+    names.require_drive(drive)
+    names.require_storage(storage)
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         return verbs.cloudinit_drive(fleet, vm, actual, drive, storage=storage)
 
-    return Verb("add a cloud-init drive to", look, judge=waiting)
+    return Verb("add a cloud-init drive to", look, judge=waiting, check=verbs.require_cloudinit)
 
 
 def make_template() -> Action:
@@ -291,11 +341,6 @@ def snapshots_of(client: Client, vm: Vm, actual: ActualVm | None) -> tuple[Snaps
     return client.snapshots(actual.node, vm.vmid, vm.type) if actual else ()
 
 
-def _last(client: Client, vm: Vm, actual: ActualVm | None) -> Task | None:
-    """What was done to the guest last, on the node where it is."""
-    return next(iter(client.tasks(actual.node, active=False, vmid=vm.vmid, limit=1)), None) if actual else None
-
-
 def told(steps: Steps, **known: Any) -> Steps:
     """The one step with what is known of it beside; what was said where there is none."""
     return tuple(replace(step, **known) for step in steps) if steps else steps
@@ -303,7 +348,7 @@ def told(steps: Steps, **known: Any) -> Steps:
 
 def snapshot(name: str, *, description: str = "", with_memory: bool = False, asked: bool = False) -> Action:
     """Take a snapshot, unless there is one of that name. `asked`: by a person, who is refused then."""
-    verbs.require_snapshot_name(name)
+    names.require_snapshot(name)
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         there = snapshots_of(client, vm, actual)
@@ -318,6 +363,7 @@ def snapshot(name: str, *, description: str = "", with_memory: bool = False, ask
 
 def delete_snapshot(name: str, *, asked: bool = False) -> Action:
     """Delete a snapshot, if there is one of that name. `asked`: by a person, who is refused when there is none."""
+    names.require_snapshot(name)
 
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         there = snapshots_of(client, vm, actual)
@@ -329,25 +375,8 @@ def delete_snapshot(name: str, *, asked: bool = False) -> Action:
 
 
 def rollback(name: str, *, asked: bool = False) -> Action:
-    """Go back to a snapshot, unless that was the last thing done to the guest. `asked`: by a person, always."""
-
-    def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        there, last = snapshots_of(client, vm, actual), _last(client, vm, actual)
-        same = False
-        if actual and verbs.ours(fleet, vm, actual) and actual.config.text("parent") == name:
-            same = same_settings(actual.config, client.snapshot_config(actual.node, vm.vmid, name, vm.type))
-        return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, there, last=last, unchanged=same))
-
-    def ask(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        return to_unused(client, vm, actual, verbs.rollback(fleet, vm, actual, name, snapshots_of(client, vm, actual)))
-
-    def to_unused(client: Client, vm: Vm, actual: ActualVm | None, steps: Steps) -> Steps:
-        if not (actual and steps):
-            return steps
-        attached, waits = lacking(client, vm, actual, name)
-        return told(steps, lacks=attached, strays=waits)
-
-    return Verb("roll back", look, ask if asked else None)
+    """Go back to a snapshot, as `RollbackAction` says."""
+    return RollbackAction(name, asked)
 
 
 # Backups
@@ -381,7 +410,7 @@ def backup(
     protected: bool = False,
 ) -> Action:
     """A backup, unless there is one less than `newer_than` seconds old; no older one is pruned."""
-
+    names.require_storage(storage)
     return BackupAction(
         lambda client, fleet, node: backup_storage(client, fleet, node, storage),
         mode=mode,
@@ -400,6 +429,7 @@ def restore(
     discard: tuple[str, ...] = (),
 ) -> Action:
     """Make the guest out of a backup, as `RestoreAction` says."""
+    names.require_storage(storage)
     return RestoreAction(archive, storage, overwrite, asked, discard=discard)
 
 
@@ -407,6 +437,9 @@ def restore(
 
 
 def migrate(target: str, *, local_disks: bool = False, storage: str | None = None) -> Action:
+    names.require_node(target)
+    names.require_storage(storage)
+
     def look(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
         nodes = [node.name for node in client.node_rows()]
         return verbs.migrate(fleet, vm, actual, target, nodes=nodes, local_disks=local_disks, storage=storage)

@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Callable
 
-from nixherd.errors import ApiError, FleetError, TaskFailed, Usage
+from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
 from nixherd.models import Fleet, GuestType, Host, Vm
 from nixherd.narration import Narrator
-from nixherd.proxmox import options, plan, reboots, refused, standing, tasks
+from nixherd.proxmox import afterwards, options, plan, reboots, refused, standing, tasks
 from nixherd.proxmox.begin import begin
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning
+from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning, TaskForgotten
+from nixherd.proxmox.held import Held
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.observe import holder, observe, template_or_why
@@ -22,9 +23,12 @@ from nixherd.proxmox.steps import (
     AwaitClone,
     AwaitReboot,
     AwaitRestore,
+    Backup,
     Power,
     Reboot,
+    Restore,
     Resume,
+    Rollback,
     Row,
     Start,
     Step,
@@ -100,6 +104,7 @@ def achieve(
     narrate = Narrator(say, grace=0, timed=False)
     began, done, obstacle, pause = time.monotonic(), list[Step](), "", PAUSE
     lost: Step | None = None
+    held = Held(client, vm, 4 * PAUSE)
     before: ActualVm | None = None
     while True:
         actual = observe(client, fleet, vm)
@@ -121,14 +126,16 @@ def achieve(
         left = began + timeout - time.monotonic()
         if left <= 0:
             raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
-        found = _obstacle(client, fleet, vm, actual, steps[0])
+        found = _obstacle(client, fleet, vm, actual, steps[0]) or held.still()
         if not found:
             if done or len(steps) > 1:
                 say(str(steps[0]))
             try:
-                found = _carry_out(client, vm, actual, steps[0], left, say, done)
+                found = _carry_out(client, fleet, vm, actual, steps[0], left, say, done, held)
             except _Unknown as error:
                 found, lost = str(error), steps[0]
+        if not found:
+            held.won()
         if found:
             narrate(found)
             pause = PAUSE if found != obstacle else min(LONGEST_PAUSE, pause * 1.5)
@@ -155,7 +162,8 @@ def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None,
             )
         return ()
     where = standing.seen(client, last.node, vm.vmid, vm.type)
-    since = standing.told(standing.tasks_of(client, last.node, vm.vmid)[:3])
+    tasks_ = standing.tasks_of(client, last.node, vm.vmid)
+    since = standing.told(tasks_ if tasks_ is None else tasks_[:3])
     raise FleetError(
         f"{label(vm)} {where}, although a task that was to {last} has ended well"
         f"{f'; its last tasks: {since}' if since else ''}"
@@ -186,26 +194,37 @@ class _Unknown(Exception):
 
 
 def _carry_out(
-    client: Client, vm: Vm, actual: ActualVm | None, step: Step, timeout: float, say: Progress, done: list[Step]
+    client: Client,
+    fleet: Fleet,
+    vm: Vm,
+    actual: ActualVm | None,
+    step: Step,
+    timeout: float,
+    say: Progress,
+    done: list[Step],
+    held: Held,
 ) -> str:
     """Apply the step; what to wait for before looking again, empty when all went well."""
     try:
         apply(client, step, timeout=timeout, progress=say)
         done.append(step)
+    except Undecided as error:
+        afterwards.add_seen(error, client, fleet, vm, step)
+        raise
     except OutcomeUnknown as error:
         if not step.repeatable:
+            if not isinstance(step, Restore):  # which says more
+                afterwards.add_seen(error, client, fleet, vm, step)
             raise
         raise _Unknown(
             str(error) if actual is None else refused.after_lost_answer(client, step, actual, error)
         ) from error
     except StillRunning as error:
-        if not isinstance(step, Power):
-            raise
-        where = standing.seen(client, step.node, vm.vmid, vm.type)
-        raise StillRunning(f"{error}; {label(vm)} {where}", error.upid) from error
+        afterwards.add_seen(error, client, fleet, vm, step)
+        raise
     except (ApiError, TaskFailed) as error:
         if tasks.lost_the_lock(error):
-            return lock_is_held(client, vm, step.node, str(step))
+            return held.lost(step.node, str(step), error)
         if _LOOK_AGAIN.search(str(error)):
             return str(error)
         if isinstance(step, Power) and isinstance(error, TaskFailed):
@@ -216,13 +235,6 @@ def _carry_out(
             raise
         raise refusal from error
     return ""
-
-
-def lock_is_held(client: Client, vm: Vm, node: str, what: str) -> str:
-    """Who may hold the lock of the guest's configuration file. `what` waited for it in vain, and has done nothing."""
-    working = [task for task in standing.tasks_of(client, node, vm.vmid) if task.status in (None, "RUNNING")]
-    who = standing.told(working) or "no task that this token may see; after a stop `qm cleanup` does, for half a minute"
-    return f"{label(vm)}: {what} waits for the lock of its configuration file, which somebody holds: {who}"
 
 
 def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say: Progress, done: list[Step]) -> None:
@@ -257,17 +269,33 @@ def apply(client: Client, step: Step, *, timeout: float, progress: Progress | No
         except OutcomeUnknown as error:
             upid = _begun(client, step, earlier, error, min(timeout, UNKNOWN_PATIENCE))
     if upid:
-        tasks.wait(client, upid, timeout, progress)
+        try:
+            tasks.wait(client, upid, timeout, progress)
+        except TaskForgotten as error:
+            if before and isinstance(step, Reboot):
+                error.args = (f"{error}; {reboots.rebooted_or_not(client, step, before)}", *error.args[1:])
+            raise
     if upid and before and isinstance(step, Reboot):
         left = max(0.0, until - time.monotonic())
         reboots.await_return(client, step, before, upid, timeout=left, say=say)
     return upid
 
 
+# What the server calls the tasks of the steps that must not be begun twice.
+_TASKS: dict[type[Step], tuple[str, ...]] = {
+    Backup: ("vzdump",),
+    Reboot: reboots.REBOOTS,
+    Restore: ("qmrestore", "vzrestore"),
+    Rollback: ("qmrollback", "vzrollback"),
+}
+
+
 def _tasks_of(client: Client, step: Step) -> set[str]:
-    """The tasks that work, or worked, on the step's guest for our token."""
+    """The tasks that work, or worked, on the step's guest for our token and are of its kind."""
     found = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
-    return {str(task.upid) for task in found if task.user == client.token_id}
+    return {
+        str(task.upid) for task in found if task.user == client.token_id and task.type in _TASKS.get(type(step), ())
+    }
 
 
 def _begun(client: Client, step: Step, earlier: set[str], error: OutcomeUnknown, patience: float) -> Upid:

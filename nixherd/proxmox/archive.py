@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.models import GuestType, Vm
 from nixherd.proxmox.identity import label
-from nixherd.proxmox.models import VM_DISKS, VmConfig, is_true, properties
+from nixherd.proxmox.models import CT_DISKS, VM_DISKS, VmConfig, is_true, properties
 from nixherd.proxmox.saved import held_inside
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ _NAMED = re.compile(
     r"|(?P<group>vm|ct)/(?P<member>\d+)/[0-9T:Z-]+)",
     re.ASCII,
 )
+_MOUNT = re.compile(CT_DISKS, re.ASCII)
 _TYPES = {"qemu": GuestType.QEMU, "vm": GuestType.QEMU, "lxc": GuestType.LXC, "ct": GuestType.LXC}
 
 
@@ -75,6 +76,19 @@ class Archive:
         text = str(self.config.values.get(name, ""))
         values = properties(text, "file")
         return self.brings(name) and (values.get("file") or values.get("volume")) != volume
+
+    def holds(self, volume: str | None) -> bool:
+        """Whether what this volume had when the backup was made is in it, under whatever name."""
+        texts = (str(self.config.values.get(name, "")) for name in self.disks)
+        each = (properties(text, "file") for text in texts)
+        return volume is not None and any(volume in (values.get("file"), values.get("volume")) for values in each)
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """The mount points of a container that are directories or devices of the node: `mp0 (/srv)`."""
+        values = {name: properties(str(text), "volume") for name, text in self.config.values.items()}
+        rows = ((name, each.get("volume", "")) for name, each in sorted(values.items()) if _MOUNT.fullmatch(name))
+        return tuple(f"{name} ({volume})" for name, volume in rows if volume.startswith("/"))
 
     def is_alike(self, name: str, value: str) -> bool:
         """Whether a mount point is used as the one that was backed up, whatever volume it is: a restore renames it."""

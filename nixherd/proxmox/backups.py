@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nixherd.errors import FleetError
+from nixherd.errors import ApiError, FleetError
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox import verbs
+from nixherd.proxmox import afterwards, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve, require_awake
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import TaskForgotten
@@ -60,8 +60,10 @@ class BackupAction:
 
         try:
             done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
-        except TaskForgotten:
-            if not _volumes(client, step).keys() - before.keys():
+        except afterwards.UNKNOWN as error:
+            new, why = _new(client, step, before)
+            if not new or not isinstance(error, TaskForgotten):  # one that is still at work is not whole
+                error.args = (f"{error}; {why}", *error.args[1:])
                 raise
             done = (step,)  # it is there, whoever has forgotten how
         return _seen(client, step, before, done)
@@ -86,6 +88,15 @@ class BackupAction:
 def _volumes(client: Client, step: Backup) -> dict[str, Volume]:
     rows = client.volumes(step.node, step.storage, content="backup", vmid=step.vmid)
     return {row.volid: row for row in rows if row.size > 0}
+
+
+def _new(client: Client, step: Backup, before: dict[str, Volume]) -> tuple[list[str], str]:
+    """The backups that the storage has and did not have before, and in words; none where it cannot be looked at."""
+    try:
+        new = sorted(_volumes(client, step).keys() - before.keys())
+    except ApiError as error:
+        return [], f"which backups {step.storage} has now is not known ({error})"
+    return new, f"new on {step.storage}: {', '.join(new) or 'none'}"
 
 
 def _seen(client: Client, step: Backup, before: dict[str, Volume], done: Steps) -> Outcome:

@@ -1,7 +1,9 @@
 """Each step as the call that begins it."""
 
+from nixherd.errors import ApiError, Undecided
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.creation import whole_gib
+from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.steps import (
     AddDisk,
@@ -57,9 +59,9 @@ def begin(client: Client, step: Step) -> Upid | None:
         case CloudInit():
             client.set_config(node, vmid, sent(step.changes), digest=step.digest)
             if step.running:
-                client.regenerate_cloudinit(node, vmid)
+                _regenerate(client, step)
         case Regenerate():
-            client.regenerate_cloudinit(node, vmid)
+            _regenerate(client, step)
         case Resize():
             return client.resize(node, vmid, step.disk, format_size(step.after), kind, digest=step.digest)
         case AddDisk():
@@ -107,6 +109,32 @@ def begin(client: Client, step: Step) -> Upid | None:
         case _:
             raise TypeError(f"{type(step).__name__} is nothing that can be begun")
     return None
+
+
+TRIES = 3  # of a call that may be made again without harm
+
+
+def _regenerate(client: Client, step: Step) -> None:
+    """Have the drive written, and see it. A second time it is the same drive, so a lost answer is asked for again.
+
+    Undecided when no answer came and the server does not tell that the drive says what the options say.
+    """
+    for last in range(1, TRIES + 1):
+        try:
+            return client.regenerate_cloudinit(step.node, step.vmid)
+        except OutcomeUnknown as error:
+            try:
+                if not client.cloudinit_differs(step.node, step.vmid):
+                    return None
+                why = "the server says that it differs from the options"
+            except ApiError as unseen:
+                why = f"what it says could not be asked for ({unseen})"
+            if last == TRIES:
+                raise Undecided(
+                    f"{step.guest}: whether its cloud-init drive was written anew is not known: {error}; {why}; look "
+                    f"with `qm cloudinit pending {step.vmid}` on {step.node}, and run again"
+                ) from error
+    raise AssertionError("the last try returns or raises")
 
 
 def _clone(client: Client, step: Clone) -> Upid:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox import removal, verbs
+from nixherd.proxmox import afterwards, names, removal, verbs
 from nixherd.proxmox.actions import TASK_SECONDS, Steps, backup_storage
 from nixherd.proxmox.apply import achieve, apply
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning
 from nixherd.proxmox.identity import another_machine, label, mac_of, require_may_change
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.observe import observe
@@ -23,7 +23,7 @@ from nixherd.proxmox.plan import SHUTDOWN_SECONDS, ActualVm
 from nixherd.proxmox.removal import CLAIM, Claim, claim_in
 from nixherd.proxmox.saved import Saved, saved
 from nixherd.proxmox.steps import AwaitRemoval, Backup, Destroy
-from nixherd.proxmox.survey import belongings_of, pool_of, with_storages
+from nixherd.proxmox.survey import belongings_of, pool_of, still_there, with_storages
 from nixherd.proxmox.tasks import Progress
 from nixherd.proxmox.volumes import Belongings, Part
 
@@ -51,6 +51,9 @@ class DestroyAction:
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         self._require_both_names(vm)
         require_may_change(vm, self.verb)
+        names.require_storage(self.storage)
+        for name in self.discard:
+            names.require_part(vm, name)
         try:
             actual = observe(client, fleet, vm)
         except NotVisible:  # the last that a removal does is to take the rights away
@@ -91,9 +94,12 @@ class DestroyAction:
         try:
             return self._save_and_remove(client, fleet, vm, first, target, done, timeout, progress)
         except FleetError as error:
+            told = [str(error)]
             if did := [str(step) for steps in done for step in steps]:
-                there = _how_it_stands(client, fleet, vm)
-                error.args = (f"{error}; before that, this was done: {', '.join(did)}; {there}", *error.args[1:])
+                told.append(f"before that, this was done: {', '.join(did)}")
+            if did or isinstance(error, afterwards.UNKNOWN):
+                told.append(_how_it_stands(client, fleet, vm, target.belongings))
+            error.args = ("; ".join(told), *error.args[1:])
             raise
 
     def _save_and_remove(
@@ -142,7 +148,11 @@ class DestroyAction:
         self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRemoval, timeout: float, progress: Progress | None
     ) -> Steps:
         """Wait for the removal that an earlier run began, and do what is left to do then."""
-        removal.wait_for(client, step.upid, timeout, progress)
+        try:
+            removal.wait_for(client, step.upid, timeout, progress)
+        except (OutcomeUnknown, StillRunning) as error:
+            error.args = (f"{error}; {_how_it_stands(client, fleet, vm)}", *error.args[1:])
+            raise
         done = (step, *self.run(client, fleet, vm, timeout=timeout, progress=progress))
         if len(done) == 1:
             removal.require_removed(client, vm, step.node, step.upid)
@@ -234,15 +244,27 @@ class DestroyAction:
         )
 
 
-def _how_it_stands(client: Client, fleet: Fleet, vm: Vm) -> str:
-    """The guest as it is after a failure, in words."""
+def _how_it_stands(client: Client, fleet: Fleet, vm: Vm, announced: Belongings | None = None) -> str:
+    """The guest as it is after a failure, in words; with those of the volumes announced that are gone already."""
     try:
         now = observe(client, fleet, vm)
     except FleetError as error:
         return f"whether {label(vm)} is there now is not known ({error})"
     if now is None:
         return f"{label(vm)} is not there any more"
-    return f"{label(vm)} is there on {now.node}, not destroyed, and {'runs' if now.running else 'is off'}"
+    begun = now.config.lock == "destroyed"
+    words = [
+        f"{label(vm)} is there on {now.node}, {'its removal has begun' if begun else 'not destroyed'}, and "
+        f"{'runs' if now.running else 'is off'}"
+    ]
+    try:
+        there = still_there(client, now.node, vm.vmid, announced) if announced else frozenset()
+    except FleetError as error:
+        return f"{words[0]}; which of its volumes are there is not known ({error})"
+    seen = announced.volumes & announced.sizes.keys() if announced else frozenset()
+    if gone := sorted(seen - there):
+        words.append(f"not seen on the storages any more: {', '.join(gone)}")
+    return "; ".join(words)
 
 
 def _discards(parts: tuple[Part, ...]) -> str:

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from nixherd.errors import ApiError, Usage
+from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.models import GuestType, Vm
 from nixherd.proxmox.archive import Archive
 from nixherd.proxmox.client import Client
@@ -12,8 +12,8 @@ from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import VM_DISKS, VmConfig, properties
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.steps import Restore
-from nixherd.proxmox.survey import would_be_shown
-from nixherd.proxmox.volumes import Part, belongings
+from nixherd.proxmox.survey import belongings_of, with_storages, would_be_shown
+from nixherd.proxmox.volumes import BY_SNAPSHOT_ALONE, Belongings, Part
 
 # What an empty guest has: while it is made or after that failed, and what a server writes in the place of an old one.
 _OF_EMPTY = frozenset(("digest", "lock", "memory"))
@@ -28,43 +28,96 @@ def is_empty(config: VmConfig) -> bool:
 
 
 def lost(
-    client: Client, vm: Vm, there: ActualVm | None, held: Archive, step: Restore, discard: Iterable[str]
+    client: Client,
+    vm: Vm,
+    there: ActualVm | None,
+    held: Archive,
+    step: Restore,
+    discard: tuple[str, ...],
+    *,
+    begun: bool = False,
+    again: bool = False,
 ) -> Restore:
     """The step, with what it does to the guest that is there beyond what the backup brings back.
 
-    Usage where it would lose a container's volumes that were not given up by name.
+    Usage for what would be lost that the backup does not hold and `discard` does not name, unless what is there was
+    made by the restore that this run has `begun`; and for a name in `discard` that would not go, unless it may have
+    gone by the same restore, done before (`again`).
     """
     lacks = (_NOT_KNOWN,) if held.unread else tuple(_lacking(held))
     if there is None:
         return replace(step, lacks=lacks)
-    current = client.config(there.node, vm.vmid, vm.type, current=True) or there.config
-    rows = client.pending(there.node, vm.vmid, vm.type)
-    found = belongings(vm.type, vm.vmid, current, pending=rows)
-    rest, replaced = list[Part](), list[Part]()
+    found = with_storages(client, there.node, vm.vmid, belongings_of(client, vm, there.node))
+    lot = _lot(vm, found, held)
+    if not again:
+        _require_all_go(vm, found, lot, discard)
+    if not (again and begun):
+        _require_given_up(vm, found, lot, discard)
+    stays, goes, strays = (
+        tuple(part.shown(found.sizes) for part in parts) for parts in (lot.stays, lot.goes, lot.strays)
+    )
+    return replace(step, stays=stays, goes=goes, strays=strays, lacks=lacks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lot:
+    """What becomes of a guest's parts: those that stay as unused disks, those that go, and those on their storage that
+    nothing names any more. `unsaved` are those that go and that the backup does not hold, in no form.
+    """
+
+    stays: tuple[Part, ...] = ()
+    goes: tuple[Part, ...] = ()
+    strays: tuple[Part, ...] = ()
+    unsaved: tuple[Part, ...] = ()
+
+
+def _lot(vm: Vm, found: Belongings, held: Archive) -> _Lot:
+    """After `restore_cleanup_oldconf` of PVE::QemuServer and `destroy_lxc_container` of PVE::LXC.
+
+    A VM's drives go whose names are in the backup, a container's volumes all, but for those that snapshots alone name;
+    of a VM that stays, `qm rescan` makes unused disks.
+    """
+    is_vm = vm.type is GuestType.QEMU
+    stays, goes, strays, unsaved = list[Part](), list[Part](), list[Part](), list[Part]()
     for part in found.parts:
-        if part.volume is None or part.remade or held.names(part.name, part.volume):
+        if part.remade or (part.volume is not None and held.names(part.name, part.volume)):
             continue
-        if part.unsaved == "pending" or not held.brings(part.name):
-            rest.append(part)
-        elif held.replaces(part.name, part.volume):
-            replaced.append(replace(part, unsaved=_ANOTHER))
-    snapshots = tuple(f"snapshot {row.name}" for row in client.snapshots(there.node, vm.vmid, vm.type))
-    words, others = (tuple(part.shown(found.sizes) for part in parts) for parts in (rest, replaced))
-    if vm.type is GuestType.QEMU:
-        return replace(step, stays=words, goes=(*others, *snapshots), lacks=lacks)
-    alike = ("rootfs", *(name for name, value in current.values.items() if held.is_alike(name, str(value))))
-    _require_given_up(vm, [*rest, *(part for part in replaced if part.name not in alike)], discard)
-    return replace(step, goes=(*words, *others, *snapshots), lacks=lacks)
+        if part.unsaved == BY_SNAPSHOT_ALONE:
+            (stays if is_vm else strays).append(part)
+        elif part.name.startswith("snapshot:"):
+            goes.append(part)
+            unsaved.append(part)
+        elif part.unsaved == "pending" or not held.brings(part.name):
+            (stays if is_vm else goes).append(part)
+            unsaved += [] if is_vm or held.holds(part.volume) else [part]
+        elif held.replaces(part.name, part.volume or ""):
+            other = replace(part, unsaved="" if held.holds(part.volume) else _ANOTHER)
+            goes.append(other)
+            # a restore gives all of a container's volumes other names
+            alike = not is_vm and (part.name == "rootfs" or held.is_alike(part.name, found.texts.get(part.name, "")))
+            unsaved += [] if alike or not other.unsaved else [other]
+    return _Lot(tuple(stays), tuple(goes), tuple(strays), tuple(unsaved))
 
 
-def _require_given_up(vm: Vm, rest: Iterable[Part], discard: Iterable[str]) -> None:
-    kept = [part for part in rest if part.name not in set(discard)]
+def _require_all_go(vm: Vm, found: Belongings, lot: _Lot, discard: Iterable[str]) -> None:
+    going = [part.name for part in lot.goes]
+    for name in discard:
+        if name in going:
+            continue
+        if name in (part.name for part in lot.stays):
+            raise Usage(f"--discard {name}: {label(vm)} keeps what a backup lacks, as unused disks; leave it out")
+        would = ", ".join(dict.fromkeys(going)) or "nothing"
+        what = "would not lose" if name in found.names else "has no"
+        raise Usage(f"--discard {name}: {label(vm)} {what} {name}; with a restore over it would go {would}")
+
+
+def _require_given_up(vm: Vm, found: Belongings, lot: _Lot, discard: Iterable[str]) -> None:
+    kept = [part for part in lot.unsaved if part.name not in set(discard)]
     if kept:
-        names = ", ".join(part.shown({}) for part in kept)
-        given = " ".join(f"--discard {part.name}" for part in kept)
+        given = " ".join(f"--discard {name}" for name in dict.fromkeys(part.name for part in kept))
         raise Usage(
-            f"{label(vm)}: a restore over it destroys what the backup does not hold: {names}; move that away, or say "
-            f"{given}; nothing was done"
+            f"{label(vm)}: a restore over it destroys what the backup does not hold: {found.shown(kept)}; move that "
+            f"away, or say {given}; nothing was done"
         )
 
 
@@ -87,11 +140,23 @@ def read_back(client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object],
     unused = {key: str(value) for key, value in config.values.items() if re.fullmatch(r"unused\d+", key)}
     notes = [line for line in config.description.splitlines() if _LEFT_OUT.fullmatch(line.strip())]
     found: dict[str, object] = {"unused": unused, "notes": notes} if unused or notes else {}
-    lines = [f"{key} {_kept(client, vm, now, volume)}" for key, volume in sorted(unused.items())]
-    return found, lines + [f"its notes say of a disk that the backup did not hold: {line}" for line in notes]
+    lines = [f"{key} {kept(client, vm, now, volume)}" for key, volume in sorted(unused.items())]
+    lines += [f"its notes say of a disk that the backup did not hold: {line}" for line in notes]
+    named, strays = nameless(client, vm, now.node)
+    return found | ({"unnamed": named} if named else {}), lines + strays
 
 
-def _kept(client: Client, vm: Vm, now: ActualVm, volume: str) -> str:
+def nameless(client: Client, vm: Vm, node: str) -> tuple[list[str], list[str]]:
+    """The volumes in the guest's name that nothing names; the same in words, with what cannot be known of them."""
+    try:
+        stays = with_storages(client, node, vm.vmid, belongings_of(client, vm, node)).stays
+    except FleetError as error:
+        return [], [f"whether its storages have more in its name is not known: {error}"]
+    rest = [each for each in stays if not each.name]
+    return [each.what for each in rest if ":" in each.what], list(map(str, rest))
+
+
+def kept(client: Client, vm: Vm, now: ActualVm, volume: str) -> str:
     """What a storage says of a volume that is an unused disk now."""
     try:
         rows = client.volumes(now.node, volume.partition(":")[0], vmid=vm.vmid)

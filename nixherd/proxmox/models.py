@@ -260,7 +260,7 @@ class VmConfig:
 # What two configurations of the same guest may differ in without anybody having changed it.
 _NEVER_THE_SAME = frozenset(
     ("cipassword", "description", "digest", "lock", "meta", "parent", "runningcpu", "runningmachine", "smbios1")
-) | frozenset(("snapstate", "snaptime", "vmgenid", "vmstate"))
+) | frozenset(("running-nets-host-mtu", "snapstate", "snaptime", "vmgenid", "vmstate"))
 
 
 def same_settings(first: VmConfig, second: VmConfig) -> bool:
@@ -276,6 +276,18 @@ def same_settings(first: VmConfig, second: VmConfig) -> bool:
         return {key: text for key, text in values.items() if not key.startswith("unused")}
 
     return settings(first) == settings(second)
+
+
+def unlike_snapshot(now: VmConfig, then: VmConfig) -> tuple[str, ...]:
+    """The options in which a guest is not as in a snapshot of it: after a rollback there are none.
+
+    Unused disks, notes and what a server makes up anew stay as they are; volumes keep their names. Of a snapshot with
+    memory a server drops a `machine` that the guest did not have before.
+    """
+    keys = {key for key in now.values.keys() | then.values.keys() if not key.startswith("unused")} - _NEVER_THE_SAME
+    if then.text("vmstate") is not None and now.text("machine") is None:
+        keys.discard("machine")
+    return tuple(sorted(key for key in keys if now.text(key) != then.text(key)))
 
 
 def _word(row: Mapping[str, Any], key: str) -> str | None:

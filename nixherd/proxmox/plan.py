@@ -6,7 +6,7 @@ nobody carries out unless told to.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nixherd.errors import FleetError, Refused
@@ -183,16 +183,22 @@ def template_node(fleet: Fleet) -> str:
 def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> Clone:
     """The VM's making out of the declared template. A linked clone stays on the template's storage."""
     assert fleet.template is not None
+    return replace(clone_of(fleet, vm, fleet.template.vmid, template_node(fleet), full=full), is_template=True)
+
+
+def clone_of(fleet: Fleet, vm: Vm, source: int, node: str, *, full: bool = True) -> Clone:
+    """The VM's making out of another one, which is on this node."""
     return Clone(
         node=fleet.node_of(vm),
         vmid=vm.vmid,
         name=vm.name,
-        template=fleet.template.vmid,
-        template_node=template_node(fleet),
+        template=source,
+        template_node=node,
         description=marked(fleet, vm, vm.settings.description or ""),
         storage=fleet.storage_of(vm) if full else None,
         pool=vm.settings.pool,
         full=full,
+        is_template=False,
     )
 
 

@@ -30,8 +30,9 @@ def under_way(client: Client, node: str, vmid: int) -> Upid | None:
     """The reboot, of a guest that is off, which is to start it again any moment; None where none can be seen.
 
     It is the last thing done to it as far as we see, and not long ago; clocks that differ make us wait in vain, or not.
+    ApiError where the tasks cannot be asked for: that says nothing.
     """
-    last = next(iter(standing.tasks_of(client, node, vmid)), None)
+    last = next(iter(standing.asked_tasks(client, node, vmid)), None)
     if last is None or last.type not in REBOOTS or last.status not in (None, "RUNNING", "OK"):
         return None
     return last.upid if last.status != "OK" or time.time() - last.starttime < RETURN else None
@@ -40,7 +41,7 @@ def under_way(client: Client, node: str, vmid: int) -> Upid | None:
 def await_end(client: Client, step: AwaitReboot, *, timeout: float, say: Progress) -> None:
     """Return when the guest runs, or no reboot is under way any more. StillRunning after `timeout` seconds."""
     until, pause = time.monotonic() + timeout, FIRST_PAUSE
-    while under_way(client, step.node, step.vmid) == step.upid:
+    while _goes_on(client, step):
         status, _ = _status(client, step)
         if status is not None and status.running:
             say(f"{step.guest} runs again, since {status.uptime} s")
@@ -50,6 +51,16 @@ def await_end(client: Client, step: AwaitReboot, *, timeout: float, say: Progres
             raise StillRunning(f"{step.guest} {where}, in the middle of a reboot: {step.upid}", str(step.upid))
         time.sleep(pause)
         pause = min(LONGEST_PAUSE, pause * 1.5)
+
+
+def _goes_on(client: Client, step: AwaitReboot) -> bool:
+    """Whether it is still under way; it counts as that while the server does not answer."""
+    try:
+        return under_way(client, step.node, step.vmid) == step.upid
+    except ApiError as error:
+        if error.status in TRANSIENT:
+            return True
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +84,24 @@ class Before:
 def look(client: Client, step: Reboot) -> Before:
     """What the reboot is told by afterwards."""
     boot_id = _boot_id(client, step)
-    known = frozenset(str(task.upid) for task in standing.tasks_of(client, step.node, step.vmid))
+    known = frozenset(str(task.upid) for task in standing.asked_tasks(client, step.node, step.vmid))
     asked = time.monotonic()
     return Before(client.status(step.node, step.vmid, step.type), asked, boot_id, known)
+
+
+def rebooted_or_not(client: Client, step: Reboot, before: Before) -> str:
+    """Whether the guest was seen to have been started since, in words; for a reboot whose end nobody knows."""
+    try:
+        status, asked = _status(client, step)
+    except ApiError:
+        status, asked = None, False
+    if not asked:
+        return "whether it was started since cannot be seen"
+    if status is None or not status.running:
+        return f"{step.guest} {stands(status)}"
+    if before.is_another(status):
+        return f"{step.guest} was started since"
+    return f"{step.guest} is as it was started before, so it has not been rebooted yet"
 
 
 def _boot_id(client: Client, step: Reboot) -> str | None:
@@ -111,7 +137,7 @@ def _started(client: Client, step: Reboot, before: Before, begun: Upid, until: f
     while True:
         status, asked = _status(client, step)
         since = after(standing.tasks_of(client, step.node, step.vmid), begun, before.tasks)
-        second = next((task for task in since if task.type in STARTS), None)
+        second = next((task for task in since or () if task.type in STARTS), None)
         if asked and status is None:
             raise FleetError(
                 f"{step.guest} is not on {step.node} any more; it was shut down for its reboot{_seen(since)}"
@@ -144,11 +170,13 @@ def _status(client: Client, step: Reboot | AwaitReboot) -> tuple[VmStatus | None
         raise
 
 
-def _seen(since: tuple[Task, ...]) -> str:
+def _seen(since: tuple[Task, ...] | None) -> str:
+    if since is None:
+        return "; its tasks since then could not be asked for"
     return f"; since then: {told(since)}" if since else ""
 
 
-def _gone_again(client: Client, step: Reboot, second: Task, since: tuple[Task, ...]) -> FleetError:
+def _gone_again(client: Client, step: Reboot, second: Task, since: tuple[Task, ...] | None) -> FleetError:
     """Why the guest is off although a task was to start it, and has ended."""
     start = f"task {second.type} of {second.user}"
     try:
@@ -162,13 +190,13 @@ def _gone_again(client: Client, step: Reboot, second: Task, since: tuple[Task, .
         )
     except ApiError as error:
         return FleetError(f"{step.guest} is off: it shut down for its reboot; how {start} ended is not known: {error}")
-    others = tuple(task for task in since if task is not second)
+    others = tuple(task for task in since or () if task is not second)
     who = f": {told(others)}" if others else "; whether somebody or it itself did that cannot be seen"
     return FleetError(f"{step.guest} was started again after its reboot by {start}, and is off{who}")
 
 
 def _late(
-    step: Reboot, status: VmStatus | None, second: Task | None, since: tuple[Task, ...], waited: float
+    step: Reboot, status: VmStatus | None, second: Task | None, since: tuple[Task, ...] | None, waited: float
 ) -> FleetError:
     """Where it stands when it has not come back in time."""
     if second is not None and second.status in (None, "RUNNING"):
@@ -187,6 +215,11 @@ def _late(
         return FleetError(
             f"{step.guest} runs since {status.uptime} s: it has not been rebooted, though the task of that ended well "
             f"{waited:.0f} s ago{_seen(since)}"
+        )
+    if since is None:
+        return FleetError(
+            f"{step.guest} is off: it shut down for its reboot {waited:.0f} s ago{_seen(since)}, so whether one is to "
+            "start it again is not known; look at it, then start it"
         )
     return FleetError(
         f"{step.guest} is off: it shut down for its reboot, and {waited:.0f} s later no task that this token may see "

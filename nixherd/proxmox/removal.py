@@ -2,16 +2,18 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
-from nixherd.errors import ApiError, FleetError, Refused, TaskFailed
+from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Undecided
 from nixherd.models import Fleet, GuestType, Vm
+from nixherd.narration import Narrator
 from nixherd.proxmox import differences, tasks
-from nixherd.proxmox.apply import PAUSE, achieve, lock_is_held
+from nixherd.proxmox.apply import PAUSE, achieve
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import OutcomeUnknown
+from nixherd.proxmox.held import Held
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Upid, VmConfig
 from nixherd.proxmox.observe import observe
@@ -91,6 +93,13 @@ def removal_of(client: Client, vm: Vm, node: str) -> Upid | None:
     return next((task.upid for task in running if task.id == str(vm.vmid)), None)
 
 
+def _ended_removal(client: Client, vm: Vm, node: str, but: Collection[str]) -> Upid | None:
+    """The newest removal of the guest by our token that has ended and is none of these."""
+    rows = client.tasks(node, active=False, vmid=vm.vmid)
+    ours = (task for task in rows if task.type in _REMOVALS and task.user == client.token_id)
+    return next((task.upid for task in ours if task.id == str(vm.vmid) and str(task.upid) not in but), None)
+
+
 def wait_for(client: Client, upid: Upid, timeout: float, progress: Progress | None) -> None:
     """Wait for the removal that an earlier run began; how it ended is for whoever looks then."""
     try:
@@ -146,7 +155,7 @@ def claim_and_remove(
 
     `judge` raises Refused for a guest that must not go, and tells what belongs to it now.
     """
-    until = time.monotonic() + timeout
+    until, held = time.monotonic() + timeout, Held(client, vm, 4 * PAUSE)
     while True:
         _claim(client, fleet, vm, target, claim, judge, timeout)
         if progress:
@@ -157,9 +166,12 @@ def claim_and_remove(
             # it came too late for a lock: what was claimed is looked at again before the next try
             if not tasks.lost_the_lock(error) or time.monotonic() > until:
                 raise
-            if progress:
-                progress(lock_is_held(client, vm, target.node, "its removal"))
-            time.sleep(PAUSE)
+            narrate = Narrator(progress or (lambda _: None), grace=0, timed=False)
+            found = held.lost(target.node, "its removal", error)
+            while found and time.monotonic() < until:
+                narrate(found)
+                time.sleep(PAUSE)
+                found = held.still()
             continue
         return _what_is_left(client, vm, target, upid)
 
@@ -203,7 +215,7 @@ def _remove(
     client: Client, fleet: Fleet, vm: Vm, target: Destroy, timeout: float, progress: Progress | None
 ) -> Upid | None:
     """Remove the guest, and see that it is gone. The task that did it, None where that is not known."""
-    upid = None
+    upid, ended = None, tasks_of(client, target)
     try:
         upid = client.destroy(target.node, vm.vmid, vm.type, purge=target.purge)
         tasks.wait(client, upid, timeout, progress)
@@ -211,6 +223,8 @@ def _remove(
         if other := removal_of(client, vm, target.node):
             wait_for(client, other, timeout, progress)
             upid = other
+        elif upid is None:
+            upid = _ended_removal(client, vm, target.node, ended)
         if observe(client, fleet, vm) is not None:
             raise
     if observe(client, fleet, vm) is not None:
@@ -220,20 +234,31 @@ def _remove(
 
 def _what_is_left(client: Client, vm: Vm, target: Destroy, upid: Upid | None) -> Destroy:
     """The step with the volumes that the server leaves by its own rule. FleetError when another one is still there."""
-    why = dict(_not_removed(client, upid))
-    found = target.belongings
+    log = _not_removed(client, upid)
+    why, found = dict(log or ()), target.belongings
     left = still_there(client, target.node, vm.vmid, found) | (found.volumes & why.keys())
     expected = {part.volume for part in found.parts if part.volume and part.unsaved == BY_SNAPSHOT_ALONE}
     failed = sorted(left - expected)
     if failed:
         raise _not_gone(vm, target.node, {volume: why.get(volume, "still there") for volume in failed})
-    unseen = [volume for volume in sorted(expected - left) if not would_be_shown(client, vm.vmid, volume)]
+    # where the removal's log cannot be read, what no storage shows us any more is not known to be gone
+    doubtful = (expected if log is not None else found.volumes) - left
+    unseen = [volume for volume in sorted(doubtful) if not would_be_shown(client, vm.vmid, volume)]
     return replace(target, left=tuple(sorted(left)), unseen=tuple(unseen))
 
 
 def require_removed(client: Client, vm: Vm, node: str, upid: Upid) -> None:
-    """FleetError when a removal that an earlier run began says that it could not remove a volume."""
-    if failed := dict(_not_removed(client, upid)):
+    """FleetError when a removal that an earlier run began says that it could not remove a volume.
+
+    Undecided when what it says cannot be read.
+    """
+    log = _not_removed(client, upid)
+    if log is None:
+        raise Undecided(
+            f"{label(vm)} is destroyed; whether all of its volumes are gone is not known, for the log of its removal "
+            f"cannot be read: `pvenode task log {upid}` on {node}"
+        )
+    if failed := dict(log):
         raise _not_gone(vm, node, failed)
 
 
@@ -243,12 +268,12 @@ def _not_gone(vm: Vm, node: str, failed: dict[str, str]) -> FleetError:
     return FleetError(f"{label(vm)} is destroyed, but not all of it is gone: {words}; remove that on {node}: `{how}`")
 
 
-def _not_removed(client: Client, upid: Upid | None) -> list[tuple[str, str]]:
-    """The volumes that a removal's log says it could not remove, and why."""
+def _not_removed(client: Client, upid: Upid | None) -> list[tuple[str, str]] | None:
+    """The volumes that a removal's log says it could not remove, and why; None where it cannot be read."""
     if upid is None:
-        return []
+        return None
     try:
         log = client.task_log(upid)
     except ApiError:
-        return []
+        return None
     return [(match["volume"], match["why"].strip()) for line in log if (match := _NOT_REMOVED.match(line))]

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
 from nixherd.models import Fleet, GuestType, Vm
-from nixherd.proxmox import archive, tasks, verbs
+from nixherd.proxmox import afterwards, archive, names, tasks, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve
 from nixherd.proxmox.archive import Archive
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import NotVisible, OutcomeUnknown
+from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning
 from nixherd.proxmox.identity import is_ours, label, mark, require_may_change
 from nixherd.proxmox.leftovers import is_empty, lost, read_back
 from nixherd.proxmox.models import Task, Upid, same_settings
@@ -38,7 +38,7 @@ class RestoreAction:
 
     Nothing is done where the guest is there (with `overwrite`: where restoring it was the last thing done to it).
     `asked`: a person wants it now, and is refused where the guest is there and is not just that, or gets it again with
-    `overwrite`. `discard` names what a container may lose.
+    `overwrite`. `discard` names what may be lost that the backup does not hold: `scsi1`, `snapshot:clean`.
     """
 
     archive: str
@@ -53,7 +53,8 @@ class RestoreAction:
         under_way = self._under_way(client, fleet.node_of(vm), vm)
         if under_way:
             return (under_way,)
-        return require_places(client, self._look(client, fleet, vm, observe(client, fleet, vm), asked=self.asked))
+        actual = observe(client, fleet, vm)
+        return require_places(client, self._look(client, fleet, vm, actual, asked=self.asked, first=True))
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = PATIENCE, progress: Progress | None = None
@@ -68,12 +69,13 @@ class RestoreAction:
 
         def replan(actual: ActualVm | None) -> Steps:
             first.append(actual)
-            asked = self.asked and client.accepted_changes == begun
-            return require_places(client, self._look(client, fleet, vm, actual, asked=asked))
+            sent = client.accepted_changes > begun
+            asked = self.asked and not sent
+            return require_places(client, self._look(client, fleet, vm, actual, asked=asked, first=not sent))
 
         try:
             done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
-        except (ApiError, TaskFailed) as error:
+        except (ApiError, TaskFailed) as error:  # of one that is still at work it was said where the guest stands
             if first:
                 made = first[0] is None and client.accepted_changes > begun
                 error.args = (f"{error}{_left_behind(client, fleet, vm, first[0], error, made=made)}", *error.args[1:])
@@ -88,6 +90,9 @@ class RestoreAction:
         except (OutcomeUnknown, TaskFailed) as error:
             error.args = (f"{error}{_left_behind(client, fleet, vm, None, error, made=False)}", *error.args[1:])
             raise
+        except StillRunning as error:
+            afterwards.add_seen(error, client, fleet, vm)
+            raise
         return _seen(client, fleet, vm, (step,))
 
     def _judge(self, vm: Vm) -> None:
@@ -95,10 +100,13 @@ class RestoreAction:
         if not vm.is_managed:
             raise Refused(f"{label(vm)} is {vm.attribute}; only managed guests are restored")
         archive.require_backup_of(vm, self.archive)
-        if self.discard and vm.type is GuestType.QEMU:
-            raise Usage(f"{label(vm)} keeps what a backup lacks, as unused disks; leave --discard out")
+        for name in self.discard:
+            names.require_part(vm, name)
 
-    def _look(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, asked: bool) -> Steps:
+    def _look(
+        self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, asked: bool, first: bool
+    ) -> Steps:
+        """`first`: this run has begun no restore yet."""
         node = actual.node if actual else fleet.node_of(vm)
         under_way = self._under_way(client, node, vm)
         if under_way:
@@ -110,9 +118,10 @@ class RestoreAction:
             if not (asked or self.overwrite):
                 return nothing(f"it is there on {there.node}")
         held = archive.read(client, node, vm, self.archive, there=there is not None)
+        _require_restorable(vm, node, held)
+        just = self._last_restored(client, vm, there) if there else None
         if there is not None:
-            just = self._just_restored(client, vm, there, held)
-            if just and not (asked and self.overwrite):
+            if just and same_settings(there.config, held.restored) and not (asked and self.overwrite):
                 return nothing(
                     f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
                     "done to it since"
@@ -124,7 +133,7 @@ class RestoreAction:
             leftover=left_empty,
             type=vm.type,
         )
-        return (lost(client, vm, there, held, step, self.discard),)
+        return (lost(client, vm, there, held, step, self.discard, begun=not first, again=just is not None),)
 
     def _require_replaceable(self, vm: Vm, there: ActualVm) -> None:
         if not self.overwrite:
@@ -156,14 +165,23 @@ class RestoreAction:
         log = [line for line in client.task_log(task.upid) if line != "no content"]
         return any(self.archive.rpartition("/")[2] in line for line in log) or (begun and not log)
 
-    def _just_restored(self, client: Client, vm: Vm, there: ActualVm, held: Archive) -> Task | None:
+    def _last_restored(self, client: Client, vm: Vm, there: ActualVm) -> Task | None:
         """The task of ours that restored this backup, where that was the last thing done to the guest."""
         last = client.last_task(there.node, vm.vmid)
         if last is None or last.type not in _RESTORES or last.status != "OK" or there.running:
             return None
         if last.user != client.token_id or not self._made_of_this(client, last):
             return None
-        return last if same_settings(there.config, held.restored) else None
+        return last
+
+
+def _require_restorable(vm: Vm, node: str, held: Archive) -> None:
+    """Usage for what a server restores for root@pam alone."""
+    if held.type is GuestType.LXC and held.bound:
+        raise Usage(
+            f"{held.volid} holds {label(vm)} with {', '.join(held.bound)} of the node, which no token restores; on "
+            f"{node}: `pct restore {vm.vmid} {held.volid}`; nothing was done"
+        )
 
 
 def _left_behind(

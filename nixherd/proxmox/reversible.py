@@ -1,17 +1,21 @@
 """Risky steps made reversible: a snapshot before, removed or kept after."""
 
+import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nixherd.errors import FleetError, Usage
 from nixherd.models import Fleet, Vm
+from nixherd.proxmox import runs, verbs
 from nixherd.proxmox.actions import TASK_SECONDS, Action, Steps, delete_snapshot, left_by, snapshot, snapshots_of
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import label
+from nixherd.proxmox.listings import SnapshotRow
 from nixherd.proxmox.observe import observe
-from nixherd.proxmox.plan import ActualVm
+from nixherd.proxmox.outcome import Outcome
 from nixherd.proxmox.snapshotting import require_can_snapshot
-from nixherd.proxmox.steps import DeleteSnapshot, MoveDisk, Snapshot
+from nixherd.proxmox.steps import DeleteSnapshot, MoveDisk, Snapshot, Step
 from nixherd.proxmox.tasks import Progress
 
 FRESH = 3600  # seconds for which the snapshot of a killed run serves
@@ -22,14 +26,17 @@ KEEP, REMOVE = "keep", "remove"
 class Reversible:
     """Another action, with a snapshot taken before it; `keep` leaves it there when all went well.
 
-    A snapshot that is to be removed has one name per verb: the one that a run killed within the last hour left holds
-    the state before that run, and serves. An older one is somebody's way back, and neither used nor removed: Usage.
+    Each run's snapshot has a name of its own, and says whose it is. The one that a run of the same verb, by the same
+    user on this machine, left within the last hour when it was killed or failed holds the state before that run, and
+    serves. An older one is somebody's way back, and neither used nor removed: Usage. One of any other run, which may
+    be at work, is left alone and told.
     When the action fails the snapshot stays, and the error says how to go back to it.
     """
 
     action: Action
     keep: bool
     began: float = field(default_factory=time.time)
+    run_id: str = field(default_factory=runs.name_of_this_run)
 
     @property
     def verb(self) -> str:
@@ -37,14 +44,49 @@ class Reversible:
 
     @property
     def name(self) -> str:
-        what = self.verb.split()[0]
         when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self.began))
-        return f"before-{what}-{when}" if self.keep else f"undo-{what}"
+        return f"before-{self._what}-{when}-{self.run_id}" if self.keep else f"undo-{self._what}-{self.run_id}"
+
+    @property
+    def _what(self) -> str:
+        return self.verb.split()[0]
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        return self._look(client, fleet, vm)[0]
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
+    ) -> Steps:
+        planned, serves = self._look(client, fleet, vm)
+        if not planned:
+            return planned
+        lines, found = (planned.lines, dict(planned.found)) if isinstance(planned, Outcome) else ((), {})
+        done, name = list[Step](), serves or self.name
+        if serves is None:
+            about = f"before nixherd was to {self.verb} it; {runs.by_this_run()}"
+            before = snapshot(name, description=about, asked=not self.keep)
+            done += before.run(client, fleet, vm, timeout=timeout, progress=progress)
+        try:
+            changed = self.action.run(client, fleet, vm, timeout=timeout, progress=progress)
+        except FleetError as error:
+            back = f"`nixherd vm rollback {vm.name} {name}`"
+            error.args = (f"{error}; the state before is in snapshot {name}: {back}", *error.args[1:])
+            raise
+        done += changed
+        if isinstance(changed, Outcome):
+            lines, found = (*lines, *changed.lines), {**found, **changed.found}
+        if not self.keep:
+            done += delete_snapshot(name).run(client, fleet, vm, timeout=timeout, progress=progress)
+        return Outcome(done, found=found, lines=lines)
+
+    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        return left_by(self.action, client, fleet, vm)
+
+    def _look(self, client: Client, fleet: Fleet, vm: Vm) -> tuple[Steps, str | None]:
+        """The steps, with what is to be said beside them; the name of an earlier run's snapshot where that serves."""
         steps = self.action.plan(client, fleet, vm)
         if not steps:
-            return steps
+            return steps, None
         for step in steps:
             if isinstance(step, MoveDisk) and not (step.keep_source or step.disk.startswith("unused")):
                 raise Usage(
@@ -52,45 +94,39 @@ class Reversible:
                     "an unused disk (--keep-source), or leave --snapshot out"
                 )
         actual = observe(client, fleet, vm)
-        self._require_no_old_one(client, vm, actual)
+        pattern = re.compile(rf"undo-{self._what}(-[0-9a-f]{{6}})?", re.ASCII)
+        left = [row for row in snapshots_of(client, vm, actual) if pattern.fullmatch(row.name)]
+        ended = [row for row in left if row.state != "delete" and runs.has_ended(row.description)]
+        serves = None if self.keep else self._serving(vm, ended)
         if actual:
             require_can_snapshot(client, vm, actual)
-        node = steps[0].node
-        after = () if self.keep else (DeleteSnapshot(node, vm.vmid, self.name, type=vm.type),)
-        return (Snapshot(node, vm.vmid, self.name, type=vm.type), *steps, *after)
+        node, name = steps[0].node, serves or self.name
+        first = (Snapshot(node, vm.vmid, name, type=vm.type),) if serves is None else ()
+        last = () if self.keep else (DeleteSnapshot(node, vm.vmid, name, type=vm.type),)
+        others = [row for row in left if row.name != serves]
+        found = {"snapshots_left": [row.name for row in others]} if others else {}
+        lines = map(_told, others)
+        return Outcome((*first, *steps, *last), found=found, lines=lines), serves
 
-    def run(
-        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
-    ) -> Steps:
-        planned = self.plan(client, fleet, vm)
-        if not planned:
-            return planned
-        before = snapshot(self.name, description=f"before nixherd was to {self.verb} it")
-        done = [before.run(client, fleet, vm, timeout=timeout, progress=progress)]
-        try:
-            done.append(self.action.run(client, fleet, vm, timeout=timeout, progress=progress))
-        except FleetError as error:
-            back = f"`nixherd vm rollback {vm.name} {self.name}`"
-            error.args = (f"{error}; the state before is in snapshot {self.name}: {back}", *error.args[1:])
-            raise
-        if not self.keep:
-            done.append(delete_snapshot(self.name).run(client, fleet, vm, timeout=timeout, progress=progress))
-        return tuple(step for steps in done for step in steps)
+    def _serving(self, vm: Vm, ended: Iterable[SnapshotRow]) -> str | None:
+        """The first of the snapshots that runs of ours have left. Usage where one is old."""
+        rows = sorted(ended, key=lambda row: row.time or 0)
+        old = next((row for row in rows if self.began - (row.time or 0) > FRESH), None)
+        if old is not None:
+            command = f"{vm.name} {old.name}"
+            raise Usage(
+                f"{label(vm)} has a snapshot {verbs.taken(old)}, left by an action that failed; go back to it "
+                f"(`nixherd vm rollback {command}`) or remove it (`nixherd vm snapshot {command} --delete`) first"
+            )
+        return rows[0].name if rows else None
 
-    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
-        return left_by(self.action, client, fleet, vm)
 
-    def _require_no_old_one(self, client: Client, vm: Vm, actual: ActualVm | None) -> None:
-        there = snapshots_of(client, vm, actual)
-        old = next((row for row in there if row.name == self.name and self.began - (row.time or 0) > FRESH), None)
-        if old is None:
-            return
-        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(old.time)) if old.time else "some time"
-        command = f"{vm.name} {old.name}"
-        raise Usage(
-            f"{label(vm)} has a snapshot {old.name} of {when}, left by an action that failed; go back to it "
-            f"(`nixherd vm rollback {command}`) or remove it (`nixherd vm snapshot {command} --delete`) first"
-        )
+def _told(row: SnapshotRow) -> str:
+    by = runs.maker(row.description)
+    return (
+        f"there is a snapshot {verbs.taken(row)}, of another run{f' by {by}' if by else ''}, which may be at work with "
+        "it or has left it: it stays"
+    )
 
 
 def reversible(action: Action, snapshot: str | None) -> Action:

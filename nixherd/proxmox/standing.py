@@ -31,17 +31,24 @@ def seen(client: "Client", node: str, vmid: int, type: GuestType) -> str:
         return f"cannot be asked for ({error})"
 
 
-def tasks_of(client: "Client", node: str, vmid: int) -> tuple[Task, ...]:
+def asked_tasks(client: "Client", node: str, vmid: int) -> tuple[Task, ...]:
     """The guest's tasks that our token may see, newest first: those that run, then those that ended."""
+    ended = client.tasks(node, vmid=vmid, active=False, limit=NEWEST)
+    return (*client.tasks(node, vmid=vmid), *ended)
+
+
+def tasks_of(client: "Client", node: str, vmid: int) -> tuple[Task, ...] | None:
+    """The same; None where they could not be asked for: what is said about a guest is never worth losing it for."""
     try:
-        ended = client.tasks(node, vmid=vmid, active=False, limit=NEWEST)
-        return (*client.tasks(node, vmid=vmid), *ended)
-    except ApiError:  # what is said about a guest is never worth losing it for
-        return ()
+        return asked_tasks(client, node, vmid)
+    except ApiError:
+        return None
 
 
-def told(tasks: Iterable[Task]) -> str:
+def told(tasks: Iterable[Task] | None) -> str:
     """`task qmshutdown of alice@pve: OK`, for each."""
+    if tasks is None:
+        return "they could not be asked for"
     return ", ".join(f"task {task.type} of {task.user}: {_end(task)}" for task in tasks)
 
 
@@ -49,7 +56,9 @@ def _end(task: Task) -> str:
     return "still at work" if task.status in (None, "RUNNING") else str(task.status)
 
 
-def after(tasks: Iterable[Task], begun: Upid, known: Iterable[str] = ()) -> tuple[Task, ...]:
-    """Those that began with or after `begun`, itself and the known ones left out."""
+def after(tasks: Iterable[Task] | None, begun: Upid, known: Iterable[str] = ()) -> tuple[Task, ...] | None:
+    """Those that began with or after `begun`, itself and the known ones left out; None where nobody told."""
+    if tasks is None:
+        return None
     left_out = {str(begun), *known}
     return tuple(task for task in tasks if task.starttime >= begun.starttime and str(task.upid) not in left_out)

@@ -132,8 +132,9 @@ class Create(Step):
 class Restore(Step):
     """Make the guest out of a backup; with `overwrite` in the place of the one that is there.
 
-    In words: what of that one `stays` as unused disks, what of it `goes` though the backup does not hold it, and which
-    disks of its own the backup `lacks`. `leftover`: what is there is what a restore that failed has left, and empty.
+    In words: what of that one `stays` as unused disks, what of it `goes` though the backup does not hold it, what
+    `strays` on its storage, where nothing names it then, and which disks of its own the backup `lacks`. `leftover`:
+    what is there is what a restore that failed has left, and empty.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Restore(Step):
     overwrite: bool = False
     stays: tuple[str, ...] = ()
     goes: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     leftover: bool = False
     row = Row.CLONE
@@ -153,7 +155,10 @@ class Restore(Step):
         over = ", over the one that is there" if self.overwrite else ""
         if self.leftover:
             over = ", in the place of the empty one that a restore left"
-        rest = (("not in it", self.lacks), ("stays as an unused disk", self.stays), ("goes", self.goes))
+        rest = (
+            *(("not in it", self.lacks), ("stays as an unused disk", self.stays), ("goes", self.goes)),
+            ("stays on its storage, named by nothing", self.strays),
+        )
         told = "".join(f"; {what}: {', '.join(names)}" for what, names in rest if names)
         return f"restore {self.guest} ({self.name}) from {self.archive}{over}{told}"
 

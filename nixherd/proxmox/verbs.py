@@ -5,13 +5,12 @@ it once; `apply.achieve` carries them out.
 Refused: the guest is not this fleet's. FleetError: it does not exist. Usage: it cannot be asked that.
 """
 
-import re
 import time
 from collections.abc import Iterable
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType, Vm
-from nixherd.proxmox import differences, options, waiting
+from nixherd.proxmox import differences, names, options, waiting
 from nixherd.proxmox.containers import card_changes
 from nixherd.proxmox.creation import whole_gib
 from nixherd.proxmox.differences import device_changes
@@ -47,8 +46,6 @@ from nixherd.sizes import format_size
 
 Steps = tuple[Step, ...]
 
-_SNAPSHOT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}", re.ASCII)
-_RESERVED = ("current", "pending")
 _AS_ASKED = nothing("its options are as asked for")
 
 
@@ -211,18 +208,22 @@ def resize(fleet: Fleet, vm: Vm, actual: ActualVm | None, size: int, *, disk: st
     return (Resize(found.node, vm.vmid, drive.name, drive.size, size, found.config.digest, type=vm.type),)
 
 
+def require_addable(vm: Vm, disk: str) -> None:
+    """Usage where a guest of this type is given no such disk."""
+    if vm.type is not GuestType.QEMU:
+        raise Usage(
+            f"{label(vm)} is a container, whose volumes need a place to be mounted at; they are not added here: "
+            f"`pct set {vm.vmid} --mp0 STORAGE:GIB,mp=/PATH` on its node does that"
+        )
+    names.require_new_disk(disk)
+
+
 def add_disk(
     fleet: Fleet, vm: Vm, actual: ActualVm | None, disk: str, size: int, *, storage: str | None = None
 ) -> Steps:
     """Give it a new, empty disk. Usage where there is one of that name and another size."""
     found = ours(fleet, vm, actual)
-    if vm.type is not GuestType.QEMU:
-        raise Usage(
-            f"{label(vm)} is a container, whose volumes need a place to be mounted at; they are not added here: "
-            f"`pct set {vm.vmid} --mp0 STORAGE:GIB,mp=/PATH` on {found.node} does that"
-        )
-    if not re.fullmatch(r"(scsi|virtio|sata|ide)\d{1,2}", disk, re.ASCII):
-        raise Usage(f"{disk} is no name for a disk of a VM; use one such as scsi1")
+    require_addable(vm, disk)
     there, row = found.config.drives.get(disk), found.waiting(disk)
     if there is not None and there.cdrom:
         kind = "the cloud-init drive" if there.is_cloudinit else "a CD-ROM"
@@ -246,13 +247,18 @@ def add_disk(
     return (AddDisk(found.node, vm.vmid, disk, place, size, "", found.config.digest, later, type=vm.type),)
 
 
-def _movable(vm: Vm, found: ActualVm, disk: str) -> Drive:
-    """The named volume, which the server can move as the guest stands. Usage, with why not."""
+def require_movable(vm: Vm, disk: str) -> None:
+    """Usage where disks of such a guest are not moved."""
     if vm.type is not GuestType.QEMU:
         raise Usage(
             f"{label(vm)} is a container; its volumes are not moved here: "
-            f"`pct move-volume {vm.vmid} {disk} STORAGE` on {found.node} does that"
+            f"`pct move-volume {vm.vmid} {disk} STORAGE` on its node does that"
         )
+
+
+def _movable(vm: Vm, found: ActualVm, disk: str) -> Drive:
+    """The named volume, which the server can move as the guest stands. Usage, with why not."""
+    require_movable(vm, disk)
     drive = found.config.drives.get(disk)
     if drive is not None and drive.cdrom:
         kind = "the cloud-init drive" if drive.is_cloudinit else "a CD-ROM"
@@ -276,6 +282,11 @@ def move_disk(
     return (MoveDisk(found.node, vm.vmid, drive.name, storage, keep_source, digest, drive.volume, type=vm.type),)
 
 
+def require_cloudinit(vm: Vm) -> None:
+    if vm.type is not GuestType.QEMU:
+        raise Usage(f"{label(vm)} is a container, which has no cloud-init drive")
+
+
 def regenerate(fleet: Fleet, vm: Vm, actual: ActualVm | None, *, differs: bool) -> Steps:
     """Write the cloud-init drive anew where the options say something else than it (`differs`)."""
     found = ours(fleet, vm, actual)
@@ -289,8 +300,9 @@ def cloudinit_drive(fleet: Fleet, vm: Vm, actual: ActualVm | None, drive: str, *
     found = ours(fleet, vm, actual)
     if found.config.has_cloudinit_drive:
         return nothing("it has a cloud-init drive")
-    if drive in found.config.values or not re.fullmatch(r"(ide|sata|scsi)\d{1,2}", drive, re.ASCII):
-        raise Usage(f"{label(vm)}: {drive} is taken, or no name for a drive; use another one such as ide2")
+    names.require_drive(drive)
+    if drive in found.config.values:
+        raise Usage(f"{label(vm)}: {drive} is taken; use another one such as ide2")
     place = _place(fleet, vm, storage)
     change = Change(drive, "none", f"a cloud-init drive on {place}", f"{place}:cloudinit")
     waits = (drive,) if waiting.of_change(found, change) else ()
@@ -324,7 +336,7 @@ def snapshot(
 ) -> Steps:
     """Take a snapshot, unless there is one of that name."""
     found = ours(fleet, vm, actual)
-    require_snapshot_name(name)
+    names.require_snapshot(name)
     same = next((row for row in there if row.name == name), None)
     if same is not None:
         return nothing(f"it has a snapshot {taken(same)}")
@@ -340,20 +352,12 @@ def taken(row: SnapshotRow) -> str:
     return f"{row.name} of {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(row.time))}" if row.time else row.name
 
 
-def require_snapshot_name(name: str) -> None:
-    if not _SNAPSHOT_NAME.fullmatch(name) or name in _RESERVED:
-        raise Usage(
-            f"{name} is no name for a snapshot; use 2 to 40 letters, digits, '-' and '_', a letter first, and neither "
-            f"{' nor '.join(_RESERVED)}"
-        )
-
-
 def delete_snapshot(fleet: Fleet, vm: Vm, actual: ActualVm | None, name: str, there: Iterable[SnapshotRow]) -> Steps:
     """Delete a snapshot, if there is one of that name."""
     found = ours(fleet, vm, actual)
-    names = [row.name for row in there]
-    if name not in names:
-        return nothing(f"it has no snapshot {name}; it has {', '.join(names) or 'none'}")
+    known = [row.name for row in there]
+    if name not in known:
+        return nothing(f"it has no snapshot {name}; it has {', '.join(known) or 'none'}")
     return (DeleteSnapshot(found.node, vm.vmid, name, type=vm.type),)
 
 
@@ -372,9 +376,9 @@ def rollback(
     `last` is its last task that ended; `unchanged` whether its configuration is the one in the snapshot.
     """
     found = ours(fleet, vm, actual)
-    names = [row.name for row in there]
-    if name not in names:
-        raise Usage(f"{label(vm)} has no snapshot {name}; it has {', '.join(names) or 'none'}")
+    known = [row.name for row in there]
+    if name not in known:
+        raise Usage(f"{label(vm)} has no snapshot {name}; it has {', '.join(known) or 'none'}")
     undone = last is not None and last.type in ("qmrollback", "vzrollback") and last.status == "OK"
     if undone and unchanged and not found.running and found.config.text("parent") == name:
         return nothing(f"the last thing done to it was to roll it back to {name} ({last.upid if last else ''})")

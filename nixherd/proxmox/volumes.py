@@ -67,12 +67,13 @@ class Stay:
 class Belongings:
     """What goes with a guest, and what stays. A name may have several parts: a snapshot's memory, a pending disk.
 
-    `sizes` are those of volumes (bytes) that only their storage tells.
+    `sizes` are those of volumes (bytes) that only their storage tells, `texts` the options as they are, by name.
     """
 
     parts: tuple[Part, ...] = ()
     stays: tuple[Stay, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,7 +120,7 @@ def belongings(
             found.add(key, text, "its memory" if key == "vmstate" else BY_SNAPSHOT_ALONE, name=name)
     mounts = (row[1] for row in config.values.get("lxc") or () if list(row)[:1] == ["lxc.mount.entry"])
     stays = (*found.stays, *(Stay("lxc.mount.entry", str(mount).split()[0], _DIRECTORY) for mount in mounts))
-    return Belongings(tuple(found.parts), stays)
+    return Belongings(tuple(found.parts), stays, texts={key: str(value) for key, value in config.values.items()})
 
 
 def _sorted(config: VmConfig) -> list[tuple[str, str]]:

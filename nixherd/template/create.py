@@ -12,11 +12,14 @@ from enum import Enum, auto
 from nixherd.errors import FleetError, FleetInvalid, Refused, TaskFailed
 from nixherd.models import Fleet
 from nixherd.preflight import template_findings
-from nixherd.proxmox import tasks
+from nixherd.proxmox import standing, tasks
+from nixherd.proxmox.afterwards import UNKNOWN
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.models import Task
 from nixherd.proxmox.observe import observe_template
 from nixherd.proxmox.places import require_place
 from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.proxmox.standing import stands
 from nixherd.proxmox.tasks import Progress
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.template import trial
@@ -30,6 +33,7 @@ HOW = (
     "nixherd template create --from FILE.qcow2"
 )
 _OF_TRIALS = ("qmstart", "qmstop", "qmdestroy")
+_STARTS = ("qmstart", "qmresume", "qmreboot", "qmrollback")
 _EARLIER = ("qmcreate", "qmclone", "qmtemplate", *_OF_TRIALS)
 
 
@@ -105,10 +109,32 @@ def create(
 ) -> list[str]:
     """Carry the plan out; its steps as they were done. `boots` is how many seconds a clone may take until it answers.
 
-    FleetError when the image will not do: then nothing of it is left but the image.
+    FleetError when the image will not do: then nothing of it is left but the image. What came to no known end says
+    what is there.
     """
+    tried = list[int]()
+    try:
+        return _create(client, fleet, wanted, tried, timeout=timeout, boots=boots, progress=progress)
+    except UNKNOWN as error:
+        words = (_stands(client, wanted.node, vmid) for vmid in (wanted.vmid, *tried))
+        error.args = (f"{error}; {', '.join(words)}; run again to go on", *error.args[1:])
+        raise
+
+
+def _create(
+    client: Client,
+    fleet: Fleet,
+    wanted: Wanted,
+    tried: list[int],
+    *,
+    timeout: float,
+    boots: float,
+    progress: Progress,
+) -> list[str]:
+    """The VMIDs of the clones that are made or removed to try the image come into `tried`."""
     _await_earlier(client, fleet, wanted, timeout, progress)
     todo = plan(client, fleet, wanted)
+    tried += todo.leftovers
     for vmid in todo.leftovers:
         trial.remove(client, wanted, vmid, timeout=timeout, progress=progress)
     if todo.state is State.FINISHED:
@@ -123,6 +149,7 @@ def create(
             values = options(wanted, todo.image.volume)
             tasks.wait(client, client.create(wanted.node, wanted.vmid, values), timeout, progress)
         _require_unfinished(client, fleet, wanted)
+    tried.append(todo.trial)
     lacks = trial.run(client, wanted, todo.trial, boots=boots, timeout=timeout, progress=progress)
     with client.making(wanted.vmid):
         if lacks:
@@ -138,6 +165,19 @@ def create(
     if findings := list(template_findings(fleet, observe_template(client, fleet))):
         raise FleetError("; ".join(findings))
     return list(todo.steps(wanted))
+
+
+def _stands(client: Client, node: str, vmid: int) -> str:
+    """How a VM of ours is there now, in words."""
+    try:
+        config = client.config(node, vmid)
+        status = client.status(node, vmid) if config else None
+    except FleetError as error:
+        return f"whether vm {vmid} is there now is not known ({error})"
+    if config is None:
+        return f"vm {vmid} is not there now"
+    what = "is a template" if config.is_template else stands(status)
+    return f"now vm {vmid} ({config.name or 'without a name'}) {what}"
 
 
 def options(wanted: Wanted, volume: str) -> dict[str, object]:
@@ -197,6 +237,20 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
             f"{where}, our unfinished template, is protected, and so would its trial be; lift that "
             f"(`qm set {wanted.vmid} --protection 0`) and run again"
         )
+    status = client.status(wanted.node, wanted.vmid)
+    if status is None:
+        raise FleetError(f"{where}, our unfinished template, was there and is not any more; run again")
+    if status.running:
+        raise Refused(
+            f"{where}, our unfinished template, {standing.stands(status)}: somebody started it, so what its disk holds "
+            f"is no image any more; remove it (`qm stop {wanted.vmid} && qm destroy {wanted.vmid}`), and run again"
+        )
+    if other := _started(client, wanted):
+        raise Refused(
+            f"{where}, our unfinished template, was started since it was made ({other.type} of {other.user}, "
+            f"{other.upid}), so what its disk holds is no image any more; remove it (`qm destroy {wanted.vmid}`), and "
+            "run again"
+        )
     now = client.config(wanted.node, wanted.vmid, current=True) or config
     if others := foreign(wanted, now, client.pending(wanted.node, wanted.vmid)):
         raise Refused(
@@ -209,6 +263,16 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
             f"(`qm destroy {wanted.vmid}`), and run again"
         )
     return State.UNFINISHED
+
+
+def _started(client: Client, wanted: Wanted) -> Task | None:
+    """The task that started the VM since it was last made, as far as this token sees them; no run of ours does that."""
+    for task in client.tasks(wanted.node, active=False, vmid=wanted.vmid):
+        if task.type == "qmcreate":
+            return None
+        if task.type in _STARTS:
+            return task
+    return None
 
 
 def _require_unfinished(client: Client, fleet: Fleet, wanted: Wanted) -> None:

@@ -25,9 +25,9 @@ def deadline_of(host: Host, default: float = TASK_SECONDS) -> float:
     """Seconds for a task of the hypervisor, and for whoever holds its locks: data `task_deadline`, or the default."""
     given = host.data.get("task_deadline")
     try:
-        return parse_seconds(given or default)
-    except ValueError:
-        raise Usage(f"task_deadline={given} is no number of seconds; write one like 300") from None
+        return default if given is None else parse_seconds(given)
+    except ValueError as error:
+        raise Usage(f"task_deadline={error}") from None
 
 
 def act(host: Host, make: Callable[[], Action]) -> Commands:

@@ -1,10 +1,12 @@
 """Backups of guests, and guests out of backups."""
 
+from collections.abc import Sequence
+
 from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.proxmox import actions
-from operations.arguments import flag_of, text_of, text_or_none, whole
+from operations.arguments import flag_of, names_of, text_of, text_or_none, whole
 from operations.proxmox.acting import act
 from operations.steps import Commands
 
@@ -37,11 +39,17 @@ def backup(
 
 
 @operation()
-def restore(archive: str, storage: str | None = None, overwrite: bool = False) -> Commands:
-    """Make the guest out of a backup. One that is there is left alone, or with `overwrite` replaced: it must be off."""
+def restore(
+    archive: str, storage: str | None = None, overwrite: bool = False, discard: Sequence[str] | str | None = None
+) -> Commands:
+    """Make the guest out of a backup. One that is there is left alone, or with `overwrite` replaced: it must be off.
+
+    `discard` names what of it may go although the backup does not hold it: `scsi1`, `snapshot:clean`.
+    """
 
     def action() -> actions.Action:
-        place = text_or_none("storage", storage)
-        return actions.restore(text_of("archive", archive), storage=place, overwrite=flag_of("overwrite", overwrite))
+        place, over = text_or_none("storage", storage), flag_of("overwrite", overwrite)
+        names = () if discard is None else tuple(names_of("discard", discard))
+        return actions.restore(text_of("archive", archive), storage=place, overwrite=over, discard=names)
 
     yield from act(host, action)

@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.errors import Usage
-from nixherd.proxmox import actions
+from nixherd.proxmox import actions, names
 from nixherd.proxmox.identity import marked
 from nixherd.proxmox.models import encode_ssh_keys
 from nixherd.proxmox.reversible import reversible
@@ -72,7 +72,9 @@ def _values(given: dict[str, object], unset: Sequence[str] | str | None) -> dict
         elif key == "agent":
             values[key] = f"enabled={int(flag_of(key, value))}"
         elif key == "boot":
-            values[key] = f"order={';'.join(names_of(key, value))}"
+            order = names_of(key, value)
+            names.require_boot_order(order)
+            values[key] = f"order={';'.join(order)}"
         elif key == "tags":
             values[key] = ";".join(names_of(key, value))
         else:
@@ -124,9 +126,7 @@ def pci(
 
 
 def _device(family: str, name: str, given: Mapping[str, object], present: bool) -> actions.Action:
-    number = text_of("device", name).removeprefix(family)
-    if not (name.startswith(family) and number.isascii() and number.isdecimal()):
-        raise Usage(f"device={name} is no device of this kind; use one such as {family}0")
+    names.require_device(family, text_of("device", name))
     if not flag_of("present", present):
         return actions.configure({name: None})
     values = {key: _property(key, value) for key, value in options_of(given).items()}
@@ -195,8 +195,11 @@ def _addresses(value: object) -> dict[str, object]:
     if not isinstance(value, Mapping) or not value:
         raise Usage('addresses is no mapping; write {"ipconfig0": "ip=dhcp"}')
     for name, text in value.items():
-        known = str(name).removeprefix("ipconfig").isdecimal() and str(name).startswith("ipconfig")
-        if not known or not isinstance(text, str) or not text.startswith(("ip=", "ip6=", "gw=", "gw6=")):
+        if (
+            not names.is_device("ipconfig", str(name))
+            or not isinstance(text, str)
+            or not text.startswith(("ip=", "ip6=", "gw=", "gw6="))
+        ):
             raise Usage(f"addresses: {name}={text} is none; write ipconfig0 and ip=dhcp")
     return dict(value)
 

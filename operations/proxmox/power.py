@@ -5,12 +5,17 @@ from pyinfra.api import operation
 
 from nixherd.proxmox import actions
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS
+from nixherd.seconds import LONGEST
 from operations.arguments import flag_of, whole
 from operations.proxmox.acting import act
 from operations.proxmox.provisioning import start
 from operations.steps import Commands
 
 __all__ = ["reboot", "resume", "shutdown", "start", "stop", "suspend"]
+
+
+def _seconds(timeout: int) -> int:
+    return whole("timeout", timeout, 1, LONGEST)
 
 
 @operation()
@@ -22,13 +27,13 @@ def stop() -> Commands:
 @operation()
 def shutdown(timeout: int = SHUTDOWN_SECONDS, force: bool = False) -> Commands:
     """Ask the guest to power off: its agent, else ACPI. `force` pulls the plug after `timeout` seconds."""
-    yield from act(host, lambda: actions.shutdown(timeout=whole("timeout", timeout, 1), force=flag_of("force", force)))
+    yield from act(host, lambda: actions.shutdown(timeout=_seconds(timeout), force=flag_of("force", force)))
 
 
 @operation(is_idempotent=False)
 def reboot(always: bool = False, timeout: int = SHUTDOWN_SECONDS) -> Commands:
     """Reboot the guest when options wait for that; `always` also when none does."""
-    yield from act(host, lambda: actions.reboot(timeout=whole("timeout", timeout, 1), always=flag_of("always", always)))
+    yield from act(host, lambda: actions.reboot(timeout=_seconds(timeout), always=flag_of("always", always)))
 
 
 @operation()

@@ -155,17 +155,24 @@ def test_addresses_that_are_somebodys_are_left_out(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "whose"), [("192.0.2.12", "the hypervisor's API"), ("10.0.0.1", "router"), ("10.0.0.9", "")]
+    ("address", "whose"),
+    [
+        *(("192.0.2.12", "the hypervisor's API"), ("192.0.2.1", "the node prom"), ("192.0.2.2", "the node gone")),
+        *(("198.51.100.1", "the node prom"), ("10.0.0.1", "router"), ("10.0.0.254", "its gateway"), ("10.0.0.9", "")),
+    ],
 )
 def test_what_is_declared_or_told_by_the_agent_may_be_somebodys_too(scene: Scene, address: str, whose: str) -> None:
-    fixed = replace(DEV.settings, cloud_init=CloudInitSettings(addresses={"ipconfig0": f"ip={address}/24"}))
+    fixed = replace(
+        DEV.settings, cloud_init=CloudInitSettings(addresses={"ipconfig0": f"ip={address}/24,gw=10.0.0.254"})
+    )
     kept = [] if whose else [address]
     client = Agentless(system="ID=nixos\n", addresses=("10.0.0.5",))
     scene.has(vm=replace(DEV, settings=fixed)).hypervisor(client)
     assert places(scene.look()) == ["dev", *kept, "10.0.0.5"]
     left_out = f"managed.dev says {address}, which {whose} has: left out"
     assert scene.reasons == (left_out if whose else "")
-    if whose != "the hypervisor's API":  # that ends the search; what hosts.nix says of another may be outdated
+    # those end the search; what hosts.nix says of another may be outdated
+    if whose not in ("the hypervisor's API", "the node prom", "the node gone"):
         scene.has().hypervisor(Agentless(system="ID=nixos\n", addresses=(address,)))
         assert places(scene.look()) == ["dev", address]
     client = Agentless(exists=True)
@@ -174,6 +181,21 @@ def test_what_is_declared_or_told_by_the_agent_may_be_somebodys_too(scene: Scene
     found = search.places()
     assert [next(found).address for _ in range(1 + len(kept))] == ["dev", *kept]
     assert client.asked == []
+
+
+def test_a_gateway_is_nobodys_address_whoever_says_it(scene: Scene) -> None:
+    """Not by the guest's configuration either, nor by a table; without a hypervisor by the files alone."""
+    scene.has(neighbours=("router",)).hypervisor(
+        Agentless(agent=False, config_={"ipconfig0": "ip=10.0.0.7/24,gw=10.0.0.7"})
+    )
+    scene.told = {"router": ("10.0.0.7", "10.0.0.5")}
+    assert places(scene.look()) == ["dev", "10.0.0.5"]
+    assert "its configuration says 10.0.0.7, which its gateway has: left out" in scene.reasons
+    fixed = CloudInitSettings(addresses={"ipconfig0": "ip6=2001:db8:5:0::1/64,gw6=2001:db8:5::1"})
+    scene.has(vm=replace(DEV, settings=replace(DEV.settings, cloud_init=fixed)))
+    del scene.session._memo["client"]
+    assert places(scene.look()) == ["dev"]
+    assert "managed.dev says 2001:db8:5::1, which its gateway has: left out" in scene.reasons
 
 
 def test_without_a_hypervisor_a_declared_card_is_enough(scene: Scene) -> None:

@@ -1,8 +1,10 @@
 """Where a machine on the same network has seen a card: what tables and leases say, and what hostile ones do not."""
 
 import json
+import os
 import secrets
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -67,6 +69,56 @@ duid 00:01:00:01:2c:ab:cd:ef:bc:24:11:00:01:10
 {NOW + 60} 1114384 2001:db8::110 dev 00:01:00:01:2c:ab
 """
     assert told(dnsmasq=said) == [("10.0.0.5", Sure.LEASED), ("10.0.0.6", Sure.LEASED)]
+
+
+def test_the_leases_of_isc_dhcpd() -> None:
+    """A journal of blocks: the last one of an address counts; what the end of a file begins with is half of one."""
+
+    def lease(address: str, ends: str, state: str = "active", mac: str = MAC) -> str:
+        card = f"  hardware ethernet {mac};\n" if mac else ""
+        return (
+            f"lease {address} {{\n  starts 4 2026/09/20 10:00:00;\n  ends {ends};\n  cltt 4 2026/09/20 10:00:00;\n"
+            f'  binding state {state};\n  next binding state free;\n{card}  client-hostname "dev";\n}}\n'
+        )
+
+    assert NOW == 1_790_000_000  # 2026/09/21 14:13:20 UTC
+    said = [
+        f"  binding state active;\n  hardware ethernet {MAC};\n}}\n",
+        lease("10.0.0.5", "1 2026/09/21 14:13:21"),
+        lease("10.0.0.6", "never"),
+        lease("10.0.0.7", "1 2026/09/21 14:13:19"),
+        lease("10.0.0.8", f"epoch {NOW + 60}") + lease("10.0.0.8", f"epoch {NOW + 60}", "free"),
+        lease("10.0.0.9", "9 9999/99/99 99:99:99") + lease("10.0.0.10", "never", mac="bc:24:11:00:01:11"),
+        lease("10.0.0.11", f"epoch {NOW + 60}; # Mon Sep 21", mac=MAC.upper()).replace("21;", "21"),
+        lease("10.0.0.12", "never", mac="") + lease("10.0.0.13", "never").removesuffix("}\n"),
+    ]
+    addresses = ["10.0.0.5", "10.0.0.6", "10.0.0.11"]
+    assert told(isc="".join(said)) == [(address, Sure.LEASED) for address in addresses]
+
+
+def test_a_server_that_runs_says_where_its_leases_are(tmp_path: Path) -> None:
+    """By its arguments, or by the file of options that they name; nothing else is read as one."""
+    leases, conf = tmp_path / "my leases", tmp_path / "conf"
+    conf.write_text(f"# x\ndhcp-leasefile={leases}\n")
+    leases.write_text(f"0 {MAC} 10.0.0.5 * *\n")
+    isc = tmp_path / "isc"
+    isc.write_text(f"lease 10.0.0.6 {{\n  ends never;\n  binding state active;\n  hardware ethernet {MAC};\n}}\n")
+    os.mkfifo(tmp_path / "pipe")
+    script = neighbours.look(TOKEN).rpartition("\n{\n")[0]
+    for words, address in (
+        (["dnsmasq", f"--dhcp-leasefile={leases}"], "10.0.0.5"),
+        (["dnsmasq", "-l", str(leases)], "10.0.0.5"),
+        (["dnsmasq", "-k", "-C", str(conf)], "10.0.0.5"),
+        (["dnsmasq", f"--conf-file={conf}"], "10.0.0.5"),
+        (["dhcpd", "-4", "-lf", str(isc), "eth0"], "10.0.0.6"),
+        (["dhcpd", "-lf", str(tmp_path / "pipe")], ""),
+        (["dnsmasq", "-l", "relative", "--dhcp-leasefile", "/nonexistent"], ""),
+    ):
+        argv = ["sh", "-c", f"{script}\npart now; running; part end"]
+        given = "".join(f"{word}\n" for word in words)
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=10, check=True)
+        found = parse(done.stdout, TOKEN)
+        assert [each.address for each in found or ()] == ([address] if address else []), words
 
 
 def test_the_leases_of_kea() -> None:

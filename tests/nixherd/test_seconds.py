@@ -7,7 +7,9 @@ from nixherd.seconds import parse_seconds
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.parametrize("given", ["nan", "inf", "-inf", float("nan"), "1e999", "soon", "", None])
+@pytest.mark.parametrize(
+    "given", ["nan", "inf", "-inf", float("nan"), "1e999", "1e300", 0, -1, 2592001, True, "soon", "", None]
+)
 def test_what_is_no_number_of_seconds(given: object) -> None:
     with pytest.raises(ValueError):
         parse_seconds(given)

@@ -67,7 +67,7 @@ RUNNING: list[tuple[Any, Arguments, str]] = [
     (proxmox.configure, {"onboot": True, "tags": "b,A", "description": "x"}, "set tags none → a;b, description nix"),
     (proxmox.configure, {"unset": ["ciuser"]}, "set ciuser abl030 → none"),
     (proxmox.resize, {"size": "70G"}, "grow scsi0 64G → 70G"),
-    (proxmox.resize, {"size": "70G", "snapshot": "remove"}, "snapshot vm 110 as undo-resize; grow scsi0 64G → 70G"),
+    (proxmox.resize, {"size": "70G", "snapshot": "remove"}, "snapshot vm 110 as undo-resize-"),
     (proxmox.add_disk, {"disk": "scsi1", "size": "10G", "storage": "tank"}, "add scsi1, 10G on tank"),
     (
         *(proxmox.move_disk, {"disk": "scsi0", "storage": "tank"}),

@@ -1,14 +1,14 @@
-"""`nixherd vm restore` killed at any moment and run again: it ends as if nothing had happened."""
+"""Commands killed at any moment and run again: they end as if nothing had happened."""
 
 import os
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.nixherd.cli.conftest import Nixherd
+from tests.nixherd.cli.killed_ends import WORDS
 from tests.nixherd.cli.restore_ends import ARCHIVE
 from tests.nixherd.proxmox.conftest import ROOT, Emulator
 
@@ -18,29 +18,32 @@ KILL_ANYWHERE = ROOT.parent / "shared/tools/kill-anywhere"
 POINTS = os.environ.get("KILL_POINTS", "1")  # by hand 20
 
 
-@pytest.mark.skipif(not KILL_ANYWHERE.exists(), reason="../shared/tools/kill-anywhere is not there")
-@pytest.mark.parametrize("case", ["absent", "there"])
-def test_a_restore_is_killed_at_any_moment(nixherd: Nixherd, emulator: Emulator, tmp_path: Path, case: str) -> None:
-    python = shlex.quote(sys.executable)
-    about = f"{case} {emulator.port} {emulator.fingerprint}"
-    ends = f"{python} -m tests.nixherd.cli.restore_ends"
-    over = ["--overwrite"] if case == "there" else []
-    command = [
-        sys.executable,
-        "-c",
-        "from nixherd.cli.main import main; main()",
-        "vm",
-        "restore",
-        "dev",
-        ARCHIVE,
-        *over,
-    ]
+pytestmark.append(pytest.mark.skipif(not KILL_ANYWHERE.exists(), reason="../shared/tools/kill-anywhere is not there"))
+
+
+def killed(ends: str, about: str, words: list[str]) -> None:
+    """Kill the command at POINTS moments, each from the start state, run it again, and look what is there."""
+    program = f"{shlex.quote(sys.executable)} -m tests.nixherd.cli.{ends}"
+    command = [sys.executable, "-c", "from nixherd.cli.main import main; main()", *words]
     done = subprocess.run(
-        [KILL_ANYWHERE, "--points", POINTS, "--reset", f"{ends} reset {about}", "--verify", f"{ends} verify {about}"]
-        + ["--", *command],
+        [KILL_ANYWHERE, "--points", POINTS, "--reset", f"{program} reset {about}"]
+        + ["--verify", f"{program} verify {about}", "--", *command],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.stdout.endswith(f"kill-anywhere: {POINTS}/{POINTS}\n"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("case", ["absent", "there"])
+def test_a_restore_is_killed_at_any_moment(nixherd: Nixherd, emulator: Emulator, case: str) -> None:
+    over = ["--overwrite"] if case == "there" else []
+    about = f"{case} {emulator.port} {emulator.fingerprint}"
+    killed("restore_ends", about, ["vm", "restore", "dev", ARCHIVE, *over])
+
+
+@pytest.mark.skipif("KILL_POINTS" not in os.environ, reason="takes minutes: KILL_POINTS=20")
+@pytest.mark.parametrize("case", WORDS)
+def test_other_commands_are_killed_at_any_moment(nixherd: Nixherd, emulator: Emulator, case: str) -> None:
+    killed("killed_ends", f"{case} {emulator.port} {emulator.fingerprint}", WORDS[case])

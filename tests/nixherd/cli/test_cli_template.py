@@ -2,16 +2,19 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nixherd.cli.main import run
+from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.tasks import wait
 from nixherd.template import trial
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
-from tests.nixherd.proxmox.fleets import TEMPLATE
+from tests.nixherd.proxmox.fleets import DEV, FLEET, TEMPLATE
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
@@ -236,12 +239,12 @@ def test_what_cannot_be_meant(create: Create, emulator: Emulator, words: list[st
 
 
 @pytest.mark.parametrize("option", ["--boot-deadline", "--deadline"])
-@pytest.mark.parametrize("seconds", ["nan", "inf", "1e999"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "1e999", "1e300", "2592001", "0", "-1", "soon", ""])
 def test_a_deadline_is_a_number_of_seconds(create: Create, emulator: Emulator, option: str, seconds: str) -> None:
     begin(emulator)
     ended = create("--image", IMAGE, option, seconds)
-    assert ended.status == 2
-    assert ended.err.splitlines()[-1].endswith("is no number of seconds; write one like 300")
+    assert (ended.status, len(ended.err.splitlines())) == (2, 1), ended.err
+    assert f"{seconds} is no number of seconds from 1 to 2592000; write one like 300" in ended.err
     assert f"'{option}'" in ended.err
     assert emulator.changes() == []
 
@@ -327,6 +330,33 @@ def test_another_guests_disk_is_neither_converted_nor_destroyed(
     assert "has drives that are not its own" in ended.err
     assert next(iter(drive.values())).partition(",")[0] in ended.err
     assert emulator.changes() == []
+
+
+@pytest.mark.parametrize("ran", [False, True], ids=["runs", "ran"])
+@pytest.mark.parametrize("when", ["before", "during the trial"])
+def test_an_unfinished_one_that_somebody_started_is_never_converted(
+    create: Create, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, when: str, ran: bool
+) -> None:
+    unfinished(emulator)
+
+    def started(*_: object, **__: object) -> list[str]:
+        theirs = replace(FLEET, vms={"dev": replace(DEV, vmid=9002)}, template=None)
+        client = emulator.client(Policy.from_fleet(theirs))
+        wait(client, client.start("prom", 9002), 10)
+        if ran:
+            wait(client, client.stop("prom", 9002), 10)
+        return []
+
+    if when == "before":
+        started()
+    else:
+        monkeypatch.setattr(trial, "run", started)
+    before = emulator.changes()
+    ended = create("--image", IMAGE)
+    assert ended.status == 3, ended.err
+    assert ("was started since it was made (qmstart" if ran else "runs, since") in ended.err
+    assert [each for each in emulator.changes() if each.endswith("/template")] == []
+    assert when != "before" or emulator.changes() == before
 
 
 @pytest.mark.parametrize("meanwhile", [{"scsi1": "nvmeprom:vm-104-disk-0,size=4G"}, {"ide2": None}], ids=str)

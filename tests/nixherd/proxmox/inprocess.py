@@ -6,7 +6,6 @@ from typing import Any, cast
 
 from lab.api.errors import ApiError as Answer
 from lab.api.permissions import User
-from nixherd.errors import ApiError
 from nixherd.models import Fleet
 from nixherd.proxmox.calls.agent import Agent
 from nixherd.proxmox.calls.base import answer
@@ -15,6 +14,7 @@ from nixherd.proxmox.calls.storages import Storages
 from nixherd.proxmox.calls.tasks import Tasks
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.wire import error_of
 from tests.lab.api_node import GIB, SECRET, Node
 
 WHO = User("nixherd@pve", "fleet", privsep=True)
@@ -33,6 +33,7 @@ class InProcess(Guests, Storages, Tasks, Agent):
     """
 
     def __init__(self, node: Node, fleet: Fleet) -> None:
+        super().__init__()
         self.node, self.policy = node, Policy.from_fleet(fleet)
         self.token_id, self.under_way = WHO.name, set[str]()
         self.sent: list[str] = []
@@ -42,6 +43,13 @@ class InProcess(Guests, Storages, Tasks, Agent):
     @property
     def client(self) -> Client:
         return cast(Client, self)
+
+    @property
+    def accepted_changes(self) -> int:
+        return len(self.changes())
+
+    def recount(self, by: int) -> None:
+        """Which of them counted as changes is not what is tested here."""
 
     def changes(self) -> list[str]:
         return [each for each in self.sent if not each.startswith("GET ")]
@@ -58,7 +66,8 @@ class InProcess(Guests, Storages, Tasks, Agent):
         try:
             data = self.node.call(method, where, form, WHO)
         except Answer as error:
-            raise ApiError(f"{method} {where}: {error.message}", error.status, getattr(error, "errors", {})) from error
+            body = json.dumps({"message": error.message, "errors": getattr(error, "errors", {})}).encode()
+            raise error_of(method, where, error.status, "", body, WHO.name) from error
         return answer(method, path, json.loads(json.dumps(data)))
 
     def _get(self, *path: object, **params: Any) -> Any:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import GuestType, Vm
+from nixherd.models import GuestType, Template, Vm
 from nixherd.proxmox import actions, verbs
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.destroy import DestroyAction
@@ -18,7 +19,7 @@ from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.reversible import reversible
 from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
-from tests.nixherd.proxmox.conftest import GIB, Emulator, state
+from tests.nixherd.proxmox.conftest import GIB, Emulator, granted, state
 from tests.nixherd.proxmox.conftest import running as another
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do, running, twice
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, IGP, KEPT
@@ -175,6 +176,24 @@ def test_a_clone_of_a_guest_of_ours(dev: Emulator) -> None:
     assert mark(WITH_TWIN, TWIN) in config_of(dev, 112).description
     with pytest.raises(Refused, match=r"vm 104 \(doc1\) is readonly .* refusing to clone it"):
         actions.create(HOST, source=DOC1)
+
+
+@pytest.mark.parametrize("template", [FLEET.template, None], ids=["not visible", "not declared"])
+def test_a_copy_of_a_guest_needs_that_guest_and_no_template(emulator: Emulator, template: Template | None) -> None:
+    hidden = [row for row in granted(("/vms/110", "Nixherd"), ("/vms/112", "Nixherd")) if row["path"] != "/vms/9002"]
+    begin(emulator, acl=hidden)
+    fleet = replace(WITH_TWIN, template=template)
+    copied = ["clone vm 110 to vm 112 (twin) on nvmeprom"]
+    assert twice(emulator, actions.create(HOST, source=DEV), TWIN, fleet) == copied
+    assert not [row for row in emulator.requests() if "/9002" in row["path"]]
+
+
+def test_a_container_is_no_copy_and_none_is_made_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "observe", lambda *_: None)
+    ct = replace(TWIN, type=GuestType.LXC)
+    for vm, source in ((ct, DEV), (DEV, ct), (DEV, DEV)):
+        with pytest.raises(Usage, match="cannot be a copy of"):
+            actions.create(HOST, source=source).plan(Mock(), WITH_TWIN, vm)
 
 
 def test_everything_that_is_declared_and_no_reboot_unless_allowed(dev: Emulator) -> None:

@@ -275,7 +275,7 @@ def test_a_task_that_is_not_done_in_time_says_where_the_guest_stands(deaf: Emula
     done, said = outcome(deaf, actions.shutdown(timeout=60), timeout=0.5)
     assert done is Exit.UNKNOWN
     assert re.search(
-        r"task qmshutdown 110 on prom is not done within \d s; .*; vm 110 \(dev\) runs, since \d+ s$", said
+        r"task qmshutdown 110 on prom is not done within \d s; .*; now vm 110 \(dev\) on prom runs, since \d+ s$", said
     )
 
 

@@ -1,11 +1,16 @@
 """Snapshots around steps: taken before, removed or kept after, and old ones left alone."""
 
+import os
+import re
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.proxmox import actions
+from nixherd.proxmox import actions, runs
+from nixherd.proxmox.outcome import Outcome
 from nixherd.proxmox.reversible import Reversible, reversible
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
@@ -15,37 +20,104 @@ from tests.nixherd.proxmox.fleets import DEV, FLEET
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
 
+UNDO = "undo-resize-[0-9a-f]{6}"
+
+
+def names(emulator: Emulator) -> list[str]:
+    return [row.name for row in emulator.client().snapshots("prom", 110)]
+
+
+def grown(to: str = "70G", **about: Any) -> Reversible:
+    return Reversible(actions.resize(parse_size(to)), keep=False, **about)
+
+
 def test_a_risky_step_between_snapshots(dev: Emulator) -> None:
-    assert twice(dev, reversible(actions.configure({"cores": 2}), "remove")) == [
-        "snapshot vm 110 as undo-configure",
+    action = Reversible(actions.configure({"cores": 2}), keep=False, run_id="0a1b2c")
+    assert twice(dev, action) == [
+        "snapshot vm 110 as undo-configure-0a1b2c",
         "set cores 4 → 2",
-        "delete snapshot undo-configure of vm 110",
+        "delete snapshot undo-configure-0a1b2c of vm 110",
     ]
-    assert dev.client().snapshots("prom", 110) == ()
+    assert names(dev) == []
     done = do(dev, reversible(actions.configure({"cores": 3}), "keep"))
     assert len(done) == 2
-    [row] = dev.client().snapshots("prom", 110)
-    assert row.name.startswith("before-configure-20")
+    [name] = names(dev)
+    assert re.fullmatch(r"before-configure-20\d{6}-\d{6}-[0-9a-f]{6}", name)
 
 
 def test_a_risky_step_that_fails_says_how_to_go_back(dev: Emulator) -> None:
     dev.control("fault", name="task-fails", type="resize")
-    with pytest.raises(
-        FleetError, match=r"the state before is in snapshot undo-resize: `nixherd vm rollback dev undo-resize`"
-    ):
-        do(dev, reversible(actions.resize(parse_size("70G")), "remove"))
-    assert [row.name for row in dev.client().snapshots("prom", 110)] == ["undo-resize"]
+    with pytest.raises(FleetError, match=rf"the state before is in snapshot {UNDO}: `nixherd vm rollback dev {UNDO}`"):
+        do(dev, grown())
+    [name] = names(dev)
     # run again: the snapshot that is there holds the state before, and goes in the end
-    assert "snapshot vm 110 as undo-resize" not in do(dev, reversible(actions.resize(parse_size("70G")), "remove"))
-    assert dev.client().snapshots("prom", 110) == ()
+    assert do(dev, grown()) == ["grow scsi0 64G → 70G", f"delete snapshot {name} of vm 110"]
+    assert names(dev) == []
 
 
 def test_an_old_snapshot_is_neither_used_nor_removed(dev: Emulator) -> None:
-    do(dev, actions.snapshot("undo-resize"))
-    later = Reversible(actions.resize(parse_size("70G")), keep=False, began=time.time() + 7200)
-    with pytest.raises(Usage, match=r"has a snapshot undo-resize of 20.* UTC, left by an action that failed; go back"):
-        do(dev, later)
-    assert [row.name for row in dev.client().snapshots("prom", 110)] == ["undo-resize"]
+    dev.control("fault", name="task-fails", type="resize")
+    with pytest.raises(FleetError):
+        do(dev, grown())
+    left = names(dev)
+    with pytest.raises(Usage, match=rf"has a snapshot {UNDO} of 20.* UTC, left by an action that failed; go back"):
+        do(dev, grown(began=time.time() + 7200))
+    assert names(dev) == left
+
+
+def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> None:
+    """Of another user, of another machine, of a process that is at work, or of nobody knows whom."""
+    theirs = {
+        "undo-resize-aaaaaa": "before nixherd was to resize it; by eve@far, process 12/34 of 00000000",
+        "undo-resize-bbbbbb": re.sub(r"process \d+/\d+", _alive, runs.by_this_run()),
+        "undo-resize": "by hand",
+    }
+    for name, description in theirs.items():
+        do(dev, actions.snapshot(name, description=description))
+    action = grown(began=time.time() + 7200)
+    planned = action.plan(dev.client(), FLEET, DEV)
+    done = action.run(dev.client(), FLEET, DEV, timeout=20)
+    assert list(map(str, done)) == list(map(str, planned))
+    assert str(done[0]) == f"snapshot vm 110 as undo-resize-{action.run_id}"
+    assert sorted(names(dev)) == sorted(theirs)
+    for each in (planned, done):
+        assert isinstance(each, Outcome)
+        assert set(each.found["snapshots_left"]) == set(theirs)  # type: ignore[call-overload]
+        assert any(
+            "undo-resize-aaaaaa of 20" in line and "by eve@far, which may be at work" in line for line in each.lines
+        )
+
+
+def test_two_runs_at_once_have_each_their_own(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one begins while the first is at work, elsewhere: each goes back to what it saw itself."""
+    second: list[str] = []
+    inner = actions.resize(parse_size("70G"))
+
+    class Meanwhile:
+        verb = inner.verb
+        plan = staticmethod(inner.plan)
+
+        @staticmethod
+        def run(*args: Any, **rest: Any) -> Any:
+            monkeypatch.setattr(runs, "_where", lambda: "ffffffff")
+            second.extend(do(dev, grown("68G", run_id="ffffff")))
+            monkeypatch.undo()
+            return inner.run(*args, **rest)
+
+    done = do(dev, Reversible(Meanwhile(), keep=False, run_id="0a1b2c"))
+    assert [done[0], done[-1]] == [
+        "snapshot vm 110 as undo-resize-0a1b2c",
+        "delete snapshot undo-resize-0a1b2c of vm 110",
+    ]
+    assert re.fullmatch(f"snapshot vm 110 as {UNDO}", second[0])
+    assert second[-1] != done[-1]
+    assert names(dev) == []
+
+
+def _alive(_: re.Match[str]) -> str:
+    """Our own parent, which is at work."""
+    began = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"process {os.getppid()}/{began}"
 
 
 def test_only_two_words_say_what_becomes_of_the_snapshot() -> None:
