@@ -60,9 +60,8 @@ def _closures(front: Front) -> Iterator[str]:
             try:
                 yield from sources.find(session, tuple(sorted(session.fleet.hosts)), host_id)
             except FAILURES as error:
-                yield f"{host_id}: {worded(error, f'{host_id}: its closure')}".replace(
-                    f"{host_id}: {host_id}: ", f"{host_id}: "
-                )
+                why = str(worded(error, f"{host_id}: its closure")).removeprefix(f"{host_id}: ")
+                yield f"{host_id}: {why}"
     finally:
         session.close()
 

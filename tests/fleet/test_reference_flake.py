@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.fleet import prepare_fleet
-from nixherd import sources
+from nixherd.cli.main import run
 from nixherd.evaluation import as_of, evaluate
 from nixherd.fleet import load_fleet
 from nixherd.session import Session
@@ -200,7 +200,7 @@ PLANTED = {
 
 
 def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
-    flake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
@@ -219,18 +219,20 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
         return said.strip()
 
     first = commit()
-    session = Session(load_fleet(copy), tmp_path / "token")
-    hosts = tuple(sorted(session.fleet.hosts))
-    found = {host: sources.find(session, hosts, host) for host in hosts}
-    session.close()
-    for host in hosts:
-        wanted = PLANTED.get(host, ("", None))[1]
-        assert len(found[host]) == (wanted is not None), found[host]
-        for finding in found[host]:
-            assert (finding.file, finding.attribute) == (f"hosts/{host}/planted.nix:2", f"nixosConfigurations.{host}")
-            assert f"its closure holds {wanted}" in finding
+    assert run(["--fleet", str(copy), "check", "--closures", "--json"]) == 1
+    found = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["attribute"]]
+    assert [(each["severity"], each["file"], each["attribute"]) for each in found] == [
+        ("warning", f"hosts/{host}/planted.nix:2", f"nixosConfigurations.{host}")
+        for host, (_, wanted) in sorted(PLANTED.items())
+        if wanted
+    ]
+    for each in found:
+        wanted = PLANTED[each["attribute"].partition(".")[2]][1]
+        assert f"its closure holds {wanted}" in each["what"]
 
     # the one with its revision in it: as of the revision before it is what it was
+    session = Session(load_fleet(copy), tmp_path / "token")
+    hosts = ("framework",)
     before = evaluate(session, hosts, "framework")
     assert (before.configuration_revision, before.revision) == (first, first)
     (copy / "NOTES.md").write_text("x")
