@@ -68,10 +68,13 @@ if [ "$new" = "$(readlink -f /run/current-system)" ]; then
     [ "$revision" != - ] && [ "${noted%% *}" != "$revision" ] || exit 0
     # the same system of another revision: that is noted, and nothing activated
     said=$(deployment note 3 "$id" "$name-pull" "$new" - "$revision")
-    kept=$(value kept_as)
+    kept=$(value kept_as) busy=$(value busy)
+    if [ -n "$busy" ]; then
+        echo "$from/systems/$name: another deployment is under way here ($busy)" >&2
+        exit 75 # it may be asked again
+    fi
     case $kept in "$new $revision "*) ;; *)
-        busy=$(value busy) why=$(value refused)
-        echo "$from/systems/$name: revision $revision not noted: ${why:-${busy:-somebody} is deploying here}" >&2
+        echo "$from/systems/$name: revision $revision not noted: $(value refused)" >&2
         exit 1
         ;;
     esac
