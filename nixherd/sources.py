@@ -72,11 +72,12 @@ class Commit:
 
     def held_by(self, name: str, text: str) -> Iterator[Held]:
         """What a derivation's text holds of it."""
-        for found in re.finditer(rf"{self.tree}-[0-9A-Za-z+._?=-]+(?P<below>(?:/[\w.+@-]+)*)", text):
+        tree = rf"{self.tree}-[0-9A-Za-z+._?=-]+(?P<below>(?:/[\w.+@-]+)*)"
+        for found in re.finditer(tree, text) if self.tree in text else ():
             below = f"{found['below']}/".removeprefix(f"/{self.directory}".rstrip("/")).rstrip("/")
             yield Held(_TREE, below, name)
         for mark, value in self.marks.items():
-            if re.search(rf"(?<![0-9A-Za-z]){re.escape(value)}(?![0-9A-Za-z])", text):
+            if value in text and re.search(rf"(?<![0-9A-Za-z]){re.escape(value)}(?![0-9A-Za-z])", text):
                 yield Held(mark, "", name)
 
 
