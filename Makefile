@@ -8,12 +8,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := $(BIN)/python -m lab
 
-# Tests run side by side; those that share a lab stay in one worker.
-JOBS ?= 2
+# Tests run side by side; those that share a lab stay in one worker. One more than there are cores: they wait for machines.
+JOBS ?= $(shell expr $$(nproc) + 1)
 TESTS ?= tests
 
 # How many requests `make fuzz` puts to the guard.
 N ?= 100000
+
+# Hundreds of processes import the library in a test run: without bytecode each compiles it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check fuzz conformance bench lab up down reset status shell clean
 .DEFAULT_GOAL := help

@@ -13,10 +13,15 @@ from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said ho
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who deploys to the provisioned fleet does so in one worker: making it takes half a minute."""
+    """Who deploys to the provisioned fleet does so in one worker of three: making it takes half a minute."""
     for item in items:
         if "made" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("fleet"))
+            place = "security" if "security" in item.path.parts else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(_FLEETS.get(place, "fleet")))
+
+
+# As long as the rest of them, each.
+_FLEETS = {"test_deploy": "fleet-deployed", "security": "fleet-attacked"}
 
 
 MASTER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"

@@ -32,6 +32,17 @@ def starts(row: str) -> Callable[[str], bool]:
     return lambda line: pattern.search(line) is not None
 
 
+def rows_of(output: str, verdict: str) -> list[str]:
+    """The rows under which some host's line reads exactly so (`Success`, `No changes`)."""
+    found, row = [], ""
+    for line in output.splitlines():
+        begins = re.search(r"--> Starting operation: (?:\S+ \| )?([\w-]+):", line)
+        row = begins[1] if begins else row
+        if re.fullmatch(rf"\s*\[\S+\]\s+{verdict}\s*", line):
+            found.append(row)
+    return found
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended; stdout and stderr together, in the order they came."""
@@ -41,14 +52,7 @@ class Ended:
     seconds: float
 
     def rows(self, verdict: str) -> list[str]:
-        """The rows under which some host's line reads exactly so (`Success`, `No changes`)."""
-        found, row = [], ""
-        for line in self.output.splitlines():
-            begins = re.search(r"--> Starting operation: (?:\S+ \| )?([\w-]+):", line)
-            row = begins[1] if begins else row
-            if re.fullmatch(rf"\s*\[\S+\]\s+{verdict}\s*", line):
-                found.append(row)
-        return found
+        return rows_of(self.output, verdict)
 
     def says(self, host: str) -> list[str]:
         """What was said of one host, line by line, without pyinfra's own words."""
