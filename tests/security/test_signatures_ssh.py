@@ -87,7 +87,7 @@ def test_whatever_follows_is_words_and_no_program(gate: Path, text: str) -> None
         assert not started or started[0] == "program" or started[0].startswith("refused="), started
         if started and started[0] == "program":
             assert started[1] == "system"
-            assert started[2] in ("look", "say", "last")
+            assert started[2] in ("look", "note", "say", "last")
 
 
 # Numbers, and the generation that a deployment is to be again -------------------------------------------------------
@@ -97,7 +97,7 @@ WRONG = ["08", "00", "-1", "+1", "1e3", "0x10", "1.5", "86401", "999999999999999
 
 def begin(home: Path, system: str, deadline: str, confirm: str, generation: str) -> str:
     variables = {**environment(), "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
-    words = [str(PROTOCOL), "x", "me", "switch", system, "-", deadline, confirm, generation, "-", "-"]
+    words = [str(PROTOCOL), "x", "me", "switch", system, "-", deadline, confirm, generation, "-", "-", "-"]
     program = home / "program"
     program.write_text("".join((MODULES / part).read_text() for part in PARTS))
     argv = ["sh", str(program), "home", "begin", *words]
