@@ -152,10 +152,10 @@ def _try(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found 
 def as_of(session: Session, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
     """The systems of hosts that have the flake's revision in them, were it another one; empty where nobody can say."""
     try:
-        found: dict[str, str] = json.loads(ask(session, nix.as_of(session.flake, host_ids, revision)))
-    except FAILURES as error:
-        worded(error, f"{session.fleet.path}: evaluating {', '.join(host_ids)} as of {revision}")
+        text = ask(session, nix.as_of(session.flake, host_ids, revision))
+    except FleetError:  # it cannot be another one
         return {}
+    found: dict[str, str] = json.loads(text)
     return found
 
 

@@ -8,7 +8,7 @@ from nixherd.deploying.activation import PROTOCOL, Deployment, Kind, Stage, Stan
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import DeployRun, HostRun
 from nixherd.errors import FAILURES, FleetError, NotBegun
-from nixherd.faults import foreseen
+from nixherd.faults import worded
 from nixherd.models import Access
 from nixherd.revisions import is_revision, shown
 from operations.deploy_run import ANSWER_DEADLINE, give_password
@@ -103,8 +103,7 @@ def note_too(host: Host, own: HostRun, deployment: Deployment, kept: Standing | 
         if found != wanted and why is None and (kept is None or kept.protocol == PROTOCOL):
             found = note(host, own, deployment).kept_revision
     except FAILURES as error:
-        foreseen(error, f"{own.id}: noting the revision")
-        why = str(error).removeprefix(f"{own.id}: ")
+        why = str(worded(error, f"{own.id}: noting the revision")).removeprefix(f"{own.id}: ")
     own.found(noted=found)
     if found != wanted:
         why = (why or "the machine's program notes none").removeprefix("the revision is not noted: ")

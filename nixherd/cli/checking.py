@@ -8,9 +8,8 @@ from nixherd import sources
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
-from nixherd.errors import FAILURES, FleetInvalid
+from nixherd.errors import FleetError, FleetInvalid
 from nixherd.exits import Exit
-from nixherd.faults import worded
 from nixherd.files import expanded
 from nixherd.findings import Finding, Severity
 from nixherd.fleet import load_fleet
@@ -59,9 +58,8 @@ def _closures(front: Front) -> Iterator[str]:
         for host_id in sorted(session.fleet.hosts):
             try:
                 yield from sources.find(session, tuple(sorted(session.fleet.hosts)), host_id)
-            except FAILURES as error:
-                why = str(worded(error, f"{host_id}: its closure")).removeprefix(f"{host_id}: ")
-                yield f"{host_id}: {why}"
+            except FleetError as error:
+                yield f"{host_id}: {str(error).removeprefix(f'{host_id}: ')}"
     finally:
         session.close()
 
