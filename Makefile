@@ -18,11 +18,14 @@ N ?= 100000
 # Hundreds of processes import the library in a test run: without bytecode each compiles it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check fuzz conformance bench lab up down reset status shell clean
+# The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
+REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
+
+.PHONY: help demo test check fuzz fleet-real conformance bench lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is too old; nixherd needs Python 3.11 or newer (PYTHON=…)" >&2; exit 1; }
@@ -46,6 +49,10 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 
 fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none of which may reach what is protected
 	@$(BIN)/python -m tests.fuzz $(N)
+
+fleet-real: $(STAMP) ## make fleet-real NIXPKGS=/path HOME_MANAGER=/path …: the fleet evaluated on a real nixpkgs (docs/fleet-real.md)
+	@$(LAB) nix -- $(BIN)/python -m lab.real --jobs $(JOBS) $(if $(FLEET),--fleet '$(FLEET)') \
+	  $(foreach name,$(REAL_INPUTS),$(if $($(name)),'$(name)=$($(name))'))
 
 conformance: $(STAMP) ## the API emulator against recordings of real servers (../shared/pve)
 	@$(BIN)/python -m tests.lab.conformance

@@ -15,6 +15,11 @@
       url = "github:nix-community/disko";
       inputs.nixpkgs.follows = "nixpkgs";
     };
+    # What is known of a machine's hardware, a laptop's above all.
+    nixos-hardware = {
+      url = "github:NixOS/nixos-hardware/master";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
     # The installer that a new machine is taken into.
     nixos-images = {
       url = "github:nix-community/nixos-images";
@@ -45,6 +50,14 @@
       lib.mapAttrs fleetLib.mkNixosSystem (lib.filterAttrs isNixos allHosts);
     homeConfigurations =
       lib.mapAttrs fleetLib.mkHomeConfiguration (lib.filterAttrs (id: host: !isNixos id host) allHosts);
+
+    # For other flakes: the modules without our hosts, off until they are switched on. `base` is what our own hosts
+    # start from. sops-nix is imported by whoever wants secrets.
+    nixosModules = {
+      default = ./modules/nixos;
+      base = ./modules/nixos/profiles/base.nix;
+    };
+    homeModules.default = ./modules/home-manager;
 
     packages.${system}.kexec-installer = import ./nix/installer.nix {inherit inputs pkgs;};
     formatter.${system} = pkgs.alejandra;

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.options import write as write_options
 
 LAB = Path(__file__).resolve().parent
 REFERENCE = LAB.parent / "fleet"
@@ -133,11 +134,26 @@ def _edit_definitions(path: Path, machines: int, endpoint_host: str, fingerprint
     edit.save()
 
 
+# The env files of doc1's stacks of containers, by stack and name: one password each.
+STACKS = "".join(
+    f"{stack}:\n" + "".join(f"  {name}: {variable}={{0}}\n" for name, variable in files.items())
+    for stack, files in {
+        "forgejo": {"forgejo": "FORGEJO__database__PASSWD", "database": "POSTGRES_PASSWORD"},
+        "grafana": {"grafana": "GF_SECURITY_ADMIN_PASSWORD"},
+        "immich": {"immich": "DB_PASSWORD", "database": "POSTGRES_PASSWORD"},
+        "mealie": {"database": "POSTGRES_PASSWORD"},
+        "paperless": {"paperless": "PAPERLESS_DBPASS", "database": "POSTGRES_PASSWORD"},
+        "vaultwarden": {"vaultwarden": "ADMIN_TOKEN"},
+    }.items()
+)
 SECRETS = {
     "common.yaml": ("yaml", "wifi:\n    password: {}\n"),
     "common.env": ("dotenv", "HEALTHCHECK_URL=https://status.invalid/{}\n"),
     "ssh_key_abl030": ("binary", "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n"),
     "dev.yaml": ("yaml", "api_token: {}\n"),
+    "proxmox-vm.yaml": ("yaml", "nix_serve_key: {0}\ngithub_runner_token: {0}\nforge_token: {0}\n"),
+    "stacks.yaml": ("yaml", STACKS),
+    "acme-cloudflare.env": ("dotenv", "CLOUDFLARE_DNS_API_TOKEN={}\n"),
 }
 
 
@@ -186,6 +202,8 @@ def _stand_ins(inputs: Path, fleet: Path) -> dict[str, Path]:
     # The lock file has the time of the newest file: the same fleet gets the same lock.
     for path in (names, names.parent):
         os.utime(path, (_LOCKED_AT, _LOCKED_AT))
+    write_options(nixpkgs / "options", _LOCKED_AT)
+    os.utime(nixpkgs, (_LOCKED_AT, _LOCKED_AT))
     found = {path.parent.name: path.parent for path in sorted((LAB / "inputs").glob("*/flake.nix"))}
     return {"nixpkgs": nixpkgs, **found}
 

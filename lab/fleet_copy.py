@@ -22,7 +22,10 @@ def make_fleet(
 
     `inside` and `environment`: how to run a command in the lab, where /nix is.
     """
-    parts = [places.checkout / "fleet", *(places.checkout / "lab" / part for part in ("nixpkgs", "inputs", "fleet.py"))]
+    parts = [
+        places.checkout / "fleet",
+        *(places.checkout / "lab" / part for part in ("nixpkgs", "inputs", "options", "fleet.py")),
+    ]
     wanted = stamp([*(part for part in parts if part.exists()), str(hosts), fingerprint(places), _key(places)])
     note = places.state / "fleet.stamp"
     if note.exists() and note.read_text() == f"{wanted} {_fleet_state(places)}":

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from nixherd.openssh import Destination
 from nixherd.sudo import Sudo
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
+_ROOT_ACCESS = Path(__file__).with_name("root_access.nix").read_text(encoding="utf-8")
 STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
 
 # What deploys and installations need to know of a host before they build it. `or null` wherever a flake need
@@ -40,6 +42,7 @@ configurations: builtins.listToAttrs (map (id: {
     grubEfi = loader.grub.efiSupport or false;
     guestAgent = c.services.qemuGuest.enable or null;
     ssh = c.services.openssh.enable or null;
+    rootAccess = (ROOT_ACCESS) c;
     health = c.nixherd.healthChecks or {};
     secrets = builtins.listToAttrs (map (s: {
       name = s.path;
@@ -58,7 +61,7 @@ configurations: builtins.listToAttrs (map (id: {
     toplevel = configurations.${id}.activationPackage.outPath;
     toplevelDrv = configurations.${id}.activationPackage.drvPath;
     diskoScript = null; diskoDrv = null; hostname = ""; revision = null; devices = []; bootLoader = null;
-    grubEfi = false; guestAgent = null; ssh = null; secrets = {}; health = {};
+    grubEfi = false; guestAgent = null; ssh = null; rootAccess = null; secrets = {}; health = {};
   };
 }) (builtins.fromJSON IDS))
 """
@@ -108,6 +111,9 @@ class Evaluated:
 
     revision: str | None = None
 
+    root_access: bool | None = None
+    """whether one that was just installed has a way to root (root_access.nix)"""
+
     @property
     def derivations(self) -> list[str]:
         return [drv for drv in (self.toplevel_drv, self.disko_drv) if drv]
@@ -131,7 +137,7 @@ def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> l
 
 def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
     """The function from a flake's configurations to what we ask of these hosts, by id; null for one it has not."""
-    template = _DESCRIBE if is_nixos else _DESCRIBE_HOMES
+    template = _DESCRIBE.replace("ROOT_ACCESS", _ROOT_ACCESS) if is_nixos else _DESCRIBE_HOMES
     return template.replace("IDS", nix_string(json.dumps(list(host_ids))))
 
 
@@ -197,6 +203,7 @@ def evaluated(host_id: str, about: Mapping[str, Any]) -> Evaluated:
         ssh=_flag(about["ssh"]),
         secrets=_secrets(about["secrets"]),
         health=about["health"],
+        root_access=_flag(about["rootAccess"]),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nixherd import lockout
 from nixherd.errors import FleetError, Refused
 from nixherd.fields import DNS_NAME
 from nixherd.models import Fleet, Host, Vm
@@ -43,7 +44,7 @@ class HostFacts:
     """What one Nix evaluation says of a host; `boot_loader` is None where it could not be told.
 
     `disko_devices` are the devices of `disko.devices.disk.*`, as written (`/dev/sda`). `guest_agent` and `ssh` say
-    whether the installed system runs them; None is not judged.
+    whether the installed system runs them, `root_access` whether anybody gets to be root there; None is not judged.
     """
 
     hostname: str
@@ -51,6 +52,7 @@ class HostFacts:
     disko_devices: tuple[str, ...]
     guest_agent: bool | None = None
     ssh: bool | None = None
+    root_access: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,8 @@ def _services(facts: HostFacts) -> Iterator[str]:
         )
     if facts.ssh is False:
         yield f"{facts.hostname}: its configuration has no SSH server; set services.openssh.enable = true"
+    if facts.root_access is False:
+        yield f"{facts.hostname}: its configuration has {lockout.WHAT}; {lockout.REMEDY}"
 
 
 def _memory(vm: Vm, template: VmConfig) -> Iterator[str]:

@@ -74,4 +74,5 @@ def host_facts(about: Evaluated) -> HostFacts:
         disko_devices=about.devices,
         guest_agent=about.guest_agent,
         ssh=about.ssh,
+        root_access=about.root_access,
     )

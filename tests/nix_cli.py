@@ -3,12 +3,15 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from lab import fleet, options
 from lab.places import cache_directory
 from lab.setup import prepare_nix
+from lab.setup.cache import Cache, stamp
 
 
 @functools.cache
@@ -22,6 +25,20 @@ def environment() -> dict[str, str]:
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
     }
+
+
+@functools.cache
+def stand_ins() -> Path:
+    """A directory with `nixpkgs` and `inputs` as in `lab/`, the tables of options beside the former as in the lab."""
+    parts = [fleet.LAB / name for name in ("nixpkgs", "inputs", "options")]
+
+    def build(path: Path) -> None:
+        for part in parts[:2]:
+            shutil.copytree(part, path / part.name)
+        options.write(path / "nixpkgs" / "options")
+
+    with Cache(cache_directory(), print) as cache:
+        return cache.make(f"stand-ins-{stamp(parts)}", "the stand-ins with their options", build)
 
 
 def try_nix(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

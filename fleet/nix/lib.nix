@@ -13,8 +13,11 @@
   # hostConfig.hostname, may differ from.
   specialArgs = hostname: hostConfig: {
     inherit inputs hostname allHosts system hostConfig;
-    flake-root = self.outPath;
+    flake-root = self;
   };
+
+  # The files encrypted with sops. By path literal: each file that is used goes into the store alone, never all of this.
+  secrets = {homelab.fleet.secrets = ../secrets;};
 
   # `nix run nixpkgs#…` and `<nixpkgs>` on a machine are what it was built from.
   registry = {
@@ -33,7 +36,9 @@ in {
         inputs.sops-nix.nixosModules.sops
         inputs.disko.nixosModules.disko
         registry
+        secrets
         ../modules/nixos
+        ../modules/nixos/profiles/base.nix
         hostConfig.configurationFile
         {
           nixpkgs.overlays = overlays;
@@ -41,7 +46,7 @@ in {
             useGlobalPkgs = true;
             useUserPackages = true;
             extraSpecialArgs = specialArgs hostname hostConfig;
-            sharedModules = [../modules/home-manager];
+            sharedModules = [inputs.sops-nix.homeManagerModules.sops secrets ../modules/home-manager];
             users = lib.optionalAttrs (hostConfig ? homeFile) {${hostConfig.user} = hostConfig.homeFile;};
           };
         }
@@ -54,7 +59,9 @@ in {
       pkgs = import nixpkgs {inherit system overlays;};
       extraSpecialArgs = specialArgs hostname hostConfig;
       modules = [
+        inputs.sops-nix.homeManagerModules.sops
         registry
+        secrets
         ../modules/home-manager
         hostConfig.homeFile
       ];

@@ -352,7 +352,7 @@ def test_a_host_that_cannot_be_evaluated_or_built_fails_alone(fleet: Fleet) -> N
     hosts = fleet.lab.places.fleet / "hosts"
     for text, said in (
         ('{ environment.etc.x.text = throw "no such thing"; }', "no such thing"),
-        ('{ system.extraSystemBuilderCmds = "echo it cannot be built; exit 3"; }', "it cannot be built"),
+        ('{ system.systemBuilderCommands = "echo it cannot be built; exit 3"; }', "it cannot be built"),
     ):
         fleet.lab("break", "dev", "unit-fails")
         (hosts / "dev/faults/unit-fails.nix").write_text(text + "\n")

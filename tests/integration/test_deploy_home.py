@@ -1,5 +1,7 @@
 """A home on a machine that something else takes care of: the same stages, as its user, without root."""
 
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.deployed import DEADLINES, outcomes, run_deploy
+from tests.integration.identities import Identity, encrypt
 from tests.integration.lab_driver import Ended, Lab, edit, until
 from tests.integration.strangers import make_debian
 
@@ -31,11 +34,12 @@ class Home:
     address: str
     host_key: str
 
-    def on(self, command: str, check: bool = True) -> Ended:
+    def on(self, command: str, check: bool = True, stdin: Path = Path(os.devnull)) -> Ended:
         known: Path = self.lab.state / "known-caddy"
         known.write_text(f"{self.address} {self.host_key}\n")
         options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
-        return self.lab.run("ssh", *options, f"abl030@{self.address}", command, check=check)
+        ssh = shlex.join(["ssh", *options, f"abl030@{self.address}", command])
+        return self.lab.run("sh", "-c", f"{ssh} <{stdin}", check=check)
 
     @property
     def generation(self) -> str:
@@ -118,3 +122,25 @@ def test_a_home_has_no_boot(home: Home) -> None:
     ended = home.lab.run("nixherd", "deploy", "caddy", "--goal", "boot", "--table", check=False)
     assert ended.status == 2
     assert "caddy: goal=boot: a home can be switched to, and no more" in ended.output
+
+
+def test_the_secrets_of_a_home_open_with_the_persons_key(home: Home, tmp_path: Path) -> None:
+    """No host key is in it: the person has put a key there, and what is for that one opens."""
+    person, other = Identity.make(tmp_path), home.lab.state / "key"
+    encrypt(home.lab, "home-caddy.yaml", "yaml", "token: hush\n", person.recipient)
+    home.change("{ sops.secrets.token.sopsFile = ../../secrets/home-caddy.yaml; }")
+    other.write_text(person.private)
+    home.on("mkdir -p -m 700 .ssh && umask 077 && cat >.ssh/id_ed25519", stdin=other)
+    other.unlink()
+    ended, document = run_deploy(home.lab, "caddy")
+    assert (ended.status, outcomes(document)) == (0, {"caddy": "deployed"}), document
+    assert home.on("cat .config/sops-nix/secrets/token").output.strip() == "hush"
+    assert home.on("stat -c %a .config/sops-nix/secrets .config/sops-nix/secrets/token").output.split() == [
+        "700",
+        "400",
+    ]
+
+    home.on("rm .ssh/id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519")
+    home.change('{ sops.secrets.token.sopsFile = ../../secrets/home-caddy.yaml; home.file.more.text = "x"; }')
+    ended, document = run_deploy(home.lab, "caddy", check=False)
+    assert (ended.status, outcomes(document)) == (1, {"caddy": "rolled back"}), document

@@ -1,6 +1,8 @@
 """Beyond one machine: Nix's own remote builders, a signed binary cache, and machines that pull from it."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab.machines.network import GATEWAY
-from tests.integration.deployed import Fleet, order, outcomes
-from tests.integration.lab_driver import Lab, until
+from tests.integration.deployed import OURS, Fleet, order, outcomes
+from tests.integration.lab_driver import CHECKOUT, Ended, Lab, until
 from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
@@ -133,3 +135,151 @@ def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp
             True,
         )
         assert (cache / "systems/dev").read_text() == before
+
+
+ROLLING = CHECKOUT / "fleet/modules/nixos/homelab/ci/rolling-flake-update.sh"
+KERNEL = "readlink -e /run/booted-system/kernel"
+
+
+@pytest.fixture
+def branch(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
+    """The fleet's origin: the lab's copy pushes to it; its inputs are the stand-ins, and one moves."""
+    origin, flake = tmp_path / "origin.git", fleet.lab.places.fleet / "flake.nix"
+    nodes = json.loads(flake.with_name("flake.lock").read_text())["nodes"]
+    text = flake.read_text()
+    for name, node in nodes["root"]["inputs"].items():
+        url = rf'(\b{name}(?:\.url = | = {{\s*url = ))"[^"]*"'
+        text, count = re.subn(url, rf'\1"path:{nodes[node]["locked"]["path"]}"', text)
+        assert count == 1, name
+    flake.write_text(text)
+    fleet.commit()
+    fleet.lab.run("sh", "-c", f'git clone -q --bare "$FLEET" {origin} && git -C "$FLEET" remote add origin {origin}')
+    moved = Path(nodes["nixpkgs"]["locked"]["path"]) / "moved"
+    moved.touch()
+    yield origin
+    moved.unlink()
+    fleet.lab.run("sh", "-c", 'git -C "$FLEET" remote remove origin')
+    for host in OURS[1:]:
+        fleet.lab("break", host)
+
+
+def rolled(lab: Lab, origin: Path, key: Path, state: Path) -> Ended:
+    """One rolling update of the branch, by the program that its unit runs."""
+    credentials, scratch = state / "credentials", state / "run"
+    for directory in (credentials, scratch):
+        directory.mkdir(parents=True, exist_ok=True)
+    (credentials / "clone").write_text(f'[remote "origin"]\n\turl = {origin}\n')
+    (credentials / "key").write_text(key.read_text())
+    where = {"CREDENTIALS_DIRECTORY": str(credentials), "RUNTIME_DIRECTORY": str(scratch)}
+    return lab.run("sh", str(ROLLING), "root", str(state), "-", env=where, check=False)
+
+
+SMALL = """{ INPUTS outputs = _: {
+  nixosConfigurations.any.config.system.build.toplevel = derivation {
+    name = "any";
+    system = "x86_64-linux";
+    builder = "/bin/sh";
+    PATH = "/usr/bin:/bin";
+    args = ["-euc" "mkdir -p $out/etc; echo any >$out/etc/hostname"];
+  };
+}; }"""
+PUSHED = """
+[ -e /srv/origin.git ] || git init -q --bare -b main /srv/origin.git
+[ -e /srv/repo ] || { git init -q -b main /srv/repo; git -C /srv/repo remote add origin /srv/origin.git; }
+[ -e /srv/key ] || (umask 077; nix key generate-secret --key-name any-1 >/srv/key)
+chown -R root: /srv/origin.git; cd /srv/repo; cat >flake.nix; git add -A
+git -c user.name=x -c user.email=x commit -qm x; git push -q origin main; chown -R rolling-flake-update: /srv/origin.git
+"""
+
+
+def rolled_by_its_unit(fleet: Fleet, host: str, flake: str, file: Path) -> tuple[int, str]:
+    """The unit of the rolling update at work on a machine, on a fleet of one system; its status, and what it said."""
+    file.write_text(flake)
+    fleet.on(host, f"sudo sh -euc {shlex.quote(PUSHED)}", stdin=file)
+    ended = fleet.on(host, "sudo systemctl start rolling-flake-update", check=False)
+    said = fleet.on(host, "sudo journalctl -u rolling-flake-update -n 30 --no-pager -o cat").output
+    return ended.status, said
+
+
+def test_three_hosts_follow_a_moving_branch_through_the_cache(fleet: Fleet, branch: Path, tmp_path: Path) -> None:
+    lab, state = fleet.lab, tmp_path / "rolling"
+    key, public = keys(lab)
+    follows = (
+        f'nixherd.pull = {{ from = "{CACHE}"; publicKey = "{public}"; }}; homelab.update = {{ enable = true; %s }};'
+    )
+    ways = {"dev": "", "dev2": "rebootOnKernelUpdate = true;", "dev3": "checkAcPower = true;"}
+    builds = 'homelab.ci.rollingFlakeUpdate = { enable = true; repoDir = "/srv/repo"; signingKeyFile = "/srv/key"; };'
+    modules = {host: "{pkgs, ...}: { " + follows % way for host, way in ways.items()}
+    modules["dev3"] += builds
+    for host, module in modules.items():
+        fleet.broken_by(host, f"{module} }}")
+    fleet.deploy(*OURS)
+    before = {host: fleet.machine(host) for host in OURS}
+
+    def push() -> None:
+        lab.run("sh", "-c", 'cd "$FLEET" && git pull -q --rebase origin main && git push -q origin HEAD:main')
+
+    def told(host: str) -> str:
+        return (state / "cache/systems" / host).read_text().partition("system=")[2].partition("\n")[0]
+
+    def update(host: str) -> str:
+        """Have its unit started, as the timer does, and run to its end; what it said."""
+        fleet.on(host, "sudo systemctl start --wait nixos-upgrade", check=False)
+        return fleet.on(host, "sudo journalctl -u nixos-upgrade -n 30 --no-pager -o cat").output
+
+    state.mkdir()
+    with served(lab, state / "cache"):
+        # the branch moves: one machine has a new file, one another kernel, and one may not say what it runs on
+        for host in OURS:
+            fleet.change(host, "followed")
+        fleet.broken_by("dev2", f"{modules['dev2']} boot.kernelPackages = pkgs.linuxPackages_latest; }}")
+        push()
+        ended = rolled(lab, branch, key, state)
+        assert ended.status == 0, ended.output
+        log = lab.run("git", f"--git-dir={branch}", "log", "-1", "--format=%s %H", "main").output.strip()
+        assert log.startswith("flake.lock: update ")
+        assert f"revision={log.split()[-1]}\n" in (state / "cache/systems/dev").read_text()
+        systems = {host: told(host) for host in OURS}
+
+        said = update("dev")
+        now = fleet.machine("dev")
+        assert (now.marker, now.current, now.profile) == ("followed", *[systems["dev"]] * 2), said
+
+        kernel = fleet.on("dev2", KERNEL).output.strip()
+        fleet.on("dev2", "sudo systemctl start --no-block nixos-upgrade")
+
+        def boots_another() -> bool:
+            runs = fleet.on("dev2", KERNEL, check=False)
+            return runs.status == 0 and runs.output.strip() != kernel
+
+        until(boots_another, 90, "dev2 boots another kernel")
+        assert fleet.machine("dev2").current == systems["dev2"]
+
+        fleet.on("dev3", "sudo systemctl start nixos-upgrade")
+        why = "sudo cat /var/lib/nixherd/update/waits 2>/dev/null"
+        seen = until(lambda: fleet.on("dev3", why, check=False).output, 20, "dev3 waits")
+        assert seen.startswith("power: unknown: ")
+        assert fleet.machine("dev3") == before["dev3"]
+        fleet.on("dev3", "sudo systemctl stop nixos-upgrade")
+
+        # what is bad stops at the gate, for everybody
+        fleet.change("dev", "too early")
+        fleet.broken_by("dev3", "{ environment.etc.x.text = throw ''no such thing''; }")
+        push()
+        ended = rolled(lab, branch, key, state)
+        assert (ended.status, '"dev3".config.system.build.toplevel cannot be built' in ended.output) == (1, True)
+        assert {host: told(host) for host in OURS} == systems
+        update("dev")
+        assert fleet.machine("dev") == now
+
+    # the unit that does it, on a machine: as a user of no other use, who cannot have the key put into the store
+    status, said = rolled_by_its_unit(fleet, "dev3", SMALL.replace("INPUTS", ""), tmp_path / "flake.nix")
+    assert status == 0, said
+    cache = "/var/lib/rolling-flake-update/cache"
+    assert "system=/nix/store/" in fleet.on("dev3", f"cat {cache}/systems/any; cat {cache}/*.narinfo").output
+    steals = 'inputs.stolen = { url = "path:/run/credentials/rolling-flake-update.service"; flake = false; };'
+    status, said = rolled_by_its_unit(fleet, "dev3", SMALL.replace("INPUTS", steals), tmp_path / "flake.nix")
+    assert status != 0, said
+    assert "the inputs cannot be updated" in said
+    found = fleet.on("dev3", "sudo sh -c 'grep -rqFf /srv/key /srv && ! grep -rqFf /srv/key /nix/store'", check=False)
+    assert found.status == 0

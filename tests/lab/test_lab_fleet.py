@@ -111,7 +111,7 @@ def test_a_package_of_any_name_evaluates(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fleet, "REFERENCE", reference)
     copy = make(tmp_path / "fleet")
     names = nix_json(
-        *("eval", "--json", f"{copy}#nixosConfigurations.dev.config.home-manager.homes.abl030.home.packages"),
+        *("eval", "--json", f"{copy}#nixosConfigurations.dev.config.home-manager.users.abl030.home.packages"),
         *("--apply", "map (p: p.pname)"),
     )
     assert names == ["some-rare-program"]

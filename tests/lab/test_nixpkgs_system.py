@@ -9,37 +9,40 @@ from typing import Any
 
 import pytest
 
-from tests.nix_cli import environment, nix, nix_json, try_nix
+from tests.nix_cli import environment, nix, nix_json, stand_ins, try_nix
 
 pytestmark = pytest.mark.unit
 
-LAB = Path(__file__).parent.parent.parent / "lab"
-PRELUDE = f"""
+PRELUDE = """
   let
-    lib = import {LAB}/nixpkgs/lib;
-    pkgs = import {LAB}/nixpkgs {{system = "x86_64-linux";}};
-    nixos = modules: import {LAB}/nixpkgs/nixos/lib/eval-config.nix {{inherit lib modules; system = "x86_64-linux";}};
-    disko = {LAB}/inputs/disko/module.nix;
-    homeManager = {LAB}/inputs/home-manager/nixos.nix;
-    home = modules: import {LAB}/inputs/home-manager/eval.nix {{inherit lib pkgs modules; extraSpecialArgs = {{}};}};
-    disk = {{boot.loader.systemd-boot.enable = true; fileSystems."/" = {{device = "/dev/sda2"; fsType = "ext4";}};}};
+    lib = import @lab@/nixpkgs/lib;
+    pkgs = import @lab@/nixpkgs {system = "x86_64-linux";};
+    nixos = modules: import @lab@/nixpkgs/nixos/lib/eval-config.nix {inherit lib modules; system = "x86_64-linux";};
+    disko = @lab@/inputs/disko/module.nix;
+    homeManager = @lab@/inputs/home-manager/nixos.nix;
+    home = modules: import @lab@/inputs/home-manager/eval.nix {inherit lib pkgs modules; extraSpecialArgs = {};};
+    disk = {boot.loader.systemd-boot.enable = true; fileSystems."/" = {device = "/dev/sda2"; fsType = "ext4";};};
     system = modules: (nixos ([disk] ++ modules)).config;
   in
 """
 
 
+def in_lab(expression: str) -> str:
+    return PRELUDE.replace("@lab@", str(stand_ins())) + expression
+
+
 def value(expression: str) -> Any:
-    return nix_json("eval", "--impure", "--json", "--expr", PRELUDE + expression)
+    return nix_json("eval", "--impure", "--json", "--expr", in_lab(expression))
 
 
 def error(expression: str) -> str:
-    done = try_nix("eval", "--impure", "--json", "--expr", PRELUDE + expression)
+    done = try_nix("eval", "--impure", "--json", "--expr", in_lab(expression))
     assert done.returncode != 0
     return done.stderr
 
 
 def built(expression: str) -> Path:
-    path = nix("build", "--impure", "--no-link", "--print-out-paths", "--expr", PRELUDE + expression)
+    path = nix("build", "--impure", "--no-link", "--print-out-paths", "--expr", in_lab(expression))
     return Path(path.strip())
 
 
@@ -271,6 +274,9 @@ def test_diskos_other_scripts_do_their_part_only() -> None:
     assert ("mkfs" in made, "wipefs" in made) == (True, False)
     assert "umount -Rv /mnt" in built(f"{build}.unmountScript").read_text()
     assert "No disks defined" in error("(nixos [disko disk]).config.system.build.diskoScript.drvPath")
+    pool = "{disko.devices.zpool.tank.mountpoint = null;}"
+    said = error(f"(nixos [disko {LAYOUT} {pool}]).config.system.build.diskoScript.drvPath")
+    assert "it cannot make disko.devices.zpool." in said
 
 
 def home_of(directory: Path, more: str) -> Path:
@@ -285,12 +291,19 @@ def test_a_home_is_laid_out_changed_and_taken_away(tmp_path: Path) -> None:
         env = environment() | {"HOME": str(tmp_path)}
         return subprocess.run([package / "activate"], env=env, capture_output=True, text=True)
 
-    files = '{home.file.".a/b".text = "1"; xdg.configFile."c".text = "2"; home.sessionVariables.EDITOR = "vim";}'
+    files = """{
+      home.file.".a/b".text = "1";
+      xdg.configFile."c".text = "2";
+      home.sessionVariables.EDITOR = "vim";
+      programs.bash.enable = true;
+    }"""
     done = activate(files)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / ".a" / "b").read_text() == "1"
     assert (tmp_path / ".config" / "c").read_text() == "2"
-    assert "export EDITOR=vim" in (tmp_path / ".profile").read_text()
+    # for login shells, where bash is Home Manager's to keep
+    shell = ["bash", "-c", '. ~/.profile; echo "$EDITOR"']
+    assert subprocess.run(shell, env={"HOME": str(tmp_path)}, capture_output=True, text=True).stdout == "vim\n"
     done = activate("""({lib, ...}: {
       home.file.".a/b".text = "new";
       home.activation.mine = lib.hm.dag.entryAfter ["linkGeneration"] "echo ran";

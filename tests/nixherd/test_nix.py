@@ -28,6 +28,7 @@ def described(**changes: object) -> str:
         "grubEfi": False,
         "guestAgent": True,
         "ssh": None,
+        "rootAccess": False,
         "health": {},
         "secrets": {"/run/secrets/token": "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-source/secrets/dev.yaml"},
     }
@@ -41,7 +42,7 @@ def test_description_becomes_values() -> None:
     assert dev is not None
     assert (dev.toplevel, dev.configuration_revision, dev.devices) == (TOPLEVEL, None, ("/dev/sda",))
     assert dev.derivations == [f"{TOPLEVEL}.drv", f"{SCRIPT}.drv"]
-    assert (dev.guest_agent, dev.ssh) == (True, None)
+    assert (dev.guest_agent, dev.ssh, dev.root_access) == (True, None, False)
     assert dev.secrets == {"/run/secrets/token": "secrets/dev.yaml"}
 
 

@@ -5,10 +5,8 @@
     ./hardware-configuration.nix
   ];
 
-  # OVMF starts systemd-boot from the EFI system partition that disko.nix lays out.
-  boot.loader.systemd-boot.enable = true;
+  # OVMF starts systemd-boot, the default, from the EFI system partition that disko.nix lays out.
   boot.loader.systemd-boot.configurationLimit = 10;
-  boot.loader.efi.canTouchEfiVariables = true;
 
   # The hypervisor learns the machine's addresses from it.
   services.qemuGuest.enable = true;

@@ -1,5 +1,7 @@
 # The home of the admin on dev.
 {pkgs, ...}: {
+  imports = [../common/home.nix ../common/shell.nix];
+
   home.packages = [
     pkgs.jq
     pkgs.ripgrep

@@ -2,17 +2,32 @@
 {
   imports = [./hardware-configuration.nix];
 
-  boot.loader.systemd-boot.enable = true;
-  boot.loader.efi.canTouchEfiVariables = true;
   networking.networkmanager.enable = true;
 
-  services.desktopManager.plasma6.enable = true;
-  services.displayManager.sddm.enable = true;
-  services.pipewire = {
+  # A Hyprland session; its bar, its idle daemon and its lock are in home.nix. The lock has to be able to check a password,
+  # the file manager to mount a disk, and what is themed to keep its settings.
+  programs.hyprland = {
     enable = true;
-    alsa.enable = true;
-    pulse.enable = true;
+    withUWSM = true;
   };
+  programs.dconf.enable = true;
+  security.pam.services.hyprlock = {};
+
+  services = {
+    displayManager.sddm = {
+      enable = true;
+      wayland.enable = true;
+    };
+    udisks2.enable = true;
+    pipewire = {
+      enable = true;
+      alsa.enable = true;
+      pulse.enable = true;
+    };
+  };
+
+  # Its disk is started on the bare machine and, for other purposes, in a VM.
+  homelab.tailscale.tpmOverride = true;
 
   system.stateVersion = "25.11";
 }

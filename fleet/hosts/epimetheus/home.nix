@@ -1,4 +1,35 @@
-# The home of the admin on epimetheus.
-{
+# The home of the admin on epimetheus: a Hyprland session, with what Hyprland itself does not have.
+{pkgs, ...}: {
+  imports = [../common/home.nix ../common/shell.nix];
+
+  homelab = {
+    display.enable = true;
+    waybar.enable = true;
+    hypridle = {
+      enable = true;
+      lockTimeout = 300;
+      suspendTimeout = 1800;
+    };
+    gtk.enable = true;
+    qt.enable = true;
+    dolphin.enable = true;
+    # By `ssh -L 5900:127.0.0.1:5900 epi`.
+    remote-desktop.enable = true;
+    mime = {
+      enable = true;
+      browser = "firefox.desktop";
+      editor = "nvim.desktop";
+    };
+
+    pdf.enable = true;
+    player.enable = true;
+    music.enable = true;
+  };
+
+  home.packages = [
+    pkgs.firefox
+    pkgs.neovim
+  ];
+
   home.stateVersion = "25.11";
 }

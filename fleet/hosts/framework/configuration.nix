@@ -1,9 +1,11 @@
 # framework: a Framework 13 laptop.
-{
-  imports = [./hardware-configuration.nix];
+{inputs, ...}: {
+  imports = [
+    inputs.nixos-hardware.nixosModules.framework-13-7040-amd
+    ./hardware-configuration.nix
+    ./sleep.nix
+  ];
 
-  boot.loader.systemd-boot.enable = true;
-  boot.loader.efi.canTouchEfiVariables = true;
   networking.networkmanager.enable = true;
 
   services.desktopManager.plasma6.enable = true;
@@ -12,9 +14,18 @@
   services.fprintd.enable = true;
   services.fwupd.enable = true;
   services.power-profiles-daemon.enable = true;
-  # A closed lid sleeps, and hibernates when it stays closed.
-  services.logind.settings.Login.HandleLidSwitch = "suspend-then-hibernate";
-  systemd.sleep.settings.Sleep.HibernateDelaySec = "1h";
+
+  homelab = {
+    # Nobody's caches are near where it usually is.
+    nixCaches.profile = "external";
+    # By mains, and in no network that costs; it wakes for it.
+    update = {
+      enable = true;
+      checkAcPower = true;
+      checkWifi = true;
+      wakeOnUpdate = true;
+    };
+  };
 
   system.stateVersion = "25.11";
 }

@@ -9,6 +9,11 @@
 
   wsl.enable = true;
   wsl.defaultUser = hostConfig.user;
+
+  boot.loader.systemd-boot.enable = false;
+  services.fstrim.enable = false;
+  homelab.tailscale.enable = false;
+
   nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";
 
   system.stateVersion = "25.11";

@@ -1,10 +1,41 @@
-# Home Manager modules, for every home, on NixOS and elsewhere.
+# Home Manager modules, for every home, on NixOS and elsewhere. Every module is registered here, and nowhere else.
 {
-  hostConfig,
+  config,
   lib,
+  specialArgs,
   ...
-}: {
-  home.username = lib.mkDefault hostConfig.user;
-  home.homeDirectory = lib.mkDefault hostConfig.homeDirectory;
+}: let
+  inherit (config.homelab.fleet) host;
+  alone = specialArgs.osConfig or null == null;
+in {
+  imports = [
+    ../fleet.nix
+    ./identity.nix
+
+    ./display/display.nix
+    ./display/theme.nix
+    ./display/gtk.nix
+    ./display/qt.nix
+    ./display/waybar.nix
+    ./display/hypridle.nix
+    ./display/dolphin.nix
+    ./display/mime.nix
+    ./display/remote-desktop.nix
+
+    ./shell/aliases.nix
+    ./shell/prompt.nix
+    ./shell/scripts.nix
+
+    ./services/pdf.nix
+    ./services/ssh.nix
+    ./services/yazi.nix
+
+    ./multimedia/music.nix
+    ./multimedia/player.nix
+  ];
+
+  # On NixOS they are what the machine says of the user.
+  home.username = lib.mkIf (alone && host != null) (lib.mkDefault host.user);
+  home.homeDirectory = lib.mkIf (alone && host != null) (lib.mkDefault host.homeDirectory);
   programs.home-manager.enable = lib.mkDefault true;
 }

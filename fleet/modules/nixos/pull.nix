@@ -55,9 +55,9 @@ in {
       description = "Its public key: what is to run, and the system itself, have to be signed by it.";
     };
     dates = mkOption {
-      type = types.str;
+      type = types.nullOr types.str;
       default = "03:00";
-      description = "When, as systemd.time(7) has it.";
+      description = "When, as systemd.time(7) has it; null: only when it is told to (by homelab.update, a person, or nixherd.access.trigger).";
     };
     spread = mkOption {
       type = types.str;
@@ -92,7 +92,7 @@ in {
         '');
       };
     };
-    systemd.timers.nixherd-pull = {
+    systemd.timers.nixherd-pull = lib.mkIf (cfg.dates != null) {
       wantedBy = ["timers.target"];
       timerConfig = {
         OnCalendar = cfg.dates;

@@ -5,6 +5,8 @@
 #
 # Whoever answers for FROM, or writes there, has no key: what he can do is withhold. An older pointer than the last that
 # was seen is refused, unless root wrote its serial into /run/nixherd/pull-older.
+#
+# Status 0: this machine runs it. 69: FROM cannot be reached. 75: another deployment is under way here.
 set -euf
 umask 077
 export LC_ALL=C
@@ -16,6 +18,7 @@ work=$(mktemp -d "$here/pull-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 refuse() { echo "$from/systems/$name: $*; refused" >&2 && exit 1; }
+later() { echo "$from/systems/$name: $2" >&2 && exit "$1"; } # status: nothing is wrong here, it may be asked again
 deployment() { sh "$program" system "$@"; }
 value() { printf '%s\n' "$said" | sed -n "s/^$1=//p" | head -n 1; }
 bytes() { printf %s "$1" | base64 -d 2>/dev/null; }
@@ -26,7 +29,7 @@ bytes() { printf %s "$1" | base64 -d 2>/dev/null; }
     curl --fail --silent --show-error --location --proto-redir =http,https --max-time 60 "$from/systems/$name" &&
         : >"$work/whole"
 } | head -c 65536 >"$work/pointer"
-[ -e "$work/whole" ] || refuse 'it cannot be fetched'
+[ -e "$work/whole" ] || later 69 'it cannot be fetched'
 sed '/^-----BEGIN SSH SIGNATURE-----$/,$d' "$work/pointer" >"$work/said"
 sed -n '/^-----BEGIN SSH SIGNATURE-----$/,$p' "$work/pointer" >"$work/signature"
 blob=$({ printf '\0\0\0\013ssh-ed25519\0\0\0 ' && bytes "${key#*:}"; } | base64 -w0)
@@ -69,10 +72,7 @@ if [ "$new" = "$(readlink -f /run/current-system)" ]; then
     # the same system of another revision: that is noted, and nothing activated
     said=$(deployment note 3 "$id" "$name-pull" "$new" - "$revision")
     kept=$(value kept_as) busy=$(value busy)
-    if [ -n "$busy" ]; then
-        echo "$from/systems/$name: another deployment is under way here ($busy)" >&2
-        exit 75 # it may be asked again
-    fi
+    [ -z "$busy" ] || later 75 "another deployment is under way here ($busy)"
     case $kept in "$new $revision "*) ;; *)
         echo "$from/systems/$name: revision $revision not noted: $(value refused)" >&2
         exit 1
@@ -119,6 +119,7 @@ meant=$(cat "$new/etc/hostname" 2>/dev/null) || meant=
 # Its deployment -------------------------------------------------------------------------------------------------------
 
 said=$(deployment begin 3 "$id" "$name-pull" switch "$new" - 600 120 - - - "$revision")
+[ -z "$(value busy)" ] || later 75 "another deployment is under way here ($(value busy))"
 while :; do
     state=$(value state)
     case $state in

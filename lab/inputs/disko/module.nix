@@ -222,19 +222,25 @@
   throwIfNoDisks = v:
     if disks == []
     then throw "No disks defined, did you forget to import your disko config?"
+    else if lib.any (kind: cfg.devices.${kind} != {}) unmade
+    then throw "The lab's disko makes partitions with file systems and swap; it cannot make ${lib.concatMapStringsSep ", " (kind: "disko.devices.${kind}") (lib.filter (kind: cfg.devices.${kind} != {}) unmade)}."
     else v;
+  # What the real one makes of a disk beside partitions.
+  unmade = ["bcachefs_filesystems" "lvm_vg" "mdadm" "zpool"];
 in {
   options.disko = {
-    devices = {
-      disk = mkOption {
-        type = types.attrsOf disk;
-        default = {};
-      };
-      nodev = mkOption {
-        type = types.attrsOf types.anything;
-        default = {};
-      };
-    };
+    devices =
+      {
+        disk = mkOption {
+          type = types.attrsOf disk;
+          default = {};
+        };
+        nodev = mkOption {
+          type = types.attrsOf types.anything;
+          default = {};
+        };
+      }
+      // lib.genAttrs unmade (_: mkOption {default = {};});
     rootMountPoint = mkOption {
       type = types.str;
       default = "/mnt";
@@ -253,6 +259,7 @@ in {
     };
   };
 
+  _known = [(lib.knownOptions "disko")];
   config = {
     fileSystems = lib.mkIf cfg.enableConfig (lib.listToAttrs (map (p:
       lib.nameValuePair p.content.mountpoint {

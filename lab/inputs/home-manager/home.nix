@@ -81,6 +81,15 @@
       )
     else toString v;
 in {
+  imports = [
+    ./modules/look.nix
+    ./modules/programs.nix
+    ./modules/session.nix
+    ./modules/shells.nix
+    ./modules/ssh.nix
+    ./modules/units.nix
+  ];
+
   options = {
     home = {
       username = mkOption {type = types.str;};
@@ -96,6 +105,11 @@ in {
       sessionVariables = mkOption {
         type = types.lazyAttrsOf (types.oneOf [types.str types.path types.int types.float types.bool]);
         default = {};
+      };
+      # etc/profile.d/hm-session-vars.sh, part of the profile
+      sessionVariablesPackage = mkOption {
+        type = types.package;
+        internal = true;
       };
       sessionPath = mkOption {
         type = types.listOf types.str;
@@ -189,25 +203,10 @@ in {
           settings = set;
           extraConfig = set;
         };
-      bash =
-        switch
-        // {
-          initExtra = mkOption {
-            type = types.lines;
-            default = "";
-          };
-          bashrcExtra = mkOption {
-            type = types.lines;
-            default = "";
-          };
-          shellAliases = set;
-        };
       zsh = switch;
       fish = switch;
-      starship = switch;
       direnv = switch;
       fzf = switch;
-      ssh = switch;
       tmux = switch;
       neovim = switch;
       vim = switch;
@@ -215,16 +214,6 @@ in {
     services = {
       ssh-agent = switch;
       gpg-agent = switch;
-    };
-    systemd.user = {
-      services = set;
-      timers = set;
-      paths = set;
-      targets = set;
-      startServices = mkOption {
-        type = types.anything;
-        default = true;
-      };
     };
     assertions = mkOption {
       type = types.listOf types.unspecified;
@@ -244,26 +233,26 @@ in {
     };
   };
 
+  _known = [(lib.knownOptions "home-manager")];
   config = {
-    _module.freeformType = types.lazyAttrsOf types.undeclared;
     home.file = lib.mkMerge [
       (lib.mapAttrs' (_: f:
         lib.nameValuePair f.target {
           inherit (f) enable source executable onChange recursive;
           target = f.target;
         }) (config.xdg.configFile // config.xdg.dataFile))
-      (lib.mkIf (cfg.sessionVariables != {} || cfg.sessionPath != []) {
-        ".profile".text =
-          lib.concatStrings (lib.mapAttrsToList (n: v: "export ${n}=${lib.escapeShellArg (value v)}\n") cfg.sessionVariables)
-          + lib.concatMapStrings (p: "export PATH=\"$PATH:${p}\"\n") cfg.sessionPath;
-      })
       (lib.mkIf (config.programs.git.enable && config.programs.git.settings != {}) {
         ".config/git/config".text = lib.generators.toINI {} (lib.filterAttrs (_: lib.isAttrs) config.programs.git.settings);
       })
     ];
+    home.sessionVariablesPackage = pkgs.writeTextDir "etc/profile.d/hm-session-vars.sh" (
+      lib.concatStrings (lib.mapAttrsToList (n: v: "export ${n}=${lib.escapeShellArg (value v)}\n") cfg.sessionVariables)
+      + lib.concatMapStrings (p: "export PATH=\"$PATH:${p}\"\n") cfg.sessionPath
+    );
+    # All but Debian's own programs, which are on PATH anyway.
     home.path = pkgs.buildEnv {
       name = "home-manager-path";
-      paths = lib.filter (p: lib.hasSuffix "-0.lab" "${p}") cfg.packages;
+      paths = lib.unique (map (p: "${p}") (lib.filter (p: !lib.hasSuffix "-debian-usr" "${p}") cfg.packages ++ [cfg.sessionVariablesPackage]));
     };
     home.activation = {
       writeBoundary = {

@@ -7,7 +7,7 @@
 }: let
   inherit (lib) mkOption types;
   cfg = config.home-manager;
-  home = name:
+  home = name: module:
     (import ./eval.nix {
       inherit lib pkgs;
       extraSpecialArgs =
@@ -19,7 +19,7 @@
       modules =
         cfg.sharedModules
         ++ [
-          cfg.users.${name}
+          module
           {
             home.username = lib.mkDefault config.users.users.${name}.name;
             home.homeDirectory = lib.mkDefault config.users.users.${name}.home;
@@ -32,6 +32,8 @@ in {
     users = mkOption {
       type = types.lazyAttrsOf types.deferredModule;
       default = {};
+      # reads as the evaluated homes
+      apply = lib.mapAttrs home;
     };
     sharedModules = mkOption {
       type = types.listOf types.raw;
@@ -58,12 +60,10 @@ in {
       default = false;
     };
   };
+  _known = [(lib.knownOptions "home-manager-nixos")];
   config = {
-    # reads as the evaluated home does upstream: config.home-manager.homes.<user>
-    home-manager.homes = lib.mapAttrs (name: _: home name) cfg.users;
-    systemd.services = lib.mapAttrs' (name: _: let
-      evaluated = home name;
-    in
+    users.users = lib.mkIf cfg.useUserPackages (lib.mapAttrs (_: evaluated: {packages = [evaluated.home.path];}) cfg.users);
+    systemd.services = lib.mapAttrs' (name: evaluated:
       lib.nameValuePair "home-manager-${name}" {
         description = "Home Manager environment for ${evaluated.home.username}";
         wantedBy = ["multi-user.target"];

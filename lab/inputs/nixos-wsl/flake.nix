@@ -32,13 +32,16 @@
           default = {};
         };
       };
-      config = lib.mkIf config.wsl.enable {
-        boot.isContainer = true;
-        fileSystems."/" = {
-          device = lib.mkDefault "none";
-          fsType = lib.mkDefault "tmpfs";
-        };
-      };
+      _known = [(lib.knownOptions "nixos-wsl")];
+      config = lib.mkMerge [
+        (lib.mkIf config.wsl.enable {
+          boot.isContainer = true;
+          fileSystems."/" = {
+            device = lib.mkDefault "none";
+            fsType = lib.mkDefault "tmpfs";
+          };
+        })
+      ];
     };
     nixosModules.wsl = self.nixosModules.default;
   };

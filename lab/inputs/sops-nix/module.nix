@@ -17,11 +17,12 @@
     target = "/run/secrets.d/new/${secret.name}";
     extract = lib.optionalString (lib.elem secret.format ["yaml" "json"] && secret.key != "") "--extract ${escapeShellArg (lib.concatMapStrings (k: "[${builtins.toJSON k}]") (lib.splitString "/" secret.key))}";
   in ''
-    mkdir -p "$(dirname ${escapeShellArg target})"
+    (umask 026 && mkdir -p "$(dirname ${escapeShellArg target})")
     sops decrypt --input-type ${secret.format} ${lib.optionalString (extract == "") "--output-type ${secret.format}"} ${extract} --output ${escapeShellArg target} ${secret.sopsFile} || { echo "sops: cannot decrypt ${secret.name}" >&2; failed=1; }
     chown ${toString secret.owner}:${toString secret.group} ${escapeShellArg target} && chmod ${secret.mode} ${escapeShellArg target}
   '';
 in {
+  _known = [(lib.knownOptions "sops-nix")];
   options.sops = options;
   config = lib.mkMerge [
     {sops.age.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable hostKeys);}
@@ -37,14 +38,15 @@ in {
         text = ''
           sops_secrets() (
             set -u; umask 077; failed=0
-            mkdir -p /run/secrets.d/new
+            # whoever a secret is given to gets through to it, and lists none
+            (umask 026 && mkdir -p /run/secrets.d/new) && chmod 0751 /run/secrets.d
             ${lib.optionalString (cfg.age.keyFile != null) "export SOPS_AGE_KEY_FILE=${escapeShellArg cfg.age.keyFile}"}
             ${lib.optionalString (cfg.age.sshKeyPaths != []) ''
-              # Recipients are converted host keys; sops itself takes no SSH key for those.
-              export SOPS_AGE_KEY_FILE=/run/secrets.d/identity HOME=/run/secrets.d
-              trap 'rm -f /run/secrets.d/identity' EXIT
-              python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >/run/secrets.d/identity
-            ''}
+            # Recipients are converted host keys; sops itself takes no SSH key for those.
+            export SOPS_AGE_KEY_FILE=/run/secrets.d/identity HOME=/run/secrets.d
+            trap 'rm -f /run/secrets.d/identity' EXIT
+            python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >/run/secrets.d/identity
+          ''}
             ${lib.concatMapStrings decrypt secrets}
             [ "$failed" = 0 ] || exit 1
             rm -rf /run/secrets.d/1 && mv /run/secrets.d/new /run/secrets.d/1 && ln -sfn /run/secrets.d/1 /run/secrets

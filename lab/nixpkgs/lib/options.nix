@@ -61,7 +61,12 @@ lib: rec {
       else builtins.toJSON name)
     path;
   showFiles = files: lib.concatMapStringsSep " and " (file: "`${file}'") files;
-  showDefs = defs: lib.concatMapStrings (def: "\n- In `${def.file}': ${lib.generators.toPretty {} def.value}") defs;
+  # A value that cannot be shown, being wrong itself, is left out.
+  showDefs = defs:
+    lib.concatMapStrings (def: let
+      shown = builtins.tryEval (let text = lib.generators.toPretty {} def.value; in builtins.seq text text);
+    in "\n- In `${def.file}'${lib.optionalString shown.success ": ${shown.value}"}")
+    defs;
   getFiles = map (def: def.file);
   getValues = map (def: def.value);
 }

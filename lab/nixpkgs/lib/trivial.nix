@@ -56,6 +56,7 @@ in rec {
       else toHexString (n / 16)
     )
     + builtins.elemAt digits (mod n 16);
+  fromHexString = s: (fromTOML "n = 0x${lib.removePrefix "0x" s}").n;
   boolToString = b:
     if b
     then "true"

@@ -304,9 +304,11 @@ in rec {
     shorthandOnlyDefinesConfig ? false,
     description ? null,
     class ? null,
+    known ? [],
   }: let
     evaluate = path: more:
       lib.evalModules {
+        inherit known;
         modules = modules ++ more;
         specialArgs = specialArgs;
         prefix = path;
@@ -338,7 +340,13 @@ in rec {
         .config;
       emptyValue = {};
       getSubModules = modules;
-      substSubModules = modules: submoduleWith {inherit modules specialArgs shorthandOnlyDefinesConfig description class;};
+      substSubModules = modules: submoduleWith {inherit modules specialArgs shorthandOnlyDefinesConfig description class known;};
+      # the same with options that the real modules declare in it
+      withKnown = nodes:
+        submoduleWith {
+          inherit modules specialArgs shorthandOnlyDefinesConfig description class;
+          known = known ++ nodes;
+        };
       getSubOptions = path: (evaluate path []).options;
     };
   deferredModule = deferredModuleWith {};

@@ -235,7 +235,7 @@ def test_what_is_not_declared_is_refused(nixherd: Nixherd, emulator: Emulator, v
         (["snapshot", "dev", "--delete"], "Error: --delete needs the NAME of a snapshot"),
         (["destroy", "dev", "111"], "to destroy vm 110 (dev) name both, dev and 110; dev and 111 were given"),
         (["destroy", "110", "110"], "to destroy vm 110 (dev) name both, dev and 110; 110 and 110 were given"),
-        (["destroy", "dev"], "Error: Missing argument 'VMID'."),
+        (["destroy", "dev"], "Error: Missing argument 'VMID'; see `nixherd vm destroy --help`"),
         (["destroy", "dev", "110"], "vm 110 (dev) runs; shut it down first, or say that it may be stopped (--stop)"),
         (["migrate", "dev", "prom9"], "there is no node prom9; the cluster has prom"),
         (["clone", "dev", "--empty", "--linked"], "Error: --empty copies nothing; leave --from and --linked out"),

@@ -168,6 +168,10 @@ def test_secure_boot(values: dict[str, Any], fits: bool) -> None:
     [
         (replace(FACTS, guest_agent=False), "set services.qemuGuest.enable = true"),
         (replace(FACTS, ssh=False), "set services.openssh.enable = true"),
+        (
+            replace(FACTS, root_access=False),
+            "its configuration has no way to root on a machine that was just installed",
+        ),
     ],
 )
 def test_a_system_that_nobody_could_reach(facts: HostFacts, words: str) -> None:

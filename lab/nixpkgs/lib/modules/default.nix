@@ -4,11 +4,12 @@ lib: let
   inherit (import ./definitions.nix lib) defaultPriority discharge mergeDefinitions mkIf mkMerge mkOptionDefault mkOrder mkOverride pushDown;
   inherit (import ./load.nix lib) collectModules;
   inherit (import ./options.nix lib) mergeLevel;
+  inherit (import ./known.nix lib) knownOptions movedDefinitions;
 
   setAttr = lib.setAttrByPath;
   optionsOf = path: mkOption': setAttr path mkOption';
 in {
-  inherit mergeDefinitions mkIf mkMerge mkOverride mkOrder mkOptionDefault defaultPriority;
+  inherit knownOptions mergeDefinitions mkIf mkMerge mkOverride mkOrder mkOptionDefault defaultPriority;
   defaultOverridePriority = defaultPriority;
   mkDefault = mkOverride 1000;
   mkImageMediaOverride = mkOverride 60;
@@ -82,6 +83,7 @@ in {
     prefix ? [],
     class ? null,
     nameArgument ? null,
+    known ? [],
   }: let
     internal = {
       _file = "lib/modules";
@@ -122,7 +124,7 @@ in {
         value = m.config;
       })
       collected;
-    own = mergeLevel null prefix [
+    own = mergeLevel null [] prefix [
       {
         file = internal._file;
         inherit (internal) options;
@@ -135,7 +137,8 @@ in {
           value = {inherit (set) _module;};
         }) (pushDown def.value));
     freeform = own.config._module.freeformType;
-    level = mergeLevel freeform prefix decls defs;
+    sets = concatMap (m: m.known) collected;
+    level = mergeLevel freeform (known ++ map (set: set.options) sets) prefix decls (defs ++ movedDefinitions sets defs);
     inherit (level) options;
     config = level.config // own.config;
     unknown = head level.undeclared;

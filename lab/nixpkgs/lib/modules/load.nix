@@ -1,7 +1,7 @@
 # Reading modules of every notation, with all that they import.
 lib: let
   inherit (lib) concatMap elem filter head isAttrs isFunction mkMerge optional;
-  reserved = ["_class" "_file" "key" "disabledModules" "imports" "options" "config" "meta" "freeformType"];
+  reserved = ["_class" "_file" "_known" "key" "disabledModules" "imports" "options" "config" "meta" "freeformType"];
 
   # A module of any notation (path, function, plain definitions) as { file; key; imports; disabled; options; config; }.
   loadModule = callModule: fallback: module: let
@@ -40,6 +40,8 @@ lib: let
       inherit key;
       imports = m.imports or [];
       disabled = m.disabledModules or [];
+      # which sets of real modules have no module here (known.nix)
+      known = m._known or [];
       options = m.options or {};
       config = mkMerge ([
           (

@@ -2,10 +2,12 @@
 lib: let
   inherit (lib) concatMap filter head isAttrs isOption length mapAttrs mkOptionDefault optional showDefs showFiles showOption;
   inherit (import ./definitions.nix lib) mergeDefinitions pushDown;
+  inherit (import ./known.nix lib) childOf declaration extend levelOf;
 
   # `decls`: [{file; options;}], `defs`: [{file; value;}] of the level `path`. With a free-form type, attributes that
-  # nobody declared merge by it; without one they are listed in `undeclared`.
-  mergeLevel = freeform: path: decls: defs: let
+  # nobody declared merge by it; without one they are listed in `undeclared`. `known`: what the real modules declare
+  # here (see known.nix); who declares the same here says what it defaults to.
+  mergeLevel = freeform: known: path: decls: defs: let
     byName = attr: xs:
       lib.zipAttrsWith (_: found: found) (map (x:
         mapAttrs (_: value: {
@@ -20,14 +22,16 @@ lib: let
       then def
       else throw "The option `${showOption path}' has sub-options, but is set to a ${builtins.typeOf def.value} in `${def.file}'";
     defined = byName "value" (concatMap (def: map (value: checkSet (def // {inherit value;})) (pushDown def.value)) defs);
+    real = levelOf known;
     below = mapAttrs (name: found: let
       here = path ++ [name];
+      nodes = childOf name known;
       options = filter (d: isOption d.value) found;
       mine = defined.${name} or [];
     in
       if options == []
       then
-        mergeLevel freeform here (map (d: {
+        mergeLevel freeform (filter isAttrs nodes) here (map (d: {
             inherit (d) file;
             options = d.value;
           })
@@ -35,18 +39,39 @@ lib: let
         mine
       else if length options != length found && (joinOptions here options).type.getSubModules or null == null
       then throw "The option `${showOption here}' in ${showFiles (map (d: d.file) options)} would be a parent of other options."
-      else evalOption here found mine)
+      else evalOption here nodes found mine)
     declared;
+    # There are thousands of these: each is looked at when somebody reads it, and at once only when somebody sets it.
+    evalKnown = name: mine: let
+      here = path ++ [name];
+      nodes = childOf name known;
+      option = declaration here nodes;
+    in
+      if option == null
+      then mergeLevel freeform nodes here [] mine
+      else
+        evalOption here [] [
+          {
+            file = "nixpkgs";
+            value = option;
+          }
+        ]
+        mine;
+    set = mapAttrs evalKnown (builtins.intersectAttrs real (removeAttrs defined (builtins.attrNames declared)));
+    unset = what: mapAttrs (name: _: (evalKnown name []).${what}) real;
     # declared values, then the free ones; each attribute lazily
-    free = removeAttrs defined (builtins.attrNames declared);
+    free = removeAttrs defined (builtins.attrNames declared ++ builtins.attrNames set);
     freeType = freeform.nestedTypes.elemType or freeform;
   in {
-    options = mapAttrs (_: b: b.options) below;
+    # Which there are is known without a look at any definition, which may ask for that: `options ? sops`.
+    options = mapAttrs (name: _: (set.${name} or (evalKnown name [])).options) real // mapAttrs (_: b: b.options) below;
+    # A free-form set is gone through as a whole: what has no value is not in it.
     config =
-      mapAttrs (_: b: b.config) below
+      lib.optionalAttrs (freeform == null) (unset "config")
+      // mapAttrs (_: b: b.config) (set // below)
       // lib.optionalAttrs (freeform != null) (mapAttrs (name: found: (mergeDefinitions (path ++ [name]) freeType found).value) free);
     undeclared =
-      concatMap (b: b.undeclared) (builtins.attrValues below)
+      concatMap (b: b.undeclared) (builtins.attrValues (set // below))
       ++ lib.mapAttrsToList (name: found: {
         path = path ++ [name];
         defs = found;
@@ -59,8 +84,8 @@ lib: let
     lib.foldl' (all: d: let
       new = d.value;
       type =
-        if !(all ? type)
-        then new.type or lib.types.unspecified
+        if !(all ? type) || all.type ? untyped
+        then new.type or (lib.types.unspecified // {untyped = true;})
         else if !(new ? type)
         then all.type
         else if all.type ? substSubModules && new.type ? substSubModules
@@ -83,17 +108,22 @@ lib: let
     {declarations = [];}
     found;
 
-  evalOption = path: found: defs: let
+  evalOption = path: known: found: defs: let
     nested = filter (d: !isOption d.value) found;
     joined = joinOptions path (filter (d: isOption d.value) found);
+    # what is known of the real option: its type where none is given, and the options below it
+    typed =
+      if known == []
+      then joined
+      else joined // {type = extend path known joined;};
     # options declared below an option of submodule type extend the submodule
     opt =
       if nested == []
-      then joined
+      then typed
       else
-        joined
+        typed
         // {
-          type = joined.type.substSubModules (joined.type.getSubModules
+          type = typed.type.substSubModules (typed.type.getSubModules
             ++ map (d: {
               _file = d.file;
               options = d.value;

@@ -111,9 +111,9 @@ in {
     };
   };
 
+  # The modules that are not here still take definitions of their options; reading one that nobody made is an error.
+  _known = [(lib.knownOptions "nixos")];
   config = {
-    # The modules that are not here still take every definition; reading one that nobody made is an error.
-    _module.freeformType = types.lazyAttrsOf types.undeclared;
     _module.args = {
       inherit (cfg) pkgs;
       utils = import ../../lib/utils.nix {inherit lib config pkgs;};

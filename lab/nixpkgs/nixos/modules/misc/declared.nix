@@ -2,6 +2,7 @@
 {
   lib,
   config,
+  pkgs,
   ...
 }: let
   inherit (lib) mkOption types;
@@ -84,6 +85,9 @@ in {
       };
       zsh = switch;
       fish = switch;
+      dconf = switch;
+      hyprlock = switch;
+      wayvnc = switch;
       git = {
         enable = off;
         config = set;
@@ -148,6 +152,7 @@ in {
         useRoutingFeatures = text "none";
       };
       resolved = switch;
+      udisks2 = switch;
       timesyncd.enable = on;
       fwupd = switch;
       fstrim = {
@@ -203,10 +208,18 @@ in {
       cloud-init = switch;
       nginx = {
         enable = off;
+        user = text "nginx";
+        group = text "nginx";
         virtualHosts = set;
       };
       harmonia = switch;
-      nix-serve = switch;
+      nix-serve = {
+        enable = off;
+        port = mkOption {
+          type = types.port;
+          default = 5000;
+        };
+      };
       github-runners = set;
       hercules-ci-agent = switch;
       smartd = switch;
@@ -215,6 +228,10 @@ in {
     virtualisation = {
       docker = {
         enable = off;
+        package = mkOption {
+          type = types.package;
+          default = pkgs.docker;
+        };
         autoPrune = {
           enable = off;
           dates = text "weekly";

@@ -98,11 +98,6 @@ in {
       type = types.attrsOf types.unspecified;
       default = {};
     };
-    extraSystemBuilderCmds = mkOption {
-      type = types.lines;
-      default = "";
-      internal = true;
-    };
     systemBuilderCommands = mkOption {
       type = types.lines;
       default = "";
@@ -226,7 +221,6 @@ in {
           printf '%s\n' "$inhibitors" >switch-inhibitors
           cp ${../../scripts/switch-to-configuration.sh} bin/switch-to-configuration
           chmod +x activate dry-activate init pre-switch-checks bin/switch-to-configuration
-          ${config.system.extraSystemBuilderCmds}
           ${config.system.systemBuilderCommands}
         '');
     };

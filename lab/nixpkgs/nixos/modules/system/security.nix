@@ -89,7 +89,16 @@ in {
         default = "";
       };
     };
-    sudo-rs.enable = off;
+    sudo-rs = {
+      enable = off;
+      wheelNeedsPassword = mkOption {default = true;};
+    };
+    doas = {
+      enable = off;
+      wheelNeedsPassword = mkOption {default = true;};
+    };
+    pam.sshAgentAuth.enable = off;
+    pam.rssh.enable = off;
     polkit.enable = off;
     rtkit.enable = off;
     pam.services = mkOption {

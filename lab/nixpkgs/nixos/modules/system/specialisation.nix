@@ -26,7 +26,7 @@ in {
       };
     });
   };
-  config.system.extraSystemBuilderCmds = ''
+  config.system.systemBuilderCommands = ''
     mkdir $out/specialisation
     ${lib.concatStrings (lib.mapAttrsToList (name: child: "ln -s ${variant child} $out/specialisation/${name}\n") config.specialisation)}
   '';

@@ -1,0 +1,45 @@
+# What doc1 runs in containers: a stack each, of the one that its line names.
+{
+  imports = [
+    ../../docker/actual/docker-compose.nix
+    ../../docker/audiobookshelf/docker-compose.nix
+    ../../docker/bazarr/docker-compose.nix
+    ../../docker/calibre-web/docker-compose.nix
+    ../../docker/changedetection/docker-compose.nix
+    ../../docker/dozzle/docker-compose.nix
+    ../../docker/forgejo/docker-compose.nix
+    ../../docker/freshrss/docker-compose.nix
+    ../../docker/grafana/docker-compose.nix
+    ../../docker/homepage/docker-compose.nix
+    ../../docker/immich/docker-compose.nix
+    ../../docker/jellyfin/docker-compose.nix
+    ../../docker/kavita/docker-compose.nix
+    ../../docker/lidarr/docker-compose.nix
+    ../../docker/mealie/docker-compose.nix
+    ../../docker/navidrome/docker-compose.nix
+    ../../docker/ntfy/docker-compose.nix
+    ../../docker/paperless/docker-compose.nix
+    ../../docker/prowlarr/docker-compose.nix
+    ../../docker/qbittorrent/docker-compose.nix
+    ../../docker/radarr/docker-compose.nix
+    ../../docker/sabnzbd/docker-compose.nix
+    ../../docker/seerr/docker-compose.nix
+    ../../docker/sonarr/docker-compose.nix
+    ../../docker/stirling-pdf/docker-compose.nix
+    ../../docker/syncthing/docker-compose.nix
+    ../../docker/tautulli/docker-compose.nix
+    ../../docker/uptime-kuma/docker-compose.nix
+    ../../docker/vaultwarden/docker-compose.nix
+  ];
+
+  homelab.docker = {
+    # The whole house may use them; what may not says so itself (dozzle).
+    address = "0.0.0.0";
+    sopsFile = ../../secrets/stacks.yaml;
+  };
+
+  # What the stacks share. A disk of its own may be mounted at /srv/media.
+  systemd.tmpfiles.rules =
+    map (directory: "d /srv/media${directory} 0775 1000 1000 -")
+    ["" "/audiobooks" "/books" "/comics" "/downloads" "/films" "/music" "/podcasts" "/series"];
+}

@@ -1,0 +1,38 @@
+# shellcheck shell=bash
+# reboot-pending [DIRECTORY]: whether a NixOS machine waits for a reboot: whether the kernel, its modules, the initrd or
+# the systemd that runs is another than what the current system would boot. DIRECTORY is where the links to both systems
+# are, /run unless given.
+#
+# Ends with 0 and "no", with 1 and "yes: WHAT", or with 2 and "unknown: WHY".
+
+directory=${1:-/run}
+booted=$directory/booted-system
+current=$directory/current-system
+
+unknown() {
+    echo "unknown: $1"
+    exit 2
+}
+
+for system in "$booted" "$current"; do
+    [[ -e $system ]] || unknown "there is no $system; is this machine NixOS?"
+done
+
+differ=()
+compared=0
+for part in kernel kernel-modules initrd systemd; do
+    was=$(readlink -e -- "$booted/$part") || was=
+    now=$(readlink -e -- "$current/$part") || now=
+    # A container has no kernel of its own.
+    [[ -n $was || -n $now ]] || continue
+    compared=$((compared + 1))
+    if [[ $was != "$now" ]]; then differ+=("$part"); fi
+done
+
+if ((compared == 0)); then unknown "neither system has a kernel or systemd to compare"; fi
+if ((${#differ[@]} == 0)); then
+    echo no
+    exit 0
+fi
+echo "yes: ${differ[*]}"
+exit 1

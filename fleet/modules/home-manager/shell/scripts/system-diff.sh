@@ -1,0 +1,27 @@
+# shellcheck shell=bash
+# system-diff [FROM [TO]]: what differs between two systems, by packages and versions. FROM and TO are numbers of
+# generations or paths; without them, from the system that was booted to the one that runs.
+
+profile=/nix/var/nix/profiles/system
+
+# The store path of a generation's number or of a path.
+system() {
+    local path=$1
+    if [[ $path =~ ^[0-9]+$ ]]; then path=$profile-$path-link; fi
+    readlink -e -- "$path" || {
+        echo "system-diff: there is no $path; generations are listed by: nixos-rebuild list-generations" >&2
+        exit 2
+    }
+}
+
+if (($# > 2)); then
+    echo "usage: system-diff [FROM [TO]]" >&2
+    exit 2
+fi
+from=$(system "${1:-/run/booted-system}")
+to=$(system "${2:-/run/current-system}")
+if [[ $from == "$to" ]]; then
+    echo "no difference: both are $to"
+    exit 0
+fi
+exec nvd diff "$from" "$to"

@@ -1,0 +1,309 @@
+#!/bin/sh
+# The rolling update: the fleet's inputs are updated, every machine and home of it is built, what was built is put into a
+# binary cache, the update is pushed, and only then does the cache say to each machine that it is what it runs. Whatever
+# does not build stops here: nothing is pushed, and machines keep what they have.
+#
+#   rolling-flake-update.sh BUILDER STATE BRANCH
+#
+# BUILDER is the user as whom everything of the fleet's is evaluated, built and kept under git; STATE is a directory of
+# ours, with the cache in STATE/cache; BRANCH is the branch to follow, `-` for the one that the remote calls its own.
+# In $CREDENTIALS_DIRECTORY: `clone`, git's configuration of a clone of the fleet, for the URL of its origin; `key`, the
+# cache's secret key as `nix key generate-secret` makes it; `token`, where there is one, to push by. $RUNTIME_DIRECTORY is
+# in memory.
+#
+# The tree is input: the builder, who evaluates it, can read none of the credentials. Killed at any moment it is finished
+# by the next run; what was built is held until then.
+set -euf
+umask 022
+export LC_ALL=C HOME="$RUNTIME_DIRECTORY"
+builder=$1 state=$2 branch=$3
+credentials=$CREDENTIALS_DIRECTORY scratch=$RUNTIME_DIRECTORY
+work=$state/work tree=$state/work/tree cache=$state/cache
+tries=5 # how often others may be faster to push
+keep=3  # commits whose builds are held
+
+die() { echo "$*" >&2 && exit 1; }
+
+# As the builder -------------------------------------------------------------------------------------------------------
+
+as_builder() { # command: run it as the user of no other use
+    set -- env -u CREDENTIALS_DIRECTORY HOME="$work/home" GIT_TERMINAL_PROMPT=0 "$@"
+    if [ "$(id -un)" = "$builder" ]; then
+        "$@"
+    else
+        setpriv --reuid="$builder" --regid="$builder" --clear-groups --no-new-privs "$@"
+    fi
+}
+
+nix_() { as_builder nix --extra-experimental-features 'nix-command flakes' --option accept-flake-config false "$@" </dev/null; }
+git_() { as_builder git -C "$tree" -c user.name='rolling update' -c user.email="rolling-flake-update@$(uname -n)" "$@"; }
+
+# The token comes on a descriptor, to whom git asks for it, for the origin's own server alone, and never without TLS.
+# shellcheck disable=SC2016
+helper='!f() { [ "$1" != get ] || { echo username=x-access-token && printf password= && head -n 1 <&3; }; }; f'
+remotely() { # git's words: with the origin
+    case $url in
+    https://*)
+        if [ -e "$credentials/token" ]; then
+            git_ -c "credential.$server.helper=" -c "credential.$server.helper=$helper" "$@" 3<"$credentials/token"
+            return
+        fi
+        ;;
+    esac
+    git_ "$@"
+}
+
+find_origin() { # its URL into $url; one that is for SSH becomes one for HTTPS: there is no SSH key here
+    url=$(git config --file "$credentials/clone" --get remote.origin.url) || die 'the clone in repoDir has no remote that is called origin'
+    case $url in
+    *[[:space:][:cntrl:]]* | -* | *::*) die 'the origin of the clone in repoDir has a URL that cannot be used' ;;
+    https://*:*@*) die 'the origin of the clone in repoDir has a password in its URL; put it into homelab.ci.rollingFlakeUpdate.tokenFile' ;;
+    https://*@*) url=https://${url#*@} ;;
+    ssh://*) url=${url#ssh://} && url=${url#*@} && url=https://$(printf %s "$url" | sed 's|^\([^/:]*\):[0-9]*/|\1/|') ;;
+    http://*) [ ! -e "$credentials/token" ] || die 'the origin of the clone in repoDir is read without TLS, and a token would be seen by others: make it an https:// URL' ;;
+    *://* | /*) ;;
+    *@*:*) url=${url#*@} && url=https://${url%%:*}/${url#*:} ;;
+    esac
+    server=$(printf %s "$url" | sed -n 's|^\(https://[^/]*\).*|\1|p')
+}
+
+clone() { # a new one each time: nothing that an earlier run left half done is in it
+    as_builder rm -rf "$tree"
+    as_builder mkdir -p "$tree" "$work/home" "$work/builds"
+    git_ init --quiet --template=
+    git_ remote add origin "$url"
+    if [ "$branch" = - ]; then
+        branch=$(remotely ls-remote --symref origin HEAD | sed -n 's|^ref: refs/heads/\(.*\)	HEAD$|\1|p')
+        [ -n "$branch" ] || die "the origin does not say which branch is its own; set homelab.ci.rollingFlakeUpdate.branch"
+    fi
+    fetch
+}
+fetch() { # the branch's commit into $tip
+    remotely fetch --quiet --no-tags origin "+refs/heads/$branch:refs/remotes/origin/$branch" ||
+        die "$branch cannot be fetched from $url"
+    tip=$(git_ rev-parse --verify "refs/remotes/origin/$branch^{commit}") || die "$branch is no commit"
+}
+
+# The update -----------------------------------------------------------------------------------------------------------
+
+update() { # of $tip: a commit with its inputs of today into $commit, or $tip itself where nothing has moved
+    git_ checkout --quiet --force -B rolling "$tip"
+    stale=0
+    if ! moved=$(nix_ flake update --flake "$tree" 2>&1); then # their servers may be down: it goes on with what it has
+        printf '%s\nthe inputs cannot be updated\n' "$moved" >&2
+        stale=1
+    elif [ -e "$tree/flake.lock" ]; then
+        git_ add flake.lock
+    fi
+    if [ $stale = 0 ] && ! git_ diff --cached --quiet; then
+        git_ commit --quiet --no-verify --no-gpg-sign --message 'flake.lock: update' \
+            --message "$(printf '%s\n' "$moved" | sed -n '/^•/,$p')"
+    fi
+    commit=$(git_ rev-parse HEAD)
+}
+
+rebase() { # $commit on what others have pushed; with the same inputs, so that what was built is of use
+    git_ checkout --quiet --force -B rolling "$tip"
+    if git_ cherry-pick --allow-empty "$commit" >/dev/null 2>&1; then
+        commit=$(git_ rev-parse HEAD)
+    else # they have updated, too
+        git_ cherry-pick --abort 2>/dev/null || git_ reset --quiet --hard
+        update
+    fi
+}
+
+# The gate -------------------------------------------------------------------------------------------------------------
+
+# Each by itself: one evaluation of a real machine takes a gigabyte, and all that are wrong are to be named.
+# shellcheck disable=SC2016
+attributes='flake: let
+  names = output: set: last: map (name: output + builtins.toJSON name + last) (builtins.attrNames set);
+in
+  builtins.concatStringsSep "\n" (names "nixosConfigurations." (flake.nixosConfigurations or {}) ".config.system.build.toplevel"
+    ++ names "homeConfigurations." (flake.homeConfigurations or {}) ".activationPackage"
+    ++ names "checks.SYSTEM." (flake.checks.SYSTEM or {}) "")'
+
+verify() { # commit: whether all of it can be built; what was, is held in $builds, by number
+    flake="git+file://$tree?rev=$1" builds=$work/builds/$1 wrong=0 number=0
+    as_builder mkdir -p "$builds"
+    as_builder touch "$builds"
+    system=$(uname -m)-linux
+    nix_ eval --raw --expr "($(printf %s "$attributes" | sed "s/SYSTEM/$system/g")) (builtins.getFlake \"$flake\")" >"$scratch/attributes" ||
+        { echo "$1: its outputs cannot be listed" >&2 && return 1; }
+    echo >>"$scratch/attributes"
+    grep -q ^nixosConfigurations "$scratch/attributes" || { echo "$1: it has no machines" >&2 && return 1; }
+    while read -r attribute; do
+        number=$((number + 1))
+        nix_ build --out-link "$builds/$number" "$flake#$attribute" 2>"$scratch/said" && continue
+        wrong=$((wrong + 1))
+        cat "$scratch/said" >&2
+        echo "$1: $attribute cannot be built" >&2
+    done <"$scratch/attributes"
+    [ $wrong = 0 ] || return 1
+    list_machines
+}
+
+# What each machine asks by is in its own system.
+list_machines() { # HOSTNAME SYSTEM lines into $scratch/machines
+    number=0
+    : >"$scratch/machines"
+    while read -r attribute; do
+        number=$((number + 1))
+        case $attribute in nixosConfigurations.*) ;; *) continue ;; esac
+        built=$(readlink "$builds/$number") name=
+        require_store_path "$built"
+        { read -r name <"$built/etc/hostname"; } 2>/dev/null || :
+        case $name in
+        '' | *[!A-Za-z0-9_.-]* | [!A-Za-z0-9]* | *[!A-Za-z0-9])
+            echo "$attribute has no hostname that a machine could ask by; it is not published"
+            ;;
+        *) echo "$name $built" >>"$scratch/machines" ;;
+        esac
+    done <"$scratch/attributes"
+    twice=$(cut -d' ' -f1 "$scratch/machines" | sort | uniq -d | tr '\n' ' ')
+    [ -z "$twice" ] || { echo "more than one machine is called ${twice% }" >&2 && return 1; }
+}
+
+require_store_path() {
+    case $1 in
+    /nix/store/*[!0-9A-Za-z+._?=-]* | /nix/store/.*) die "$1 is no store path" ;;
+    /nix/store/?*) ;;
+    *) die "$1 is no store path" ;;
+    esac
+}
+
+# The cache ------------------------------------------------------------------------------------------------------------
+
+links() { # of a commit's builds: what they lead to
+    find "$1" -mindepth 1 -maxdepth 1 -type l -exec readlink {} + | sort -u
+}
+
+put_into_cache() { # what was built of $commit, signed
+    links "$work/builds/$commit" >"$scratch/systems"
+    while read -r system; do require_store_path "$system"; done <"$scratch/systems"
+    # shellcheck disable=SC2046
+    set -- $(cat "$scratch/systems")
+    nix --extra-experimental-features nix-command copy \
+        --to "file://$cache?compression=zstd&secret-key=$credentials/key" "$@" || die "$cache cannot be filled"
+    nix --extra-experimental-features nix-command path-info --store "file://$cache" "$@" >/dev/null ||
+        die "$cache does not have what was put there"
+}
+
+secret() { sed 's/^[^:]*://' "$credentials/key" | base64 -d; } # seed and public half, 32 bytes each
+public() { printf '\0\0\0\013ssh-ed25519\0\0\0\040' && secret | tail -c 32; }
+
+openssh_key() { # the cache's key as OpenSSH has it (its PROTOCOL.key)
+    echo '-----BEGIN OPENSSH PRIVATE KEY-----'
+    {
+        printf 'openssh-key-v1\0\0\0\0\004none\0\0\0\004none\0\0\0\0\0\0\0\001\0\0\0\063' && public
+        printf '\0\0\0\210\0\0\0\0\0\0\0\0' && public
+        printf '\0\0\0\100' && secret && printf '\0\0\0\0\001\002\003\004\005'
+    } | base64 -w 70
+    echo '-----END OPENSSH PRIVATE KEY-----'
+}
+
+point() { # say to each machine, signed, that it runs what was built of $commit; nixherd/pointers.py has the form
+    serial=$(date +%s)
+    last=0
+    [ ! -e "$state/serial" ] || read -r last <"$state/serial"
+    [ "$serial" -gt "$last" ] || serial=$((last + 1))
+    replace "$state/serial" "$serial"
+    mkdir -p "$cache/systems"
+    (umask 077 && openssh_key >"$scratch/key")
+    while read -r name system; do
+        printf 'nixherd-system 1\nhost=%s\nsystem=%s\nrevision=%s\nserial=%s\n' \
+            "$name" "$system" "$commit" "$serial" >"$scratch/pointer"
+        ssh-keygen -q -Y sign -f "$scratch/key" -n nixherd-system <"$scratch/pointer" >"$scratch/signature"
+        cat "$scratch/pointer" "$scratch/signature" >"$cache/systems/.$name"
+        mv "$cache/systems/.$name" "$cache/systems/$name"
+        echo "$name: $system"
+    done <"$scratch/machines"
+    rm -f "$scratch/key"
+}
+
+replace() { # file, line: whole or not at all
+    printf '%s\n' "$2" >"$1.new" && mv "$1.new" "$1"
+}
+
+publish() { # $commit, which is on the branch and in the cache
+    point
+    sync -f "$cache"
+    replace "$state/published" "$commit"
+    echo "published: $commit"
+    forget_builds
+    forget
+}
+
+# What is old ----------------------------------------------------------------------------------------------------------
+
+forget_builds() { # beyond those of the last commits
+    find "$work/builds" -mindepth 1 -maxdepth 1 -printf '%T@ %f\n' | sort -rn | tail -n "+$((keep + 1))" |
+        while read -r _ old; do as_builder rm -rf "${work:?}/builds/$old"; done
+}
+
+forget() { # what the cache has that neither a machine is told to run nor was built now
+    { find "$cache/systems" -type f -exec sed -n '/^-----/q; s/^system=//p' {} \; && links "$work/builds/$commit"; } | sort -u >"$scratch/systems"
+    # shellcheck disable=SC2046
+    nix --extra-experimental-features nix-command path-info --recursive --store "file://$cache" $(cat "$scratch/systems") >"$scratch/needed" ||
+        { echo 'the cache: unknown: what is needed of it; nothing is removed' && return; }
+    sed 's|^/nix/store/||; s|-.*||' "$scratch/needed" | sort >"$scratch/hashes"
+    old_files() { find "$1" -maxdepth 1 -type f -name "$2" -mtime +0 -exec basename {} \; ; }
+    old_files "$cache" '*.narinfo' | sed 's/[.]narinfo$//' | sort | comm -23 - "$scratch/hashes" |
+        while read -r hash; do rm -f "$cache/$hash.narinfo"; done
+    find "$cache" -maxdepth 1 -name '*.narinfo' -exec sed -n 's|^URL: nar/||p' {} + | sort >"$scratch/nars"
+    old_files "$cache/nar" '*' | sort | comm -23 - "$scratch/nars" | while read -r nar; do rm -f "$cache/nar/$nar"; done
+}
+
+# One run --------------------------------------------------------------------------------------------------------------
+
+try_commit() { # into the cache with $commit, if all of it can be built
+    verify "$commit" || return 1
+    put_into_cache
+}
+
+push() { # whether $commit is the branch's now
+    [ "$commit" != "$tip" ] || return 0
+    remotely push --quiet origin "$commit:refs/heads/$branch" && return 0
+    before=$tip
+    fetch
+    [ "$commit" != "$tip" ] || return 0 # it was, and the answer was lost
+    [ "$before" != "$tip" ] || die 'the branch has not moved, and takes no push: may the token (homelab.ci.rollingFlakeUpdate.tokenFile) write there?'
+    return 1
+}
+
+if [ "$(id -un)" = "$builder" ]; then mkdir -p "$work"; else install -d -m 0700 -o "$builder" -g "$builder" "$work"; fi
+mkdir -p "$cache"
+trap 'rm -f "$scratch/key"' EXIT
+exec 9>"$state/lock"
+flock -n 9 || die 'another rolling update is at work here'
+[ "$(secret | wc -c)" = 64 ] || die "homelab.ci.rollingFlakeUpdate.signingKeyFile is no key as 'nix key generate-secret' makes it"
+find_origin
+clone
+forget_builds
+published=
+[ ! -e "$state/published" ] || read -r published <"$state/published"
+update
+if [ "$commit" = "$published" ]; then
+    echo "nothing new: $commit"
+    exit $stale
+fi
+if ! try_commit; then
+    # what people have committed does not wait for an input to be mended
+    if [ "$commit" = "$tip" ] || [ "$tip" = "$published" ]; then
+        die "$commit stops at the gate; machines keep what they have"
+    fi
+    echo "the update of the inputs stops at the gate; $tip goes on without it" >&2
+    commit=$tip
+    try_commit || die "$commit stops at the gate, too; machines keep what they have"
+    publish
+    exit 1
+fi
+while ! push; do
+    tries=$((tries - 1))
+    [ $tries -gt 0 ] || die 'others were faster again and again; what was built is kept for the next run'
+    echo "others have pushed ($tip): once more on that"
+    rebase
+    try_commit || die "$commit stops at the gate; machines keep what they have"
+done
+publish
+exit $stale

@@ -1,0 +1,165 @@
+# The options of one container.
+{cfg}: {lib, ...}: let
+  inherit (lib) mkOption types;
+  maybe = type: description:
+    mkOption {
+      type = types.nullOr type;
+      default = null;
+      inherit description;
+    };
+  flag = default: description:
+    mkOption {
+      type = types.bool;
+      inherit default description;
+    };
+  list = type: description:
+    mkOption {
+      type = types.listOf type;
+      default = [];
+      inherit description;
+    };
+  duration = default:
+    mkOption {
+      type = types.strMatching "([0-9]+(ms|s|m|h))+";
+      inherit default;
+      description = "As compose has it: 30s, 1m30s.";
+    };
+
+  port = types.submodule {
+    options = {
+      host = mkOption {
+        type = types.port;
+        description = "On the machine.";
+      };
+      container = mkOption {
+        type = types.port;
+        description = "In the container.";
+      };
+      protocol = mkOption {
+        type = types.enum ["tcp" "udp"];
+        default = "tcp";
+        description = "tcp or udp.";
+      };
+      address = mkOption {
+        type = types.str;
+        default = cfg.address;
+        defaultText = lib.literalExpression "config.homelab.docker.address";
+        description = "The address of the machine that it listens on.";
+      };
+    };
+  };
+
+  data = types.coercedTo types.str (target: {inherit target;}) (types.submodule {
+    options = {
+      target = mkOption {
+        type = types.str;
+        description = "Its path in the container.";
+      };
+      owner = mkOption {
+        type = types.either types.str types.ints.unsigned;
+        default = "root";
+        description = "Who owns it when it is made; later it is the container's.";
+      };
+      group = mkOption {
+        type = types.either types.str types.ints.unsigned;
+        default = "root";
+        description = "Its group when it is made.";
+      };
+      mode = mkOption {
+        type = types.strMatching "[0-7]{3,4}";
+        default = "0750";
+        description = "Its mode when it is made.";
+      };
+      backup = flag true "Whether a backup has to hold it; not so for caches.";
+    };
+  });
+
+  mount = types.submodule {
+    options = {
+      source = mkOption {
+        type = types.str;
+        description = "An absolute path of the machine, which has to be there.";
+      };
+      target = mkOption {
+        type = types.str;
+        description = "Its path in the container.";
+      };
+      readOnly = flag false "Whether the container may only read it.";
+    };
+  };
+
+  healthCheck = types.submodule {
+    options = {
+      command = mkOption {
+        type = types.either types.str (types.listOf types.str);
+        description = "Run in the container, has to end with 0; a text is for its shell, a list for none.";
+      };
+      interval = duration "30s";
+      timeout = duration "10s";
+      startPeriod = duration "1m";
+      retries = mkOption {
+        type = types.ints.positive;
+        default = 5;
+        description = "How many failures in a row make it unhealthy.";
+      };
+    };
+  };
+in {
+  options = {
+    image = mkOption {
+      type = types.str;
+      example = "postgres:17";
+      description = "The image with a tag that stays what it is, or with a digest (@sha256:…).";
+    };
+    command = list types.str "What runs instead of the image's own command.";
+    environment = mkOption {
+      type = types.attrsOf (types.oneOf [types.str types.int types.bool]);
+      default = {};
+      description = "Variables, as the container gets them (a `$` is a `$`). They are in the Nix store: no secrets.";
+    };
+    secrets = list types.str "Which `secrets` of the stack it gets as variables.";
+    ports = list port "What is published on the machine.";
+    data = mkOption {
+      type = types.attrsOf data;
+      default = {};
+      example = {pgdata = "/var/lib/postgresql/data";};
+      description = "What it keeps: a directory below homelab.docker.dataDirectory by name, and where it is in the container.";
+    };
+    mounts = list mount "Other paths of the machine that it sees.";
+    networks = list types.str "Networks of the stack that it is in; none said: `default`.";
+    hostNetwork = flag false "Whether it has the machine's network instead. Its `ports` are then those that it opens by itself.";
+    dependsOn = list types.str "Containers of the stack that have to be healthy first.";
+    healthCheck = mkOption {
+      type = types.either (types.enum ["image" "none"]) healthCheck;
+      default = "image";
+      description = "How it is seen to work: by the check that the image brings, by running at all, or by this command.";
+    };
+    user = maybe types.str "UID or UID:GID that it runs as, unless the image says.";
+    devices = list types.str "Devices of the machine, such as /dev/dri.";
+    capabilities = list types.str "Capabilities beyond docker's own, such as NET_ADMIN.";
+    noNewPrivileges = flag true "Whether its processes can gain no privileges.";
+    memory = maybe (types.strMatching "[0-9]+[bkmg]") "How much memory it may have at most, such as 512m.";
+    restart = mkOption {
+      type = types.enum ["unless-stopped" "on-failure" "always" "no"];
+      default = "unless-stopped";
+      description = "What docker does when it ends.";
+    };
+    update = mkOption {
+      type = types.enum ["automatic" "notify" "off"];
+      default = "notify";
+      description = "What a watcher of images (watchtower, diun) is told by labels: to update it, to say that there is something newer, to leave it alone.";
+    };
+    stopDuringBackup = flag false "Whether a backup has to stop it first (label of docker-volume-backup): for databases.";
+    labels = mkOption {
+      type = types.attrsOf types.str;
+      default = {};
+      description = "Further labels.";
+    };
+    extra = mkOption {
+      type = types.attrsOf types.anything;
+      default = {};
+      example = {shm_size = "128m";};
+      description = "What compose knows and these options do not; it wins over them.";
+    };
+  };
+}

@@ -1,0 +1,23 @@
+# The tables that the lab's set-up lays to ../../options, each part read once in an evaluation, whoever asks:
+# SET and SET-former are trees as lab/options/tree.py says, without their strings; `types` is a list.
+let
+  directory = ../../options;
+  read = name: builtins.fromJSON (builtins.readFile (directory + "/${name}.json"));
+  open = node:
+    if builtins.isAttrs node
+    then builtins.mapAttrs (_: open) node
+    else if builtins.isList node
+    then open (builtins.fromJSON (builtins.head node))
+    else node;
+  sets = map (builtins.replaceStrings [".json"] [""]) (builtins.attrNames (builtins.readDir directory));
+  table = name: {
+    inherit name;
+    value =
+      if name == "types" || builtins.match ".*-former" name != null
+      then read name
+      else open (read name);
+  };
+in
+  if builtins.pathExists directory
+  then builtins.listToAttrs (map table sets)
+  else throw "The tables of options are not there (${toString directory}): the lab's set-up writes them beside a copy of its nixpkgs."

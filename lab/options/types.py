@@ -1,0 +1,139 @@
+"""What an option's type, in the words of Nix' manual, says of its values.
+
+A type becomes a word or a list that `lab/nixpkgs/lib/modules/known.nix` makes a type of:
+"bool", ["listOf", TYPE], ["attrsOf", TYPE], ["nullOr", TYPE], ["either", [TYPE, …]], ["enum", [VALUE, …]],
+["separated", STRING], ["between", LOW, HIGH], ["matching", PATTERN], ["open", TYPE], "submodule", …
+What the words do not tell (formats of one program, types with a text of their own) is "any".
+"""
+
+import json
+import re
+from typing import Any
+
+Type = Any
+
+_WORDS = {
+    "boolean": "bool",
+    "string": "str",
+    "signed integer": "int",
+    "integer": "int",
+    "floating point number": "float",
+    "absolute path": "path",
+    "absolute path not in the Nix store": "path",
+    "path not in the Nix store": "path",
+    "package": "package",
+    "null": "null",
+    "submodule": "submodule",
+    "attribute set": "attrs",
+    "unsigned integer, meaning >=0": "unsigned",
+    "positive integer, meaning >0": "positive",
+    "non-empty string": "nonEmptyStr",
+    "(optionally newline-terminated) single-line string": "singleLineStr",
+    "Concatenated string": ["separated", ""],
+}
+_PREFIXES = {
+    "list of ": "listOf",
+    "attribute set of ": "attrsOf",
+    "lazy attribute set of ": "lazyAttrsOf",
+    "open submodule of ": "open",
+    "function that evaluates to a(n) ": "functionTo",
+}
+_BETWEEN = re.compile(
+    r"(?:integer between|\d+ bit (?:un)?signed integer; between) (-?\d+) and (-?\d+) \(both inclusive\)"
+)
+_ENUM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|-?\d+|true|false|null)(?:, (?:"(?:[^"\\]|\\.)*"|-?\d+|true|false|null))*')
+
+
+def parse(text: str) -> Type:
+    """The type that `text` tells of."""
+    if "string matching the pattern " in text:
+        return _matching(text)
+    alternatives = _split(_bare(text))
+    if alternatives is None:
+        return "any"
+    if len(alternatives) == 1:
+        return _single(alternatives[0])
+    # what is converted may be written as well
+    alternatives[-1] = alternatives[-1].removesuffix(" convertible to it")
+    kinds = [parse(one) for one in alternatives]
+    rest = [kind for kind in kinds if kind != "null"]
+    if "any" in rest or not rest:
+        return "any"
+    several = rest[0] if len(rest) == 1 else ["either", rest]
+    return ["nullOr", several] if "null" in kinds else several
+
+
+def _single(text: str) -> Type:
+    if text in _WORDS:
+        return _WORDS[text]
+    for prefix, name in _PREFIXES.items():
+        if text.startswith(prefix):
+            return [name, parse(text.removeprefix(prefix))]
+    if found := _BETWEEN.fullmatch(text):
+        return ["between", int(found[1]), int(found[2])]
+    if text.startswith("strings concatenated with "):
+        return ["separated", json.loads(text.removeprefix("strings concatenated with "))]
+    if text.startswith("non-empty "):
+        inner = parse(text.removeprefix("non-empty "))
+        return ["nonEmptyListOf", inner[1]] if isinstance(inner, list) and inner[0] == "listOf" else "any"
+    values = text.removeprefix("one of ") if text.startswith("one of ") else ""
+    if found := re.fullmatch(r"value (.*) \(singular enum\)", text):
+        values = found[1]
+    return ["enum", json.loads(f"[{values}]")] if values and _ENUM.fullmatch(values) else "any"
+
+
+def _matching(text: str) -> Type:
+    """Patterns may hold parentheses and every word: only where nothing can follow one is it taken."""
+    for prefix, wrap in (("null or ", "nullOr"), ("list of ", "listOf"), ("attribute set of ", "attrsOf"), ("", "")):
+        before = f"{prefix}string matching the pattern "
+        if text.startswith(before):
+            pattern = text.removeprefix(before)
+            kind: Type = "any" if " or " in pattern else ["matching", pattern]
+            return [wrap, kind] if wrap and kind != "any" else kind
+    return "any"
+
+
+def _bare(text: str) -> str:
+    """Without the parentheses around all of it."""
+    while text.startswith("(") and _closing(text, 0) == len(text) - 1:
+        text = text[1:-1]
+    return text
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the parenthesis that opens at `start` closes."""
+    depth, quoted, at = 0, False, start
+    while at < len(text):
+        letter = text[at]
+        if quoted:
+            at += letter == "\\"
+            quoted = letter != '"'
+        elif letter == '"':
+            quoted = True
+        elif letter in "()":
+            depth += 1 if letter == "(" else -1
+            if depth == 0:
+                return at
+        at += 1
+    return None
+
+
+def _split(text: str) -> list[str] | None:
+    """At every " or " outside of quotes and parentheses; None where these do not fit together."""
+    if " or " not in text:
+        return [text]
+    found, begin, depth, quoted, at = [], 0, 0, False, 0
+    while at < len(text):
+        letter = text[at]
+        if quoted:
+            at += letter == "\\"
+            quoted = letter != '"'
+        elif letter == '"':
+            quoted = True
+        elif letter in "()":
+            depth += 1 if letter == "(" else -1
+        elif depth == 0 and text.startswith(" or ", at):
+            found.append(text[begin:at])
+            begin = at + 4
+        at += 1
+    return None if depth or quoted else [*found, text[begin:]]

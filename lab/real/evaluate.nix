@@ -1,0 +1,50 @@
+# What is asked of the fleet on its real inputs. `ask` is null for the names of what there is, or {kind, name}.
+{
+  fleet,
+  sources,
+  ask,
+}: let
+  flake = import ./inputs.nix {inherit fleet sources;};
+  system = "x86_64-linux";
+  failed = config: map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
+  # A configuration whose assertions fail has no derivation: they are what there is to say.
+  report = config: derivation: {
+    inherit (config) warnings;
+    failed = failed config;
+    derivation =
+      if failed config == []
+      then derivation.drvPath
+      else null;
+  };
+  of = {
+    host = name: let
+      inherit (flake.nixosConfigurations.${name}) config;
+    in
+      report config config.system.build.toplevel
+      // {
+        # The program that makes the machine's disks, where disko is to make them.
+        disko =
+          if (config.disko.devices.disk or {}) != {}
+          then config.system.build.diskoScript.drvPath
+          else null;
+      };
+    home = name: let
+      inherit (flake.homeConfigurations.${name}) config activationPackage;
+    in
+      report config activationPackage;
+    package = name:
+      report {
+        warnings = [];
+        assertions = [];
+      }
+      flake.packages.${system}.${name};
+  };
+in
+  if ask == null
+  then {
+    host = builtins.attrNames (flake.nixosConfigurations or {});
+    home = builtins.attrNames (flake.homeConfigurations or {});
+    package = builtins.attrNames (flake.packages.${system} or {});
+    version = flake.inputs.nixpkgs.lib.version;
+  }
+  else of.${ask.kind} ask.name

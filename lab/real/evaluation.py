@@ -1,0 +1,109 @@
+"""One evaluation as a process of its own, with what it said, what it took, and how it ended."""
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).resolve().parent
+# Nothing but what lies here: no substituter, no registry, no cache that an earlier run filled.
+_OFFLINE = ("--offline", "--extra-experimental-features", "nix-command flakes", "--option", "flake-registry", "")
+# What `lib.warn` and Nix say while they evaluate; of Nix' own, what it says of the fleet and not of this machine.
+_WARNING = re.compile(r"^(?:trace: )?(?:evaluation )?warning: (.*)")
+_OF_THE_MACHINE = re.compile(r"Git tree '.*' is dirty|you don't have Internet access|not writing modified lock file")
+
+
+@dataclass(frozen=True)
+class Took:
+    """Seconds of a clock and of the CPUs, and the memory at most, in GB."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    memory: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of one; `error` is empty where it came to its end, and `answer` is evaluate.nix's."""
+
+    kind: str
+    name: str
+    error: str = ""
+    warnings: Sequence[str] = ()
+    failed: Sequence[str] = ()
+    took: Took = Took()
+    answer: Any = field(default=None, repr=False)
+
+    @property
+    def found(self) -> int:
+        """How many things are wrong."""
+        return bool(self.error) + len(self.warnings) + len(self.failed)
+
+
+def ask(kind: str, name: str, fleet: Path, sources: Mapping[str, Path]) -> Evaluation:
+    """Evaluate one host, home or package; `kind` "names" for what there is."""
+    question = {
+        "fleet": str(fleet),
+        "sources": {name: str(path) for name, path in sources.items()},
+        "ask": None if kind == "names" else {"kind": kind, "name": name},
+    }
+    environment = {"FLEET_REAL": json.dumps(question), "FLEET_REAL_NIX": str(_HERE / "evaluate.nix")}
+    expression = 'import (builtins.getEnv "FLEET_REAL_NIX") (builtins.fromJSON (builtins.getEnv "FLEET_REAL"))'
+    argv = ["nix", "eval", "--json", "--read-only", "--impure", *_OFFLINE, "--expr", expression]
+    status, out, said, took = _run(argv, environment)
+    if status:
+        return Evaluation(kind, name, error=_last(said), warnings=_warnings(said), took=took)
+    answer = json.loads(out)
+    warnings = answer.get("warnings", [])
+    # those that the system says as it is evaluated are these again, of which a line is told
+    told = {line for text in warnings for line in text.splitlines()[:1]}
+    warnings += [words for words in _warnings(said) if words not in told]
+    return Evaluation(kind, name, warnings=warnings, failed=answer.get("failed", ()), answer=answer, took=took)
+
+
+def flake_check(fleet: Path, sources: Mapping[str, Path]) -> Evaluation:
+    """`nix flake check --no-build`: every output in one process, with the inputs as a flake's."""
+    overrides = [part for name, path in sources.items() for part in ("--override-input", name, f"path:{path}")]
+    argv = ["nix", "flake", "check", "--no-build", "--no-write-lock-file", *_OFFLINE, *overrides, f"path:{fleet}"]
+    status, _, said, took = _run(argv, {})
+    return Evaluation("flake check", "", error=_last(said) if status else "", warnings=_warnings(said), took=took)
+
+
+def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str, Took]:
+    """Exit status, stdout, stderr, and what it took; its caches are nobody's."""
+    with tempfile.TemporaryDirectory() as caches, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=said,
+            env={**os.environ, **environment, "XDG_CACHE_HOME": caches},
+        )
+        _, ended, used = os.wait4(process.pid, 0)
+        wall = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(ended)
+        out.seek(0)
+        said.seek(0)
+        took = Took(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6)
+        return process.returncode, out.read().decode(), said.read().decode(errors="replace"), took
+
+
+def _warnings(said: str) -> list[str]:
+    found = [match[1] for line in said.splitlines() if (match := _WARNING.match(line))]
+    return list(dict.fromkeys(words for words in found if not _OF_THE_MACHINE.search(words)))
+
+
+def _last(said: str) -> str:
+    """The error itself: what Nix says after the trace that leads to it."""
+    lines = said.strip().splitlines()
+    starts = [at for at, line in enumerate(lines) if line.lstrip().startswith("error:")]
+    if not starts:
+        return lines[-1] if lines else "nix said nothing"
+    return "\n".join(line.strip() for line in lines[starts[-1] :]).removeprefix("error:").strip()
