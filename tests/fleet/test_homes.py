@@ -53,7 +53,6 @@ ANYWHERE = {
     "yazi": ("", [".config/yazi/yazi.toml", ".config/yazi/theme.toml"], ["yazi"]),
     "music": ("", [f"{UNIT}mpd.service", f"{UNIT}mpd.socket"], ["mpd", "ncmpcpp"]),
 }
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPTOR5qnJNY/q7GrwdwqQP6PDpAYtLCiak50rGxTyM2G"
 # (what is set, the host below, what is said)
 REFUSED = [
     (
@@ -65,6 +64,11 @@ REFUSED = [
         'homelab.ssh.enable = true; homelab.fleet.hosts.a = {sshAlias = "x *"; hostname = "a";};',
         "null",
         'homelab.ssh: hosts.nix: a.sshAlias is "x *", which cannot be written into ssh\'s configuration',
+    ),
+    (
+        'homelab.ssh.enable = true; homelab.fleet.hosts.a = {sshAlias = "x"; publicKey = "ssh-ed25519\\n* AAAA";};',
+        "null",
+        "homelab.ssh: hosts.nix: a.publicKey is no public key: copy the line",
     ),
     (
         'homelab.ssh = {enable = true; forwardAgent = ["y"];}; homelab.fleet.hosts.a.sshAlias = "x";',

@@ -18,7 +18,7 @@
       # the kind and the key, without the comment
       key =
         if isKey (host.publicKey or null)
-        then lib.concatStringsSep " " (lib.take 2 (lib.filter (word: word != "") (lib.splitString " " host.publicKey)))
+        then lib.concatStringsSep " " (lib.take 2 (lib.filter (word: builtins.isString word && word != "") (builtins.split "[[:space:]]+" host.publicKey)))
         else null;
     })
     config.homelab.fleet.hosts;
@@ -33,7 +33,9 @@
       (lib.nameValuePair "sshAlias" host.alias)
       (lib.nameValuePair "hostname" host.hostname)
       (lib.nameValuePair "user" host.user)
-    ]))
+    ])
+    ++ lib.optional (host.key != null && builtins.match "[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+=*" host.key == null)
+    "${id}.publicKey is no public key: copy the line of the machine's /etc/ssh/ssh_host_ed25519_key.pub")
   hosts);
   # The ids of the hosts of each alias.
   owners = lib.zipAttrs (lib.mapAttrsToList (id: host: {${host.alias} = id;}) named);
