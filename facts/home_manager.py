@@ -7,6 +7,8 @@ from typing_extensions import override
 
 from facts.base import Fact
 from facts.generations import ProfileGenerations
+from nixherd.deploying.activation import part
+from nixherd.revisions import noted_of
 
 # Where Home Manager keeps its generations, newer and older.
 _PROFILE = """
@@ -16,9 +18,13 @@ profile="${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager"
 
 
 class HomeState(TypedDict):
-    """`current` is the store path of the generation that the home is, None for one that was never activated."""
+    """`current` is the store path of the generation that the home is, None for one that was never activated.
+
+    `revision` is the fleet's that it is of, by the home's own note of that path, None where that is not known.
+    """
 
     current: str | None
+    revision: str | None
     user: str
     hostname: str
     boot_id: str
@@ -30,13 +36,18 @@ class Home(Fact[HomeState | None]):
 
     .. code:: python
 
-        {"current": "/nix/store/…-home-manager-generation", "user": "abl030", "hostname": "caddy", "boot_id": "0ea6…"}
+        {"current": "/nix/store/…-home-manager-generation", "revision": "4f2c…", "user": "abl030",
+         "hostname": "caddy", "boot_id": "0ea6…"}
     """
 
     @override
     def command(self) -> str:
         return f"""{_PROFILE}
 echo "current=$(readlink -e "$profile")"
+kind=home
+{part("revisions.sh")}
+noted_of "$(readlink -e "$profile")"
+echo "revision=$noted"
 echo "user=$(id -un)"
 echo "hostname=$(cat /proc/sys/kernel/hostname)"
 echo "boot_id=$(cat /proc/sys/kernel/random/boot_id)"
@@ -49,6 +60,7 @@ echo "boot_id=$(cat /proc/sys/kernel/random/boot_id)"
             raise FactProcessError(f"no {', '.join(missing)} in what the home says of itself")
         return HomeState(
             current=values["current"] or None,
+            revision=noted_of(values["current"] or None, values["revision"]),
             user=values["user"],
             hostname=values["hostname"],
             boot_id=values["boot_id"],

@@ -6,8 +6,9 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
+from nixherd.deploying.activation import part
 from nixherd.jobs import DIRECTORY
-from nixherd.nix import revision_of
+from nixherd.revisions import of_running
 
 _KEYS = (
     "macs",
@@ -17,6 +18,7 @@ _KEYS = (
     "hostname",
     "current_system",
     "booted_system",
+    "noted",
     "version",
     "root",
     "mnt",
@@ -36,7 +38,7 @@ class MachineState(TypedDict):
     current_system: str | None
     booted_system: str | None
     revision: str | None
-    """system.configurationRevision of the running system"""
+    """the fleet's that the running system is of, by the machine's note, else by the system's own word"""
     root: str | None
     """the source of the file system at /"""
     mnt: str | None
@@ -70,7 +72,10 @@ say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
 say hostname "$(cat /proc/sys/kernel/hostname)"
 say current_system "$(readlink -e /run/current-system)"
 say booted_system "$(readlink -e /run/booted-system)"
-say version "$(nixos-version --json 2>/dev/null)"
+kind=system
+{part("revisions.sh")}
+noted_of "$(readlink -e /run/current-system)"
+say noted "$noted"; say version "$(nixos-version --json 2>/dev/null)"
 say root "$(findmnt -no SOURCE / 2>/dev/null)"
 say mnt "$(findmnt -no SOURCE /mnt 2>/dev/null)"
 say macs "$(cat /sys/class/net/*/address 2>/dev/null | tr '\\n' ' ')"
@@ -93,7 +98,7 @@ true"""
             hostname=values["hostname"] or None,
             current_system=values["current_system"] or None,
             booted_system=values["booted_system"] or None,
-            revision=revision_of(values["version"]),
+            revision=of_running(values["current_system"] or None, values["noted"], values["version"]),
             root=values["root"] or None,
             mnt=values["mnt"] or None,
             mark=values["mark"] or None,

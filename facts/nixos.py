@@ -10,15 +10,23 @@ from facts.base import Fact
 from facts.generations import ProfileGenerations
 from nixherd.deploying import activation
 from nixherd.nix import revision_of
+from nixherd.revisions import of_running
 
 FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
 PROFILE = "/nix/var/nix/profiles/system"
+# Of which revision what runs is: what the machine notes of that very path, and what the system says itself.
+REVISION = f"""
+{activation.part("revisions.sh")}
+noted_of "$(readlink -f /run/current-system)"
+echo "noted=$noted"
+echo "version=$(nixos-version --json 2>/dev/null)"
+"""
 # What takes effect with a boot alone.
 BOOTED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")
 
 
 class System(TypedDict):
-    """`booted` differs from `path` when the machine has switched since it booted; `revision` may be None."""
+    """`booted` differs from `path` when the machine has switched since it booted; an unknown `revision` is None."""
 
     path: str
     booted: str | None
@@ -38,21 +46,20 @@ class CurrentSystem(Fact[System | None]):
 
     @override
     def command(self) -> str:
-        return (
-            "if [ -e /run/current-system ]; then "
-            "readlink -e /run/current-system; readlink -e /run/booted-system || echo; "
-            "cat /proc/sys/kernel/hostname; nixos-version --json 2>/dev/null || echo; fi"
-        )
+        return f"""[ -e /run/current-system ] || exit 0
+echo "path=$(readlink -e /run/current-system)"
+echo "booted=$(readlink -e /run/booted-system)"
+echo "hostname=$(cat /proc/sys/kernel/hostname)"
+kind=system{REVISION}"""
 
     @override
     def process(self, output: list[str]) -> System:
-        if len(output) < 3:
-            raise FactProcessError(f"expected path, booted path and hostname, got {output!r}")
+        values = _values(output, "path", "hostname")
         return System(
-            path=output[0],
-            booted=output[1] or None,
-            hostname=output[2],
-            revision=revision_of("\n".join(output[3:])),
+            path=values["path"],
+            booted=values.get("booted") or None,
+            hostname=values["hostname"],
+            revision=_revision(values, values["path"]),
         )
 
 
@@ -65,6 +72,9 @@ class SystemState(TypedDict):
     """where the system profile leads, which is what the next boot brings"""
     hostname: str
     revision: str | None
+    """the fleet's that `current` is of, by the machine's note of that path, else by the system's own word"""
+    configuration_revision: str | None
+    """system.configurationRevision of `current`, which is a part of it, where it says that"""
     boot_id: str
     failed: list[str]
     """units that have failed"""
@@ -93,7 +103,8 @@ class Running(Fact[SystemState | None]):
     .. code:: python
 
         {"current": "/nix/store/…", "booted": "/nix/store/…", "profile": "/nix/store/…", "hostname": "dev",
-         "revision": "4f2c…", "boot_id": "0ea6…", "failed": [], "aside": [], "unwell": [], "at_work": [],
+         "revision": "4f2c…", "configuration_revision": None, "boot_id": "0ea6…", "failed": [], "aside": [],
+         "unwell": [], "at_work": [],
          "init": "systemd 1", "inhibitors": "{}", "parts": {"kernel": "/nix/store/…/bzImage", …},
          "reboot_for": ["initrd", "kernel"], "sudo": "free"}
     """
@@ -113,7 +124,7 @@ add current /run/current-system; add booted {booted}; add profile {PROFILE}
 for part in {parts}; do add "part.$part" "{booted}/$part"; add "next.$part" "{PROFILE}/$part"; done
 readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; done
 for file in hostname random/boot_id; do read -r line <"/proc/sys/kernel/$file"; say "${{file#*/}}" "$line"; done
-say version "$(nixos-version --json 2>/dev/null)"
+{REVISION}
 say init "$(cat /run/current-system/init-interface-version 2>/dev/null)"
 say inhibitors "$(cat /run/current-system/switch-inhibitors 2>/dev/null | tr '\\n' ' ')"
 look_at_units
@@ -134,7 +145,8 @@ if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then s
             booted=values.get("booted") or None,
             profile=values.get("profile") or None,
             hostname=values["hostname"],
-            revision=revision_of(values.get("version", "")),
+            revision=_revision(values, values["current"]),
+            configuration_revision=revision_of(values.get("version", "")),
             boot_id=values["boot_id"],
             failed=_units(values, "failed"),
             aside=_units(values, "aside"),
@@ -161,15 +173,18 @@ class BootedSystem(Fact[str | None]):
 
 
 class Revision(Fact[str | None]):
-    """Returns the revision of the fleet that the running system was built from, None where it carries none."""
+    """Returns the revision of the fleet that the running system is of, None where that is not known."""
 
     @override
     def command(self) -> str:
-        return "nixos-version --json 2>/dev/null || true"
+        return f"""[ -e /run/current-system ] || exit 0
+echo "path=$(readlink -e /run/current-system)"
+kind=system{REVISION}"""
 
     @override
     def process(self, output: list[str]) -> str | None:
-        return revision_of("\n".join(output))
+        values = _values(output, "path")
+        return _revision(values, values["path"])
 
 
 class FailedUnits(Fact[list[str]]):
@@ -244,6 +259,10 @@ class LastDeployment(Fact[dict[str, Any] | None]):
             return None
         found: dict[str, Any] = json.loads(json.dumps(vars(standing)))
         return found
+
+
+def _revision(values: dict[str, str], path: str) -> str | None:
+    return of_running(path, values.get("noted"), values.get("version", ""))
 
 
 def _units(values: dict[str, str], name: str) -> list[str]:

@@ -6,10 +6,12 @@ fails, the half of its hosts in which something is wrong is looked for, and so o
 dozen tries.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluat
     homes = _homes(session)
     is_nixos = host_id not in homes
     alike = tuple(each for each in host_ids if (each not in homes) == is_nixos)
-    found = session.once(("evaluate", alike), lambda: _all(session, alike, is_nixos=is_nixos))
+    found = session.once(("evaluate", alike), lambda: _of_one_revision(session, alike, is_nixos=is_nixos))
     about = found.get(host_id)
     if isinstance(about, FleetError):
         raise about
@@ -60,6 +62,19 @@ def evaluate_ahead(session: Session, host_ids: Sequence[str]) -> None:
 
 def _homes(session: Session) -> set[str]:
     return {host.id for host in session.fleet.hosts.values() if not host.is_nixos}
+
+
+def _of_one_revision(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+    """What each comes to, and of which revision that is: not known where the tree moved on meanwhile."""
+    before = session.revision
+    found = _all(session, host_ids, is_nixos=is_nixos)
+    revision = before if before == session.revision else None
+    return {
+        host_id: replace(about, revision=revision or about.configuration_revision)
+        if isinstance(about, Evaluated)
+        else about
+        for host_id, about in found.items()
+    }
 
 
 def _all(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
@@ -132,6 +147,16 @@ def _try(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found 
         return nix.parse_description(ask(session, nix.describe(session.flake, host_ids, is_nixos=is_nixos)))
     except FAILURES as error:
         return worded(error, f"{session.fleet.path}: evaluating {', '.join(host_ids)}")
+
+
+def as_of(session: Session, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
+    """The systems of hosts that have the flake's revision in them, were it another one; empty where nobody can say."""
+    try:
+        text = ask(session, nix.as_of(session.flake, host_ids, revision))
+    except FleetError:  # it cannot be another one
+        return {}
+    found: dict[str, str] = json.loads(text)
+    return found
 
 
 def ask(session: Session, argv: Sequence[str]) -> str:

@@ -67,12 +67,28 @@ configurations: builtins.listToAttrs (map (id: {
 """
 
 
+# The same hosts as they were if the flake's revision were another one: a value that beats every other (nixpkgs'
+# lib/modules.nix: mkOverride 0).
+_AS_OF = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = (configurations.${id}.extendModules {
+    modules = [{
+      system.configurationRevision = { _type = "override"; priority = 0; content = REVISION; };
+    }];
+  }).config.system.build.toplevel.outPath;
+}) (builtins.fromJSON IDS))
+"""
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """What one host of the flake is, before anything is built. Paths are store paths.
 
     `toplevel` is a NixOS host's system, or a home's generation, which has nothing of the rest.
     `guest_agent` and `ssh`: whether their services are enabled, None where there is no such option.
+    `revision` is the fleet's that it is of, None where nobody can say; `configuration_revision` the option, which has
+    what it says in the system itself: then every commit makes another system.
     """
 
     host_id: str
@@ -81,7 +97,7 @@ class Evaluated:
     disko_script: str | None
     disko_drv: str | None
     hostname: str
-    revision: str | None
+    configuration_revision: str | None
     devices: tuple[str, ...]
     boot_loader: str | None
     grub_efi: bool
@@ -92,6 +108,8 @@ class Evaluated:
 
     health: Any = field(default=None, compare=False)
     """the option nixherd.healthChecks, unjudged"""
+
+    revision: str | None = None
 
     root_access: bool | None = None
     """whether one that was just installed has a way to root (root_access.nix)"""
@@ -121,6 +139,12 @@ def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
     """The function from a flake's configurations to what we ask of these hosts, by id; null for one it has not."""
     template = _DESCRIBE.replace("ROOT_ACCESS", _ROOT_ACCESS) if is_nixos else _DESCRIBE_HOMES
     return template.replace("IDS", nix_string(json.dumps(list(host_ids))))
+
+
+def as_of(flake: str, host_ids: Iterable[str], revision: str) -> list[str]:
+    """What the flake would come to for these hosts if its revision, which is in their systems, were another one."""
+    apply = _AS_OF.replace("IDS", nix_string(json.dumps(list(host_ids)))).replace("REVISION", nix_string(revision))
+    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
 
 
 def names(flake: str, attribute: str) -> list[str]:
@@ -171,7 +195,7 @@ def evaluated(host_id: str, about: Mapping[str, Any]) -> Evaluated:
         disko_script=_path(about["diskoScript"]) if about["diskoScript"] else None,
         disko_drv=_path(about["diskoDrv"]) if about["diskoDrv"] else None,
         hostname=str(about["hostname"]),
-        revision=str(about["revision"]) if about["revision"] else None,
+        configuration_revision=str(about["revision"]) if about["revision"] else None,
         devices=tuple(str(device) for device in about["devices"]),
         boot_loader=str(about["bootLoader"]) if about["bootLoader"] else None,
         grub_efi=bool(about["grubEfi"]),

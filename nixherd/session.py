@@ -29,6 +29,7 @@ from nixherd.files import state_home, write_whole
 from nixherd.locks import lock, own_directory
 from nixherd.models import Fleet, Host, Vm
 from nixherd.openssh import PLAIN_PATH
+from nixherd.revisions import of_tree
 from nixherd.rollcall import RollCall
 from nixherd.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 from nixherd.tokens import Token
@@ -148,6 +149,8 @@ class Session:
     """with which status each host failed that did"""
     locked: str | None = None
     """the flake as a locked reference, where it was named by one; else it is the fleet's directory"""
+    locked_revision: str | None = None
+    """the revision that it is locked to, where it has one"""
     gate: Gate | None = None
     """what the flake has to be signed by, where that is required"""
     journal: "Journal | None" = None
@@ -173,6 +176,13 @@ class Session:
     def flake(self) -> str:
         """The flake, as Nix is told it: where it has to be signed, the very commit that was verified."""
         return self.locked or (self.verified.url if self.gate else self.fleet.path)
+
+    @property
+    def revision(self) -> str | None:
+        """The revision of the flake as its files are at this moment, None where nobody can say."""
+        if self.locked:
+            return self.locked_revision
+        return self.verified.revision if self.gate else of_tree(Path(self.fleet.path))
 
     @property
     def verified(self) -> Verified:

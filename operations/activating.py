@@ -1,24 +1,23 @@
 """One machine's activation, seen from here: begun, followed to its proof, and ended by our word or by the machine's."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from nixherd.deploying.activation import PROTOCOL, Deployment, Kind, Stage, Standing, parse
+from nixherd.deploying.activation import Deployment, Kind, Stage, Standing, parse
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import is_of
 from nixherd.deploying.report import Outcome, how_to_ask
 from nixherd.deploying.run import DeployRun, HostRun
 from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
 from nixherd.faults import foreseen, worded
-from nixherd.models import Access
 from nixherd.reach import Epoch
-from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.health import failing
 from operations.rebooting import may_reboot, reboot_and_prove
-from operations.steps import as_root, connector_of, fleet_host, session_of, shell
+from operations.speaking import Wanted, deployment_of, note_too, said
+from operations.steps import connector_of, fleet_host, session_of
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
 MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive
@@ -26,29 +25,10 @@ BY_BOOT = "-boot"  # after the run's id, where it goes on by a boot
 PAUSE = 5.0  # seconds between two looks at a system that is watched
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to run in the end, and what it calls itself, None where that is not known. `generation`: its number in
-    the profile, where it is to be that one again."""
-
-    system: str
-    hostname: str | None = None
-    revision: str | None = None
-    generation: int | None = None
-
-
 def activate(host: Host, run: DeployRun, own: HostRun, wanted: Wanted) -> None:
     """From the start to the proven end. FleetError when that is not the new system, Undecided when nobody knows."""
     options = own.options
-    system = own.kind is Kind.SYSTEM
-    deployment = Deployment(
-        *(run.id, run.who, options.goal, wanted.system, options.specialisation),
-        *(options.activation_deadline, options.confirm_deadline, own.kind, wanted.generation),
-        gated=connector_of(host).access is Access.PUSH_CLOSURE,
-        reboot=system and may_reboot(host) is None,
-        unchecked=system and options.no_check,
-        protocol=own.state.get("protocol", PROTOCOL) if own.state else PROTOCOL,
-    )
+    deployment = deployment_of(host, run, own, wanted)
     try:
         if own.inhibited and options.goal.activates and not options.no_check:
             raise NeedsBoot(f"{own.id}: it cannot be switched to while the old system runs: {'; '.join(own.inhibited)}")
@@ -136,23 +116,7 @@ class _Follower:
             standing = parse(self._ask(old.look(standing.stage), what="looking at its end"))
 
     def _ask(self, script: str, *, stdin: str | None = None, what: str) -> str:
-        if self.deployment.gated:
-            return self._say_at_the_gate(script, what)
-        if self.own.kind is Kind.HOME:
-            return shell(self.host, script, stdin=stdin, what=what)
-        try:
-            return as_root(self.host, script, stdin=stdin, what=what)
-        except FleetError as error:
-            # the new system may ask for one where the old one did not
-            if "password is required" not in str(error) or not give_password(self.host):
-                raise
-            return as_root(self.host, script, stdin=stdin, what=what)
-
-    def _say_at_the_gate(self, words: str, what: str) -> str:
-        ok, output = connector_of(self.host).forced(words, ANSWER_DEADLINE)
-        if not ok:
-            raise FleetError(f"{self.host.name}: {what} failed: {(output.stderr_lines or ['no answer'])[-1]}")
-        return str(output.stdout)
+        return said(self.host, self.own, script, stdin=stdin, what=what)
 
     # Waiting
 
@@ -226,7 +190,7 @@ class _Follower:
 
     def _disagreement(self) -> str | None:
         now, wanted = self.standing, self.wanted
-        compared = {"hostname": (now.hostname, wanted.hostname), "revision": (now.revision, wanted.revision)}
+        compared = {"hostname": (now.hostname, wanted.hostname)}
         if not self.deployment.specialisation:
             compared["system"] = (now.current, wanted.system)
         wrong = [f"{what} is {is_}, not {want}" for what, (is_, want) in compared.items() if want and is_ != want]
@@ -248,6 +212,7 @@ class _Follower:
             self._tell_moved(f"its profile was moved from {now.was} to {now.profile} by somebody else meanwhile")
         if now.stage is Stage.KEPT:
             self._require_kept()
+            note_too(self.host, own, self.deployment, now)
             left = self._boot() if self._boots_now() else None
             pending = left or (self.deployment.goal is Goal.BOOT and not self._boots_now())
             outcome = Outcome.PENDING_REBOOT if pending else Outcome.DEPLOYED

@@ -133,7 +133,8 @@ def _gate() -> dict[str, Any]:
     if not ok:
         raise FleetError(f"{host.data.host_id}: {(output.stderr_lines or ['no answer'])[-1]}")
     now = parse(output.stdout)
-    names = ("current", "profile", "hostname", "revision", "boot_id", "init", "inhibitors", "protocol")
+    about = ("hostname", "revision", "configuration_revision", "boot_id", "init", "inhibitors", "protocol")
+    names = ("current", "profile", *about)
     known = {name: getattr(now, name) for name in names}
     units = {"unwell": _listed(now.unwell), "at_work": _listed(now.at_work), "failed": [], "aside": []}
     return {**known, **units, "parts": {}, "reboot_for": [], "sudo": "root"}

@@ -5,6 +5,8 @@ What one row finds the next ones use; it is in the run (`nixherd.deploying.run`)
 """
 
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from typing import Any
 
 from pyinfra import host
@@ -21,17 +23,20 @@ from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
 from nixherd.deploying.waves import label
 from nixherd.errors import FAILURES, FleetError, NotBegun, NotWell, Usage
+from nixherd.evaluation import as_of
 from nixherd.evaluation import evaluate as evaluate_all
 from nixherd.faults import foreseen
 from nixherd.models import Access
 from nixherd.nix import Evaluated
-from operations.activating import Wanted
+from nixherd.revisions import noted_of, shown
+from nixherd.session import Session
 from operations.activating import activate as activate_on
 from operations.building import build_for, builder_of
 from operations.deploy_run import acting, ask, looking, require_root, run_of
 from operations.rebuilding import rebuild_on
 from operations.remote import copy_closure
 from operations.showing import resolved, show_changes
+from operations.speaking import Wanted, note_alone
 from operations.steps import (
     Commands,
     as_root,
@@ -59,7 +64,8 @@ def _reach(own: HostRun) -> str:
         return f"{own.id} pulls its configuration itself, and is not asked"
     own.state = ask(own)
     kept = ("booted", "hostname", "failed", "boot_id")
-    own.found(address=place.address, old=own.state["current"], before={name: own.state.get(name) for name in kept})
+    before = {name: own.state.get(name) for name in kept}
+    own.found(address=place.address, old=own.state["current"], old_revision=own.state["revision"], before=before)
     return f"{own.id} runs {own.state['current']}"
 
 
@@ -84,8 +90,12 @@ def _evaluate(own: HostRun) -> str:
             own.end(Outcome.UNCHANGED_NOT_WELL, why)
             run_of(host).failed[own.id] = own.options.wave
             raise NotWell(f"{own.id}: {why}")
+        if _has_moved_on(own.options, own.state, about):
+            return _of_another_revision(own, about)
         own.end(Outcome.UNCHANGED)
         return f"{own.id} runs {about.toplevel} already"
+    if not executing(host) and state is not None and _differs_by_revision(own):
+        own.found(revision_only=True)
     return f"{own.id}: {about.toplevel} is to come"
 
 
@@ -112,6 +122,49 @@ def _is_done(options: Options, state: Any, toplevel: str) -> bool:
     return bool({Goal.SWITCH: runs and profile, Goal.TEST: runs, Goal.BOOT: profile}.get(options.goal, False))
 
 
+def _has_moved_on(options: Options, state: Any, about: Evaluated) -> bool:
+    """Whether what runs there is what another revision, the flake's present one, comes to as well."""
+    runs = options.goal is not Goal.BOOT or state["current"] == about.toplevel
+    return runs and about.revision not in (None, state["revision"])
+
+
+def _of_another_revision(own: HostRun, about: Evaluated) -> str:
+    assert own.state is not None
+    own.found(revision_only=True)
+    own.note_only = True
+    return f"{own.id} runs {about.toplevel} already: revision only, {_change(own)}"
+
+
+def _change(own: HostRun) -> str:
+    """Of revisions."""
+    return f"{shown(own.state['revision'] if own.state else None)} → {shown(own.about.revision if own.about else None)}"
+
+
+def _differs_by_revision(own: HostRun) -> bool:
+    """Whether what is to come is another system for its configurationRevision alone. False also where nobody can say.
+
+    It is, where the flake's host as of the revision that runs there is what runs there. Those that run one revision
+    are evaluated together, as far as they are known when the first one asks.
+    """
+    assert own.about is not None
+    assert own.state is not None
+    running = own.state.get("configuration_revision")
+    if not running or own.about.configuration_revision in (None, running):
+        return False
+    session, asked, found = session_of(host), run_of(host), dict[str, str]()
+    for attempt in count():
+        states = {each.id: each.state for each in asked.hosts.values() if each.state and each.id not in found}
+        alike = sorted(id for id, state in states.items() if state.get("configuration_revision") == running)
+        if own.id not in alike:
+            return found.get(own.id) == str(own.state["current"])
+        found |= session.once(("as of", running, attempt), partial(_as_of, session, alike, running))
+    raise AssertionError
+
+
+def _as_of(session: Session, ids: list[str], revision: str) -> dict[str, str]:
+    return dict.fromkeys(ids, "") | dict(as_of(session, ids, revision))
+
+
 def _reached(host: Host) -> tuple[str, ...]:
     """The ids of the hosts of this run that answer: they are evaluated together."""
     return tuple(sorted(each.data.host_id for each in host.state.activated_hosts if not failed(each)))
@@ -126,6 +179,8 @@ def build() -> Commands:
 def _build(own: HostRun) -> str:
     if _is_triggered():
         return f"{own.id} builds by itself"
+    if own.note_only:
+        return f"{own.id} has it already"
     own.enter("build")
     assert own.about is not None
     if _is_built_later(own):
@@ -175,6 +230,8 @@ def show() -> Commands:
 def _show(own: HostRun) -> str:
     if _is_triggered():
         return f"{own.id} is not asked what changes"
+    if own.note_only:
+        return f"{own.id}: revision only, {_change(own)}"
     if _is_built_later(own):
         return f"{own.id}: what changes is known when it is built"
     show_changes(host, own, _to_come(host))
@@ -193,6 +250,9 @@ def _copy(own: HostRun) -> Commands:
     about = own.about
     if _is_triggered():
         host.noop(f"{own.id} pulls by itself")
+        return
+    if own.note_only:
+        host.noop(f"{own.id} has it already")
         return
     if _copies_by_itself(own):
         host.noop(f"{own.id}: nixos-rebuild copies")
@@ -245,8 +305,13 @@ def _not_yet(own: HostRun) -> Commands:
 def _activate(own: HostRun) -> Commands:
     asked, options, about = run_of(host), own.options, own.about
     summary = f"{options.goal} {own.id} to {about.toplevel if about else 'the new system'}"
+    if own.note_only:
+        summary = f"note the revision of what {own.id} runs, {_change(own)}"
     if not executing(host):
-        own.end(Outcome.PLANNED, _unseen(own))
+        if own.note_only:
+            own.end(Outcome.REVISION_ONLY, _change(own))
+        else:
+            own.end(Outcome.PLANNED, _unseen(own))
         yield from do(host, summary, lambda: None)
         return
 
@@ -260,10 +325,13 @@ def _activate(own: HostRun) -> Commands:
         with asked.turn(own, options.role or own.id):
             if _is_triggered():
                 _trigger(own, about)
+            elif own.note_only:
+                require_root(own)
+                note_alone(host, asked, own, wanted)
             elif options.engine is Engine.GUARDED:
                 activate_on(host, asked, own, wanted)
             else:
-                rebuild_on(host, own, about.toplevel, options.goal, options.build_on, options.specialisation)
+                rebuild_on(host, own, about, options.goal, options.build_on, options.specialisation)
 
     yield from do(host, summary, act)
 
@@ -280,7 +348,10 @@ def _is_triggered() -> bool:
 
 
 def _trigger(own: HostRun, about: Evaluated) -> None:
-    """Tell the machine to pull; its command says in its last line what runs then. FleetError when that is another."""
+    """Tell the machine to pull; its command says in its last line what runs then. FleetError when that is another.
+
+    Before that it may say what ran, and what it notes of either: `was=` and `noted=`, a path or a line of its notes.
+    """
     own.enter("activate")
     ok, output = connector_of(host).forced("trigger", own.options.activation_deadline)
     lines = [line for line in output.stdout_lines if line.strip()]
@@ -293,7 +364,18 @@ def _trigger(own: HostRun, about: Evaluated) -> None:
         raise FleetError(
             f"{own.id}: it ran its command, and runs {runs or 'what it does not say'}, not {about.toplevel}"
         )
-    own.end(Outcome.DEPLOYED)
+    said = dict(line.split("=", 1) for line in lines if "=" in line)
+    was, noted = said.get("was", ""), noted_of(runs, said.get("noted"))
+    before = noted_of(runs, was)
+    own.found(noted=noted)
+    if about.revision and noted != about.revision:
+        own.found(unnoted=f"the machine notes {shown(noted) if noted else 'none'}")
+    if was.split(" ", 1)[0] != runs:
+        own.end(Outcome.DEPLOYED)
+    elif noted == before:
+        own.end(Outcome.UNCHANGED)
+    else:
+        own.end(Outcome.REVISION_ONLY, f"{shown(before)} → {shown(noted)}")
 
 
 def _dry_activate(own: HostRun, about: Evaluated) -> None:

@@ -1,6 +1,7 @@
 """nixos-rebuild itself, run here against a machine, and what is there afterwards read back."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pyinfra.api.host import Host
@@ -12,12 +13,14 @@ from nixherd.deploying.run import HostRun
 from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided
 from nixherd.faults import worded
 from nixherd.files import write_whole
+from nixherd.nix import Evaluated
 from nixherd.nixos_rebuild import Flavour
 from nixherd.openssh import Destination
 from nixherd.process import run
 from operations.building import builder_of
-from operations.deploy_run import ask
+from operations.deploy_run import ask, run_of
 from operations.remote import run_towards
+from operations.speaking import Wanted, deployment_of, note_too
 from operations.steps import connector_of, fleet_host, session_of
 
 DEADLINE = 4 * 3600.0  # seconds
@@ -30,12 +33,12 @@ State = Mapping[str, Any]
 def rebuild_on(
     host: Host,
     own: HostRun,
-    wanted: str,
+    about: Evaluated,
     action: str,
     build_on: str,
     specialisation: str | None,
 ) -> None:
-    """Run it to its end. FleetError when it fails, or something else than `wanted` runs then."""
+    """Run it to its end, and note of which revision that is. FleetError when it fails, or something else runs then."""
     session, host_id = session_of(host), fleet_host(host).id
     flavour = session.once("nixos-rebuild", lambda: Flavour.of(_help()))
     builder, flake = builder_of(host, build_on), f"{session.flake}#{host_id}"
@@ -70,7 +73,11 @@ def rebuild_on(
     own.enter("prove")
     now = _asked_again(host, own, failure)
     own.found(current=now["current"], profile=now["profile"])
-    judge(own, before, now, None if specialisation else wanted, action, failure)
+    if action != "dry-activate" and about.toplevel in (now["current"], now["profile"]):
+        own.options = replace(own.options, specialisation=specialisation)
+        wanted = Wanted(about.toplevel, revision=about.revision)
+        note_too(host, own, deployment_of(host, run_of(host), own, wanted))
+    judge(own, before, now, None if specialisation else about.toplevel, action, failure)
 
 
 def _asked_again(host: Host, own: HostRun, failure: FleetError | None) -> Mapping[str, Any]:

@@ -25,7 +25,8 @@
     nix.nixPath = ["nixpkgs=flake:nixpkgs"];
   };
 in {
-  # A whole NixOS machine. Which revision of the fleet it runs is part of it.
+  # A whole NixOS machine. Which revision of the fleet it is is noted on it, and no part of it: every commit would change
+  # every machine.
   mkNixosSystem = hostname: hostConfig:
     nixpkgs.lib.nixosSystem {
       inherit system;
@@ -41,7 +42,6 @@ in {
         hostConfig.configurationFile
         {
           nixpkgs.overlays = overlays;
-          system.configurationRevision = self.rev or self.dirtyRev or null;
           home-manager = {
             useGlobalPkgs = true;
             useUserPackages = true;

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nixherd.deploying.report import HostReport
+from nixherd.deploying.report import HostReport, Outcome
 from nixherd.process import run
+from nixherd.revisions import shown
 from nixherd.sizes import human
 
 # Programs that show what two systems of the store here differ in, and how each is told to use no colours.
@@ -16,9 +17,11 @@ _DEADLINE = 120.0  # seconds
 
 def changes(hosts: Iterable[HostReport]) -> Iterable[str]:
     """Lines for all of them; by nvd or dix, where there is one and what runs is in the store here too."""
+    hosts = list(hosts)
+    yield from _revisions(hosts)
     groups: dict[tuple[Any, ...], list[HostReport]] = {}
     for each in hosts:
-        if "diff" in each.found:
+        if "diff" in each.found and not each.found.get("revision_only"):
             key = (
                 *(tuple(each.found.get(name, ())) for name in ("diff", "reboot_for", "inhibited")),
                 _services(each),
@@ -33,6 +36,21 @@ def changes(hosts: Iterable[HostReport]) -> Iterable[str]:
         if inhibited:
             yield f"  cannot be switched to without a boot: {'; '.join(inhibited)}"
         yield from (f"  {line}" for line in services)
+        yield ""
+
+
+def _revisions(hosts: Iterable[HostReport]) -> Iterable[str]:
+    """Those that have nothing but another revision to come."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for each in hosts:
+        if each.found.get("revision_only"):
+            is_activated = each.outcome is not Outcome.REVISION_ONLY
+            key = (each.found.get("old_revision"), each.found.get("revision"), is_activated)
+            groups.setdefault(key, []).append(each.host)
+    for (old, new, is_activated), members in groups.items():
+        yield f"{', '.join(members)}:"
+        part = "; it is a part of the system (system.configurationRevision), which is activated for it"
+        yield f"  revision only: {shown(old)} → {shown(new)}{part if is_activated else ''}"
         yield ""
 
 

@@ -1,27 +1,35 @@
 """`nixherd check`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
+from nixherd import sources
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
-from nixherd.errors import FleetInvalid
+from nixherd.errors import FleetError, FleetInvalid
 from nixherd.exits import Exit
+from nixherd.files import expanded
 from nixherd.findings import Finding, Severity
 from nixherd.fleet import load_fleet
+from nixherd.session import Session
 from nixherd.terminal import say
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 @click.command(context_settings=_CONTEXT)
+@click.option(
+    "--closures",
+    is_flag=True,
+    help="Evaluate every host, too, and name those whose closure holds the fleet's own tree or commit.",
+)
 @json_option
 @pass_front
-def check(front: Front) -> int:
+def check(front: Front, /, closures: bool) -> int:
     """Whether the fleet's files are sound: every error and warning, with what to do. Status 1 when there is any."""
-    findings = _findings(front)
+    findings = [*_findings(front), *(_closures(front) if closures else ())]
     if wants_json(front.as_json):
         rows = [each.to_json() if isinstance(each, Finding) else _error(each) for each in findings]
         show_json({"fleet": str(front.root), "ok": not findings, "findings": rows})
@@ -38,6 +46,22 @@ def _findings(front: Front) -> Sequence[str]:
         return load_fleet(front.root).warnings
     except FleetInvalid as error:
         return error.findings
+
+
+def _closures(front: Front) -> Iterator[str]:
+    """What makes every commit another system of a host; and why it cannot be told of one."""
+    try:
+        session = Session(load_fleet(front.root), expanded(front.token_file))
+    except FleetInvalid:  # which is told already
+        return
+    try:
+        for host_id in sorted(session.fleet.hosts):
+            try:
+                yield from sources.find(session, tuple(sorted(session.fleet.hosts)), host_id)
+            except FleetError as error:
+                yield f"{host_id}: {str(error).removeprefix(f'{host_id}: ')}"
+    finally:
+        session.close()
 
 
 def _error(line: str) -> dict[str, str | None]:

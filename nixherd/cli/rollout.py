@@ -110,7 +110,8 @@ def failed_last(front: Front) -> list[str]:
     for directory in reversed(runs()):
         last = report(entries(directory))
         ours = last.about.get("fleet") == str(front.root) and last.about.get("deploys") == [DEPLOY]
-        if ours and not all(each.outcome is Outcome.PLANNED for each in last.hosts):
+        is_plan = last.about.get("dry") or all(each.outcome is Outcome.PLANNED for each in last.hosts)
+        if ours and not is_plan:
             return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
     raise Usage(f"{front.root}: no deployment of this fleet is on record here")
 
@@ -177,6 +178,7 @@ def _lines(found: Report, *, dry: bool) -> Iterable[str]:
         seconds = f" ({each.seconds:.1f} s)" if each.seconds and not dry else ""
         reboot = each.found.get("reboot_for") if each.outcome in (Outcome.DEPLOYED, Outcome.PENDING_REBOOT) else None
         notes = f"; needs a reboot for {', '.join(reboot)}" if reboot else ""
+        notes += f"; revision not noted: {each.found['unnoted']}" if each.found.get("unnoted") else ""
         yield f"{each.host:{width}}  {each.outcome}{seconds}{f': {each.why}' if each.why else ''}{notes}"
         if each.outcome is Outcome.ROLLED_BACK:
             yield from (f"{'':{width}}  | {line}" for line in each.found.get("log", ())[-8:])

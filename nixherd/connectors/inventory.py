@@ -83,7 +83,9 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         groups = groups_of(fleet)
         _check_selection(groups, options)
         token_file = expanded(_token_file(here, options))
-        session = Session(fleet, token_file, definitions, locked=flake.url if flake else None, gate=gate)
+        session = Session(fleet, token_file, definitions, gate=gate)
+        if flake:
+            session.locked, session.locked_revision = flake.url, flake.revision
         if verified:
             session.take(verified)
         if context:
@@ -153,7 +155,8 @@ def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, 
     given = _data(options, "journal")
     journal = Journal(Path(given) if given else new_directory())
     hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
-    journal.note("run", hosts=hosts, deploys=deploys, warnings=session.fleet.warnings)
+    dry = bool(options.get("dry"))
+    journal.note("run", hosts=hosts, deploys=deploys, dry=dry, warnings=session.fleet.warnings)
     return journal
 
 

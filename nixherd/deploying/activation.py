@@ -15,15 +15,16 @@ from pathlib import Path
 from nixherd.deploying.goal import Goal
 from nixherd.errors import FleetError
 from nixherd.nix import is_store_path, revision_of
+from nixherd.revisions import noted_of, of_running, word_of
 
 GC_ROOTS = "/nix/var/nix/gcroots/nixherd"
 GATE = "nixherd"  # the word before those of machine.sh on a machine that takes forced commands alone
-PROTOCOL = 2
+PROTOCOL = 3
 """The version of what is said to machine.sh and answered by it; that one is spoken, and the one before."""
 LOOK = 10  # seconds that one look waits for another state
 _SAFE = re.compile(r"[A-Za-z0-9@._:+-]+")
 _GONE = f"echo protocol={PROTOCOL}; echo state=none"  # a reboot has forgotten it
-PARTS = ("units.sh", "ends.sh", "machine.sh")
+PARTS = ("units.sh", "revisions.sh", "ends.sh", "machine.sh")
 
 
 class Kind(StrEnum):
@@ -69,6 +70,8 @@ class Standing:
     `log` is the end of the activation's output. `inhibited` is what a switch would need a boot for, `stuck` what is in
     the way of going back, `moved` where somebody else has let the profile lead meanwhile, `was` where it led before.
     `unwell` and `at_work` are units too: those that fail and did not when something was kept last, and activations.
+    `revision` is that of what runs, `configuration_revision` what the system itself says of it; `noted` is what the
+    machine notes of what runs, `kept_as` of what was kept, and `unnoted` why it could not.
     """
 
     stage: Stage
@@ -85,6 +88,7 @@ class Standing:
     boot_id: str | None = None
     hostname: str | None = None
     revision: str | None = None
+    configuration_revision: str | None = None
     busy: str | None = None
     aside: str | None = None
     inhibited: str | None = None
@@ -95,8 +99,16 @@ class Standing:
     at_work: str | None = None
     init: str | None = None
     inhibitors: str | None = None
+    noted: str | None = None
+    kept_as: str | None = None
+    unnoted: str | None = None
     protocol: int = PROTOCOL
     log: tuple[str, ...] = ()
+
+    @property
+    def kept_revision(self) -> str | None:
+        """The revision that it notes what was kept to be of."""
+        return noted_of(self.new, self.kept_as)
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,8 @@ class Deployment:
     """whether it is switched to whatever it says against that itself"""
     protocol: int = PROTOCOL
     """which version the machine's own program speaks"""
+    revision: str | None = None
+    """the fleet's that it is of, where that is known"""
 
     def __post_init__(self) -> None:
         words = [self.id, self.who, *([self.specialisation] if self.specialisation else [])]
@@ -134,17 +148,30 @@ class Deployment:
         """Starts it, unless another one is under way, and says how it stands."""
         words = [self.id, self.who, self.goal, self.system, self.specialisation or ""]
         words += [str(self.deadline), str(self.confirm), str(self.generation or "")]
-        if self.protocol == PROTOCOL:
-            words = [str(PROTOCOL), *words, "reboot" if self.reboot else "", "unchecked" if self.unchecked else ""]
-        elif self.unchecked:
-            raise FleetError("its program is of the version before, which knows no no_check; deploy without it first")
+        words = [str(self.protocol), *words, "reboot" if self.reboot else "", "unchecked" if self.unchecked else ""]
+        words += [word_of(self.revision)] if self.notes else []
+        return self._sent("begin", words)
+
+    @property
+    def notes(self) -> bool:
+        """Whether the machine's program notes revisions; the version before does not."""
+        return self.protocol == PROTOCOL
+
+    @property
+    def note(self) -> tuple[str, str]:
+        """Has it note the revision of what runs or boots there already; nothing is activated."""
+        words = [str(PROTOCOL), self.id, self.who, self.system, self.specialisation or "", word_of(self.revision)]
+        return self._sent("note", words)
+
+    def _sent(self, verb: str, words: list[str]) -> tuple[str, str]:
+        """With the program itself, where the machine does not have its own."""
         if self.gated:
-            return f"{GATE} begin {' '.join(word or '-' for word in words)}", ""
+            return f"{GATE} {verb} {' '.join(word or '-' for word in words)}", ""
         program, there = f"program-{self.id}", self.kind.directory
         put = f"umask 077; mkdir -p {there} && cd {there} && cat >{program}"
         full = f"echo protocol={PROTOCOL}; echo refused={there} is full, or cannot be written; rm -f {program}; exit 0"
         return (
-            f"{put} || {{ {full}; }}; sh {program} {self.kind} begin {shlex.join(words)}; rm -f {program}",
+            f"{put} || {{ {full}; }}; sh {program} {self.kind} {verb} {shlex.join(words)}; rm -f {program}",
             _program(),
         )
 
@@ -198,21 +225,25 @@ def parse(text: str) -> Standing:
             log.append(value)
         elif equals and value:
             values.setdefault(key, value)
-    protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
-    if "refused" in values:
-        return Standing(Stage.REFUSED, why=values["refused"], protocol=protocol)
     try:
-        stage = Stage(values["state"])
+        stage = Stage.REFUSED if "refused" in values else Stage(values["state"])
     except (KeyError, ValueError):
         raise FleetError(f"the machine did not say how its deployment stands, but {text[:200]!r}") from None
-    known = {name for name, kind in Standing.__annotations__.items() if kind == str | None} - {"revision"}
+    if "refused" in values:  # also by what stands before the program, which says no version
+        return Standing(stage, why=values["refused"], protocol=_spoken(values.get("protocol", str(PROTOCOL))))
+    protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
+    known = {name for name, kind in Standing.__annotations__.items() if kind == str | None} - {
+        "revision",
+        "configuration_revision",
+    }
     left = values.get("left")
     return Standing(
         stage,
         **{name: values.get(name) for name in known},
         protocol=protocol,
         left=int(left) if left and re.fullmatch(r"-?[0-9]{1,9}", left) else None,
-        revision=revision_of(values.get("version", "")),
+        configuration_revision=revision_of(values.get("version", "")),
+        revision=of_running(values.get("current"), values.get("noted"), values.get("version", "")),
         log=tuple(log),
     )
 

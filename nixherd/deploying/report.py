@@ -14,6 +14,7 @@ class Outcome(StrEnum):
 
     UNCHANGED = "unchanged"
     UNCHANGED_NOT_WELL = "unchanged, not well"
+    REVISION_ONLY = "revision only"
     PLANNED = "planned"
     DEPLOYED = "deployed"
     DEPLOYED_NOT_WELL = "deployed, not well"
@@ -35,6 +36,7 @@ class Outcome(StrEnum):
 _EXITS = {
     Outcome.UNCHANGED: Exit.DONE,
     Outcome.UNCHANGED_NOT_WELL: Exit.FAILED,
+    Outcome.REVISION_ONLY: Exit.DONE,
     Outcome.PLANNED: Exit.DONE,
     Outcome.DEPLOYED: Exit.DONE,
     Outcome.DEPLOYED_NOT_WELL: Exit.FAILED,

@@ -35,6 +35,8 @@ class HostRun:
     """what of the new system takes effect with a boot alone"""
     inhibited: tuple[str, ...] = ()
     """what keeps the new system from being switched to without a boot"""
+    note_only: bool = False
+    """whether it runs what is wanted, and has but another revision to note"""
     stage: str | None = None
     outcome: Outcome | None = None
 
@@ -102,6 +104,11 @@ def _user() -> str:
         return f"uid-{os.getuid()}"
 
 
+def operator() -> str:
+    """Whoever runs this, as the machines and other operators are told."""
+    return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{_user()}@{os.uname().nodename}-{os.getpid()}")
+
+
 @dataclass
 class DeployRun:
     """All hosts of a run, by id, and those that were selected."""
@@ -119,8 +126,7 @@ class DeployRun:
 
     @property
     def who(self) -> str:
-        """Whoever runs this, as the machines and other operators are told."""
-        return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{_user()}@{os.uname().nodename}-{os.getpid()}")
+        return operator()
 
     @contextmanager
     def turn(self, own: HostRun, group: str) -> Iterator[None]:

@@ -12,9 +12,10 @@ from nixherd.deploying.goal import Goal
 from nixherd.errors import FleetError, Usage
 from nixherd.jobs import Job
 from nixherd.nix import is_store_path
-from operations.activating import Wanted, activate
+from operations.activating import activate
 from operations.deploy_run import ask, require_root, run_of, this_host
 from operations.remote import copy_closure, run_job
+from operations.speaking import Wanted
 from operations.steps import Commands, decide, do
 
 _AGE = re.compile(r"[1-9][0-9]{0,4}d")

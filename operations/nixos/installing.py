@@ -3,6 +3,7 @@
 import base64
 import json
 import shlex
+import time
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -12,12 +13,14 @@ from pyinfra.api import operation
 from facts.machine import MachineState
 from nixherd import tree
 from nixherd.changeset import changing
+from nixherd.deploying.run import operator
 from nixherd.errors import FleetError
 from nixherd.guard import require_installable
 from nixherd.hardware import configuration_path
 from nixherd.jobs import Job
 from nixherd.nix import Evaluated
 from nixherd.reach import Epoch
+from nixherd.revisions import Note, is_revision, shown
 from operations.fleet_files import alone
 from operations.machine import (
     is_installed,
@@ -42,6 +45,7 @@ from operations.steps import (
 
 INSTALL_DEADLINE = 3600  # seconds
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+NOTES = "/var/lib/nixherd/revisions"  # of `revisions.sh`
 VERIFIED = "verified.json"
 INSTALLED = "installed"  # the note of the system that was installed last
 # A ZFS pool that was not exported is not imported at the next boot. What else stays busy the shutdown unmounts.
@@ -125,6 +129,7 @@ def _install(extra_files: Mapping[str, str]) -> Commands:
         key = session.key_to_install(host_id)
         _put(HOST_KEY, key.private_openssh.encode())
         _put(f"{HOST_KEY}.pub", f"{key.public}\n".encode(), mode="0644")
+        _put(NOTES, f"{_note(about)}\n".encode(), mode="0644")
         for target, source in extra_files.items():
             _put(target, Path(source).read_bytes())
         require_still_installable(host, "install")
@@ -133,6 +138,14 @@ def _install(extra_files: Mapping[str, str]) -> Commands:
         run_job(host, job)
 
     yield from do(host, f"install {about.toplevel} on {host_id}", act)
+
+
+def _note(about: Evaluated) -> Note:
+    """Of which revision it is, as the machine itself notes what it keeps later."""
+    now = time.gmtime()
+    revision = about.revision if about.revision and is_revision(about.revision) else None
+    run = f"install-{time.strftime('%Y%m%dT%H%M%S', now)}"
+    return Note(about.toplevel, revision, time.strftime("%Y-%m-%dT%H:%M:%SZ", now), operator(), run)
 
 
 def _put(path: str, content: bytes, mode: str = "0600") -> None:
@@ -182,7 +195,7 @@ def _reboot() -> Commands:
 
 @operation()
 def verify() -> Commands:
-    """Prove that the machine runs what the flake says: the path, the hostname and the revision, read back."""
+    """Prove that the machine runs what the flake says: the path and the hostname, read back, and the revision noted."""
     yield from decide(host, _verify)
 
 
@@ -201,9 +214,11 @@ def _verify() -> Commands:
     if findings and host_id not in session.arrived and _has_moved_on(about, machine, state.noted(INSTALLED)):
         # Marking a VM readonly or writing its key into hosts.nix is a commit too. That the flake has moved on since
         # the installation is no fault of the machine; bringing it there is a deploy's business.
-        host.log(f"{host_id} runs revision {machine['revision']}, the flake is at {about.revision}: deploy it")
+        host.log(f"{host_id} runs {_revisions(about, machine)}: deploy it")
     elif findings:
         raise FleetError(f"{host_id}: " + "; ".join(findings))
+    elif about.revision not in (None, machine["revision"]):
+        host.log(f"{host_id} notes {_revisions(about, machine)}, which is the same system: deploy it to note that")
     if executing(host):
         _report(about, machine)
     host.noop(f"{host_id} runs {machine['current_system']}")
@@ -220,12 +235,15 @@ def _has_moved_on(about: Evaluated, machine: MachineState, installed: str | None
     )
 
 
+def _revisions(about: Evaluated, machine: MachineState) -> str:
+    return f"revision {shown(machine['revision'])}, the flake is at {shown(about.revision)}"
+
+
 def disagreements(about: Evaluated, machine: MachineState) -> list[str]:
     """Where the machine is not what the flake says; empty when it is."""
     found: dict[str, tuple[str | None, str | None]] = {
         "system": (machine["current_system"], about.toplevel),
         "hostname": (machine["hostname"], about.hostname),
-        "revision": (machine["revision"], about.revision),
     }
     wrong = [f"{what} is {is_}, not {wanted}" for what, (is_, wanted) in found.items() if is_ != wanted]
     if wrong and is_installed(machine):
@@ -237,7 +255,7 @@ def _report(about: Evaluated, machine: MachineState) -> None:
     """Say what was proven, and leave it as JSON beside the host's state for CI."""
     session, place = session_of(host), connector_of(host).reach()
     vm = session.vm(about.host_id)
-    revision = machine["revision"] or "no revision"
+    revision = f"revision {shown(machine['revision'])}"
     host.log(f"{about.host_id} at {place.address} runs {about.toplevel} ({revision}) from {machine['root']}")
     summary = {
         "host": about.host_id,

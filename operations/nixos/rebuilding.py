@@ -26,15 +26,15 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
 
 def _rebuild(action: str, build_on: str, specialisation: str | None) -> Commands:
     own = this_host(host)
-    wanted, state = evaluate(session_of(host), (own.id,), own.id).toplevel, ask(own)
-    if action == "switch" and specialisation is None and wanted == state["current"] == state["profile"]:
-        if problem := wrong_with(host, own, wanted):
-            raise NotWell(f"{own.id} runs {wanted} already; {problem}; nothing was activated")
-        host.noop(f"{own.id} runs {wanted} already")
+    about, state = evaluate(session_of(host), (own.id,), own.id), ask(own)
+    if action == "switch" and specialisation is None and about.toplevel == state["current"] == state["profile"]:
+        if problem := wrong_with(host, own, about.toplevel):
+            raise NotWell(f"{own.id} runs {about.toplevel} already; {problem}; nothing was activated")
+        host.noop(f"{own.id} runs {about.toplevel} already")
         return
 
     def act() -> None:
         with own.reporting():
-            rebuild_on(host, own, wanted, action, build_on, specialisation)
+            rebuild_on(host, own, about, action, build_on, specialisation)
 
     yield from do(host, f"nixos-rebuild {action} of {own.id}", act)

@@ -87,8 +87,8 @@ def test_a_machine_that_is_not_there_is_unknown() -> None:
         (Machine(), [], "no macs, id, variant, .* in what the machine says of itself"),
         (Machine(), ["sh: 1: printf: Permission denied"], "no macs, id"),
         (Running(), ["current=/nix/store/x", "sudo=free"], "no hostname, boot_id in what the machine says"),
-        (Home(), ["current="], "no user, hostname, boot_id in what the home says"),
-        (CurrentSystem(), ["/nix/store/x", "/nix/store/x"], "expected path, booted path and hostname, got"),
+        (Home(), ["current="], "no revision, user, hostname, boot_id in what the home says"),
+        (CurrentSystem(), ["/nix/store/x", "/nix/store/x"], "no path, hostname in what the machine says"),
     ],
 )
 def test_what_cannot_be_read_is_an_error(fact: Any, output: list[str], complaint: str) -> None:

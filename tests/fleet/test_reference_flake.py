@@ -3,13 +3,19 @@
 import base64
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nixherd.cli.main import run
+from nixherd.evaluation import as_of, evaluate
+from nixherd.fleet import load_fleet
+from nixherd.session import Session
 from tests.fleet.conftest import OPERATOR
-from tests.nix_cli import build, nix, nix_json, try_nix
+from tests.nix_cli import build, environment, nix, nix_json, try_nix
 
 pytestmark = pytest.mark.unit
 
@@ -118,7 +124,6 @@ def test_the_specification_is_met_by_the_machines_themselves(flake: Path) -> Non
       zone = machines.dev.config.time.timeZone;
       locale = machines.dev.config.i18n.defaultLocale;
       names = builtins.mapAttrs (_: m: m.config.networking.hostName) machines;
-      revision = machines.dev.config.system.configurationRevision;
     }"""
     seen = nix_json("eval", "--json", f"{flake}#nixosConfigurations", "--apply", read)
     kernels = seen.pop("kernels")
@@ -131,8 +136,95 @@ def test_the_specification_is_met_by_the_machines_themselves(flake: Path) -> Non
         "zone": "Australia/Perth",
         "locale": "en_GB.UTF-8",
         "names": {name: name for name in names},
-        "revision": (flake / ".git" / "refs" / "heads" / "main").read_text().strip(),
     }
+
+
+EVERYTHING = """
+let flake = builtins.getFlake "git+file://FLAKE"; in {
+  source = flake.outPath;
+  machines = builtins.mapAttrs (_: m: m.config.system.build.toplevel.drvPath) flake.nixosConfigurations;
+  homes = builtins.mapAttrs (_: h: h.activationPackage.drvPath) flake.homeConfigurations;
+  disks = flake.nixosConfigurations.dev.config.system.build.diskoScript.drvPath;
+}"""
+
+
+def test_a_commit_of_a_document_changes_no_machine_and_no_home(flake: Path) -> None:
+    def everything() -> dict[str, Any]:
+        found: dict[str, Any] = nix_json(
+            "eval", "--json", "--impure", "--expr", EVERYTHING.replace("FLAKE", str(flake))
+        )
+        return found
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=flake, check=True)
+
+    before = everything()
+    (flake / "docs").mkdir()
+    (flake / "docs/notes.md").write_text("What nobody runs.\n")
+    git("add", ".")
+    uncommitted = everything()
+    git("commit", "-qm", "a document")
+    after = everything()
+    assert len({each.pop("source") for each in (before, uncommitted, after)}) > 1, "the flake's own path is another"
+    assert before == uncommitted == after
+    assert len(after["machines"]) > 6
+    assert after["homes"]
+
+
+PLANTED = {
+    # of which host, what stands in it, and how that is told
+    "dev": ('environment.etc.x.text = "${flake-root}/scripts";', "the fleet's own tree (/scripts)"),
+    "igpu": ("environment.etc.x.text = toString ./home.nix;", "the fleet's own tree (/hosts/igpu/home.nix)"),
+    "wsl": ('environment.etc.x.text = inputs.self.shortRev or "none";', "shortRev"),
+    "epimetheus": ("environment.etc.x.source = ./home.nix;", None),
+    "framework": ("system.configurationRevision = inputs.self.rev;", None),
+}
+
+
+def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
+    flake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    copy = tmp_path / "fleet"
+    shutil.copytree(flake, copy)
+    for host, (text, _) in PLANTED.items():
+        file = copy / "hosts" / host / "configuration.nix"
+        (file.parent / "planted.nix").write_text(f"{{inputs, flake-root, ...}}: {{\n  {text}\n}}\n")
+        file.write_text(re.sub(r"(imports = \[)", r"\1./planted.nix ", file.read_text(), count=1))
+
+    def commit() -> str:
+        for words in (("add", "-A"), ("commit", "-qm", "x"), ("rev-parse", "HEAD")):
+            argv = ("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
+            said = subprocess.run(argv, cwd=copy, check=True, capture_output=True, text=True).stdout
+        return said.strip()
+
+    first = commit()
+    assert run(["--fleet", str(copy), "check", "--closures", "--json"]) == 1
+    found = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["attribute"]]
+    assert [(each["severity"], each["file"], each["attribute"]) for each in found] == [
+        ("warning", f"hosts/{host}/planted.nix:2", f"nixosConfigurations.{host}")
+        for host, (_, wanted) in sorted(PLANTED.items())
+        if wanted
+    ]
+    for each in found:
+        wanted = PLANTED[each["attribute"].partition(".")[2]][1]
+        assert f"its closure holds {wanted}" in each["what"]
+
+    # the one with its revision in it: as of the revision before it is what it was
+    session = Session(load_fleet(copy), tmp_path / "token")
+    hosts = ("framework",)
+    before = evaluate(session, hosts, "framework")
+    assert (before.configuration_revision, before.revision) == (first, first)
+    (copy / "NOTES.md").write_text("x")
+    second = commit()
+    session.forget("evaluate")
+    after = evaluate(session, hosts, "framework")
+    assert (after.revision, after.toplevel == before.toplevel) == (second, False)
+    assert as_of(session, ["framework"], first) == {"framework": before.toplevel}
+    assert as_of(session, ["framework"], "another") != {"framework": before.toplevel}
+    assert as_of(session, ["nosuch"], first) == {}
 
 
 def test_nix_trusts_root_alone_on_every_machine(flake: Path) -> None:

@@ -56,10 +56,49 @@ def test_deployed_proven_and_kept_and_the_second_run_does_nothing(fleet: Fleet) 
         assert now.current == now.profile == row["new"] != before[row["host"]].current == row["old"]
         assert now.default != before[row["host"]].default
         assert now.marker == f"first {row['host']}"
-        assert row["revision"] == fleet.lab.run("sh", "-c", "git -C $FLEET rev-parse HEAD").output.strip()
+        assert row["revision"] == row["noted"] == fleet.head
+        assert fleet.noted(row["host"])[:2] == [now.current, fleet.head]
     ended, document = fleet.deploy("dev", "dev2", "dev3")
     assert (ended.status, outcomes(document)) == (0, dict.fromkeys(before, "unchanged"))
     assert {row["stage"] for row in document["hosts"]} == {"evaluate"}
+
+
+def test_another_revision_of_the_same_systems_is_noted_and_nothing_else_is_done(fleet: Fleet) -> None:
+    """A document that is committed; and a disk that is full fails nothing that is good."""
+    fleet.change("dev", "with a document")
+    fleet.deploy("dev", "dev2")
+    before, old = {host: fleet.machine(host) for host in ("dev", "dev2")}, fleet.head
+    (fleet.lab.places.fleet / "NOTES.md").write_text("What nobody runs.\n")
+    fleet.commit()
+    said = fleet.lab.run("sh", "-c", "nixherd plan dev dev2 --table 2>/dev/null").output
+    assert f"dev, dev2:\n  revision only: {old[:12]} → {fleet.head[:12]}\n" in said
+    assert fleet.noted("dev")[1] == old, "a plan notes nothing"
+    generations = "ls /nix/var/nix/profiles; stat -c %Z /nix/var/nix/profiles/system /run/current-system"
+    were = {host: fleet.on(host, generations).output for host in before}
+    ended, document = fleet.deploy("dev", "dev2")
+    assert (ended.status, outcomes(document)) == (0, dict.fromkeys(before, "revision only")), document
+    assert {host: fleet.machine(host) for host in before} == before
+    assert {host: fleet.on(host, generations).output for host in before} == were
+    for row in document["hosts"]:
+        assert (row["revision"], row["noted"], row["why"]) == (
+            fleet.head,
+            fleet.head,
+            f"{old[:12]} → {fleet.head[:12]}",
+        )
+        path, revision, _when, who, run = fleet.noted(row["host"])
+        assert (path, revision, run) == (before[row["host"]].current, fleet.head, document["run"])
+        assert who == document["who"]
+
+    full = "mount -t tmpfs -o size=4k tmpfs /var/lib/nixherd; cat /dev/zero >/var/lib/nixherd/filler"
+    fleet.on("dev", f"sudo sh -c '{full}'", check=False)
+    fleet.change("dev", "without room for a note")
+    ended, document = fleet.deploy("dev", "dev2", check=False)
+    fleet.on("dev", "sudo umount /var/lib/nixherd")
+    assert (ended.status, outcomes(document)) == (0, {"dev": "deployed", "dev2": "revision only"}), document
+    row = document["hosts"][0]
+    assert row["noted"] is None
+    assert "No space left on device" in row["unnoted"]
+    assert (fleet.noted("dev"), fleet.noted("dev2")[1]) == ([], fleet.head)
 
 
 def test_the_plan_copies_and_activates_nothing(fleet: Fleet) -> None:

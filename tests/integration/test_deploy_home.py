@@ -80,6 +80,12 @@ def test_a_home_is_deployed_kept_and_taken_back(home: Home) -> None:
     assert home.on("cat marker").output == "first"
     ended, document = run_deploy(home.lab, "caddy")
     assert (ended.status, outcomes(document)) == (0, {"caddy": "unchanged"})
+    home.lab.run("sh", "-c", "git -C $FLEET commit -q --no-verify --allow-empty -m document")
+    ended, document = run_deploy(home.lab, "caddy")
+    [row] = document["hosts"]
+    assert (ended.status, row["outcome"], home.generation) == (0, "revision only", first)
+    noted = home.on("cat .local/state/nixherd/revisions").output.split()
+    assert noted[:2] == [first, row["revision"]]
 
     home.change('{ home.file.marker.text = "second"; }')
     ended, document = run_deploy(home.lab, "caddy")

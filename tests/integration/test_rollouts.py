@@ -11,6 +11,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_wave_waits_for_the_proof_of_the_one_before(fleet: Fleet) -> None:
+    for host in ("dev", "dev3"):
+        fleet.change(host, "in a wave")
     with order(fleet, dev="canary = true;", dev3="wave = 2;"):
         fleet.lab("break", "dev2", "unit-fails")
         ended, document = fleet.deploy("dev", "dev2", "dev3", *DEADLINES, check=False)
@@ -19,6 +21,7 @@ def test_a_wave_waits_for_the_proof_of_the_one_before(fleet: Fleet) -> None:
         ended, document = fleet.deploy("dev", "dev2", "dev3", "--max-fail", "40%", *DEADLINES, check=False)
         assert outcomes(document) == {"dev": "unchanged", "dev2": "rolled back", "dev3": "deployed"}
         fleet.lab("break", "dev2")
+        fleet.change("dev2", "mended")
         ended, document = fleet.deploy("--rerun-failed")
         assert (ended.status, outcomes(document)) == (0, {"dev2": "deployed"})
         said = fleet.lab.run("nixherd", "deploy", "--rerun-failed").output
@@ -37,7 +40,7 @@ def test_a_system_is_kept_once_it_is_healthy(fleet: Fleet) -> None:
     """
     fault = fleet.lab.places.fleet / "hosts/dev/faults/unit-fails.nix"
     fleet.lab("break", "dev", "unit-fails")
-    fault.write_text(f"{{ nixherd.healthChecks = {{ {checks} }}; }}")
+    fault.write_text(f'{{ environment.etc.x.text = "1"; nixherd.healthChecks = {{ {checks} }}; }}')
     fleet.commit()
     ended, document = fleet.deploy("dev", check=False)
     assert (ended.status, outcomes(document)) == (1, {"dev": "rolled back"})
@@ -59,7 +62,9 @@ def test_who_needs_a_reboot_gets_one_and_a_readonly_vm_is_only_listed(fleet: Fle
     for host in ("dev", "dev2", "dev3"):
         fleet.lab("break", host, "unit-fails")
         (fleet.lab.places.fleet / "hosts" / host / "faults/unit-fails.nix").write_text(
-            "{pkgs, ...}: { boot.kernelPackages = pkgs.linuxPackages_latest; }" if host != "dev3" else "{ }"
+            "{pkgs, ...}: { boot.kernelPackages = pkgs.linuxPackages_latest; }"
+            if host != "dev3"
+            else '{ environment.etc.x.text = "1"; }'
         )
     definitions = fleet.lab.places.fleet / "vms/definitions.nix"
     before = definitions.read_text()

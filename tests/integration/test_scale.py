@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.machines.network import GATEWAY
-from tests.integration.deployed import OURS, Fleet
+from tests.integration.deployed import OURS, Fleet, order, outcomes
 from tests.integration.lab_driver import CHECKOUT, Ended, Lab, until
 from tests.integration.verified import report
 
@@ -83,7 +83,9 @@ def test_what_a_cache_has_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:
 
 def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp_path: Path) -> None:
     key, public = keys(fleet.lab)
-    pull = f'nixherd.pull = {{ from = "{CACHE}"; publicKey = "{public}"; }};'
+    login = (fleet.lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
+    pull = f'nixherd.pull = {{ from = "{CACHE}"; publicKey = "{public}"; }}; '
+    pull += f'nixherd.access = {{ kind = "trigger"; keys = ["{login}"]; }};'
     fleet.broken_by("dev", f"{{ {pull} }}")
     fleet.deploy("dev")
     cache = tmp_path / "cache"
@@ -101,7 +103,18 @@ def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp
         status, said = pulled()
         now = fleet.machine("dev")
         assert (status, now.marker, now.current, now.profile) == (0, "pulled", *[published["dev"]] * 2), said
+        assert fleet.noted("dev")[1] == fleet.head
         assert pulled()[0] == 0
+        # another revision of the same system, by itself and told to
+        fleet.commit()
+        fleet.lab.run(*publish)
+        assert (pulled()[0], fleet.noted("dev")[1], fleet.machine("dev")) == (0, fleet.head, now)
+        with order(fleet, dev='access = "trigger";'):
+            fleet.lab.run(*publish)
+            _ended, document = fleet.deploy("dev")
+            assert (outcomes(document), document["hosts"][0]["noted"]) == ({"dev": "revision only"}, fleet.head)
+            assert (fleet.noted("dev")[1], fleet.machine("dev")) == (fleet.head, now)
+            assert outcomes(fleet.deploy("dev")[1]) == {"dev": "unchanged"}
 
         fleet.broken_by("dev", f'{{ {pull} nixherd.healthChecks.own.command = "false"; '
                                "nixherd.healthChecks.own.timeout = 2; }")  # fmt: skip

@@ -16,7 +16,8 @@ echo "running=$(readlink -f /run/current-system)"
 echo "booted=$(readlink -f /run/booted-system)"
 echo "profile=$(readlink -f /nix/var/nix/profiles/system)"
 echo "hostname=$(hostname)"
-echo "version=$(nixos-version --json)"
+echo "noted=$(cat /var/lib/nixherd/revisions)"
+echo "mode=$(stat -c '%U %a' /var/lib/nixherd/revisions)"
 echo "root=$(findmnt -no SOURCE,FSTYPE /)"
 echo "mounted=$(findmnt -no SOURCE /mnt)"
 entry=$(sudo -n sed -n 's/^default *//p' /boot/loader/loader.conf)
@@ -69,7 +70,8 @@ def assert_verified(lab: Lab, host: str = "dev", vmid: int = 110) -> None:
     found = dict(line.split("=", 1) for line in said.splitlines())
     assert {found["running"], found["booted"], found["profile"]} == {wanted["toplevel"]}, said
     assert found["hostname"] == wanted["hostname"] == host
-    assert json.loads(found["version"])["configurationRevision"] == wanted["revision"]
+    assert found["noted"].split()[:2] == [wanted["toplevel"], wanted["revision"]], said
+    assert found["mode"] == "root 644"
     assert found["root"].split() == ["/dev/sda2", "ext4"]
     assert f"init={wanted['toplevel']}/init" in found["loads"], said
     assert (found["part1"], found["part2"]) == ("EF00", "8300"), said

@@ -129,8 +129,7 @@ def test_it_runs_what_was_installed(dev: Installed) -> None:
     assert set(links.split()) == {str(dev.toplevel)}
     assert dev.run("hostname; cat /etc/hostname; . /etc/os-release; echo $ID") == "dev\ndev\nnixos\n"
     version = json.loads(dev.run("nixos-version --json"))
-    revision = (dev.flake / ".git" / "refs" / "heads" / "main").read_text().strip()
-    assert version["configurationRevision"] == revision
+    assert "configurationRevision" not in version, "every commit would change every machine"
     assert dev.run("systemctl is-system-running") == "running\n"
     assert dev.run("systemctl --failed --no-legend") == ""
 

@@ -75,6 +75,24 @@ def test_one_evaluation_for_all(session: Session, nix: Callable[..., FakeNix]) -
     assert fake.verbs() == ["eval"]
 
 
+def test_what_is_evaluated_is_of_the_trees_revision_unless_that_moved_on_meanwhile(
+    session: Session, nix: Callable[..., FakeNix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nix()
+    said = ["4f2c" * 10] * 2 + ["4f2c" * 10, "9ab1" * 10]
+    monkeypatch.setattr(Session, "revision", property(lambda self: said.pop(0)))
+    assert evaluate(session, ("a",), "a").revision == "4f2c" * 10
+    session.forget("evaluate")
+    assert evaluate(session, ("a",), "a").revision is None
+    assert said == []
+
+
+def test_a_locked_flake_is_of_the_revision_that_it_is_locked_to(session: Session) -> None:
+    assert session.revision is None
+    session.locked, session.locked_revision = "git+file:///x?rev=1", "4f2c" * 10
+    assert session.revision == "4f2c" * 10
+
+
 def test_a_host_that_is_wrong_leaves_the_others_going(session: Session, nix: Callable[..., FakeNix]) -> None:
     fake = nix("bad")
     hosts = ("a", "bad", "none")

@@ -40,7 +40,7 @@ def test_description_becomes_values() -> None:
     assert found["nosuch"] is None
     dev = found["dev"]
     assert dev is not None
-    assert (dev.toplevel, dev.revision, dev.devices) == (TOPLEVEL, None, ("/dev/sda",))
+    assert (dev.toplevel, dev.configuration_revision, dev.devices) == (TOPLEVEL, None, ("/dev/sda",))
     assert dev.derivations == [f"{TOPLEVEL}.drv", f"{SCRIPT}.drv"]
     assert (dev.guest_agent, dev.ssh, dev.root_access) == (True, None, False)
     assert dev.secrets == {"/run/secrets/token": "secrets/dev.yaml"}

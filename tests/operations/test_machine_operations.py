@@ -13,6 +13,7 @@ from nixherd.errors import FleetError
 from nixherd.exits import Exit
 from nixherd.guard import mark
 from nixherd.jobs import DIRECTORY, Job
+from nixherd.revisions import Note
 from nixherd.session import Session
 from nixherd.ssh_keys import KeyPair, generate_ed25519
 from operations import disko, installer, nixos
@@ -52,10 +53,10 @@ def ours(session: Session) -> str:
 
 def runs(system: str = SYSTEM, revision: str | None = DESCRIBED.revision) -> str:
     """An installed NixOS, as far as it says so."""
-    version = json.dumps({"configurationRevision": revision})
+    line = Note(system, revision, "2026-11-29T21:03:27Z", "me@laptop-1", "install-20261129T210300")
     return (
-        f"mkdir -p {system}; ln -s {system} /run/current-system; ln -s {system} /run/booted-system\n"
-        f"printf '#!/bin/sh\\necho '\\''{version}'\\''\\n' > /usr/bin/nixos-version; chmod +x /usr/bin/nixos-version"
+        f"mkdir -p /var/lib/nixherd; echo '{line}' > /var/lib/nixherd/revisions\n"
+        f"mkdir -p {system}; ln -s {system} /run/current-system; ln -s {system} /run/booted-system"
     )
 
 
@@ -217,6 +218,22 @@ def test_proof_is_read_back_and_left_for_ci(machine: Machine, session: Session) 
     assert (outcome.changed, outcome.failed) == (False, False), outcome.said
     report = json.loads((session.state_of("dev").directory / "verified.json").read_text())
     assert (report["system"], report["hostname"], report["revision"]) == (SYSTEM, "dev", DESCRIBED.revision)
+
+
+@pytest.mark.parametrize(
+    ("revision", "shown"),
+    [(None, "unknown"), ("9ab1" * 10, "9ab19ab19ab1")],
+)
+def test_another_revision_of_the_same_system_is_said_and_is_no_failure(
+    machine: Machine, session: Session, revision: str | None, shown: str
+) -> None:
+    session.arrived.add("dev")
+    outcome = machine(NIXOS, runs(revision=revision))(nixos.verify)
+    assert (outcome.changed, outcome.failed) == (False, False), outcome.said
+    text = f"dev notes revision {shown}, the flake is at 4f2c0d9b7e6a, which is the same system: deploy it to note that"
+    assert text in outcome.said
+    report = json.loads((session.state_of("dev").directory / "verified.json").read_text())
+    assert (report["revision"], report["flake_revision"]) == (revision, DESCRIBED.revision)
 
 
 @pytest.mark.parametrize(

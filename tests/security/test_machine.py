@@ -324,14 +324,14 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
     sign = ("--data", f"sign_with={secret}")
     access = f'nixherd.trustedKeys = ["{public}"]; nixherd.access = {{ kind = "push-closure"; keys = ["{key}"]; }};'
     modules = fleet.lab.places.fleet / "modules/nixos"
-    parts = {name: (modules / name).read_text() for name in ("units.sh", "ends.sh", "machine.sh")}
+    parts = {name: (modules / name).read_text() for name in activation.PARTS}
     fleet.broken_by("dev3", f"{{ {access} }}")
     for name in parts:
         (modules / name).write_text("")
-    shutil.copy(HERE / "machine-v1.sh", modules / "machine.sh")
+    shutil.copy(HERE / "machine-v2.sh", modules / "machine.sh")
     fleet.commit()
     fleet.deploy("dev3")
-    assert "protocol=" not in fleet.on("root@dev3", "nixherd last").output
+    assert "protocol=2" in fleet.on("root@dev3", "nixherd last").output
     for name, text in parts.items():
         (modules / name).write_text(text)
     with order(fleet, dev3='access = "push-closure";'):
@@ -340,11 +340,17 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
         assert (ended.status, outcomes(document)) == (0, {"dev3": "deployed"}), document
         now = fleet.machine("dev3")
         assert now.marker == "updated"
-        assert "protocol=2" in fleet.on("root@dev3", "nixherd last").output
+        said = fleet.on("root@dev3", "nixherd last").output
+        assert "protocol=3" in said
+        assert f"noted={now.current} {document['hosts'][0]['revision']} " in said
+        assert document["hosts"][0]["noted"] == document["hosts"][0]["revision"]
         assert outcomes(fleet.deploy("dev3", *sign)[1]) == {"dev3": "unchanged"}
+        fleet.commit()  # of the same system
+        assert outcomes(fleet.deploy("dev3", *sign)[1]) == {"dev3": "revision only"}
+        assert (fleet.noted("dev3")[1], fleet.machine("dev3")) == (fleet.head, now)
         # whoever speaks another version is told what to update
-        v1 = f"nixherd begin x me switch {now.current} - 8 8 -"
-        said = fleet.on("root@dev3", v1, check=False).output
+        v2 = f"nixherd begin 2 x me switch {now.current} - 8 8 - - -"
+        said = fleet.on("root@dev3", v2, check=False).output
         assert "refused=" in said
         assert "update nixherd where you deploy from" in said
         fleet.change("dev3", "and again")
@@ -357,6 +363,7 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
 
 
 SYSTEM = f"/nix/store/{'a' * 32}-nixos-system-dev-26.05"
+REVISION = "4f2c0d9b7e6a000000000000000000000000c0de"
 OTHER = f"/nix/store/{'b' * 32}-nixos-system-dev-25.11"
 
 
@@ -385,22 +392,17 @@ def test_another_interface_of_init_needs_a_boot_too() -> None:
     assert between({INIT: "systemd 1"}, {INIT: "systemd 1\n"}) == between({INIT: None}, {INIT: "x"}) == ()
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("version", ["2", "3"])
 def test_the_versions_that_are_spoken(version: str) -> None:
     assert parse(f"protocol={version}\nstate=kept").protocol == int(version)
-    assert parse("state=kept").protocol == 1  # it did not say
-    said = deployment(gated=True, reboot=True, protocol=int(version)).begin[0].split()
-    assert said[:4] == [
-        "nixherd",
-        "begin",
-        *(["2", "20261128T2000-1"] if version == "2" else ["20261128T2000-1", said[3]]),
-    ]
-    assert (said[-2:] == ["reboot", "-"]) == (version == "2")
+    said = deployment(gated=True, reboot=True, protocol=int(version), revision=REVISION).begin[0].split()
+    assert said[:4] == ["nixherd", "begin", version, "20261128T2000-1"]
+    assert said[-3:] == (["-", "reboot", "-"] if version == "2" else ["reboot", "-", REVISION])
 
 
 @pytest.mark.parametrize(
     ("version", "said"),
-    [("3", "update nixherd here"), ("0", "update its modules first, by `nixos-rebuild switch"), ("x", "its modules")],
+    [("4", "update nixherd here"), ("1", "update its modules first, by `nixos-rebuild switch"), ("x", "its modules")],
 )
 def test_another_version_is_refused_with_what_to_update(version: str, said: str) -> None:
     for answer in ("state=kept", "refused=no"):
@@ -408,9 +410,9 @@ def test_another_version_is_refused_with_what_to_update(version: str, said: str)
             parse(f"protocol={version}\n{answer}")
 
 
-def test_the_version_before_cannot_be_told_everything() -> None:
-    with pytest.raises(FleetError, match="no_check"):
-        _ = deployment(gated=True, unchecked=True, protocol=1).begin
+def test_the_first_version_did_not_say_which_one_it_speaks() -> None:
+    with pytest.raises(FleetError, match="speaks version 1 of the protocol"):
+        parse("state=kept")
 
 
 def test_a_program_refuses_what_is_said_in_another_version(tmp_path: Path) -> None:

@@ -185,6 +185,19 @@ def deploy(place: Place) -> Ended:
     return place.nixherd("deploy", "--json", "--confirm-deadline", "12", "--max-fail", "4")
 
 
+def deploy_a_commit(place: Place) -> Ended:
+    """So that there is a revision to note, which these machines do not."""
+    place.access('access = "push-closure";')
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "x")):
+        git = ("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
+        subprocess.run(git, cwd=place.directory, env=dict(place.environment), check=True, capture_output=True)
+    ended = place.nixherd("deploy", "--json", "--confirm-deadline", "12", "--max-fail", "4")
+    assert {row["outcome"] for row in ended.hosts.values()} == {"deployed"}
+    assert all(row["noted"] is None for row in ended.hosts.values())
+    assert {host for host, row in ended.hosts.items() if "this is a mistake in nixherd" in row["unnoted"]} == {*BAD}
+    return ended
+
+
 def reboot(place: Place) -> Ended:
     return place.nixherd("reboot", "--json", "--max-fail", "4")
 
@@ -276,6 +289,7 @@ SCENARIOS = {
         status=5,
     ),
     "operations/rebooting.py:reboot_and_prove:1": Scenario(reboot, OWN, "unknown", status=5),
+    "operations/speaking.py:note_too:1": Scenario(deploy_a_commit, "own.id", harmless=True, status=0),
     "operations/steps.py:do.step:1": Scenario(deploy, "host.data.host_id", "failed"),
     "operations/steps.py:decide:1": Scenario(deploy, "host.data.host_id", "failed"),
 }

@@ -87,7 +87,7 @@ def test_whatever_follows_is_words_and_no_program(gate: Path, text: str) -> None
         assert not started or started[0] == "program" or started[0].startswith("refused="), started
         if started and started[0] == "program":
             assert started[1] == "system"
-            assert started[2] in ("look", "say", "last")
+            assert started[2] in ("look", "note", "say", "last")
 
 
 # Numbers, and the generation that a deployment is to be again -------------------------------------------------------
@@ -97,7 +97,7 @@ WRONG = ["08", "00", "-1", "+1", "1e3", "0x10", "1.5", "86401", "999999999999999
 
 def begin(home: Path, system: str, deadline: str, confirm: str, generation: str) -> str:
     variables = {**environment(), "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
-    words = [str(PROTOCOL), "x", "me", "switch", system, "-", deadline, confirm, generation, "-", "-"]
+    words = [str(PROTOCOL), "x", "me", "switch", system, "-", deadline, confirm, generation, "-", "-", "-"]
     program = home / "program"
     program.write_text("".join((MODULES / part).read_text() for part in PARTS))
     argv = ["sh", str(program), "home", "begin", *words]
@@ -283,7 +283,7 @@ def _what_else_it_may_not(fleet: Fleet, key: Path) -> None:
         return lab.run("sh", "-c", script, check=False)
 
     def begins(system: str) -> str:
-        return fleet.on("root@dev3", f"nixherd begin {PROTOCOL} x me switch {system} - 8 8 - - -", check=False).output
+        return fleet.on("root@dev3", f"nixherd begin {PROTOCOL} x me switch {system} - 8 8 - - - -", check=False).output
 
     drv, out = built_in(lab, f"theirs-{nonce}")
     assert "lacks a signature by a trusted key" in make(f"{copy} {out}").output
@@ -331,7 +331,7 @@ def _which_numbers_it_may_say(fleet: Fleet, system: str) -> None:
         ("8 8 1", f"generation 1 is not {system}"),
         ("8 8 01", "01 is no generation"),
     ):
-        begins = f"nixherd begin {PROTOCOL} x me boot {system} - {words} - -"
+        begins = f"nixherd begin {PROTOCOL} x me boot {system} - {words} - - -"
         said = fleet.on("root@dev3", begins, check=False).output
         assert f"{why}" in said, said
     assert fleet.on("dev3", f"ls {PROFILE}*; readlink {PROFILE}").output == before

@@ -42,9 +42,18 @@ keep() {
         sync -f "$profile" 2>/dev/null
     fi
     note_failing
+    note_kept
     enter kept
     rm -f "$roots/new" "$roots/old" "$room"
     exit 0
+}
+
+note_kept() { # of which revision it is; that there is no room for this fails nothing that is good
+    set -- "$new"
+    [ "$target" = "$new" ] || set -- "$new" "$(readlink -f "$target")"
+    if ! said=$( (flock -w 20 9 && note_revision "$revision" "$who" "$id" "$@") 2>&1 9<"${here%/*}"); then
+        write "$dir/unnoted" "$(echo "${said:-another deployment is beginning}" | tail -n 1)"
+    fi
 }
 
 note_failing() { # for whoever asks later whether all is well: what is known to fail, and was kept all the same

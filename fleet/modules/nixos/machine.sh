@@ -1,10 +1,14 @@
-# One deployment on this machine, from its beginning to its end, in a process that depends on nobody; units.sh and ends.sh
-# come before this. The first argument is what is deployed: a `system`, as root, or a `home`, as its user. Then:
+# One deployment on this machine, from its beginning to its end, in a process that depends on nobody; units.sh,
+# revisions.sh and ends.sh come before this. The first argument is what is deployed: a `system`, as root, or a `home`,
+# as its user. Then:
 #
-#   begin PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS
+#   begin PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS REVISION
 #                       start `watch` detached, unless another one is under way; a system that is a generation already
 #                       may be named by its number; `reboot` where that may be the last resort; `unchecked` where what
-#                       the new system says against being switched to is not to be heard
+#                       the new system says against being switched to is not to be heard; the revision that it is of
+#                       is noted when it is kept
+#   note PROTOCOL ID WHO SYSTEM SPECIALISATION REVISION
+#                       note the revision of what runs or boots already; nothing is activated
 #   watch ID            activate; wait for the word; keep, or go back to what was there before
 #   say ID WORD [WHY]   the word of whoever deploys, `keep` or `back`, once; the first one counts
 #   look ID STATE WAIT  how it stands, as soon as it is in another state than this, or after so many seconds
@@ -15,7 +19,7 @@
 # activating, proving, keeping, reverting; kept, reverted, refused and stuck are ends, but who is stuck goes on trying.
 # Every answer says the version of all this: whoever asks may speak it or not.
 set -u
-protocol=2
+protocol=3
 kind=$1
 shift
 grace=10 # seconds that a unit may take to stop
@@ -48,7 +52,7 @@ fi
 load() { # of deployment $1
     id=$1 dir=$here/$1
     [ -r "$dir/settings" ] || return 1
-    was='' reboot='' checks='' # which a program of the version before does not note
+    was='' reboot='' checks='' revision=- # which a program of the version before does not note
     # shellcheck disable=SC1091
     . "$dir/settings"
     # what the new system might lack, the old one has
@@ -128,21 +132,14 @@ blocking() { jobs_since | awk '$3 == "running" {print $1}' | list; } # units who
 
 # Beginning ----------------------------------------------------------------------------------------------------------
 
-begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS
-    [ "$1" = $protocol ] ||
-        fail "the program there speaks version $protocol of the protocol, and was asked in another: update nixherd where you deploy from"
+begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS REVISION
+    require_words "$1" 11 $(($# - 1)) "${2:-}"
     shift
-    [ $# = 10 ] || fail 'these are not the words for it'
-    case $1 in */* | '') fail "$1 names no deployment" ;; esac
     case ${9:--}${10:--} in -- | reboot- | -unchecked | rebootunchecked) ;; *) fail "$9 ${10} are no words for it" ;; esac
-    exec 9<"${here%/*}"
-    flock -w 20 9 || fail 'another deployment is beginning'
+    is_revision "${11:--}" || fail "${11} is no revision"
+    turn
     if recent && [ "$id" != "$1" ]; then
-        if under_way; then
-            echo "busy=$who"
-            report
-            exit 0
-        fi
+        ! under_way || tell_busy
         # its process is gone for good: what it recorded is still where to go back to
         case $stands in lost | stuck) recorded=$old ;; esac
         [ "$stands" != stuck ] || stop_watching
@@ -150,8 +147,8 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
     [ "$kind" = home ] || refuse_foreign
     case $3 in switch | test | boot) ;; *) fail "$3 is nothing to come to" ;; esac
     number "$6" 86400 && number "$7" 86400 || fail "$6 and $7 are no seconds"
-    case $4 in /nix/store/*/* | /nix/store/.*) fail "$4 is no store path" ;; /nix/store/*) ;; *) fail "$4 is no store path" ;; esac
-    specialisation=${5#-} generation=${8#-} reboot=${9#-} checks=${10#-} # a forced command has no empty words
+    require_store_path "$4"
+    specialisation=${5#-} generation=${8#-} reboot=${9#-} checks=${10#-} revision=${11:--} # a forced command has no empty words
     id=$1 who=$2 goal=$3 new=$4 target=$4${specialisation:+/specialisation/$specialisation} dir=$here/$1
     old=${recorded:-$(readlink -f "$live")} || old=
     [ -e "$old" ] || old= # a home that was never activated
@@ -176,7 +173,7 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
     newest_generation
     write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7'
         generation='$generation' before='$(readlink "$profile")' was='$was' newest='$newest'
-        reboot='$reboot' checks='$checks'" || fail "$here cannot be written"
+        reboot='$reboot' checks='$checks' revision='$revision'" || fail "$here cannot be written"
     hold || fail "$roots cannot be written"
     enter armed
     set --
@@ -191,6 +188,49 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
     fi
     exec 9>&-
     look armed 5
+}
+
+note() { # PROTOCOL ID WHO SYSTEM SPECIALISATION REVISION: of what runs or boots already
+    require_words "$1" 5 $(($# - 1)) "${2:-}"
+    is_revision "$6" || fail "$6 is no revision"
+    require_store_path "$4"
+    turn
+    if recent && under_way; then tell_busy; fi
+    [ "$kind" = home ] || refuse_foreign
+    target=$4
+    [ -z "${5#-}" ] || target=$(readlink -e "$4/specialisation/$5") || fail "$4 has no specialisation $5"
+    runs=$(readlink -f "$live") boots=$(readlink -f "$profile")
+    case $target in "$runs" | "$boots") ;; *) fail "it runs $runs and boots $boots, not $target; nothing was noted" ;; esac
+    system=$4
+    set -- "$6" "$3" "$2" "$4" "$target"
+    [ "$4" != "$5" ] || set -- "$1" "$2" "$3" "$4"
+    said=$(note_revision "$@" 2>&1) || fail "the revision is not noted: $(echo "$said" | tail -n 1)"
+    tell new "$system"
+    noted_of "$system"
+    tell kept_as "$noted"
+    nothing
+}
+
+require_words() { # protocol, how many words there are to be after it, how many there are, the id
+    [ "$1" = $protocol ] ||
+        fail "the program there speaks version $protocol of the protocol, and was asked in another: update nixherd where you deploy from"
+    [ "$2" = "$3" ] || fail 'these are not the words for it'
+    case $4 in */* | '') fail "$4 names no deployment" ;; esac
+}
+
+require_store_path() {
+    case $1 in /nix/store/*/* | /nix/store/.*) fail "$1 is no store path" ;; /nix/store/*) ;; *) fail "$1 is no store path" ;; esac
+}
+
+turn() { # one at a time begins, or notes something
+    exec 9<"${here%/*}"
+    flock -w 20 9 || fail 'another deployment is beginning'
+}
+
+tell_busy() { # who deploys here
+    echo "busy=$who"
+    report
+    exit 0
 }
 
 number() { # a word is one, up to $2: the shell would take 08 for an octal one, and one that is too long for another
@@ -438,10 +478,12 @@ report() { # STATES that are known: who waits for the next one is told all of th
         tell failed "$(echo "$since" | that_count | list)"
         tell aside "$(echo "$since" | that_do_not | list)"
     fi
-    for note in inhibited stuck moved; do
+    for note in inhibited stuck moved unnoted; do
         noted "$dir/$note"
         tell $note "$line"
     done
+    noted_of "$new"
+    [ "$stands" != kept ] || tell kept_as "$noted"
     tell_what_runs
     [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
     [ ! -s "$said" ] || tail -n 20 "$said" | sed 's/^/log=/'
@@ -458,6 +500,8 @@ tell_what_runs() {
         [ -n "$at_work" ] || at_work=$(switching)
         tell at_work "$(echo "$at_work" | list)"
     fi
+    noted_of "$(readlink -f "$live")"
+    tell noted "$noted"
     tell current "$(readlink -f "$live")"
     tell profile "$(readlink -f "$profile")"
     read -r line </proc/sys/kernel/random/boot_id
@@ -482,6 +526,7 @@ case ${1:-} in */*) [ "$verb" = alone ] || fail "$1 names no deployment" ;; esac
 case $verb in watch | alone) ;; *) tell protocol $protocol ;; esac
 case $verb in
 begin) begin "$@" ;;
+note) note "$@" ;;
 watch) load "$1" && watch ;;
 alone) alone "$@" ;;
 last) if recent; then report; else nothing; fi ;;

@@ -22,9 +22,15 @@
       SSH_ORIGINAL_COMMAND="''${SSH_ORIGINAL_COMMAND:-}" \
       /bin/sh ${./pushed.sh} ${receiver} ${lib.escapeShellArg (toString cfg.trustedKeys)} ${import ./program.nix}
   '';
-  # The machine pulls its configuration itself, and says in its last line what it runs then.
+  # The machine pulls its configuration itself, and says in its last line what it runs then; before that, with what is
+  # noted of its revision, what it ran and what it runs.
   triggered = pkgs.writeShellScript "nixherd-triggered" ''
+    kind=system
+    . ${./revisions.sh}
+    runs() { noted_of "$(readlink -f /run/current-system)" && echo "''${noted:-$(readlink -f /run/current-system)}"; }
+    echo "was=$(runs)"
     ${cfg.access.trigger} || exit
+    echo "noted=$(runs)"
     readlink -f /run/current-system
   '';
   # sshd goes by the first line that has a key.

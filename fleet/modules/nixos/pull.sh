@@ -64,7 +64,23 @@ printf '%s %s\n' "$key" "$serial" >"$kept/seen.new"
 mv "$kept/seen.new" "$kept/seen"
 sync -f "$kept/seen" 2>/dev/null || :
 rm -f "$told"
-[ "$new" != "$(readlink -f /run/current-system)" ] || exit 0
+if [ "$new" = "$(readlink -f /run/current-system)" ]; then
+    said=$(deployment last)
+    noted=$(value noted)
+    noted=${noted#"$new "}
+    [ "$revision" != - ] && [ "${noted%% *}" != "$revision" ] || exit 0
+    # the same system of another revision: that is noted, and nothing activated
+    said=$(deployment note 3 "$id" "$name-pull" "$new" - "$revision")
+    kept=$(value kept_as) busy=$(value busy)
+    [ -z "$busy" ] || later 75 "another deployment is under way here ($busy)"
+    case $kept in "$new $revision "*) ;; *)
+        echo "$from/systems/$name: revision $revision not noted: $(value refused)" >&2
+        exit 1
+        ;;
+    esac
+    echo "$from/systems/$name: $new is of revision $revision now (serial $serial)"
+    exit 0
+fi
 
 # The system: signed by the same key, and of this machine -------------------------------------------------------------
 
@@ -102,7 +118,7 @@ meant=$(cat "$new/etc/hostname" 2>/dev/null) || meant=
 
 # Its deployment -------------------------------------------------------------------------------------------------------
 
-said=$(deployment begin 2 "$id" "$name-pull" switch "$new" - 600 120 - - -)
+said=$(deployment begin 3 "$id" "$name-pull" switch "$new" - 600 120 - - - "$revision")
 [ -z "$(value busy)" ] || later 75 "another deployment is under way here ($(value busy))"
 while :; do
     state=$(value state)
@@ -118,7 +134,11 @@ while :; do
             said=$(deployment say "$id" back "$wrong")
         fi
         ;;
-    kept) exit 0 ;;
+    kept)
+        wrong=$(value unnoted)
+        [ -z "$wrong" ] || echo "$from/systems/$name: revision $revision not noted: $wrong" >&2
+        exit 0
+        ;;
     *) printf '%s\n' "$said" >&2 && exit 1 ;;
     esac
 done

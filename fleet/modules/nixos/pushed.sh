@@ -4,8 +4,10 @@
 #
 #   nix-store --serve --write   receives closures, as a user whom the Nix daemon does not trust: what is named by how it
 #                               was built has to be signed. Nothing is built for it, here or by a builder of this machine.
-#   nixherd begin|look|say|last words of the program that deploys; the system that is begun with is one for this machine,
-#                               signed by one of those keys. A path that is named by its content is none: anybody makes it.
+#   nixherd begin|note|look|say|last
+#                               words of the program that deploys; the system that is begun with is one for this machine,
+#                               signed by one of those keys. A path that is named by its content is none: anybody makes
+#                               it. Of which revision what runs already is noted to be is the word of whoever says it.
 set -uf
 export LC_ALL=C
 receiver=$1 keys=$2 program=$3
@@ -60,7 +62,7 @@ case $said in
         done
         [ $systems = 1 ] || refuse 'a deployment begins with one system'
         ;;
-    look | say | last) ;;
+    note | look | say | last) ;;
     *) no ;;
     esac
     exec /bin/sh "$program" system "$@"

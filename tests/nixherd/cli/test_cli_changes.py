@@ -1,6 +1,7 @@
 """What a plan would change, for people."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,28 @@ def test_what_runs_and_is_not_here_is_told_by_us(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin")
     program(tmp_path / "bin", "nvd", "echo nvd")
     assert "  jq: 1.6 → 1.7" in list(changes([planned("web", str(tmp_path / "gone"), systems[1])]))
+
+
+def test_hosts_with_nothing_but_another_revision_are_grouped() -> None:
+    old, new = "4f2c" * 10, "9ab1" * 10
+    sizes = {"size_before": 1, "size_after": 1, "diff": ["nixos-version: rebuilt"]}
+
+    def only(host: str, outcome: Outcome, was: str | None = old, **more: Any) -> HostReport:
+        return HostReport(host, outcome, found={"revision_only": True, "old_revision": was, "revision": new, **more})
+
+    said = list(
+        changes(
+            [
+                only("a", Outcome.REVISION_ONLY),
+                only("in-it", Outcome.PLANNED, **sizes),
+                only("b", Outcome.REVISION_ONLY),
+                only("unknown", Outcome.REVISION_ONLY, None),
+            ]
+        )
+    )
+    part = "; it is a part of the system (system.configurationRevision), which is activated for it"
+    assert said == [
+        *("a, b:", f"  revision only: {old[:12]} → {new[:12]}", ""),
+        *("in-it:", f"  revision only: {old[:12]} → {new[:12]}{part}", ""),
+        *("unknown:", f"  revision only: unknown → {new[:12]}", ""),
+    ]

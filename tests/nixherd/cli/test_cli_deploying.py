@@ -100,6 +100,15 @@ def test_people_read_a_summary_and_ci_a_document(
     assert json.loads((runs()[-1] / "report.json").read_text()) == document
 
 
+def test_a_revision_that_is_not_noted_is_said_beside_what_is_deployed(
+    pyinfra: Callable[..., FakePyinfra], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = {"unnoted": "No space left on device", "noted": None}
+    pyinfra(begun(tmp_path, "a"), ("found", "a", full), end("a", "deployed"))
+    assert run(["deploy", "a", "--table"]) == 0
+    assert "a  deployed; revision not noted: No space left on device\n" in capsys.readouterr().out
+
+
 def test_a_plan_shows_hosts_with_the_same_changes_once(
     pyinfra: Callable[..., FakePyinfra], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

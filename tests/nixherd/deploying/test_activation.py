@@ -13,6 +13,7 @@ from nixherd.deploying.goal import Goal
 from nixherd.errors import FleetError
 
 SYSTEM = f"/nix/store/{'a' * 32}-nixos-system-dev-26.05"
+REVISION = "4f2c0d9b7e6a000000000000000000000000c0de"
 OLD = f"/nix/store/{'b' * 32}-nixos-system-dev-25.11"
 
 
@@ -25,7 +26,7 @@ def deployment(**changes: object) -> Deployment:
 def test_an_answer() -> None:
     said = [
         *(
-            "protocol=2",
+            "protocol=3",
             "id=20261128T2000-1",
             "who=admin@laptop-1",
             "state=reverting",
@@ -33,18 +34,45 @@ def test_an_answer() -> None:
         ),
         *(f"new={SYSTEM}", f"old={OLD}", "left=-3", "waits=b.service", "failed=", f"current={SYSTEM}"),
         *(f"profile={OLD}", "boot_id=0ea6", "hostname=dev", 'version={"configurationRevision":"4f2c"}'),
+        *(f"noted={SYSTEM} {REVISION} 2026-11-29T21:03:27Z me@x y", f"kept_as={OLD} {REVISION} x y z", "unnoted=full"),
         *("log=activating the configuration...", "log= a=b", "state=kept"),
     ]
     assert parse("\n".join(said)) == Standing(
         Stage.REVERTING,
         **{"id": "20261128T2000-1", "who": "admin@laptop-1", "why": "units failed: a.service (status 4)"},
         **{"new": SYSTEM, "old": OLD, "waits": "b.service", "current": SYSTEM, "profile": OLD, "boot_id": "0ea6"},
-        **{"hostname": "dev", "revision": "4f2c"},
+        **{"hostname": "dev", "revision": REVISION, "configuration_revision": "4f2c", "unnoted": "full"},
+        noted=f"{SYSTEM} {REVISION} 2026-11-29T21:03:27Z me@x y",
+        kept_as=f"{OLD} {REVISION} x y z",
         left=-3,
         log=("activating the configuration...", " a=b"),
     )
-    assert parse("protocol=2\nrefused=no\n") == Standing(Stage.REFUSED, why="no")
-    assert parse("busy=somebody\nstate=proving").busy == "somebody"
+    assert parse("protocol=3\nrefused=no\n") == parse("refused=no") == Standing(Stage.REFUSED, why="no")
+    assert parse("protocol=3\nbusy=somebody\nstate=proving").busy == "somebody"
+
+
+@pytest.mark.parametrize(
+    ("noted", "revision"),
+    [
+        (f"{SYSTEM} {REVISION} w w r", REVISION),
+        (f"{OLD} {REVISION} w w r", "4f2c"),  # of another path: the system's own word
+        (f"{SYSTEM} - w w r", "4f2c"),
+        (f"{SYSTEM} {REVISION}", "4f2c"),  # cut off
+        ("", "4f2c"),
+    ],
+)
+def test_a_note_counts_only_while_that_very_path_runs(noted: str, revision: str) -> None:
+    said = f'protocol=3\nstate=none\ncurrent={SYSTEM}\nnoted={noted}\nversion={{"configurationRevision":"4f2c"}}'
+    assert parse(said).revision == revision
+    assert parse(f"protocol=3\nstate=kept\nnew={SYSTEM}\nkept_as={noted}").kept_revision == (
+        REVISION if revision == REVISION else None
+    )
+
+
+@pytest.mark.parametrize("revision", [None, "v1.2", "x; reboot"])
+def test_what_is_no_revision_is_not_told(revision: str | None) -> None:
+    assert f"{shlex.join(['', '-'])}; rm -f program-" in deployment(revision=revision).note[0]
+    assert deployment(revision=revision, gated=True).begin[0].split()[-1] == "-"
 
 
 @pytest.mark.parametrize("text", ["", "state=", "state=nonsense", "sudo: a password is required"])

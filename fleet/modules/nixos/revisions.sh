@@ -1,0 +1,52 @@
+# Which revision of the fleet something is: a part of machine.sh, and of what is asked of a machine. It is no part of a
+# system, or every commit would change every machine; it is noted where a system, or a home ($kind), is kept.
+#
+# A line per path, `PATH REVISION WHEN WHO RUN`, the newest last; a revision is a commit's whole hash, with `-dirty` where
+# files were not committed, or `-` where nobody said. A line counts only while that very path runs.
+
+revisions_file() { # where they are noted, into $revisions
+    revisions=/var/lib/nixherd/revisions
+    [ "$kind" = system ] || revisions=$HOME/.local/state/nixherd/revisions
+}
+
+noted_of() { # path: its line into $noted, which is empty where there is none
+    noted=
+    revisions_file
+    [ -f "$revisions" ] && [ -r "$revisions" ] || return 0
+    while read -r noted_path noted_rest; do
+        [ "$noted_path" != "$1" ] || noted="$noted_path $noted_rest"
+    done <"$revisions"
+}
+
+is_revision() { # word
+    case ${1%-dirty} in
+    *[!0-9a-f]*) [ "$1" = - ] ;;
+    ????????????????????????????????????????) ;;
+    ????????????????????????????????????????????????????????????????) ;;
+    *) return 1 ;;
+    esac
+}
+
+note_revision() { # revision, who, run, paths…: false where they cannot be noted, which it says
+    said_of=$1 noted_by="$(date -u +%Y-%m-%dT%H:%M:%SZ) $2 $3"
+    shift 3
+    revisions_file
+    lines=$(tail -n 64 "$revisions" 2>/dev/null)
+    for each; do
+        # what nobody says now may have been said before, of the same path
+        noted_of "$each"
+        noted=${noted#* }
+        noted=${noted%% *}
+        [ "$said_of" = - ] || noted=$said_of
+        lines=$(printf '%s\n' "$lines" | awk -v path="$each" 'NF == 5 && $1 != path' | tail -n 63
+            printf '%s %s %s\n' "$each" "${noted:--}" "$noted_by")
+    done
+    (
+        umask 022
+        mkdir -p "${revisions%/*}" && { [ "$kind" = home ] || chmod 0755 "${revisions%/*}"; } &&
+            printf '%s\n' "$lines" | cat >"$revisions.new" && sync "$revisions.new" &&
+            mv -fT "$revisions.new" "$revisions" && sync "${revisions%/*}"
+    ) && return 0
+    rm -f "$revisions.new"
+    return 1
+}
