@@ -252,6 +252,28 @@ def test_a_machine_that_closures_are_pushed_to_checks_signatures(flake: Path, mo
     assert why is None or why in done.stderr
 
 
+def test_root_has_no_other_keys_where_deployments_get_in_by_one_program(flake: Path) -> None:
+    """The first line with a key counts for sshd: a plain one before the restricted one would let nobody in."""
+    access = 'nixherd.access = { kind = "trigger"; keys = ["ssh-ed25519 AAAA deployer"]; }; '
+    root = 'users.users.root.openssh.authorizedKeys.keys = ["ssh-ed25519 AAAA somebody"];'
+    read = """m: let
+      config = module: (m.extendModules { modules = [ module ]; }).config;
+      failing = c: map (a: a.message) (builtins.filter (a: !a.assertion) c.assertions);
+    in {
+      keys = (config { ACCESS }).users.users.root.openssh.authorizedKeys.keys;
+      fine = failing (config { ACCESS });
+      plain = failing (config { ACCESS ROOT });
+    }"""
+    read = read.replace("ACCESS", access).replace("ROOT", root)
+    found = nix_json("eval", "--json", f"{flake}#nixosConfigurations.dev", "--apply", read)
+    [line] = found["keys"]
+    assert line.startswith('restrict,command="')
+    assert line.endswith('" ssh-ed25519 AAAA deployer')
+    assert found["fine"] == []
+    assert len(found["plain"]) == 1
+    assert "nixherd.access: ssh-ed25519 AAAA deployer is also among users.users.root" in found["plain"][0]
+
+
 def test_dev_matches_its_firmware_boot_loader_and_disk(flake: Path) -> None:
     read = """c: {
       loader = c.boot.loader.systemd-boot.enable;
