@@ -112,7 +112,7 @@ def test_the_cache_server(flake: Path) -> None:
           certificates = builtins.attrNames c.security.acme.certs;
           prune = c.systemd.services.nix-mirror-prune.script;
           kept = (more "proxmox-vm" {homelab.cache.mirrorRetentionDays = 0;}).systemd.services ? nix-mirror-prune;
-          runner = c.services.github-runners.proxmox-bastion;
+          runner = {inherit (c.services.github-runners.proxmox-bastion) tokenFile url replace;};
           trusted = c.nix.settings.trusted-users;
           sources = builtins.mapAttrs (_: s: baseNameOf s.sopsFile) c.sops.secrets;
         }""",
