@@ -54,7 +54,7 @@ class Home:
         directory = self.lab.places.fleet / "hosts/caddy"
         (directory / "more.nix").write_text(text)
         if "more.nix" not in (directory / "home.nix").read_text():
-            edit(directory / "home.nix", "home.stateVersion", "imports = [./more.nix];\n  home.stateVersion")
+            edit(directory / "home.nix", "imports = [", "imports = [./more.nix ")
         self.lab.run("sh", "-c", 'cd "$FLEET" && git add -A && git commit -q --no-verify -m change')
 
 

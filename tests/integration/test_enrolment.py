@@ -129,7 +129,7 @@ def test_enrolled_afterwards_it_decrypts_after_its_next_switch(lab: Lab) -> None
 
 def test_a_plan_says_what_would_be_done_and_writes_nothing(lab: Lab) -> None:
     planned = lab.pyinfra("--dry", "inventory.py", ENROLL, "--limit", "dev")
-    assert "dev joins rule 1 (^common\\.(yaml|env)$), rule 3 (^dev\\.yaml$)" in planned.output
+    assert "dev joins rule 1 (^common\\.(yaml|env)$), rule 5 (^dev\\.yaml$)" in planned.output
     assert "encrypt secrets/dev.yaml: +dev" in planned.output
     assert not lab.kept.exists() or not list(lab.kept.glob("dev/*"))
     assert not (lab.kept.parent / ".trees").exists()
