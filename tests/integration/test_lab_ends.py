@@ -23,6 +23,11 @@ def doomed(tmp_path: Path) -> Iterator[Lab]:
     lab("down")
 
 
+def namespaces_of(lab: Lab) -> set[str]:
+    pid = Running.require(lab.places).pid
+    return {str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "pid")}
+
+
 def traces(lab: Lab, namespaces: set[str]) -> list[str]:
     """What of a lab the host still shows: processes, mounts, loop devices, links."""
     found = leftovers(lab.places)
@@ -44,11 +49,10 @@ def traces(lab: Lab, namespaces: set[str]) -> list[str]:
 def test_nothing_stays(doomed: Lab, how: str, row: str) -> None:
     with doomed.provisioning() as run:
         run.until(starts(row))
-        pid = Running.require(doomed.places).pid
-        namespaces = {str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "pid")}
+        namespaces = namespaces_of(doomed)
         until(lambda: any("nspawn" in trace for trace in traces(doomed, namespaces)), 5, "the search finds it")
         if how == "SIGKILL":
-            os.kill(pid, signal.SIGKILL)
+            os.kill(Running.require(doomed.places).pid, signal.SIGKILL)
         else:
             doomed("down")
         until(lambda: run.process.poll() is not None, 5, "what ran in the lab ends with it")
@@ -56,5 +60,6 @@ def test_nothing_stays(doomed: Lab, how: str, row: str) -> None:
     assert how == "SIGKILL" or cgroups(doomed.places) == []
     doomed("up")
     assert doomed.api("/nodes/prom/qemu")
+    namespaces = namespaces_of(doomed)  # those of before may have become another lab's, by number
     doomed("down")
     assert (cgroups(doomed.places), traces(doomed, namespaces)) == ([], [])

@@ -92,7 +92,7 @@ def test_what_is_wrong_with_one_host_leaves_the_others_going(untouched: Lab) -> 
     edit(untouched.state / "fleet/hosts/dev2/configuration.nix", "services.", "nosuch = 1 + yes; services.")
     words = ("--dry", "inventory.py", "deploys/provision.py", "--limit", "dev", "--limit", "dev2")
     planned = untouched.pyinfra(*words, check=False)
-    assert "hosts/dev2/configuration.nix:14:16: undefined variable 'yes'; correct the Nix there" in planned.says("dev2")
+    assert "hosts/dev2/configuration.nix:12:16: undefined variable 'yes'; correct the Nix there" in planned.says("dev2")
     assert "clone template 9002 to vm 110 (dev) on nvmeprom" in planned.says("dev")
     assert planned.status == 1
 

@@ -314,7 +314,7 @@ FLAKES = [
     fleet(
         "undefined variable",
         (CONFIGURATION, "services.qemuGuest.enable = true", "services.qemuGuest.enable = yes"),
-        "hosts/dev/configuration.nix:14:31: undefined variable 'yes'; correct the Nix there",
+        "hosts/dev/configuration.nix:12:31: undefined variable 'yes'; correct the Nix there",
     ),
     fleet(
         "another type",
