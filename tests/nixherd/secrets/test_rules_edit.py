@@ -13,7 +13,7 @@ from tests.nixherd.secrets.keys import PEOPLE, configurations, key
 pytestmark = pytest.mark.unit
 
 DEV, NEW = key("dev").recipient, key("dev again").recipient
-MANY = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.slow
