@@ -309,10 +309,11 @@ def test_through_a_jump_host(fleet: Fleet) -> None:
         "  UserKnownHostsFile /dev/null\n  StrictHostKeyChecking no\n  LogLevel ERROR\n  ForwardAgent yes\n"
     )
     try:
-        since = fleet.on("dev", "date +%s").output.strip()
+        cursor = "sudo journalctl -n 1 -o cat --show-cursor --no-pager | sed -n 's/^-- cursor: //p'"
+        before = fleet.on("dev", cursor).output.strip()
         _ended, document = fleet.deploy("dev")
         assert outcomes(document) == {"dev": "deployed"}
-        said = fleet.on("dev", f"sudo journalctl -u sshd --since @{since} -o cat --no-pager").output
+        said = fleet.on("dev", f"sudo journalctl -u sshd --after-cursor '{before}' -o cat --no-pager").output
     finally:
         config.unlink()
     ways = {line.split(" from ")[1].split()[0] for line in said.splitlines() if line.startswith("Accepted publickey")}
