@@ -294,7 +294,7 @@ def _what_else_it_may_not(fleet: Fleet, key: Path) -> None:
     request.write_bytes(build_request(f"{drv}!out"))
     ssh = f"ssh {options_for(fleet, 'dev3')} root@{report(lab, 'dev3')['address']}"
     # who hangs up ends a build
-    said = make(f"(cat {request}; sleep 2) | {ssh} nix-store --serve --write").output
+    said = make(f"(cat {request}; sleep 8) | {ssh} nix-store --serve --write").output
     assert "Unable to start any build" in said
     assert fleet.on("dev3", f"test -e {out}", check=False).status != 0
 
