@@ -61,7 +61,7 @@ def story(places: Places) -> None:
 
     heading("The commit: the key is a recipient, the secret files are encrypted for it, hosts.nix pins it.")
     shows("git -C $FLEET show --stat", "secrets/dev.yaml")
-    shows("nixherd secrets status --table", "dev.yaml        yaml       3  abl030,dev")
+    shows("nixherd secrets status --table", "dev.yaml             yaml       5  abl030,dev")
 
     heading("The proof, through other channels than the one that did it.")
     built = shows(f"nix build --no-link --print-out-paths $FLEET#{SYSTEM}").strip()
