@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from nixherd import sources
+from nixherd import lockout, sources
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.errors import FleetError, FleetInvalid
+from nixherd.evaluation import evaluate
 from nixherd.exits import Exit
 from nixherd.files import expanded
 from nixherd.findings import Finding, Severity
@@ -23,7 +24,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option(
     "--closures",
     is_flag=True,
-    help="Evaluate every host, too, and name those whose closure holds the fleet's own tree or commit.",
+    help="Evaluate every host, too, and name those whose closure holds the fleet's own tree or commit, and those that "
+    "nobody could become root on once they are installed.",
 )
 @json_option
 @pass_front
@@ -49,15 +51,17 @@ def _findings(front: Front) -> Sequence[str]:
 
 
 def _closures(front: Front) -> Iterator[str]:
-    """What makes every commit another system of a host; and why it cannot be told of one."""
+    """What makes every commit another system of a host, what locks everybody out, and why it cannot be told of one."""
     try:
         session = Session(load_fleet(front.root), expanded(front.token_file))
     except FleetInvalid:  # which is told already
         return
+    hosts = tuple(sorted(session.fleet.hosts))
     try:
-        for host_id in sorted(session.fleet.hosts):
+        for host_id in hosts:
             try:
-                yield from sources.find(session, tuple(sorted(session.fleet.hosts)), host_id)
+                yield from lockout.findings(session.fleet, {host_id: evaluate(session, hosts, host_id)})
+                yield from sources.find(session, hosts, host_id)
             except FleetError as error:
                 yield f"{host_id}: {str(error).removeprefix(f'{host_id}: ')}"
     finally:

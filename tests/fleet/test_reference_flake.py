@@ -15,6 +15,7 @@ from nixherd.evaluation import as_of, evaluate
 from nixherd.fleet import load_fleet
 from nixherd.session import Session
 from tests.fleet.conftest import OPERATOR
+from tests.integration.lab_driver import edit
 from tests.nix_cli import build, environment, nix, nix_json, try_nix
 
 pytestmark = pytest.mark.unit
@@ -193,6 +194,11 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
         file = copy / "hosts" / host / "configuration.nix"
         (file.parent / "planted.nix").write_text(f"{{inputs, flake-root, ...}}: {{\n  {text}\n}}\n")
         file.write_text(re.sub(r"(imports = \[)", r"\1./planted.nix ", file.read_text(), count=1))
+    doc1 = copy / "hosts/proxmox-vm"
+    no_key = "users.users.root.openssh.authorizedKeys.keys = lib.mkForce [];"
+    asks = "security.sudo.wheelNeedsPassword = lib.mkForce true;"
+    (doc1 / "locked.nix").write_text(f"{{lib, ...}}: {{ {no_key} {asks} }}")
+    edit(doc1 / "configuration.nix", "imports = [", "imports = [./locked.nix ")
 
     def commit() -> str:
         for words in (("add", "-A"), ("commit", "-qm", "x"), ("rev-parse", "HEAD")):
@@ -202,7 +208,11 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
 
     first = commit()
     assert run(["--fleet", str(copy), "check", "--closures", "--json"]) == 1
-    found = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["attribute"]]
+    told = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["attribute"]]
+    assert [(each["attribute"], each["file"]) for each in told if each["severity"] == "error"] == [
+        ("proxmox-vm", "hosts/proxmox-vm/configuration.nix")
+    ]
+    found = [each for each in told if each["severity"] != "error"]
     assert [(each["severity"], each["file"], each["attribute"]) for each in found] == [
         ("warning", f"hosts/{host}/planted.nix:2", f"nixosConfigurations.{host}")
         for host, (_, wanted) in sorted(PLANTED.items())

@@ -1,5 +1,6 @@
 """The stacks of containers: what docker compose is given, their units, and what is refused."""
 
+import itertools
 import json
 import os
 import re
@@ -47,14 +48,15 @@ def test_every_stack_of_the_fleet_runs_on_doc1(doc1: dict[str, Any]) -> None:
     assert doc1["failing"] == []
 
 
-@pytest.mark.parametrize("file", sorted(DOCKER.glob("*/docker-compose.nix")), ids=lambda file: file.parent.name)
-def test_every_image_names_a_public_file_that_has_it(file: Path) -> None:
-    lines = [line.strip() for line in file.read_text().splitlines()]
-    images = [number for number, line in enumerate(lines) if line.startswith("image = ")]
-    assert images
-    assert "import ../stack.nix {" in lines
-    for number in images:
-        assert PUBLIC.match(lines[number - 1]), lines[number]
+def test_every_image_names_a_public_file_that_has_it(doc1: dict[str, Any]) -> None:
+    named = set()
+    for file in DOCKER.rglob("*.nix"):
+        lines = [line.strip() for line in file.read_text().splitlines()]
+        for before, line in itertools.pairwise(lines):
+            if image := re.fullmatch(r'image (?:=|\?) "(.+)"[;,]', line):
+                assert PUBLIC.match(before), f"{file}: {line}"
+                named.add(image[1])
+    assert named == {service["image"] for text in doc1["texts"].values() for service in text["services"].values()}
 
 
 def validate(program: Path, text: Any, directory: Path) -> str:

@@ -37,21 +37,7 @@ import ../stack.nix {
     healthCheck.command = ["curl" "-fsS" "-o" "/dev/null" "http://localhost:3000/api/healthz"];
   };
 
-  # The roles and the password are made when the data is; later they are changed by psql.
-  services.database = {
-    # https://github.com/runtipi/runtipi-appstore/blob/9ae305b6028e5fa295ab9d539586aa8097a3c847/apps/paperless-ngx/docker-compose.yml
-    image = "postgres:17";
-    environment = {
-      POSTGRES_DB = "forgejo";
-      POSTGRES_USER = "forgejo";
-    };
-    # POSTGRES_PASSWORD=…
-    secrets = ["database"];
-    data.database = "/var/lib/postgresql/data";
-    networks = ["database"];
-    healthCheck.command = ["pg_isready" "-U" "forgejo" "-d" "forgejo"];
-    stopDuringBackup = true;
-  };
+  services.database = import ../postgres.nix {name = "forgejo";};
   networks.database.internal = true;
 
   secrets = {

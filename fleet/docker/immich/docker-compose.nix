@@ -40,22 +40,13 @@ import ../stack.nix {
     healthCheck.command = "valkey-cli ping | grep -q PONG";
   };
 
-  # The roles and the password are made when the data is; later they are changed by psql.
-  services.database = {
-    # https://github.com/getumbrel/umbrel-apps/blob/6372367174937ebc78556be6bc397979a29b7748/immich/docker-compose.yml
-    image = "ghcr.io/immich-app/postgres:14-vectorchord0.4.3-pgvectors0.2.0";
-    environment = {
-      POSTGRES_DB = "immich";
-      POSTGRES_USER = "immich";
-    };
-    # POSTGRES_PASSWORD=…
-    secrets = ["database"];
-    data.database = "/var/lib/postgresql/data";
-    networks = ["database"];
-    healthCheck.command = ["pg_isready" "-U" "immich" "-d" "immich"];
-    extra.shm_size = "128m";
-    stopDuringBackup = true;
-  };
+  services.database =
+    import ../postgres.nix {
+      name = "immich";
+      # https://github.com/getumbrel/umbrel-apps/blob/6372367174937ebc78556be6bc397979a29b7748/immich/docker-compose.yml
+      image = "ghcr.io/immich-app/postgres:14-vectorchord0.4.3-pgvectors0.2.0";
+    }
+    // {extra.shm_size = "128m";};
   networks.database.internal = true;
 
   secrets = {

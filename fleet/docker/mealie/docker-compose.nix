@@ -33,21 +33,7 @@ import ../stack.nix {
     memory = "1000m";
   };
 
-  # The roles and the password are made when the data is; later they are changed by psql.
-  services.database = {
-    # https://github.com/runtipi/runtipi-appstore/blob/9ae305b6028e5fa295ab9d539586aa8097a3c847/apps/paperless-ngx/docker-compose.yml
-    image = "postgres:17";
-    environment = {
-      POSTGRES_DB = "mealie";
-      POSTGRES_USER = "mealie";
-    };
-    # POSTGRES_PASSWORD=…
-    secrets = ["database"];
-    data.database = "/var/lib/postgresql/data";
-    networks = ["database"];
-    healthCheck.command = ["pg_isready" "-U" "mealie" "-d" "mealie"];
-    stopDuringBackup = true;
-  };
+  services.database = import ../postgres.nix {name = "mealie";};
   networks.database.internal = true;
 
   secrets.database = {};
