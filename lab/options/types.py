@@ -8,6 +8,7 @@ What the words do not tell (formats of one program, types with a text of their o
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 Type = Any
@@ -102,6 +103,21 @@ def _bare(text: str) -> str:
 
 def _closing(text: str, start: int) -> int | None:
     """Where the parenthesis that opens at `start` closes."""
+    return next((at for at, depth in _depths(text, start) if depth == 0), None)
+
+
+def _split(text: str) -> list[str] | None:
+    """At every " or " outside of quotes and parentheses; None where these do not fit together."""
+    *places, (end, left_open) = _depths(text, 0)
+    if left_open:
+        return None
+    cuts = [at for at, depth in places if depth == 0 and text.startswith(" or ", at)]
+    return [text[begin:at] for begin, at in zip([0, *(at + 4 for at in cuts)], [*cuts, end], strict=True)]
+
+
+def _depths(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """Each place outside of quotes, and how many parentheses are open behind it; an open quote at the end counts as
+    one."""
     depth, quoted, at = 0, False, start
     while at < len(text):
         letter = text[at]
@@ -110,30 +126,8 @@ def _closing(text: str, start: int) -> int | None:
             quoted = letter != '"'
         elif letter == '"':
             quoted = True
-        elif letter in "()":
-            depth += 1 if letter == "(" else -1
-            if depth == 0:
-                return at
+        else:
+            depth += (letter == "(") - (letter == ")")
+            yield at, depth
         at += 1
-    return None
-
-
-def _split(text: str) -> list[str] | None:
-    """At every " or " outside of quotes and parentheses; None where these do not fit together."""
-    if " or " not in text:
-        return [text]
-    found, begin, depth, quoted, at = [], 0, 0, False, 0
-    while at < len(text):
-        letter = text[at]
-        if quoted:
-            at += letter == "\\"
-            quoted = letter != '"'
-        elif letter == '"':
-            quoted = True
-        elif letter in "()":
-            depth += 1 if letter == "(" else -1
-        elif depth == 0 and text.startswith(" or ", at):
-            found.append(text[begin:at])
-            begin = at + 4
-        at += 1
-    return None if depth or quoted else [*found, text[begin:]]
+    yield at, depth + quoted

@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from lab.fleet import prepare_fleet
-from tests.nix_cli import environment, nix, nix_json
+from tests.fleet_copy import make
+from tests.nix_cli import nix, nix_json
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("homes")]
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parent.parent / "fleet/modules/home-manager/shell/scripts"
-OPERATOR = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAXfRSazaOCoVJ06QoaiWo7BAR9e62ImBcIzwGPbM0hK operator@lab"
 # The NixOS host below the homes of the cases: it has what the modules ask a host for.
 HOST = """{
   programs.dconf.enable = true;
@@ -119,19 +118,8 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def flake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The lab's copy, whose lock names the stand-ins."""
-    target = tmp_path_factory.mktemp("fleet") / "fleet"
-    prepare_fleet(
-        target,
-        nix="nix",
-        machines=1,
-        endpoint_host="10.77.0.1",
-        fingerprint=":".join(["A1"] * 32),
-        operator_key=OPERATOR,
-        recipient="age1x6g6ll4yw7wqcwe4z8gf35vg0x03f30s22mcxnu30n8dy7e2gghszp0ls5",
-        env=environment(),
-    )
-    return target
+    """With the reference's own machines alone: further ones have no keys yet."""
+    return make(tmp_path_factory.mktemp("fleet") / "fleet")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from nixherd.cli.main import run
 from nixherd.evaluation import as_of, evaluate
 from nixherd.fleet import load_fleet
 from nixherd.session import Session
-from tests.fleet.conftest import OPERATOR
+from tests.fleet_copy import OPERATOR
 from tests.integration.lab_driver import edit
 from tests.nix_cli import build, environment, nix, nix_json, try_nix
 

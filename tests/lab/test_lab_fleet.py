@@ -9,27 +9,10 @@ import pytest
 
 from lab import fleet
 from lab.errors import LabError
-from lab.fleet import prepare_fleet
+from tests.fleet_copy import FINGERPRINT, OPERATOR, make
 from tests.nix_cli import environment, nix_json
 
 pytestmark = pytest.mark.unit
-
-OPERATOR = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAXfRSazaOCoVJ06QoaiWo7BAR9e62ImBcIzwGPbM0hK operator@lab"
-FINGERPRINT = ":".join(["A1"] * 32)
-
-
-def make(target: Path, machines: int = 1) -> Path:
-    prepare_fleet(
-        target,
-        nix="nix",
-        machines=machines,
-        endpoint_host="10.77.0.1",
-        fingerprint=FINGERPRINT,
-        operator_key=OPERATOR,
-        recipient="age1x6g6ll4yw7wqcwe4z8gf35vg0x03f30s22mcxnu30n8dy7e2gghszp0ls5",
-        env=environment(),
-    )
-    return target
 
 
 def changes(name: str, copy: Path) -> list[str]:
