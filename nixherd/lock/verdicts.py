@@ -75,12 +75,15 @@ def _reasons(done: Completed) -> list[str]:
 
 
 def _findings(text: str) -> list[str]:
-    """Of `nixherd check --json`: what each finding says, errors first; nothing where it is something else."""
+    """Of `nixherd check --json`: what each finding says, errors first, else what each tool that gave none says.
+
+    Nothing where it is something else.
+    """
     try:
         document = json.loads(text)
-        rows = document["findings"]
-        rows = sorted(rows, key=lambda row: row.get("severity") == "warning")
-        return [_line(row) for row in rows]
+        rows = sorted(document["findings"], key=lambda row: row.get("severity") == "warning")
+        tools = [f"{each['name']}: {each['reason']}" for each in document.get("tools", ()) if each.get("reason")]
+        return [_line(row) for row in rows] or tools
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
 

@@ -1,4 +1,4 @@
-"""update.yml as act runs it, offline, against a bare repository: with our own action, and stand-ins for foreign ones."""
+"""update.yml as act runs it, offline, against a bare repository: our own action is real, foreign ones are stand-ins."""
 
 import json
 import os

@@ -96,6 +96,17 @@ def test_the_fleet_itself_is_not_blamed_on_an_input(forge: Forge) -> None:
     assert "the gate changed flake.nix: what it judged is not what would be merged" in ended.err
 
 
+def test_the_gate_is_nixherd_check_unless_another_is_said(forge: Forge) -> None:
+    from nixherd.cli.main import run
+
+    forge.upstream("data")
+    forge.capture.readouterr()
+    assert run(["lock", "update", *MERGE]) == 4
+    said = forge.capture.readouterr().err
+    assert "origin/main itself stops at the gate, so nothing is updated: " in said
+    assert "hosts.nix" in said  # which this fleet has not: they are check's own words
+
+
 def test_the_gate_knows_nothing_of_what_pushes(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
     forge.upstream("data")
     for name in ("GITHUB_TOKEN", "GH_TOKEN", "GITHUB_OUTPUT", "ACTIONS_RUNTIME_TOKEN", "NPM_TOKEN", "GIT_ASKPASS"):
