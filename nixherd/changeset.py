@@ -123,7 +123,8 @@ class Changeset:
         """
         swaps = [
             Swap(path, None if old is None else _sum(old), _sum((self.staged / path).read_bytes()))
-            for path, old in sorted(seen.items())
+            # new files first: what is edited names them, and a run may be killed between any two
+            for path, old in sorted(seen.items(), key=lambda each: (each[1] is not None, each[0]))
             if old is None or (self.staged / path).read_bytes() != old
         ]
         if not swaps:
@@ -279,7 +280,8 @@ class Changeset:
             else:
                 self.tree.move(kept or self._beside(self._old, swap.path, swap.old))
         if self.repository is not None:
-            self.repository.forget([swap.path for swap in swaps])
+            # what somebody else has staged of a file that is only edited is theirs
+            self.repository.forget([swap.path for swap in swaps if swap.old is None or document["commit"]])
         self._remove_made(document)
         self._clear()
 

@@ -45,6 +45,7 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 @click.option("--disk", metavar="SIZE", help="Instead of the size's; such as 64G.")
 @click.option("--storage", metavar="STORAGE", help="For its disk; else proxmox.defaultStorage.")
 @click.option("--node", metavar="NODE", help="Where it is made; else proxmox.node.")
+@click.option("--pool", metavar="POOL", help="That it is made in; else that of most managed guests.")
 @click.option("--pci", multiple=True, metavar="MAPPING", help="A PCI mapping of the cluster to pass through.")
 @click.option("--archive", metavar="VOLUME", help="What a container is unpacked from.")
 @click.option("--device", metavar="DEVICE", help="With --no-vm: the disk to install on.")
