@@ -161,13 +161,16 @@ def _client(front: Front) -> Any:
         raise
 
 
-def _ask(option: str, question: str, default: str | None = None, *, quiet: bool) -> str:
+def _ask(option: str, question: str, default: str | None = None, choices: Sequence[str] = (), *, quiet: bool) -> str:
     """The person at the terminal; in a pipe the default, where there is one."""
     if default is not None and (quiet or not is_terminal(sys.stdin)):
         return default
     if not is_terminal(sys.stdin):
         raise Usage(f"{option}: missing ({question[0].lower()}{question[1:]}), and there is no terminal to ask on")
-    answer: str = click.prompt(question, default=default, err=True, show_default=bool(default))
+    kind = click.Choice(choices) if choices else str
+    answer: str = click.prompt(
+        question, default=default, type=kind, err=True, show_default=bool(default), show_choices=False
+    )
     return answer.strip()
 
 
@@ -214,12 +217,12 @@ def _findings(done: Scaffold) -> list[str]:
         )
     if done.evaluated is None:
         found.append(f"{host.id}: {_NOT_RUN}")
-    if host.is_nixos and not host.sudo_passwordless:
+    if host.is_nixos and not host.sudo_passwordless and host.user != "root":
         found.append(
             f"{host.id}: sudo will ask {host.user} for a password that is not set yet; set one "
             "(initialHashedPassword, or passwd as root), or say --sudo-passwordless"
         )
-    return found + [f"provisioning would be refused now: {each}" for each in done.obstacles]
+    return [*found, *done.obstacles]
 
 
 def _report(front: Front, done: Scaffold, published: Done | None) -> None:

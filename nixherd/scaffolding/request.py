@@ -26,7 +26,7 @@ class Ask(Protocol):
     Usage, naming the option, where there is neither.
     """
 
-    def __call__(self, option: str, question: str, default: str | None = None) -> str: ...
+    def __call__(self, option: str, question: str, default: str | None = None, choices: Sequence[str] = ()) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,8 @@ def _require_possible(request: Request) -> None:
         raise Usage("--device: a VM's disk is its template's; say it with --no-vm alone")
     if request.vmid is not None and request.range is not None:
         raise Usage("--vmid and --range: a VMID is chosen by one of them; leave the other out")
+    if request.keys_of is not None and request.key_lines:
+        raise Usage("--keys-of and --key-file: who may log in is said by one of them; leave the other out")
     words = {"--user": request.user, "--ssh-alias": request.alias, "--keys-of": request.keys_of, **guests_own}
     for option, value in (words | {"--device": request.device, "--state-version": request.state_version}).items():
         if value == "" or value == ("",):
@@ -146,7 +148,7 @@ def _kind(request: Request, ask: Ask) -> tuple[Kind, Size | None]:
     if request.home_only:
         return Kind.HOME, None
     said = ", ".join(f"{size.name}: {size.suits}" for size in SIZES.values())
-    name = request.size or ask("--size", f"Its size ({said})", "small")
+    name = request.size or ask("--size", f"Its size ({said})", "small", list(SIZES))
     size = SIZES.get(name)
     if size is None:
         raise Usage(f"--size {name}: there is no such size; there are {', '.join(SIZES)}")

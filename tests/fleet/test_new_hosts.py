@@ -137,8 +137,12 @@ def test_provisioning_has_nothing_against_it(
 
 @pytest.fixture
 def alone(flake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The fleet in a directory of a repository."""
     own(monkeypatch, tmp_path)
-    return shutil.copytree(flake, tmp_path / "fleet", symlinks=True)
+    fleet = shutil.copytree(flake, tmp_path / "my repository" / "fleet", symlinks=True, ignore=lambda *_: [".git"])
+    git(fleet.parent, "init", "-q")
+    git(fleet.parent, "add", "-A")
+    return fleet
 
 
 def test_it_is_evaluated_before_anything_is_written(alone: Path, capfd: pytest.CaptureFixture[str], made: Path) -> None:

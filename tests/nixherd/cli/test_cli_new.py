@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from nixherd.cli import new as new_module
 from nixherd.cli.main import run
 from nixherd.errors import FleetError
 from nixherd.fleet import load_fleet
+from nixherd.nix import Evaluated
+from nixherd.scaffolding import proof
 from nixherd.secrets import files
+from nixherd.session import Session
 from tests.conftest import DEFINITIONS_NIX
 from tests.nix_cli import environment
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.scaffolding.hosts import VM
 from tests.nixherd.secrets.keys import key
 from tests.nixherd.secrets.repositories import contents, git, nobodys, repository, sops
 
@@ -182,6 +187,7 @@ IMPOSSIBLE = (
     (("web", "--vmid", "150", "--secret", "x", "--recipient", "doc1"), "--recipient doc1: is a host"),
     (("web", "--vmid", "150", "--secret", "x", "--recipient", "you"), "--recipient you: secrets/.sops.yaml knows"),
     (("web", "--vmid", "150", "--keys-of", "nobody", "--key-file", "/nowhere"), "--key-file /nowhere: cannot be read"),
+    (("web", "--vmid", "150", "--keys-of", "doc1"), "--keys-of and --key-file"),
     (("web", "--no-vm", "--vmid", "150"), "--size: is a guest's, and with --no-vm there is none"),
     (("common",), "hosts/common: is there already"),
 )  # fmt: skip
@@ -271,6 +277,23 @@ def test_when_it_fails_half_way_nothing_is_left(fleet: Fleet, monkeypatch: pytes
     assert "the disk is full; every file was put back as it was" in done.err
     assert fleet.state() == before
     assert "# staged" in git(fleet.root, "diff", "--cached")
+
+
+def test_interrupted_before_the_first_file_the_next_run_begins_anew(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the directory that was made for nothing gone."""
+
+    def interrupted(*words: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(changeset.Tree, "move", interrupted)
+        assert fleet.new("web", "--vmid", "150", "--yes").status == 130
+    assert (fleet.root / "hosts" / "web").is_dir()
+    assert fleet.new("web2", "--vmid", "151", "--yes").status == 0
+    assert not (fleet.root / "hosts" / "web").exists()
+    assert set(load_fleet(fleet.root).hosts) == {"doc1", "igp", "dev", "web2"}
 
 
 def test_ignored_files_and_a_tree_without_git(fleet: Fleet) -> None:
@@ -373,3 +396,29 @@ def test_a_hypervisor_that_does_not_answer_is_no_reason_to_guess(
     done = online("web", "--dry-run", token=other)
     assert done.status != 0
     assert "--offline does without it" in done.err
+
+
+@pytest.mark.xdist_group("emulator")
+def test_what_would_keep_it_from_being_provisioned_is_said(
+    make_fleet: Callable[..., Path], emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the judgement that provisioning begins with; what could not be asked is unknown."""
+    nobodys(monkeypatch, tmp_path)
+    there = f'host = "127.0.0.1"; port = {emulator.port}; fingerprint = "{emulator.fingerprint}"'
+    named = DEFINITIONS_NIX.replace('host = "127.0.0.1"', there).replace("vmid = 110;", 'vmid = 110; pool = "nixherd";')
+    fleet = load_fleet(make_fleet(definitions=named))
+    token = tmp_path / "token"
+    token.write_text(emulator.token.to_toml())
+    token.chmod(0o600)
+    about = Evaluated(
+        **{"host_id": "dev", "toplevel": "/nix/store/x", "toplevel_drv": "/nix/store/x.drv", "hostname": "dev"},
+        **{"disko_script": None, "disko_drv": None, "configuration_revision": None, "devices": ("/dev/sda",)},
+        **{"boot_loader": "systemd-boot", "grub_efi": False, "guest_agent": True, "ssh": True, "root_access": True},
+    )  # fmt: skip
+    host = replace(VM, id="dev")
+    assert proof.obstacles(Session(fleet, token), fleet, host, about) == ()
+    [line] = proof.obstacles(Session(fleet, token), fleet, host, replace(about, boot_loader="grub"))
+    assert line.startswith("dev: provisioning would be refused now: dev: its configuration installs grub")
+    [line] = proof.obstacles(Session(fleet, tmp_path / "none"), fleet, host, about)
+    assert line.startswith("dev: whether it could be provisioned now is unknown: token file")
+    assert emulator.changes() == []
