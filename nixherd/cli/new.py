@@ -1,7 +1,7 @@
 """`nixherd new`: a host that is not there yet, scaffolded: files, entries, secrets. All of it, or nothing."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,13 +161,16 @@ def _client(front: Front) -> Any:
         raise
 
 
-def _ask(option: str, question: str, default: str | None = None, choices: Sequence[str] = (), *, quiet: bool) -> str:
+def _ask(
+    option: str, question: str, default: str | None = None, choices: Mapping[str, str] | None = None, *, quiet: bool
+) -> str:
     """The person at the terminal; in a pipe the default, where there is one."""
     if default is not None and (quiet or not is_terminal(sys.stdin)):
         return default
     if not is_terminal(sys.stdin):
         raise Usage(f"{option}: missing ({question[0].lower()}{question[1:]}), and there is no terminal to ask on")
-    kind = click.Choice(choices) if choices else str
+    narrate(f"  {choice:8}{meaning}" for choice, meaning in (choices or {}).items())
+    kind = click.Choice(list(choices)) if choices else str
     answer: str = click.prompt(
         question, default=default, type=kind, err=True, show_default=bool(default), show_choices=False
     )
@@ -245,7 +248,7 @@ def _report(front: Front, done: Scaffold, published: Done | None) -> None:
     if published is None:
         say(f"{host.id}: would write {len(done.files)} files; nothing was changed")
         return
-    say(f"{host.id}: wrote {', '.join(published.paths)}")
+    say(f"{host.id}: wrote {', '.join(sorted(published.paths))}")
     if system:
         say(f"{host.id}: evaluates to {system}")
     if published.commit:

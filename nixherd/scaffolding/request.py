@@ -1,7 +1,7 @@
 """What was asked for, what is asked, and what the fleet's hosts have in common: from that comes the new host."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 class Ask(Protocol):
     """How what was not said is learnt: a person is asked where there is one, else the default counts.
 
-    Usage, naming the option, where there is neither.
+    `choices` are all that may be said, each with what it means. Usage, naming the option, where there is neither.
     """
 
-    def __call__(self, option: str, question: str, default: str | None = None, choices: Sequence[str] = ()) -> str: ...
+    def __call__(
+        self, option: str, question: str, default: str | None = None, choices: Mapping[str, str] | None = None
+    ) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,8 @@ def _kind(request: Request, ask: Ask) -> tuple[Kind, Size | None]:
         return Kind.METAL, None
     if request.home_only:
         return Kind.HOME, None
-    said = ", ".join(f"{size.name}: {size.suits}" for size in SIZES.values())
-    name = request.size or ask("--size", f"Its size ({said})", "small", list(SIZES))
+    suits = {size.name: size.suits for size in SIZES.values()}
+    name = request.size or ask("--size", "Its size", "small", suits)
     size = SIZES.get(name)
     if size is None:
         raise Usage(f"--size {name}: there is no such size; there are {', '.join(SIZES)}")
