@@ -29,6 +29,7 @@ class Lazy(click.Group):
         "check": "nixherd.cli.checking",
         "deploy": "nixherd.cli.deploying",
         "lock": "nixherd.cli.lock",
+        "new": "nixherd.cli.new",
         "plan": "nixherd.cli.deploying",
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
