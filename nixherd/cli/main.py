@@ -28,6 +28,7 @@ class Lazy(click.Group):
     groups: ClassVar = {
         "check": "nixherd.cli.checking",
         "deploy": "nixherd.cli.deploying",
+        "new": "nixherd.cli.new",
         "plan": "nixherd.cli.deploying",
         "post-provision": "nixherd.cli.provisioning",
         "provision": "nixherd.cli.provisioning",
