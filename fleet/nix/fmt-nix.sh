@@ -95,8 +95,8 @@ if ! alejandra --quiet "${copies[@]}" >/dev/null 2>&1; then
   for at in "${!files[@]}"; do
     if ! why=$(alejandra --quiet "$scratch/$at.nix" 2>&1); then
       broken=2
-      why=${why//"$scratch/$at.nix"/"${files[at]}"}
-      printf '%s cannot be formatted: %s\n' "${files[at]}" "${why//$'\n'/ }" >&2
+      why=${why##*"$scratch/$at.nix: "}
+      printf '%s: cannot be formatted: %s\n' "${files[at]}" "${why//$'\n'/ }" >&2
       cat -- "${files[at]}" >"$scratch/$at.nix"
     fi
   done

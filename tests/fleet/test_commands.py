@@ -20,7 +20,11 @@ ALEJANDRA = """
 [ "$1" = --quiet ] || exit 99; shift; [ $# -gt 0 ] || exec cat
 status=0
 for file; do
-  if grep -q '{$' "$file"; then echo "$file: unexpected end of file"; status=1; continue; fi
+  if grep -q '{$' "$file"; then
+    printf 'Failed! 1 error found at:\\n- %s\\n' "$file: unexpected end"
+    status=1
+    continue
+  fi
   grep -q '[^ ]=[^ ]' "$file" && sed -i 's/=/ = /' "$file"
 done
 exit $status
@@ -166,7 +170,7 @@ def test_one_that_cannot_be_formatted_is_named_and_the_others_are(place: Place) 
     ):
         status, out, err = place.run(FMT, mode)
         assert (status, out) == (2, said)
-        assert err == "broken.nix cannot be formatted: broken.nix: unexpected end of file\n"
+        assert err == "broken.nix: cannot be formatted: unexpected end\n"
     assert broken.read_text() == "a=1 {\n"
 
 

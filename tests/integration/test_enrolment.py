@@ -102,7 +102,7 @@ def assert_commands_of_the_flake(lab: Lab) -> None:
     """The lines that the manuals of such fleets have, on a machine in service."""
     address = report(lab)["address"]
     for line, status, words in (
-        (f"nix run .#post-provision-vm -- dev {address} 110 --table", 0, "in service: hosts.nix pins its key; readonly"),
+        (f"nix run .#post-provision-vm -- dev {address} 110 --table", 0, "hosts.nix pins its key; readonly"),
         ("nix run .#post-provision-vm dev 10.77.0.250 110", 2, f") has {address}"),
         (f"nix run .#post-provision-vm dev {address} 111", 2, "declares managed.dev as vm 110"),
         ("nix run .#provision-vm dev", 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to provision it"),
