@@ -19,6 +19,7 @@ from nixherd.session import Session
 T = TypeVar("T")
 QUICK = 300.0  # seconds
 SLOW = 4 * 3600.0
+_FLAKE = "flake.nix"
 
 
 @dataclass
@@ -101,6 +102,13 @@ class Scope:
         self._held.callback(session.close)
         return session
 
+    @property
+    def evaluable(self) -> Session:
+        """The same, Unknown without a flake: Nix would look for one above the directory, and take that."""
+        if not (self.root / _FLAKE).is_file():
+            raise Unknown(f"there is no {_FLAKE}, so nothing can be evaluated")
+        return self.session
+
     def limit(self, usual: float) -> float:
         return self.deadline or usual
 
@@ -138,6 +146,8 @@ def _secrets(scope: Scope) -> Look:
 
 
 def _flake(scope: Scope) -> Look:
+    if not (scope.root / _FLAKE).is_file():
+        return Look([Found("is not there", _FLAKE, remedy="a fleet is a flake; the reference fleet has one")])
     try:
         find = hosts.file_of(scope.session)
     except FleetError:  # the flake is judged all the same
@@ -167,9 +177,11 @@ TOOLS: Mapping[str, Tool] = {
         Tool("merge", "unresolved conflicts", lambda scope: merge.check(scope.place, scope.unmerged)),
         Tool("definitions", "hosts.nix and vms/definitions.nix", _definitions),
         Tool("secrets", "who can decrypt which file", _secrets),
-        Tool("lockout", "ways to root", lambda scope: hosts.lockout(scope.session), is_quick=False),
-        Tool("closures", "what every commit would change", lambda scope: hosts.closures(scope.session), is_quick=False),
+        Tool("lockout", "ways to root", lambda scope: hosts.lockout(scope.evaluable), is_quick=False),
+        Tool(
+            "closures", "what every commit would change", lambda scope: hosts.closures(scope.evaluable), is_quick=False
+        ),
         Tool("flake", "nix flake check", _flake, is_quick=False),
-        Tool("builds", "every configuration built", lambda scope: hosts.builds(scope.session), is_quick=False),
+        Tool("builds", "every configuration built", lambda scope: hosts.builds(scope.evaluable), is_quick=False),
     )
 }
