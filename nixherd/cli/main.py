@@ -31,6 +31,7 @@ class Lazy(click.Group):
         "fmt": "nixherd.cli.mending",
         "hooks": "nixherd.cli.hooks",
         "lint": "nixherd.cli.mending",
+        "new": "nixherd.cli.new",
         "plan": "nixherd.cli.deploying",
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
