@@ -107,6 +107,17 @@ class NixText:
             raise CannotEdit(f"{self.name}: there is no {_dotted(path)} to remove")
         return self._spliced([self._cut(node) for node in nodes])
 
+    def line_of(self, path: Path) -> int | None:
+        """The line of an attribute, or of the innermost set around it that is written out; None where there is none.
+
+        CannotEdit where the text does not parse.
+        """
+        root = self._root()
+        for depth in range(len(path), 0, -1):
+            for node in (*(node for node, _ in self._bindings(root, path[:depth])), *self._parts(root, path[:depth])):
+                return int(node.start_point[0]) + 1
+        return None
+
     # Finding
 
     def _root(self) -> Node:
