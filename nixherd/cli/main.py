@@ -31,6 +31,7 @@ class Lazy(click.Group):
         "fmt": "nixherd.cli.mending",
         "hooks": "nixherd.cli.hooks",
         "lint": "nixherd.cli.mending",
+        "lock": "nixherd.cli.lock",
         "new": "nixherd.cli.new",
         "plan": "nixherd.cli.deploying",
         "post-provision": "nixherd.cli.provisioning",
