@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from facts.base import Fact
 from nixherd.passthrough import CARD_RULE, CMDLINE, GRUB, NOTES, RESET_MODULE, VENDOR_RESET, VFIO, VFIO_MODULES
+from nixherd.passthrough.boot import order
 from nixherd.passthrough.states import BootState, DkmsState, Kernel, ModuleState, NodeState, PciDevice, PciState
 
 _SAY = r"""say() { printf '%s=%s\n' "$1" "$2"; }
@@ -150,7 +151,7 @@ say notes "$(ls {NOTES} 2>/dev/null | tr '\\n' ' ')\""""
             entries=entries if known else None,
             entries_time=_number(values.get("entries_time")),
             pinned=values["pinned"].strip() or None,
-            kernels=[_kernel(version, value) for version, value in kernels.items()],
+            kernels=[_kernel(version, kernels[version]) for version in sorted(kernels, key=order)],
             notes=values["notes"].split(),
         )
 

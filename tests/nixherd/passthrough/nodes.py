@@ -39,23 +39,29 @@ def boot(**changes: Any) -> BootState:
 
 
 def seen(
-    *, node: Any = None, booting: Any = None, modules: Any = None, devices: Any = None, groups: int = 32, dkms: Any = None
+    *,
+    node: Any = None,
+    booting: Any = None,
+    modules: Any = None,
+    devices: Any = None,
+    groups: int = 32,
+    dkms: Any = None,
 ) -> Seen:
     """A node that booted after all was set, with these changes."""
     plain = NodeState(
         id="debian", like="", pve="9.0.3", hostname="prom", uid=0, vendor="AuthenticAMD", kernel=KERNEL,
         secure_boot=False, booted=1_764_001_000,
     )  # fmt: skip
-    plain.update(node or {})
+    plain.update(node or {})  # type: ignore[typeddict-item]
     times = dict.fromkeys((VFIO, VFIO_MODULES, CARD_RULE), 1_764_000_000)
     loaded = ["vfio", "vfio_iommu_type1", "vfio_pci", "vendor_reset"]
     have = ModuleState(loaded=loaded, options=[], texts={}, times=times)
-    have.update(modules or {})
+    have.update(modules or {})  # type: ignore[typeddict-item]
     built = DkmsState(
         version="3.2.0", status=f"vendor-reset/0.1.1, {KERNEL}, x86_64: installed", conf="", source="a", registered="a",
         files={}, signers={},
     )  # fmt: skip
-    built.update(dkms or {})
+    built.update(dkms or {})  # type: ignore[typeddict-item]
     own = devices if devices is not None else [GPU, AUDIO]
     all_of_them = [*own, *(each for each in (USB, BRIDGE) if each["address"] not in {one["address"] for one in own})]
     pci = PciState(devices=all_of_them, groups=groups)

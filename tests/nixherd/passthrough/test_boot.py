@@ -15,7 +15,9 @@ UEFI = HEAD.format("uefi") + (
     "A1B2-C3D4 is configured with: uefi (versions: 6.14.8-2-pve, 6.8.12-4-pve)\n"
     "A1B2-C3D5 is configured with: uefi (versions: 6.14.8-2-pve, 6.8.12-4-pve)\n"
 )
-BOTH = HEAD.format("uefi") + "A1B2-C3D4 is configured with: uefi (versions: 6.8.12-4-pve), grub (versions: 6.8.12-4-pve)"
+BOTH = (
+    HEAD.format("uefi") + "A1B2-C3D4 is configured with: uefi (versions: 6.8.12-4-pve), grub (versions: 6.8.12-4-pve)"
+)
 BIOS = HEAD.format("legacy bios") + "A1B2-C3D4 is configured with: grub (versions: 6.8.12-4-pve, 6.8.4-grub)"
 AWAY = HEAD.format("uefi") + (
     "WARN: /dev/disk/by-uuid/A1B2-C3D5 does not exist - clean '/etc/kernel/proxmox-boot-uuids'! - skipping\n"

@@ -13,10 +13,13 @@ BUILT = "vendor-reset/0.1.1, 6.14.8-2-pve, x86_64: built"
 INSTALLED = "vendor-reset/0.1.1, 6.14.8-2-pve, x86_64: installed\nvendor-reset/0.1.1, 6.8.12-4-pve, x86_64: built"
 DIFFERS = "vendor-reset/0.1.1, 6.14.8-2-pve, x86_64: installed (WARNING! Diff between built and installed module!)"
 NO_SOURCE = (
-    "Error! Could not locate dkms.conf file.\n"
-    "File: /var/lib/dkms/vendor-reset/0.1.1/source/dkms.conf does not exist."
+    "Error! Could not locate dkms.conf file.\nFile: /var/lib/dkms/vendor-reset/0.1.1/source/dkms.conf does not exist."
 )
-OLD = "vendor-reset, 0.1.1, 5.15.39-1-pve, x86_64: installed\nvendor-reset, 0.1.0: added\nzfs, 2.1.4, 5.15.39, x86_64: installed"
+OLD = """\
+vendor-reset, 0.1.1, 5.15.39-1-pve, x86_64: installed
+vendor-reset, 0.1.0: added
+zfs, 2.1.4, 5.15.39, x86_64: installed
+"""
 WEAK = "vendor-reset, 0.1.1, 6.8.12-4-pve, x86_64: installed-weak from 6.8.4-2-pve"
 ORIGINAL = "vendor-reset/0.1.1, 6.1.0-18-amd64, x86_64: installed (original_module exists)"
 

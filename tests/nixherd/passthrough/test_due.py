@@ -22,7 +22,11 @@ def test_after_a_boot_nothing_is_due() -> None:
     [
         ({"booting": {"command_line": "quiet"}}, "the running kernel was not told iommu=pt", "which entry was booted"),
         ({"modules": {"loaded": ["vfio", "vendor_reset"]}}, "not loaded: vfio_iommu_type1, vfio_pci", "journalctl"),
-        ({"devices": [{**GPU, "driver": "amdgpu"}]}, "0000:7a:00.0 (1002:13c0) is driven by amdgpu", "blacklist=amdgpu"),
+        (
+            {"devices": [{**GPU, "driver": "amdgpu"}]},
+            "0000:7a:00.0 (1002:13c0) is driven by amdgpu",
+            "blacklist=amdgpu",
+        ),
         ({"devices": [{**AUDIO, "driver": None}]}, "is driven by nothing", "another module takes it first"),
         ({"modules": {"loaded": ["vfio", "vfio_iommu_type1", "vfio_pci"]}}, "not loaded: vendor-reset", "modprobe"),
         ({"devices": [{**GPU, "reset_method": "bus"}]}, "(1002:13c0) is reset by bus", "src/device-db.h"),

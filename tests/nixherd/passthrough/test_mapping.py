@@ -21,7 +21,9 @@ def mapping(*texts: str, name: str = "igpu") -> PciMapping:
 RIGHT = "node=prom,path=0000:7a:00.0,id=1002:13c0,iommugroup=14,subsystem-id=1458:d000"
 
 
-def say(given: dict[str, str] | None, wanted: dict[str, str], *found: PciMapping | str | None, **changes: Any) -> list[Line]:
+def say(
+    given: dict[str, str] | None, wanted: dict[str, str], *found: PciMapping | str | None, **changes: Any
+) -> list[Line]:
     about = Given(109, "igp", given, "no right")
     mappings = {"igpu": found[0]} if found else {}
     more = {"devices": [GPU, AUDIO, USB], "passed": [GPU], **changes}
@@ -60,7 +62,11 @@ def test_a_device_that_moved() -> None:
     ("found", "text", "command"),
     [
         (mapping(RIGHT), "VM 109 (igp): hostpci0: mapping=igpu", None),
-        (None, "PCI mapping igpu is not there, for prom", "create /cluster/mapping/pci --id igpu --map node=prom,path="),
+        (
+            None,
+            "PCI mapping igpu is not there, for prom",
+            "create /cluster/mapping/pci --id igpu --map node=prom,path=",
+        ),
         ("403 no", "PCI mapping igpu: unknown: 403 no", None),
         (
             mapping("node=other,path=0000:01:00.0,id=10de:1b80"),

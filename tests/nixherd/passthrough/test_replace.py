@@ -1,4 +1,4 @@
-"""replace.sh: a file that a node boots by is replaced whole, or stands as it was; killed anywhere, the next run goes on."""
+"""replace.sh: a file that a node boots by is replaced whole or stands as it was; killed anywhere, the next goes on."""
 
 import hashlib
 import signal
@@ -37,13 +37,14 @@ class Place:
     def notes(self) -> list[str]:
         return sorted(path.name for path in (self.directory / "notes").glob("*"))
 
-    def run(self, *, was: str = OLD, new: str = NEW, sent: str = "", judge: str = ":", update: str = "") -> "tuple[int, str]":
+    def run(
+        self, *, was: str = OLD, new: str = NEW, sent: str = "", judge: str = ":", update: str = ""
+    ) -> "tuple[int, str]":
         update = update or f"cp {self.file} {self.directory}/cfg"
         backups, notes = self.directory / "backups", self.directory / "notes"
-        argv = [self.file, sum_of(was), sum_of(new), backups, notes, judge, update]
-        done = subprocess.run(
-            ["sh", "-c", script("replace.sh"), "replace", *argv], input=(sent or new), text=True, capture_output=True, check=False
-        )
+        argv = ["sh", "-c", script("replace.sh"), "replace", str(self.file), sum_of(was), sum_of(new)]
+        argv += [str(backups), str(notes), judge, update]
+        done = subprocess.run(argv, input=(sent or new), text=True, capture_output=True, check=False)
         return done.returncode, done.stderr
 
 
@@ -118,8 +119,10 @@ def judged(text: str, directory: Path, expected: str = EXPECTED) -> subprocess.C
     """What judge_grub.sh says of a file, with another place for grub.d."""
     (directory / "new").write_text(text)
     (directory / "grub.d").mkdir(exist_ok=True)
-    program = f"expected='{expected}'\n{script('judge_grub.sh')}".replace("/etc/default/grub.d", str(directory / "grub.d"))
-    argv = ["sh", "-c", program, "judge", directory / "new"]
+    program = f"expected='{expected}'\n{script('judge_grub.sh')}".replace(
+        "/etc/default/grub.d", str(directory / "grub.d")
+    )
+    argv = ["sh", "-c", program, "judge", str(directory / "new")]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
