@@ -38,11 +38,11 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
         if context:
             keep_streams()
             require_text(sys.argv[1:])
-            _check_words(options.get("operations") or ())
+            check_words(options.get("operations") or ())
         definitions = Definitions.load(fleet_directory(here))
         nodes = nodes_of(definitions.fleet)
         if context:
-            _check_selection(nodes, options)
+            check_selection_of_nodes(nodes, options)
         session = Session(definitions.fleet, expanded(token_file_of(here, options)), definitions)
         if context:
             for warning in definitions.fleet.warnings:
@@ -68,7 +68,7 @@ def nodes_of(fleet: Fleet) -> dict[str, str]:
     return {name: fleet.endpoint.host if name == fleet.endpoint.node else name for name in named}
 
 
-def _check_words(words: Sequence[str]) -> None:
+def check_words(words: Sequence[str]) -> None:
     plain = [word for word in words if "=" not in word]
     if plain == ["debug-inventory"] or (plain and all(Path(word) == DEPLOY for word in plain)):
         return
@@ -80,7 +80,7 @@ def _check_words(words: Sequence[str]) -> None:
     )
 
 
-def _check_selection(nodes: dict[str, str], options: dict[str, Any]) -> None:
+def check_selection_of_nodes(nodes: dict[str, str], options: dict[str, Any]) -> None:
     names: dict[str, list[str]] = {"all": list(nodes), "nodes": list(nodes)}
     limit = [part for word in options.get("limit") or () for part in word.split(",")]
     if not limit and options.get("operations") and tuple(options["operations"]) != ("debug-inventory",):

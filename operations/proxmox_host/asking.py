@@ -11,7 +11,7 @@ from pyinfra.api.host import Host
 
 from facts.proxmox_host import Dkms, Node
 from nixherd.connectors.node import NodeConnector
-from nixherd.errors import FleetError, Refused
+from nixherd.errors import FleetError, Refused, Usage
 from nixherd.passthrough import LOG
 from nixherd.passthrough.dkms import version_of
 from nixherd.passthrough.states import NodeState
@@ -36,12 +36,15 @@ def wanted_of(host: Host) -> Wanted:
 
 
 def decide_on_node(body: Callable[[], Commands]) -> Commands:
-    """As `decide`; OperationError, which ends the run, on a machine that is no node of `nodes.py`."""
-    if not isinstance(host.connector, NodeConnector):
-        raise OperationError(
-            f"{host.name} is no node of the hypervisor; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE"
-        )
-    yield from decide(host, body)
+    """As `decide`, for nodes of nodes.py alone; who is of no inventory of ours ends the run by OperationError."""
+    no = f"{host.name} is no node of the hypervisor; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE"
+
+    def refused() -> Commands:
+        raise Usage(no)
+
+    if not host.data.get("session"):
+        raise OperationError(no)
+    yield from decide(host, body if isinstance(host.connector, NodeConnector) else refused)
 
 
 def ask(fact: Any, **arguments: Any) -> Any:

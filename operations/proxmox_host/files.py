@@ -42,7 +42,7 @@ def _write(files: dict[str, str]) -> Commands:
         host.noop(f"{', '.join(files)}: as wanted")
         return
     for path, text in differing.items():
-        if host.state.current_stage and not executing(host):
+        if not executing(host):
             for line in text.splitlines()[1:]:
                 host.log(f"{path}: {line}")
 
