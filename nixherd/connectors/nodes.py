@@ -1,5 +1,6 @@
 """nodes.py's one call: the nodes of the hypervisor that the definitions name, as hosts of one deploy alone."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ from nixherd.terminal import say, say_error
 DEPLOY = Path("deploys/proxmox_host.py")
 _FACTS = "facts.proxmox_host."
 _ONE = ("host_key", "ssh_hostname")
+_DATA = (
+    *("devices", "vendor_reset", "blacklist", "kernel_words", "hostpci", "proxmox_token_file"),
+    *("ssh_user", "ssh_hostname", "ssh_port", "ssh_key", "ssh_config_file", "host_key"),
+)
 
 
 def nodes_beside(file: str) -> dict[str, list[Entry]]:
@@ -39,6 +44,7 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
             keep_streams()
             require_text(sys.argv[1:])
             check_words(options.get("operations") or ())
+            check_data(options.get("data") or ())
         definitions = Definitions.load(fleet_directory(here))
         nodes = nodes_of(definitions.fleet)
         if context:
@@ -78,6 +84,13 @@ def check_words(words: Sequence[str]) -> None:
         f"{' '.join(words)}: nodes.py is for {DEPLOY} and for facts of {_FACTS.rstrip('.')} alone; "
         "a node of the hypervisor is logged in to for nothing else"
     )
+
+
+def check_data(arguments: Sequence[str]) -> None:
+    """Usage for a datum that nobody asks for, with a name near one that is: what it was to say would not be done."""
+    for name in (argument.partition("=")[0] for argument in arguments):
+        if name not in _DATA and (near := difflib.get_close_matches(name.lower().replace("-", "_"), _DATA, 1, 0.8)):
+            raise Usage(f"--data {name}: nobody asks for it; write {near[0]}, or another name")
 
 
 def check_selection_of_nodes(nodes: dict[str, str], options: dict[str, Any]) -> None:

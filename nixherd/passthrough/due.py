@@ -60,8 +60,7 @@ def _words(seen: Seen) -> Iterator[Waiting]:
 
 def _modules(seen: Seen) -> Iterator[Waiting]:
     since = _booted_since(seen, seen.modules["times"].get(VFIO_MODULES))
-    wanted = [(module, VFIO_MODULES) for module in MODULES]
-    if away := [module for module, _ in wanted if module not in seen.modules["loaded"]]:
+    if away := [module for module in MODULES if module not in seen.modules["loaded"]]:
         yield Waiting(f"not loaded: {', '.join(away)}", since, "see `journalctl -b -u systemd-modules-load`")
 
 
@@ -92,7 +91,7 @@ def _reset(seen: Seen) -> Iterator[Waiting]:
 
 
 def problems(seen: Seen) -> list[str]:
-    """What no boot will mend: the kernel that boots next has no module, or may not load it; a group that is shared."""
+    """What no boot will mend: that the kernel which boots next has no module."""
     found = []
     kernel = next_kernel(seen.boot)
     if seen.version and seen.dkms:

@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.proxmox_host import Boot, Modules, Pci
-from nixherd.errors import FleetError
+from nixherd.errors import FleetError, Refused
 from nixherd.passthrough import BACKUPS, CMDLINE, GRUB, LOG, NOTES, VFIO, script, texts
 from nixherd.passthrough.boot import Loader, loader_of
 from nixherd.passthrough.command_line import lacking, missing, with_words, words_for, words_in
@@ -52,6 +52,9 @@ def _initramfs() -> Commands:
             f"mkdir -p {NOTES}; : >{NOTES}/initramfs; sync",
             f'while [ "$(date +%s)" -le "$(stat -c %Y {VFIO})" ]; do sleep 0.1; done',
             f"for kernel in {kernels}; do update-initramfs -u -k $kernel; done",
+            # the package's own hook copies them to where the firmware finds them
+            "[ ! -s /etc/kernel/proxmox-boot-uuids ] || [ -x /etc/initramfs/post-update.d/proxmox-boot-sync ] || "
+            "proxmox-boot-tool refresh",
             f"sync; rm -f {NOTES}/initramfs",
         ]
         run_logged("\n".join(lines), what=f"update-initramfs (the whole of it is in {LOG})")
@@ -105,6 +108,10 @@ def edited(boot: BootState, file: str, words: Sequence[str]) -> str | None:
     text = boot["texts"].get(file)
     if text is None:
         raise FleetError(f"{file} is not there, by which this node is booted; write it as /proc/cmdline has it")
+    if "\ufffd" in text:
+        raise Refused(
+            f"{file}: it holds bytes that are no UTF-8, which an edit might lose; take them out, then run this again"
+        )
     have = (boot["effective"] or "").split() if file == GRUB else text.split()
     away = missing(have, words)
     return with_words(file, text, away) if away else None
@@ -118,7 +125,8 @@ def _replace(boot: BootState, file: str, new: str, loader: Loader) -> None:
         added = [word for word in words_in(file, new) if word not in words_in(file, old)]
         expected = "\n".join(sorted([*(boot["effective"] or "").split(), *added]))
         judge = f"expected={shlex.quote(expected)}\n{script('judge_grub.sh')}"
-    told = [file, _sum(old), _sum(new), BACKUPS, NOTES, judge, loader.update]
+    new = new if new.endswith("\n") else f"{new}\n"
+    told = [file, _sum(old), _sum(new), BACKUPS, NOTES, judge, loader.update, LOG]
     program = f"set -- {' '.join(map(shlex.quote, told))}\n{script('replace.sh')}"
     run_there(program, stdin=new, what=f"replacing {file}", timeout=LONG)
 

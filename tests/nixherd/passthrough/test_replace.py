@@ -43,7 +43,7 @@ class Place:
         update = update or f"cp {self.file} {self.directory}/cfg"
         backups, notes = self.directory / "backups", self.directory / "notes"
         argv = ["sh", "-c", script("replace.sh"), "replace", str(self.file), sum_of(was), sum_of(new)]
-        argv += [str(backups), str(notes), judge, update]
+        argv += [str(backups), str(notes), judge, update, str(self.directory / "log")]
         done = subprocess.run(argv, input=(sent or new), text=True, capture_output=True, check=False)
         return done.returncode, done.stderr
 
@@ -62,7 +62,7 @@ def test_replaced_with_a_backup(place: Place) -> None:
     assert place.file.stat().st_mode & 0o777 == 0o640
     [backup] = (place.directory / "backups").iterdir()
     assert (backup.name, backup.read_text()) == (f"grub.{sum_of(OLD)}", OLD)
-    assert sorted(path.name for path in place.directory.iterdir()) == ["backups", "cfg", "grub", "notes"]
+    assert sorted(path.name for path in place.directory.iterdir()) == ["backups", "cfg", "grub", "log", "notes"]
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,10 @@ def test_what_is_not_right_changes_nothing(place: Place, arguments: dict[str, st
 
 def test_an_update_that_fails_puts_the_old_one_back(place: Place) -> None:
     """As update-grub does where grub-script-check finds something: what it made before stands."""
-    once = f"grep -q iommu {place.file} && exit 3; cp {place.file} {place.directory}/cfg"
+    once = f"grep -q iommu {place.file} && echo wrong && exit 3; cp {place.file} {place.directory}/cfg"
     status, said = place.run(update=once)
     assert status == 1
+    assert said.startswith("wrong\n")
     assert "failed; " in said
     assert "is back as it was" in said
     assert (place.file.read_text(), place.made, place.notes) == (OLD, OLD, [])
