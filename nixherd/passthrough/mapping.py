@@ -20,7 +20,7 @@ _DEFAULTS = {"pcie": "0", "x-vga": "0", "legacy-igd": "0", "rombar": "1"}
 
 @dataclass(frozen=True)
 class Given:
-    """A guest and what its configuration gives it; `devices` is None where that could not be read, for `why`."""
+    """A guest and what its configuration gives it; `devices` is None where that could not be read, and `why`."""
 
     vmid: int
     name: str
@@ -45,11 +45,16 @@ def slots_of(values: Mapping[str, object]) -> dict[str, str]:
     return {key: str(value) for key, value in sorted(values.items()) if _SLOT.fullmatch(key)}
 
 
+def names_of(vm: Vm) -> tuple[str, ...]:
+    """What an operator may call a guest: its name in the definitions, its host, its VMID."""
+    return (vm.name, *filter(None, (vm.host_id,)), str(vm.vmid))
+
+
 def wanted_of(vm: Vm, said: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
     """What a guest is to have: what the operator says of it by name or VMID, else its definition."""
     if vm.type is not GuestType.QEMU:
         return {}
-    for key in (vm.name, str(vm.vmid)):
+    for key in names_of(vm):
         if key in said:
             return said[key]
     return {device.name: _text(device) for device in vm.settings.pci}
@@ -97,10 +102,9 @@ def compare(
     """What there is to say of a guest: `devices` are all of the node's, `passed` those that the operator names.
 
     `mappings` are those that are named by what the guest has or is to have: None where there is none, a text where it
-    could not be read, and why.
+    could not be read, and why. The guest's own devices are known.
     """
-    if given.devices is None:
-        return [Line(f"{given.label}: what it is given is unknown: {given.why}")]
+    assert given.devices is not None
     lines = list(_against_wanted(given, wanted))
     for slot, text in given.devices.items():
         if wanted and properties(wanted.get(slot, "")) != properties(text):

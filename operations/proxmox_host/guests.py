@@ -6,7 +6,7 @@ from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError
 from nixherd.models import GuestType, Vm
-from nixherd.passthrough.mapping import Given, Line, compare, properties, slots_of, wanted_of
+from nixherd.passthrough.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
 from nixherd.passthrough.states import PciDevice
 from nixherd.proxmox.listings import PciMapping
 from nixherd.proxmox.observe import find
@@ -35,21 +35,25 @@ def given_lines(
 ) -> list[Line]:
     """What the fleet's guests on this node are given of its devices, where it is not as wanted, or as the node is."""
     fleet = session_of(host).fleet
-    lines = []
+    lines, unknown = [], dict[str, list[str]]()
     for key in said:
-        if not any(key in (vm.name, str(vm.vmid)) for vm in fleet.vms.values()):
+        if not any(key in names_of(vm) for vm in fleet.vms.values()):
             lines.append(Line(f"hostpci: {key} is no guest of vms/definitions.nix: it is not looked at"))
     for vm in sorted(fleet.vms.values(), key=lambda vm: vm.vmid):
         if vm.type is not GuestType.QEMU:
             continue
         wanted = wanted_of(vm, said)
         given = _given(host, vm, asked=bool(wanted))
-        if given is None or not (wanted or given.devices):
+        if given is not None and given.devices is None:
+            unknown.setdefault(given.why, []).append(given.label)
+        if given is None or given.devices is None or not (wanted or given.devices):
             continue
-        named = (given.devices or {}, wanted)
+        named = (given.devices, wanted)
         names = {name for texts in named for text in texts.values() if (name := properties(text).get("mapping"))}
         mappings = {name: _mapping(host, name) for name in names}
         lines += compare(given, wanted, node=host.data.node, devices=devices, passed=passed, mappings=mappings)
+    for why, labels in unknown.items():
+        lines.append(Line(f"what {', '.join(labels)} {'is' if len(labels) == 1 else 'are'} given is unknown: {why}"))
     return lines
 
 

@@ -21,10 +21,8 @@ def mapping(*texts: str, name: str = "igpu") -> PciMapping:
 RIGHT = "node=prom,path=0000:7a:00.0,id=1002:13c0,iommugroup=14,subsystem-id=1458:d000"
 
 
-def say(
-    given: dict[str, str] | None, wanted: dict[str, str], *found: PciMapping | str | None, **changes: Any
-) -> list[Line]:
-    about = Given(109, "igp", given, "no right")
+def say(given: dict[str, str], wanted: dict[str, str], *found: PciMapping | str | None, **changes: Any) -> list[Line]:
+    about = Given(109, "igp", given)
     mappings = {"igpu": found[0]} if found else {}
     more = {"devices": [GPU, AUDIO, USB], "passed": [GPU], **changes}
     return compare(about, wanted, node="prom", mappings=mappings, **more)
@@ -103,15 +101,13 @@ def test_mappings(found: PciMapping | str | None, text: str, command: str | None
     assert bool(line.command) == bool(command)
 
 
-def test_unknown_is_said() -> None:
-    assert say(None, {"hostpci0": "x"}) == [Line("VM 109 (igp): what it is given is unknown: no right")]
-
-
 def test_who_says_what_is_wanted() -> None:
     pci = (Device("hostpci0", {"mapping": "igpu", "pcie": "1"}),)
-    dev = Vm(name="dev", vmid=110, origin=Origin.MANAGED, readonly=False, settings=Settings(pci=pci))
+    dev = Vm(
+        name="dev", vmid=110, origin=Origin.MANAGED, readonly=False, host_id="dev-host", settings=Settings(pci=pci)
+    )
     assert wanted_of(dev, {}) == {"hostpci0": "mapping=igpu,pcie=1"}
-    for key in ("dev", "110"):
+    for key in ("dev", "110", "dev-host"):
         assert wanted_of(dev, {key: {"hostpci1": "x"}}) == {"hostpci1": "x"}
     assert slots_of({"hostpci1": "a", "hostpci": "b", "scsi0": "c"}) == {"hostpci1": "a"}
     assert properties("7A:00,pcie=yes,x-vga=off") == {"host": "0000:7a:00", "pcie": "1"}
