@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.connectors.transport import NotBegun, WatchedTransport, notice_a_dead_peer
-from nixherd.errors import FAILURES, FleetError, Refused
+from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.openssh import Destination
@@ -88,12 +88,12 @@ class NodeConnector(SSHConnector):
         data = self.host.data
         self.data["ssh_user"] = user = str(data.get("ssh_user") or "root")
         given = str(data.get("ssh_hostname") or "")
-        port = data.get("ssh_port")
+        port = _port(data.get("ssh_port"))
         names = tuple(dict.fromkeys(name for name in (data.node, given or data.address) if name))
         config = Configuration(
             tuple(config_options(data.get("ssh_config_file"))), self.session.once, lambda names: None
         )
-        way = config.way_to(names, user, int(port) if port else None, address=names[-1])
+        way = config.way_to(names, user, port, address=names[-1])
         pinned = [str(data.host_key)] if data.get("host_key") else known_keys((*names, way.address), way.port)
         if not pinned:
             known_as = " or ".join(dict.fromkeys((*names, way.address)))
@@ -136,6 +136,13 @@ class NodeConnector(SSHConnector):
         if self.client is not None:
             self.client.close()
         self.client = None
+
+
+def _port(given: int | None) -> int | None:
+    """Usage when it is none; that it is a number pyinfra has seen to."""
+    if given is not None and not 0 < given < 65536:
+        raise Usage(f"--data ssh_port={given}: that is no port; write one up to 65535")
+    return given
 
 
 def _written(to: Destination, file: Path) -> Destination:

@@ -71,7 +71,7 @@ def nodes_of(fleet: Fleet) -> dict[str, str]:
     if fleet.endpoint is None:
         raise Usage("vms/definitions.nix: proxmox: no node is declared; add host and node")
     named = dict.fromkeys((fleet.endpoint.node, *sorted(fleet.node_of(vm) for vm in fleet.vms.values())))
-    return {name: fleet.endpoint.host if name == fleet.endpoint.node else name for name in named}
+    return {name: fleet.endpoint.host.strip("[]") if name == fleet.endpoint.node else name for name in named}
 
 
 def check_words(words: Sequence[str]) -> None:

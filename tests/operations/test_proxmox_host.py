@@ -101,7 +101,7 @@ def test_from_a_plain_node_to_one_that_passes_its_card_through(node: Node) -> No
 
     # as a kill between two steps leaves it: the boot loader not told, the initramfs begun, a module not installed
     node.run("sed -i 's/ intel_iommu=on//' /boot/grub/grub.cfg; : >/var/lib/nixherd/proxmox-host/initramfs")
-    node.run("rm -r /var/lib/dkms/vendor-reset/0.1.1/*/")
+    node.run("rm -r /var/lib/dkms/vendor-reset/0.1.1/*-pve")
     ended = node.deploy(hostpci=WANTED)
     assert (ended.status, node.files()) == (0, after), ended.text
     asked = node.asked

@@ -55,16 +55,25 @@ def test_no_node_is_logged_in_to_on_trust(
     assert not connected(sshd, home).connected
     assert "no host key is known for prom or 127.0.0.1, and none is taken on trust" in caplog.text
     assert not sshd.asked
-    for say, why in (
-        (lambda: pinned(other), "shows another host key than the pinned one"),
-        (lambda: pinned(key, "@cert-authority "), "none is taken on trust"),
-        (lambda: pinned(key, "@revoked "), "is marked as revoked there"),
+    for pair, mark, why in (
+        (other, "", "shows another host key than the pinned one"),
+        (key, "@cert-authority ", "none is taken on trust"),
+        (key, "@revoked ", "is marked as revoked there"),
     ):
-        say()
+        pinned(pair, mark)
         caplog.clear()
         assert not connected(sshd, home).connected
         assert why in caplog.text
-    assert not connected(sshd, home, host_key=other.public).connected
+    for data, why in (
+        ({"host_key": other.public}, "shows another host key"),
+        ({"host_key": "nonsense"}, "host_key: "),
+        ({"ssh_port": 70000}, "ssh_port=70000: that is no port"),
+        ({"ssh_hostname": "-oProxyCommand=x", "host_key": key.public}, "is no host name or address"),
+    ):
+        caplog.clear()
+        assert not connected(sshd, home, **data).connected
+        assert why in caplog.text
+        assert "mistake in nixherd" not in caplog.text
     assert not sshd.asked
     pinned(other)
     host = connected(sshd, home, host_key=key.public)  # what is said for this run counts
