@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nixherd.passthrough import CARD_RULE, VENDOR_RESET, VFIO, VFIO_MODULES
-from nixherd.passthrough.boot import next_kernel
+from nixherd.passthrough import CARD_RULE, GRUB, VENDOR_RESET, VFIO, VFIO_MODULES
+from nixherd.passthrough.boot import next_kernel, order
 from nixherd.passthrough.command_line import lacking
 from nixherd.passthrough.dkms import installed, parse
 from nixherd.passthrough.states import BootState, DkmsState, ModuleState, NodeState, PciDevice, PciState
@@ -88,6 +88,22 @@ def _reset(seen: Seen) -> Iterator[Waiting]:
         if method is None or "device_specific" not in method.split():
             remedy = f"{VENDOR_RESET} does not know {device['id']}: add it to src/device-db.h of its source"
             yield Waiting(f"{device['address']} ({device['id']}) is reset by {method or 'nothing'}", since, remedy)
+
+
+def read_back(seen: Seen) -> str:
+    """What the node says that its next boot brings."""
+    entries, words = seen.boot["entries"], seen.words
+    files = [(seen.boot["effective"] if file == GRUB else text) or "" for file, text in seen.boot["texts"].items()]
+    away = lacking(files if entries is None else entries, words)
+    told = f", told {' '.join(word for word in words if word not in away) or 'nothing of this'}" if words else ""
+    unseen = " by its files; what the boot loader has is unknown" if words and entries is None else ""
+    kernel = next_kernel(seen.boot) or "unknown"
+    if not seen.version or not seen.dkms:
+        return f"read back: the next kernel is {kernel}{told}{unseen}"
+    have = ", ".join(sorted(installed(parse(seen.dkms["status"]), seen.version), key=order)) or "none"
+    return (
+        f"read back: the next kernel is {kernel}{told}{unseen}; {VENDOR_RESET} {seen.version} is installed for {have}"
+    )
 
 
 def problems(seen: Seen) -> list[str]:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api.command import StringCommand
-from pyinfra.api.exceptions import OperationError
+from pyinfra.api.command import FunctionCommand, StringCommand
 from pyinfra.api.host import Host
+from pyinfra.api.state import State
 
 from facts.proxmox_host import Dkms, Node
 from nixherd.connectors.node import NodeConnector
@@ -16,7 +16,7 @@ from nixherd.passthrough import LOG
 from nixherd.passthrough.dkms import version_of
 from nixherd.passthrough.states import NodeState
 from nixherd.passthrough.wanted import Wanted, read
-from operations.steps import Commands, decide
+from operations.steps import Commands, complain, decide, executing, failed
 
 LONG = 3600  # seconds for what builds modules and initramfs
 _KEYS = ("devices", "vendor_reset", "blacklist", "kernel_words", "hostpci")
@@ -36,15 +36,25 @@ def wanted_of(host: Host) -> Wanted:
 
 
 def decide_on_node(body: Callable[[], Commands]) -> Commands:
-    """As `decide`, for nodes of nodes.py alone; who is of no inventory of ours ends the run by OperationError."""
-    no = f"{host.name} is no node of the hypervisor; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE"
+    """As `decide`, for nodes of nodes.py alone; any other host fails, also one of no inventory of ours."""
+    no = Usage(f"{host.name} is no node of the hypervisor; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE")
 
     def refused() -> Commands:
-        raise Usage(no)
+        raise no
 
-    if not host.data.get("session"):
-        raise OperationError(no)
-    yield from decide(host, body if isinstance(host.connector, NodeConnector) else refused)
+    def fails(state: State, host: Host) -> bool:
+        return False
+
+    if isinstance(host.connector, NodeConnector):
+        yield from decide(host, body)
+    elif host.data.get("session"):
+        yield from decide(host, refused)
+    elif not failed(host):
+        complain(host, no)
+        if executing(host):
+            yield FunctionCommand(fails, (), {})
+        else:
+            host.state.fail_hosts({host})
 
 
 def ask(fact: Any, **arguments: Any) -> Any:

@@ -28,6 +28,7 @@ def _report() -> Commands:
         words=words_for(node["vendor"], wanted.words),
         version=source_version(wanted) if wanted.source else None,
     )  # fmt: skip
+    host.log(due.read_back(seen))
     waiting = due.waiting(seen)
     for each in waiting:
         host.log(str(each))
@@ -43,5 +44,7 @@ def _report() -> Commands:
         failing = [*due.problems(seen), *(str(each) for each in waiting if each.booted)]
         if failing:
             raise FleetError(f"{host.data.node}: {'; '.join(failing)}")
-    host.noop("all of it is in effect" if not waiting else "the rest waits for a boot")
+    if not waiting:
+        host.log("all of it is in effect")
+    host.noop("the node was looked at")
     yield from ()

@@ -81,6 +81,8 @@ def test_from_a_plain_node_to_one_that_passes_its_card_through(node: Node) -> No
     [due] = [line for line in done.said.splitlines() if line.startswith("a boot of prom is due")]
     assert due == "a boot of prom is due; nixherd never boots a node. It stops VM 104 (proxmox-vm), VM 109 (igpu)"
     for line in (
+        f"read back: the next kernel is {NEXT}, told intel_iommu=on; "
+        f"vendor-reset 0.1.1 is installed for {KERNEL}, {NEXT}",
         "the running kernel was not told intel_iommu=on",
         "not loaded: vfio, vfio_iommu_type1, vfio_pci",
         "0000:7a:00.0 (1002:13c0) is driven by amdgpu, not by vfio-pci",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.passthrough.due import problems, remarks, waiting
+from nixherd.passthrough.due import problems, read_back, remarks, waiting
 from tests.nixherd.passthrough.nodes import AUDIO, BRIDGE, GPU, KERNEL, USB, kernel, seen
 
 pytestmark = pytest.mark.unit
@@ -43,6 +43,17 @@ def test_what_is_not_in_effect(changes: dict[str, Any], what: str, remedy: str) 
     assert after.booted
     assert what in str(after)
     assert remedy in str(after)
+
+
+def test_what_is_read_back() -> None:
+    assert read_back(seen()) == (
+        f"read back: the next kernel is {KERNEL}, told iommu=pt; vendor-reset 0.1.1 is installed for {KERNEL}"
+    )
+    unknown = read_back(seen(booting={"entries": None, "grub_default": "saved"}, dkms={"status": ""}))
+    assert "the next kernel is unknown, told iommu=pt by its files; what the boot loader has is unknown" in unknown
+    assert "is installed for none" in unknown
+    for booting in ({"entries": ["linux x quiet"]}, {"entries": None, "effective": "quiet"}):
+        assert "told nothing of this" in read_back(seen(booting=booting))
 
 
 def test_an_iommu_that_is_off_in_the_firmware() -> None:
