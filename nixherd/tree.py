@@ -130,6 +130,19 @@ class Tree:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
 
+    def remove_empty(self, path: str) -> None:
+        """Remove a directory in which nothing is, and those above it in which nothing is left then."""
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        while parts:
+            with self._directory("/".join(parts)) as (directory, name):
+                try:
+                    if directory is None:
+                        return
+                    os.rmdir(name, dir_fd=directory)
+                except OSError:
+                    return
+            parts.pop()
+
     def sweep(self, path: str) -> None:
         """Remove a temporary file that a killed run left: a regular file of ours, named like one."""
         if not is_temporary(path) or any(map(_is_git, path.split("/"))):

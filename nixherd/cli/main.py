@@ -31,6 +31,7 @@ class Lazy(click.Group):
         "plan": "nixherd.cli.deploying",
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
+        "retire": "nixherd.cli.retiring",
         "secrets": "nixherd.cli.secrets",
         "template": "nixherd.cli.template",
         "token": "nixherd.cli.token",
