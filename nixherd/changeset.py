@@ -2,7 +2,7 @@
 
 What a run needs for that is in the state directory, `.trees/` there, never in the tree: whoever can push a commit could
 put it there. New contents are staged and verified in it, then a journal says what is to be replaced, by SHA-256 of what
-was there and what comes. Each file is replaced by a temporary one beside it. From the first on a run that was killed is
+was there and what comes. Each file is replaced by a temporary one beside it, or removed. From the first on a run that was killed is
 finished by the next one: it replaces what is not replaced yet, and commits what is not committed yet. Before that
 nothing has happened, and what was staged is thrown away.
 
@@ -148,6 +148,7 @@ class Changeset:
             "commit": commit,
             "began": time.time(),
             "files": [[swap.path, swap.old, swap.new] for swap in swaps],
+            "directories": self.tree.missing_directories(swap.path for swap in swaps),
         }
         self._keep_old(swaps)
         write_whole(self._journal, json.dumps(document))
@@ -163,6 +164,7 @@ class Changeset:
         except ValueError as error:
             raise FleetError(f"{self._journal}: is no journal ({error}); remove {self.place}") from None
         if not any(self._is_new(Swap(*each)) for each in document["files"]):
+            self._remove_made(document)
             self._clear()  # nothing has happened yet, or somebody has undone it
             return None
         say("a run before this one was interrupted while it published its changes; finishing that")
@@ -203,14 +205,15 @@ class Changeset:
             self._replace(left, beside)
             hash_ = self._commit(swaps, document, say, resumed=resumed)
         except FAILURES as error:
-            self._take_back(swaps, beside)
+            self._take_back(document, swaps, beside)
             failure = worded(error, f"{self.root}: publishing changes")
             kind = Unforeseen if isinstance(failure, Unforeseen) else FleetError
             raise kind(f"{failure}; every file was put back as it was") from error
         self._discard(beside.values())
         for swap in swaps:
             if swap.new is None:
-                self.tree.remove_empty(str(Path(swap.path).parent))
+                for parent in Path(swap.path).parents[:-1]:
+                    self.tree.remove_directory(str(parent))
         self._clear()
         return Done(tuple(swap.path for swap in swaps), hash_)
 
@@ -283,7 +286,9 @@ class Changeset:
             self.repository.add(added)
         return self.repository.commit(paths, document["message"])
 
-    def _take_back(self, swaps: Sequence[Swap], beside: Mapping[str, Temporary | None]) -> None:
+    def _take_back(
+        self, document: Mapping[str, Any], swaps: Sequence[Swap], beside: Mapping[str, Temporary | None]
+    ) -> None:
         for swap in swaps:
             kept = beside.get(swap.path)
             if self._sum_of(swap.path) != swap.new:
@@ -294,7 +299,13 @@ class Changeset:
                 self.tree.move(kept or self._beside(self._old, swap.path, swap.old))
         if self.repository is not None:
             self.repository.forget([swap.path for swap in swaps])
+        self._remove_made(document)
         self._clear()
+
+    def _remove_made(self, document: Mapping[str, Any]) -> None:
+        """Those of the directories that were made for the new files in which nothing is, the inner ones first."""
+        for path in reversed(document.get("directories", ())):  # a journal of an older version has none
+            self.tree.remove_directory(path)
 
     def _clear(self) -> None:
         """Leave nothing but the lock there. The journal goes first: without it the rest means nothing."""

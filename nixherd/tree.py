@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,18 +130,22 @@ class Tree:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
 
-    def remove_empty(self, path: str) -> None:
-        """Remove a directory in which nothing is, and those above it in which nothing is left then."""
-        parts = [part for part in path.split("/") if part not in ("", ".")]
-        while parts:
-            with self._directory("/".join(parts)) as (directory, name):
-                try:
+    def missing_directories(self, paths: Iterable[str]) -> list[str]:
+        """The directories that would have to be made for files at these paths, the outer ones first."""
+        found: dict[str, None] = {}
+        for parts in (self._parts(path)[:-1] for path in paths):
+            for depth in range(1, len(parts) + 1):
+                with self._walk(parts[:depth]) as directory:
                     if directory is None:
-                        return
+                        found["/".join(parts[:depth])] = None
+        return sorted(found, key=lambda path: path.count("/"))
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory in which nothing is; any other stays."""
+        with self._directory(path) as (directory, name):
+            if directory is not None:
+                with contextlib.suppress(OSError):
                     os.rmdir(name, dir_fd=directory)
-                except OSError:
-                    return
-            parts.pop()
 
     def sweep(self, path: str) -> None:
         """Remove a temporary file that a killed run left: a regular file of ours, named like one."""

@@ -28,6 +28,7 @@ class Lazy(click.Group):
     groups: ClassVar = {
         "check": "nixherd.cli.checking",
         "deploy": "nixherd.cli.deploying",
+        "new": "nixherd.cli.new",
         "plan": "nixherd.cli.deploying",
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",

@@ -63,7 +63,7 @@ def test_other_texts_are_read_by_words() -> None:
 def test_what_takes_a_file_of_it() -> None:
     texts = {
         "flake.nix": b"{\n  a = ./hosts/dev;\n  b = ./hosts/${name};\n  c = ./hosts/dev2/x.nix;\n}\n",
-        "hosts/web/a.nix": b'{\n  x = ../dev/${y};\n  z = "${r}/hosts/dev/x";\n  w = ../dev.nix;\n  v = ../../hosts;\n}\n',
+        "hosts/web/a.nix": b'{\n  x = ../dev/${y};\n  z = "${r}/hosts/dev/x";\n  w = ../dev.nix;\n  v = ../..;\n}\n',
         "hosts/dev.md": b"see hosts/dev/a.nix",
     }
     found = imported(texts, ["hosts/dev"])
