@@ -2,9 +2,9 @@
 
 What a run needs for that is in the state directory, `.trees/` there, never in the tree: whoever can push a commit could
 put it there. New contents are staged and verified in it, then a journal says what is to be replaced, by SHA-256 of what
-was there and what comes. Each file is replaced by a temporary one beside it, or removed. From the first on a run that was killed is
-finished by the next one: it replaces what is not replaced yet, and commits what is not committed yet. Before that
-nothing has happened, and what was staged is thrown away.
+was there and what comes. Each file is replaced by a temporary one beside it, or removed. From the first on a run that
+was killed is finished by the next one: it replaces what is not replaced yet, and commits what is not committed yet.
+Before that nothing has happened, and what was staged is thrown away.
 
 A journal is for one tree, which is known by its directory itself (`nixherd.tree.identity`): another tree that is put at
 its path later, a new clone for instance, has none.
