@@ -134,7 +134,10 @@ class Changeset:
         new = {path: None if path in (removed or ()) else (self.staged / path).read_bytes() for path in seen}
         swaps = [
             Swap(path, _sum_or_none(old), _sum_or_none(new[path]))
-            for path, old in sorted(seen.items(), reverse=removed is not None)
+            # new files first: what is edited names them, and a run may be killed between any two
+            for path, old in sorted(
+                seen.items(), key=lambda each: (each[1] is not None, each[0]), reverse=removed is not None
+            )
             if new[path] != old
         ]
         if not swaps:
@@ -298,7 +301,8 @@ class Changeset:
             else:
                 self.tree.move(kept or self._beside(self._old, swap.path, swap.old))
         if self.repository is not None:
-            self.repository.forget([swap.path for swap in swaps])
+            # what somebody else has staged of a file that is only edited is theirs
+            self.repository.forget([swap.path for swap in swaps if swap.old is None or document["commit"]])
         self._remove_made(document)
         self._clear()
 

@@ -1,7 +1,7 @@
 """`nixherd new`: a host that is not there yet, scaffolded: files, entries, secrets. All of it, or nothing."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 @click.option("--disk", metavar="SIZE", help="Instead of the size's; such as 64G.")
 @click.option("--storage", metavar="STORAGE", help="For its disk; else proxmox.defaultStorage.")
 @click.option("--node", metavar="NODE", help="Where it is made; else proxmox.node.")
+@click.option("--pool", metavar="POOL", help="That it is made in; else that of most managed guests.")
 @click.option("--pci", multiple=True, metavar="MAPPING", help="A PCI mapping of the cluster to pass through.")
 @click.option("--archive", metavar="VOLUME", help="What a container is unpacked from.")
 @click.option("--device", metavar="DEVICE", help="With --no-vm: the disk to install on.")
@@ -160,13 +161,19 @@ def _client(front: Front) -> Any:
         raise
 
 
-def _ask(option: str, question: str, default: str | None = None, *, quiet: bool) -> str:
+def _ask(
+    option: str, question: str, default: str | None = None, choices: Mapping[str, str] | None = None, *, quiet: bool
+) -> str:
     """The person at the terminal; in a pipe the default, where there is one."""
     if default is not None and (quiet or not is_terminal(sys.stdin)):
         return default
     if not is_terminal(sys.stdin):
         raise Usage(f"{option}: missing ({question[0].lower()}{question[1:]}), and there is no terminal to ask on")
-    answer: str = click.prompt(question, default=default, err=True, show_default=bool(default))
+    narrate(f"  {choice:8}{meaning}" for choice, meaning in (choices or {}).items())
+    kind = click.Choice(list(choices)) if choices else str
+    answer: str = click.prompt(
+        question, default=default, type=kind, err=True, show_default=bool(default), show_choices=False
+    )
     return answer.strip()
 
 
@@ -213,12 +220,12 @@ def _findings(done: Scaffold) -> list[str]:
         )
     if done.evaluated is None:
         found.append(f"{host.id}: {_NOT_RUN}")
-    if host.is_nixos and not host.sudo_passwordless:
+    if host.is_nixos and not host.sudo_passwordless and host.user != "root":
         found.append(
             f"{host.id}: sudo will ask {host.user} for a password that is not set yet; set one "
             "(initialHashedPassword, or passwd as root), or say --sudo-passwordless"
         )
-    return found + [f"provisioning would be refused now: {each}" for each in done.obstacles]
+    return [*found, *done.obstacles]
 
 
 def _report(front: Front, done: Scaffold, published: Done | None) -> None:
@@ -241,7 +248,7 @@ def _report(front: Front, done: Scaffold, published: Done | None) -> None:
     if published is None:
         say(f"{host.id}: would write {len(done.files)} files; nothing was changed")
         return
-    say(f"{host.id}: wrote {', '.join(published.paths)}")
+    say(f"{host.id}: wrote {', '.join(sorted(published.paths))}")
     if system:
         say(f"{host.id}: evaluates to {system}")
     if published.commit:

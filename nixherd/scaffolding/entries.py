@@ -54,7 +54,7 @@ def _added(
         value = [first.partition(" = ")[2], *rest[:-1], rest[-1].removesuffix(";")]
         content = NixText(name, source).add(path, value, comment=comment)
     except CannotEdit as error:
-        raise ByHand(f"{error}; nothing was changed, add the lines below by hand", name, path, lines) from error
+        raise ByHand(f"{error}; nothing was changed, add the lines above by hand", name, path, lines) from error
     emptied = {(name, *path[:-1]): ABSENT} if empty and path[:-1] else {}
     emptied = {(name,): ABSENT} if empty and not path[:-1] else emptied
     return Entry(name, content, {**emptied, **_leaves((name, *path), values)})
@@ -101,7 +101,13 @@ def _guest(host: NewHost) -> dict[str, Any]:
     if guest.size.kind.value != "qemu":
         entry["type"] = guest.size.kind.value
     entry |= {"cores": guest.cores, "memory": guest.memory, "disk": guest.disk}
-    optional = {"storage": guest.storage, "node": guest.node, "archive": guest.archive, "pci": list(guest.pci) or None}
+    optional = {
+        "storage": guest.storage,
+        "node": guest.node,
+        "pool": guest.pool,
+        "archive": guest.archive,
+        "pci": list(guest.pci) or None,
+    }
     entry |= {name: value for name, value in optional.items() if value is not None}
     entry |= guest.size.settings
     entry["nixosConfig"] = host.id

@@ -45,6 +45,11 @@ def sudo_passwordless(fleet: Fleet) -> bool:
     return _most(host.sudo_passwordless is True for host in managed) is True
 
 
+def pool(fleet: Fleet) -> str | None:
+    """The pool that most managed guests are made in: often a token may make guests in that one alone."""
+    return _most(vm.settings.pool for vm in fleet.vms.values() if vm.is_managed)
+
+
 def directory(fleet: Fleet) -> str:
     """Where the directories of hosts are, below the fleet's: what most have whose files are in one of their own."""
     found = []

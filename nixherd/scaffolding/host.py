@@ -51,6 +51,7 @@ class Guest:
     disk: str
     storage: str | None = None
     node: str | None = None
+    pool: str | None = None
     pci: tuple[str, ...] = ()
     archive: str | None = None
     free: bool | None = None

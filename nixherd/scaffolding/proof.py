@@ -6,9 +6,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from nixherd import lockout, preflight
-from nixherd.errors import FAILURES
+from nixherd.errors import FleetError
 from nixherd.evaluation import evaluate
-from nixherd.faults import worded
 from nixherd.git import Repository
 from nixherd.models import Fleet
 from nixherd.nix import Evaluated
@@ -85,8 +84,9 @@ def obstacles(session: Session, fleet: Fleet, host: NewHost, about: Evaluated) -
     try:
         vm = fleet.vms[host.id]
         seen = hypervisor(here, vm)
-        return preflight.preflight(fleet, vm, fleet.hosts[host.id], host_facts(about), seen)
-    except FAILURES as error:
-        return (str(worded(error, f"{host.id}: looking at the hypervisor")),)
+        found = preflight.preflight(fleet, vm, fleet.hosts[host.id], host_facts(about), seen)
+        return tuple(f"{host.id}: provisioning would be refused now: {each}" for each in found)
+    except FleetError as error:
+        return (f"{host.id}: whether it could be provisioned now is unknown: {error}",)
     finally:
         here.close()

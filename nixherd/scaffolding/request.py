@@ -1,7 +1,7 @@
 """What was asked for, what is asked, and what the fleet's hosts have in common: from that comes the new host."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 class Ask(Protocol):
     """How what was not said is learnt: a person is asked where there is one, else the default counts.
 
-    Usage, naming the option, where there is neither.
+    `choices` are all that may be said, each with what it means. Usage, naming the option, where there is neither.
     """
 
-    def __call__(self, option: str, question: str, default: str | None = None) -> str: ...
+    def __call__(
+        self, option: str, question: str, default: str | None = None, choices: Mapping[str, str] | None = None
+    ) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Request:
     disk: str | None = None
     storage: str | None = None
     node: str | None = None
+    pool: str | None = None
     pci: tuple[str, ...] = ()
     archive: str | None = None
     device: str | None = None
@@ -69,14 +72,14 @@ def decide(request: Request, fleet: Fleet, connect: Connect, read: habits.Read, 
     if why := names.problem(request.name):
         raise Usage(why)
     _require_possible(request)
-    if found := list(names.taken(fleet, request.name, request.alias or request.name, request.vmid)):
+    if found := list(names.taken(fleet, request.name, request.name, request.vmid)):
         raise FleetInvalid(found)
     kind, size = _kind(request, ask)
     if kind.is_guest and fleet.endpoint is None:
         raise Usage(f"{DEFINITIONS}: proxmox: no endpoint is declared; add host and node, or say --no-vm")
     purpose = _purpose(request, ask)
-    user = request.user or ask("--user", "Its admin user", habits.user(fleet))
-    alias = request.alias or ask("--ssh-alias", "Its short name for ssh", request.name)
+    user = ask("--user", "Its admin user", habits.user(fleet)) if request.user is None else request.user
+    alias = ask("--ssh-alias", "Its short name for ssh", request.name) if request.alias is None else request.alias
     if found := list(names.taken(fleet, request.name, alias, request.vmid)):
         raise FleetInvalid(found)
     directory = habits.directory(fleet)
@@ -115,7 +118,7 @@ def _require_possible(request: Request) -> None:
     guests_own = {
         **{"--size": request.size, "--vmid": request.vmid, "--range": request.range, "--cores": request.cores},
         **{"--memory": request.memory, "--disk": request.disk, "--storage": request.storage, "--node": request.node},
-        **{"--pci": request.pci, "--archive": request.archive},
+        **{"--pool": request.pool, "--pci": request.pci, "--archive": request.archive},
     }
     no_guest = "--no-vm" if request.bare_metal else "--home-only"
     if request.bare_metal and request.home_only:
@@ -132,6 +135,12 @@ def _require_possible(request: Request) -> None:
         raise Usage("--device: a VM's disk is its template's; say it with --no-vm alone")
     if request.vmid is not None and request.range is not None:
         raise Usage("--vmid and --range: a VMID is chosen by one of them; leave the other out")
+    if request.keys_of is not None and request.key_lines:
+        raise Usage("--keys-of and --key-file: who may log in is said by one of them; leave the other out")
+    words = {"--user": request.user, "--ssh-alias": request.alias, "--keys-of": request.keys_of, **guests_own}
+    for option, value in (words | {"--device": request.device, "--state-version": request.state_version}).items():
+        if value == "" or value == ("",):
+            raise Usage(f"{option}: is empty; say something, or leave it out")
     require_names(request.secrets)
 
 
@@ -140,8 +149,8 @@ def _kind(request: Request, ask: Ask) -> tuple[Kind, Size | None]:
         return Kind.METAL, None
     if request.home_only:
         return Kind.HOME, None
-    said = ", ".join(f"{size.name}: {size.suits}" for size in SIZES.values())
-    name = request.size or ask("--size", f"Its size ({said})", "small")
+    suits = {size.name: size.suits for size in SIZES.values()}
+    name = request.size or ask("--size", "Its size", "small", suits)
     size = SIZES.get(name)
     if size is None:
         raise Usage(f"--size {name}: there is no such size; there are {', '.join(SIZES)}")
@@ -169,7 +178,7 @@ def _guest(request: Request, fleet: Fleet, size: Size, client: "Client | None", 
     storage = request.storage
     if storage is None and fleet.endpoint is not None and fleet.endpoint.default_storage is None:
         storage = ask("--storage", "The storage for its disk")
-    memory = request.memory or size.memory
+    memory = size.memory if request.memory is None else request.memory
     if size.kind is GuestType.QEMU and memory < INSTALLER_MEMORY:
         raise Usage(f"--memory {memory}: the installer lives in memory; give {INSTALLER_MEMORY} MiB or more")
     if request.vmid is not None:
@@ -182,11 +191,12 @@ def _guest(request: Request, fleet: Fleet, size: Size, client: "Client | None", 
     return Guest(
         size=size,
         vmid=vmid,
-        cores=request.cores or size.cores,
+        cores=size.cores if request.cores is None else request.cores,
         memory=memory,
-        disk=request.disk or size.disk,
+        disk=size.disk if request.disk is None else request.disk,
         storage=storage,
         node=request.node,
+        pool=habits.pool(fleet) if request.pool is None else request.pool,
         pci=pci,
         archive=archive,
         free=free,
@@ -234,7 +244,8 @@ def _require_fields(host: NewHost) -> None:
             (Place.MANAGED, name, value, f"--{name}")
             for name, value in (
                 *(("vmid", guest.vmid), ("cores", guest.cores), ("memory", guest.memory), ("disk", guest.disk)),
-                *(("storage", guest.storage), ("node", guest.node), ("archive", guest.archive)),
+                *(("storage", guest.storage), ("node", guest.node), ("pool", guest.pool)),
+                ("archive", guest.archive),
                 ("pci", list(guest.pci) or None),
             )
         ]

@@ -152,7 +152,10 @@ def _proven(
     for _ in range(2):
         say(f"evaluate {host.id}")
         url = proof.copied(root, repository, done.files, scratch / "flake")
-        about = proof.evaluated(session, done.fleet, host, url)
+        try:
+            about = proof.evaluated(session, done.fleet, host, url)
+        except FleetError as error:
+            raise FleetError(f"{error}; nothing was changed (--no-eval leaves the evaluation out)") from error
         if about.root_access is not False or host.root_keys:
             break
         host = replace(host, root_keys=True)

@@ -55,7 +55,8 @@ def problems(store: Store, fleet: Fleet, host_id: str) -> Iterator[str]:
     if any(file.path == path for file in store.files):
         yield f"{store.path(path)}: is there already; move it away, or take another name"
     people = People.of(fleet, store.rules)
-    if any(people.name(key) == host_id for key in (*store.rules.recipients, *store.rules.names)):
+    keys = (*store.rules.recipients, *store.rules.names)
+    if any(host_id in (people.hosts.get(key), store.rules.names.get(key)) for key in keys):
         yield (
             f"{store.config}: {host_id} is a recipient already, of another machine; "
             f"`nixherd secrets remove-host {host_id}` first"
@@ -78,7 +79,7 @@ def plan(store: Store, fleet: Fleet, host: NewHost, given: Collection[str] = ())
     rule = store.rules.rule_of(path)
     text = store.text
     if rule is None or not _is_own(rule, host.id):
-        text = rules_edit.add_rule(store.text, path, chosen)
+        text = rules_edit.add_rule(store.text, path, chosen, comment=f"{host.id}'s own.")
     elif set(rule.recipients) != set(chosen) or rule.others or rule.groups > 1:
         raise Usage(
             f"{store.config}: {rule.label} is there for {host.id} already, for others than "

@@ -43,11 +43,11 @@ def add(text: str, recipient: str, name: str, rules: Collection[int], *, beside:
     return _checked(text, before, editor.splices, changed, by_hand)
 
 
-def add_rule(text: str, path: str, recipients: Sequence[str]) -> str:
+def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -> str:
     """The text with a rule for one file, `path` as rules see it, for these recipients, who are there already.
 
-    It is written as its neighbour is. It comes last, or before the first rule that matches the file already, which
-    would hide it. Raises CannotEdit.
+    It is written as its neighbour is, with the comment where that has one. It comes last, or before the first rule that
+    matches the file already, which would hide it. Raises CannotEdit.
     """
     pattern = f"^{path.replace('.', _DOT)}$"
     assert _PLAIN.fullmatch(path), "made of a host's id"
@@ -56,7 +56,7 @@ def add_rule(text: str, path: str, recipients: Sequence[str]) -> str:
     other = before.rule_of(path)
     editor = _Editor(text, tree, by_hand)
     place = other.number - 1 if other else len(before.rules)
-    editor.add_rule(place, pattern, recipients)
+    editor.add_rule(place, pattern, recipients, comment)
     rule = Rule(0, pattern, tuple(dict.fromkeys(recipients)))
     wanted = [*before.rules[:place], rule, *before.rules[place:]]
     try:
@@ -293,7 +293,7 @@ class _Editor:
         found = self.text.find("\n", position)
         return len(self.text) if found < 0 else found + 1
 
-    def add_rule(self, place: int, pattern: str, recipients: Sequence[str]) -> None:
+    def add_rule(self, place: int, pattern: str, recipients: Sequence[str], comment: str) -> None:
         """A rule at this place of the list (from 0), like its neighbour."""
         rules = self.tree.resolved(self.tree.root.get(_RULES))
         items = (rules.items if rules else None) or []
@@ -306,6 +306,8 @@ class _Editor:
         if not re.fullmatch(r"[ \t]*-[ \t]+", lead) or item.flow:
             raise self._cannot(item)
         lines = self._rule_lines(lead, like, pattern, [self._word(key) for key in recipients])
+        if self._comment_above(begin):
+            lines.insert(0, f"{lead[: len(lead) - len(lead.lstrip())]}# {comment}")
         block = self.newline.join(lines) + self.newline
         if place < len(items):  # above the comment that is the next one's
             while begin and self._comment_above(begin):
