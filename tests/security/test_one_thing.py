@@ -257,8 +257,8 @@ SCENARIOS = {
     "nixherd/cli/publishing.py:_built:1": Scenario(publish, "host_id"),
     "nixherd/cli/publishing.py:_built:2": Scenario(publish, "about.host_id"),
     "nixherd/cli/publishing.py:publish:1": Scenario(publish, "host_id"),
-    "nixherd/cli/rollout.py:_despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
-    "nixherd/cli/rollout.py:_run.child:1": Scenario(reboot),
+    "nixherd/cli/rollout.py:despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
+    "nixherd/cli/rollout.py:run_pyinfra.child:1": Scenario(reboot),
     "nixherd/connectors/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
     "nixherd/connectors/fleet.py:FleetConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
