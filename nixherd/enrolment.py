@@ -154,14 +154,18 @@ def choose(rules: Rules, people: People, host_id: str, given: Collection[str | i
         return [_named(rules, each) for each in given]
     hosts = {key for key in rules.recipients if people.hosts.get(key, host_id) != host_id}
     shared = [rule for rule in rules.rules if hosts and hosts <= set(rule.recipients)]
-    named = re.compile(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])")  # the whole word: dev is not dev2
-    own = [rule for rule in rules.rules if named.search(rule.path_regex or "") and rule not in shared]
+    own = [rule for rule in rules.rules if is_named_after(rule, host_id) and rule not in shared]
     if not shared and not own:
         labels = "; ".join(rule.label for rule in rules.rules)
         raise Usage(
             f"{host_id}: which secrets are for it? No rule is every host's; name some by number or path_regex: {labels}"
         )
     return sorted([*shared, *own], key=lambda rule: rule.number)
+
+
+def is_named_after(rule: Rule, host_id: str) -> bool:
+    """Whether a host's id is in the rule's path_regex, as a whole word: dev is not dev2."""
+    return re.search(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])", rule.path_regex or "") is not None
 
 
 def _named(rules: Rules, given: str | int) -> Rule:

@@ -113,7 +113,7 @@ def _without_secrets(
     known = {file.path for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
     own, numbers = [], []
     for rule in rules.rules:
-        if _is_own(rule, keys, people, wanted.fleet):
+        if _is_own(rule, host, keys, people, wanted.fleet):
             files = tuple(file.path for file in store.files if rules.rule_of(file.path) == rule)
             others = tuple(people.name(key) for key in rule.recipients if key not in keys)
             own.append(OwnRule(rule.label, tuple(map(store.path, files)), others, remove))
@@ -142,11 +142,12 @@ def _require_own_key(fleet: Fleet, host: Host) -> None:
             )
 
 
-def _is_own(rule: Rule, keys: Collection[str], people: People, fleet: Fleet) -> bool:
-    """Whether this host is a recipient of the rule, and no other machine is."""
+def _is_own(rule: Rule, host: Host, keys: Collection[str], people: People, fleet: Fleet) -> bool:
+    """Whether a rule is for this host and no other machine: it is a recipient, or would be one when it is enrolled."""
     others = [key for key in rule.recipients if key not in keys]
     machines = [key for key in others if key in people.hosts or people.others.get(key) in fleet.hosts]
-    return len(others) < len(rule.recipients) and not machines and not rule.others
+    is_its = len(others) < len(rule.recipients) or enrolment.is_named_after(rule, host.id)
+    return is_its and not machines and not rule.others
 
 
 def _require_others(

@@ -289,3 +289,16 @@ def test_what_fails_after_the_guest_is_gone_is_finished_by_the_next_run(
     assert f"dev: vm 110 (dev) is not there; backup: {backup.volid}" in done.out
     assert git(fleet, "log", "-1", "--format=%s") == "fleet: dev retires\n"
     assert json.loads(retire("dev", "--json").out)["changed"] is False
+
+
+def test_what_was_scaffolded_and_retired_has_left_no_byte(retire: Any, fleet: Path) -> None:
+    before, me = contents(fleet), fleet.parent / "me.pub"
+    me.write_text(key("admin").public + "\n")
+    how = ("--size", "small", "--key-file", str(me), "--state-version", "25.11", "--no-eval", "--vmid", "120", "--yes")
+    assert run(["--fleet", str(fleet), "new", "web", "--offline", *how, "--secret", "api_token", "--commit"]) == 0
+    assert contents(fleet).keys() - before.keys() >= {"secrets/web.yaml", "hosts/web/configuration.nix"}
+    done = retire("web", "--keep-vm", "--remove-secrets", "--yes", "--json")
+    assert done.status == 0, done.err
+    assert contents(fleet) == before
+    assert not (fleet / "hosts" / "web").exists()
+    assert done.json["mentions"] == []
