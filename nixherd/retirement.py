@@ -65,8 +65,12 @@ def plan(
     remove_secrets: bool = False,
     docs: str = "docs/machines.md",
     template: str | None = None,
+    beside: Sequence[Path] = (),
 ) -> Retirement:
-    """All of it. FleetError, CannotEdit among them, when a file cannot be changed like that."""
+    """All of it. FleetError, CannotEdit among them, when a file cannot be changed like that.
+
+    `beside` are files outside of the fleet's repository that may name the host as well.
+    """
     fleet, host = wanted.fleet, wanted.fleet.hosts[host_id]
     guests = tuple(vm for vm in fleet.vms.values() if vm.host_id == host_id)
     texts = _texts(wanted.root, repository)
@@ -82,6 +86,7 @@ def plan(
         wanted = wanted.edited(docs, document(wanted.current(docs), overview, docs), f"{docs}: the overview")
     after = _after(texts, wanted)
     _require_unused(wanted, own, after)
+    after |= _beside(beside, repository.top if repository else wanted.root)
     found = mentions.named(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
     return Retirement(wanted, host, guests, known, own, stays, tuple(found))
 
@@ -262,6 +267,11 @@ def _texts(root: Path, repository: Repository | None) -> dict[str, bytes]:
             if content is not None:
                 texts[os.path.relpath(top.resolve() / path, root.resolve())] = content
     return texts
+
+
+def _beside(paths: Sequence[Path], top: Path) -> dict[str, bytes]:
+    elsewhere = (path for path in paths if not path.resolve().is_relative_to(top.resolve()))
+    return {str(path): path.read_bytes() for path in elsewhere if path.is_file() and path.stat().st_size <= _LARGEST}
 
 
 def _after(texts: Mapping[str, bytes], wanted: Wanted) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import click
 
 from nixherd import commits, duties
 from nixherd.changeset import Changeset, Done, changing, interrupted
-from nixherd.cli.front import Front, pass_front
+from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.cli.progress import progress
@@ -200,6 +200,7 @@ def _planned(front: Front, changeset: Changeset, host: Host, asked: Asked, told:
         remove_secrets=asked.remove_secrets,
         docs=asked.docs,
         template=asked.template,
+        beside=sorted((CHECKOUT / "group_data").glob("*.py")),
     )
     told(f"look for the guest of {host.id}")
     guests = partings(lambda: front.client, fleet, retirement.guests, asked.destroy, keep=asked.keep_vm)
