@@ -4,6 +4,7 @@ python -m tests.nixherd.cli.retire_ends reset|verify FLEET ORIGINAL PORT FINGERP
 """
 
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -16,7 +17,12 @@ from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import contents, git
+from tests.nixherd.secrets.repositories import contents
+
+
+def git(fleet: Path, *words: str) -> str:
+    """By the PATH that we were given: HOME is the test's, where no program was ever built."""
+    return subprocess.run(["git", *words], cwd=fleet, check=True, capture_output=True, text=True).stdout
 
 
 def reset(emulator: Emulator, fleet: Path, original: Path) -> None:
