@@ -107,10 +107,10 @@ class Place:
         return Ended(done.returncode, out, err)
 
     def nixherd(self, *words: str, **more: str) -> Ended:
-        return self.run(str(Path(sys.executable).with_name("nixherd")), *words, **more)
+        return self.run("nixherd", *words, **more)
 
     def pyinfra(self, *words: str, **more: str) -> Ended:
-        return self.run(str(Path(sys.executable).with_name("pyinfra")), "-y", "inventory.py", *words, **more)
+        return self.run("pyinfra", "-y", "inventory.py", *words, **more)
 
     def access(self, access: str) -> None:
         entries = "".join(f"  {name} = {HOST.format(name, KEY, access)};\n" for name in "abku")
@@ -122,12 +122,12 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path, programs: Callable[[dict[str, str]], dict[str, str]]) -> Place:
     directory = tmp_path / "fleet"
     directory.mkdir()
     (directory / "flake.nix").write_text(FLAKE)
     home = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state"), "FLEET": str(directory), "TERM": "dumb"}
-    made = Place(directory, {**os.environ, **nix_cli.environment(), **home})
+    made = Place(directory, programs({**os.environ, **nix_cli.environment(), **home}))
     made.access("")
     return made
 
