@@ -138,7 +138,7 @@ in {
         ${lib.concatMapStrings (port: "Port ${toString port}\n") cfg.ports}${lib.concatStrings (lib.mapAttrsToList line (lib.filterAttrs (_: v: v != null) cfg.settings))}AuthorizedKeysFile ${toString cfg.authorizedKeysFiles}
         ${lib.concatMapStrings (k: "HostKey ${k.path}\n") cfg.hostKeys}PrintMotd no
         ${lib.optionalString cfg.allowSFTP "Subsystem sftp /usr/lib/openssh/sftp-server"}
-        KexAlgorithms curve25519-sha256
+        KexAlgorithms curve25519-sha256,curve25519-sha256@libssh.org
         ${cfg.extraConfig}
       '';
       "ssh/ssh_config".text = "Host *\n  GlobalKnownHostsFile /etc/ssh/ssh_known_hosts\n${config.programs.ssh.extraConfig}";
