@@ -96,6 +96,7 @@ class Place:
     def run(self, *words: str, **environment: str) -> Ended:
         """Run it by a shell, which may lead its output elsewhere."""
         env = {**self.environment, **environment}
+        env.pop("PYTHONUNBUFFERED", None)  # with it nothing is left to be written at the end
         if self.planted:
             env |= {"PLANTED": json.dumps(self.planted), "PYTHONPATH": str(PLANTING)}
         argv = ["bash", "-c", self.shell, "bash", *words]
@@ -473,12 +474,13 @@ def test_a_changed_guest_decides_the_status_whoever_reads(
     fleet: Path,  # noqa: F811
     dev: Emulator,  # noqa: F811
     tmp_path: Path,
+    programs: Callable[[dict[str, str]], dict[str, str]],
 ) -> None:
     token = tmp_path / "token"
     token.write_text(dev.token.to_toml())
     token.chmod(0o600)
     names = {"HOME": str(tmp_path), "FLEET": str(fleet), "PROXMOX_TOKEN_FILE": str(token), "TERM": "dumb"}
-    made = Place(fleet, {**os.environ, **nix_cli.environment(), **names, **ENCODINGS.get(how, {})})
+    made = Place(fleet, programs({**os.environ, **nix_cli.environment(), **names, **ENCODINGS.get(how, {})}))
     made.shell = {**OUTPUTS, **UNWRITABLE}.get(how, '"$@"')
     unwritable = how in UNWRITABLE
     ended = made.nixherd("vm", "snapshot", "dev", "before", "--description", "Müller → ✓", "--table")
