@@ -13,6 +13,8 @@ import pytest
 
 from tests.preloaded.programs import end, preloaded
 
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("preloaded")]
+
 CHECKOUT = Path(__file__).parents[2]
 # pyinfra on this machine, without an inventory of ours: the shell above the command is its child
 _NOTE = "pid=$(cut -d' ' -f4 /proc/$PPID/stat); (tr '\\0' ' ' </proc/$pid/cmdline; cat /proc/$pid/comm) >$NOTE"
@@ -22,7 +24,9 @@ WHO = ("pyinfra", "@local", "exec", "--", _NOTE)
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     place = tmp_path_factory.mktemp("programs")
-    found = preloaded(place, {**os.environ, "HOME": str(place), "NO_COLOR": "1", "PYINFRA_PROGRESS": "off"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("REAL_PROGRAMS", raising=False)
+        found = preloaded(place, {**os.environ, "HOME": str(place), "NO_COLOR": "1", "PYINFRA_PROGRESS": "off"})
     until = time.monotonic() + 60
     while len(list(place.glob("*.standing"))) < 2:
         assert time.monotonic() < until, [log.read_text() for log in place.glob("*.log")]
@@ -90,6 +94,11 @@ def _is_gone(pid: int) -> bool:
     while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
         time.sleep(0.02)
     return not Path(f"/proc/{pid}").exists()
+
+
+def test_none_where_real_ones_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REAL_PROGRAMS", "1")
+    assert (preloaded(tmp_path, {"PATH": "/bin"}), [*tmp_path.iterdir()]) == ({"PATH": "/bin"}, [])
 
 
 def test_a_signal_reaches_it(environment: Mapping[str, str], tmp_path: Path) -> None:
