@@ -123,7 +123,8 @@ class Changeset:
         """
         swaps = [
             Swap(path, None if old is None else _sum(old), _sum((self.staged / path).read_bytes()))
-            for path, old in sorted(seen.items())
+            # new files first: what is edited names them, and a run may be killed between any two
+            for path, old in sorted(seen.items(), key=lambda each: (each[1] is not None, each[0]))
             if old is None or (self.staged / path).read_bytes() != old
         ]
         if not swaps:
@@ -137,6 +138,7 @@ class Changeset:
             "commit": commit,
             "began": time.time(),
             "files": [[swap.path, swap.old, swap.new] for swap in swaps],
+            "directories": self.tree.missing_directories(swap.path for swap in swaps),
         }
         self._keep_old(swaps)
         write_whole(self._journal, json.dumps(document))
@@ -152,6 +154,7 @@ class Changeset:
         except ValueError as error:
             raise FleetError(f"{self._journal}: is no journal ({error}); remove {self.place}") from None
         if not any(self._is_new(Swap(*each)) for each in document["files"]):
+            self._remove_made(document)
             self._clear()  # nothing has happened yet, or somebody has undone it
             return None
         say("a run before this one was interrupted while it published its changes; finishing that")
@@ -193,7 +196,7 @@ class Changeset:
             self._replace(left, beside)
             hash_ = self._commit(swaps, document, say, resumed=resumed)
         except FAILURES as error:
-            self._take_back(swaps, beside)
+            self._take_back(document, swaps, beside)
             failure = worded(error, f"{self.root}: publishing changes")
             kind = Unforeseen if isinstance(failure, Unforeseen) else FleetError
             raise kind(f"{failure}; every file was put back as it was") from error
@@ -265,7 +268,9 @@ class Changeset:
             self.repository.add(added)
         return self.repository.commit(paths, document["message"])
 
-    def _take_back(self, swaps: Sequence[Swap], beside: Mapping[str, Temporary | None]) -> None:
+    def _take_back(
+        self, document: Mapping[str, Any], swaps: Sequence[Swap], beside: Mapping[str, Temporary | None]
+    ) -> None:
         for swap in swaps:
             kept = beside.get(swap.path)
             if self._sum_of(swap.path) != swap.new:
@@ -275,8 +280,15 @@ class Changeset:
             else:
                 self.tree.move(kept or self._beside(self._old, swap.path, swap.old))
         if self.repository is not None:
-            self.repository.forget([swap.path for swap in swaps])
+            # what somebody else has staged of a file that is only edited is theirs
+            self.repository.forget([swap.path for swap in swaps if swap.old is None or document["commit"]])
+        self._remove_made(document)
         self._clear()
+
+    def _remove_made(self, document: Mapping[str, Any]) -> None:
+        """Those of the directories that were made for the new files in which nothing is, the inner ones first."""
+        for path in reversed(document.get("directories", ())):  # a journal of an older version has none
+            self.tree.remove_directory(path)
 
     def _clear(self) -> None:
         """Leave nothing but the lock there. The journal goes first: without it the rest means nothing."""

@@ -12,14 +12,16 @@ from nixherd.validate import DEFINITIONS, HOSTS
 from nixherd.world import World, look, view_of
 
 Leaf = tuple[str, ...]
-_ABSENT = object()
+ABSENT: Any = object()
+"""what an attribute is intended to be that is to be there no more"""
 
 
-def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapping[Leaf, Any], scratch: Path) -> None:
+def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapping[Leaf, Any], scratch: Path) -> World:
     """FleetError unless the edited files, evaluated, differ from those of the directory in exactly what is intended.
 
     `edited` maps paths below the directory to contents, `intended` attributes, as ("hosts.nix", "dev", "publicKey"), to
-    their new values. A view of the fleet with the edited files in it is made below `scratch`.
+    their new values (ABSENT: it goes). A view of the fleet with the edited files in it is made below `scratch`, and
+    returned.
     """
     world = look(directory)
     below = world.fleet[len(world.root) :].lstrip("/")
@@ -28,14 +30,16 @@ def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapp
     # Nix follows links: what an edited file takes from beside it has paths of the directory itself.
     places = (str(view / below), str(directory), str(view), os.path.realpath(view), world.root)
     wanted = {**_leaves_of(world, directory, places), **intended}
-    after = _leaves_of(view_of(view, world), view / below, places)
+    seen = view_of(view, world)
+    after = _leaves_of(seen, view / below, places)
     for leaf in sorted({*wanted, *after}):
-        is_, should_be = after.get(leaf, _ABSENT), wanted.get(leaf, _ABSENT)
+        is_, should_be = after.get(leaf, ABSENT), wanted.get(leaf, ABSENT)
         if is_ != should_be:
             raise FleetError(
                 f"{leaf[0]}: the edit would change {'.'.join(leaf[1:])} to {_shown(is_)}, not to {_shown(should_be)}; "
                 "edit it by hand"
             )
+    return seen
 
 
 def _leaves_of(world: World, directory: Path, places: Sequence[str]) -> dict[Leaf, Any]:
@@ -60,7 +64,7 @@ def _plain(value: Any, places: Sequence[str]) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is _ABSENT else repr(value)
+    return "nothing" if value is ABSENT else repr(value)
 
 
 def _mirror(directory: Path, view: Path, edited: dict[str, bytes], closed: Container[str]) -> None:
@@ -68,10 +72,11 @@ def _mirror(directory: Path, view: Path, edited: dict[str, bytes], closed: Conta
     view.mkdir(parents=True)
     here = {path: content for path, content in edited.items() if "/" not in path}
     below = {path.partition("/")[0] for path in edited if "/" in path}
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name not in here and entry.name not in below and entry.path not in closed:
-                (view / entry.name).symlink_to(directory / entry.name)
+    if directory.is_dir():  # a new one is in the view alone
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name not in here and entry.name not in below and entry.path not in closed:
+                    (view / entry.name).symlink_to(directory / entry.name)
     for name, content in here.items():
         (view / name).write_bytes(content)
     for name in below:

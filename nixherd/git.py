@@ -266,6 +266,8 @@ class Repository:
 
     def forget(self, paths: Sequence[str]) -> None:
         """Take what was added of these files back; the files stay. As far as that is possible."""
+        if not paths:  # without any, git would take all back
+            return
         self.read("reset", "--quiet", "--", *paths, answers=None)
 
     def committed(self, paths: Sequence[str]) -> bool:

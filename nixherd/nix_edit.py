@@ -56,15 +56,31 @@ class NixText:
             return self._spliced([_at(expression, value)])
         return self._spliced([self._insertion(root, path, [f"{attribute_name(path[-1])} = {value};"])])
 
-    def add(self, path: Path, lines: Sequence[str]) -> bytes:
-        """A new entry: the lines of its value, an expression, those after the first indented relative to its name."""
+    def written(self, path: Path) -> str | None:
+        """An attribute's value, an expression, as it is written; None where it is not written out by itself."""
+        found = self._bindings(self._root(), path)
+        if len(found) != 1 or found[0][1] or found[0][0].type != "binding":
+            return None
+        value = found[0][0].child_by_field_name("expression")
+        return None if value is None else (value.text or b"").decode(errors="surrogateescape")
+
+    def mentions(self, path: Path) -> bool:
+        """Whether an attribute, or something below it, is said in the file."""
         root = self._root()
-        if self._bindings(root, path) or any(True for _ in self._parts(root, path)):
+        return bool(self._bindings(root, path)) or any(True for _ in self._parts(root, path))
+
+    def add(self, path: Path, lines: Sequence[str], *, comment: str = "") -> bytes:
+        """A new entry: the lines of its value, an expression, those after the first indented relative to its name.
+
+        The comment, a line, comes above it where the entry has lines of its own.
+        """
+        root = self._root()
+        if self.mentions(path):
             raise CannotEdit(f"{self.name}: {_dotted(path)} is there already")
         first, *rest = lines
         text = [f"{attribute_name(path[-1])} = {first}", *rest]
         text[-1] += ";"
-        return self._spliced([self._insertion(root, path, text)])
+        return self._spliced([self._insertion(root, path, text, comment)])
 
     def add_like(self, template: Path, path: Path, values: Mapping[str, str]) -> bytes:
         """A new entry that is written as another one is, comments in it included, but for these attributes' values."""
@@ -90,6 +106,17 @@ class NixText:
         if not nodes:
             raise CannotEdit(f"{self.name}: there is no {_dotted(path)} to remove")
         return self._spliced([self._cut(node) for node in nodes])
+
+    def line_of(self, path: Path) -> int | None:
+        """The line of an attribute, or of the innermost set around it that is written out; None where there is none.
+
+        CannotEdit where the text does not parse.
+        """
+        root = self._root()
+        for depth in range(len(path), 0, -1):
+            for node in (*(node for node, _ in self._bindings(root, path[:depth])), *self._parts(root, path[:depth])):
+                return int(node.start_point[0]) + 1
+        return None
 
     # Finding
 
@@ -183,17 +210,19 @@ class NixText:
     def _newline(self) -> bytes:
         return b"\r\n" if b"\r\n" in self.source else b"\n"
 
-    def _insertion(self, root: Node, path: Path, lines: list[str]) -> Splice[bytes]:
+    def _insertion(self, root: Node, path: Path, lines: list[str], comment: str = "") -> Splice[bytes]:
         """Where and how a new binding, whose first line begins with the last name of the path, comes in."""
+        above = [f"# {comment}"] if comment else []
         parents = [root] if len(path) == 1 else self._values(root, path[:-1])
         sets = [literal for parent in parents for literal in self._literals(parent)]
         if sets:
-            return self._into(max(sets, key=lambda literal: len(list(_bound(literal)))), lines)
+            return self._into(max(sets, key=lambda literal: len(list(_bound(literal)))), [*above, *lines])
         parts = list(self._parts(root, path[:-1]))
         if not parts:
             raise CannotEdit(f"{self.name}: {_dotted(path[:-1])} is not written out there; add `{lines[0]}` by hand")
         lead = b".".join(_attr_bytes(parts[-1])[: _depth(parts[-1], path[:-1])])
-        return self._after(parts[-1], [f"{lead.decode(errors='surrogateescape')}.{lines[0]}", *lines[1:]], apart=False)
+        first = f"{lead.decode(errors='surrogateescape')}.{lines[0]}"
+        return self._after(parts[-1], [*above, first, *lines[1:]], apart=False)
 
     def _values(self, root: Node, path: Path) -> list[Node]:
         found = [binding for binding, rest in self._bindings(root, path) if not rest]

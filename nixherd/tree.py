@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,23 @@ class Tree:
             if directory is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
+
+    def missing_directories(self, paths: Iterable[str]) -> list[str]:
+        """The directories that would have to be made for files at these paths, the outer ones first."""
+        found: dict[str, None] = {}
+        for parts in (self._parts(path)[:-1] for path in paths):
+            for depth in range(1, len(parts) + 1):
+                with self._walk(parts[:depth]) as directory:
+                    if directory is None:
+                        found["/".join(parts[:depth])] = None
+        return sorted(found, key=lambda path: path.count("/"))
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory in which nothing is; any other stays."""
+        with self._directory(path) as (directory, name):
+            if directory is not None:
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=directory)
 
     def sweep(self, path: str) -> None:
         """Remove a temporary file that a killed run left: a regular file of ours, named like one."""

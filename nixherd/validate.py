@@ -24,11 +24,12 @@ GROUPS = ("all", "nixos", "home_manager", "managed", "imported", "readonly", "lx
 
 # What the usual ranges are for; a range of any other name takes any guest, but no template.
 _TEMPLATES = "templates"
-_ONLY_FOR: Mapping[str, GuestType | None] = {
+ONLY_FOR: Mapping[str, GuestType | None] = {
     "production": GuestType.QEMU,
     "containers": GuestType.LXC,
     _TEMPLATES: None,
 }
+"""None: no guest's, but a template's."""
 _BUILDERS = ("local", "target")
 
 
@@ -296,7 +297,7 @@ def _check_vmids(
             _check_in_range(guest, "a template", {_TEMPLATES: spans[_TEMPLATES]}, owners)
         elif guest in managed.values() and spans:
             kind = kind_of(guest.values)
-            fitting = {name: span for name, span in spans.items() if _ONLY_FOR.get(name, kind) == kind}
+            fitting = {name: span for name, span in spans.items() if ONLY_FOR.get(name, kind) == kind}
             _check_in_range(guest, "a container" if kind is GuestType.LXC else "a VM", fitting, owners)
 
 

@@ -26,6 +26,11 @@ def operator(session: Session, path: Path) -> Sops:
     return Sops(path, _home(session))
 
 
+def nobody(session: Session) -> Sops:
+    """sops for what needs no identity: to encrypt."""
+    return Sops(Path(os.devnull), _home(session))
+
+
 def as_host(session: Session, host_id: str) -> Sops | None:
     """sops as a host whose private key is here; None when it is not."""
     pair = session.state_of(host_id).host_key()

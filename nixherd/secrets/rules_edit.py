@@ -5,7 +5,7 @@ before in exactly what was asked for. What cannot be edited like that is refused
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace as replaced
 
 import yaml
@@ -16,6 +16,8 @@ from nixherd.secrets.yaml_tree import Node, Tree, compose
 from nixherd.splices import Splice, spliced
 
 _RULES = "creation_rules"
+_DOT = r"\."  # the only character of a plain path that means more in a regular expression
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 _NOT_KEYS = (_RULES, "destination_rules", "stores")
 Splices = list[Splice[str]]
 
@@ -39,6 +41,38 @@ def add(text: str, recipient: str, name: str, rules: Collection[int], *, beside:
         editor.add_to_rule(rule, word, recipient, name)
     changed = {rule.number: (*rule.recipients, recipient) for rule in wanted}
     return _checked(text, before, editor.splices, changed, by_hand)
+
+
+def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -> str:
+    """The text with a rule for one file, `path` as rules see it, for these recipients, who are there already.
+
+    It is written as its neighbour is, with the comment where that has one. It comes last, or before the first rule that
+    matches the file already, which would hide it. Raises CannotEdit.
+    """
+    pattern = f"^{path.replace('.', _DOT)}$"
+    assert _PLAIN.fullmatch(path), "made of a host's id"
+    by_hand = f"add a rule by hand: path_regex: {pattern}, age: {','.join(recipients)}"
+    before, tree = _read(text, by_hand)
+    other = before.rule_of(path)
+    editor = _Editor(text, tree, by_hand)
+    place = other.number - 1 if other else len(before.rules)
+    editor.add_rule(place, pattern, recipients, comment)
+    rule = Rule(0, pattern, tuple(dict.fromkeys(recipients)))
+    wanted = [*before.rules[:place], rule, *before.rules[place:]]
+    try:
+        result = spliced(text, editor.splices)
+        after = parse(result)
+        same = [_meant(each) for each in after.rules] == [_meant(each) for each in wanted]
+        same = same and _outside(text) == _outside(result)
+    except (ValueError, yaml.YAMLError):
+        same = False
+    if not same:
+        raise CannotEdit(f".sops.yaml is written in a way that is not edited here; {by_hand}")
+    return result
+
+
+def _meant(rule: Rule) -> object:
+    return (rule.path_regex, rule.recipients, rule.others)
 
 
 def remove(text: str, recipient: str) -> str:
@@ -239,6 +273,54 @@ class _Editor:
     def _line_end(self, position: int) -> int:
         found = self.text.find("\n", position)
         return len(self.text) if found < 0 else found + 1
+
+    def add_rule(self, place: int, pattern: str, recipients: Sequence[str], comment: str) -> None:
+        """A rule at this place of the list (from 0), like its neighbour."""
+        rules = self.tree.resolved(self.tree.root.get(_RULES))
+        items = (rules.items if rules else None) or []
+        if rules is None or not items or rules.flow:
+            raise self._cannot(rules or self.tree.root)
+        like = self.tree.resolved(items[min(place, len(items) - 1)]) or items[-1]
+        item = items[min(place, len(items) - 1)]
+        begin = self.text.rfind("\n", 0, item.start) + 1
+        lead = self.text[begin : item.start]
+        if not re.fullmatch(r"[ \t]*-[ \t]+", lead) or item.flow:
+            raise self._cannot(item)
+        lines = self._rule_lines(lead, like, pattern, [self._word(key) for key in recipients])
+        if self._comment_above(begin):
+            lines.insert(0, f"{lead[: len(lead) - len(lead.lstrip())]}# {comment}")
+        block = self.newline.join(lines) + self.newline
+        if place < len(items):  # above the comment that is the next one's
+            while begin and self._comment_above(begin):
+                begin = self.text.rfind("\n", 0, begin - 1) + 1
+            self.splices.append(Splice(begin, begin, block + (self.newline if self._is_apart(items) else "")))
+            return
+        end = self._line_end(item.end)
+        gap = self.newline if self._is_apart(items) else ""
+        at_end = end == len(self.text) and not self.text.endswith("\n")
+        self.splices.append(Splice(end, end, f"{self.newline if at_end else ''}{gap}{block}"))
+
+    def _rule_lines(self, lead: str, like: Node, pattern: str, words: Sequence[str]) -> list[str]:
+        blank = " " * len(lead)
+        first = f"{lead}path_regex: {pattern}"
+        groups = self.tree.resolved(like.get("key_groups"))
+        if groups is not None and groups.items:
+            step = "  "
+            group = [f"{blank}key_groups:", f"{blank}{step}- age:"]
+            return [first, *group, *(f"{blank}{step * 3}- {word}" for word in words)]
+        age = self.tree.resolved(like.get("age"))
+        if age is not None and age.items is not None:
+            return [first, f"{blank}age:", *(f"{blank}  - {word}" for word in words)]
+        keys = [self.tree.anchors[word[1:]].value or "" if word.startswith("*") else word for word in words]
+        return [first, f"{blank}age: {','.join(keys)}"]
+
+    def _word(self, recipient: str) -> str:
+        """How a rule names a key that is there: by its alias, or literally."""
+        return next((f"*{anchor}" for anchor, node in self.tree.anchors.items() if node.value == recipient), recipient)
+
+    def _is_apart(self, items: Sequence[Node]) -> bool:
+        """Whether blank lines stand between rules."""
+        return len(items) > 1 and re.search(r"\n[ \t]*\r?\n", self.text[items[-2].end : items[-1].start]) is not None
 
     # Removing
 

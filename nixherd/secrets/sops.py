@@ -40,12 +40,24 @@ class Sops:
         env |= {"GOGC": "off", "GOMEMLIMIT": "256MiB"}  # many small files: collecting garbage is a fifth of its time
         return ["env", *unset, "sops", *map(str, words)], env
 
-    def _run(self, words: Sequence[object], cwd: Path) -> Completed:
+    def _run(self, words: Sequence[object], cwd: Path, input: str | None = None) -> Completed:
         argv, env = self.command(words)
-        done = run(argv, cwd=cwd, env=env, timeout=_TIMEOUT, check=False)
+        done = run(argv, cwd=cwd, env=env, input=input, timeout=_TIMEOUT, check=False)
         if done.status == 127:
             raise FleetError("sops: not on PATH; install it (3.9 or newer)")
         return done
+
+    def encrypt(self, directory: Path, file: str, text: str) -> bytes:
+        """A YAML file's content, encrypted for whom the directory's `.sops.yaml` names; needs no identity.
+
+        FleetError when sops does not.
+        """
+        options = ["--filename-override", directory / file, "--input-type", "yaml", "--output-type", "yaml"]
+        words = ["--config", directory / ".sops.yaml", "encrypt", *options, "/dev/stdin"]
+        done = self._run(words, directory, text)
+        if done.status:
+            raise FleetError(f"{directory.name}/{file}: {_explained(done.stderr, 'encrypt')}")
+        return done.raw
 
     def update_keys(self, directory: Path, files: Sequence[str]) -> None:
         """Encrypt files' data keys for whom the directory's `.sops.yaml` names, all of them by one process.

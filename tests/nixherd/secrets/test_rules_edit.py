@@ -7,7 +7,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 
 from nixherd.secrets.rules import parse
-from nixherd.secrets.rules_edit import CannotEdit, add, remove, replace
+from nixherd.secrets.rules_edit import CannotEdit, add, add_rule, remove, replace
 from tests.nixherd.secrets.keys import PEOPLE, configurations, key
 
 pytestmark = pytest.mark.unit
@@ -125,3 +125,69 @@ def test_the_first_rule_wins() -> None:
     rules = parse(text)
     numbers = [rule.number for path in ("a/x.yaml", "x.yaml", "x.env") if (rule := rules.rule_of(path))]
     assert numbers == [1, 2, 3]
+
+
+# A rule of its own
+
+
+@settings(MANY, max_examples=100)
+@given(configurations())
+def test_a_rule_is_added_for_a_file_that_it_then_is_the_rule_of(sample: tuple[str, list[int]]) -> None:
+    text, _ = sample
+    before = parse(text)
+    recipients = before.rules[0].recipients[:2]
+    added = add_rule(text, "web-1.yaml", recipients, comment="web-1's own.")
+    after = parse(added)
+    rule = after.rule_of("web-1.yaml")
+    assert rule is not None
+    assert (rule.path_regex, rule.recipients) == ("^web-1\\.yaml$", recipients)
+    assert len(after.rules) == len(before.rules) + 1
+    others = [each.recipients for each in after.rules if each != rule]
+    assert others == [each.recipients for each in before.rules]
+    assert only_insertions(text, added)
+
+
+def test_a_rule_is_written_as_its_neighbours_are() -> None:
+    admin = key("admin").recipient
+    text = f"""keys:
+  - &admin {admin}
+creation_rules:
+  # Everybody's.
+  - path_regex: ^common
+    key_groups:
+      - age:
+          - *admin
+
+  # dev's own.
+  - path_regex: ^dev\\.yaml$
+    key_groups:
+      - age:
+          - *admin
+"""
+    block = """
+  # web's own.
+  - path_regex: ^web\\.yaml$
+    key_groups:
+      - age:
+          - *admin
+"""
+    assert add_rule(text, "web.yaml", [admin], comment="web's own.") == text + block
+    hiding = text.replace("^dev", "yaml").replace("\\.yaml$", "")
+    first, second = hiding.split("\n  # dev's own.")
+    assert add_rule(hiding, "web.yaml", [admin], comment="web's own.") == f"{first}{block}\n  # dev's own.{second}"
+    crlf = text.replace("\n", "\r\n")
+    assert add_rule(crlf, "web.yaml", [admin], comment="web's own.") == (text + block).replace("\n", "\r\n")
+    plain = f"creation_rules:\n- age: {admin}"
+    added = add_rule(plain, "web.yaml", [admin], comment="")
+    assert added == f"creation_rules:\n- path_regex: ^web\\.yaml$\n  age: {admin}\n- age: {admin}"
+
+
+def test_what_cannot_be_given_a_rule_is_said_with_the_rule() -> None:
+    admin = key("admin").recipient
+    for text in (
+        f"creation_rules: [{{age: {admin}}}]",
+        "creation_rules: []",
+        f"creation_rules:\n  - {{age: {admin}}}\n",
+    ):
+        with pytest.raises(CannotEdit, match=rf"by hand: path_regex: \^web\\.yaml\$, age: {admin}"):
+            add_rule(text, "web.yaml", [admin], comment="")

@@ -1,0 +1,1 @@
+"""A new host: its files, its entries and its secrets. Nothing of it is written before all was proven."""
