@@ -90,6 +90,11 @@ def last_error(stderr: str) -> str:
     return (_one_line((causes or errors or [text])[-1]).rstrip(";") + said)[-_SHOWN:]
 
 
+def innermost_error(stderr: str) -> str:
+    """The same without what Nix was doing when it came to that."""
+    return last_error(stderr).rpartition("error: ")[2]
+
+
 def is_unsigned(stderr: str) -> bool:
     """Whether a store did not take a path because nobody has signed it whom it trusts."""
     return "lacks a signature by a trusted key" in stderr
