@@ -194,6 +194,11 @@ def flake_locked(url: str) -> list[str]:
     return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", url]
 
 
+def flake_check(reference: str) -> list[str]:
+    """Evaluate all that a flake has and build its checks; go on after an error. Its lock file has to be whole."""
+    return [*NIX, "flake", "check", "--keep-going", "--no-update-lock-file", *LOG_FORMAT, reference]
+
+
 def parse_names(text: str) -> list[str]:
     found = json.loads(text)
     return [str(name) for name in found]

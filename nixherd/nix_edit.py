@@ -118,6 +118,17 @@ class NixText:
         names = [_text(each) for use in uses for each in (use.children if use.type == "inherited_attrs" else (use,))]
         return value.parent if value is not None and names.count(name) == 1 else None
 
+    def line_of(self, path: Path) -> int | None:
+        """The line of an attribute, or of the innermost set around it that is written out; None where there is none.
+
+        CannotEdit where the text does not parse.
+        """
+        root = self._root()
+        for depth in range(len(path), 0, -1):
+            for node in (*(node for node, _ in self._bindings(root, path[:depth])), *self._parts(root, path[:depth])):
+                return int(node.start_point[0]) + 1
+        return None
+
     # Finding
 
     def _root(self) -> Node:

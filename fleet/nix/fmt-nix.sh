@@ -17,19 +17,27 @@ EOT
 }
 
 mode=--write
-case ${1:-} in
-  --write | --check | --diff)
-    mode=$1
-    shift
-    ;;
-  -h | --help)
-    usage
-    exit 0
-    ;;
-esac
-if [ "${1:-}" = -- ]; then
+words=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --write | --check | --diff) mode=$1 ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --)
+      shift
+      words+=("$@")
+      break
+      ;;
+    -*)
+      echo "fmt-nix: there is no option $1; see fmt-nix --help (a file of that name: -- $1)" >&2
+      exit 2
+      ;;
+    *) words+=("$1") ;;
+  esac
   shift
-fi
+done
 
 scratch=$(mktemp -d)
 half_written=
@@ -56,7 +64,7 @@ files_below() {
   done <"$scratch/list"
 }
 
-if [ $# -eq 0 ]; then
+if [ ${#words[@]} -eq 0 ]; then
   if ! root=$(flake_here); then
     echo "fmt-nix: no flake.nix is here nor above; go into a flake, or name files" >&2
     exit 2
@@ -64,11 +72,8 @@ if [ $# -eq 0 ]; then
   cd -- "$root"
   files_below . ''
 fi
-for word in "$@"; do
-  if [[ $word = -* ]]; then
-    echo "fmt-nix: there is no option $word here; see fmt-nix --help (a file: ./$word)" >&2
-    exit 2
-  elif [ -d "$word" ]; then
+for word in "${words[@]}"; do
+  if [ -d "$word" ]; then
     files_below "$word" "${word%/}/" --cached --others --exclude-standard
   elif [ ! -f "$word" ]; then
     echo "fmt-nix: $word: there is no such file" >&2

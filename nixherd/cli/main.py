@@ -28,6 +28,10 @@ class Lazy(click.Group):
     groups: ClassVar = {
         "check": "nixherd.cli.checking",
         "deploy": "nixherd.cli.deploying",
+        "fmt": "nixherd.cli.mending",
+        "hooks": "nixherd.cli.hooks",
+        "lint": "nixherd.cli.mending",
+        "lock": "nixherd.cli.lock",
         "new": "nixherd.cli.new",
         "plan": "nixherd.cli.deploying",
         "post-provision": "nixherd.cli.provisioning",

@@ -134,10 +134,13 @@ def test_files_and_directories_that_are_named(place: Place) -> None:
     assert {file.read_text() for file in (ignored, other, text)} == {"a=1\n"}
     assert place.run(FMT, "--", "other.nix") == (0, "formatted: other.nix\n", "")
     assert place.run(FMT, "read.md")[0] == 0
+    place.write("-c.nix", "a=1\n")
+    assert place.run(FMT, "other.nix", "--check", "--", "-c.nix") == (1, "would format: -c.nix\n", "")
+    assert place.run(FMT, "--", "-c.nix") == (0, "formatted: -c.nix\n", "")
     for words, why in {
         ("nosuch.nix",): "fmt-nix: nosuch.nix: there is no such file\n",
-        ("--chekc",): "fmt-nix: there is no option --chekc here; see fmt-nix --help (a file: ./--chekc)\n",
-        ("-",): "fmt-nix: there is no option - here; see fmt-nix --help (a file: ./-)\n",
+        ("--chekc",): "fmt-nix: there is no option --chekc; see fmt-nix --help (a file of that name: -- --chekc)\n",
+        ("-",): "fmt-nix: there is no option -; see fmt-nix --help (a file of that name: -- -)\n",
     }.items():
         assert place.run(FMT, *words) == (2, "", why)
     assert place.run(FMT, "--help")[0] == 0
