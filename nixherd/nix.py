@@ -172,7 +172,7 @@ def duties(flake: str, host_id: str) -> list[str]:
     return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
 
 
-def flake_check(flake: str) -> list[str]:
+def flake_evaluates(flake: str) -> list[str]:
     """Whether a flake's outputs are what they should be, without building any."""
     return [*NIX, "flake", "check", "--no-build", "--no-write-lock-file", *LOG_FORMAT, flake]
 
