@@ -173,7 +173,7 @@ def duties(flake: str, host_id: str) -> list[str]:
 
 
 def flake_evaluates(flake: str) -> list[str]:
-    """Whether a flake's outputs are what they should be, without building any."""
+    """Evaluate all that a flake has, and build nothing."""
     return [*NIX, "flake", "check", "--no-build", "--no-write-lock-file", *LOG_FORMAT, flake]
 
 

@@ -21,7 +21,7 @@ _tried: list[Sample] = []
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(samples())
 def test_replacing_one_attribute_keeps_every_other_byte(sample: Sample) -> None:
     assert NixText("hosts.nix", sample.source).set(KEY, NEW) == sample.before + NEW.encode() + sample.after

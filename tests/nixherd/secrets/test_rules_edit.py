@@ -13,7 +13,7 @@ from tests.nixherd.secrets.keys import PEOPLE, configurations, key
 pytestmark = pytest.mark.unit
 
 DEV, NEW = key("dev").recipient, key("dev again").recipient
-MANY = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def only_insertions(before: str, after: str) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(configurations())
 def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
     text, _ = sample
