@@ -44,12 +44,14 @@
     allHosts = lib.filterAttrs (name: _: !lib.hasPrefix "_" name) (import ./hosts.nix);
     fleetLib = import ./nix/lib.nix {inherit inputs self system allHosts;};
     isNixos = _: host: host ? configurationFile;
-  in {
     # A host with a configurationFile is a whole NixOS machine, one without has only its user's home from here.
     nixosConfigurations =
       lib.mapAttrs fleetLib.mkNixosSystem (lib.filterAttrs isNixos allHosts);
     homeConfigurations =
       lib.mapAttrs fleetLib.mkHomeConfiguration (lib.filterAttrs (id: host: !isNixos id host) allHosts);
+    commands = import ./nix/commands.nix {inherit pkgs;};
+  in {
+    inherit nixosConfigurations homeConfigurations;
 
     # For other flakes: the modules without our hosts, off until they are switched on. `base` is what our own hosts
     # start from. sops-nix is imported by whoever wants secrets.
@@ -59,10 +61,14 @@
     };
     homeModules.default = ./modules/home-manager;
 
-    packages.${system}.kexec-installer = import ./nix/installer.nix {inherit inputs pkgs;};
-    formatter.${system} = pkgs.alejandra;
-    devShells.${system}.default = pkgs.mkShell {
-      packages = [pkgs.alejandra pkgs.deadnix pkgs.statix pkgs.sops pkgs.age pkgs.ssh-to-age];
+    packages.${system} = commands.packages // {kexec-installer = import ./nix/installer.nix {inherit inputs pkgs;};};
+    apps.${system} = commands.apps;
+    formatter.${system} = commands.packages.fmt-nix;
+    checks.${system} = import ./nix/checks.nix {inherit lib nixosConfigurations homeConfigurations;};
+    devShells.${system}.default = pkgs.mkShellNoCC {
+      packages =
+        [pkgs.alejandra pkgs.deadnix pkgs.statix pkgs.sops pkgs.age pkgs.ssh-to-age]
+        ++ lib.attrValues commands.packages;
     };
   };
 }

@@ -82,6 +82,8 @@ def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = Fa
     failed on, something may have changed.
     """
     host.log(summary)
+    if (journal := session_of(host).journal) is not None:
+        journal.note("step", host.data.host_id, text=summary, planned=not executing(host))
 
     def step(state: State, host: Host) -> bool:
         session, host_id = session_of(host), host.data.host_id

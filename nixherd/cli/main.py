@@ -31,8 +31,11 @@ class Lazy(click.Group):
         "fmt": "nixherd.cli.mending",
         "hooks": "nixherd.cli.hooks",
         "lint": "nixherd.cli.mending",
+        "lock": "nixherd.cli.lock",
         "new": "nixherd.cli.new",
         "plan": "nixherd.cli.deploying",
+        "post-provision": "nixherd.cli.provisioning",
+        "provision": "nixherd.cli.provisioning",
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
         "secrets": "nixherd.cli.secrets",
@@ -47,7 +50,7 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.groups:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(self.groups[cmd_name]), cmd_name)
+        command: click.Command = getattr(import_module(self.groups[cmd_name]), cmd_name.replace("-", "_"))
         return command
 
 

@@ -1,10 +1,11 @@
-"""One rollout: pyinfra with one of deploys/ as a child, followed by its journal, judged by it, and reported."""
+"""One rollout: pyinfra with files of deploys/ as a child, followed by its journal, judged by it, and reported."""
 
 import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from getpass import getpass
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,12 @@ def rollout(
     given = {name: value for name, value in said.items() if value not in (None, False)}
     pairs = [f"{name}={str(value).lower() if value is True else value}" for name, value in given.items()]
     words += [word for pair in (f"journal={directory}", *pairs, *data) for word in ("--data", pair)]
-    done, interrupted = _run(front, words, directory, password)
+    said_to_it = None if password is None else f"{password}\n"
+    done, interrupted = run_pyinfra(front, words, directory, input=said_to_it)
     found = report(entries(directory))
     if not found.hosts and not interrupted:  # it never began
-        say_text(_said(done), err=True)
-        _despite(lambda: write_whole(directory / "pyinfra.log", done.stdout + done.stderr), str(directory))
+        say_text(last_words(done), err=True)
+        despite(lambda: write_whole(directory / "pyinfra.log", done.stdout + done.stderr), str(directory))
         return done.status or int(Exit.FAILED)
     for line in done.stderr.splitlines():
         if str(directory / NAME) in line:  # what could not be noted is not in the report
@@ -67,12 +69,12 @@ def rollout(
     status = Exit.INTERRUPTED if interrupted else found.exit
     about: dict[str, Any] = {"exit": int(status), "interrupted": interrupted, "pyinfra": done.status}
     document = {**found.to_json(), **about}
-    _keep(directory, about, document, done.stdout + done.stderr)
-    is_said = _despite(lambda: _show(front, found, document, dry=dry), "stdout")
+    keep_report(directory, about, document, done.stdout + done.stderr)
+    is_said = despite(lambda: _show(front, found, document, dry=dry), "stdout")
     return int(status or (Exit.DONE if is_said else Exit.FAILED))
 
 
-def _keep(directory: Path, about: Mapping[str, Any], document: Mapping[str, Any], log: str) -> None:
+def keep_report(directory: Path, about: Mapping[str, Any], document: Mapping[str, Any], log: str) -> None:
     """Let the run's directory hold its end, its report and pyinfra's own words."""
 
     def keep() -> None:
@@ -82,11 +84,11 @@ def _keep(directory: Path, about: Mapping[str, Any], document: Mapping[str, Any]
         journal.close()
         write_whole(directory / REPORT, json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n")
 
-    if _despite(keep, str(directory)):
+    if despite(keep, str(directory)):
         say(f"report: {directory / REPORT}", err=True)
 
 
-def _despite(write: Callable[[], object], what: str) -> bool:
+def despite(write: Callable[[], object], what: str) -> bool:
     """Write what became of machines, if it can be written; that it cannot be changes nothing of what did."""
     try:
         write()
@@ -123,17 +125,28 @@ def _password() -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
-def _run(front: Front, words: Sequence[str], directory: Path, password: str | None) -> tuple[Completed, bool]:
-    """Run pyinfra to its end, following its journal; whether we were interrupted meanwhile."""
+def run_pyinfra(
+    front: Front,
+    words: Sequence[str],
+    directory: Path,
+    *,
+    input: str | None = None,
+    stream: Callable[[str], None] | None = None,
+    meanwhile: str = "machines that are being activated decide by themselves",
+) -> tuple[Completed, bool]:
+    """Run pyinfra on this fleet to its end; whether we were interrupted meanwhile.
+
+    `stream` is given each line that it says; without it, the journal in `directory` is followed instead. `meanwhile`
+    is what goes on when it is interrupted.
+    """
     argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
     env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(expanded(front.token_file)), "NO_COLOR": "1"}
     env |= {"PYINFRA_PROGRESS": "off"}
-    said = None if password is None else f"{password}\n"
     ended: list[Completed | FleetError] = []
 
     def child() -> None:
         try:
-            ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=said))
+            ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=input, stream=stream))
         except FAILURES as error:
             ended.append(worded(error, "running pyinfra"))
         finally:
@@ -142,18 +155,18 @@ def _run(front: Front, words: Sequence[str], directory: Path, password: str | No
     over = threading.Event()  # an interrupted join() takes a thread for ended (python/cpython#90882)
     threading.Thread(target=child).start()
     interrupted, is_seen = False, True
-    with follow(directory) as look:
+    with follow(directory) if stream is None else nullcontext(lambda: None) as look:
         while not over.is_set():
             try:
-                is_seen = is_seen and _despite(look, "stderr")
+                is_seen = is_seen and despite(look, "stderr")
                 over.wait(0.1)
             except KeyboardInterrupt:
                 if not interrupted:
-                    say("Interrupted; machines that are being activated decide by themselves", err=True)
+                    say(f"Interrupted; {meanwhile}", err=True)
                 interrupted = True
                 interrupt_all()
         if is_seen:
-            _despite(look, "stderr")
+            despite(look, "stderr")
     if not ended:  # the thread was ended by what nobody catches
         raise Undecided(f"pyinfra's end was not seen; its journal is in {directory}")
     if isinstance(ended[0], FleetError):
@@ -161,7 +174,7 @@ def _run(front: Front, words: Sequence[str], directory: Path, password: str | No
     return ended[0], interrupted
 
 
-def _said(done: Completed) -> str:
+def last_words(done: Completed) -> str:
     """What a pyinfra that never began had to say."""
     lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip() and not line.startswith("-->")]
     return "\n".join(lines) or f"pyinfra ended with status {done.status}"

@@ -2,9 +2,10 @@
 
 An entry is `{"time": seconds since 1970, "event": …, "host": id or null, …}`. Events: `run` (what was asked for, and
 of which hosts), `stage` (a host has come to one), `found` (what is known of a host now, any fields), `said`
-(narration), `end` (a host's outcome and why) and `done` (the whole run's). All but narration is on the disk before it
-is acted on: what was found with the stage that it leads to, since a disk can take long and every host waits. The
-journals of the last deployments are kept, a directory each.
+(narration), `step` (one that is planned or begun: `text`, `planned`), `end` (a host's outcome and why) and `done` (the
+whole run's). All but narration and steps is on the disk before it is acted on: what was found with the stage that it
+leads to, since a disk can take long and every host waits. The journals of the last deployments are kept, a directory
+each.
 """
 
 import errno
@@ -73,7 +74,7 @@ class Journal:
             ) from error
 
     def note(self, event: str, host: str | None = None, **about: Any) -> None:
-        """Append an entry; durable once this returns, what was found or said with the next one that is neither.
+        """Append an entry; durable once this returns; what is no stage and no end, with the next one that is.
 
         A host's first end is its only one. OSError when what is to be begun cannot be noted, which is then not to be
         begun; what is over is over, so of that, and of what was found or said, only the journal knows less.
@@ -86,7 +87,7 @@ class Journal:
             self._ended |= {host} if event == "end" else set()
             try:
                 self._append(line.encode())
-                if event not in ("found", "said"):
+                if event not in ("found", "said", "step"):
                     os.fdatasync(self._handle)
             except OSError as error:
                 error.filename = str(self.directory / NAME)

@@ -270,3 +270,5 @@ def _report(about: Evaluated, machine: MachineState) -> None:
         "host_key": place.host_key,
     }
     session.state_of(about.host_id).note(VERIFIED, json.dumps(summary, indent=2) + "\n")
+    if session.journal is not None:
+        session.journal.note("found", about.host_id, verified=summary)

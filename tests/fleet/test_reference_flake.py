@@ -16,7 +16,7 @@ from nixherd.fleet import load_fleet
 from nixherd.session import Session
 from tests.fleet_copy import OPERATOR
 from tests.integration.lab_driver import edit
-from tests.nix_cli import build, environment, nix, nix_json, try_nix
+from tests.nix_cli import build, environment, nix_json, try_nix
 
 pytestmark = pytest.mark.unit
 
@@ -315,19 +315,6 @@ def test_what_provisioning_needs_builds_offline(flake: Path) -> None:
     assert (toplevel / "etc" / "ssh" / "authorized_keys.d" / "abl030").read_text() == OPERATOR + "\n"
     assert disko.stat().st_mode & 0o111
     assert [file.name for file in installer.iterdir()] == ["nixos-kexec-installer-noninteractive-x86_64-linux.tar.gz"]
-
-
-def test_every_machine_and_home_builds(flake: Path) -> None:
-    nixos = nix_json("eval", "--json", f"{flake}#nixosConfigurations", "--apply", "builtins.attrNames")
-    build(
-        *(f".#nixosConfigurations.{name}.config.system.build.toplevel" for name in nixos),
-        ".#homeConfigurations.caddy.activationPackage",
-        cwd=flake,
-    )
-
-
-def test_nix_flake_check_passes(flake: Path) -> None:
-    nix("flake", "check", flake)
 
 
 def test_the_flake_has_no_lock_of_its_own() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.integration.lab_driver import CHECKOUT, Lab
+from tests.integration.lab_driver import CHECKOUT, Ended, Lab
 from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,13 @@ def assert_in_service(lab: Lab) -> None:
 
 
 def test_enrolled_first_it_decrypts_at_its_first_boot(lab: Lab) -> None:
-    said = deploy(lab, ENROLL, PROVISION, POST)
+    """By the fleet's own command; then all of it again by pyinfra, which finds nothing left to do."""
+    made = typed(lab, "nix run .#provision-vm -- dev --table")
+    assert made.status == 0, made.output
+    seen = report(lab)
+    runs = f"at {seen['address']} runs {seen['system']}"
+    assert f"dev (vm 110): in service: {runs}; hosts.nix pins its key; readonly" in made.output.splitlines()
+    said = made.says("dev")
     assert [line for line in said if line.startswith("decrypted /run/secrets/api_token (400 root), salted SHA-256 ")]
     assert subjects(lab) == ["fleet: dev is in service", "fleet: dev joins"]
     assert lab.boots() == ["disk", "installer", "disk"]
@@ -81,7 +87,35 @@ def test_enrolled_first_it_decrypts_at_its_first_boot(lab: Lab) -> None:
     assert len(subjects(lab)) == 2
     refused = lab.run("nixherd", "vm", "stop", "dev", check=False)
     assert refused.status == 3
+    assert_commands_of_the_flake(lab)
+    assert lab.changes() == before
+    assert len(subjects(lab)) == 2
     assert_drift_is_noticed(lab)
+
+
+def typed(lab: Lab, line: str) -> Ended:
+    """A line as somebody types it in the fleet's directory."""
+    return lab.run("sh", "-c", f"cd $FLEET && {line}", check=False)
+
+
+def assert_commands_of_the_flake(lab: Lab) -> None:
+    """The lines that the manuals of such fleets have, on a machine in service."""
+    address = report(lab)["address"]
+    for line, status, words in (
+        (f"nix run .#post-provision-vm -- dev {address} 110 --table", 0, "hosts.nix pins its key; readonly"),
+        ("nix run .#post-provision-vm dev 10.77.0.250 110", 2, f") has {address}"),
+        (f"nix run .#post-provision-vm dev {address} 111", 2, "declares managed.dev as vm 110"),
+        ("nix run .#provision-vm dev", 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to provision it"),
+        ("nix run .#provision-vm nosuch", 2, "nosuch: no guest of vms/definitions.nix has this name"),
+        ("./vms/proxmox-ops.sh list --table", 0, " 110  dev "),
+        ("./vms/proxmox-ops.sh status 110", 0, '"status": "running"'),
+        ("./vms/proxmox-ops.sh next-vmid 100 199", 0, "declare it in vms/definitions.nix"),
+        ("./vms/proxmox-ops.sh stop 104", 3, "vm 104 (doc1) is readonly in vms/definitions.nix; refusing to stop it"),
+        ("./vms/proxmox-ops.sh start 110", 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to start it"),
+        ("./vms/proxmox-ops.sh destroy 110 yes", 2, "it is: nixherd vm destroy NAME VMID"),
+    ):  # fmt: skip
+        ended = typed(lab, line)
+        assert (ended.status, words in ended.output) == (status, True), f"{line}: {ended.status}: {ended.output}"
 
 
 def assert_drift_is_noticed(lab: Lab) -> None:

@@ -241,6 +241,13 @@ def keys(place: Place) -> Ended:
     return Ended(shown.status, "", "\n".join(f"{host}: {why}" for host, why in rows.items()) + "\n[b] Loaded")
 
 
+def node(place: Place) -> Ended:
+    (place.directory / "vms").mkdir(exist_ok=True)
+    (place.directory / "vms" / "definitions.nix").write_text('{ proxmox = { host = "127.0.0.9"; node = "prom"; }; }\n')
+    words = ("-y", "nodes.py", "--limit", "prom", "deploys/proxmox_host.py")
+    return place.run(str(Path(sys.executable).with_name("pyinfra")), *words)
+
+
 def complete(place: Place) -> Ended:
     words = {"_NIXHERD_COMPLETE": "bash_complete", "COMP_WORDS": "nixherd vm start ", "COMP_CWORD": "3"}
     return place.nixherd(**words)
@@ -267,8 +274,8 @@ SCENARIOS = {
     "nixherd/cli/publishing.py:_built:1": Scenario(publish, "host_id"),
     "nixherd/cli/publishing.py:_built:2": Scenario(publish, "about.host_id"),
     "nixherd/cli/publishing.py:publish:1": Scenario(publish, "host_id"),
-    "nixherd/cli/rollout.py:_despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
-    "nixherd/cli/rollout.py:_run.child:1": Scenario(reboot),
+    "nixherd/cli/rollout.py:despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
+    "nixherd/cli/rollout.py:run_pyinfra.child:1": Scenario(reboot),
     "nixherd/connectors/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
     "nixherd/connectors/fleet.py:FleetConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
@@ -280,6 +287,8 @@ SCENARIOS = {
         deploy, "self.fleet_host.id", harmless=True, status=0
     ),
     "nixherd/connectors/inventory.py:inventory_beside:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
+    "nixherd/connectors/node.py:NodeConnector.connect:1": Scenario(node),
+    "nixherd/connectors/nodes.py:nodes_beside:1": Scenario(node),
     "nixherd/deploying/run.py:DeployRun.turn:1": Scenario(deploy, OWN, "failed"),
     "nixherd/evaluation.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
     "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),

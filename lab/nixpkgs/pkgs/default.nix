@@ -64,6 +64,8 @@
     "xz"
   ];
   debian = build "debian-usr" {} ''mkdir "$out"; ln -s /usr/bin "$out/bin"; ln -s /usr/sbin "$out/sbin"'';
+  # Programs of an operator: Debian has none of them, and the lab's own are on PATH.
+  onPath = ["age" "alejandra" "deadnix" "sops" "ssh-to-age" "statix"];
   otherNames = {
     ripgrep = "rg";
     neovim = "nvim";
@@ -74,6 +76,19 @@
     nodejs = "node";
   };
 
+  # A script that becomes the program of this name that is on PATH beside itself and its like.
+  nextOnPath = program: ''
+    IFS=:
+    for place in $PATH; do
+      [ -x "$place/${program}" ] || continue
+      case $(/usr/bin/readlink -f "$place/${program}") in
+        /nix/store/*-${program}-0.lab/*) ;;
+        *) exec "$place/${program}" "$@" ;;
+      esac
+    done
+    echo "${program}: the lab has none of its own, and none is on PATH" >&2
+    exit 127'';
+
   packages = final: let
     stub = name: let
       program = otherNames.${name} or name;
@@ -83,7 +98,11 @@
         else
           build "${name}-0.lab" {} ''
             mkdir -p "$out/bin"
-            printf '%s\n' '#!/usr/bin/sh' 'exec /usr/bin/${program} "$@"' >"$out/bin/${program}"
+            printf '%s\n' '#!/usr/bin/sh' ${escapeShellArg (
+              if lib.elem name onPath
+              then nextOnPath program
+              else ''exec /usr/bin/${program} "$@"''
+            )} >"$out/bin/${program}"
             chmod +x "$out/bin/${program}"
           '';
       # A set of packages (`linuxPackages_latest.perf`) is written like a package: each one carries all.
@@ -248,14 +267,17 @@
         runtimeInputs ? [],
         runtimeEnv ? {},
         bashOptions ? ["errexit" "nounset" "pipefail"],
+        meta ? {},
         ...
-      }:
-        script name true (shebang
+      }: let
+        made = script name true (shebang
           + concatMapStrings (option: "set -o ${option}\n") bashOptions
           + concatMapStrings (var: "export ${var}\n") (lib.mapAttrsToList lib.toShellVar runtimeEnv)
           + lib.optionalString (runtimeInputs != []) "export PATH=\"${lib.makeBinPath runtimeInputs}:$PATH\"\n"
           + text
           + "\n");
+      in
+        made // {meta = made.meta // meta;};
       runCommand = name: env: script:
         build name (removeAttrs env ["meta" "passthru"]
           // {
@@ -306,7 +328,14 @@
       replaceVars = file: vars: real.writeText (baseNameOf file) (builtins.replaceStrings (map (v: "@${v}@") (lib.attrNames vars)) (map toString (lib.attrValues vars)) (builtins.readFile file));
       emptyFile = real.writeText "empty-file" "";
       emptyDirectory = build "empty-directory" {} ''mkdir "$out"'';
-      mkShell = attrs: build (attrs.name or "shell") {} ''echo 'the lab has no development shells' >"$out"'';
+      # `nix develop` takes the environment from what Bash builds.
+      mkShell = attrs:
+        build (attrs.name or "shell") {
+          builder = "/bin/bash";
+          outputs = ["out"];
+          PATH = "${lib.makeBinPath (attrs.packages or [])}:${buildPath}";
+          shellHook = attrs.shellHook or "";
+        } ''echo 'what nix develop makes a shell of' >"$out"'';
       mkShellNoCC = real.mkShell;
       closureInfo = {rootPaths}: build "closure-info" {} ''mkdir "$out"; printf '%s\n' ${lib.escapeShellArgs rootPaths} >"$out/store-paths"'';
       fetchurl = {

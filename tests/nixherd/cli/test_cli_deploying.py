@@ -142,7 +142,7 @@ def test_an_interruption_before_anything_began_is_one(
     pyinfra: Callable[..., FakePyinfra], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pyinfra()
-    monkeypatch.setattr(rollout, "_run", lambda *words: (Completed("", "", 143), True))
+    monkeypatch.setattr(rollout, "run_pyinfra", lambda *words, **_: (Completed("", "", 143), True))
     assert run(["deploy", "--table"]) == 130
     assert capsys.readouterr().out == "no host\n"
 

@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# fmt-nix, which `nix fmt` runs: the Nix files of the flake that we are in as Alejandra writes them. It gets them named:
+# without any, Alejandra reads stdin, and `nix fmt` names none since Nix 2.24.
+set -euo pipefail
+
+# shellcheck disable=SC1091
+declare -F flake_here >/dev/null || . "$(dirname -- "${BASH_SOURCE[0]}")/here.sh"
+
+usage() {
+  cat <<'EOT'
+Usage: fmt-nix [--write|--check|--diff] [FILE|DIRECTORY…]
+  --write  (default) format files in place, those that change
+  --check  say which would change, and change none; status 1 if any would
+  --diff   the same, as diffs
+Without words: all Nix files of the flake that git tracks. Status 2: a file that cannot be formatted, or wrong usage.
+EOT
+}
+
+mode=--write
+words=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --write | --check | --diff) mode=$1 ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --)
+      shift
+      words+=("$@")
+      break
+      ;;
+    -*)
+      echo "fmt-nix: there is no option $1; see fmt-nix --help (a file of that name: -- $1)" >&2
+      exit 2
+      ;;
+    *) words+=("$1") ;;
+  esac
+  shift
+done
+
+scratch=$(mktemp -d)
+half_written=
+trap 'rm -rf -- "$scratch" ${half_written:+"$half_written"}' EXIT
+files=()
+
+# files_below DIRECTORY PREFIX WORDS…: the Nix files there, by `git ls-files` with these words; in no repository, by name.
+files_below() {
+  local directory=$1 prefix=$2 name
+  shift 2
+  if ! LC_ALL=C git -C "$directory" ls-files -z "$@" -- '*.nix' >"$scratch/list" 2>"$scratch/why"; then
+    if ! grep -q 'not a git repository' "$scratch/why"; then
+      echo "fmt-nix: git does not say which files are in $directory: $(tail -n 1 "$scratch/why")" >&2
+      exit 2
+    fi
+    (cd -- "$directory" && find . \( -name .git -o -name .direnv -o -name 'result*' -type l \) -prune \
+      -o -type f -name '*.nix' -print0) >"$scratch/list"
+  fi
+  while IFS= read -r -d '' name; do
+    # one that is deleted and not committed, or a link to another one of them
+    if [ -f "$directory/$name" ] && [ ! -L "$directory/$name" ]; then
+      files+=("$prefix${name#./}")
+    fi
+  done <"$scratch/list"
+}
+
+if [ ${#words[@]} -eq 0 ]; then
+  if ! root=$(flake_here); then
+    echo "fmt-nix: no flake.nix is here nor above; go into a flake, or name files" >&2
+    exit 2
+  fi
+  cd -- "$root"
+  files_below . ''
+fi
+for word in "${words[@]}"; do
+  if [ -d "$word" ]; then
+    files_below "$word" "${word%/}/" --cached --others --exclude-standard
+  elif [ ! -f "$word" ]; then
+    echo "fmt-nix: $word: there is no such file" >&2
+    exit 2
+  elif [[ $word = *.nix ]]; then
+    files+=("$word")
+  else
+    echo "$word: no Nix file (*.nix), left as it is" >&2
+  fi
+done
+if [ ${#files[@]} -eq 0 ]; then
+  echo "no Nix file to format" >&2
+  exit 0
+fi
+
+# Copies are formatted: whatever is interrupted, a file is as it was or as it is to be.
+copies=()
+for at in "${!files[@]}"; do
+  copies+=("$scratch/$at.nix")
+  cat -- "${files[at]}" >"$scratch/$at.nix"
+done
+broken=0
+if ! alejandra --quiet "${copies[@]}" >/dev/null 2>&1; then
+  for at in "${!files[@]}"; do
+    if ! why=$(alejandra --quiet "$scratch/$at.nix" 2>&1); then
+      broken=2
+      why=${why##*"$scratch/$at.nix: "}
+      printf '%s: cannot be formatted: %s\n' "${files[at]}" "${why//$'\n'/ }" >&2
+      cat -- "${files[at]}" >"$scratch/$at.nix"
+    fi
+  done
+fi
+
+changed=0
+for at in "${!files[@]}"; do
+  file=${files[at]}
+  if cmp -s -- "$file" "$scratch/$at.nix"; then
+    continue
+  fi
+  changed=1
+  case $mode in
+    --write)
+      place=$(realpath -- "$file")
+      half_written=$(mktemp -- "${place%/*}/.fmt-nix.XXXXXX")
+      cp -p -- "$place" "$half_written"
+      cat -- "$scratch/$at.nix" >"$half_written"
+      mv -f -- "$half_written" "$place"
+      half_written=
+      echo "formatted: $file"
+      ;;
+    --check) echo "would format: $file" ;;
+    --diff) diff -u --label "$file" --label "$file, formatted" -- "$file" "$scratch/$at.nix" || true ;;
+  esac
+done
+if [ "$broken" -ne 0 ]; then
+  exit "$broken"
+elif [ "$mode" != --write ]; then
+  exit "$changed"
+fi

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# provision-vm NAME… [--dry-run]: makes a virtual machine out of its definition, installs it, takes it into service.
+set -euo pipefail
+
+# shellcheck disable=SC1091
+declare -F nixherd_here >/dev/null || . "$(dirname -- "${BASH_SOURCE[0]}")/../nix/here.sh"
+
+nixherd_here provision "$@"
