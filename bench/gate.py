@@ -1,10 +1,10 @@
 """The quality gate beside its own tools one by one: what running them side by side is worth on two cores.
 
 The least that anybody could wait for is the longer of the slowest tool and half of the sum of all. Each is what
-somebody would type without the gate: the program itself, and for what is nixherd's own `nixherd check --only`; `builds`,
-`lockout` and `closures`, which share an evaluation, count once. Everything is warm: built, evaluated and read before.
-statix is left out where there is none. The machine has to be calm: with others at work, two programs side by side get
-no more than one would.
+somebody would type without the gate: the program itself, and for what is nixherd's own `nixherd check --only`.
+`builds`, `lockout` and `closures`, which share an evaluation, count once. Everything is warm: built, evaluated and read
+before. statix is left out where there is none. The machine has to be calm: with others at work, two programs side by
+side get no more than one would.
 """
 
 import json

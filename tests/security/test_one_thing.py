@@ -96,6 +96,7 @@ class Place:
     def run(self, *words: str, **environment: str) -> Ended:
         """Run it by a shell, which may lead its output elsewhere."""
         env = {**self.environment, **environment}
+        env.pop("PYTHONUNBUFFERED", None)  # with it nothing is left to be written at the end
         if self.planted:
             env |= {"PLANTED": json.dumps(self.planted), "PYTHONPATH": str(PLANTING)}
         argv = ["bash", "-c", self.shell, "bash", *words]
@@ -107,10 +108,10 @@ class Place:
         return Ended(done.returncode, out, err)
 
     def nixherd(self, *words: str, **more: str) -> Ended:
-        return self.run(str(Path(sys.executable).with_name("nixherd")), *words, **more)
+        return self.run("nixherd", *words, **more)
 
     def pyinfra(self, *words: str, **more: str) -> Ended:
-        return self.run(str(Path(sys.executable).with_name("pyinfra")), "-y", "inventory.py", *words, **more)
+        return self.run("pyinfra", "-y", "inventory.py", *words, **more)
 
     def access(self, access: str) -> None:
         entries = "".join(f"  {name} = {HOST.format(name, KEY, access)};\n" for name in "abku")
@@ -122,12 +123,12 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path, programs: Callable[[dict[str, str]], dict[str, str]]) -> Place:
     directory = tmp_path / "fleet"
     directory.mkdir()
     (directory / "flake.nix").write_text(FLAKE)
     home = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state"), "FLEET": str(directory), "TERM": "dumb"}
-    made = Place(directory, {**os.environ, **nix_cli.environment(), **home})
+    made = Place(directory, programs({**os.environ, **nix_cli.environment(), **home}))
     made.access("")
     return made
 
@@ -493,12 +494,13 @@ def test_a_changed_guest_decides_the_status_whoever_reads(
     fleet: Path,  # noqa: F811
     dev: Emulator,  # noqa: F811
     tmp_path: Path,
+    programs: Callable[[dict[str, str]], dict[str, str]],
 ) -> None:
     token = tmp_path / "token"
     token.write_text(dev.token.to_toml())
     token.chmod(0o600)
     names = {"HOME": str(tmp_path), "FLEET": str(fleet), "PROXMOX_TOKEN_FILE": str(token), "TERM": "dumb"}
-    made = Place(fleet, {**os.environ, **nix_cli.environment(), **names, **ENCODINGS.get(how, {})})
+    made = Place(fleet, programs({**os.environ, **nix_cli.environment(), **names, **ENCODINGS.get(how, {})}))
     made.shell = {**OUTPUTS, **UNWRITABLE}.get(how, '"$@"')
     unwritable = how in UNWRITABLE
     ended = made.nixherd("vm", "snapshot", "dev", "before", "--description", "Müller → ✓", "--table")
