@@ -33,7 +33,12 @@ _NAMES = ", ".join(TOOLS)
 @click.option("--fix", is_flag=True, help="Let statix, deadnix and alejandra mend what they can, then check.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML, too.")
 @click.option("--sarif", "sarif_file", metavar="FILE", help="Write the results as SARIF 2.1.0, too.")
-@click.option("--deadline", type=Seconds(), metavar="SECONDS", help="For each tool; usually 300, for builds 4 hours.")
+@click.option(
+    "--deadline",
+    type=Seconds(),
+    metavar="SECONDS",
+    help="For each program that looks at files, else 300, and for nix flake check, else 4 hours.",
+)
 @json_option
 @pass_front
 def check(
