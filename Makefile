@@ -17,6 +17,8 @@ N ?= 100000
 
 # Hundreds of processes import the library in a test run: without bytecode each compiles it.
 unexport PYTHONDONTWRITEBYTECODE
+# What is written at the end is tested as people have it: with a buffer.
+unexport PYTHONUNBUFFERED
 
 # The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
 REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE

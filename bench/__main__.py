@@ -3,9 +3,15 @@
 import argparse
 import sys
 
-from bench import deploy, provision, rekey, scale
+from bench import deploy, gate, provision, rekey, scale
 
-BENCHMARKS = {"deploy": deploy.main, "provision": provision.main, "rekey": rekey.main, "scale": scale.main}
+BENCHMARKS = {
+    "deploy": deploy.main,
+    "gate": gate.main,
+    "provision": provision.main,
+    "rekey": rekey.main,
+    "scale": scale.main,
+}
 
 
 def main() -> int:

@@ -61,6 +61,7 @@ ln -sfn "$3" /run/booted-system
 mkdir -p /run/sshd
 echo started >&2
 exec /usr/sbin/sshd -D -o UsePAM=no -o PidFile=none -o HostKey=/etc/ssh/ssh_host_ed25519_key \
+    -o KexAlgorithms=curve25519-sha256,curve25519-sha256@libssh.org \
     -o AuthorizedKeysFile=/root/.ssh/authorized_keys -o PermitRootLogin=prohibit-password -o MaxStartups=100 \
     -f /dev/null 2>/dev/null
 """

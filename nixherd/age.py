@@ -6,6 +6,7 @@ written in Bech32 (BIP 173) with age's prefixes (age-encryption.org/v1, "X25519 
 """
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -45,6 +46,7 @@ def identity_of(private_openssh: str) -> str:
     return _encode(IDENTITY_PREFIX, scalar).upper()
 
 
+@functools.lru_cache(1024)  # a fleet has few, in many rules and files
 def is_recipient(text: str) -> bool:
     """Whether it is an age recipient, its checksum included."""
     return _RECIPIENT.fullmatch(text) is not None and _polymod(_values(text)) == 1

@@ -18,7 +18,11 @@ _SHOWN = 1000  # characters
 _BUILDER_SAID = 101  # a result of a build in LOG_FORMAT
 _BUILDER_LINES = 5
 # An error of a build that another one's error has led to, and where the builder's log is told a second time.
-_FOLLOWS = re.compile(r"\d+ dependenc(y|ies) of derivation|\d+ dependenc(y|ies) failed")
+_FOLLOWS = re.compile(
+    r"\d+ dependenc(y|ies) of derivation|\d+ dependenc(y|ies) failed|some errors were encountered during the evaluation"
+)
+# After an error's own words, where it is and the lines around.
+_SNIPPET = re.compile(r"\n\s+at (?:/|«)")
 _CONTEXT = re.compile(r"^\s*(?:last \d+ log lines|For full logs)", re.MULTILINE | re.IGNORECASE)
 
 
@@ -52,6 +56,24 @@ def _error(stderr: str) -> tuple[str, str]:
         if line.startswith("@nix ") and (entry := _entry(line)).get("level") == 0 and "raw_msg" in entry:
             return _ANSI.sub("", entry["msg"]), _ANSI.sub("", entry["raw_msg"])
     return stderr, stderr.rpartition("error:")[2]
+
+
+def errors(stderr: str, directory: Path, within: Path | None = None) -> Iterator[tuple[str | None, str, str]]:
+    """All errors of a log that go on after the first (`--keep-going`), each as `cause` has it, and with its trace.
+
+    Those that follow from others are left out where there are others.
+    """
+    found = []
+    for entry in (_entry(line) for line in stderr.splitlines() if line.startswith("@nix ")):
+        if entry.get("level") == 0 and entry.get("action") == "msg":
+            trace = _ANSI.sub("", str(entry.get("msg", "")))
+            what = _ANSI.sub("", str(entry["raw_msg"])) if "raw_msg" in entry else trace.rpartition("error:")[2]
+            found.append((trace, _SNIPPET.split(what)[0]))
+    causes = [each for each in found if not _FOLLOWS.search(each[1])]
+    for trace, what in causes or found:
+        positions = list(_positions(trace, directory, within or directory))
+        said = _COPY.sub("", _one_line(what)).replace(f"{directory}/", "")
+        yield positions[-1] if positions else None, said, trace
 
 
 def last_error(stderr: str) -> str:
@@ -110,7 +132,7 @@ def _of_fleet(file: str, directory: Path, within: Path) -> str | None:
 
 def _not_in_git(what: str, directory: Path) -> str | None:
     """A file that Nix misses although it is there."""
-    if not re.search(r"does not exist|No such file|not tracked by Git", what):
+    if not re.search(r"path '[^']*' does not exist|No such file|not tracked by Git", what):
         return None
     missing = re.search(_COPY.pattern + r"(?P<path>[^\s'\"]+)", what)
     return missing["path"] if missing and (directory / missing["path"]).exists() else None

@@ -185,7 +185,7 @@ class Configuration:
             address=address,
             port=said.port or 22,
             user=said.user,
-            known_hosts=(pinned[1],) if pinned else _known_hosts(),
+            known_hosts=(pinned[1],) if pinned else known_hosts_files(),
             key_name=pinned[0] if pinned else None,
             identities=identities(said),
             family=said.family,
@@ -264,7 +264,7 @@ def _address(text: str | None, keyword: str) -> str | None:
     return text
 
 
-def _known_hosts() -> tuple[Path, ...]:
+def known_hosts_files() -> tuple[Path, ...]:
     """The operator's own, and the system's."""
     ours, system = Path.home() / ".ssh", Path("/etc/ssh")
     return (*(ours / name for name in ("known_hosts", "known_hosts2")), system / "ssh_known_hosts")

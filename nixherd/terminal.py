@@ -57,6 +57,23 @@ def say_any_character() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def let_go() -> bool:
+    """Write what is still to be written; whether it could be. For the end of a program.
+
+    Python itself would try again what a full disk refused, complain, and end with status 120.
+    """
+    is_written = True
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None or stream.closed:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            is_written = is_written and stream is sys.stderr
+            _silence(stream)
+    return is_written
+
+
 def _silence(stream: IO[str]) -> None:
     """Let nothing more be written there: nobody reads it, and Python would complain about it at the end."""
     with contextlib.suppress(OSError, ValueError):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 pytest.register_assert_rewrite("tests.integration.lab_driver")
 
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
+from tests.preloaded.programs import end, preloaded  # noqa: E402
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
@@ -131,6 +133,14 @@ def make_fleet(tmp_path: Path) -> MakeFleet:
         return directory
 
     return make
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[str, str]], dict[str, str]]]:
+    """Gives an environment `pyinfra` and `nixherd` that have been imported already (tests/preloaded)."""
+    place = tmp_path_factory.mktemp("programs")
+    yield partial(preloaded, place)
+    end(place)
 
 
 @pytest.fixture(scope="session")

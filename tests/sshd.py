@@ -22,6 +22,7 @@ PermitRootLogin prohibit-password
 StrictModes no
 UsePAM no
 PerSourcePenalties no
+KexAlgorithms curve25519-sha256,curve25519-sha256@libssh.org
 LogLevel VERBOSE
 """
 # $0: base root, $1: the machine's directory, $2: what is to be done in it first

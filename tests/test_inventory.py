@@ -30,8 +30,9 @@ both = ["@local", ("unreachable", {"ssh_hostname": "127.0.0.1", "ssh_port": 1})]
 class Pyinfra:
     """Runs `pyinfra INVENTORY …` from the checkout, with an empty HOME and nothing on stdin."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, programs: Callable[[dict[str, str]], dict[str, str]]) -> None:
         self.directory = directory
+        self.programs = programs
         self.fleet: Path | None = None
         self.inventory = ROOT / "inventory.py"
 
@@ -44,7 +45,7 @@ class Pyinfra:
 
     def __call__(self, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [PYINFRA, self.inventory, *words], cwd=ROOT, env={**self.environment(), **environment},
+            ["pyinfra", self.inventory, *words], cwd=ROOT, env=self.programs({**self.environment(), **environment}),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
@@ -58,8 +59,8 @@ class Pyinfra:
 
 
 @pytest.fixture
-def pyinfra(tmp_path: Path) -> Pyinfra:
-    return Pyinfra(tmp_path)
+def pyinfra(tmp_path: Path, programs: Callable[[dict[str, str]], dict[str, str]]) -> Pyinfra:
+    return Pyinfra(tmp_path, programs)
 
 
 @pytest.fixture

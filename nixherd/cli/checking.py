@@ -1,74 +1,145 @@
-"""`nixherd check`."""
+"""`nixherd check`: the quality gate."""
 
+import json
+import os
+import secrets
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import click
 
-from nixherd import lockout, sources
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
-from nixherd.cli.parameters import json_option
-from nixherd.errors import FleetError, FleetInvalid
-from nixherd.evaluation import evaluate
+from nixherd.cli.parameters import Seconds, json_option
+from nixherd.cli.progress import progress
+from nixherd.errors import FleetInvalid
 from nixherd.exits import Exit
-from nixherd.files import expanded
-from nixherd.findings import Finding, Severity
-from nixherd.fleet import load_fleet
-from nixherd.session import Session
-from nixherd.terminal import say
+from nixherd.files import expanded, write_whole
+from nixherd.gate import annotations, junit, sarif
+from nixherd.gate.mending import MENDERS, mended, put_in_place
+from nixherd.gate.results import Result, Status, passed
+from nixherd.gate.runner import require_known, run_all
+from nixherd.gate.tools import QUICK, TOOLS, Scope
+from nixherd.terminal import is_terminal, say
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
+_NAMES = ", ".join(TOOLS)
 
 
-@click.command(context_settings=_CONTEXT)
-@click.option(
-    "--closures",
-    is_flag=True,
-    help="Evaluate every host, too, and name those whose closure holds the fleet's own tree or commit, and those that "
-    "nobody could become root on once they are installed.",
-)
+@click.command(context_settings=_CONTEXT, epilog=f"The tools: {_NAMES}.")
+@click.option("--without", multiple=True, metavar="TOOL", help="Leave this tool out, and say so; may be repeated.")
+@click.option("--only", multiple=True, metavar="TOOL", help="Run this tool alone; may be repeated.")
+@click.option("--changed", is_flag=True, help="For a commit hook: the quick tools, on files that git says are changed.")
+@click.option("--fix", is_flag=True, help="Let statix, deadnix and alejandra mend what they can, then check.")
+@click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML, too.")
+@click.option("--sarif", "sarif_file", metavar="FILE", help="Write the results as SARIF 2.1.0, too.")
+@click.option("--deadline", type=Seconds(), metavar="SECONDS", help="For each tool; usually 300, for builds 4 hours.")
 @json_option
 @pass_front
-def check(front: Front, /, closures: bool) -> int:
-    """Whether the fleet's files are sound: every error and warning, with what to do. Status 1 when there is any."""
-    findings = [*_findings(front), *(_closures(front) if closures else ())]
-    if wants_json(front.as_json):
-        rows = [each.to_json() if isinstance(each, Finding) else _error(each) for each in findings]
-        show_json({"fleet": str(front.root), "ok": not findings, "findings": rows})
-    else:
-        for each in findings:
-            say(each)
-        if not findings:
-            say("nothing found", err=True)
-    return int(Exit.FAILED if findings else Exit.DONE)
+def check(
+    front: Front,
+    /,
+    without: tuple[str, ...],
+    only: tuple[str, ...],
+    changed: bool,
+    fix: bool,
+    junit_file: str | None,
+    sarif_file: str | None,
+    deadline: float | None,
+) -> int:
+    """The quality gate: everything that looks at the fleet's files, side by side, and all configurations built.
+
+    Status 1 when anything is found, or when a tool is missing or cannot tell; in GitHub Actions with annotations.
+    """
+    require_known(without, "--without")
+    require_known(only, "--only")
+    require_fleet(front.root)
+    with Scope(front.root, expanded(front.token_file), only_changed=changed, deadline=deadline) as scope:
+        if fix:
+            names = [name for name in MENDERS if name not in without and (not only or name in only)]
+            front.wrote = _fix(scope, names)
+        results = show(front, scope, run(scope, without, only))
+        prefix = scope.repository.prefix if scope.repository else ""
+    if junit_file:
+        write_whole(expanded(junit_file).absolute(), junit.document(results), 0o644)
+    if sarif_file:
+        text = json.dumps(sarif.document(results, prefix), indent=2) + "\n"
+        write_whole(expanded(sarif_file).absolute(), text, 0o644)
+    return int(Exit.DONE if passed(results) else Exit.FAILED)
 
 
-def _findings(front: Front) -> Sequence[str]:
-    try:
-        return load_fleet(front.root).warnings
-    except FleetInvalid as error:
-        return error.findings
+def require_fleet(root: Path) -> None:
+    """FleetInvalid where there is no such directory."""
+    if not root.is_dir():
+        raise FleetInvalid([f"{root}: no such directory; FLEET names the directory of the fleet's flake"])
 
 
-def _closures(front: Front) -> Iterator[str]:
-    """What makes every commit another system of a host, what locks everybody out, and why it cannot be told of one."""
-    try:
-        session = Session(load_fleet(front.root), expanded(front.token_file))
-    except FleetInvalid:  # which is told already
-        return
-    hosts = tuple(sorted(session.fleet.hosts))
-    try:
-        for host_id in hosts:
-            try:
-                yield from lockout.findings(session.fleet, {host_id: evaluate(session, hosts, host_id)})
-                yield from sources.find(session, hosts, host_id)
-            except FleetError as error:
-                yield f"{host_id}: {str(error).removeprefix(f'{host_id}: ')}"
-    finally:
-        session.close()
+def run(scope: Scope, without: Sequence[str] = (), only: Sequence[str] = ()) -> Iterator[Result]:
+    """The tools' results as they come; on a terminal with what is waited for."""
+    with progress("check") if is_terminal(sys.stderr) else nullcontext(_quietly) as tell:
+        yield from run_all(scope, without, only, tell)
 
 
-def _error(line: str) -> dict[str, str | None]:
-    """Of files that could not be evaluated, which has no attribute."""
-    what, _, remedy = line.rpartition("; ") if "; " in line else (line, "", "")
-    return {"severity": str(Severity.ERROR), "file": None, "attribute": None, "what": what, "remedy": remedy}
+def _quietly(_: str) -> None:
+    """Who reads a log reads the results."""
+
+
+def show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:
+    """Say each result once it is there, or all of them as one document."""
+    in_actions = os.environ.get("GITHUB_ACTIONS") == "true"
+    as_json = front.as_json is True if in_actions else wants_json(front.as_json)
+    results = []
+    mute = f"stop-commands::{secrets.token_hex(16)}" if in_actions and not as_json else ""
+    if mute:  # what tools say is no command
+        say(f"::{mute}")
+    for result in coming:
+        results.append(result)
+        if not as_json:
+            _say(result)
+    if not as_json:
+        say(_summary(results))
+    if mute:
+        say(f"::{mute.rpartition(':')[2]}::")
+    if in_actions:
+        prefix = scope.repository.prefix if scope.repository else ""
+        for line in annotations.lines(results, prefix):
+            say(line, err=as_json)
+    if as_json:
+        show_json(_document(front, results))
+    return results
+
+
+def _say(result: Result) -> None:
+    about = result.reason or (f"{len(result.findings)} found" if result.findings else result.note)
+    if result.status is Status.NOT_RUN:
+        about = f"{TOOLS[result.tool].what} ({result.note})"
+    say(f"{result.status:8} {result.tool:12} {about}{f'  {result.seconds:.1f} s' if result.seconds >= 0.1 else ''}")
+    for found in result.findings:
+        say(f"  {found}")
+
+
+def _summary(results: Sequence[Result]) -> str:
+    counts = {status: [each.tool for each in results if each.status is status] for status in Status}
+    said = [f"{len(tools)} {status}" for status, tools in counts.items() if tools]
+    bad = [f"{status}: {', '.join(tools)}" for status, tools in counts.items() if tools and not status.is_good]
+    return ", ".join(said) + (f" ({'; '.join(bad)})" if bad else "")
+
+
+def _document(front: Front, results: Sequence[Result]) -> dict[str, Any]:
+    findings = [{"tool": result.tool, **found.to_json()} for result in results for found in result.findings]
+    tools = [result.to_json() for result in results]
+    return {"fleet": str(front.root), "ok": passed(results), "tools": tools, "findings": findings}
+
+
+def _fix(scope: Scope, names: Sequence[str]) -> bool:
+    """Mend what can be mended, and say what was; whether anything was."""
+    found = mended(scope.root, scope.place.nix, names, scope.limit(QUICK))
+    for line in found.unmended:
+        say(f"not fixed: {line}", err=True)
+    files = put_in_place(scope.root, found)
+    for file in files:
+        say(f"fixed {file}{'; `git add` it' if scope.only_changed else ''}", err=True)
+    return bool(files)

@@ -17,7 +17,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.errors import FAILURES
 from nixherd.exits import Exit, exit_of
 from nixherd.faults import worded
-from nixherd.terminal import say, say_any_character, say_error, say_text
+from nixherd.terminal import let_go, say, say_any_character, say_error, say_text
 
 _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for each in Exit)
 
@@ -28,12 +28,17 @@ class Lazy(click.Group):
     groups: ClassVar = {
         "check": "nixherd.cli.checking",
         "deploy": "nixherd.cli.deploying",
+        "fmt": "nixherd.cli.mending",
+        "hooks": "nixherd.cli.hooks",
+        "lint": "nixherd.cli.mending",
+        "lock": "nixherd.cli.lock",
         "new": "nixherd.cli.new",
         "plan": "nixherd.cli.deploying",
         "post-provision": "nixherd.cli.provisioning",
         "provision": "nixherd.cli.provisioning",
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
+        "retire": "nixherd.cli.retiring",
         "secrets": "nixherd.cli.secrets",
         "template": "nixherd.cli.template",
         "token": "nixherd.cli.token",
@@ -75,7 +80,9 @@ def completion(shell: str) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     """Run one command and end the program with its status."""
     keep_streams()
-    sys.exit(run(sys.argv[1:] if words is None else words))
+    status = run(sys.argv[1:] if words is None else words)
+    is_written = let_go()
+    sys.exit(status or (Exit.DONE if is_written else Exit.FAILED))
 
 
 def run(words: Sequence[str]) -> int:

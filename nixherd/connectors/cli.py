@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import click
@@ -43,6 +43,7 @@ def put_right(context: click.Context, session: Session | None = None) -> None:
     _keep_going(state, pyinfra.ctx_config.get(), context.params.get("fail_percent"))
     _end_without_an_answer()
     _separate_patterns()
+    _look_connectors_up_once()
     if not is_terminal(sys.stdin) or "sudo_password=stdin" in (context.params.get("data") or ()):
         _never_prompt_for_sudo()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -92,6 +93,14 @@ def _separate_patterns() -> None:
 
     find_each.separates = True  # type: ignore[attr-defined]
     pyinfra_cli._get_inventory_pattern_matches = find_each
+
+
+def _look_connectors_up_once() -> None:
+    """pyinfra reads what is installed here for each host anew: 3 ms, a third of a second for a hundred hosts."""
+    connectors: Any = importlib.import_module("pyinfra.api.connectors")
+    inventory: Any = importlib.import_module("pyinfra.api.inventory")
+    if not hasattr(connectors.get_all_connectors, "cache_info"):
+        connectors.get_all_connectors = inventory.get_all_connectors = cache(connectors.get_all_connectors)
 
 
 def _never_prompt_for_sudo() -> None:

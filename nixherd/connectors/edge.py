@@ -25,6 +25,7 @@ def lead_through(context: click.Context) -> None:
     mark = f"<{secrets.token_hex(16)}>"
     style, unstyle, echo = click.style, click.unstyle, click.echo  # noqa: TID251
     terminal.say_any_character()
+    context.call_on_close(terminal.let_go)  # after all that is said while it ends
     _install(partial(_style, style, mark), partial(_unstyle, unstyle, mark), partial(_echo, mark))
     logger.addFilter(_continue)
     context.call_on_close(partial(logger.removeFilter, _continue))

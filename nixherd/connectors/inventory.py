@@ -37,6 +37,8 @@ _ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
 _FROM_THE_FLAKE = (_ROLLOUTS[0], Path("deploys/provision.py"), Path("deploys/install.py"))
 # Deploys in which a guest is found through the hypervisor alone: what they do needs its proof.
 _INSTALLING = tuple(Path("deploys") / name for name in ("enroll.py", "post_provision.py", "provision.py", "install.py"))
+# What is for nodes of the hypervisor, which are no hosts of the fleet.
+_FOR_NODES = Path("deploys/proxmox_host.py")
 # pyinfra's own ideas of order and failure, and what a deployment has instead.
 _NOT_IN_ROLLOUTS = {
     "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
@@ -65,9 +67,9 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             keep_streams()
             require_text(sys.argv[1:])
         _check_data(options)
-        reference = _data(options, "flake")
+        reference = data_said(options, "flake")
         flake = resolve(reference) if reference else None
-        place = flake.path if flake else expanded(os.environ.get("FLEET") or here / "fleet").absolute()
+        place = flake.path if flake else fleet_directory(here)
         operations = options.get("operations") or ()
         installs = any(Path(word) in _FROM_THE_FLAKE for word in operations)
         gate = _gate(here, options, place)
@@ -82,7 +84,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             say(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
-        token_file = expanded(_token_file(here, options))
+        token_file = expanded(token_file_of(here, options))
         session = Session(fleet, token_file, definitions, gate=gate)
         if flake:
             session.locked, session.locked_revision = flake.url, flake.revision
@@ -97,7 +99,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
                 if _evaluates(options["operations"]):
                     begin = partial(evaluate_ahead, session)
                     session.roll_call = RollCall(_selected(groups, options), begin)
-            elif _data(options, "journal"):
+            elif data_said(options, "journal"):
                 session.journal = _journal(session, groups, options)
     except FAILURES as error:
         failure = worded(error, f"reading the fleet for pyinfra {' '.join(options.get('operations') or ())}")
@@ -109,15 +111,20 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     return inventory
 
 
+def fleet_directory(here: Path) -> Path:
+    """FLEET's directory, or `fleet/` beside the inventory."""
+    return expanded(os.environ.get("FLEET") or here / "fleet").absolute()
+
+
 def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = False) -> Gate | None:
     """What the fleet has to be signed by; None where neither the operator nor, with `by_hosts`, hosts.nix requires it.
 
     Usage for a flake that was named by a reference: it has no commits to look at.
     """
-    said = {name: value for name in NAMES if (value := _data(options, name)) is not None}
+    said = {name: value for name in NAMES if (value := data_said(options, name)) is not None}
     standing = _group_data(here, options.get("group_data") or ())
     gate = Gate.of(place, said, standing, by_hosts=by_hosts, notes=not options.get("dry"))
-    if gate and _data(options, "flake"):
+    if gate and data_said(options, "flake"):
         raise Usage("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
     return gate
 
@@ -145,6 +152,15 @@ def _evaluates(words: Sequence[str]) -> bool:
     return any(Path(word) == _ROLLOUTS[0] for word in words)
 
 
+def _check_deploys(words: Sequence[str]) -> None:
+    """Usage for what is for no host of a fleet."""
+    if any(Path(word) == _FOR_NODES for word in words):
+        raise Usage(
+            f"{_FOR_NODES} is for a node of the hypervisor, and these are hosts of the fleet: "
+            f"pyinfra nodes.py {_FOR_NODES} --limit NODE"
+        )
+
+
 def _check_rollout(options: dict[str, Any]) -> None:
     """Usage for what would break the order of a rollout, or hide how it ends."""
     for name, instead in _NOT_IN_ROLLOUTS.items():
@@ -154,7 +170,7 @@ def _check_rollout(options: dict[str, Any]) -> None:
 
 def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, Any]) -> Journal:
     """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
-    given = _data(options, "journal")
+    given = data_said(options, "journal")
     journal = Journal(Path(given) if given else new_directory())
     hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
     dry = bool(options.get("dry"))
@@ -182,15 +198,15 @@ def _check_data(options: dict[str, Any]) -> None:
             raise Usage(f"--data {name}: nobody asks for it; write {known}, or another name")
 
 
-def _data(options: dict[str, Any], name: str) -> str | None:
+def data_said(options: dict[str, Any], name: str) -> str | None:
     """What --data NAME=VALUE said, None where nobody said it; group data is loaded only after the inventory."""
     pairs = [argument.partition("=") for argument in options.get("data") or ()]
     return next((value for key, _, value in pairs if key == name), None)
 
 
-def _token_file(here: Path, options: dict[str, Any]) -> str:
+def token_file_of(here: Path, options: dict[str, Any]) -> str:
     """`proxmox_token_file` as pyinfra would resolve it for all hosts."""
-    if given := _data(options, "proxmox_token_file"):
+    if given := data_said(options, "proxmox_token_file"):
         return given
     said = said_for_all("proxmox_token_file", _group_data(here, options.get("group_data") or ()))
     return str([_DEFAULT_TOKEN_FILE, *filter(None, said)][-1])

@@ -160,14 +160,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class PciMapping:
-    """A PCI device that guests get by name; `nodes` are those that have one."""
+    """A PCI device that guests get by name; `nodes` are those that have one, `entries` where: node, path, id, …"""
 
     id: str
     nodes: tuple[str, ...]
+    entries: tuple[Mapping[str, str], ...] = ()
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "PciMapping":
         maps = row.get("map") or ()
         texts = [maps] if isinstance(maps, str) else [str(text) for text in maps]
         parts = [dict(item.split("=", 1) for item in text.split(",") if "=" in item) for text in texts]
-        return cls(str(row["id"]), tuple(sorted({part["node"] for part in parts if "node" in part})))
+        nodes = tuple(sorted({part["node"] for part in parts if "node" in part}))
+        return cls(str(row["id"]), nodes, tuple(parts))

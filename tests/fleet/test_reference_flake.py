@@ -207,14 +207,14 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
         return said.strip()
 
     first = commit()
-    assert run(["--fleet", str(copy), "check", "--closures", "--json"]) == 1
+    assert run(["--fleet", str(copy), "check", "--only", "lockout", "--only", "closures", "--json"]) == 1
     told = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["attribute"]]
     assert [(each["attribute"], each["file"]) for each in told if each["severity"] == "error"] == [
         ("proxmox-vm", "hosts/proxmox-vm/configuration.nix")
     ]
     found = [each for each in told if each["severity"] != "error"]
-    assert [(each["severity"], each["file"], each["attribute"]) for each in found] == [
-        ("warning", f"hosts/{host}/planted.nix:2", f"nixosConfigurations.{host}")
+    assert [(each["severity"], each["file"], each["line"], each["attribute"]) for each in found] == [
+        ("warning", f"hosts/{host}/planted.nix", 2, f"nixosConfigurations.{host}")
         for host, (_, wanted) in sorted(PLANTED.items())
         if wanted
     ]

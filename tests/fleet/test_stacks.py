@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lab.places import cache_directory
-from lab.setup import compose
+from lab.setup import compose, golang
 from tests.nix_cli import build, environment, nix_json
 
 pytestmark = pytest.mark.unit
@@ -71,7 +71,7 @@ def validate(program: Path, text: Any, directory: Path) -> str:
 def test_compose_takes_every_text(doc1: dict[str, Any], tmp_path: Path) -> None:
     try:
         program = compose.build(cache_directory())
-    except compose.GoMissing as why:
+    except golang.GoMissing as why:
         pytest.skip(str(why))
     assert {stack: validate(program, text, tmp_path) for stack, text in doc1["texts"].items()} == dict.fromkeys(
         doc1["texts"], ""

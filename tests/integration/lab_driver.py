@@ -1,5 +1,6 @@
 """Drives a lab of the tests' own: through its commands, as a script of a user would, and past the code under test."""
 
+import io
 import json
 import os
 import re
@@ -8,14 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import control
+import pytest
+
+from lab import cli, control
 from lab.control import Running
 from lab.places import Places
+from tests.preloaded.programs import preloaded
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RUN_DEADLINE = 240.0  # seconds for one command of the lab
@@ -25,6 +29,7 @@ ROWS = (
 )
 END = "--> Results:"
 _QUIET = {"NO_COLOR": "1", "PYINFRA_PROGRESS": "off"}
+_AT_HAND = ("break", "reset")
 
 
 def starts(row: str) -> Callable[[str], bool]:
@@ -133,7 +138,18 @@ class Lab:
 
     def __call__(self, *words: str, check: bool = True, timeout: float = RUN_DEADLINE) -> Ended:
         """`python -m lab WORDS`; AssertionError with its output when it fails, unless `check` is False."""
+        if words[0] in _AT_HAND:
+            return self._at_hand(words, check)
         return self._ended(words, self.argv(*words), self.environment, check, timeout)
+
+    def _at_hand(self, words: Sequence[str], check: bool) -> Ended:
+        """The same without a Python that starts for it, which takes longer than what it then does."""
+        began, said = time.monotonic(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+            patch.setenv("NIXHERD_LAB", str(self.state))
+            status = cli.main(list(words))
+        assert not check or status == 0, f"{words} ended with {status}:\n{said.getvalue()}"
+        return Ended(status, said.getvalue(), time.monotonic() - began)
 
     def _ended(
         self, words: Sequence[str], argv: list[str], environment: Mapping[str, str], check: bool, timeout: float
@@ -155,9 +171,19 @@ class Lab:
         return Ended(done.returncode, done.stdout, time.monotonic() - began)
 
     def run(self, *command: str, check: bool = True, env: Mapping[str, str] | None = None) -> Ended:
-        """Run a command inside the lab."""
+        """Run a command inside the lab.
+
+        What it starts of ours is forked by a program that has imported it (tests/preloaded): as processes of their own
+        and from `main()` on, but started and loaded as people start them only `under_way`.
+        """
         argv, environment = self.inside(*command)
+        environment = self._preloaded(environment) if "PATH" not in (env or {}) else environment
         return self._ended(command, argv, environment | dict(env or {}), check, RUN_DEADLINE)
+
+    def _preloaded(self, environment: dict[str, str]) -> dict[str, str]:
+        running = Running.require(self.places)
+        place = self.state / f"preloaded-{running.started}"
+        return preloaded(place, environment, lambda argv: running.inside(argv, CHECKOUT))
 
     def inside(self, *command: str) -> tuple[list[str], dict[str, str]]:
         """Argv and environment of what `python -m lab run -- COMMAND` becomes.

@@ -71,7 +71,10 @@ def files_with(wanted: re.Pattern[bytes], *directories: Path) -> set[Path]:
     return found
 
 
-def test_secrets_are_where_they_belong_and_nowhere_else(lab: Lab, tmp_path: Path) -> None:
+def test_secrets_are_where_they_belong_and_nowhere_else(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REAL_PROGRAMS", "1")  # whose arguments and environment are looked at
     content = secrets.token_urlsafe(24)
     token = lab.places.token_line().partition("=")[2]
     pair = generate_ed25519("root@dev")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import cli
 from lab.control import Running, cgroups, leftovers
 from lab.places import Places
 from tests.lab.conftest import CHECKOUT, until
@@ -128,16 +129,18 @@ def test_wrong_use_is_one_line(lab: Lab, arguments: list[str], line: str) -> Non
     assert done.stderr.count("\n") == 1
 
 
-def test_every_fault_that_is_listed_can_be_switched(lab: Lab) -> None:
+def test_every_fault_that_is_listed_can_be_switched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab("up")
     names = [line.split()[0] for line in lab("fault").stdout.splitlines()]
     assert len(names) == 20
     impostor = lab("fault", "impostor", "110", "111")  # which takes two machines that are up
     assert (impostor.returncode, impostor.stderr) == (1, "lab: /_lab/fault: vm 110 is not up\n")
     assert "fault impostor HOST VMID" in lab("fault", "impostor", "nobody", "111").stderr
+    assert lab("fault", names[0], "on", "vmid=110").returncode == 0
+    monkeypatch.setattr(Places, "here", lambda: lab.places)  # a Python for each would be ten seconds
     for name in (name for name in names if name != "impostor"):
-        assert lab("fault", name, "on", "vmid=110").returncode == 0, name
-        assert lab("fault", name, "off").returncode == 0, name
+        assert cli.main(["fault", name, "on", "vmid=110"]) == 0, name
+        assert cli.main(["fault", name, "off"]) == 0, name
 
 
 def test_down_leaves_nothing(lab: Lab) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyinfra.api import connectors, inventory
 from pyinfra.api.host import Host
 
 from facts.machine import Machine as Machine_
 from nixherd import narration, reach
+from nixherd.connectors import cli
 from nixherd.connectors.asking import asker
 from nixherd.connectors.fleet import FleetConnector
 from nixherd.errors import FleetError, Refused
@@ -576,3 +578,14 @@ def test_who_is_not_let_in_is_told_what_to_do(run: Callable[..., Host], sshd: Ss
         "root@127.0.0.1 accepts none of our keys; add one to its authorized_keys, or name another with --data "
         "ssh_key=FILE" in said()
     )
+
+
+def test_what_is_installed_here_is_read_once_for_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    find = connectors.entry_points
+    for module in (connectors, inventory):
+        monkeypatch.setattr(module, "get_all_connectors", module.get_all_connectors)  # put back at the end
+    monkeypatch.setattr(connectors, "entry_points", lambda **group: looked.append(group) or find(**group))
+    cli._look_connectors_up_once()
+    made = inventory.Inventory(([f"@ssh/host{number}" for number in range(20)], {}))
+    assert (len(made.hosts), len(looked)) == (20, 1)

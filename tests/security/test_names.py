@@ -410,15 +410,17 @@ def test_what_json_has_no_word_for_is_no_string(make_fleet: MakeFleet, says: str
 
 
 def test_check_fails_for_it(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["check", "--table"]) == 1
+    assert run(["check", "--only", "definitions", "--table"]) == 1
     out, err = capfd.readouterr()
-    assert out.startswith(WARNING)
-    assert (out.count("\n"), err) == (1, "")
-    assert run(["check", "--json"]) == 1
+    file, _, rest = WARNING.rstrip().partition(": dev.")
+    assert re.search(rf"^  {re.escape(file)}:\d+: dev\.{re.escape(rest)}", out, re.MULTILINE)
+    assert (out.count("canery"), err) == (1, "")
+    assert run(["check", "--only", "definitions", "--json"]) == 1
     document = json.loads(capfd.readouterr().out)
-    [row] = document.pop("findings")
-    assert document == {"fleet": str(warned), "ok": False}
+    [row] = document["findings"]
+    assert (document["fleet"], document["ok"]) == (str(warned), False)
     assert (row["severity"], row["file"], row["attribute"]) == ("warning", "hosts.nix", "dev.canery")
+    assert "canery" in (warned / "hosts.nix").read_text().splitlines()[row["line"] - 1]
     assert WARNING.endswith(row["what"])
     assert row["remedy"].startswith("write canary")
 
@@ -427,7 +429,7 @@ def test_check_says_errors_and_warnings(
     make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLEET", str(make_fleet(on_host("canery = true;"), on_guest("readOnly = true;"))))
-    assert run(["check", "--json"]) == 1
+    assert run(["check", "--only", "definitions", "--json"]) == 1
     rows = json.loads(capfd.readouterr().out)["findings"]
     assert [row["severity"] for row in rows] == ["error", "warning"]
 
@@ -436,10 +438,10 @@ def test_check_says_what_cannot_be_evaluated(
     make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLEET", str(make_fleet(('sshAlias = "cad";', "sshAlias = cad;"))))
-    assert run(["check", "--json"]) == 1
+    assert run(["check", "--only", "definitions", "--json"]) == 1
     [row] = json.loads(capfd.readouterr().out)["findings"]
-    assert (row["severity"], row["file"]) == ("error", None)
-    assert row["what"] == "hosts.nix:29:16: undefined variable 'cad'"
+    assert (row["severity"], row["file"], row["line"], row["column"]) == ("error", "hosts.nix", 29, 16)
+    assert row["what"] == "undefined variable 'cad'"
 
 
 def test_check_says_what_is_wrong_where_nothing_is_to_be_said_of_a_remedy(
@@ -447,7 +449,7 @@ def test_check_says_what_is_wrong_where_nothing_is_to_be_said_of_a_remedy(
 ) -> None:
     edit = ('sshAlias = "cad";', 'sshAlias = abort "builtins.none: so it is";')
     monkeypatch.setenv("FLEET", str(make_fleet(edit)))
-    assert run(["check", "--json"]) == 1
+    assert run(["check", "--only", "definitions", "--json"]) == 1
     [row] = json.loads(capfd.readouterr().out)["findings"]
     assert row["what"].endswith("builtins.none: so it is")
 
@@ -456,7 +458,7 @@ def test_check_is_content_with_a_sound_fleet(
     make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLEET", str(make_fleet()))
-    assert run(["check", "--json"]) == 0
+    assert run(["check", "--only", "definitions", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["findings"] == []
 
 

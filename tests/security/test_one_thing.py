@@ -96,6 +96,7 @@ class Place:
     def run(self, *words: str, **environment: str) -> Ended:
         """Run it by a shell, which may lead its output elsewhere."""
         env = {**self.environment, **environment}
+        env.pop("PYTHONUNBUFFERED", None)  # with it nothing is left to be written at the end
         if self.planted:
             env |= {"PLANTED": json.dumps(self.planted), "PYTHONPATH": str(PLANTING)}
         argv = ["bash", "-c", self.shell, "bash", *words]
@@ -107,10 +108,10 @@ class Place:
         return Ended(done.returncode, out, err)
 
     def nixherd(self, *words: str, **more: str) -> Ended:
-        return self.run(str(Path(sys.executable).with_name("nixherd")), *words, **more)
+        return self.run("nixherd", *words, **more)
 
     def pyinfra(self, *words: str, **more: str) -> Ended:
-        return self.run(str(Path(sys.executable).with_name("pyinfra")), "-y", "inventory.py", *words, **more)
+        return self.run("pyinfra", "-y", "inventory.py", *words, **more)
 
     def access(self, access: str) -> None:
         entries = "".join(f"  {name} = {HOST.format(name, KEY, access)};\n" for name in "abku")
@@ -122,12 +123,12 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path, programs: Callable[[dict[str, str]], dict[str, str]]) -> Place:
     directory = tmp_path / "fleet"
     directory.mkdir()
     (directory / "flake.nix").write_text(FLAKE)
     home = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state"), "FLEET": str(directory), "TERM": "dumb"}
-    made = Place(directory, {**os.environ, **nix_cli.environment(), **home})
+    made = Place(directory, programs({**os.environ, **nix_cli.environment(), **home}))
     made.access("")
     return made
 
@@ -241,9 +242,26 @@ def keys(place: Place) -> Ended:
     return Ended(shown.status, "", "\n".join(f"{host}: {why}" for host, why in rows.items()) + "\n[b] Loaded")
 
 
+def node(place: Place) -> Ended:
+    (place.directory / "vms").mkdir(exist_ok=True)
+    (place.directory / "vms" / "definitions.nix").write_text('{ proxmox = { host = "127.0.0.9"; node = "prom"; }; }\n')
+    words = ("-y", "nodes.py", "--limit", "prom", "deploys/proxmox_host.py")
+    return place.run(str(Path(sys.executable).with_name("pyinfra")), *words)
+
+
 def complete(place: Place) -> Ended:
     words = {"_NIXHERD_COMPLETE": "bash_complete", "COMP_WORDS": "nixherd vm start ", "COMP_CWORD": "3"}
     return place.nixherd(**words)
+
+
+def check(place: Place) -> Ended:
+    """The gate, of which a tool comes to grief."""
+    ended = place.nixherd("check", "--only", "definitions", "--only", "merge", "--json")
+    tools = {each["name"]: each for each in json.loads(ended.out)["tools"]}
+    for name in ("definitions", "merge"):
+        assert tools[name]["status"] == "unknown"
+        assert "this is a mistake in nixherd" in tools[name]["reason"]
+    return ended
 
 
 OWN = "(locals().get('own') or self.own).id"
@@ -252,7 +270,7 @@ SCENARIOS = {
         lambda place: fact(place, "facts.nixos.Running"), "dict(line.split('=', 1) for line in output)['hostname']"
     ),
     "nixherd/changeset.py:Changeset._finish:1": Scenario(change_files),
-    "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check")),
+    "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check", "--only", "merge")),
     "nixherd/cli/parameters.py:_completions:1": Scenario(complete, harmless=True, status=0),
     "nixherd/cli/publishing.py:_built:1": Scenario(publish, "host_id"),
     "nixherd/cli/publishing.py:_built:2": Scenario(publish, "about.host_id"),
@@ -270,8 +288,11 @@ SCENARIOS = {
         deploy, "self.fleet_host.id", harmless=True, status=0
     ),
     "nixherd/connectors/inventory.py:inventory_beside:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
+    "nixherd/connectors/node.py:NodeConnector.connect:1": Scenario(node),
+    "nixherd/connectors/nodes.py:nodes_beside:1": Scenario(node),
     "nixherd/deploying/run.py:DeployRun.turn:1": Scenario(deploy, OWN, "failed"),
     "nixherd/evaluation.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
+    "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/keys_shown.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
@@ -473,12 +494,13 @@ def test_a_changed_guest_decides_the_status_whoever_reads(
     fleet: Path,  # noqa: F811
     dev: Emulator,  # noqa: F811
     tmp_path: Path,
+    programs: Callable[[dict[str, str]], dict[str, str]],
 ) -> None:
     token = tmp_path / "token"
     token.write_text(dev.token.to_toml())
     token.chmod(0o600)
     names = {"HOME": str(tmp_path), "FLEET": str(fleet), "PROXMOX_TOKEN_FILE": str(token), "TERM": "dumb"}
-    made = Place(fleet, {**os.environ, **nix_cli.environment(), **names, **ENCODINGS.get(how, {})})
+    made = Place(fleet, programs({**os.environ, **nix_cli.environment(), **names, **ENCODINGS.get(how, {})}))
     made.shell = {**OUTPUTS, **UNWRITABLE}.get(how, '"$@"')
     unwritable = how in UNWRITABLE
     ended = made.nixherd("vm", "snapshot", "dev", "before", "--description", "Müller → ✓", "--table")

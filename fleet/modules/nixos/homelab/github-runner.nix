@@ -60,7 +60,9 @@ in {
         # trusts is root.
         ephemeral = mkDefault true;
         extraLabels = ["nix"];
-        extraPackages = [config.nix.package pkgs.git pkgs.jq];
+        extraPackages = [config.nix.package pkgs.git pkgs.jq pkgs.openssh pkgs.python3];
+        # No job of a fork's, whatever its workflows say.
+        extraEnvironment.ACTIONS_RUNNER_HOOK_JOB_STARTED = "${./refuse-forks.sh}";
       };
     };
   };

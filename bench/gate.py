@@ -1,0 +1,61 @@
+"""The quality gate beside its own tools one by one: what running them side by side is worth on two cores.
+
+The least that anybody could wait for is the longer of the slowest tool and half of the sum of all. What each takes is
+what it takes alone, without Python's start, which ours has in it; what `builds`, `lockout` and `closures` share, the
+evaluation, counts once. Everything is warm: built, evaluated and read before. statix is left out where there is none.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.results import Comparison
+from lab.places import cache_directory
+from lab.setup import gate
+
+NIXHERD = str(Path(sys.executable).with_name("nixherd"))
+CORES = 2
+LIMIT = 1.2
+TOGETHER = ("lockout", "closures", "builds")
+
+
+def main(rounds: int) -> int:
+    """The gate over the lab's copy of the reference fleet."""
+    from tests import fleet_copy
+
+    with tempfile.TemporaryDirectory() as made:
+        fleet = fleet_copy.make(Path(made) / "fleet")
+        env = {**os.environ, "PATH": f"{gate.build(cache_directory())}:{os.environ['PATH']}"}
+        env |= {"XDG_STATE_HOME": f"{made}/state", "FLEET": str(fleet)}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        without = [] if shutil.which("statix", path=env["PATH"]) else ["--without", "statix"]
+        names = [name for name in run(env, *without)[1] if name not in TOGETHER]  # which warms everything up
+        parts = [*((name,) for name in names), TOGETHER]
+        ours, theirs = [], []
+        for _ in range(rounds):
+            ours.append(run(env, *without)[0])
+            alone = [max(run(env, *(f"--only={name}" for name in part))[1].values()) for part in parts]
+            theirs.append(max(*alone, sum(alone) / CORES))
+        return 0 if Comparison("gate", ours, theirs, LIMIT).report() else 1
+
+
+def run(env: dict[str, str], *words: str) -> tuple[float, dict[str, float]]:
+    """How many seconds the command took, and each tool that ran; all of them passed."""
+    began = time.monotonic()
+    argv = ["taskset", "--cpu-list", cores(), NIXHERD, "check", "--json", *words]
+    done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    seconds = time.monotonic() - began
+    if done.returncode:
+        raise SystemExit(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
+    tools = json.loads(done.stdout)["tools"]
+    return seconds, {each["name"]: each["seconds"] for each in tools if each["status"] == "ok"}
+
+
+def cores() -> str:
+    """The first two that we may use."""
+    return ",".join(map(str, sorted(os.sched_getaffinity(0))[:CORES]))

@@ -1,0 +1,112 @@
+"""`nixherd lock`: the fleet's inputs, brought up to date through the gate."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nixherd.cli.front import CHECKOUT, Front, pass_front
+from nixherd.cli.output import narrate, show_json, wants_json
+from nixherd.cli.parameters import Seconds, json_option
+from nixherd.deploying import gate as commits_gate
+from nixherd.deploying.gate import Gate
+from nixherd.exits import Exit, worst
+from nixherd.files import expanded
+from nixherd.fleet import load_fleet
+from nixherd.lock.report import markdown_of
+from nixherd.lock.run import BRANCH, Ended, Wanted, update
+from nixherd.lock.verdicts import TreeGate
+from nixherd.terminal import say
+
+
+@click.group()
+def lock() -> None:
+    """Bring the fleet's inputs up to date."""
+
+
+@lock.command("update")
+@click.argument("inputs", nargs=-1, metavar="[INPUT|GROUP]...")
+@click.option("--group", "groups", multiple=True, metavar="NAME=INPUT,INPUT", help="Inputs that move together, or not.")
+@click.option("--branch", default=BRANCH, show_default=True, metavar="NAME", help="The branch that the update is on.")
+@click.option("--base", metavar="NAME", help="The branch that it starts from; else the one that is checked out.")
+@click.option("--merge-into", metavar="NAME", help="Start from this branch, and move it to what passed the gate.")
+@click.option("--push", is_flag=True, help="Start from the remote's branch, and push what passed the gate.")
+@click.option("--remote", metavar="NAME", help="Else the one of the branch that it starts from, else origin.")
+@click.option("--gate", metavar="COMMAND", help="What says whether a tree may be merged; else `nixherd check`.")
+@click.option("--gate-deadline", type=Seconds(), default=4 * 3600.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--tries", type=click.IntRange(1, 50), default=5, show_default=True, help="How often others may be faster."
+)
+@click.option("--summary", type=click.Path(dir_okay=False), metavar="FILE", help="Write what moved there, as Markdown.")
+@json_option
+@pass_front
+def update_command(
+    front: Front,
+    /,
+    inputs: Sequence[str],
+    groups: Sequence[str],
+    gate: str | None,
+    gate_deadline: float,
+    summary: str | None,
+    **wanted: Any,
+) -> int:
+    """Update flake.lock on a branch of its own: all inputs, or those named, each one a group by itself.
+
+    Nothing is merged or pushed that the gate has not let through as it is. Where it stops all of them together, it is
+    asked for one group after the other: one that breaks something is left behind, and named with the gate's reason,
+    and the others go on. COMMAND is run by sh in the fleet's directory of the tree that it judges. Where others push
+    meanwhile, all of it is done again on that.
+
+    Status 0: all that moved is where it was wanted, or nothing moved. 1: something was left behind. 5: an input could
+    not be looked up, and is as it was. In both the rest has gone on.
+    """
+    ended = update(
+        front.root,
+        Wanted(groups=groups, only=inputs, **wanted),
+        TreeGate(gate, gate_deadline),
+        _must_be_signed,
+        lambda line: say(line, err=True),
+    )
+    front.wrote = ended.at is not None
+    outcome = ended.outcome
+    if summary:
+        with expanded(summary).open("w", encoding="utf-8") as file:
+            file.write(markdown_of(outcome, _ended(ended)))
+    if wants_json(front.as_json):
+        show_json(_document(ended))
+    else:
+        for move in outcome.moves:
+            say(f"{'  ' if len(move.path) > 1 else ''}{move}")
+        say(_ended(ended))
+    narrate(f"left behind: {left.group}: {left.reasons[0] if left.reasons else 'unknown'}" for left in outcome.left)
+    narrate(f"unknown, not updated: {input}: {why}" for input, why in outcome.unknown)
+    statuses = [Exit.FAILED] if outcome.left else []
+    return int(worst([*statuses, *([Exit.UNKNOWN] if outcome.unknown else [])]))
+
+
+def _must_be_signed(fleet: Path) -> bool:
+    """Whether commits of the fleet in this directory have to be signed, by hosts.nix or by our group data."""
+    by_hosts = (fleet / "hosts.nix").exists() and commits_gate.required_by_hosts(load_fleet(fleet))
+    return Gate.of(fleet, {}, [CHECKOUT / "group_data"], by_hosts=by_hosts, notes=False) is not None
+
+
+def _ended(ended: Ended) -> str:
+    if ended.outcome.commit is None:
+        return "nothing that may go has moved" if ended.outcome.left or ended.outcome.unknown else "nothing moved"
+    return f"{ended.at}: {ended.outcome.commit}"
+
+
+def _document(ended: Ended) -> dict[str, Any]:
+    outcome = ended.outcome
+    return {
+        "base": {"branch": ended.base, "commit": outcome.base},
+        "commit": outcome.commit,
+        "at": ended.at,
+        "moved": [move.to_json() for move in outcome.moves],
+        "left_behind": [
+            {"group": left.group.name, "inputs": list(left.group.inputs), "reasons": list(left.reasons)}
+            for left in outcome.left
+        ],
+        "unknown": dict(outcome.unknown),
+    }

@@ -1,0 +1,158 @@
+"""What the fleet's hosts come to: evaluated once, all together, then built, and looked at for what nobody wants.
+
+`builds` proves that each toplevel, home and disko script is built, whatever the flake has among its `checks`; `lockout`
+and `closures` judge the same evaluation.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath
+
+from nixherd import lockout as locks
+from nixherd import sources
+from nixherd.build import build
+from nixherd.errors import FleetError
+from nixherd.evaluation import evaluate
+from nixherd.gate.results import Found, Look, named_file
+from nixherd.nix import Evaluated
+from nixherd.nix_edit import CannotEdit, NixText
+from nixherd.session import Session
+from nixherd.validate import DEFINITIONS, HOSTS
+
+Answers = Mapping[str, Evaluated | FleetError]
+
+
+def evaluated(session: Session) -> Answers:
+    """What each host comes to, or why it does not evaluate; machines and homes side by side, once per run."""
+    hosts = tuple(sorted(session.fleet.hosts))
+
+    def one(host_id: str) -> Evaluated | FleetError:
+        try:
+            return evaluate(session, hosts, host_id)
+        except FleetError as error:
+            return error
+
+    def compute() -> Answers:
+        kinds = {session.host(host_id).is_nixos: host_id for host_id in hosts}
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(one, kinds.values()))
+        return {host_id: one(host_id) for host_id in hosts}
+
+    return session.once(("gate", "evaluated"), compute)
+
+
+def configuration(session: Session, host_id: str) -> str:
+    kind = "nixosConfigurations" if session.host(host_id).is_nixos else "homeConfigurations"
+    return f"{kind}.{host_id}"
+
+
+def file_of(session: Session) -> Callable[[str], str | None]:
+    """The file of a configuration that is named as the flake has it, below the fleet's directory."""
+
+    def find(attribute: str) -> str | None:
+        kind, _, rest = attribute.partition(".")
+        host = session.fleet.hosts.get(rest.partition(".")[0])
+        if host is None or kind not in ("nixosConfigurations", "homeConfigurations"):
+            return None
+        path = PurePath((host.configuration_file if kind == "nixosConfigurations" else host.home_file) or HOSTS)
+        root = session.fleet.path
+        return str(path.relative_to(root)) if path.is_relative_to(root) else None
+
+    return find
+
+
+def builds(session: Session) -> Look:
+    """What does not evaluate, and what does not build; those that fail alike are one finding."""
+    found: list[Found] = []
+    answers = evaluated(session)
+    failed = {host_id: str(why) for host_id, why in answers.items() if isinstance(why, FleetError)}
+    found += _alike(session, failed)
+    good = {host_id: about for host_id, about in answers.items() if isinstance(about, Evaluated)}
+    broken: dict[str, str] = {}
+    for host_id, about in good.items():
+        try:
+            build(session, tuple(good), host_id)
+        except FleetError as error:
+            broken[host_id] = str(error)
+            continue
+        if gone := [path for path in _outputs(about) if not os.path.lexists(path)]:
+            broken[host_id] = f"{gone[0]} is not there, although Nix says that it is built; see to its store"
+    found += _alike(session, broken, build=True)
+    built = [about for host_id, about in good.items() if host_id not in broken]
+    homes = sum(not session.host(about.host_id).is_nixos for about in built)
+    scripts = sum(about.disko_script is not None for about in built)
+    counts = {"system": len(built) - homes, "home": homes, "disko script": scripts}
+    note = ", ".join(f"{number} {what}{'' if number == 1 else 's'}" for what, number in counts.items()) + " built"
+    return Look(found, note)
+
+
+def _outputs(about: Evaluated) -> list[str]:
+    return [path for path in (about.toplevel, about.disko_script) if path]
+
+
+def _alike(session: Session, errors: Mapping[str, str], *, build: bool = False) -> Iterator[Found]:
+    together: dict[str, list[str]] = defaultdict(list)
+    for host_id, why in errors.items():
+        together[why.removeprefix(f"{host_id}: ")].append(host_id)
+    for why, host_ids in together.items():
+        names = ", ".join(configuration(session, host_id) for host_id in host_ids)
+        own = file_of(session)(configuration(session, host_ids[0])) if len(host_ids) == 1 else None
+        whole = why.removeprefix(f"{session.flake}: ").removeprefix(f"{session.fleet.path}: ")
+        if build:
+            yield Found(whole, own or "flake.nix", attribute=names, remedy="correct what its builder complains of")
+            continue
+        found = Found.of_text(whole, session.fleet.path, names)
+        what = found.what.removeprefix("Nix cannot evaluate the fleet: ")
+        file = named_file(what, Path(session.fleet.path)) or own or "flake.nix"
+        yield found if found.file else Found(what, file, attribute=names, remedy=found.remedy or "correct it there")
+
+
+def lockout(session: Session) -> Look:
+    """Machines that nobody could become root on after an installation."""
+    answers = evaluated(session)
+    found = locks.findings(session.fleet, answers)
+    machines = [host_id for host_id in answers if session.host(host_id).is_nixos]
+    unsure = [each for each in machines if not isinstance(answers[each], Evaluated)]
+    untold = [each for each in machines if isinstance(about := answers[each], Evaluated) and about.root_access is None]
+    unknown = [f"{', '.join(unsure)}: not evaluated (see builds)"] if unsure else []
+    unknown += [f"{', '.join(untold)}: no users are declared"] if untold else []
+    judged = len(machines) - len(unsure) - len(untold)
+    return Look([Found.of_text(each) for each in found], f"{judged} machines", "; ".join(unknown))
+
+
+def closures(session: Session) -> Look:
+    """Configurations whose closure holds the fleet's tree or its commit, so that every commit changes them."""
+    answers, found, unsure = evaluated(session), [], []
+    hosts = tuple(sorted(answers))
+    for host_id, about in answers.items():
+        if not isinstance(about, Evaluated):
+            unsure.append(host_id)
+            continue
+        found += [Found.of_text(each) for each in sources.find(session, hosts, host_id)]
+    unknown = f"{', '.join(unsure)}: not evaluated (see builds)" if unsure else ""
+    return Look(found, f"{len(answers) - len(unsure)} closures", unknown)
+
+
+def with_lines(root: Path, findings: list[Found]) -> list[Found]:
+    """The same, with the lines of attributes in hosts.nix and vms/definitions.nix."""
+    texts: dict[str, NixText | None] = {}
+    for file in (HOSTS, DEFINITIONS):
+        try:
+            texts[file] = NixText(file, (root / file).read_bytes())
+        except OSError:
+            texts[file] = None
+    return [_with_line(each, texts) for each in findings]
+
+
+def _with_line(found: Found, texts: Mapping[str, NixText | None]) -> Found:
+    text = texts.get(found.file or "")
+    if text is None or found.line is not None or not found.attribute:
+        return found
+    path = tuple(found.attribute.partition("[")[0].partition(" ")[0].split("."))
+    try:
+        line = text.line_of(path)
+    except CannotEdit:
+        return found
+    return Found(found.what, found.file, line, None, found.severity, found.attribute, found.remedy, found.rule)

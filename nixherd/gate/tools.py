@@ -1,0 +1,187 @@
+"""The tools of the gate, by name, the fast ones first, and what a run of them shares."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nixherd.errors import FleetError, FleetInvalid
+from nixherd.fleet import load_fleet
+from nixherd.gate import alejandra, deadnix, flake, hosts, merge, secrets, statix
+from nixherd.gate.files import Place, changed, copied, of_fleet, passed_over, read_all, unmerged
+from nixherd.gate.results import Found, Look, Unknown
+from nixherd.git import Repository
+from nixherd.models import Fleet
+from nixherd.session import Session
+
+T = TypeVar("T")
+QUICK = 300.0  # seconds
+SLOW = 4 * 3600.0
+_FLAKE = "flake.nix"
+
+
+@dataclass
+class Scope:
+    """What the tools of one run share: the fleet's directory, the files that are looked at, one evaluation.
+
+    Use it as a context manager. `deadline` is in seconds for each tool, None what is usual. `chosen` are the Nix files
+    to look at where somebody named them.
+    """
+
+    root: Path
+    token_file: Path
+    only_changed: bool = False
+    deadline: float | None = None
+    chosen: Sequence[str] | None = None
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _locks: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
+    _memo: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __enter__(self) -> "Scope":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def _once(self, key: str, compute: Callable[[], T]) -> T:
+        """`compute()`, or why it failed, once for all tools."""
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._memo:
+                try:
+                    self._memo[key] = compute()
+                except FleetError as error:
+                    self._memo[key] = error
+        found: T | FleetError = self._memo[key]
+        if isinstance(found, FleetError):
+            raise found
+        return found
+
+    @property
+    def repository(self) -> Repository | None:
+        return self._once("repository", lambda: Repository.around(self.root))
+
+    @property
+    def place(self) -> Place:
+        """The files that the tools which take files look at, where they do."""
+        return self._once("files", self._find_place)
+
+    def _find_place(self) -> Place:
+        if self.chosen is not None:
+            return Place(self.root, self.chosen, self.root)
+        if not self.only_changed:
+            return of_fleet(self.root, self.repository)
+        if self.repository is None:
+            raise FleetError(
+                f"{self.root}: is in no git repository, so nobody knows what is changed; leave --changed out"
+            )
+        found = changed(self.repository)
+        contents = {**found.staged, **read_all(self.root, found.others)}
+        return self._held.enter_context(copied(self.root, contents))
+
+    @property
+    def fleet(self) -> Fleet:
+        return self._once("fleet", lambda: load_fleet(self.root))
+
+    @property
+    def session(self) -> Session:
+        """Unknown where hosts.nix or the definitions cannot be used, which `definitions` tells of."""
+        try:
+            fleet = self.fleet
+        except FleetInvalid as error:
+            why = f"{error.findings[0]}" + (f" (and {len(error.findings) - 1} more)" if error.findings[1:] else "")
+            raise Unknown(f"the fleet's hosts cannot be told: {why}") from error
+        return self._once("session", lambda: self._begin(fleet))
+
+    def _begin(self, fleet: Fleet) -> Session:
+        session = Session(fleet, self.token_file)
+        self._held.callback(session.close)
+        return session
+
+    @property
+    def evaluable(self) -> Session:
+        """The same, Unknown without a flake: Nix would look for one above the directory, and take that."""
+        if not (self.root / _FLAKE).is_file():
+            raise Unknown(f"there is no {_FLAKE}, so nothing can be evaluated")
+        return self.session
+
+    def limit(self, usual: float) -> float:
+        return self.deadline or usual
+
+    def outside(self) -> Sequence[str]:
+        """The files that git knows and ignores, which a tool that goes by .gitignore passes over."""
+        return passed_over(self.repository) if self.repository and not self.only_changed else ()
+
+    def unmerged(self) -> Sequence[str]:
+        return unmerged(self.repository) if self.repository else ()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """`is_quick`: it takes seconds, and is run before a commit. `is_program`: it is another's, and takes files."""
+
+    name: str
+    what: str
+    check: Callable[[Scope], Look]
+    is_quick: bool = True
+    is_program: bool = False
+
+
+def _definitions(scope: Scope) -> Look:
+    try:
+        findings: Sequence[str] = scope.fleet.warnings
+        note = f"{len(scope.fleet.hosts)} hosts, {len(scope.fleet.vms)} guests"
+    except FleetInvalid as error:
+        findings, note = error.findings, ""
+    found = [Found.of_text(each, str(scope.root)) for each in findings]
+    return Look(hosts.with_lines(scope.root, found), note)
+
+
+def _secrets(scope: Scope) -> Look:
+    return secrets.check(scope.root, scope.session.fleet)
+
+
+def _flake(scope: Scope) -> Look:
+    if not (scope.root / _FLAKE).is_file():
+        return Look([Found("is not there", _FLAKE, remedy="a fleet is a flake; the reference fleet has one")])
+    try:
+        find = hosts.file_of(scope.session)
+    except FleetError:  # the flake is judged all the same
+
+        def find(_: str) -> str | None:
+            return None
+
+    return flake.check(str(scope.root), scope.root, scope.limit(SLOW), find)
+
+
+TOOLS: Mapping[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            "alejandra",
+            "formatting",
+            lambda scope: alejandra.check(scope.place, scope.limit(QUICK)),
+            is_program=True,
+        ),
+        Tool("deadnix", "unused code", lambda scope: deadnix.check(scope.place, scope.limit(QUICK)), is_program=True),
+        Tool(
+            "statix",
+            "lints",
+            lambda scope: statix.check(scope.place, scope.limit(QUICK), scope.outside),
+            is_program=True,
+        ),
+        Tool("merge", "unresolved conflicts", lambda scope: merge.check(scope.place, scope.unmerged)),
+        Tool("definitions", "hosts.nix and vms/definitions.nix", _definitions),
+        Tool("secrets", "who can decrypt which file", _secrets),
+        Tool("lockout", "ways to root", lambda scope: hosts.lockout(scope.evaluable), is_quick=False),
+        Tool(
+            "closures", "what every commit would change", lambda scope: hosts.closures(scope.evaluable), is_quick=False
+        ),
+        Tool("flake", "nix flake check", _flake, is_quick=False),
+        Tool("builds", "every configuration built", lambda scope: hosts.builds(scope.evaluable), is_quick=False),
+    )
+}

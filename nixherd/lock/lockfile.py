@@ -1,0 +1,228 @@
+"""flake.lock as a graph (format: the Nix manual, `nix flake`, "Lock files"), and locks put together of two others.
+
+Two locks of the same flake.nix differ in what was locked. Of such two, one is made that has some inputs, with all that
+they bring, from the one and the rest from the other: so every input is looked up once, whatever is tried with it then.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from nixherd.errors import FleetError
+
+FILE = "flake.lock"
+_VERSIONS = range(5, 8)
+_CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
+_SHORT = 7  # characters of a hash, for people
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
+_REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# Where a page with the changes between two revisions is, by forge.
+_GITHUB = "https://{host}/{owner}/{repo}/compare/{old}...{new}"
+_COMPARE = {
+    "github": ("github.com", _GITHUB),
+    "gitlab": ("gitlab.com", "https://{host}/{owner}/{repo}/-/compare/{old}...{new}"),
+}
+_BY_URL = {"github.com": "github", "codeberg.org": "github", "gitlab.com": "gitlab"}
+_URL = re.compile(
+    r"(?:git\+)?(?:https|ssh)://(?:git@)?(?P<host>[a-z0-9.-]+)/(?P<owner>[^/]+)/(?P<repo>[^/?]+?)(?:\.git)?/?(?:\?.*)?"
+)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock file; `nodes` by name, `root` is the flake's own."""
+
+    nodes: Mapping[str, Mapping[str, Any]]
+    root: str
+    version: int
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> "Lock":
+        """FleetError, with `where` it is, for what is none."""
+        if conflict := _CONFLICT.search(text):
+            line = text.count("\n", 0, conflict.start()) + 1
+            raise FleetError(
+                f"{where}:{line}: an unsolved conflict is committed there; `nix flake lock`, and commit it"
+            )
+        try:
+            document = json.loads(text)
+            lock = cls(document["nodes"], document["root"], document["version"])
+            for node in (lock.nodes[lock.root], *lock.nodes.values()):
+                for child in node.get("inputs", {}).values():
+                    if isinstance(child, str):
+                        lock.nodes[child].get("locked", {}).items()
+                    elif not all(isinstance(each, str) for each in child):
+                        raise TypeError(child)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FleetError(
+                f"{where}: is no lock file ({type(error).__name__}: {error}); restore it from an earlier commit, or "
+                "remove it and `nix flake lock`"
+            ) from None
+        if lock.version not in _VERSIONS:
+            raise FleetError(
+                f"{where}: is of version {lock.version}, which is not known here; nixherd is too old for it"
+            )
+        return lock
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The flake's inputs that are locked by themselves, and their nodes; those that follow another are not."""
+        found = self.nodes[self.root].get("inputs", {})
+        return {name: node for name, node in found.items() if isinstance(node, str)}
+
+    def followers(self, name: str) -> int:
+        """How many of the flake's inputs take their own input from this one."""
+        children = [self.nodes[node].get("inputs", {}).values() for node in self.inputs.values()]
+        return sum([name] in list(each) for each in children)
+
+    def below(self, name: str) -> dict[tuple[str, ...], Mapping[str, Any]]:
+        """What is locked of an input, and of all that it brings, by their paths from the flake."""
+        return dict(self._walk((name,), self.inputs[name], frozenset())) if name in self.inputs else {}
+
+    def _walk(
+        self, path: tuple[str, ...], node: str, above: frozenset[str]
+    ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+        about = self.nodes[node]
+        yield path, {key: value for key, value in about.items() if key != "inputs"}
+        for name, child in sorted(about.get("inputs", {}).items()):
+            if isinstance(child, str) and child not in above:
+                yield from self._walk((*path, name), child, above | {node})
+            elif not isinstance(child, str):
+                yield (*path, name), {"follows": child}
+
+    def text(self) -> str:
+        """As Nix writes it."""
+        document = {"nodes": self.nodes, "root": self.root, "version": self.version}
+        return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def compose(old: Lock, new: Lock, names: Collection[str]) -> Lock:
+    """The old lock with these inputs, and all that they bring, as the new one has them.
+
+    Nodes are named as Nix names them (lockfile.cc: depth first, by the input's name, with a number where it is taken).
+    """
+    nodes: dict[str, dict[str, Any]] = {}
+    known: dict[tuple[int, str], str] = {}
+
+    def add(lock: Lock, node: str, name: str) -> str:
+        if (key := known.get((id(lock), node))) is not None:
+            return key
+        key, number = name, 2
+        while key in nodes:
+            key, number = f"{name}_{number}", number + 1
+        known[id(lock), node] = key
+        nodes[key] = {}
+        nodes[key] |= lock.nodes[node]
+        if children := lock.nodes[node].get("inputs"):
+            nodes[key]["inputs"] = {
+                child: add(lock, of, child) if isinstance(of, str) else of for child, of in sorted(children.items())
+            }
+        return key
+
+    nodes["root"] = dict(new.nodes[new.root])
+    children: dict[str, Any] = {}
+    for name, of in sorted(new.nodes[new.root].get("inputs", {}).items()):
+        lock = old if name in old.inputs and name not in names else new
+        children[name] = add(lock, lock.inputs[name], name) if isinstance(of, str) else of
+    if children:
+        nodes["root"]["inputs"] = children
+    return Lock(nodes, "root", new.version)
+
+
+@dataclass(frozen=True)
+class Move:
+    """Of one input that is locked elsewhere than before; None where there was or is none. `path` is from the flake."""
+
+    path: tuple[str, ...]
+    old: Mapping[str, Any] | None
+    new: Mapping[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.path)
+
+    @property
+    def link(self) -> str | None:
+        """A page with what changed, where the forge is known to have one."""
+        return _compare(self.old or {}, self.new or {})
+
+    @property
+    def is_older(self) -> bool:
+        """Whether it moved back in time."""
+        old, new = ((each or {}).get("lastModified") for each in (self.old, self.new))
+        return isinstance(old, int) and isinstance(new, int) and new < old
+
+    def __str__(self) -> str:
+        back = " (older than before)" if self.is_older else ""
+        return f"{self.name}: {shown(self.old)} → {shown(self.new)}{back}"
+
+    def to_json(self) -> dict[str, Any]:
+        sides = {"old": self.old, "new": self.new}
+        about = {side: None if locked is None else _about(locked) for side, locked in sides.items()}
+        return {"input": self.name, **about, "compare": self.link, "older": self.is_older}
+
+
+def moves(old: Lock, new: Lock) -> list[Move]:
+    """What is locked elsewhere in the new one: the flake's own inputs, each with those that it brings."""
+    found = []
+    for name in sorted({*old.inputs, *new.inputs}):
+        before, after = old.below(name), new.below(name)
+        for path in sorted({*before, *after}):
+            pair = [each.get(path, {}).get("locked") for each in (before, after)]
+            if pair[0] != pair[1]:
+                found.append(Move(path, pair[0], pair[1]))
+    return found
+
+
+def moved(old: Lock, new: Lock) -> list[str]:
+    """The flake's inputs of which anything differs, whether or not it shows in a revision."""
+    return sorted(name for name in new.inputs if old.below(name) != new.below(name))
+
+
+def shown(locked: Mapping[str, Any] | None) -> str:
+    """A revision for people, and of when it is."""
+    if locked is None:
+        return "none"
+    about = _about(locked)
+    short = str(about["revision"] or about["hash"] or "unknown").removeprefix("sha256-")[:_SHORT]
+    return f"{short} ({about['date']})" if about["date"] else short
+
+
+def _about(locked: Mapping[str, Any]) -> dict[str, Any]:
+    modified = locked.get("lastModified")
+    date = None
+    if isinstance(modified, int) and 0 < modified < 1 << 34:
+        date = datetime.fromtimestamp(modified, UTC).strftime("%Y-%m-%d")
+    return {"revision": locked.get("rev"), "hash": locked.get("narHash"), "date": date}
+
+
+def _compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    place, before = _place(new), _place(old)
+    if place is None or before is None or place[1:] != before[1:]:
+        return None
+    kind, host, owner, repo = place
+    revisions = {"old": old.get("rev"), "new": new.get("rev")}
+    parts = {"host": host, "owner": owner, "repo": repo}
+    if not all(_REVISION.fullmatch(str(each)) for each in revisions.values()):
+        return None
+    if not all(_NAME.fullmatch(str(each)) for each in parts.values()):
+        return None
+    return _COMPARE[kind][1].format(**parts, **revisions)
+
+
+def _place(locked: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
+    """Kind of forge, host, owner and repository, where all of it is known."""
+    kind = locked.get("type")
+    if kind in _COMPARE:
+        return (
+            str(kind),
+            str(locked.get("host") or _COMPARE[kind][0]),
+            str(locked.get("owner")),
+            str(locked.get("repo")),
+        )
+    if kind == "git" and (found := _URL.fullmatch(str(locked.get("url")))) and found["host"] in _BY_URL:
+        return _BY_URL[found["host"]], found["host"], found["owner"], found["repo"]
+    return None

@@ -1,0 +1,99 @@
+"""The gate of an update: a command that ends with 0 for a tree that may be merged, and what it says of others."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nixherd.display import visible
+from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.nix_errors import last_error
+from nixherd.process import Completed, run
+
+# A tree that is judged gets none of what the CI has for who pushes; nor does what the gate says count as the CI's own.
+_OF_THE_CI = re.compile(
+    r"(GITHUB|GH|ACTIONS|RUNNER|GITLAB|CI_JOB|CI_REGISTRY|GITEA|FORGEJO)_.*|SSH_AUTH_SOCK"
+    r"|GIT_(?!CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)$).*|.*(TOKEN|SECRET|PASSWORD).*"
+)
+_LINES = 8
+_LONGEST = 400  # characters of a line
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a tree may be merged; `reasons` are lines, the first one the most telling."""
+
+    passed: bool
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        return self.reasons[0] if self.reasons else "the gate gave no reason"
+
+
+@dataclass(frozen=True)
+class TreeGate:
+    """`command` is the shell's, run in the fleet's directory, which is in $FLEET, too; `timeout` is in seconds."""
+
+    command: str | None = None
+    timeout: float = 4 * 3600.0
+
+    def judge(self, fleet: Path) -> Verdict:
+        """FleetError when the gate cannot be run at all: that says nothing about the tree."""
+        bin = Path(sys.executable).parent
+        env = {name: value for name, value in os.environ.items() if not _OF_THE_CI.fullmatch(name)}
+        env |= {"PATH": f"{bin}:{env.get('PATH', os.defpath)}", "FLEET": str(fleet)}
+        if self.command is not None:
+            argv = ["/bin/sh", "-c", self.command]
+        else:
+            argv = [shutil.which("nixherd", path=env["PATH"]) or "nixherd", "--fleet", str(fleet), "check", "--json"]
+        try:
+            done = run(argv, cwd=fleet, env=env, closed=True, timeout=self.timeout, check=False)
+        except DeadlineExceeded as error:
+            return Verdict(False, (str(error),))
+        except ProcessFailed as error:
+            raise FleetError(f"the gate cannot be run: {error}") from error
+        if self.command is not None and done.status in (126, 127):
+            raise FleetError(f"the gate cannot be run: {self.command}: {_last(done) or f'status {done.status}'}")
+        return Verdict(done.status == 0, () if done.status == 0 else tuple(_reasons(done)))
+
+
+def _reasons(done: Completed) -> list[str]:
+    found = _findings(done.stdout)
+    if not found and "error:" in done.stderr:
+        found = [last_error(done.stderr)]
+    if not found:
+        lines = (done.stderr if done.stderr.strip() else done.stdout).splitlines()
+        found = [line.strip() for line in lines if line.strip()][-1:]
+    found = found or [f"status {done.status}"]
+    more = [f"(and {len(found) - _LINES} more)"] if len(found) > _LINES else []
+    return [visible(" ".join(line.split()))[:_LONGEST] for line in found[:_LINES]] + more
+
+
+def _findings(text: str) -> list[str]:
+    """Of `nixherd check --json`: what each finding says, errors first, else what each tool that gave none says.
+
+    Nothing where it is something else.
+    """
+    try:
+        document = json.loads(text)
+        rows = sorted(document["findings"], key=lambda row: row.get("severity") == "warning")
+        tools = [f"{each['name']}: {each['reason']}" for each in document.get("tools", ()) if each.get("reason")]
+        return [_line(row) for row in rows] or tools
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _line(row: Mapping[str, object]) -> str:
+    place = ":".join(str(row[key]) for key in ("file", "line") if row.get(key))
+    what = next((str(row[key]) for key in ("what", "message", "text") if row.get(key)), "")
+    return ": ".join(part for part in (str(row.get("tool") or ""), place, what) if part)
+
+
+def _last(done: Completed) -> str:
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

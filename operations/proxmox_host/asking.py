@@ -1,0 +1,105 @@
+"""What is asked of a node, and how: nothing is done on what is not known."""
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api.command import FunctionCommand, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from facts.proxmox_host import Dkms, Node
+from nixherd.connectors.node import NodeConnector
+from nixherd.errors import FleetError, Refused, Usage
+from nixherd.passthrough import LOG
+from nixherd.passthrough.dkms import version_of
+from nixherd.passthrough.states import NodeState
+from nixherd.passthrough.wanted import Wanted, read
+from operations.steps import Commands, complain, decide, executing, failed
+
+LONG = 3600  # seconds for what builds modules and initramfs
+_KEYS = ("devices", "vendor_reset", "blacklist", "kernel_words", "hostpci")
+# It ends what it began when nobody listens any more.
+_LOGGED = """trap '' HUP PIPE
+umask 022
+{{
+set -e
+{script}
+}} >>{log} 2>&1 </dev/null
+"""
+
+
+def wanted_of(host: Host) -> Wanted:
+    """What the operator asks of this node. Usage where that cannot be meant."""
+    return read({key: host.data.get(key) for key in _KEYS})
+
+
+def decide_on_node(body: Callable[[], Commands]) -> Commands:
+    """As `decide`, for nodes of nodes.py alone; any other host fails, also one of no inventory of ours."""
+    no = Usage(f"{host.name} is no node of the hypervisor; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE")
+
+    def refused() -> Commands:
+        raise no
+
+    def fails(state: State, host: Host) -> bool:
+        return False
+
+    if isinstance(host.connector, NodeConnector):
+        yield from decide(host, body)
+    elif host.data.get("session"):
+        yield from decide(host, refused)
+    elif not failed(host):
+        complain(host, no)
+        if executing(host):
+            yield FunctionCommand(fails, (), {})
+        else:
+            host.state.fail_hosts({host})
+
+
+def ask(fact: Any, **arguments: Any) -> Any:
+    """A fact of the node. FleetError where it is not told: nothing is done on what is not known."""
+    found = host.get_fact(fact, **arguments, _timeout=120, _ignore_errors=True)
+    if found is None:
+        raise FleetError(f"{host.data.node} did not say what {fact.__name__} asks of it; run this again")
+    return found
+
+
+def node_of_host() -> NodeState:
+    """What the node is. Refused where it is another machine than is meant, or not root's or Debian's."""
+    node: NodeState = ask(Node)
+    name = host.data.node
+    if node["id"] != "debian" and node["pve"] is None:
+        runs = node["id"] or "something unknown"
+        raise Refused(f"{name}: what answers runs {runs}, no Debian or Proxmox VE; nothing was done")
+    if node["hostname"].split(".")[0] != name:
+        raise Refused(
+            f"{name}: what answers calls itself {node['hostname']}; nothing was done: name the node that it is, or say "
+            f"--data ssh_hostname= where {name} is"
+        )
+    if node["uid"] != 0:
+        raise Refused(f"{name}: we are not root there; say --data ssh_user=root")
+    return node
+
+
+def source_version(wanted: Wanted) -> str:
+    assert wanted.source is not None
+    return version_of(ask(Dkms, source=wanted.source)["conf"], wanted.source)
+
+
+def run_there(program: str, *, what: str, stdin: str | None = None, timeout: int = 120) -> str:
+    """Run a script on the node. FleetError with its last words when it fails."""
+    given: dict[str, Any] = {"_stdin": [stdin.removesuffix("\n")]} if stdin is not None else {}
+    ok, output = host.run_shell_command(StringCommand(program), _timeout=timeout, **given)
+    if not ok:
+        words = (output.stderr_lines or output.stdout_lines or ["no answer"])[-4:]
+        raise FleetError(f"{host.data.node}: {what} failed: {' / '.join(words)}")
+    return str(output.stdout)
+
+
+def run_logged(program: str, *, what: str) -> None:
+    """Run what takes long, to its end even when the connection breaks; its words are in LOG on the node."""
+    body = _LOGGED.format(script=program, log=LOG)
+    run_there(
+        f"sh -c {shlex.quote(body)} || {{ status=$?; tail -n 4 {LOG} >&2; exit $status; }}", what=what, timeout=LONG
+    )

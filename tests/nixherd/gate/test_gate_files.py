@@ -1,0 +1,293 @@
+"""Which files the gate looks at, what it mends in them, and git's hook: in small repositories, with the real tools."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.cli.main import run
+from nixherd.gate import statix
+from nixherd.gate.files import Place
+from tests.conftest import MakeFleet
+from tests.gate_programs import path, programs, stand_in, write
+
+pytestmark = pytest.mark.unit
+
+QUICK = ("--only", "alejandra", "--only", "deadnix", "--only", "statix", "--only", "merge")
+UNFORMATTED = "{a=1;}\n"
+FORMATTED = "{a = 1;}\n"
+UNUSED = "{lib}: let\n  unused = 1;\nin\n  lib\n"
+
+
+def git(directory: Path, *words: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    done = subprocess.run(["git", *who, *words], cwd=directory, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_fleet: MakeFleet) -> Path:
+    """One in a subdirectory of its repository, formatted and committed; the tools are on PATH."""
+    built = programs()
+    for name in ("GITHUB_ACTIONS", "GIT_DIR", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "HOME": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", path(built, stand_in(tmp_path / "bin")))
+    directory = make_fleet(name="my repo/the fleet")
+    subprocess.run([built / "alejandra", "--quiet", directory], check=True)
+    monkeypatch.setenv("FLEET", str(directory))
+    git(directory.parent, "init", "-q")
+    git(directory.parent, "add", "-A")
+    git(directory.parent, "commit", "-qm", "x")
+    return directory
+
+
+Ask = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def ask(capfd: pytest.CaptureFixture[str]) -> Ask:
+    def check(*words: str) -> tuple[int, dict[str, Any]]:
+        capfd.readouterr()
+        status = run(["check", "--json", *words])
+        return status, json.loads(capfd.readouterr().out)
+
+    return check
+
+
+def found(document: dict[str, Any]) -> list[tuple[str, str, int | None]]:
+    return [(each["tool"], each["file"], each["line"]) for each in document["findings"]]
+
+
+def test_the_files_are_those_that_git_knows(fleet: Path, ask: Ask) -> None:
+    (fleet / "unknown.nix").write_text(UNFORMATTED)
+    (fleet / "a b.nix").write_text(UNFORMATTED)
+    (fleet / "-x.nix").write_text(UNUSED)
+    (fleet / "link.nix").symlink_to("unknown.nix")
+    (fleet / ".gitignore").write_text("ignored.nix\n")
+    (fleet / "ignored.nix").write_text("x: [(x == true)]\n")
+    for count in range(9):  # more than are asked about one by one
+        (fleet / f"n{count}.nix").write_text("1\n")
+    assert ask(*QUICK)[0] == 0
+    git(
+        fleet,
+        "add",
+        "-f",
+        "a b.nix",
+        "link.nix",
+        "ignored.nix",
+        ".gitignore",
+        "--",
+        "-x.nix",
+        *(f"n{count}.nix" for count in range(9)),
+    )
+    status, document = ask(*QUICK)
+    assert (status, found(document)) == (
+        1,
+        [("alejandra", "a b.nix", None), ("deadnix", "-x.nix", 2), ("statix", "ignored.nix", 1)],
+    )
+
+
+def test_without_a_repository_all_that_is_there(
+    make_fleet: MakeFleet, fleet: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_fleet(name="elsewhere")
+    (other / "a.nix").write_text(UNFORMATTED)
+    monkeypatch.setenv("FLEET", str(other))
+    assert ("alejandra", "a.nix", None) in found(ask(*QUICK)[1])
+    status, document = ask(*QUICK, "--changed")
+    assert (status, {each["status"] for each in document["tools"]}) == (1, {"unknown", "not run"})
+
+
+def test_what_is_committed_is_judged_not_what_lies_there(fleet: Path, ask: Ask) -> None:
+    """Of a file that is staged, git's content; of others that are changed, theirs; nothing else, and nothing slow."""
+    status, document = ask("--changed", "--without", "secrets")
+    tools = {each["name"]: (each["status"], each["note"]) for each in document["tools"]}
+    assert (status, tools["alejandra"], tools["definitions"][0]) == (0, ("ok", "0 files"), "ok")
+    assert tools["builds"] == tools["flake"] == ("not run", "--changed")
+    (fleet / "a.nix").write_text(UNFORMATTED)
+    git(fleet, "add", "-A")
+    (fleet / "a.nix").write_text(FORMATTED)  # mended, but that is not what would be committed
+    (fleet / "hosts/dev/home.nix").write_text(UNUSED)
+    assert found(ask("--changed", *QUICK)[1]) == [("alejandra", "a.nix", None), ("deadnix", "hosts/dev/home.nix", 2)]
+    git(fleet, "add", "a.nix")
+    assert found(ask("--changed", *QUICK)[1]) == [("deadnix", "hosts/dev/home.nix", 2)]
+
+
+def test_fix_mends_and_checks_again(fleet: Path, ask: Ask) -> None:
+    texts = {
+        "a.nix": UNFORMATTED,
+        "b c.nix": UNUSED,
+        "d.nix": "x: [(x == true)]\n",
+        "bad.nix": "{\n",
+        "e.nix": FORMATTED,
+    }
+    for name, text in texts.items():
+        (fleet / name).write_text(text)
+    (fleet / "a.nix").chmod(0o755)
+    untouched = (fleet / "e.nix").stat().st_ino
+    git(fleet, "add", "-A")
+    status, document = ask(*QUICK, "--fix")
+    assert (status, {each["file"] for each in document["findings"]}) == (1, {"bad.nix"})
+    assert (fleet / "a.nix").read_text() == FORMATTED
+    assert (fleet / "a.nix").stat().st_mode & 0o777 == 0o755
+    assert "unused" not in (fleet / "b c.nix").read_text()
+    assert "true" not in (fleet / "d.nix").read_text()
+    assert (fleet / "bad.nix").read_text() == "{\n"
+    assert (fleet / "e.nix").stat().st_ino == untouched
+    assert not list(fleet.rglob(".nixherd-*"))
+
+
+def test_fmt(fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    (fleet / "sub dir").mkdir()
+    for name in ("a.nix", "sub dir/b.nix", "unknown.nix"):
+        (fleet / name).write_text(UNFORMATTED)
+    git(fleet, "add", "a.nix", "sub dir")
+    monkeypatch.chdir(fleet / "sub dir")
+    assert run(["fmt", "--check"]) == 1
+    out, _ = capfd.readouterr()
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["a.nix", "sub dir/b.nix"]
+    assert run(["fmt", "--diff", "b.nix"]) == 1
+    assert capfd.readouterr().out.splitlines() == [
+        *("--- a/sub dir/b.nix", "+++ b/sub dir/b.nix", "@@ -1 +1 @@", "-{a=1;}", "+{a = 1;}"),
+    ]
+    assert run(["fmt", "."]) == 0
+    assert capfd.readouterr().out == "formatted sub dir/b.nix\n"
+    assert run(["fmt"]) == 0
+    assert capfd.readouterr().out == "formatted a.nix\n"
+    assert run(["fmt", "../unknown.nix"]) == 0, "what is named is formatted, whether git knows it or not"
+    assert {(fleet / name).read_text() for name in ("a.nix", "sub dir/b.nix", "unknown.nix")} == {FORMATTED}
+    assert run(["fmt"]) == run(["fmt", "--check"]) == run(["fmt", "--diff"]) == 0
+    (fleet / "a.nix").write_text("{\n  a = 1\n}\n")
+    capfd.readouterr()
+    assert run(["fmt"]) == 1
+    assert capfd.readouterr().err.startswith("a.nix:3:1: does not parse: ")
+    for words in (["fmt", "nowhere.nix"], ["fmt", "/etc"], ["fmt", "../../x"], ["lint", "--without", "statics"]):
+        assert run(words) == 2
+        assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_lint(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (fleet / "a.nix").write_text(UNUSED)
+    (fleet / "b.nix").write_text("x: [(x == true)]\n")
+    assert run(["lint", "--json", str(fleet / "a.nix"), str(fleet / "b.nix")]) == 1
+    document = json.loads(capfd.readouterr().out)
+    assert found(document) == [("deadnix", "a.nix", 2), ("statix", "b.nix", 1)]
+    assert [each["name"] for each in document["tools"]] == ["deadnix", "statix"]
+    assert run(["lint", "--fix", str(fleet / "a.nix"), str(fleet / "b.nix")]) == 0
+
+
+def test_statix_that_panics_over_one_file_has_looked_at_the_others(fleet: Path, ask: Ask) -> None:
+    for name in "abcdefghijk":
+        (fleet / f"{name}.nix").write_text("x: [(x == true)]\n" if name in "ak" else "1\n")
+    (fleet / "c.nix").write_text("# statix panics\n1\n")
+    git(fleet, "add", "-A")
+    status, document = ask("--only", "statix")
+    [tool] = [each for each in document["tools"] if each["name"] == "statix"]
+    assert (status, tool["status"], found(document)) == (
+        1,
+        "unknown",
+        [("statix", "a.nix", 1), ("statix", "k.nix", 1)],
+    )
+    assert tool["reason"].startswith("c.nix: statix panicked")
+
+
+def test_a_statix_that_knows_no_json(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fleet / "a.nix").write_text("x: [(x == true)]\n")
+    monkeypatch.setenv("STATIX_WITHOUT_JSON", "1")
+    [said] = statix.check(Place(fleet, ["a.nix"], fleet), 60).findings
+    assert (said.file, said.line, said.rule) == ("a.nix", 1, "W01")
+
+
+@pytest.mark.parametrize("option", ["--without", "--only"])
+def test_a_name_that_is_no_tools(fleet: Path, option: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", option, "static"]) == 2
+    assert capfd.readouterr().err == (
+        f"{option} static: there is no such tool; there are alejandra, deadnix, statix, merge, definitions, secrets, "
+        "lockout, closures, flake, builds\n"
+    )
+
+
+def test_github_is_told_and_told_nothing_else(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    (fleet / "a, b.nix").write_text(UNFORMATTED)
+    git(fleet, "add", "-A")
+    annotation = "::error file=the fleet/a%2C b.nix,title=alejandra::is not formatted; run `nixherd fmt`"
+    assert run(["check", *QUICK]) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].startswith("::stop-commands::")
+    again = lines.index(f"::{lines[0].rpartition(':')[2]}::")
+    assert [line for line in lines[1:again] if line.startswith("::")] == []
+    assert lines[again + 1] == annotation
+    assert run(["check", *QUICK, "--json"]) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["ok"] is False
+    assert err.splitlines()[0] == annotation
+
+
+# Hooks
+
+
+def test_the_hook_keeps_what_is_wrong_from_being_committed(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["hooks", "install"]) == 0
+    hook = fleet.parent / ".git/hooks/pre-commit"
+    before = hook.stat()
+    assert run(["hooks", "install"]) == 0
+    assert (hook.stat().st_ino, hook.stat().st_mode & 0o777) == (before.st_ino, 0o755)
+    assert "is there already" in capfd.readouterr().out
+    seen = fleet.parent / "seen"
+    write(fleet.parent.parent / "bin/nixherd", f'#!/bin/sh\necho "$@" >> "{seen}"\nexit 1\n')
+    (fleet / "a.nix").write_text(UNFORMATTED)
+    git(fleet, "add", "a.nix")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(fleet, "commit", "-qm", "x")
+    assert seen.read_text() == f"--fleet {fleet} check --changed --table\n"
+    assert "commit" not in git(fleet, "log", "--format=%s", "-1")
+
+
+def test_a_hook_of_somebody_elses_stays(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    hook = fleet.parent / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 0\n")
+    assert run(["hooks", "install"]) == 4
+    assert "add the line `nixherd check --changed --table || exit 1` to it" in capfd.readouterr().err
+    assert hook.read_text() == "#!/bin/sh\nexit 0\n"
+
+
+@pytest.mark.parametrize("said", [".githooks", "ABSOLUTE"])
+def test_the_hook_is_where_git_looks_for_it(fleet: Path, said: str, tmp_path: Path) -> None:
+    directory = tmp_path / "their hooks" if said == "ABSOLUTE" else fleet.parent / said
+    git(fleet, "config", "core.hooksPath", str(directory) if said == "ABSOLUTE" else said)
+    assert run(["hooks", "install"]) == 0
+    assert os.access(directory / "pre-commit", os.X_OK)
+
+
+def test_the_hook_of_a_worktree(fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(fleet, "worktree", "add", "-q", str(tmp_path / "tree"))
+    monkeypatch.setenv("FLEET", str(tmp_path / "tree/the fleet"))
+    assert run(["hooks", "install"]) == 0
+    assert (fleet.parent / ".git/hooks/pre-commit").exists(), "git has one directory of hooks for all work trees"
+    write(tmp_path / "bin/nixherd", f'#!/bin/sh\necho "$2" > "{tmp_path}/seen"\n')
+    (tmp_path / "tree/x").write_text("x")
+    git(tmp_path / "tree", "add", "x")
+    git(tmp_path / "tree", "commit", "-qm", "y")
+    assert (tmp_path / "seen").read_text() == f"{tmp_path}/tree/the fleet\n"
+
+
+def test_there_is_no_hook_without_a_repository(
+    make_fleet: MakeFleet, fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLEET", str(make_fleet(name="elsewhere")))
+    assert run(["hooks", "install"]) == 4
+    assert "`git init` it" in capfd.readouterr().err

@@ -1,0 +1,66 @@
+"""`pyinfra` and `nixherd` for tests' runs: forked by servers that have imported them (server.py)."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_OURS = Path(sys.executable).parent
+_PROGRAMS = ("pyinfra", "nixherd")
+_servers: dict[Path, list["subprocess.Popen[bytes]"]] = {}
+
+
+def preloaded(
+    place: Path, environment: Mapping[str, str], inside: Callable[[list[str]], list[str]] = list
+) -> dict[str, str]:
+    """This environment with the two programs on PATH, where our Python is, or before all where it is not.
+
+    `place` is made, and the servers started, with its first call; `inside` makes an argv into one that runs where the
+    programs will. Until the servers are ready, and wherever else it would make a difference (client.py), the real
+    programs run. They end with what `inside` enters, else with `end`. With REAL_PROGRAMS in our own environment there
+    are none.
+    """
+    if os.environ.get("REAL_PROGRAMS"):
+        return dict(environment)
+    bin = place / "bin"
+    if not bin.exists():
+        _make(place)
+        _servers[place] = [_started(place, program, environment, inside) for program in _PROGRAMS]
+    path = environment.get("PATH", os.defpath).split(":")
+    at = path.index(str(_OURS)) if str(_OURS) in path else 0
+    return {**environment, "PATH": ":".join([*path[:at], str(bin), *path[at:]])}
+
+
+def end(place: Path) -> None:
+    """End the servers of this place; what they forked is not asked."""
+    for server in _servers.pop(place, ()):
+        server.kill()
+        server.wait()
+
+
+def _make(place: Path) -> None:
+    """Lay out a Python's environment like ours, but for the two programs."""
+    bin = place / "bin"
+    bin.mkdir(parents=True)
+    python = Path(sys.executable).resolve()
+    (bin / "python").symlink_to(python)
+    shutil.copy(_OURS.parent / "pyvenv.cfg", place)
+    (place / "lib").symlink_to(_OURS.parent / "lib")
+    text = (_HERE / "client.py").read_text()
+    for program in _PROGRAMS:
+        (place / f"{program}.real").symlink_to(_OURS / program)
+        (bin / program).write_text(f"#!{python} -IS\n{text}")
+        (bin / program).chmod(0o755)
+
+
+def _started(
+    place: Path, program: str, environment: Mapping[str, str], inside: Callable[[list[str]], list[str]]
+) -> "subprocess.Popen[bytes]":
+    argv = inside([sys.executable, "-P", str(_HERE / "server.py"), str(place), program])
+    with (place / f"{program}.log").open("w") as log:
+        return subprocess.Popen(
+            argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )

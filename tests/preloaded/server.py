@@ -1,0 +1,167 @@
+"""A program that has imported everything, and forks for each run: `python -P server.py DIRECTORY pyinfra|nixherd`.
+
+Half of what a run of `pyinfra` takes is importing it, and a run of all tests starts it a thousand times. What is
+forked here is a process of its own: argv, environment, directory, umask and standard streams are those of the program
+that asked (client.py), it leads a session of its own, and its code is that of the program's script from `main()` on.
+gevent has patched it when pyinfra was imported, as in every run, and has no hub before it forks.
+
+Who asked and the process that became the program are held together by one between them: signals and the exit status
+go through it, and when who asked is gone, the program's session is killed.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from os import _exit, environ, fork, getppid, kill, killpg, waitpid
+from pathlib import Path
+from typing import Any, NoReturn
+
+# From before anything is patched: the kernel's own.
+_poll, _Socket, _recv_fds, _signal = select.poll, socket.socket, socket.recv_fds, signal.signal
+_prctl = ctypes.CDLL(None).prctl
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_LARGEST = 4 << 20  # bytes of a request
+
+
+def _preload(program: str) -> Callable[[], Any]:
+    """Import what a run imports, but for what a deployment's files name; the function that the script calls."""
+    if program == "pyinfra":
+        main: Callable[[], Any] = importlib.import_module("pyinfra_cli.main").main
+        importlib.import_module("pyinfra.api.connectors").get_all_connectors()
+        left_out = "nixherd.cli"
+    else:
+        main = importlib.import_module("nixherd.cli.main").main
+        left_out = "nixherd.connectors"  # they import pyinfra, which patches
+    package = importlib.import_module("nixherd")
+    for module in pkgutil.walk_packages(package.__path__, "nixherd."):
+        if not module.name.startswith(left_out):
+            importlib.import_module(module.name)
+    inspect.getmodule(inspect.currentframe())  # which remembers where each module is: pyinfra asks in every run
+    return main
+
+
+def serve(directory: Path, program: str) -> None:
+    """Returns only in a process that is to become the program, as which its `main` ends it."""
+    specification = importlib.util.spec_from_file_location("client", Path(__file__).with_name("client.py"))
+    assert specification
+    assert specification.loader
+    client = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(client)
+    standing = client.standing()
+    main = _preload(program)
+    assert threading.active_count() == 1
+    gc.collect()
+    gc.freeze()  # a collection in a child would write to all that is shared, and so copy it
+    _signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those in between
+    listening = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(directory / f"{program}.socket"))
+    listening.listen(64)
+    (directory / f"{program}.standing").write_text(standing)  # from now on clients come
+    while True:
+        connection, _ = listening.accept()
+        if fork() == 0:
+            break
+        connection.close()
+    listening.close()
+    _signal(signal.SIGCHLD, signal.SIG_DFL)
+    request, streams = _request(connection)
+    parent = os.getpid()
+    child = fork()
+    if child:
+        for stream in streams:
+            os.close(stream)
+        _hold_together(connection, child)
+    connection.close()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if getppid() != parent:
+        _exit(1)
+    _become(request, streams)
+    if program == "nixherd":
+        sys.executable = str(directory / "bin/python")  # beside which it looks for pyinfra
+    sys.exit(main())
+
+
+def _request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """`argv`, `environment`, `directory`, `umask` and `ignored` signals; and the three standard streams."""
+    data, streams, _flags, _address = _recv_fds(connection, 1, 3)
+    while not data.endswith(b"\n"):
+        more = connection.recv(_LARGEST)
+        if not more:
+            _exit(1)
+        data += more
+    return json.loads(data), streams
+
+
+def _hold_together(connection: socket.socket, child: int) -> NoReturn:
+    """Pass signals on to the child and its end back; when nobody listens any more, its session is killed."""
+    ended = os.pidfd_open(child)
+    look = _poll()
+    look.register(connection, select.POLLIN)
+    look.register(ended, select.POLLIN)
+    while True:
+        ready = {descriptor for descriptor, _event in look.poll()}
+        if ended in ready:
+            _pid, status = waitpid(child, 0)
+            with contextlib.suppress(OSError):
+                connection.sendall(b"%d" % os.waitstatus_to_exitcode(status))
+            _exit(0)
+        numbers = b""
+        with contextlib.suppress(OSError):
+            numbers = connection.recv(64)
+        if not numbers:
+            _kill_session(child)
+            _exit(0)
+        for number in numbers:
+            with contextlib.suppress(ProcessLookupError):
+                killpg(child, number)
+
+
+def _kill_session(leader: int) -> None:
+    for process in [leader, *(int(entry.name) for entry in Path("/proc").glob("[0-9]*"))]:
+        with contextlib.suppress(OSError):
+            if os.getsid(process) == leader:
+                kill(process, signal.SIGKILL)
+
+
+def _become(request: dict[str, Any], streams: list[int]) -> None:
+    """Take on all that tells one run of the program from another."""
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    for stream in streams:
+        os.close(stream)
+    os.umask(request["umask"])
+    os.chdir(request["directory"])
+    environ.clear()
+    environ.update(request["environment"])
+    tempfile.tempdir = None
+    sys.argv[:] = request["argv"]
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
+    _prctl(_PR_SET_NAME, Path(sys.argv[0]).name.encode())
+    for number in request["ignored"]:
+        _signal(number, signal.SIG_IGN)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        before = getattr(sys, name)
+        stream = open(  # noqa: SIM115  (lives as long as we)
+            before.fileno(), mode, encoding=before.encoding, errors=before.errors, closefd=False
+        )
+        stream.reconfigure(line_buffering=before.line_buffering, write_through=before.write_through)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.argv[2])
