@@ -3,11 +3,14 @@
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab.places import cache_directory
+from lab.setup import gate
 from tests.integration.lab_driver import edit
 from tests.nix_cli import environment, nix_json, try_nix
 
@@ -68,7 +71,7 @@ def test_flake_check_builds_every_machine_and_home(flake: Path, tmp_path: Path) 
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """Stand-ins on PATH: what the packages of the lab's nixpkgs of these names lead to."""
+    """On PATH: what the packages of the lab's nixpkgs lead to. Alejandra is itself where it can be built."""
     place = tmp_path / "tools"
     place.mkdir()
     for name, script in {
@@ -79,6 +82,10 @@ def tools(tmp_path: Path) -> Path:
     }.items():
         (place / name).write_text(f"#!/bin/sh\n{script}\n")
         (place / name).chmod(0o755)
+    with suppress(gate.CargoMissing):
+        real = gate.build(cache_directory()) / "alejandra"
+        (place / "alejandra").unlink()
+        (place / "alejandra").symlink_to(real)
     return place
 
 
