@@ -1,10 +1,12 @@
 """Each row of a VM's making, over the emulator: planned, changed, unchanged, refused."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nixherd.deploying.journal import Journal, entries
 from nixherd.exits import Exit
 from nixherd.models import Fleet, GuestType, Origin, Vm
 from nixherd.session import Session
@@ -30,7 +32,10 @@ def declare(session: Session, **changes: Any) -> None:
     session.fleet = replace(fleet, vms={**fleet.vms, "dev": dev})
 
 
-def test_rows_change_what_they_planned_and_then_nothing(run: Perform, emulator: Emulator) -> None:
+def test_rows_change_what_they_planned_and_then_nothing(
+    run: Perform, session: Session, emulator: Emulator, tmp_path: Path
+) -> None:
+    session.journal = Journal(tmp_path / "run")
     for operation, summary in ROWS:
         planned = run(operation, plan=True)
         assert (planned.changed, planned.failed) == (True, False)
@@ -48,6 +53,11 @@ def test_rows_change_what_they_planned_and_then_nothing(run: Perform, emulator: 
         again = run(operation)
         assert (again.changed, again.failed) == (False, False)
     assert emulator.changes() == changes
+    steps = [entry for entry in entries(tmp_path / "run") if entry["event"] == "step"]
+    for (_, summary), planned, done in zip(ROWS, steps[::3], steps[2::3], strict=True):  # planned twice, then done
+        assert planned["text"] == done["text"]
+        assert done["text"].startswith(summary)
+        assert (planned["planned"], done["planned"], done["host"]) == (True, False, "dev")
 
 
 def test_the_host_key_is_there_before_the_clone(run: Perform, session: Session, emulator: Emulator) -> None:
