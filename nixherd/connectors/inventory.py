@@ -99,7 +99,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
                 if _evaluates(options["operations"]):
                     begin = partial(evaluate_ahead, session)
                     session.roll_call = RollCall(_selected(groups, options), begin)
-            elif _data(options, "journal"):
+            elif data_said(options, "journal"):
                 session.journal = _journal(session, groups, options)
     except FAILURES as error:
         failure = worded(error, f"reading the fleet for pyinfra {' '.join(options.get('operations') or ())}")
