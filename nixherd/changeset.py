@@ -2,9 +2,9 @@
 
 What a run needs for that is in the state directory, `.trees/` there, never in the tree: whoever can push a commit could
 put it there. New contents are staged and verified in it, then a journal says what is to be replaced, by SHA-256 of what
-was there and what comes. Each file is replaced by a temporary one beside it. From the first on a run that was killed is
-finished by the next one: it replaces what is not replaced yet, and commits what is not committed yet. Before that
-nothing has happened, and what was staged is thrown away.
+was there and what comes. Each file is replaced by a temporary one beside it, or removed. From the first on a run that
+was killed is finished by the next one: it replaces what is not replaced yet, and commits what is not committed yet.
+Before that nothing has happened, and what was staged is thrown away.
 
 A journal is for one tree, which is known by its directory itself (`nixherd.tree.identity`): another tree that is put at
 its path later, a new clone for instance, has none.
@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,11 +40,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """A file that is to be replaced: SHA-256 of what is there (None: nothing) and of what comes."""
+    """A file that is to be replaced: SHA-256 of what is there and of what comes, None where that is nothing."""
 
     path: str
     old: str | None
-    new: str
+    new: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +116,35 @@ class Changeset:
         if before is not None:
             target.chmod(before.st_mode & _MODE)
 
-    def publish(self, seen: dict[str, bytes | None], message: str, *, commit: bool, say: Say) -> Done:
+    def publish(
+        self,
+        seen: dict[str, bytes | None],
+        message: str,
+        *,
+        removed: Collection[str] | None = None,
+        commit: bool,
+        say: Say,
+    ) -> Done:
         """Swap in what is staged, and commit it. `seen` maps the paths to the contents that the change was made from.
 
-        FleetError when a file is another one by now, cannot be replaced, or git refuses: then all is as it was.
+        Those that are `removed` go, with directories in which nothing is left. Where that is given, empty or not, what
+        names something is changed before what it names: definitions, hosts.nix, a host's files. FleetError when a file
+        is another one by now, cannot be replaced, or git refuses: then all is as it was.
         """
+        new = {path: None if path in (removed or ()) else (self.staged / path).read_bytes() for path in seen}
         swaps = [
-            Swap(path, None if old is None else _sum(old), _sum((self.staged / path).read_bytes()))
+            Swap(path, _sum_or_none(old), _sum_or_none(new[path]))
             # new files first: what is edited names them, and a run may be killed between any two
-            for path, old in sorted(seen.items(), key=lambda each: (each[1] is not None, each[0]))
-            if old is None or (self.staged / path).read_bytes() != old
+            for path, old in sorted(
+                seen.items(), key=lambda each: (each[1] is not None, each[0]), reverse=removed is not None
+            )
+            if new[path] != old
         ]
         if not swaps:
             return Done(())
         self._require_possible(swaps)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(sync, [self.staged / swap.path for swap in swaps]))
+            list(pool.map(sync, [self.staged / swap.path for swap in swaps if swap.new]))
         document = {
             "tree": str(self.root),
             "message": message,
@@ -175,8 +188,7 @@ class Changeset:
             )
 
     def _sum_of(self, path: str) -> str | None:
-        content = self.tree.read(path)
-        return None if content is None else _sum(content)
+        return _sum_or_none(self.tree.read(path))
 
     def _keep_old(self, swaps: Sequence[Swap]) -> None:
         shutil.rmtree(self._old, ignore_errors=True)
@@ -200,8 +212,12 @@ class Changeset:
             failure = worded(error, f"{self.root}: publishing changes")
             kind = Unforeseen if isinstance(failure, Unforeseen) else FleetError
             raise kind(f"{failure}; every file was put back as it was") from error
-        self._clear()
         self._discard(beside.values())
+        for swap in swaps:
+            if swap.new is None:
+                for parent in Path(swap.path).parents[:-1]:
+                    self.tree.remove_directory(str(parent))
+        self._clear()
         return Done(tuple(swap.path for swap in swaps), hash_)
 
     def _is_new(self, swap: Swap) -> bool:
@@ -224,7 +240,7 @@ class Changeset:
         new: list[Temporary] = []
         try:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                made = [pool.submit(self._beside, self.staged, swap.path, swap.new) for swap in swaps]
+                made = [pool.submit(self._beside, self.staged, swap.path, swap.new) for swap in swaps if swap.new]
             new += [each.result() for each in made if each.exception() is None]
             if failed := next((each.exception() for each in made if each.exception()), None):
                 raise failed
@@ -233,6 +249,9 @@ class Changeset:
                     beside[swap.path] = self.tree.kept(swap.path)
             for temporary in new:
                 self.tree.move(temporary)
+            for swap in swaps:
+                if swap.new is None:
+                    self.tree.remove(swap.path)
         except BaseException:
             self._discard(new)
             raise
@@ -257,11 +276,13 @@ class Changeset:
         if resumed:  # the git of the run that was killed may have left its locks
             self.repository.unlock(document["began"])
         paths, added = [swap.path for swap in swaps], [swap.path for swap in swaps if swap.old is None]
+        removed = [swap.path for swap in swaps if swap.new is None]
         if not document["commit"]:
             if added:
                 self.repository.add(added, content=False)
+            self.repository.drop(removed)
             return None
-        if resumed and self.repository.committed(paths):
+        if resumed and self.repository.committed(paths, removed):
             return self.repository.head()
         say("commit")
         if added:
@@ -362,3 +383,7 @@ def _make_place(root: Path, repository: Repository | None) -> Path:
 
 def _sum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _sum_or_none(content: bytes | None) -> str | None:
+    return None if content is None else _sum(content)

@@ -1,7 +1,7 @@
 """Whether an edit of the fleet's files means what was intended: both versions are evaluated and compared."""
 
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,18 @@ ABSENT: Any = object()
 """what an attribute is intended to be that is to be there no more"""
 
 
-def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapping[Leaf, Any], scratch: Path) -> World:
+def require_exactly(
+    directory: Path,
+    edited: Mapping[str, bytes],
+    intended: Mapping[Leaf, Any],
+    scratch: Path,
+    gone: Collection[Leaf] = (),
+) -> World:
     """FleetError unless the edited files, evaluated, differ from those of the directory in exactly what is intended.
 
     `edited` maps paths below the directory to contents, `intended` attributes, as ("hosts.nix", "dev", "publicKey"), to
-    their new values (ABSENT: it goes). A view of the fleet with the edited files in it is made below `scratch`, and
-    returned.
+    their new values (ABSENT: it goes); those that are `gone` are there no more, with all that is in them. A view of
+    the fleet with the edited files in it is made below `scratch`, and returned.
     """
     world = look(directory)
     below = world.fleet[len(world.root) :].lstrip("/")
@@ -32,6 +38,10 @@ def require_exactly(directory: Path, edited: Mapping[str, bytes], intended: Mapp
     wanted = {**_leaves_of(world, directory, places), **intended}
     seen = view_of(view, world)
     after = _leaves_of(seen, view / below, places)
+    for each in gone:
+        wanted = {leaf: value for leaf, value in wanted.items() if leaf[: len(each)] != each}
+        if not any(leaf[: len(each) - 1] == each[:-1] for leaf in wanted) and after.get(each[:-1]) == {}:
+            wanted[each[:-1]] = {}  # the set that it was the last one of
     for leaf in sorted({*wanted, *after}):
         is_, should_be = after.get(leaf, ABSENT), wanted.get(leaf, ABSENT)
         if is_ != should_be:

@@ -6,7 +6,7 @@ published at once.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,15 +33,17 @@ Say = Callable[[str], None]
 class Wanted:
     """Files of the fleet as they are to be, and how that came about.
 
-    `files` are the new contents by path; `seen` what they were made from; `intended` what the Nix files' evaluation is
-    to differ in; `rekeys` the secret files to be encrypted anew; `edits` a line for people for each of `files`.
+    `files` are the new contents by path, None where a file is to go; `seen` what they were made from; `intended` what
+    the Nix files' evaluation is to differ in, `gone` what it is to have no more; `rekeys` the secret files to be
+    encrypted anew; `edits` a line for people for each of `files`.
     """
 
     fleet: Fleet
     store: Store | None
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes | None] = field(default_factory=dict)
     seen: Mapping[str, bytes | None] = field(default_factory=dict)
     intended: Mapping[Leaf, Any] = field(default_factory=dict)
+    gone: tuple[Leaf, ...] = ()
     rekeys: tuple[Rekey, ...] = ()
     edits: tuple[str, ...] = ()
 
@@ -57,7 +59,7 @@ class Wanted:
     @property
     def rules_text(self) -> str:
         assert self.store is not None, "there is no text of rules without secrets"
-        return self.files.get(self.store.config, self.store.text.encode()).decode()
+        return (self.files.get(self.store.config) or self.store.text.encode()).decode()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -77,6 +79,22 @@ class Wanted:
             intended={**self.intended, **(intended or {})},
             edits=(*self.edits, step),
         )
+
+    def removed(self, paths: Iterable[str], step: str) -> "Wanted":
+        """Without these files, which are there."""
+        old = {path: self.current(path) for path in paths}
+        files = {**self.files, **dict.fromkeys(old)}
+        store = self.store
+        if store is not None:
+            left = tuple(file for file in store.files if store.path(file.path) not in old)
+            store = replace(store, files=left)
+        return replace(self, store=store, files=files, seen={**old, **self.seen}, edits=(*self.edits, step))
+
+    def without(self, path: str, attribute: Sequence[str], step: str) -> "Wanted":
+        """Without an attribute of a Nix file. CannotEdit when it cannot be taken out faithfully."""
+        text = NixText(path, self.current(path) or b"").remove(tuple(attribute))
+        changed = self.edited(path, text, step)
+        return replace(changed, gone=(*changed.gone, (path, *attribute)))
 
     def current(self, path: str) -> bytes | None:
         """A file's content by now, None where there is none."""
@@ -136,14 +154,18 @@ def choose(rules: Rules, people: People, host_id: str, given: Collection[str | i
         return [_named(rules, each) for each in given]
     hosts = {key for key in rules.recipients if people.hosts.get(key, host_id) != host_id}
     shared = [rule for rule in rules.rules if hosts and hosts <= set(rule.recipients)]
-    named = re.compile(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])")  # the whole word: dev is not dev2
-    own = [rule for rule in rules.rules if named.search(rule.path_regex or "") and rule not in shared]
+    own = [rule for rule in rules.rules if is_named_after(rule, host_id) and rule not in shared]
     if not shared and not own:
         labels = "; ".join(rule.label for rule in rules.rules)
         raise Usage(
             f"{host_id}: which secrets are for it? No rule is every host's; name some by number or path_regex: {labels}"
         )
     return sorted([*shared, *own], key=lambda rule: rule.number)
+
+
+def is_named_after(rule: Rule, host_id: str) -> bool:
+    """Whether a host's id is in the rule's path_regex, as a whole word: dev is not dev2."""
+    return re.search(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])", rule.path_regex or "") is not None
 
 
 def _named(rules: Rules, given: str | int) -> Rule:
@@ -153,16 +175,22 @@ def _named(rules: Rules, given: str | int) -> Rule:
     raise Usage(f"there is no rule {given} in .sops.yaml; there are {'; '.join(rule.label for rule in rules.rules)}")
 
 
-def untrusted(wanted: Wanted, host_id: str) -> Wanted:
-    """Without the host as a recipient anywhere; hosts.nix stays. Usage when it is none."""
-    assert wanted.store is not None
+def keys_of(wanted: Wanted, host_id: str) -> list[str]:
+    """The recipients in `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
     now = parse(wanted.rules_text)
     people = People.of(wanted.fleet, now)
     keys = [key for key in dict.fromkeys([*people.hosts, *now.names]) if people.name(key) == host_id]
     keys += [key for key, name in now.names.items() if name == host_id and key not in keys]
-    text = wanted.rules_text
-    present = [key for key in keys if key in text]
+    return [key for key in keys if key in wanted.rules_text]
+
+
+def untrusted(wanted: Wanted, host_id: str) -> Wanted:
+    """Without the host as a recipient anywhere; hosts.nix stays. Usage when it is none."""
+    assert wanted.store is not None
+    text, present = wanted.rules_text, keys_of(wanted, host_id)
     if not present:
+        now = parse(text)
+        people = People.of(wanted.fleet, now)
         known = sorted({people.name(key) for key in now.recipients})
         raise Usage(f"{host_id} is no recipient in {wanted.store.config}; there are {', '.join(known)}")
     for key in present:
@@ -221,11 +249,32 @@ def publish(
 
     `sops` makes the identity that can decrypt the files now; `as_host` is that of the host, while its key is here.
     """
+    stage(changeset, wanted, sops=sops, as_host=as_host, rotate=rotate, commit=commit, say=say)
+    return swap_in(changeset, wanted, message, commit=commit, say=say)
+
+
+def swap_in(changeset: Changeset, wanted: Wanted, message: str, *, commit: bool, say: Say) -> Done:
+    """Put what was staged in place, with one commit. FleetError when that cannot be: then all is as it was."""
+    removed = [path for path, content in wanted.files.items() if content is None]
+    leaving = removed if wanted.gone or removed else None
+    return changeset.publish(dict(wanted.seen), message, removed=leaving, commit=commit, say=say)
+
+
+def stage(
+    changeset: Changeset,
+    wanted: Wanted,
+    *,
+    sops: Callable[[], Sops] | None = None,
+    as_host: Sops | None = None,
+    rotate: bool = False,
+    commit: bool = True,
+    say: Say,
+) -> None:
+    """Make all of it beside the fleet's files, and verify it. FleetError when anything is not as it should be."""
     with ThreadPoolExecutor(1) as pool:
         committable = pool.submit(changeset.require_committable, wanted.paths, commit=commit)
         _stage(changeset, wanted, sops, as_host, rotate, say)
         committable.result()
-    return changeset.publish(dict(wanted.seen), message, commit=commit, say=say)
 
 
 def _stage(
@@ -237,11 +286,12 @@ def _stage(
     say: Say,
 ) -> None:
     for path, content in wanted.files.items():
-        changeset.stage(path, content)
-    nix = {path: content for path, content in wanted.files.items() if path in (HOSTS, DEFINITIONS)}
+        if content is not None:
+            changeset.stage(path, content)
+    nix = {path: content for path, content in wanted.files.items() if content and path in (HOSTS, DEFINITIONS)}
     if nix:
         say(f"evaluate {' and '.join(sorted(nix))} before and after")
-        require_exactly(wanted.root, nix, wanted.intended, changeset.scratch)
+        require_exactly(wanted.root, nix, wanted.intended, changeset.scratch, wanted.gone)
     if wanted.rekeys:
         assert wanted.store is not None
         assert sops is not None

@@ -264,18 +264,28 @@ class Repository:
         else:
             self.read("add", "--intent-to-add", "--", *paths)
 
+    def drop(self, paths: Sequence[str]) -> None:
+        """Have git know these files no more, which are gone; some it may not know."""
+        if paths:
+            self.read("rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths)
+
     def forget(self, paths: Sequence[str]) -> None:
         """Take what was added of these files back; the files stay. As far as that is possible."""
         if not paths:  # without any, git would take all back
             return
         self.read("reset", "--quiet", "--", *paths, answers=None)
 
-    def committed(self, paths: Sequence[str]) -> bool:
-        """Whether the last commit has these files as they are; git's index may be behind, and is not afterwards."""
+    def committed(self, paths: Sequence[str], removed: Collection[str] = ()) -> bool:
+        """Whether the last commit has these files as they are; git's index may be behind, and is not afterwards.
+
+        Those that are `removed` are among them.
+        """
         same = ("diff", "--quiet", "--no-ext-diff", "--no-textconv")
         if self.write(*same, "HEAD", "--", *paths, answers=(0, 1)).status:
             return False
-        self.add(paths)
+        if there := [path for path in paths if path not in removed]:
+            self.add(there)
+        self.drop([*removed])
         return not self.write(*same, "--cached", "HEAD", "--", *paths, answers=(0, 1)).status
 
     def commit(self, paths: Sequence[str], message: str) -> str:
@@ -330,6 +340,12 @@ class _Known:
     @property
     def is_overlooked(self) -> bool:
         return not self.is_submodule and (self.tag.islower() or self.tag == "S")
+
+
+def begin(directory: Path) -> None:
+    """Make a repository of a directory of ours, so that a flake in it is one of git's; its files are to be known."""
+    _answer(_look(directory, {}, ("init", "--quiet")), directory)
+    _answer(_look(directory, {}, ("add", "--all", "--force", "--intent-to-add", ".")), directory)
 
 
 def _top(directory: Path) -> Path | None:

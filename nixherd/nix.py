@@ -152,6 +152,31 @@ def names(flake: str, attribute: str) -> list[str]:
     return [*_eval(f"{flake}#{attribute}"), "--apply", "builtins.attrNames"]
 
 
+_DUTIES = """
+configurations: let
+  c = configurations.HOST.config;
+  own = c.homelab or {};
+  is = set: set.enable or false;
+in {
+  "the fleet's binary cache" =
+    is (own.cache or {}) || is (c.services.nix-serve or {}) || is (c.services.harmonia or {});
+  "a runner of CI jobs" = is (own.services.githubRunner or {}) || (c.services.github-runners or {}) != {};
+  "who updates the flake" = is (own.ci.rollingFlakeUpdate or {});
+}
+"""
+
+
+def duties(flake: str, host_id: str) -> list[str]:
+    """What a NixOS host is for the others, by what its configuration enables: true or false by a word for each."""
+    apply = _DUTIES.replace("HOST", nix_string(host_id))
+    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
+
+
+def flake_evaluates(flake: str) -> list[str]:
+    """Evaluate all that a flake has, and build nothing."""
+    return [*NIX, "flake", "check", "--no-build", "--no-write-lock-file", *LOG_FORMAT, flake]
+
+
 def _eval(installable: str) -> list[str]:
     return [*NIX, "eval", "--json", "--no-write-lock-file", *LOG_FORMAT, installable]
 

@@ -96,16 +96,27 @@ class NixText:
         return self.add(path, entry.decode(errors="surrogateescape").split("\n"))
 
     def remove(self, path: Path) -> bytes:
-        """An entry with the comment right above it, however many bindings make it up."""
+        """An entry with the comment right above it, however many bindings make it up.
+
+        One that is inherited from a `let` goes there too, where nothing else has a use for it.
+        """
         root = self._root()
         found = self._bindings(root, path)
-        exact = [node for node, rest in found if not rest and node.type == "binding"]
-        if len(exact) != len(found):
-            raise self._cannot(found[0][0], f"{_dotted(path)} is not written here by itself; remove it by hand")
-        nodes = [*exact, *self._parts(root, path)]
+        if wrong := next((node for node, rest in found if rest), None):
+            raise self._cannot(wrong, f"{_dotted(path)} is not written here by itself; remove it by hand")
+        nodes = [node for node, _ in found]
+        nodes += [binding for node in nodes if (binding := self._inherited(root, node, path[-1]))]
+        nodes += self._parts(root, path)
         if not nodes:
             raise CannotEdit(f"{self.name}: there is no {_dotted(path)} to remove")
-        return self._spliced([self._cut(node) for node in nodes])
+        return self._spliced([self._cut_of(node, path[-1], nodes) for node in nodes])
+
+    def _inherited(self, root: Node, node: Node, name: str) -> Node | None:
+        """The binding that an `inherit` takes a name from, where that is all that it is for."""
+        value = self._variable(node, name) if node.type == "inherit" else None
+        uses = [each for each in _walk(root) if each.type in ("variable_expression", "inherited_attrs")]
+        names = [_text(each) for use in uses for each in (use.children if use.type == "inherited_attrs" else (use,))]
+        return value.parent if value is not None and names.count(name) == 1 else None
 
     def line_of(self, path: Path) -> int | None:
         """The line of an attribute, or of the innermost set around it that is written out; None where there is none.
@@ -244,10 +255,16 @@ class NixText:
         indent = self.source[begin:close]
         if not indent.strip():
             return Splice(begin, begin, self._block(indent + b"  ", lines) + self._newline)
-        if len(lines) == 1 and not self.source[literal.start_byte + 1 : close].strip():
-            return Splice(literal.start_byte + 1, close, b" " + _bytes(lines[0]) + b" ")
+        opened = _opened(literal)
+        is_empty = not self.source[opened:close].strip()
+        if len(lines) == 1 and is_empty:
+            return Splice(opened, close, b" " + _bytes(lines[0]) + b" ")
         indent = self._indent_of(literal)
-        return Splice(close, close, self._newline + self._block(indent + b"  ", lines) + self._newline + indent)
+        return Splice(
+            opened if is_empty else close,
+            close,
+            self._newline + self._block(indent + b"  ", lines) + self._newline + indent,
+        )
 
     def _after(self, binding: Node, lines: list[str], *, apart: bool) -> Splice[bytes]:
         """Behind a binding, and behind the comment on its last line."""
@@ -266,6 +283,23 @@ class NixText:
     def _block(self, indent: bytes, lines: list[str]) -> bytes:
         return self._newline.join(indent + _bytes(line) if line else b"" for line in lines)
 
+    def _cut_of(self, node: Node, name: str, nodes: Sequence[Node]) -> Splice[bytes]:
+        """What says this name: a binding, its part in an `inherit`, or the inside of a set that has nothing else."""
+        attrs = node.child_by_field_name("attrs") if node.type != "binding" else None
+        if attrs is not None and len(attrs.children_by_field_name("attr")) > 1:
+            attr = next(each for each in attrs.children_by_field_name("attr") if _name(each) == name)
+            start = attr.start_byte
+            while self.source[start - 1 : start].isspace():
+                start -= 1
+            return Splice(start, attr.end_byte, b"")
+        around = node.parent.parent if node.parent else None
+        if around is not None and around.type in _SETS and len(nodes) == 1:
+            begin, end, cut = _opened(around), around.end_byte - 1, self._cut(node)
+            rest = self.source[begin : cut.start] + self.source[cut.end : end]
+            if b"\n" in self.source[begin:end] and not rest.strip():
+                return Splice(begin, end, b"")
+        return self._cut(node)
+
     def _cut(self, node: Node) -> Splice[bytes]:
         """A binding with its lines, its comment above, and the blank line that set it apart."""
         start, end = node.start_byte, node.end_byte
@@ -276,13 +310,32 @@ class NixText:
             while self.source[start - 1 : start] in (b" ", b"\t"):
                 start -= 1
             return Splice(start, end, b"")
-        while (above := self._line_before(begin)) is not None and self.source[above:begin].lstrip().startswith(b"#"):
+        while (above := self._comment_above(begin)) is not None:
             begin = above
         above = self._line_before(begin)
+        line_above = None if above is None else self.source[above:begin].strip()
         next_line = self.source[line_end:].split(b"\n", 1)[0].strip()
-        if above is not None and not self.source[above:begin].strip() and (not next_line or next_line.startswith(b"}")):
+        if above is not None and line_above == b"" and (not next_line or next_line.startswith((b"}", b"in"))):
             begin = above
+        elif line_above and line_above.endswith((b"{", b"let")) and not next_line and line_end < len(self.source):
+            line_end = self.source.find(b"\n", line_end) + 1 or len(self.source)
         return Splice(begin, line_end, b"")
+
+    def _comment_above(self, begin: int) -> int | None:
+        """Where a comment begins that ends on the line before, with nothing else on its lines."""
+        above = self._line_before(begin)
+        if above is None:
+            return None
+        line = self.source[above:begin].strip()
+        if line.startswith(b"#"):
+            return above
+        if not line.endswith(b"*/"):
+            return None
+        opening = self.source.rfind(b"/*", 0, begin)
+        if opening < 0 or b"*/" in self.source[opening:begin].strip()[:-2]:
+            return None
+        start = self._line_start(opening)
+        return None if self.source[start:opening].strip() else start
 
     def _line_start(self, position: int) -> int:
         return self.source.rfind(b"\n", 0, position) + 1
@@ -293,6 +346,11 @@ class NixText:
     def _indent_of(self, node: Node) -> bytes:
         line = self.source[self._line_start(node.start_byte) : node.start_byte]
         return line[: len(line) - len(line.lstrip())]
+
+
+def _opened(literal: Node) -> int:
+    """Where the inside of a set begins."""
+    return next(child for child in literal.children if child.type == "{").end_byte
 
 
 def _only_comment(rest: bytes) -> bool:

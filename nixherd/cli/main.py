@@ -38,6 +38,7 @@ class Lazy(click.Group):
         "provision": "nixherd.cli.provisioning",
         "publish": "nixherd.cli.publishing",
         "reboot": "nixherd.cli.deploying",
+        "retire": "nixherd.cli.retiring",
         "secrets": "nixherd.cli.secrets",
         "template": "nixherd.cli.template",
         "token": "nixherd.cli.token",

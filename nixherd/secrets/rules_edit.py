@@ -91,6 +91,25 @@ def remove(text: str, recipient: str) -> str:
     return _checked(text, before, editor.splices, changed, by_hand)
 
 
+def remove_rules(text: str, numbers: Collection[int]) -> str:
+    """The text without the rules of these numbers (from 1), each with the comment right above it. Raises CannotEdit."""
+    by_hand = f"take {_list_of(numbers)} out of it by hand"
+    before, tree = _read(text, by_hand)
+    editor = _Editor(text, tree, by_hand)
+    for number in numbers:
+        editor.remove_rule(number)
+    result = spliced(text, editor.splices)
+    try:
+        after = parse(result)
+        left = [replaced(rule, number=0) for rule in before.rules if rule.number not in numbers]
+        same = [replaced(rule, number=0) for rule in after.rules] == left and _outside(text) == _outside(result)
+    except (ValueError, yaml.YAMLError):
+        same = False
+    if not same:
+        raise CannotEdit(f".sops.yaml is written in a way that is not edited here; {by_hand}")
+    return result
+
+
 def replace(text: str, old: str, new: str) -> str:
     """The text with another key in this one's place, name and rules as they were."""
     by_hand = f"write {new} for {old} by hand"
@@ -336,6 +355,25 @@ class _Editor:
             elif node.value is not None and "," in node.value and recipient in node.value:
                 self._cut_word(node, recipient)
 
+    def remove_rule(self, number: int) -> None:
+        """Its lines, the comment right above them, and the blank line that set it apart."""
+        rules = self.tree.resolved(self.tree.root.get(_RULES))
+        if rules is None or not rules.items or rules.flow or number > len(rules.items):
+            raise self._cannot(rules or self.tree.root)
+        entry = rules.items[number - 1]
+        begin = self.text.rfind("\n", 0, entry.start) + 1
+        lead = self.text[begin : entry.start]
+        end = self._line_end(entry.start + len(_without_what_follows(self.text[entry.start : entry.end], lead)))
+        if not re.fullmatch(r"\s*-\s+(&\S+\s+)?", lead):
+            raise self._cannot(entry)
+        while self._comment_above(begin):
+            begin = self.text.rfind("\n", 0, begin - 1) + 1
+        above = self.text.rfind("\n", 0, max(begin - 1, 0)) + 1
+        is_last = not self.text[end:].strip() or not self.text[end : self._line_end(end)].strip()
+        if begin and not self.text[above:begin].strip() and is_last:
+            begin = above
+        self.splices.append(Splice(begin, end, ""))
+
     def _cut_lines(self, sequence: Node, is_it: Callable[[Node], bool]) -> None:
         for item in filter(is_it, sequence.items or ()):
             begin, end = self.text.rfind("\n", 0, item.start) + 1, self._line_end(item.end)
@@ -367,6 +405,18 @@ class _Editor:
         if found is None:
             raise self._cannot(scalar)
         self.splices.append(Splice(found.start(), found.end(), ""))
+
+
+def _without_what_follows(entry: str, lead: str) -> str:
+    """An entry without the blank lines and comments behind it, which the parser counts to a text that is folded."""
+    column = len(lead) - len(lead.lstrip())
+    lines = entry.splitlines(keepends=True)
+    while lines and (
+        not lines[-1].strip()
+        or (lines[-1].lstrip().startswith("#") and len(lines[-1]) - len(lines[-1].lstrip()) <= column)
+    ):
+        lines.pop()
+    return "".join(lines).rstrip()
 
 
 def _is_key(node: Node) -> bool:

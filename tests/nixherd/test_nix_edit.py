@@ -55,7 +55,8 @@ def test_what_was_edited_means_what_was_intended(tmp_path: Path) -> None:
 def test_what_is_added_is_removed_again(sample: Sample) -> None:
     added = NixText("hosts.nix", sample.source).add(("added-host",), ["{", '  hostname = "x";', "}"])
     assert b"added-host = {" in added
-    assert NixText("hosts.nix", added).remove(("added-host",)).split() == sample.source.split()
+    back = NixText("hosts.nix", added).remove(("added-host",))
+    assert re.sub(rb"[ \t]+(?=\r?\n)", b"", back) == re.sub(rb"[ \t]+(?=\r?\n)", b"", sample.source)
     with pytest.raises(CannotEdit, match="added-host is there already"):
         NixText("hosts.nix", added).add(("added-host",), ["{", "}"])
 
@@ -132,6 +133,33 @@ def test_every_binding_of_an_entry_goes() -> None:
     assert NixText("f", source).remove(("dev",)) == b"{\n  other = 2;\n}\n"
     with pytest.raises(CannotEdit, match=r"there is no nobody to remove"):
         NixText("f", source).remove(("nobody",))
+
+
+@pytest.mark.parametrize(
+    ("source", "left"),
+    [
+        ("let\n  web = {\n  };\n  b = 2;\nin {\n  inherit web b;\n}\n", "let\n  b = 2;\nin {\n  inherit b;\n}\n"),
+        ("let\n  web = 1;\n  b = 2;\nin {\n  inherit web;\n  c = b;\n}\n", "let\n  b = 2;\nin {\n  c = b;\n}\n"),
+        # somebody else has a use for it
+        ("let\n  web = 1;\nin {\n  inherit web;\n  c = web;\n}\n", "let\n  web = 1;\nin {\n  c = web;\n}\n"),
+        ("{\n  inherit (import ./x.nix) web b;\n}\n", "{\n  inherit (import ./x.nix) b;\n}\n"),
+        ("{\n  # the last\n  web = { };\n}\n", "{}\n"),
+        ("{ web = { }; }\n", "{ }\n"),
+        ("{\n  web = { };\n\n  b = 1;\n}\n", "{\n  b = 1;\n}\n"),
+        ("{\n  # of all\n\n  # of it\n  web = { };\n\n  b = 1;\n}\n", "{\n  # of all\n\n  b = 1;\n}\n"),
+        ("{\n  b = 1; /* x */\n  /* of\n     it */\n  web = { }; # why\n}\n", "{\n  b = 1; /* x */\n}\n"),
+        ("{\n  b = {\n    # x\n  };\n  web.a = 1;\n  web.b = 2;\n}\n", "{\n  b = {\n    # x\n  };\n}\n"),
+        ("{\r\n\tb = 1;\r\n\r\n\t# caf\xe9\r\n\tweb = { };\r\n}\r\n", "{\r\n\tb = 1;\r\n}\r\n"),
+    ],
+)  # fmt: skip
+def test_an_entry_of_whatever_shape_goes_and_nothing_else(source: str, left: str) -> None:
+    assert NixText("f", source.encode("latin-1")).remove(("web",)) == left.encode("latin-1")
+
+
+@pytest.mark.parametrize("source", ["{ web = mk { }; a = (import ./x) // { }; } // more", "mapAttrs f { web = 1; }"])
+def test_an_entry_that_is_not_written_out_is_not_removed(source: str) -> None:
+    with pytest.raises(CannotEdit, match=r"there is no (web\.)?x to remove|there is no web to remove|not written here"):
+        NixText("f", source.encode()).remove(("web", "x") if "mk" in source else ("web",))
 
 
 def test_a_further_host_looks_like_those_that_are_there() -> None:

@@ -2,14 +2,17 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.cli.killed_ends import WORDS
 from tests.nixherd.cli.restore_ends import ARCHIVE
+from tests.nixherd.cli.test_cli_retiring import fleet as retiring  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import ROOT, Emulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("emulator")]
@@ -41,6 +44,14 @@ def test_a_restore_is_killed_at_any_moment(nixherd: Nixherd, emulator: Emulator,
     over = ["--overwrite"] if case == "there" else []
     about = f"{case} {emulator.port} {emulator.fingerprint}"
     killed("restore_ends", about, ["vm", "restore", "dev", ARCHIVE, *over])
+
+
+def test_a_retirement_is_killed_at_any_moment(retiring: Path, emulator: Emulator) -> None:  # noqa: F811
+    """Also between the guest's end and the commit."""
+    shutil.copytree(retiring, f"{retiring}.original")
+    about = f"{retiring} {retiring}.original {emulator.port} {emulator.fingerprint}"
+    words = ["--fleet", str(retiring), "retire", "dev", "--destroy", "110", "--stop", "--remove-secrets", "--yes"]
+    killed("retire_ends", about, words)
 
 
 @pytest.mark.skipif("KILL_POINTS" not in os.environ, reason="takes minutes: KILL_POINTS=20")

@@ -47,7 +47,7 @@ creation_rules:
 """
 
 
-def hosts() -> str:
+def hosts(dev: str = "placeholder") -> str:
     entries = "".join(
         f"""
   # {name}, a machine
@@ -58,7 +58,7 @@ def hosts() -> str:
     configurationFile = ./hosts/{name}.nix;
   }};
 """
-        for name, value in (("doc1", key("doc1").public), ("igp", key("igp").public), ("dev", "placeholder"))
+        for name, value in (("doc1", key("doc1").public), ("igp", key("igp").public), ("dev", dev))
     )
     return f"# The fleet.\n{{{entries}}}\n"
 
@@ -66,6 +66,24 @@ def hosts() -> str:
 DEFINITIONS = """{
   proxmox = { host = "192.0.2.1"; node = "prom"; defaultStorage = "local"; };
   managed.dev = { vmid = 110; cores = 1; memory = 512; disk = "8G"; nixosConfig = "dev"; };
+}
+"""
+
+
+# As little of a flake as can be evaluated: each host's system is its configurationFile.
+FLAKE = """{
+  outputs = _: {
+    nixosConfigurations = builtins.mapAttrs (id: host: {
+      config = {
+        networking.hostName = host.hostname;
+        system.build.toplevel = derivation {
+          name = "${id}-${toString (import host.configurationFile)}";
+          system = "x86_64-linux";
+          builder = "/bin/sh";
+        };
+      };
+    }) (import ./hosts.nix);
+  };
 }
 """
 
@@ -87,20 +105,26 @@ def sops(directory: Path, *words: str, identity: str = "admin", check: bool = Tr
     return done
 
 
+def _enrolled() -> dict[str, str]:
+    """The files in which dev is a recipient of the rule for all and of its own, and a flake."""
+    secrets = config().replace("creation_rules:", f"  - &dev {key('dev').recipient}\ncreation_rules:")
+    secrets = secrets.replace("          - *igp\n", "          - *igp\n          - *dev\n")
+    own = f"  # dev's own\n  - path_regex: ^dev\\.yaml$\n    age: {key('admin').recipient}"
+    secrets = secrets.replace(own.partition("\n")[2], f"{own},{key('dev').recipient}")
+    return {"hosts.nix": hosts(key("dev").public), "secrets/.sops.yaml": secrets, "flake.nix": FLAKE}
+
+
 @functools.cache
-def _original() -> Path:
+def _original(*, enrolled: bool = False) -> Path:
     place = Path(tempfile.mkdtemp(prefix="fleet-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    for name, text in {
-        "hosts.nix": hosts(),
-        "vms/definitions.nix": DEFINITIONS,
-        "secrets/.sops.yaml": config(),
-    }.items():
+    files = {"hosts.nix": hosts(), "vms/definitions.nix": DEFINITIONS, "secrets/.sops.yaml": config()}
+    for name, text in {**files, **(_enrolled() if enrolled else {})}.items():
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text(text)
     (place / "hosts").mkdir()
     for name in ("doc1", "igp", "dev"):
-        (place / "hosts" / f"{name}.nix").write_text("{ }\n")
+        (place / "hosts" / f"{name}.nix").write_text('"1"\n' if enrolled else "{ }\n")
     for name, text in SECRETS.items():
         (place / "secrets" / name).parent.mkdir(exist_ok=True)
         (place / "secrets" / name).write_text(text)
@@ -113,9 +137,9 @@ def _original() -> Path:
     return place
 
 
-def repository(place: Path) -> Path:
-    """A copy of the fleet, a repository with one commit."""
-    shutil.copytree(_original(), place)
+def repository(place: Path, *, enrolled: bool = False) -> Path:
+    """A copy of the fleet, a repository with one commit. `enrolled`: dev is in service, and there is a flake."""
+    shutil.copytree(_original(enrolled=enrolled), place)
     git(place, "status")  # its index knows the copies' times
     return place
 

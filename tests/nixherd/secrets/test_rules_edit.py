@@ -7,7 +7,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 
 from nixherd.secrets.rules import parse
-from nixherd.secrets.rules_edit import CannotEdit, add, add_rule, remove, replace
+from nixherd.secrets.rules_edit import CannotEdit, add, add_rule, remove, remove_rules, replace
 from tests.nixherd.secrets.keys import PEOPLE, configurations, key
 
 pytestmark = pytest.mark.unit
@@ -64,6 +64,28 @@ def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
             tuple(each for each in rule.recipients if each != who) for rule in before.rules
         ]
         assert who not in remove(text, who)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(configurations())
+def test_a_rule_goes_and_the_others_stay(sample: tuple[str, list[int]]) -> None:
+    text, numbers = sample
+    before = parse(text)
+    for number in numbers[1:]:  # without any rule it is no configuration
+        after = remove_rules(text, [number])
+        assert [(rule.path_regex, rule.recipients) for rule in parse(after).rules] == [
+            (rule.path_regex, rule.recipients) for rule in before.rules if rule.number != number
+        ]
+        assert all(line in text.splitlines() for line in after.splitlines())
+        assert f"# rule {number - 1}" not in after
+        assert all(f"# rule {other - 1}" in after for other in numbers if other != number)
+
+
+def test_what_stands_in_a_rule_for_another_is_not_taken_away() -> None:
+    text = f"creation_rules:\n- path_regex: a\n  age: &all [{ADMIN}]\n- path_regex: b\n  age: *all\n"
+    with pytest.raises(CannotEdit, match="not edited here; take rule 1 out of it by hand"):
+        remove_rules(text, [1])
+    assert remove_rules(text, [2]) == text.partition("- path_regex: b")[0]
 
 
 ADMIN, DOC1 = key("admin").recipient, key("doc1").recipient

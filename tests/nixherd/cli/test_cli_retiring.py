@@ -1,0 +1,304 @@
+"""`nixherd retire` as it is typed: the guest, the secrets, every file, one commit; what it refuses before all that."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.cli.main import run
+from nixherd.files import state_home
+from nixherd.fleet import load_fleet
+from nixherd.proxmox import apply
+from tests.nixherd.cli.conftest import Ended
+from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
+from tests.nixherd.proxmox.dev import begin
+from tests.nixherd.secrets.keys import key
+from tests.nixherd.secrets.repositories import (
+    contents,
+    git,
+    identity_of,
+    nobodys,
+    recipients,
+    repository,
+    sops,
+)
+
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+
+COMMON = ("common.env", "common.yaml", "settings.ini", "sub/thing.json")
+DESTROY = ("--destroy", "110", "--stop")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """Three hosts; dev is in service, in VM 110, which runs on the emulator."""
+    begin(emulator)
+    nobodys(monkeypatch, tmp_path)
+    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path)))
+    monkeypatch.setattr(apply, "PAUSE", 0.05)
+    token = tmp_path / "token"
+    token.write_text(emulator.token.to_toml())
+    token.chmod(0o600)
+    monkeypatch.setenv("PROXMOX_TOKEN_FILE", str(token))
+    place = repository(tmp_path / "fleet", enrolled=True)
+    there = f'host = "127.0.0.1"; port = {emulator.port}; fingerprint = "{emulator.fingerprint}"'
+    change(place, "vms/definitions.nix", 'host = "192.0.2.1"', there)
+    change(place, "vms/definitions.nix", "{\n", '{\n  fleet = "homelab";\n')
+    return place
+
+
+def change(fleet: Path, name: str, old: str, new: str) -> None:
+    path = fleet / name
+    text = path.read_text() if path.exists() else ""
+    assert old in text
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text.replace(old, new, 1) if text else new)
+    git(fleet, "add", "-A")
+    git(fleet, "commit", "-qm", "a change")
+
+
+@pytest.fixture
+def retire(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
+    def one(*words: str) -> Ended:
+        capfd.readouterr()
+        status = run(["--fleet", str(fleet), "retire", *words])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return Ended(status, out, err)
+
+    return one
+
+
+def commits(fleet: Path) -> int:
+    return int(git(fleet, "rev-list", "--count", "HEAD"))
+
+
+def data_key_changed(fleet: Path, name: str) -> bool:
+    """Whether the values are encrypted anew."""
+    before, after = git(fleet, "show", f"HEAD~1:secrets/{name}"), (fleet / "secrets" / name).read_text()
+    values = [text.partition("sops")[0] for text in (before, after)]
+    return values[0] != values[1]
+
+
+def test_a_host_leaves_with_all_that_was_its(retire: Any, fleet: Path, emulator: Emulator) -> None:  # noqa: F811
+    kept = state_home() / "homelab" / "dev" / "ssh_host_ed25519_key"
+    kept.parent.mkdir(parents=True)
+    kept.touch(0o600)
+    change(fleet, "hosts.nix", "# The fleet.", "# The fleet. But for dev2, web")
+    before, count = contents(fleet), commits(fleet)
+
+    planned = retire("dev", *DESTROY, "--remove-secrets", "--dry-run", "--table")
+    assert planned.status == 0, planned.err
+    for step in ("would shut vm 110", "would back vm 110", "would destroy vm 110 (dev), net0 bc:24:11:00:01:10, with "):
+        assert f"dev: {step}" in planned.out
+    for step in ("hosts.nix: dev goes", "vms/definitions.nix: managed.dev goes", "remove hosts/dev.nix"):
+        assert f"dev: would {step}\n" in planned.out
+    assert "would encrypt secrets/common.env: -dev" in planned.out
+    assert contents(fleet) == before
+    assert emulator.changes() == []
+    unasked = retire("dev", *DESTROY)
+    assert unasked.status == 2
+    assert "without a terminal to ask on, say --yes" in unasked.err
+    assert emulator.changes() == []
+
+    done = retire("dev", *DESTROY, "--remove-secrets", "--yes", "--json")
+    assert done.status == 0, done.err
+    assert emulator.client().is_free(110)
+    [backup] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
+    assert done.json["guests"] == [{"name": "dev", "vmid": 110, "fate": "destroyed", "backups": [backup.volid]}]
+    assert done.json["known"] == [f"secrets/{name}" for name in COMMON]
+    assert commits(fleet) == count + 1
+    assert git(fleet, "log", "-1", "--format=%s") == "fleet: dev retires\n"
+    assert git(fleet, "status", "--porcelain") == ""
+    after = load_fleet(fleet)
+    assert (set(after.hosts), dict(after.vms)) == ({"doc1", "igp"}, {})
+    gone = {"hosts/dev.nix", "secrets/dev.yaml"}
+    assert contents(fleet).keys() == before.keys() - gone
+    assert not kept.parent.exists()
+    for name in COMMON:
+        assert data_key_changed(fleet, name), name
+        assert sops(fleet / "secrets", "decrypt", name, identity="dev", check=False).returncode != 0, name
+        assert sops(fleet / "secrets", "decrypt", name, identity="doc1").stdout, name
+    assert "dev" not in (fleet / "secrets" / ".sops.yaml").read_text()
+    assert key("dev").recipient not in (fleet / "secrets" / ".sops.yaml").read_text()
+    text = before["hosts.nix"].decode()
+    entry = re.search(r"\n  # dev, a machine\n  dev = \{.*?\n  \};\n", text, re.DOTALL)
+    assert entry is not None
+    assert (fleet / "hosts.nix").read_text() == text.replace(entry[0], "")
+
+    again = retire("dev", *DESTROY, "--remove-secrets", "--yes", "--json")
+    assert again.status == 0, again.err
+    assert again.json == {"host": "dev", "steps": [], "changed": False, "commit": done.json["commit"]}
+    unknown = retire("devv", "--yes")
+    assert unknown.status == 2
+    assert unknown.err == "devv: no host of hosts.nix; there are doc1, igp\n"
+
+
+def other_needs_it(fleet: Path) -> None:
+    change(fleet, "hosts/doc1.nix", '"1"\n', "(import ../hosts.nix).dev.hostname\n")
+
+
+def output_needs_it(fleet: Path) -> None:
+    change(fleet, "flake.nix", "outputs = _: {", "outputs = self: { checks.x86_64-linux.dev = self.nosuch;")
+    change(
+        fleet,
+        "flake.nix",
+        "outputs = self: { checks.x86_64-linux.dev = self.nosuch;",
+        "outputs = {self}: { checks.x86_64-linux.dev = self.nixosConfigurations.dev.config.system.build.toplevel;",
+    )
+
+
+def readonly(fleet: Path) -> None:
+    change(fleet, "vms/definitions.nix", "vmid = 110;", "vmid = 110; readonly = true;")
+
+
+def imported(fleet: Path) -> None:
+    old = 'managed.dev = { vmid = 110; cores = 1; memory = 512; disk = "8G"; nixosConfig = "dev"; };'
+    change(fleet, "vms/definitions.nix", old, 'imported.dev = { vmid = 110; hostname = "dev"; readonly = false; };')
+
+
+def dirty(fleet: Path) -> None:
+    (fleet / "hosts.nix").write_text((fleet / "hosts.nix").read_text() + "# more\n")
+
+
+def alone(fleet: Path) -> None:
+    change(fleet, "secrets/.sops.yaml", f"age: {key('admin').recipient},{key('dev').recipient}", "age: *dev")
+
+
+def neighbour(fleet: Path) -> None:
+    change(fleet, "vms/definitions.nix", 'node = "prom";', 'node = "prom"; neighbours = ["dev"];')
+
+
+def same_key(fleet: Path) -> None:
+    change(fleet, "hosts.nix", key("doc1").public, key("dev").public)
+
+
+def inherited(fleet: Path) -> None:
+    change(fleet, "hosts.nix", "{\n", "{\n  inherit (import ./more.nix) web;\n")
+
+
+def nowhere(fleet: Path) -> None:
+    """No server listens there."""
+    text, token = (fleet / "vms" / "definitions.nix").read_text(), fleet.parent / "token"
+    port = re.search(r"port = (\d+)", text)
+    assert port is not None
+    change(fleet, "vms/definitions.nix", port[0], "port = 1")
+    token.write_text(token.read_text().replace(port[1], "1"))
+
+
+def nothing(fleet: Path) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words", "status", "said"),
+    [
+        (nothing, (), 2, "vm 110 (dev) is there; say what is to become of it: --destroy 110, after a backup, or --ke"),
+        (nothing, ("--destroy", "111"), 2, "--destroy 111: the host has vm 110 (dev) in vms/definitions.nix"),
+        (nothing, ("--destroy", "110"), 2, "vm 110 (dev) runs; shut it down first, or say that it may be stopped"),
+        (nothing, ("--destroy", "110", "--keep-vm"), 2, "--destroy and --keep-vm exclude each other"),
+        (nothing, ("--keep-vm", "--stop"), 2, "--stop, --no-backup, --discard, --storage and --purge belong to"),
+        (nothing, ("--keep-vm", "--identity", "/no/such"), 4, "/no/such: no age identity there"),
+        (readonly, DESTROY, 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to destroy it (edit the de"),
+        (readonly, (), 2, "--keep-vm leaves it; it is readonly in vms/definitions.nix, so it can be destroyed only"),
+        (imported, DESTROY, 3, "documented, never changed; refusing to destroy it"),
+        (nowhere, DESTROY, 4, "whether vm 110 (dev) is there is not known: "),
+        (nowhere, (), 4, "whether vm 110 (dev) is there is not known: "),
+        (other_needs_it, DESTROY, 4, "doc1: would not evaluate any more: hosts/doc1.nix:1:1: attribute 'dev' missing"),
+        (output_needs_it, DESTROY, 4, "nix flake check: would not evaluate any more: flake.nix:2:"),
+        (dirty, DESTROY, 4, "hosts.nix: has changes that are not committed"),
+        (alone, DESTROY, 4, "nobody but dev can decrypt what rule 2 (^dev\\.yaml$) is for"),
+        (neighbour, DESTROY, 2, "after that, vms/definitions.nix: proxmox.neighbours: hosts.nix has no host 'dev'"),
+        (same_key, DESTROY, 4, "doc1 has the host key of dev, and would lose its secrets with it"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_done(
+    retire: Any,
+    fleet: Path,
+    emulator: Emulator,  # noqa: F811
+    prepare: Callable[[Path], None],
+    words: tuple[str, ...],
+    status: int,
+    said: str,
+) -> None:
+    prepare(fleet)
+    before = contents(fleet), git(fleet, "rev-parse", "HEAD"), git(fleet, "status", "--porcelain")
+    ended = retire("dev", *words, "--yes")
+    assert said in " ".join(ended.err.split()), ended.err
+    assert ended.status == status, ended.err
+    assert emulator.changes() == []
+    assert (contents(fleet), git(fleet, "rev-parse", "HEAD"), git(fleet, "status", "--porcelain")) == before
+
+
+def test_a_guest_is_left_alone_where_the_hypervisor_is_away(retire: Any, fleet: Path) -> None:
+    """Its rule stays where nobody said otherwise, and what else needs a look is named."""
+    nowhere(fleet)
+    readonly(fleet)
+    change(fleet, "hosts/igp.nix", '"1"\n', '(import ./dev.nix) + "ssh://dev"\n')
+    change(fleet, "vms/definitions.nix", "vmid = 110;", 'vmid = 110; purpose = "keeps the clock";')
+    change(fleet, "docs.yml", "", "run: nix build .#nixosConfigurations.dev.x\nwhere: /dev/null\n")
+    done = retire("dev", "--keep-vm", "--yes", "--table")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    for line in (
+        "dev: vm 110 (dev) is left alone and was not looked at; nixherd changes it no more",
+        "dev: warning: managed.dev.purpose in the definitions: keeps the clock",
+        'dev: hosts/dev.nix stays: hosts/igp.nix:1: (import ./dev.nix) + "ssh://dev"',
+        'dev: still named in hosts/igp.nix:1: (import ./dev.nix) + "ssh://dev"',
+        "dev: still named in docs.yml:1: run: nix build .#nixosConfigurations.dev.x",
+        "dev: rule 2 (^dev\\.yaml$) with secrets/dev.yaml, which beside it admin can decrypt, stays; --remove-secrets "
+        "has it go",
+    ):
+        assert line in lines
+    assert not [line for line in lines if "docs.yml:2" in line]
+    assert recipients(fleet)["dev.yaml"] == {"admin"}
+    assert (fleet / "hosts" / "dev.nix").exists()
+    assert load_fleet(fleet).vms == {}
+
+
+def test_one_that_is_not_there_needs_no_word(retire: Any, fleet: Path, emulator: Emulator) -> None:  # noqa: F811
+    emulator.control("reset")
+    done = retire("dev", "--yes", "--json")
+    assert done.status == 0, done.err
+    assert [(each["fate"], each["backups"]) for each in done.json["guests"]] == [("absent", [])]
+    assert emulator.changes() == []
+
+
+def test_what_fails_after_the_guest_is_gone_is_finished_by_the_next_run(
+    retire: Any,
+    fleet: Path,
+    emulator: Emulator,  # noqa: F811
+) -> None:
+    hook = fleet / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho not on a Monday >&2; exit 1\n")
+    hook.chmod(0o755)
+    before = contents(fleet)
+    failed = retire("dev", *DESTROY, "--yes")
+    [backup] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
+    assert failed.status == 1
+    assert "not on a Monday; every file was put back as it was; before that, vm 110 (dev) is destroyed; " in failed.err
+    assert f"backup: {backup.volid}: run it again" in failed.err
+    assert contents(fleet) == before
+    assert git(fleet, "status", "--porcelain") == ""
+    hook.unlink()
+    done = retire("dev", *DESTROY, "--yes", "--table")
+    assert done.status == 0, done.err
+    assert f"dev: vm 110 (dev) is not there; backup: {backup.volid}" in done.out
+    assert git(fleet, "log", "-1", "--format=%s") == "fleet: dev retires\n"
+    assert json.loads(retire("dev", "--json").out)["changed"] is False
+
+
+def test_what_was_scaffolded_and_retired_has_left_no_byte(retire: Any, fleet: Path) -> None:
+    before, me = contents(fleet), fleet.parent / "me.pub"
+    me.write_text(key("admin").public + "\n")
+    how = ("--size", "small", "--key-file", str(me), "--state-version", "25.11", "--no-eval", "--vmid", "120", "--yes")
+    assert run(["--fleet", str(fleet), "new", "web", "--offline", *how, "--secret", "api_token", "--commit"]) == 0
+    assert contents(fleet).keys() - before.keys() >= {"secrets/web.yaml", "hosts/web/configuration.nix"}
+    done = retire("web", "--keep-vm", "--remove-secrets", "--yes", "--json")
+    assert done.status == 0, done.err
+    assert contents(fleet) == before
+    assert not (fleet / "hosts" / "web").exists()
+    assert done.json["mentions"] == []
