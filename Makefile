@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := $(BIN)/python -m lab
 
-# Tests run side by side; those that share a lab stay in one worker. One more than there are cores: they wait for machines.
-JOBS ?= $(shell expr $$(nproc) + 1)
+# Tests run side by side; those that share a lab stay in one worker. Two more than there are cores: half of the time
+# they wait for machines.
+JOBS ?= $(shell expr $$(nproc) + 2)
 TESTS ?= tests
 
 # How many requests `make fuzz` puts to the guard.

@@ -266,7 +266,7 @@ class Dkms(Fact[DkmsState | None]):
 
         {"version": "3.2.0", "status": "vendor-reset/0.1.1, 6.14.8-2-pve, x86_64: installed", "conf": "PACKAGE_NAME=…",
          "source": "9f2c…", "registered": "9f2c…", "files": {"6.14.8-2-pve": "/lib/modules/…/vendor-reset.ko"},
-         "signers": {"6.14.8-2-pve": "DKMS module signing key"}}
+         "signers": {"6.14.8-2-pve": "DKMS module signing key"}, "builds": {"6.14.8-2-pve": "0A1B…"}, "loaded": "0A1B…"}
     """
 
     @override
@@ -285,7 +285,9 @@ for directory in /lib/modules/*/; do
   kernel=$(basename "$directory")
   file=$(modinfo -k "$kernel" -n {VENDOR_RESET} 2>/dev/null) || continue
   say "file.$kernel" "$file"; say "signer.$kernel" "$(modinfo -k "$kernel" -F signer {VENDOR_RESET} 2>/dev/null)"
-done"""
+  say "build.$kernel" "$(modinfo -k "$kernel" -F srcversion {VENDOR_RESET} 2>/dev/null)"
+done
+say loaded "$(cat /sys/module/vendor_reset/srcversion 2>/dev/null)\""""
 
     @override
     def process(self, output: list[str]) -> DkmsState:
@@ -299,4 +301,8 @@ done"""
             registered=values["registered"] or None,
             files={key.removeprefix("file."): value for key, value in values.items() if key.startswith("file.")},
             signers={kernel: who for kernel, who in signers.items() if who},
+            builds={
+                key.removeprefix("build."): each for key, each in values.items() if key.startswith("build.") and each
+            },
+            loaded=values.get("loaded") or None,
         )

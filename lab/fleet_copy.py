@@ -31,13 +31,42 @@ def make_fleet(
     if note.exists() and note.read_text() == f"{wanted} {_fleet_state(places)}":
         return False
     note.unlink(missing_ok=True)
+    kept = places.state / f"fleet-as-made-{wanted}"
+    if kept.exists():
+        _replace(kept, places.state)
+    else:
+        _make(places, hosts, inside, environment)
+        _keep(places, kept)
+    note.write_text(f"{wanted} {_fleet_state(places)}")
+    return True
+
+
+def _make(
+    places: Places, hosts: int, inside: Callable[[list[str], Path], list[str]], environment: Mapping[str, str]
+) -> None:
     shutil.rmtree(places.fleet, ignore_errors=True)
     argv = inside([sys.executable, "-m", "lab.fleet_copy", str(hosts)], places.checkout)
     done = subprocess.run(argv, env=dict(environment), capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"the fleet's copy cannot be made: {' / '.join(done.stderr.strip().splitlines()[-3:])}")
-    note.write_text(f"{wanted} {_fleet_state(places)}")
-    return True
+
+
+def _keep(places: Places, kept: Path) -> None:
+    """Keep what was made beside it, whole or not at all: a second's work that the next reset need not do again."""
+    for old in places.state.glob("fleet-as-made-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    making = places.state / "fleet-as-made"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir()
+    _replace(places.state, making)
+    making.rename(kept)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """The fleet and the stand-ins that its lock names, with their times, from one directory in another."""
+    for name in ("fleet", "fleet-inputs"):
+        shutil.rmtree(target / name, ignore_errors=True)
+        shutil.copytree(source / name, target / name, symlinks=True)
 
 
 def _fleet_state(places: Places) -> str:

@@ -1,7 +1,7 @@
 """What a host does for the fleet beside being one of its hosts, as far as that can be seen from here."""
 
 import json
-import socket
+import os
 from collections.abc import Sequence
 
 from nixherd import nix
@@ -27,7 +27,7 @@ def _declared(fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
     mine = waves.pop(host.id)
     if waves and mine < min(waves.values()):
         lines.append(f"it is the only one of the {label(mine)}: no host is deployed to before the others then")
-    if host.hostname == socket.gethostname():
+    if host.hostname == os.uname().nodename:
         lines.append(f"the machine that this runs on is called {host.hostname} as well; is it that one?")
     return lines
 

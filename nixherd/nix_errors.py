@@ -90,6 +90,11 @@ def last_error(stderr: str) -> str:
     return (_one_line((causes or errors or [text])[-1]).rstrip(";") + said)[-_SHOWN:]
 
 
+def innermost_error(stderr: str) -> str:
+    """The same without what Nix was doing when it came to that."""
+    return last_error(stderr).rpartition("error: ")[2]
+
+
 def is_unsigned(stderr: str) -> bool:
     """Whether a store did not take a path because nobody has signed it whom it trusts."""
     return "lacks a signature by a trusted key" in stderr
@@ -123,16 +128,34 @@ def _of_fleet(file: str, directory: Path, within: Path) -> str | None:
     copy = _COPY.match(file)
     if copy is None:
         return None
-    ours = directory / file[copy.end() :]
-    try:
-        return str(ours.relative_to(directory)) if ours.read_bytes() == Path(file).read_bytes() else None
-    except OSError:
-        return None
+    for base in _bases(directory):
+        ours = base / file[copy.end() :]
+        try:
+            if ours.read_bytes() == Path(file).read_bytes():
+                return os.path.relpath(ours, directory)
+        except OSError:
+            continue
+    return None
+
+
+def below(path: str, directory: Path) -> str:
+    """A path in a flake's copy as one below the fleet's directory: the copy is of the whole repository."""
+    found = next((base for base in _bases(directory) if os.path.lexists(base / path)), directory)
+    return os.path.relpath(found / path, directory)
+
+
+def _bases(directory: Path) -> list[Path]:
+    """The fleet's directory, and those above it up to the top of its repository."""
+    way = [directory, *directory.parents]
+    tops = (number for number, each in enumerate(way, 1) if os.path.lexists(each / ".git"))
+    return way[: next(tops, 1)]
 
 
 def _not_in_git(what: str, directory: Path) -> str | None:
     """A file that Nix misses although it is there."""
     if not re.search(r"path '[^']*' does not exist|No such file|not tracked by Git", what):
         return None
-    missing = re.search(_COPY.pattern + r"(?P<path>[^\s'\"]+)", what)
-    return missing["path"] if missing and (directory / missing["path"]).exists() else None
+    missing = re.search(_COPY.pattern + r"(?P<path>[^'\"\n]+)(?=['\"])", what)
+    missing = missing or re.search(_COPY.pattern + r"(?P<path>[^\s'\"]+)", what)
+    path = below(missing["path"], directory) if missing else ""
+    return path if path and (directory / path).exists() else None

@@ -21,7 +21,7 @@ from nixherd.reach import Epoch
 from operations.arguments import flag_of
 from operations.deploy_run import acting, looking, require_root, run_of
 from operations.health import failing
-from operations.steps import Commands, as_root, connector_of, do, executing, fleet_host, session_of
+from operations.steps import Commands, as_root, connector_of, do, executing, fleet_host, leave, session_of
 
 LEAVE = "sync; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
 SETTLE = 60  # seconds for units to settle after a boot
@@ -94,7 +94,7 @@ def reboot_and_prove(host: Host, own: HostRun, system: str | None) -> None:
     assert before is not None
     own.enter("reboot")
     connector, began = connector_of(host), time.monotonic()
-    as_root(host, LEAVE, what="the reboot")
+    leave(host, LEAVE, sudo=True)
     try:
         now = _back(host, own, before["boot_id"], began + connector.deadline)
     except FAILURES as error:

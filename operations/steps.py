@@ -150,6 +150,16 @@ def shell(host: Host, script: str, *, stdin: str | None = None, what: str = "", 
     return str(output.stdout)
 
 
+def leave(host: Host, script: str, *, sudo: bool = False) -> None:
+    """Run what makes the machine go down. FleetError when it says that it cannot.
+
+    One that is gone before it answers did as it was told: the caller waits for what comes back.
+    """
+    ok, output = remote(host, script, sudo=sudo)
+    if not ok and (words := (output.stderr_lines or output.stdout_lines)[-3:]):
+        raise FleetError(f"{host.name}: the reboot failed: {' / '.join(words)}")
+
+
 def as_root(host: Host, script: str, *, stdin: str | None = None, what: str = "") -> str:
     """As `shell`, by root."""
     return shell(host, script, stdin=stdin, what=what, sudo=True)

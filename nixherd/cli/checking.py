@@ -3,9 +3,7 @@
 import json
 import os
 import secrets
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import click
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Seconds, json_option
-from nixherd.cli.progress import progress
 from nixherd.errors import FleetInvalid
 from nixherd.exits import Exit
 from nixherd.files import expanded, write_whole
@@ -23,7 +20,7 @@ from nixherd.gate.mending import MENDERS, mended, put_in_place
 from nixherd.gate.results import Result, Status, passed
 from nixherd.gate.runner import require_known, run_all
 from nixherd.gate.tools import QUICK, TOOLS, Scope
-from nixherd.terminal import is_terminal, say
+from nixherd.terminal import say
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _NAMES = ", ".join(TOOLS)
@@ -36,7 +33,12 @@ _NAMES = ", ".join(TOOLS)
 @click.option("--fix", is_flag=True, help="Let statix, deadnix and alejandra mend what they can, then check.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML, too.")
 @click.option("--sarif", "sarif_file", metavar="FILE", help="Write the results as SARIF 2.1.0, too.")
-@click.option("--deadline", type=Seconds(), metavar="SECONDS", help="For each tool; usually 300, for builds 4 hours.")
+@click.option(
+    "--deadline",
+    type=Seconds(),
+    metavar="SECONDS",
+    help="For each program that looks at files, else 300, and for nix flake check, else 4 hours.",
+)
 @json_option
 @pass_front
 def check(
@@ -78,13 +80,16 @@ def require_fleet(root: Path) -> None:
 
 
 def run(scope: Scope, without: Sequence[str] = (), only: Sequence[str] = ()) -> Iterator[Result]:
-    """The tools' results as they come; on a terminal with what is waited for."""
-    with progress("check") if is_terminal(sys.stderr) else nullcontext(_quietly) as tell:
-        yield from run_all(scope, without, only, tell)
+    """The tools' results as they come; what is waited for is said, each time that it is something else."""
+    said = ""
 
+    def tell(line: str) -> None:
+        nonlocal said
+        if line != said:
+            say(line, err=True)
+        said = line
 
-def _quietly(_: str) -> None:
-    """Who reads a log reads the results."""
+    yield from run_all(scope, without, only, tell)
 
 
 def show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:

@@ -35,13 +35,13 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 @click.option("--size", type=click.Choice(list(SIZES)), help="What it starts with; asked for, else small.")
 @click.option("--no-vm", "bare_metal", is_flag=True, help="Not in a guest of the hypervisor: a machine of its own.")
 @click.option("--home-only", is_flag=True, help="A home alone, on a system that somebody else keeps.")
-@click.option("--vmid", type=int, help="Its VMID; else the next free one of the range.")
+@click.option("--vmid", type=click.IntRange(100, 999_999_999), help="Its VMID; else the next free one of the range.")
 @click.option("--range", "range", metavar="RANGE", help="A range of vmidRanges, or FIRST-LAST.")
 @click.option(
     "--offline", is_flag=True, help="Do not ask the hypervisor: VMID and template from the definitions alone."
 )
-@click.option("--cores", type=int, help="Instead of the size's.")
-@click.option("--memory", type=int, metavar="MIB", help="Instead of the size's.")
+@click.option("--cores", type=click.IntRange(1, 8192), help="Instead of the size's.")
+@click.option("--memory", type=click.IntRange(16, 1 << 24), metavar="MIB", help="Instead of the size's.")
 @click.option("--disk", metavar="SIZE", help="Instead of the size's; such as 64G.")
 @click.option("--storage", metavar="STORAGE", help="For its disk; else proxmox.defaultStorage.")
 @click.option("--node", metavar="NODE", help="Where it is made; else proxmox.node.")

@@ -49,7 +49,12 @@ def provision(front: Front, /, names: Sequence[str], dry_run: bool, data: Sequen
 @click.command("post-provision", context_settings=_CONTEXT)
 @click.argument("name")
 @click.option("--ip", metavar="IP", help="Where you take it to be: refused unless the hypervisor says so, too.")
-@click.option("--vmid", type=int, metavar="VMID", help="The VMID you take it to have: refused unless it has.")
+@click.option(
+    "--vmid",
+    type=click.IntRange(100, 999_999_999),
+    metavar="VMID",
+    help="The VMID you take it to have: refused unless it has.",
+)
 @_dry_run
 @_data
 @json_option

@@ -65,7 +65,13 @@ class Told:
 
 @click.command(context_settings=_CONTEXT)
 @click.argument("name")
-@click.option("--destroy", "vmid", type=int, metavar="VMID", help="Destroy its guest, by its VMID, after a backup.")
+@click.option(
+    "--destroy",
+    "vmid",
+    type=click.IntRange(100, 999_999_999),
+    metavar="VMID",
+    help="Destroy its guest, after a backup.",
+)
 @click.option("--keep-vm", is_flag=True, help="Leave its guest on the hypervisor, which is not asked at all.")
 @click.option("--stop", is_flag=True, help="Destroy the guest also when it runs.")
 @click.option("--no-backup", is_flag=True, help="Make no backup of the guest: all of it is given up.")

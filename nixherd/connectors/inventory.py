@@ -29,8 +29,9 @@ from nixherd.terminal import say, say_error
 
 Entry = str | tuple[str, dict[str, Any]]
 
-# Deploys that ask the hypervisor alone.
-_BY_API = ("deploys/vms.py", "./deploys/vms.py")
+# Deploys that ask no machine: the hypervisor alone, or nobody.
+_BY_API = ("deploys/check.py", "./deploys/check.py", "deploys/vms.py", "./deploys/vms.py")
+_OF_THE_API = ("operations.gate.", "operations.proxmox.", "facts.proxmox.")
 # Deploys that go in waves and keep a journal.
 _ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
 # Deploys that bring machines what the flake says.
@@ -133,9 +134,7 @@ def _asked(words: Sequence[str]) -> dict[str, bool]:
     """What the words on the command line ask of the machines."""
     first, *rest = [word for word in words if "=" not in word] or [""]
     asked = rest if first == "fact" else [first]
-    api_only = bool(asked) and all(
-        word.startswith(("operations.proxmox.", "facts.proxmox.")) or word in _BY_API for word in asked
-    )
+    api_only = bool(asked) and all(word.startswith(_OF_THE_API) or word in _BY_API for word in asked)
     asks_machines = first in ("exec", "fact") and not api_only
     return {
         "must_answer": asks_machines or _is_deployment(words),

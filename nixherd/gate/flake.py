@@ -50,7 +50,7 @@ def _found(stderr: str, root: Path, file_of: Callable[[str], str | None]) -> Ite
         attributes = _CHECKED.findall(trace)
         attribute = attributes[-1] if attributes else ""
         named = named_file(what, root)
-        is_there = named is not None and f"path '{named}' does not exist" in what and (root / named).exists()
+        is_there = named is not None and re.search(r"path '[^']*' does not exist", what) and (root / named).exists()
         remedy = f"`git add {named}`, Nix sees only what git knows" if is_there else ""
         if where is not None:
             file, line, column = where.rsplit(":", 2)

@@ -34,8 +34,7 @@ def require(program: str) -> None:
     """Missing, with how to get it."""
     if shutil.which(program) is None:
         raise Missing(
-            f"{program} is not on PATH; `nix develop` in the fleet has it (nixpkgs#{program}), "
-            f"or say --without {program}"
+            f"{program} is not on PATH; `nix develop` in the fleet has it, and so has `nix shell nixpkgs#{program}`"
         )
 
 

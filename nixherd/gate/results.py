@@ -9,6 +9,7 @@ from typing import Any
 
 from nixherd.errors import FleetError
 from nixherd.findings import Finding, Severity
+from nixherd.nix_errors import below
 
 # `FILE[:LINE[:COLUMN]]: WHAT`, as Nix' errors and our own begin.
 _PLACE = re.compile(
@@ -96,9 +97,9 @@ class Found:
 def named_file(text: str, root: Path) -> str | None:
     """The file of the fleet that an error of Nix names without a line, where the store's paths are left out of it."""
     for said in _NAMED.finditer(text):
-        file = said["missing"] or said["module"]
+        file = below(said["missing"] or said["module"], root)
         if (root / file).exists() or (said["missing"] and (root / file).parent.is_dir()):
-            return str(file)
+            return file
     return None
 
 

@@ -11,6 +11,7 @@ from nixherd.gate.tools import TOOLS, Scope, Tool
 from nixherd.process import interrupt_all
 
 Say = Callable[[str], None]
+_PATIENCE = 10.0  # seconds, after which it is said what is waited for
 
 
 def require_known(names: Collection[str], option: str) -> None:
@@ -28,6 +29,8 @@ def run_all(
     `without` are left out by the operator's word, as is everything but `only`, where that is given. `say` is told what
     is waited for.
     """
+    if set(only or TOOLS) <= set(without):
+        raise Usage("nothing is left to run; leave out fewer tools")
     reasons = {name: _why_not(tool, scope, without, only) for name, tool in TOOLS.items()}
     wanted = [tool for name, tool in TOOLS.items() if not reasons[name]]
     pool = ThreadPoolExecutor(max(1, len(wanted)))
@@ -56,13 +59,14 @@ def _why_not(tool: Tool, scope: Scope, without: Collection[str], only: Collectio
 
 
 def _wait(one: "Future[Result]", running: "dict[str, Future[Result]]", say: Say | None) -> None:
-    while say and not one.done():
-        left = [name for name, each in running.items() if not each.done()]
-        say(f"{len(running) - len(left)} of {len(running)} done, waiting for {', '.join(reversed(left))}")
+    while say:
         try:
-            one.result(1.0)
+            one.result(_PATIENCE)
         except TimeoutError:
-            continue
+            left = [name for name, each in running.items() if not each.done()]
+            say(f"{len(running) - len(left)} of {len(running)} done, waiting for {', '.join(reversed(left))}")
+        else:
+            return
 
 
 def _timed(tool: Tool, scope: Scope) -> Result:
@@ -71,7 +75,7 @@ def _timed(tool: Tool, scope: Scope) -> Result:
     try:
         look = tool.check(scope)
     except Missing as error:
-        look, missing = Look(unknown=str(error)), True
+        look, missing = Look(unknown=f"{error}; --without {tool.name} leaves it out, and says so"), True
     except FAILURES as error:
         look = Look(unknown=str(worded(error, f"{scope.root}: {tool.name}")))
     seconds = time.monotonic() - began

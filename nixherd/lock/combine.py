@@ -96,7 +96,8 @@ class Combiner:
         self.place.at(self.base)
         locked = self._locked(old, new, groups)
         self.place.write(locked)
-        if wrong := resolve.is_consistent(self.place.fleet):
+        wrong = resolve.is_consistent(self.place.fleet) if moved(locked, new) else None  # else it is Nix's own
+        if wrong:
             return None, Verdict(False, (f"cannot be locked without the others: {wrong}",))
         self.say(f"gate: {names}")
         message = message_of(moves(old, locked), groups)

@@ -36,7 +36,11 @@ def alone(repository: Repository) -> Iterator[Path]:
         if began.exists():  # it was killed, and so was its git
             repository.unlock(began.stat().st_mtime)
         write_whole(began, f"{time.time()}\n")
-        yield directory
+        try:
+            yield directory
+        except Exception:  # not when we are told to stop: git may have been, too, in the middle of something
+            began.unlink()
+            raise
         began.unlink()
     finally:
         os.close(held)

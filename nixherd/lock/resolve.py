@@ -7,7 +7,7 @@ from nixherd.display import visible
 from nixherd.errors import DeadlineExceeded, ProcessFailed
 from nixherd.lock.groups import Group
 from nixherd.nix import NIX
-from nixherd.nix_errors import last_error
+from nixherd.nix_errors import innermost_error
 from nixherd.process import run
 
 _TIMEOUT = 1800.0  # seconds
@@ -43,7 +43,7 @@ def _try(fleet: Path, inputs: Sequence[str]) -> str | None:
     except ProcessFailed as error:
         if error.status in (126, 127):
             raise
-        return visible(last_error(error.stderr) or str(error))[:_LONGEST]
+        return visible(innermost_error(error.stderr) or str(error))[:_LONGEST]
     return None
 
 
@@ -52,5 +52,5 @@ def is_consistent(fleet: Path) -> str | None:
     try:
         run([*NIX, "flake", "metadata", "--json", "--no-update-lock-file", str(fleet)], timeout=_TIMEOUT)
     except ProcessFailed as error:
-        return visible(last_error(error.stderr) or str(error))[:_LONGEST]
+        return visible(innermost_error(error.stderr) or str(error))[:_LONGEST]
     return None

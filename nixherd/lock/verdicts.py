@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nixherd.display import visible
 from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
-from nixherd.nix_errors import last_error
+from nixherd.nix_errors import innermost_error
 from nixherd.process import Completed, run
 
 # A tree that is judged gets none of what the CI has for who pushes; nor does what the gate says count as the CI's own.
@@ -65,7 +65,7 @@ class TreeGate:
 def _reasons(done: Completed) -> list[str]:
     found = _findings(done.stdout)
     if not found and "error:" in done.stderr:
-        found = [last_error(done.stderr)]
+        found = [innermost_error(done.stderr)]
     if not found:
         lines = (done.stderr if done.stderr.strip() else done.stdout).splitlines()
         found = [line.strip() for line in lines if line.strip()][-1:]

@@ -83,6 +83,9 @@ def _reset(seen: Seen) -> Iterator[Waiting]:
             remedy += "; Secure Boot is on, under which a module loads only if its signer's key is enrolled"
         yield Waiting(f"not loaded: {VENDOR_RESET}", since, remedy)
         return
+    built = seen.dkms["builds"].get(seen.node["kernel"]) if seen.dkms else None
+    if seen.dkms and built and seen.dkms["loaded"] not in (None, built):
+        yield Waiting(f"another build of {VENDOR_RESET} is loaded than the one that is installed", booted=False)
     for device in cards(seen.devices):
         method = device["reset_method"]
         if method is None or "device_specific" not in method.split():

@@ -66,6 +66,10 @@ class DkmsState(TypedDict):
     """by kernel, the module's file where modprobe finds it"""
     signers: dict[str, str]
     """by kernel, who signed it; nobody where there is no entry"""
+    builds: dict[str, str]
+    """by kernel, the srcversion of the module that is installed, where it tells one"""
+    loaded: str | None
+    """the srcversion of the one that is loaded; None where none is, or it tells none"""
 
 
 class PciDevice(TypedDict):

@@ -39,6 +39,7 @@ from operations.steps import (
     evaluated,
     executing,
     fleet_host,
+    leave,
     session_of,
     shell,
 )
@@ -184,7 +185,7 @@ def _reboot() -> Commands:
     def act() -> None:
         connector = connector_of(host)
         require_still_installable(host, "reboot")
-        shell(host, LEAVE, what="the reboot")
+        leave(host, LEAVE)
         session.arrived.add(host_id)
         connector.drop()
         place = connector.reach(epochs=(Epoch.FINAL,), absent_ok=True)

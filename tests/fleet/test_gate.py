@@ -358,6 +358,7 @@ def test_a_tool_that_is_missing_is_said_with_how_to_get_it(gate: Gate, monkeypat
     assert (status, document["ok"], statix["status"]) == (1, False, "missing")
     assert "nix develop" in statix["reason"]
     assert "nixpkgs#statix" in statix["reason"]
+    assert "--without statix" in statix["reason"]
     status, document = gate.check(fleet, *quick, "--without", "statix")
     [statix] = [each for each in document["tools"] if each["name"] == "statix"]
     assert (status, document["ok"], statix["status"], statix["note"]) == (0, True, "not run", "--without")

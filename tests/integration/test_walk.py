@@ -54,7 +54,7 @@ def test_new_provision_deploy_retire(lab: Lab) -> None:
     vmid = made["vmid"]
     lab.run("nixherd", "provision", "web1")
     assert lab.boots(vmid) == ["disk", "installer", "disk"]
-    assert "web1  unchanged" in lab.run("nixherd", "deploy", "web1", "--table").output
+    assert "web1  revision only" in lab.run("nixherd", "deploy", "web1", "--table").output  # two commits later
     key_file = key_of(lab, "web1")
     assert decrypts(lab, key_file) == {"common.env", "common.yaml", "web1.yaml"}
 

@@ -96,7 +96,16 @@ def test_reset_brings_back_start_state_and_fleet_within_three_seconds(lab: Lab) 
     lab("up")
     fleet = lab.places.fleet
     definitions = (fleet / "vms/definitions.nix").read_text()
+    stand_in = lab.places.state / "fleet-inputs/nixpkgs/flake.nix"
+
+    def git(*words: str) -> str:
+        argv = ["git", "-C", fleet, "-c", "user.name=x", "-c", "user.email=x", *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    head, shown = git("rev-parse", "HEAD"), stand_in.read_text()
     (fleet / "vms/definitions.nix").write_text("{ }")
+    git("commit", "--quiet", "--no-verify", "--all", "--message", "of somebody")
+    stand_in.write_text("{ }")
     (lab.places.home / ".local/state").mkdir(parents=True)
     token = lab.places.token_line()
     clone = "https://10.77.0.1:8006/api2/json/nodes/prom/qemu/9002/clone"
@@ -109,6 +118,8 @@ def test_reset_brings_back_start_state_and_fleet_within_three_seconds(lab: Lab) 
     assert time.monotonic() - began < 3
     assert "dev" not in lab("status").stdout
     assert (fleet / "vms/definitions.nix").read_text() == definitions
+    assert git("rev-parse", "HEAD") == head, "what was made once is put back"
+    assert (git("status", "--porcelain"), stand_in.read_text()) == ("", shown)
     assert not (lab.places.home / ".local").exists()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.nix_errors import explain, last_error
+from nixherd.nix_errors import below, explain, last_error
 
 pytestmark = pytest.mark.unit
 
@@ -50,8 +50,19 @@ def test_a_file_that_is_there_but_not_for_git(fleet: Path) -> None:
     )
     gone = explain(log(f"path '{COPY}/hosts/dev/gone.nix' does not exist"), fleet)
     assert gone.endswith("path 'hosts/dev/gone.nix' does not exist")
-    other = explain(log(f"of another type, in `{COPY}/hosts/dev/new.nix'"), fleet)
-    assert "git add" not in other
+    for what in ("of another type, in", "The option `services.x' does not exist. Definition values: - In"):
+        assert "git add" not in explain(log(f"{what} `{COPY}/hosts/dev/new.nix'"), fleet)
+
+
+def test_a_fleet_below_its_repository_is_told_from_its_own_directory(fleet: Path, tmp_path: Path) -> None:
+    """The flake's copy is of the whole repository, the top of which is above."""
+    (tmp_path / ".git").mkdir()
+    directory = tmp_path / "hosts"
+    said = explain(log(f"path '{COPY}/hosts/dev/new.nix' does not exist"), directory)
+    assert said.endswith("`git add dev/new.nix`, Nix sees only what git knows")
+    assert below("hosts/dev/new.nix", directory) == "dev/new.nix"
+    assert below("dev/gone.nix", directory) == "dev/gone.nix"
+    assert below("lib/x.nix", fleet / "elsewhere") == "lib/x.nix"
 
 
 def test_an_output_that_the_flake_lacks(fleet: Path) -> None:

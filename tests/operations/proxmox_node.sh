@@ -13,7 +13,11 @@ uname) cat /run/node/kernel ;;
 modinfo)
   file=/lib/modules/$2/updates/dkms/vendor-reset.ko
   [ -e "$file" ] || exit 1
-  [ "$3" = -n ] && echo "$file" || cat /run/node/signer
+  case "$*" in
+  *" -n "*) echo "$file" ;;
+  *signer*) cat /run/node/signer ;;
+  *) cksum <"$file" | cut -d ' ' -f 1 ;;
+  esac
   ;;
 dpkg-query)
   case "$*" in

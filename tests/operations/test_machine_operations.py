@@ -18,7 +18,7 @@ from nixherd.session import Session
 from nixherd.ssh_keys import KeyPair, generate_ed25519
 from operations import disko, installer, nixos
 from operations.remote import run_job
-from operations.steps import connector_of
+from operations.steps import connector_of, leave
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import (
     DESCRIBED,
@@ -329,3 +329,17 @@ def test_a_job_that_was_killed_is_not_waited_for(machine: Machine, session: Sess
     machine(INSTALLER, ours(session), jobs("exit 0"))
     with pytest.raises(FleetError, match=r"^dev: try was ended \(its deadline, or no memory left\)"):
         perform_job(session, sshd, "true")
+
+
+# What ends the machine that it runs on
+
+
+def test_a_machine_that_is_gone_before_it_answers_did_as_it_was_told(
+    machine: Machine, session: Session, sshd: Sshd
+) -> None:
+    machine(INSTALLER, ours(session), ":")
+    host = executing(connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
+    connector_of(host).installs = True
+    leave(host, "sleep 0.2; kill -9 $PPID")  # the session, as a boot does that comes before the answer
+    with pytest.raises(FleetError, match=r"the reboot failed: umount: target is busy$"):
+        leave(host, "echo umount: target is busy >&2; false")

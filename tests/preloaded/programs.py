@@ -48,7 +48,9 @@ def _make(place: Path) -> None:
     python = Path(sys.executable).resolve()
     (bin / "python").symlink_to(python)
     shutil.copy(_OURS.parent / "pyvenv.cfg", place)
-    (place / "lib").symlink_to(_OURS.parent / "lib")
+    for name in ("lib", "lib64"):
+        if (_OURS.parent / name).exists():
+            (place / name).symlink_to(_OURS.parent / name)
     text = (_HERE / "client.py").read_text()
     for program in _PROGRAMS:
         (place / f"{program}.real").symlink_to(_OURS / program)

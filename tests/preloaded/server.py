@@ -63,6 +63,7 @@ def serve(directory: Path, program: str) -> None:
     standing = client.standing()
     main = _preload(program)
     assert threading.active_count() == 1
+    assert ("gevent" in sys.modules) == (program == "pyinfra")
     gc.collect()
     gc.freeze()  # a collection in a child would write to all that is shared, and so copy it
     _signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those in between

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.gate_programs import path, programs, stand_in, write
 
 pytestmark = pytest.mark.unit
 
+ROOT = Path(__file__).parents[3]
 QUICK = ("--only", "alejandra", "--only", "deadnix", "--only", "statix", "--only", "merge")
 UNFORMATTED = "{a=1;}\n"
 FORMATTED = "{a = 1;}\n"
@@ -234,6 +236,65 @@ def test_github_is_told_and_told_nothing_else(
     out, err = capfd.readouterr()
     assert json.loads(out)["ok"] is False
     assert err.splitlines()[0] == annotation
+
+
+def test_nothing_is_no_pass(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "--only", "statix", "--without", "statix"]) == 2
+    assert "nothing is left to run" in capfd.readouterr().err
+
+
+FLAKE = """{
+  outputs = _: let
+    derivationOf = name: derivation {
+      inherit name;
+      system = "x86_64-linux";
+      builder = "/bin/sh";
+      args = ["-c" "echo $name >$out"];
+    };
+    machine = name: {
+      config = {
+        networking.hostName = name;
+        users.users.root.hashedPassword = "x";
+        system.build.toplevel = derivationOf name;
+      };
+    };
+  in {
+    nixosConfigurations = {
+      dev = machine "dev";
+      proxmox-vm = machine "proxmox-vm";
+    };
+    homeConfigurations.caddy.activationPackage = derivationOf "caddy";
+  };
+}
+"""
+
+
+def test_a_foreign_flake_without_checks_is_built_and_a_run_of_pyinfra_depends_on_it(fleet: Path, ask: Ask) -> None:
+    (fleet / "flake.nix").write_text(FLAKE)
+    git(fleet, "add", "-A")
+    assert run(["fmt"]) == 0
+    status, document = ask()
+    notes = {each["name"]: each["note"] for each in document["tools"]}
+    assert status == 0, document
+    assert (notes["builds"], notes["lockout"]) == ("2 systems, 1 home, 0 disko scripts built", "2 machines")
+
+    def deploys() -> subprocess.CompletedProcess[str]:
+        pyinfra = Path(sys.executable).with_name("pyinfra")
+        argv = [pyinfra, "-y", "inventory.py", "deploys/check.py", "--data", "without=secrets;merge"]
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+    passed = deploys()
+    assert passed.returncode == 0, passed.stderr
+    assert passed.stderr.count("ok builds: 2 systems") == 1
+    assert passed.stderr.count("not run merge: --without") == 1
+    text = (fleet / "flake.nix").read_text().replace('machine "dev"', "nothing")
+    (fleet / "flake.nix").write_text(text)
+    refused = deploys()
+    assert refused.returncode == 4
+    line = text[: text.index("nothing")].count("\n") + 1
+    assert f"flake.nix:{line}:13: " in refused.stderr, refused.stderr
+    for host in ("dev", "proxmox-vm", "caddy"):
+        assert f"{host}: the quality gate: " in refused.stderr
 
 
 # Hooks

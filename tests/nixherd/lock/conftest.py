@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class Forge:
     """`fleet` is the operator's clone, `person` another one's; `origin.git` is bare."""
 
     root: Path
-    capture: pytest.CaptureFixture[str]
+    capture: pytest.CaptureFixture[str] | None = None
 
     def git(self, where: str, *words: str) -> str:
         done = subprocess.run(
@@ -117,6 +118,7 @@ class Forge:
         return GATE.replace("ROOT", str(self.root))
 
     def update(self, *words: str, gate: str | None = None) -> Ended:
+        assert self.capture
         self.capture.readouterr()
         status = run(["lock", "update", "--gate", gate or self.gate, *words])
         out, err = self.capture.readouterr()
@@ -129,26 +131,54 @@ class Forge:
     dirt: str = ""
 
 
+def surround(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's environment, with the fleet below `root`."""
+    for name, value in {**environment(), **WHO, "HOME": str(root)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_STATE_HOME", str(root / "state"))
+    monkeypatch.setenv("FLEET", str(root / "fleet"))
+
+
 @pytest.fixture
 def forge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Forge:
+    surround(tmp_path, monkeypatch)
+    return made(Forge(tmp_path, capfd))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Forge:
+    """One that is only copied."""
+    return made(Forge(tmp_path_factory.mktemp("forge")))
+
+
+@pytest.fixture
+def copied(
+    template: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Forge:
+    """The fleet and its origin anew, for what ends before its inputs are asked for: these are the template's."""
+    surround(tmp_path, monkeypatch)
     forge = Forge(tmp_path, capfd)
-    for name, value in {**environment(), **WHO, "HOME": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("FLEET", str(tmp_path / "fleet"))
-    (tmp_path / "bad").touch()
+    for name in ("fleet", "origin.git"):
+        shutil.copytree(template.root / name, tmp_path / name)
+    forge.git("fleet", "remote", "set-url", "origin", str(tmp_path / "origin.git"))
+    return forge
+
+
+def made(forge: Forge) -> Forge:
+    root = forge.root
+    (root / "bad").touch()
     for name, flake in (("data", ""), ("base", "{ outputs = _: {}; }"), ("tool", TOOL)):
         forge.commit(name, **({"flake_nix": flake} if flake else {"version": "1"}))
     for name in ("tool", "person"):
         if name == "person":
             forge.commit(name, flake_nix=FLAKE, readme="words")
-        done = subprocess.run(["nix", "flake", "lock", tmp_path / name], env=environment(), capture_output=True)
+        done = subprocess.run(["nix", "flake", "lock", root / name], env=environment(), capture_output=True)
         assert done.returncode == 0, done.stderr
         forge.git(name, "add", "--all")
         forge.git(name, "commit", "-q", "--amend", "--no-edit")
-    subprocess.run(["git", "clone", "-q", "--bare", tmp_path / "person", tmp_path / "origin.git"], check=True)
-    subprocess.run(["git", "clone", "-q", tmp_path / "origin.git", tmp_path / "fleet"], check=True)
+    for words in (["--bare", "person", "origin.git"], ["origin.git", "fleet"]):
+        subprocess.run(["git", "clone", "-q", *words[:-2], root / words[-2], root / words[-1]], check=True)
     forge.git("person", "config", "user.name", "person")  # who pushes while the gate runs has no environment of ours
     forge.git("person", "config", "user.email", "person")
-    forge.git("person", "remote", "add", "origin", str(tmp_path / "origin.git"))
+    forge.git("person", "remote", "add", "origin", str(root / "origin.git"))
     return forge

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from nixherd.cli.main import run
 from tests.nix_cli import environment
 from tests.nixherd.lock.conftest import Forge
 
@@ -97,9 +97,8 @@ def test_the_fleet_itself_is_not_blamed_on_an_input(forge: Forge) -> None:
 
 
 def test_the_gate_is_nixherd_check_unless_another_is_said(forge: Forge) -> None:
-    from nixherd.cli.main import run
-
     forge.upstream("data")
+    assert forge.capture
     forge.capture.readouterr()
     assert run(["lock", "update", *MERGE]) == 4
     said = forge.capture.readouterr().err
@@ -124,7 +123,10 @@ def test_an_input_that_nobody_can_look_up_is_unknown_and_the_rest_goes_on(forge:
     (forge.root / "tool").rename(forge.root / "away")
     ended = forge.update(*MERGE)
     assert ended.brief() == (5, ["data"], [], ["tool"])
-    assert "unknown, not updated: tool: " in ended.err
+    why = ended.json["unknown"]["tool"]
+    assert "while" not in why  # what Nix was doing is left out, the reason is not
+    assert "not found" in why
+    assert f"unknown, not updated: tool: {why}" in ended.err
     assert forge.locked() == {**old, "data": data}
     ended = forge.update(*MERGE)
     assert ended.brief() == (5, [], [], ["tool"])
@@ -255,14 +257,13 @@ def test_a_fleet_below_its_repository_is_updated_there(forge: Forge, monkeypatch
     ],
 )
 def test_what_is_in_the_way_is_said_in_a_line(
-    forge: Forge, words: tuple[str, ...], script: str, status: int, said: str
+    copied: Forge, words: tuple[str, ...], script: str, status: int, said: str
 ) -> None:
-    subprocess.run(["sh", "-ec", script or ":"], cwd=forge.root / "fleet", check=True)
-    from nixherd.cli.main import run
-
-    forge.capture.readouterr()
+    subprocess.run(["sh", "-ec", script or ":"], cwd=copied.root / "fleet", check=True)
+    assert copied.capture
+    copied.capture.readouterr()
     assert run(["lock", "update", *words]) == status
-    out, err = forge.capture.readouterr()
+    out, err = copied.capture.readouterr()
     assert said in err
     assert (out, len(err.splitlines())) == ("", 1)
 
@@ -294,19 +295,19 @@ def test_commits_are_signed_where_the_fleet_requires_it(forge: Forge, monkeypatc
     assert "BEGIN SSH SIGNATURE" in forge.git("origin.git", "cat-file", "commit", "main")
 
 
-def test_whether_they_must_be_is_what_hosts_nix_says(tmp_path: Path, forge: Forge) -> None:
+def test_whether_they_must_be_is_what_hosts_nix_says(copied: Forge) -> None:
     from nixherd.cli.lock import _must_be_signed
     from tests.conftest import HOSTS_NIX
 
-    assert not _must_be_signed(forge.root / "fleet")
-    (forge.root / "fleet/hosts").mkdir()
+    assert not _must_be_signed(copied.root / "fleet")
+    (copied.root / "fleet/hosts").mkdir()
     for name in ("dev", "proxmox-vm", "caddy"):
-        (forge.root / "fleet/hosts" / name).mkdir()
+        (copied.root / "fleet/hosts" / name).mkdir()
         for file in ("configuration.nix", "home.nix"):
-            (forge.root / "fleet/hosts" / name / file).write_text("{ }\n")
+            (copied.root / "fleet/hosts" / name / file).write_text("{ }\n")
     hosts = HOSTS_NIX.replace('sshAlias = "dev";', 'sshAlias = "dev"; require_signed = true;', 1)
-    (forge.root / "fleet/hosts.nix").write_text(hosts)
-    assert _must_be_signed(forge.root / "fleet")
+    (copied.root / "fleet/hosts.nix").write_text(hosts)
+    assert _must_be_signed(copied.root / "fleet")
 
 
 def test_json_says_what_moved(forge: Forge) -> None:

@@ -59,7 +59,7 @@ def seen(
     have.update(modules or {})  # type: ignore[typeddict-item]
     built = DkmsState(
         version="3.2.0", status=f"vendor-reset/0.1.1, {KERNEL}, x86_64: installed", conf="", source="a", registered="a",
-        files={}, signers={},
+        files={}, signers={}, builds={KERNEL: "0A"}, loaded="0A",
     )  # fmt: skip
     built.update(dkms or {})  # type: ignore[typeddict-item]
     own = devices if devices is not None else [GPU, AUDIO]

@@ -45,6 +45,14 @@ def test_what_is_not_in_effect(changes: dict[str, Any], what: str, remedy: str) 
     assert remedy in str(after)
 
 
+def test_a_module_that_was_built_anew() -> None:
+    [found] = waiting(seen(dkms={"loaded": "0B"}))
+    assert "another build of vendor-reset is loaded" in str(found)
+    assert not found.booted
+    for told in ({"loaded": None}, {"builds": {}}):  # which is not known: no word of it
+        assert waiting(seen(dkms=told)) == []
+
+
 def test_what_is_read_back() -> None:
     assert read_back(seen()) == (
         f"read back: the next kernel is {KERNEL}, told iommu=pt; vendor-reset 0.1.1 is installed for {KERNEL}"
