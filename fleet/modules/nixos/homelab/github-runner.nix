@@ -62,7 +62,7 @@ in {
         extraLabels = ["nix"];
         extraPackages = [config.nix.package pkgs.git pkgs.jq pkgs.openssh pkgs.python3];
         # No job of a fork's, whatever its workflows say.
-        extraEnvironment.ACTIONS_RUNNER_HOOK_JOB_STARTED = "${./refuse-forks.sh}";
+        extraEnvironment.ACTIONS_RUNNER_HOOK_JOB_STARTED = mkDefault "${./refuse-forks.sh}";
       };
     };
   };
