@@ -256,8 +256,8 @@ def retire(place: Place) -> Ended:
 
 def retire_with_a_guest(place: Place) -> Ended:
     (place.directory / "vms").mkdir(exist_ok=True)
-    definitions = '''{ proxmox = { host = "127.0.0.9"; node = "prom"; };
-      managed.a = { vmid = 100; cores = 1; memory = 1024; disk = "8G"; storage = "local"; nixosConfig = "a"; }; }'''
+    definitions = """{ proxmox = { host = "127.0.0.9"; node = "prom"; };
+      managed.a = { vmid = 100; cores = 1; memory = 1024; disk = "8G"; storage = "local"; nixosConfig = "a"; }; }"""
     (place.directory / "vms" / "definitions.nix").write_text(definitions)
     return retire(place)
 
