@@ -108,16 +108,16 @@ class Remote:
                 raise FleetError(f"{self.name}: {branch} cannot be fetched: {_said(done.stderr)}")
         return found[0]
 
-    def move(self, branch: str, old: str | None, new: str, *, back: bool = False) -> None:
-        """Push this commit; with `back` also where that takes others off the branch, which was at `old`.
+    def move(self, branch: str, old: str | None, new: str) -> None:
+        """Push this commit, if the branch is at `old` still: others may have moved it back, too.
 
         Moved when others were faster; FleetError with the remote's words when it takes no push; Undecided when nobody
         can tell what became of it, or where the remote says that it took the push and shows nothing of it.
         """
         ref = f"refs/heads/{branch}"
-        lease = [f"--force-with-lease={ref}:{old or ''}"] if back else []
+        lease = f"--force-with-lease={ref}:{old or ''}"
         try:
-            done = self.repository.write("push", "--quiet", *lease, "--", self.name, f"{new}:{ref}", answers=None)
+            done = self.repository.write("push", "--quiet", lease, "--", self.name, f"{new}:{ref}", answers=None)
             said, taken = _said(done.stderr), done.status == 0
         except DeadlineExceeded as error:
             said, taken = str(error), False

@@ -93,8 +93,14 @@ class Place:
         """Have the files of this commit there and no others, whatever was done to them."""
         git = self.git
         done = git.write("checkout", "--quiet", "--force", "--detach", commit, answers=None)
-        if git.full_head() != commit or self.differs():  # whatever its status was: a hook's may be among it
+        differing = self.differs()
+        if git.full_head() != commit or (done.status and differing):  # the status may be a hook's alone
             raise FleetError(f"{self.tree}: git checkout: {done.stderr.strip()[:300] or f'status {done.status}'}")
+        if differing:
+            raise FleetError(
+                f"{differing[0]}: is not as it is committed once it is checked out (line ends, a filter?); "
+                "`git add --renormalize .`, and commit it"
+            )
         git.write("clean", "--quiet", "-ffdx", "--", str(self.tree), answers=None)
 
     def lock(self, what: str) -> Lock:

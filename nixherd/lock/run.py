@@ -113,7 +113,7 @@ def _once(
         return Ended(outcome, where, wanted.branch)
     if not wanted.merge_into:
         assert remote
-        remote.move(wanted.branch, theirs, outcome.commit, back=True)
+        remote.move(wanted.branch, theirs, outcome.commit)
         return Ended(outcome, where, f"{remote.name}/{wanted.branch}")
     (remote or here).move(wanted.merge_into, start, outcome.commit)
     here.remove(wanted.branch, outcome.commit)

@@ -24,6 +24,12 @@ _OF_THE_CI = re.compile(
 # the shell's 126, 127, and 128 with a signal.
 _NO_ANSWER = {4, 5, 124, 126, 127}
 _FOUND = 1  # our own gate's, and no other status of it says that it looked
+# Of what Nix and curl say, what is wrong with a network, a server or this machine.
+_ELSEWHERE = re.compile(
+    r"could(n't| not) (resolve|connect)|timeout was reached|timed out|connection (refused|reset)|rate limit"
+    r"|HTTP error (403|429|5\d\d)|no space left on device|cannot allocate memory|cannot connect to (socket|daemon)",
+    re.IGNORECASE,
+)
 _LINES = 8
 _LONGEST = 400  # characters of a line
 
@@ -71,7 +77,10 @@ class TreeGate:
         found, unknown = _said(done.stdout)
         answered = 0 < done.status <= 128 and done.status not in _NO_ANSWER and not (unknown and not found)
         answered = answered and (self.command is not None or done.status == _FOUND)
-        return Verdict(False, tuple(_reasons(found or unknown, done)), answered)
+        reasons = _reasons(found or unknown, done)
+        answered = answered and not all(_ELSEWHERE.search(each) for each in reasons)
+        more = (f"(and {len(reasons) - _LINES} more)",) if len(reasons) > _LINES else ()
+        return Verdict(False, (*reasons[:_LINES], *more), answered)
 
 
 def _reasons(found: Sequence[str], done: Completed) -> list[str]:
@@ -81,9 +90,7 @@ def _reasons(found: Sequence[str], done: Completed) -> list[str]:
     if not found:
         lines = (done.stderr if done.stderr.strip() else done.stdout).splitlines()
         found = [line.strip() for line in lines if line.strip()][-1:]
-    found = found or [f"status {done.status}"]
-    more = [f"(and {len(found) - _LINES} more)"] if len(found) > _LINES else []
-    return [visible(" ".join(line.split()))[:_LONGEST] for line in found[:_LINES]] + more
+    return [visible(" ".join(line.split()))[:_LONGEST] for line in found or [f"status {done.status}"]]
 
 
 def _said(text: str) -> tuple[list[str], list[str]]:

@@ -257,6 +257,13 @@ def test_a_fleet_below_its_repository_is_updated_there(forge: Forge, monkeypatch
         ((), "ln -sf flake.nix flake.lock; git commit -qam x", 4, "flake.lock of main: is a symbolic link"),
         ((), "sed -i /data/d flake.nix; git commit -qam x", 4, "flake.lock of main: does not fit its flake.nix, or "),
         ((), "sed -i 's/{/{ # ${/' flake.nix; sed -i 1d flake.nix; git commit -qam x", 4, "of main: does not fit its "),
+        (
+            (),
+            "printf 'a\\r\\n' >x; git add x; git commit -qm x; echo '* text' >.gitattributes; git add .gitattributes;"
+            " git commit -qm y",
+            4,
+            "x: is not as it is committed once it is checked out (line ends, a filter?); `git add --renormalize .`",
+        ),
         (("--summary", "no/such"), "", 4, "no/such: No such file or directory"),
         (("nothing",), "", 2, "flake.nix locks no input 'nothing'; there is base, data, tool"),
         (("--group", "x"), "", 2, "--group x: write NAME=INPUT,INPUT"),
@@ -309,6 +316,21 @@ def test_what_became_of_a_push_is_read_back_or_unknown(copied: Forge) -> None:
     with pytest.raises(Undecided, match=rf"{new} was pushed to main.* and then origin: cannot be asked for main"):
         Remote(repository, "origin").move("main", tip, new)
     assert copied.git("away.git", "rev-parse", "main") == new
+
+
+def test_what_others_took_off_the_branch_meanwhile_does_not_come_back(copied: Forge) -> None:
+    from nixherd.git import Repository
+    from nixherd.lock.branches import Moved, Remote
+
+    before, bad = copied.tip, copied.commit("fleet", readme="bad")
+    copied.git("fleet", "push", "-q", "origin", "main")
+    repository = Repository.around(copied.root / "fleet")
+    assert repository
+    new = copied.commit("fleet", readme="on that")
+    copied.git("origin.git", "update-ref", "refs/heads/main", before)
+    with pytest.raises(Moved):
+        Remote(repository, "origin").move("main", bad, new)
+    assert copied.tip == before
 
 
 def test_commits_are_signed_where_the_fleet_requires_it(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:

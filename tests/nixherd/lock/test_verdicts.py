@@ -76,6 +76,10 @@ def test_a_gate_that_ends_with_nothing_or_not_at_all(tmp_path: Path) -> None:
         (found(findings=[], tools=[{"name": "builds", "reason": "nobody can tell"}]), False),
         (found(findings=[{"what": "x"}], tools=[{"name": "builds", "reason": "nobody can tell"}]), True),
         (found(findings=[], tools=[]), True),
+        ("echo \"error: unable to download 'https://x': Could not resolve host: x\" >&2; exit 1", False),
+        ("echo \"error: unable to download 'https://x': HTTP error 404\" >&2; exit 1", True),
+        (found(findings=[{"what": "writing to file: No space left on device"}]), False),
+        (found(findings=[{"what": "HTTP error 429"}, {"what": "attribute 'x' missing"}]), True),
         ("printf '%100000s' | tr ' ' '['; exit 1", True),
     ],
 )
