@@ -67,8 +67,8 @@ def update_command(
     Status 0: all that moved is where it was wanted, or nothing moved. 1: something was left behind. 5: of an input
     nobody can tell, as it could not be looked up, or the gate gave no answer. In both the rest has gone on.
     """
-    if summary:
-        expanded(summary).open("a").close()  # while nothing has been done yet
+    if summary and not expanded(summary).is_fifo():
+        expanded(summary).open("a").close()  # that it can be written is seen while nothing has been done yet
     ended = update(
         front.root,
         Wanted(groups=groups, only=inputs, **wanted),

@@ -81,6 +81,8 @@ class Combiner:
         commit, verdict = self._try(old, new, waiting)
         if verdict.passed:
             return commit, list(waiting), (), {}
+        if not verdict.answered and time.monotonic() >= self.until:
+            return None, [], (), {input: verdict.reason for group in waiting for input in group.inputs}
         self._require_sound_base()
         said = {tuple(waiting): verdict}
         best, taken, left = None, list[Group](), list(waiting)

@@ -89,6 +89,13 @@ class Place:
             raise FleetError(f"{self.tree}: is no work tree of git any more; whatever the gate runs removed it")
         return found
 
+    def require_able(self) -> None:
+        """FleetError, about the operator's repository, while a commit is not possible."""
+        try:
+            self.git.require_able()
+        except FleetError as error:
+            raise FleetError(str(error).replace(str(self.fleet), str(self.repository.directory))) from None
+
     def at(self, commit: str) -> None:
         """Have the files of this commit there and no others, whatever was done to them."""
         git = self.git

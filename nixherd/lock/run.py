@@ -102,7 +102,7 @@ def _once(
     theirs = remote.tip(wanted.branch) if remote and not wanted.merge_into else None
     branches.require_ours(repository, f"{remote.name}/{wanted.branch}" if remote else "", theirs, start)
     with Place.made(repository, directory, start) as place:
-        place.git.require_able()
+        place.require_able()
         groups = groups_of(place.lock(where), wanted.groups, wanted.only)
         combiner = Combiner(place, gate, start, where, is_signed(place.fleet), say, until)
         outcome = combiner.update(groups)

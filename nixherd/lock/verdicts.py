@@ -1,10 +1,12 @@
 """The gate of an update: a command that ends with 0 for a tree that may be merged, and what it says of others."""
 
+import contextlib
 import json
 import math
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,12 +68,18 @@ class TreeGate:
             argv = ["/bin/sh", "-c", self.command]
         else:
             argv = [shutil.which("nixherd", path=env["PATH"]) or "nixherd", "--fleet", str(fleet), "check", "--json"]
+        pids = set[int]()
         try:
-            done = run(argv, cwd=fleet, env=env, closed=True, timeout=min(self.timeout, left), check=False)
+            limit = min(self.timeout, left)
+            done = run(argv, cwd=fleet, env=env, closed=True, timeout=limit, check=False, watch=pids.add)
         except DeadlineExceeded as error:
             return Verdict(False, (visible(error),), answered=False)
         except ProcessFailed as error:
             raise FleetError(f"the gate cannot be run: {error}") from error
+        finally:
+            for group in pids:  # what it left behind would go on in a tree that is another one by then
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(group, signal.SIGKILL)
         if done.status == 0:
             return Verdict(True)
         found, unknown = _said(done.stdout)

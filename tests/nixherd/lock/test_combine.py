@@ -146,6 +146,8 @@ def test_when_the_time_is_over_what_has_passed_goes_on(
     assert asked == ["abc", "", "a"]
     why = "no time was left to ask the gate"
     assert brief(outcome) == ("a", [], {"b": why, "c": why})
+    outcome, asked = combine(lambda moved: YES, until=0.0)
+    assert (asked, brief(outcome)) == ([], (None, [], dict.fromkeys(NAMES, why)))
 
 
 def test_what_was_judged_is_what_is_merged(

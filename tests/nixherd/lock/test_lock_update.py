@@ -318,6 +318,18 @@ def test_what_became_of_a_push_is_read_back_or_unknown(copied: Forge) -> None:
     assert copied.git("away.git", "rev-parse", "main") == new
 
 
+def test_who_commits_has_to_be_known_where_the_operator_can_say_it(
+    copied: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delenv(name)
+    copied.git("fleet", "config", "user.useConfigOnly", "true")
+    assert copied.capture
+    assert run(["lock", "update"]) == 4
+    said = f"{copied.root / 'fleet'}: git does not know who commits; `git config user.name …`"
+    assert said in copied.capture.readouterr().err
+
+
 def test_what_others_took_off_the_branch_meanwhile_does_not_come_back(copied: Forge) -> None:
     from nixherd.git import Repository
     from nixherd.lock.branches import Moved, Remote

@@ -1,6 +1,8 @@
 """What a gate says, in a line that somebody reads in the morning."""
 
+import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,13 @@ def test_of_our_own_gate_only_one_status_is_a_finding(tmp_path: Path, monkeypatc
         program.write_text(f"#!/bin/sh\nexit {status}\n")
         program.chmod(0o755)
         assert TreeGate().judge(tmp_path).answered == (status == 1)
+
+
+def test_what_a_gate_leaves_in_the_background_does_not_go_on(tmp_path: Path) -> None:
+    assert judged(f"sleep 60 >/dev/null 2>&1 & echo $! >{tmp_path}/pid; sleep 0.2", tmp_path)[0]
+    status = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/status")
+    until = time.monotonic() + 10
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        while "zombie" not in status.read_text():
+            assert time.monotonic() < until, "it goes on"
+            time.sleep(0.01)
