@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lab.places import cache_directory
 from lab.setup import golang
@@ -23,7 +24,7 @@ GITHUB = Path(__file__).parents[2] / "fleet/.github"
 # What is needed of foreign actions here.
 STAND_INS = {
     "actions/checkout": 'git clone --quiet "$ORIGIN" "$GITHUB_WORKSPACE/${{ inputs.path }}"',
-    "actions/create-github-app-token": "exit 1",
+    "actions/create-github-app-token": 'echo "token=t" >>"$GITHUB_OUTPUT"',
     "cachix/install-nix-action": "nix --version",
     "actions/upload-artifact": 'mkdir -p "$KEPT" && echo "${{ inputs.path }}" | xargs cp -t "$KEPT"',
     "actions/download-artifact": 'cp "$KEPT"/* .',
@@ -53,8 +54,9 @@ def act(program: Path, forge: Forge) -> Act:  # noqa: F811
         directory = forge.root / "actions" / action
         directory.mkdir(parents=True)
         inputs = {name: {"default": ""} for name in ("path", "fetch-depth", "token", "name")}
-        steps = [{"shell": "bash", "run": script}]
-        about = {"name": action, "inputs": inputs, "runs": {"using": "composite", "steps": steps}}
+        steps = [{"shell": "bash", "run": script, "id": "it"}]
+        outputs = {"token": {"value": "${{ steps.it.outputs.token }}"}}
+        about = {"name": action, "inputs": inputs, "outputs": outputs, "runs": {"using": "composite", "steps": steps}}
         (directory / "action.yml").write_text(json.dumps(about))
         commits = set(re.findall(rf"{action}@([0-9a-f]{{40}})", text))
         replaced += [f"--local-repository={action}@{commit}={directory}" for commit in commits]
@@ -149,3 +151,40 @@ def test_a_plan_is_a_comment_of_nothing_but_text(forge: Forge, act: Act) -> None
     comment = (forge.root / "comment").read_text()
     assert comment.startswith(f"What {'a' * 40} would change:\n\n    dev: changes\n    # loud @you\n"), said
     assert "status 1" in comment
+
+
+def test_with_an_app_it_is_a_pull_request_of_what_passed(forge: Forge, act: Act) -> None:  # noqa: F811
+    data = forge.upstream("data")
+    main = forge.tip
+    (forge.root / "bin").mkdir()
+    gh = forge.root / "bin/gh"
+    gh.write_text(f'#!/bin/sh\n[ "$2" != create ] || echo made\necho "$GH_TOKEN $*" >>{forge.root}/words\n')
+    gh.chmod(0o755)
+    done = act("update", "schedule", None, "--var", "UPDATE_APP_ID=7", "-s", "UPDATE_APP_KEY=s3cr3t")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (forge.tip, forge.locked("flake-lock-update")["data"]) == (main, data)
+    words = (forge.root / "words").read_text().splitlines()
+    assert words[-1] == f"t pr merge made --repo {words[-1].split()[5]} --auto --merge --delete-branch" + (
+        f" --match-head-commit {forge.judged[-1]}"
+    )
+    # somebody works on it: the step alone, the next day
+    commit = forge.judged[-1]
+    forge.git("fleet", "fetch", "-q", "origin", "flake-lock-update")
+    forge.git("person", "fetch", "-q", "origin", "flake-lock-update")
+    forge.git("person", "checkout", "-q", "-b", "theirs", "FETCH_HEAD")
+    theirs = forge.commit("person", readme="mine")
+    forge.git("person", "push", "-q", "origin", "HEAD:flake-lock-update")
+    steps = yaml.safe_load((GITHUB / "workflows/update.yml").read_text())["jobs"]["update"]["steps"]
+    script = next(step["run"] for step in steps if step.get("name", "").startswith("A pull request"))
+    about = {"COMMIT": commit, "BRANCH": "main", "REPOSITORY": "me/fleet", "RUNNER_TEMP": str(forge.root)}
+    path = f"{forge.root}/bin:{environment()['PATH']}"
+    alone = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=forge.root,
+        env={**environment(), **about, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 1
+    assert alone.stdout.startswith("::error::the branch flake-lock-update has changes to more than flake.lock")
+    assert forge.git("origin.git", "rev-parse", "flake-lock-update") == theirs

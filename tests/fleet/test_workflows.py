@@ -263,6 +263,8 @@ def test_the_pull_request_of_an_update_is_our_own_and_what_passed_the_gate() -> 
     )
     assert "select(.isCrossRepository | not)" in step  # a fork's may be of a branch of the same name
     assert '--match-head-commit "$COMMIT"' in step
+    names = [step.get("id") for step in steps_of(yaml.safe_load(WORKFLOWS["update"])["jobs"]["update"])]
+    assert names.index("update") < names.index("app")  # a token of an hour, after a gate of hours
 
 
 def test_what_others_wrote_is_no_command_to_the_runner() -> None:
