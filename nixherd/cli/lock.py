@@ -36,6 +36,12 @@ def lock() -> None:
 @click.option("--gate", metavar="COMMAND", help="What says whether a tree may be merged; else `nixherd check`.")
 @click.option("--gate-deadline", type=Seconds(), default=4 * 3600.0, show_default=True, metavar="SECONDS")
 @click.option(
+    "--deadline",
+    type=Seconds(),
+    metavar="SECONDS",
+    help="After it the gate is asked nothing more; what passed goes on.",
+)
+@click.option(
     "--tries", type=click.IntRange(1, 50), default=5, show_default=True, help="How often others may be faster."
 )
 @click.option("--summary", type=click.Path(dir_okay=False), metavar="FILE", help="Write what moved there, as Markdown.")
@@ -58,9 +64,11 @@ def update_command(
     and the others go on. COMMAND is run by sh in the fleet's directory of the tree that it judges. Where others push
     meanwhile, all of it is done again on that.
 
-    Status 0: all that moved is where it was wanted, or nothing moved. 1: something was left behind. 5: an input could
-    not be looked up, and is as it was. In both the rest has gone on.
+    Status 0: all that moved is where it was wanted, or nothing moved. 1: something was left behind. 5: of an input
+    nobody can tell, as it could not be looked up, or the gate gave no answer. In both the rest has gone on.
     """
+    if summary and not expanded(summary).is_fifo():
+        expanded(summary).open("a").close()  # that it can be written is seen while nothing has been done yet
     ended = update(
         front.root,
         Wanted(groups=groups, only=inputs, **wanted),

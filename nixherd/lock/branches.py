@@ -6,11 +6,9 @@ Nothing is fetched into a branch or a remote-tracking one: a commit that is look
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import DeadlineExceeded, FleetError, Undecided, Usage
 from nixherd.git import Repository
 from nixherd.lock.lockfile import FILE
-
-_NOTHING = "0" * 40
 
 
 class Moved(FleetError):
@@ -58,7 +56,7 @@ class Here:
         """
         tree = checked_out(self.repository, branch)
         if tree is None:
-            words = ("update-ref", "-m", "nixherd lock update", f"refs/heads/{branch}", new, old or _NOTHING)
+            words = ("update-ref", "-m", "nixherd lock update", f"refs/heads/{branch}", new, old or "")
             done = self.repository.write(*words, answers=None)
         else:
             if self.tip(branch) != old:
@@ -66,10 +64,12 @@ class Here:
             there = Repository.around(tree)
             assert there is not None
             done = there.write("merge", "--quiet", "--ff-only", new, answers=None)
-        if done.status and self.tip(branch) != old:
+        now = self.tip(branch)
+        if now and follows(self.repository, now, new):  # whatever the answer was
+            return
+        if now != old:
             raise Moved(f"{branch} moved")
-        if done.status:
-            raise FleetError(f"{branch}: cannot be moved: {_said(done.stderr)}")
+        raise FleetError(f"{branch}: cannot be moved: {_said(done.stderr)}")
 
     def remove(self, branch: str, tip: str) -> None:
         """If it is there still; as far as that is possible."""
@@ -108,22 +108,35 @@ class Remote:
                 raise FleetError(f"{self.name}: {branch} cannot be fetched: {_said(done.stderr)}")
         return found[0]
 
-    def move(self, branch: str, old: str | None, new: str, *, back: bool = False) -> None:
-        """Push this commit; with `back` also where that takes others off the branch, which was at `old`.
+    def move(self, branch: str, old: str | None, new: str) -> None:
+        """Push this commit, if the branch is at `old` still: others may have moved it back, too.
 
-        Moved when others were faster; FleetError with the remote's words when it takes no push.
+        Moved when others were faster; FleetError with the remote's words when it takes no push; Undecided when nobody
+        can tell what became of it, or where the remote says that it took the push and shows nothing of it.
         """
         ref = f"refs/heads/{branch}"
-        lease = [f"--force-with-lease={ref}:{old or ''}"] if back else []
-        done = self.repository.write("push", "--quiet", *lease, "--", self.name, f"{new}:{ref}", answers=None)
-        now = self.tip(branch)
+        lease = f"--force-with-lease={ref}:{old or ''}"
+        try:
+            done = self.repository.write("push", "--quiet", lease, "--", self.name, f"{new}:{ref}", answers=None)
+            said, taken = _said(done.stderr), done.status == 0
+        except DeadlineExceeded as error:
+            said, taken = str(error), False
+        ask = f"`git ls-remote {self.name} {branch}` tells, once it answers"
+        try:
+            now = self.tip(branch)
+        except FleetError as error:
+            why = "" if taken else f" (it ended with: {said})"
+            raise Undecided(f"{self.name}: {new} was pushed to {branch}{why}, and then {error}; {ask}") from error
         if now and follows(self.repository, now, new):  # whatever the answer was
             return
         if now != old:
             raise Moved(f"{self.name}/{branch} moved")
-        raise FleetError(
-            f"{self.name}: {branch} takes no push: {_said(done.stderr)}; is it protected, may this user write there?"
-        )
+        if taken:
+            raise Undecided(
+                f"{self.name}: took the push of {new} to {branch}, as it says, and {branch} is where it was; does the "
+                "remote push to another place than it is read from (remote.*.pushurl), does a review come first?"
+            )
+        raise FleetError(f"{self.name}: {branch} takes no push: {said}; is it protected, may this user write there?")
 
 
 def follows(repository: Repository, commit: str, other: str) -> bool:

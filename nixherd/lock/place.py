@@ -22,6 +22,10 @@ from nixherd.locks import lock
 _SIGNED = b"-----BEGIN SSH SIGNATURE-----"
 
 
+class CommitRefused(FleetError):
+    """git made no commit: a hook, or what signs, has refused it."""
+
+
 @contextmanager
 def alone(repository: Repository) -> Iterator[Path]:
     """The directory that a run has for itself. FleetError while another run has it."""
@@ -59,17 +63,19 @@ class Place:
         """At this commit; gone afterwards."""
         place = cls(repository, directory / "tree")
         place.remove()
-        repository.write(
-            "worktree", "add", "--quiet", "--force", "--force", "--detach", str(place.tree), commit, answers=(0,)
-        )
+        words = ("worktree", "add", "--quiet", "--force", "--force", "--detach", str(place.tree), commit)
         try:
+            done = repository.write(*words, answers=None)
+            if not (place.tree / ".git").exists():
+                raise FleetError(f"{repository.directory}: git worktree: {done.stderr.strip()[:300]}")
+            place.at(commit)  # whatever a hook said to that
             yield place
         finally:
             place.remove()
 
     def remove(self) -> None:
+        shutil.rmtree(self.tree, ignore_errors=True)  # first: git leaves one that lost its .git alone
         self.repository.write("worktree", "remove", "--force", "--force", str(self.tree), answers=None)
-        shutil.rmtree(self.tree, ignore_errors=True)
 
     @property
     def fleet(self) -> Path:
@@ -78,17 +84,37 @@ class Place:
 
     @property
     def git(self) -> Repository:
-        found = Repository.around(self.fleet)
-        assert found is not None
+        found = Repository.around(self.fleet) if self.fleet.is_dir() else None
+        if found is None or found.top != self.tree.resolve():  # never one that is around it
+            raise FleetError(f"{self.tree}: is no work tree of git any more; whatever the gate runs removed it")
         return found
 
+    def require_able(self) -> None:
+        """FleetError, about the operator's repository, while a commit is not possible."""
+        try:
+            self.git.require_able()
+        except FleetError as error:
+            raise FleetError(str(error).replace(str(self.fleet), str(self.repository.directory))) from None
+
     def at(self, commit: str) -> None:
-        """Have the files of this commit there, whatever was done to them."""
-        self.git.write("checkout", "--quiet", "--force", "--detach", commit, answers=(0,))
+        """Have the files of this commit there and no others, whatever was done to them."""
+        git = self.git
+        done = git.write("checkout", "--quiet", "--force", "--detach", commit, answers=None)
+        differing = self.differs()
+        if git.full_head() != commit or (done.status and differing):  # the status may be a hook's alone
+            raise FleetError(f"{self.tree}: git checkout: {done.stderr.strip()[:300] or f'status {done.status}'}")
+        if differing:
+            raise FleetError(
+                f"{differing[0]}: is not as it is committed once it is checked out (line ends, a filter?); "
+                "`git add --renormalize .`, and commit it"
+            )
+        git.write("clean", "--quiet", "-ffdx", "--", str(self.tree), answers=None)
 
     def lock(self, what: str) -> Lock:
         """The lock file there; `what` says for people of what it is."""
         where = f"{self.repository.prefix}{FILE} of {what}"
+        if (self.fleet / FILE).is_symlink():  # written to, it would be another file
+            raise FleetError(f"{where}: is a symbolic link; Nix wants a file there")
         try:
             return Lock.parse((self.fleet / FILE).read_text(encoding="utf-8"), where)
         except FileNotFoundError:
@@ -111,7 +137,7 @@ class Place:
         if done.status:
             said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             why = "the fleet requires signatures: " if signed else ""
-            raise FleetError(f"git commit: {why}{' / '.join(said[-2:]) or f'status {done.status}'}")
+            raise CommitRefused(f"git commit: {why}{' / '.join(said[-2:]) or f'status {done.status}'}")
         commit = git.full_head()
         content = git.contents([commit])[commit]
         if git.read("rev-list", "--parents", "--max-count=1", commit).stdout.split() != [commit, before]:

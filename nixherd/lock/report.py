@@ -44,7 +44,7 @@ def markdown_of(outcome: "Outcome", ended: str) -> str:
     for left in outcome.left:
         parts.append(f"## Left behind: {_code(str(left.group))}\n\nIt stops at the gate:\n\n{_block(left.reasons)}")
     for input, why in outcome.unknown:
-        parts.append(f"## Unknown: {_code(input)}\n\nIt could not be looked up, and is as it was:\n\n{_block([why])}")
+        parts.append(f"## Unknown: {_code(input)}\n\nNobody can tell, and it is as it was:\n\n{_block([why])}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,5 +1,7 @@
 """A whole run: from where a branch is, through the gate, to where the update is wanted; again on a race."""
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,10 @@ BRANCH = "flake-lock-update"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for. `base` None: `merge_into`, else the branch that is checked out."""
+    """What was asked for. `base` None: `merge_into`, else the branch that is checked out.
+
+    After `deadline` seconds the gate is asked nothing more, and what has passed by then goes on.
+    """
 
     branch: str = BRANCH
     base: str | None = None
@@ -29,6 +34,7 @@ class Wanted:
     groups: Sequence[str] = ()
     only: Sequence[str] = ()
     tries: int = 5
+    deadline: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,11 @@ def update(fleet: Path, wanted: Wanted, gate: TreeGate, is_signed: Callable[[Pat
         raise FleetError(f"{fleet / FILE}: has changes that are not committed; commit it, or `git restore {FILE}`")
     if tree := branches.checked_out(repository, wanted.branch):
         raise FleetError(f"the branch {wanted.branch} is checked out in {tree}; leave it there, or say --branch NAME")
+    until = math.inf if wanted.deadline is None else time.monotonic() + wanted.deadline
     with alone(repository) as directory:
         for left in reversed(range(wanted.tries)):
             try:
-                return _once(repository, remote, directory, wanted, base, gate, is_signed, say)
+                return _once(repository, remote, directory, wanted, base, gate, is_signed, say, until)
             except Moved as error:
                 if not left:
                     raise FleetError(f"{error}, {wanted.tries} times while the gate ran; run it again later") from error
@@ -80,6 +87,7 @@ def _once(
     gate: TreeGate,
     is_signed: Callable[[Path], bool],
     say: Say,
+    until: float,
 ) -> Ended:
     here = Here(repository)
     where = f"{remote.name}/{base}" if remote else base
@@ -94,9 +102,9 @@ def _once(
     theirs = remote.tip(wanted.branch) if remote and not wanted.merge_into else None
     branches.require_ours(repository, f"{remote.name}/{wanted.branch}" if remote else "", theirs, start)
     with Place.made(repository, directory, start) as place:
-        place.git.require_able()
+        place.require_able()
         groups = groups_of(place.lock(where), wanted.groups, wanted.only)
-        combiner = Combiner(place, gate, start, where, is_signed(place.fleet), say)
+        combiner = Combiner(place, gate, start, where, is_signed(place.fleet), say, until)
         outcome = combiner.update(groups)
         if outcome.commit is None:
             return Ended(outcome, where, None)
@@ -105,7 +113,7 @@ def _once(
         return Ended(outcome, where, wanted.branch)
     if not wanted.merge_into:
         assert remote
-        remote.move(wanted.branch, theirs, outcome.commit, back=True)
+        remote.move(wanted.branch, theirs, outcome.commit)
         return Ended(outcome, where, f"{remote.name}/{wanted.branch}")
     (remote or here).move(wanted.merge_into, start, outcome.commit)
     here.remove(wanted.branch, outcome.commit)

@@ -1,11 +1,14 @@
 """The gate of an update: a command that ends with 0 for a tree that may be merged, and what it says of others."""
 
+import contextlib
 import json
+import math
 import os
 import re
 import shutil
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +20,17 @@ from nixherd.process import Completed, run
 # A tree that is judged gets none of what the CI has for who pushes; nor does what the gate says count as the CI's own.
 _OF_THE_CI = re.compile(
     r"(GITHUB|GH|ACTIONS|RUNNER|GITLAB|CI_JOB|CI_REGISTRY|GITEA|FORGEJO)_.*|SSH_AUTH_SOCK"
-    r"|GIT_(?!CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)$).*|.*(TOKEN|SECRET|PASSWORD).*"
+    r"|GIT_(?!CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)$).*|.*(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL).*|(.*_)?KEY"
+)
+# With these a gate says that it could not do its work, and nothing of the tree: our own 4 and 5, timeout(1)'s 124,
+# the shell's 126, 127, and 128 with a signal.
+_NO_ANSWER = {4, 5, 124, 126, 127}
+_FOUND = 1  # our own gate's, and no other status of it says that it looked
+# Of what Nix and curl say, what is wrong with a network, a server or this machine.
+_ELSEWHERE = re.compile(
+    r"could(n't| not) (resolve|connect)|timeout was reached|timed out|connection (refused|reset)|rate limit"
+    r"|HTTP error (403|429|5\d\d)|no space left on device|cannot allocate memory|cannot connect to (socket|daemon)",
+    re.IGNORECASE,
 )
 _LINES = 8
 _LONGEST = 400  # characters of a line
@@ -25,10 +38,14 @@ _LONGEST = 400  # characters of a line
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a tree may be merged; `reasons` are lines, the first one the most telling."""
+    """Whether a tree may be merged; `reasons` are lines, the first one the most telling.
+
+    Without `answered` the gate has not judged the tree: it did not end in time, was killed, lacks a program.
+    """
 
     passed: bool
     reasons: tuple[str, ...] = ()
+    answered: bool = True
 
     @property
     def reason(self) -> str:
@@ -42,8 +59,8 @@ class TreeGate:
     command: str | None = None
     timeout: float = 4 * 3600.0
 
-    def judge(self, fleet: Path) -> Verdict:
-        """FleetError when the gate cannot be run at all: that says nothing about the tree."""
+    def judge(self, fleet: Path, left: float = math.inf) -> Verdict:
+        """`left` seconds are there at most. FleetError when there is no gate that could be started."""
         bin = Path(sys.executable).parent
         env = {name: value for name, value in os.environ.items() if not _OF_THE_CI.fullmatch(name)}
         env |= {"PATH": f"{bin}:{env.get('PATH', os.defpath)}", "FLEET": str(fleet)}
@@ -51,31 +68,41 @@ class TreeGate:
             argv = ["/bin/sh", "-c", self.command]
         else:
             argv = [shutil.which("nixherd", path=env["PATH"]) or "nixherd", "--fleet", str(fleet), "check", "--json"]
+        pids = set[int]()
         try:
-            done = run(argv, cwd=fleet, env=env, closed=True, timeout=self.timeout, check=False)
+            limit = min(self.timeout, left)
+            done = run(argv, cwd=fleet, env=env, closed=True, timeout=limit, check=False, watch=pids.add)
         except DeadlineExceeded as error:
-            return Verdict(False, (str(error),))
+            return Verdict(False, (visible(error),), answered=False)
         except ProcessFailed as error:
             raise FleetError(f"the gate cannot be run: {error}") from error
-        if self.command is not None and done.status in (126, 127):
-            raise FleetError(f"the gate cannot be run: {self.command}: {_last(done) or f'status {done.status}'}")
-        return Verdict(done.status == 0, () if done.status == 0 else tuple(_reasons(done)))
+        finally:
+            for group in pids:  # what it left behind would go on in a tree that is another one by then
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(group, signal.SIGKILL)
+        if done.status == 0:
+            return Verdict(True)
+        found, unknown = _said(done.stdout)
+        answered = 0 < done.status <= 128 and done.status not in _NO_ANSWER and not (unknown and not found)
+        answered = answered and (self.command is not None or done.status == _FOUND)
+        reasons = _reasons(found or unknown, done)
+        answered = answered and not all(_ELSEWHERE.search(each) for each in reasons)
+        more = (f"(and {len(reasons) - _LINES} more)",) if len(reasons) > _LINES else ()
+        return Verdict(False, (*reasons[:_LINES], *more), answered)
 
 
-def _reasons(done: Completed) -> list[str]:
-    found = _findings(done.stdout)
+def _reasons(found: Sequence[str], done: Completed) -> list[str]:
+    found = list(found)
     if not found and "error:" in done.stderr:
         found = [innermost_error(done.stderr)]
     if not found:
         lines = (done.stderr if done.stderr.strip() else done.stdout).splitlines()
         found = [line.strip() for line in lines if line.strip()][-1:]
-    found = found or [f"status {done.status}"]
-    more = [f"(and {len(found) - _LINES} more)"] if len(found) > _LINES else []
-    return [visible(" ".join(line.split()))[:_LONGEST] for line in found[:_LINES]] + more
+    return [visible(" ".join(line.split()))[:_LONGEST] for line in found or [f"status {done.status}"]]
 
 
-def _findings(text: str) -> list[str]:
-    """Of `nixherd check --json`: what each finding says, errors first, else what each tool that gave none says.
+def _said(text: str) -> tuple[list[str], list[str]]:
+    """Of `nixherd check --json`: what each finding says, errors first, and what the tools that cannot tell say.
 
     Nothing where it is something else.
     """
@@ -83,17 +110,12 @@ def _findings(text: str) -> list[str]:
         document = json.loads(text)
         rows = sorted(document["findings"], key=lambda row: row.get("severity") == "warning")
         tools = [f"{each['name']}: {each['reason']}" for each in document.get("tools", ()) if each.get("reason")]
-        return [_line(row) for row in rows] or tools
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
+        return [_line(row) for row in rows], tools
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [], []
 
 
 def _line(row: Mapping[str, object]) -> str:
     place = ":".join(str(row[key]) for key in ("file", "line") if row.get(key))
     what = next((str(row[key]) for key in ("what", "message", "text") if row.get(key)), "")
     return ": ".join(part for part in (str(row.get("tool") or ""), place, what) if part)
-
-
-def _last(done: Completed) -> str:
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else ""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ MAY_WRITE = {
 }
 OWN = "github.event.pull_request.head.repo.full_name == github.repository"
 NO_PULL_REQUEST = "github.event_name != 'pull_request'"
+SCHEDULE_OR = "github.event_name == 'schedule' || github.ref_name == github.event.repository.default_branch"
 # Events that a stranger may cause, with the repository's own rights.
 STRANGERS = {"pull_request_target", "issue_comment", "issues", "workflow_run", "discussion", "fork", "watch"}
 
@@ -43,6 +45,8 @@ def wrong(name: str, text: str) -> Iterator[str]:
     events = document[True]  # `on` is a boolean in YAML 1.1
     yield from pins(text)
     yield from (f"on {event}" for event in STRANGERS & set(events))
+    if "schedule" in events and "github.event." in text.replace(SCHEDULE_OR, ""):
+        yield "the event of a schedule says nothing of the repository"
     if document.get("permissions") != {}:
         yield "rights for all jobs"
     for id, job in document["jobs"].items():
@@ -106,6 +110,12 @@ def test_the_action_of_all_of_them(tmp_path: Path) -> None:
             "runs-on: ubuntu-latest\n    timeout-minutes: 180",
             "runs-on: [self-hosted, nix]",
             "check: no timeout",
+        ),
+        (
+            "update",
+            "github.event_name == 'schedule' || ",
+            "",
+            "the event of a schedule says nothing of the repository",
         ),
         ("deploy", f"\n      && {OWN}", "", "plan: forks on the self-hosted runner"),
         ("deploy", " && github.event_name != 'pull_request'", "", "deploy: secrets for forks"),
@@ -177,3 +187,94 @@ def test_the_runner_itself_takes_nothing_of_a_fork(tmp_path: Path, event: str, h
     assert done.returncode == status, done.stderr
     assert done.stdout.startswith("::error::this runner takes no job of") == bool(status)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("event", "jq"),
+    [("not json", "#!/bin/sh\nexit 2\n"), ("{}", "#!/bin/sh\n"), ("{}", None), (None, "#!/bin/sh\nexit 2\n")],
+)
+def test_what_the_runner_cannot_read_is_nobodys(tmp_path: Path, event: str | None, jq: str | None) -> None:
+    if event is not None:
+        (tmp_path / "event").write_text(event)
+    if jq is not None:
+        (tmp_path / "jq").write_text(jq)
+        (tmp_path / "jq").chmod(0o755)
+    bash = shutil.which("bash")
+    assert bash
+    program = FLEET / "modules/nixos/homelab/refuse-forks.sh"
+    about = {"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": str(tmp_path / "event"), "PATH": str(tmp_path)}
+    done = subprocess.run([bash, "-e", program], env=about, capture_output=True)
+    assert done.returncode != 0
+
+
+def run_of(steps: list[dict[str, Any]], name: str) -> str:
+    return str(next(step["run"] for step in steps if step.get("name") == name))
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "file", "status", "said"),
+    [
+        ("", "", None, 0, "repository=\nrevision=\n"),
+        ("me/nixherd", "a" * 40, None, 0, f"repository=me/nixherd\nrevision={'a' * 40}\n"),
+        # what a fork's pull request is given, which has no variables
+        ("", "", f"me/nixherd {'b' * 40}\n", 0, f"repository=me/nixherd\nrevision={'b' * 40}\n"),
+        ("me/nixherd", "a" * 40, f"you/nixherd {'b' * 40}", 0, f"repository=me/nixherd\nrevision={'a' * 40}\n"),
+        ("me/nixherd", "main", None, 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of the variables)"),
+        ("me/nixherd", "", None, 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of the variables)"),
+        ("https://github.com/me/nixherd", "a" * 40, None, 1, "::error::NIXHERD_REPOSITORY is not OWNER/NAME"),
+        ("", "", "me/nixherd main\n", 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of fleet/.github/"),
+        ("", "", "\n", 0, "repository=\nrevision=\n"),
+    ],
+)
+def test_which_nixherd(
+    tmp_path: Path, repository: str, revision: str, file: str | None, status: int, said: str
+) -> None:
+    if file is not None:
+        (tmp_path / "fleet/.github").mkdir(parents=True)
+        (tmp_path / "fleet/.github/nixherd").write_text(file)
+    output = tmp_path / "output"
+    output.touch()
+    env = {**os.environ, "REPOSITORY": repository, "REVISION": revision, "GITHUB_OUTPUT": str(output)}
+    script = run_of(yaml.safe_load(ACTION)["runs"]["steps"], "Which nixherd")
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (status, "")
+    assert said in output.read_text() + done.stdout
+
+
+def test_a_comment_is_of_a_size_that_is_taken_and_nothing_but_text(tmp_path: Path) -> None:
+    (tmp_path / "gh").write_text("#!/bin/sh\n")
+    (tmp_path / "gh").chmod(0o755)
+    (tmp_path / "plan.txt").write_bytes(b"dev: x\r# loud @you\n" + b"\n" * 50000)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "COMMIT": "a", "NUMBER": "7", "REPOSITORY": "me/fleet"}
+    script = run_of(steps_of(yaml.safe_load(WORKFLOWS["deploy"])["jobs"]["comment"]), "The plan as a comment")
+    subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=env, check=True)
+    comment = (tmp_path / "comment.md").read_bytes()
+    assert comment.startswith(b"What a would change:\n\n    dev: x\n    # loud @you\n")
+    assert b"\r" not in comment
+    assert len(comment) < 65536
+
+
+def test_the_pull_request_of_an_update_is_our_own_and_what_passed_the_gate() -> None:
+    step = run_of(
+        steps_of(yaml.safe_load(WORKFLOWS["update"])["jobs"]["update"]),
+        "A pull request, merged once its checks have passed",
+    )
+    assert "select(.isCrossRepository | not)" in step  # a fork's may be of a branch of the same name
+    assert '--match-head-commit "$COMMIT"' in step
+    names = [step.get("id") for step in steps_of(yaml.safe_load(WORKFLOWS["update"])["jobs"]["update"])]
+    assert names.index("update") < names.index("app")  # a token of an hour, after a gate of hours
+
+
+def test_what_others_wrote_is_no_command_to_the_runner() -> None:
+    for name, job, step in (
+        ("update", "update", "nixherd lock update"),
+        ("deploy", "plan", "nixherd plan"),
+        ("deploy", "deploy", "nixherd deploy"),
+    ):
+        lines = run_of(steps_of(yaml.safe_load(WORKFLOWS[name])["jobs"][job]), step).splitlines()
+        said = next(
+            n for n, line in enumerate(lines) if line.startswith(("nixherd ", "cat ")) and "plan --" not in line
+        )
+        assert lines.index('echo "::stop-commands::$mute"') < said < lines.index('echo "::$mute::"')

@@ -90,10 +90,16 @@ def test_the_fleet_itself_is_not_blamed_on_an_input(forge: Forge) -> None:
     assert "origin/main itself stops at the gate, so nothing is updated: hosts.nix: no such user" in ended.err
     ended = forge.update(*MERGE, gate="no-such-gate")
     assert (ended.status, forge.tip) == (4, tip)
-    assert "the gate cannot be run: no-such-gate: " in ended.err
+    assert "the gate gives no answer, about origin/main as it is neither: " in ended.err
     ended = forge.update(*MERGE, gate="echo >>flake.nix")
     assert (ended.status, forge.tip) == (4, tip)
     assert "the gate changed flake.nix: what it judged is not what would be merged" in ended.err
+    # without its .git the tree would be one of whatever repository is around it
+    forge.git(".", "init", "-q", "state")
+    (forge.root / "state/theirs").touch()
+    ended = forge.update(*MERGE, gate="rm -rf .git")
+    assert (ended.status, forge.tip, (forge.root / "state/theirs").exists()) == (4, tip, True)
+    assert "is no work tree of git any more" in ended.err
 
 
 def test_the_gate_is_nixherd_check_unless_another_is_said(forge: Forge) -> None:
@@ -248,6 +254,17 @@ def test_a_fleet_below_its_repository_is_updated_there(forge: Forge, monkeypatch
             "flake.lock of main:1: an unsolved conflict is committed there",
         ),
         ((), "echo '{\"nodes\": {}}' >flake.lock; git commit -qam x", 4, "flake.lock of main: is no lock file ("),
+        ((), "ln -sf flake.nix flake.lock; git commit -qam x", 4, "flake.lock of main: is a symbolic link"),
+        ((), "sed -i /data/d flake.nix; git commit -qam x", 4, "flake.lock of main: does not fit its flake.nix, or "),
+        ((), "sed -i 's/{/{ # ${/' flake.nix; sed -i 1d flake.nix; git commit -qam x", 4, "of main: does not fit its "),
+        (
+            (),
+            "printf 'a\\r\\n' >x; git add x; git commit -qm x; echo '* text' >.gitattributes; git add .gitattributes;"
+            " git commit -qm y",
+            4,
+            "x: is not as it is committed once it is checked out (line ends, a filter?); `git add --renormalize .`",
+        ),
+        (("--summary", "no/such"), "", 4, "no/such: No such file or directory"),
         (("nothing",), "", 2, "flake.nix locks no input 'nothing'; there is base, data, tool"),
         (("--group", "x"), "", 2, "--group x: write NAME=INPUT,INPUT"),
         (("--group", "x=data", "--group", "y=data"), "", 2, "data is in the group x already"),
@@ -277,6 +294,55 @@ def test_a_branch_that_takes_no_push_is_said_and_the_commit_is_kept(forge: Forge
     assert ended.status == 4
     assert "origin: main takes no push: main is protected" in ended.err
     assert forge.git("fleet", "rev-parse", "flake-lock-update") == forge.judged[-1]
+
+
+def test_what_became_of_a_push_is_read_back_or_unknown(copied: Forge) -> None:
+    from nixherd.errors import Undecided
+    from nixherd.git import Repository
+    from nixherd.lock.branches import Remote
+
+    repository = Repository.around(copied.root / "fleet")
+    assert repository
+    tip, new = copied.tip, copied.commit("fleet", readme="new")
+    copied.git("fleet", "clone", "-q", "--bare", ".", "../other.git")
+    copied.git("fleet", "config", "remote.origin.pushurl", str(copied.root / "other.git"))
+    with pytest.raises(Undecided, match=r"took the push of .* as it says, and main is where it was"):
+        Remote(repository, "origin").move("main", tip, new)
+    assert copied.tip == tip
+    copied.git("fleet", "config", "--unset", "remote.origin.pushurl")
+    hook = copied.root / "origin.git/hooks/post-receive"
+    hook.write_text('#!/bin/sh\nmv "$PWD" ../away.git\n')
+    hook.chmod(0o755)
+    with pytest.raises(Undecided, match=rf"{new} was pushed to main.* and then origin: cannot be asked for main"):
+        Remote(repository, "origin").move("main", tip, new)
+    assert copied.git("away.git", "rev-parse", "main") == new
+
+
+def test_who_commits_has_to_be_known_where_the_operator_can_say_it(
+    copied: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delenv(name)
+    copied.git("fleet", "config", "user.useConfigOnly", "true")
+    assert copied.capture
+    assert run(["lock", "update"]) == 4
+    said = f"{copied.root / 'fleet'}: git does not know who commits; `git config user.name …`"
+    assert said in copied.capture.readouterr().err
+
+
+def test_what_others_took_off_the_branch_meanwhile_does_not_come_back(copied: Forge) -> None:
+    from nixherd.git import Repository
+    from nixherd.lock.branches import Moved, Remote
+
+    before, bad = copied.tip, copied.commit("fleet", readme="bad")
+    copied.git("fleet", "push", "-q", "origin", "main")
+    repository = Repository.around(copied.root / "fleet")
+    assert repository
+    new = copied.commit("fleet", readme="on that")
+    copied.git("origin.git", "update-ref", "refs/heads/main", before)
+    with pytest.raises(Moved):
+        Remote(repository, "origin").move("main", bad, new)
+    assert copied.tip == before
 
 
 def test_commits_are_signed_where_the_fleet_requires_it(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
