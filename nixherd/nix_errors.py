@@ -83,6 +83,8 @@ def errors(stderr: str, directory: Path, within: Path | None = None) -> Iterator
     for entry in (_entry(line) for line in stderr.splitlines() if line.startswith("@nix ")):
         if entry.get("level") == 0 and entry.get("action") == "msg":
             trace = _ANSI.sub("", str(entry.get("msg", "")))
+            if "raw_msg" not in entry and "error:" not in trace:  # builtins.trace is as loud as an error
+                continue
             what = _ANSI.sub("", str(entry["raw_msg"])) if "raw_msg" in entry else trace.rpartition("error:")[2]
             found.append((trace, _SNIPPET.split(what)[0]))
     causes = [each for each in found if not _FOLLOWS.search(each[1])]

@@ -99,6 +99,7 @@ class Changed:
 
 def changed(repository: Repository) -> Changed:
     """FleetError where git does not answer."""
+    repository = repository.of_hook()
     staged = _names(repository, "diff", "--cached")
     named = _names(repository, "diff")
     others = [path for path in named if path not in staged and _is_regular(repository.directory / path)]

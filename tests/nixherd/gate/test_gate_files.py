@@ -429,6 +429,21 @@ def test_the_hook_keeps_what_is_wrong_from_being_committed(fleet: Path, capfd: p
     assert "commit" not in git(fleet, "log", "--format=%s", "-1")
 
 
+def test_the_hook_judges_what_git_commits_by_name(fleet: Path) -> None:
+    """`git commit FILE` takes the file as it lies there, from an index of its own; what is staged of it is another."""
+    assert run(["hooks", "install"]) == 0
+    nixherd, paths = Path(sys.executable).with_name("nixherd"), fleet.parent.parent / "bin"
+    only = " ".join(QUICK)
+    write(paths / "nixherd", f'#!/bin/sh\nexec {nixherd} "$@" {only}\n')
+    (fleet / "a.nix").write_text(FORMATTED)
+    git(fleet, "add", "a.nix")
+    (fleet / "a.nix").write_text(UNFORMATTED)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        git(fleet, "commit", "-qm", "x", "a.nix")
+    assert "a.nix: is not formatted" in refused.value.stderr + refused.value.stdout
+    git(fleet, "commit", "-qm", "x")
+
+
 def test_a_hook_of_somebody_elses_stays(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
     hook = fleet.parent / ".git/hooks/pre-commit"
     hook.parent.mkdir(exist_ok=True)
@@ -436,6 +451,12 @@ def test_a_hook_of_somebody_elses_stays(fleet: Path, capfd: pytest.CaptureFixtur
     assert run(["hooks", "install"]) == 4
     assert "add the line `nixherd check --changed --table || exit 1` to it" in capfd.readouterr().err
     assert hook.read_text() == "#!/bin/sh\nexit 0\n"
+
+
+def test_hooks_that_are_switched_off_are_said(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    git(fleet, "config", "core.hooksPath", os.devnull)
+    assert run(["hooks", "install"]) == 4
+    assert "is no directory, so git runs no hooks" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("said", [".githooks", "ABSOLUTE"])

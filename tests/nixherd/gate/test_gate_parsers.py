@@ -196,6 +196,12 @@ def test_what_is_no_fault_of_the_fleets_is_not_known(what: str, is_ours: bool) -
     assert (bool(look.findings), bool(look.unknown)) == (is_ours, not is_ours)
 
 
+def test_what_is_traced_is_no_error(tmp_path: Path) -> None:
+    said = [{"action": "msg", "level": 0, "msg": text} for text in ("trace: warning: old", "error: why")]
+    log = "".join(f"@nix {json.dumps(each)}\n" for each in said)
+    assert [each.what for each in flake.parse(ended(stderr=log, status=1), tmp_path)] == ["why"]
+
+
 @pytest.mark.parametrize("done", [ended(status=-9), ended(status=-11)])
 def test_flake_check_that_was_killed_says_nothing(done: Completed, tmp_path: Path) -> None:
     with pytest.raises(Unknown):
