@@ -15,7 +15,7 @@ import re
 import stat
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nixherd.errors import FleetError, ProcessFailed
@@ -95,7 +95,7 @@ class Repository:
     """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its `top`.
 
     `own` are git's own files that tell how things stand, by name; `overruled` settings of the repository by what they
-    are while we look.
+    are while we look. `index` is looked at instead of git's usual one.
     """
 
     directory: Path
@@ -103,6 +103,7 @@ class Repository:
     prefix: str
     own: Mapping[str, Path]
     overruled: Mapping[str, str] = field(default_factory=dict, repr=False)
+    index: Path | None = None
 
     @classmethod
     def around(cls, directory: Path) -> "Repository | None":
@@ -142,8 +143,19 @@ class Repository:
         `config` are settings for this call.
         """
         words = (words[0], *_WITH.get(words[0], ()), *words[1:])
-        done = _look(self.directory, {**self.overruled, **(config or {})}, words, input)
+        done = _look(self.directory, {**self.overruled, **(config or {})}, words, input, self.index)
         return _answer(done, self.directory, answers)
+
+    def of_hook(self) -> "Repository":
+        """The same with the index that a commit is made of whose hook we run in: not git's own for `git commit FILE`.
+
+        githooks(5) has it in GIT_INDEX_FILE; one that is not beside git's own is none of this repository's.
+        """
+        said = os.environ.get("GIT_INDEX_FILE")
+        index = self.top / said if said else None
+        if index is None or not index.is_file() or not index.parent.samefile(self.own["index.lock"].parent):
+            return self
+        return replace(self, index=index)
 
     def write(self, *words: str, answers: Collection[int] | None = (0,)) -> Completed:
         """Change the repository as its operator would: hooks, filters, signing and agents included.
@@ -400,12 +412,20 @@ def _someone_at_work(directory: Path) -> bool:
     return False
 
 
-def _look(directory: Path, overruled: Mapping[str, str], words: Sequence[str], input: str | None = None) -> Completed:
+def _look(
+    directory: Path,
+    overruled: Mapping[str, str],
+    words: Sequence[str],
+    input: str | None = None,
+    index: Path | None = None,
+) -> Completed:
     """git with nothing but what it needs, and settings that count more than the repository's."""
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
     settings = {**overruled, **_ALWAYS}
     for number, (name, value) in enumerate(settings.items()):
         env |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    if index is not None:
+        env["GIT_INDEX_FILE"] = str(index)
     return _git(directory, {**env, **_QUIET, **_LOOKING, "GIT_CONFIG_COUNT": str(len(settings))}, words, input)
 
 

@@ -67,6 +67,25 @@ configurations: builtins.listToAttrs (map (id: {
 """
 
 
+# Of a system that is no host of ours: what is built, and nothing that it may not have.
+_DESCRIBE_SYSTEMS = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = if ! configurations ? ${id} then null else let
+    c = configurations.${id}.config;
+    disko = if (c.disko.devices.disk or {}) == {} then {} else c.system.build.diskoScript or {};
+  in {
+    toplevel = c.system.build.toplevel.outPath;
+    toplevelDrv = c.system.build.toplevel.drvPath;
+    diskoScript = disko.outPath or null;
+    diskoDrv = disko.drvPath or null;
+    hostname = ""; revision = null; devices = []; bootLoader = null;
+    grubEfi = false; guestAgent = null; ssh = null; rootAccess = null; secrets = {}; health = {};
+  };
+}) (builtins.fromJSON IDS))
+"""
+
+
 # The same hosts as they were if the flake's revision were another one: a value that beats every other (nixpkgs'
 # lib/modules.nix: mkOverride 0).
 _AS_OF = """
@@ -133,6 +152,13 @@ def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> l
     """One evaluation for all hosts; those that have only a home from here are evaluated together, too."""
     attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
     return [*_eval(f"{flake}#{attribute}"), "--apply", description(host_ids, is_nixos=is_nixos)]
+
+
+def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
+    """The same of what is built alone, of configurations that are no hosts of ours."""
+    template = _DESCRIBE_SYSTEMS if is_nixos else _DESCRIBE_HOMES
+    apply = template.replace("IDS", nix_string(json.dumps(list(names))))
+    return [*_eval(f"{flake}#{'nixosConfigurations' if is_nixos else 'homeConfigurations'}"), "--apply", apply]
 
 
 def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:

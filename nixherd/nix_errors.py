@@ -26,6 +26,22 @@ _SNIPPET = re.compile(r"\n\s+at (?:/|«)")
 _CONTEXT = re.compile(r"^\s*(?:last \d+ log lines|For full logs)", re.MULTILINE | re.IGNORECASE)
 
 
+# What says nothing of the fleet's files: who cannot be reached, what is full, what this machine does not build.
+_CIRCUMSTANCE = re.compile(
+    r"unable to download|[Cc]ould not resolve host|unable to fetch|[Ff]ailed to fetch|HTTP error (?:403|407|429|5\d\d)"
+    r"|[Cc]annot connect to (?:socket|daemon)|[Cc]annot open connection|Network is unreachable|[Tt]imed out"
+    r"|Connection (?:refused|reset)|[Cc]ould not read from remote repository|No space left on device|out of memory"
+    r"|Cannot allocate memory|Read-only file system|Too many open files|experimental (?:Nix )?feature '"
+    r"|interrupted by the user|opening lock file|SQLite database|is required to build '/nix/store/|Required system: "
+)
+_BUILDER = re.compile(r"builder for '|the builder said|Cannot build '[^']*'\.? Reason: builder failed")
+
+
+def is_circumstance(what: str) -> bool:
+    """Whether an error is of where Nix runs (network, disk, machine) and so leaves open what the fleet's files are."""
+    return bool(_CIRCUMSTANCE.search(what)) and not _BUILDER.search(what)
+
+
 def explain(stderr: str, directory: Path, within: Path | None = None) -> str:
     """The error of an evaluation of the fleet in `directory`, run with LOG_FORMAT, and what to do about it.
 
@@ -67,6 +83,8 @@ def errors(stderr: str, directory: Path, within: Path | None = None) -> Iterator
     for entry in (_entry(line) for line in stderr.splitlines() if line.startswith("@nix ")):
         if entry.get("level") == 0 and entry.get("action") == "msg":
             trace = _ANSI.sub("", str(entry.get("msg", "")))
+            if "raw_msg" not in entry and "error:" not in trace:  # builtins.trace is as loud as an error
+                continue
             what = _ANSI.sub("", str(entry["raw_msg"])) if "raw_msg" in entry else trace.rpartition("error:")[2]
             found.append((trace, _SNIPPET.split(what)[0]))
     causes = [each for each in found if not _FOLLOWS.search(each[1])]

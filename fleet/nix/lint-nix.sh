@@ -28,6 +28,10 @@ look() {
   if grep -q 'panicked at' -- "$said"; then
     echo "$1 panicked: a fault of $1's own, so not all files were looked at; this counts as a failure" >&2
     failed=$((failed | bit))
+  elif [ "$status" -eq 0 ] && [ -s "$said" ]; then
+    # Both say nothing where all is well, and end with 0 as well over files and settings that they cannot read.
+    echo "$1 said something and ended with status 0: not all files were looked at; this counts as a failure" >&2
+    failed=$((failed | bit))
   elif [ "$status" -eq 127 ]; then
     echo "$1: there is no such program; nix run .#lint-nix and nix develop bring it" >&2
     failed=$((failed | bit))

@@ -59,18 +59,27 @@ def check(
     require_known(without, "--without")
     require_known(only, "--only")
     require_fleet(front.root)
-    with Scope(front.root, expanded(front.token_file), only_changed=changed, deadline=deadline) as scope:
+    with Scope(front.root.resolve(), expanded(front.token_file), only_changed=changed, deadline=deadline) as scope:
         if fix:
             names = [name for name in MENDERS if name not in without and (not only or name in only)]
             front.wrote = _fix(scope, names)
         results = show(front, scope, run(scope, without, only))
         prefix = scope.repository.prefix if scope.repository else ""
     if junit_file:
-        write_whole(expanded(junit_file).absolute(), junit.document(results), 0o644)
+        _write(junit_file, junit.document(results))
     if sarif_file:
-        text = json.dumps(sarif.document(results, prefix), indent=2) + "\n"
-        write_whole(expanded(sarif_file).absolute(), text, 0o644)
+        _write(sarif_file, json.dumps(sarif.document(results, prefix), indent=2) + "\n")
     return int(Exit.DONE if passed(results) else Exit.FAILED)
+
+
+def _write(file: str, text: str) -> None:
+    """A report: a file is replaced as a whole; what is none (/dev/stdout, a pipe) is written to, and stays."""
+    path = expanded(file).absolute()
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+    else:
+        write_whole(path.resolve(), text, 0o644)
 
 
 def require_fleet(root: Path) -> None:

@@ -39,7 +39,12 @@ def install(front: Front) -> None:
     repository = Repository.around(front.root)
     if repository is None:
         raise FleetError(f"{front.root}: is in no git repository; `git init` it")
-    path = _directory(repository) / "pre-commit"
+    directory = _directory(repository)
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise FleetError(
+            f"{directory}: is no directory, so git runs no hooks; `git config --show-origin core.hooksPath`"
+        )
+    path = directory / "pre-commit"
     text = _HOOK.format(
         mark=_MARK, prefix=shlex.quote(repository.prefix.rstrip("/") or "."), program=shlex.quote(_program())
     )

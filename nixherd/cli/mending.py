@@ -38,9 +38,6 @@ def fmt(front: Front, paths: tuple[str, ...], only_check: bool, as_diff: bool) -
     """
     require_fleet(front.root)
     place = Place(front.root, chosen(front.root, paths), front.root)
-    if not place.nix:
-        say("no Nix files", err=True)
-        return int(Exit.DONE)
     findings = alejandra.check(place, QUICK).findings
     wrong = [each for each in findings if each.rule != "format"]
     others = [each.file for each in findings if each.rule == "format" and each.file]
@@ -77,7 +74,7 @@ def lint(front: Front, /, paths: tuple[str, ...], fix: bool, without: tuple[str,
     require_known(without, "--without")
     require_fleet(front.root)
     files = chosen(front.root, paths)
-    with Scope(front.root, expanded(front.token_file), chosen=files) as scope:
+    with Scope(front.root.resolve(), expanded(front.token_file), chosen=files) as scope:
         names = [name for name in _LINTERS if name not in without]
         if fix and names:
             found = mended(front.root, files, names, QUICK)
@@ -98,7 +95,7 @@ def chosen(root: Path, paths: Sequence[str]) -> list[str]:
     """
     known = of_fleet(root, Repository.around(root)).nix
     if not paths:
-        return known
+        return _some(root, known)
     found: list[str] = []
     for path in paths:
         whole = expanded(path).absolute()
@@ -113,4 +110,10 @@ def chosen(root: Path, paths: Sequence[str]) -> list[str]:
             raise Usage(f"{path}: is no Nix file")
         else:
             found.append(below)
-    return sorted(set(found))
+    return _some(root, sorted(set(found)))
+
+
+def _some(root: Path, files: list[str]) -> list[str]:
+    if not files:
+        raise Usage(f"{root}: there is no Nix file that git knows; `git add` it, or name it")
+    return files

@@ -14,6 +14,7 @@ from nixherd.git import Repository
 
 _CONFIGURATIONS = ("alejandra.toml", "statix.toml")
 _LEFT_OUT = ("result",)
+_LARGEST = 4 << 20  # bytes of a text that somebody wrote
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,39 @@ class Place:
         """The Nix files as words for a program that runs in `root`: none is taken for an option."""
         return [f"./{file}" for file in self.nix]
 
+    def text(self, file: str) -> bytes:
+        """Its content; nothing where it is no text, or so large that nobody wrote it. OSError."""
+        path = self.root / file
+        if path.stat().st_size > _LARGEST:
+            return b""
+        content = path.read_bytes()
+        return b"" if b"\0" in content[:8000] else content
+
 
 def of_fleet(root: Path, repository: Repository | None) -> Place:
     """All regular files that git knows and that are there; outside of a repository all but hidden ones."""
     known = _tracked(repository) if repository else _walked(root)
-    return Place(root, sorted(file for file in known if _is_regular(root / file)), root)
+    # of a file that is not merged git has several versions
+    return Place(root, sorted({file for file in known if _is_regular(root / file)}), root)
 
 
 def _tracked(repository: Repository) -> Iterator[str]:
-    for row in repository.read("ls-files", "--stage", "-z", "--", ".").stdout.split("\0")[:-1]:
+    for row in _rows(repository, "ls-files", "--stage", "-z", "--", "."):
         about, _, path = row.partition("\t")
         if about.startswith("100"):  # neither link nor submodule
             yield path
 
 
+def _rows(repository: Repository, *words: str) -> list[str]:
+    """What git prints between NULs; a name that is no UTF-8 is as Python has such (PEP 383), and means the file."""
+    return os.fsdecode(repository.read(*words).raw).split("\0")[:-1]
+
+
 def _walked(root: Path) -> Iterator[str]:
-    for parent, directories, names in os.walk(root):
+    def refuse(error: OSError) -> None:
+        raise FleetError(f"{error.filename}: {error.strerror}; see to its rights")
+
+    for parent, directories, names in os.walk(root, onerror=refuse):
         directories[:] = [name for name in directories if not name.startswith(".") and name not in _LEFT_OUT]
         yield from (os.path.relpath(os.path.join(parent, name), root) for name in names)  # noqa: PTH118
 
@@ -59,13 +77,15 @@ def _walked(root: Path) -> Iterator[str]:
 def _is_regular(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):  # deleted, and that is not committed
         return False
+    except OSError as error:
+        raise FleetError(f"{path}: {error.strerror}; see to its rights") from error
 
 
 def unmerged(repository: Repository) -> list[str]:
     """The files of which git has several versions, after a merge that nobody has finished."""
-    rows = repository.read("ls-files", "--unmerged", "-z", "--", ".").stdout.split("\0")[:-1]
+    rows = _rows(repository, "ls-files", "--unmerged", "-z", "--", ".")
     return sorted({row.partition("\t")[2] for row in rows})
 
 
@@ -79,8 +99,10 @@ class Changed:
 
 def changed(repository: Repository) -> Changed:
     """FleetError where git does not answer."""
+    repository = repository.of_hook()
     staged = _names(repository, "diff", "--cached")
-    others = [path for path in _names(repository, "diff") if path not in staged]
+    named = _names(repository, "diff")
+    others = [path for path in named if path not in staged and _is_regular(repository.directory / path)]
     regular = set(_tracked(repository))
     blobs = {path: repository.read("cat-file", "blob", f":./{path}").raw for path in staged if path in regular}
     return Changed(blobs, others)
@@ -88,7 +110,7 @@ def changed(repository: Repository) -> Changed:
 
 def _names(repository: Repository, *words: str) -> list[str]:
     filters = ("--name-only", "-z", "--relative", "--no-renames", "--diff-filter=ACMRT")
-    return repository.read(*words, *filters, "--", ".").stdout.split("\0")[:-1]
+    return _rows(repository, *words, *filters, "--", ".")
 
 
 @contextmanager
@@ -102,7 +124,9 @@ def copied(root: Path, contents: Mapping[str, bytes]) -> Iterator[Place]:
         for name in _CONFIGURATIONS:
             if name not in contents and (setting := _content(root, name)) is not None:
                 (directory / name).write_bytes(setting)
-        yield Place(directory, sorted(contents), directory)
+        # settings above the fleet count as well: statix looks for its own there
+        has_own = any((directory / name).exists() for name in _CONFIGURATIONS)
+        yield Place(directory, sorted(contents), directory if has_own else root)
 
 
 def _content(root: Path, name: str) -> bytes | None:
@@ -116,9 +140,3 @@ def read_all(root: Path, files: Iterable[str]) -> dict[str, bytes]:
     """Their contents; one that is gone is left out. FleetError for one that is no file of the fleet."""
     found = {file: tree.read(root, file) for file in files}
     return {file: content for file, content in found.items() if content is not None}
-
-
-def passed_over(repository: Repository) -> list[str]:
-    """The files that git knows although its own rules would have it ignore them."""
-    words = ("ls-files", "--cached", "--ignored", "--exclude-standard", "-z", "--", ".")
-    return repository.read(*words).stdout.split("\0")[:-1]

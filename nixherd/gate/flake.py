@@ -6,10 +6,11 @@ from pathlib import Path
 
 from nixherd import nix
 from nixherd.errors import DeadlineExceeded, ProcessFailed
-from nixherd.gate.results import Found, Look, Missing, Unknown, named_file
+from nixherd.gate.results import Found, Look, Missing, Unknown, judged, named_file
 from nixherd.nix_errors import errors, last_error
 from nixherd.process import Completed, run
 
+_OMITTED = re.compile(r"omitted these incompatible systems: ([\w-]+(?:, [\w-]+)*)")
 _LOCK = "requires lock file changes"
 # What a trace says of whose evaluation it is.
 _CHECKED = re.compile(r"while checking (?:the NixOS configuration|the derivation|flake output) '([^']+)'")
@@ -26,7 +27,9 @@ def check(flake: str, root: Path, deadline: float, file_of: Callable[[str], str 
         if error.status == 127:
             raise Missing(f"nix is not on PATH; install it (https://nixos.org/download), {flake} is a flake") from error
         raise Unknown(str(error)) from error
-    return Look(parse(done, root, file_of), "evaluated, its checks built")
+    omitted = _OMITTED.search(done.stderr)
+    note = f"evaluated, its checks built{f', not those for {omitted[1]}' if omitted else ''}"
+    return judged(parse(done, root, file_of), note)
 
 
 def parse(done: Completed, root: Path, file_of: Callable[[str], str | None] = lambda _: None) -> list[Found]:

@@ -6,20 +6,22 @@ and `closures` judge the same evaluation.
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 
 from nixherd import lockout as locks
-from nixherd import sources
-from nixherd.build import build
+from nixherd import nix, sources
+from nixherd.build import realise
 from nixherd.errors import FleetError
-from nixherd.evaluation import evaluate
-from nixherd.gate.results import Found, Look, named_file
+from nixherd.evaluation import ask, evaluate
+from nixherd.gate.results import Found, Look, judged, named_file
 from nixherd.nix import Evaluated
 from nixherd.nix_edit import CannotEdit, NixText
 from nixherd.session import Session
 from nixherd.validate import DEFINITIONS, HOSTS
+
+_SYSTEMS, _HOMES = "nixosConfigurations", "homeConfigurations"
 
 Answers = Mapping[str, Evaluated | FleetError]
 
@@ -44,7 +46,7 @@ def evaluated(session: Session) -> Answers:
 
 
 def configuration(session: Session, host_id: str) -> str:
-    kind = "nixosConfigurations" if session.host(host_id).is_nixos else "homeConfigurations"
+    kind = _SYSTEMS if session.host(host_id).is_nixos else _HOMES
     return f"{kind}.{host_id}"
 
 
@@ -64,28 +66,61 @@ def file_of(session: Session) -> Callable[[str], str | None]:
 
 
 def builds(session: Session) -> Look:
-    """What does not evaluate, and what does not build; those that fail alike are one finding."""
+    """What does not evaluate, and what does not build; those that fail alike are one finding.
+
+    That is of all configurations that the flake has: hosts.nix may not name one, and `nix flake check` says nothing of
+    homes, nor of a system that is only thrown when it is looked into.
+    """
     found: list[Found] = []
-    answers = evaluated(session)
-    failed = {host_id: str(why) for host_id, why in answers.items() if isinstance(why, FleetError)}
-    found += _alike(session, failed)
-    good = {host_id: about for host_id, about in answers.items() if isinstance(about, Evaluated)}
+    answers = {configuration(session, host_id): about for host_id, about in evaluated(session).items()}
+    answers |= _others(session, answers)
+    found += _alike(session, {name: str(why) for name, why in answers.items() if isinstance(why, FleetError)})
+    good = {name: about for name, about in answers.items() if isinstance(about, Evaluated)}
+    derivations = {name: about.derivations for name, about in good.items()}
     broken: dict[str, str] = {}
-    for host_id, about in good.items():
+    for name, about in good.items():
         try:
-            build(session, tuple(good), host_id)
+            realise(session, derivations, name)
         except FleetError as error:
-            broken[host_id] = str(error)
+            broken[name] = str(error)
             continue
         if gone := [path for path in _outputs(about) if not os.path.lexists(path)]:
-            broken[host_id] = f"{gone[0]} is not there, although Nix says that it is built; see to its store"
+            broken[name] = f"{gone[0]} is not there, although Nix says that it is built; see to its store"
     found += _alike(session, broken, build=True)
-    built = [about for host_id, about in good.items() if host_id not in broken]
-    homes = sum(not session.host(about.host_id).is_nixos for about in built)
-    scripts = sum(about.disko_script is not None for about in built)
+    built = [name for name in good if name not in broken]
+    homes = sum(name.startswith(_HOMES) for name in built)
+    scripts = sum(good[name].disko_script is not None for name in built)
     counts = {"system": len(built) - homes, "home": homes, "disko script": scripts}
     note = ", ".join(f"{number} {what}{'' if number == 1 else 's'}" for what, number in counts.items()) + " built"
-    return Look(found, note)
+    return judged(found, note)
+
+
+def _others(session: Session, known: Collection[str]) -> dict[str, Evaluated | FleetError]:
+    """What the flake's configurations come to that are no hosts of the fleet, each by itself where one fails."""
+    found: dict[str, Evaluated | FleetError] = {}
+    for kind in (_SYSTEMS, _HOMES):
+        try:
+            names = nix.parse_names(ask(session, nix.names(session.flake, kind)))
+        except FleetError as error:
+            if f"it has no {kind};" not in str(error) and not any(each.startswith(f"{kind}.") for each in known):
+                found[kind] = error  # else `known` tells of it
+            continue
+        left = [name for name in names if f"{kind}.{name}" not in known]
+        if left:
+            found |= {f"{kind}.{name}": about for name, about in _described(session, kind, left).items()}
+    return found
+
+
+def _described(session: Session, kind: str, names: Sequence[str]) -> dict[str, Evaluated | FleetError]:
+    try:
+        said = nix.parse_description(ask(session, nix.describe_built(session.flake, names, is_nixos=kind == _SYSTEMS)))
+    except FleetError as error:
+        if len(names) == 1:
+            return {names[0]: error}
+        return {name: about for each in names for name, about in _described(session, kind, [each]).items()}
+    return {
+        name: about or FleetError(f"{session.flake}: it has no {kind}.{name} any more") for name, about in said.items()
+    }
 
 
 def _outputs(about: Evaluated) -> list[str]:
@@ -94,11 +129,11 @@ def _outputs(about: Evaluated) -> list[str]:
 
 def _alike(session: Session, errors: Mapping[str, str], *, build: bool = False) -> Iterator[Found]:
     together: dict[str, list[str]] = defaultdict(list)
-    for host_id, why in errors.items():
-        together[why.removeprefix(f"{host_id}: ")].append(host_id)
-    for why, host_ids in together.items():
-        names = ", ".join(configuration(session, host_id) for host_id in host_ids)
-        own = file_of(session)(configuration(session, host_ids[0])) if len(host_ids) == 1 else None
+    for name, why in errors.items():
+        together[why.removeprefix(f"{name.partition('.')[2]}: ")].append(name)
+    for why, alike in together.items():
+        names = ", ".join(alike)
+        own = file_of(session)(alike[0]) if len(alike) == 1 else None
         whole = why.removeprefix(f"{session.flake}: ").removeprefix(f"{session.fleet.path}: ")
         if build:
             yield Found(whole, own or "flake.nix", attribute=names, remedy="correct what its builder complains of")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Look
 
-_LARGEST = 4 << 20  # bytes; what is larger nobody merges by lines
 _BEGIN = re.compile(rb"^<{7} [^\n]*$", re.MULTILINE)
 _END = re.compile(rb"^>{7} [^\n]*$", re.MULTILINE)
 _REMEDY = "decide what is to stay, and `git add` it"
@@ -17,20 +16,12 @@ def check(place: Place, unmerged: Callable[[], Sequence[str]] = tuple) -> Look:
     found, unknown = [], []
     for file in place.files:
         try:
-            found += markers(file, _text(place, file))
+            found += markers(file, place.text(file))
         except OSError as error:
             unknown.append(f"{file}: {error.strerror}")
     marked = {each.file for each in found}
     found += [Found("is not merged", file, remedy=_REMEDY, rule="merge") for file in unmerged() if file not in marked]
     return Look(found, f"{len(place.files)} files", "; ".join(unknown))
-
-
-def _text(place: Place, file: str) -> bytes:
-    path = place.root / file
-    if path.stat().st_size > _LARGEST:
-        return b""
-    content = path.read_bytes()
-    return b"" if b"\0" in content[:8000] else content
 
 
 def markers(file: str, content: bytes) -> list[Found]:

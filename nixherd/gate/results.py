@@ -9,7 +9,7 @@ from typing import Any
 
 from nixherd.errors import FleetError
 from nixherd.findings import Finding, Severity
-from nixherd.nix_errors import below
+from nixherd.nix_errors import below, is_circumstance
 
 # `FILE[:LINE[:COLUMN]]: WHAT`, as Nix' errors and our own begin.
 _PLACE = re.compile(
@@ -139,6 +139,22 @@ class Look:
     findings: Sequence[Found] = ()
     note: str = ""
     unknown: str = ""
+
+
+def judged(found: Sequence[Found], note: str) -> Look:
+    """What Nix complained of: the fleet's, and what cannot be judged here: no network, no room, another system."""
+    ours = [each for each in found if not is_circumstance(each.what)]
+    other = [each for each in found if is_circumstance(each.what)]
+    reasons = dict.fromkeys(
+        f"{f'{each.attribute}: ' if each.attribute else ''}{each.what}{_way_out(each)}" for each in other
+    )
+    return Look(ours, note, "; ".join(reasons))
+
+
+def _way_out(found: Found) -> str:
+    if "is required to build" in found.what or "Required system" in found.what:
+        return ", which this machine does not build: give Nix a builder that does (`builders` in nix.conf, boot.binfmt)"
+    return ""
 
 
 def passed(results: Iterable[Result]) -> bool:

@@ -3,6 +3,7 @@
 Written by ourselves: sarif-om has had no release since 2019, and what we say is five of the format's objects.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -53,7 +54,9 @@ def _result(result: Result, found: Found, rules: Sequence[str], prefix: str) -> 
         "message": {"text": found.message},
     }
     if found.file is not None:
-        place: dict[str, Any] = {"artifactLocation": {"uri": quote(f"{prefix}{found.file}"), "uriBaseId": _ROOT}}
+        place: dict[str, Any] = {
+            "artifactLocation": {"uri": quote(os.fsencode(f"{prefix}{found.file}")), "uriBaseId": _ROOT}
+        }
         if found.line is not None:
             column = {"startColumn": found.column} if found.column is not None else {}
             place["region"] = {"startLine": found.line, **column}

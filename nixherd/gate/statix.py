@@ -1,54 +1,65 @@
 """statix: what could be said better, and what is deprecated. Source: its command line (bin/src), 0.5 and newer.
 
-It takes one file or directory a call. It ends with 1 where it found something, with 0 where nothing, and with 0 as well
-where it could not begin: that it says on stderr. It is known to panic (status 101) on some files; which one it was is
-then found by asking about each. A directory's `.gitignore` keeps files from it that git knows all the same: those, and
-everything where there are few, are asked about one by one.
+It takes one file or directory a call, and is asked about each file by itself. In a directory it leaves out what git
+ignores although git knows it, follows links out of the fleet, and ends at a directory without files while others are
+left (dirs.rs): nobody could say which files it has looked at. It ends with 1 where it found something, with 0 where
+nothing, and with 0 as well where it could not begin: that it says on stderr. It is known to panic (status 101) on some
+files. What `ignore` of its settings names it looks at all the same where it is asked about it: we leave that out.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
 
 from nixherd.findings import Severity
 from nixherd.gate.files import Place
-from nixherd.gate.program import how_it_ended, last_words, run_tool
+from nixherd.gate.program import how_it_ended, last_words, require, run_tool
 from nixherd.gate.results import Found, Look, Unknown
 from nixherd.process import Completed
 
 PROGRAM = "statix"
-_FEW = 8  # files that are asked about one by one
+_SETTINGS = "statix.toml"
 _PANIC = 101  # of a Rust program
 _NO_JSON = "not compiled with the `json` feature"
 _ERRFMT = re.compile(r"(?P<file>.+?)>(?P<line>\d+):(?P<column>\d+):(?P<type>[WEI]):(?P<code>\d+):(?P<what>.*)")
 _SYNTAX = 0  # the code of what does not parse
 
 
-def check(place: Place, deadline: float, passed_over: Callable[[], Sequence[str]] = tuple) -> Look:
-    """What it has to say of the files. `passed_over` are those of them that it would not look at by itself.
+def check(place: Place, deadline: float) -> Look:
+    """What it has to say of the files, but those that its settings have it ignore. Missing, Unknown."""
+    files = _wanted(place)
+    left_out = len(place.nix) - len(files)
+    note = f"{len(files)} files" + (f", {left_out} ignored by {_SETTINGS}" if left_out else "")
+    return _each(place, files, deadline, note)
 
-    Missing, Unknown.
-    """
-    files, note = place.nix, f"{len(place.nix)} files"
-    if not files:
-        return Look((), note)
-    if len(files) <= _FEW:
-        return _each(place, files, deadline, note)
+
+def _wanted(place: Place) -> list[str]:
+    """The Nix files but what `ignore` names in the nearest settings; of settings that are wrong statix itself tells."""
+    settings = place.settings.resolve()
+    for directory in (settings, *settings.parents):
+        if (directory / _SETTINGS).exists():
+            return _not_ignored(place.nix, directory / _SETTINGS)
+    return place.nix
+
+
+def _not_ignored(files: Sequence[str], settings: Path) -> list[str]:
     try:
-        found = _ask(place, ".", deadline)
-    except Unknown:
-        return _each(place, files, deadline, note)
-    known = set(files)
-    rest = _each(place, sorted(known & set(passed_over())), deadline, note)
-    found = list(dict.fromkeys([*(each for each in found if each.file in known), *rest.findings]))
-    return Look(sorted(found, key=_order), note, rest.unknown)
+        patterns = tomllib.loads(settings.read_text()).get("ignore", [])
+        ignored = GitIgnoreSpec.from_lines([*patterns])
+    except (OSError, ValueError, TypeError, AttributeError):
+        return [*files]
+    return [file for file in files if not ignored.match_file(file)]
 
 
 def fix(place: Place, deadline: float) -> None:
     """Mend in the files themselves what it can. Missing, Unknown for the first that it cannot deal with."""
-    for file in place.arguments:
+    for file in (f"./{each}" for each in _wanted(place)):
         done = run_tool([PROGRAM, "fix", "--config", str(place.settings), file], place.root, deadline, (0,))
         if done.stderr.strip():
             raise Unknown(f"{PROGRAM} fix could not begin{last_words(done)}")
@@ -63,6 +74,8 @@ def _each(place: Place, files: Sequence[str], deadline: float, note: str) -> Loo
         except Unknown as error:
             return [], f"{file}: {error}"
 
+    if files:
+        require(PROGRAM)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         looked = list(pool.map(one, files))
     unknown = [why for _, why in looked if why]

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from nixherd.errors import FleetError, FleetInvalid
 from nixherd.fleet import load_fleet
-from nixherd.gate import alejandra, deadnix, flake, hosts, merge, secrets, statix
-from nixherd.gate.files import Place, changed, copied, of_fleet, passed_over, read_all, unmerged
+from nixherd.gate import alejandra, deadnix, flake, hosts, keys, merge, secrets, statix
+from nixherd.gate.files import Place, changed, copied, of_fleet, read_all, unmerged
 from nixherd.gate.results import Found, Look, Unknown
 from nixherd.git import Repository
 from nixherd.models import Fleet
@@ -74,7 +74,10 @@ class Scope:
         if self.chosen is not None:
             return Place(self.root, self.chosen, self.root)
         if not self.only_changed:
-            return of_fleet(self.root, self.repository)
+            place = of_fleet(self.root, self.repository)
+            if not place.nix:
+                raise FleetError(f"{self.root}: there is no Nix file{' that git knows' if self.repository else ''}")
+            return place
         if self.repository is None:
             raise FleetError(
                 f"{self.root}: is in no git repository, so nobody knows what is changed; leave --changed out"
@@ -112,10 +115,6 @@ class Scope:
     def limit(self, usual: float) -> float:
         return self.deadline or usual
 
-    def outside(self) -> Sequence[str]:
-        """The files that git knows and ignores, which a tool that goes by .gitignore passes over."""
-        return passed_over(self.repository) if self.repository and not self.only_changed else ()
-
     def unmerged(self) -> Sequence[str]:
         return unmerged(self.repository) if self.repository else ()
 
@@ -142,7 +141,12 @@ def _definitions(scope: Scope) -> Look:
 
 
 def _secrets(scope: Scope) -> Look:
-    return secrets.check(scope.root, scope.session.fleet)
+    found = [*keys.find(scope.place)]
+    try:
+        look = secrets.check(scope.root, scope.session.fleet)
+    except FleetError as error:
+        return Look(found, unknown=str(error))
+    return Look([*found, *look.findings], look.note, look.unknown)
 
 
 def _flake(scope: Scope) -> Look:
@@ -168,12 +172,7 @@ TOOLS: Mapping[str, Tool] = {
             is_program=True,
         ),
         Tool("deadnix", "unused code", lambda scope: deadnix.check(scope.place, scope.limit(QUICK)), is_program=True),
-        Tool(
-            "statix",
-            "lints",
-            lambda scope: statix.check(scope.place, scope.limit(QUICK), scope.outside),
-            is_program=True,
-        ),
+        Tool("statix", "lints", lambda scope: statix.check(scope.place, scope.limit(QUICK)), is_program=True),
         Tool("merge", "unresolved conflicts", lambda scope: merge.check(scope.place, scope.unmerged)),
         Tool("definitions", "hosts.nix and vms/definitions.nix", _definitions),
         Tool("secrets", "who can decrypt which file", _secrets),

@@ -222,6 +222,8 @@ LINT = "nix/lint-nix.sh"
         ("echo 'thread main panicked at x'; exit 101", "exit 0", 1, "deadnix panicked"),
         ("exit 0", "kill -9 $$", 2, "statix ended with status 137: not all files were looked at"),
         ("exit 0", "exit 127", 2, "statix: there is no such program"),
+        ("echo 'Error parsing file ./a.nix: x' >&2", "exit 0", 1, "deadnix said something and ended with status 0"),
+        ("exit 0", "echo 'config error: statix.toml' >&2", 2, "not all files were looked at"),
     ],
 )  # fmt: skip
 def test_both_look_whatever_the_first_one_finds(

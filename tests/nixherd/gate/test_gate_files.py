@@ -125,6 +125,76 @@ def test_what_is_committed_is_judged_not_what_lies_there(fleet: Path, ask: Ask) 
     assert found(ask("--changed", *QUICK)[1]) == [("deadnix", "hosts/dev/home.nix", 2)]
 
 
+def test_changed_links_and_submodules_are_nobodys_files(fleet: Path, ask: Ask) -> None:
+    """Another target of a link, another commit of a submodule: neither is a file of the fleet's that a tool takes."""
+    (fleet / "l.nix").symlink_to("hosts.nix")
+    commit = git(fleet, "rev-parse", "HEAD").strip()
+    (fleet / "sub").mkdir()
+    git(fleet / "sub", "init", "-q")
+    git(fleet / "sub", "commit", "-q", "--allow-empty", "-m", "x")
+    git(fleet, "add", "l.nix")
+    git(fleet, "update-index", "--add", "--cacheinfo", f"160000,{commit},the fleet/sub")
+    git(fleet, "commit", "-qm", "y")
+    (fleet / "l.nix").unlink()
+    (fleet / "l.nix").symlink_to("flake.nix")
+    (fleet / "a.nix").write_text(UNFORMATTED)
+    git(fleet, "add", "a.nix")
+    status, document = ask("--changed", *QUICK)
+    assert (status, found(document)) == (1, [("alejandra", "a.nix", None)])
+
+
+def test_a_name_that_is_no_utf8_is_not_passed_over(fleet: Path, ask: Ask) -> None:
+    Path(os.fsdecode(os.fsencode(fleet) + b"/b\xff.nix")).write_text(UNFORMATTED)
+    git(fleet, "add", "-A")
+    status, document = ask("--only", "alejandra", "--only", "deadnix")
+    assert (status, {each["status"] for each in document["tools"]}) == (1, {"unknown", "not run"})
+
+
+def test_a_file_that_is_not_merged_is_looked_at_once(fleet: Path, ask: Ask) -> None:
+    git(fleet, "checkout", "-qb", "other")
+    for branch, text in (("other", "{a = 1;}\n"), ("-", "{a = 2;}\n")):
+        if branch == "-":
+            git(fleet, "checkout", "-q", branch)
+        (fleet / "m.nix").write_text(text)
+        git(fleet, "add", "m.nix")
+        git(fleet, "commit", "-qm", "x")
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "merge", "-q", "other"], cwd=fleet)
+    status, document = ask("--only", "merge", "--only", "alejandra")
+    assert (status, found(document)) == (1, [("alejandra", "m.nix", 1), ("merge", "m.nix", 1)])
+
+
+def test_no_file_at_all_is_not_ok(fleet: Path, ask: Ask, capfd: pytest.CaptureFixture[str]) -> None:
+    git(fleet, "rm", "-rq", "--cached", ".")
+    status, document = ask(*QUICK)
+    assert (status, {each["status"] for each in document["tools"]}) == (1, {"unknown", "not run"})
+    for words in (["fmt"], ["fmt", "--check"], ["lint"], ["fmt", str(fleet / "vms")]):
+        assert run(words) == 2
+        assert "no Nix file that git knows" in capfd.readouterr().err
+
+
+def test_a_private_key_is_found_wherever_it_lies(fleet: Path, ask: Ask) -> None:
+    pem = "-----BEGIN OPENSSH {} KEY-----\nx\n"
+    (fleet / "hosts/dev/key").write_text(pem.format("PRIVATE"))
+    (fleet / "hosts/dev/key.pub").write_text(pem.format("PUBLIC"))
+    (fleet / "a.txt").write_text("# created\nAGE-SECRET-KEY-1" + "Q" * 58 + "\n")
+    git(fleet, "add", "-A")
+    for words in ((), ("--changed",)):
+        status, document = ask("--only", "secrets", *words)
+        assert (status, found(document)) == (1, [("secrets", "a.txt", 2), ("secrets", "hosts/dev/key", 1)])
+
+
+def test_a_report_leaves_a_device_and_a_link_what_they_are(fleet: Path, ask: Ask, tmp_path: Path) -> None:
+    pipe, link, kept = tmp_path / "pipe", tmp_path / "link", tmp_path / "kept"
+    os.mkfifo(pipe)
+    kept.write_text("old")
+    link.symlink_to(kept)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    assert ask("--only", "merge", "--junit", str(pipe), "--sarif", str(link))[0] == 0
+    assert (reader.communicate()[0].startswith("<?xml"), pipe.is_fifo()) == (True, True)
+    assert (link.is_symlink(), json.loads(kept.read_text())["version"]) == (True, "2.1.0")
+    assert run(["check", "--only", "merge", "--junit", str(tmp_path)]) == 4
+
+
 def test_fix_mends_and_checks_again(fleet: Path, ask: Ask) -> None:
     texts = {
         "a.nix": UNFORMATTED,
@@ -201,6 +271,20 @@ def test_statix_that_panics_over_one_file_has_looked_at_the_others(fleet: Path, 
         [("statix", "a.nix", 1), ("statix", "k.nix", 1)],
     )
     assert tool["reason"].startswith("c.nix: statix panicked")
+
+
+def test_statix_is_asked_about_each_file_but_what_its_settings_ignore(fleet: Path, ask: Ask) -> None:
+    """Also in a copy of what is changed, and by settings that are above the fleet, where statix finds them."""
+    (fleet.parent / "statix.toml").write_text('ignore = ["gen/*", "!gen/kept.nix"]\n')
+    for name in ("deep/deeper/a.nix", "gen/b.nix", "gen/kept.nix"):
+        (fleet / name).parent.mkdir(parents=True, exist_ok=True)
+        (fleet / name).write_text("x: [(x == true)]\n")
+    git(fleet, "add", "-A")
+    for words in ((), ("--changed",)):
+        _, document = ask("--only", "statix", *words)
+        [note] = [each["note"] for each in document["tools"] if each["name"] == "statix"]
+        assert [each["file"] for each in document["findings"]] == ["deep/deeper/a.nix", "gen/kept.nix"]
+        assert note.endswith(" files, 1 ignored by statix.toml")
 
 
 def test_a_statix_that_knows_no_json(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +381,34 @@ def test_a_foreign_flake_without_checks_is_built_and_a_run_of_pyinfra_depends_on
         assert f"{host}: the quality gate: " in refused.stderr
 
 
+def test_what_hosts_nix_does_not_name_is_built_too(fleet: Path, ask: Ask, tmp_path: Path) -> None:
+    """And the fleet may be a link. `nix flake check` says nothing of homes, nor of what is only thrown inside."""
+    text = FLAKE.replace("config = {\n", "config = {\n        unused = 1;\n")
+    text = text.replace(
+        '      dev = machine "dev";', '      dev = machine "dev";\n      other.config.system.build.toplevel = LAZY;'
+    )
+    text = text.replace("LAZY", 'derivationOf "other" // {drvPath = throw "never seen";}')
+    text = text.replace(
+        "    homeConfigurations.caddy",
+        '    homeConfigurations."me@pc" = throw "no home";\n    homeConfigurations.caddy',
+    )
+    (fleet / "flake.nix").write_text(text)
+    git(fleet, "add", "-A")
+    (tmp_path / "link").symlink_to(fleet)
+    status, document = ask("--only", "builds", "--only", "flake")
+    said = {each["attribute"]: each["what"] for each in document["findings"] if each["tool"] == "builds"}
+    assert (status, said) == (
+        1,
+        {"nixosConfigurations.other": "never seen", "homeConfigurations.me@pc": "no home"},
+    )
+    (fleet / "flake.nix").write_text(FLAKE.replace("x86_64-linux", "riscv64-linux"))
+    assert run(["--fleet", str(tmp_path / "link"), "check", "--only", "flake", "--table"]) == 0
+    status, document = ask("--only", "builds")
+    [builds] = [each for each in document["tools"] if each["name"] == "builds"]
+    assert (status, builds["status"], document["findings"]) == (1, "unknown", [])
+    assert "which this machine does not build" in builds["reason"]
+
+
 # Hooks
 
 
@@ -317,6 +429,21 @@ def test_the_hook_keeps_what_is_wrong_from_being_committed(fleet: Path, capfd: p
     assert "commit" not in git(fleet, "log", "--format=%s", "-1")
 
 
+def test_the_hook_judges_what_git_commits_by_name(fleet: Path) -> None:
+    """`git commit FILE` takes the file as it lies there, from an index of its own; what is staged of it is another."""
+    assert run(["hooks", "install"]) == 0
+    nixherd, paths = Path(sys.executable).with_name("nixherd"), fleet.parent.parent / "bin"
+    only = " ".join(QUICK)
+    write(paths / "nixherd", f'#!/bin/sh\nexec {nixherd} "$@" {only}\n')
+    (fleet / "a.nix").write_text(FORMATTED)
+    git(fleet, "add", "a.nix")
+    (fleet / "a.nix").write_text(UNFORMATTED)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        git(fleet, "commit", "-qm", "x", "a.nix")
+    assert "a.nix: is not formatted" in refused.value.stderr + refused.value.stdout
+    git(fleet, "commit", "-qm", "x")
+
+
 def test_a_hook_of_somebody_elses_stays(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
     hook = fleet.parent / ".git/hooks/pre-commit"
     hook.parent.mkdir(exist_ok=True)
@@ -324,6 +451,12 @@ def test_a_hook_of_somebody_elses_stays(fleet: Path, capfd: pytest.CaptureFixtur
     assert run(["hooks", "install"]) == 4
     assert "add the line `nixherd check --changed --table || exit 1` to it" in capfd.readouterr().err
     assert hook.read_text() == "#!/bin/sh\nexit 0\n"
+
+
+def test_hooks_that_are_switched_off_are_said(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    git(fleet, "config", "core.hooksPath", os.devnull)
+    assert run(["hooks", "install"]) == 4
+    assert "is no directory, so git runs no hooks" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("said", [".githooks", "ABSOLUTE"])

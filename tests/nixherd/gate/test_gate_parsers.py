@@ -10,7 +10,7 @@ import pytest
 from nixherd.findings import Finding, Severity
 from nixherd.gate import alejandra, deadnix, flake, merge, statix
 from nixherd.gate.files import Place
-from nixherd.gate.results import Found, Unknown, named_file
+from nixherd.gate.results import Found, Unknown, judged, named_file
 from nixherd.process import Completed
 
 pytestmark = pytest.mark.unit
@@ -173,6 +173,33 @@ def test_flake_check_goes_on_after_an_error(tmp_path: Path) -> None:
     assert "git add" not in found[0].remedy, "that an option does not exist is nothing about git"
     assert found[1].what == "Failed assertions: - no way"
     assert "nix log /nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-x.drv" in found[3].remedy
+
+
+@pytest.mark.parametrize(
+    ("what", "is_ours"),
+    [
+        ("unable to download 'https://x/y.tar.gz': Could not resolve hostname (6)", False),
+        ("unable to download 'https://api.github.com/x': HTTP error 403", False),
+        ("cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused", False),
+        ("writing to file: No space left on device", False),
+        (
+            "a 'aarch64-linux' with features {} is required to build '/nix/store/x.drv', but I am a 'x86_64-linux'",
+            False,
+        ),
+        ("experimental Nix feature 'flakes' is disabled", False),
+        ("undefined variable 'x'", True),
+        ("builder for '/nix/store/x.drv' failed with exit code 1; the builder said: No space left on device", True),
+    ],
+)
+def test_what_is_no_fault_of_the_fleets_is_not_known(what: str, is_ours: bool) -> None:
+    look = judged([Found(what, "flake.nix")], "note")
+    assert (bool(look.findings), bool(look.unknown)) == (is_ours, not is_ours)
+
+
+def test_what_is_traced_is_no_error(tmp_path: Path) -> None:
+    said = [{"action": "msg", "level": 0, "msg": text} for text in ("trace: warning: old", "error: why")]
+    log = "".join(f"@nix {json.dumps(each)}\n" for each in said)
+    assert [each.what for each in flake.parse(ended(stderr=log, status=1), tmp_path)] == ["why"]
 
 
 @pytest.mark.parametrize("done", [ended(status=-9), ended(status=-11)])
