@@ -17,7 +17,7 @@ from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.cli.progress import progress
-from nixherd.enrolment import Wanted, stage, swap_in
+from nixherd.enrolment import Wanted, is_named_after, stage, swap_in
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.fleet import load_fleet
@@ -28,6 +28,7 @@ from nixherd.proxmox.retiring import Fate, Parting, partings
 from nixherd.rehearsal import require_evaluates
 from nixherd.retirement import Retirement, plan
 from nixherd.secrets.identity import identity_file, operator
+from nixherd.secrets.plan import recipients_of_hosts
 from nixherd.secrets.rules import CONFIG
 from nixherd.secrets.store import Store
 from nixherd.terminal import is_terminal, say
@@ -189,6 +190,18 @@ def _require_nothing_left(front: Front, name: str, asked: Asked, commit: str) ->
         left.append(f"{store.config}: {name} is a recipient")
     if left:
         raise FleetError(f"{name} was retired by commit {commit}, and is there again: {', '.join(left)}")
+    if store is not None and asked.remove_secrets:
+        machines = recipients_of_hosts(front.fleet)
+        own = [
+            rule
+            for rule in store.rules.rules
+            if is_named_after(rule, name) and not machines.keys() & set(rule.recipients)
+        ]
+        if own:
+            raise FleetError(
+                f"{name} was retired by commit {commit}, and {', '.join(rule.label for rule in own)} stayed in "
+                f"{store.config}; take what is its alone out by hand, with its files"
+            )
     if asked.destroy is None:
         return
     what = f"VMID {asked.destroy.vmid}"
