@@ -112,7 +112,8 @@ def test_the_cache_server(flake: Path) -> None:
           certificates = builtins.attrNames c.security.acme.certs;
           prune = c.systemd.services.nix-mirror-prune.script;
           kept = (more "proxmox-vm" {homelab.cache.mirrorRetentionDays = 0;}).systemd.services ? nix-mirror-prune;
-          runner = {inherit (c.services.github-runners.proxmox-bastion) tokenFile url replace extraEnvironment;};
+          runner = {inherit (c.services.github-runners.proxmox-bastion) tokenFile url replace;};
+          environments = c.systemd.services.github-runner-proxmox-bastion.environment;
           trusted = c.nix.settings.trusted-users;
           sources = builtins.mapAttrs (_: s: baseNameOf s.sopsFile) c.sops.secrets;
         }""",
@@ -127,7 +128,7 @@ def test_the_cache_server(flake: Path) -> None:
     assert runner["tokenFile"] == "/run/secrets/github_runner_token"
     assert runner["url"] == "https://github.com/abl030/nixosconfig"
     assert runner["replace"] is True
-    assert runner["extraEnvironment"]["ACTIONS_RUNNER_HOOK_JOB_STARTED"].endswith("-refuse-forks.sh")
+    assert seen["environments"]["ACTIONS_RUNNER_HOOK_JOB_STARTED"].endswith("-refuse-forks.sh")
     assert seen["trusted"] == ["root"]
     assert (
         seen["sources"].items()

@@ -344,7 +344,7 @@ FLAKES = [
     ),
     fleet(
         "no packages",
-        (FLAKE, "packages.${system}.kexec-installer", "installers"),
+        (FLAKE, "packages.${system} = ", "installers = "),
         "@FLEET/flake.nix: it has no packages.x86_64-linux; add it",
     ),
     fleet(

@@ -249,6 +249,19 @@ def node(place: Place) -> Ended:
     return place.run(str(Path(sys.executable).with_name("pyinfra")), *words)
 
 
+def retire(place: Place) -> Ended:
+    place.access("")  # whom the run before has taken out
+    return place.nixherd("retire", "a", "--yes", "--no-commit")
+
+
+def retire_with_a_guest(place: Place) -> Ended:
+    (place.directory / "vms").mkdir(exist_ok=True)
+    definitions = """{ proxmox = { host = "127.0.0.9"; node = "prom"; };
+      managed.a = { vmid = 100; cores = 1; memory = 1024; disk = "8G"; storage = "local"; nixosConfig = "a"; }; }"""
+    (place.directory / "vms" / "definitions.nix").write_text(definitions)
+    return retire(place)
+
+
 def complete(place: Place) -> Ended:
     words = {"_NIXHERD_COMPLETE": "bash_complete", "COMP_WORDS": "nixherd vm start ", "COMP_CWORD": "3"}
     return place.nixherd(**words)
@@ -277,6 +290,7 @@ SCENARIOS = {
     "nixherd/cli/publishing.py:publish:1": Scenario(publish, "host_id"),
     "nixherd/cli/rollout.py:despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
     "nixherd/cli/rollout.py:run_pyinfra.child:1": Scenario(reboot),
+    "nixherd/cli/retiring.py:_publish:1": Scenario(retire),
     "nixherd/connectors/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
     "nixherd/connectors/fleet.py:FleetConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
@@ -295,6 +309,8 @@ SCENARIOS = {
     "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/keys_shown.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
+    "nixherd/proxmox/retiring.py:_parting:1": Scenario(retire_with_a_guest),
+    "nixherd/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
     "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/session.py:Session._attempt:1": Scenario(deploy, "key[1] if key[0] == 'claim' else None", "failed"),
     "operations/activating.py:_Follower._look:1": Scenario(deploy, OWN, "unknown", status=5),

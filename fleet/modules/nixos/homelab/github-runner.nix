@@ -61,9 +61,11 @@ in {
         ephemeral = mkDefault true;
         extraLabels = ["nix"];
         extraPackages = [config.nix.package pkgs.git pkgs.jq pkgs.openssh pkgs.python3];
-        # No job of a fork's, whatever its workflows say.
-        extraEnvironment.ACTIONS_RUNNER_HOOK_JOB_STARTED = "${./refuse-forks.sh}";
       };
+    };
+    # No job of a fork's, whatever its workflows say. Among the unit's, whose variables are merged one by one.
+    systemd.services = mkIf (cfg.repoUrl != null && cfg.tokenFile != null) {
+      "github-runner-${cfg.runnerName}".environment.ACTIONS_RUNNER_HOOK_JOB_STARTED = mkDefault "${./refuse-forks.sh}";
     };
   };
 }
