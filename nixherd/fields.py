@@ -105,6 +105,7 @@ class Field:
 _FLAG = Flag()
 _YES_OR_NO = "write true or false"
 _NAME_REMEDY = "write the node's own short name"
+_POOL = Text("text", re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){0,2}"), "pool's name")
 _STORAGE_TYPE = Text("storage's id", _STORAGE, "storage name")
 _STORAGE_REMEDY = "write the id that `pvesm status` shows"
 _NODE_TYPE = Text("node's name", DNS_LABEL, "node name")
@@ -247,7 +248,7 @@ _PLAIN = (
     Field("protection", _FLAG, "Proxmox's own flag: it and its disks cannot be removed", _YES_OR_NO,
           protects=True),
     Field("description", Text("text"), "its notes, below the line that marks it as ours", "write a string"),
-    Field("pool", Text("text"), "the pool that it is made in", "write a string"),
+    Field("pool", _POOL, "the pool that it is made in", "write the id that `pvesh get /pools` shows"),
     Field("boot", Words("list of devices", _WORD, "devices", 1), "what it boots from",
           'write the devices in their order, such as [ "scsi0" "net0" ]', only=_VM),
     Field("startup", Startup(), "when it is started with its node",

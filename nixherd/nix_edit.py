@@ -250,35 +250,49 @@ class NixText:
         if bindings:
             between = self.source[bindings[-2].end_byte : bindings[-1].start_byte] if len(bindings) > 1 else b""
             return self._after(bindings[-1], lines, apart=re.search(rb"\n[ \t]*\r?\n", between) is not None)
-        close = literal.end_byte - 1
+        opened, close = _opened(literal), literal.end_byte - 1
+        if b"\n" not in self.source[opened:close]:
+            return self._into_line(literal, lines)
         begin = self._line_start(close)
         indent = self.source[begin:close]
         if not indent.strip():
-            return Splice(begin, begin, self._block(indent + b"  ", lines) + self._newline)
-        opened = _opened(literal)
-        is_empty = not self.source[opened:close].strip()
-        if len(lines) == 1 and is_empty:
-            return Splice(opened, close, b" " + _bytes(lines[0]) + b" ")
+            place = begin
+            while place > opened and not self.source[self._line_start(place - 1) : place].strip():
+                place = self._line_start(place - 1)
+            # a comment that stands there is about the set, not about what comes
+            apart = self._comment_above(place) is not None
+            gap = self._newline if apart else b""
+            return Splice(place, place, gap + self._block(indent + b"  ", lines) + self._newline)
         indent = self._indent_of(literal)
-        return Splice(
-            opened if is_empty else close,
-            close,
-            self._newline + self._block(indent + b"  ", lines) + self._newline + indent,
-        )
+        return Splice(close, close, self._newline + self._block(indent + b"  ", lines) + self._newline + indent)
+
+    def _into_line(self, literal: Node, lines: list[str]) -> Splice[bytes]:
+        """Into a set that has no entry and is written in one line, perhaps with a comment in it."""
+        opened, close = _opened(literal), literal.end_byte - 1
+        inside = self.source[opened:close].rstrip()
+        in_a_line = _in_a_line(lines) if inside or len(lines) == 1 else None
+        if in_a_line is not None and inside:
+            return Splice(opened + len(inside), opened + len(inside), b" " + in_a_line)
+        if in_a_line is not None:
+            return Splice(opened, close, b" " + in_a_line + b" ")
+        opened += len(inside)
+        indent = self._indent_of(literal)
+        return Splice(opened, close, self._newline + self._block(indent + b"  ", lines) + self._newline + indent)
 
     def _after(self, binding: Node, lines: list[str], *, apart: bool) -> Splice[bytes]:
-        """Behind a binding, and behind the comment on its last line."""
+        """Behind a binding, and behind the comment on its last line; in a line with others as the others are."""
         end = binding.end_byte
         line_end = self.source.find(b"\n", end)
-        rest = self.source[end : len(self.source) if line_end < 0 else line_end].rstrip(b"\r")
-        own_line = not self.source[self._line_start(binding.start_byte) : binding.start_byte].strip()
-        if not _only_comment(rest):
-            own_line = False
-        if not own_line and len(lines) == 1:
-            return Splice(end, end, b" " + _bytes(lines[0]))
-        place = end + len(rest.rstrip()) if own_line else end
+        rest = self.source[end : len(self.source) if line_end < 0 else line_end]
+        before = self.source[self._line_start(binding.start_byte) : binding.start_byte]
+        if before.strip() or not _only_comment(rest):
+            in_a_line = _in_a_line(lines)
+            if in_a_line is None:
+                return Splice(end, end, self._newline + self._block(self._indent_of(binding), lines))
+            return Splice(end, end, b" " + in_a_line)
         blank = self._newline if apart else b""
-        return Splice(place, place, self._newline + blank + self._block(self._indent_of(binding), lines))
+        block = blank + self._block(self._indent_of(binding), lines)
+        return Splice(line_end + 1, line_end + 1, block + self._newline)
 
     def _block(self, indent: bytes, lines: list[str]) -> bytes:
         return self._newline.join(indent + _bytes(line) if line else b"" for line in lines)
@@ -362,6 +376,17 @@ def _only_comment(rest: bytes) -> bool:
 def _bytes(line: str) -> bytes:
     """As it was read, whatever its encoding."""
     return line.encode(errors="surrogateescape")
+
+
+def _in_a_line(lines: Sequence[str]) -> bytes | None:
+    """Without comments of its own lines above it; None where something in it needs lines (a comment, a text)."""
+    entry = [line.strip() for line in lines if line.strip()]
+    while len(entry) > 1 and entry[0].startswith("#"):
+        del entry[0]
+    tree = Parser(_LANGUAGE).parse(b"{\n" + _bytes("\n".join(entry)) + b"\n}")
+    if any(node.type in ("comment", "indented_string_expression") for node in _walk(tree.root_node)):
+        return None
+    return _bytes(" ".join(entry))
 
 
 def _at(node: Node, text: str) -> Splice[bytes]:

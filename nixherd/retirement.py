@@ -16,9 +16,10 @@ from nixherd.git import Repository
 from nixherd.machines import document, render
 from nixherd.mentions import Mention
 from nixherd.models import Fleet, Host, Vm
+from nixherd.secrets import files as secret_files
 from nixherd.secrets import rules_edit
-from nixherd.secrets.plan import People
-from nixherd.secrets.rules import Rule, Rules, parse
+from nixherd.secrets.plan import People, recipients_of_hosts
+from nixherd.secrets.rules import CONFIG, Rule, Rules, parse
 from nixherd.ssh_keys import same_key
 from nixherd.validate import DEFINITIONS, HOSTS
 
@@ -74,6 +75,7 @@ def plan(
     fleet, host = wanted.fleet, wanted.fleet.hosts[host_id]
     guests = tuple(vm for vm in fleet.vms.values() if vm.host_id == host_id)
     texts = _texts(wanted.root, repository)
+    _require_no_other_store(wanted, host, texts)
     wanted, own, known = _without_secrets(wanted, host, remove=remove_secrets)
     wanted = wanted.without(HOSTS, (host_id,), f"{HOSTS}: {host_id} goes")
     for vm in guests:
@@ -136,6 +138,30 @@ def _without_secrets(
         if enrolment.keys_of(wanted, host.id):
             wanted = enrolment.untrusted(wanted, host.id)
     return wanted, tuple(own), tuple(store.path(path) for path in sorted(known))
+
+
+def _require_no_other_store(wanted: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
+    """FleetError for what the host could decrypt outside of the secrets' directory: it would still do so afterwards."""
+    keys = {key for key, name in recipients_of_hosts(wanted.fleet).items() if name == host.id}
+    keys |= set(enrolment.keys_of(wanted, host.id)) if wanted.store is not None else set()
+    for path, text in texts.items():
+        if wanted.store is not None and path.startswith(f"{posixpath.normpath(wanted.store.directory)}/"):
+            continue
+        try:
+            if posixpath.basename(path) == CONFIG:
+                rules = parse(text.decode())
+                is_named = host.id in rules.names.values() or bool(keys & {*rules.names, *rules.recipients})
+            else:
+                encrypted = secret_files.read(path, text) if any(key.encode() in text for key in keys) else None
+                is_named = encrypted is not None and bool(keys & set(encrypted.recipients))
+        except ValueError:  # nothing that sops would read
+            continue
+        if is_named:
+            place = wanted.store.directory if wanted.store else "a directory of secrets with a .sops.yaml"
+            raise FleetError(
+                f"{path}: {host.id} is a recipient there, outside of {place}; name the directory with --secrets, or "
+                "take it out by hand first (.sops.yaml, sops updatekeys, sops rotate)"
+            )
 
 
 def _require_own_key(fleet: Fleet, host: Host) -> None:

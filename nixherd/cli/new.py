@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nixherd.errors import FleetError, Usage
 from nixherd.files import expanded
 from nixherd.fleet import load_fleet
 from nixherd.git import Repository
+from nixherd.models import Host
 from nixherd.scaffolding.entries import ByHand
 from nixherd.scaffolding.host import Kind, NewHost
 from nixherd.scaffolding.request import Request, decide
@@ -25,6 +27,7 @@ from nixherd.scaffolding.scaffold import Scaffold, scaffold
 from nixherd.scaffolding.sizes import SIZES
 from nixherd.secrets.identity import nobody
 from nixherd.terminal import is_terminal, say, say_text
+from nixherd.validate import DEFINITIONS, HOSTS
 
 _INTERRUPTED = "a run was interrupted while it published its changes; the next that changes anything finishes them"
 _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
@@ -77,6 +80,8 @@ def new(front: Front, /, name: str, **options: Any) -> None:
     how = {each: options.pop(each) for each in ("offline", "recipients", "no_eval", "commit", "dry_run", "yes")}
     options["key_lines"] = tuple(line for file in options.pop("key_files") for line in _keys_in(file))
     request = Request(name, **options)
+    if how["recipients"] and not request.secrets:
+        raise Usage("--recipient: says who reads a secret, and none is declared; add --secret NAME, or leave it out")
     ask = partial(_ask, quiet=how["yes"])
     if how["dry_run"]:
         if interrupted(front.root):
@@ -96,6 +101,7 @@ def new(front: Front, /, name: str, **options: Any) -> None:
         _require_yes(name, yes=how["yes"])
         published = _publish(changeset, done, commit=how["commit"])
         front.wrote = True
+    _read_back(front, done)
     _report(front, done, published)
 
 
@@ -195,6 +201,26 @@ def _publish(changeset: Changeset, done: Scaffold, *, commit: bool) -> Done:
         changeset.stage(path, content)
     with progress(done.host.id) as told:
         return changeset.publish(dict(done.seen), _message(done.host), commit=commit, say=told)
+
+
+def _read_back(front: Front, done: Scaffold) -> None:
+    """FleetError unless the host is in the fleet's files now: a hook of git's may have changed them."""
+    host, look = done.host, f"did a hook of git's change it? Look at it by hand (git -C {front.root} status)"
+    try:
+        now = load_fleet(front.root)
+    except FleetError as error:
+        raise FleetError(f"{host.id} was written, and now the fleet's files do not load: {error}; {look}") from error
+    left = [] if _apart(now.hosts.get(host.id)) == _apart(done.fleet.hosts[host.id]) else [f"{HOSTS}: {host.id}"]
+    if host.guest is not None and now.vms.get(host.id) != done.fleet.vms[host.id]:
+        left.append(f"{DEFINITIONS}: managed.{host.id}")
+    left += [path for path in done.new if not (front.root / path).is_file()]
+    if left:
+        raise FleetError(f"{', '.join(left)}: was written, and is not there like that; {look}")
+
+
+def _apart(host: Host | None) -> Host | None:
+    """Without its files' paths, which were those of the view that was evaluated."""
+    return replace(host, configuration_file=None, home_file=None) if host else None
 
 
 def _message(host: NewHost) -> str:

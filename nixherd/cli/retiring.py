@@ -1,5 +1,6 @@
 """`nixherd retire`: a host leaves the fleet, its guest and its trust with it."""
 
+import os
 import re
 import shutil
 import sys
@@ -16,8 +17,8 @@ from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.cli.progress import progress
-from nixherd.enrolment import Wanted, stage, swap_in
-from nixherd.errors import FAILURES, FleetError, Usage
+from nixherd.enrolment import Wanted, is_named_after, stage, swap_in
+from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, Host
@@ -27,6 +28,8 @@ from nixherd.proxmox.retiring import Fate, Parting, partings
 from nixherd.rehearsal import require_evaluates
 from nixherd.retirement import Retirement, plan
 from nixherd.secrets.identity import identity_file, operator
+from nixherd.secrets.plan import recipients_of_hosts
+from nixherd.secrets.rules import CONFIG
 from nixherd.secrets.store import Store
 from nixherd.terminal import is_terminal, say
 
@@ -130,7 +133,7 @@ def _run(front: Front, name: str, asked: Asked) -> None:
                 front.wrote = changeset.resume(told) is not None
             host = _host(front.fleet, name)
             if host is None:
-                _retired_before(front, changeset, name)
+                _retired_before(front, changeset, name, asked)
                 return
             if not front.dry_run:
                 front.session.claim(host.id)
@@ -163,19 +166,63 @@ def _host(fleet: Fleet, name: str) -> Host | None:
     return called[0] if called else None
 
 
-def _retired_before(front: Front, changeset: Changeset, name: str) -> None:
-    """Nothing is left to do where the history says that this was done. Usage where it does not."""
+def _retired_before(front: Front, changeset: Changeset, name: str, asked: Asked) -> None:
+    """Nothing is left to do where the history says that this was done, and it is so. Usage where it does not."""
     commit = _commit_of(changeset, name)
     if commit is None:
         near = get_close_matches(name, front.fleet.hosts, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(front.fleet.hosts)) or 'none'}"
         raise Usage(f"{name}: no host of hosts.nix; {hint}")
+    _require_nothing_left(front, name, asked, commit[:7])
     if not front.dry_run:
         _forget(front, name)
     if wants_json(front.as_json):
         show_json({"host": name, "steps": [], "changed": front.wrote, "commit": commit[:7]})
     else:
         say(f"{name} is no host of hosts.nix; it was retired by commit {commit[:7]}")
+
+
+def _require_nothing_left(front: Front, name: str, asked: Asked, commit: str) -> None:
+    """FleetError where something of a host that was retired is there, or nobody knows whether it is."""
+    left = [f"vms/definitions.nix: {vm.attribute}" for vm in front.fleet.vms.values() if name in (vm.name, vm.host_id)]
+    store = _store(front, asked)
+    if store is not None and name in store.rules.names.values():
+        left.append(f"{store.config}: {name} is a recipient")
+    if left:
+        raise FleetError(f"{name} was retired by commit {commit}, and is there again: {', '.join(left)}")
+    if store is not None and asked.remove_secrets:
+        machines = recipients_of_hosts(front.fleet)
+        own = [
+            rule
+            for rule in store.rules.rules
+            if is_named_after(rule, name) and not machines.keys() & set(rule.recipients)
+        ]
+        if own:
+            raise FleetError(
+                f"{name} was retired by commit {commit}, and {', '.join(rule.label for rule in own)} stayed in "
+                f"{store.config}; take what is its alone out by hand, with its files"
+            )
+    if asked.destroy is None:
+        return
+    what = f"VMID {asked.destroy.vmid}"
+    try:
+        row = next((row for row in front.client.resources() if row.vmid == asked.destroy.vmid), None)
+        is_there = row is not None or not front.client.is_free(asked.destroy.vmid)
+    except FAILURES as error:
+        failure = worded(error, f"looking for {what}")
+        failure.args = (f"{name} was retired by commit {commit}; whether {what} is there is not known: {failure}",)
+        raise failure from error
+    if is_there:
+        called = f" ({row.name})" if row and row.name else ""
+        raise Refused(
+            f"{name} was retired by commit {commit}; {what} is there{called}, and no definition is of it, so it is not "
+            "destroyed; declare it under managed again, or remove it by hand"
+        )
+
+
+def _store(front: Front, asked: Asked) -> Store | None:
+    """None where no `.sops.yaml` is in the secrets' directory."""
+    return Store.load(front.root, asked.secrets) if os.path.lexists(front.root / asked.secrets / CONFIG) else None
 
 
 def _commit_of(changeset: Changeset, name: str) -> str | None:
@@ -197,8 +244,7 @@ def _subject(host_id: str) -> str:
 def _planned(front: Front, changeset: Changeset, host: Host, asked: Asked, told: Any) -> Told:
     """All that will be done, verified. Nothing is changed but what is staged."""
     fleet = front.fleet
-    has_secrets = (front.root / asked.secrets).is_dir()
-    wanted = Wanted(fleet, Store.load(front.root, asked.secrets) if has_secrets else None)
+    wanted = Wanted(fleet, _store(front, asked))
     retirement = plan(
         wanted,
         host.id,

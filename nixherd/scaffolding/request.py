@@ -131,6 +131,8 @@ def _require_possible(request: Request) -> None:
         raise Usage("--no-home: with --home-only nothing would be left; leave one of them out")
     if request.home_only and request.secrets:
         raise Usage("--secret: a host that has only a home here declares none; leave it out")
+    if request.home_only and request.sudo_passwordless is not None:
+        raise Usage("--sudo-passwordless, --sudo-asks: with --home-only somebody else says that; leave it out")
     if request.device and not request.bare_metal:
         raise Usage("--device: a VM's disk is its template's; say it with --no-vm alone")
     if request.vmid is not None and request.range is not None:

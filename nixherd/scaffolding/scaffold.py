@@ -111,8 +111,15 @@ def scaffold(
     world = require_exactly(root, contents, intended, scratch)
     after = replace(load_fleet(world.fleet, world), path=fleet.path)
     _require_no_new_warnings(fleet, after)
+    if repository is not None and (unknown := _unknown_to_git(repository, [entry.path for entry in edits])):
+        raise FleetError(f"{unknown}: git does not know it, and a flake has what git knows; git add it first")
     done = Scaffold(host, after, contents, {path: tree.read(root, path) for path in contents}, secrets)
     return _proven(session, done, scratch, repository, online=online, say=say) if evaluated else done
+
+
+def _unknown_to_git(repository: Repository, paths: Collection[str]) -> str | None:
+    known = repository.tracked(paths)
+    return next((path for path in paths if path not in known), None)
 
 
 def _entries(root: Path, fleet: Fleet, host: NewHost) -> list[entries.Entry]:

@@ -56,7 +56,7 @@ def test_what_is_added_is_removed_again(sample: Sample) -> None:
     added = NixText("hosts.nix", sample.source).add(("added-host",), ["{", '  hostname = "x";', "}"])
     assert b"added-host = {" in added
     back = NixText("hosts.nix", added).remove(("added-host",))
-    assert re.sub(rb"[ \t]+(?=\r?\n)", b"", back) == re.sub(rb"[ \t]+(?=\r?\n)", b"", sample.source)
+    assert back == sample.source
     with pytest.raises(CannotEdit, match="added-host is there already"):
         NixText("hosts.nix", added).add(("added-host",), ["{", "}"])
 

@@ -1,5 +1,6 @@
 """What a host's leaving changes in files of whatever shape, what stays, and why; nothing is written for it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from nixherd.fleet import load_fleet
 from nixherd.git import Repository
 from nixherd.retirement import Retirement, plan
 from tests.nix_cli import environment
-from tests.nixherd.secrets.repositories import git
+from tests.nixherd.secrets.keys import key
+from tests.nixherd.secrets.repositories import git, repository
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
 
@@ -117,6 +119,17 @@ def test_links_stay_and_so_does_all_where_no_git_could_bring_it_back(tmp_path: P
     (tmp_path / "linked/hosts/web/untracked").touch()
     found = planned(tmp_path / "linked", files)
     assert found.stays == ("hosts/web/home.nix stays: it is no ordinary file",)
+
+
+@pytest.mark.parametrize("place", [".sops.yaml", "hosts/db/secrets.yaml", "other/.sops.yaml"])
+def test_access_outside_of_the_directory_of_secrets_is_not_overlooked(tmp_path: Path, place: str) -> None:
+    """Also without any such directory: a host that still decrypts something has not left."""
+    text = f"keys:\n  - &someone {key('doc1').recipient}\ncreation_rules:\n  - path_regex: .*\n    age: *someone\n"
+    if not place.endswith(".sops.yaml"):
+        text = (repository(tmp_path / "other") / "secrets" / "common.yaml").read_text()
+    files = {"hosts.nix": f"{{ web = {host('web')}; }}".replace("placeholder", key("doc1").public.strip()), place: text}
+    with pytest.raises(FleetError, match=rf"^{re.escape(place)}: web is a recipient there, outside of .*--secrets"):
+        planned(tmp_path / "fleet", {**files, "hosts/web/configuration.nix": "{ }"})
 
 
 def test_an_entry_that_is_computed_is_refused_with_its_line(tmp_path: Path) -> None:

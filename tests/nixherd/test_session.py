@@ -39,6 +39,12 @@ def session_with(public_key: str | None = None) -> Session:
     return Session(replace(FLEET, hosts=hosts), Path("token"))
 
 
+def test_a_fleet_by_a_link_is_a_flake_all_the_same(tmp_path: Path) -> None:
+    """Nix says of a link that it is no flake; what broke by a change would then have been broken before."""
+    (tmp_path / "link").symlink_to(tmp_path / "fleet")
+    assert Session(replace(FLEET, path=str(tmp_path / "link")), None).flake == str(tmp_path / "fleet")
+
+
 @pytest.fixture
 def session() -> Iterator[Session]:
     session = session_with()

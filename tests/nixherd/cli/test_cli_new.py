@@ -173,10 +173,10 @@ IMPOSSIBLE = (
     (("web", "--vmid", "110"), "--vmid 110: is managed.dev.vmid"),
     (("Web",), "Web: DNS does not tell capitals apart"),
     (("nixos",), "nixos: is the name of the group"),
-    (("web", "--vmid", "50"), "--vmid: "),
+    (("web", "--vmid", "50"), "Error: Invalid value for '--vmid': 50"),
     (("web", "--vmid", "150", "--range", "100-199"), "--vmid and --range"),
     (("web", "--vmid", "150", "--disk", "64"), "--disk: "),
-    (("web", "--vmid", "150", "--cores", "0"), "--cores: "),
+    (("web", "--vmid", "150", "--cores", "0"), "Error: Invalid value for '--cores': 0"),
     (("web", "--vmid", "150", "--memory", "512"), "--memory 512: the installer lives in memory"),
     (("web", "--vmid", "150", "--user", "a b"), "--user: "),
     (("web", "--vmid", "150", "--pool", ""), "--pool: is empty"),
@@ -190,6 +190,8 @@ IMPOSSIBLE = (
     (("web", "--vmid", "150", "--keys-of", "doc1"), "--keys-of and --key-file"),
     (("web", "--no-vm", "--vmid", "150"), "--size: is a guest's, and with --no-vm there is none"),
     (("common",), "hosts/common: is there already"),
+    (("web", "--vmid", "150", "--recipient", "admin"), "--recipient: says who reads a secret, and none is declared"),
+    (("web", "--vmid", "150", "--pool", 'a"b'), "--pool: 'a\"b' is no pool's name"),
 )  # fmt: skip
 
 
@@ -303,6 +305,35 @@ def test_ignored_files_and_a_tree_without_git(fleet: Fleet) -> None:
     (fleet.root / ".git").rename(fleet.root.parent / "git")
     done = fleet.new("web", "--vmid", "150", "--yes", "--json")
     assert (done.status, load_fleet(fleet.root).vms["web"].vmid) == (0, 150)
+
+
+def test_what_git_does_not_know_the_flake_would_not_see(fleet: Fleet) -> None:
+    git(fleet.root, "rm", "-q", "--cached", "hosts.nix")
+    before = fleet.state()
+    done = fleet.new("web", "--vmid", "150", "--yes")
+    assert (done.status, fleet.state()) == (4, before)
+    assert "hosts.nix: git does not know it, and a flake has what git knows; git add it first" in done.err
+
+
+def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
+    hook = fleet.root / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    for number, (does, said) in enumerate(
+        (
+            (
+                "sed -i s/admin/root/ hosts.nix; rm hosts/web0/disko.nix",
+                "hosts.nix: web0, hosts/web0/disko.nix: was writ",
+            ),
+            ("git show HEAD:hosts.nix > hosts.nix", "web1 was written, and now the fleet's files do not load: vms/def"),
+        )
+    ):
+        hook.write_text(f"#!/bin/sh\n{does}\n")
+        hook.chmod(0o755)
+        done = fleet.new(f"web{number}", "--vmid", f"15{number}", "--yes", "--commit")
+        assert done.status != 0
+        assert said in done.err, done.err
+        assert "did a hook of git's change it?" in done.err
+        git(fleet.root, "reset", "-q", "--hard", "HEAD~1")
 
 
 def scaffolded(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:

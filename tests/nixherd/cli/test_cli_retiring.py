@@ -232,6 +232,30 @@ def test_what_cannot_be_is_refused_before_anything_is_done(
     assert (contents(fleet), git(fleet, "rev-parse", "HEAD"), git(fleet, "status", "--porcelain")) == before
 
 
+def test_a_guest_that_was_kept_is_no_destroyed_one(retire: Any, fleet: Path, emulator: Emulator) -> None:  # noqa: F811
+    """The history says that the host was retired; what is there now is looked at."""
+    assert retire("dev", "--keep-vm", "--yes").status == 0
+    again = retire("dev", *DESTROY, "--yes")
+    assert again.status == 3, again.err
+    assert "VMID 110 is there (dev), and no definition is of it, so it is not destroyed" in again.err
+    assert retire("dev", "--keep-vm", "--yes").status == 0
+    assert "rule 2 (^dev\\.yaml$) stayed in secrets/.sops.yaml" in retire("dev", "--remove-secrets", "--yes").err
+    change(
+        fleet,
+        "vms/definitions.nix",
+        "{\n",
+        "{\n  imported.dev = { vmid = 110; };\n",
+    )
+    assert "is there again: vms/definitions.nix: imported.dev" in retire("dev", "--keep-vm", "--yes").err
+    git(fleet, "reset", "-q", "--hard", "HEAD~1")
+    emulator.control("reset")
+    assert retire("dev", *DESTROY, "--yes", "--json").json["changed"] is False
+    change(fleet, "vms/definitions.nix", f"port = {emulator.port}", "port = 9")
+    unknown = retire("dev", *DESTROY, "--yes")
+    assert unknown.status != 0
+    assert "whether VMID 110 is there is not known" in unknown.err
+
+
 def test_a_guest_is_left_alone_where_the_hypervisor_is_away(retire: Any, fleet: Path) -> None:
     """Its rule stays where nobody said otherwise, and what else needs a look is named."""
     nowhere(fleet)

@@ -95,7 +95,7 @@ def test_nix_reads_of_the_entries_what_was_meant(tmp_path: Path) -> None:
 def test_every_other_byte_stays_however_hosts_nix_is_written(sample: Sample) -> None:
     host = replace(VM, id="added-host", keys=Keys((MASTER_KEY,)))
     entry = host_entry(sample.source, host, hosts=1)
-    assert NixText("hosts.nix", entry.content).remove(("added-host",)).split() == sample.source.split()
+    assert NixText("hosts.nix", entry.content).remove(("added-host",)) == sample.source
     if b"\r\n" in sample.source:
         assert b"\n" not in entry.content.replace(b"\r\n", b"")
 
@@ -111,6 +111,35 @@ SHAPES = {
     "crlf": b"{\r\n  dev = { };\r\n}\r\n",
     "latin": "{\n  # \xe4\n  dev = { };\n}\n".encode("latin-1"),
 }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b'{ dev = { user = "a"; }; }',
+        b'{ dev = { user = "a"; };\n  igp = { user = "b"; }; }\n',
+        b"{\n  dev = { };}\n",
+        b"{ dev = { };\n}\n",
+        b"let a = { dev = { }; }; in a // { other = { }; }\n",
+        b"{ /* none yet */ }\n",
+        b"{\n  # hosts go here\n}\n",
+        b"{\n  # hosts\n\n}\n",
+        b"{ # hosts\n}\n",
+        b"{\n  dev = { };\n  # igp = { };\n\n}\n",
+        b"{\n  dev = { }; # dev   \n   }  \n",
+        b"{\n  dev = { };   \n}\n",
+        b"{\n  dev = { }; /* x */ /* y */\n}\n",
+        b"{\n  dev = { }; /* x\n y */\n}\n",
+        b"{\r\n  dev = { };\n}\n",
+        b"{\n  dev = { };\n}\r\n",
+    ],
+)
+def test_what_comes_and_goes_leaves_no_byte(source: bytes) -> None:
+    """The entry alone, and beside a purpose that a line cannot take back: comments, blank lines, line ends stay."""
+    for host in (VM, replace(VM, alias="#x", purpose="it's # {")):
+        text = NixText("hosts.nix", host_entry(source, host, hosts=source.count(b"= {")).content)
+        assert text.mentions(("web", "publicKey"))
+        assert text.remove(("web",)) == source
 
 
 def test_shapes_that_people_have(tmp_path: Path) -> None:
