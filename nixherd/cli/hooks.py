@@ -44,6 +44,11 @@ def install(front: Front) -> None:
         raise FleetError(
             f"{directory}: is no directory, so git runs no hooks; `git config --show-origin core.hooksPath`"
         )
+    if (scope := _scope(repository)) in ("global", "system"):
+        raise FleetError(
+            f"{directory}: holds the hooks of all repositories (core.hooksPath, {scope} configuration); give this one "
+            "its own (`git config core.hooksPath .git/hooks`), or call `nixherd check --changed --table` there"
+        )
     path = directory / "pre-commit"
     text = _HOOK.format(
         mark=_MARK, prefix=shlex.quote(repository.prefix.rstrip("/") or "."), program=shlex.quote(_program())
@@ -68,6 +73,12 @@ def _directory(repository: Repository) -> Path:
     top = Repository.around(repository.top) or repository
     said = top.write("rev-parse", "--git-path", "hooks").stdout.removesuffix("\n")
     return top.directory / said
+
+
+def _scope(repository: Repository) -> str | None:
+    """Whose setting it is that hooks are elsewhere; None where nobody said so."""
+    said = repository.write("config", "--show-scope", "--get", "core.hooksPath", answers=(0, 1)).stdout
+    return said.split()[0] if said else None
 
 
 def _program() -> str:

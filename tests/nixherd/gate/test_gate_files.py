@@ -459,6 +459,19 @@ def test_hooks_that_are_switched_off_are_said(fleet: Path, capfd: pytest.Capture
     assert "is no directory, so git runs no hooks" in capfd.readouterr().err
 
 
+def test_the_hooks_of_all_repositories_are_left_alone(
+    fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    git(fleet, "config", "--global", "core.hooksPath", str(tmp_path / "theirs"))
+    assert run(["hooks", "install"]) == 4
+    assert "holds the hooks of all repositories (core.hooksPath, global configuration)" in capfd.readouterr().err
+    assert not (tmp_path / "theirs").exists()
+    git(fleet, "config", "core.hooksPath", ".git/hooks")
+    assert run(["hooks", "install"]) == 0
+    assert (fleet.parent / ".git/hooks/pre-commit").exists()
+
+
 @pytest.mark.parametrize("said", [".githooks", "ABSOLUTE"])
 def test_the_hook_is_where_git_looks_for_it(fleet: Path, said: str, tmp_path: Path) -> None:
     directory = tmp_path / "their hooks" if said == "ABSOLUTE" else fleet.parent / said
