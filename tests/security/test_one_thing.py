@@ -186,12 +186,17 @@ def deploy(place: Place) -> Ended:
     return place.nixherd("deploy", "--json", "--confirm-deadline", "12", "--max-fail", "4")
 
 
+def committed(place: Place) -> None:
+    who = (("config", "user.name", "a"), ("config", "user.email", "a@b"))
+    for words in (("init", "-q"), *who, ("add", "."), ("commit", "-qm", "x", "--allow-empty")):
+        git = ("git", *words)
+        subprocess.run(git, cwd=place.directory, env=dict(place.environment), check=True, capture_output=True)
+
+
 def deploy_a_commit(place: Place) -> Ended:
     """So that there is a revision to note, which these machines do not."""
     place.access('access = "push-closure";')
-    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "x")):
-        git = ("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
-        subprocess.run(git, cwd=place.directory, env=dict(place.environment), check=True, capture_output=True)
+    committed(place)
     ended = place.nixherd("deploy", "--json", "--confirm-deadline", "12", "--max-fail", "4")
     assert {row["outcome"] for row in ended.hosts.values()} == {"deployed"}
     assert all(row["noted"] is None for row in ended.hosts.values())
@@ -254,6 +259,14 @@ def retire(place: Place) -> Ended:
     return place.nixherd("retire", "a", "--yes", "--no-commit")
 
 
+def retire_again(place: Place) -> Ended:
+    place.access("")
+    committed(place)
+    ended = place.nixherd("retire", "a", "--yes")
+    assert ended.status == 0, ended.err
+    return place.nixherd("retire", "a", "--destroy", "100", "--yes")
+
+
 def retire_with_a_guest(place: Place) -> Ended:
     (place.directory / "vms").mkdir(exist_ok=True)
     definitions = """{ proxmox = { host = "127.0.0.9"; node = "prom"; };
@@ -291,6 +304,7 @@ SCENARIOS = {
     "nixherd/cli/rollout.py:despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
     "nixherd/cli/rollout.py:run_pyinfra.child:1": Scenario(reboot),
     "nixherd/cli/retiring.py:_publish:1": Scenario(retire),
+    "nixherd/cli/retiring.py:_require_nothing_left:1": Scenario(retire_again),
     "nixherd/connectors/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
     "nixherd/connectors/fleet.py:FleetConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0

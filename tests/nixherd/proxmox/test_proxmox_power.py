@@ -250,7 +250,7 @@ def test_a_guest_that_is_suspended_to_disk_is_changed_by_nothing_and_waited_for_
 )
 def test_who_comes_in_the_middle_of_a_reboot_waits_for_its_end(dev: Emulator, action: Action, more: list[str]) -> None:
     """It is off then, and a stop would have been done: seconds later it ran."""
-    dev.control("fault", name="restart", vmid=110, seconds=0.5)
+    dev.control("fault", name="restart", vmid=110, seconds=2)  # off for so long that a busy machine comes in time
     dev.client().reboot("prom", 110)
     while running(dev):
         pass
