@@ -42,6 +42,7 @@ demo: $(STAMP) ## a VM from nothing to a verified NixOS machine, in the embedded
 	@$(LAB) demo
 
 test: check ## check, then every test
+	@$(LAB) programs
 	@$(LAB) nix -- $(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter

@@ -14,7 +14,7 @@ from lab.control import Running
 from lab.errors import LabError
 from lab.machines.network import GATEWAY
 from lab.places import Places, cache_directory
-from lab.setup import prepare_nix
+from lab.setup import prepare_nix, programs
 
 FAULTS = {
     "lock-held": "vmid=N requests=N seconds=N: somebody else holds the VM's lock",
@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     broken.add_argument("faults", nargs="*", metavar="FAULT")
     nix = command("nix", _nix, "run a command with Nix and sops on its PATH, outside the lab; made if there is none")
     nix.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
+    command("programs", _programs, "build what only tests need: the gate's tools, compose-go, actionlint, act")
     commands.add_parser("api", help="the API emulator alone, its machines being states", add_help=False)
     return parser
 
@@ -237,6 +238,11 @@ def _value(text: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _programs(places: Places, options: argparse.Namespace) -> int:
+    programs.build(cache_directory(), _progress)
+    return 0
 
 
 def _nix(places: Places, options: argparse.Namespace) -> int:

