@@ -1,6 +1,7 @@
 """A switch of power ends when the guest stands where it was meant to; what is said is what was read back."""
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -250,10 +251,10 @@ def test_a_guest_that_is_suspended_to_disk_is_changed_by_nothing_and_waited_for_
 )
 def test_who_comes_in_the_middle_of_a_reboot_waits_for_its_end(dev: Emulator, action: Action, more: list[str]) -> None:
     """It is off then, and a stop would have been done: seconds later it ran."""
-    dev.control("fault", name="restart", vmid=110, seconds=2)  # off for so long that a busy machine comes in time
+    dev.control("fault", name="restart", vmid=110, seconds=4)  # off for so long that a busy machine comes in time
     dev.client().reboot("prom", 110)
     while running(dev):
-        pass
+        time.sleep(0.05)
     done, said = outcome(dev, action)
     assert done == ["wait for the reboot of vm 110 that is under way", *more], said
     assert running(dev) is not bool(more)
