@@ -150,7 +150,12 @@ def _run(front: Front, deploys: Sequence[str], guests: Sequence[Vm], data: Seque
     words += [word for vm in guests for word in ("--limit", str(vm.host_id))]
     words += [word for pair in (f"journal={directory}", *data) for word in ("--data", pair)]
     goes_on = "what the hypervisor or a machine is doing goes on; the same command finishes it"
-    narrate = _unsaid if dry else _narrated
+    known = {*map(str, front.fleet.warnings)}  # which pyinfra, too, says
+
+    def narrate(line: str) -> None:
+        if not dry and line not in known:  # a plan is the result, and said once
+            say(line, err=True)
+
     done, interrupted = run_pyinfra(front, words, directory, stream=narrate, meanwhile=goes_on)
     noted = entries(directory)
     if not any(entry["event"] == "run" for entry in noted) and not interrupted:  # it never began
@@ -165,14 +170,6 @@ def _run(front: Front, deploys: Sequence[str], guests: Sequence[Vm], data: Seque
     keep_report(directory, about, document, done.stdout + done.stderr)
     is_said = despite(lambda: _show(front, document), "stdout")
     return int(status or (Exit.DONE if is_said else Exit.FAILED))
-
-
-def _narrated(line: str) -> None:
-    say(line, err=True)
-
-
-def _unsaid(line: str) -> None:
-    """A plan is the result, and said once."""
 
 
 def _row(

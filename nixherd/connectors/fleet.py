@@ -21,7 +21,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, MutableSet
+from collections.abc import Callable, Collection, MutableSet
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -33,7 +33,6 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
-from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
@@ -41,6 +40,7 @@ from nixherd import reach
 from nixherd.connectors import api_facts, here, proving
 from nixherd.connectors.api_facts import ApiQuery
 from nixherd.connectors.asking import asker
+from nixherd.connectors.base import PinnedConnector, another_key, unwelcome
 from nixherd.connectors.failures import NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.connectors.transport import NotBegun, WatchedTransport, notice_a_dead_peer
@@ -54,7 +54,7 @@ from nixherd.narration import Narrator
 from nixherd.openssh import Destination
 from nixherd.reach import Absent, Epoch, Hints, NotInstalled, Place
 from nixherd.seconds import parse_seconds
-from nixherd.session import Misused, Session, Unusable
+from nixherd.session import Misused, Unusable
 from nixherd.ssh_config import Configuration, config_options
 from nixherd.ssh_keys import known_hosts_line
 from nixherd.told import hypervisor_at
@@ -65,13 +65,10 @@ STRANGER_PAUSE = 1.0
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
 
-class FleetConnector(SSHConnector):
+class FleetConnector(PinnedConnector):
     """One per host; `place` is where it is connected now."""
 
-    handles_execution = True
     place: Place | None = None
-    sudo_password: str | None = None
-    """what sudo on this machine asks for, where it does"""
     is_asked: bool = False
     """whether this is a connection beside the run's own, on which the host is asked for its neighbours"""
     _installs: bool = False
@@ -80,17 +77,7 @@ class FleetConnector(SSHConnector):
     _has_the_word: object = None
     """the connection on which a guest has proved itself for being wiped"""
 
-    @override
-    @staticmethod
-    def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
-        yield name, {}, []
-
     # What the inventory says of this host
-
-    @property
-    def session(self) -> Session:
-        session: Session = self.host.data.session
-        return session
 
     @property
     def fleet_host(self) -> Host:
@@ -386,16 +373,11 @@ class FleetConnector(SSHConnector):
             place = self._proven(client, place)
         except BadHostKeyException as error:
             client.close()
-            raise Stranger(
-                f"{self.fleet_host.id} ({place.epoch}) at {place.address} shows another host key than the pinned one "
-                f"({error.key.get_name()} {error.key.fingerprint}); nothing was sent to it"
-            ) from error
+            who = f"{self.fleet_host.id} ({place.epoch}) at {place.address}"
+            raise Stranger(another_key(who, error)) from error
         except AuthenticationException as error:
             client.close()
-            raise Unwelcome(
-                f"{self.data['ssh_user']}@{place.address} accepts none of our keys; add one to its authorized_keys, "
-                "or name another with --data ssh_key=FILE"
-            ) from error
+            raise Unwelcome(unwelcome(f"{self.data['ssh_user']}@{place.address}")) from error
         except FleetError:
             client.close()
             raise

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     context = click.get_current_context(silent=True)
     options: dict[str, Any] = context.params if context else {}
     here = Path(file).resolve().parent
-    try:
+    with or_end("reading the fleet", options):
         if context:
             keep_streams()
             require_text(sys.argv[1:])
@@ -102,14 +103,21 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
                     session.roll_call = RollCall(_selected(groups, options), begin)
             elif data_said(options, "journal"):
                 session.journal = _journal(session, groups, options)
-    except FAILURES as error:
-        failure = worded(error, f"reading the fleet for pyinfra {' '.join(options.get('operations') or ())}")
-        say_error(failure)
-        raise SystemExit(int(exit_of(failure, changed=False))) from None
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
     shared = {"session": session, **_asked(options.get("operations") or ())}
     inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
     return inventory
+
+
+@contextmanager
+def or_end(what: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever goes wrong in it is said in its line and ends the program, before anything is connected."""
+    try:
+        yield
+    except FAILURES as error:
+        failure = worded(error, f"{what} for pyinfra {' '.join(options.get('operations') or ())}")
+        say_error(failure)
+        raise SystemExit(int(exit_of(failure, changed=False))) from None
 
 
 def fleet_directory(here: Path) -> Path:

@@ -4,7 +4,6 @@ Its host key is never learnt: the operator names it (`--data host_key=`), or has
 connection of ours no ssh_config is read on it; what is taken from one is what docs/ssh.md lists.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 from paramiko import AuthenticationException, BadHostKeyException, SSHException
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
-from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
+from nixherd.connectors.base import PinnedConnector, another_key, unwelcome
 from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.connectors.transport import NotBegun, WatchedTransport, notice_a_dead_peer
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
@@ -23,28 +22,14 @@ from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.openssh import Destination
 from nixherd.process import run
-from nixherd.session import Session
 from nixherd.ssh_config import Configuration, config_options, known_hosts_files
 from nixherd.ssh_keys import known_hosts_line, known_hosts_name
 
 CONNECT_TIMEOUT = 10.0  # seconds for TCP, and for each part of the handshake
 
 
-class NodeConnector(SSHConnector):
+class NodeConnector(PinnedConnector):
     """One per node."""
-
-    handles_execution = True
-    sudo_password: str | None = None
-
-    @override
-    @staticmethod
-    def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
-        yield name, {}, []
-
-    @property
-    def session(self) -> Session:
-        session: Session = self.host.data.session
-        return session
 
     @override
     def connect(self) -> None:
@@ -64,16 +49,10 @@ class NodeConnector(SSHConnector):
             client.open(to, keys, WatchedTransport, CONNECT_TIMEOUT)
         except BadHostKeyException as error:
             client.close()
-            raise Refused(
-                f"{self.host.data.host_id} at {to.address} shows another host key than the pinned one "
-                f"({error.key.get_name()} {error.key.fingerprint}); nothing was sent to it"
-            ) from error
+            raise Refused(another_key(f"{self.host.data.host_id} at {to.address}", error)) from error
         except AuthenticationException as error:
             client.close()
-            raise FleetError(
-                f"{to.user}@{to.address} accepts none of our keys; add one to its authorized_keys, or name another "
-                "with --data ssh_key=FILE"
-            ) from error
+            raise FleetError(unwelcome(f"{to.user}@{to.address}")) from error
         except (SSHException, EOFError, OSError, PyinfraError) as error:
             why = client.why(error)
             client.close()

@@ -10,16 +10,14 @@ import click
 
 from nixherd.argv import keep_streams, require_text
 from nixherd.connectors import cli
-from nixherd.connectors.inventory import Entry, data_said, fleet_directory, token_file_of
+from nixherd.connectors.inventory import Entry, data_said, fleet_directory, or_end, token_file_of
 from nixherd.definitions import Definitions
-from nixherd.errors import FAILURES, Usage
-from nixherd.exits import exit_of
-from nixherd.faults import worded
+from nixherd.errors import Usage
 from nixherd.files import expanded
 from nixherd.inventory import check_selection
 from nixherd.models import Fleet
 from nixherd.session import Session
-from nixherd.terminal import say, say_error
+from nixherd.terminal import say
 
 DEPLOY = Path("deploys/proxmox_host.py")
 _FACTS = "facts.proxmox_host."
@@ -39,7 +37,7 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
     context = click.get_current_context(silent=True)
     options: dict[str, Any] = context.params if context else {}
     here = Path(file).resolve().parent
-    try:
+    with or_end("reading the nodes", options):
         if context:
             keep_streams()
             require_text(sys.argv[1:])
@@ -55,10 +53,6 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
                 say(warning, err=True)
             context.call_on_close(session.close)
             cli.put_right(context, session)
-    except FAILURES as error:
-        failure = worded(error, f"reading the nodes for pyinfra {' '.join(options.get('operations') or ())}")
-        say_error(failure)
-        raise SystemExit(int(exit_of(failure, changed=False))) from None
     entries: list[Entry] = [
         (f"@node/{name}", {"session": session, "host_id": f"node {name}", "node": name, "address": address})
         for name, address in nodes.items()

@@ -59,16 +59,7 @@ def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -
     editor.add_rule(place, pattern, recipients, comment)
     rule = Rule(0, pattern, tuple(dict.fromkeys(recipients)))
     wanted = [*before.rules[:place], rule, *before.rules[place:]]
-    try:
-        result = spliced(text, editor.splices)
-        after = parse(result)
-        same = [_meant(each) for each in after.rules] == [_meant(each) for each in wanted]
-        same = same and _outside(text) == _outside(result)
-    except (ValueError, yaml.YAMLError):
-        same = False
-    if not same:
-        raise CannotEdit(f".sops.yaml is written in a way that is not edited here; {by_hand}")
-    return result
+    return _read_back(text, editor.splices, by_hand, lambda after: [*map(_meant, after)] == [*map(_meant, wanted)])
 
 
 def _meant(rule: Rule) -> object:
@@ -98,16 +89,8 @@ def remove_rules(text: str, numbers: Collection[int]) -> str:
     editor = _Editor(text, tree, by_hand)
     for number in numbers:
         editor.remove_rule(number)
-    result = spliced(text, editor.splices)
-    try:
-        after = parse(result)
-        left = [replaced(rule, number=0) for rule in before.rules if rule.number not in numbers]
-        same = [replaced(rule, number=0) for rule in after.rules] == left and _outside(text) == _outside(result)
-    except (ValueError, yaml.YAMLError):
-        same = False
-    if not same:
-        raise CannotEdit(f".sops.yaml is written in a way that is not edited here; {by_hand}")
-    return result
+    left = [replaced(rule, number=0) for rule in before.rules if rule.number not in numbers]
+    return _read_back(text, editor.splices, by_hand, lambda after: [replaced(rule, number=0) for rule in after] == left)
 
 
 def replace(text: str, old: str, new: str) -> str:
@@ -139,22 +122,24 @@ def _read(text: str, by_hand: str) -> tuple[Rules, Tree]:
 
 def _checked(text: str, before: Rules, splices: Splices, changed: dict[int, tuple[str, ...]], by_hand: str) -> str:
     """The edited text, when reading it back shows exactly the changes that were meant."""
-    wanted = tuple(replaced(rule, recipients=changed.get(rule.number, rule.recipients)) for rule in before.rules)
+    wanted = [replaced(rule, recipients=changed.get(rule.number, rule.recipients)) for rule in before.rules]
+    return _read_back(text, splices, by_hand, lambda after: [*map(_unordered, after)] == [*map(_unordered, wanted)])
+
+
+def _unordered(rule: Rule) -> object:
+    return set(rule.recipients), replaced(rule, recipients=())
+
+
+def _read_back(text: str, splices: Splices, by_hand: str, is_meant: Callable[[Sequence[Rule]], bool]) -> str:
+    """The edited text, when its rules are those that were meant and everything else says what it did."""
     try:
         result = spliced(text, splices)
-        after = parse(result)
-        same = [set(rule.recipients) for rule in after.rules] == [set(rule.recipients) for rule in wanted]
-        same = same and [_rest(rule) for rule in after.rules] == [_rest(rule) for rule in wanted]
-        same = same and _outside(text) == _outside(result)
+        same = is_meant(parse(result).rules) and _outside(text) == _outside(result)
     except (ValueError, yaml.YAMLError):
         same = False
     if not same:
         raise CannotEdit(f".sops.yaml is written in a way that is not edited here; {by_hand}")
     return result
-
-
-def _rest(rule: Rule) -> Rule:
-    return replaced(rule, recipients=())
 
 
 def _outside(text: str) -> object:

@@ -315,9 +315,8 @@ SCENARIOS = {
     "nixherd/connectors/fleet.py:FleetConnector._forget_known_hosts:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
     ),
-    "nixherd/connectors/inventory.py:inventory_beside:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
+    "nixherd/connectors/inventory.py:or_end:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
     "nixherd/connectors/node.py:NodeConnector.connect:1": Scenario(node),
-    "nixherd/connectors/nodes.py:nodes_beside:1": Scenario(node),
     "nixherd/deploying/run.py:DeployRun.turn:1": Scenario(deploy, OWN, "failed"),
     "nixherd/evaluation.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
     "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),

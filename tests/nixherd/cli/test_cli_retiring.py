@@ -17,6 +17,7 @@ from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: 
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.secrets.keys import key
 from tests.nixherd.secrets.repositories import (
+    COMMON,
     contents,
     git,
     identity_of,
@@ -28,7 +29,6 @@ from tests.nixherd.secrets.repositories import (
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
 
-COMMON = ("common.env", "common.yaml", "settings.ini", "sub/thing.json")
 DESTROY = ("--destroy", "110", "--stop")
 
 

@@ -10,6 +10,7 @@ from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.secrets.keys import key
 from tests.nixherd.secrets.repositories import (
     BEFORE,
+    COMMON,
     contents,
     git,
     identity_of,
@@ -20,8 +21,6 @@ from tests.nixherd.secrets.repositories import (
 )
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
-
-COMMON = ("common.env", "common.yaml", "settings.ini", "sub/thing.json")
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ SECRETS = {
     "settings.ini": "[part]\nname = value\n",
     "ssh_key_admin": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n",
 }
+COMMON = ("common.env", "common.yaml", "settings.ini", "sub/thing.json")  # those that every host opens
 
 
 def config() -> str:
