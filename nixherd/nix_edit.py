@@ -6,7 +6,7 @@ after.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import tree_sitter_nix
@@ -81,19 +81,6 @@ class NixText:
         text = [f"{attribute_name(path[-1])} = {first}", *rest]
         text[-1] += ";"
         return self._spliced([self._insertion(root, path, text, comment)])
-
-    def add_like(self, template: Path, path: Path, values: Mapping[str, str]) -> bytes:
-        """A new entry that is written as another one is, comments in it included, but for these attributes' values."""
-        root = self._root()
-        nodes = self._values(root, template)
-        if len(nodes) != 1 or nodes[0].type not in _SETS:
-            raise CannotEdit(f"{self.name}: {_dotted(template)} is no set that is written out there; name another one")
-        lead = len(self._indent_of(nodes[0]))
-        first, *rest = self.source[nodes[0].start_byte : nodes[0].end_byte].replace(b"\r\n", b"\n").split(b"\n")
-        entry = b"\n".join([first, *(line[lead:] if not line[:lead].strip() else line for line in rest)])
-        for name, value in values.items():
-            entry = NixText(f"{self.name}: {_dotted(template)}", entry).set((name,), value)
-        return self.add(path, entry.decode(errors="surrogateescape").split("\n"))
 
     def remove(self, path: Path) -> bytes:
         """An entry with the comment right above it, however many bindings make it up.

@@ -68,6 +68,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         if context:
             keep_streams()
             require_text(sys.argv[1:])
+        _check_deploys(options.get("operations") or ())
         _check_data(options)
         reference = data_said(options, "flake")
         flake = resolve(reference) if reference else None

@@ -10,7 +10,7 @@ from nixherd.models import Fleet, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.identity import label
+from nixherd.proxmox.identity import label, require_may_change
 from nixherd.proxmox.observe import observe
 from nixherd.proxmox.outcome import Outcome
 from nixherd.proxmox.tasks import Progress
@@ -77,6 +77,7 @@ def partings(
 def _parting(client: Callable[[], Client], fleet: Fleet, vm: Vm, destroy: DestroyAction | None) -> Parting:
     try:
         if destroy is not None:
+            require_may_change(vm, "destroy")  # which nobody needs to be asked for
             action = replace(destroy, name=vm.name)
             if steps := action.plan(client(), fleet, vm):
                 return Parting(vm, Fate.DESTROYED, action, tuple(map(str, steps)))

@@ -1,7 +1,6 @@
 """Edits of Nix files: what was meant, every other byte as it was, and a clear refusal where it is not written out."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -166,29 +165,6 @@ def test_a_further_host_looks_like_those_that_are_there() -> None:
     source = (REFERENCE / "hosts.nix").read_bytes()
     added = NixText("hosts.nix", source).add(("new",), ["{", '  hostname = "new";', "}"])
     assert added == source.removesuffix(b"}\n") + b'\n  new = {\n    hostname = "new";\n  };\n}\n'
-
-
-def test_a_host_from_the_entry_of_another() -> None:
-    source = (REFERENCE / "hosts.nix").read_bytes()
-    new = {
-        "hostname": '"dev2"',
-        "sshAlias": '"dev2"',
-        "publicKey": '"placeholder"',
-        "homeFile": "./hosts/dev2/home.nix",
-    }
-    added = NixText("hosts.nix", source).add_like(("dev",), ("dev2",), new).decode()
-    entry = source.decode().split("  dev = {\n")[1].split("  };\n")[0]
-    for name, value in new.items():
-        entry = re.sub(rf"{name} = .*;", f"{name} = {value};", entry)
-    assert added == source.decode().removesuffix("}\n") + f"\n  dev2 = {{\n{entry}  }};\n}}\n"
-    with pytest.raises(CannotEdit, match="masterKeys is no set that is written out there"):
-        NixText("hosts.nix", source).add_like(("masterKeys",), ("dev2",), {})
-
-
-def test_what_is_added_like_another_keeps_its_bytes() -> None:
-    source = b"{\r\n\ta = {\r\n\t\tx = 1; # caf\xe9\r\n\r\n\t};\r\n}\r\n"
-    added = NixText("f", source).add_like(("a",), ("b",), {"x": "2"})
-    assert added == source[:-3] + b"\tb = {\r\n\t\tx = 2; # caf\xe9\r\n\r\n\t};\r\n}\r\n"
 
 
 def test_latin_1_and_carriage_returns_stay() -> None:

@@ -189,6 +189,11 @@ def nowhere(fleet: Path) -> None:
     token.write_text(token.read_text().replace(port[1], "1"))
 
 
+def readonly_and_nowhere(fleet: Path) -> None:
+    readonly(fleet)
+    nowhere(fleet)
+
+
 def nothing(fleet: Path) -> None: ...
 
 
@@ -203,6 +208,7 @@ def nothing(fleet: Path) -> None: ...
         (nothing, ("--keep-vm", "--identity", "/no/such"), 4, "/no/such: no age identity there"),
         (readonly, DESTROY, 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to destroy it (edit the de"),
         (readonly, (), 2, "--keep-vm leaves it; it is readonly in vms/definitions.nix, so it can be destroyed only"),
+        (readonly_and_nowhere, DESTROY, 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to destroy it"),
         (imported, DESTROY, 3, "documented, never changed; refusing to destroy it"),
         (nowhere, DESTROY, 4, "whether vm 110 (dev) is there is not known: "),
         (nowhere, (), 4, "whether vm 110 (dev) is there is not known: "),
