@@ -94,7 +94,8 @@ def connected(session: Session, host_id: str = "dev", *, beside: tuple[str, ...]
     state = State(Inventory((entries, {})), Config())
     state.should_raise_failed_hosts = lambda state: False
     host = state.inventory.get_host(host_id)
-    state.limit_hosts = [host] if beside else None
+    if beside:
+        state.limit_hosts = [host]
     host.connect()
     if host.connected:
         state.activate_host(host)

@@ -284,7 +284,8 @@ def test_nothing_that_a_run_started_outlives_it(two_hosts: Pyinfra, tmp_path: Pa
         if number:
             process.send_signal(number)
         status = process.wait(10)
-    assert status == {None: 1, signal.SIGKILL: -signal.SIGKILL}.get(number, 128 + (number or 0))
+    statuses: dict[int | None, int] = {None: 1, signal.SIGKILL: -signal.SIGKILL}
+    assert status == statuses.get(number, 128 + (number or 0))
     pids = [(tmp_path / name).read_text().strip() for name in names]
     time.sleep(0.2)
     assert [pid for pid in pids if b"sleep" in _command_line(pid)] == []

@@ -35,7 +35,7 @@ __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 40.0  # pveproxy gives up on pvedaemon after 30 s
 # Seconds between the tries of a call that the server says it could not hand on: nothing was done.
-REFUSED_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
+REFUSED_PAUSES: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> "Client":

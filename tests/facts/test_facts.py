@@ -78,7 +78,8 @@ def test_a_machine_that_is_not_there_is_unknown() -> None:
     assert Machine().default() is None
     assert CurrentSystem().default() is None
     assert Running().default() is None
-    assert FailedUnits().default() == Generations().default() == []
+    assert FailedUnits().default() == []
+    assert Generations().default() == []
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,14 @@ def test_actionlint_finds_nothing(tmp_path: Path) -> None:
         program = golang.program(cache_directory(), golang.ACTIONLINT, 1)
     except golang.GoMissing as why:
         pytest.skip(str(why))
-    lint = [program, "-shellcheck=", "-pyflakes=", "-no-color", "-config-file", GITHUB / "actionlint.yaml"]
+    lint: list[str | Path] = [
+        program,
+        "-shellcheck=",
+        "-pyflakes=",
+        "-no-color",
+        "-config-file",
+        GITHUB / "actionlint.yaml",
+    ]
     files = sorted((GITHUB / "workflows").glob("*.yml"))
     done = subprocess.run([*lint, *files], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")

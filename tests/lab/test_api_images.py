@@ -1,5 +1,7 @@
 """Images to import from: fetched by the node, and made a disk of."""
 
+from typing import Any
+
 import pytest
 
 from lab.api.errors import ParameterError
@@ -22,7 +24,7 @@ def node() -> Node:
 
 
 def fetch(node: Node, **params: str) -> str:
-    asked = {"content": "import", "filename": "debian.qcow2", "url": URL, **params}
+    asked: dict[str, Any] = {"content": "import", "filename": "debian.qcow2", "url": URL, **params}
     return node.run("POST", "/nodes/prom/storage/local/download-url", **asked)
 
 

@@ -104,11 +104,14 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_is_there_is_kept(tmp_pat
         path.write_text("half")
         raise OSError("no room")
 
+    def write(path: Path) -> None:
+        path.write_text("whole")
+
     with Cache(tmp_path, print) as cache:
         with pytest.raises(OSError, match="no room"):
             cache.make("part", "making a part", fail)
         assert [path.name for path in tmp_path.iterdir()] == ["lock"]
-        made = cache.make("part", "making a part", lambda path: path.write_text("whole") and None)
+        made = cache.make("part", "making a part", write)
         assert cache.make("part", "making a part", fail) == made
         assert made.read_text() == "whole"
 

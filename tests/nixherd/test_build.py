@@ -1,6 +1,7 @@
 """One evaluation and one build for all hosts of a run, and what becomes of one that is wrong."""
 
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -62,7 +63,7 @@ def nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeNi
         for each in (module, evaluation):
             monkeypatch.setattr(each, "run", fake)
         monkeypatch.setattr(evaluation, "_available", lambda: 1 << 40)
-        monkeypatch.setattr(evaluation.os, "cpu_count", lambda: 1)
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)
         return fake
 
     return make
@@ -114,7 +115,7 @@ def test_many_are_evaluated_side_by_side_as_memory_has_room(
     session: Session, nix: Callable[..., FakeNix], monkeypatch: pytest.MonkeyPatch, cpus: int, gib: int, calls: int
 ) -> None:
     fake = nix()
-    monkeypatch.setattr(evaluation.os, "cpu_count", lambda: cpus)
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
     monkeypatch.setattr(evaluation, "_available", lambda: gib << 30)
     hosts = tuple(f"h{number:03}" for number in range(100))
     assert {evaluate(session, hosts, host_id).host_id for host_id in hosts} == set(hosts)

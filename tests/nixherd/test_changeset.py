@@ -31,7 +31,7 @@ def repository(place: Path) -> Path:
 
 
 def remove(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
-    words = [
+    words: list[str | Path] = [
         sys.executable,
         "-m",
         "tests.nixherd.removing",

@@ -585,7 +585,12 @@ def test_what_is_installed_here_is_read_once_for_all_hosts(monkeypatch: pytest.M
     find = connectors.entry_points
     for module in (connectors, inventory):
         monkeypatch.setattr(module, "get_all_connectors", module.get_all_connectors)  # put back at the end
-    monkeypatch.setattr(connectors, "entry_points", lambda **group: looked.append(group) or find(**group))
+
+    def entry_points(**group: Any) -> Any:
+        looked.append(group)
+        return find(**group)
+
+    monkeypatch.setattr(connectors, "entry_points", entry_points)
     cli._look_connectors_up_once()
     made = inventory.Inventory(([f"@ssh/host{number}" for number in range(20)], {}))
     assert (len(made.hosts), len(looked)) == (20, 1)

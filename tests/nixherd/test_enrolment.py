@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,14 @@ CHANGED += [f"secrets/{name}" for name in sorted(SECRETS) if name != "ssh_key_ad
 
 def enrol(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
     place = fleet.parent
-    words = [sys.executable, "-m", "tests.nixherd.secrets.enrolling", fleet, identity_of(place), place / "state"]
+    words: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "tests.nixherd.secrets.enrolling",
+        fleet,
+        identity_of(place),
+        place / "state",
+    ]
     words += [str(last)] if last else []
     env = {**os.environ, **environment(), "PYTHONPATH": str(ROOT)}
     return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
@@ -125,7 +133,7 @@ def attempt(
     identity: str = "admin",
     rules: list[str | int] | None = None,
     place: Path | None = None,
-    **options: bool,
+    **options: Any,
 ) -> None:
     session = Session(load_fleet(fleet), Path("/nonexistent"))
     with changing(fleet) as changes:

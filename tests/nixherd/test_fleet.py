@@ -190,7 +190,7 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=30))
+@given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_directory_name_is_taken_literally(tmp_path: Path, name: str) -> None:
     """Quotes, `${…}` and newlines in the path are no Nix."""
     directory = tmp_path / f"f-{name}"

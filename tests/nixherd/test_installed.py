@@ -233,7 +233,7 @@ def test_what_the_token_may_not_ask_is_no_end(scene: Scene) -> None:
         raise ApiError("Permission check failed (/vms/110, VM.GuestAgent.Audit)", 403)
 
     client = Agentless(system="ID=nixos\n")
-    client.agent_interfaces = forbidden  # type: ignore[method-assign]
+    client.agent_interfaces = forbidden  # type: ignore[assignment,method-assign]
     scene.has(neighbours=("router",)).hypervisor(client)
     scene.told = {"router": ("10.0.0.5",)}
     assert places(scene.look()) == ["dev", "10.0.0.5"]

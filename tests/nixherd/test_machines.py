@@ -27,7 +27,7 @@ def test_hosts_guests_ranges_and_fingerprints(fleet: Fleet) -> None:
     assert "| containers | 200 | 299 |" in text
     assert "New guests are cloned from 9002 (debian-13-cloud)." in text
     assert render(fleet) == text
-    backwards = replace(fleet, hosts=dict(reversed(fleet.hosts.items())), vms=dict(reversed(fleet.vms.items())))
+    backwards = replace(fleet, hosts=dict(reversed([*fleet.hosts.items()])), vms=dict(reversed([*fleet.vms.items()])))
     assert render(backwards) == text
 
 

@@ -1,5 +1,7 @@
 """What is said while something is waited for."""
 
+import time
+
 import pytest
 
 from nixherd import narration
@@ -11,7 +13,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(narration.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

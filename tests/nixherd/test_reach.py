@@ -3,7 +3,7 @@
 import base64
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -333,7 +333,7 @@ def test_a_token_that_shows_no_nodes_addresses_is_no_obstacle(session: Session) 
         raise ApiError("Permission check failed", 403)
 
     client = FakeClient(system=INSTALLER)
-    client.node_addresses = client.interface_addresses = forbidden  # type: ignore[method-assign]
+    client.node_addresses = client.interface_addresses = forbidden  # type: ignore[assignment,method-assign]
     assert places(session, client)
 
 
@@ -362,7 +362,9 @@ def test_a_host_whose_key_is_pinned_answers_as_installed_unless_its_private_half
     session.fleet = replace(session.fleet, hosts={"dev": replace(HOST, public_key=pair.public)})
     host, client = session.host("dev"), FakeClient(system=INSTALLER)
     session._memo["client"] = client
-    found = lambda: look(session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+    found: Callable[[], list[Place]] = lambda: look(
+        session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None
+    )
     with pytest.raises(Refused, match=r"answers as installed only, for hosts.nix pins the key of dev; its agent says"):
         found()
     kept = session.state_of("dev")
@@ -436,7 +438,9 @@ def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(session: Ses
     container = replace(DEV, type=GuestType.LXC)
     host = replace(HOST, public_key=KEY)
     session.fleet = replace(session.fleet, hosts={"dev": host}, vms={"dev": container})
-    found = lambda: look(session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+    found: Callable[[], list[Place]] = lambda: look(
+        session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None
+    )
     session._memo["client"] = FakeClient(config_={"net0": f"name=eth0,bridge=vmbr0,hwaddr={MAC.upper()}"})
     assert [(place.asked.mac, place.asked.has_agent) for place in found() if place.asked] == [(MAC, False)]
     del session._memo["client"]  # there is no token

@@ -42,7 +42,7 @@ def session_with(public_key: str | None = None) -> Session:
 def test_a_fleet_by_a_link_is_a_flake_all_the_same(tmp_path: Path) -> None:
     """Nix says of a link that it is no flake; what broke by a change would then have been broken before."""
     (tmp_path / "link").symlink_to(tmp_path / "fleet")
-    assert Session(replace(FLEET, path=str(tmp_path / "link")), None).flake == str(tmp_path / "fleet")
+    assert Session(replace(FLEET, path=str(tmp_path / "link")), Path("token")).flake == str(tmp_path / "fleet")
 
 
 @pytest.fixture
@@ -164,8 +164,13 @@ def test_half_written_files_are_not_left_among_those_that_are_kept(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a temporary file is made when we are killed before it has its name."""
-    monkeypatch.setattr(Path, "replace", lambda path, target: seen.append(path.parent) or Path.rename(path, target))
     seen: list[Path] = []
+
+    def rename(path: Path, target: Path) -> Path:
+        seen.append(path.parent)
+        return path.rename(target)
+
+    monkeypatch.setattr(Path, "replace", rename)
     session.state_of("dev").note("installed", "x")
     assert seen == [session.directory]
     assert session.state_of("dev").noted("installed") == "x"

@@ -1,6 +1,7 @@
 """When a copy counts as getting on, by a clock and counters of the test's own."""
 
 import subprocess
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -35,7 +36,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(stalls.time, "monotonic", lambda: world.now)
+    monkeypatch.setattr(time, "monotonic", lambda: world.now)
     monkeypatch.setattr(stalls, "bytes_moved", lambda pid: world.moved)
     return world
 

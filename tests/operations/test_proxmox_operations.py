@@ -54,10 +54,10 @@ def test_rows_change_what_they_planned_and_then_nothing(
         assert (again.changed, again.failed) == (False, False)
     assert emulator.changes() == changes
     steps = [entry for entry in entries(tmp_path / "run") if entry["event"] == "step"]
-    for (_, summary), planned, done in zip(ROWS, steps[::3], steps[2::3], strict=True):  # planned twice, then done
-        assert planned["text"] == done["text"]
-        assert done["text"].startswith(summary)
-        assert (planned["planned"], done["planned"], done["host"]) == (True, False, "dev")
+    for (_, summary), first, last in zip(ROWS, steps[::3], steps[2::3], strict=True):  # planned twice, then done
+        assert first["text"] == last["text"]
+        assert last["text"].startswith(summary)
+        assert (first["planned"], last["planned"], last["host"]) == (True, False, "dev")
 
 
 def test_the_host_key_is_there_before_the_clone(run: Perform, session: Session, emulator: Emulator) -> None:

@@ -142,7 +142,7 @@ def machine(emulator: Emulator, sshd: Sshd, session: Session, fleet: Path, said:
         sshd.start(pair, system=NIXOS, setup="\n".join((system, *setup)))
 
         def one(operation: Any, *, plan: bool = False, **arguments: Any) -> Outcome:
-            own = {"age_identity": str(identity_of(fleet.parent))}
+            own: dict[str, Any] = {"age_identity": str(identity_of(fleet.parent))}
             host = connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10, **own)
             return perform(host, said, operation, plan=plan, **arguments)
 

@@ -156,12 +156,12 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
         _signal(number, signal.SIG_IGN)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         before = getattr(sys, name)
-        stream = open(  # noqa: SIM115  (lives as long as we)
+        reopened: Any = open(  # noqa: SIM115  (lives as long as we)
             before.fileno(), mode, encoding=before.encoding, errors=before.errors, closefd=False
         )
-        stream.reconfigure(line_buffering=before.line_buffering, write_through=before.write_through)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+        reopened.reconfigure(line_buffering=before.line_buffering, write_through=before.write_through)
+        setattr(sys, name, reopened)
+        setattr(sys, f"__{name}__", reopened)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from nixherd.session import Session
 from nixherd.settings import Device
 from nixherd.ssh_keys import generate_ed25519
 from nixherd.validate import find
-from tests.nixherd.conftest import base_root, emulator, operator_key, sshd, started  # noqa: F401  (fixtures)
-from tests.nixherd.proxmox.conftest import Emulator
+from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
+from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401
 from tests.nixherd.test_connector import connector_of
 from tests.nixherd.test_validate import DEFINITIONS, HOSTS
 from tests.runs import Said, connected, executing, said_by, session_at

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ def rows(document: dict[str, Any]) -> dict[str, Any]:
 
 
 @in_lab
+def _answers(fleet: Fleet, host: str) -> bool:  # noqa: F811
+    return fleet.on(host, "true", check=False).status == 0
+
+
 def test_a_full_run_holds_up_neither_keeping_nor_going_back(fleet: Fleet) -> None:  # noqa: F811
     """Kept where all is well; gone back with more room; where no room helps, by a boot."""
     faults = {"dev": "run-full-later", "dev2": "run-full", "dev3": "run-fills"}
@@ -70,7 +75,7 @@ def test_a_full_run_holds_up_neither_keeping_nor_going_back(fleet: Fleet) -> Non
         assert outcomes(document) == {"dev": "deployed", "dev2": "rolled back", "dev3": "rolled back"}, said
         assert "it rebooted in the middle of the activation" in said["dev3"]["why"]
         for host in faults:
-            until(lambda host=host: fleet.on(host, "true", check=False).status == 0, 60, f"{host} answers")
+            until(partial(_answers, fleet, host), 60, f"{host} answers")
             now = fleet.machine(host)
             assert now.current == now.profile == (said[host]["new"] if host == "dev" else before[host].current)
         after = {host: fleet.on(host, "cat /proc/sys/kernel/random/boot_id").output for host in faults}
@@ -368,7 +373,7 @@ OTHER = f"/nix/store/{'b' * 32}-nixos-system-dev-25.11"
 
 
 def deployment(**changes: Any) -> Deployment:
-    usual = {"id": "20261128T2000-1", "who": "admin@laptop-1", "goal": Goal.SWITCH, "system": SYSTEM}
+    usual: dict[str, Any] = {"id": "20261128T2000-1", "who": "admin@laptop-1", "goal": Goal.SWITCH, "system": SYSTEM}
     usual |= {"specialisation": None, "deadline": 1, "confirm": 1}
     return Deployment(**{**usual, **changes})
 
@@ -569,7 +574,7 @@ def test_nixos_rebuild_is_judged_by_what_is_read_back(
         judge(own, BEFORE, now, SYSTEM, "switch", failure)
     journal.close()
     assert own.outcome == outcome
-    if error:
+    if raised is not None:
         assert isinstance(raised.value, NotBegun) == (now is BEFORE and failure is not None)
     moved = [entry for entry in entries(tmp_path / "run") if "profile_moved" in entry]
     assert bool(moved) == (outcome == "deployed" and now["profile"] == OTHER)

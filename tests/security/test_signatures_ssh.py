@@ -24,7 +24,8 @@ PROFILE = "/nix/var/nix/profiles/system"
 
 
 def lab_test(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.lab(pytest.mark.slow(test))
+    marked: Callable[..., None] = pytest.mark.lab(pytest.mark.slow(test))
+    return marked
 
 
 # Words of a forced command ------------------------------------------------------------------------------------------

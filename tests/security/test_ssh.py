@@ -132,7 +132,7 @@ def effective(argv: list[str], text: str, directory: Path) -> dict[str, list[str
         each.mkdir(mode=0o700)
         (each / name).write_text(text)
         (each / name).chmod(0o600)
-    over = ["unshare", "--mount", "sh", "-ec", OVER, "sh", user, system, *argv]
+    over: list[str | Path] = ["unshare", "--mount", "sh", "-ec", OVER, "sh", user, system, *argv]
     home = os.path.expanduser(f"~{os.environ.get('USER') or 'root'}")  # noqa: PTH111  the password database's
     done = subprocess.run(over, capture_output=True, text=True, check=True, env={**os.environ, "HOME": home})
     found: dict[str, list[str]] = {}
@@ -497,7 +497,7 @@ def test_a_known_hosts_file_of_any_name_is_read(sshd: Sshd, tmp_path: Path, name
 
 # Copies
 
-WATCH = stalls.Watch.__init__.__kwdefaults__
+WATCH: dict[str, Any] = stalls.Watch.__init__.__kwdefaults__ or {}
 
 
 @pytest.fixture

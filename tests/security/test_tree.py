@@ -243,8 +243,8 @@ def test_of_all_that_this_nix_knows_only_what_is_pure_is_reached(repository: Pat
         "--expr",
     ]
     names = json.loads(subprocess.check_output([*nix, "builtins.attrNames builtins"]))
-    reading = ("readFile", "readDir", "readFileType", "pathExists", "filterSource", "import", "scopedImport")
-    reading = (*reading, "hashFile", "path")
+    reading = ["readFile", "readDir", "readFileType", "pathExists", "filterSource", "import", "scopedImport"]
+    reading += ["hashFile", "path"]
     os.environ["NIX_CONFIG"] = f"extra-experimental-features = {experimental}"
     try:
         for name in names:
@@ -413,8 +413,8 @@ def test_more_files_than_can_be_named_are_an_error_with_its_place(
 
 def test_names_and_links_of_any_kind_do_not_stop_it(repository: Path) -> None:
     top = os.fsencode(repository)
-    for name in (b"\xff.nix", b"sub/\xfe.txt", b"sub/a b\n'${c}\".nix", b"sub/=a=b"):
-        path = top + b"/" + name
+    for raw in (b"\xff.nix", b"sub/\xfe.txt", b"sub/a b\n'${c}\".nix", b"sub/=a=b"):
+        path = top + b"/" + raw
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
         with open(path, "w") as file:  # noqa: PTH123
             file.write("1")
@@ -561,7 +561,7 @@ def test_an_edit_is_seen_with_all_of_the_repository(make_fleet: MakeFleet, tmp_p
     (directory / "result").symlink_to("/nix/store/none")
     text = (directory / "hosts.nix").read_bytes()
     edited = {"hosts.nix": text.replace(b'"placeholder"', b'"another"')}
-    wanted = {("hosts.nix", "dev", "publicKey"): "another"}
+    wanted: dict[tuple[str, ...], str] = {("hosts.nix", "dev", "publicKey"): "another"}
     require_exactly(directory, edited, wanted, tmp_path / "scratch")
     with pytest.raises(FleetError, match=r"dev\.publicKey"):
         require_exactly(directory, {"hosts.nix": text}, wanted, tmp_path / "scratch2")

@@ -594,7 +594,9 @@ def test_a_deployment_evaluates_nothing_before(tree: Tree) -> None:
 
 def test_hosts_may_require_it_and_every_run_has_the_gate(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     def session() -> Session:
-        found = inventory_beside(str(tree.home / "inventory.py"))["all"][0][1]["session"]
+        entry = inventory_beside(str(tree.home / "inventory.py"))["all"][0]
+        assert isinstance(entry, tuple)
+        found = entry[1]["session"]
         assert isinstance(found, Session)
         return found
 

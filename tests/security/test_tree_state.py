@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -184,7 +185,7 @@ HOSTILE: dict[str, Callable[[Path, str], None]] = {
 
 def look(fleet: Path) -> None:
     """Everything that only looks, as far as it comes."""
-    for act in (
+    looks: tuple[Callable[[Repository], object], ...] = (
         lambda each: each.changed(["."]),
         lambda each: each.changed(["hosts.nix"]),
         lambda each: each.reachable("HEAD"),
@@ -193,7 +194,8 @@ def look(fleet: Path) -> None:
         lambda each: each.head(),
         lambda each: each.tracked(["hosts.nix"]),
         lambda each: each.read("diff", "HEAD"),
-    ):
+    )
+    for act in looks:
         try:
             found = Repository.around(fleet)
             assert found is not None
@@ -401,7 +403,7 @@ def without_a_commit(fleet: Path) -> None:
     (fleet / ".git" / "objects").mkdir()
 
 
-FAILURES = {
+FAILURES: dict[Callable[[Path], None], str] = {
     of_somebody_else: "git config --global --add safe.directory",
     broken: "not a git repository",
     empty: "not a git repository",
@@ -917,8 +919,8 @@ def test_hardware_is_not_written_through_a_link(fleet: Path, tmp_path: Path) -> 
     (fleet / "hosts" / "hardware-configuration.nix").symlink_to(tmp_path / "target")
     git(fleet, "add", "-A")
     session = Session(load_fleet(fleet), Path("/nonexistent"))
-    for wanted in (True, "hosts/hardware-configuration.nix", "hosts/../hosts/hardware-configuration.nix"):
-        refused(lambda wanted=wanted: configuration_path(session, "dev", wanted), "is a symbolic link")
+    for path in (True, "hosts/hardware-configuration.nix", "hosts/../hosts/hardware-configuration.nix"):
+        refused(partial(configuration_path, session, "dev", path), "is a symbolic link")
     refused(lambda: configuration_path(session, "dev", ".git/config"), "belongs to git")
 
 

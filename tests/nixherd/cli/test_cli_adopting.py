@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from nixherd.cli import adopting
@@ -77,7 +78,7 @@ def test_people_see_what_it_is_and_how_it_differs_and_are_asked(
     monkeypatch.setattr(adopting, "is_terminal", lambda stream: True)
     for answer, status in ((False, 2), (True, 0)):
         assert LINE not in config_of(elsewhere).description
-        monkeypatch.setattr(adopting.click, "confirm", lambda *words, answer=answer, **options: answer)
+        monkeypatch.setattr(click, "confirm", lambda *words, answer=answer, **options: answer)
         assert nixherd("adopt", "dev", "110").status == status
     assert LINE in config_of(elsewhere).description
 

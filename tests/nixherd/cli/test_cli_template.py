@@ -202,12 +202,13 @@ def test_what_cannot_be_removed_hides_no_reason(
 
 def test_what_is_there_is_never_changed(create: Create, emulator: Emulator) -> None:
     disk = {"scsi0": "nvmeprom:vm-9002-disk-0,size=4G", "boot": "order=scsi0"}
-    for config, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"name": "theirs", **disk}, "is no template and was not made by"),
         ({"name": "base", **disk}, "is no template and was not made by"),
         ({"name": "base", "template": 1, **disk}, "is a template already, which is never changed"),
         ({"name": "base", "description": "nixherd fleet=other template=9002", **disk}, "was not made by"),
-    ]:
+    ]
+    for config, words in cases:
         one = {"type": "qemu", "node": "prom", "status": "stopped"}
         begin(emulator, vms={"9002": {**one, "config": {**dict.fromkeys(TEMPLATE), **config}}})
         ended = create("--image", IMAGE)
@@ -364,7 +365,12 @@ def test_what_somebody_changes_during_the_trial_is_seen_before_the_conversion(
     create: Create, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, meanwhile: dict[str, Any]
 ) -> None:
     unfinished(emulator)
-    monkeypatch.setattr(trial, "run", lambda *_, **__: unfinished(emulator, meanwhile) or [])
+
+    def meanwhile_changed(*_: object, **__: object) -> list[str]:
+        unfinished(emulator, meanwhile)
+        return []
+
+    monkeypatch.setattr(trial, "run", meanwhile_changed)
     ended = create("--image", IMAGE)
     assert ended.status == 3, ended.err
     assert emulator.changes() == []

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,10 @@ REVISION = "4f2c0d9b7e6a000000000000000000000000c0de"
 OLD = f"/nix/store/{'b' * 32}-nixos-system-dev-25.11"
 
 
-def deployment(**changes: object) -> Deployment:
-    usual = {"id": "20261128T2000-1", "who": "admin@laptop-1", "goal": Goal.SWITCH, "system": SYSTEM}
+def deployment(**changes: Any) -> Deployment:
+    usual: dict[str, Any] = {"id": "20261128T2000-1", "who": "admin@laptop-1", "goal": Goal.SWITCH, "system": SYSTEM}
     usual |= {"specialisation": None, "deadline": 600, "confirm": 120}
-    return Deployment(**{**usual, **changes})  # type: ignore[arg-type]
+    return Deployment(**{**usual, **changes})
 
 
 def test_an_answer() -> None:
@@ -39,9 +40,19 @@ def test_an_answer() -> None:
     ]
     assert parse("\n".join(said)) == Standing(
         Stage.REVERTING,
-        **{"id": "20261128T2000-1", "who": "admin@laptop-1", "why": "units failed: a.service (status 4)"},
-        **{"new": SYSTEM, "old": OLD, "waits": "b.service", "current": SYSTEM, "profile": OLD, "boot_id": "0ea6"},
-        **{"hostname": "dev", "revision": REVISION, "configuration_revision": "4f2c", "unnoted": "full"},
+        id="20261128T2000-1",
+        who="admin@laptop-1",
+        why="units failed: a.service (status 4)",
+        new=SYSTEM,
+        old=OLD,
+        waits="b.service",
+        current=SYSTEM,
+        profile=OLD,
+        boot_id="0ea6",
+        hostname="dev",
+        revision=REVISION,
+        configuration_revision="4f2c",
+        unnoted="full",
         noted=f"{SYSTEM} {REVISION} 2026-11-29T21:03:27Z me@x y",
         kept_as=f"{OLD} {REVISION} x y z",
         left=-3,

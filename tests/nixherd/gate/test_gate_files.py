@@ -364,7 +364,7 @@ def test_a_foreign_flake_without_checks_is_built_and_a_run_of_pyinfra_depends_on
 
     def deploys() -> subprocess.CompletedProcess[str]:
         pyinfra = Path(sys.executable).with_name("pyinfra")
-        argv = [pyinfra, "-y", "inventory.py", "deploys/check.py", "--data", "without=secrets;merge"]
+        argv: list[str | Path] = [pyinfra, "-y", "inventory.py", "deploys/check.py", "--data", "without=secrets;merge"]
         return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
     passed = deploys()

@@ -49,7 +49,8 @@ def test_a_module_that_was_built_anew() -> None:
     [found] = waiting(seen(dkms={"loaded": "0B"}))
     assert "another build of vendor-reset is loaded" in str(found)
     assert not found.booted
-    for told in ({"loaded": None}, {"builds": {}}):  # which is not known: no word of it
+    unknown: tuple[dict[str, Any], ...] = ({"loaded": None}, {"builds": {}})
+    for told in unknown:  # which is not known: no word of it
         assert waiting(seen(dkms=told)) == []
 
 

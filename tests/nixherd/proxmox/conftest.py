@@ -156,7 +156,7 @@ def running(directory: Path, state: dict[str, Any]) -> Iterator[Emulator]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = directory / "api.jsonl"
-    argv = ["--state", directory / "state.json", "--listen", f"127.0.0.1:{port}", "--log", log]
+    argv: list[str | Path] = ["--state", directory / "state.json", "--listen", f"127.0.0.1:{port}", "--log", log]
     with subprocess.Popen([sys.executable, "-m", "lab", "api", *argv], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == b"ready"

@@ -14,6 +14,7 @@ from nixherd.proxmox.calls.storages import Storages
 from nixherd.proxmox.calls.tasks import Tasks
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.upload import Upload
 from nixherd.proxmox.wire import error_of
 from tests.lab.api_node import GIB, SECRET, Node
 
@@ -69,6 +70,9 @@ class InProcess(Guests, Storages, Tasks, Agent):
             body = json.dumps({"message": error.message, "errors": getattr(error, "errors", {})}).encode()
             raise error_of(method, where, error.status, "", body, WHO.name) from error
         return answer(method, path, json.loads(json.dumps(data)))
+
+    def _send(self, upload: Upload, *path: object) -> Any:
+        raise NotImplementedError("nothing is uploaded here")
 
     def _get(self, *path: object, **params: Any) -> Any:
         return self._call("GET", path, params)

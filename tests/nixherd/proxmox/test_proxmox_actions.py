@@ -331,11 +331,12 @@ EVERYTHING: list[Callable[[], Action]] = [
 def test_what_is_protected_is_refused_before_anything_is_sent(
     emulator: Emulator, make: Callable[[], Action], vm: Vm
 ) -> None:
-    for attempt in (
+    attempts: tuple[Callable[[], object], ...] = (
         lambda: make().plan(emulator.client(), FLEET, vm),
         lambda: make().run(emulator.client(), FLEET, vm),
         lambda: DestroyAction(vm.name, vm.vmid, stop=True, backup=False).run(emulator.client(), FLEET, vm),
-    ):
+    )
+    for attempt in attempts:
         with pytest.raises(Refused) as refusal:
             attempt()
         assert str(refusal.value).startswith(f"vm {vm.vmid} ({vm.name}) is ")

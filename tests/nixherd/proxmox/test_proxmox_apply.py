@@ -10,6 +10,7 @@ import pytest
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, TaskFailed
 from nixherd.models import Fleet, Template
 from nixherd.proxmox import apply as module
+from nixherd.proxmox import tasks
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import ensure, plan_of
 from nixherd.proxmox.client import AgentUnavailable, Client, connect
@@ -186,7 +187,7 @@ def test_the_api_daemon_is_away_while_a_task_runs(emulator: Emulator) -> None:
     upid = client.clone("prom", 9002, 110, name="dev", description=mark(FLEET, DEV), storage="nvmeprom")
     thread = threading.Thread(target=away)
     thread.start()
-    module.tasks.wait(client, upid, 10)
+    tasks.wait(client, upid, 10)
     thread.join()
     make(emulator, *Row)
     assert plan(emulator) == []

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -229,11 +230,11 @@ def session_of(client: Client) -> requests.Session:
         {"data": b"cores=4", "headers": {"Content-Type": "application/json"}},
     ],
 )
-def test_the_guard_judges_what_is_on_the_wire(server: Scripted, client: Client, kwargs: dict[str, object]) -> None:
+def test_the_guard_judges_what_is_on_the_wire(server: Scripted, client: Client, kwargs: dict[str, Any]) -> None:
     """Also what comes to the session by another way than ours."""
     url = f"https://127.0.0.1:{server.port}/api2/json/nodes/prom/qemu/110/config"
     session = session_of(client)
-    request = requests.Request("PUT", url, **kwargs)  # type: ignore[arg-type]
+    request = requests.Request("PUT", url, **kwargs)
     with pytest.raises(Refused):
         session.send(session.prepare_request(request))
     assert server.asked == []

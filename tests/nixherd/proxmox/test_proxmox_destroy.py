@@ -8,6 +8,7 @@ import pytest
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.proxmox import actions, destroy
 from nixherd.proxmox.destroy import CLAIM, DestroyAction, claimed_backup
+from nixherd.proxmox.removal import Claim
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
@@ -79,7 +80,7 @@ def test_a_disk_that_is_attached_during_the_backup_is_not_destroyed(
 ) -> None:
     saved = destroy._save
 
-    def and_a_disk(*args: Any) -> str:
+    def and_a_disk(*args: Any) -> Claim:
         do(dev, actions.add_disk("scsi1", parse_size("8G"), storage="nvmeprom"))
         return saved(*args)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lab.api.tasks import Task
 from nixherd.errors import ApiError, FleetError, Refused, Usage
 from nixherd.models import GuestType, Origin, Vm
 from nixherd.proxmox import actions, apply, removal, tasks
@@ -127,7 +128,11 @@ def test_what_a_backup_leaves_out_goes_only_by_name(name: str) -> None:
 
 
 def test_what_a_backup_holds_needs_no_name() -> None:
-    more = {"efidisk0": f"{SECOND},size=4M", "bios": "ovmf", "tpmstate0": "nvmeprom:vm-110-disk-2,size=4M"}
+    more: dict[str, Any] = {
+        "efidisk0": f"{SECOND},size=4M",
+        "bios": "ovmf",
+        "tpmstate0": "nvmeprom:vm-110-disk-2,size=4M",
+    }
     api = guest(SECOND, FILE, "nvmeprom:vm-110-disk-2", virtio1=f"{FILE},size=8G,backup=1", **more)
     done = destroy(api)
     assert images(api.node) == set()
@@ -140,7 +145,11 @@ def test_what_a_backup_holds_needs_no_name() -> None:
 def test_the_request_says_that_what_nothing_names_stays() -> None:
     orphan, foreign = "nvmeprom:vm-110-disk-9", "nvmeprom:vm-104-disk-0"
     iso = "local:iso/debian.iso"
-    more = {"ide0": f"{iso},media=cdrom,size=600M", "scsi3": f"{foreign},size=8G", "scsi4": "/dev/sdx,backup=0"}
+    more: dict[str, Any] = {
+        "ide0": f"{iso},media=cdrom,size=600M",
+        "scsi3": f"{foreign},size=8G",
+        "scsi4": "/dev/sdx,backup=0",
+    }
     api = guest(orphan, foreign, iso, FILE, sata0=f"{FILE},media=cdrom", **more)
     done = destroy(api)
     assert images(api.node) == {orphan, foreign, iso, FILE}
@@ -190,7 +199,7 @@ def test_what_is_suspended_to_disk() -> None:
 
 def test_containers() -> None:
     saved, lost, unused = (f"nvmeprom:vm-210-disk-{number}" for number in (1, 2, 3))
-    options = {
+    options: dict[str, Any] = {
         **{"mp0": f"{saved},mp=/data,backup=1,size=8G", "mp1": f"{lost},mp=/scratch,size=8G", "unused0": unused},
         **{"mp2": "/srv/media,mp=/media", "lxc": [["lxc.mount.entry", "/srv/x srv/x none bind 0 0"]]},
     }
@@ -394,7 +403,12 @@ def test_a_removal_that_has_taken_the_rights_away_is_waited_for() -> None:
     """The pool is left before the configuration goes: for that moment the guest is there and not visible."""
     api = guest()
     state = api.node.emulator.state
-    task = api.node.emulator.tasks.start("qmdestroy", 110, WHO, lambda task: (time.sleep(0.2), state.vms.pop(110)))
+
+    def removed(task: Task) -> None:
+        time.sleep(0.2)
+        state.vms.pop(110)
+
+    task = api.node.emulator.tasks.start("qmdestroy", 110, WHO, removed)
     state.pools["nixherd"]["members"] = []
     state.vms[110].config = {"lock": "destroyed"}
     [step] = DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)

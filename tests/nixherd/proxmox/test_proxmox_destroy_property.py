@@ -157,12 +157,16 @@ def happen(world: World, api: InProcess) -> None:
         api.node.run("POST", f"{path}/status/start", WHO)
         api.node.run("POST", f"{path}/status/stop", WHO)
 
+    def forgotten() -> None:
+        for task in api.node.emulator.tasks.by_upid.values():
+            task.log.clear()
+
     deeds: dict[str, Callable[[], Any]] = {
         "disk": lambda: api.node.call("PUT", f"{path}/config", new),
         "snapshot": lambda: api.node.run("POST", f"{path}/snapshot", snapname="s9"),
         "archive": forget,
         "used": used,
-        "log": lambda: [task.log.clear() for task in api.node.emulator.tasks.by_upid.values()],
+        "log": forgotten,
     }
     todo = [deeds[world.meanwhile]] if world.meanwhile else []
 

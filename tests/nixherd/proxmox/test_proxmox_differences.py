@@ -143,7 +143,7 @@ def test_further_disks_are_made_and_grown_and_never_shrunk() -> None:
         Device("scsi2", {}, parse_size("20G")),
         Device("scsi3", {}, parse_size("5G")),
     )
-    there = {"scsi2": "tank:vm-110-disk-2,size=10G", "scsi3": "tank:vm-110-disk-3,size=6G"}
+    there: dict[str, Any] = {"scsi2": "tank:vm-110-disk-2,size=10G", "scsi3": "tank:vm-110-disk-3,size=6G"}
     add, grow, cannot = plan(Settings(disks=disks), **there)
     assert add == AddDisk("prom", 110, "scsi1", "nvmeprom", parse_size("10G"), "ssd=1", "d" * 40)
     assert str(grow) == "grow scsi2 10G → 20G"
@@ -169,13 +169,14 @@ def test_what_cannot_be_done_in_passing_says_why() -> None:
 def test_cloud_init_says_what_is_declared_where_there_is_a_drive() -> None:
     declared = CloudInitSettings(user="ops", keys=(KEY,), addresses={"ipconfig0": "ip=10.0.0.5/24"}, upgrade=True)
     declared = replace(declared, nameserver="10.0.0.1", search_domain="lan")
-    drive = {"ide2": "nvmeprom:vm-110-cloudinit,media=cdrom", "ciupgrade": 0}
+    drive: dict[str, Any] = {"ide2": "nvmeprom:vm-110-cloudinit,media=cdrom", "ciupgrade": 0}
     [step] = plan(Settings(cloud_init=declared), **drive)
     assert str(step) == (
         "set cloud-init user none → ops, keys 0 → 1 of dev, network none → ip=10.0.0.5/24, nameserver none → 10.0.0.1, "
         "search domain none → lan, upgrade off → on"
     )
-    assert set(sent_by(step.changes)) == {"ciuser", "sshkeys", "ipconfig0", "nameserver", "searchdomain", "ciupgrade"}  # type: ignore[arg-type]
+    assert isinstance(step, Configure)
+    assert set(sent_by(step.changes)) == {"ciuser", "sshkeys", "ipconfig0", "nameserver", "searchdomain", "ciupgrade"}
     assert plan(Settings(cloud_init=declared)) == ()
 
 

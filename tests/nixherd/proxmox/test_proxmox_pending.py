@@ -404,7 +404,12 @@ def test_what_could_not_be_unplugged_goes_with_a_reboot(dev: Emulator) -> None:
 @pytest.mark.parametrize("status", ["running", "stopped"])
 def test_what_the_server_completes_is_sent_once(emulator: Emulator, status: str) -> None:
     begin(emulator, status=status)
-    for values in ({"scsi1": "tank:1"}, {"net1": "virtio,bridge=vmbr0"}, {"sata1": "tank:2,backup=0"}):
+    disks: tuple[dict[str, object], ...] = (
+        {"scsi1": "tank:1"},
+        {"net1": "virtio,bridge=vmbr0"},
+        {"sata1": "tank:2,backup=0"},
+    )
+    for values in disks:
         assert len(do(emulator, actions.configure(values))) == 1
         assert do(emulator, actions.configure(values)) == []
     volumes = [row.volid for row in emulator.client().volumes("prom", "tank", vmid=110)]

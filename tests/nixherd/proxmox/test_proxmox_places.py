@@ -79,7 +79,7 @@ def test_a_storage_that_is_away_takes_no_backups(emulator: Emulator) -> None:
 
 
 def test_efi_variables_the_tpm_and_what_is_unused_are_moved(emulator: Emulator) -> None:
-    disks = {"efidisk0": "files:110/vm-110-disk-1.raw,efitype=4m,size=1G"}
+    disks: dict[str, Any] = {"efidisk0": "files:110/vm-110-disk-1.raw,efitype=4m,size=1G"}
     disks |= {"tpmstate0": "files:110/vm-110-disk-2.raw,size=1G,version=v2.0", "unused0": "files:110/vm-110-disk-3.raw"}
     begin(emulator, acl=SEEN, storages={"files": FILES}, **disks)
     assert twice(emulator, actions.move_disk("efidisk0", "tank")) == [
@@ -126,7 +126,7 @@ def test_what_cannot_be_moved_says_why(dev: Emulator, disk: str, said: str) -> N
         ({"scsi1": "thick:vm-110-disk-1,size=1G"}, "scsi1 (thick:vm-110-disk-1) is on thick, and lvm has no snapshots"),
     ],
 )
-def test_a_snapshot_that_cannot_be_names_the_disk_before(emulator: Emulator, disks: dict[str, str], said: str) -> None:
+def test_a_snapshot_that_cannot_be_names_the_disk_before(emulator: Emulator, disks: dict[str, Any], said: str) -> None:
     thick = {"type": "lvm", "content": "images", "total": GIB, "volumes": {"thick:vm-110-disk-1": volume("raw")}}
     begin(emulator, acl=SEEN, storages={"files": FILES, "thick": thick}, **disks)
     for action in (actions.snapshot("clean"), reversible(actions.configure({"cores": 2}), "keep")):

@@ -212,9 +212,9 @@ def test_disks_are_never_shrunk() -> None:
 
 
 def test_the_disk_is_the_one_that_boots() -> None:
-    two = {"virtio1": "nvmeprom:vm-110-disk-1,size=1G", "boot": "order=net0;ide2;virtio1;scsi0"}
+    two: dict[str, Any] = {"virtio1": "nvmeprom:vm-110-disk-1,size=1G", "boot": "order=net0;ide2;virtio1;scsi0"}
     assert [str(step) for step in plan(existing(**two))] == ["grow virtio1 1G → 64G"]
-    legacy = {"virtio1": "nvmeprom:vm-110-disk-1,size=1G", "boot": "c", "bootdisk": "virtio1"}
+    legacy: dict[str, Any] = {"virtio1": "nvmeprom:vm-110-disk-1,size=1G", "boot": "c", "bootdisk": "virtio1"}
     assert [str(step) for step in plan(existing(**legacy))] == ["grow virtio1 1G → 64G"]
     with pytest.raises(Refused, match="no boot disk"):
         plan(existing(**{**two, "boot": "order=net0"}))

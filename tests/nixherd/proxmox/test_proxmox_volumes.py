@@ -87,5 +87,5 @@ def test_an_archive_of_a_container_says_so_by_its_mount_points() -> None:
         "INFO: excluding bind mount point mp2 ('/media') from backup (not a volume)",
     )
     found = held("local:backup/x", config, log, GuestType.LXC)
-    assert (found.volumes, found.unknown) == ({"tank:subvol-210-disk-0", "tank:subvol-210-disk-1"}, "")
+    assert (found.volumes, found.unknown) == (frozenset({"tank:subvol-210-disk-0", "tank:subvol-210-disk-1"}), "")
     assert "of mp0" in held("local:backup/x", config, log[:1], GuestType.LXC).unknown

@@ -4,10 +4,11 @@ python -m tests.nixherd.scaffolding.scaffolded FLEET [N]
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
-from nixherd import changeset, process
+from nixherd import process
 from nixherd.cli.main import run
 from tests.nixherd.secrets.enrolling import Killer
 from tests.nixherd.secrets.keys import key
@@ -21,7 +22,7 @@ def main(fleet: str, last: str | None = None) -> None:
     for owner, name in (
         *((Path, each) for each in ("replace", "write_bytes", "unlink")),
         *((os, each) for each in ("mkdir", "rmdir", "link", "fsync", "replace", "unlink")),
-        *((process, "_start"), (changeset.shutil, "rmtree")),
+        *((process, "_start"), (shutil, "rmtree")),
     ):
         killer.around(owner, name)
     status = run(["--fleet", fleet, "--token-file", f"{fleet}-token", "new", "web", *words, "--json"])

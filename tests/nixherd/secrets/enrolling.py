@@ -7,13 +7,14 @@ many there were.
 """
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nixherd import changeset, process
+from nixherd import process
 from nixherd.changeset import changing
 from nixherd.enrolment import Wanted, documented, protected, publish, trusted
 from nixherd.fleet import load_fleet
@@ -56,7 +57,7 @@ def main(fleet: str, identity: str, state: str, last: str | None = None) -> None
     for owner, name in (
         *((Path, each) for each in ("replace", "write_bytes", "unlink")),
         *((os, each) for each in ("link", "fsync", "replace", "unlink")),
-        *((process, "_start"), (changeset.shutil, "rmtree")),
+        *((process, "_start"), (shutil, "rmtree")),
     ):
         killer.around(owner, name)
     with changing(root) as changes:

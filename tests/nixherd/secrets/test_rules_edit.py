@@ -34,12 +34,11 @@ def test_whatever_is_added_replaced_and_removed_nothing_else_changes(sample: tup
 
 def only_insertions(before: str, after: str) -> bool:
     """Whether all of `before` is in `after`, in its order."""
-    matcher = difflib.SequenceMatcher(
-        None, before.splitlines(keepends=True), after.splitlines(keepends=True), autojunk=False
-    )
+    old_lines, new_lines = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    matcher = difflib.SequenceMatcher(None, old_lines, new_lines, autojunk=False)
     for kind, start, end, other, stop in matcher.get_opcodes():
         if kind == "replace":
-            olds, news = "".join(matcher.a[start:end]), "".join(matcher.b[other:stop])
+            olds, news = "".join(old_lines[start:end]), "".join(new_lines[other:stop])
             letters = iter(news)
             if not all(letter in letters for letter in olds):
                 return False

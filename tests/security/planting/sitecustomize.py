@@ -164,7 +164,8 @@ def stand_in(module: Any) -> None:
 
     def run(connector: Any, command: Any, *args: Any, **arguments: Any) -> tuple[bool, Any]:
         if isinstance(command, module.ApiQuery):
-            return connector._ask(command)
+            result: tuple[bool, Any] = connector._ask(command)
+            return result
         about, text = machine(connector), str(command)
         if "systemctl reboot" in text:
             about["boot_id"] = "2"
@@ -196,8 +197,9 @@ def rebuild_nothing(module: Any) -> None:
     def rebuilt(host: Any, *args: Any) -> None:
         from operations.deploy_run import run_of
 
-        wanted = run_of(host).hosts[host.data.host_id].about.toplevel
-        machines[host.data.host_id] |= {"current": wanted, "profile": wanted}
+        evaluated = run_of(host).hosts[host.data.host_id].about
+        assert evaluated is not None
+        machines[host.data.host_id] |= {"current": evaluated.toplevel, "profile": evaluated.toplevel}
 
     module.run_towards, module._help = rebuilt, lambda: ""
 
