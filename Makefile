@@ -24,7 +24,7 @@ unexport PYTHONUNBUFFERED
 # The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
 REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
 
-.PHONY: help demo test check fuzz fleet-real conformance bench lab up down reset status shell clean
+.PHONY: help demo test unit check fuzz fleet-real conformance bench lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -41,9 +41,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## a VM from nothing to a verified NixOS machine, in the embedded lab
 	@$(LAB) demo
 
-test: check ## check, then every test
+test: check ## check, then every test; CI=1: each property with all of its examples
 	@$(LAB) programs
 	@$(LAB) nix -- $(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
+
+unit: $(STAMP) ## the tests that need neither Nix nor root nor the lab, in a minute or two
+	@$(BIN)/pytest -q -m unit -n $$(nproc) --dist loadgroup $(TESTS)
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check --quiet .

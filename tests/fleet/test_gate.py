@@ -21,7 +21,7 @@ from tests import fleet_copy
 from tests.gate_programs import path, programs, stand_in
 from tests.nix_cli import environment
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("gate")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("gate")]
 
 Edit = Callable[[Path], None]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J root@other"
@@ -338,6 +338,7 @@ def test_there_are_forty_of_them() -> None:
     assert len({(each.group, each.name) for each in PLANTS}) >= 40
 
 
+@pytest.mark.slow
 def test_the_reference_passes(gate: Gate, tmp_path: Path) -> None:
     junit, sarif = tmp_path / "out/junit.xml", tmp_path / "gate.sarif"
     status, document = gate.check(gate.fleet("reference"), "--junit", str(junit), "--sarif", str(sarif))

@@ -17,7 +17,7 @@ import pytest
 from nixherd import pointers
 from tests.nix_cli import environment
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 PROGRAM = Path(__file__).parent.parent.parent / "fleet/modules/nixos/homelab/ci/rolling-flake-update.sh"
 FLAKE = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import nixherd
@@ -25,8 +25,9 @@ from tests.fuzz.requests import GOOD, MANAGED, PLACES, TEMPLATE, Request, docume
 from tests.fuzz.run import Wire, _all, fuzz, positive_control
 from tests.nixherd.proxmox.conftest import Emulator, running, state
 from tests.nixherd.proxmox.fleets import FLEET
+from tests.properties import examples
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("fuzz")]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("fuzz")]
 
 BUDGET = 8000
 NAMES = 2000
@@ -97,7 +98,7 @@ _values = st.recursive(
 _keys = st.one_of(st.sampled_from([key for key, _ in PLACES]), st.text(min_size=1, max_size=8))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300)
 @given(
     method=st.sampled_from(["POST", "PUT", "DELETE", "PATCH", "GET", "post", "TRACE"]),
     pieces=st.lists(_pieces, max_size=8),

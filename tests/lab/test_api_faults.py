@@ -75,6 +75,7 @@ def test_how_far_long_tasks_are() -> None:
     assert shares[:5] == ["0.00%)", "25.00%)", "50.00%)", "75.00%)", "100.00%)"]
 
 
+@pytest.mark.process
 def test_answers_that_say_less_than_was_done(tmp_path: Path) -> None:
     with api_process(tmp_path) as api:
         api.control("fault", name="refused", method="POST", path="status/stop", count=1)

@@ -11,7 +11,7 @@ import pytest
 from lab.real import evaluation
 from tests.nix_cli import environment, stand_ins
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 ROOT = Path(__file__).parent.parent.parent
 FLAKE = """

@@ -5,7 +5,7 @@ import subprocess
 
 import pyrage
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.age import identity_of, is_recipient, recipient_of
@@ -13,6 +13,7 @@ from nixherd.errors import FleetError
 from nixherd.ssh_keys import generate_ed25519
 from nixherd.ssh_to_age import identity, recipient
 from tests.nix_cli import environment
+from tests.properties import examples
 
 pytestmark = pytest.mark.unit
 
@@ -33,6 +34,7 @@ def test_both_halves_agree_with_rusts_age() -> None:
         assert is_recipient(recipient_of(pair.public))
 
 
+@pytest.mark.nix
 def test_both_halves_agree_with_gos_age() -> None:
     pairs = [generate_ed25519("") for _ in range(5)]
     text = "".join(f"{identity_of(pair.private_openssh)}\n" for pair in pairs)
@@ -85,7 +87,7 @@ def test_keys_that_cannot_be_recipients_are_named(text: str, words: str) -> None
         recipient(text)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(min_size=32, max_size=32))
 def test_any_point_is_converted_or_refused(point: bytes) -> None:
     try:
@@ -96,7 +98,7 @@ def test_any_point_is_converted_or_refused(point: bytes) -> None:
     assert pyrage.x25519.Recipient.from_str(found)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(4, 61), st.sampled_from("qpzry9x8gf2tvdw0s3jn54khce6mua7l"))
 def test_a_mistyped_recipient_is_noticed(at: int, letter: str) -> None:
     good = recipient_of(line("ssh-ed25519", RFC_PUBLIC))

@@ -13,7 +13,7 @@ from tests.nix_cli import environment
 from tests.nixherd.removing import GONE
 from tests.nixherd.secrets.repositories import contents, git, nobodys
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 ROOT = Path(__file__).parents[2]
 OLD = {"hosts.nix": b"{ web = 1; }\n", "hosts/db.nix": b"2\n", **dict.fromkeys(GONE, b"1\n")}
@@ -51,6 +51,7 @@ def is_done(fleet: Path) -> None:
     assert [each.name for each in fleet.parent.glob("state/nixherd/.trees/*/*")] == ["lock"]
 
 
+@pytest.mark.slow
 def test_killed_while_files_go_the_next_run_finishes_it(tmp_path: Path) -> None:
     """What names a file is changed before it goes: at no moment is one named that is not there."""
     whole = repository(tmp_path / "whole" / "fleet")

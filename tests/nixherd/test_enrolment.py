@@ -35,7 +35,7 @@ from tests.nixherd.secrets.repositories import (
     sops,
 )
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 ROOT = Path(__file__).parents[2]
 CHANGED = ["docs/machines.md", "hosts.nix", "secrets/.sops.yaml"]

@@ -21,7 +21,7 @@ from tests import nix_cli
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 from tests.nixherd.test_nix import described
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 FLAKE = """
 {

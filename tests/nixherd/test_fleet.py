@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetInvalid, ProcessFailed
 from nixherd.fleet import load_fleet
 from nixherd.models import Endpoint, GuestType, Origin, Template, VmidRange
+from tests.properties import examples
 
 pytestmark = pytest.mark.unit
 
@@ -189,7 +190,8 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
     assert str(caught.value) == missing
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.mark.nix
+@examples(15)
 @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_directory_name_is_taken_literally(tmp_path: Path, name: str) -> None:
     """Quotes, `${…}` and newlines in the path are no Nix."""

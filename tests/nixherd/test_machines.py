@@ -18,6 +18,7 @@ def fleet() -> Fleet:
     return load_fleet(Path(__file__).parents[2] / "fleet")
 
 
+@pytest.mark.nix
 def test_hosts_guests_ranges_and_fingerprints(fleet: Fleet) -> None:
     text = render(fleet)
     assert "| dev | dev | dev | NixOS |  | 110 (dev) | SHA256:" in text
@@ -31,10 +32,12 @@ def test_hosts_guests_ranges_and_fingerprints(fleet: Fleet) -> None:
     assert render(backwards) == text
 
 
+@pytest.mark.nix
 def test_a_fleet_without_guests(fleet: Fleet) -> None:
     assert "Guests" not in render(replace(fleet, vms={}, ranges=(), template=None))
 
 
+@pytest.mark.nix
 def test_words_of_people_make_no_columns(fleet: Fleet) -> None:
     vm = replace(fleet.vms["dev"], extra={"purpose": "a | b\nc", "services": None})
     assert "| a \\| b c |  |" in render(replace(fleet, vms={"dev": vm}))
@@ -69,6 +72,7 @@ def test_markers_that_are_not_a_pair_are_refused(old: str) -> None:
         document(old.encode(), "new", "docs/x")
 
 
+@pytest.mark.nix
 @pytest.mark.parametrize(
     ("template", "words"), [("{{ nosuch }}", "'nosuch' is undefined"), ("{% if %}", "Expected an expression")]
 )

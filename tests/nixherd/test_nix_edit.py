@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from nixherd.nix_edit import CannotEdit, NixText, attribute_name
 from tests.nix_cli import nix_json
 from tests.nixherd.generated_nix import Sample, samples
+from tests.properties import examples
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("nix_edit")]  # one worker: what is generated is evaluated
 
@@ -20,7 +21,7 @@ _tried: list[Sample] = []
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(1000)
 @given(samples())
 def test_replacing_one_attribute_keeps_every_other_byte(sample: Sample) -> None:
     assert NixText("hosts.nix", sample.source).set(KEY, NEW) == sample.before + NEW.encode() + sample.after
@@ -49,7 +50,7 @@ def test_what_was_edited_means_what_was_intended(tmp_path: Path) -> None:
         assert before == after
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(500)
 @given(samples())
 def test_what_is_added_is_removed_again(sample: Sample) -> None:
     added = NixText("hosts.nix", sample.source).add(("added-host",), ["{", '  hostname = "x";', "}"])

@@ -16,6 +16,7 @@ TO = Destination("192.0.2.7", "root", Path("/state/known"))
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh")
 
 
+@pytest.mark.lab
 @needs_ssh
 def test_openssh_understands_every_option() -> None:
     said = subprocess.run(["ssh", "-G", *TO.options, TO.target], capture_output=True, text=True, check=True).stdout

@@ -14,7 +14,7 @@ from tests.nix_cli import environment
 from tests.nixherd.secrets.keys import key
 from tests.nixherd.secrets.repositories import git, repository
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 HOST = '{{ hostname = "{0}"; user = "root"; publicKey = "placeholder"; configurationFile = ./{1}; }}'
 

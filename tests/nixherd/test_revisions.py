@@ -94,6 +94,7 @@ def test_what_is_a_revision_is_the_same_here_and_there(home: Path, word: str, go
     assert (revisions.is_revision(word) or word == "-") is good
 
 
+@pytest.mark.lab
 @pytest.mark.skipif(os.geteuid() != 0, reason="it mounts a file system of a few pages")
 def test_a_full_disk_is_said_and_takes_nothing_away(home: Path) -> None:
     place = file_of(home).parent

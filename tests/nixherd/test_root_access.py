@@ -6,7 +6,7 @@ import pytest
 
 from tests.nix_cli import nix_json
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 RULE = Path(__file__).parents[2] / "nixherd/root_access.nix"
 KEY = 'openssh.authorizedKeys.keys = ["ssh-ed25519 A"];'

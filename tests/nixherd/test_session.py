@@ -121,6 +121,7 @@ def test_a_key_that_cannot_be_used_is_one_clear_line(session: Session, private: 
 # What a run holds
 
 
+@pytest.mark.process
 def test_two_runs_do_not_change_one_host(session: Session) -> None:
     with other_run() as pid:
         with pytest.raises(FleetError, match=rf"^dev: another run \(pid {pid}\) works on it; wait for it$"):
@@ -146,6 +147,7 @@ def test_the_end_of_a_run_gives_its_hosts_back(session: Session) -> None:
     session.claim("dev")
 
 
+@pytest.mark.process
 def test_only_the_places_of_dead_runs_are_removed() -> None:
     runs = session_with().state_directory / ".runs"
     with other_run() as pid:
@@ -176,6 +178,7 @@ def test_half_written_files_are_not_left_among_those_that_are_kept(
     assert session.state_of("dev").noted("installed") == "x"
 
 
+@pytest.mark.process
 def test_places_are_taken_by_many_at_once() -> None:
     """Nobody takes the place of one that is just being made for an abandoned one."""
     with ExitStack() as stack:

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.deploying.options import Options
@@ -17,6 +17,7 @@ from nixherd.models import Access, Fleet
 from nixherd.nix_values import NixPath
 from nixherd.proxmox.policy import Policy
 from nixherd.validate import find
+from tests.properties import examples
 
 pytestmark = pytest.mark.unit
 
@@ -142,7 +143,7 @@ def test_where_it_says_nothing_it_is_a_warning() -> None:
         assert "is obeyed by nobody here: discover is obeyed in `proxmox` or the guest's entry" in str(finding)
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(st.lists(st.tuples(st.sampled_from(_PATHS), _values), min_size=1, max_size=3))
 def test_every_fleet_is_refused_in_lines_or_understood(changes: list[tuple[tuple[str, ...], Any]]) -> None:
     files = copy.deepcopy({"hosts": HOSTS, "definitions": DEFINITIONS})

@@ -48,6 +48,7 @@ def node(sshd: Sshd, emulator: Emulator, make_fleet: Callable[..., Path], tmp_pa
     return Node(sshd, generate_ed25519("root@prom"), home, environment)
 
 
+@pytest.mark.slow
 def test_from_a_plain_node_to_one_that_passes_its_card_through(node: Node) -> None:
     node.start().pin()
     before = node.files()
@@ -116,6 +117,7 @@ def test_from_a_plain_node_to_one_that_passes_its_card_through(node: Node) -> No
     assert "is due" not in booted.said
 
 
+@pytest.mark.slow
 def test_what_fails_leaves_what_worked(node: Node) -> None:
     """A source that does not build leaves the module that was; an update-grub that fails, the file that was."""
     node.start(setup=": >/run/node/grub-fails").pin()
@@ -138,6 +140,7 @@ def test_what_fails_leaves_what_worked(node: Node) -> None:
     assert node.run(f"cat /lib/modules/{NEXT}/updates/dkms/vendor-reset.ko") == "two\n"
 
 
+@pytest.mark.slow
 def test_by_proxmox_boot_tool_and_without_an_api(node: Node, emulator: Emulator) -> None:
     tool = "System currently booted with uefi\nA1B2-C3D4 is configured with: uefi (versions: 6.14.8-2-pve)"
     node.start(
@@ -165,6 +168,7 @@ printf 'vendor_id\\t: AuthenticAMD\\n' >/run/node/cpuinfo
     assert re.search(r"what VM 104 \(doc1\), VM 109 \(igp\).* are given is unknown: ", gone.said), gone.said
 
 
+@pytest.mark.slow
 def test_what_is_refused_before_anything(node: Node) -> None:
     """One line each; what is decided on values is in tests/nixherd/passthrough."""
     node.start(setup="mkdir -p /etc/modprobe.d").pin()

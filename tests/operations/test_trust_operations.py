@@ -168,6 +168,7 @@ def test_the_private_half_goes_when_the_machine_has_shown_it_and_hosts_nix_pins_
     assert not run(trust.forget_key).changed
 
 
+@pytest.mark.slow
 def test_another_key_than_the_one_that_is_here_is_not_proof(machine: Callable[..., Rows], session: Session) -> None:
     run = machine()
     run(trust.enroll)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.preloaded.programs import end, preloaded
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("preloaded")]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("preloaded")]
 
 CHECKOUT = Path(__file__).parents[2]
 # pyinfra on this machine, without an inventory of ours: the shell above the command is its child

@@ -493,6 +493,7 @@ def test_whose_failure_counts(tmp_path: Path) -> None:
     assert sorted(count + aside) == sorted(UNITS)
 
 
+@pytest.mark.lab
 @pytest.mark.skipif(os.geteuid() != 0, reason="it mounts a file system of a few pages")
 def test_a_deadline_needs_no_file(tmp_path: Path) -> None:
     """The new home is there, all room for a word is gone, and nobody says one: what was there before is there again."""

@@ -369,6 +369,7 @@ def test_the_names_of_the_fleet_that_this_was_made_for_are_silent() -> None:
     assert find(files["hosts"], files["definitions"]) == []
 
 
+@pytest.mark.nix
 def test_the_reference_fleet_is_sound() -> None:
     assert load_fleet(ROOT / "fleet").warnings == ()
 

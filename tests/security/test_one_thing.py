@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
 
@@ -42,6 +42,7 @@ from nixherd.proxmox.models import Upid
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
+from tests.properties import examples
 from tests.security.planting.sitecustomize import ERRORS, guarded
 
 pytestmark = pytest.mark.unit
@@ -456,6 +457,7 @@ def test_a_disk_that_fills_up_meanwhile(place: Place, moment: str, status: Exit,
     assert all(sum(f" {host}: " in line for line in lines) <= 1 for host in "abku"), ended.err
 
 
+@pytest.mark.process
 def test_a_journal_that_cannot_be_written_keeps_whole_lines(tmp_path: Path) -> None:
     script = """
 import resource, sys
@@ -654,7 +656,7 @@ def read_all(value: Any) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 @given(answers=st.lists(JUNK, min_size=1, max_size=3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60)
 def test_whatever_the_server_answers_is_an_error_of_that_call(name: str, answers: list[Any]) -> None:
     client = Answering(itertools.cycle(answers))
     method = getattr(client, name)
@@ -697,7 +699,6 @@ FACTS = [
         st.text(max_size=30) | st.sampled_from(["current=x", "1 2 3", "{}", "[]", "null", "a-1-link /x y"]), max_size=6
     )
 )
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_whatever_a_machine_says_is_a_fact_or_an_error_of_it(lines: list[str]) -> None:
     assert len(FACTS) > 20
     for each in FACTS:

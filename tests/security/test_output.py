@@ -75,6 +75,7 @@ def test_a_journal_holds_any_word(tmp_path: Path) -> None:
     assert [entry["text"] for entry in entries(tmp_path / "run")] == STRINGS
 
 
+@pytest.mark.process
 def test_pages_hold_no_more_than_what_may_be_shown(tmp_path: Path) -> None:
     (tmp_path / "own.j2").write_text("{% for vm in vms %}{{ vm.name }}: {{ vm.extra.purpose }}{% endfor %}\n")
     guest = replace(next(iter(FLEET.vms.values())), name=TEXT, extra={"purpose": TEXT, "services": [TEXT]})

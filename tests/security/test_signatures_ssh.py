@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.deploying.activation import PARTS, PROTOCOL
@@ -18,6 +18,9 @@ from tests.integration.lab_driver import Ended, Lab
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.integration.verified import report
 from tests.nix_cli import environment, nix
+from tests.properties import examples
+
+pytestmark = pytest.mark.nix
 
 MODULES = Path(__file__).parents[2] / "fleet/modules/nixos"
 PROFILE = "/nix/var/nix/profiles/system"
@@ -80,7 +83,7 @@ def test_other_words_start_nothing(gate: Path, words: str) -> None:
 
 
 @pytest.mark.unit
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60))
 def test_whatever_follows_is_words_and_no_program(gate: Path, text: str) -> None:
     for words in (text, f"nixherd {text}", f"nixherd say x back {text}", f"nix-store --serve --write{text or ' '}"):
@@ -116,7 +119,7 @@ def test_a_number_is_one_before_anything_begins(tmp_path: Path, word: str) -> No
 
 
 @pytest.mark.unit
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.text(string.ascii_letters + string.digits + "@._:+-", min_size=1, max_size=12))
 def test_what_the_shell_counts_with_is_a_decimal_number(tmp_path_factory: pytest.TempPathFactory, word: str) -> None:
     said = begin(tmp_path_factory.mktemp("home"), f"/nix/store/{'0' * 32}-home", word, "10", "-")

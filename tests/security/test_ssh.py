@@ -30,7 +30,7 @@ from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: 
 from tests.runs import connected, executing, session_at, vm
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("emulator")]
 
 # What others have in their files, or may have put there; {tmp} is a directory that others write to.
 HOSTILE = {
@@ -422,6 +422,7 @@ client.close()
 """
 
 
+@pytest.mark.process
 def test_what_fails_on_the_way_is_no_traceback() -> None:
     done = subprocess.run([sys.executable, "-c", FAILS], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("no way\n", "")

@@ -169,6 +169,7 @@ except ApiError as error:
 """
 
 
+@pytest.mark.process
 def test_the_environment_has_no_part_in_whom_we_trust(thief: Scripted, tmp_path: Path) -> None:
     directory = tmp_path / "certificates"
     directory.mkdir()

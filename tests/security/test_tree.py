@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from nixherd import fleet_eval, ownership, world
@@ -29,6 +29,7 @@ from nixherd.fleet import load_fleet
 from nixherd.process import Limits
 from nixherd.world import look, look_settled
 from tests.conftest import DEFINITIONS_NIX, HOSTS_NIX
+from tests.properties import examples
 
 pytestmark = pytest.mark.unit
 
@@ -521,6 +522,7 @@ def test_a_library_is_evaluated_once_however_often_it_is_imported(repository: Pa
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.nix
 def test_a_flake_in_a_directory_of_its_repository(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name, text in (("fleet/flake.nix", "{ outputs = _: { }; }"), ("lib.nix", "3")):
@@ -538,6 +540,7 @@ def test_a_flake_in_a_directory_of_its_repository(tmp_path: Path) -> None:
         resolve(f"path:{source}?dir=away")
 
 
+@pytest.mark.nix
 def test_a_flake_that_names_a_directory_of_ours_as_its_input_is_refused(tmp_path: Path) -> None:
     """Unlocked, it would be copied to the Nix store, for the flake's own evaluation to read and for a build to send."""
     (tmp_path / "private").mkdir()
@@ -692,7 +695,8 @@ def test_a_directory_that_is_left_out_later_is_not_read_then(make_fleet: MakeFle
     assert now_readonly(loaded)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.mark.nix
+@examples(40)
 @given(st.data())
 def test_what_is_not_looked_at_changes_nothing(tmp_path: Path, data: st.DataObject) -> None:
     """Made-up trees whose files import, read and link to each other: what is not in the fingerprint has no say."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd import commits
@@ -33,8 +33,9 @@ from nixherd.fleet import load_fleet
 from nixherd.session import Session
 from operations import deployment
 from tests import nix_cli
+from tests.properties import examples
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 HOSTS = """
 {
@@ -338,7 +339,7 @@ def test_a_side_that_began_before_the_start_is_told_from_what_was_proven(tree: T
 DAG = st.lists(st.tuples(st.sets(st.integers(1, 6), max_size=3), st.booleans()), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(DAG, st.integers(0, 11), st.integers(0, 11), st.booleans())
 def test_which_commits_count(shape: list[tuple[set[int], bool]], at: int, to: int, has_start: bool) -> None:
     """All that the head follows and the start does not, parents first, in graphs of every kind."""

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd import tree as trees
@@ -35,8 +35,9 @@ from nixherd.templating import render_foreign
 from nixherd.tree import Temporary, Tree, opened, read
 from tests.nix_cli import environment
 from tests.nixherd.secrets.repositories import contents, git, nobodys, repository
+from tests.properties import examples
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 
 @pytest.fixture
@@ -667,7 +668,7 @@ def test_nothing_outside_or_of_gits_is_written(fleet: Path, path: str) -> None:
 NAMES = ["a", "b", "file", "link", "pipe", "inner", ".git", ".GIT", "..", ".", "", "~", ".nixherd", "x\n", "-x"]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5))
 def test_whatever_the_path_is_nothing_elsewhere_changes(parts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:

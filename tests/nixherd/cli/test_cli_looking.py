@@ -19,7 +19,7 @@ from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import MAC, Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("emulator")]
 
 
 def test_the_list_joins_what_is_with_what_is_declared(nixherd: Nixherd, emulator: Emulator) -> None:

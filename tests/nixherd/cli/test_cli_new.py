@@ -30,7 +30,7 @@ from tests.nixherd.scaffolding.hosts import VM
 from tests.nixherd.secrets.keys import key
 from tests.nixherd.secrets.repositories import contents, git, nobodys, repository, sops
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("cli-new")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("cli-new")]
 
 ROOT = Path(__file__).parents[3]
 TOLD = ("--size", "small", "--key-file", "KEY", "--state-version", "25.11", "--no-eval")

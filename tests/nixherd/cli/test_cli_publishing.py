@@ -11,7 +11,7 @@ from nixherd.cli.main import run
 from nixherd.pointers import SigningKey, read
 from tests import nix_cli
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 # Hosts as the fleet's files need them, and systems that are one file each.
 HOSTS = """

@@ -20,7 +20,7 @@ from tests.nixherd.secrets.repositories import (
     sops,
 )
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 
 @pytest.fixture

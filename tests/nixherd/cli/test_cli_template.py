@@ -138,6 +138,7 @@ def test_a_template_out_of_nothing(create: Create, emulator: Emulator, tmp_path:
     assert emulator.changes() == changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("boots", "words"),
     [

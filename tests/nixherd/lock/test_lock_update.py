@@ -9,7 +9,7 @@ from nixherd.cli.main import run
 from tests.nix_cli import environment
 from tests.nixherd.lock.conftest import Forge
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 MERGE = ("--merge-into", "main", "--push")
 

@@ -280,6 +280,7 @@ def test_a_guest_comes_back_from_its_backup(dev: Emulator) -> None:
 # 8.4
 
 
+@pytest.mark.process
 def test_the_same_on_8(tmp_path: Path) -> None:
     older = {"version": 8, "release": {"version": "8.4.1", "release": "8.4", "repoid": "0" * 16}}
     with another(tmp_path, state() | older) as found:

@@ -22,7 +22,7 @@ from nixherd.proxmox.steps import Row
 from tests.nixherd.proxmox.conftest import Emulator, running, state
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET, HOST, KEPT
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(autouse=True)

@@ -413,6 +413,7 @@ gevent.joinall([gevent.spawn(client.agent_interfaces, "prom", 110) for _ in rang
 """
 
 
+@pytest.mark.process
 def test_under_gevent_calls_wait_side_by_side(server: Scripted) -> None:
     server.answer = crowd = Crowd()
     argv = [sys.executable, "-c", _UNDER_GEVENT, str(server.port), server.fingerprint]

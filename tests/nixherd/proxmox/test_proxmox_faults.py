@@ -24,7 +24,7 @@ from tests.nixherd.proxmox.conftest import GIB, Emulator, running, state
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("emulator")]
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from nixherd.edited import ABSENT
 from nixherd.fleet import load_fleet
@@ -20,6 +20,7 @@ from tests.conftest import DEFINITIONS_NIX, HOSTS_NIX, MASTER_KEY
 from tests.nix_cli import nix_json
 from tests.nixherd.generated_nix import Sample, samples
 from tests.nixherd.scaffolding.hosts import VM, hosts
+from tests.properties import examples
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("scaffold-entries")]  # one worker: what is made is evaluated
 
@@ -45,7 +46,7 @@ _READ = """
 _made: list[NewHost] = []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(60)
 @given(hosts())
 def test_whatever_is_asked_for_is_written(host: NewHost) -> None:
     made = files.render(host)
@@ -58,6 +59,7 @@ def test_whatever_is_asked_for_is_written(host: NewHost) -> None:
     _made.append(host)
 
 
+@pytest.mark.nix
 def test_nix_reads_of_the_entries_what_was_meant(tmp_path: Path) -> None:
     """One evaluation of them all, each in a hosts.nix and a definitions.nix of its own; and of their files."""
     if not _made:
@@ -90,7 +92,7 @@ def test_nix_reads_of_the_entries_what_was_meant(tmp_path: Path) -> None:
             assert found == meant, (name, leaf)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(60)
 @given(samples())
 def test_every_other_byte_stays_however_hosts_nix_is_written(sample: Sample) -> None:
     host = replace(VM, id="added-host", keys=Keys((MASTER_KEY,)))
@@ -142,6 +144,7 @@ def test_what_comes_and_goes_leaves_no_byte(source: bytes) -> None:
         assert text.remove(("web",)) == source
 
 
+@pytest.mark.nix
 def test_shapes_that_people_have(tmp_path: Path) -> None:
     host = replace(VM, keys=Keys((MASTER_KEY,)))
     for name, source in SHAPES.items():

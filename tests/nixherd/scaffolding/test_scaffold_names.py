@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from nixherd.errors import Usage
 from nixherd.fleet import load_fleet
@@ -16,6 +16,7 @@ from nixherd.scaffolding.names import problem, taken
 from nixherd.scaffolding.secrets import require_names
 from nixherd.validate import GROUPS
 from tests.nixherd.scaffolding.hosts import LABELS
+from tests.properties import examples
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +49,7 @@ def test_a_name_for_a_host(name: str) -> None:
     assert problem(name) is None
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(LABELS)
 def test_any_label_is_one_or_said_why_not_in_a_line(name: str) -> None:
     why = problem(name)

@@ -4,16 +4,17 @@ import difflib
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from nixherd.secrets.rules import parse
 from nixherd.secrets.rules_edit import CannotEdit, add, add_rule, remove, remove_rules, replace
 from tests.nixherd.secrets.keys import PEOPLE, configurations, key
+from tests.properties import examples
 
 pytestmark = pytest.mark.unit
 
 DEV, NEW = key("dev").recipient, key("dev again").recipient
-MANY = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = examples(500)
 
 
 @pytest.mark.slow
@@ -47,7 +48,7 @@ def only_insertions(before: str, after: str) -> bool:
     return True
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(200)
 @given(configurations())
 def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
     text, _ = sample
@@ -65,7 +66,7 @@ def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
         assert who not in remove(text, who)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(100)
 @given(configurations())
 def test_a_rule_goes_and_the_others_stay(sample: tuple[str, list[int]]) -> None:
     text, numbers = sample
@@ -151,7 +152,7 @@ def test_the_first_rule_wins() -> None:
 # A rule of its own
 
 
-@settings(MANY, max_examples=100)
+@examples(100)
 @given(configurations())
 def test_a_rule_is_added_for_a_file_that_it_then_is_the_rule_of(sample: tuple[str, list[int]]) -> None:
     text, _ = sample

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
 PAIR = (key("admin").recipient, key("doc1").recipient)
 
 
+@pytest.mark.nix
 @pytest.mark.parametrize("name", [*SECRETS, "plain.txt", "x.yml"])
 def test_every_format_says_who_can_decrypt_it(name: str, tmp_path: Path) -> None:
     path = tmp_path / Path(name).name
@@ -22,6 +23,7 @@ def test_every_format_says_who_can_decrypt_it(name: str, tmp_path: Path) -> None
     assert read(path.name, path.read_bytes()) == Encrypted(PAIR)
 
 
+@pytest.mark.nix
 @pytest.mark.parametrize("name", ["a.yaml", "a.json", "a.env", "a.ini", "a"])
 def test_key_groups_are_read_as_well(name: str, tmp_path: Path) -> None:
     (tmp_path / ".sops.yaml").write_text(
@@ -80,6 +82,7 @@ def test_keys_of_other_kinds_are_counted() -> None:
     assert read("a.yaml", text.encode()) == Encrypted(PAIR[:1], 2)
 
 
+@pytest.mark.nix
 def test_the_fleet_of_the_tests_is_what_it_says(tmp_path: Path) -> None:
     fleet = repository(tmp_path / "fleet")
     assert all(read(name, (fleet / "secrets" / name).read_bytes()) for name in SECRETS)
