@@ -14,12 +14,17 @@ from tests import unit_guard  # noqa: E402
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
 from tests.preloaded.programs import end, preloaded  # noqa: E402
 from tests.properties import PROFILE  # noqa: E402
+from tests.readable_ids import readable  # noqa: E402
 
 settings.load_profile(PROFILE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(unit_guard)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    return readable(val)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
