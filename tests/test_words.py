@@ -1,6 +1,6 @@
 """What may only become less: pronouns as variables, "is no …" for "is not a …", and long files.
 
-tests/shrinking.json says how often each file may have them. More fails, and so does fewer until the lists are made again:
+tests/shrinking.json says how often each file may have them. More fails; so does fewer, until the list is made again:
 
     python -m tests.test_words             # lowers what has become less
     python -m tests.test_words --moved     # after a move of files: as they are now, unless a sum would grow
