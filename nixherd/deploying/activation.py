@@ -24,7 +24,7 @@ PROTOCOL = 3
 LOOK = 10  # seconds that one look waits for another state
 _SAFE = re.compile(r"[A-Za-z0-9@._:+-]+")
 _GONE = f"echo protocol={PROTOCOL}; echo state=none"  # a reboot has forgotten it
-PARTS = ("units.sh", "revisions.sh", "ends.sh", "machine.sh")
+PARTS = ("units.sh", "revisions.sh", "ends.sh", "watching.sh", "machine.sh")
 
 
 class Kind(StrEnum):

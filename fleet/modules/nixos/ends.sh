@@ -1,4 +1,4 @@
-# How a deployment ends, the second part of machine.sh: the new system is kept, or the old one is activated again, for
+# How a deployment ends, a part of machine.sh: the new system is kept, or the old one is activated again, for
 # which there has to be room.
 
 # Room: what is noted here has a file system of its own, which nobody else fills, or else a file that can go; /run, in
