@@ -36,8 +36,8 @@ def _words(value: object) -> str | None:
         return f"{type(value).__name__}({' '.join(map(str, value.args))})"
     if isinstance(value, bytes):
         return value[:LONGEST].decode("ascii", "backslashreplace")
-    name = getattr(value, "__name__", None)
-    return name if isinstance(name, str) and name != "<lambda>" else None
+    name = getattr(value, "__name__", type(value).__name__)
+    return str(name) if name != "<lambda>" else None
 
 
 def _word(value: object) -> str | None:
