@@ -125,7 +125,10 @@ def test_a_list_grows_by_no_way() -> None:
 
 if __name__ == "__main__":
     before = json.loads(LISTS.read_text())
-    lists = {kind: shrunk(kind, count(kind), before[kind], "--moved" in sys.argv[1:]) for kind in COUNTED}
+    try:
+        lists = {kind: shrunk(kind, count(kind), before[kind], "--moved" in sys.argv[1:]) for kind in COUNTED}
+    except ValueError as longer:
+        sys.exit(f"{longer}; nothing was written")
     LISTS.write_text(json.dumps(lists, indent=1) + "\n")
     for kind, entries in lists.items():
         print(f"{kind}: {sum(entries.values())} in {len(entries)} files")

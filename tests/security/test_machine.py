@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from contextlib import nullcontext
 from functools import partial
@@ -333,7 +332,9 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
     fleet.broken_by("dev3", f"{{ {access} }}")
     for name in parts:
         (modules / name).write_text("")
-    shutil.copy(HERE / "machine-v2.sh", modules / "machine.sh")
+    (modules / "machine.sh").write_text(
+        "".join(part.read_text() for part in sorted((HERE / "machine-v2").glob("*.sh")))
+    )
     fleet.commit()
     fleet.deploy("dev3")
     assert "protocol=2" in fleet.on("root@dev3", "nixherd last").output
