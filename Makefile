@@ -45,8 +45,12 @@ test: check ## check, then every test; CI=1: each property with all of its examp
 	@$(LAB) programs
 	@$(LAB) nix -- $(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
-unit: $(STAMP) ## the tests that need neither Nix nor root nor the lab, in a minute or two
-	@$(BIN)/pytest -q -m unit -n $$(nproc) --dist loadgroup $(TESTS)
+# What of COVER (a package, such as nixherd.deploying) the unit tests reach is shown, and less than LEAST percent fails.
+LEAST ?= 90
+
+unit: $(STAMP) ## the tests that need neither Nix nor root nor the lab; COVER=PACKAGE: 90 % of its lines, or it fails
+	@$(BIN)/pytest -q -m unit -n $$(nproc) --dist loadgroup \
+	  $(if $(COVER),--cov=$(COVER) --cov-report=term-missing:skip-covered --cov-fail-under=$(LEAST)) $(TESTS)
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check --quiet .
@@ -81,4 +85,4 @@ up down reset status shell: $(STAMP)
 
 clean: ## stop the lab, remove what make made here (not the shared cache)
 	@if [ -x $(BIN)/python ] && [ -d .lab ]; then $(LAB) down; fi
-	@rm -rf .lab $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	@rm -rf .lab $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
