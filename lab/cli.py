@@ -251,7 +251,7 @@ def _nix(places: Places, options: argparse.Namespace) -> int:
     if not command:
         raise LabError("no command; say: python -m lab nix -- CMD …")
     environment = os.environ | {"PATH": f"{nix.bin}:{tools}:{os.environ['PATH']}", "NIX_CONF_DIR": str(nix.conf)}
-    if nix.own and os.geteuid() == 0:
+    if nix.of_the_lab and os.geteuid() == 0:
         # A machine without Nix stays one: its /nix is ours for this command alone.
         places.nix_root.mkdir(parents=True, exist_ok=True)
         Path("/nix").mkdir(exist_ok=True)

@@ -92,12 +92,12 @@ def _all(fleet: Path, sources: Mapping[str, Path], jobs: int) -> int:
     if names.answer is None:
         raise LabError(f"{fleet}/flake.nix does not evaluate: {names.error.splitlines()[0]}")
     print(f"nixpkgs' lib.version is {names.answer['version']}\n", flush=True)
-    wanted = [(kind, name) for kind in ("host", "home", "package") for name in names.answer[kind]]
-    if not wanted:
+    targets = [(kind, name) for kind in ("host", "home", "package") for name in names.answer[kind]]
+    if not targets:
         raise LabError(f"{fleet}/flake.nix has no host, no home and no package")
     found = []
     with ThreadPoolExecutor(jobs) as pool:
-        for one in pool.map(lambda each: ask(each[0], each[1], fleet, sources), wanted):
+        for one in pool.map(lambda each: ask(each[0], each[1], fleet, sources), targets):
             found.append(one)
             _print(one)
     found.append(_checked(fleet, sources))

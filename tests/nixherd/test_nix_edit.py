@@ -28,6 +28,7 @@ def test_replacing_one_attribute_keeps_every_other_byte(sample: Sample) -> None:
     _tried.append(sample)
 
 
+@pytest.mark.nix
 def test_what_was_edited_means_what_was_intended(tmp_path: Path) -> None:
     """Nix reads all of them, before and after; nothing but the one attribute differs."""
     if not _tried:
