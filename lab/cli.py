@@ -169,7 +169,7 @@ def _shell(places: Places, options: argparse.Namespace) -> int:
 
 def _log(places: Places, options: argparse.Namespace) -> int:
     if not places.api_log.exists():
-        raise LabError("there is no log; start the lab with: python -m lab up")
+        raise LabError("no log yet; start the lab with: python -m lab up")
     return subprocess.call(["tail", "-n", "+1", *(["-f"] if options.follow else []), str(places.api_log)])
 
 

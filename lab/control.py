@@ -94,7 +94,7 @@ class Running:
 
 
 def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat; None when there is no such process."""
+    """Field 22 of /proc/PID/stat; None without such a process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -1,7 +1,7 @@
 """Makes the lab's copy of the reference fleet: a git tree of its own whose flake.lock points at the stand-ins.
 
 The copy is the fleet as it is before its first provisioning: `dev` is not protected yet, has a placeholder for its key
-and is no recipient of secrets; the definitions name the lab's node, and the operator's key may log in and decrypt.
+and is not a recipient of secrets; the definitions name the lab's node, and the operator's key may log in and decrypt.
 The secret files are made anew, with content of the lab's own. Nothing else differs.
 """
 

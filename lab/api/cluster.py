@@ -104,7 +104,7 @@ def options(call: Call) -> Any:
 
 @route("GET", "/cluster/tasks")
 def tasks(call: Call) -> Any:
-    """Of all nodes; running ones first. Who may not audit the cluster sees his own, a token, which is no user, none."""
+    """Of all nodes; running ones first. Who may not audit the cluster sees his own; a token is not a user: none."""
     audits = call.emulator.permissions.allowed(call.user, "/", ["Sys.Audit"])
     rows = task_rows(call, running=True)[:50] + task_rows(call, running=False)[:50]
     newest = call.emulator.tasks.ended_last

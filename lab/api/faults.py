@@ -38,7 +38,7 @@ class Faults:
         self._mutex = threading.Lock()
 
     def switch(self, name: str, on: bool, params: Mapping[str, Any]) -> bool:
-        """Switch a fault on or off; False if it is none of ours."""
+        """Switch a fault on or off; False if it is not one of ours."""
         if name not in NAMES:
             return False
         with self._mutex:

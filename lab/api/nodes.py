@@ -214,7 +214,7 @@ def task_log(call: Call) -> Any:
 
 @route("DELETE", _TASK)
 def stop_task(call: Call) -> Any:
-    """End the task, and wait for that; what it has done stays as it is. One that has ended already is no error."""
+    """End the task, and wait for that; what it has done stays as it is. One that has ended already is not an error."""
     task = _task(call)
     if task is None:
         raise ParameterError({"upid": "no such task"})

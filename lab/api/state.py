@@ -37,7 +37,7 @@ class Volume:
     used: int = 0
     ctime: int = 0
     parent: str | None = None
-    # Of a volume that is no guest's: the node that has it, None for the first.
+    # Of a volume without a guest: the node that has it, None for the first.
     node: str | None = None
     # Of a backup: what it holds, and what people say of it.
     notes: str | None = None

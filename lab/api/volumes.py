@@ -224,7 +224,7 @@ class Volumes:
         volume.size, volume.ctime = size, self._state.clock.seconds()
 
     def remove(self, volid: str) -> None:
-        """Remove the volume; one that is not there is no error. A base with linked clones is."""
+        """Remove the volume; one that is not there is not an error, but a base with linked clones is."""
         storage = self.activated(parse_volid(volid).storage)
         with self._locks.storage(storage.name):
             if self.is_in_use(volid):
