@@ -226,10 +226,16 @@ def run_of(steps: list[dict[str, Any]], name: str) -> str:
         # what a fork's pull request is given, which has no variables
         ("", "", f"me/nixherd {'b' * 40}\n", 0, f"repository=me/nixherd\nrevision={'b' * 40}\n"),
         ("me/nixherd", "a" * 40, f"you/nixherd {'b' * 40}", 0, f"repository=me/nixherd\nrevision={'a' * 40}\n"),
-        ("me/nixherd", "main", None, 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of the variables)"),
-        ("me/nixherd", "", None, 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of the variables)"),
+        ("me/nixherd", "main", None, 1, "::error::NIXHERD_REVISION is not a whole hash of a commit (of the variables)"),
+        ("me/nixherd", "", None, 1, "::error::NIXHERD_REVISION is not a whole hash of a commit (of the variables)"),
         ("https://github.com/me/nixherd", "a" * 40, None, 1, "::error::NIXHERD_REPOSITORY is not OWNER/NAME"),
-        ("", "", "me/nixherd main\n", 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of fleet/.github/"),
+        (
+            "",
+            "",
+            "me/nixherd main\n",
+            1,
+            "::error::NIXHERD_REVISION is not a whole hash of a commit (of fleet/.github/",
+        ),
         ("", "", "\n", 0, "repository=\nrevision=\n"),
     ],
 )

@@ -136,7 +136,11 @@ def test_a_generation_leads_to_what_is_proven(tmp_path: Path) -> None:
     (profiles / "home-manager-1-link").symlink_to(other)
     (profiles / "home-manager-2-link").symlink_to(proven)
     (profiles / "home-manager").symlink_to("home-manager-1-link")
-    for generation, why in (("1", "generation 1 is not"), ("3", "generation 3 is not"), ("02", "02 is no generation")):
+    for generation, why in (
+        ("1", "generation 1 is not"),
+        ("3", "generation 3 is not"),
+        ("02", "02 is not a generation"),
+    ):
         assert why in begin(tmp_path, proven, "10", "10", generation)
     assert (profiles / "home-manager").readlink().name == "home-manager-1-link"
     assert "state=" in begin(tmp_path, proven, "10", "1", "2")
@@ -333,7 +337,7 @@ def _which_numbers_it_may_say(fleet: Fleet, system: str) -> None:
         ("08 8 -", "are no seconds"),
         ("8 99999999999 -", "are no seconds"),
         ("8 8 1", f"generation 1 is not {system}"),
-        ("8 8 01", "01 is no generation"),
+        ("8 8 01", "01 is not a generation"),
     ):
         begins = f"nixherd begin {PROTOCOL} x me boot {system} - {words} - - -"
         said = fleet.on("root@dev3", begins, check=False).output

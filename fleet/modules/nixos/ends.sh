@@ -48,7 +48,7 @@ keep() {
     exit 0
 }
 
-note_kept() { # of which revision it is; that there is no room for this fails nothing that is good
+note_kept() { # of which revision it is; without room for this, what is good does not fail
     set -- "$new"
     [ "$target" = "$new" ] || set -- "$new" "$(readlink -f "$target")"
     if ! said=$( (flock -w 20 9 && note_revision "$revision" "$who" "$id" "$@") 2>&1 9<"${here%/*}"); then

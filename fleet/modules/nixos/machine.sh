@@ -136,7 +136,7 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
     require_words "$1" 11 $(($# - 1)) "${2:-}"
     shift
     case ${9:--}${10:--} in -- | reboot- | -unchecked | rebootunchecked) ;; *) fail "$9 ${10} are no words for it" ;; esac
-    is_revision "${11:--}" || fail "${11} is no revision"
+    is_revision "${11:--}" || fail "${11} is not a revision"
     turn
     if recent && [ "$id" != "$1" ]; then
         ! under_way || tell_busy
@@ -154,9 +154,9 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
     [ -e "$old" ] || old= # a home that was never activated
     if [ "$kind" = system ]; then
         [ -n "$old" ] || fail 'nothing runs here that could be gone back to: /run/current-system is missing'
-        [ -x "$target/bin/switch-to-configuration" ] || fail "$target has no bin/switch-to-configuration: it is no NixOS system"
+        [ -x "$target/bin/switch-to-configuration" ] || fail "$target has no bin/switch-to-configuration: it is not a NixOS system"
     else
-        [ -x "$target/activate" ] || fail "$target has no activate: it is no generation of Home Manager"
+        [ -x "$target/activate" ] || fail "$target has no activate: it is not a generation of Home Manager"
     fi
     [ -z "$generation" ] || said=$(require_generation) || fail "$said"
     nix-store --verify-path "$new" >/dev/null 2>&1 ||
@@ -192,7 +192,7 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
 
 note() { # PROTOCOL ID WHO SYSTEM SPECIALISATION REVISION: of what runs or boots already
     require_words "$1" 5 $(($# - 1)) "${2:-}"
-    is_revision "$6" || fail "$6 is no revision"
+    is_revision "$6" || fail "$6 is not a revision"
     require_store_path "$4"
     turn
     if recent && under_way; then tell_busy; fi
@@ -219,7 +219,7 @@ require_words() { # protocol, how many words there are to be after it, how many 
 }
 
 require_store_path() {
-    case $1 in /nix/store/*/* | /nix/store/.*) fail "$1 is no store path" ;; /nix/store/*) ;; *) fail "$1 is no store path" ;; esac
+    case $1 in /nix/store/*/* | /nix/store/.*) fail "$1 is not a store path" ;; /nix/store/*) ;; *) fail "$1 is not a store path" ;; esac
 }
 
 turn() { # one at a time begins, or notes something
@@ -239,7 +239,7 @@ number() { # a word is one, up to $2: the shell would take 08 for an octal one, 
 }
 
 require_generation() { # of the profile, which has to lead to what is proven; why not
-    number "$generation" 999999999 || { echo "$generation is no generation" && return 1; }
+    number "$generation" 999999999 || { echo "$generation is not a generation" && return 1; }
     [ "$(readlink -f "$profile-$generation-link")" = "$new" ] ||
         { echo "generation $generation is not $new" && return 1; }
 }
@@ -264,7 +264,7 @@ number_of() { # PROFILE-NUMBER-link: its number into $n, 0 where there is none
     case $n in '' | *[!0-9]*) n=0 ;; esac
 }
 
-hold() { # what runs and what is to run is no garbage until the end
+hold() { # what runs and what is to run, from the garbage collector, until the end
     [ -d "$roots" ] || mkdir -p "$roots" || return 1
     for each in new old; do
         [ $each = new ] && path=$new || path=$old
