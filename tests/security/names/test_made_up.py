@@ -1,15 +1,8 @@
-"""A name that protects nothing: misspelled attributes, values that nobody obeys, and what is found in both.
-
-Each case loaded without a word before, and whoever wrote it believed to be safe.
-"""
+"""A name that protects nothing: misspelled attributes, values that nobody obeys, and what is found in both."""
 
 import copy
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,60 +13,31 @@ from hypothesis import strategies as st
 from nixherd.cli.main import run
 from nixherd.errors import FleetInvalid
 from nixherd.fields import COMMON, FIELDS, Place, fields_of
-from nixherd.findings import Finding, Severity
+from nixherd.findings import Severity
 from nixherd.fleet import load_fleet
 from nixherd.near_names import STRONGEST, judge, near_option, normal
-from nixherd.validate import find
-from tests.fuzz.names import fleet
+from tests.security.names.conftest import (
+    ROOT,
+    Case,
+    Edit,
+    MakeFleet,
+    host,
+    imported,
+    on_guest,
+    on_host,
+    proxmox,
+    template,
+)
 
 pytestmark = pytest.mark.unit
-
-MakeFleet = Callable[..., Path]
-Edit = tuple[str, str]
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Case:
-    """An attribute put into a small sound fleet, at a path of its two files; `instead` of another one."""
-
-    path: tuple[str, ...]
-    name: str
-    value: Any = True
-    instead: str | None = None
-
-    def findings(self) -> list[Finding]:
-        files = fleet()
-        files["definitions"]["vmidRanges"] = {"production": {"start": 100, "end": 199}}
-        target: Any = files
-        for part in self.path:
-            target = target[part]
-        target[self.name] = target.pop(self.instead) if self.instead else self.value
-        return find(files["hosts"], files["definitions"])
-
-
-def host(name: str, value: Any = True, instead: str | None = None) -> Case:
-    return Case(("hosts", "dev"), name, value, instead)
 
 
 def guest(name: str, value: Any = True, instead: str | None = None) -> Case:
     return Case(("definitions", "managed", "dev"), name, value, instead)
 
 
-def imported(name: str, value: Any = True) -> Case:
-    return Case(("definitions", "imported", "doc"), name, value)
-
-
 def top(name: str, value: Any = True, instead: str | None = None) -> Case:
     return Case(("definitions",), name, value, instead)
-
-
-def proxmox(name: str, value: Any = True) -> Case:
-    return Case(("definitions", "proxmox"), name, value)
-
-
-def template(name: str, value: Any = True) -> Case:
-    return Case(("definitions", "template"), name, value)
 
 
 def ranges(name: str, value: Any = True) -> Case:
@@ -171,15 +135,6 @@ VALUES: list[tuple[Case, str]] = [
     (proxmox("host", "10.0.0.256"), "proxmox.host: '10.0.0.256' is no name or address"),
     (template("node", "a b"), "template.node: 'a b' is no node name"),
 ]
-
-
-# What people call their own, in Nix, and the first names of the issue: by the whole way from the files.
-def on_host(text: str) -> Edit:
-    return ('hostname = "dev";', f'hostname = "dev"; {text}')
-
-
-def on_guest(text: str) -> Edit:
-    return ("vmid = 110;", f"vmid = 110; {text}")
 
 
 FREE: list[Edit] = [
@@ -336,154 +291,3 @@ def test_what_our_code_asks_for_is_near_no_option() -> None:
     asked = {*re.findall(r'data(?:\.get\(|\[)"([a-z_]+)"', texts), *re.findall(r"^# ?([a-z_]+) =", texts, re.MULTILINE)}
     assert {"boot_deadline", "docs_template", "secrets_rules"} <= asked
     assert {name: near_option(name) for name in asked if near_option(name)} == {}
-
-
-# The fleet that this was made for
-
-MISSION_HOST = ("configurationFile", "homeFile", "user", "homeDirectory", "hostname", "sshAlias", "sshKeyName",
-                "publicKey", "authorizedKeys")  # fmt: skip
-MISSION_GUESTS = {
-    "imported": ("vmid", "hostname", "sshAlias", "status", "specs", "purpose", "services", "notes", "readonly",
-                 "hardware", "monitoring"),
-    "managed": ("vmid", "cores", "memory", "disk", "storage", "nixosConfig", "purpose", "services"),
-}  # fmt: skip
-MISSION_REST = {
-    Place.PROXMOX: ("host", "node", "user", "defaultStorage"),
-    Place.TEMPLATE: ("vmid", "name", "description", "specs", "notes"),
-    Place.RANGE: ("start", "end", "description"),
-    Place.TOP: ("proxmox", "imported", "managed", "template", "vmidRanges"),
-}
-
-
-def test_the_names_of_the_fleet_that_this_was_made_for_are_silent() -> None:
-    """The attributes of abl030/nixosconfig at f51256da."""
-    names = {Place.HOST: MISSION_HOST, Place.IMPORTED: MISSION_GUESTS["imported"],
-             Place.MANAGED: MISSION_GUESTS["managed"], **MISSION_REST}  # fmt: skip
-    assert set(names) == set(Place)
-    assert [(place, name) for place, each in names.items() for name in each if judge(place, name, True)] == []
-    files = fleet()
-    files["definitions"]["imported"]["doc"] |= {
-        name: ["free"] for name in ("purpose", "services", "notes", "monitoring")
-    }
-    files["definitions"]["imported"]["doc"] |= {"specs": {"disk": "passthrough"}, "hardware": {"notes": []}}
-    assert find(files["hosts"], files["definitions"]) == []
-
-
-@pytest.mark.nix
-def test_the_reference_fleet_is_sound() -> None:
-    assert load_fleet(ROOT / "fleet").warnings == ()
-
-
-# Where it is said
-
-WARNING = "warning: hosts.nix: dev.canery: is obeyed by nobody, and is close to canary"
-
-
-@pytest.fixture
-def warned(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    nobody = ("sudoPasswordless = true;", 'sudoPasswordless = true; addresses = [ "127.0.0.9" ];')
-    directory = make_fleet(on_host("canery = true;"), nobody)
-    monkeypatch.setenv("FLEET", str(directory))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return directory
-
-
-@pytest.mark.parametrize(
-    ("says", "line"),
-    [
-        ("sshKeyName = x: x;", "dev.sshKeyName: is a function, not a string"),
-        ("initialHashedPassword = DRV;", "dev.initialHashedPassword: is a derivation, not a string"),
-        (
-            "healthChecks.a.command = DRV;",
-            "dev.healthChecks.a.command: '<derivation>' is no text; write a string in quotes",
-        ),
-        ("healthChecks.a.command = ./hosts.nix;", "hosts.nix' is no text; write a string in quotes that is not empty"),
-        ("tags = [ (x: x) ];", "dev.tags: is no list of tags"),
-        ("wave = x: x;", "dev.wave: is a function, not an integer"),
-    ],
-)
-def test_what_json_has_no_word_for_is_no_string(make_fleet: MakeFleet, says: str, line: str) -> None:
-    """It was obeyed as the word for it: a password, a key's name, a command."""
-    says = says.replace("DRV", 'derivation { name = "a"; system = "b"; builder = "c"; }')
-    with pytest.raises(FleetInvalid) as caught:
-        load_fleet(make_fleet(on_host(says)))
-    assert line in str(caught.value)
-
-
-def test_check_fails_for_it(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["check", "--only", "definitions", "--table"]) == 1
-    out, err = capfd.readouterr()
-    file, _, rest = WARNING.rstrip().partition(": dev.")
-    assert re.search(rf"^  {re.escape(file)}:\d+: dev\.{re.escape(rest)}", out, re.MULTILINE)
-    assert (out.count("canery"), err) == (1, "")
-    assert run(["check", "--only", "definitions", "--json"]) == 1
-    document = json.loads(capfd.readouterr().out)
-    [row] = document["findings"]
-    assert (document["fleet"], document["ok"]) == (str(warned), False)
-    assert (row["severity"], row["file"], row["attribute"]) == ("warning", "hosts.nix", "dev.canery")
-    assert "canery" in (warned / "hosts.nix").read_text().splitlines()[row["line"] - 1]
-    assert WARNING.endswith(row["what"])
-    assert row["remedy"].startswith("write canary")
-
-
-def test_check_says_errors_and_warnings(
-    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FLEET", str(make_fleet(on_host("canery = true;"), on_guest("readOnly = true;"))))
-    assert run(["check", "--only", "definitions", "--json"]) == 1
-    rows = json.loads(capfd.readouterr().out)["findings"]
-    assert [row["severity"] for row in rows] == ["error", "warning"]
-
-
-def test_check_says_what_cannot_be_evaluated(
-    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FLEET", str(make_fleet(('sshAlias = "cad";', "sshAlias = cad;"))))
-    assert run(["check", "--only", "definitions", "--json"]) == 1
-    [row] = json.loads(capfd.readouterr().out)["findings"]
-    assert (row["severity"], row["file"], row["line"], row["column"]) == ("error", "hosts.nix", 29, 16)
-    assert row["what"] == "undefined variable 'cad'"
-
-
-def test_check_says_what_is_wrong_where_nothing_is_to_be_said_of_a_remedy(
-    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    edit = ('sshAlias = "cad";', 'sshAlias = abort "builtins.none: so it is";')
-    monkeypatch.setenv("FLEET", str(make_fleet(edit)))
-    assert run(["check", "--only", "definitions", "--json"]) == 1
-    [row] = json.loads(capfd.readouterr().out)["findings"]
-    assert row["what"].endswith("builtins.none: so it is")
-
-
-def test_check_is_content_with_a_sound_fleet(
-    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FLEET", str(make_fleet()))
-    assert run(["check", "--only", "definitions", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["findings"] == []
-
-
-def test_a_command_says_it_once_on_stderr(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(["vm", "status", "nobody"])
-    out, err = capfd.readouterr()
-    assert (out, err.count("canery")) == ("", 1)
-    assert err.startswith(WARNING)
-
-
-def test_pyinfra_says_it_once(warned: Path) -> None:
-    pyinfra = Path(sys.executable).with_name("pyinfra")
-    done = subprocess.run(
-        [pyinfra, "inventory.py", "debug-inventory", "--json"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stderr.count("canery") == 1
-    assert WARNING in done.stderr
-    assert "canery" not in done.stdout
-
-
-def test_a_report_has_it(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Of a deployment whose one host cannot be reached; what its hosts' processes say goes to its log."""
-    run(["deploy", "proxmox-vm", "--allow-dirty", "--json"])
-    out, err = capfd.readouterr()
-    [said] = json.loads(out)["warnings"]
-    assert said.startswith(WARNING)
-    assert err.count("canery") == 1
