@@ -55,6 +55,7 @@ def test_there_is_something_to_ask() -> None:
     assert sum(1 for _ in systematic()) > 5000
 
 
+@pytest.mark.slow
 def test_a_budget_of_requests(emulator: Emulator) -> None:
     outcome = fuzz(emulator, _all(random.Random(7), BUDGET))
     assert outcome.mistakes == []

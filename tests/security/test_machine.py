@@ -56,11 +56,11 @@ def rows(document: dict[str, Any]) -> dict[str, Any]:
 # A full /run
 
 
-@in_lab
 def _answers(fleet: Fleet, host: str) -> bool:  # noqa: F811
     return fleet.on(host, "true", check=False).status == 0
 
 
+@in_lab
 def test_a_full_run_holds_up_neither_keeping_nor_going_back(fleet: Fleet) -> None:  # noqa: F811
     """Kept where all is well; gone back with more room; where no room helps, by a boot."""
     faults = {"dev": "run-full-later", "dev2": "run-full", "dev3": "run-fills"}

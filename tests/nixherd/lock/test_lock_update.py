@@ -139,6 +139,7 @@ def test_an_input_that_nobody_can_look_up_is_unknown_and_the_rest_goes_on(forge:
     assert forge.update(*MERGE, "--table").out == "nothing that may go has moved\n"
 
 
+@pytest.mark.slow
 def test_on_a_race_it_is_done_again_and_judged_again(forge: Forge) -> None:
     data = forge.upstream("data")
     push = f"cd {forge.root}/person && git pull -q origin main && date >>readme"
@@ -192,6 +193,7 @@ def test_a_branch_alone_is_made_anew_while_it_is_ours(forge: Forge) -> None:
     assert forge.update("--push", "--branch", "updates").json["at"] == "origin/updates"
 
 
+@pytest.mark.slow
 def test_without_a_remote_it_stays_here(forge: Forge) -> None:
     forge.git("fleet", "remote", "remove", "origin")
     main = forge.git("fleet", "rev-parse", "main")
