@@ -46,17 +46,21 @@ class Poll:
         """Make the next pause the first one again: something has changed."""
         self._pause = self._backoff.first
 
+    def pause(self) -> bool:
+        """Sleep until the next look; False, at once, when the deadline has passed."""
+        left = self.left
+        if left > 0:
+            pause = min(self._pause, left)
+            self._pause = min(self._backoff.longest, self._pause * self._backoff.factor)
+            self._sleep(pause)
+        return left > 0
+
     def __iter__(self) -> "Poll":
         return self
 
     def __next__(self) -> float:
-        if self._looked:
-            left = self.left
-            if left <= 0:
-                raise StopIteration
-            pause = min(self._pause, left)
-            self._pause = min(self._backoff.longest, self._pause * self._backoff.factor)
-            self._sleep(pause)
+        if self._looked and not self.pause():
+            raise StopIteration
         self._looked = True
         return self.waited
 
