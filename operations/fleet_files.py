@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pyinfra.api.host import Host
 
+from nixherd.arguments import flag_of, path_below
 from nixherd.changeset import changing, interrupted
 from nixherd.enrolment import Wanted, publish
 from nixherd.errors import FleetError, Usage
@@ -17,7 +18,6 @@ from nixherd.secrets.identity import as_host, identity_file, operator
 from nixherd.secrets.store import Store
 from nixherd.session import Session
 from nixherd.templating import Values, render, render_foreign
-from operations.arguments import flag_of, path_below
 from operations.steps import Commands, do, session_of
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"

@@ -8,6 +8,7 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
+from nixherd.arguments import flag_of
 from nixherd.deploying.activation import Kind
 from nixherd.deploying.report import Outcome
 from nixherd.deploying.run import HostRun
@@ -18,7 +19,6 @@ from nixherd.fleet import load_fleet
 from nixherd.guard import require_rebootable
 from nixherd.models import Fleet
 from nixherd.reach import Epoch
-from operations.arguments import flag_of
 from operations.deploy_run import acting, looking, require_root, run_of
 from operations.health import failing
 from operations.steps import Commands, as_root, connector_of, do, executing, fleet_host, leave, session_of

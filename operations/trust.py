@@ -4,6 +4,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.age import HostKey
+from nixherd.arguments import flag_of, path_below
 from nixherd.enrolment import Wanted, documented, protected, trusted
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet import load_fleet
@@ -11,7 +12,6 @@ from nixherd.models import GuestType
 from nixherd.reach import Epoch
 from nixherd.ssh_keys import generate_ed25519, parse_public_key
 from nixherd.told import owner_of
-from operations.arguments import flag_of, path_below
 from operations.fleet_files import changed_files
 from operations.machine import machine_of
 from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from nixherd.deploying.gate import Gate, Verified
     from nixherd.proxmox.answers import Resource
     from nixherd.proxmox.client import Client
-    from nixherd.proxmox.guest.actions import Action, Steps
+    from nixherd.proxmox.guest.verb import Action
+    from nixherd.proxmox.steps import Steps
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
@@ -172,9 +173,8 @@ class Front:
     def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
         """What the action leaves undone, in the words of `vm diff`; None where it is none that can tell."""
         from nixherd.cli.judging import difference, differing
-        from nixherd.proxmox.guest.actions import left_by
 
-        found = left_by(action, self.client, self.fleet, vm)
+        found = action.left(self.client, self.fleet, vm)
         return None if found is None else [difference(vm, step) for step in differing(vm, found)]
 
     def _report(

@@ -22,7 +22,7 @@ from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, Host
-from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.guest.retiring import Fate, Parting, partings
 from nixherd.rehearsal import require_evaluates
@@ -43,7 +43,7 @@ class Asked:
     """How it is to be done."""
 
     keep_vm: bool
-    destroy: DestroyAction | None
+    destroy: DestroyGuest | None
     remove_secrets: bool
     identity: str | None
     secrets: str
@@ -120,7 +120,7 @@ def _asked(
     if vmid is None and (stop or no_backup or discard or storage or purge):
         raise click.UsageError("--stop, --no-backup, --discard, --storage and --purge belong to --destroy VMID")
     how = {"stop": stop, "backup": not no_backup, "storage": storage, "purge": purge, "discard": discard}
-    destroy = DestroyAction(name="", vmid=vmid, **how) if vmid is not None else None  # type: ignore[arg-type]
+    destroy = DestroyGuest(vm="", vmid=vmid, **how) if vmid is not None else None  # type: ignore[arg-type]
     return Asked(keep_vm=keep_vm, destroy=destroy, secrets=secrets, docs=docs_file, template=docs_template, **rest)
 
 

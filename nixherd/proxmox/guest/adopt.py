@@ -10,7 +10,6 @@ from nixherd.errors import FleetError, Refused, Usage
 from nixherd.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest.actions import TASK_SECONDS, Steps
 from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import achieve, desired
 from nixherd.proxmox.guest.identity import (
@@ -26,7 +25,8 @@ from nixherd.proxmox.guest.identity import (
 from nixherd.proxmox.guest.observe import holder, observe
 from nixherd.proxmox.guest.plan import compared, drift
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.steps import Mark, Note, Row
+from nixherd.proxmox.guest.verb import TASK_SECONDS
+from nixherd.proxmox.steps import Mark, Note, Row, Steps
 from nixherd.sizes import format_size
 
 LONGEST_NOTES = 8192  # characters that the server keeps

@@ -6,8 +6,9 @@ import pytest
 
 from nixherd.errors import TaskFailed, Usage
 from nixherd.models import GuestType, Vm
-from nixherd.proxmox.guest import actions, apply, tasks
-from nixherd.proxmox.guest.backups import RestoreAction
+from nixherd.proxmox.guest import apply, tasks
+from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
+from nixherd.proxmox.guest.snapshots import TakeSnapshot
 from nixherd.proxmox.steps import Outcome, Restore
 from tests.nixherd.proxmox.fleets import DEV
 from tests.nixherd.proxmox.inprocess import InProcess, archives, images
@@ -34,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def backed_up(api: InProcess, vm: Vm = DEV) -> str:
-    actions.backup().run(api.client, BOTH, vm, timeout=20)
+    BackupGuest().run(api.client, BOTH, vm, timeout=20)
     return max(archives(api.node))
 
 
@@ -48,11 +49,11 @@ def changed(api: InProcess, vm: Vm = DEV, **config: Any) -> None:
 
 
 def snapshotted(api: InProcess, vm: Vm, name: str) -> None:
-    actions.snapshot(name).run(api.client, BOTH, vm, timeout=20)
+    TakeSnapshot(name).run(api.client, BOTH, vm, timeout=20)
 
 
-def over(archive: str, *discard: str) -> RestoreAction:
-    return RestoreAction(archive, overwrite=True, asked=True, discard=discard)
+def over(archive: str, *discard: str) -> RestoreGuest:
+    return RestoreGuest(archive, overwrite=True, asked=True, discard=discard)
 
 
 def refused(api: InProcess, archive: str, words: str, *discard: str, vm: Vm = DEV) -> None:
