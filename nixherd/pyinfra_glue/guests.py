@@ -28,10 +28,10 @@ def operation_of(verb: type[Verb]) -> Any:
 
     def body(*args: Any, **kwargs: Any) -> Planned:
         bound = signature.bind(*args, **kwargs)
-        given = bound.arguments
-        if verb.row and not options_of(given):
+        if verb.row and not options_of(bound.arguments):
             return row(verb.row)
         bound.apply_defaults()
+        given = bound.arguments
         snapshot = given.pop("snapshot", None)
         return act(reversible(verb.read(**given), snapshot))
 

@@ -55,7 +55,8 @@ _MODES = OneOf(("snapshot", "suspend", "stop"))
 class BackupGuest(Verb):
     """Back a guest up; no older backup is pruned.
 
-    Nothing is made while it has a backup less than `newer_than` seconds old. Where to: `storage`, else proxmox.backupStorage, else the node's only storage for backups.
+    Nothing is made while it has a backup less than `newer_than` seconds old. It goes to `storage`, else to
+    proxmox.backupStorage, else to the node's only storage for backups.
     """
 
     name = command = "backup"

@@ -56,7 +56,7 @@ class CreateGuest(Verb):
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
         if self.empty and (self.source or not self.full):
-            raise Usage("an empty guest copies nothing; leave its source and `linked` out")
+            raise Usage("--empty copies nothing; leave --from and --linked out")
         host_of(fleet, vm)
         if self.source is None:
             return

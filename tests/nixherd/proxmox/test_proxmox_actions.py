@@ -251,7 +251,7 @@ def test_a_backup_and_none_while_it_is_new_enough(dev: Emulator) -> None:
 def test_where_backups_go_must_be_clear(dev: Emulator) -> None:
     dev.control("reset", patch={"storages": {"local": {"type": "dir", "content": "iso"}}, "vms": {"110": None}})
     begin(dev)
-    with pytest.raises(Usage, match="slow is no mode of backups"):
+    with pytest.raises(Usage, match="mode=slow: write snapshot, suspend or stop"):
         do(dev, BackupGuest(mode="slow"))
 
 
