@@ -32,7 +32,7 @@ def command_of(verb: type[Verb]) -> click.Command:
                 given[name] = declared(front.fleet, given[name], verb.verb).name
             elif parameter.negated:
                 given[name] = not given[name]
-        front.act(guest, reversible(verb(**given, asked=True), snapshot))
+        front.act(guest, reversible(verb(**given, by_person=True), snapshot))
 
     command: Callable[..., None] = pass_front(run)
     command = changing(command)
@@ -88,9 +88,9 @@ def snapshot(front: Front, guest: str, name: str | None, description: str, with_
             raise click.UsageError("--delete needs the NAME of a snapshot")
         snapshots_of_guest(front, guest)
     elif delete:
-        front.act(guest, RemoveSnapshot(name, asked=True))
+        front.act(guest, RemoveSnapshot(name, by_person=True))
     else:
-        front.act(guest, TakeSnapshot(name, description, with_memory, asked=True))
+        front.act(guest, TakeSnapshot(name, description, with_memory, by_person=True))
 
 
 COMMANDS = (*map(command_of, VERBS.values()), snapshot)

@@ -336,7 +336,7 @@ def log(front: Front, upid: str, follow: bool) -> None:
     try:
         task = Upid.parse(upid)
     except ValueError:
-        raise Usage(f"{upid} is no UPID; `nixherd vm tasks` lists them") from None
+        raise Usage(f"{upid} is not a UPID; `nixherd vm tasks` lists them") from None
     shown = 0
     while True:
         state = front.client.task_status(task) if follow else None

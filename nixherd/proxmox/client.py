@@ -268,5 +268,5 @@ def _parts(path: Sequence[object]) -> list[str]:
     parts = [str(part) for part in path]
     for part in parts:
         if not part or "/" in part:
-            raise Usage(f"{part!r} is no name that the API could have; nothing was sent")
+            raise Usage(f"{part!r} is not a name that the API could have; nothing was sent")
     return parts

@@ -19,7 +19,7 @@ def range_of(fleet: Fleet, name: str) -> VmidRange:
     if match := _SPAN.fullmatch(name):
         start, end = int(match[1]), int(match[2])
         if start not in VMIDS or end not in VMIDS:
-            raise Usage(f"{name} is no range of VMIDs, which are {VMIDS[0]} to {VMIDS[-1]}")
+            raise Usage(f"{name} is not a range of VMIDs, which are {VMIDS[0]} to {VMIDS[-1]}")
         if start > end:
             raise Usage(f"{name} ends before it starts; write {end}-{start}")
         return VmidRange(name, start, end)

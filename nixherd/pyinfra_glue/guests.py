@@ -59,7 +59,9 @@ def guest_of() -> Vm:
     """The guest that the host runs in. FleetError when the definitions have none."""
     vm = vm_of(host)
     if vm is None:
-        raise FleetError(f"{fleet_host(host).id} is no guest of vms/definitions.nix; nothing can be done for it here")
+        raise FleetError(
+            f"{fleet_host(host).id} is not a guest of vms/definitions.nix; nothing can be done for it here"
+        )
     return vm
 
 
@@ -104,7 +106,7 @@ def managed_guest() -> Vm:
     vm = vm_of(host)
     if vm is None:
         raise FleetError(
-            f"{fleet_host(host).id} is no VM of vms/definitions.nix; "
+            f"{fleet_host(host).id} is not a VM of vms/definitions.nix; "
             "deploys/install.py installs machines that SSH reaches"
         )
     if not vm.is_managed:
@@ -130,7 +132,7 @@ def row(row: Row, deadline: float = ROW_DEADLINE, before: Callable[[], object] |
     session, vm, fleet = session_of(host), managed_guest(), session_of(host).fleet
     deadline, planned = deadline_of(deadline), plan_of(session.client, fleet, vm, fleet_host(host))
     steps: Steps = rows(planned, row)
-    obstacles = [str(step) for step in planned if isinstance(step, Cannot) and step.about is row]
+    obstacles = [str(step) for step in planned if isinstance(step, Cannot) and step.of_row is row]
     if not (steps or obstacles):
         return NoChange(f"vm {vm.vmid} ({vm.name}): nothing to {row}")
 

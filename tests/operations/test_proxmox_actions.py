@@ -282,12 +282,16 @@ def test_a_protected_guest_is_refused_and_nothing_is_sent(
         (proxmox.configure, {"boot": 3}, "boot=3 is not a list of names"),
         (proxmox.configure, {"onboot": True, "unset": "onboot"}, "onboot is both set and in unset"),
         (proxmox.add_disk, {"disk": "-x", "size": "1G"}, "disk=-x is not a name"),
-        (proxmox.network, {"device": "eth0", "tag": 1}, "device=eth0 is no device of this kind; use one such as net0"),
+        (
+            proxmox.network,
+            {"device": "eth0", "tag": 1},
+            "device=eth0 is not a device of this kind; use one such as net0",
+        ),
         (proxmox.network, {"device": "net0", "bridge": "a,b"}, "bridge=a,b cannot be a value of it"),
         (proxmox.cloud_init, {"keys": ["x"]}, "keys: not an SSH public key: "),
         (proxmox.cloud_init, {"addresses": {"ip": "dhcp"}}, "addresses: ip=dhcp is not an address; write ipconfig0"),
         (proxmox.pci, {"pcie": True}, "hostpci0: say what it is to have: a mapping"),
-        (proxmox.snapshot, {"snapname": "x y"}, "x y is no name for a snapshot"),
+        (proxmox.snapshot, {"snapname": "x y"}, "x y is not a name for a snapshot"),
         (proxmox.destroy, {"vm": "dev", "vmid": 111}, "to destroy vm 110 (dev) name both, dev and 110"),
         (proxmox.destroy, {"vm": "dev", "vmid": "110"}, "vmid=110 is not a whole number from 100"),
         (proxmox.destroy, {"vm": "dev", "vmid": 110, "discard": 7}, "discard=7 is not a list of names"),
@@ -313,4 +317,4 @@ def test_a_host_that_is_no_guest_has_nothing_to_shut_down(run: Perform, session:
     session.fleet = replace(session.fleet, vms={})
     done = run(proxmox.shutdown, data={"api_only": True})
     assert done.failed
-    assert done.said == ["dev is no guest of vms/definitions.nix; nothing can be done for it here"]
+    assert done.said == ["dev is not a guest of vms/definitions.nix; nothing can be done for it here"]

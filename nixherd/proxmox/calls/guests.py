@@ -37,8 +37,8 @@ class Guests(Cluster):
 
         `current`: without what waits; `snapshot`: as it was when that was taken, passwords hidden.
         """
-        asked = {"current": current or None, "snapshot": snapshot}
-        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config", **asked))
+        parameters = {"current": current or None, "snapshot": snapshot}
+        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config", **parameters))
         return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:

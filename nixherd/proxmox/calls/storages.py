@@ -109,8 +109,8 @@ class Storages(Calls):
         """The volumes of a storage, oldest first; of one guest, or of one kind (`images`, `backup`, …)."""
         rows = self._get("nodes", node, "storage", storage, "content", content=content, vmid=vmid)
         found = (Volume.of(row) for row in rows)
-        wanted = (each for each in found if content is None or each.content == content)
-        return tuple(sorted(wanted, key=lambda each: (each.ctime or 0, each.volid)))
+        kept = (each for each in found if content is None or each.content == content)
+        return tuple(sorted(kept, key=lambda each: (each.ctime or 0, each.volid)))
 
     def archived_text(self, node: str, archive: str) -> str:
         """The configuration in a backup, with the lines that say which drives it holds.

@@ -51,8 +51,8 @@ class Candidate:
         disks = [self.config.root] if self.config.root else [*self.config.drives.values()]
         shown = (f"{disk.name} {format_size(disk.size) if disk.size else '?'}" for disk in disks if not disk.cdrom)
         power = "running" if self.running else "stopped"
-        about = (f"named {self.config.name}", power, f"net0 {mac_of(self.config) or 'without a MAC'}", *shown)
-        return f"on {self.node}: {', '.join(about)}"
+        facts = (f"named {self.config.name}", power, f"net0 {mac_of(self.config) or 'without a MAC'}", *shown)
+        return f"on {self.node}: {', '.join(facts)}"
 
 
 def candidate(client: Client, fleet: Fleet, vm: Vm, host: Host | None) -> Candidate:

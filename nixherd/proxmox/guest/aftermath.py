@@ -74,21 +74,21 @@ def after_refusal(client: Client, step: Step, before: ActualVm, error: FleetErro
         )
     waiting, spare = _new(step, before, seen), list[tuple[str, str]]()
     done = sorted(key for key in ours if seen.config.text(key) != before.in_force(key))
-    said = [f"{_kept(back)} taken back"] if back else []
-    said += [f"{', '.join(done)} {_is(done)} set all the same"] if done else []
+    words = [f"{_kept(back)} taken back"] if back else []
+    words += [f"{', '.join(done)} {_is(done)} set all the same"] if done else []
     if waiting:
         names = ",".join(sorted(waiting))
-        said.append(
+        words.append(
             f"{_described(waiting.values())}, for the next start, which may fail by it"
             f"{f' (not taken back: {failure})' if failure else ''}; `{step.tool} set {step.vmid} --revert {names}` "
             f"on {step.node} takes back all that waits there"
         )
     if isinstance(step, AddDisk) and back:
         spare = sorted(_unused(seen.config) - _unused(before.config))
-        said += [f"its new volume is left as {name} ({volume})" for name, volume in spare]
+        words += [f"its new volume is left as {name} ({volume})" for name, volume in spare]
     if done or waiting or spare:
         client.recount(1)
-    return _worded(error, "; ".join([str(error), *said])) if said else error
+    return _worded(error, "; ".join([str(error), *words])) if words else error
 
 
 def after_lost_answer(client: Client, step: Step, before: ActualVm, error: OutcomeUnknown) -> str:

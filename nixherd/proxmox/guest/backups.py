@@ -166,7 +166,7 @@ class RestoreGuest(Verb):
         if under_way:
             return (under_way,)
         actual = observe(client, fleet, vm)
-        return require_places(client, self._look(client, fleet, vm, actual, asked=self.asked, first=True))
+        return require_places(client, self._look(client, fleet, vm, actual, by_person=self.by_person, first=True))
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
@@ -182,8 +182,8 @@ class RestoreGuest(Verb):
         def replan(actual: ActualVm | None) -> Steps:
             first.append(actual)
             sent = client.accepted_changes > begun
-            asked = self.asked and not sent
-            return require_places(client, self._look(client, fleet, vm, actual, asked=asked, first=not sent))
+            by_person = self.by_person and not sent
+            return require_places(client, self._look(client, fleet, vm, actual, by_person=by_person, first=not sent))
 
         try:
             done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
@@ -213,7 +213,7 @@ class RestoreGuest(Verb):
             names.require_part(vm, name)
 
     def _look(
-        self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, asked: bool, first: bool
+        self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, by_person: bool, first: bool
     ) -> Steps:
         """`first`: this run has begun no restore yet."""
         node = actual.node if actual else fleet.node_of(vm)
@@ -224,13 +224,13 @@ class RestoreGuest(Verb):
         there = None if left_empty else actual
         if there is not None:
             require_ours(fleet, vm, there.config, there.node)
-            if not (asked or self.overwrite):
+            if not (by_person or self.overwrite):
                 return nothing(f"it is there on {there.node}")
         held = archive.read(client, node, vm, self.archive, there=there is not None)
         _require_restorable(vm, node, held)
         just = self._last_restored(client, vm, there) if there else None
         if there is not None:
-            if just and same_settings(there.config, held.restored) and not (asked and self.overwrite):
+            if just and same_settings(there.config, held.restored) and not (by_person and self.overwrite):
                 return nothing(
                     f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
                     "done to it since"

@@ -106,7 +106,7 @@ class RollbackGuest(_OfSnapshot):
         rows = snapshots_of(client, vm, seen)
         if self.snapname not in [row.name for row in rows]:
             raise Usage(f"{guest.label} has no snapshot {self.snapname}; it has {_named(rows)}")
-        if not (first and self.asked) and (upid := self._just_done(client, vm, seen)):
+        if not (first and self.by_person) and (upid := self._just_done(client, vm, seen)):
             return nothing(f"the last thing done to it was to roll it back to {self.snapname} ({upid})")
         attached, waits = lacking(client, vm, seen, self.snapname)
         return (Rollback(seen.node, vm.vmid, self.snapname, attached, waits, type=vm.type),)

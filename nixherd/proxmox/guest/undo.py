@@ -68,8 +68,8 @@ class Reversible:
         lines, found = (planned.lines, dict(planned.found)) if isinstance(planned, Outcome) else ((), {})
         done, name = list[Step](), serves or self.name
         if serves is None:
-            about = f"before nixherd was to {self.verb} it; {by_this_run()}"
-            before = TakeSnapshot(name, about, asked=not self.keep)
+            description = f"before nixherd was to {self.verb} it; {by_this_run()}"
+            before = TakeSnapshot(name, description, by_person=not self.keep)
             done += before.run(client, fleet, vm, timeout=timeout, progress=progress)
         try:
             changed = self.action.run(client, fleet, vm, timeout=timeout, progress=progress)

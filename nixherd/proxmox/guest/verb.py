@@ -120,7 +120,7 @@ class Verb:
 
     Its class is called `name` among the operations, and `command` on the command line, where that is not None. `undo`:
     a snapshot may be taken before it. `row`: without any parameter its operation carries out this row of provisioning.
-    `asked`: by a person who wants it now; then `look` may refuse what would be nothing to do otherwise.
+    `by_person`: by a person who wants it now; then `look` may refuse what would be nothing to do otherwise.
     """
 
     name: ClassVar[str] = ""
@@ -129,7 +129,7 @@ class Verb:
     undo: ClassVar[bool] = False
     row: ClassVar[Row | None] = None
     idempotent: ClassVar[bool] = True
-    asked: bool = field(default=False, kw_only=True)
+    by_person: bool = field(default=False, kw_only=True)
 
     @classmethod
     def parameters(cls) -> Mapping[str, tuple[Parameter, Any]]:
@@ -138,7 +138,7 @@ class Verb:
         return {name: (parameter, default) for name, (parameter, default) in found.items() if parameter}
 
     @classmethod
-    def read(cls, *, asked: bool = False, **given: object) -> Self:
+    def read(cls, *, by_person: bool = False, **given: object) -> Self:
         """The verb with parameters as people type them. Usage for one that cannot be meant."""
         values = {}
         for name, (parameter, default) in cls.parameters().items():
@@ -148,7 +148,7 @@ class Verb:
             values[name] = None if value is None and default is None else parameter.read(name, value)
         if given:
             raise Usage(f"{cls.name} has no parameter {', '.join(given)}")
-        return cls(**values, asked=asked)
+        return cls(**values, by_person=by_person)
 
     # What a verb defines
 
@@ -196,7 +196,7 @@ class Verb:
     def look_now(self, guest: Guest, *, first: bool) -> Steps:
         """The steps; at the `first` look a person may be refused."""
         steps = self.look(guest)
-        if first and self.asked and not steps and (remedy := self.refusal(guest.vm)):
+        if first and self.by_person and not steps and (remedy := self.refusal(guest.vm)):
             raise Usage(f"{guest.label}: {why_nothing(steps)}; {remedy}")
         return steps
 

@@ -132,7 +132,7 @@ def test_a_further_disk(dev: Emulator) -> None:
     assert (disk.size, disk.storage) == (parse_size("10G"), "tank")
     with pytest.raises(Usage, match="has a disk scsi1 already, of 10G"):
         do(dev, AttachDisk("scsi1", parse_size("11G")))
-    with pytest.raises(Usage, match="hda is no name for a disk"):
+    with pytest.raises(Usage, match="hda is not a name for a disk"):
         do(dev, AttachDisk("hda", parse_size("11G")))
 
 
@@ -228,7 +228,7 @@ def test_snapshots_are_taken_rolled_back_and_deleted(dev: Emulator) -> None:
 
 @pytest.mark.parametrize("name", ["x", "current", "pending", "-a", "a b", "a" * 41, "ünder"])
 def test_names_that_snapshots_cannot_have(name: str) -> None:
-    with pytest.raises(Usage, match="is no name for a snapshot"):
+    with pytest.raises(Usage, match="is not a name for a snapshot"):
         TakeSnapshot(name)
 
 
@@ -429,7 +429,7 @@ def test_a_vm_from_its_definition_alone(emulator: Emulator) -> None:
     [
         ("scsi3", "1500M", "scsi3: disks are made in whole GiB, 1500M is none; ask for 2G"),
         ("ide2", "4M", "ide2 is the cloud-init drive; choose another name"),
-        ("mp0", "2G", "mp0 is no name for a disk of a VM"),
+        ("mp0", "2G", "mp0 is not a name for a disk of a VM"),
     ],
 )
 def test_a_disk_that_cannot_be_made_so_is_refused_first(dev: Emulator, disk: str, size: str, says: str) -> None:

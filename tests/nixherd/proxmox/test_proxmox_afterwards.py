@@ -54,7 +54,7 @@ FORGOTTEN: list[tuple[str, Callable[[], Action], dict[str, Any], bool, str]] = [
         r"now vm 110 \(dev\) on prom is off; its configuration is that of snapshot clean, which says nothing",
     ),
     (
-        *("qmrollback", lambda: RollbackGuest("clean", asked=True), {"about": CLEAN}, False),
+        *("qmrollback", lambda: RollbackGuest("clean", by_person=True), {"about": CLEAN}, False),
         r"now vm 110 \(dev\) on prom is off; its configuration is not that of snapshot clean: cores$",
     ),
     ("vzdump", BackupGuest, {}, False, r"now vm 110 \(dev\) on prom is off; new on local: none$"),
@@ -168,7 +168,7 @@ def test_a_rollback_whose_configuration_is_not_the_snapshots_is_no_success() -> 
     with pytest.raises(
         FleetError, match=r"configuration is not the snapshot's: cores 9 \(there: 2\), scsi5 .*none"
     ) as caught:
-        rolled(api, asked=True)
+        rolled(api, by_person=True)
     assert exit_of(caught.value, changed=True) is Exit.FAILED
 
 
@@ -182,7 +182,7 @@ def test_a_rollback_that_cannot_be_read_back_is_unknown() -> None:
 
     api.before.append(deaf)
     with pytest.raises((Undecided, ApiError)) as caught:
-        rolled(api, asked=True)
+        rolled(api, by_person=True)
     assert "596 timeout" in str(caught.value)
 
 

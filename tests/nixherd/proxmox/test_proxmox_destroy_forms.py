@@ -169,7 +169,7 @@ def test_without_a_backup_all_is_given_up_and_listed() -> None:
 def test_a_name_that_is_not_there_is_an_error() -> None:
     api = guest(SECOND, unused0=SECOND)
     for wrong in ("net0", SECOND, ""):
-        with pytest.raises(Usage, match=r"is no disk that a VM can have"):
+        with pytest.raises(Usage, match=r"is not a disk that a VM can have"):
             DestroyGuest("dev", 110, discard=("unused0", wrong)).run(api.client, FLEET, DEV)
     assert api.sent == []
     for wrong in ("scsi1", "snapshot:unused0", "unused1"):

@@ -165,8 +165,8 @@ def test_a_full_storage_is_said_and_leaves_nothing(emulator: Emulator) -> None:
         (SetOptions({"cores": 2}), "PUT", "/config"),
         (RelocateDisk("scsi0", "tank"), "POST", "/move_disk"),
         (BackupGuest(), "POST", "/vzdump"),
-        (CreateGuest(asked=True), "POST", "/clone"),
-        (TakeSnapshot("clean", asked=True), "POST", "/snapshot"),
+        (CreateGuest(by_person=True), "POST", "/clone"),
+        (TakeSnapshot("clean", by_person=True), "POST", "/snapshot"),
         (DestroyGuest("dev", 110, backup=False), "DELETE", "/qemu/110"),
     ],
 )
@@ -183,7 +183,7 @@ def test_what_went_through_without_an_answer_is_not_done_twice(
         assert len(emulator.client().volumes("prom", "local", content="backup", vmid=110)) == 1
     assert sent(emulator, path) == 1 or path == "/config"
     if isinstance(action, Verb) and action.asked:
-        assert outcome(emulator, replace(action, asked=False)) == []
+        assert outcome(emulator, replace(action, by_person=False)) == []
 
 
 def test_what_was_surely_not_done_is_sent_again(emulator: Emulator) -> None:

@@ -442,7 +442,7 @@ def test_a_rollback_tells_a_disk_that_only_waits_from_one_that_is_there(emulator
     client = emulator.client()
     client.set_config("prom", 110, {"sata1": "tank:1"})  # waits
     client.set_config("prom", 110, {"scsi2": "tank:2"})
-    [told] = do(emulator, RollbackGuest("clean", asked=True))
+    [told] = do(emulator, RollbackGuest("clean", by_person=True))
     assert "; stays as an unused disk: scsi2 tank:vm-110-disk-1;" in told
     assert told.endswith(
         "only waits for its next start, stays on its storage, named by nothing: sata1 tank:vm-110-disk-0"

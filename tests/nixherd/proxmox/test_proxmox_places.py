@@ -120,13 +120,13 @@ def test_what_cannot_be_moved_says_why(dev: Emulator, disk: str, said: str) -> N
     [
         (
             {"scsi1": "files:110/vm-110-disk-1.raw,size=1G"},
-            "cannot be snapshotted: scsi1 (files:110/vm-110-disk-1.raw) is no qcow2, which alone has snapshots on "
+            "cannot be snapshotted: scsi1 (files:110/vm-110-disk-1.raw) is not a qcow2, which alone has snapshots on "
             "files (dir); move it to a storage that can, such as zfspool or lvmthin, or make it qcow2 "
             "(`qm disk move 110 …` on prom)",
         ),
         (
             {"tpmstate0": "files:110/vm-110-disk-2.raw,size=4M,version=v2.0", "scsi1": "files:110/vm-110-disk-4.qcow2"},
-            "cannot be snapshotted: tpmstate0 (files:110/vm-110-disk-2.raw) is no qcow2",
+            "cannot be snapshotted: tpmstate0 (files:110/vm-110-disk-2.raw) is not a qcow2",
         ),
         ({"scsi1": "thick:vm-110-disk-1,size=1G"}, "scsi1 (thick:vm-110-disk-1) is on thick, and lvm has no snapshots"),
     ],
@@ -159,8 +159,8 @@ def test_a_containers_volumes_are_judged_too(emulator: Emulator) -> None:
     )
     with pytest.raises(Usage) as refused:
         do(emulator, TakeSnapshot("clean"), vm, fleet)
-    assert "rootfs (files:210/vm-210-disk-0.raw) is no qcow2" in str(refused.value)
-    assert "mp0 (/srv/shared) is no volume of a storage" in str(refused.value)
+    assert "rootfs (files:210/vm-210-disk-0.raw) is not a qcow2" in str(refused.value)
+    assert "mp0 (/srv/shared) is not a volume of a storage" in str(refused.value)
     assert "`pct move-volume 210 …` on prom" in str(refused.value)
     with pytest.raises(Usage, match="is a container; its volumes are not moved here: `pct move-volume 210 rootfs"):
         do(emulator, RelocateDisk("rootfs", "tank"), vm, fleet)

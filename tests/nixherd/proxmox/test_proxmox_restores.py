@@ -44,7 +44,7 @@ def backed_up(emulator: Emulator, **about: Any) -> str:
 
 
 def asked(emulator: Emulator, archive: str, **rest: Any) -> Outcome:
-    found = RestoreGuest(archive, asked=True, **rest).run(emulator.client(), FLEET, DEV, timeout=20)
+    found = RestoreGuest(archive, by_person=True, **rest).run(emulator.client(), FLEET, DEV, timeout=20)
     assert isinstance(found, Outcome)
     return found
 
@@ -81,7 +81,7 @@ def test_a_wrong_backup_is_found_first(emulator: Emulator, archive: str, wrong: 
         with pytest.raises(Usage, match=says):
             asked(emulator, wrong, overwrite=overwrite)
     with pytest.raises(Usage, match=says):
-        RestoreGuest(wrong, overwrite=True, asked=True).plan(emulator.client(), FLEET, DEV)
+        RestoreGuest(wrong, overwrite=True, by_person=True).plan(emulator.client(), FLEET, DEV)
     assert emulator.changes() == before
 
 
@@ -108,7 +108,7 @@ def test_a_backup_of_another_guest_that_had_the_vmid_is_refused(emulator: Emulat
 def test_what_the_backup_lacks_is_said_before_and_as_it_was_read_back(emulator: Emulator, archive: str) -> None:
     do(emulator, SetOptions({"cores": 2}))
     unused = str(config_of(emulator).values["unused0"])
-    action = RestoreGuest(archive, overwrite=True, asked=True)
+    action = RestoreGuest(archive, overwrite=True, by_person=True)
     [step] = map(str, action.plan(emulator.client(), FLEET, DEV))
     assert step.startswith(
         f"restore vm 110 (dev) from {archive}, over the one that is there; not in it: scsi1 (becomes"
@@ -207,9 +207,9 @@ def test_or_said_and_the_next_restore_takes_its_place(emulator: Emulator, sees_1
     client = emulator.client(Policy.from_fleet(fleet))
     emulator.control("fault", name="archive-damaged", part="data")
     with pytest.raises(TaskFailed, match=r"truncated.*; it left an empty guest 110 on prom, whose place the next"):
-        RestoreGuest(sees_110, asked=True).run(client, fleet, without_pool, timeout=20)
+        RestoreGuest(sees_110, by_person=True).run(client, fleet, without_pool, timeout=20)
     emulator.control("fault", name="archive-damaged", on=False)
-    [step] = RestoreGuest(sees_110, asked=True).run(client, fleet, without_pool, timeout=20)
+    [step] = RestoreGuest(sees_110, by_person=True).run(client, fleet, without_pool, timeout=20)
     assert ", in the place of the empty one that a restore left" in str(step)
     assert config_of(emulator).name == "dev"
 
@@ -299,7 +299,7 @@ def test_another_volume_under_the_name_of_one_in_the_backup_goes_and_is_named(em
 
 def test_a_containers_other_volume_under_such_a_name_has_to_be_named(emulator: Emulator) -> None:
     client, archive = container(emulator, "nvmeprom:1,mp=/data,backup=1")
-    over = RestoreGuest(archive, overwrite=True, asked=True)
+    over = RestoreGuest(archive, overwrite=True, by_person=True)
     [first] = over.run(client, WITH_CT, CT, timeout=20)
     assert "goes" not in str(first)
     # all its volumes are others now, in the same places: that is no reason to ask
@@ -319,7 +319,7 @@ def test_a_containers_other_volume_under_such_a_name_has_to_be_named(emulator: E
 
 def test_over_a_container_volumes_that_nothing_names_stay(emulator: Emulator) -> None:
     client, archive = container(emulator, "nvmeprom:1,mp=/data,backup=1")
-    RestoreGuest(archive, overwrite=True, asked=True).run(client, WITH_CT, CT, timeout=20)
+    RestoreGuest(archive, overwrite=True, by_person=True).run(client, WITH_CT, CT, timeout=20)
     assert [row.volid for row in client.volumes("prom", "tank", vmid=210)] == [STRAY]
 
 
@@ -347,9 +347,9 @@ def test_what_a_container_would_lose_has_to_be_named(emulator: Emulator) -> None
     with pytest.raises(
         Usage, match=r"destroys what the backup does not hold: mp0 .*say --discard mp0; nothing was done"
     ):
-        RestoreGuest(archive, overwrite=True, asked=True).run(client, WITH_CT, CT, timeout=20)
+        RestoreGuest(archive, overwrite=True, by_person=True).run(client, WITH_CT, CT, timeout=20)
     assert emulator.changes() == before
-    action = RestoreGuest(archive, overwrite=True, asked=True, discard=("mp0",))
+    action = RestoreGuest(archive, overwrite=True, by_person=True, discard=("mp0",))
     [step] = action.run(client, WITH_CT, CT, timeout=20)
     assert "not in it: mp0 (comes back empty); goes: mp0 nvmeprom:vm-210-disk-1 (1G, without backup=1)" in str(step)
 

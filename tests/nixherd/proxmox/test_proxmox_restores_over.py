@@ -53,7 +53,7 @@ def snapshotted(api: InProcess, vm: Vm, name: str) -> None:
 
 
 def over(archive: str, *discard: str) -> RestoreGuest:
-    return RestoreGuest(archive, overwrite=True, asked=True, discard=discard)
+    return RestoreGuest(archive, overwrite=True, by_person=True, discard=discard)
 
 
 def refused(api: InProcess, archive: str, words: str, *discard: str, vm: Vm = DEV) -> None:

@@ -120,4 +120,4 @@ def test_who_waits_for_another_run_sends_nothing() -> None:
     upid: Any = UPID
     nobody = cast(Guests, SimpleNamespace())
     for step in (steps.AwaitClone("prom", 110, upid), steps.AwaitReboot("prom", 110, upid)):
-        assert step.begin(nobody) == UPID
+        assert str(step.begin(nobody)) == UPID

@@ -74,9 +74,9 @@ class Recording(Front):
 @pytest.mark.parametrize(
     ("words", "action"),
     [
-        (["2G"], NudgeGuest(2 << 30, asked=True)),
-        (["2G", "--hard", "--tool", "pin"], NudgeGuest(2 << 30, gently=False, tool="pin", asked=True)),
-        (["2G", "--snapshot", "keep"], NudgeGuest(2 << 30, asked=True)),
+        (["2G"], NudgeGuest(2 << 30, by_person=True)),
+        (["2G", "--hard", "--tool", "pin"], NudgeGuest(2 << 30, gently=False, tool="pin", by_person=True)),
+        (["2G", "--snapshot", "keep"], NudgeGuest(2 << 30, by_person=True)),
     ],
 )
 def test_what_is_typed_reaches_the_verb(words: list[str], action: NudgeGuest) -> None:
