@@ -285,7 +285,7 @@ def test_a_protected_guest_is_refused_and_nothing_is_sent(
         (
             proxmox.network,
             {"device": "eth0", "tag": 1},
-            "device=eth0 is not a device of this kind; use one such as net0",
+            "device=eth0 is not a device of this kind; use one",
         ),
         (proxmox.network, {"device": "net0", "bridge": "a,b"}, "bridge=a,b cannot be a value of it"),
         (proxmox.cloud_init, {"keys": ["x"]}, "keys: not an SSH public key: "),

@@ -320,7 +320,7 @@ SCENARIOS = {
     "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/keys_shown.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
-    "nixherd/proxmox/retiring.py:_parting:1": Scenario(retire_with_a_guest),
+    "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
     "nixherd/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
     "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/session.py:Session._attempt:1": Scenario(deploy, "key[1] if key[0] == 'claim' else None", "failed"),

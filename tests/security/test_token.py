@@ -158,7 +158,7 @@ import sys
 from nixherd.errors import ApiError
 from nixherd.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.tokens import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]))
 token = Token("a@pve", "b", "c", Server.of(endpoint))

@@ -69,8 +69,8 @@ def require_part(vm: Vm, name: str) -> None:
 def require_snapshot(name: str) -> None:
     if not is_a(SNAPSHOT, name) or name in _RESERVED:
         raise Usage(
-            f"{name} is not a name for a snapshot; use 2 to 40 letters, digits, '-' and '_', a letter first, and neither "
-            f"{' nor '.join(_RESERVED)}"
+            f"{name} is not a name for a snapshot; use 2 to 40 letters, digits, '-' and '_', a letter first, and "
+            f"neither {' nor '.join(_RESERVED)}"
         )
 
 
