@@ -32,11 +32,13 @@ from nixherd.deploying.progress import BuildProgress
 from nixherd.errors import FAILURES, UNFORESEEN, ApiError, DeadlineExceeded, FleetError, ProcessFailed, Unforeseen
 from nixherd.exits import Exit, exit_of
 from nixherd.faults import worded
+from nixherd.models import GuestType
 from nixherd.proxmox import wire
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.calls.base import Tasks, answer
 from nixherd.proxmox.calls.guests import Agent, Guests
 from nixherd.proxmox.calls.storages import Storages
+from nixherd.proxmox.steps import Start
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
@@ -607,7 +609,7 @@ GIVEN: dict[str, Any] = {
     "archive": "local:backup/x", "volid": "local:backup/x", "newid": 111, "source": 9002, "values": {}, "disk": "scsi0",
     "size": "8G", "target": "prom", "pool": "nixherd", "vmids": [110], "delete": True, "description": "",
     "upid": Upid.parse("UPID:a:1:2:3:t:i:u@p:"), "file": Path(__file__), "filename": "x.raw", "url": "https://x/y",
-    "sha256": "0",
+    "sha256": "0", "route": Start.requests[GuestType.QEMU], "names": {"node": "prom", "vmid": 110}, "parameters": {},
 }  # fmt: skip
 
 
