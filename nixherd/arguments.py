@@ -57,11 +57,6 @@ def any_text(name: str, value: object) -> str:
     return str(value)
 
 
-def text_or_none(name: str, value: object) -> str | None:
-    """As `text_of`, for what may be left out."""
-    return None if value is None else text_of(name, value)
-
-
 def names_of(name: str, value: object) -> list[str]:
     """Words, in a list or one text with `,` or `;` between them. Usage when it is something else, or empty."""
     words = value.replace(";", ",").split(",") if isinstance(value, str) else value

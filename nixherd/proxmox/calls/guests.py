@@ -99,10 +99,6 @@ class Guests(Cluster):
         """Set options. With the digest of the configuration they were decided on, a change since is an error."""
         self._put(*guest_path(node, vmid, type), "config", **values, digest=digest)
 
-    def migration_obstacles(self, node: str, vmid: int) -> Mapping[str, Any]:
-        """What the server says of moving this VM: `local_disks`, `local_resources`, `allowed_nodes`, `running`."""
-        return dict(self._get(*guest_path(node, vmid, QEMU), "migrate"))
-
 
 AGENT_CALLS = 2  # in flight per node: each may block one of pvedaemon's three workers for seconds
 
