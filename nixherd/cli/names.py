@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import DEFINITIONS, Fleet, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, Vm
 from nixherd.proxmox.answers import Presence, Resource
 
 

@@ -4,8 +4,8 @@ import re
 from typing import TYPE_CHECKING
 
 from nixherd.errors import Usage
-from nixherd.fields import VMIDS
-from nixherd.models import DEFINITIONS, Fleet, VmidRange
+from nixherd.fleet.models import DEFINITIONS, Fleet, VmidRange
+from nixherd.fleet.schema import VMIDS
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client

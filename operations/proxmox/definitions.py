@@ -3,7 +3,7 @@
 from pyinfra import host
 
 from nixherd.arguments import flag_of
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.apply import desired
 from nixherd.proxmox.guest.identity import contradiction, is_ours, label

@@ -2,16 +2,16 @@
 
 from pyinfra import host
 
-from nixherd.build import build, kexec_tarball
 from nixherd.errors import FleetInvalid
-from nixherd.preflight import preflight
+from nixherd.locate.reach import Epoch
+from nixherd.nix.builder import build, kexec_tarball
+from nixherd.proxmox.preflight import preflight
+from nixherd.proxmox.provisioning_survey import host_facts, hypervisor
 from nixherd.proxmox.steps import Row
 from nixherd.pyinfra_glue.guests import managed_vm, row
 from nixherd.pyinfra_glue.hosts import connector_of, evaluated, executing, fleet_host, selection, session_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
-from nixherd.reach import Epoch
 from nixherd.session import ahead
-from nixherd.survey import host_facts, hypervisor
 from operations import installer
 
 CLONE_DEADLINE = 3600.0

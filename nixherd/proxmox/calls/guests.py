@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nixherd.errors import ApiError, DeadlineExceeded, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox import wire
 from nixherd.proxmox.answers import ExecResult, Interface, Pending, Presence, SnapshotRow, VmStatus

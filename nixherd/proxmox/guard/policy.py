@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from nixherd import names
 from nixherd.errors import Refused
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
 from nixherd.proxmox.guard import vmid_references
 from nixherd.proxmox.guard.routes import Found, find
 from nixherd.proxmox.guard.vmid_references import Named

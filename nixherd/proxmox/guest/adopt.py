@@ -7,7 +7,7 @@ guest meanwhile makes the server refuse the old digest, and then it has to be sh
 from dataclasses import dataclass
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import DEFINITIONS, Fleet, Host, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.actual import ActualVm

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
-from nixherd.models import Fleet, GuestType, Host, Vm
+from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.narration import Narrator
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Upid

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nixherd.arguments import OneOf, Whole, any_text, some_names, text_of
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Task, Upid, Volume
 from nixherd.proxmox.belongings import belongings
 from nixherd.proxmox.client import Client

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from nixherd.arguments import Whole, some_names, text_of
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.belongings import Belongings, Part
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig

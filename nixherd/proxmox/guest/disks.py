@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nixherd.arguments import size_of, text_of
 from nixherd.errors import Usage
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.config import Drive
 from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.actual import ActualVm, is_elsewhere, waits

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from nixherd.arguments import Whole, any_text, flag_of, names_of, options_of, text_of
 from nixherd.errors import Usage
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.belongings import belongings
 from nixherd.proxmox.config import encode_ssh_keys
 from nixherd.proxmox.guest import names
@@ -16,8 +17,7 @@ from nixherd.proxmox.guest.identity import label, marked
 from nixherd.proxmox.guest.options import is_so, to_send
 from nixherd.proxmox.guest.verb import Guest, Verb, flag, option, waiting
 from nixherd.proxmox.steps import Change, Configure, Regenerate, Row, Steps, nothing
-from nixherd.settings import Device
-from nixherd.ssh_keys import parse_authorized_key
+from nixherd.ssh.keys import parse_authorized_key
 
 _AS_ASKED = nothing("its options are as asked for")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nixherd.arguments import flag_of, text_of
 from nixherd.errors import FleetError, Usage
-from nixherd.models import Fleet, GuestType, Host, Vm
+from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.apply import desired
 from nixherd.proxmox.guest.desired import empty_vm

@@ -3,7 +3,7 @@
 import re
 
 from nixherd.errors import Usage
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.names import STORAGE
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
 from nixherd.proxmox.guest.identity import label, marked, unmarked

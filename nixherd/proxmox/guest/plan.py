@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nixherd.errors import FleetError, Refused
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Host, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Host, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.config import Drive, VmConfig
 from nixherd.proxmox.guest.actual import ActualVm, is_elsewhere, is_stuck, of_change, waits
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
@@ -30,7 +31,6 @@ from nixherd.proxmox.steps import (
     Start,
     Step,
 )
-from nixherd.settings import Device
 from nixherd.sizes import format_size, parse_size
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again

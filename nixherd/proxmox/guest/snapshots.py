@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nixherd.arguments import any_text, text_of
 from nixherd.errors import ApiError, FleetError, Refused, Undecided, Usage
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import SnapshotRow
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig, same_settings, unlike_snapshot

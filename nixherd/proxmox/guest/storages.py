@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.models import DEFINITIONS, GuestType, Vm
+from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import Drive, VmConfig

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from nixherd.errors import FleetError, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.answers import SnapshotRow
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest.identity import label

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from nixherd.arguments import flag_of
 from nixherd.errors import Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import PATIENCE, achieve, require_awake

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Upid, VmStatus
 from nixherd.proxmox.calls.guests import Guests
 from nixherd.proxmox.config import VmConfig

@@ -12,7 +12,7 @@ from nixherd.cli.main import run
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.tasks import wait
 from nixherd.proxmox.steps import Start, Stop
-from nixherd.template import trial
+from nixherd.proxmox.template import trial
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.fleets import DEV, FLEET, TEMPLATE

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.identity import mark

@@ -9,7 +9,8 @@ from unittest.mock import Mock
 import pytest
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import GuestType, Template, Vm
+from nixherd.fleet.models import GuestType, Template, Vm
+from nixherd.fleet.settings import ContainerSettings, Settings
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
@@ -22,7 +23,6 @@ from nixherd.proxmox.guest.power import RebootGuest, ResumeGuest, ShutdownGuest,
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.undo import reversible
 from nixherd.proxmox.guest.verb import Action, Guest
-from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted, state
 from tests.nixherd.proxmox.conftest import running as another

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from nixherd.errors import ApiError, FleetError, Undecided
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, apply, removal, tasks
 from nixherd.proxmox.guest.backups import BackupGuest
@@ -17,8 +17,8 @@ from nixherd.proxmox.guest.power import RebootGuest
 from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
-from nixherd.template import create
-from nixherd.template.wanted import Wanted
+from nixherd.proxmox.template import create
+from nixherd.proxmox.template.wanted import Wanted
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
 from tests.nixherd.proxmox.test_proxmox_destroy_forms import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest

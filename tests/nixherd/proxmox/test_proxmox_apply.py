@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, TaskFailed
-from nixherd.models import Fleet, Template
+from nixherd.fleet.models import Fleet, Template
 from nixherd.proxmox.client import AgentUnavailable, Client, connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply as module

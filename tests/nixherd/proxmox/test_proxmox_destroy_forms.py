@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError, FleetError, Refused, Usage
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.guest import apply, removal, tasks
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest
 from nixherd.proxmox.steps import Destroy
-from nixherd.settings import Device
 from tests.lab.api_node import GIB, Node
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, archives, images, state

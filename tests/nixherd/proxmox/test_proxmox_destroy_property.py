@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetError
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
 from nixherd.proxmox.guest import apply, removal, tasks
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import mark

@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
@@ -17,7 +18,6 @@ from nixherd.proxmox.guest.hardware import AddCloudInitDrive, RegenerateCloudIni
 from nixherd.proxmox.guest.making import MigrateGuest
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action
-from nixherd.settings import Device
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 pytestmark = pytest.mark.unit

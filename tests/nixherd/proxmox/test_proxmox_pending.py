@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.exits import Exit, exit_of
-from nixherd.models import Fleet, Vm
+from nixherd.exit_codes import Exit, exit_of
+from nixherd.fleet.models import Fleet, Vm
+from nixherd.fleet.settings import Device, Settings
 from nixherd.proxmox.answers import Pending, Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
@@ -23,7 +24,6 @@ from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action, Guest
 from nixherd.proxmox.route import Route
 from nixherd.proxmox.steps import Cannot, Change, Configure, MoveDisk, Note, Resize
-from nixherd.settings import Device, Settings
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST

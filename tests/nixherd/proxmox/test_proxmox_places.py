@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions

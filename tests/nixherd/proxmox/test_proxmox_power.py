@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guard.policy import BOOT_ID, Policy

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Refused, TaskFailed, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
+from nixherd.fleet.settings import ContainerSettings, Settings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import TaskForgotten
@@ -20,7 +21,6 @@ from nixherd.proxmox.guest.making import CreateGuest
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.power import StartGuest, StopGuest, SuspendGuest
 from nixherd.proxmox.steps import Backup, Outcome, Restore
-from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice

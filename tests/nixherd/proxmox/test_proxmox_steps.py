@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from nixherd.errors import Refused
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox import steps
 from nixherd.proxmox.calls.guests import Guests
 from nixherd.proxmox.guard.policy import Policy

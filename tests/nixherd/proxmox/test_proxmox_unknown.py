@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from nixherd.errors import ApiError, TaskFailed, Undecided
-from nixherd.exits import Exit, exit_of
-from nixherd.models import GuestType
+from nixherd.exit_codes import Exit, exit_of
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.belongings import Belongings, Part
 from nixherd.proxmox.client import Client

@@ -13,7 +13,7 @@ from nixherd.cli.acting import command_of
 from nixherd.cli.front import Front
 from nixherd.cli.vm import COMMANDS as VM_COMMANDS
 from nixherd.errors import Refused, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.guest.disks import ResizeDisk
 from nixherd.proxmox.guest.power import RebootGuest
 from nixherd.proxmox.guest.undo import Reversible

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.belongings import belongings, owner
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.archive import held
