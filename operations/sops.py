@@ -6,11 +6,11 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.sops import Secret, Secrets
-from nixherd.enrolment import with_rekeys
 from nixherd.errors import FleetError
-from nixherd.fleet import load_fleet
-from nixherd.nix import Evaluated
-from nixherd.secrets.plan import recipients_of_hosts
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.commands import Evaluated
+from nixherd.trust.enrol import with_rekeys
+from nixherd.trust.secrets.plan import recipients_of_hosts
 from operations.arguments import flag_of
 from operations.fleet_files import changed_files, store_of
 from operations.machine import is_installed, machine_of
