@@ -1,5 +1,6 @@
 """The commands that only look. They send GETs, and name any guest that the token may see, declared or not."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.locate import whereabouts
+from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Resource, Task, Upid
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.address import address_of
@@ -338,7 +340,7 @@ def log(front: Front, upid: str, follow: bool) -> None:
     except ValueError:
         raise Usage(f"{upid} is not a UPID; `nixherd vm tasks` lists them") from None
     shown = 0
-    while True:
+    for _ in poll(math.inf, Backoff(1.0, 1.0)):
         state = front.client.task_status(task) if follow else None
         lines = front.client.task_log(task)
         for line in lines[shown:]:
@@ -346,7 +348,6 @@ def log(front: Front, upid: str, follow: bool) -> None:
         shown = len(lines)
         if state is None or not state.running:
             break
-        time.sleep(1)
     if state is not None and not state.succeeded:
         raise click.exceptions.Exit(int(Exit.FAILED))
 

@@ -182,7 +182,7 @@ def test_what_went_through_without_an_answer_is_not_done_twice(
     if path == "/vzdump":
         assert len(emulator.client().volumes("prom", "local", content="backup", vmid=110)) == 1
     assert sent(emulator, path) == 1 or path == "/config"
-    if isinstance(action, Verb) and action.asked:
+    if isinstance(action, Verb) and action.by_person:
         assert outcome(emulator, replace(action, by_person=False)) == []
 
 
