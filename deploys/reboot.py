@@ -9,7 +9,7 @@ listed, with the command for its owner.
 
 from pyinfra import host
 
-from nixherd.deploying.waves import label
+from nixherd.deploy.waves import label
 from operations import deployment, rebooting
 from operations.deploy_run import waves
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from nixherd import process
-from nixherd.changeset import changing
-from tests.nixherd.secrets.enrolling import Killer
+from nixherd.fleet.changeset import changing
+from tests.nixherd.trust.secrets.enrolling import Killer
 
 GONE = ("hosts/web/a.nix", "hosts/web/data/b")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nixherd.session import Session
-from nixherd.sudo import Sudo, told
+from nixherd.ssh.sudo import Sudo, told
 from operations import nix as operations
 from operations.steps import connector_of
 from tests.integration.test_secrets import files_with, pattern, watched

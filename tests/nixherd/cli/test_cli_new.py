@@ -15,20 +15,20 @@ import pytest
 from nixherd.cli import new as new_module
 from nixherd.cli.main import run
 from nixherd.errors import FleetError
-from nixherd.fleet import load_fleet
-from nixherd.git import Repository
-from nixherd.nix import Evaluated
-from nixherd.scaffolding import proof
-from nixherd.secrets import files
+from nixherd.fleet.git import Repository
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.tree import Tree
+from nixherd.nix.commands import Evaluated
 from nixherd.session import Session
-from nixherd.tree import Tree
+from nixherd.trust.new import proof
+from nixherd.trust.secrets import files
 from tests.conftest import DEFINITIONS_NIX
 from tests.nix_cli import environment
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.nixherd.scaffolding.hosts import VM
-from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import contents, git, nobodys, repository, sops
+from tests.nixherd.trust.new.hosts import VM
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import contents, git, nobodys, repository, sops
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("cli-new")]
 
@@ -342,7 +342,7 @@ def scaffolded(fleet: Path, last: int | None = None) -> subprocess.CompletedProc
     words: list[str | Path] = [
         sys.executable,
         "-m",
-        "tests.nixherd.scaffolding.scaffolded",
+        "tests.nixherd.trust.new.scaffolded",
         fleet,
         *([str(last)] if last else []),
     ]

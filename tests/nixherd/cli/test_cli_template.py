@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.proxmox.policy import Policy
-from nixherd.proxmox.tasks import wait
-from nixherd.template import trial
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest.tasks import wait
+from nixherd.proxmox.steps import Start, Stop
+from nixherd.proxmox.template import trial
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.fleets import DEV, FLEET, TEMPLATE
@@ -344,9 +345,10 @@ def test_an_unfinished_one_that_somebody_started_is_never_converted(
     def started(*_: object, **__: object) -> list[str]:
         theirs = replace(FLEET, vms={"dev": replace(DEV, vmid=9002)}, template=None)
         client = emulator.client(Policy.from_fleet(theirs))
-        wait(client, client.start("prom", 9002), 10)
-        if ran:
-            wait(client, client.stop("prom", 9002), 10)
+        for step in [Start("prom", 9002), *([Stop("prom", 9002)] if ran else [])]:
+            upid = step.begin(client)
+            assert upid is not None
+            wait(client, upid, 10)
         return []
 
     if when == "before":

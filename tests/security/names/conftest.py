@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nixherd.findings import Finding
-from nixherd.validate import find
+from nixherd.fleet.validate import find
 from tests.fuzz.names import fleet
 
 MakeFleet = Callable[..., Path]

@@ -10,10 +10,10 @@ import pytest
 
 from nixherd.cli.main import run
 from nixherd.errors import FleetInvalid
-from nixherd.fields import Place
-from nixherd.fleet import load_fleet
-from nixherd.near_names import judge
-from nixherd.validate import find
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.near_names import judge
+from nixherd.fleet.schema import Place
+from nixherd.fleet.validate import find
 from tests.fuzz.names import fleet
 from tests.security.names.conftest import ROOT, MakeFleet, on_guest, on_host
 

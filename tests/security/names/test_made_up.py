@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from nixherd.cli.main import run
 from nixherd.errors import FleetInvalid
-from nixherd.fields import COMMON, FIELDS, Place, fields_of
 from nixherd.findings import Severity
-from nixherd.fleet import load_fleet
-from nixherd.near_names import STRONGEST, judge, near_option, normal
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.near_names import STRONGEST, judge, near_option, normal
+from nixherd.fleet.schema import COMMON, FIELDS, Place, fields_of
 from tests.security.names.conftest import (
     ROOT,
     Case,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
 from tests.conftest import HOSTS_NIX
 
 MakeFleet = Callable[..., Path]

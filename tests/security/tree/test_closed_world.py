@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from nixherd import fleet_eval
 from nixherd.cli.parameters import _completions
-from nixherd.definitions import Definitions
 from nixherd.errors import FleetInvalid
-from nixherd.flakes import resolve
-from nixherd.fleet import load_fleet
+from nixherd.fleet import evaluate as fleet_eval
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.flakes import resolve
+from nixherd.proxmox.guard.definitions import Definitions
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 
 pytestmark = pytest.mark.unit

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nixherd import fleet_eval
-from nixherd.edited import require_exactly
 from nixherd.errors import DeadlineExceeded, FleetError, FleetInvalid
-from nixherd.flakes import resolve
-from nixherd.fleet import load_fleet
+from nixherd.fleet import evaluate as fleet_eval
+from nixherd.fleet.edited import require_exactly
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.flakes import resolve
 from nixherd.process import Limits
 from tests.conftest import HOSTS_NIX
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say

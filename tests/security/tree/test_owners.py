@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from nixherd import ownership
-from nixherd.definitions import Definitions
 from nixherd.errors import FleetInvalid, Refused
-from nixherd.flakes import resolve
-from nixherd.fleet import load_fleet
-from nixherd.world import look
+from nixherd.fleet import ownership
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.world import look
+from nixherd.nix.flakes import resolve
+from nixherd.proxmox.guard.definitions import Definitions
 from tests.security.tree.conftest import MakeFleet, say
 
 pytestmark = pytest.mark.unit

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from nixherd import fleet_eval, world
-from nixherd.definitions import Definitions
 from nixherd.errors import FleetInvalid, Refused
-from nixherd.world import look, look_settled
+from nixherd.fleet import evaluate as fleet_eval
+from nixherd.fleet import world
+from nixherd.fleet.world import look, look_settled
+from nixherd.proxmox.guard.definitions import Definitions
 from tests.conftest import DEFINITIONS_NIX
 from tests.properties import examples
 from tests.security.tree.conftest import MakeFleet

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.changeset import Done, changing
 from nixherd.errors import FleetError
-from nixherd.tree import read
-from tests.nixherd.secrets.repositories import git, nobodys, repository
+from nixherd.fleet.changeset import Done, changing
+from nixherd.fleet.tree import read
+from tests.nixherd.trust.secrets.repositories import git, nobodys, repository
 
 
 @pytest.fixture

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from nixherd import tree as trees
-from nixherd.changeset import changing, interrupted
-from nixherd.deploying.gate import uncommitted
-from nixherd.fleet import load_fleet
-from nixherd.hardware import configuration_path
-from nixherd.machines import render
-from nixherd.models import Fleet
+from nixherd.deploy.commit_policy import uncommitted
+from nixherd.fleet import tree as trees
+from nixherd.fleet.changeset import changing, interrupted
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet
+from nixherd.install.hardware import configuration_path
 from nixherd.session import Session
 from nixherd.templating import render_foreign
-from tests.nixherd.secrets.repositories import contents, git, repository
+from nixherd.trust.overview import render
+from tests.nixherd.trust.secrets.repositories import contents, git, repository
 from tests.security.tree_state.conftest import PUBLISHED, TEMPORARIES, publish, refused
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
@@ -34,8 +34,8 @@ def killed(fleet: Path, after: int, *, identity: str | None = None) -> None:
     script = f"""
 import os
 from pathlib import Path
-from nixherd import tree as trees
-from nixherd.tree import Tree
+from nixherd.fleet import tree as trees
+from nixherd.fleet.tree import Tree
 from tests.security.tree_state.conftest import publish
 left, move = {after}, Tree.move
 def moved(self, temporary):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.changeset import changing
-from nixherd.deploying.gate import uncommitted
+from nixherd.deploy.commit_policy import uncommitted
 from nixherd.errors import FleetError
-from nixherd.git import Repository
-from tests.nixherd.secrets.repositories import git, repository
+from nixherd.fleet.changeset import changing
+from nixherd.fleet.git import Repository
+from tests.nixherd.trust.secrets.repositories import git, repository
 from tests.security.tree_state.conftest import commit, empty, hooked, monitored, publish, touched
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.changeset import changing, interrupted
-from nixherd.enrolment import Wanted, documented
 from nixherd.errors import FleetError
-from nixherd.fleet import load_fleet
-from nixherd.tree import Temporary, Tree, opened
-from tests.nixherd.secrets.repositories import contents, git
+from nixherd.fleet.changeset import changing, interrupted
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.tree import Temporary, Tree, opened
+from nixherd.trust.enrol import Wanted, documented
+from tests.nixherd.trust.secrets.repositories import contents, git
 from tests.properties import examples
 from tests.security.tree_state.conftest import TEMPORARIES, commit, publish, refused
 

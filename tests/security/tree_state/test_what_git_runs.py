@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import FleetError
-from nixherd.git import Repository
+from nixherd.fleet.git import Repository
 from tests.nix_cli import environment
-from tests.nixherd.secrets.repositories import git, repository
+from tests.nixherd.trust.secrets.repositories import git, repository
 from tests.security.tree_state.conftest import commit, hooked, monitored, touched
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
