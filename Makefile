@@ -24,7 +24,7 @@ unexport PYTHONUNBUFFERED
 # The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
 REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
 
-.PHONY: help demo test unit check fuzz fleet-real conformance bench lab up down reset status shell clean
+.PHONY: help demo test unit check map fuzz fleet-real conformance bench lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -58,6 +58,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports --no-logo 2>/dev/null || PYTHONPATH=. $(BIN)/lint-imports
 
+map: $(STAMP) ## make map [CHECK=1]: the library's structure, drawn from its imports into build/map; CHECK fails beyond a bound
+	@$(BIN)/python -m bench.map $(if $(CHECK),--check)
+
 fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none of which may reach what is protected
 	@$(BIN)/python -m tests.fuzz $(N)
 
@@ -85,4 +88,4 @@ up down reset status shell: $(STAMP)
 
 clean: ## stop the lab, remove what make made here (not the shared cache)
 	@if [ -x $(BIN)/python ] && [ -d .lab ]; then $(LAB) down; fi
-	@rm -rf .lab $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	@rm -rf .lab $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
