@@ -23,6 +23,8 @@ FILES = {
     "herd/imported_only.py": "class Kept:\n    value = 1\n",
     "lab/local.py": "import subprocess\ndef work():\n    subprocess.run(['true'])\n",
 }
+pytestmark = pytest.mark.process  # each traces in a process of its own
+
 CHILD = """
 import sys
 from pathlib import Path
