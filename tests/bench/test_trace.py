@@ -11,6 +11,8 @@ import pytest
 import bench.trace
 from bench.trace import Effect, Trace, read, report
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 FILES = {
     "operations/host.py": "from herd import engine\ndef deploy():\n    engine.start()\n",

@@ -210,7 +210,7 @@ def test_for_nodes_alone_and_nothing_else_on_them(node: Node) -> None:
 
 def test_nothing_of_ours_names_what_touches_guests() -> None:
     """What is in the record of a run above is so by what is written, too."""
-    parts = ["deploys/proxmox_host.py", "facts/proxmox_host.py", "operations/proxmox_host", "nixherd/passthrough"]
+    parts = ["deploys/proxmox_host.py", "facts/proxmox_host.py", "operations/proxmox_host", "nixherd/proxmox/node"]
     roots = [ROOT / part for part in parts]
     files = [path for root in roots for path in (root.rglob("*") if root.is_dir() else [root])]
     texts = {path: path.read_text() for path in files if path.suffix in (".py", ".sh")}
