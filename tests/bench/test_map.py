@@ -11,7 +11,7 @@ from bench.map.figures import Figure, cycles, floors, measure, rooms
 from bench.map.picture import draw
 from bench.map.tree import NotInClone, Tree, of_commit, read
 
-pytestmark = pytest.mark.process  # they read commits by git and draw by programs of ours
+pytestmark = pytest.mark.process
 
 PROJECT = '[project]\nname = "herd"\n[project.scripts]\nherd = "herd.cli.main:main"\n'
 TYPING = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from herd.engine import run\nsend = 1\n"

@@ -11,6 +11,8 @@ import pytest
 import bench.trace
 from bench.trace import Effect, Trace, read, report
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 FILES = {
     "operations/host.py": "from herd import engine\ndef deploy():\n    engine.start()\n",
@@ -23,8 +25,6 @@ FILES = {
     "herd/imported_only.py": "class Kept:\n    value = 1\n",
     "lab/local.py": "import subprocess\ndef work():\n    subprocess.run(['true'])\n",
 }
-pytestmark = pytest.mark.process  # each traces in a process of its own
-
 CHILD = """
 import sys
 from pathlib import Path
