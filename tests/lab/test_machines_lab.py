@@ -128,8 +128,8 @@ def test_reset_brings_back_start_state_and_fleet_within_three_seconds(lab: Lab) 
     [
         (["reset"], "lab: the lab is not up; start it with: python -m lab up"),
         (["run", "--", "true"], "lab: the lab is not up; start it with: python -m lab up"),
-        (["run"], "lab: run what? python -m lab run -- CMD …"),
-        (["fault", "nosuch"], "lab: no fault is called nosuch; there are: lock-held,"),
+        (["run"], "lab: no command; use: python -m lab run -- CMD …"),
+        (["fault", "nosuch"], "lab: unknown fault nosuch; known faults: lock-held,"),
         (["fault", "no-return", "maybe"], "lab: python -m lab fault no-return [on|off]"),
     ],
 )
@@ -161,7 +161,7 @@ def test_down_leaves_nothing(lab: Lab) -> None:
     assert lab("down").returncode == 0
     until(lambda: not lab.traces(), 3)
     assert cgroups(lab.places) == []
-    assert "was not up" in lab("down").stderr
+    assert "it was not running" in lab("down").stderr
 
 
 @pytest.mark.parametrize("seed", range(6))
