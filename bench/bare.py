@@ -101,8 +101,8 @@ class Bare:
 
     def address(self) -> str | None:
         cards = (self.api("GET", f"{self.vm}/agent/network-get-interfaces") or {"result": []})["result"]
-        found = [item["ip-address"] for card in cards for item in card.get("ip-addresses", [])]
-        return next((text for text in found if text.startswith("10.77.0.")), None)
+        addresses = [item["ip-address"] for card in cards for item in card.get("ip-addresses", [])]
+        return next((text for text in addresses if text.startswith("10.77.0.")), None)
 
     def remote(self, script: str, input: str | None = None, stdin: IO[bytes] | None = None) -> None:
         self.local("ssh", *self.ssh, self.target, script, input=input, stdin=stdin)

@@ -113,9 +113,9 @@ def lab(*words: str) -> str:
 
 
 def words_inside(script: str) -> list[str]:
-    given = {"HOSTS": str(HOSTS), "KNOWN": f"{HOSTS}.known"}
+    variables = {"HOSTS": str(HOSTS), "KNOWN": f"{HOSTS}.known"}
     path = f'PATH="{CRATES}:$PATH"\n'
-    return ["run", "--", "env", *(f"{name}={value}" for name, value in given.items()), "sh", "-c", path + script]
+    return ["run", "--", "env", *(f"{name}={value}" for name, value in variables.items()), "sh", "-c", path + script]
 
 
 def inside(script: str) -> str:
@@ -190,17 +190,17 @@ def memory(script: str) -> float:
 
 
 def contenders() -> dict[str, str]:
-    found = {}
+    results = {}
     if (CRATES / "deploy").exists():
-        found["deploy-rs"] = DEPLOY_RS  # before the loop: its profile is a wrapper, which would be a change for ours
+        results["deploy-rs"] = DEPLOY_RS  # before the loop: its profile is a wrapper, which would be a change for ours
     else:
         print(f"deploy: {CRATES} has no deploy-rs (make bench puts it there): not compared", flush=True)
-    found |= {"loop": LOOP, "floor": FLOOR}
+    results |= {"loop": LOOP, "floor": FLOOR}
     if (Path(sys.executable).parent / "ansible-playbook").exists():
-        found["ansible"] = ANSIBLE
+        results["ansible"] = ANSIBLE
     else:
         print("deploy: ansible-core is not installed (pip install -e '.[bench]'): not compared", flush=True)
-    return found
+    return results
 
 
 def compare(count: int, scenario: str, rounds: int) -> list[bool]:
@@ -223,8 +223,8 @@ def compare(count: int, scenario: str, rounds: int) -> list[bool]:
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     summary = {"count": count, "scenario": scenario, "seconds": medians, "mib": peaks}
     (DIRECTORY / f"deploy-{count}-{scenario}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    told = ", ".join(f"{name} {mib:.0f}" for name, mib in peaks.items())
-    print(f"deploy-{count}-{scenario}: MiB at most: {told}", flush=True)
+    peak_text = ", ".join(f"{name} {mib:.0f}" for name, mib in peaks.items())
+    print(f"deploy-{count}-{scenario}: MiB at most: {peak_text}", flush=True)
     limits = LIMITS[scenario] if count == COUNTS[-1] else {}
     return [
         Comparison(f"deploy-{count}-{scenario}-{name}", times["ours"], times[name], limits.get(name, NO_LIMIT)).report()
@@ -238,8 +238,8 @@ def compare_evaluation(rounds: int) -> bool:
     prepare(EVALUATED)
     times: dict[str, list[float]] = {"ours": [], "bare": []}
     for _ in range(rounds):
-        for which, seconds in times.items():
-            seconds.append(float(lab("run", "--", sys.executable, "-m", "bench.evaluation", which)))
+        for label, seconds in times.items():
+            seconds.append(float(lab("run", "--", sys.executable, "-m", "bench.evaluation", label)))
     limit = LIMITS["evaluation"]["nix"]
     return Comparison(f"deploy-{EVALUATED}-evaluation-nix", times["ours"], times["bare"], limit).report()
 

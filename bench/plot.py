@@ -23,14 +23,14 @@ def draw(directory: Path, counts: Sequence[int]) -> None:
     scenarios = ("changed", "unchanged")
     figure, axes = pyplot.subplots(2, len(scenarios), figsize=(10, 6.5), sharex=True)
     for column, scenario in enumerate(scenarios):
-        found = [json.loads((directory / f"deploy-{count}-{scenario}.json").read_text()) for count in counts]
+        measurements = [json.loads((directory / f"deploy-{count}-{scenario}.json").read_text()) for count in counts]
         for row, (what, unit) in enumerate((("seconds", "seconds (median)"), ("mib", "MiB at most"))):
             axis = axes[row][column]
-            names = [name for name in COLOURS if name in found[0][what]]
+            names = [name for name in COLOURS if name in measurements[0][what]]
             width = 0.8 / len(names)
             for at, name in enumerate(names):
                 places = [index + (at - (len(names) - 1) / 2) * width for index in range(len(counts))]
-                heights = [each[what][name] for each in found]
+                heights = [each[what][name] for each in measurements]
                 axis.bar(places, heights, width, color=COLOURS[name], label=NAMES.get(name, name))
             axis.set_xticks(range(len(counts)), [f"{count} host{'s' if count > 1 else ''}" for count in counts])
             axis.set_ylabel(unit)

@@ -92,24 +92,24 @@ def ours(directory: Path, env: dict[str, str]) -> float:
 
 
 def compare(rounds: int) -> list[Comparison]:
-    found = []
+    measurements = []
     with tempfile.TemporaryDirectory(prefix="nixherd-bench-") as name:
         place = Path(name)
         made = keys(place)
-        for where, operator in (("first", 0), ("last", RECIPIENTS - 2)):
+        for position, operator in (("first", 0), ("last", RECIPIENTS - 2)):
             env = {"SOPS_AGE_KEY_FILE": str(made[operator][1]), "HOME": name, "XDG_STATE_HOME": f"{name}/state"}
-            original = fleet(place / where, [recipient for recipient, _ in made], env)
+            original = fleet(place / position, [recipient for recipient, _ in made], env)
             times: tuple[list[float], list[float]] = ([], [])
             for number in range(rounds):
                 for seconds, measure in zip(times, (ours, loop), strict=True):
-                    copy = place / f"{where}-{number}-{measure.__name__}"
+                    copy = place / f"{position}-{number}-{measure.__name__}"
                     shutil.copytree(original, copy)
                     run(["git", "status"], copy, env)  # its index knows the copies' times, as in a checkout at rest
                     os.sync()  # nobody's fsync writes the copies out
                     seconds.append(measure(copy, env))
                     shutil.rmtree(copy)
-            found.append(Comparison(f"rekey-identity-{where}", *times, LIMIT))
-    return found
+            measurements.append(Comparison(f"rekey-identity-{position}", *times, LIMIT))
+    return measurements
 
 
 def main(rounds: int) -> int:

@@ -70,7 +70,7 @@ class Recorder:
             self._ours[filename] = str(inside) if is_ours else None
         return self._ours[filename]
 
-    def _wrap(self, module: str, owner: str, name: str, kind: str, told: Told) -> None:
+    def _wrap(self, module: str, owner: str, name: str, kind: str, settings: Told) -> None:
         cls = getattr(importlib.import_module(module), owner, None)
         original = getattr(cls, name, None)
         if original is None:
@@ -79,7 +79,7 @@ class Recorder:
             )
 
         def watched(*args: Any, **arguments: Any) -> Any:
-            self.effect(kind, told(*args, *arguments.values()))
+            self.effect(kind, settings(*args, *arguments.values()))
             return original(*args, **arguments)
 
         setattr(cls, name, watched)

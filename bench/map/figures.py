@@ -65,7 +65,7 @@ def rooms(tree: Tree, packages: Collection[str], root_is_one: bool = False) -> R
 
 def measure(tree: Tree) -> list[Figure]:
     library = rooms(tree, [tree.library])
-    whole = rooms(tree, [tree.library], root_is_one=True)
+    tree_figures = rooms(tree, [tree.library], root_is_one=True)
     inside = [edge for edge in tree.imports if all(name.split(".")[0] == tree.library for name in edge)]
     counted = [name for name in tree.packages if name != "deploys"]
     importers = _importers(tree)
@@ -93,10 +93,15 @@ def measure(tree: Tree) -> list[Figure]:
         Figure("floors", len(library.floors), 6),
         Figure("arrows between rooms", len(library.arrows), 40),
         Figure("cycles of rooms", len(library.cycles), 0, tuple(map(", ".join, library.cycles))),
-        Figure("root's files as one room: rooms", len(whole.names)),
-        Figure("root's files as one room: floors", len(whole.floors)),
-        Figure("root's files as one room: arrows", len(whole.arrows)),
-        Figure("root's files as one room: cycles", len(whole.cycles), None, tuple(map(", ".join, whole.cycles))),
+        Figure("root's files as one room: rooms", len(tree_figures.names)),
+        Figure("root's files as one room: floors", len(tree_figures.floors)),
+        Figure("root's files as one room: arrows", len(tree_figures.arrows)),
+        Figure(
+            "root's files as one room: cycles",
+            len(tree_figures.cycles),
+            None,
+            tuple(map(", ".join, tree_figures.cycles)),
+        ),
         Figure("modules of the library", sum(name.split(".")[0] == tree.library for name in tree.modules)),
         Figure("arrows between the library's modules", len(inside), 400),
         Figure(
@@ -154,25 +159,25 @@ def _components(nodes: Iterable[str], edges: Iterable[Edge]) -> list[list[str]]:
     for importer, imported in edges:
         ahead[importer].append(imported)
         back[imported].append(importer)
-    seen: set[str] = set()
-    order = [name for start in ahead for name in _reach(start, ahead, seen)]
-    seen = set()
-    return [part for start in reversed(order) if (part := _reach(start, back, seen))]
+    visited: set[str] = set()
+    order = [name for start in ahead for name in _reach(start, ahead, visited)]
+    visited = set()
+    return [part for start in reversed(order) if (part := _reach(start, back, visited))]
 
 
-def _reach(start: str, ahead: Mapping[str, list[str]], seen: set[str]) -> list[str]:
+def _reach(start: str, ahead: Mapping[str, list[str]], visited: set[str]) -> list[str]:
     """The nodes that are not yet seen, each after those that it leads to."""
-    if start in seen:
+    if start in visited:
         return []
-    seen.add(start)
+    visited.add(start)
     finished, stack = [], [(start, iter(ahead[start]))]
     while stack:
         node, following = stack[-1]
-        if (name := next((each for each in following if each not in seen), None)) is None:
+        if (name := next((each for each in following if each not in visited), None)) is None:
             finished.append(node)
             stack.pop()
         else:
-            seen.add(name)
+            visited.add(name)
             stack.append((name, iter(ahead[name])))
     return finished
 
