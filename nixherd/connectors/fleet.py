@@ -41,7 +41,7 @@ from nixherd.connectors import api_facts, here, proving
 from nixherd.connectors.api_facts import ApiQuery
 from nixherd.connectors.asking import asker
 from nixherd.connectors.base import PinnedConnector, another_key, unwelcome
-from nixherd.connectors.failures import NotFound, Stranger, Unwelcome, is_one, pauses
+from nixherd.connectors.failures import NoShell, NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.connectors.ssh_client import Keys, PinnedClient
 from nixherd.connectors.transport import NotBegun, WatchedTransport, notice_a_dead_peer
 from nixherd.deploying.report import Outcome
@@ -49,6 +49,7 @@ from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, R
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.installed import Search
+from nixherd.login_shell import Answer, answered
 from nixherd.models import Access, Host
 from nixherd.narration import Narrator
 from nixherd.openssh import Destination
@@ -367,7 +368,7 @@ class FleetConnector(PinnedConnector):
                 self._report(present=True)  # something listens; handshakes take a while
             return WatchedTransport(*args, **arguments)
 
-        client = PinnedClient()
+        client = self.pinned_client()
         try:
             client.open(to, self._keys(to), opened, CONNECT_TIMEOUT)
             place = self._proven(client, place)
@@ -377,8 +378,8 @@ class FleetConnector(PinnedConnector):
             raise Stranger(another_key(who, error)) from error
         except AuthenticationException as error:
             client.close()
-            raise Unwelcome(unwelcome(f"{self.data['ssh_user']}@{place.address}")) from error
-        except FleetError:
+            raise Unwelcome(unwelcome(self.data["ssh_user"], place.address)) from error
+        except (FleetError, NoShell):
             client.close()
             raise
         except (SSHException, EOFError, OSError) as error:
@@ -430,7 +431,9 @@ class FleetConnector(PinnedConnector):
                 f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is no proof for "
                 "wiping it; nothing was done there: run this again"
             )
-        if place.asked is None or not place.asked.has_agent or client is None or client is self._has_the_word:
+        if place.asked is None or not place.asked.has_agent or client is self._has_the_word:
+            return
+        if not isinstance(client, PinnedClient):
             return
         proving.prove_by_word(self.session, client, place.asked, place.address)
         self._has_the_word = client
@@ -587,15 +590,16 @@ class FleetConnector(PinnedConnector):
 
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
-        if not self._ready() or self.client is None:
+        if not self._ready() or not isinstance(self.client, PinnedClient):
             raise OSError(f"{self.fleet_host.id}: not connected")
         try:
-            _, stdout, stderr = self.client.exec_command(words, timeout=timeout)
-            out, err = (stream.read().decode(errors="replace").splitlines() for stream in (stdout, stderr))
-            status = stdout.channel.recv_exit_status()
+            out, err, status = self.client.say(words, timeout)
         except (SSHException, EOFError) as error:
             raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
-        lines = [*(OutputLine("stdout", line) for line in out), *(OutputLine("stderr", line) for line in err)]
+        answer, noise = answered(out.splitlines())
+        self.name_noise(Answer("", noise=noise))
+        lines = [OutputLine("stdout", line) for line in answer]
+        lines += [OutputLine("stderr", line) for line in err.splitlines()]
         return status == 0, CommandOutput(lines)
 
     def _require_shell(self) -> None:

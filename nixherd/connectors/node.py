@@ -15,7 +15,7 @@ from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
 from nixherd.connectors.base import PinnedConnector, another_key, unwelcome
-from nixherd.connectors.ssh_client import Keys, PinnedClient
+from nixherd.connectors.ssh_client import Keys
 from nixherd.connectors.transport import NotBegun, WatchedTransport, notice_a_dead_peer
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
@@ -42,7 +42,7 @@ class NodeConnector(PinnedConnector):
 
     def _connect(self) -> None:
         to = self._destination()
-        client = PinnedClient()
+        client = self.pinned_client()
         try:
             given = self.make_paramiko_kwargs()
             keys = Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
@@ -52,7 +52,7 @@ class NodeConnector(PinnedConnector):
             raise Refused(another_key(f"{self.host.data.host_id} at {to.address}", error)) from error
         except AuthenticationException as error:
             client.close()
-            raise FleetError(unwelcome(f"{to.user}@{to.address}")) from error
+            raise FleetError(unwelcome(to.user, to.address)) from error
         except (SSHException, EOFError, OSError, PyinfraError) as error:
             why = client.why(error)
             client.close()
