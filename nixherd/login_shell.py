@@ -22,9 +22,10 @@ _SHOWN = 200  # characters of it
 # $1: the mark, $2: the script. It stands between single quotes, and has nothing that csh or fish change there.
 _RUN = (
     "export SHLVL=1; "  # else a bash in the script takes itself for the one that sshd has started, and reads .bashrc
-    'printf "\\n%s 1 begin %s:%s\\n" "$1" "$SHELL" "$HOME"; printf "\\n%s 2 begin\\n" "$1" >&2; '
-    '/bin/sh -c "$(printf %b "$2")"; s=$?; '
-    'printf "\\n%s 1 end %s\\n" "$1" $s; printf "\\n%s 2 end\\n" "$1" >&2; exit $s'
+    "exec 3>&2 2>/dev/null; "  # what this shell has to say of a script that was killed is not the script's
+    'printf "\\n%s 1 begin %s:%s\\n" "$1" "$SHELL" "$HOME"; printf "\\n%s 2 begin\\n" "$1" >&3; '
+    '(exec /bin/sh -c "$(printf %b "$2")" 2>&3 3>&-); s=$?; '
+    'printf "\\n%s 1 end %s\\n" "$1" $s; printf "\\n%s 2 end\\n" "$1" >&3; exit $s'
 )
 # Bytes for printf's %b: printable ASCII as it is, but for what a shell may take otherwise between single quotes.
 _ENCODED = [chr(byte) if 32 <= byte < 127 and chr(byte) not in "'!\\" else f"\\0{byte:03o}" for byte in range(256)]

@@ -72,6 +72,11 @@ def test_a_script_comes_through_a_shell_as_it_is() -> None:
     assert (answer.shell, answer.noise, answer.ended(status)) == ("/bin/sh", [], 3)
 
 
+def test_a_script_that_was_killed_has_nothing_more_to_say() -> None:
+    out, err, answer, status = ask(["/bin/sh"], "echo one; kill -TERM $$")
+    assert (out, err, answer.ended(status)) == (["one"], [], 143)
+
+
 @pytest.mark.skipif(usable() is not None, reason="the base root's shells need root")
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_a_script_comes_through_any_login_shell_as_it_is(base_root: Path, shell: str) -> None:
