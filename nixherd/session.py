@@ -29,6 +29,7 @@ from nixherd.files import state_home, write_whole
 from nixherd.locks import lock, own_directory
 from nixherd.models import Fleet, Host, Vm
 from nixherd.openssh import PLAIN_PATH
+from nixherd.reasons import kept_output
 from nixherd.revisions import of_tree
 from nixherd.rollcall import RollCall
 from nixherd.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
@@ -359,6 +360,8 @@ class Session:
         if outcome is Outcome.FAILED and status is Exit.UNKNOWN:
             outcome = Outcome.UNKNOWN
         if self.journal is not None:
+            if output := kept_output(error):
+                self.journal.note("found", host_id, output=output)
             self.journal.note("end", host_id, outcome=outcome, why=str(error), exit=int(status))
 
     @property

@@ -28,6 +28,7 @@ from nixherd.evaluation import evaluate as evaluate_all
 from nixherd.faults import foreseen
 from nixherd.models import Access
 from nixherd.nix import Evaluated
+from nixherd.reasons import failure
 from nixherd.revisions import noted_of, shown
 from nixherd.session import Session
 from operations.activating import activate as activate_on
@@ -357,7 +358,7 @@ def _trigger(own: HostRun, about: Evaluated) -> None:
     lines = [line for line in output.stdout_lines if line.strip()]
     own.found(log=[*lines, *output.stderr_lines][-20:])
     if not ok:
-        raise FleetError(f"{own.id}: its command failed: {([*lines, *output.stderr_lines] or ['no word'])[-1]}")
+        raise failure(f"{own.id}: its command failed", [*output.stderr_lines, *lines])
     runs = lines[-1] if lines and nix.is_store_path(lines[-1]) else None
     own.found(current=runs)
     if runs != about.toplevel:

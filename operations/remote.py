@@ -14,6 +14,7 @@ from nixherd.models import Access
 from nixherd.nix_errors import is_unsigned
 from nixherd.openssh import Destination
 from nixherd.process import Completed, run
+from nixherd.reasons import failure
 from nixherd.stalls import LOOK_THERE, Stalled, Watch
 from nixherd.sudo import Sudo, told
 from operations.signing import UNSIGNED, taken_through
@@ -86,14 +87,16 @@ def run_towards(
     """Run a local program that connects to the machine; once more when the machine has moved meanwhile.
 
     `command` gives its argv and environment, `stream` gets its lines, `watch` may end it. ProcessFailed when it fails
-    where the machine is.
+    where the machine is, FleetError where the login shell there breaks what it speaks.
     """
     connector = connector_of(host)
     to = connector.destination()
     argv, environment = command(to)
     try:
         return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
-    except ProcessFailed:
+    except ProcessFailed as error:
+        if why := connector.breaks("Nix's protocol"):
+            raise FleetError(f"{host.data.host_id}: {why}") from error
         connector.drop()
         now = connector.destination()
         if now.address == to.address:
@@ -117,9 +120,9 @@ def run_job(host: Host, job: Job, *, sudo: bool = False) -> None:
         if state == job.well:
             return
         if state.startswith(f"{job.key} "):
-            raise FleetError(f"{host.name}: {job.name} failed with status {state.split()[-1]}: {_last(log)}")
+            raise failure(f"{host.name}: {job.name} failed with status {state.split()[-1]}", log, "no output")
         if state == ENDED or (state != RUNNING and ours):
-            raise FleetError(f"{host.name}: {job.name} was ended (its deadline, or no memory left); last: {_last(log)}")
+            raise failure(f"{host.name}: {job.name} was ended (its deadline, or no memory left)", log, "no output")
         if elapsed > job.deadline + GRACE:
             raise DeadlineExceeded(f"{host.name}: {job.name} not done within {job.deadline} s; last: {_last(log)}")
         if state != RUNNING:  # the end of another job of this name, which an earlier run began: now for ours
