@@ -31,6 +31,7 @@ from nixherd.fleet.revisions import of_tree
 from nixherd.locks import lock, own_directory
 from nixherd.proxmox.token import Token
 from nixherd.pyinfra_glue.rollcall import RollCall
+from nixherd.reasons import kept_output
 from nixherd.ssh.destination import PLAIN_PATH
 from nixherd.ssh.keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 
@@ -359,6 +360,8 @@ class Session:
         if outcome is Outcome.FAILED and status is Exit.UNKNOWN:
             outcome = Outcome.UNKNOWN
         if self.journal is not None:
+            if output := kept_output(error):
+                self.journal.note("found", host_id, output=output)
             self.journal.note("end", host_id, outcome=outcome, why=str(error), exit=int(status))
 
     @property

@@ -14,6 +14,7 @@ from nixherd.deploy.run import DeployRun, HostRun
 from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
 from nixherd.faults import foreseen, worded
 from nixherd.locate.reach import Epoch
+from nixherd.reasons import went_back
 from operations.health import failing
 from operations.rebooting import may_reboot, reboot_and_prove
 from operations.speaking import Wanted, deployment_of, note_too, said
@@ -224,9 +225,9 @@ class _Follower:
             return
         if now.stage is Stage.REVERTED:
             unheard = f"{self.problem}; " if self.problem and self.problem != now.why else ""
-            why = f"{unheard}{now.why}; it went back to {now.old}"
+            why = f"{unheard}{went_back(now.why, now.old, now.log)}"
             own.end(Outcome.ROLLED_BACK, why)
-            raise FleetError(f"{own.id}: {why}{self._last_words()}")
+            raise FleetError(f"{own.id}: {why}")
         if now.stage is Stage.REFUSED:
             raise self._refused(now)
         if now.stage is Stage.STUCK:
@@ -283,10 +284,6 @@ class _Follower:
             raise self._undecided(f"its profile leads to {now.profile}")
         if goal.activates and not self.deployment.specialisation and now.current != self.deployment.system:
             raise self._undecided(f"it runs {now.current}")
-
-    def _last_words(self) -> str:
-        words = [line.strip() for line in self.standing.log if line.strip()][-3:]
-        return f" (last: {' / '.join(words)})" if words else ""
 
     def _undecided(self, why: str) -> Undecided:
         text = (

@@ -19,6 +19,7 @@ from nixherd.deploy.run import DeployRun, HostRun
 from nixherd.deploy.waves import USUAL
 from nixherd.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.fleet.models import Access
+from nixherd.reasons import failure
 from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
@@ -131,7 +132,7 @@ def _gate() -> dict[str, Any]:
     """What the program on a machine that takes nothing else says."""
     ok, output = connector_of(host).forced(f"{GATE} last", ANSWER_DEADLINE)
     if not ok:
-        raise FleetError(f"{host.data.host_id}: {(output.stderr_lines or ['no answer'])[-1]}")
+        raise failure(f"{host.data.host_id}: it does not say how it is", output.stderr_lines)
     now = parse(output.stdout)
     about = ("hostname", "revision", "configuration_revision", "boot_id", "init", "inhibitors", "protocol")
     names = ("current", "profile", *about)

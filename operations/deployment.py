@@ -30,6 +30,7 @@ from nixherd.nix.build_log import BuildProgress
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.evaluator import as_of
 from nixherd.nix.evaluator import evaluate as evaluate_all
+from nixherd.reasons import failure
 from nixherd.session import Session
 from operations.activating import activate as activate_on
 from operations.building import build_for, builder_of
@@ -358,7 +359,7 @@ def _trigger(own: HostRun, about: Evaluated) -> None:
     lines = [line for line in output.stdout_lines if line.strip()]
     own.found(log=[*lines, *output.stderr_lines][-20:])
     if not ok:
-        raise FleetError(f"{own.id}: its command failed: {([*lines, *output.stderr_lines] or ['no word'])[-1]}")
+        raise failure(f"{own.id}: its command failed", [*output.stderr_lines, *lines])
     runs = lines[-1] if lines and nix.is_store_path(lines[-1]) else None
     own.found(current=runs)
     if runs != about.toplevel:

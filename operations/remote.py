@@ -13,6 +13,7 @@ from nixherd.fleet.models import Access
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import is_unsigned
 from nixherd.process import Completed, run
+from nixherd.reasons import failure
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.sudo import Sudo, told
 from nixherd.ssh.transient_unit import ENDED, RUNNING, Job
@@ -86,14 +87,16 @@ def run_towards(
     """Run a local program that connects to the machine; once more when the machine has moved meanwhile.
 
     `command` gives its argv and environment, `stream` gets its lines, `watch` may end it. ProcessFailed when it fails
-    where the machine is.
+    where the machine is, FleetError where the login shell there breaks what it speaks.
     """
     connector = connector_of(host)
     to = connector.destination()
     argv, environment = command(to)
     try:
         return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
-    except ProcessFailed:
+    except ProcessFailed as error:
+        if why := connector.breaks("Nix's protocol"):
+            raise FleetError(f"{host.data.host_id}: {why}") from error
         connector.drop()
         now = connector.destination()
         if now.address == to.address:
@@ -117,9 +120,9 @@ def run_job(host: Host, job: Job, *, sudo: bool = False) -> None:
         if state == job.well:
             return
         if state.startswith(f"{job.key} "):
-            raise FleetError(f"{host.name}: {job.name} failed with status {state.split()[-1]}: {_last(log)}")
+            raise failure(f"{host.name}: {job.name} failed with status {state.split()[-1]}", log, "no output")
         if state == ENDED or (state != RUNNING and ours):
-            raise FleetError(f"{host.name}: {job.name} was ended (its deadline, or no memory left); last: {_last(log)}")
+            raise failure(f"{host.name}: {job.name} was ended (its deadline, or no memory left)", log, "no output")
         if elapsed > job.deadline + GRACE:
             raise DeadlineExceeded(f"{host.name}: {job.name} not done within {job.deadline} s; last: {_last(log)}")
         if state != RUNNING:  # the end of another job of this name, which an earlier run began: now for ours

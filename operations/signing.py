@@ -12,6 +12,7 @@ from nixherd.files import expanded
 from nixherd.fleet.models import Access
 from nixherd.nix import commands as nix
 from nixherd.process import run
+from nixherd.reasons import reason
 from nixherd.ssh.sudo import Sudo
 from operations.deploy_run import ANSWER_DEADLINE, give_password, options_of
 from operations.steps import connector_of, fleet_host, remote
@@ -82,7 +83,7 @@ def _root_of(host: Host) -> Sudo:
         ok, output = remote(host, "true", sudo=True)  # with a wrong one, Nix and sudo would wait for each other
         if ok:
             return Sudo(connector.sudo_password)
-        why = (output.stderr_lines or ["no answer"])[-1]
+        why = reason(output.stderr_lines)
     raise FleetError(
         f"its store takes nothing unsigned from {connector.data['ssh_user']}, and sudo does not let it be root: {why}; "
         "give its password on stdin with --data sudo_password=stdin, or say sign_with=KEY_FILE, whose public half is "

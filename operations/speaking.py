@@ -11,6 +11,7 @@ from nixherd.errors import FAILURES, FleetError, NotBegun
 from nixherd.faults import worded
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import is_revision, shown
+from nixherd.reasons import failure
 from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.rebooting import may_reboot
 from operations.steps import as_root, connector_of, shell
@@ -46,7 +47,7 @@ def said(host: Host, own: HostRun, script: str, *, stdin: str | None = None, wha
     if connector_of(host).access is Access.PUSH_CLOSURE:
         ok, output = connector_of(host).forced(script, ANSWER_DEADLINE)
         if not ok:
-            raise FleetError(f"{host.name}: {what} failed: {(output.stderr_lines or ['no answer'])[-1]}")
+            raise failure(f"{host.name}: {what} failed", output.stderr_lines)
         return str(output.stdout)
     if own.kind is Kind.HOME:
         return shell(host, script, stdin=stdin, what=what)

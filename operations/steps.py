@@ -14,13 +14,14 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State, StateStage
 from pyinfra.connectors.util import CommandOutput
 
-from nixherd.errors import FAILURES, FleetError
+from nixherd.errors import FAILURES
 from nixherd.faults import worded
 from nixherd.fleet.models import Host as FleetHost
 from nixherd.fleet.models import Vm
 from nixherd.nix.builder import build
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.evaluator import evaluate
+from nixherd.reasons import failure
 from nixherd.session import Session
 
 if TYPE_CHECKING:
@@ -141,12 +142,11 @@ def _row(host: Host) -> str:
 def shell(host: Host, script: str, *, stdin: str | None = None, what: str = "", sudo: bool = False) -> str:
     """Run a script on the machine, by root with `sudo`, and return its standard output.
 
-    FleetError with its last words when it fails.
+    FleetError that says why when it fails.
     """
     ok, output = remote(host, script, stdin=stdin, sudo=sudo)
     if not ok:
-        words = (output.stderr_lines or output.stdout_lines or ["no answer"])[-3:]
-        raise FleetError(f"{host.name}: {what or 'a command'} failed: {' / '.join(words)}")
+        raise failure(f"{host.name}: {what or 'a command'} failed", output.stderr_lines or output.stdout_lines)
     return str(output.stdout)
 
 
@@ -156,8 +156,8 @@ def leave(host: Host, script: str, *, sudo: bool = False) -> None:
     One that is gone before it answers did as it was told: the caller waits for what comes back.
     """
     ok, output = remote(host, script, sudo=sudo)
-    if not ok and (words := (output.stderr_lines or output.stdout_lines)[-3:]):
-        raise FleetError(f"{host.name}: the reboot failed: {' / '.join(words)}")
+    if not ok and (words := output.stderr_lines or output.stdout_lines):
+        raise failure(f"{host.name}: the reboot failed", words)
 
 
 def as_root(host: Host, script: str, *, stdin: str | None = None, what: str = "") -> str:

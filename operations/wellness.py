@@ -11,9 +11,9 @@ from facts.home_manager import Home
 from facts.nixos import Running
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.run import HostRun
-from nixherd.errors import FleetError
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
+from nixherd.reasons import failure
 from operations.deploy_run import require_root
 from operations.health import PAUSE, SHOWN, by_connection
 from operations.steps import connector_of, remote
@@ -65,7 +65,7 @@ def _asked(host: Host, own: HostRun) -> tuple[Mapping[str, Any], str | None]:
     ok, output = remote(host, script, sudo=by_root)
     lines = [line for line in output.stdout_lines if not line.startswith(_MARK)]
     if not ok or not lines:
-        raise FleetError(f"{own.id}: it did not say how it is: {(output.stderr_lines or ['no answer'])[-1]}")
+        raise failure(f"{own.id}: it did not say how it is", output.stderr_lines)
     said = dict(line.removeprefix(_MARK).split("=", 1) for line in output.stdout_lines if line.startswith(_MARK))
     state: dict[str, Any] = {**(own.state or {}), **fact.process(lines)}
     for number, check in enumerate(own.checks):
