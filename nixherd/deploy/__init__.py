@@ -1,0 +1,1 @@
+"""The deployment engine: it takes a `Machine` and knows no pyinfra."""
