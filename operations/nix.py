@@ -1,16 +1,19 @@
 """Nix' store here and on the machine: what is built, copied and signed."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from pyinfra import host
 
 from nixherd.build import realise
+from nixherd.deploy.copy import copy_closure
+from nixherd.deploy.signing import SigningKey
 from nixherd.errors import Usage
 from nixherd.nix import is_store_path
 from nixherd.pyinfra_glue.hosts import fleet_host, session_of
+from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, operation
-from operations.remote import copy_closure
-from operations.signing import SigningKey
+from nixherd.pyinfra_glue.rollouts import options_of
 
 
 @operation()
@@ -24,14 +27,16 @@ def built(derivations: Sequence[str]) -> Change:
     if wrong := [path for path in paths if not (is_store_path(path) and path.endswith(".drv"))]:
         raise Usage(f"{wrong[0]} is not a derivation in the store")
     session, host_id = session_of(host), fleet_host(host).id
-    return Change(f"build {len(paths)} derivations", lambda: realise(session, {host_id: paths}, host_id))
+    return Change(f"build {len(paths)} derivations", partial(realise, session, {host_id: paths}, host_id))
 
 
 @operation()
 def copied(paths: Sequence[str]) -> Change:
     """Copy the closures of store paths to the machine; only what is missing there."""
     store_paths = _paths(paths)
-    return Change(f"copy {', '.join(store_paths)}", lambda: copy_closure(host, store_paths))
+    sign_with, is_nixos = options_of(host).sign_with, fleet_host(host).is_nixos
+    copy = partial(copy_closure, PyinfraMachine(host), store_paths, is_nixos=is_nixos, sign_with=sign_with)
+    return Change(f"copy {', '.join(store_paths)}", copy)
 
 
 @operation()
@@ -43,7 +48,7 @@ def signed(paths: Sequence[str], key_file: str) -> Change:
         key_file: a secret key as `nix key generate-secret` makes it.
     """
     store_paths, key = _paths(paths), SigningKey.of("key_file", key_file)
-    return Change(f"sign {', '.join(store_paths)}", lambda: key.sign(store_paths))
+    return Change(f"sign {', '.join(store_paths)}", partial(key.sign, store_paths))
 
 
 def _paths(paths: object) -> list[str]:

@@ -14,10 +14,10 @@ from nixherd.models import GuestType, Vm
 from nixherd.preflight import preflight
 from nixherd.proxmox.apply import ensure, plan_of
 from nixherd.proxmox.steps import Cannot, Row, Step, rows
+from nixherd.pyinfra_glue.kexec import findings as obstacles_of
 from nixherd.reach import Epoch
 from nixherd.session import ahead
 from nixherd.survey import host_facts, hypervisor
-from operations import installer
 from operations.proxmox.acting import deadline_of
 from operations.steps import (
     Commands,
@@ -49,7 +49,7 @@ def _validate() -> Commands:
     seen = hypervisor(session, vm)
     findings = [*preflight(session.fleet, vm, fleet_host(host), host_facts(about), seen)]
     if seen.actual is None:
-        findings += installer.findings()
+        findings += obstacles_of(host)
     if findings:
         raise FleetInvalid(findings)
     if seen.actual is None and executing(host):

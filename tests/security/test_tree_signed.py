@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -22,16 +22,17 @@ from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
 from nixherd.commits import Commit, NotFollowed
 from nixherd.connectors.inventory import inventory_beside
-from nixherd.deploying.activation import Kind
+from nixherd.deploy import plan
+from nixherd.deploy.machine import Machine
+from nixherd.deploy.values import ReachedToPull
 from nixherd.deploying.gate import Gate, Verified
 from nixherd.deploying.journal import Journal
 from nixherd.deploying.options import Options
-from nixherd.deploying.run import HostRun
+from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.evaluation import evaluate
 from nixherd.fleet import load_fleet
 from nixherd.session import Session
-from operations import deployment
 from tests import nix_cli
 
 pytestmark = pytest.mark.unit
@@ -607,13 +608,16 @@ def test_hosts_may_require_it_and_every_run_has_the_gate(tree: Tree, monkeypatch
     assert f"rev={tree.git('rev-parse', 'HEAD')}" in session().flake
 
 
-def test_a_host_alone_does_not_go_without(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_alone_does_not_go_without(tree: Tree) -> None:
     """Group data of one group is known when the run has begun: too late to verify, and no reason to go on."""
     session = Session(load_fleet(tree.path), tree.home / "token")
-    own = HostRun("a", Kind.SYSTEM, Options(require_signed=True), Journal(tree.home / "journal"))
-    monkeypatch.setattr(deployment, "session_of", lambda _: session)
+    journal = Journal(tree.home / "journal")
+    options = Options(require_signed=True)
+    host = session.fleet.hosts["a"]
+    host_run = HostRun(host, options, cast(Machine, None), journal, str(tree.path), lambda: session.fleet)
+    rollout = Rollout("one", journal, ("a",), {"a": host_run})
     with pytest.raises(Usage, match="require_signed holds for the whole fleet"):
-        deployment._gate(own)
+        plan.plan(session, rollout, host_run, ReachedToPull("127.0.0.1"), ("a",))
 
 
 def test_a_flake_by_reference_has_no_commits_to_look_at(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
