@@ -9,7 +9,7 @@ switch (the default), boot, test or dry-activate; docs/deploying.md has all that
 
 from pyinfra import host
 
-from nixherd.deploying.waves import label
+from nixherd.deploy.waves import label
 from nixherd.pyinfra_glue.rollouts import waves
 from operations import deployment
 

@@ -9,7 +9,7 @@ listed, with the command for its owner.
 
 from pyinfra import host
 
-from nixherd.deploying.waves import label
+from nixherd.deploy.waves import label
 from nixherd.pyinfra_glue.rollouts import waves
 from operations import deployment, rebooting
 

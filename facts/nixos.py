@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from facts.base import Fact
 from facts.generations import ProfileGenerations
+from nixherd.deploy import protocol as activation
 from nixherd.deploy.running import BOOTED_PARTS, PROFILE, REVISION, parse_system, system_script
-from nixherd.deploying import activation
-from nixherd.revisions import of_running
+from nixherd.fleet.revisions import of_running
 
 FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
 

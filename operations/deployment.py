@@ -13,13 +13,13 @@ from nixherd.deploy import build as building
 from nixherd.deploy import changes, rebuild
 from nixherd.deploy import copy as copying
 from nixherd.deploy import plan as planning
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.options import Engine
 from nixherd.deploy.program import note_alone
 from nixherd.deploy.pull import trigger
+from nixherd.deploy.report import Outcome
 from nixherd.deploy.values import Built, Copied, Planned, PlannedToPull, ReachedToPull
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.options import Engine
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.waves import label
+from nixherd.deploy.waves import label
 from nixherd.errors import Usage
 from nixherd.pyinfra_glue.hosts import executing, session_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation

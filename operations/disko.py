@@ -5,7 +5,7 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.errors import FleetError
-from nixherd.guard import require_installable
+from nixherd.install.permission import require_installable
 from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host, session_of
 from nixherd.pyinfra_glue.installing import (
     WIPE,

@@ -5,7 +5,7 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.errors import FleetInvalid, Refused
-from nixherd.guard import mark, require_installable
+from nixherd.install.permission import mark, require_installable
 from nixherd.pyinfra_glue.hosts import fleet_host, session_of
 from nixherd.pyinfra_glue.installing import is_installed, machine_of, require_the_guest
 from nixherd.pyinfra_glue.kexec import BOOT, boot_installer, findings, jump_note, mark_installer

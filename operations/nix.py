@@ -5,11 +5,11 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.build import realise
 from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.signing import SigningKey
 from nixherd.errors import Usage
-from nixherd.nix import is_store_path
+from nixherd.nix.builder import realise
+from nixherd.nix.commands import is_store_path
 from nixherd.pyinfra_glue.hosts import fleet_host, session_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, operation

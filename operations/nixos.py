@@ -16,30 +16,30 @@ from pathlib import Path
 from pyinfra import host
 
 from facts.nixos import Generations
-from nixherd import tree
 from nixherd.deploy import activate as activation
 from nixherd.deploy import copy as copying
 from nixherd.deploy import rebuild as rebuilding
 from nixherd.deploy.build import builder_of
 from nixherd.deploy.generations import chosen, has_it, require_store_path
+from nixherd.deploy.goal import Goal
 from nixherd.deploy.health import unwell
 from nixherd.deploy.job import run_job
 from nixherd.deploy.machine import output_of
+from nixherd.deploy.options import HERE
 from nixherd.deploy.running import PROFILE
 from nixherd.deploy.values import Planned, Target
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.options import HERE
 from nixherd.errors import FleetError, NotWell, Usage
-from nixherd.evaluation import evaluate
-from nixherd.guard import require_installable
-from nixherd.hardware import configuration_path
-from nixherd.jobs import Job
+from nixherd.fleet import tree
+from nixherd.install.hardware import configuration_path
+from nixherd.install.permission import require_installable
+from nixherd.nix.evaluator import evaluate
 from nixherd.pyinfra_glue import installing
 from nixherd.pyinfra_glue.hosts import connector_of, evaluated, executing, fleet_host, session_of
 from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.rollouts import machine_of_host, options_of, read
+from nixherd.ssh.transient_unit import Job
 
 _AGE = re.compile(r"[1-9][0-9]{0,4}d")
 GC_DEADLINE = 3600  # seconds

@@ -5,9 +5,9 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.deploy import reboot as rebooting
+from nixherd.deploy.report import Outcome
 from nixherd.deploy.values import ReachedToPull
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.waves import label
+from nixherd.deploy.waves import label
 from nixherd.errors import FleetError
 from nixherd.pyinfra_glue.arguments import flag_of
 from nixherd.pyinfra_glue.hosts import executing

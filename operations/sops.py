@@ -5,13 +5,13 @@ import secrets as random
 from pyinfra import host
 
 from facts.sops import Secret, Secrets
-from nixherd.enrolment import with_rekeys
 from nixherd.errors import FleetError
 from nixherd.pyinfra_glue.arguments import flag_of
 from nixherd.pyinfra_glue.fleet_files import changed_files, not_encrypted_for
 from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
+from nixherd.trust.enrol import with_rekeys
 
 _SALT = random.token_hex(16)
 

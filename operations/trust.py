@@ -4,17 +4,17 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.enrolment import Wanted, documented, protected, trusted
 from nixherd.errors import FleetError
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
+from nixherd.locate.reach import Epoch
 from nixherd.pyinfra_glue.arguments import flag_of, path_below
 from nixherd.pyinfra_glue.fleet_files import changed_files
 from nixherd.pyinfra_glue.host_keys import EnrolledKey, rules_said
 from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host, session_of
 from nixherd.pyinfra_glue.installing import machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.reach import Epoch
-from nixherd.ssh_keys import parse_public_key
+from nixherd.ssh.keys import parse_public_key
+from nixherd.trust.enrol import Wanted, documented, protected, trusted
 
 DOCS = "docs/machines.md"
 _JOINS, _IN_SERVICE = "fleet: {{ host }} joins", "fleet: {{ host }} is in service"

@@ -18,8 +18,8 @@ from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State, StateStage
 
-from nixherd.nix import Evaluated
-from nixherd.proof import BOOT_ID, PLANT
+from nixherd.locate.proof import BOOT_ID, PLANT
+from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.identity import mark
 from nixherd.session import Session
 from tests.nixherd.proxmox.conftest import Emulator

@@ -21,7 +21,7 @@ PYINFRA = Path(sys.executable).with_name("pyinfra")
 # One host that works and one that cannot be reached, by pyinfra's own connectors.
 TWO_HOSTS = """
 import click
-from nixherd.connectors import cli
+from nixherd.pyinfra_glue import cli
 cli.put_right(click.get_current_context())
 both = ["@local", ("unreachable", {"ssh_hostname": "127.0.0.1", "ssh_port": 1})]
 """

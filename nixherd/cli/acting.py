@@ -7,7 +7,7 @@ from nixherd.cli.looking import snapshots_of_guest
 from nixherd.cli.names import declared, guest_named
 from nixherd.cli.parameters import Size, WholeSeconds, changing, guest
 from nixherd.errors import FleetError
-from nixherd.models import Host, Vm
+from nixherd.fleet.models import Host, Vm
 from nixherd.proxmox import actions
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.identity import require_may_change

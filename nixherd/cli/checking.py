@@ -13,7 +13,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Seconds, json_option
 from nixherd.errors import FleetInvalid
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.files import expanded, write_whole
 from nixherd.gate import annotations, junit, sarif
 from nixherd.gate.mending import MENDERS, mended, put_in_place

@@ -8,9 +8,9 @@ import click
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.parameters import F, WholeSeconds, json_option
 from nixherd.cli.rollout import DEPLOY, REBOOT, failed_last, rollout
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.options import LONGEST
-from nixherd.exits import Exit
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.options import LONGEST
+from nixherd.exit_codes import Exit
 from nixherd.terminal import say
 
 _AT_LEAST_ONE = WholeSeconds(1, LONGEST)

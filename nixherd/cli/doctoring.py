@@ -8,8 +8,8 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import console, show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.display import one_line
-from nixherd.doctor import Verdict, examine
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
+from nixherd.proxmox.doctor import Verdict, examine
 
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red", Verdict.UNKNOWN: "magenta"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nixherd.cli.output import console
-from nixherd.deploying.journal import NAME, parsed
+from nixherd.deploy.journal import NAME, parsed
 from nixherd.display import one_line
 from nixherd.terminal import is_terminal, say
 

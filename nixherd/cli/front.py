@@ -13,19 +13,19 @@ import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
 from nixherd.errors import FleetError
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.files import expanded
-from nixherd.fleet import load_fleet
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.session import Session
 from nixherd.terminal import say
 
 # What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
 if TYPE_CHECKING:
-    from nixherd.definitions import Definitions
-    from nixherd.deploying.gate import Gate, Verified
+    from nixherd.deploy.commit_policy import Gate, Verified
     from nixherd.proxmox.actions import Action, Steps
     from nixherd.proxmox.client import Client
+    from nixherd.proxmox.guard.definitions import Definitions
     from nixherd.proxmox.listings import Resource
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
@@ -57,7 +57,7 @@ class Front:
 
     @cached_property
     def definitions(self) -> "Definitions":
-        from nixherd.definitions import Definitions
+        from nixherd.proxmox.guard.definitions import Definitions
 
         return Definitions.load(self.fleet_path)
 

@@ -12,7 +12,7 @@ from nixherd.cli.checking import require_fleet
 from nixherd.cli.front import Front, pass_front
 from nixherd.errors import FleetError
 from nixherd.files import write_whole
-from nixherd.git import Repository
+from nixherd.fleet.git import Repository
 from nixherd.terminal import say
 
 _MARK = "# Written by `nixherd hooks install`"

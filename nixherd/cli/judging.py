@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nixherd.cli.output import narrate
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.steps import Cannot, Note, Step
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nixherd import whereabouts
 from nixherd.cli.entries import entry_of
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.judging import difference, differing
@@ -15,8 +14,9 @@ from nixherd.cli.names import guest_named
 from nixherd.cli.output import narrate, show_facts, show_json, show_rows, wants_json
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.exits import Exit
-from nixherd.models import Fleet, GuestType, Origin, Vm
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
+from nixherd.locate import whereabouts
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.drift import drift

@@ -11,15 +11,15 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.parameters import json_option
 from nixherd.display import visible
 from nixherd.errors import Usage
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.files import expanded
+from nixherd.fleet.git import Repository
 from nixherd.gate import alejandra
 from nixherd.gate.files import Place, of_fleet
 from nixherd.gate.mending import mended, put_in_place
 from nixherd.gate.results import passed
 from nixherd.gate.runner import require_known
 from nixherd.gate.tools import QUICK, Scope
-from nixherd.git import Repository
 from nixherd.terminal import put, say
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.listings import Presence, Resource
 from nixherd.proxmox.policy import DEFINITIONS
 

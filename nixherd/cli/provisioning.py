@@ -12,11 +12,11 @@ from nixherd.cli.names import declared, names_of
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.cli.rollout import PARALLEL, despite, keep_report, last_words, run_pyinfra
-from nixherd.deploying.journal import Journal, entries, new_directory
+from nixherd.deploy.journal import Journal, entries, new_directory
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.exits import Exit
-from nixherd.fleet import load_fleet
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.exit_codes import Exit
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.address import plain
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import label, mac_of, require_may_change, why_not_ours

@@ -11,27 +11,28 @@ from typing import Any
 
 import click
 
-from nixherd import commits, duties
-from nixherd.changeset import Changeset, Done, changing, interrupted
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.cli.progress import progress
-from nixherd.enrolment import Wanted, is_named_after, stage, swap_in
+from nixherd.deploy import duties
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
-from nixherd.fleet import load_fleet
-from nixherd.models import Fleet, Host
+from nixherd.fleet import commits
+from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet, Host
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.retiring import Fate, Parting, partings
-from nixherd.rehearsal import require_evaluates
-from nixherd.retirement import Retirement, plan
-from nixherd.secrets.identity import identity_file, operator
-from nixherd.secrets.plan import recipients_of_hosts
-from nixherd.secrets.rules import CONFIG
-from nixherd.secrets.store import Store
 from nixherd.terminal import is_terminal, say
+from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
+from nixherd.trust.rehearsal import require_evaluates
+from nixherd.trust.retire import Retirement, plan
+from nixherd.trust.secrets.identity import identity_file, operator
+from nixherd.trust.secrets.plan import recipients_of_hosts
+from nixherd.trust.secrets.rules import CONFIG
+from nixherd.trust.secrets.store import Store
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _SHOWN = 20  # mentions

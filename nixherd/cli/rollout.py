@@ -14,12 +14,12 @@ from nixherd.cli.changes import changes
 from nixherd.cli.following import follow
 from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import narrate, show_json, wants_json
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.journal import NAME, Journal, entries, new_directory, runs
-from nixherd.deploying.report import Outcome, Report, report
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.journal import NAME, Journal, entries, new_directory, runs
+from nixherd.deploy.report import Outcome, Report, report
 from nixherd.display import visible_values
 from nixherd.errors import FAILURES, FleetError, Undecided, Usage
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.process import Completed, interrupt_all, run

@@ -10,8 +10,8 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Seconds, changing
 from nixherd.cli.progress import progress
-from nixherd.template.create import create, plan
-from nixherd.template.wanted import FIRMWARES, Source, wanted
+from nixherd.proxmox.template.create import create, plan
+from nixherd.proxmox.template.wanted import FIRMWARES, Source, wanted
 from nixherd.terminal import say
 
 # What Linux lets a VM have, and MiB that Proxmox VE takes: more would be refused once the image is there.

@@ -3,20 +3,20 @@
 import time
 from dataclasses import replace
 
+from nixherd.deploy.goal import Goal
 from nixherd.deploy.health import failing
+from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
 from nixherd.deploy.program import ask_program, deployment_of, note_too
+from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
+from nixherd.deploy.report import Outcome, how_to_ask
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import Running, require_root, try_running
 from nixherd.deploy.values import Built, Changes, Copied, Target
-from nixherd.deploying.activation import Deployment, Kind, Stage, Standing
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.journal import is_of
-from nixherd.deploying.report import Outcome, how_to_ask
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
 from nixherd.faults import foreseen, worded
-from nixherd.health_checks import Check
+from nixherd.fleet.health_checks import Check
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
 MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive

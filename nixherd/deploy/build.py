@@ -8,20 +8,20 @@ import getpass
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from nixherd import nix
-from nixherd.build import BUILD_DEADLINE, realise
 from nixherd.deploy.copy import run_towards
 from nixherd.deploy.machine import Machine, output_of
+from nixherd.deploy.options import HERE, TARGET
+from nixherd.deploy.protocol import Kind, hold
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import require_root
 from nixherd.deploy.values import Built, Planned
-from nixherd.deploying.activation import Kind, hold
-from nixherd.deploying.options import HERE, TARGET
-from nixherd.deploying.progress import BuildProgress
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FleetError, ProcessFailed, Usage
-from nixherd.models import Access
-from nixherd.nix import Evaluated
-from nixherd.nix_errors import is_unsigned, last_error
+from nixherd.fleet.models import Access
+from nixherd.nix import commands as nix
+from nixherd.nix.build_log import BuildProgress
+from nixherd.nix.builder import BUILD_DEADLINE, realise
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.errors import is_unsigned, last_error
 from nixherd.session import Session
 
 Machines = Callable[[str], Machine]

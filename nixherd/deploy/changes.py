@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nixherd import nix
+from nixherd.deploy.inhibitors import INHIBITORS, INIT, between
 from nixherd.deploy.machine import Machine, output_of
 from nixherd.deploy.plan import resolved, running_of
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import BOOTED_PARTS
 from nixherd.deploy.values import Built, Changes
-from nixherd.deploying import closures
-from nixherd.deploying.inhibitors import INHIBITORS, INIT, between
-from nixherd.deploying.run import HostRun, Rollout
-from nixherd.models import Access
-from nixherd.nix import Evaluated
+from nixherd.fleet.models import Access
+from nixherd.nix import closure_diff as closures
+from nixherd.nix import commands as nix
+from nixherd.nix.commands import Evaluated
 from nixherd.process import run
 from nixherd.sizes import human
 

@@ -4,22 +4,22 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from nixherd import nix
 from nixherd.deploy.machine import Machine, output_of
+from nixherd.deploy.options import Engine
+from nixherd.deploy.protocol import Kind, hold
+from nixherd.deploy.run import HostRun
 from nixherd.deploy.running import require_root
 from nixherd.deploy.signing import UNSIGNED, store_access
+from nixherd.deploy.stalls import LOOK_THERE, Stalled, Watch
 from nixherd.deploy.values import Built, Copied, Planned
-from nixherd.deploying.activation import Kind, hold
-from nixherd.deploying.options import Engine
-from nixherd.deploying.run import HostRun
 from nixherd.errors import FAILURES, FleetError, NotBegun, ProcessFailed
 from nixherd.faults import foreseen
-from nixherd.models import Access
-from nixherd.nix_errors import is_unsigned
-from nixherd.openssh import Destination
+from nixherd.fleet.models import Access
+from nixherd.nix import commands as nix
+from nixherd.nix.errors import is_unsigned
 from nixherd.process import Completed, run
-from nixherd.stalls import LOOK_THERE, Stalled, Watch
-from nixherd.sudo import Sudo, told
+from nixherd.ssh.destination import Destination
+from nixherd.ssh.sudo import Sudo, told
 
 Command = Callable[[Destination], tuple[list[str], Mapping[str, str]]]
 

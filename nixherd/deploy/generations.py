@@ -2,10 +2,10 @@
 
 from typing import TypedDict
 
+from nixherd.deploy.goal import Goal
 from nixherd.deploy.running import Running
-from nixherd.deploying.goal import Goal
 from nixherd.errors import FleetError, Usage
-from nixherd.nix import is_store_path
+from nixherd.nix.commands import is_store_path
 
 
 class Generation(TypedDict):

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from nixherd.deploy.machine import Machine, last_words
+from nixherd.deploy.protocol import Kind
 from nixherd.deploy.running import Running, home_script, parse_running, require_root, system_script
-from nixherd.deploying.activation import Kind
 from nixherd.errors import FleetError
-from nixherd.health_checks import Check
-from nixherd.models import Access
+from nixherd.fleet.health_checks import Check
+from nixherd.fleet.models import Access
 
 PAUSE = 1.0  # seconds between two tries
 _SHOWN = 200  # characters of what a command says

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nixherd.deploy.machine import Machine, output_of
 from nixherd.errors import DeadlineExceeded, FleetError, Unforeseen
-from nixherd.jobs import ENDED, RUNNING, Job
+from nixherd.ssh.transient_unit import ENDED, RUNNING, Job
 
 GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enforces
 

@@ -4,9 +4,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from nixherd.errors import FleetError
-from nixherd.models import Access
-from nixherd.openssh import Destination
+from nixherd.fleet.models import Access
 from nixherd.process import Completed
+from nixherd.ssh.destination import Destination
 
 COMMAND_DEADLINE = 120.0  # seconds for a command; what takes longer is a job
 ANSWER_DEADLINE = 60.0  # seconds for a machine to say what runs on it

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
-from nixherd.deploying.activation import part
+from nixherd.deploy.protocol import part
 from nixherd.errors import FleetError
-from nixherd.jobs import DIRECTORY
-from nixherd.revisions import of_running
+from nixherd.fleet.revisions import of_running
+from nixherd.ssh.transient_unit import DIRECTORY
 
 _KEYS = (
     "macs",

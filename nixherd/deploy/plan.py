@@ -6,19 +6,19 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from nixherd import health_checks
+from nixherd.deploy import commit_policy as gate
+from nixherd.deploy.goal import Goal
 from nixherd.deploy.health import unwell
+from nixherd.deploy.options import Options
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import Running, ask_running
 from nixherd.deploy.values import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
-from nixherd.deploying import gate
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.options import Options
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FAILURES, NotWell, Usage
-from nixherd.evaluation import as_of, evaluate
-from nixherd.models import Access
-from nixherd.nix import Evaluated
+from nixherd.fleet import health_checks
+from nixherd.fleet.models import Access
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.evaluator import as_of, evaluate
 from nixherd.session import Session
 
 

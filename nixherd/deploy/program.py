@@ -1,16 +1,16 @@
 """What the program that deploys on a machine is asked, and which revision it notes of what the machine has."""
 
 from nixherd.deploy.machine import Machine, last_words
+from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, parse
 from nixherd.deploy.reboot import why_not_rebootable
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import Running, require_root
 from nixherd.deploy.values import Planned, Target
-from nixherd.deploying.activation import PROTOCOL, Deployment, Kind, Stage, Standing, parse
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FAILURES, FleetError, NotBegun
 from nixherd.faults import worded
-from nixherd.models import Access
-from nixherd.revisions import is_revision, shown
+from nixherd.fleet.models import Access
+from nixherd.fleet.revisions import is_revision, shown
 
 
 def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: Running) -> Deployment:

@@ -1,12 +1,12 @@
 """A machine that takes nothing but the word to pull its configuration itself."""
 
-from nixherd import nix
 from nixherd.deploy.machine import last_words
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.values import PlannedToPull
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FleetError
-from nixherd.revisions import noted_of, shown
+from nixherd.fleet.revisions import noted_of, shown
+from nixherd.nix import commands as nix
 
 
 def trigger(rollout: Rollout, host_run: HostRun, planned: PlannedToPull) -> None:

@@ -2,16 +2,16 @@
 
 import time
 
-from nixherd import guard
 from nixherd.deploy.health import failing
 from nixherd.deploy.machine import output_of, restart
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import PENDING, Running, ask_running, require_root, try_running
-from nixherd.deploying.activation import Kind
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FAILURES, FleetError, Refused, Undecided
 from nixherd.faults import foreseen
-from nixherd.health_checks import Check
+from nixherd.fleet.health_checks import Check
+from nixherd.install import permission as guard
 
 REBOOT = "sync; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
 SETTLE = 60  # seconds for units to settle after a boot

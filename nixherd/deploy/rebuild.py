@@ -2,21 +2,21 @@
 
 from dataclasses import dataclass, replace
 
-from nixherd import nixos_rebuild
 from nixherd.deploy.copy import run_towards
 from nixherd.deploy.machine import Machine
+from nixherd.deploy.options import Engine
 from nixherd.deploy.program import deployment_of, note_too
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import Running, try_running
 from nixherd.deploy.values import Built, Copied, Planned, Target
-from nixherd.deploying.options import Engine
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Unforeseen
 from nixherd.files import write_whole
-from nixherd.nixos_rebuild import Flavour
-from nixherd.openssh import Destination
+from nixherd.nix import nixos_rebuild
+from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.process import run
 from nixherd.session import Session
+from nixherd.ssh.destination import Destination
 
 DEADLINE = 4 * 3600.0  # seconds
 HELP_DEADLINE = 60.0

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, last_words
-from nixherd.deploying.activation import GATE, PROTOCOL, Kind, Standing, parse, part
+from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, parse, part
 from nixherd.errors import FAILURES, FleetError, NotBegun
 from nixherd.faults import foreseen, worded
-from nixherd.models import Access
-from nixherd.nix import revision_of
-from nixherd.revisions import noted_of, of_running
+from nixherd.fleet.models import Access
+from nixherd.fleet.revisions import noted_of, of_running
+from nixherd.nix.commands import revision_of
 
 PROFILE = "/nix/var/nix/profiles/system"
 # What takes effect with a boot alone.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd import nix
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, last_words
 from nixherd.errors import FleetError, Usage
 from nixherd.files import expanded
-from nixherd.models import Access
+from nixherd.fleet.models import Access
+from nixherd.nix import commands as nix
 from nixherd.process import run
-from nixherd.sudo import Sudo
+from nixherd.ssh.sudo import Sudo
 
 SIGN_DEADLINE = 1800.0  # seconds
 KEY_DEADLINE = 60.0

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from nixherd.deploy.running import Running
-from nixherd.health_checks import Check
-from nixherd.nix import Evaluated
-from nixherd.revisions import shown
+from nixherd.fleet.health_checks import Check
+from nixherd.fleet.revisions import shown
+from nixherd.nix.commands import Evaluated
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from nixherd.errors import Usage
-from nixherd.models import Fleet, GuestType, Host, Vm
+from nixherd.fleet.models import Fleet, GuestType, Host, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox import names, reboots, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve, desired, require_awake
 from nixherd.proxmox.backups import BackupAction
@@ -48,7 +49,6 @@ from nixherd.proxmox.steps import (
 )
 from nixherd.proxmox.survey import memory_of
 from nixherd.proxmox.tasks import Progress
-from nixherd.settings import Device
 
 Steps = tuple[Step, ...]
 TASK_SECONDS = PATIENCE

@@ -7,7 +7,7 @@ guest meanwhile makes the server refuse the old digest, and then it has to be sh
 from dataclasses import dataclass
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import Fleet, Host, Vm
+from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.proxmox.actions import TASK_SECONDS, Steps
 from nixherd.proxmox.apply import achieve, desired
 from nixherd.proxmox.client import Client

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nixherd.errors import FleetError, Undecided
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.errors import OutcomeUnknown, StillRunning
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import unlike_snapshot

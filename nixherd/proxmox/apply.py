@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
-from nixherd.models import Fleet, GuestType, Host, Vm
+from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.narration import Narrator
 from nixherd.proxmox import afterwards, options, plan, reboots, refused, standing, tasks
 from nixherd.proxmox.begin import begin

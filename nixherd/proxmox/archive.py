@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import CT_DISKS, VM_DISKS, VmConfig, is_true, properties
 from nixherd.proxmox.saved import held_inside

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox import afterwards, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve, require_awake
 from nixherd.proxmox.client import Client

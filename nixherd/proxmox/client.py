@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
 from nixherd.errors import ApiError, Usage
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.agent import Agent
 from nixherd.proxmox.calls.base import answer
@@ -27,8 +27,8 @@ from nixherd.proxmox.calls.tasks import Tasks
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 from nixherd.proxmox.policy import Making, Policy, PolicySource
 from nixherd.proxmox.tls import Trust, trust
+from nixherd.proxmox.token import Token, colons
 from nixherd.proxmox.upload import Upload
-from nixherd.tokens import Token, colons
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 

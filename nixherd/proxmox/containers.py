@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from nixherd.errors import FleetError
-from nixherd.models import Fleet, Host, Vm
+from nixherd.fleet.models import Fleet, Host, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox import differences
 from nixherd.proxmox.creation import volume, whole_gib
 from nixherd.proxmox.identity import marked
 from nixherd.proxmox.models import VmConfig, properties, tags_of
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.steps import Change, Configure, Create, Step
-from nixherd.settings import Device
 
 _CARD = {"name": "eth0", "bridge": "vmbr0", "ip": "dhcp"}
 

@@ -1,13 +1,13 @@
 """A VM made from its definition alone, without a template: empty disks, for an installer from the network or an ISO."""
 
 from nixherd.errors import FleetError
-from nixherd.models import Fleet, Host, Vm
+from nixherd.fleet.models import Fleet, Host, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox import differences
 from nixherd.proxmox.identity import marked
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.steps import Create, sent
-from nixherd.settings import Device
 
 GIB = 1 << 30
 BOOT_DISK = "scsi0"

@@ -8,7 +8,7 @@ digest). Whoever changes the guest meanwhile makes the claim fail, and it is jud
 from dataclasses import dataclass, replace
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox import afterwards, names, removal, verbs
 from nixherd.proxmox.actions import TASK_SECONDS, Steps, backup_storage
 from nixherd.proxmox.apply import achieve, apply

@@ -6,7 +6,8 @@ the properties that are declared for it, and set with the others as they are.
 
 from collections.abc import Iterator, Mapping
 
-from nixherd.models import Fleet, Host, Vm
+from nixherd.fleet.models import Fleet, Host, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.identity import label, marked, unmarked
 from nixherd.proxmox.models import (
     VmConfig,
@@ -17,7 +18,6 @@ from nixherd.proxmox.models import (
 )
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.steps import Cannot, Change, Resize, Row, Step
-from nixherd.settings import Device
 from nixherd.sizes import format_size
 
 ADDRESSING = "ip=dhcp"

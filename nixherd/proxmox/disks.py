@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nixherd.errors import Refused
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.differences import grown
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Drive
 from nixherd.proxmox.steps import AddDisk, Cannot, Note, Row, Step
 from nixherd.proxmox.waiting import is_elsewhere, waits
-from nixherd.settings import Device
 from nixherd.sizes import format_size
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.steps import Cannot, Drift, Step
 from nixherd.sizes import format_size, parse_size

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterable
 
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox import standing
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import label

@@ -3,7 +3,7 @@
 import re
 
 from nixherd.errors import FleetError, Refused
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.policy import DEFINITIONS
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from nixherd.errors import Usage
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.routes import find
 

@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from nixherd.errors import ApiError, FleetError, Refused
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Interface, Upid, VmConfig

@@ -3,7 +3,7 @@
 import re
 
 from nixherd.errors import Usage
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.identity import label, marked, unmarked
 from nixherd.proxmox.models import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
 from nixherd.proxmox.steps import Change, Configure, Step, sent

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from nixherd.errors import ApiError, FleetError
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.models import Storage, VmConfig
 from nixherd.proxmox.steps import AddDisk, Backup, Clone, Create, Migrate, MoveDisk, Restore, Step

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nixherd.errors import FleetError, Refused
-from nixherd.models import Fleet, GuestType, Host, Vm
+from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.proxmox import differences, disks, waiting
 from nixherd.proxmox.containers import container_steps, creation
 from nixherd.proxmox.identity import label, marked, why_not_ours

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from nixherd.errors import Refused
-from nixherd.models import Fleet, GuestType, Vm, VmidRange
+from nixherd.fleet.models import Fleet, GuestType, Vm, VmidRange
 from nixherd.proxmox import references
 from nixherd.proxmox.references import Kind, Named
 from nixherd.proxmox.routes import Effect, Found, Guest, find

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError, TaskFailed
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.listings import Pending

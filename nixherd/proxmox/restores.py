@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox import afterwards, archive, names, tasks, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve
 from nixherd.proxmox.archive import Archive

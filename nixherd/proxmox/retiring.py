@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.errors import NotVisible

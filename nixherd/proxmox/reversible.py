@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nixherd.errors import FleetError, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox import runs, verbs
 from nixherd.proxmox.actions import TASK_SECONDS, Action, Steps, delete_snapshot, left_by, snapshot, snapshots_of
 from nixherd.proxmox.client import Client

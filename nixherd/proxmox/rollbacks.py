@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from nixherd.errors import ApiError, FleetError, Refused, Undecided
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox import names, verbs
 from nixherd.proxmox.apply import PATIENCE, achieve, require_awake
 from nixherd.proxmox.client import Client

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox.models import Storage, VmConfig
 from nixherd.proxmox.policy import DEFINITIONS
 from nixherd.proxmox.steps import AddDisk, Clone, Resize, Step

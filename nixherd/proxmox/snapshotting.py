@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from nixherd.errors import Usage
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.models import Drive

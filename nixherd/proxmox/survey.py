@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from nixherd.errors import ApiError, FleetError
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox.identity import label
 from nixherd.proxmox.listings import Volume
 from nixherd.proxmox.models import VmConfig

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterable
 
 from nixherd.errors import Usage
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox import differences, names, options, waiting
 from nixherd.proxmox.containers import card_changes
 from nixherd.proxmox.creation import whole_gib
@@ -41,7 +42,6 @@ from nixherd.proxmox.steps import (
     Suspend,
 )
 from nixherd.proxmox.volumes import belongings
-from nixherd.settings import Device
 from nixherd.sizes import format_size
 
 Steps = tuple[Step, ...]

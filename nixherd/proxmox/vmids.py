@@ -4,8 +4,8 @@ import re
 from typing import TYPE_CHECKING
 
 from nixherd.errors import Usage
-from nixherd.fields import VMIDS
-from nixherd.models import Fleet, VmidRange
+from nixherd.fleet.models import Fleet, VmidRange
+from nixherd.fleet.schema import VMIDS
 from nixherd.proxmox.policy import DEFINITIONS
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox.listings import Pending
 from nixherd.proxmox.models import hotplug_features, properties
 from nixherd.proxmox.steps import Cannot, Change, Note, Reboot, Step

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from pyinfra.api.host import Host
 
-from nixherd.changeset import changing, interrupted
-from nixherd.enrolment import Wanted, publish
 from nixherd.errors import FleetError, Usage
-from nixherd.fleet import load_fleet
-from nixherd.models import Fleet
-from nixherd.nix import Evaluated
+from nixherd.fleet.changeset import changing, interrupted
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet
+from nixherd.nix.commands import Evaluated
 from nixherd.pyinfra_glue.arguments import flag_of, path_below
 from nixherd.pyinfra_glue.hosts import session_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
-from nixherd.secrets.identity import as_host, identity_file, operator
-from nixherd.secrets.plan import recipients_of_hosts
-from nixherd.secrets.store import Store
 from nixherd.session import Session
 from nixherd.templating import Values, render, render_foreign
+from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.secrets.identity import as_host, identity_file, operator
+from nixherd.trust.secrets.plan import recipients_of_hosts
+from nixherd.trust.secrets.store import Store
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
 

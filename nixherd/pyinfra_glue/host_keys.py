@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
+from nixherd.locate.guest_agent import HOST_KEY_FILE, owner_of
 from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host, session_of
 from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.session import HostState
-from nixherd.ssh_keys import generate_ed25519, parse_public_key
-from nixherd.told import HOST_KEY_FILE, owner_of
+from nixherd.ssh.keys import generate_ed25519, parse_public_key
 
 
 @dataclass(frozen=True)

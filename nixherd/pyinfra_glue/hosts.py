@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 from pyinfra.api.host import Host
 from pyinfra.api.state import StateStage
 
-from nixherd.build import build
-from nixherd.evaluation import evaluate
-from nixherd.models import Host as FleetHost
-from nixherd.models import Vm
-from nixherd.nix import Evaluated
+from nixherd.fleet.models import Host as FleetHost
+from nixherd.fleet.models import Vm
+from nixherd.nix.builder import build
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.evaluator import evaluate
 from nixherd.session import Session
 
 if TYPE_CHECKING:
-    from nixherd.connectors.fleet import FleetConnector
+    from nixherd.pyinfra_glue.fleet import FleetConnector
 
 
 def session_of(host: Host) -> Session:

@@ -9,23 +9,23 @@ from pathlib import Path, PurePosixPath
 
 from pyinfra.api.host import Host
 
-from nixherd.changeset import changing
 from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.job import run_job
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, last_words, output_of, restart
 from nixherd.deploy.machine_state import MachineState, machine_script, parse_machine
-from nixherd.deploying.run import operator
+from nixherd.deploy.run import operator
 from nixherd.errors import FleetError, Refused
-from nixherd.fleet import load_fleet
-from nixherd.guard import mark, require_installable, require_no_declared_guest
-from nixherd.jobs import Job
-from nixherd.nix import Evaluated
+from nixherd.fleet.changeset import changing
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.revisions import Note, is_revision, shown
+from nixherd.install.permission import mark, require_installable, require_no_declared_guest
+from nixherd.locate.reach import Epoch, Place
+from nixherd.nix.commands import Evaluated
 from nixherd.pyinfra_glue.fleet_files import alone
 from nixherd.pyinfra_glue.hosts import build_selection, connector_of, executing, fleet_host, session_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.rollouts import options_of
-from nixherd.reach import Epoch, Place
-from nixherd.revisions import Note, is_revision, shown
+from nixherd.ssh.transient_unit import Job
 
 WIPE = "wipe the disks of"
 DISKO_DEADLINE = 900  # seconds

@@ -4,16 +4,16 @@ import shlex
 
 from pyinfra.api.host import Host
 
-from nixherd.build import kexec_tarball
 from nixherd.deploy.copy import copy_towards
 from nixherd.deploy.machine import output_of
 from nixherd.errors import FleetError
-from nixherd.guard import mark
-from nixherd.installation import obstacles
-from nixherd.jobs import DIRECTORY
+from nixherd.install.permission import mark
+from nixherd.install.requirements import obstacles
+from nixherd.locate.reach import Epoch
+from nixherd.nix.builder import kexec_tarball
 from nixherd.pyinfra_glue.hosts import connector_of, evaluated, fleet_host, session_of
 from nixherd.pyinfra_glue.installing import machine_for, require_still_installable
-from nixherd.reach import Epoch
+from nixherd.ssh.transient_unit import DIRECTORY
 
 UPLOAD_DEADLINE = 1800.0  # seconds
 NEEDED = ("tar", "gzip", "cpio", "setsid")  # by the tarball's script

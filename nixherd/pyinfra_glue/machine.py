@@ -13,11 +13,11 @@ from pyinfra.api.host import Host
 from pyinfra.connectors.util import CommandOutput
 
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
-from nixherd.models import Access
-from nixherd.openssh import Destination
+from nixherd.fleet.models import Access
+from nixherd.locate.reach import Epoch
 from nixherd.process import Completed
 from nixherd.pyinfra_glue.hosts import connector_of, session_of
-from nixherd.reach import Epoch
+from nixherd.ssh.destination import Destination
 
 INSTALLED = (Epoch.FINAL,)
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from pyinfra.api.host import Host
 
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.journal import Journal, new_directory
 from nixherd.deploy.machine import Machine
+from nixherd.deploy.options import Options
+from nixherd.deploy.run import HostRun, Rollout, Unnoted
 from nixherd.deploy.running import ask_running
 from nixherd.deploy.values import Reached
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.journal import Journal, new_directory
-from nixherd.deploying.options import Options
-from nixherd.deploying.run import HostRun, Rollout, Unnoted
-from nixherd.deploying.waves import USUAL
+from nixherd.deploy.waves import USUAL
 from nixherd.errors import FAILURES, Usage
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
 from nixherd.pyinfra_glue.hosts import executing, failed, fleet_host, session_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 

@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.errors import FleetError
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox import actions
 from nixherd.proxmox.apply import desired
 from nixherd.proxmox.destroy import DestroyAction

@@ -6,13 +6,13 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.errors import Usage
+from nixherd.fleet.settings import Device
 from nixherd.proxmox import actions, names
 from nixherd.proxmox.identity import marked
 from nixherd.proxmox.models import encode_ssh_keys
 from nixherd.proxmox.reversible import reversible
 from nixherd.proxmox.steps import Row
-from nixherd.settings import Device
-from nixherd.ssh_keys import parse_authorized_key
+from nixherd.ssh.keys import parse_authorized_key
 from operations.arguments import flag_of, names_of, options_of, text_of, text_or_none, whole
 from operations.proxmox.acting import act, guest_of
 from operations.proxmox.provisioning import cloud_init_row, row

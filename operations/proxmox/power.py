@@ -3,9 +3,9 @@
 from pyinfra import host
 from pyinfra.api import operation
 
+from nixherd.durations import LONGEST
 from nixherd.proxmox import actions
 from nixherd.proxmox.plan import SHUTDOWN_SECONDS
-from nixherd.seconds import LONGEST
 from operations.arguments import flag_of, whole
 from operations.proxmox.acting import act
 from operations.proxmox.provisioning import start

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd.build import build, kexec_tarball
 from nixherd.errors import FleetError, FleetInvalid, Refused
-from nixherd.models import GuestType, Vm
-from nixherd.preflight import preflight
+from nixherd.fleet.models import GuestType, Vm
+from nixherd.locate.reach import Epoch
+from nixherd.nix.builder import build, kexec_tarball
 from nixherd.proxmox.apply import ensure, plan_of
+from nixherd.proxmox.preflight import preflight
+from nixherd.proxmox.provisioning_survey import host_facts, hypervisor
 from nixherd.proxmox.steps import Cannot, Row, Step, rows
 from nixherd.pyinfra_glue.kexec import findings as obstacles_of
-from nixherd.reach import Epoch
 from nixherd.session import ahead
-from nixherd.survey import host_facts, hypervisor
 from operations.proxmox.acting import deadline_of
 from operations.steps import (
     Commands,

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError
-from nixherd.models import GuestType, Vm
-from nixherd.passthrough.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
-from nixherd.passthrough.states import PciDevice
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.listings import PciMapping
+from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
+from nixherd.proxmox.node.states import PciDevice
 from nixherd.proxmox.observe import find
 from operations.steps import session_of
 

@@ -180,7 +180,7 @@ def test_what_is_special_about_each_host(flake: Path) -> None:
 
 
 def test_nobody_is_locked_out_and_no_password_is_in_the_tree(flake: Path) -> None:
-    rule = Path(__file__).parents[2] / "nixherd/root_access.nix"
+    rule = Path(__file__).parents[2] / "nixherd/nix/root_access.nix"
     ways = read(
         flake,
         f"""{{

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.evaluation import as_of, evaluate
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.evaluator import as_of, evaluate
 from nixherd.session import Session
 from tests.fleet_copy import OPERATOR
 from tests.integration.lab_driver import edit

@@ -14,7 +14,7 @@ from threading import Thread
 
 import pytest
 
-from nixherd import pointers
+from nixherd.trust import publish as pointers
 from tests.nix_cli import environment
 
 pytestmark = pytest.mark.unit

@@ -16,7 +16,7 @@ import yaml
 from lab.places import cache_directory
 from lab.setup import golang
 from tests.nix_cli import environment
-from tests.nixherd.lock.conftest import Forge, forge  # noqa: F401  (fixture)
+from tests.nixherd.gate.lock.conftest import Forge, forge  # noqa: F401  (fixture)
 
 pytestmark = [pytest.mark.unit, pytest.mark.slow]
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nixherd
-from nixherd import validate
 from nixherd.errors import ApiError, Refused
+from nixherd.fleet import validate
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import Client, _GuardedSession, connect
 from nixherd.proxmox.policy import Policy, PolicySource

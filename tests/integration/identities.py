@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd import ssh_to_age
+from nixherd.ssh import ssh_to_age
 from tests.integration.lab_driver import Lab
 
 

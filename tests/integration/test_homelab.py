@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nixherd import ssh_to_age
+from nixherd.ssh import ssh_to_age
 from tests.integration.deployed import Fleet, outcomes
 from tests.integration.identities import Identity, encrypt
 from tests.integration.lab_driver import edit, until

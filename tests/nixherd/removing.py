@@ -7,9 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from nixherd import changeset, process
-from nixherd.changeset import changing
-from tests.nixherd.secrets.enrolling import Killer
+from nixherd import process
+from nixherd.fleet import changeset
+from nixherd.fleet.changeset import changing
+from tests.nixherd.trust.secrets.enrolling import Killer
 
 GONE = ("hosts/web/a.nix", "hosts/web/data/b")
 

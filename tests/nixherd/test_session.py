@@ -11,7 +11,7 @@ import pytest
 
 from nixherd.errors import FleetError
 from nixherd.session import HostState, Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519, parse_public_key
+from nixherd.ssh.keys import KeyPair, generate_ed25519, parse_public_key
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 
 pytestmark = pytest.mark.unit

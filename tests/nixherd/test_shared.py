@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import FleetError, Unforeseen
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 from nixherd.session import Session, Unusable
 from tests.nixherd.proxmox.conftest import TOKEN, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET

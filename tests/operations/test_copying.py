@@ -12,7 +12,7 @@ import pytest
 
 from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.session import Session
-from nixherd.sudo import Sudo, told
+from nixherd.ssh.sudo import Sudo, told
 from operations import nix as operations
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.nix_cli import environment, nix

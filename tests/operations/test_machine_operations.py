@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from nixherd.connectors import proving
 from nixherd.deploy.job import run_job
 from nixherd.deploy.machine import restart
 from nixherd.errors import FleetError
-from nixherd.exits import Exit
-from nixherd.guard import mark
-from nixherd.jobs import DIRECTORY, Job
+from nixherd.exit_codes import Exit
+from nixherd.fleet.revisions import Note
+from nixherd.install.permission import mark
+from nixherd.pyinfra_glue import proving
 from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.pyinfra_glue.installing import machine_for
-from nixherd.revisions import Note
 from nixherd.session import Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519
+from nixherd.ssh.keys import KeyPair, generate_ed25519
+from nixherd.ssh.transient_unit import DIRECTORY, Job
 from operations import disko, installer, nixos
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import (

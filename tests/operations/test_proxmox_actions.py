@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lab.start import PRIVILEGES
-from nixherd.exits import Exit
-from nixherd.models import Origin, Vm
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import Origin, Vm
 from nixherd.proxmox.models import VmConfig
 from nixherd.session import Session
 from operations import proxmox

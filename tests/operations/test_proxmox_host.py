@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.ssh_keys import generate_ed25519
+from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.cli.conftest import DEFINITIONS
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.operations.proxmox_node import BOOT, FORBIDDEN, GRUB, KERNEL, NEXT, ROOT, Node
@@ -166,7 +166,7 @@ printf 'vendor_id\\t: AuthenticAMD\\n' >/run/node/cpuinfo
 
 
 def test_what_is_refused_before_anything(node: Node) -> None:
-    """One line each; what is decided on values is in tests/nixherd/passthrough."""
+    """One line each; what is decided on values is in tests/nixherd/proxmox/node."""
     node.start(setup="mkdir -p /etc/modprobe.d").pin()
     theirs = "/etc/modprobe.d/vfio.conf"
     cases = [

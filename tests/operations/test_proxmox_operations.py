@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from nixherd.deploying.journal import Journal, entries
-from nixherd.exits import Exit
-from nixherd.models import Fleet, GuestType, Origin, Vm
+from nixherd.deploy.journal import Journal, entries
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.session import Session
 from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator

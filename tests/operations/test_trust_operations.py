@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
 from nixherd.session import Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519
+from nixherd.ssh.keys import KeyPair, generate_ed25519
 from operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, nobodys, recipients, repository
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, nobodys, recipients, repository
 from tests.runs import DESCRIBED, Outcome, Said, connected, evaluates_to, perform, vm
 from tests.sshd import Sshd
 

@@ -16,19 +16,19 @@ from typing import Any, cast
 
 import pytest
 
+from nixherd.deploy import protocol as activation
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.inhibitors import INHIBITORS, INIT, between
+from nixherd.deploy.journal import Journal, entries
 from nixherd.deploy.machine import Machine
+from nixherd.deploy.options import Options
+from nixherd.deploy.protocol import Deployment, Stage, parse
 from nixherd.deploy.rebuild import judge
+from nixherd.deploy.report import Outcome, report
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import Running
-from nixherd.deploying import activation
-from nixherd.deploying.activation import Deployment, Stage, parse
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.inhibitors import INHIBITORS, INIT, between
-from nixherd.deploying.journal import Journal, entries
-from nixherd.deploying.options import Options
-from nixherd.deploying.report import Outcome, report
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from tests.integration.deployed import (  # noqa: F401  (fixtures)
     DEADLINES,
     Fleet,

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from nixherd.cli.main import run
 from nixherd.errors import FleetInvalid
-from nixherd.fields import COMMON, FIELDS, Place, fields_of
 from nixherd.findings import Finding, Severity
-from nixherd.fleet import load_fleet
-from nixherd.near_names import STRONGEST, judge, near_option, normal
-from nixherd.validate import find
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.near_names import STRONGEST, judge, near_option, normal
+from nixherd.fleet.schema import COMMON, FIELDS, Place, fields_of
+from nixherd.fleet.validate import find
 from tests.fuzz.names import fleet
 
 pytestmark = pytest.mark.unit

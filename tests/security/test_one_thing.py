@@ -26,12 +26,12 @@ from pyinfra.api.exceptions import FactProcessError
 from facts.base import Fact
 from nixherd import process
 from nixherd.cli.main import run
-from nixherd.deploying import activation
-from nixherd.deploying.journal import entries
-from nixherd.deploying.progress import BuildProgress
+from nixherd.deploy import protocol as activation
+from nixherd.deploy.journal import entries
 from nixherd.errors import FAILURES, UNFORESEEN, ApiError, DeadlineExceeded, FleetError, ProcessFailed, Unforeseen
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import worded
+from nixherd.nix.build_log import BuildProgress
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.agent import Agent
 from nixherd.proxmox.calls.base import answer
@@ -220,7 +220,7 @@ def change_files(place: Place) -> Ended:
     """What every command that writes the fleet's files does."""
     script = """
 from pathlib import Path; import sys
-from nixherd.changeset import changing
+from nixherd.fleet.changeset import changing
 from nixherd.cli import main
 from nixherd.cli.front import pass_front
 @main.cli.command()
@@ -295,7 +295,7 @@ SCENARIOS = {
     "facts/base.py:_guarded.guarded:1": Scenario(
         lambda place: fact(place, "facts.nixos.Running"), "dict(line.split('=', 1) for line in output)['hostname']"
     ),
-    "nixherd/changeset.py:Changeset._finish:1": Scenario(change_files),
+    "nixherd/fleet/changeset.py:Changeset._finish:1": Scenario(change_files),
     "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check", "--only", "merge")),
     "nixherd/cli/parameters.py:_completions:1": Scenario(complete, harmless=True, status=0),
     "nixherd/cli/publishing.py:_built:1": Scenario(publish, "host_id"),
@@ -305,25 +305,25 @@ SCENARIOS = {
     "nixherd/cli/rollout.py:run_pyinfra.child:1": Scenario(reboot),
     "nixherd/cli/retiring.py:_publish:1": Scenario(retire),
     "nixherd/cli/retiring.py:_require_nothing_left:1": Scenario(retire_again),
-    "nixherd/connectors/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
-    "nixherd/connectors/fleet.py:FleetConnector._report:1": Scenario(
+    "nixherd/pyinfra_glue/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
+    "nixherd/pyinfra_glue/fleet.py:FleetConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
     ),
-    "nixherd/connectors/fleet.py:FleetConnector._ask:1": Scenario(
+    "nixherd/pyinfra_glue/fleet.py:FleetConnector._ask:1": Scenario(
         lambda place: fact(place, "facts.proxmox.VmStatus"), "self.fleet_host.id"
     ),
-    "nixherd/connectors/fleet.py:FleetConnector._forget_known_hosts:1": Scenario(
+    "nixherd/pyinfra_glue/fleet.py:FleetConnector._forget_known_hosts:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
     ),
-    "nixherd/connectors/inventory.py:or_end:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
-    "nixherd/connectors/node.py:NodeConnector.connect:1": Scenario(node),
-    "nixherd/deploying/run.py:Rollout.turn:1": Scenario(deploy, HOST_RUN, "failed"),
-    "nixherd/evaluation.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
+    "nixherd/pyinfra_glue/inventory.py:or_end:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
+    "nixherd/pyinfra_glue/node.py:NodeConnector.connect:1": Scenario(node),
+    "nixherd/deploy/run.py:Rollout.turn:1": Scenario(deploy, HOST_RUN, "failed"),
+    "nixherd/nix/evaluator.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
     "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),
-    "nixherd/keys_shown.py:_shown:1": Scenario(keys, "host.id"),
+    "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/proxmox/retiring.py:_parting:1": Scenario(retire_with_a_guest),
-    "nixherd/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
+    "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
     "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/deploy/activate.py:_Activation._look:1": Scenario(deploy, HOST_RUN, "unknown", status=5),
     "nixherd/deploy/activate.py:_Activation._send_word:1": Scenario(deploy, HOST_RUN, "rolled back"),
@@ -460,7 +460,7 @@ def test_a_journal_that_cannot_be_written_keeps_whole_lines(tmp_path: Path) -> N
     script = """
 import resource, sys
 from pathlib import Path
-from nixherd.deploying.journal import Journal
+from nixherd.deploy.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.note("run", hosts=["a"])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 10_000))

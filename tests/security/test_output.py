@@ -23,13 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import operations
-from nixherd import machines
 from nixherd.cli.main import cli, run
-from nixherd.deploying.journal import Journal, entries
+from nixherd.deploy.journal import Journal, entries
 from nixherd.display import one_line, visible, visible_values
 from nixherd.errors import ApiError
 from nixherd.proxmox import wire
 from nixherd.terminal import say
+from nixherd.trust import overview as machines
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.fleets import FLEET
@@ -216,7 +216,7 @@ STUB = """
 import itertools, sys
 import pyinfra_cli
 from pyinfra.connectors.util import CommandOutput, OutputLine
-from nixherd.connectors.fleet import FleetConnector
+from nixherd.pyinfra_glue.fleet import FleetConnector
 sys.path.insert(0, {root!r})
 from pyinfra.api.output import echo
 from tests.security.hostile import STRINGS

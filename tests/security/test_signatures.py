@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.pointers import NAMESPACE, Pointer, SigningKey, parse, read
-from nixherd.sshsig import sign
+from nixherd.fleet.sshsig import sign
+from nixherd.trust.publish import NAMESPACE, Pointer, SigningKey, parse, read
 from tests import nix_cli
 from tests.integration.lab_driver import Ended, Lab, edit, until
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nixherd.deploying.activation import PARTS, PROTOCOL
+from nixherd.deploy.protocol import PARTS, PROTOCOL
 from tests.integration.deployed import DEADLINES, Fleet, order, outcomes, signing_key
 from tests.integration.lab_driver import Ended, Lab
 from tests.integration.test_secrets import files_with, pattern, watched

@@ -1,5 +1,5 @@
 """SSH says what we say: nothing of the operator's or the system's ssh_config has a part in a pinned connection, but
-for the closed list in `nixherd.ssh_config`; hops are verified; a copy that does not get on ends."""
+for the closed list in `nixherd.ssh.ssh_config`; hops are verified; a copy that does not get on ends."""
 
 import logging
 import os
@@ -18,12 +18,14 @@ import pytest
 from paramiko import SSHClient, SSHException
 from pyinfra.api.host import Host
 
-from nixherd import models, reach, stalls
-from nixherd.connectors.fleet import FleetConnector
-from nixherd.openssh import Destination, Identities, Jump, Route
+from nixherd.deploy import stalls
+from nixherd.deploy.stalls import Stalled
+from nixherd.fleet import models
+from nixherd.locate import reach
+from nixherd.pyinfra_glue.fleet import FleetConnector
 from nixherd.session import Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519, known_hosts_line
-from nixherd.stalls import Stalled
+from nixherd.ssh.destination import Destination, Identities, Jump, Route
+from nixherd.ssh.keys import KeyPair, generate_ed25519, known_hosts_line
 from operations import remote
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
@@ -409,8 +411,8 @@ def test_a_command_of_the_operators_leads_to_the_machine(
 
 FAILS = """\
 from pathlib import Path
-from nixherd.connectors.ssh_client import Keys, PinnedClient
-from nixherd.openssh import Destination, Identities, Route
+from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient
+from nixherd.ssh.destination import Destination, Identities, Route
 from paramiko import Transport
 to = Destination("192.0.2.1", "root", Path("/dev/null"), route=Route(command="echo no way >&2; exit 1"))
 client = PinnedClient()

@@ -17,12 +17,12 @@ import pytest
 from nixherd.cli.main import run
 from nixherd.cli.parameters import _completions
 from nixherd.errors import ApiError, FleetError, Refused
-from nixherd.exits import Exit
-from nixherd.models import Endpoint
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 from tests.conftest import DEFINITIONS_NIX
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.nixherd.proxmox.scripted import Answer, Scripted, make_certificate, serving
@@ -156,10 +156,10 @@ def test_the_pin_holds_where_the_definitions_name_none(mine: Scripted, thief: Sc
 _UNDER = """
 import sys
 from nixherd.errors import ApiError
-from nixherd.models import Endpoint, Fleet
+from nixherd.fleet.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.policy import Policy
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]))
 token = Token("a@pve", "b", "c", Server.of(endpoint))
 try:

@@ -19,15 +19,16 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from nixherd import fleet_eval, ownership, world
 from nixherd.cli.parameters import _completions
-from nixherd.definitions import Definitions
-from nixherd.edited import require_exactly
 from nixherd.errors import DeadlineExceeded, FleetError, FleetInvalid, Refused
-from nixherd.flakes import resolve
-from nixherd.fleet import load_fleet
+from nixherd.fleet import evaluate as fleet_eval
+from nixherd.fleet import ownership, world
+from nixherd.fleet.edited import require_exactly
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.world import look, look_settled
+from nixherd.nix.flakes import resolve
 from nixherd.process import Limits
-from nixherd.world import look, look_settled
+from nixherd.proxmox.guard.definitions import Definitions
 from tests.conftest import DEFINITIONS_NIX, HOSTS_NIX
 
 pytestmark = pytest.mark.unit

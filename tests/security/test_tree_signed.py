@@ -17,21 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nixherd import commits
 from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
-from nixherd.commits import Commit, NotFollowed
-from nixherd.connectors.inventory import inventory_beside
 from nixherd.deploy import plan
+from nixherd.deploy.commit_policy import Gate, Verified
+from nixherd.deploy.journal import Journal
 from nixherd.deploy.machine import Machine
+from nixherd.deploy.options import Options
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.values import ReachedToPull
-from nixherd.deploying.gate import Gate, Verified
-from nixherd.deploying.journal import Journal
-from nixherd.deploying.options import Options
-from nixherd.deploying.run import HostRun, Rollout
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.evaluation import evaluate
-from nixherd.fleet import load_fleet
+from nixherd.fleet import commits
+from nixherd.fleet.commits import Commit, NotFollowed
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.evaluator import evaluate
+from nixherd.pyinfra_glue.inventory import inventory_beside
 from nixherd.session import Session
 from tests import nix_cli
 

@@ -19,21 +19,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nixherd import tree as trees
-from nixherd.changeset import Done, changing, interrupted
-from nixherd.deploying.gate import uncommitted
-from nixherd.enrolment import Wanted, documented
+from nixherd.deploy.commit_policy import uncommitted
 from nixherd.errors import FleetError
-from nixherd.fleet import load_fleet
-from nixherd.git import Repository
-from nixherd.hardware import configuration_path
-from nixherd.machines import render
-from nixherd.models import Fleet
+from nixherd.fleet import tree as trees
+from nixherd.fleet.changeset import Done, changing, interrupted
+from nixherd.fleet.git import Repository
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet
+from nixherd.fleet.tree import Temporary, Tree, opened, read
+from nixherd.install.hardware import configuration_path
 from nixherd.session import Session
 from nixherd.templating import render_foreign
-from nixherd.tree import Temporary, Tree, opened, read
+from nixherd.trust.enrol import Wanted, documented
+from nixherd.trust.overview import render
 from tests.nix_cli import environment
-from tests.nixherd.secrets.repositories import contents, git, nobodys, repository
+from tests.nixherd.trust.secrets.repositories import contents, git, nobodys, repository
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
 
@@ -718,8 +718,8 @@ def killed(fleet: Path, after: int, *, identity: str | None = None) -> None:
     script = f"""
 import os
 from pathlib import Path
-from nixherd import tree as trees
-from nixherd.tree import Tree
+from nixherd.fleet import tree as trees
+from nixherd.fleet.tree import Tree
 from tests.security.test_tree_state import publish
 left, move = {after}, Tree.move
 def moved(self, temporary):

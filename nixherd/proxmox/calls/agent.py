@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nixherd.errors import DeadlineExceeded, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.base import Calls, guest_path
 from nixherd.proxmox.models import ExecResult, Interface

@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from nixherd.errors import UNFORESEEN, ApiError
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.upload import Upload

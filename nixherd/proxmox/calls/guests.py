@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nixherd.errors import ApiError
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.calls.base import guest_path, upid_of
 from nixherd.proxmox.calls.cluster import Cluster
 from nixherd.proxmox.errors import NotVisible

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.calls.base import Calls, guest_path, unless, upid_of
 from nixherd.proxmox.listings import Volume
 from nixherd.proxmox.models import Storage, Upid, VmConfig

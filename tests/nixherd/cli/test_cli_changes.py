@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.cli.changes import changes
-from nixherd.deploying.report import HostReport, Outcome
+from nixherd.deploy.report import HostReport, Outcome
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ import pytest
 from nixherd.cli import rollout
 from nixherd.cli.following import _line, _Table
 from nixherd.cli.main import run
-from nixherd.deploying.journal import Journal, runs
+from nixherd.deploy.journal import Journal, runs
 from nixherd.process import Completed
 
 pytestmark = pytest.mark.unit

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nixherd.cli.entries import entry_of, guest_name
-from nixherd.fleet import load_fleet
-from nixherd.models import GuestType
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.models import VmConfig
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import MAC, Emulator, granted

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nixherd.cli.names import placed_named
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.listings import Presence, Resource
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted

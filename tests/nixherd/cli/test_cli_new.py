@@ -11,22 +11,22 @@ from typing import Any
 
 import pytest
 
-from nixherd import changeset
 from nixherd.cli import new as new_module
 from nixherd.cli.main import run
 from nixherd.errors import FleetError
-from nixherd.fleet import load_fleet
-from nixherd.nix import Evaluated
-from nixherd.scaffolding import proof
-from nixherd.secrets import files
+from nixherd.fleet import changeset
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.commands import Evaluated
 from nixherd.session import Session
+from nixherd.trust.new import proof
+from nixherd.trust.secrets import files
 from tests.conftest import DEFINITIONS_NIX
 from tests.nix_cli import environment
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.nixherd.scaffolding.hosts import VM
-from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import contents, git, nobodys, repository, sops
+from tests.nixherd.trust.new.hosts import VM
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import contents, git, nobodys, repository, sops
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("cli-new")]
 
@@ -337,7 +337,7 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
 
 
 def scaffolded(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "tests.nixherd.scaffolding.scaffolded", fleet, *([str(last)] if last else [])]
+    words = [sys.executable, "-m", "tests.nixherd.trust.new.scaffolded", fleet, *([str(last)] if last else [])]
     env = {**os.environ, **environment(), "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(fleet.parent / "state")}
     return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
 

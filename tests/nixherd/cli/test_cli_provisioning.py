@@ -9,9 +9,9 @@ import pytest
 
 from nixherd.cli import rollout
 from nixherd.cli.main import run
-from nixherd.deploying.journal import Journal, runs
+from nixherd.deploy.journal import Journal, runs
 from nixherd.process import Completed
-from nixherd.ssh_keys import generate_ed25519
+from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import Emulator
 

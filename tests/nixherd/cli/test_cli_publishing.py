@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.pointers import SigningKey, read
+from nixherd.trust.publish import SigningKey, read
 from tests import nix_cli
 
 pytestmark = pytest.mark.unit

@@ -11,7 +11,7 @@ import pytest
 from nixherd.cli.main import run
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.tasks import wait
-from nixherd.template import trial
+from nixherd.proxmox.template import trial
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.fleets import DEV, FLEET, TEMPLATE

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from lab.start import PRIVILEGES
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 from nixherd.proxmox import apply
 from nixherd.proxmox.client import Client, connect
 from nixherd.proxmox.policy import Policy
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET, TEMPLATE
 
 TOKEN = Token("nixherd@pve", "lab", "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0", Server("nowhere.invalid"))

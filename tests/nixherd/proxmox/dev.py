@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.models import VmConfig

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from lab.api.errors import ApiError as Answer
 from lab.api.permissions import User
-from nixherd.models import Fleet
+from nixherd.fleet.models import Fleet
 from nixherd.proxmox.calls.agent import Agent
 from nixherd.proxmox.calls.base import answer
 from nixherd.proxmox.calls.guests import Guests

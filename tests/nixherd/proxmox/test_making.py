@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import Refused
-from nixherd.models import VmidRange
+from nixherd.fleet.models import VmidRange
 from nixherd.proxmox import wire
 from nixherd.proxmox.policy import Making, Policy
 from nixherd.proxmox.upload import Upload

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from nixherd.errors import Refused
-from nixherd.models import Fleet, Vm
-from nixherd.preflight import BootLoader, HostFacts, Hypervisor, preflight
+from nixherd.fleet.models import Fleet, Vm
+from nixherd.fleet.settings import Device, Settings
 from nixherd.proxmox.models import Permissions, Storage, Version
 from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm
+from nixherd.proxmox.preflight import BootLoader, HostFacts, Hypervisor, preflight
 from nixherd.proxmox.steps import Clone
-from nixherd.settings import Device, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV as POOLED
 from tests.nixherd.proxmox.fleets import FLEET, HOST, template

@@ -9,7 +9,8 @@ from unittest.mock import Mock
 import pytest
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import GuestType, Template, Vm
+from nixherd.fleet.models import GuestType, Template, Vm
+from nixherd.fleet.settings import ContainerSettings, Settings
 from nixherd.proxmox import actions, verbs
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.destroy import DestroyAction
@@ -17,7 +18,6 @@ from nixherd.proxmox.identity import mark
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.plan import ActualVm
 from nixherd.proxmox.reversible import reversible
-from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted, state
 from tests.nixherd.proxmox.conftest import running as another

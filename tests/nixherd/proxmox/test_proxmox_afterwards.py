@@ -8,15 +8,15 @@ from typing import Any, cast
 import pytest
 
 from nixherd.errors import ApiError, FleetError, Undecided
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.proxmox import actions, afterwards, apply, removal, tasks
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.outcome import Outcome
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Resize, Step
-from nixherd.template import create
-from nixherd.template.wanted import Wanted
+from nixherd.proxmox.template import create
+from nixherd.proxmox.template.wanted import Wanted
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
 from tests.nixherd.proxmox.test_proxmox_destroy_forms import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest

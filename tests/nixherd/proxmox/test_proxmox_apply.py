@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, TaskFailed
-from nixherd.models import Fleet, Template
+from nixherd.fleet.models import Fleet, Template
 from nixherd.proxmox import apply as module
 from nixherd.proxmox.address import address_of
 from nixherd.proxmox.apply import ensure, plan_of

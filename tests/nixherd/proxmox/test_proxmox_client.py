@@ -15,13 +15,13 @@ import pytest
 import requests
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, Usage
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import AgentUnavailable, Client, OutcomeUnknown, connect
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.models import Upid
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET
 from tests.nixherd.proxmox.scripted import Answer, Asked, Scripted, make_certificate, serving
 
@@ -400,11 +400,11 @@ class Crowd:
 _UNDER_GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import sys, gevent
-from nixherd.models import Endpoint, Fleet
+from nixherd.fleet.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]), fingerprint=sys.argv[2])
 client = connect(endpoint, Policy.from_fleet(Fleet("/f", "f", {})), Token("a@pve", "b", "c", Server.of(endpoint)))
 gevent.joinall([gevent.spawn(client.version) for _ in range(10)], raise_error=True)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError, FleetError, Refused, Usage
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox import actions, apply, removal, tasks
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.identity import mark
 from nixherd.proxmox.steps import Destroy
-from nixherd.settings import Device
 from tests.lab.api_node import GIB, Node
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, archives, images, state

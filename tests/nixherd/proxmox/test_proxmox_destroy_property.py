@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetError
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
 from nixherd.proxmox import apply, removal, tasks
 from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.identity import mark

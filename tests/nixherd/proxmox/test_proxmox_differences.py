@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
+from nixherd.fleet.settings import CloudInitSettings, ContainerSettings, Device, Settings
 from nixherd.proxmox.creation import empty_vm
 from nixherd.proxmox.drift import drift
 from nixherd.proxmox.identity import mark, marked
@@ -15,7 +16,6 @@ from nixherd.proxmox.models import VmConfig, encode_ssh_keys
 from nixherd.proxmox.plan import ActualVm, Desired, plan_vm
 from nixherd.proxmox.steps import AddDisk, Cannot, Configure, Create, Step, doable
 from nixherd.proxmox.steps import sent as sent_by
-from nixherd.settings import CloudInitSettings, ContainerSettings, Device, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY, template
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Refused
-from nixherd.exits import Exit, exit_of
-from nixherd.models import Fleet, Vm
+from nixherd.exit_codes import Exit, exit_of
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox import actions
 from nixherd.proxmox import apply as apply_module
 from nixherd.proxmox.actions import Action

@@ -7,12 +7,12 @@ from typing import cast
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox import actions, names
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.destroy import DestroyAction
-from nixherd.settings import Device
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 pytestmark = pytest.mark.unit

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.exits import Exit, exit_of
-from nixherd.models import Fleet, Vm
+from nixherd.exit_codes import Exit, exit_of
+from nixherd.fleet.models import Fleet, Vm
+from nixherd.fleet.settings import Device, Settings
 from nixherd.proxmox import actions, verbs
 from nixherd.proxmox.actions import Action, left_by
 from nixherd.proxmox.client import Client
@@ -19,7 +20,6 @@ from nixherd.proxmox.options import in_vain
 from nixherd.proxmox.plan import Desired, plan_vm
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.steps import Cannot, Change, Configure, Note
-from nixherd.settings import Device, Settings
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox import actions
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.identity import mark

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetError, Refused
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
+from nixherd.fleet.settings import Settings
 from nixherd.proxmox.identity import is_ours, mark
 from nixherd.proxmox.models import Upid, VmConfig, encode_ssh_keys
 from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm, require_changeable
@@ -26,7 +27,6 @@ from nixherd.proxmox.steps import (
     rows,
     sent,
 )
-from nixherd.settings import Settings
 from nixherd.sizes import format_size, parse_size
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEPT, KEY, template
 

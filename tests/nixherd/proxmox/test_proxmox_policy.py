@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import Refused
-from nixherd.models import Fleet, GuestType, Origin, Vm
-from nixherd.proof import BOOT_ID
+from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
+from nixherd.locate.guest_agent import HOST_KEY_FILE
+from nixherd.locate.proof import BOOT_ID
 from nixherd.proxmox.policy import GUEST_FILES, Policy
 from nixherd.proxmox.references import Kind
 from nixherd.proxmox.routes import ROUTES
-from nixherd.told import HOST_KEY_FILE
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
 
 pytestmark = pytest.mark.unit

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.proxmox import actions, reboots
 from nixherd.proxmox.actions import Action
 from nixherd.proxmox.destroy import DestroyAction

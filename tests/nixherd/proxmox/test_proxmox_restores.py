@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Refused, TaskFailed, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
+from nixherd.fleet.settings import ContainerSettings, Settings
 from nixherd.proxmox import actions
 from nixherd.proxmox import apply as apply_module
 from nixherd.proxmox.client import Client
@@ -18,7 +19,6 @@ from nixherd.proxmox.observe import observe
 from nixherd.proxmox.outcome import Outcome
 from nixherd.proxmox.policy import Policy
 from nixherd.proxmox.restores import RestoreAction
-from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import TaskFailed, Usage
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox import actions, apply, tasks
 from nixherd.proxmox.outcome import Outcome
 from nixherd.proxmox.restores import RestoreAction

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from nixherd.errors import ApiError, TaskFailed, Undecided
-from nixherd.exits import Exit, exit_of
-from nixherd.models import GuestType
+from nixherd.exit_codes import Exit, exit_of
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox import begin, held, reboots, removal, standing
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import OutcomeUnknown

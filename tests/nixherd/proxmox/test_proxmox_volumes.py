@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.models import VmConfig
 from nixherd.proxmox.saved import held
 from nixherd.proxmox.volumes import belongings, owner

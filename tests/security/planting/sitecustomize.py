@@ -158,7 +158,7 @@ def stand_in(module: Any) -> None:
                 "old": OLD,
                 "why": "it was told to" if verb == "say" else "no word came",
             }
-        from nixherd.deploying import activation
+        from nixherd.deploy import protocol as activation
 
         return answer([f"protocol={getattr(activation, 'PROTOCOL', 1)}", *(f"{k}={v}" for k, v in about.items())])
 
@@ -201,7 +201,7 @@ def rebuild_nothing(module: Any) -> None:
 
 
 STUBS = {
-    "nixherd.connectors.fleet": stand_in,
+    "nixherd.pyinfra_glue.fleet": stand_in,
     "nixherd.deploy.copy": copy_nothing,
     "nixherd.deploy.rebuild": rebuild_nothing,
 }

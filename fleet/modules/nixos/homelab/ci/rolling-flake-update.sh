@@ -202,7 +202,7 @@ openssh_key() { # the cache's key as OpenSSH has it (its PROTOCOL.key)
     echo '-----END OPENSSH PRIVATE KEY-----'
 }
 
-point() { # say to each machine, signed, that it runs what was built of $commit; nixherd/pointers.py has the form
+point() { # say to each machine, signed, that it runs what was built of $commit; nixherd/trust/publish.py has the form
     serial=$(date +%s)
     last=0
     [ ! -e "$state/serial" ] || read -r last <"$state/serial"

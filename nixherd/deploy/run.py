@@ -1,0 +1,216 @@
+"""A rollout: what it is to do, how far each of its hosts is, and whose turn it is."""
+
+import getpass
+import os
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+from nixherd.deploy.machine import Machine
+from nixherd.deploy.options import Options
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.report import UNDECIDED, Outcome, how_to_ask
+from nixherd.deploy.values import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
+from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen, Usage
+from nixherd.faults import line_of, worded
+from nixherd.fleet.models import Fleet, Host
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.nixos_rebuild import Flavour
+from nixherd.once import Once, OncePer
+
+Value = Reached | ReachedToPull | Planned | PlannedToPull | Built | Copied | None
+
+
+class Notes(Protocol):
+    """Where a rollout notes what it does: a `Journal`, or nowhere while it is only planned."""
+
+    def note(self, event: str, host: str | None = None, **values: Any) -> None: ...
+
+
+class Unnoted:
+    """Nowhere: a plan leaves no journal."""
+
+    def note(self, event: str, host: str | None = None, **values: Any) -> None:
+        """Forget it."""
+
+
+@dataclass
+class HostRun:
+    """One host of a rollout. `value` is how far it has come: Reached, Planned, Built or Copied.
+
+    `definitions` loads the fleet as its files are at this moment.
+    """
+
+    host: Host
+    options: Options
+    machine: Machine = field(repr=False)
+    journal: Notes = field(repr=False)
+    fleet_path: str
+    definitions: Callable[[], Fleet] = field(repr=False)
+    value: Value = None
+    stage: str | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def id(self) -> str:
+        return self.host.id
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.SYSTEM if self.host.is_nixos else Kind.HOME
+
+    @property
+    def reached(self) -> Reached | ReachedToPull:
+        """What the row `reach` found. These raise Usage where the deploy file lacks a row that they need."""
+        if isinstance(self.value, (Reached, ReachedToPull)):
+            return self.value
+        raise self._misplaced("reach")
+
+    @property
+    def planned(self) -> Planned | PlannedToPull:
+        """What the row `evaluate` found."""
+        if isinstance(self.value, (Planned, PlannedToPull)):
+            return self.value
+        raise self._misplaced("evaluate")
+
+    @property
+    def built(self) -> Built | Planned | PlannedToPull:
+        """What the row `build` made; what was planned where it left the building to others."""
+        return self.value if isinstance(self.value, Built) else self.planned
+
+    @property
+    def copied(self) -> Copied | Built | Planned | PlannedToPull:
+        """What the row `copy` made; what was there before where it left the copying to others."""
+        return self.value if isinstance(self.value, Copied) else self.built
+
+    def _misplaced(self, row: str) -> Usage:
+        return Usage(f"{self.id}: this row goes on with the result of deployment.{row}; put that row before it")
+
+    def enter(self, stage: str) -> None:
+        """Note that the host has come to a stage, before the stage begins.
+
+        What cannot be noted is not begun: NotBegun, or Undecided where its machine has begun to change.
+        """
+        if stage == self.stage:
+            return
+        try:
+            self.journal.note("stage", self.id, stage=stage)
+        except OSError as error:
+            why = f"{self.id}: {line_of(error)}, so the run's journal cannot be written"
+            if self.stage not in UNDECIDED:
+                raise NotBegun(f"{why}; {stage} was not begun: make room there, and run it again") from error
+            raise Undecided(f"{why}; its machine decides by itself, see {how_to_ask(self.id)}") from error
+        self.stage = stage
+
+    def note(self, **values: Any) -> None:
+        """Note what is known of the host now."""
+        self.journal.note("found", self.id, **values)
+
+    def say(self, text: str) -> None:
+        """Narrate, and note it."""
+        self.machine.say(text)
+        self.journal.note("said", self.id, text=text)
+
+    def end(self, outcome: Outcome, why: str | None = None, **values: Any) -> None:
+        """Set the outcome; the first one counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.journal.note("end", self.id, outcome=outcome, why=why, **values)
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """End this host with what nobody foresaw, in words."""
+        try:
+            yield
+        except (Unforeseen, *UNFORESEEN) as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> FleetError:
+        """The fault in words. What the machine does after it is not known here."""
+        fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
+        if self.stage not in UNDECIDED:
+            return fault
+        why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
+        self.end(Outcome.UNKNOWN, why)
+        return Undecided(f"{self.id}: {why}")
+
+    @property
+    def is_over(self) -> bool:
+        return self.outcome is not None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container nobody may have a name
+        return f"uid-{os.getuid()}"
+
+
+def operator() -> str:
+    """Whoever runs this, as the machines and other operators are told."""
+    return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{_user()}@{os.uname().nodename}-{os.getpid()}")
+
+
+@dataclass
+class Rollout:
+    """All hosts of one rollout, by id. `id` names it on the machines; `selected` are those that were asked for."""
+
+    id: str
+    journal: Notes
+    selected: tuple[str, ...]
+    hosts: dict[str, HostRun] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    """the waves of the hosts whose activation failed"""
+    _roles: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock), repr=False)
+    dirty: Once[list[str]] = field(default_factory=lambda: Once("uncommitted files"), repr=False)
+    noted: OncePer[str, None] = field(default_factory=lambda: OncePer("noting what is deployed"), repr=False)
+    to_come: OncePer[tuple[tuple[str, ...], ...], list[Evaluated]] = field(
+        default_factory=lambda: OncePer("what is to come"), repr=False
+    )
+    closures: OncePer[tuple[str, ...], dict[str, Mapping[str, int]]] = field(
+        default_factory=lambda: OncePer("listing closures"), repr=False
+    )
+    as_of: OncePer[tuple[str, int], dict[str, str]] = field(
+        default_factory=lambda: OncePer("evaluating another revision"), repr=False
+    )
+    flavour: Once[Flavour] = field(default_factory=lambda: Once("nixos-rebuild --help"), repr=False)
+
+    @property
+    def who(self) -> str:
+        return operator()
+
+    @contextmanager
+    def turn(self, host_run: HostRun, group: str) -> Iterator[None]:
+        """Wait for a host's turn, alone in its `group`; a failure in it counts for those that come after.
+
+        NotBegun when so many have failed that it is held.
+        """
+        options = host_run.options
+        with self._roles[group]:
+            if why := options.max_fail.holds(options.wave, self.failed, len(self.selected)):
+                host_run.end(Outcome.HELD, why)
+                raise NotBegun(f"{host_run.id} is held: {why}")
+            try:
+                with host_run.reporting():
+                    yield
+            except FAILURES:
+                self.failed[host_run.id] = options.wave
+                raise
+
+
+class Rollouts:
+    """The rollouts of a run: one per row that begins one, and the one that each host is in."""
+
+    def __init__(self) -> None:
+        self.of_row: OncePer[tuple[str, bool], Rollout] = OncePer("beginning the rollout")
+        self.waves: Once[list[int]] = Once("the waves")
+        self.current: dict[tuple[str, bool], tuple[Rollout, HostRun]] = {}
+        self._numbers = count(1)
+
+    def next_number(self) -> int:
+        return next(self._numbers)

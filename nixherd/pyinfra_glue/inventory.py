@@ -1,0 +1,225 @@
+"""inventory.py's one call: the fleet's files become pyinfra hosts, or clear lines and status 1."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nixherd.argv import keep_streams, require_text
+from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
+from nixherd.deploy.journal import Journal, new_directory
+from nixherd.errors import FAILURES, Usage
+from nixherd.exit_codes import exit_of
+from nixherd.faults import worded
+from nixherd.files import expanded
+from nixherd.fleet.group_data import said_for_all
+from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.fleet.near_names import near_option
+from nixherd.nix.evaluator import evaluate_ahead
+from nixherd.nix.flakes import resolve
+from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.pyinfra_glue import cli
+from nixherd.pyinfra_glue.rollcall import RollCall
+from nixherd.session import Session
+from nixherd.terminal import say, say_error
+
+Entry = str | tuple[str, dict[str, Any]]
+
+# Deploys that ask no machine: the hypervisor alone, or nobody.
+_BY_API = ("deploys/check.py", "./deploys/check.py", "deploys/vms.py", "./deploys/vms.py")
+_OF_THE_API = ("operations.gate.", "operations.proxmox.", "facts.proxmox.")
+# Deploys that go in waves and keep a journal.
+_ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
+# Deploys that bring machines what the flake says.
+_FROM_THE_FLAKE = (_ROLLOUTS[0], Path("deploys/provision.py"), Path("deploys/install.py"))
+# Deploys in which a guest is found through the hypervisor alone: what they do needs its proof.
+_INSTALLING = tuple(Path("deploys") / name for name in ("enroll.py", "post_provision.py", "provision.py", "install.py"))
+# What is for nodes of the hypervisor, which are no hosts of the fleet.
+_FOR_NODES = Path("deploys/proxmox_host.py")
+# pyinfra's own ideas of order and failure, and what a deployment has instead.
+_NOT_IN_ROLLOUTS = {
+    "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
+    "no_wait": "a wave begins when the one before is proven: give hosts `wave`",
+    "fail_percent": "say max_fail=10%, which counts machines",
+}
+_DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
+
+
+def inventory_beside(file: str) -> dict[str, list[Entry]]:
+    """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
+
+    Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, `must_answer`: true for
+    `exec`, `fact` and deployments, which make no machine, so that one which is not there is a failure, and
+    `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer. `may_install`: true where
+    a machine is installed or enrolled, so that the hypervisor says where its guests are, and vouches for them.
+
+    Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
+    connected.
+    """
+    context = click.get_current_context(silent=True)
+    options: dict[str, Any] = context.params if context else {}
+    here = Path(file).resolve().parent
+    with or_end("reading the fleet", options):
+        if context:
+            keep_streams()
+            require_text(sys.argv[1:])
+        _check_deploys(options.get("operations") or ())
+        _check_data(options)
+        reference = data_said(options, "flake")
+        flake = resolve(reference) if reference else None
+        place = flake.path if flake else fleet_directory(here)
+        operations = options.get("operations") or ()
+        installs = any(Path(word) in _FROM_THE_FLAKE for word in operations)
+        gate = _gate(here, options, place)
+        verified = gate.verify() if gate and installs else None  # before anything of it is evaluated
+        definitions = Definitions.load(place)
+        if gate is None and required_by_hosts(definitions.fleet):
+            gate = _gate(here, options, place, by_hosts=True)
+            verified = gate.verify() if gate and installs else None
+        # other deploys may change the files that they then look at
+        fleet = verified.fleet(place) if verified and _evaluates(operations) else definitions.fleet
+        for warning in fleet.warnings:
+            say(warning, err=True)
+        groups = groups_of(fleet)
+        _check_selection(groups, options)
+        token_file = expanded(token_file_of(here, options))
+        session = Session(fleet, token_file, definitions, gate=gate)
+        if flake:
+            session.locked, session.locked_revision = flake.url, flake.revision
+        if verified:
+            session.take(verified)
+        if context:
+            context.call_on_close(session.close)
+            cli.put_right(context, session)
+            if _is_deployment(options.get("operations") or ()):
+                _check_rollout(options)
+                session.journal = _journal(session, groups, options)
+                if _evaluates(options["operations"]):
+                    begin = partial(evaluate_ahead, session)
+                    session.roll_call = RollCall(_selected(groups, options), begin)
+            elif data_said(options, "journal"):
+                session.journal = _journal(session, groups, options)
+    inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
+    shared = {"session": session, **_asked(options.get("operations") or ())}
+    inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
+    return inventory
+
+
+@contextmanager
+def or_end(what: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever goes wrong in it is said in its line and ends the program, before anything is connected."""
+    try:
+        yield
+    except FAILURES as error:
+        failure = worded(error, f"{what} for pyinfra {' '.join(options.get('operations') or ())}")
+        say_error(failure)
+        raise SystemExit(int(exit_of(failure, changed=False))) from None
+
+
+def fleet_directory(here: Path) -> Path:
+    """FLEET's directory, or `fleet/` beside the inventory."""
+    return expanded(os.environ.get("FLEET") or here / "fleet").absolute()
+
+
+def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = False) -> Gate | None:
+    """What the fleet has to be signed by; None where neither the operator nor, with `by_hosts`, hosts.nix requires it.
+
+    Usage for a flake that was named by a reference: it has no commits to look at.
+    """
+    said = {name: value for name in NAMES if (value := data_said(options, name)) is not None}
+    standing = _group_data(here, options.get("group_data") or ())
+    gate = Gate.of(place, said, standing, by_hosts=by_hosts, notes=not options.get("dry"))
+    if gate and data_said(options, "flake"):
+        raise Usage("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
+    return gate
+
+
+def _asked(words: Sequence[str]) -> dict[str, bool]:
+    """What the words on the command line ask of the machines."""
+    first, *rest = [word for word in words if "=" not in word] or [""]
+    asked = rest if first == "fact" else [first]
+    api_only = bool(asked) and all(word.startswith(_OF_THE_API) or word in _BY_API for word in asked)
+    asks_machines = first in ("exec", "fact") and not api_only
+    return {
+        "must_answer": asks_machines or _is_deployment(words),
+        "api_only": api_only,
+        "may_install": any(Path(word) in _INSTALLING for word in words),
+    }
+
+
+def _is_deployment(words: Sequence[str]) -> bool:
+    return any(Path(word) in _ROLLOUTS for word in words)
+
+
+def _evaluates(words: Sequence[str]) -> bool:
+    return any(Path(word) == _ROLLOUTS[0] for word in words)
+
+
+def _check_deploys(words: Sequence[str]) -> None:
+    """Usage for what is for no host of a fleet."""
+    if any(Path(word) == _FOR_NODES for word in words):
+        raise Usage(
+            f"{_FOR_NODES} is for a node of the hypervisor, and these are hosts of the fleet: "
+            f"pyinfra nodes.py {_FOR_NODES} --limit NODE"
+        )
+
+
+def _check_rollout(options: dict[str, Any]) -> None:
+    """Usage for what would break the order of a rollout, or hide how it ends."""
+    for name, instead in _NOT_IN_ROLLOUTS.items():
+        if options.get(name):
+            raise Usage(f"--{name.replace('_', '-')}: {instead}")
+
+
+def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, Any]) -> Journal:
+    """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
+    given = data_said(options, "journal")
+    journal = Journal(Path(given) if given else new_directory())
+    hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
+    dry = bool(options.get("dry"))
+    journal.note("run", hosts=hosts, deploys=deploys, dry=dry, warnings=session.fleet.warnings)
+    return journal
+
+
+def _selected(groups: dict[str, list[str]], options: dict[str, Any]) -> set[str]:
+    limit, exclude = (separate(options.get(name) or (), groups) for name in ("limit", "exclude"))
+    limit = limit or ["*"]
+    selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
+    return selected - check_selection(exclude, groups, "--exclude")
+
+
+def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> None:
+    if not _selected(groups, options):
+        raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
+
+
+def _check_data(options: dict[str, Any]) -> None:
+    """Usage for a datum that nobody asks for, with a name near an option of a deployment."""
+    for argument in options.get("data") or ():
+        name = argument.partition("=")[0]
+        if known := near_option(name):
+            raise Usage(f"--data {name}: nobody asks for it; write {known}, or another name")
+
+
+def data_said(options: dict[str, Any], name: str) -> str | None:
+    """What --data NAME=VALUE said, None where nobody said it; group data is loaded only after the inventory."""
+    pairs = [argument.partition("=") for argument in options.get("data") or ()]
+    return next((value for key, _, value in pairs if key == name), None)
+
+
+def token_file_of(here: Path, options: dict[str, Any]) -> str:
+    """`proxmox_token_file` as pyinfra would resolve it for all hosts."""
+    if given := data_said(options, "proxmox_token_file"):
+        return given
+    said = said_for_all("proxmox_token_file", _group_data(here, options.get("group_data") or ()))
+    return str([_DEFAULT_TOKEN_FILE, *filter(None, said)][-1])
+
+
+def _group_data(here: Path, more: Iterable[str]) -> list[Path]:
+    """Where pyinfra looks for group data, later ones first in rank."""
+    return list(dict.fromkeys([Path.cwd() / "group_data", here / "group_data", *map(Path, more)]))
