@@ -11,7 +11,6 @@ from nixherd.deploy.running import PENDING, Running, ask_running, require_root, 
 from nixherd.errors import FAILURES, FleetError, Refused, Undecided
 from nixherd.faults import foreseen
 from nixherd.fleet.health_checks import Check
-from nixherd.install import permission as guard
 
 REBOOT = "sync; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
 SETTLE = 60  # seconds for units to settle after a boot
@@ -81,7 +80,7 @@ def require_rebootable(host_run: HostRun) -> None:
 
     So it is for the machine that we run on: nobody would see it coming back.
     """
-    guard.require_rebootable(host_run.definitions(), host_run.id)
+    host_run.require_permission()
     if host_run.machine.is_local:
         raise Refused(f"{host_run.id} is the machine that this runs on: `systemctl reboot` when it suits you")
 

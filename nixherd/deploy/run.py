@@ -18,7 +18,7 @@ from nixherd.deploy.report import UNDECIDED, Outcome, how_to_ask
 from nixherd.deploy.values import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
 from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen, Usage
 from nixherd.faults import line_of, worded
-from nixherd.fleet.models import Fleet, Host
+from nixherd.fleet.models import Host
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.once import Once, OncePer
@@ -43,7 +43,7 @@ class Unnoted:
 class HostRun:
     """One host of a rollout. `value` is how far it has come: Reached, Planned, Built or Copied.
 
-    `definitions` loads the fleet as its files are at this moment.
+    `require_permission` raises Refused where the definitions, as they are at this moment, let nobody reboot it.
     """
 
     host: Host
@@ -51,7 +51,7 @@ class HostRun:
     machine: Machine = field(repr=False)
     journal: Notes = field(repr=False)
     fleet_path: str
-    definitions: Callable[[], Fleet] = field(repr=False)
+    require_permission: Callable[[], None] = field(repr=False)
     value: Value = None
     stage: str | None = None
     outcome: Outcome | None = None

@@ -19,6 +19,7 @@ from nixherd.deploy.values import Reached
 from nixherd.deploy.waves import USUAL
 from nixherd.errors import FAILURES, Usage
 from nixherd.fleet.load import load_fleet
+from nixherd.install.permission import require_rebootable
 from nixherd.pyinfra_glue.hosts import executing, failed, fleet_host, session_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 
@@ -42,7 +43,7 @@ def begin(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
         machine=PyinfraMachine(host),
         journal=rollout.journal,
         fleet_path=session.fleet.path,
-        definitions=lambda: load_fleet(session.fleet.path),
+        require_permission=lambda: require_rebootable(load_fleet(session.fleet.path), host_id),
     )
     rollout.journal.note("begin", host_id)
     rollout.hosts[host_id] = host_run

@@ -44,7 +44,7 @@ def _preload(program: str) -> Callable[[], Any]:
         left_out = "nixherd.cli"
     else:
         main = importlib.import_module("nixherd.cli.main").main
-        left_out = "nixherd.connectors"  # they import pyinfra, which patches
+        left_out = "nixherd.pyinfra_glue"  # they import pyinfra, which patches
     package = importlib.import_module("nixherd")
     for module in pkgutil.walk_packages(package.__path__, "nixherd."):
         if not module.name.startswith(left_out):

@@ -530,7 +530,7 @@ def test_a_deadline_needs_no_file(tmp_path: Path) -> None:
 def rolled_out(journal: Journal) -> tuple[Rollout, HostRun]:
     """A rollout of `dev`, whose machine is not asked anything."""
     host = replace(HOST, id="dev")
-    host_run = HostRun(host, Options(), cast(Machine, None), journal, FLEET.path, lambda: FLEET)
+    host_run = HostRun(host, Options(), cast(Machine, None), journal, FLEET.path, lambda: None)
     return Rollout("one", journal, ("dev",), {"dev": host_run}), host_run
 
 

@@ -614,7 +614,7 @@ def test_a_host_alone_does_not_go_without(tree: Tree) -> None:
     journal = Journal(tree.home / "journal")
     options = Options(require_signed=True)
     host = session.fleet.hosts["a"]
-    host_run = HostRun(host, options, cast(Machine, None), journal, str(tree.path), lambda: session.fleet)
+    host_run = HostRun(host, options, cast(Machine, None), journal, str(tree.path), lambda: None)
     rollout = Rollout("one", journal, ("a",), {"a": host_run})
     with pytest.raises(Usage, match="require_signed holds for the whole fleet"):
         plan.plan(session, rollout, host_run, ReachedToPull("127.0.0.1"), ("a",))
