@@ -1,6 +1,7 @@
 """An activation from its beginning to its judged end, on a machine that runs the real machine.sh in a directory."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from nixherd.deploy.goal import Goal
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.running import PENDING, Running, ask_running
-from nixherd.deploy.values import Built, Changes, Planned, Reached, Target
-from nixherd.errors import FleetError, NeedsBoot, NotBegun, Undecided
+from nixherd.deploy.values import Built, Changes, Copied, Planned, Reached, Target
+from nixherd.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided
 from nixherd.fleet.health_checks import Check
+from nixherd.process import Completed
 from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, rolled_out
 from tests.runs import DESCRIBED
 
@@ -174,3 +176,117 @@ def test_somebody_else_at_work_is_left_alone() -> None:
     rollout, host_run, _ = rolled_out(machine)
     with pytest.raises(NotBegun, match=r"root@x is deploying to it \(it is activating\)"):
         activate(rollout, host_run, Target(NEW), Running(OLD, OLD, "dev", "1"))
+
+
+def test_a_copied_system_is_activated_in_its_turn(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine, soak=1)
+    config = replace(DESCRIBED, toplevel=NEW, hostname="", revision=REVISION)
+    built = Built(Planned(Reached("x", running(machine)), config))
+    module.activate_copied(rollout, host_run, Copied(built))
+    assert (machine.current, notes.end[0]) == (NEW, "deployed")
+
+
+def test_a_dry_activation_says_what_the_system_says() -> None:
+    machine = Scripted(answers={"dry-activate": "would restart a.service\n"})
+    _, host_run, notes = rolled_out(machine)
+    built = Built(Planned(Reached("x", BEFORE), replace(DESCRIBED, toplevel=NEW)))
+    module.dry_activate(host_run, Copied(built))
+    assert machine.narration == notes.found["services"] == ["would restart a.service"]
+    assert notes.end[0] == "planned"
+
+
+BEFORE = Running(OLD, OLD, "dev", "1")
+STATE = f"current={NEW}\nprofile={NEW}\nhostname=dev\nboot_id=2\nsudo=root\n"
+
+
+def test_what_cannot_be_switched_to_boots_where_that_is_allowed() -> None:
+    machine = Scripted(answers={"begin": answers("kept", current=OLD), "systemctl reboot": "", "say sudo": STATE})
+    rollout, host_run, notes = rolled_out(machine, reboot=True)
+    built = Built(Planned(Reached("x", BEFORE), DESCRIBED), changes=Changes(inhibitors=("init: 1 → 2",)))
+    activate(rollout, host_run, Target(NEW), BEFORE, built=built)
+    assert notes.end == ("deployed", None)
+    assert notes.stages == ["activate", "reboot", "prove"]
+    assert any(f"{rollout.id}-boot" in script for script in machine.scripts)
+
+
+def test_a_machine_that_is_not_ours_to_reboot_is_left_pending() -> None:
+    machine = Scripted(answers={"begin": answers("kept", current=OLD)})
+    rollout, host_run, notes = rolled_out(machine, reboot=True, goal=Goal.BOOT)
+
+    def refuse() -> None:
+        raise Refused("vm 104 is readonly")
+
+    host_run.require_permission = refuse
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end == ("pending reboot", "vm 104 is readonly")
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "kind"),
+    [
+        (STATE.replace(NEW, OLD), "it rebooted in the middle of the activation and runs", FleetError),
+        (STATE, "it has rebooted meanwhile and runs", Undecided),
+        (STATE.replace("boot_id=2", "boot_id=1"), "no notes of this deployment any more", Undecided),
+    ],
+)
+def test_a_boot_in_the_middle_is_told_by_what_runs_after_it(state: str, error: str, kind: type[Exception]) -> None:
+    gone = "protocol=3\nstate=none\n"
+    machine = Scripted(answers={"begin": answers("keeping"), "say sudo": state, "look": gone})
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(kind, match=error):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+
+
+def test_a_word_that_is_lost_is_asked_about() -> None:
+    looks = [*answers("proving"), *answers("kept")]
+    machine = Scripted(answers={"begin": answers("proving"), " say ": OSError("cut off"), "look": looks})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "deployed"
+    assert "not reached: cut off" in machine.narration
+
+
+def test_a_machine_that_lets_nobody_in_afterwards_is_not_kept() -> None:
+    machine = Scripted(answers={"begin": answers("proving"), " say ": answers("reverted", more="why=told\n")})
+    machine.unreachable = [DeadlineExceeded("not within 3 s")]
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(FleetError, match="it cannot be asked after the activation: not within 3 s; told; it went back"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.stages == ["activate", "prove", "roll back"]
+
+
+def test_what_others_do_to_the_profile_and_fails_aside_is_said() -> None:
+    more = f"was={THIRD}\nmoved={THIRD}\naside=a.service, b.service\nwaits=x.service\n"
+    machine = Scripted(answers={"begin": answers("keeping", more=more), "look": answers("kept", more=more)})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.found["aside"] == ["a.service", "b.service"]
+    words = "\n".join(machine.narration)
+    assert f"its profile was moved from {OLD} to {THIRD} before this began" in words
+    assert f"its profile was moved to {THIRD} by somebody else meanwhile" in words
+    assert "waits for x.service" in words
+
+
+def test_what_a_killed_run_of_ours_began_is_ended_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_of", lambda run, fleet: True)
+    busy = f"{answers('proving')[0]}busy=me@x\n"
+    ends = [*answers("reverting"), *answers("reverted")]
+    machine = Scripted(answers={"begin": [busy, *answers("kept")], " say ": ends, "look": answers("reverted")})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "deployed"
+    assert any("an earlier run was killed while it deployed here" in line for line in machine.narration)
+
+
+@pytest.mark.parametrize(
+    ("begun", "error", "kind"),
+    [
+        (answers("refused", more="inhibited=systemd: 1 → 2\n"), "cannot be switched to .* systemd: 1 → 2", NeedsBoot),
+        (Completed("", "sudo: no", 1), "beginning the deployment failed: sudo: no", FleetError),
+        ("nonsense", "did not say how its deployment stands", FleetError),
+    ],
+)
+def test_a_beginning_that_is_none(begun: object, error: str, kind: type[Exception]) -> None:
+    rollout, host_run, _ = rolled_out(Scripted(answers={"begin": begun}))
+    with pytest.raises(kind, match=error):
+        activate(rollout, host_run, Target(NEW), BEFORE)
