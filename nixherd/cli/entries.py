@@ -6,7 +6,7 @@ from collections.abc import Collection
 from nixherd.fleet.models import GuestType
 from nixherd.fleet.schema import DNS_NAME
 from nixherd.nix.commands import nix_string
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.config import VmConfig
 from nixherd.sizes import format_size
 
 

@@ -1,5 +1,6 @@
 """The commands that only look. They send GETs, and name any guest that the token may see, declared or not."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -17,17 +18,16 @@ from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.locate import whereabouts
-from nixherd.proxmox.address import address_of
-from nixherd.proxmox.apply import desired
-from nixherd.proxmox.drift import drift
+from nixherd.poll import Backoff, poll
+from nixherd.proxmox.answers import Resource, Task, Upid
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import contradiction, is_ours, label, mac_of, why_not_ours
-from nixherd.proxmox.listings import Resource
-from nixherd.proxmox.models import Task, Upid
-from nixherd.proxmox.names import require_node, require_storage
-from nixherd.proxmox.observe import interfaces_of, observe
-from nixherd.proxmox.places import require_place, storage_seen
-from nixherd.proxmox.plan import compared, in_the_making, template_node
+from nixherd.proxmox.guest.address import address_of
+from nixherd.proxmox.guest.apply import desired
+from nixherd.proxmox.guest.identity import contradiction, is_ours, label, mac_of, why_not_ours
+from nixherd.proxmox.guest.names import require_node, require_storage
+from nixherd.proxmox.guest.observe import interfaces_of, observe
+from nixherd.proxmox.guest.plan import compared, drift, in_the_making, template_node
+from nixherd.proxmox.guest.storages import require_place, storage_seen
 from nixherd.proxmox.steps import Row
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
@@ -338,9 +338,9 @@ def log(front: Front, upid: str, follow: bool) -> None:
     try:
         task = Upid.parse(upid)
     except ValueError:
-        raise Usage(f"{upid} is no UPID; `nixherd vm tasks` lists them") from None
+        raise Usage(f"{upid} is not a UPID; `nixherd vm tasks` lists them") from None
     shown = 0
-    while True:
+    for _ in poll(math.inf, Backoff(1.0, 1.0)):
         state = front.client.task_status(task) if follow else None
         lines = front.client.task_log(task)
         for line in lines[shown:]:
@@ -348,7 +348,6 @@ def log(front: Front, upid: str, follow: bool) -> None:
         shown = len(lines)
         if state is None or not state.running:
             break
-        time.sleep(1)
     if state is not None and not state.succeeded:
         raise click.exceptions.Exit(int(Exit.FAILED))
 

@@ -16,12 +16,11 @@ from nixherd.deploy.journal import Journal, entries, new_directory
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.exit_codes import Exit
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Fleet, GuestType, Vm
-from nixherd.proxmox.address import plain
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import label, mac_of, require_may_change, why_not_ours
-from nixherd.proxmox.observe import find, interfaces_of
-from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.proxmox.guest.address import plain
+from nixherd.proxmox.guest.identity import label, mac_of, require_may_change, why_not_ours
+from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.terminal import say, say_text
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))

@@ -22,9 +22,9 @@ from nixherd.fleet import commits
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, Host
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.identity import label
-from nixherd.proxmox.retiring import Fate, Parting, partings
+from nixherd.proxmox.guest.destroy import DestroyGuest
+from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.retiring import Fate, Parting, partings
 from nixherd.terminal import is_terminal, say
 from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
@@ -44,7 +44,7 @@ class Asked:
     """How it is to be done."""
 
     keep_vm: bool
-    destroy: DestroyAction | None
+    destroy: DestroyGuest | None
     remove_secrets: bool
     identity: str | None
     secrets: str
@@ -121,7 +121,7 @@ def _asked(
     if vmid is None and (stop or no_backup or discard or storage or purge):
         raise click.UsageError("--stop, --no-backup, --discard, --storage and --purge belong to --destroy VMID")
     how = {"stop": stop, "backup": not no_backup, "storage": storage, "purge": purge, "discard": discard}
-    destroy = DestroyAction(name="", vmid=vmid, **how) if vmid is not None else None  # type: ignore[arg-type]
+    destroy = DestroyGuest(vm="", vmid=vmid, **how) if vmid is not None else None  # type: ignore[arg-type]
     return Asked(keep_vm=keep_vm, destroy=destroy, secrets=secrets, docs=docs_file, template=docs_template, **rest)
 
 

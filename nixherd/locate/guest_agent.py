@@ -8,7 +8,7 @@ from contextlib import suppress
 from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.locate import this_machine
 from nixherd.locate.proof import Asked
-from nixherd.proxmox.address import plain
+from nixherd.proxmox.guest.address import plain
 from nixherd.session import Session
 from nixherd.ssh.keys import parse_public_key, same_key
 

@@ -29,10 +29,10 @@ from nixherd.locate.reach import (
     is_proven_by_agent,
     running,
 )
-from nixherd.proxmox.address import address_of, plain
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import label
-from nixherd.proxmox.observe import interfaces_of
+from nixherd.proxmox.guest.address import address_of, plain
+from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.observe import interfaces_of
 from nixherd.session import Session
 
 Ask = Callable[[Host], tuple[Neighbour, ...]]

@@ -19,16 +19,14 @@ from urllib3.exceptions import MaxRetryError
 from nixherd.errors import ApiError, Usage
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox import wire
-from nixherd.proxmox.calls.agent import Agent
-from nixherd.proxmox.calls.base import answer
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.calls.base import Tasks, answer
+from nixherd.proxmox.calls.guests import Agent, Guests
 from nixherd.proxmox.calls.storages import Storages
-from nixherd.proxmox.calls.tasks import Tasks
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
-from nixherd.proxmox.policy import Making, Policy, PolicySource
+from nixherd.proxmox.guard.policy import Making, Policy, PolicySource
 from nixherd.proxmox.tls import Trust, trust
 from nixherd.proxmox.token import Token, colons
-from nixherd.proxmox.upload import Upload
+from nixherd.proxmox.wire import Upload
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 
@@ -270,5 +268,5 @@ def _parts(path: Sequence[object]) -> list[str]:
     parts = [str(part) for part in path]
     for part in parts:
         if not part or "/" in part:
-            raise Usage(f"{part!r} is no name that the API could have; nothing was sent")
+            raise Usage(f"{part!r} is not a name that the API could have; nothing was sent")
     return parts

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from nixherd.errors import ApiError, FleetError
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.nix.commands import Evaluated
+from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.models import Storage, VmConfig
-from nixherd.proxmox.observe import observe, template_or_why
-from nixherd.proxmox.plan import template_node
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest.observe import observe, template_or_why
+from nixherd.proxmox.guest.plan import template_node
 from nixherd.proxmox.preflight import BootLoader, HostFacts, Hypervisor
 from nixherd.session import Session
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pyinfra.api.host import Host
 
+from nixherd.arguments import flag_of, path_below
 from nixherd.errors import FleetError, Usage
 from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.nix.commands import Evaluated
-from nixherd.pyinfra_glue.arguments import flag_of, path_below
 from nixherd.pyinfra_glue.hosts import session_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.session import Session

@@ -6,10 +6,10 @@ from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError
 from nixherd.fleet.models import GuestType, Vm
-from nixherd.proxmox.listings import PciMapping
+from nixherd.proxmox.answers import PciMapping
+from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
 from nixherd.proxmox.node.states import PciDevice
-from nixherd.proxmox.observe import find
 from operations.steps import session_of
 
 

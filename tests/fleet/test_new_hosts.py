@@ -14,7 +14,8 @@ from nixherd.cli.main import run
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.evaluator import evaluate
-from nixherd.proxmox.models import Permissions, Version, VmConfig
+from nixherd.proxmox.answers import Permissions, Version
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.preflight import Hypervisor, preflight
 from nixherd.proxmox.provisioning_survey import host_facts
 from nixherd.session import Session

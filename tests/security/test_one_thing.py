@@ -31,14 +31,14 @@ from nixherd.deploy.journal import entries
 from nixherd.errors import FAILURES, UNFORESEEN, ApiError, DeadlineExceeded, FleetError, ProcessFailed, Unforeseen
 from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import worded
+from nixherd.fleet.models import GuestType
 from nixherd.nix.build_log import BuildProgress
 from nixherd.proxmox import wire
-from nixherd.proxmox.calls.agent import Agent
-from nixherd.proxmox.calls.base import answer
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.answers import Upid
+from nixherd.proxmox.calls.base import Tasks, answer
+from nixherd.proxmox.calls.guests import Agent, Guests
 from nixherd.proxmox.calls.storages import Storages
-from nixherd.proxmox.calls.tasks import Tasks
-from nixherd.proxmox.models import Upid
+from nixherd.proxmox.steps import Start
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
@@ -322,7 +322,7 @@ SCENARIOS = {
     "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
-    "nixherd/proxmox/retiring.py:_parting:1": Scenario(retire_with_a_guest),
+    "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
     "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
     "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/deploy/activate.py:_Activation._look:1": Scenario(deploy, HOST_RUN, "unknown", status=5),
@@ -609,7 +609,7 @@ GIVEN: dict[str, Any] = {
     "archive": "local:backup/x", "volid": "local:backup/x", "newid": 111, "source": 9002, "values": {}, "disk": "scsi0",
     "size": "8G", "target": "prom", "pool": "nixherd", "vmids": [110], "delete": True, "description": "",
     "upid": Upid.parse("UPID:a:1:2:3:t:i:u@p:"), "file": Path(__file__), "filename": "x.raw", "url": "https://x/y",
-    "sha256": "0",
+    "sha256": "0", "route": Start.requests[GuestType.QEMU], "names": {"node": "prom", "vmid": 110}, "parameters": {},
 }  # fmt: skip
 
 

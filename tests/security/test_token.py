@@ -20,7 +20,7 @@ from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import connect
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
 from nixherd.proxmox.token import Server, Token
 from tests.conftest import DEFINITIONS_NIX
@@ -158,7 +158,7 @@ import sys
 from nixherd.errors import ApiError
 from nixherd.fleet.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.token import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]))
 token = Token("a@pve", "b", "c", Server.of(endpoint))

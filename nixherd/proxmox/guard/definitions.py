@@ -6,9 +6,9 @@ import threading
 from nixherd.errors import FleetError, Refused
 from nixherd.files import expanded
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Fleet
+from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.world import Fingerprint, World, look_settled
-from nixherd.proxmox.policy import DEFINITIONS, Policy
+from nixherd.proxmox.guard.policy import Policy
 
 
 class Definitions:

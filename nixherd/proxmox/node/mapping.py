@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.fleet.settings import Device
-from nixherd.proxmox.listings import PciMapping
+from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.node.states import PciDevice
 
 _SLOT = re.compile(r"hostpci\d+")

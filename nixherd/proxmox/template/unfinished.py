@@ -6,11 +6,11 @@ It is gone on with, or destroyed: only as long as nobody else has laid a hand on
 from collections.abc import Iterable
 
 from nixherd.fleet.models import Fleet, GuestType
-from nixherd.proxmox.listings import Pending
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.answers import Pending
+from nixherd.proxmox.belongings import belongings, owner
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.preflight import template_findings
 from nixherd.proxmox.template.wanted import MADE_OF, Wanted
-from nixherd.proxmox.volumes import belongings, owner
 
 
 def is_unfinished(wanted: Wanted, config: VmConfig) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from nixherd.cli.entries import entry_of, guest_name
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import GuestType
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.config import VmConfig
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import MAC, Emulator, granted
 from tests.nixherd.proxmox.dev import begin
@@ -100,7 +100,7 @@ def test_the_next_vmid_is_a_proposal(nixherd: Nixherd, emulator: Emulator) -> No
     assert "it is in none of vmidRanges" in nixherd("next-id", "7000", "7009").err
     for words, said in {
         ("199", "150"): "199-150 ends before it starts; write 150-199",
-        ("1", "99"): "1-99 is no range of VMIDs, which are 100 to 999999999",
+        ("1", "99"): "1-99 is not a range of VMIDs, which are 100 to 999999999",
         ("prod", "test"): "prod test is no range; name one of vmidRanges, or its first and its last VMID",
         ("",): "'' is no range; name one of vmidRanges",
         ("200", "200"): "no VMID of 200-200 (200 to 200) is free",

@@ -15,7 +15,7 @@ from nixherd.fleet.load import _fleet
 from nixherd.fleet.models import Access, Fleet
 from nixherd.fleet.nix_values import NixPath
 from nixherd.fleet.validate import find
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.trust.overview import render
 
 pytestmark = pytest.mark.unit

@@ -14,8 +14,9 @@ from nixherd.locate import discovery, whereabouts
 from nixherd.locate.installed import Search
 from nixherd.locate.neighbours import Neighbour, Sure
 from nixherd.locate.reach import Absent, Hints, Place
+from nixherd.proxmox.answers import Interface
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NoAgent
-from nixherd.proxmox.models import Interface, VmConfig
 from nixherd.session import Session
 from tests.nixherd.locate.test_reach import MAC, FakeClient
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY

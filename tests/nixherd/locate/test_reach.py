@@ -28,10 +28,10 @@ from nixherd.locate.reach import (
     told_place,
     until,
 )
+from nixherd.proxmox.answers import ExecResult, Interface, Node, Resource, VmStatus
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.listings import Node, Resource
-from nixherd.proxmox.models import ExecResult, Interface, VmConfig, VmStatus
+from nixherd.proxmox.guest.identity import mark
 from nixherd.session import Session, Unusable
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY

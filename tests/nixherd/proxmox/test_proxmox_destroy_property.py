@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from nixherd.errors import FleetError
 from nixherd.fleet.models import GuestType, Origin, Vm
-from nixherd.proxmox import apply, removal, tasks
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.identity import mark
+from nixherd.proxmox.guest import apply, removal, tasks
+from nixherd.proxmox.guest.destroy import DestroyGuest
+from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.observe import belongings_of
 from nixherd.proxmox.steps import Destroy
-from nixherd.proxmox.survey import belongings_of
 from tests.lab.api_node import GIB, Node
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, archives, images, state
@@ -184,7 +184,7 @@ def judge(world: World) -> str:
     vms = {str(world.vm.vmid): {"type": str(world.vm.type), "node": "prom", "config": world.config, **world.about}}
     api = InProcess(Node(state(vms, dict.fromkeys([*world.volumes, ISO], 8 * GIB), pool=(world.vm.vmid,))), BOTH)
     names = discarded(world, api)
-    action = DestroyAction(world.vm.name, world.vm.vmid, backup=world.backup, discard=names)
+    action = DestroyGuest(world.vm.name, world.vm.vmid, backup=world.backup, discard=names)
     happen(world, api)
     ever, snapshots = images(api.node), set[str]()
 

@@ -6,10 +6,10 @@ import pytest
 
 from nixherd.errors import TaskFailed, Usage
 from nixherd.fleet.models import GuestType, Vm
-from nixherd.proxmox import actions, apply, tasks
-from nixherd.proxmox.outcome import Outcome
-from nixherd.proxmox.restores import RestoreAction
-from nixherd.proxmox.steps import Restore
+from nixherd.proxmox.guest import apply, tasks
+from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
+from nixherd.proxmox.guest.snapshots import TakeSnapshot
+from nixherd.proxmox.steps import Outcome, Restore
 from tests.nixherd.proxmox.fleets import DEV
 from tests.nixherd.proxmox.inprocess import InProcess, archives, images
 from tests.nixherd.proxmox.test_proxmox_destroy_forms import (
@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def backed_up(api: InProcess, vm: Vm = DEV) -> str:
-    actions.backup().run(api.client, BOTH, vm, timeout=20)
+    BackupGuest().run(api.client, BOTH, vm, timeout=20)
     return max(archives(api.node))
 
 
@@ -49,11 +49,11 @@ def changed(api: InProcess, vm: Vm = DEV, **config: Any) -> None:
 
 
 def snapshotted(api: InProcess, vm: Vm, name: str) -> None:
-    actions.snapshot(name).run(api.client, BOTH, vm, timeout=20)
+    TakeSnapshot(name).run(api.client, BOTH, vm, timeout=20)
 
 
-def over(archive: str, *discard: str) -> RestoreAction:
-    return RestoreAction(archive, overwrite=True, asked=True, discard=discard)
+def over(archive: str, *discard: str) -> RestoreGuest:
+    return RestoreGuest(archive, overwrite=True, by_person=True, discard=discard)
 
 
 def refused(api: InProcess, archive: str, words: str, *discard: str, vm: Vm = DEV) -> None:
@@ -194,7 +194,7 @@ def test_directories_of_the_node_are_restored_for_root_alone() -> None:
     )
     # the server's own word, before it has changed anything
     before = images(api.node)
-    upid = api.client.restore("prom", 210, archive, GuestType.LXC, overwrite=True, storage="nvmeprom")
+    upid = Restore("prom", 210, "dns", archive, "nvmeprom", overwrite=True, type=GuestType.LXC).begin(api.client)
     with pytest.raises(TaskFailed, match="restoring 'mp0' to bind mount is only possible for root"):
         tasks.wait(api.client, upid, 10)
     assert images(api.node) == before

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.proxmox import actions, runs
-from nixherd.proxmox.outcome import Outcome
-from nixherd.proxmox.reversible import Reversible, reversible
+from nixherd.proxmox.guest import undo
+from nixherd.proxmox.guest.disks import RelocateDisk, ResizeDisk
+from nixherd.proxmox.guest.hardware import SetOptions
+from nixherd.proxmox.guest.power import StartGuest
+from nixherd.proxmox.guest.snapshots import TakeSnapshot
+from nixherd.proxmox.guest.undo import Reversible, reversible
+from nixherd.proxmox.steps import Outcome
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import config_of, do, twice
@@ -28,18 +32,18 @@ def names(emulator: Emulator) -> list[str]:
 
 
 def grown(to: str = "70G", **about: Any) -> Reversible:
-    return Reversible(actions.resize(parse_size(to)), keep=False, **about)
+    return Reversible(ResizeDisk(size=parse_size(to)), keep=False, **about)
 
 
 def test_a_risky_step_between_snapshots(dev: Emulator) -> None:
-    action = Reversible(actions.configure({"cores": 2}), keep=False, run_id="0a1b2c")
+    action = Reversible(SetOptions({"cores": 2}), keep=False, run_id="0a1b2c")
     assert twice(dev, action) == [
         "snapshot vm 110 as undo-configure-0a1b2c",
         "set cores 4 → 2",
         "delete snapshot undo-configure-0a1b2c of vm 110",
     ]
     assert names(dev) == []
-    done = do(dev, reversible(actions.configure({"cores": 3}), "keep"))
+    done = do(dev, reversible(SetOptions({"cores": 3}), "keep"))
     assert len(done) == 2
     [name] = names(dev)
     assert re.fullmatch(r"before-configure-20\d{6}-\d{6}-[0-9a-f]{6}", name)
@@ -69,11 +73,11 @@ def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> 
     """Of another user, of another machine, of a process that is at work, or of nobody knows whom."""
     theirs = {
         "undo-resize-aaaaaa": "before nixherd was to resize it; by eve@far, process 12/34 of 00000000",
-        "undo-resize-bbbbbb": re.sub(r"process \d+/\d+", _alive, runs.by_this_run()),
+        "undo-resize-bbbbbb": re.sub(r"process \d+/\d+", _alive, undo.by_this_run()),
         "undo-resize": "by hand",
     }
     for name, description in theirs.items():
-        do(dev, actions.snapshot(name, description=description))
+        do(dev, TakeSnapshot(name, description=description))
     action = grown(began=time.time() + 7200)
     planned = action.plan(dev.client(), FLEET, DEV)
     done = action.run(dev.client(), FLEET, DEV, timeout=20)
@@ -91,7 +95,7 @@ def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> 
 def test_two_runs_at_once_have_each_their_own(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one begins while the first is at work, elsewhere: each goes back to what it saw itself."""
     second: list[str] = []
-    inner = actions.resize(parse_size("70G"))
+    inner = ResizeDisk(size=parse_size("70G"))
 
     class Meanwhile:
         verb = inner.verb
@@ -99,7 +103,7 @@ def test_two_runs_at_once_have_each_their_own(dev: Emulator, monkeypatch: pytest
 
         @staticmethod
         def run(*args: Any, **rest: Any) -> Any:
-            monkeypatch.setattr(runs, "_where", lambda: "ffffffff")
+            monkeypatch.setattr(undo, "_where", lambda: "ffffffff")
             second.extend(do(dev, grown("68G", run_id="ffffff")))
             monkeypatch.undo()
             return inner.run(*args, **rest)
@@ -122,8 +126,8 @@ def _alive(_: re.Match[str]) -> str:
 
 def test_only_two_words_say_what_becomes_of_the_snapshot() -> None:
     with pytest.raises(Usage, match="snapshot=yes: write keep or remove"):
-        reversible(actions.start(), "yes")
-    assert reversible(actions.start(), None) is not None
+        reversible(StartGuest(), "yes")
+    assert reversible(StartGuest(), None) is not None
 
 
 def test_a_disk_that_a_snapshot_names_is_moved_only_if_it_may_stay(dev: Emulator) -> None:
@@ -131,12 +135,12 @@ def test_a_disk_that_a_snapshot_names_is_moved_only_if_it_may_stay(dev: Emulator
     for word in ("keep", "remove"):
         for does in ("plan", "run"):
             with pytest.raises(Usage, match=r"with a snapshot before it, scsi0 cannot be moved .*--keep-source"):
-                getattr(reversible(actions.move_disk("scsi0", "tank"), word), does)(client, FLEET, DEV)
+                getattr(reversible(RelocateDisk("scsi0", "tank"), word), does)(client, FLEET, DEV)
     assert dev.changes() == changes
-    do(dev, actions.snapshot("clean"))
+    do(dev, TakeSnapshot("clean"))
     with pytest.raises(Usage, match=r"scsi0 \(nvmeprom:vm-110-disk-0\) is in its snapshots clean, .*--keep-source"):
-        actions.move_disk("scsi0", "tank").plan(client, FLEET, DEV)
+        RelocateDisk("scsi0", "tank").plan(client, FLEET, DEV)
     client.set_config("prom", 110, {"scsi1": "tank:1"})
-    do(dev, actions.move_disk("scsi1", "nvmeprom"))  # made since
-    do(dev, actions.move_disk("scsi0", "tank", keep_source=True))
+    do(dev, RelocateDisk("scsi1", "nvmeprom"))  # made since
+    do(dev, RelocateDisk("scsi0", "tank", keep_source=True))
     assert config_of(dev).drives["scsi0"].storage == "tank"
