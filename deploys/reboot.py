@@ -10,8 +10,8 @@ listed, with the command for its owner.
 from pyinfra import host
 
 from nixherd.deploy.waves import label
+from nixherd.pyinfra_glue.rollouts import waves
 from operations import deployment, rebooting
-from operations.deploy_run import waves
 
 deployment.reach(name="reach: what runs there")
 rebooting.plan(name="plan: who needs a reboot, and why", force=host.data.get("force") or False)

@@ -1,19 +1,11 @@
 """Generations of a profile, as Nix keeps them: links `PROFILE-NUMBER-link` beside the one that names the current."""
 
-from typing import ClassVar, TypedDict
+from typing import ClassVar
 
 from typing_extensions import override
 
 from facts.base import Fact
-
-
-class Generation(TypedDict):
-    """`built` is when the profile came to it, as RFC 3339; `path` a store path."""
-
-    number: int
-    path: str
-    built: str
-    current: bool
+from nixherd.deploy.generations import Generation
 
 
 class ProfileGenerations(Fact[list[Generation]]):

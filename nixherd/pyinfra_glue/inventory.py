@@ -98,7 +98,8 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             cli.put_right(context, session)
             if _is_deployment(options.get("operations") or ()):
                 _check_rollout(options)
-                session.journal = _journal(session, groups, options)
+                if data_said(options, "journal") or not options.get("dry"):  # a plan leaves none of its own
+                    session.journal = _journal(session, groups, options)
                 if _evaluates(options["operations"]):
                     begin = partial(evaluate_ahead, session)
                     session.roll_call = RollCall(_selected(groups, options), begin)
