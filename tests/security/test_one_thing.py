@@ -255,6 +255,21 @@ def node(place: Place) -> Ended:
     return place.run(str(Path(sys.executable).with_name("pyinfra")), *words)
 
 
+def row(place: Place) -> Ended:
+    """A row that changes something, of an operation made by our decorator."""
+    file = place.directory.parent / "row.py"
+    file.write_text("""
+from nixherd.pyinfra_glue.operation import Change, operation
+
+@operation()
+def touch():
+    return Change("touch it", lambda: None)
+
+touch()
+""")
+    return place.pyinfra(str(file))
+
+
 def retire(place: Place) -> Ended:
     place.access("")  # whom the run before has taken out
     return place.nixherd("retire", "a", "--yes", "--no-commit")

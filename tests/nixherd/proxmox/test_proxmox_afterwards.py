@@ -19,9 +19,9 @@ from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
 from nixherd.proxmox.template import create
 from nixherd.proxmox.template.wanted import Wanted
+from tests.nixherd.proxmox.destroy_forms.conftest import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
-from tests.nixherd.proxmox.test_proxmox_destroy_forms import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
 
 pytestmark = pytest.mark.unit
 
