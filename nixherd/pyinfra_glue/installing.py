@@ -15,7 +15,6 @@ from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of, restart
 from nixherd.deploy.machine_state import MachineState, machine_script, parse_machine
 from nixherd.deploy.run import operator
 from nixherd.errors import FleetError, Refused
-from nixherd.reasons import reason
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.revisions import Note, is_revision, shown
@@ -26,6 +25,7 @@ from nixherd.pyinfra_glue.fleet_files import alone
 from nixherd.pyinfra_glue.hosts import build_selection, connector_of, executing, fleet_host, session_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.rollouts import options_of
+from nixherd.reasons import reason
 from nixherd.ssh.transient_unit import Job
 
 WIPE = "wipe the disks of"

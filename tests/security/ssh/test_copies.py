@@ -79,7 +79,8 @@ def test_a_copy_that_gets_on_however_slowly_is_left_alone(machine: Host, impatie
 def test_what_is_sent_slowly_is_progress(machine: Host, impatient: float, tmp_path: Path) -> None:
     """As the installer is sent: by ssh itself, from a file."""
     send = 'for i in 1 2 3 4 5; do sleep 0.6; head -c 40000 /dev/urandom; done | "$@"'
-    sent = copying.copy_towards(PyinfraMachine(machine), lambda to: (["sh", "-c", send, "sh", *to.argv("wc -c")], {}), 60)
+    target = PyinfraMachine(machine)
+    sent = copying.copy_towards(target, lambda to: (["sh", "-c", send, "sh", *to.argv("wc -c")], {}), 60)
     assert sent.stdout.strip() == "200000"
 
 
