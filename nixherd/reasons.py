@@ -80,8 +80,10 @@ def reason(output: str | Iterable[str], default: str = "no answer") -> str:
     marked = [number for number in errors if re.match(r"(?i)(error|fatal)\b", lines[number])] or errors
     chosen = [number for number in marked if not _FOLLOWS.search(lines[number])]
     if not chosen:
-        said = [number for number, line in enumerate(lines) if not _NARRATION.match(line) and not _FOLLOWS.search(line)]
-        chosen = said[-1:] or marked[-1:] or list(range(len(lines)))[-1:]
+        others = [
+            number for number, line in enumerate(lines) if not _NARRATION.match(line) and not _FOLLOWS.search(line)
+        ]
+        chosen = others[-1:] or marked[-1:] or list(range(len(lines)))[-1:]
     return _shown(lines, chosen[0]) if chosen else default
 
 
@@ -92,8 +94,8 @@ def rest(output: str | Iterable[str]) -> list[str]:
 
 def went_back(why: str | None, old: str | None, log: Iterable[str] = ()) -> str:
     """How a deployment ended that its machine did not keep; `old` is what it went back to, None where nothing was."""
-    said = reason(log, "")
-    words = f"{why or 'the machine does not say why'}{f' ({said})' if said and said not in (why or '') else ''}"
+    line = reason(log, "")
+    words = f"{why or 'the machine does not say why'}{f' ({line})' if line and line not in (why or '') else ''}"
     if old:
         return f"{words}; it went back to {old}"
     return f"{words}; there was no generation before it to go back to: what it began may be there in part"

@@ -5,8 +5,6 @@ import pytest
 from nixherd.errors import FleetError, ProcessFailed
 from nixherd.reasons import failure, kept_output, reason, rest, went_back
 
-pytestmark = pytest.mark.unit
-
 # What was printed, and the line that says why: recorded, with other names in it.
 RECORDED = {
     "nix copy, unsigned": (

@@ -19,7 +19,7 @@ from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Said, connected, executing, said_by, session_at
 from tests.sshd import Sshd, free_port
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 NOISY = {
     "bash": (".bashrc", "echo path=/nix/store/evil; echo mind the gap >&2; trap 'echo bye' EXIT", ".bashrc"),
@@ -89,13 +89,13 @@ def login(session: Session, machine: Sshd) -> Login:
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Said:
+def logged(caplog: pytest.LogCaptureFixture) -> Said:
     return said_by(caplog)
 
 
 @pytest.mark.parametrize("shell", NOISY)
 def test_an_answer_is_what_was_asked_and_the_noise_is_named_once(
-    login: Login, session: Session, said: Said, shell: str
+    login: Login, session: Session, logged: Said, shell: str
 ) -> None:
     host = login(shell)
     for _ in range(2):
@@ -103,7 +103,7 @@ def test_an_answer_is_what_was_asked_and_the_noise_is_named_once(
         assert (ok, output.stdout_lines, output.stderr_lines) == (False, ["it's", "a!b", "two", "lines"], ["wrong"])
     ok, output = host.run_shell_command("cat; id -un", _stdin=["given"], _shell_executable="bash")
     assert (ok, output.stdout_lines) == (True, ["given", shell])
-    [warning] = [line for line in said() if "the login shell there prints" in line]
+    [warning] = [line for line in logged() if "the login shell there prints" in line]
     printed, file = NOISY[shell][1:]
     assert warning.startswith('the login shell there prints "')
     assert f"; /home/{shell}/{file}, or what it reads, prints it in every command: " in warning
@@ -130,9 +130,9 @@ def test_a_shell_that_runs_nothing_is_an_error_of_its_own(login: Login, user: st
     assert f"users.users.{user}.shell" in str(error.value)
 
 
-def test_a_user_whose_shell_is_gone_is_let_in_nowhere(login: Login, said: Said) -> None:
+def test_a_user_whose_shell_is_gone_is_let_in_nowhere(login: Login, logged: Said) -> None:
     assert not login("gone").connected
-    assert "look whether the login shell of gone exists there" in "\n".join(said())
+    assert "look whether the login shell of gone exists there" in "\n".join(logged())
 
 
 @pytest.mark.parametrize("protocol", ["sftp", "scp"])

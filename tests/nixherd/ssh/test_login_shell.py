@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.ssh.login_shell import MOST, NOT_RUN, Answer, Command, TooLong, answered
+from tests.properties import examples
 from tests.sshd import usable
-
-pytestmark = pytest.mark.unit
 
 LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=12), max_size=4)
 SCRIPT = """\
@@ -30,6 +29,7 @@ def received(answer: Answer, out: str, err: str) -> tuple[list[str], list[str]]:
     return one, two
 
 
+@examples(300)
 @given(*[LINES] * 4, st.booleans(), st.booleans(), st.integers(0, 255))
 def test_nothing_that_is_printed_around_an_answer_is_taken_for_it(
     before: list[str],
@@ -41,8 +41,8 @@ def test_nothing_that_is_printed_around_an_answer_is_taken_for_it(
     status: int,
 ) -> None:
     answer = Answer("mark")
-    own = [[*lines, "x"] for lines in (out, err)]  # whether a last line ends with a newline is not told
-    said = [
+    printed = [[*lines, "x"] for lines in (out, err)]  # whether a last line ends with a newline is not told
+    texts = [
         "\n".join(before)  # with or without a newline at its end
         + f"\nmark {stream} begin {'/bin/bash:/root' if stream == 1 else ''}\n"
         + "\n".join(lines)
@@ -50,9 +50,9 @@ def test_nothing_that_is_printed_around_an_answer_is_taken_for_it(
         + f"\nmark {stream} end {status if stream == 1 else ''}\n"
         + "\n".join(after)
         + ("\n" if after_ends else "")
-        for stream, lines in enumerate(own, 1)
+        for stream, lines in enumerate(printed, 1)
     ]
-    assert list(received(answer, *said)) == own
+    assert list(received(answer, *texts)) == printed
     assert (answer.shell, answer.home, answer.ended(status ^ 1)) == ("/bin/bash", "/root", status)
     assert bool(answer.noise) == any(line.strip() for line in [*before, *after])
 
