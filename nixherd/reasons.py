@@ -72,19 +72,29 @@ _NARRATION = re.compile(
 def reason(output: str | Iterable[str], default: str = "no answer") -> str:
     """Why the program failed that printed this, in one line of visible text; `default` where it printed nothing."""
     lines = _lines(output)
-    for cause in _CAUSES:
-        for number, line in enumerate(lines):
-            if cause.search(line):
-                return _shown(lines, number)
-    errors = [number for number, line in enumerate(lines) if _ERROR.search(line) and not _NARRATION.match(line)]
-    marked = [number for number in errors if re.match(r"(?i)(error|fatal)\b", lines[number])] or errors
-    chosen = [number for number in marked if not _FOLLOWS.search(lines[number])]
-    if not chosen:
+    number = _cause(lines)
+    if number is None:
         others = [
             number for number, line in enumerate(lines) if not _NARRATION.match(line) and not _FOLLOWS.search(line)
         ]
-        chosen = others[-1:] or marked[-1:] or list(range(len(lines)))[-1:]
-    return _shown(lines, chosen[0]) if chosen else default
+        errors = [number for number, line in enumerate(lines) if _is_error(line)]
+        number = next(iter(others[-1:] or errors[-1:] or list(range(len(lines)))[-1:]), None)
+    return default if number is None else _shown(lines, number)
+
+
+def _cause(lines: list[str]) -> int | None:
+    """The number of the line that says why; None where none of them says an error that does not follow from another."""
+    for cause in _CAUSES:
+        for number, line in enumerate(lines):
+            if cause.search(line):
+                return number
+    errors = [number for number, line in enumerate(lines) if _is_error(line)]
+    marked = [number for number in errors if re.match(r"(?i)(error|fatal)\b", lines[number])] or errors
+    return next((number for number in marked if not _FOLLOWS.search(lines[number])), None)
+
+
+def _is_error(line: str) -> bool:
+    return _ERROR.search(line) is not None and not _NARRATION.match(line)
 
 
 def rest(output: str | Iterable[str]) -> list[str]:
@@ -94,7 +104,9 @@ def rest(output: str | Iterable[str]) -> list[str]:
 
 def went_back(why: str | None, old: str | None, log: Iterable[str] = ()) -> str:
     """How a deployment ended that its machine did not keep; `old` is what it went back to, None where nothing was."""
-    line = reason(log, "")
+    lines = _lines(log)
+    number = None if "units failed" in (why or "") else _cause(lines)
+    line = "" if number is None else _shown(lines, number)
     words = f"{why or 'the machine does not say why'}{f' ({line})' if line and line not in (why or '') else ''}"
     if old:
         return f"{words}; it went back to {old}"

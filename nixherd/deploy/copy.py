@@ -128,7 +128,7 @@ def run_towards(
     try:
         return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
     except ProcessFailed as error:
-        if why := machine.breaks("Nix's protocol"):
+        if "protocol mismatch" in error.stderr and (why := machine.breaks("Nix's protocol")):
             raise FleetError(f"{machine.id}: {why}") from error
         machine.reconnect()
         moved_to = machine.copy_to()

@@ -51,9 +51,11 @@ class PinnedConnector(SSHConnector):
 
     def name_noise(self, answer: Answer) -> None:
         """Say of a login shell that it prints, once."""
-        if not answer.noise or self.noise is not None:
+        if not answer.noise:
             return
-        self.noise = answer
+        known, self.noise = self.noise, answer if answer.prints_on_stdout or self.noise is None else self.noise
+        if known is not None:
+            return
         text = answer.warning
         self.host.log_styled(text, fg="yellow", log_func=logger.warning)
         if self.session.journal is not None:

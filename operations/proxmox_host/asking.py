@@ -93,7 +93,10 @@ def run_there(program: str, *, what: str, stdin: str | None = None, timeout: int
     given: dict[str, Any] = {"_stdin": [stdin.removesuffix("\n")]} if stdin is not None else {}
     ok, output = host.run_shell_command(StringCommand(program), _timeout=timeout, **given)
     if not ok:
-        raise failure(f"{host.data.node}: {what} failed", output.stderr_lines or output.stdout_lines)
+        lines = output.stderr_lines or output.stdout_lines
+        error = failure(f"{host.data.node}: {what} failed", lines)
+        ours = lines[-1].strip() if lines else ""  # a script of ours ends with what it took back
+        raise error if ours in str(error) else FleetError(f"{error}; {ours}") from error
     return str(output.stdout)
 
 
