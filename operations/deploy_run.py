@@ -11,6 +11,7 @@ from pyinfra.api.state import State
 
 from facts.home_manager import Home, HomeState
 from facts.nixos import Running, SystemState
+from nixherd.connectors.deploy_file import require_order
 from nixherd.deploying.activation import GATE, Kind, parse
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import Journal, new_directory
@@ -65,7 +66,8 @@ def _limited(state: State) -> list[Host]:
 
 
 def waves(host: Host) -> list[int]:
-    """The waves of the hosts that are selected, in their order."""
+    """The waves of the hosts that are selected, in their order. Usage where pyinfra was told to go in another one."""
+    require_order(host.data.get("without_order"))
 
     def found() -> list[int]:
         waves = set()

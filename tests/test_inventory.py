@@ -314,3 +314,34 @@ def test_ctrl_c_is_no_success(two_hosts: Pyinfra, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Interrupted" in err
     assert "Exiting" not in out
+
+
+INCLUDES = "from pyinfra import local\nlocal.include({0})\n"
+
+
+@pytest.mark.parametrize("option", [["--no-wait"], ["--serial"], ["--fail-percent", "10"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("file", ["deploys/reboot.py", str(ROOT / "deploys/deploy.py"), "included"])
+def test_an_order_of_pyinfras_own_is_refused_however_a_rollout_is_named(
+    small: Pyinfra, tmp_path: Path, option: list[str], file: str
+) -> None:
+    (tmp_path / "mine.py").write_text(INCLUDES.format(repr("deploys/deploy.py")))
+    words = str(tmp_path / "mine.py") if file == "included" else file
+    assert small.refusal("-y", *option, words).startswith(f"{option[0]}: ")
+
+
+@pytest.mark.parametrize("file", ["deploys/proxmox_host.py", "included"])
+def test_what_is_for_nodes_is_refused_for_hosts_of_the_fleet(small: Pyinfra, tmp_path: Path, file: str) -> None:
+    (tmp_path / "mine.py").write_text(INCLUDES.format(repr("deploys/proxmox_host.py")))
+    words = str(tmp_path / "mine.py") if file == "included" else file
+    assert small.refusal("-y", words) == (
+        "proxmox-host is for a node of the hypervisor, and these are hosts of the fleet: "
+        "pyinfra nodes.py … --limit NODE"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "deploys").glob("*.py")))
+def test_a_deploy_file_of_ours_refuses_the_hosts_of_another_inventory(two_hosts: Pyinfra, name: str) -> None:
+    done = two_hosts("-y", "--limit", "@local", f"deploys/{name}")
+    assert done.returncode == 2, done.stderr
+    assert "is not a host of " in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr

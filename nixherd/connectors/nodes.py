@@ -10,6 +10,7 @@ import click
 
 from nixherd.argv import keep_streams, require_text
 from nixherd.connectors import cli
+from nixherd.connectors.deploy_file import DeployFile, declared
 from nixherd.connectors.inventory import Entry, data_said, fleet_directory, or_end, token_file_of
 from nixherd.definitions import Definitions
 from nixherd.errors import Usage
@@ -19,7 +20,6 @@ from nixherd.models import Fleet
 from nixherd.session import Session
 from nixherd.terminal import say
 
-DEPLOY = Path("deploys/proxmox_host.py")
 _FACTS = "facts.proxmox_host."
 _ONE = ("host_key", "ssh_hostname")
 _DATA = (
@@ -70,14 +70,19 @@ def nodes_of(fleet: Fleet) -> dict[str, str]:
 
 def check_words(words: Sequence[str]) -> None:
     plain = [word for word in words if "=" not in word]
-    if plain == ["debug-inventory"] or (plain and all(Path(word) == DEPLOY for word in plain)):
+    files = declared(words)
+    if plain == ["debug-inventory"] or (files and all(map(_is_for_nodes, files.values()))):
         return
     if plain[:1] == ["fact"] and plain[1:] and all(word.startswith(_FACTS) for word in plain[1:]):
         return
     raise Usage(
-        f"{' '.join(words)}: nodes.py is for {DEPLOY} and for facts of {_FACTS.rstrip('.')} alone; "
+        f"{' '.join(words)}: nodes.py is for deploys/proxmox_host.py and for facts of {_FACTS.rstrip('.')} alone; "
         "a node of the hypervisor is logged in to for nothing else"
     )
+
+
+def _is_for_nodes(declarations: Sequence[DeployFile]) -> bool:
+    return bool(declarations) and all(each.for_nodes for each in declarations)
 
 
 def check_data(arguments: Sequence[str]) -> None:
