@@ -174,11 +174,8 @@ class Session:
 
     @property
     def flake(self) -> str:
-        """The flake, as Nix is told it: where it has to be signed, the very commit that was verified.
-
-        The directory itself: a link to one is no flake to Nix.
-        """
-        return self.locked or (self.verified.url if self.gate else os.path.realpath(self.fleet.path))
+        """The flake, as Nix is told it: where it has to be signed, the very commit that was verified."""
+        return self.locked or (self.verified.url if self.gate else self.fleet.path)
 
     @property
     def revision(self) -> str | None:

@@ -59,7 +59,7 @@ def check(
     require_known(without, "--without")
     require_known(only, "--only")
     require_fleet(front.root)
-    with Scope(front.root.resolve(), expanded(front.token_file), only_changed=changed, deadline=deadline) as scope:
+    with Scope(front.root, front.token_path, only_changed=changed, deadline=deadline) as scope:
         if fix:
             names = [name for name in MENDERS if name not in without and (not only or name in only)]
             front.wrote = _fix(scope, names)

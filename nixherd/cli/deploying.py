@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.parameters import F, WholeSeconds, json_option
+from nixherd.cli.parameters import F, WholeSeconds, data_option, json_option
 from nixherd.cli.rollout import DEPLOY, REBOOT, failed_last, rollout
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.options import LONGEST
@@ -23,8 +23,8 @@ def _selection(command: F) -> F:
         click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
         click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
         click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
-        click.option("--data", multiple=True, metavar="KEY=VALUE", help="Host data, as pyinfra takes it."),
-        click.option("--local", is_flag=True, help="The machine that this runs on, which needs no SSH."),
+        data_option,
+        click.option("--local", is_flag=True, default=None, help="The machine that this runs on, which needs no SSH."),
         click.option(
             "--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."
         ),
@@ -35,7 +35,10 @@ def _selection(command: F) -> F:
     return command
 
 
-_dirty = click.option("--allow-dirty", is_flag=True, help="Deploy what nobody committed; the report says so.")
+# What hosts.nix or group data may say as well has no default here: an option that nobody gave must not overrule them.
+_dirty = click.option(
+    "--allow-dirty", is_flag=True, default=None, help="Deploy what nobody committed; the report says so."
+)
 
 
 @click.command(context_settings=_CONTEXT)
@@ -44,9 +47,7 @@ _dirty = click.option("--allow-dirty", is_flag=True, help="Deploy what nobody co
 @click.option(
     "--goal",
     type=click.Choice([str(goal) for goal in Goal]),
-    default="switch",
-    show_default=True,
-    help="What to come to.",
+    help="What to come to; else what hosts.nix or group data say, else switch.",
 )
 @click.option("--specialisation", metavar="NAME", help="The specialisation to switch to.")
 @click.option("--activation-deadline", type=_AT_LEAST_ONE, help="For an activation.")
@@ -58,8 +59,17 @@ _dirty = click.option("--allow-dirty", is_flag=True, help="Deploy what nobody co
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held; else none before a wave.")
 @click.option("--rerun-failed", is_flag=True, help="Only the hosts that the last deployment did not bring there.")
 @click.option("--build-on", metavar="local|target|HOST", help="Here, on each machine itself, or on one of the fleet.")
-@click.option("--reboot", is_flag=True, help="Boot into the new system where that is needed, and prove it after that.")
-@click.option("--no-check", is_flag=True, help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK).")
+@click.option(
+    "--reboot/--no-reboot",
+    default=None,
+    help="Boot into the new system where that is needed, and prove it after that; else what hosts.nix says.",
+)
+@click.option(
+    "--no-check",
+    is_flag=True,
+    default=None,
+    help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK).",
+)
 @click.option(
     "--soak",
     type=WholeSeconds(0, LONGEST),
@@ -73,7 +83,7 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
     which anything goes wrong goes back to the system that ran before.
     """
     if said.pop("rerun_failed"):
-        hosts = failed_last(front)
+        hosts = failed_last(front, hosts)
         if not hosts:
             say("the last deployment of this fleet left no host to run again", err=True)
             return int(Exit.DONE)
@@ -95,7 +105,7 @@ def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Se
 @click.command(context_settings=_CONTEXT)
 @_selection
 @click.option("--dry-run", is_flag=True, help="Show who needs one and why, reboot nobody.")
-@click.option("--force", is_flag=True, help="Also those that need none.")
+@click.option("--force", is_flag=True, default=None, help="Also those that need none.")
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held.")
 @pass_front
 def reboot(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:

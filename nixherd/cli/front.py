@@ -12,11 +12,13 @@ import click
 import nixherd
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.progress import progress
-from nixherd.errors import FleetError
+from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit
-from nixherd.files import expanded
+from nixherd.files import expanded, fleet_root
 from nixherd.fleet import load_fleet
+from nixherd.group_data import said_for_all
 from nixherd.models import Fleet, GuestType, Vm
+from nixherd.seconds import parse_seconds
 from nixherd.session import Session
 from nixherd.terminal import say
 
@@ -37,10 +39,9 @@ class Front:
     """One invocation. `as_json` is None where nobody said; `guarded`: it may ask the hypervisor to change something."""
 
     fleet_path: str
-    token_file: str
+    token_file: str | None = None
     as_json: bool | None = None
     dry_run: bool = False
-    timeout: float = 3600.0
     guarded: bool = True
     wrote: bool = False
     """whether it has changed anything here"""
@@ -52,14 +53,14 @@ class Front:
         """What the environment says, else what is usual; options come on top."""
         return cls(
             fleet_path=os.environ.get("FLEET") or "fleet",
-            token_file=os.environ.get("PROXMOX_TOKEN_FILE") or DEFAULT_TOKEN_FILE,
+            token_file=os.environ.get("PROXMOX_TOKEN_FILE"),
         )
 
     @cached_property
     def definitions(self) -> "Definitions":
         from nixherd.definitions import Definitions
 
-        return Definitions.load(self.fleet_path)
+        return Definitions.load(self.root)
 
     @cached_property
     def fleet(self) -> Fleet:
@@ -84,8 +85,7 @@ class Front:
 
     @cached_property
     def session(self) -> Session:
-        token_file = expanded(self.token_file)
-        session = Session(self.fleet, token_file, self.definitions if self.guarded else None, gate=self.gate)
+        session = Session(self.fleet, self.token_path, self.definitions if self.guarded else None, gate=self.gate)
         if self.verified:
             session.take(self.verified)
         return session
@@ -110,10 +110,28 @@ class Front:
         if "session" in self.__dict__:
             self.session.close()
 
-    @property
+    @cached_property
     def root(self) -> Path:
-        """The fleet's directory; nothing in it is read yet."""
-        return expanded(self.fleet_path).absolute()
+        """The fleet's directory, without links; nothing in it is read yet."""
+        return fleet_root(self.fleet_path)
+
+    @property
+    def token_path(self) -> Path:
+        """The API token's file: as said here, else in group data, else the usual one."""
+        return expanded(self.token_file or self.standing("proxmox_token_file") or DEFAULT_TOKEN_FILE)
+
+    @cached_property
+    def timeout(self) -> float:
+        """Seconds for a task of the hypervisor: as said here, else in group data. Usage when that is not a number."""
+        given = self.standing("task_deadline")
+        try:
+            return 3600.0 if given is None else parse_seconds(given)
+        except ValueError as error:
+            raise Usage(f"group_data/all.py: task_deadline={error}") from None
+
+    def standing(self, name: str) -> Any:
+        """What group_data/all.py says for all hosts; None where it says nothing."""
+        return next(reversed(list(said_for_all(name, [CHECKOUT / "group_data"]))), None)
 
     # Guests
 

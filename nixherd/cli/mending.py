@@ -74,7 +74,7 @@ def lint(front: Front, /, paths: tuple[str, ...], fix: bool, without: tuple[str,
     require_known(without, "--without")
     require_fleet(front.root)
     files = chosen(front.root, paths)
-    with Scope(front.root.resolve(), expanded(front.token_file), chosen=files) as scope:
+    with Scope(front.root, front.token_path, chosen=files) as scope:
         names = [name for name in _LINTERS if name not in without]
         if fix and names:
             found = mended(front.root, files, names, QUICK)
@@ -101,7 +101,7 @@ def chosen(root: Path, paths: Sequence[str]) -> list[str]:
         whole = expanded(path).absolute()
         if not os.path.lexists(whole):
             raise Usage(f"{path}: there is no such file or directory")
-        below = os.path.relpath(whole.resolve(), root.resolve())
+        below = os.path.relpath(whole.resolve(), root)
         if below.startswith(".."):
             raise Usage(f"{path}: lies outside of {root}; --fleet says which fleet is meant")
         if whole.is_dir():

@@ -11,7 +11,7 @@ from nixherd import nix, pointers
 from nixherd.build import realise
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import show_json, wants_json
-from nixherd.cli.parameters import json_option
+from nixherd.cli.parameters import Pair, json_option
 from nixherd.deploying import gate
 from nixherd.deploying.gate import Gate
 from nixherd.errors import FAILURES, FleetError, Usage
@@ -36,7 +36,9 @@ DEADLINE = 4 * 3600.0  # seconds
     "--key-file", required=True, metavar="FILE", help="Sign with this key, as `nix key generate-secret` makes it."
 )
 @click.option("--allow-dirty", is_flag=True, help="Publish what nobody committed.")
-@click.option("--data", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(gate.NAMES)}, as for deploy.")
+@click.option(
+    "--data", multiple=True, type=Pair(), metavar="NAME=VALUE", help=f"{', '.join(gate.NAMES)}, as for deploy."
+)
 @json_option
 @pass_front
 def publish(

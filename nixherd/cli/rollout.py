@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +22,17 @@ from nixherd.display import visible_values
 from nixherd.errors import FAILURES, FleetError, Undecided, Usage
 from nixherd.exits import Exit
 from nixherd.faults import worded
-from nixherd.files import expanded, write_whole
+from nixherd.files import write_whole
+from nixherd.inventory import check_selection, groups_of, separate
 from nixherd.process import Completed, interrupt_all, run
 from nixherd.terminal import is_terminal, say, say_text
 
-REPORT = "report.json"
+REPORT, LOG = "report.json", "pyinfra.log"
+# What pyinfra itself says when it cannot go on (pyinfra_cli/exceptions.py).
+_ERROR = "--> pyinfra error: "
+_NO_HOSTS = "No hosts remaining!"  # why each of them failed is in the report
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\)|--> An (internal )?exception occurred")
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
 PARALLEL = 100  # hosts at a time; what is heavy is bounded where it is done
 
@@ -53,19 +60,21 @@ def rollout(
     words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", deploy_file]
     words += [word for each in hosts for word in ("--limit", each)]
     words += [word for each in exclude for word in ("--exclude", each)]
-    given = {name: value for name, value in said.items() if value not in (None, False)}
-    pairs = [f"{name}={str(value).lower() if value is True else value}" for name, value in given.items()]
+    given = {name: value for name, value in said.items() if value is not None}
+    pairs = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given.items()]
     words += [word for pair in (f"journal={directory}", *pairs, *data) for word in ("--data", pair)]
     said_to_it = None if password is None else f"{password}\n"
     done, interrupted = run_pyinfra(front, words, directory, input=said_to_it)
     found = report(entries(directory))
     if not found.hosts and not interrupted:  # it never began
-        say_text(last_words(done), err=True)
-        despite(lambda: write_whole(directory / "pyinfra.log", done.stdout + done.stderr), str(directory))
+        say_text(last_words(done, directory / LOG), err=True)
+        despite(lambda: write_whole(directory / LOG, done.stdout + done.stderr), str(directory))
         return done.status or int(Exit.FAILED)
     for line in done.stderr.splitlines():
         if str(directory / NAME) in line:  # what could not be noted is not in the report
             say(line, err=True)
+    if (error := own_error(done)) and not error.endswith(_NO_HOSTS):
+        say(error, err=True)
     status = Exit.INTERRUPTED if interrupted else found.exit
     about: dict[str, Any] = {"exit": int(status), "interrupted": interrupted, "pyinfra": done.status}
     document = {**found.to_json(), **about}
@@ -78,7 +87,7 @@ def keep_report(directory: Path, about: Mapping[str, Any], document: Mapping[str
     """Let the run's directory hold its end, its report and pyinfra's own words."""
 
     def keep() -> None:
-        write_whole(directory / "pyinfra.log", log)
+        write_whole(directory / LOG, log)
         journal = Journal(directory)
         journal.note("done", **about)
         journal.close()
@@ -107,11 +116,28 @@ def _show(front: Front, found: Report, document: dict[str, Any], *, dry: bool) -
         say(line)
 
 
-def failed_last(front: Front) -> list[str]:
-    """The hosts that the last deployment of this fleet was to bring to what the flake says, and did not."""
+def failed_last(front: Front, named: Sequence[str] = ()) -> list[str]:
+    """The hosts that the last deployment of this fleet did not bring to what the flake says; of those named, if any.
+
+    Usage when no deployment is on record, or none of those named is among them.
+    """
+    failed = _failed_last(front)
+    if not (named and failed):
+        return failed
+    groups = groups_of(front.fleet)
+    selected = check_selection(separate(named, groups), groups, "HOST")
+    if not selected.intersection(failed):
+        raise Usage(
+            f"--rerun-failed {' '.join(named)}: the last deployment of this fleet failed on none of these; "
+            f"it failed on {', '.join(failed)}"
+        )
+    return [host for host in failed if host in selected]
+
+
+def _failed_last(front: Front) -> list[str]:
     for directory in reversed(runs()):
         last = report(entries(directory))
-        ours = last.about.get("fleet") == str(front.root) and last.about.get("deploys") == [DEPLOY]
+        ours = last.about.get("fleet") == str(front.root) and "deploy" in last.about.get("steps", ())
         is_plan = last.about.get("dry") or all(each.outcome is Outcome.PLANNED for each in last.hosts)
         if ours and not is_plan:
             return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
@@ -140,7 +166,7 @@ def run_pyinfra(
     is what goes on when it is interrupted.
     """
     argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
-    env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(expanded(front.token_file)), "NO_COLOR": "1"}
+    env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(front.token_path), "NO_COLOR": "1"}
     env |= {"PYINFRA_PROGRESS": "off"}
     ended: list[Completed | FleetError] = []
 
@@ -174,10 +200,20 @@ def run_pyinfra(
     return ended[0], interrupted
 
 
-def last_words(done: Completed) -> str:
-    """What a pyinfra that never began had to say."""
+def own_error(done: Completed) -> str | None:
+    """Why pyinfra itself ended, in one line: its error, or its traceback's last line. None when it says neither."""
+    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines()]
+    if any(_TRACEBACK.match(line) for line in lines):
+        raised = [line for line in lines if _EXCEPTION.match(line)] or lines[-1:]
+        return f"pyinfra: {raised[-1]}"
+    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return f"pyinfra: {errors[-1]}" if errors else None
+
+
+def last_words(done: Completed, log: Path) -> str:
+    """Why a pyinfra that never began ended: its own error, else what it said beside its progress."""
     lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip() and not line.startswith("-->")]
-    return "\n".join(lines) or f"pyinfra ended with status {done.status}"
+    return own_error(done) or "\n".join(lines) or f"pyinfra ended with status {done.status}; its output: {log}"
 
 
 # For people

@@ -8,7 +8,7 @@ import click
 
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
-from nixherd.cli.parameters import Seconds, changing
+from nixherd.cli.parameters import Seconds, changing, standing
 from nixherd.cli.progress import progress
 from nixherd.template.create import create, plan
 from nixherd.template.wanted import FIRMWARES, Source, wanted
@@ -37,7 +37,13 @@ def template() -> None:
 @click.option("--cores", type=click.IntRange(1, MOST_CORES), default=2, show_default=True)
 @click.option("--memory", type=click.IntRange(512, MOST_MEMORY), default=2048, show_default=True, metavar="MIB")
 @click.option("--range", "trials", default="templates", show_default=True, help="Of vmidRanges: where it is tried.")
-@click.option("--boot-deadline", type=Seconds(), default=300.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--boot-deadline",
+    type=Seconds(),
+    metavar="SECONDS",
+    callback=standing("boot_deadline", 300.0),
+    help="For the trial to come up; else group data's boot_deadline, else 300.",
+)
 @changing
 @pass_front
 def create_(
