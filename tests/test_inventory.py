@@ -131,6 +131,14 @@ def test_limits(small: Pyinfra, words: list[str], selected: list[str], tmp_path:
     assert sorted(path.name.removeprefix("seen-") for path in tmp_path.glob("seen-*")) == selected
 
 
+def test_what_pyinfra_would_answer_with_a_traceback_or_with_nothing(small: Pyinfra) -> None:
+    assert small.refusal("--data", "nonsense", "deploys/deploy.py") == "--data nonsense: write NAME=VALUE"
+    small.inventory = small.directory / "nosuch.py"
+    assert (
+        small.refusal("-y", "exec", "--", "true") == f"{small.inventory}: there is no such inventory; nothing was done"
+    )
+
+
 def test_a_limit_that_selects_nothing(small: Pyinfra) -> None:
     assert small.refusal("--limit", "dve", "exec", "--", "true") == (
         "--limit dve: no host or group has this name; the nearest are dev"
