@@ -24,6 +24,7 @@ from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.identity import label, mac_of, require_may_change, why_not_ours
 from nixherd.proxmox.observe import find, interfaces_of
 from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.ssh_keys import same_key
 from nixherd.terminal import say, say_text
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))
@@ -200,6 +201,9 @@ def _row(
     row |= {"verified": verified, "readonly": guest.readonly if guest else None}
     row["publicKey"] = host.public_key if host else None
     lacks = [] if row["publicKey"] else [f"hosts.nix pins no key of {vm.host_id}"]
+    shown = verified.get("host_key") if verified else None
+    if shown and row["publicKey"] and not same_key(shown, row["publicKey"]):
+        lacks.append(f"hosts.nix pins another key of {vm.host_id} than the machine showed")
     lacks += ["what runs there was not read back"] if PROVISION in deploys and verified is None else []
     if lacks:
         return {**row, "outcome": "failed", "why": "; ".join(lacks), "exit": int(Exit.FAILED)}
