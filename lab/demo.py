@@ -25,8 +25,8 @@ git commit --quiet --all --message 'dev: a message of the day' && git show --sta
 # The guard below everything that could forget to ask: a program that means to stop what must not be touched.
 STOP_104 = """python -c '
 import os; from pathlib import Path
-from nixherd.fleet import load_fleet; from nixherd.session import Session
-Session(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client.stop("prom", 104)
+from nixherd.fleet import load_fleet; from nixherd.proxmox.steps import Stop; from nixherd.session import Session
+Stop("prom", 104).begin(Session(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client)
 ' 2>&1 | tail -n 1"""
 SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
 

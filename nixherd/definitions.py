@@ -6,8 +6,8 @@ import threading
 from nixherd.errors import FleetError, Refused
 from nixherd.files import expanded
 from nixherd.fleet import load_fleet
-from nixherd.models import Fleet
-from nixherd.proxmox.policy import DEFINITIONS, Policy
+from nixherd.models import DEFINITIONS, Fleet
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.world import Fingerprint, World, look_settled
 
 

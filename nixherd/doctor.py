@@ -11,12 +11,12 @@ from enum import StrEnum
 from nixherd.errors import ApiError, FleetError
 from nixherd.models import Fleet, GuestType, Vm
 from nixherd.preflight import template_findings
+from nixherd.proxmox.answers import Permissions
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import AgentUnavailable, NotVisible
-from nixherd.proxmox.identity import label, why_not_ours
-from nixherd.proxmox.models import Permissions
-from nixherd.proxmox.observe import find, observe_template
-from nixherd.proxmox.places import storage_seen
+from nixherd.proxmox.guest.identity import label, why_not_ours
+from nixherd.proxmox.guest.observe import find, observe_template
+from nixherd.proxmox.guest.storages import storage_seen
 
 CLOCK_SECONDS = 5
 EXPIRY_SECONDS = 14 * 86400

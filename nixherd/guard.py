@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from nixherd.errors import Refused
 from nixherd.models import Fleet, GuestType
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.observe import find
+from nixherd.proxmox.guest.observe import find
 
 # It takes a tenth of a second: not for those who need no API.
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from nixherd.errors import ApiError, FleetError
 from nixherd.models import Host, Vm
 from nixherd.neighbours import Neighbour
 from nixherd.proof import Asked
-from nixherd.proxmox.address import address_of, plain
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import label
-from nixherd.proxmox.observe import interfaces_of
+from nixherd.proxmox.guest.address import address_of, plain
+from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.observe import interfaces_of
 from nixherd.reach import (
     Absent,
     Epoch,

@@ -16,6 +16,7 @@ from nixherd.health_checks import Check
 from nixherd.settings import UNSET, Settings
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+DEFINITIONS = "vms/definitions.nix"  # where a fleet declares its guests
 
 
 class Access(StrEnum):

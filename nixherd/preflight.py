@@ -7,11 +7,12 @@ from enum import StrEnum
 from nixherd import lockout
 from nixherd.errors import FleetError, Refused
 from nixherd.fields import DNS_NAME
-from nixherd.models import Fleet, Host, Vm
-from nixherd.proxmox import disk_names, room
-from nixherd.proxmox.models import Permissions, Storage, Version, VmConfig
-from nixherd.proxmox.plan import ActualVm, Desired, plan_vm, require_changeable, template_node
-from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.models import DEFINITIONS, Fleet, Host, Vm
+from nixherd.proxmox.answers import Permissions, Storage, Version
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest import disk_names, storages
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.plan import Desired, plan_vm, require_changeable, template_node
 from nixherd.proxmox.steps import (
     AddDisk,
     AwaitClone,
@@ -126,9 +127,9 @@ def _findings(
     yield from _devices(vm, facts, config, steps)
     node = seen.actual.node if seen.actual and seen.actual.node else fleet.node_of(vm)
     starts = config if seen.actual and any(isinstance(step, Start) for step in steps) else None
-    yield from room.findings(vm, node, seen.storages, room.growth(vm, steps, config), starts)
+    yield from storages.findings(vm, node, seen.storages, storages.growth(vm, steps, config), starts)
     if fleet.template and seen.actual is None:
-        yield from room.template_findings(fleet.template.vmid, template_node(fleet), seen.template_storages)
+        yield from storages.template_findings(fleet.template.vmid, template_node(fleet), seen.template_storages)
     yield from _permissions(fleet, vm, seen, steps, config)
 
 

@@ -10,8 +10,8 @@ import uuid
 from dataclasses import dataclass
 
 from nixherd.models import Vm
-from nixherd.proxmox.identity import label
-from nixherd.proxmox.models import VmConfig, properties
+from nixherd.proxmox.config import VmConfig, properties
+from nixherd.proxmox.guest.identity import label
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 NAME = "nixherd-proof"

@@ -22,11 +22,11 @@ from typing_extensions import TypeIs
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from nixherd.models import GuestType, Host, Vm
 from nixherd.proof import Asked
-from nixherd.proxmox.address import address_of
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import contradiction, declared_mac, label, why_not_ours
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.observe import find
+from nixherd.proxmox.guest.address import address_of
+from nixherd.proxmox.guest.identity import contradiction, declared_mac, label, why_not_ours
+from nixherd.proxmox.guest.observe import find
 from nixherd.session import Misused, Session
 from nixherd.ssh_keys import parse_public_key, same_key
 from nixherd.told import owner_of, require_a_guests, told_key

@@ -36,7 +36,7 @@ from nixherd.tokens import Token
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
-    from nixherd.proxmox.policy import PolicySource
+    from nixherd.proxmox.guard.policy import PolicySource
 
 T = TypeVar("T")
 _VERIFIED = ("evaluate", "the signed commit")  # anew with what is evaluated
@@ -212,7 +212,7 @@ class Session:
             raise Unusable("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
         # They take a third of a second: not for those who need no API.
         from nixherd.proxmox.client import connect
-        from nixherd.proxmox.policy import Policy
+        from nixherd.proxmox.guard.policy import Policy
 
         policy = self.definitions or Policy.from_fleet(self.fleet)
         return connect(self.fleet.endpoint, policy, Token.read(self.token_file))

@@ -6,10 +6,11 @@ from nixherd.errors import ApiError, FleetError
 from nixherd.models import Fleet, Vm
 from nixherd.nix import Evaluated
 from nixherd.preflight import BootLoader, HostFacts, Hypervisor
+from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.models import Storage, VmConfig
-from nixherd.proxmox.observe import observe, template_or_why
-from nixherd.proxmox.plan import template_node
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest.observe import observe, template_or_why
+from nixherd.proxmox.guest.plan import template_node
 from nixherd.session import Session
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from nixherd import this_machine
 from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.proof import Asked
-from nixherd.proxmox.address import plain
+from nixherd.proxmox.guest.address import plain
 from nixherd.session import Session
 from nixherd.ssh_keys import parse_public_key, same_key
 

@@ -12,8 +12,8 @@ from nixherd.errors import FleetError
 from nixherd.models import GuestType, Vm
 from nixherd.neighbours import Neighbour
 from nixherd.process import run
-from nixherd.proxmox.address import plain, usable
-from nixherd.proxmox.models import VmConfig, properties
+from nixherd.proxmox.config import VmConfig, properties
+from nixherd.proxmox.guest.address import plain, usable
 from nixherd.session import Session
 
 MOST = 8  # addresses of one card that are tried

@@ -20,7 +20,7 @@ from pyinfra.api.state import State, StateStage
 
 from nixherd.nix import Evaluated
 from nixherd.proof import BOOT_ID, PLANT
-from nixherd.proxmox.identity import mark
+from nixherd.proxmox.guest.identity import mark
 from nixherd.session import Session
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST

@@ -1,4 +1,4 @@
-"""The commands that ask something of a guest: actions of `nixherd.proxmox.actions`, planned and carried out."""
+"""The commands that ask something of a guest: actions of `nixherd.proxmox.guest.actions`, planned and carried out."""
 
 import click
 
@@ -8,11 +8,11 @@ from nixherd.cli.names import declared, guest_named
 from nixherd.cli.parameters import Size, WholeSeconds, changing, guest
 from nixherd.errors import FleetError
 from nixherd.models import Host, Vm
-from nixherd.proxmox import actions
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.identity import require_may_change
-from nixherd.proxmox.plan import SHUTDOWN_SECONDS
-from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.guest import actions
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.identity import require_may_change
+from nixherd.proxmox.guest.plan import SHUTDOWN_SECONDS
+from nixherd.proxmox.guest.undo import reversible
 
 _undo = click.option(
     "--snapshot", type=click.Choice(["keep", "remove"]), help="Take a snapshot before; keep or remove it after."

@@ -13,8 +13,8 @@ from nixherd.cli.parameters import changing, guest
 from nixherd.cli.progress import progress
 from nixherd.errors import Usage
 from nixherd.models import Vm
-from nixherd.proxmox.adopt import Candidate, adopt, candidate, needs_none, require_both_names
-from nixherd.proxmox.identity import is_ours, label
+from nixherd.proxmox.guest.adopt import Candidate, adopt, candidate, needs_none, require_both_names
+from nixherd.proxmox.guest.identity import is_ours, label
 from nixherd.terminal import is_terminal, say
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from nixherd.fields import DNS_NAME
 from nixherd.models import GuestType
 from nixherd.nix import nix_string
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.config import VmConfig
 from nixherd.sizes import format_size
 
 

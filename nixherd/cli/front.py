@@ -26,9 +26,9 @@ from nixherd.terminal import say
 if TYPE_CHECKING:
     from nixherd.definitions import Definitions
     from nixherd.deploying.gate import Gate, Verified
-    from nixherd.proxmox.actions import Action, Steps
+    from nixherd.proxmox.answers import Resource
     from nixherd.proxmox.client import Client
-    from nixherd.proxmox.listings import Resource
+    from nixherd.proxmox.guest.actions import Action, Steps
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
@@ -139,8 +139,8 @@ class Front:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
         from nixherd.cli.names import placed_named
         from nixherd.proxmox.errors import NotVisible
-        from nixherd.proxmox.identity import label
-        from nixherd.proxmox.observe import find
+        from nixherd.proxmox.guest.identity import label
+        from nixherd.proxmox.guest.observe import find
 
         def name_of(row: "Resource") -> str | None:
             config = self.client.config(row.node, row.vmid, row.type)
@@ -166,7 +166,7 @@ class Front:
         Ends with 1 where the guest is not as asked for then, and this cannot make it so: that is said as well.
         """
         from nixherd.cli.names import declared
-        from nixherd.proxmox.identity import label, require_may_change
+        from nixherd.proxmox.guest.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
@@ -190,7 +190,7 @@ class Front:
     def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
         """What the action leaves undone, in the words of `vm diff`; None where it is none that can tell."""
         from nixherd.cli.judging import difference, differing
-        from nixherd.proxmox.actions import left_by
+        from nixherd.proxmox.guest.actions import left_by
 
         found = left_by(action, self.client, self.fleet, vm)
         return None if found is None else [difference(vm, step) for step in differing(vm, found)]
@@ -205,8 +205,8 @@ class Front:
         seconds: float | None = None,
     ) -> None:
         """Steps, or why there were none; what was read back in the end, and what is left undone."""
-        from nixherd.proxmox.identity import label
-        from nixherd.proxmox.outcome import Outcome, why_nothing
+        from nixherd.proxmox.guest.identity import label
+        from nixherd.proxmox.steps import Outcome, why_nothing
 
         steps, why = [str(step) for step in done], why_nothing(done)
         if wants_json(self.as_json):

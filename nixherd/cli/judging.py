@@ -5,7 +5,7 @@ from typing import Any
 
 from nixherd.cli.output import narrate
 from nixherd.models import Vm
-from nixherd.proxmox.identity import label
+from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.steps import Cannot, Note, Step
 
 

@@ -17,17 +17,15 @@ from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exits import Exit
 from nixherd.models import Fleet, GuestType, Origin, Vm
-from nixherd.proxmox.address import address_of
-from nixherd.proxmox.apply import desired
-from nixherd.proxmox.drift import drift
+from nixherd.proxmox.answers import Resource, Task, Upid
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import contradiction, is_ours, label, mac_of, why_not_ours
-from nixherd.proxmox.listings import Resource
-from nixherd.proxmox.models import Task, Upid
-from nixherd.proxmox.names import require_node, require_storage
-from nixherd.proxmox.observe import interfaces_of, observe
-from nixherd.proxmox.places import require_place, storage_seen
-from nixherd.proxmox.plan import compared, in_the_making, template_node
+from nixherd.proxmox.guest.address import address_of
+from nixherd.proxmox.guest.apply import desired
+from nixherd.proxmox.guest.identity import contradiction, is_ours, label, mac_of, why_not_ours
+from nixherd.proxmox.guest.names import require_node, require_storage
+from nixherd.proxmox.guest.observe import interfaces_of, observe
+from nixherd.proxmox.guest.plan import compared, drift, in_the_making, template_node
+from nixherd.proxmox.guest.storages import require_place, storage_seen
 from nixherd.proxmox.steps import Row
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text

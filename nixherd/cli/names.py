@@ -4,9 +4,8 @@ import difflib
 from collections.abc import Callable, Iterable
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import Fleet, Vm
-from nixherd.proxmox.listings import Presence, Resource
-from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.models import DEFINITIONS, Fleet, Vm
+from nixherd.proxmox.answers import Presence, Resource
 
 
 def names_of(fleet: Fleet) -> dict[str, Vm]:

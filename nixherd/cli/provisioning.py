@@ -17,13 +17,12 @@ from nixherd.errors import FleetError, Refused, Usage
 from nixherd.exits import Exit
 from nixherd.files import write_whole
 from nixherd.fleet import load_fleet
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.process import Completed
-from nixherd.proxmox.address import plain
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import label, mac_of, require_may_change, why_not_ours
-from nixherd.proxmox.observe import find, interfaces_of
-from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.proxmox.guest.address import plain
+from nixherd.proxmox.guest.identity import label, mac_of, require_may_change, why_not_ours
+from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.ssh_keys import same_key
 from nixherd.terminal import say, say_text
 

@@ -23,9 +23,9 @@ from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.fleet import load_fleet
 from nixherd.models import Fleet, Host
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.identity import label
-from nixherd.proxmox.retiring import Fate, Parting, partings
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.retiring import Fate, Parting, partings
 from nixherd.rehearsal import require_evaluates
 from nixherd.retirement import Retirement, plan
 from nixherd.secrets.identity import identity_file, operator

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nixherd.models import GuestType, Vm
 from nixherd.passthrough.states import PciDevice
-from nixherd.proxmox.listings import PciMapping
+from nixherd.proxmox.answers import PciMapping
 from nixherd.settings import Device
 
 _SLOT = re.compile(r"hostpci\d+")

@@ -19,15 +19,13 @@ from urllib3.exceptions import MaxRetryError
 from nixherd.errors import ApiError, Usage
 from nixherd.models import Endpoint
 from nixherd.proxmox import wire
-from nixherd.proxmox.calls.agent import Agent
-from nixherd.proxmox.calls.base import answer
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.calls.base import Tasks, answer
+from nixherd.proxmox.calls.guests import Agent, Guests
 from nixherd.proxmox.calls.storages import Storages
-from nixherd.proxmox.calls.tasks import Tasks
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
-from nixherd.proxmox.policy import Making, Policy, PolicySource
+from nixherd.proxmox.guard.policy import Making, Policy, PolicySource
 from nixherd.proxmox.tls import Trust, trust
-from nixherd.proxmox.upload import Upload
+from nixherd.proxmox.wire import Upload
 from nixherd.tokens import Token, colons
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]

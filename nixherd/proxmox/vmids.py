@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from nixherd.errors import Usage
 from nixherd.fields import VMIDS
-from nixherd.models import Fleet, VmidRange
-from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.models import DEFINITIONS, Fleet, VmidRange
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client

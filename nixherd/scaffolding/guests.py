@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from nixherd.errors import Usage
 from nixherd.models import Fleet, GuestType
-from nixherd.proxmox import disk_names
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.observe import template_or_why
-from nixherd.proxmox.plan import template_node
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest import disk_names
+from nixherd.proxmox.guest.observe import template_or_why
+from nixherd.proxmox.guest.plan import template_node
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.scaffolding.host import Machine
 from nixherd.validate import DEFINITIONS, ONLY_FOR

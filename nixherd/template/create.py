@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from nixherd.errors import FleetError, FleetInvalid, Refused, TaskFailed
-from nixherd.models import Fleet
+from nixherd.models import DEFINITIONS, Fleet
 from nixherd.preflight import template_findings
-from nixherd.proxmox import standing, tasks
-from nixherd.proxmox.afterwards import UNKNOWN
+from nixherd.proxmox.answers import Task
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.models import Task
-from nixherd.proxmox.observe import observe_template
-from nixherd.proxmox.places import require_place
-from nixherd.proxmox.policy import DEFINITIONS
-from nixherd.proxmox.standing import stands
-from nixherd.proxmox.tasks import Progress
+from nixherd.proxmox.guest import tasks
+from nixherd.proxmox.guest.aftermath import UNKNOWN
+from nixherd.proxmox.guest.observe import observe_template
+from nixherd.proxmox.guest.storages import require_place
+from nixherd.proxmox.guest.tasks import Progress, stands
+from nixherd.proxmox.steps import Create, Destroy, MakeTemplate
 from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.template import trial
 from nixherd.template.image import Image, bring, image_of
@@ -147,7 +146,7 @@ def _create(
             if todo.image.sha256:
                 bring(client, wanted, todo.image, timeout, progress)
             values = options(wanted, todo.image.volume)
-            tasks.wait(client, client.create(wanted.node, wanted.vmid, values), timeout, progress)
+            tasks.carry_out(client, Create(wanted.node, wanted.vmid, wanted.name, values), timeout, progress)
         _require_unfinished(client, fleet, wanted)
     tried.append(todo.trial)
     lacks = trial.run(client, wanted, todo.trial, boots=boots, timeout=timeout, progress=progress)
@@ -160,8 +159,7 @@ def _create(
                 raise FleetError(f"{why}; and vm {wanted.vmid} is not known to be gone: {error}") from error
             raise FleetError(f"{why}; vm {wanted.vmid} was removed again; {HOW}")
         _require_unfinished(client, fleet, wanted)
-        if upid := client.make_template(wanted.node, wanted.vmid):
-            tasks.wait(client, upid, timeout, progress)
+        tasks.carry_out(client, MakeTemplate(wanted.node, wanted.vmid), timeout, progress)
     if findings := list(template_findings(fleet, observe_template(client, fleet))):
         raise FleetError("; ".join(findings))
     return list(todo.steps(wanted))
@@ -242,7 +240,7 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
         raise FleetError(f"{where}, our unfinished template, was there and is not any more; run again")
     if status.running:
         raise Refused(
-            f"{where}, our unfinished template, {standing.stands(status)}: somebody started it, so what its disk holds "
+            f"{where}, our unfinished template, {tasks.stands(status)}: somebody started it, so what its disk holds "
             f"is no image any more; remove it (`qm stop {wanted.vmid} && qm destroy {wanted.vmid}`), and run again"
         )
     if other := _started(client, wanted):
@@ -283,7 +281,7 @@ def _require_unfinished(client: Client, fleet: Fleet, wanted: Wanted) -> None:
 
 def _remove(client: Client, fleet: Fleet, wanted: Wanted, timeout: float, progress: Progress) -> None:
     _require_unfinished(client, fleet, wanted)
-    tasks.wait(client, client.destroy(wanted.node, wanted.vmid), timeout, progress)
+    tasks.carry_out(client, Destroy(wanted.node, wanted.vmid), timeout, progress)
 
 
 def _await_earlier(client: Client, fleet: Fleet, wanted: Wanted, timeout: float, progress: Progress) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nixherd.errors import FleetError, Usage
-from nixherd.proxmox import tasks
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.places import require_place, storage_seen
-from nixherd.proxmox.tasks import Progress
+from nixherd.proxmox.guest import tasks
+from nixherd.proxmox.guest.storages import require_place, storage_seen
+from nixherd.proxmox.guest.tasks import Progress
 from nixherd.template.wanted import Wanted
 
 _FORMATS = {".qcow2": "qcow2", ".img": "qcow2", ".raw": "raw", ".vmdk": "vmdk"}  # cloud images call qcow2 so, too

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from nixherd.proxmox.models import Permissions
+from nixherd.proxmox.answers import Permissions
 from nixherd.template.image import Image
 from nixherd.template.wanted import Wanted
 

@@ -3,17 +3,18 @@
 The clone's notes say what it is and under which VMID. What a killed run left is known by that, and removed by the next.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from nixherd.errors import ApiError, FleetError
 from nixherd.models import Fleet
-from nixherd.proxmox import tasks
+from nixherd.poll import Backoff, poll
+from nixherd.proxmox.answers import ExecResult
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import AgentUnavailable, NotVisible, OutcomeUnknown
-from nixherd.proxmox.models import ExecResult
-from nixherd.proxmox.tasks import Progress
+from nixherd.proxmox.guest import tasks
+from nixherd.proxmox.guest.tasks import Progress
+from nixherd.proxmox.steps import Clone, Destroy, Start, Stop
 from nixherd.proxmox.vmids import range_of
 from nixherd.proxmox.wire import TRANSIENT
 from nixherd.template.wanted import Wanted
@@ -59,17 +60,12 @@ def _whose(client: Client, wanted: Wanted, vmid: int) -> str | None:
 def run(client: Client, wanted: Wanted, vmid: int, *, boots: float, timeout: float, progress: Progress) -> list[str]:
     """Clone, boot, ask, destroy. What the image lacks, a line each; none when it will do. The clone is gone then."""
     with client.making(wanted.vmid, vmid):
-        upid = client.clone(
-            *(wanted.node, wanted.vmid, vmid),
-            name=wanted.trial_name,
-            description=f"{wanted.trial_mark(vmid)}\n{_BY}{client.token_id}",
-            storage=wanted.storage,
-            pool=wanted.pool,
-        )
-        tasks.wait(client, upid, timeout, progress)
+        notes = f"{wanted.trial_mark(vmid)}\n{_BY}{client.token_id}"
+        copy = (wanted.trial_name, wanted.vmid, wanted.node, notes, wanted.storage, wanted.pool)
+        tasks.carry_out(client, Clone(wanted.node, vmid, *copy), timeout, progress)
         lacks: list[str] | None = None
         try:
-            tasks.wait(client, client.start(wanted.node, vmid), timeout, progress)
+            tasks.carry_out(client, Start(wanted.node, vmid), timeout, progress)
             lacks = list(_lacks(client, wanted, vmid, boots, progress))
         finally:
             try:
@@ -96,8 +92,8 @@ def remove(client: Client, wanted: Wanted, vmid: int, *, timeout: float, progres
             )
         status = client.status(wanted.node, vmid)
         if status is not None and status.running:
-            tasks.wait(client, client.stop(wanted.node, vmid), timeout, progress)
-        tasks.wait(client, client.destroy(wanted.node, vmid), timeout, progress)
+            tasks.carry_out(client, Stop(wanted.node, vmid), timeout, progress)
+        tasks.carry_out(client, Destroy(wanted.node, vmid), timeout, progress)
         if client.config(wanted.node, vmid) is not None:
             raise FleetError(f"vm {vmid}, the trial, is still there although its removal ended well; remove it by hand")
 
@@ -149,13 +145,12 @@ def _patiently(boots: float, ask: Callable[[], T]) -> T | None:
 
     OutcomeUnknown when it was the node that did not answer in the end: that says nothing of the image.
     """
-    until = time.monotonic() + boots
-    while True:
+    silence: AgentUnavailable | None = None
+    for _ in poll(boots, Backoff(PAUSE, PAUSE)):
         try:
             return ask()
         except AgentUnavailable as error:
-            if time.monotonic() > until:
-                if error.status not in TRANSIENT:
-                    return None
-                raise OutcomeUnknown(f"whether the image will do is not known: {error}", error.status) from error
-        time.sleep(min(PAUSE, boots))
+            silence = error
+    if silence is not None and silence.status in TRANSIENT:
+        raise OutcomeUnknown(f"whether the image will do is not known: {silence}", silence.status) from silence
+    return None

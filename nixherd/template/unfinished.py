@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from nixherd.models import Fleet, GuestType
 from nixherd.preflight import template_findings
-from nixherd.proxmox.listings import Pending
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.volumes import belongings, owner
+from nixherd.proxmox.answers import Pending
+from nixherd.proxmox.belongings import belongings, owner
+from nixherd.proxmox.config import VmConfig
 from nixherd.template.wanted import MADE_OF, Wanted
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nixherd.errors import Usage
-from nixherd.models import Fleet
-from nixherd.proxmox.plan import template_node
-from nixherd.proxmox.policy import DEFINITIONS
+from nixherd.models import DEFINITIONS, Fleet
+from nixherd.proxmox.guest.plan import template_node
 from nixherd.proxmox.vmids import range_of
 
 FIRMWARES = ("ovmf", "seabios")

@@ -6,9 +6,9 @@ from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError, Usage
 from nixherd.models import Vm
-from nixherd.proxmox.actions import TASK_SECONDS, Action, left_by
-from nixherd.proxmox.identity import label, require_may_change
-from nixherd.proxmox.outcome import Outcome, why_nothing
+from nixherd.proxmox.guest.actions import TASK_SECONDS, Action, left_by
+from nixherd.proxmox.guest.identity import label, require_may_change
+from nixherd.proxmox.steps import Outcome, why_nothing
 from nixherd.seconds import parse_seconds
 from operations.steps import Commands, decide, do, fleet_host, session_of, vm_of
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd.proxmox import actions
+from nixherd.proxmox.guest import actions
 from operations.arguments import flag_of, names_of, text_of, text_or_none, whole
 from operations.proxmox.acting import act
 from operations.steps import Commands

@@ -7,15 +7,15 @@ from pyinfra.api import operation
 
 from nixherd.errors import FleetError
 from nixherd.models import Vm
-from nixherd.proxmox import actions
-from nixherd.proxmox.apply import desired
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.drift import drift as drift_of
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.identity import contradiction, is_ours, label
-from nixherd.proxmox.observe import observe
-from nixherd.proxmox.plan import compared, plan_vm
-from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.guest import actions
+from nixherd.proxmox.guest.apply import desired
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.identity import contradiction, is_ours, label
+from nixherd.proxmox.guest.observe import observe
+from nixherd.proxmox.guest.plan import compared, plan_vm
+from nixherd.proxmox.guest.plan import drift as drift_of
+from nixherd.proxmox.guest.undo import reversible
 from nixherd.proxmox.steps import Cannot, Row, Step
 from operations.arguments import flag_of, names_of, text_of, text_or_none, whole
 from operations.proxmox.acting import act, deadline_of, guest_of

@@ -3,8 +3,8 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd.proxmox import actions
-from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.guest import actions
+from nixherd.proxmox.guest.undo import reversible
 from nixherd.proxmox.steps import Row
 from operations.arguments import flag_of, size_of, text_of, text_or_none
 from operations.proxmox.acting import act

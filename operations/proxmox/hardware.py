@@ -6,10 +6,10 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.errors import Usage
-from nixherd.proxmox import actions, names
-from nixherd.proxmox.identity import marked
-from nixherd.proxmox.models import encode_ssh_keys
-from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.config import encode_ssh_keys
+from nixherd.proxmox.guest import actions, names
+from nixherd.proxmox.guest.identity import marked
+from nixherd.proxmox.guest.undo import reversible
 from nixherd.proxmox.steps import Row
 from nixherd.settings import Device
 from nixherd.ssh_keys import parse_authorized_key

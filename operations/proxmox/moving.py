@@ -3,7 +3,7 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd.proxmox import actions
+from nixherd.proxmox.guest import actions
 from operations.arguments import flag_of, text_of, text_or_none
 from operations.proxmox.acting import act
 from operations.steps import Commands

@@ -3,8 +3,8 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd.proxmox import actions
-from nixherd.proxmox.plan import SHUTDOWN_SECONDS
+from nixherd.proxmox.guest import actions
+from nixherd.proxmox.guest.plan import SHUTDOWN_SECONDS
 from nixherd.seconds import LONGEST
 from operations.arguments import flag_of, whole
 from operations.proxmox.acting import act

@@ -12,7 +12,7 @@ from nixherd.build import build, kexec_tarball
 from nixherd.errors import FleetError, FleetInvalid, Refused
 from nixherd.models import GuestType, Vm
 from nixherd.preflight import preflight
-from nixherd.proxmox.apply import ensure, plan_of
+from nixherd.proxmox.guest.apply import ensure, plan_of
 from nixherd.proxmox.steps import Cannot, Row, Step, rows
 from nixherd.reach import Epoch
 from nixherd.session import ahead

@@ -8,8 +8,8 @@ from nixherd.errors import FleetError
 from nixherd.models import GuestType, Vm
 from nixherd.passthrough.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
 from nixherd.passthrough.states import PciDevice
-from nixherd.proxmox.listings import PciMapping
-from nixherd.proxmox.observe import find
+from nixherd.proxmox.answers import PciMapping
+from nixherd.proxmox.guest.observe import find
 from operations.steps import session_of
 
 

@@ -15,7 +15,8 @@ from nixherd.evaluation import evaluate
 from nixherd.fleet import load_fleet
 from nixherd.nix import Evaluated
 from nixherd.preflight import Hypervisor, preflight
-from nixherd.proxmox.models import Permissions, Version, VmConfig
+from nixherd.proxmox.answers import Permissions, Version
+from nixherd.proxmox.config import VmConfig
 from nixherd.session import Session
 from nixherd.survey import host_facts
 from tests.nix_cli import environment, nix_json, try_nix

@@ -23,7 +23,7 @@ from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.models import Fleet
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import _GuardedSession
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from tests.fuzz.names import mistake, names_are_judged, near_names
 from tests.fuzz.requests import MANAGED, TEMPLATE, Request, named, random_request, systematic
 from tests.nixherd.proxmox.conftest import TOKEN, Emulator, running, state

@@ -19,7 +19,7 @@ from nixherd import validate
 from nixherd.errors import ApiError, Refused
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import Client, _GuardedSession, connect
-from nixherd.proxmox.policy import Policy, PolicySource
+from nixherd.proxmox.guard.policy import Policy, PolicySource
 from tests.fuzz.names import mistake, names_are_judged, near_names
 from tests.fuzz.requests import GOOD, MANAGED, PLACES, TEMPLATE, Request, documented, named, systematic
 from tests.fuzz.run import Wire, _all, fuzz, positive_control

@@ -27,17 +27,17 @@ OTHERWISE = {"--limit nixos": 1, "--limit igp operations.disko.format_disks": 4}
 
 # Each is evaluated with `client`, made as any script would make it, and `raw`, the session inside it.
 BY_HAND = [
-    "client.start('prom', 104)",
-    "client.stop('prom', 104)",
-    "client.shutdown('prom', 109, force=True)",
-    "client.reboot('prom', 109)",
+    "Start('prom', 104).begin(client)",
+    "Stop('prom', 104).begin(client)",
+    "Shutdown('prom', 109, 60, force=True).begin(client)",
+    "Reboot('prom', 109, 60).begin(client)",
     "client.set_config('prom', 104, {'cores': 1})",
-    "client.resize('prom', 104, 'scsi0', '300G')",
-    "client.regenerate_cloudinit('prom', 104)",
-    "client.clone('prom', 9002, 104, name='doc1', description='')",
-    "client.clone('prom', 104, 110, name='dev', description='')",
+    "Resize('prom', 104, 'scsi0', 1, 300 << 30).begin(client)",
+    "Regenerate('prom', 104).begin(client)",
+    "Clone('prom', 104, template=9002, template_node='prom', name='doc1', description='').begin(client)",
+    "Clone('prom', 110, template=104, template_node='prom', name='dev', description='').begin(client)",
     "client.agent_exec('prom', 104, ['poweroff'])",
-    "client.start('prom', 110)",
+    "Start('prom', 110).begin(client)",
     "client.set_config('prom', 9002, {'cores': 1})",
     "raw('POST', '/nodes/prom/qemu/104/status/stop')",
     "raw('DELETE', '/nodes/prom/qemu/104')",
@@ -53,7 +53,8 @@ from pathlib import Path
 from nixherd.errors import Refused
 from nixherd.fleet import load_fleet
 from nixherd.proxmox.client import connect
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.steps import Clone, Reboot, Regenerate, Resize, Shutdown, Start, Stop
 from nixherd.tokens import Token
 
 fleet = load_fleet(os.environ["FLEET"])

@@ -9,8 +9,8 @@ import pytest
 from nixherd.errors import Refused
 from nixherd.guard import mark, require_installable, require_no_declared_guest
 from nixherd.models import Fleet, GuestType, Origin
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.models import VmConfig
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY
 
 pytestmark = pytest.mark.unit

@@ -12,8 +12,9 @@ from nixherd.errors import ApiError, FleetError
 from nixherd.installed import Search
 from nixherd.models import GuestType, Host, Vm
 from nixherd.neighbours import Neighbour, Sure
+from nixherd.proxmox.answers import Interface
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NoAgent
-from nixherd.proxmox.models import Interface, VmConfig
 from nixherd.reach import Absent, Hints, Place
 from nixherd.session import Session
 from nixherd.settings import CloudInitSettings, Device

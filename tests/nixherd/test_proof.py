@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.proof import BOOT_ID, PLANT, Asked, Shown, disproof, look, parse, planted
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.config import VmConfig
 from tests.nixherd.proxmox.fleets import DEV
 
 pytestmark = pytest.mark.unit

@@ -14,10 +14,10 @@ from nixherd import this_machine
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
 from nixherd.models import GuestType
 from nixherd.proof import Shown, disproof
+from nixherd.proxmox.answers import ExecResult, Interface, Node, Resource, VmStatus
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.listings import Node, Resource
-from nixherd.proxmox.models import ExecResult, Interface, VmConfig, VmStatus
+from nixherd.proxmox.guest.identity import mark
 from nixherd.reach import (
     Absent,
     Epoch,

@@ -15,7 +15,7 @@ from nixherd.inventory import groups_of
 from nixherd.machines import render
 from nixherd.models import Access, Fleet
 from nixherd.nix_values import NixPath
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.validate import find
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,7 @@ import pytest
 from lab.start import PRIVILEGES
 from nixherd.exits import Exit
 from nixherd.models import Origin, Vm
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.config import VmConfig
 from nixherd.session import Session
 from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator, granted

@@ -33,12 +33,10 @@ from nixherd.errors import FAILURES, UNFORESEEN, ApiError, DeadlineExceeded, Fle
 from nixherd.exits import Exit, exit_of
 from nixherd.faults import worded
 from nixherd.proxmox import wire
-from nixherd.proxmox.calls.agent import Agent
-from nixherd.proxmox.calls.base import answer
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.answers import Upid
+from nixherd.proxmox.calls.base import Tasks, answer
+from nixherd.proxmox.calls.guests import Agent, Guests
 from nixherd.proxmox.calls.storages import Storages
-from nixherd.proxmox.calls.tasks import Tasks
-from nixherd.proxmox.models import Upid
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)

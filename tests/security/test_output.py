@@ -157,7 +157,7 @@ def shown(
     for name, value in {"FLEET": fleet, "PROXMOX_TOKEN_FILE": token, "HOME": tmp_path, "EDITOR": "true"}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.setattr("nixherd.proxmox.apply.PAUSE", 0.05)
+    monkeypatch.setattr("nixherd.proxmox.guest.apply.PAUSE", 0.05)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
 
     def call(words: list[str]) -> str:

@@ -20,7 +20,7 @@ from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.exits import Exit
 from nixherd.models import Endpoint
 from nixherd.proxmox.client import connect
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
 from nixherd.tokens import Server, Token
 from tests.conftest import DEFINITIONS_NIX

@@ -1,18 +1,19 @@
-"""What the typed calls are built on, and how their answers are read."""
+"""What the typed calls are built on, how their answers are read, and the nodes' tasks."""
 
 import inspect
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
 
 from nixherd.errors import UNFORESEEN, ApiError
 from nixherd.models import GuestType
+from nixherd.proxmox.answers import Task, TaskStatus, Upid
 from nixherd.proxmox.errors import OutcomeUnknown
-from nixherd.proxmox.models import Upid
-from nixherd.proxmox.upload import Upload
+from nixherd.proxmox.route import Route
+from nixherd.proxmox.wire import Upload
 
 T = TypeVar("T")
 
@@ -48,6 +49,17 @@ class Calls:
 
     @abstractmethod
     def _delete(self, *path: object, **params: Any) -> Any: ...
+
+    def change(
+        self, route: Route, names: Mapping[str, object], parameters: Mapping[str, object], *, at_once: bool = False
+    ) -> Upid | None:
+        """Send a request of the guard's table, `names` in its path. Returns the task that it began.
+
+        None only with `at_once`, where the server has done it when it answers.
+        """
+        send = {"POST": self._post, "PUT": self._put, "DELETE": self._delete}[route.method]
+        data = send(*route.filled(names), **parameters)
+        return None if data is None and at_once else upid_of(data)
 
 
 def answer(method: str, path: Sequence[object], data: Any) -> Any:
@@ -93,3 +105,37 @@ def unless(said: str, ask: Callable[[], T]) -> T | None:
         if error.status in (400, 500) and re.search(said, str(error)):
             return None
         raise
+
+
+class Tasks(Calls):
+    def tasks(
+        self,
+        node: str,
+        *,
+        active: bool = True,
+        type: str | None = None,
+        vmid: int | None = None,
+        limit: int = 50,
+        errors: bool | None = None,
+    ) -> tuple[Task, ...]:
+        """Rows of the node's task list, newest first: those that run, or those that ended."""
+        source = "active" if active else "archive"
+        rows = self._get(
+            *("nodes", node, "tasks"), source=source, typefilter=type, vmid=vmid, limit=limit, errors=errors
+        )
+        tasks = (Task.of(row) for row in rows)
+        return tuple(task for task in tasks if not active or task.status in (None, "RUNNING"))
+
+    def last_task(self, node: str, vmid: int) -> Task | None:
+        """What was begun on the guest last, whether it goes on or not. A task that ends is archived a little later."""
+        rows = self._get("nodes", node, "tasks", source="all", vmid=vmid, limit=50)
+        return max(map(Task.of, rows), key=lambda task: (task.starttime, str(task.upid)), default=None)
+
+    def task_status(self, upid: Upid) -> TaskStatus:
+        data = self._get("nodes", upid.node, "tasks", upid, "status")
+        exitstatus = data.get("exitstatus")
+        return TaskStatus(data["status"] == "running", None if exitstatus is None else str(exitstatus))
+
+    def task_log(self, upid: Upid) -> tuple[str, ...]:
+        """All lines of the task's log; the first ones may come long before the last."""
+        return tuple(str(row["t"]) for row in self._get("nodes", upid.node, "tasks", upid, "log", limit=0))

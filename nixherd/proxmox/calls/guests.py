@@ -1,16 +1,22 @@
-"""Guests, virtual machines and containers alike: looking at them, making, changing, powering and removing them."""
+"""Guests, virtual machines and containers alike, and the agents in them."""
 
+import base64
 import re
-from collections.abc import Callable, Mapping
+import shlex
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from nixherd.errors import ApiError
+from nixherd.errors import ApiError, DeadlineExceeded, Usage
 from nixherd.models import GuestType
-from nixherd.proxmox.calls.base import guest_path, upid_of
-from nixherd.proxmox.calls.cluster import Cluster
+from nixherd.poll import Backoff, poll
+from nixherd.proxmox import wire
+from nixherd.proxmox.answers import ExecResult, Interface, Pending, Presence, SnapshotRow, VmStatus
+from nixherd.proxmox.calls.base import Calls, guest_path
+from nixherd.proxmox.calls.storages import Cluster
+from nixherd.proxmox.config import VmConfig, is_true
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.listings import Pending, Presence, SnapshotRow
-from nixherd.proxmox.models import Upid, VmConfig, VmStatus, is_true
 
 QEMU = GuestType.QEMU
 _MISSING = re.compile(r"Configuration file '.*' does not exist")
@@ -79,44 +85,6 @@ class Guests(Cluster):
                 raise NotVisible(f"guest {vmid}", vmid, self.token_id) from error
             raise ApiError(f"guest {vmid}: whether there is one is unknown: {error}", 403) from error
 
-    # making
-
-    def clone(
-        self,
-        node: str,
-        source: int,
-        newid: int,
-        *,
-        name: str,
-        description: str,
-        storage: str | None = None,
-        target: str | None = None,
-        pool: str | None = None,
-        full: bool = True,
-    ) -> Upid:
-        """Begin to copy a VM. Name and description are there from the first moment the copy is whole."""
-        return upid_of(
-            self._post(
-                *("nodes", node, "qemu", source, "clone"),
-                newid=newid,
-                name=name,
-                description=description,
-                full=full,
-                storage=storage,
-                target=target,
-                pool=pool,
-            )
-        )
-
-    def create(self, node: str, vmid: int, values: Mapping[str, object], type: GuestType = QEMU) -> Upid:
-        """Begin to make a guest with these options; a container's `ostemplate` names what it is unpacked from."""
-        return upid_of(self._post(*guest_path(node, vmid, type)[:-1], vmid=vmid, **values))
-
-    def make_template(self, node: str, vmid: int) -> Upid | None:
-        """Turn a stopped VM into a template, for good."""
-        data = self._post(*guest_path(node, vmid, QEMU), "template")
-        return None if data is None else upid_of(data)
-
     # changing
 
     def set_config(
@@ -131,105 +99,80 @@ class Guests(Cluster):
         """Set options. With the digest of the configuration they were decided on, a change since is an error."""
         self._put(*guest_path(node, vmid, type), "config", **values, digest=digest)
 
-    def resize(
-        self, node: str, vmid: int, disk: str, size: str, type: GuestType = QEMU, *, digest: str | None = None
-    ) -> Upid | None:
-        """Begin to grow a disk to `size` (`64G`)."""
-        data = self._put(*guest_path(node, vmid, type), "resize", disk=disk, size=size, digest=digest)
-        return None if data is None else upid_of(data)
-
-    def move_disk(
-        self, node: str, vmid: int, disk: str, storage: str, *, delete: bool, digest: str | None = None
-    ) -> Upid:
-        """Begin to move a disk to another storage; without `delete` the old one stays as `unusedN`."""
-        path = guest_path(node, vmid, QEMU)
-        return upid_of(self._post(*path, "move_disk", disk=disk, storage=storage, delete=delete, digest=digest))
-
-    def regenerate_cloudinit(self, node: str, vmid: int) -> None:
-        """Write the cloud-init drive anew; a stopped VM gets that at its start anyway."""
-        self._put("nodes", node, "qemu", vmid, "cloudinit")
-
-    # power
-
-    def start(self, node: str, vmid: int, type: GuestType = QEMU) -> Upid:
-        return upid_of(self._post(*guest_path(node, vmid, type), "status", "start"))
-
-    def stop(self, node: str, vmid: int, type: GuestType = QEMU) -> Upid:
-        """Pull the plug."""
-        return upid_of(self._post(*guest_path(node, vmid, type), "status", "stop"))
-
-    def shutdown(self, node: str, vmid: int, type: GuestType = QEMU, *, timeout: int = 60, force: bool = False) -> Upid:
-        """Ask the guest (its agent, else ACPI) to power off within `timeout` seconds; `force` pulls the plug then."""
-        path = guest_path(node, vmid, type)
-        return upid_of(self._post(*path, "status", "shutdown", timeout=timeout, forceStop=force))
-
-    def reboot(self, node: str, vmid: int, type: GuestType = QEMU, *, timeout: int = 60) -> Upid:
-        """Shut the guest down and start it again; pending changes take effect."""
-        return upid_of(self._post(*guest_path(node, vmid, type), "status", "reboot", timeout=timeout))
-
-    def suspend(self, node: str, vmid: int, type: GuestType = QEMU, *, to_disk: bool = False) -> Upid:
-        """Pause the guest, or write its memory to disk and switch it off."""
-        disk = {"todisk": True} if to_disk else {}
-        return upid_of(self._post(*guest_path(node, vmid, type), "status", "suspend", **disk))
-
-    def resume(self, node: str, vmid: int, type: GuestType = QEMU) -> Upid:
-        return upid_of(self._post(*guest_path(node, vmid, type), "status", "resume"))
-
-    # snapshots
-
-    def take_snapshot(
-        self,
-        node: str,
-        vmid: int,
-        name: str,
-        type: GuestType = QEMU,
-        *,
-        description: str | None = None,
-        with_memory: bool = False,
-    ) -> Upid:
-        memory = {"vmstate": True} if with_memory and type is QEMU else {}
-        path = guest_path(node, vmid, type)
-        return upid_of(self._post(*path, "snapshot", snapname=name, description=description, **memory))
-
-    def remove_snapshot(self, node: str, vmid: int, name: str, type: GuestType = QEMU) -> Upid:
-        return upid_of(self._delete(*guest_path(node, vmid, type), "snapshot", name))
-
-    def rollback(self, node: str, vmid: int, name: str, type: GuestType = QEMU) -> Upid:
-        """Begin to put disks and configuration back to a snapshot; without memory in it the guest is off then."""
-        return upid_of(self._post(*guest_path(node, vmid, type), "snapshot", name, "rollback"))
-
-    # moving and removing
-
-    def migrate(
-        self,
-        node: str,
-        vmid: int,
-        target: str,
-        type: GuestType = QEMU,
-        *,
-        online: bool = False,
-        local_disks: bool = False,
-        storage: str | None = None,
-        timeout: int | None = None,
-    ) -> Upid:
-        """Begin to move a guest to another node. A running container is stopped, moved and started."""
-        path = guest_path(node, vmid, type)
-        if type is GuestType.LXC:
-            restart = {"restart": True, "timeout": timeout} if online else {}
-            return upid_of(self._post(*path, "migrate", target=target, **{"target-storage": storage}, **restart))
-        disks = {"with-local-disks": True} if local_disks else {}
-        data = self._post(*path, "migrate", target=target, online=online, targetstorage=storage, **disks)
-        return upid_of(data)
-
     def migration_obstacles(self, node: str, vmid: int) -> Mapping[str, Any]:
         """What the server says of moving this VM: `local_disks`, `local_resources`, `allowed_nodes`, `running`."""
         return dict(self._get(*guest_path(node, vmid, QEMU), "migrate"))
 
-    def destroy(self, node: str, vmid: int, type: GuestType = QEMU, *, purge: bool = False) -> Upid:
-        """Begin to remove a guest and its disks; `purge` also from backup jobs, replication and HA.
 
-        Disks in its name that its configuration does not name stay, whatever the server's default is.
+AGENT_CALLS = 2  # in flight per node: each may block one of pvedaemon's three workers for seconds
+
+
+class Agent(Calls):
+    def __init__(self) -> None:
+        self._agent_slots: dict[str, threading.Semaphore] = {}
+        self._agent_lock = threading.Lock()
+
+    @contextmanager
+    def _agent(self, node: str) -> Iterator[None]:
+        with self._agent_lock:
+            slots = self._agent_slots.setdefault(node, threading.Semaphore(AGENT_CALLS))
+        with slots:
+            yield
+
+    def agent_ping(self, node: str, vmid: int) -> None:
+        """Return when the agent answers, else raise AgentUnavailable after some 3 s. A changing call."""
+        with self._agent(node):
+            self._post("nodes", node, "qemu", vmid, "agent", "ping")
+
+    def agent_info(self, node: str, vmid: int) -> dict[str, Any]:
+        """The agent's version and commands; AgentUnavailable when none answers."""
+        with self._agent(node):
+            return dict(self._get("nodes", node, "qemu", vmid, "agent", "info")["result"])
+
+    def agent_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
+        """The guest's network interfaces, in its own order: loopback and docker's may come first."""
+        with self._agent(node):
+            data = self._get("nodes", node, "qemu", vmid, "agent", "network-get-interfaces")
+        return tuple(Interface.of(row) for row in data["result"])
+
+    def container_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
+        """A running container's network interfaces, as the node sees them."""
+        rows = self._get(*guest_path(node, vmid, GuestType.LXC), "interfaces") or ()
+        return tuple(Interface.of_container(row) for row in rows)
+
+    def agent_read(self, node: str, vmid: int, path: str) -> str:
+        """A file of the guest, as text. ApiError when there is none."""
+        with self._agent(node):
+            data = self._get("nodes", node, "qemu", vmid, "agent", "file-read", file=path)
+        return wire.guest_text(str(data["content"]))
+
+    def agent_exec(
+        self, node: str, vmid: int, argv: Sequence[str], *, input: str | None = None, timeout: float = 300
+    ) -> ExecResult:
+        """Run a command in the guest as root and wait for its end, `timeout` seconds at most; `input` is its stdin.
+
+        Its result is given out once; when that answer is lost, AgentUnavailable is raised: run only what may
+        run again. DeadlineExceeded when it does not end.
         """
-        rest = {"purge": True} if purge else {}
-        path = guest_path(node, vmid, type)
-        return upid_of(self._delete(*path, **rest, **{"destroy-unreferenced-disks": False}))
+        with self._agent(node):
+            given = {} if input is None else {"input-data": input}
+            pid = self._post("nodes", node, "qemu", vmid, "agent", "exec", command=_plain(argv), **given)["pid"]
+        for _ in poll(timeout, Backoff(0.1, 1.0)):
+            with self._agent(node):
+                data = self._get("nodes", node, "qemu", vmid, "agent", "exec-status", pid=pid)
+            if int(data["exited"]):
+                out, err = (wire.guest_text(str(data.get(key, ""))) for key in ("out-data", "err-data"))
+                code, signal = (None if data.get(key) is None else int(data[key]) for key in ("exitcode", "signal"))
+                return ExecResult(code, out, err, signal)
+        raise DeadlineExceeded(f"vm {vmid}: `{shlex.join(argv)}` in the guest: not done within {timeout:.0f} s")
+
+
+def _plain(argv: Sequence[str]) -> list[str]:
+    """The command, or a shell that decodes it: the agent hangs on characters outside latin-1."""
+    if all(word.isascii() for word in argv):
+        return list(argv)
+    try:
+        script = base64.b64encode(shlex.join(argv).encode()).decode()
+    except UnicodeEncodeError:
+        raise Usage(f"{shlex.join(argv)}: half a character cannot be sent to a guest; nothing was run") from None
+    return ["/bin/sh", "-c", f'script=$(echo {script} | base64 -d) || exit 127; eval "$script"']

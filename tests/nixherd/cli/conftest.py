@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.proxmox import apply as apply_module
+from nixherd.proxmox.guest import apply as apply_module
 from tests.conftest import DEFINITIONS_NIX
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.proxmox.client import Client, connect
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.policy import Policy
-from nixherd.proxmox.saved import held_inside
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest.archive import held_inside
+from nixherd.proxmox.guest.identity import mark
 from tests.nixherd.cli import test_cli_template
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.dev import begin

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.proxmox.client import Client, connect
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest.identity import mark
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nixherd.proxmox.client import Client, connect
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from tests.nixherd.cli import killed_ends
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import begin

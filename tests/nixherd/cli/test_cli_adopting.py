@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from nixherd.cli import adopting
-from nixherd.proxmox import apply as apply_module
-from nixherd.proxmox.begin import begin as begin_step
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.steps import Mark
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of
@@ -162,9 +161,10 @@ def test_a_change_in_between_is_noticed(
 
     def late(*words: Any) -> Any:
         another()
-        return begin_step(*words)
+        return begin(*words)
 
-    where: tuple[Any, str, Any] = (adopting, "_ask", another) if "asked" in moment else (apply_module, "begin", late)
+    begin = Mark.begin
+    where: tuple[Any, str, Any] = (adopting, "_ask", another) if "asked" in moment else (Mark, "begin", late)
     monkeypatch.setattr(*where)
     ended = nixherd("adopt", "dev", "110", "--yes")
     assert ended.status == 4, ended.err

@@ -14,7 +14,7 @@ import pytest
 from nixherd.cli.entries import entry_of, guest_name
 from nixherd.fleet import load_fleet
 from nixherd.models import GuestType
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.config import VmConfig
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import MAC, Emulator, granted
 from tests.nixherd.proxmox.dev import begin

@@ -6,7 +6,7 @@ import pytest
 
 from nixherd.cli.names import placed_named
 from nixherd.models import GuestType
-from nixherd.proxmox.listings import Presence, Resource
+from nixherd.proxmox.answers import Presence, Resource
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.fleets import FLEET

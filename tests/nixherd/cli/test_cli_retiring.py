@@ -11,7 +11,7 @@ import pytest
 from nixherd.cli.main import run
 from nixherd.files import state_home
 from nixherd.fleet import load_fleet
-from nixherd.proxmox import apply
+from nixherd.proxmox.guest import apply
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.dev import begin

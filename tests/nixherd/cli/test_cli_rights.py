@@ -8,12 +8,13 @@ import pytest
 
 from nixherd.errors import ApiError
 from nixherd.models import GuestType
-from nixherd.proxmox.apply import desired
+from nixherd.proxmox.answers import Node, Presence
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.listings import Node, Presence
-from nixherd.proxmox.observe import find, observe
+from nixherd.proxmox.guest.apply import desired
+from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.observe import find, observe
+from nixherd.proxmox.steps import Clone
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
@@ -249,7 +250,9 @@ def test_what_our_own_task_is_making_is_not_taken_for_a_strangers(emulator: Emul
     """A clone joins its pool when it is done: until then its VMID is taken, and nothing of it is visible."""
     emulator.control("reset", patch={"acl": granted(), "task_seconds": {"qmclone": 3}})
     client = emulator.client()
-    client.clone("prom", 9002, 110, name="dev", description="", pool="nixherd", storage="nvmeprom")
+    Clone(
+        "prom", 110, template=9002, template_node="prom", name="dev", description="", pool="nixherd", storage="nvmeprom"
+    ).begin(client)
     while client.presence(110) is Presence.ABSENT:
         pass
     seen = observe(client, FLEET, DEV)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.proxmox.policy import Policy
-from nixherd.proxmox.tasks import wait
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest.tasks import wait
+from nixherd.proxmox.steps import Start, Stop
 from nixherd.template import trial
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
@@ -342,9 +343,9 @@ def test_an_unfinished_one_that_somebody_started_is_never_converted(
     def started(*_: object, **__: object) -> list[str]:
         theirs = replace(FLEET, vms={"dev": replace(DEV, vmid=9002)}, template=None)
         client = emulator.client(Policy.from_fleet(theirs))
-        wait(client, client.start("prom", 9002), 10)
+        wait(client, Start("prom", 9002).begin(client), 10)
         if ran:
-            wait(client, client.stop("prom", 9002), 10)
+            wait(client, Stop("prom", 9002).begin(client), 10)
         return []
 
     if when == "before":

@@ -7,7 +7,7 @@ import pytest
 
 from nixherd.models import Origin, Vm
 from nixherd.passthrough.mapping import Given, Line, compare, properties, slots_of, wanted_of
-from nixherd.proxmox.listings import PciMapping
+from nixherd.proxmox.answers import PciMapping
 from nixherd.settings import Device, Settings
 from tests.nixherd.passthrough.nodes import AUDIO, GPU, USB
 

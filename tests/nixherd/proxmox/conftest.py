@@ -17,9 +17,9 @@ import pytest
 
 from lab.start import PRIVILEGES
 from nixherd.models import Endpoint
-from nixherd.proxmox import apply
 from nixherd.proxmox.client import Client, connect
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest import apply
 from nixherd.tokens import Server, Token
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET, TEMPLATE
 

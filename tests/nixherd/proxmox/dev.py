@@ -3,10 +3,10 @@
 from typing import Any
 
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox.actions import Action
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest.actions import Action
+from nixherd.proxmox.guest.identity import mark
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from nixherd.models import Endpoint, Fleet, Host, Origin, Template, Vm
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.config import VmConfig
 from nixherd.settings import Settings
 from nixherd.sizes import parse_size
 

@@ -7,13 +7,11 @@ from typing import Any, cast
 from lab.api.errors import ApiError as Answer
 from lab.api.permissions import User
 from nixherd.models import Fleet
-from nixherd.proxmox.calls.agent import Agent
-from nixherd.proxmox.calls.base import answer
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.calls.base import Tasks, answer
+from nixherd.proxmox.calls.guests import Agent, Guests
 from nixherd.proxmox.calls.storages import Storages
-from nixherd.proxmox.calls.tasks import Tasks
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.wire import error_of
 from tests.lab.api_node import GIB, SECRET, Node
 

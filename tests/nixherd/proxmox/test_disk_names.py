@@ -2,8 +2,8 @@
 
 import pytest
 
-from nixherd.proxmox.disk_names import disks_of, kernel_names, meant
-from nixherd.proxmox.models import VmConfig
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest.disk_names import disks_of, kernel_names, meant
 from nixherd.proxmox.steps import AddDisk
 
 pytestmark = pytest.mark.unit

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.proxmox.references import Kind
-from nixherd.proxmox.routes import ROUTES, Effect, Guest, Route
+from nixherd.proxmox.guard.routes import ROUTES
+from nixherd.proxmox.route import Effect, Guest, Kind, Route
 
 pytestmark = pytest.mark.unit
 

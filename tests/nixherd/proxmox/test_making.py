@@ -9,8 +9,8 @@ import pytest
 from nixherd.errors import Refused
 from nixherd.models import VmidRange
 from nixherd.proxmox import wire
-from nixherd.proxmox.policy import Making, Policy
-from nixherd.proxmox.upload import Upload
+from nixherd.proxmox.guard.policy import Making, Policy
+from nixherd.proxmox.wire import Upload
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 pytestmark = pytest.mark.unit

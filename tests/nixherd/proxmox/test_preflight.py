@@ -8,8 +8,9 @@ import pytest
 from nixherd.errors import Refused
 from nixherd.models import Fleet, Vm
 from nixherd.preflight import BootLoader, HostFacts, Hypervisor, preflight
-from nixherd.proxmox.models import Permissions, Storage, Version
-from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm
+from nixherd.proxmox.answers import Permissions, Storage, Version
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.plan import Desired, cloned, plan_vm
 from nixherd.proxmox.steps import Clone
 from nixherd.settings import Device, Settings
 from nixherd.sizes import parse_size

@@ -10,13 +10,13 @@ import pytest
 
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.models import GuestType, Template, Vm
-from nixherd.proxmox import actions, verbs
-from nixherd.proxmox.actions import Action
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.plan import ActualVm
-from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest import actions, verbs
+from nixherd.proxmox.guest.actions import Action
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.undo import reversible
 from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted, state
@@ -97,14 +97,14 @@ def test_a_changed_configuration_is_looked_at_again(dev: Emulator) -> None:
     client, real = dev.client(), Emulator.client
     changed: list[str] = []
 
-    def set_config(*args: Any, **kwargs: Any) -> None:
+    def change(*args: Any, **kwargs: Any) -> Any:
         if not changed:
             changed.append("once")
             real(dev).set_config("prom", 110, {"tags": "theirs"})
-        original(*args, **kwargs)
+        return original(*args, **kwargs)
 
-    original = client.set_config
-    client.set_config = set_config  # type: ignore[method-assign]
+    original = client.change
+    client.change = change  # type: ignore[method-assign]
     done = actions.configure({"cores": 2}).run(client, FLEET, DEV, timeout=20)
     assert [str(step) for step in done] == ["set cores 4 → 2"]
     config = config_of(dev)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from nixherd.proxmox.address import address_of
-from nixherd.proxmox.models import Interface, VmConfig
+from nixherd.proxmox.answers import Interface
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest.address import address_of
 
 pytestmark = pytest.mark.unit
 

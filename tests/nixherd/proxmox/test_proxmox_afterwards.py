@@ -9,12 +9,11 @@ import pytest
 
 from nixherd.errors import ApiError, FleetError, Undecided
 from nixherd.exits import Exit, exit_of
-from nixherd.proxmox import actions, afterwards, apply, removal, tasks
-from nixherd.proxmox.actions import Action
-from nixherd.proxmox.destroy import DestroyAction
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
-from nixherd.proxmox.outcome import Outcome
-from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Resize, Step
+from nixherd.proxmox.guest import actions, aftermath, apply, removal, tasks
+from nixherd.proxmox.guest.actions import Action
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
 from nixherd.template import create
 from nixherd.template.wanted import Wanted
 from tests.nixherd.proxmox.fleets import DEV, FLEET
@@ -108,8 +107,7 @@ def test_a_guest_that_cannot_be_looked_at_then_is_unknown() -> None:
 def test_each_step_has_what_it_was_to_change_read_back(step: Step | None, says: str) -> None:
     api = guest(about=CLEAN)
     assert (
-        afterwards.seen(api.client, FLEET, DEV, step)
-        == f"now vm 110 (dev) on prom is off{says.removeprefix(' is off')}"
+        aftermath.seen(api.client, FLEET, DEV, step) == f"now vm 110 (dev) on prom is off{says.removeprefix(' is off')}"
     )
 
 

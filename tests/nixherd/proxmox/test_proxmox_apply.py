@@ -9,15 +9,16 @@ import pytest
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, TaskFailed
 from nixherd.models import Fleet, Template
-from nixherd.proxmox import apply as module
-from nixherd.proxmox.address import address_of
-from nixherd.proxmox.apply import ensure, plan_of
 from nixherd.proxmox.client import AgentUnavailable, Client, connect
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.observe import observe
-from nixherd.proxmox.plan import ActualVm
-from nixherd.proxmox.policy import Policy
-from nixherd.proxmox.steps import Row
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest import apply as module
+from nixherd.proxmox.guest import tasks
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.address import address_of
+from nixherd.proxmox.guest.apply import ensure, plan_of
+from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.observe import observe
+from nixherd.proxmox.steps import Clone, Reboot, Regenerate, Resize, Row, Shutdown, Start, Stop
 from tests.nixherd.proxmox.conftest import Emulator, running, state
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET, HOST, KEPT
 
@@ -99,7 +100,9 @@ def test_a_lost_answer_changes_nothing_in_the_end(emulator: Emulator, method: st
 def begin_clone(emulator: Emulator) -> ActualVm:
     """The VM while its clone is at work, begun by a run that was killed."""
     client = emulator.client()
-    client.clone("prom", 9002, 110, name="dev", description=mark(FLEET, DEV), storage="nvmeprom")
+    Clone(
+        "prom", 110, template=9002, template_node="prom", name="dev", description=mark(FLEET, DEV), storage="nvmeprom"
+    ).begin(client)
     while (actual := observe(client, FLEET, DEV)) is None:
         time.sleep(0.01)
     return actual
@@ -183,10 +186,13 @@ def test_the_api_daemon_is_away_while_a_task_runs(emulator: Emulator) -> None:
         emulator.control("outside", do="start-pvedaemon")
 
     client = emulator.client()
-    upid = client.clone("prom", 9002, 110, name="dev", description=mark(FLEET, DEV), storage="nvmeprom")
+    upid = Clone(
+        "prom", 110, template=9002, template_node="prom", name="dev", description=mark(FLEET, DEV), storage="nvmeprom"
+    ).begin(client)
     thread = threading.Thread(target=away)
     thread.start()
-    module.tasks.wait(client, upid, 10)
+    assert upid is not None
+    tasks.wait(client, upid, 10)
     thread.join()
     make(emulator, *Row)
     assert plan(emulator) == []
@@ -282,16 +288,16 @@ def test_runs_a_command_through_the_agent(emulator: Emulator) -> None:
 
 def every_change(client: Client, vmid: int) -> list[object]:
     return [
-        lambda: client.clone("prom", 9002, vmid, name="x", description="y"),
-        lambda: client.clone("prom", vmid, 110, name="x", description="y"),
+        lambda: Clone("prom", vmid, template=9002, template_node="prom", name="x", description="y").begin(client),
+        lambda: Clone("prom", 110, template=vmid, template_node="prom", name="x", description="y").begin(client),
         lambda: client.set_config("prom", vmid, {"cores": 1}),
         lambda: client.set_config("prom", 110, {"scsi1": f"nvmeprom:vm-{vmid}-disk-0"}),
-        lambda: client.resize("prom", vmid, "scsi0", "64G"),
-        lambda: client.regenerate_cloudinit("prom", vmid),
-        lambda: client.start("prom", vmid),
-        lambda: client.stop("prom", vmid),
-        lambda: client.shutdown("prom", vmid),
-        lambda: client.reboot("prom", vmid),
+        lambda: Resize("prom", vmid, "scsi0", 1, 64 << 30).begin(client),
+        lambda: Regenerate("prom", vmid).begin(client),
+        lambda: Start("prom", vmid).begin(client),
+        lambda: Stop("prom", vmid).begin(client),
+        lambda: Shutdown("prom", vmid, 60).begin(client),
+        lambda: Reboot("prom", vmid, 60).begin(client),
         lambda: client.agent_ping("prom", vmid),
         lambda: client.agent_exec("prom", vmid, ["/bin/true"]),
     ]
@@ -306,5 +312,5 @@ def test_zero_writes_for_104_on_the_wire(emulator: Emulator, fleet: Fleet) -> No
     assert client.config("prom", 104) is not None
     seen = emulator.requests()
     assert [row["method"] for row in seen] == ["GET"]  # the log would have shown them
-    emulator.client().clone("prom", 9002, 110, name="dev", description="x")
+    Clone("prom", 110, "dev", 9002, "prom", "x").begin(emulator.client())
     assert emulator.changes() == ["POST /nodes/prom/qemu/9002/clone"]

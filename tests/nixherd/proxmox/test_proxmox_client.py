@@ -16,10 +16,11 @@ import requests
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, Usage
 from nixherd.models import Endpoint
+from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.client import AgentUnavailable, Client, OutcomeUnknown, connect
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.models import Upid
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.steps import Clone, Reboot, Regenerate, Resize, Shutdown, Start, Stop
 from nixherd.proxmox.tls import fingerprints, read_authorities
 from nixherd.tokens import Server, Token
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET
@@ -137,7 +138,7 @@ def test_a_redirect_is_never_followed(server: Scripted, client: Client) -> None:
     for status in (301, 302, 307, 308):
         script(server, Answer(status=status, reason="Moved", headers=where))
         with pytest.raises(ApiError, match="never followed"):
-            client.stop("prom", 110)
+            Stop("prom", 110).begin(client)
     assert {asked.path for asked in server.asked} == {"/api2/json/nodes/prom/qemu/110/status/stop"}
 
 
@@ -164,17 +165,17 @@ def test_the_secret_is_nowhere_to_be_read(server: Scripted, client: Client, capl
 
 def every_change(client: Client, vmid: int) -> list[object]:
     return [
-        lambda: client.clone("prom", 9002, vmid, name="x", description="y"),
-        lambda: client.clone("prom", vmid, 110, name="x", description="y"),
+        lambda: Clone("prom", vmid, template=9002, template_node="prom", name="x", description="y").begin(client),
+        lambda: Clone("prom", 110, template=vmid, template_node="prom", name="x", description="y").begin(client),
         lambda: client.set_config("prom", vmid, {"cores": 1}),
         lambda: client.set_config("prom", 110, {"scsi1": f"nvmeprom:vm-{vmid}-disk-0"}),
         lambda: client.set_config("prom", 110, {"vmid": vmid}),
-        lambda: client.resize("prom", vmid, "scsi0", "64G"),
-        lambda: client.regenerate_cloudinit("prom", vmid),
-        lambda: client.start("prom", vmid),
-        lambda: client.stop("prom", vmid),
-        lambda: client.shutdown("prom", vmid),
-        lambda: client.reboot("prom", vmid),
+        lambda: Resize("prom", vmid, "scsi0", 1, 64 << 30).begin(client),
+        lambda: Regenerate("prom", vmid).begin(client),
+        lambda: Start("prom", vmid).begin(client),
+        lambda: Stop("prom", vmid).begin(client),
+        lambda: Shutdown("prom", vmid, 60).begin(client),
+        lambda: Reboot("prom", vmid, 60).begin(client),
         lambda: client.agent_ping("prom", vmid),
         lambda: client.agent_exec("prom", vmid, ["/bin/true"]),
         lambda: client._post("nodes", "prom", "stopall"),
@@ -260,8 +261,10 @@ def test_the_guard_sits_below_every_verb_of_the_session(server: Scripted, client
 
 def test_says_what_it_means_to(server: Scripted, client: Client) -> None:
     script(server, Answer(UPID))
-    client.clone("prom", 9002, 110, name="dev", description="a;b & c", storage="nvmeprom")
-    client.shutdown("prom", 110, force=False)
+    Clone(
+        "prom", 110, template=9002, template_node="prom", name="dev", description="a;b & c", storage="nvmeprom"
+    ).begin(client)
+    Shutdown("prom", 110, 60, force=False).begin(client)
     clone, shutdown = server.asked
     assert parse_qs(clone.body) == {
         "newid": ["110"],
@@ -290,14 +293,14 @@ def test_but_only_once(server: Scripted, client: Client) -> None:
 def test_a_change_is_never_sent_twice(server: Scripted, client: Client) -> None:
     script(server, Answer(hang_up=True))
     with pytest.raises(OutcomeUnknown, match="look, then try again"):
-        client.start("prom", 110)
+        Start("prom", 110).begin(client)
     assert len(server.asked) == 1
 
 
 def test_a_change_without_a_task_is_an_error(server: Scripted, client: Client) -> None:
     script(server, Answer(None))
     with pytest.raises(ApiError, match="answered None where a task's UPID belongs"):
-        client.start("prom", 110)
+        Start("prom", 110).begin(client)
 
 
 def test_no_guest_is_none(server: Scripted, client: Client) -> None:
@@ -402,7 +405,7 @@ from gevent import monkey; monkey.patch_all()
 import sys, gevent
 from nixherd.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
 from nixherd.tokens import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]), fingerprint=sys.argv[2])

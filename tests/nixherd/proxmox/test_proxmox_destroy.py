@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.proxmox import actions, destroy
-from nixherd.proxmox.destroy import CLAIM, DestroyAction, claimed_backup
+from nixherd.proxmox.guest import actions, destroy
+from nixherd.proxmox.guest.destroy import CLAIM, DestroyAction, claimed_backup
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do

@@ -9,9 +9,9 @@ import pytest
 
 from nixherd.errors import ApiError, FleetError, Refused, Usage
 from nixherd.models import GuestType, Origin, Vm
-from nixherd.proxmox import actions, apply, removal, tasks
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.identity import mark
+from nixherd.proxmox.guest import actions, apply, removal, tasks
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.identity import mark
 from nixherd.proxmox.steps import Destroy
 from nixherd.settings import Device
 from tests.lab.api_node import GIB, Node

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from nixherd.errors import FleetError
 from nixherd.models import GuestType, Origin, Vm
-from nixherd.proxmox import apply, removal, tasks
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.identity import mark
+from nixherd.proxmox.guest import apply, removal, tasks
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.observe import belongings_of
 from nixherd.proxmox.steps import Destroy
-from nixherd.proxmox.survey import belongings_of
 from tests.lab.api_node import GIB, Node
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, archives, images, state

@@ -13,13 +13,14 @@ import pytest
 from nixherd.errors import FleetError, Refused
 from nixherd.exits import Exit, exit_of
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox import actions
-from nixherd.proxmox import apply as apply_module
-from nixherd.proxmox.actions import Action
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.observe import find
-from nixherd.proxmox.policy import Policy
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest import actions
+from nixherd.proxmox.guest import apply as apply_module
+from nixherd.proxmox.guest.actions import Action
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.observe import find
+from nixherd.proxmox.steps import Backup
 from tests.nixherd.proxmox.conftest import GIB, Emulator, running, state
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
@@ -72,7 +73,7 @@ def test_a_lock_names_the_task_that_holds_it(emulator: Emulator) -> None:
     begin(emulator)
     begin(emulator, task_seconds={"vzdump": 3})
     client = emulator.client()
-    upid = client.backup("prom", [110], "local")
+    upid = Backup("prom", 110, "local").begin(client)
     until(lambda: (config := client.config("prom", 110)) is not None and config.lock == "backup")
     status, words = outcome(emulator, actions.configure({"cores": 2}), timeout=0.5)
     assert status is Exit.REMOTE

@@ -2,7 +2,8 @@
 
 import pytest
 
-from nixherd.proxmox.models import Drive, Net, Permissions, TaskStatus, Upid, VmConfig, encode_ssh_keys
+from nixherd.proxmox.answers import Permissions, TaskStatus, Upid
+from nixherd.proxmox.config import Drive, Net, VmConfig, encode_ssh_keys
 
 pytestmark = pytest.mark.unit
 

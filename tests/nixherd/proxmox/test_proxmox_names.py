@@ -8,10 +8,10 @@ import pytest
 
 from nixherd.errors import Usage
 from nixherd.models import GuestType, Origin, Vm
-from nixherd.proxmox import actions, names
-from nixherd.proxmox.actions import Action
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.destroy import DestroyAction
+from nixherd.proxmox.guest import actions, names
+from nixherd.proxmox.guest.actions import Action
+from nixherd.proxmox.guest.destroy import DestroyAction
 from nixherd.settings import Device
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 

@@ -9,16 +9,17 @@ import pytest
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exits import Exit, exit_of
 from nixherd.models import Fleet, Vm
-from nixherd.proxmox import actions, verbs
-from nixherd.proxmox.actions import Action, left_by
+from nixherd.proxmox.answers import Pending, Upid
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.listings import Pending
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.observe import observe
-from nixherd.proxmox.options import in_vain
-from nixherd.proxmox.plan import Desired, plan_vm
-from nixherd.proxmox.policy import Policy
-from nixherd.proxmox.steps import Cannot, Change, Configure, Note
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest import actions, verbs
+from nixherd.proxmox.guest.actions import Action, left_by
+from nixherd.proxmox.guest.observe import observe
+from nixherd.proxmox.guest.options import in_vain
+from nixherd.proxmox.guest.plan import Desired, plan_vm
+from nixherd.proxmox.route import Route
+from nixherd.proxmox.steps import Cannot, Change, Configure, MoveDisk, Note, Resize
 from nixherd.settings import Device, Settings
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
@@ -238,15 +239,16 @@ def test_our_own_steps_are_no_obstacle_to_each_other(dev: Emulator) -> None:
 
 def between(client: Client, monkeypatch: pytest.MonkeyPatch, do_it: Callable[[], None]) -> None:
     """Do it right after the client's first change of the configuration."""
-    real, done = client.set_config, list[int]()
+    real, done = client.change, list[int]()
 
-    def set_config(*arguments: Any, **more: Any) -> None:
-        real(*arguments, **more)
-        if not done:
+    def change(route: Route, *arguments: Any, **more: Any) -> Upid | None:
+        upid = real(route, *arguments, **more)
+        if route.path.endswith("/config") and not done:
             done.append(1)
             do_it()
+        return upid
 
-    monkeypatch.setattr(client, "set_config", set_config)
+    monkeypatch.setattr(client, "change", change)
 
 
 def test_what_others_do_between_our_steps_is_seen(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +258,7 @@ def test_what_others_do_between_our_steps_is_seen(dev: Emulator, monkeypatch: py
     def theirs() -> None:
         people(dev, tags="theirs;web")
         other = dev.client()
-        upid = other.resize("prom", 110, "scsi0", "80G")
+        upid = Resize("prom", 110, "scsi0", 1, 80 * GIB).begin(other)
         assert upid is not None
         while other.task_status(upid).running:
             pass
@@ -275,15 +277,15 @@ def test_what_others_do_between_our_steps_is_seen(dev: Emulator, monkeypatch: py
 
 def test_a_move_that_lost_the_race_is_looked_at_again(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     client = dev.client()
-    real, sent = client.move_disk, list[int]()
+    real, sent = MoveDisk.begin, list[int]()
 
-    def move_disk(*arguments: Any, **more: Any) -> Any:
+    def sending(step: MoveDisk, client: Client) -> Upid | None:
         if not sent:
             people(dev, tags="theirs")
         sent.append(1)
-        return real(*arguments, **more)
+        return real(step, client)
 
-    monkeypatch.setattr(client, "move_disk", move_disk)
+    monkeypatch.setattr(MoveDisk, "begin", sending)
     done = actions.move_disk("scsi0", "tank").run(client, FLEET, DEV, timeout=10)
     assert [str(step) for step in done] == ["move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted then"]
     assert (len(sent), config_of(dev).tags) == (2, ("theirs",))

@@ -7,10 +7,10 @@ import pytest
 
 from nixherd.errors import FleetError, Usage
 from nixherd.models import GuestType
-from nixherd.proxmox import actions
-from nixherd.proxmox.actions import Action
-from nixherd.proxmox.identity import mark
-from nixherd.proxmox.reversible import reversible
+from nixherd.proxmox.guest import actions
+from nixherd.proxmox.guest.actions import Action
+from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.undo import reversible
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from nixherd.errors import FleetError, Refused
 from nixherd.models import GuestType, Vm
-from nixherd.proxmox.identity import is_ours, mark
-from nixherd.proxmox.models import Upid, VmConfig, encode_ssh_keys
-from nixherd.proxmox.plan import ActualVm, Desired, cloned, plan_vm, require_changeable
+from nixherd.proxmox.answers import Upid
+from nixherd.proxmox.config import VmConfig, encode_ssh_keys
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.identity import is_ours, mark
+from nixherd.proxmox.guest.plan import Desired, cloned, plan_vm, require_changeable
 from nixherd.proxmox.steps import (
     AwaitClone,
     Cannot,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from nixherd.errors import Refused
 from nixherd.models import Fleet, GuestType, Origin, Vm
 from nixherd.proof import BOOT_ID
-from nixherd.proxmox.policy import GUEST_FILES, Policy
-from nixherd.proxmox.references import Kind
-from nixherd.proxmox.routes import ROUTES
+from nixherd.proxmox.guard.policy import GUEST_FILES, Policy
+from nixherd.proxmox.guard.routes import ROUTES
+from nixherd.proxmox.route import Kind
 from nixherd.told import HOST_KEY_FILE
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
 

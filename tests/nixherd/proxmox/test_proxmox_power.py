@@ -10,11 +10,13 @@ import pytest
 
 from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit, exit_of
-from nixherd.proxmox import actions, reboots
-from nixherd.proxmox.actions import Action
-from nixherd.proxmox.destroy import DestroyAction
-from nixherd.proxmox.models import Task
-from nixherd.proxmox.policy import BOOT_ID, Policy
+from nixherd.proxmox.answers import Task, Upid
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.guard.policy import BOOT_ID, Policy
+from nixherd.proxmox.guest import actions, reboots
+from nixherd.proxmox.guest.actions import Action
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.steps import Reboot, Shutdown, Start, Stop
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, TOKEN, WIDER, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, do, running
@@ -193,7 +195,7 @@ def test_a_guest_that_somebody_shuts_down_in_between(dev: Emulator) -> None:
     def stops(line: str) -> None:
         if line.startswith("waiting for the agent"):
             client = dev.client()
-            client.stop("prom", 110)
+            Stop("prom", 110).begin(client)
             while running(dev):
                 pass
 
@@ -252,7 +254,7 @@ def test_a_guest_that_is_suspended_to_disk_is_changed_by_nothing_and_waited_for_
 def test_who_comes_in_the_middle_of_a_reboot_waits_for_its_end(dev: Emulator, action: Action, more: list[str]) -> None:
     """It is off then, and a stop would have been done: seconds later it ran."""
     dev.control("fault", name="restart", vmid=110, seconds=4)  # off for so long that a busy machine comes in time
-    dev.client().reboot("prom", 110)
+    Reboot("prom", 110, 60).begin(dev.client())
     while running(dev):
         time.sleep(0.05)
     done, said = outcome(dev, action)
@@ -282,19 +284,21 @@ def test_a_task_that_is_not_done_in_time_says_where_the_guest_stands(deaf: Emula
 
 def test_a_guest_that_does_not_stay_where_it_was_put(dev: Emulator) -> None:
     """It is not switched off time and again: somebody wants it to run."""
-    client, stop = dev.client(), type(dev.client()).stop
+    stop = Stop.begin
 
-    def stopped_and_started(self: Any, *args: Any) -> Any:
-        upid = stop(self, *args)
+    def stopped_and_started(step: Stop, client: Client) -> Upid | None:
+        upid = stop(step, client)
+        assert upid is not None
         while client.task_status(upid).running or running(dev):
             pass
-        upid_of_theirs = client.start("prom", 110)
+        upid_of_theirs = Start("prom", 110).begin(client)
+        assert upid_of_theirs is not None
         while client.task_status(upid_of_theirs).running:
             pass
         return upid
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(client), "stop", stopped_and_started)
+        patch.setattr(Stop, "begin", stopped_and_started)
         done, said = outcome(dev, actions.stop())
     assert done is Exit.FAILED
     assert re.search(
@@ -351,7 +355,8 @@ def test_so_does_a_removal(emulator: Emulator) -> None:
 
 
 def test_the_task_that_holds_the_lock_file_is_named(deaf: Emulator) -> None:
-    theirs = deaf.client().shutdown("prom", 110, timeout=1)
+    theirs = Shutdown("prom", 110, 1).begin(deaf.client())
+    assert theirs is not None
     done, said = outcome(deaf, actions.configure({"cores": 2}))
     assert done == ["set cores 4 → 2"], said
     assert f"which somebody holds: task qmshutdown of {theirs.user}: still at work" in said

@@ -7,17 +7,17 @@ import pytest
 
 from nixherd.errors import FleetError, Refused, TaskFailed, Usage
 from nixherd.models import GuestType
-from nixherd.proxmox import actions
-from nixherd.proxmox import apply as apply_module
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.destroy import DestroyAction
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import TaskForgotten
-from nixherd.proxmox.leftovers import read_back
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.observe import observe
-from nixherd.proxmox.outcome import Outcome
-from nixherd.proxmox.policy import Policy
-from nixherd.proxmox.restores import RestoreAction
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest import actions
+from nixherd.proxmox.guest import apply as apply_module
+from nixherd.proxmox.guest.backups import RestoreAction
+from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.leftovers import read_back
+from nixherd.proxmox.guest.observe import observe
+from nixherd.proxmox.steps import Backup, Outcome, Restore
 from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
@@ -68,9 +68,9 @@ def test_whoever_asks_is_told_what_to_add_and_operations_do_nothing(emulator: Em
         ("local:backup/vzdump-qemu-111-2026_01_01-00_00_00.vma.zst", "is a backup of guest 111, not of vm 110"),
         ("local:backup/vzdump-lxc-110-2026_01_01-00_00_00.tar.zst", "is a backup of a container"),
         ("pbs:backup/ct/110/2026-01-01T00:00:00Z", "is a backup of a container"),
-        ("local:iso/x.iso", "is no backup; `nixherd vm backups dev` lists"),
-        ("x", "is no backup"),
-        (NONE, "there is no backup local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst on prom"),
+        ("local:iso/x.iso", "is not a backup; `nixherd vm backups dev` lists"),
+        ("x", "is not a backup"),
+        (NONE, "there is not a backup local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst on prom"),
     ],
 )
 def test_a_wrong_backup_is_found_first(emulator: Emulator, archive: str, wrong: str, says: str) -> None:
@@ -94,7 +94,7 @@ def test_a_backup_that_cannot_be_read_is_found_first(emulator: Emulator, archive
 def test_a_backup_of_another_guest_that_had_the_vmid_is_refused(emulator: Emulator) -> None:
     begin(emulator, status="stopped", name="older")
     client = emulator.client()
-    upid = client.backup("prom", [110], "local")
+    upid = Backup("prom", 110, "local").begin(client)
     while client.task_status(upid).running:
         pass
     client.set_config("prom", 110, {"name": "dev"})
@@ -151,7 +151,7 @@ def test_a_restore_that_is_under_way_is_waited_for(emulator: Emulator, overwrite
     archive = backed_up(emulator, task_seconds={"qmrestore": 0.6})
     if not overwrite:
         do(emulator, DestroyAction("dev", 110, backup=False))
-    emulator.client().restore("prom", 110, archive, overwrite=overwrite, pool=None if overwrite else "nixherd")
+    Restore("prom", 110, "dev", archive, None, None if overwrite else "nixherd", overwrite).begin(emulator.client())
     before = emulator.changes()
     done = asked(emulator, archive, overwrite=overwrite)
     assert [str(step) for step in done] == [f"wait for the restore of vm 110 (dev) from {archive} that is under way"]
@@ -163,7 +163,7 @@ def test_a_restore_of_something_else_is_not_disturbed(emulator: Emulator) -> Non
     older = backed_up(emulator, task_seconds={"qmrestore": 0.6})
     do(emulator, actions.backup())
     newer = max(volume.volid for volume in emulator.client().volumes("prom", "local", content="backup", vmid=110))
-    emulator.client().restore("prom", 110, older, overwrite=True)
+    Restore("prom", 110, "dev", older, overwrite=True).begin(emulator.client())
     with pytest.raises(FleetError, match=r"vm 110 \(dev\) is being restored by nixherd@pve!lab \(UPID:"):
         asked(emulator, newer, overwrite=True)
 

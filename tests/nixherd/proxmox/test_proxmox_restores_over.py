@@ -6,10 +6,9 @@ import pytest
 
 from nixherd.errors import TaskFailed, Usage
 from nixherd.models import GuestType, Vm
-from nixherd.proxmox import actions, apply, tasks
-from nixherd.proxmox.outcome import Outcome
-from nixherd.proxmox.restores import RestoreAction
-from nixherd.proxmox.steps import Restore
+from nixherd.proxmox.guest import actions, apply, tasks
+from nixherd.proxmox.guest.backups import RestoreAction
+from nixherd.proxmox.steps import Outcome, Restore
 from tests.nixherd.proxmox.fleets import DEV
 from tests.nixherd.proxmox.inprocess import InProcess, archives, images
 from tests.nixherd.proxmox.test_proxmox_destroy_forms import (
@@ -194,7 +193,7 @@ def test_directories_of_the_node_are_restored_for_root_alone() -> None:
     )
     # the server's own word, before it has changed anything
     before = images(api.node)
-    upid = api.client.restore("prom", 210, archive, GuestType.LXC, overwrite=True, storage="nvmeprom")
+    upid = Restore("prom", 210, "dns", archive, "nvmeprom", overwrite=True, type=GuestType.LXC).begin(api.client)
     with pytest.raises(TaskFailed, match="restoring 'mp0' to bind mount is only possible for root"):
         tasks.wait(api.client, upid, 10)
     assert images(api.node) == before

@@ -4,10 +4,9 @@ import pytest
 
 from nixherd.cli.progress import percentage
 from nixherd.errors import ApiError, DeadlineExceeded, TaskFailed
+from nixherd.proxmox.answers import TaskStatus, Upid
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
-from nixherd.proxmox.models import TaskStatus, Upid
-from nixherd.proxmox.reasons import reason
-from nixherd.proxmox.tasks import lost_the_lock, wait
+from nixherd.proxmox.guest.tasks import lost_the_lock, reason, wait
 
 pytestmark = pytest.mark.unit
 

@@ -10,13 +10,14 @@ import pytest
 from nixherd.errors import ApiError, TaskFailed, Undecided
 from nixherd.exits import Exit, exit_of
 from nixherd.models import GuestType
-from nixherd.proxmox import begin, held, reboots, removal, standing
+from nixherd.proxmox.answers import Task, Upid
+from nixherd.proxmox.belongings import Belongings, Part
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import OutcomeUnknown
-from nixherd.proxmox.held import Held
-from nixherd.proxmox.models import Task, Upid
+from nixherd.proxmox.guest import reboots, removal, tasks
+from nixherd.proxmox.guest.tasks import Held
 from nixherd.proxmox.steps import AwaitReboot, CloudInit, Destroy, Reboot, Regenerate
-from nixherd.proxmox.volumes import Belongings, Part
+from nixherd.proxmox.steps.hardware import TRIES
 from tests.nixherd.proxmox.fleets import DEV
 
 pytestmark = pytest.mark.unit
@@ -54,22 +55,22 @@ def client(**calls: Any) -> Client:
     "step", [Regenerate("prom", 110), CloudInit("prom", 110, (), running=True)], ids=["own", "set"]
 )
 def test_a_drive_whose_writing_got_no_answer_is_written_again(step: Any) -> None:
-    answers = [LOST, None]
-    begin.begin(client(regenerate_cloudinit=answers, cloudinit_differs=True, set_config=None), step)
+    answers = [*([None] if isinstance(step, CloudInit) else []), LOST, None]
+    step.begin(client(change=answers, cloudinit_differs=True))
     assert answers == []
 
 
 def test_or_it_is_read_back() -> None:
     answers = [LOST]
-    begin.begin(client(regenerate_cloudinit=answers, cloudinit_differs=False), Regenerate("prom", 110))
+    Regenerate("prom", 110).begin(client(change=answers, cloudinit_differs=False))
     assert answers == []
 
 
 @pytest.mark.parametrize("differs", [True, AWAY], ids=["differs", "not told"])
 def test_or_it_is_unknown(differs: object) -> None:
-    told = client(regenerate_cloudinit=LOST, cloudinit_differs=differs, set_config=None)
+    told = client(change=[None, *[LOST] * TRIES], cloudinit_differs=differs)
     with pytest.raises(Undecided, match="whether its cloud-init drive was written anew is not known") as caught:
-        begin.begin(told, CloudInit("prom", 110, (), running=True))
+        CloudInit("prom", 110, (), running=True).begin(told)
     assert exit_of(caught.value, changed=True) is Exit.UNKNOWN
 
 
@@ -77,9 +78,9 @@ def test_or_it_is_unknown(differs: object) -> None:
 
 
 def test_a_list_of_tasks_that_did_not_come_is_no_empty_one() -> None:
-    assert standing.tasks_of(client(tasks=AWAY), "prom", 110) is None
-    assert standing.told(None) == "they could not be asked for"
-    assert standing.after(None, UPID) is None
+    assert tasks.tasks_of(client(tasks=AWAY), "prom", 110) is None
+    assert tasks.told(None) == "they could not be asked for"
+    assert tasks.after(None, UPID) is None
 
 
 def test_whether_a_reboot_is_under_way_is_not_no() -> None:
@@ -130,7 +131,7 @@ TIMEOUT = TaskFailed("can't lock file '/var/lock/qemu-server/lock-110.conf' - go
 
 def test_nothing_is_tried_while_a_task_works_on_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(held, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(tasks, "time", SimpleNamespace(monotonic=lambda: now[0]))
     rows = [(), (task("qmshutdown"),), (), (task("qmshutdown"),), (), (), (), (task("vncproxy"),)]
     waiting = Held(client(tasks=rows), DEV, 2)
     assert waiting.still() == ""
@@ -144,7 +145,7 @@ def test_nothing_is_tried_while_a_task_works_on_the_guest(monkeypatch: pytest.Mo
 
 def test_what_is_in_vain_is_tried_more_and_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     now, tried = [0.0], list[float]()
-    monkeypatch.setattr(held, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(tasks, "time", SimpleNamespace(monotonic=lambda: now[0]))
     waiting = Held(client(tasks=()), DEV, 2)
     while now[0] < 3600:
         if not waiting.still():

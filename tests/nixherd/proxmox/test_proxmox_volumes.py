@@ -3,9 +3,9 @@
 import pytest
 
 from nixherd.models import GuestType
-from nixherd.proxmox.models import VmConfig
-from nixherd.proxmox.saved import held
-from nixherd.proxmox.volumes import belongings, owner
+from nixherd.proxmox.belongings import belongings, owner
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest.archive import held
 
 pytestmark = pytest.mark.unit
 

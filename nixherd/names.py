@@ -1,0 +1,28 @@
+"""What each kind of name may look like, one regular expression a kind; to be matched whole, and as ASCII.
+
+Sources: PVE::JSONSchema (VMIDs, storages, snapshots, nodes), PVE::Storage::Plugin (backups), RFC 1123 (DNS labels).
+"""
+
+import re
+
+VMID = r"[1-9][0-9]{2,8}"
+DNS_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+NODE = DNS_LABEL
+STORAGE = r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]"
+SNAPSHOT = r"[A-Za-z][A-Za-z0-9_-]{1,39}"
+# a backup in its storage, as a file or in a backup server: what kind of guest, and which
+BACKUP = (
+    rf"backup/(?:vzdump-(?P<kind>qemu|lxc|openvz)-(?P<file>{VMID})-[0-9][0-9_-]*\.[a-z0-9.]+"
+    rf"|(?P<group>vm|ct)/(?P<pbs>{VMID})/[0-9T:Z-]+)"
+)
+HOST_ID = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+USER = r"[A-Za-z_][A-Za-z0-9_.-]*"
+
+
+def pattern(name: str) -> re.Pattern[str]:
+    return re.compile(name, re.ASCII)
+
+
+def is_a(name: str, text: str) -> bool:
+    """Whether a text can be a name of this kind."""
+    return re.fullmatch(name, text, re.ASCII) is not None

@@ -1,0 +1,162 @@
+"""Adopting a guest that is ours but was made elsewhere: compared with its definition, shown, and marked as ours.
+
+Nothing else of it changes. What the mark is written to is the very configuration that was shown: whoever changes the
+guest meanwhile makes the server refuse the old digest, and then it has to be shown anew.
+"""
+
+from dataclasses import dataclass
+
+from nixherd.errors import FleetError, Refused, Usage
+from nixherd.models import DEFINITIONS, Fleet, Host, Vm
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest.actions import TASK_SECONDS, Steps
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.apply import achieve, desired
+from nixherd.proxmox.guest.identity import (
+    another_machine,
+    contradiction,
+    is_ours,
+    label,
+    mac_of,
+    mark,
+    others_mark,
+    why_not_ours,
+)
+from nixherd.proxmox.guest.observe import holder, observe
+from nixherd.proxmox.guest.plan import compared, drift
+from nixherd.proxmox.guest.tasks import Progress
+from nixherd.proxmox.steps import Mark, Note, Row
+from nixherd.sizes import format_size
+
+LONGEST_NOTES = 8192  # characters that the server keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A guest as it was shown. `differs` is what its definition says otherwise, in the words of a plan.
+
+    `step` puts the mark there; None where that is there, or not needed.
+    """
+
+    node: str
+    config: VmConfig
+    running: bool
+    differs: tuple[str, ...]
+    step: Mark | None
+
+    @property
+    def known_by(self) -> str:
+        """What a person tells it from others by: name, net0's MAC, its disks."""
+        disks = [self.config.root] if self.config.root else [*self.config.drives.values()]
+        shown = (f"{disk.name} {format_size(disk.size) if disk.size else '?'}" for disk in disks if not disk.cdrom)
+        power = "running" if self.running else "stopped"
+        about = (f"named {self.config.name}", power, f"net0 {mac_of(self.config) or 'without a MAC'}", *shown)
+        return f"on {self.node}: {', '.join(about)}"
+
+
+def candidate(client: Client, fleet: Fleet, vm: Vm, host: Host | None) -> Candidate:
+    """Look at the guest under the VM's VMID, and judge whether it may be adopted. Only GETs are sent.
+
+    Refused when it is another guest than the declared one, or another fleet's; FleetError while it is not there, or
+    somebody is at work on it.
+    """
+    actual = observe(client, fleet, vm)
+    if actual is None:
+        remedy = "provision it" if vm.may_change else f"correct {vm.attribute} in {DEFINITIONS}"
+        raise FleetError(f"{label(vm)} does not exist on {fleet.node_of(vm)}; there is nothing to adopt, {remedy}")
+    if vm.is_managed and (why := contradiction(fleet, vm, actual.config, actual.node)):
+        raise Refused(why)
+    step = _mark(client, fleet, vm, actual) if vm.may_change and not is_ours(fleet, vm, actual.config) else None
+    differs = _differences(client, fleet, vm, host, actual)
+    return Candidate(actual.node, actual.config, actual.running, differs, step)
+
+
+def adopt(
+    client: Client,
+    fleet: Fleet,
+    vm: Vm,
+    shown: Candidate,
+    *,
+    timeout: float = TASK_SECONDS,
+    progress: Progress | None = None,
+) -> Steps:
+    """Put the mark on the guest that was shown, and see it there. Returns what was done; nothing where it is ours.
+
+    FleetError when the guest has changed since it was shown; otherwise raises as `candidate` and `achieve` do.
+    """
+    sent = list[Mark]()
+
+    def replan(actual: ActualVm | None) -> Steps:
+        if actual is None:
+            raise FleetError(f"{label(vm)} went away since it was looked at; nothing was written")
+        if is_ours(fleet, vm, actual.config):
+            return ()
+        if changed := _changed(shown, actual):
+            raise FleetError(
+                f"{label(vm)} has changed since it was shown ({', '.join(changed)}) and was not adopted; look again"
+            )
+        sent.append(_mark(client, fleet, vm, actual, waiting=True))
+        return (sent[-1],)
+
+    done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what="adopt")
+    return done or tuple(sent[-1:])  # an answer that was lost is no reason to say that it was not us
+
+
+def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bool = False) -> Mark:
+    """The step; Refused or FleetError where it may not be. `waiting`: whoever carries it out waits for a lock."""
+    found, config = label(vm), actual.config
+    if config.lock == "suspended":
+        raise FleetError(f"{found} is suspended to disk, so its notes cannot be written; resume it, then adopt it")
+    if config.lock and not waiting:
+        raise FleetError(f"{holder(client, fleet, vm, actual)}; adopt it when that is over")
+    if why := another_machine(vm, config, actual.node):
+        raise Refused(f"{why}; give it another VMID in {DEFINITIONS}, or correct the MAC there")
+    if others_mark(fleet, vm, config):
+        raise Refused(str(why_not_ours(fleet, vm, config, actual.node)))
+    line = mark(fleet, vm)
+    description = f"{line}\n{config.description}".rstrip("\n")  # what is there stays to the letter
+    if len(description) > LONGEST_NOTES:
+        raise FleetError(
+            f"{found}: its notes have {len(config.description)} characters, and with our line more than the "
+            f"{LONGEST_NOTES} that the server keeps; shorten them"
+        )
+    return Mark(actual.node, vm.vmid, line, description, config.digest, type=vm.type)
+
+
+def _differences(client: Client, fleet: Fleet, vm: Vm, host: Host | None, actual: ActualVm) -> tuple[str, ...]:
+    if not vm.is_managed:
+        return tuple(map(str, drift(vm, actual.node, actual)))
+    if host is None:
+        raise FleetError(f"{vm.attribute} belongs to no host of hosts.nix")
+    try:
+        steps = compared(desired(client, fleet, vm, host), actual)
+    except Refused as error:  # a disk whose size nobody knows: to be seen to, and no reason not to be ours
+        return (str(error),)
+    return tuple(str(step) for step in steps if step.row is not Row.START and not isinstance(step, Note))
+
+
+def _changed(shown: Candidate, actual: ActualVm) -> list[str]:
+    """The options that are not as they were shown; whose lock it has is no option."""
+    passing = {"digest", "lock"}
+    before, now = shown.config.values, actual.config.values
+    keys = sorted((before.keys() | now.keys()) - passing)
+    moved = ["node"] if actual.node != shown.node else []
+    return moved + [key for key in keys if before.get(key) != now.get(key)]
+
+
+def require_both_names(vm: Vm, name: str, vmid: int) -> None:
+    """Usage unless the operator named the guest by both: what is wrong in one is seen by the other."""
+    if (name, vmid) != (vm.name, vm.vmid):
+        raise Usage(
+            f"to adopt a guest name both, as {DEFINITIONS} does: {vm.attribute} is {vm.name} and {vm.vmid}; {name} and "
+            f"{vmid} were given"
+        )
+
+
+def needs_none(vm: Vm) -> str | None:
+    """Why a guest needs no mark; None where it needs one."""
+    if vm.may_change:
+        return None
+    flag = "readonly" if vm.readonly else vm.attribute
+    return f"{label(vm)} is {flag} in {DEFINITIONS}: what is never changed needs no mark; nothing was written"

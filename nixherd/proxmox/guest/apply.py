@@ -1,0 +1,293 @@
+"""Carrying out what a plan says until observing again finds nothing left to do.
+
+A run may be killed, an answer may be lost, another may hold a lock: what decides is always what is there now.
+"""
+
+import re
+import time
+from collections.abc import Callable
+
+from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
+from nixherd.models import Fleet, GuestType, Host, Vm
+from nixherd.narration import Narrator
+from nixherd.poll import Backoff, poll
+from nixherd.proxmox.answers import Upid
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning, TaskForgotten
+from nixherd.proxmox.guest import aftermath, options, plan, reboots, tasks
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.observe import holder, observe, template_or_why
+from nixherd.proxmox.guest.plan import Desired
+from nixherd.proxmox.guest.tasks import Held, Progress
+from nixherd.proxmox.steps import (
+    AwaitClone,
+    AwaitReboot,
+    AwaitRestore,
+    Power,
+    Reboot,
+    Restore,
+    Resume,
+    Row,
+    Start,
+    Step,
+    doable,
+    rows,
+)
+
+PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
+LONGEST_PAUSE = 5.0
+PATIENCE = 3600.0  # seconds for a task of the hypervisor, and for whoever holds its locks
+# How long a task whose begin was not answered may take to appear: the server hands calls on for 30 s.
+UNKNOWN_PATIENCE = 45.0
+
+# Another one was faster, or still at work; nothing was done, and looking again tells what is left to do.
+_LOOK_AGAIN = re.compile(
+    r"checksum mismatch|detected modified configuration|(VM|CT) is locked|already running|"
+    r"config file already exists|already exists on node"
+)
+
+Replan = Callable[[ActualVm | None], tuple[Step, ...]]
+
+
+def desired(client: Client, fleet: Fleet, vm: Vm, host: Host) -> Desired:
+    """With what it would be cloned from; a container is made of no template."""
+    seen = template_or_why(client, fleet) if vm.type is GuestType.QEMU else (None, None)
+    return Desired(fleet, vm, host, *seen)
+
+
+def plan_of(client: Client, fleet: Fleet, vm: Vm, host: Host) -> tuple[Step, ...]:
+    """What is to be done to the guest now; nothing is sent but GETs. Refused when a readonly one needs anything."""
+    steps = plan.plan_vm(desired(client, fleet, vm, host), observe(client, fleet, vm))
+    plan.require_changeable(vm, doable(steps))
+    return steps
+
+
+def ensure(
+    client: Client, fleet: Fleet, vm: Vm, host: Host, row: Row, *, timeout: float, progress: Progress | None = None
+) -> tuple[Step, ...]:
+    """Carry out the steps of one row of the plan, and look again until none is left. Raises as `achieve` does."""
+    wanted = desired(client, fleet, vm, host)
+
+    def replan(actual: ActualVm | None) -> tuple[Step, ...]:
+        steps = rows(doable(plan.plan_vm(wanted, actual)), row)
+        plan.require_changeable(vm, steps)
+        if steps and actual is None and row is not Row.CLONE:
+            raise FleetError(f"{label(vm)} does not exist; {row} comes after {Row.CLONE}")
+        return steps
+
+    return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=row)
+
+
+def achieve(
+    client: Client,
+    fleet: Fleet,
+    vm: Vm,
+    replan: Replan,
+    *,
+    timeout: float,
+    progress: Progress | None = None,
+    what: str = "",
+) -> tuple[Step, ...]:
+    """Carry out what `replan` says of the guest as it is, and look again until that is nothing.
+
+    One step at a time: each is decided on the guest as it is after the one before, and sent with that digest, so that
+    our own steps are no obstacle to each other and what others do between them is seen. Returns the steps that were
+    carried out, or what `replan` said where there were none; one whose answer was lost and whose end is there counts.
+
+    Raises Locked after `timeout` seconds, with what stood in the way and whose it is; whatever `replan` raises;
+    TaskFailed and ApiError for what trying again does not mend.
+    """
+    say = progress or (lambda _: None)
+    narrate = Narrator(say, grace=0, timed=False)
+    done, obstacle, waits = list[Step](), "", poll(timeout, Backoff(PAUSE, LONGEST_PAUSE))
+    lost: Step | None = None
+    held = Held(client, vm, 4 * PAUSE)
+    before: ActualVm | None = None
+    while True:
+        actual = observe(client, fleet, vm)
+        steps = _left_to_do(client, vm, replan, actual, done)
+        if lost is not None and str(lost) not in map(str, steps):
+            done.append(lost)
+            client.recount(1)
+        others = aftermath.changed_by_others(before, actual, done[-1]) if done else []
+        if others:
+            say(f"{label(vm)}: somebody else changed {', '.join(others)} meanwhile; planned anew")
+        before, lost = actual, None
+        if not steps:
+            return tuple(done) if done else steps
+        require_awake(vm, actual, steps)
+        if not steps[0].repeatable and done and type(done[-1]) is type(steps[0]):
+            return tuple(done)
+        if options.in_vain(done, steps[0]):
+            raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
+        if (left := waits.left) <= 0:
+            raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
+        found = _obstacle(client, fleet, vm, actual, steps[0]) or held.still()
+        if not found:
+            if done or len(steps) > 1:
+                say(str(steps[0]))
+            try:
+                found = _carry_out(client, fleet, vm, actual, steps[0], left, say, done, held)
+            except _Unknown as error:
+                found, lost = str(error), steps[0]
+        if not found:
+            held.won()
+        if found:
+            narrate(found)
+            if found != obstacle:
+                waits.soon()
+            obstacle = found
+            waits.pause()
+
+
+def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None, done: list[Step]) -> tuple[Step, ...]:
+    """What `replan` says now. FleetError when a switch of power was carried out, and the guest stands elsewhere."""
+    last = done[-1] if done else None
+    try:
+        steps = replan(actual)
+    except Usage as error:
+        if last is None:
+            raise
+        raise FleetError(f"{error}; before that, this was done: {'; '.join(map(str, done))}") from error
+    if last is None or not steps or type(last) is not type(steps[0]) or not isinstance(last, Power):
+        return steps
+    if isinstance(last, Reboot):
+        waits = steps[0].because if isinstance(steps[0], Reboot) else ()
+        if waits:
+            raise FleetError(
+                f"{label(vm)} was rebooted, and {', '.join(waits)} still wait for its next start; look at it"
+            )
+        return ()
+    where = tasks.seen(client, last.node, vm.vmid, vm.type)
+    tasks_ = tasks.tasks_of(client, last.node, vm.vmid)
+    since = tasks.told(tasks_ if tasks_ is None else tasks_[:3])
+    raise FleetError(
+        f"{label(vm)} {where}, although a task that was to {last} has ended well"
+        f"{f'; its last tasks: {since}' if since else ''}"
+    )
+
+
+def require_awake(vm: Vm, actual: ActualVm | None, steps: tuple[Step, ...]) -> None:
+    """Usage where a guest is suspended to disk: nothing can be done to it but to let it go on, and waiting is vain."""
+    if actual is None or actual.config.lock != "suspended" or not steps or isinstance(steps[0], (Start, Resume)):
+        return
+    raise Usage(
+        f"{label(vm)} on {actual.node} is suspended to disk, and nothing else can be done to it; resume it first "
+        f"(`nixherd vm resume {vm.name}`)"
+    )
+
+
+def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step) -> str:
+    lock = actual.config.lock if actual else None
+    if actual is None or lock is None or isinstance(step, (AwaitClone, AwaitRestore)):
+        return ""
+    if lock == "suspended" and isinstance(step, (Start, Resume)):
+        return ""
+    return holder(client, fleet, vm, actual)
+
+
+class _Unknown(Exception):
+    """The guest is to be looked at again: the step may have been carried out."""
+
+
+def _carry_out(
+    client: Client,
+    fleet: Fleet,
+    vm: Vm,
+    actual: ActualVm | None,
+    step: Step,
+    timeout: float,
+    say: Progress,
+    done: list[Step],
+    held: Held,
+) -> str:
+    """Apply the step; what to wait for before looking again, empty when all went well."""
+    try:
+        apply(client, step, timeout=timeout, progress=say)
+        done.append(step)
+    except Undecided as error:
+        aftermath.add_seen(error, client, fleet, vm, step)
+        raise
+    except OutcomeUnknown as error:
+        if not step.repeatable:
+            if not isinstance(step, Restore):  # which says more
+                aftermath.add_seen(error, client, fleet, vm, step)
+            raise
+        raise _Unknown(
+            str(error) if actual is None else aftermath.after_lost_answer(client, step, actual, error)
+        ) from error
+    except StillRunning as error:
+        aftermath.add_seen(error, client, fleet, vm, step)
+        raise
+    except (ApiError, TaskFailed) as error:
+        if tasks.lost_the_lock(error):
+            return held.lost(step.node, str(step), error)
+        if _LOOK_AGAIN.search(str(error)):
+            return str(error)
+        if isinstance(step, Power) and isinstance(error, TaskFailed):
+            _where_it_stands(client, vm, step, error, say, done)
+            return ""
+        refusal = error if actual is None else aftermath.after_refusal(client, step, actual, error)
+        if refusal is error:
+            raise
+        raise refusal from error
+    return ""
+
+
+def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say: Progress, done: list[Step]) -> None:
+    """A switch of power failed: that is no matter where the guest is where it was to be. TaskFailed where it is not."""
+    if isinstance(step, Reboot) and Upid.parse(error.upid).type in reboots.STARTS:
+        raise error  # which says where the guest stands
+    status = client.status(step.node, vm.vmid, vm.type)
+    if status is not None and step.is_reached(status):
+        say(f"{label(vm)} {tasks.stands(status)}, all the same: {error}")
+        done.append(step)
+        return
+    raise TaskFailed(f"{error}; {label(vm)} {tasks.stands(status)}", error.upid, error.exitstatus) from error
+
+
+def apply(client: Client, step: Step, *, timeout: float, progress: Progress | None = None) -> Upid | None:
+    """Carry out one step and wait for its task, which is returned; for a reboot until the guest runs again.
+
+    When the server did not say what came of a step that must not be done twice, its task is looked for: then that
+    is waited for. OutcomeUnknown when there is none.
+    """
+    began, say = time.monotonic(), progress or (lambda _: None)
+    if isinstance(step, AwaitReboot):
+        reboots.await_end(client, step, timeout=timeout, say=say)
+        return step.upid
+    before = reboots.look(client, step) if isinstance(step, Reboot) else None
+    if step.repeatable:
+        upid = step.begin(client)
+    else:
+        earlier = _tasks_of(client, step)
+        try:
+            upid = step.begin(client)
+        except OutcomeUnknown as error:
+            upid = _begun(client, step, earlier, error, min(timeout, UNKNOWN_PATIENCE))
+    if upid:
+        try:
+            tasks.wait(client, upid, timeout, progress)
+        except TaskForgotten as error:
+            if before and isinstance(step, Reboot):
+                error.args = (f"{error}; {reboots.rebooted_or_not(client, step, before)}", *error.args[1:])
+            raise
+    if upid and before and isinstance(step, Reboot):
+        left = max(0.0, timeout - (time.monotonic() - began))
+        reboots.await_return(client, step, before, upid, timeout=left, say=say)
+    return upid
+
+
+def _tasks_of(client: Client, step: Step) -> set[str]:
+    """The tasks that work, or worked, on the step's guest for our token and are of its kind."""
+    found = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
+    return {str(task.upid) for task in found if task.user == client.token_id and task.type in step.task_types}
+
+
+def _begun(client: Client, step: Step, earlier: set[str], error: OutcomeUnknown, patience: float) -> Upid:
+    for _ in poll(patience, Backoff(PAUSE, PAUSE)):
+        new = sorted(_tasks_of(client, step) - earlier)
+        if new:
+            return Upid.parse(new[-1])
+    raise error

@@ -1,0 +1,349 @@
+"""Backups of a guest, and guests out of backups."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
+from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm
+from nixherd.proxmox.answers import Task, Upid, Volume
+from nixherd.proxmox.belongings import belongings
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.config import same_settings
+from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning, TaskForgotten
+from nixherd.proxmox.guest import aftermath, archive, names, tasks, verbs
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.apply import PATIENCE, achieve, require_awake
+from nixherd.proxmox.guest.archive import Archive
+from nixherd.proxmox.guest.identity import is_ours, label, mark, require_may_change
+from nixherd.proxmox.guest.leftovers import is_empty, lost, read_back
+from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
+from nixherd.proxmox.guest.storages import require_places
+from nixherd.proxmox.guest.tasks import Progress
+from nixherd.proxmox.steps import AwaitRestore, Backup, Destroy, Outcome, Restore, Step, nothing
+from nixherd.sizes import human
+
+Steps = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupAction:
+    """Back a guest up to the storage that `place` tells of its node, unless it has a backup there newer than said.
+
+    `newer_than` is seconds; None: always. No older backup is pruned.
+    """
+
+    place: Callable[[Client, Fleet, str], str]
+    mode: str = "snapshot"
+    newer_than: int | None = None
+    notes: str = ""
+    protected: bool = False
+    verb: str = "back up"
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        require_may_change(vm, self.verb)
+        actual = observe(client, fleet, vm)
+        steps = self._look(client, fleet, vm, actual)
+        require_awake(vm, actual, steps)
+        return steps
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = PATIENCE, progress: Progress | None = None
+    ) -> Steps:
+        """Returns the step with the volume that it made. FleetError when that is not there, whatever its task says."""
+        steps = self.plan(client, fleet, vm)
+        if not steps:
+            return steps
+        [step] = steps
+        assert isinstance(step, Backup)
+        before = _volumes(client, step)
+
+        def replan(actual: ActualVm | None) -> Steps:
+            return self._look(client, fleet, vm, actual)
+
+        try:
+            done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
+        except aftermath.UNKNOWN as error:
+            new, why = _new(client, step, before)
+            if not new or not isinstance(error, TaskForgotten):  # one that is still at work is not whole
+                error.args = (f"{error}; {why}", *error.args[1:])
+                raise
+            done = (step,)  # it is there, whoever has forgotten how
+        return _made(client, step, before, done)
+
+    def _look(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
+        found = verbs.ours(fleet, vm, actual)
+        place = self.place(client, fleet, found.node)
+        there: tuple[Volume, ...] = ()
+        if self.newer_than is not None:
+            there = client.volumes(found.node, place, content="backup", vmid=vm.vmid)
+        steps = verbs.backup(
+            *(fleet, vm, actual, place, there),
+            now=int(time.time()),
+            newer_than=self.newer_than,
+            mode=self.mode,
+            notes=self.notes,
+            protected=self.protected,
+        )
+        return require_places(client, steps)
+
+
+def _volumes(client: Client, step: Backup) -> dict[str, Volume]:
+    rows = client.volumes(step.node, step.storage, content="backup", vmid=step.vmid)
+    return {row.volid: row for row in rows if row.size > 0}
+
+
+def _new(client: Client, step: Backup, before: dict[str, Volume]) -> tuple[list[str], str]:
+    """The backups that the storage has and did not have before, and in words; none where it cannot be looked at."""
+    try:
+        new = sorted(_volumes(client, step).keys() - before.keys())
+    except ApiError as error:
+        return [], f"which backups {step.storage} has now is not known ({error})"
+    return new, f"new on {step.storage}: {', '.join(new) or 'none'}"
+
+
+def _made(client: Client, step: Backup, before: dict[str, Volume], done: Steps) -> Outcome:
+    """The steps, with the volume that is new on the storage."""
+    new = [row for volid, row in _volumes(client, step).items() if volid not in before]
+    if not done:
+        return Outcome(done, why="another run has just made one")
+    if not new:
+        raise FleetError(
+            f"the backup of {step.guest} ended well, and no new one is to be seen on {step.storage}; look there: "
+            f"`pvesm list {step.storage} --vmid {step.vmid}` on {step.node}"
+        )
+    made = max(new, key=lambda row: (row.ctime or 0, row.volid))
+    return Outcome(
+        done, found={"volume": made.volid, "size": made.size}, lines=(f"made {made.volid} ({human(made.size)})",)
+    )
+
+
+_TOUCHED = re.compile(r"new volume ID is|successfully (?:removed|created)|\b(?:map|restoring) '|Formatting '")
+_RESTORES = ("qmrestore", "vzrestore")
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreAction:
+    """Make the guest out of a backup; with `overwrite` in the place of one that is there, which must be off.
+
+    Nothing is done where the guest is there (with `overwrite`: where restoring it was the last thing done to it).
+    `asked`: a person wants it now, and is refused where the guest is there and is not just that, or gets it again with
+    `overwrite`. `discard` names what may be lost that the backup does not hold: `scsi1`, `snapshot:clean`.
+    """
+
+    archive: str
+    storage: str | None = None
+    overwrite: bool = False
+    asked: bool = False
+    discard: tuple[str, ...] = ()
+    verb: str = "restore"
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        self._judge(vm)
+        under_way = self._under_way(client, fleet.node_of(vm), vm)
+        if under_way:
+            return (under_way,)
+        actual = observe(client, fleet, vm)
+        return require_places(client, self._look(client, fleet, vm, actual, asked=self.asked, first=True))
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = PATIENCE, progress: Progress | None = None
+    ) -> Steps:
+        """Returns the steps, with what the backup lacked as it was read back. A failure says what is left there."""
+        self._judge(vm)
+        # A guest that is being made is in no pool yet, so that perhaps only its task can be seen.
+        under_way = self._under_way(client, fleet.node_of(vm), vm)
+        if under_way:
+            return self._await(client, fleet, vm, under_way, timeout, progress)
+        first, begun = list[ActualVm | None](), client.accepted_changes
+
+        def replan(actual: ActualVm | None) -> Steps:
+            first.append(actual)
+            sent = client.accepted_changes > begun
+            asked = self.asked and not sent
+            return require_places(client, self._look(client, fleet, vm, actual, asked=asked, first=not sent))
+
+        try:
+            done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
+        except (ApiError, TaskFailed) as error:  # of one that is still at work it was said where the guest stands
+            if first:
+                made = first[0] is None and client.accepted_changes > begun
+                error.args = (f"{error}{_left_behind(client, fleet, vm, first[0], error, made=made)}", *error.args[1:])
+            raise
+        return _seen(client, fleet, vm, done) if done else done
+
+    def _await(
+        self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRestore, timeout: float, progress: Progress | None
+    ) -> Steps:
+        try:
+            tasks.wait(client, step.upid, timeout, progress)
+        except (OutcomeUnknown, TaskFailed) as error:
+            error.args = (f"{error}{_left_behind(client, fleet, vm, None, error, made=False)}", *error.args[1:])
+            raise
+        except StillRunning as error:
+            aftermath.add_seen(error, client, fleet, vm)
+            raise
+        return _seen(client, fleet, vm, (step,))
+
+    def _judge(self, vm: Vm) -> None:
+        require_may_change(vm, self.verb)
+        if not vm.is_managed:
+            raise Refused(f"{label(vm)} is {vm.attribute}; only managed guests are restored")
+        archive.require_backup_of(vm, self.archive)
+        for name in self.discard:
+            names.require_part(vm, name)
+
+    def _look(
+        self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, asked: bool, first: bool
+    ) -> Steps:
+        """`first`: this run has begun no restore yet."""
+        node = actual.node if actual else fleet.node_of(vm)
+        under_way = self._under_way(client, node, vm)
+        if under_way:
+            return (under_way,)
+        left_empty = actual is not None and is_empty(actual.config) and not actual.running
+        there = None if left_empty else actual
+        if there is not None:
+            verbs.ours(fleet, vm, there)
+            if not (asked or self.overwrite):
+                return nothing(f"it is there on {there.node}")
+        held = archive.read(client, node, vm, self.archive, there=there is not None)
+        _require_restorable(vm, node, held)
+        just = self._last_restored(client, vm, there) if there else None
+        if there is not None:
+            if just and same_settings(there.config, held.restored) and not (asked and self.overwrite):
+                return nothing(
+                    f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
+                    "done to it since"
+                )
+            self._require_replaceable(vm, there)
+        place = self.storage or fleet.storage_of(vm)
+        step = Restore(
+            *(node, vm.vmid, vm.name, self.archive, place, vm.settings.pool, actual is not None),
+            leftover=left_empty,
+            type=vm.type,
+        )
+        return (lost(client, vm, there, held, step, self.discard, begun=not first, again=just is not None),)
+
+    def _require_replaceable(self, vm: Vm, there: ActualVm) -> None:
+        if not self.overwrite:
+            raise Usage(
+                f"{label(vm)} is there on {there.node}, nothing was done; to put the backup in its place, for good, "
+                "add --overwrite"
+            )
+        if there.config.flag("protection"):
+            raise Refused(
+                f"{label(vm)} on {there.node} is protected (protection: 1); set protection = false in {DEFINITIONS} "
+                "and bring that there first"
+            )
+        if there.running or there.config.lock == "suspended":
+            state = "runs; shut it down" if there.running else "is suspended to disk; resume it and shut it down"
+            raise Usage(f"{label(vm)} {state} before it is restored over")
+
+    def _under_way(self, client: Client, node: str, vm: Vm) -> AwaitRestore | None:
+        """A restore that works on the guest now: ours from the same backup. FleetError when it is any other."""
+        for task in client.tasks(node, vmid=vm.vmid):
+            if task.type not in _RESTORES or task.id != str(vm.vmid):
+                continue
+            if task.user == client.token_id and self._made_of_this(client, task, begun=True):
+                return AwaitRestore(node, vm.vmid, task.upid, vm.name, self.archive, type=vm.type)
+            raise FleetError(f"{label(vm)} is being restored by {task.user} ({task.upid}); wait for that, then look")
+        return None
+
+    def _made_of_this(self, client: Client, task: Task, *, begun: bool = False) -> bool:
+        """Whether the task restores, or restored, this backup; of one that has just `begun` the log may say nothing."""
+        log = [line for line in client.task_log(task.upid) if line != "no content"]
+        return any(self.archive.rpartition("/")[2] in line for line in log) or (begun and not log)
+
+    def _last_restored(self, client: Client, vm: Vm, there: ActualVm) -> Task | None:
+        """The task of ours that restored this backup, where that was the last thing done to the guest."""
+        last = client.last_task(there.node, vm.vmid)
+        if last is None or last.type not in _RESTORES or last.status != "OK" or there.running:
+            return None
+        if last.user != client.token_id or not self._made_of_this(client, last):
+            return None
+        return last
+
+
+def _require_restorable(vm: Vm, node: str, held: Archive) -> None:
+    """Usage for what a server restores for root@pam alone."""
+    if held.type is GuestType.LXC and held.bound:
+        raise Usage(
+            f"{held.volid} holds {label(vm)} with {', '.join(held.bound)} of the node, which no token restores; on "
+            f"{node}: `pct restore {vm.vmid} {held.volid}`; nothing was done"
+        )
+
+
+def _left_behind(
+    client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None, error: FleetError, *, made: bool
+) -> str:
+    """What a restore that failed has left, in words; an empty guest that this run `made` goes, if it can come again.
+
+    Of one that came to an unknown end no more is said than what is there, and nothing is removed.
+    """
+    try:
+        now = observe(client, fleet, vm)
+        if isinstance(error, OutcomeUnknown):
+            return _unknown_end(vm, before, now)
+        if now is None:
+            return "; the guest is not there" if before else ""
+        if not is_empty(now.config):
+            same = before is not None and before.config.digest == now.config.digest
+            return "; the guest is as it was" if same and _touched_nothing(client, vm, now, error) else ""
+        if before is not None and not is_empty(before.config):
+            return (
+                f"; of {label(vm)} an empty guest is left on {now.node}, the disks that the backup holds are gone: "
+                "restore it again, which takes its place"
+            )
+        if made and vm.settings.pool and now.config.lock is None:
+            tasks.carry_out(client, Destroy(now.node, vm.vmid, type=vm.type), PATIENCE)
+            return f"; the empty guest {vm.vmid} that it left was removed"
+        return f"; it left an empty guest {vm.vmid} on {now.node}, whose place the next restore takes"
+    except NotVisible as error:
+        if before is None:
+            return (
+                f"; it left an empty guest {vm.vmid} that is in no pool yet, so that this token can neither see nor "
+                f"remove it: `qm destroy {vm.vmid}` on {fleet.node_of(vm)}, then restore it again"
+            )
+        return f"; what it left behind is not known ({error})"
+    except FleetError as error:
+        return f"; what it left behind is not known ({error})"
+
+
+def _unknown_end(vm: Vm, before: ActualVm | None, now: ActualVm | None) -> str:
+    if now is None:
+        return "; the guest is not there"
+    if is_empty(now.config):
+        return f"; there is an empty guest {vm.vmid} on {now.node}: the restore works on it, or has failed"
+    if before is None or is_empty(before.config):
+        return f"; {label(vm)} is there on {now.node}, whether with all that its disks had is not known"
+    return (
+        f"; {label(vm)} is there on {now.node}, whether as it was or as the backup has it is not known: look into it, "
+        "or restore it again"
+    )
+
+
+def _touched_nothing(client: Client, vm: Vm, now: ActualVm, error: FleetError) -> bool:
+    """Whether a restore that failed has made and removed no volume, as its log and the storages tell."""
+    if not isinstance(error, TaskFailed):
+        return True  # it was refused: no task began
+    if any(_TOUCHED.search(line) for line in client.task_log(Upid.parse(error.upid))):
+        return False
+    found = belongings(vm.type, vm.vmid, now.config)
+    gone = found.volumes - still_there(client, now.node, vm.vmid, found)
+    return not any(would_be_shown(client, vm.vmid, volume) for volume in gone)
+
+
+def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
+    """The steps, and the guest as it was read back. FleetError where it is not there."""
+    now = observe(client, fleet, vm)
+    if now is None or is_empty(now.config):
+        raise FleetError(f"the restore of {label(vm)} ended well, and the guest is not there; look at its node's tasks")
+    found, lines = read_back(client, vm, now)
+    if not is_ours(fleet, vm, now.config):
+        found |= {"ours": False}
+        lines += [
+            f"it is not this fleet's yet, its notes lack `{mark(fleet, vm)}`: nixherd vm adopt {vm.name} {vm.vmid}"
+        ]
+    return Outcome(done, found=found, lines=lines)

@@ -1,0 +1,347 @@
+"""What a definition wants of a guest: how one is made from it, and in what one differs."""
+
+from collections.abc import Iterator, Mapping
+
+from nixherd.errors import FleetError
+from nixherd.models import DEFINITIONS, Fleet, Host, Vm
+from nixherd.proxmox.config import VmConfig, encode_ssh_keys, is_true, net_values, properties, tags_of
+from nixherd.proxmox.guest.identity import label, marked, unmarked
+from nixherd.proxmox.steps import Cannot, Change, Configure, Create, Resize, Row, Step, sent
+from nixherd.settings import Device
+from nixherd.sizes import format_size
+
+ADDRESSING = "ip=dhcp"
+
+
+def options(fleet: Fleet, vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Change]:
+    """Changes of plain options and of devices that are no disks."""
+    declared = vm.settings
+    if vm.cores is not None and config.cores != vm.cores:
+        yield Change("cores", str(config.cores), str(vm.cores), vm.cores)
+    sockets = declared.sockets if declared.sockets is not None else 1 if vm.cores is not None else None
+    if sockets is not None and config.sockets != sockets:
+        yield Change("sockets", str(config.sockets), str(sockets), sockets)
+    yield from _memory(vm, config)
+    if declared.agent is not False and not config.agent_enabled:
+        yield Change("agent", "off", "on", "enabled=1")
+    elif declared.agent is False and config.agent_enabled:
+        yield Change("agent", "on", "off", "enabled=0")
+    for key, first in (("cpu", "cputype"), ("machine", "type")):
+        yield from _typed(key, first, getattr(declared, key), config.text(key))
+    if declared.boot is not None and config.boot_order != declared.boot:
+        before, after = (";".join(order) or "default" for order in (config.boot_order, declared.boot))
+        yield Change("boot", before, after, f"order={after}")
+    yield from tags(vm, config)
+    yield from flags(vm, config, template)
+    yield from startup(vm, config)
+    yield from description(fleet, vm, config)
+    for device in (*declared.networks, *declared.pci):
+        yield from device_changes(device, config)
+
+
+def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
+    if vm.memory is not None and config.memory != vm.memory:
+        before = "?" if config.memory is None else str(config.memory)
+        yield Change("memory", before, f"{vm.memory} MiB", str(vm.memory))
+    balloon = vm.settings.balloon
+    if balloon is not None and config.number("balloon") != balloon:
+        before = config.text("balloon") or "as memory"
+        yield Change("balloon", before, f"{balloon} MiB" if balloon else "off", balloon)
+
+
+def _typed(key: str, first: str, wanted: str | None, found: str | None) -> Iterator[Change]:
+    """An option whose type comes first, with or without its name `first`; further properties may follow."""
+    if wanted is None or properties(wanted, first) == properties(found or "", first):
+        return
+    yield Change(key, found or "default", wanted, wanted)
+
+
+def tags(vm: Vm, config: VmConfig) -> Iterator[Change]:
+    missing = {tag.lower() for tag in vm.tags} - set(config.tags)
+    if missing:
+        wanted = sorted(missing | set(config.tags))
+        yield Change("tags", ",".join(config.tags) or "none", ",".join(wanted), ";".join(wanted))
+
+
+_FLAGS = ("onboot", "protection")
+
+
+def inheritable(vm: Vm, config: VmConfig) -> list[str]:
+    """Which of the flags below the guest has, and nobody declared: the template may have left them there."""
+    return [key for key in _FLAGS if getattr(vm.settings, key) is None and config.flag(key)]
+
+
+def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Change]:
+    """`onboot` and `protection`: as declared; where nothing is declared, what the template left there goes."""
+    for key in _FLAGS:
+        declared: bool | None = getattr(vm.settings, key)
+        if declared is None and not (template and template.flag(key)):
+            continue
+        wanted = bool(declared)
+        if config.flag(key) != wanted:
+            yield Change(key, "off" if wanted else "on", "on" if wanted else "off", wanted)
+
+
+def startup(vm: Vm, config: VmConfig) -> Iterator[Change]:
+    """The order and pauses of starting with the node. The server takes the order without its name as well."""
+    wanted, found = vm.settings.startup, config.text("startup")
+    if wanted is not None and properties(wanted, "order") != properties(found or "", "order"):
+        yield Change("startup", found or "any", wanted, wanted)
+
+
+def description(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
+    wanted = vm.settings.description
+    if wanted is None:
+        return
+    found = unmarked(fleet, vm, config.description)
+    if found != wanted.strip():
+        yield Change("description", short(found), short(wanted), marked(fleet, vm, wanted))
+
+
+_SHORT = 40
+
+
+def short(value: object) -> str:
+    """A value in a plan; of a text of several lines, or a long one, the beginning."""
+    first, _, rest = ("" if value is None else str(value)).strip().partition("\n")
+    if not rest and len(first) <= 2 * _SHORT:
+        return first or "none"
+    return f"“{first[:_SHORT]}…”"
+
+
+def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
+    """A card or passed-through device with the declared properties, what is not declared as it was."""
+    is_net = device.name.startswith("net")
+    found = config.text(device.name)
+    values = {} if found is None else net_values(found) if is_net else properties(found, "host")
+    wanted = dict(device.values)
+    if is_net and found is None:
+        wanted = {"model": "virtio", **wanted}
+    if all(_same(values.get(key), value) for key, value in wanted.items()) and found is not None:
+        return
+    merged = {key: value for key, value in {**values, **wanted}.items() if key != "host" or "mapping" not in wanted}
+    text = ",".join(f"{key}={value}" for key, value in (_headed(merged) if is_net else merged).items())
+    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in wanted)
+    yield Change(device.name, before, ",".join(f"{key}={value}" for key, value in wanted.items()), text)
+
+
+def _headed(values: Mapping[str, str]) -> dict[str, str]:
+    """A card's properties as the server writes them: `virtio=MAC,bridge=…`, or `model=virtio,…` without a MAC."""
+    rest = {key: value for key, value in values.items() if key not in ("model", "macaddr")}
+    model, mac = values["model"], values.get("macaddr")
+    return {model: mac, **rest} if mac else {"model": model, **rest}
+
+
+def _same(found: str | None, wanted: str) -> bool:
+    if found is None:
+        return False
+    return found.lower() == wanted.lower() or (wanted in ("0", "1") and is_true(found) == is_true(wanted))
+
+
+# Disks
+
+
+def grown(
+    vm: Vm, node: str, disk: str, found: int, wanted: int, config: VmConfig, where: str, *, of_template: bool = False
+) -> Iterator[Step]:
+    """A disk grown to the size that is wanted; said to be impossible where it is larger."""
+    if found > wanted:
+        whose = "its template's " if of_template else ""
+        yield Cannot(
+            node,
+            vm.vmid,
+            label(vm),
+            f"{whose}{disk} has {format_size(found)}, {DEFINITIONS} wants {format_size(wanted)}",
+            f"disks are never shrunk, correct {where}",
+            type=vm.type,
+            about=Row.RESIZE,
+        )
+    elif found < wanted:
+        yield Resize(node, vm.vmid, disk, found, wanted, config.digest, type=vm.type)
+
+
+def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
+    """What a machine that exists cannot be given in passing."""
+    bios = vm.settings.bios
+    if bios is not None and config.bios != bios:
+        yield Cannot(
+            node,
+            vm.vmid,
+            "bios",
+            f"{label(vm)} has {config.bios}, {vm.attribute}.bios says {bios}; its boot loader would not start",
+            "clone a template with that firmware and install anew, or correct the definitions",
+        )
+    disk = config.boot_disk
+    if vm.storage is not None and disk is not None and config.digest is not None and disk.storage != vm.storage:
+        yield Cannot(
+            node,
+            vm.vmid,
+            "storage",
+            f"{disk.name} of {label(vm)} is on {disk.storage}, {vm.attribute}.storage says {vm.storage}",
+            f"move it (operations.proxmox.move_disk disk={disk.name} storage={vm.storage}) or correct that",
+        )
+
+
+# Cloud-init
+
+
+def cloud_init(vm: Vm, host: Host, config: VmConfig) -> Iterator[Change]:
+    """Who may log in to a clone, and how it gets its address; nothing where no drive would say so."""
+    declared = vm.settings.cloud_init
+    user, wanted_user = config.text("ciuser"), declared.user or host.user
+    if not config.has_cloudinit_drive:
+        return
+    if user != wanted_user:
+        yield Change("user", user or "none", wanted_user, wanted_user)
+    keys = tuple(key.strip() for key in (host.authorized_keys if declared.keys is None else declared.keys))
+    if keys and config.ssh_keys != keys:
+        yield Change("keys", str(len(config.ssh_keys)), f"{len(keys)} of {host.id}", encode_ssh_keys(keys))
+    for name, addressing in {"ipconfig0": ADDRESSING, **declared.addresses}.items():
+        found = config.text(name)
+        if properties(found or "", "ip") != properties(addressing, "ip"):
+            yield Change("network" if name == "ipconfig0" else name, found or "none", addressing, addressing)
+    for key, text in (("nameserver", declared.nameserver), ("search domain", declared.search_domain)):
+        found = config.text(key.replace(" ", ""))
+        if text is not None and found != text:
+            yield Change(key, found or "none", text, text)
+    upgrade = is_true(config.values.get("ciupgrade", 1))
+    if upgrade != bool(declared.upgrade):  # off: minutes of the first boot, for a system that is replaced
+        yield Change("upgrade", "on" if upgrade else "off", "off" if upgrade else "on", not upgrade)
+
+
+GIB = 1 << 30
+BOOT_DISK = "scsi0"
+_CARD = Device("net0", {"model": "virtio", "bridge": "vmbr0"})
+
+
+def empty_vm(fleet: Fleet, vm: Vm, host: Host) -> Create:
+    """The VM's making. FleetError when its definition does not say how large it is, and where.
+
+    Its options are those that a VM without any would differ in: the same comparison that keeps it as declared.
+    """
+    storage = fleet.storage_of(vm)
+    if vm.disk is None or storage is None:
+        raise FleetError(f"{vm.attribute} in {DEFINITIONS} declares no {'storage' if vm.disk else 'disk'}; add it")
+    cards = () if any(card.name == "net0" for card in vm.settings.networks) else (_CARD,)
+    changes = list(options(fleet, vm, VmConfig(), None))
+    changes += [change for card in cards for change in device_changes(card, VmConfig())]
+    values: dict[str, object] = {
+        "name": vm.name,
+        "description": marked(fleet, vm, vm.settings.description or ""),
+        "ostype": "l26",
+        "scsihw": "virtio-scsi-single",
+        BOOT_DISK: f"{storage}:{whole_gib(vm.disk)}",
+        "ide2": f"{storage}:cloudinit",
+        "boot": f"order={BOOT_DISK};net0",
+        "pool": vm.settings.pool,
+        **_firmware(vm, storage),
+        **{disk.name: volume(disk, storage) for disk in vm.settings.disks},
+        **sent(changes),
+        **sent(cloud_init(vm, host, VmConfig({"ide2": f"{storage}:cloudinit,media=cdrom"}))),
+    }
+    return Create(fleet.node_of(vm), vm.vmid, vm.name, {key: each for key, each in values.items() if each is not None})
+
+
+def whole_gib(size: int) -> int:
+    """The API makes volumes of whole GiB; what is more is rounded up."""
+    return -(-size // GIB)
+
+
+def volume(disk: Device, storage: str | None) -> str:
+    """A new, empty volume as the API takes it: `tank:100,ssd=1`."""
+    assert disk.size is not None
+    rest = "".join(f",{key}={value}" for key, value in disk.values.items())
+    return f"{disk.storage or storage}:{whole_gib(disk.size)}{rest}"
+
+
+def _firmware(vm: Vm, storage: str) -> dict[str, object]:
+    """OVMF keeps its variables on a disk; without Secure Boot's keys, which would stop an unsigned boot loader."""
+    if vm.settings.bios != "ovmf":
+        return {"bios": vm.settings.bios}
+    return {"bios": "ovmf", "efidisk0": f"{storage}:1,efitype=4m,pre-enrolled-keys=0"}
+
+
+_CONTAINER_CARD = {"name": "eth0", "bridge": "vmbr0", "ip": "dhcp"}
+
+
+def creation(fleet: Fleet, vm: Vm, host: Host) -> Create:
+    """The container's making. FleetError when its definition names no archive to unpack."""
+    declared = vm.settings
+    if declared.container.archive is None:
+        raise FleetError(
+            f"{vm.attribute}: nothing to make the container from; declare `archive`, such as "
+            f'"local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", in {DEFINITIONS}'
+        )
+    assert vm.disk is not None
+    networks = declared.networks or (Device("net0", _CONTAINER_CARD),)
+    values: dict[str, object] = {
+        "ostemplate": declared.container.archive,
+        "hostname": vm.name,
+        "description": marked(fleet, vm, declared.description or ""),
+        "rootfs": f"{fleet.storage_of(vm)}:{whole_gib(vm.disk)}",
+        "cores": vm.cores,
+        "memory": vm.memory,
+        "swap": declared.container.swap,
+        "unprivileged": declared.container.unprivileged is not False,
+        "features": declared.container.features,
+        "ssh-public-keys": "\n".join(host.authorized_keys) or None,
+        "tags": ";".join(tags_of(";".join(vm.tags))) or None,
+        "onboot": declared.onboot,
+        "protection": declared.protection,
+        "startup": declared.startup,
+        "pool": declared.pool,
+        **{card.name: _text(card) for card in networks},
+        **{disk.name: volume(disk, fleet.storage_of(vm)) for disk in declared.disks},
+    }
+    kept = {key: value for key, value in values.items() if value is not None}
+    return Create(fleet.node_of(vm), vm.vmid, vm.name, kept, type=vm.type)
+
+
+def _text(device: Device) -> str:
+    values = {**({"name": f"eth{device.name[3:]}"} if "name" not in device.values else {}), **device.values}
+    if "macaddr" in values:
+        values["hwaddr"] = values.pop("macaddr")
+    return ",".join(f"{key}={value}" for key, value in values.items())
+
+
+def container_steps(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
+    """The steps that make a container as declared. A running one takes all of its options over at once."""
+    changes = tuple(_changes(fleet, vm, config))
+    if changes:
+        yield Configure(node, vm.vmid, changes, config.digest, type=vm.type)
+    root = config.root
+    if vm.disk is not None and root is not None and root.size is not None:
+        where = f"{vm.attribute}.disk"
+        yield from grown(vm, node, "rootfs", root.size, vm.disk, config, where)
+
+
+def _changes(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
+    declared = vm.settings
+    if vm.cores is not None and config.number("cores") != vm.cores:
+        yield Change("cores", config.text("cores") or "all", str(vm.cores), vm.cores)
+    if vm.memory is not None and (config.number("memory") or 512) != vm.memory:
+        yield Change("memory", config.text("memory") or "512", f"{vm.memory} MiB", vm.memory)
+    swap = declared.container.swap
+    if swap is not None and (512 if config.number("swap") is None else config.number("swap")) != swap:
+        yield Change("swap", config.text("swap") or "512", f"{swap} MiB", swap)
+    features = declared.container.features
+    if features is not None and properties(features, "") != properties(config.text("features") or "", ""):
+        yield Change("features", config.text("features") or "none", features, features)
+    yield from tags(vm, config)
+    yield from flags(vm, config, None)
+    yield from startup(vm, config)
+    yield from description(fleet, vm, config)
+    for card in declared.networks:
+        yield from card_changes(card, config)
+
+
+def card_changes(card: Device, config: VmConfig) -> Iterator[Change]:
+    """A container's card with the declared properties, what is not declared as it was."""
+    found = config.text(card.name)
+    values, wanted = properties(found or "", "name"), properties(_text(card), "name")
+    if all(values.get(key, "").lower() == value.lower() for key, value in wanted.items()):
+        return
+    merged = {"type": "veth", **values, **wanted} if found else wanted
+    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in wanted)
+    text = ",".join(f"{key}={value}" for key, value in merged.items())
+    yield Change(card.name, before, ",".join(f"{key}={value}" for key, value in wanted.items()), text)

@@ -1,0 +1,302 @@
+"""Destroying a guest: named twice, all that goes with it announced and saved first, claimed, and only then removed.
+
+DELETE takes no digest, so between looking and removing somebody could put another guest under the VMID, or another disk
+into this one. The guest is claimed before: a line in its notes, written on the very configuration that was judged (its
+digest). Whoever changes the guest meanwhile makes the claim fail, and it is judged anew.
+"""
+
+from dataclasses import dataclass, replace
+
+from nixherd.errors import FleetError, Refused, Usage
+from nixherd.models import Fleet, Vm
+from nixherd.proxmox.belongings import Belongings, Part
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning
+from nixherd.proxmox.guest import aftermath, names, removal, verbs
+from nixherd.proxmox.guest.actions import TASK_SECONDS, Steps, backup_storage
+from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.apply import achieve, apply
+from nixherd.proxmox.guest.archive import Saved, saved
+from nixherd.proxmox.guest.identity import another_machine, label, mac_of, require_may_change
+from nixherd.proxmox.guest.observe import belongings_of, observe, pool_of, still_there, with_storages
+from nixherd.proxmox.guest.plan import SHUTDOWN_SECONDS
+from nixherd.proxmox.guest.removal import CLAIM, Claim, claim_in
+from nixherd.proxmox.guest.storages import require_places
+from nixherd.proxmox.guest.tasks import Progress
+from nixherd.proxmox.steps import AwaitRemoval, Backup, Destroy, Outcome, nothing
+
+__all__ = ["CLAIM", "DestroyAction", "claimed_backup"]
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyAction:
+    """Remove the guest. `name` and `vmid` are what the operator typed: both must be the guest's.
+
+    `stop`: also when it runs, which is shut down then. `backup`: first, to `storage`, and seen there. What that does
+    not hold is in `discard` by name (`scsi1`, `unused0`, `snapshot:clean`), or nothing is destroyed. Without a backup
+    everything is given up.
+    """
+
+    name: str
+    vmid: int
+    stop: bool = False
+    backup: bool = True
+    storage: str | None = None
+    purge: bool = False
+    discard: tuple[str, ...] = ()
+    verb: str = "destroy"
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        self._require_both_names(vm)
+        require_may_change(vm, self.verb)
+        names.require_storage(self.storage)
+        for name in self.discard:
+            names.require_part(vm, name)
+        try:
+            actual = observe(client, fleet, vm)
+        except NotVisible:  # the last that a removal does is to take the rights away
+            if (going := removal.removal_of(client, vm, fleet.node_of(vm))) is None:
+                raise
+            return (AwaitRemoval(fleet.node_of(vm), vm.vmid, going, type=vm.type),)
+        if actual is None:
+            return nothing("it is not there")
+        if under_way := removal.under_way(client, vm, actual):
+            return (AwaitRemoval(actual.node, vm.vmid, under_way, type=vm.type),)
+        self._judge(fleet, vm, actual)
+        found = with_storages(client, actual.node, vm.vmid, belongings_of(client, vm, actual.node))
+        self._require_names(vm, found)
+        off = verbs.shutdown(fleet, vm, actual, force=True)
+        relied = self._relied_on(client, vm, actual, found)
+        save: Steps = ()
+        if self.backup and not relied:
+            self._require_saving(vm, actual, found)
+            save = self._backup(client, fleet, vm, actual)
+        return (*off, *save, self._step(vm, actual, found, relied, pool_of(client, vm)))
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
+    ) -> Steps:
+        """Returns the steps with what was removed in the last of them."""
+        first = self.plan(client, fleet, vm)
+        if first and isinstance(first[0], AwaitRemoval):
+            return self._after_another(client, fleet, vm, first[0], timeout, progress)
+        if not first:
+            return first
+        assert isinstance(first[-1], Destroy)
+        target, done = first[-1], list[Steps]()
+
+        def off(actual: ActualVm | None) -> Steps:
+            return verbs.shutdown(fleet, vm, actual, timeout=SHUTDOWN_SECONDS, force=True)
+
+        done.append(achieve(client, fleet, vm, off, timeout=timeout, progress=progress, what=self.verb))
+        try:
+            return self._save_and_remove(client, fleet, vm, first, target, done, timeout, progress)
+        except FleetError as error:
+            told = [str(error)]
+            if did := [str(step) for steps in done for step in steps]:
+                told.append(f"before that, this was done: {', '.join(did)}")
+            if did or isinstance(error, aftermath.UNKNOWN):
+                told.append(_how_it_stands(client, fleet, vm, target.belongings))
+            error.args = ("; ".join(told), *error.args[1:])
+            raise
+
+    def _save_and_remove(
+        self,
+        client: Client,
+        fleet: Fleet,
+        vm: Vm,
+        first: Steps,
+        target: Destroy,
+        done: list[Steps],
+        timeout: float,
+        progress: Progress | None,
+    ) -> Steps:
+        """What comes after the guest was shut down; what was done is added to `done`."""
+        before = removal.tasks_of(client, target)
+        claim = removal.relied_on(client, fleet, vm) if target.backup else Claim()
+        for step in first:
+            if isinstance(step, Backup):
+                _await_unlocked(client, fleet, vm, step, timeout, progress)
+                claim = _save(client, step, timeout, progress)
+                assert claim.archive
+                self._require_saved(vm, target.belongings, saved(client, step.node, claim.archive, claim.task, vm.type))
+                target = replace(target, backup=claim.archive)
+                done.append((step,))
+
+        def judge(actual: ActualVm) -> Belongings:
+            replace(self, stop=False)._judge(fleet, vm, actual)
+            if (actual.node, mac_of(actual.config)) != (target.node, target.mac):
+                raise Refused(f"{label(vm)} on {actual.node} is not the guest that was looked at; not destroyed")
+            if target.backup:
+                removal.require_untouched(client, vm, target, before)
+            return belongings_of(client, vm, actual.node)
+
+        removed = removal.claim_and_remove(client, fleet, vm, target, claim, judge, timeout, progress)
+        steps = [step for steps in (*done, (removed,)) for step in steps]
+        given_up = removed.given_up if removed.saving else removed.belongings.names
+        found = {
+            "backup": removed.backup,
+            "given_up": list(given_up),
+            "left": list(removed.left),
+            "unseen": list(removed.unseen),
+        }
+        return Outcome(steps, found=found)
+
+    def _after_another(
+        self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRemoval, timeout: float, progress: Progress | None
+    ) -> Steps:
+        """Wait for the removal that an earlier run began, and do what is left to do then."""
+        try:
+            removal.wait_for(client, step.upid, timeout, progress)
+        except (OutcomeUnknown, StillRunning) as error:
+            error.args = (f"{error}; {_how_it_stands(client, fleet, vm)}", *error.args[1:])
+            raise
+        done = (step, *self.run(client, fleet, vm, timeout=timeout, progress=progress))
+        if len(done) == 1:
+            removal.require_removed(client, vm, step.node, step.upid)
+        return done
+
+    # What must be so
+
+    def _require_both_names(self, vm: Vm) -> None:
+        if (self.name, self.vmid) != (vm.name, vm.vmid):
+            raise Usage(
+                f"to destroy {label(vm)} name both, {vm.name} and {vm.vmid}; {self.name} and {self.vmid} were given"
+            )
+
+    def _judge(self, fleet: Fleet, vm: Vm, actual: ActualVm) -> None:
+        """Refused when the guest is not the one that is declared, or must not go."""
+        found = verbs.ours(fleet, vm, actual)
+        if why := another_machine(vm, found.config, found.node):
+            raise Refused(f"{why}; not destroyed")
+        if found.config.flag("protection"):
+            raise Refused(
+                f"{label(vm)} on {found.node} is protected (protection: 1); set {vm.attribute}.protection = false and "
+                "bring that there first"
+            )
+        if found.running and not self.stop:
+            raise Usage(f"{label(vm)} runs; shut it down first, or say that it may be stopped (--stop)")
+
+    def _require_names(self, vm: Vm, found: Belongings) -> None:
+        for name in self.discard:
+            if name not in found.names:
+                there = ", ".join(found.names) or "nothing"
+                raise Usage(f"--discard {name}: {label(vm)} has no {name}; with it would go {there}")
+
+    def _require_saving(self, vm: Vm, actual: ActualVm, found: Belongings) -> None:
+        """Refused, before anything is done, when a backup would not hold all that is to be kept."""
+        if actual.config.lock == "suspended":
+            raise Refused(
+                f"{label(vm)} on {actual.node} is suspended to disk, so that no backup can be made; resume it and shut "
+                "it down, or give all of it up (--no-backup); not destroyed"
+            )
+        lost = tuple(part for part in found.parts if part.unsaved and part.name not in self.discard)
+        if lost:
+            raise Refused(
+                f"{label(vm)} on {actual.node}: a backup does not hold {found.shown(lost)}; not destroyed: keep what "
+                f"is needed, then name what may go: {_discards(lost)}"
+            )
+
+    def _missing(self, found: Belongings, archive: Saved) -> tuple[Part, ...]:
+        """The parts that are to be kept and cannot be had back from a backup."""
+        kept = (part for part in found.parts if not part.remade and part.name not in self.discard)
+        return tuple(part for part in kept if archive.why_not(part.volume))
+
+    def _require_saved(self, vm: Vm, found: Belongings, archive: Saved) -> None:
+        """Refused when the backup that was made does not hold all that is to be kept, or nobody knows whether."""
+        missing = self._missing(found, archive)
+        if missing:
+            what = "it is not known whether" if archive.unknown else "not all is saved:"
+            why = f" ({archive.unknown})" if archive.unknown else ""
+            verb = "holds" if archive.unknown else "does not hold"
+            raise Refused(
+                f"{label(vm)}: {what} {archive.archive} {verb} {found.shown(missing)}{why}; not destroyed, the backup "
+                f"stays; name what may go without: {_discards(missing)}"
+            )
+
+    # What is done
+
+    def _relied_on(self, client: Client, vm: Vm, actual: ActualVm, found: Belongings) -> str | None:
+        """The backup that a killed run made, while it holds what the guest does and all that is to be kept."""
+        claim = claim_in(actual.config)
+        if claim is None or claim.archive is None or not removal.is_still_good(client, vm, actual, claim.archive):
+            return None
+        archive = saved(client, actual.node, claim.archive, claim.task, vm.type)
+        return None if self._missing(found, archive) else claim.archive
+
+    def _backup(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> Steps:
+        place = backup_storage(client, fleet, actual.node, self.storage)
+        notes = f"{vm.name}, by nixherd before it was destroyed"
+        step = Backup(actual.node, vm.vmid, place, "stop", notes=notes, type=vm.type)
+        return require_places(client, (step,))
+
+    def _step(self, vm: Vm, actual: ActualVm, found: Belongings, backup: str | None, pool: str | None) -> Destroy:
+        return Destroy(
+            *(actual.node, vm.vmid, vm.name, mac_of(actual.config), found),
+            backup=backup,
+            given_up=tuple(name for name in found.names if name in self.discard),
+            saving=self.backup or backup is not None,
+            purge=self.purge,
+            pool=pool,
+            type=vm.type,
+        )
+
+
+def _how_it_stands(client: Client, fleet: Fleet, vm: Vm, announced: Belongings | None = None) -> str:
+    """The guest as it is after a failure, in words; with those of the volumes announced that are gone already."""
+    try:
+        now = observe(client, fleet, vm)
+    except FleetError as error:
+        return f"whether {label(vm)} is there now is not known ({error})"
+    if now is None:
+        return f"{label(vm)} is not there any more"
+    begun = now.config.lock == "destroyed"
+    words = [
+        f"{label(vm)} is there on {now.node}, {'its removal has begun' if begun else 'not destroyed'}, and "
+        f"{'runs' if now.running else 'is off'}"
+    ]
+    try:
+        there = still_there(client, now.node, vm.vmid, announced) if announced else frozenset()
+    except FleetError as error:
+        return f"{words[0]}; which of its volumes are there is not known ({error})"
+    seen = announced.volumes & announced.sizes.keys() if announced else frozenset()
+    if gone := sorted(seen - there):
+        words.append(f"not seen on the storages any more: {', '.join(gone)}")
+    return "; ".join(words)
+
+
+def _discards(parts: tuple[Part, ...]) -> str:
+    return " ".join(f"--discard {name}" for name in dict.fromkeys(part.name for part in parts))
+
+
+def claimed_backup(config: VmConfig) -> str | None:
+    """The backup that an earlier run, killed after it had claimed the guest, had made."""
+    claim = claim_in(config)
+    return claim.archive if claim else None
+
+
+def _await_unlocked(
+    client: Client, fleet: Fleet, vm: Vm, step: Backup, timeout: float, progress: Progress | None
+) -> None:
+    """Wait while the guest is locked: a killed run's backup may still be at work. Locked when that takes too long."""
+
+    def locked(actual: ActualVm | None) -> Steps:
+        return (step,) if actual and actual.config.lock else ()
+
+    achieve(client, fleet, vm, locked, timeout=timeout, progress=progress, what="back up")
+
+
+def _save(client: Client, step: Backup, timeout: float, progress: Progress | None) -> Claim:
+    """Back the guest up and see the archive on the storage. FleetError when it is not there."""
+
+    def there() -> dict[str, int]:
+        rows = client.volumes(step.node, step.storage, content="backup", vmid=step.vmid)
+        return {row.volid: row.size for row in rows}
+
+    before = there()
+    task = apply(client, step, timeout=timeout, progress=progress)
+    new = {volid: size for volid, size in there().items() if volid not in before and size > 0}
+    if not new:
+        raise FleetError(f"the backup of {step.guest} is not on {step.storage}, whatever its task says; not destroyed")
+    return Claim(max(new), task)

@@ -1,0 +1,350 @@
+"""What has to be done to a guest so that it is as declared: a pure function from values to steps.
+
+The steps are what a plan prints and what `apply` carries out: the same objects. Observing again after they were
+carried out gives none. A running machine is never interrupted as a side effect: the step that does is a Reboot, which
+nobody carries out unless told to.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nixherd.errors import FleetError, Refused
+from nixherd.models import DEFINITIONS, Fleet, GuestType, Host, Vm
+from nixherd.proxmox.config import Drive, VmConfig
+from nixherd.proxmox.guest.actual import ActualVm, is_elsewhere, is_stuck, of_change, waits
+from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
+from nixherd.proxmox.guest.identity import label, marked, why_not_ours
+from nixherd.proxmox.steps import (
+    AddDisk,
+    AwaitClone,
+    Cannot,
+    Clone,
+    CloudInit,
+    Configure,
+    Drift,
+    Note,
+    Reboot,
+    Resume,
+    Row,
+    Start,
+    Step,
+)
+from nixherd.settings import Device
+from nixherd.sizes import format_size, parse_size
+
+SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A managed guest as the definitions want it; `template` is what it is cloned from, None if there is none.
+
+    `unseen` is why the template could not be looked at: an obstacle to cloning alone. `host` says who may log in to
+    the clone.
+    """
+
+    fleet: Fleet
+    vm: Vm
+    host: Host
+    template: VmConfig | None = None
+    unseen: FleetError | None = None
+
+
+def plan_vm(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
+    """The steps that make a managed guest as declared, in order; `actual` is None while it does not exist.
+
+    For a VM that is still to be cloned the later steps are planned on what the clone will be. What cannot be done
+    is a Cannot among them, saying why. Whether a readonly guest may have any is for whoever carries them out.
+
+    Raises Refused when the guest is not ours or not managed; FleetError when there is nothing to make it from.
+    """
+    fleet, vm = desired.fleet, desired.vm
+    if not vm.is_managed:
+        raise Refused(f"{vm.attribute} in {DEFINITIONS} is documented only; only managed VMs are changed")
+    if actual and not in_the_making(fleet, vm, actual) and (why := why_not_ours(fleet, vm, actual.config, actual.node)):
+        raise Refused(why)
+    return compared(desired, actual)
+
+
+def compared(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
+    """The same, whosever the guest is: for showing what differs. Nobody carries these out without `plan_vm`."""
+    if desired.vm.type is GuestType.LXC:
+        return tuple(_container_steps(desired, actual))
+    return tuple(_steps(desired, actual))
+
+
+def require_changeable(vm: Vm, steps: tuple[Step, ...]) -> None:
+    """Refused when a readonly guest would need any of these."""
+    if steps and vm.readonly:
+        raise Refused(
+            f"{label(vm)} is readonly in {DEFINITIONS}; refusing to {steps[0]} (edit the definitions if it may change)"
+        )
+
+
+def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
+    fleet, vm = desired.fleet, desired.vm
+    if actual is None or in_the_making(fleet, vm, actual):
+        if fleet.template is None:
+            raise FleetError(f"{vm.attribute}: no template to clone from; declare `template` in {DEFINITIONS}")
+        if desired.unseen is not None:
+            raise desired.unseen
+        if desired.template is None:
+            raise FleetError(
+                f"template {fleet.template.vmid} does not exist on {template_node(fleet)}; make it, or correct "
+                f"template.vmid in {DEFINITIONS}"
+            )
+        clone = clone_of_template(fleet, vm)
+        yield AwaitClone(clone.node, vm.vmid, actual.clone_task) if actual and actual.clone_task else clone
+        actual = cloned(clone, desired.template)
+    node = actual.node or fleet.node_of(vm)
+    yield from _place(fleet, vm, actual)
+    changes = tuple(options(fleet, vm, actual.config, desired.template))
+    changing = {change.key for change in changes}
+    waits = tuple(change.key for change in changes if of_change(actual, change))
+    if changes:
+        yield Configure(node, vm.vmid, changes, actual.config.digest, waits)
+    yield from disks(fleet, vm, node, actual)
+    changes = tuple(cloud_init(vm, desired.host, actual.config))
+    if changes:
+        yield CloudInit(node, vm.vmid, changes, actual.config.digest, running=actual.running)
+    yield from impossible(vm, node, actual.config)
+    if desired.unseen is not None and (left := inheritable(vm, actual.config)):
+        what = f"whether {' and '.join(left)} came from its template is not known: {desired.unseen}"
+        yield Note(node, vm.vmid, what)
+    if not actual.running:
+        yield from taken_up(vm, node, actual, changing)
+        yield Start(node, vm.vmid)
+    elif actual.paused:
+        yield Resume(node, vm.vmid)
+    else:
+        yield from reboot_or_not(vm, node, actual, changing, waits, SHUTDOWN_SECONDS)
+
+
+def _container_steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
+    fleet, vm = desired.fleet, desired.vm
+    if actual is None:
+        yield creation(fleet, vm, desired.host)
+        return
+    yield from _place(fleet, vm, actual)
+    yield from container_steps(fleet, vm, actual.node or fleet.node_of(vm), actual.config)
+    if not actual.running:
+        yield Start(actual.node or fleet.node_of(vm), vm.vmid, type=vm.type)
+
+
+def _place(fleet: Fleet, vm: Vm, actual: ActualVm) -> Iterator[Step]:
+    """A guest is found wherever it runs; where it should run is said, and left to whoever may move it."""
+    if vm.node and actual.node and vm.node != actual.node:
+        yield Cannot(
+            actual.node,
+            vm.vmid,
+            "node",
+            f"it runs on {actual.node}, {vm.attribute}.node says {vm.node}",
+            f"`nixherd vm migrate {vm.name} {vm.node}` moves it, or correct the definitions",
+            type=vm.type,
+        )
+
+
+def in_the_making(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
+    """Whether the VM is a clone in the making, by a task of ours. Its name and mark may be there before its disk.
+
+    FleetError when it is one, and nobody of ours is at work on it.
+    """
+    if actual.config.lock != "clone" or vm.type is not GuestType.QEMU:
+        return False
+    if actual.clone_task is None:  # its lock is beyond what a token may clear
+        raise FleetError(
+            f"vm {vm.vmid} on {actual.node or fleet.node_of(vm)} is an unfinished clone and no task of ours is at work "
+            f"on it; when nobody else's is, remove it on the node: `qm unlock {vm.vmid} && qm destroy {vm.vmid}`, "
+            "then run again"
+        )
+    return True
+
+
+def template_node(fleet: Fleet) -> str:
+    """The node the template lives on: its own `node` in the definitions, else the endpoint's."""
+    assert fleet.template is not None
+    assert fleet.endpoint is not None
+    return fleet.template.node or fleet.endpoint.node
+
+
+def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> Clone:
+    """The VM's making out of the declared template. A linked clone stays on the template's storage."""
+    assert fleet.template is not None
+    return replace(clone_of(fleet, vm, fleet.template.vmid, template_node(fleet), full=full), is_template=True)
+
+
+def clone_of(fleet: Fleet, vm: Vm, source: int, node: str, *, full: bool = True) -> Clone:
+    """The VM's making out of another one, which is on this node."""
+    return Clone(
+        node=fleet.node_of(vm),
+        vmid=vm.vmid,
+        name=vm.name,
+        template=source,
+        template_node=node,
+        description=marked(fleet, vm, vm.settings.description or ""),
+        storage=fleet.storage_of(vm) if full else None,
+        pool=vm.settings.pool,
+        full=full,
+        is_template=False,
+    )
+
+
+def cloned(clone: Clone, template: VmConfig) -> ActualVm:
+    """What the server makes of the template: a copy of its options (also tags and protection), not of its identity.
+
+    What is attached nowhere is not copied.
+    """
+    gone = ("template", "digest", "lock", "pending", *template.unused)
+    values: dict[str, Any] = {key: value for key, value in template.values.items() if key not in gone}
+    values |= {"name": clone.name, "description": clone.description}
+    return ActualVm(VmConfig(values), running=False)
+
+
+def disks(fleet: Fleet, vm: Vm, node: str, actual: ActualVm) -> Iterator[Step]:
+    """The boot disk grown to its declared size, and the further disks made or grown.
+
+    A disk that waits for the next start is not there yet: it is neither made again nor grown.
+    """
+    config = actual.config
+    if vm.disk is not None:
+        disk = config.boot_disk
+        going = None if disk else next((row.key for row in actual.pending if _goes(actual, row.key)), None)
+        if going is not None:
+            yield _detached(vm, node, going, f"{vm.attribute}.disk")
+        elif disk is None or disk.size is None:
+            raise Refused(f"{label(vm)} on {node}: no boot disk with a size; correct its boot order")
+        else:
+            yield from _sized(vm, node, actual, disk, vm.disk, f"{vm.attribute}.disk")
+    for device in vm.settings.disks:
+        where, there = f"{vm.attribute}.disks.{device.name}", config.drives.get(device.name)
+        assert device.size is not None
+        if there is not None and there.size is not None:
+            yield from _sized(vm, node, actual, there, device.size, f"{where}.size")
+        elif there is None and _goes(actual, device.name):
+            yield _detached(vm, node, device.name, where)
+        elif there is None:
+            yield from _missing(fleet, vm, node, actual, device)
+    for name, each in sorted(config.unused.items()):
+        yield Note(node, vm.vmid, f"{name} ({_described(actual, name, each.volume)}) is attached nowhere")
+
+
+def _goes(actual: ActualVm, disk: str) -> bool:
+    row = actual.waiting(disk)
+    return row is not None and row.after is None and is_elsewhere(actual, disk)
+
+
+def _detached(vm: Vm, node: str, disk: str, where: str) -> Cannot:
+    return Cannot(
+        *(node, vm.vmid, disk),
+        f"{label(vm)} loses it at its next start, {where} declares it",
+        f"take that back (`qm set {vm.vmid} --revert {disk}` on {node}), or correct the definitions",
+        about=Row.RESIZE,
+    )
+
+
+def _sized(vm: Vm, node: str, actual: ActualVm, disk: Drive, wanted: int, where: str) -> Iterator[Step]:
+    assert disk.size is not None
+    if disk.size < wanted and is_elsewhere(actual, disk.name):
+        yield Cannot(
+            *(node, vm.vmid, disk.name),
+            f"it waits for the next start of {label(vm)} with {format_size(disk.size)} and cannot be grown to "
+            f"{format_size(wanted)} before",
+            f"{'reboot' if actual.running else 'start'} it, then run again",
+            about=Row.RESIZE,
+        )
+        return
+    template = actual.config.digest is None  # planned on what the clone will be
+    yield from grown(vm, node, disk.name, disk.size, wanted, actual.config, where, of_template=template)
+
+
+def _missing(fleet: Fleet, vm: Vm, node: str, actual: ActualVm, device: Device) -> Iterator[Step]:
+    """A disk that is declared and not there: made, unless it may have been there before and only been detached."""
+    assert device.size is not None
+    config, size = actual.config, format_size(device.size)
+    for name, volume in sorted((name, each.volume) for name, each in config.unused.items()):
+        if actual.unused.get(name) in (None, device.size):
+            yield Cannot(
+                *(node, vm.vmid, device.name),
+                f"{label(vm)} lacks it; {name} ({_described(actual, name, volume)}) is attached nowhere and may be it",
+                f"attach that (`qm set {vm.vmid} --{device.name} {volume}` on {node}), or make a new one: "
+                f"`nixherd vm add-disk {vm.name} {device.name} {size}`",
+                about=Row.RESIZE,
+            )
+            return
+    storage = device.storage or fleet.storage_of(vm) or ""
+    rest = ",".join(f"{key}={value}" for key, value in device.values.items())
+    later = waits(actual, device.name, storage)
+    yield AddDisk(node, vm.vmid, device.name, storage, device.size, rest, config.digest, later)
+
+
+def _described(actual: ActualVm, name: str, volume: str) -> str:
+    size = actual.unused.get(name)
+    return f"{volume}, {'of unknown size' if size is None else format_size(size)}"
+
+
+def drift(vm: Vm, node: str, actual: ActualVm | None) -> tuple[Step, ...]:
+    """The differences between an imported guest's `specs` and reality; only what can be compared is.
+
+    `specs` are free in form: a number of cores or MiB and a size are compared, "passthrough" is not.
+    """
+    if actual is None:
+        why = f"documented as {vm.attribute}, not there"
+        return (Cannot(node, vm.vmid, vm.name, why, "correct that", type=vm.type),)
+    return tuple(Drift(actual.node, vm.vmid, *pair, type=vm.type) for pair in _pairs(vm, actual))
+
+
+def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
+    specs, config = vm.specs, actual.config
+    said = specs if isinstance(specs, Mapping) else {}
+    numbers = {"cores": config.cores * config.sockets, "memory": config.memory}
+    for key, found in numbers.items():
+        documented = said.get(key)
+        if isinstance(documented, int) and not isinstance(documented, bool) and found != documented:
+            yield key, str(documented), "unknown" if found is None else str(found)
+    disk = config.root or config.boot_disk
+    size = _size(said.get("disk"))
+    if size is not None and disk is not None and disk.size is not None and disk.size != size:
+        yield "disk", format_size(size), format_size(disk.size)
+    storage = said.get("storage")
+    if isinstance(storage, str) and disk is not None and disk.storage != storage:
+        yield "storage", storage, disk.storage
+    status, running = vm.status, "running" if actual.running else "stopped"
+    if status in ("running", "stopped") and status != running:
+        yield "status", str(status), running
+
+
+def _size(text: object) -> int | None:
+    try:
+        return parse_size(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def reboot_or_not(
+    vm: Vm, node: str, actual: ActualVm, changed: Collection[str], waits: Collection[str], timeout: int
+) -> Iterator[Step]:
+    """The reboot for what waits, when those `changed` are set and of them these wait.
+
+    None while something waits that could not be plugged in: the next start may fail by it.
+    """
+    left = [row for row in actual.pending if row.key not in changed]
+    failed = [row.key for row in left if row.after is not None and is_stuck(actual, row)]
+    because = tuple(sorted({*waits, *(row.key for row in left if row.key not in failed)}))
+    for key in failed:
+        yield Cannot(
+            *(node, vm.vmid, key),
+            "it could not be plugged in while the machine runs and waits for its next start, which may fail by it",
+            f"take it back (`qm set {vm.vmid} --revert {key}` on {node}), or reboot when it is right",
+        )
+    if because and not failed:
+        yield Reboot(node, vm.vmid, timeout, because)
+    elif because:
+        yield Note(node, vm.vmid, f"waits for its next start as well: {', '.join(because)}")
+
+
+def taken_up(vm: Vm, node: str, actual: ActualVm, changed: Collection[str]) -> Iterator[Note]:
+    """What waits for the start of a VM that is off: options that were set while it ran."""
+    names = ", ".join(row.key for row in actual.pending if row.key not in changed)
+    if names:
+        yield Note(node, vm.vmid, f"waits for its next start: {names}")
