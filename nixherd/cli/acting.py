@@ -3,9 +3,9 @@
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.looking import snapshots_of_guest
-from nixherd.cli.names import declared, guest_named
+from nixherd.cli.guests import declared, guest_named
 from nixherd.cli.parameters import Size, WholeSeconds, changing, guest
+from nixherd.cli.vm_storage import snapshots_of_guest
 from nixherd.errors import FleetError
 from nixherd.models import Host, Vm
 from nixherd.proxmox.guest import actions

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nixherd
-from nixherd.cli.output import narrate, show_json, wants_json
-from nixherd.cli.progress import progress
+from nixherd.cli.output import narrate, progress, show_json, wants_json
 from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit
 from nixherd.files import expanded, fleet_root
@@ -137,7 +136,7 @@ class Front:
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
-        from nixherd.cli.names import placed_named
+        from nixherd.cli.guests import placed_named
         from nixherd.proxmox.errors import NotVisible
         from nixherd.proxmox.guest.identity import label
         from nixherd.proxmox.guest.observe import find
@@ -165,7 +164,7 @@ class Front:
 
         Ends with 1 where the guest is not as asked for then, and this cannot make it so: that is said as well.
         """
-        from nixherd.cli.names import declared
+        from nixherd.cli.guests import declared
         from nixherd.proxmox.guest.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
@@ -189,7 +188,7 @@ class Front:
 
     def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
         """What the action leaves undone, in the words of `vm diff`; None where it is none that can tell."""
-        from nixherd.cli.judging import difference, differing
+        from nixherd.cli.guests import difference, differing
         from nixherd.proxmox.guest.actions import left_by
 
         found = left_by(action, self.client, self.fleet, vm)

@@ -12,9 +12,8 @@ import click
 from nixherd import tree
 from nixherd.changeset import Changeset, Done, changing, interrupted
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate, show_json, wants_json
+from nixherd.cli.output import narrate, progress, show_json, wants_json
 from nixherd.cli.parameters import json_option
-from nixherd.cli.progress import progress
 from nixherd.errors import FleetError, Usage
 from nixherd.files import expanded
 from nixherd.fleet import load_fleet

@@ -81,7 +81,7 @@ def _fleet_of(ctx: click.Context) -> str:
 
 def _completions(directory: str) -> list[str]:
     """The names of the fleet's guests, kept while no file of the fleet changes. Never an error."""
-    from nixherd.cli.names import names_of
+    from nixherd.cli.guests import names_of
     from nixherd.fleet import load_fleet
     from nixherd.world import look
 

@@ -10,9 +10,8 @@ import click
 from nixherd.age import recipient_of
 from nixherd.changeset import Done, changing, interrupted
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate, show_json, show_rows, wants_json
+from nixherd.cli.output import narrate, progress, show_json, show_rows, wants_json
 from nixherd.cli.parameters import F, commit_option, identity_option, json_option, standing
-from nixherd.cli.progress import progress
 from nixherd.enrolment import Wanted, publish, trusted, untrusted, with_rekeys
 from nixherd.errors import FleetError, Usage
 from nixherd.exits import Exit
@@ -25,11 +24,10 @@ from nixherd.secrets.store import Store
 from nixherd.terminal import say
 from nixherd.tree import opened
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group()
 @click.option(
     "--directory",
     metavar="DIR",

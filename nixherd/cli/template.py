@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import show_json, wants_json
+from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import Seconds, changing, standing
-from nixherd.cli.progress import progress
 from nixherd.template.create import create, plan
 from nixherd.template.wanted import FIRMWARES, Source, wanted
 from nixherd.terminal import say
@@ -19,7 +18,7 @@ MOST_CORES, MOST_MEMORY = 4096, 4178944
 NOTHING = "it is there and has what a clone needs"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 def template() -> None:
     """The template that new VMs are cloned from."""
 

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from nixherd.cli import front as front_module
-from nixherd.cli import rollout
+from nixherd.cli import run_pyinfra
 from nixherd.cli.front import Front
 from nixherd.cli.main import cli, run
 from nixherd.fields import FIELDS, OPERATORS, Place
@@ -125,12 +125,12 @@ def test_pyinfra_is_given_the_directory_itself(
     form: str,
 ) -> None:
     pyinfra()
-    given = {}
+    given: dict[str, str] = {}
 
     def fake(argv: list[str], **options: object) -> Completed:
         given.update(options["env"])  # type: ignore[call-overload]
         return Completed("", "", 1)
 
-    monkeypatch.setattr(rollout, "run", fake)
+    monkeypatch.setattr(run_pyinfra, "run", fake)
     run(["--fleet", form.format(real, tmp_path), "plan"])
     assert given["FLEET"] == str(real)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli import rollout
-from nixherd.cli.following import _line, _Table
+from nixherd.cli import deploy, run_pyinfra
 from nixherd.cli.main import run
+from nixherd.cli.run_pyinfra import _line, _Table
 from nixherd.deploying.journal import Journal, runs
 from nixherd.process import Completed
 
@@ -47,7 +47,7 @@ def pyinfra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fa
 
     def fake(*notes: Note, **about: Any) -> FakePyinfra:
         made = FakePyinfra(*notes, **about)
-        monkeypatch.setattr(rollout, "run", made)
+        monkeypatch.setattr(run_pyinfra, "run", made)
         return made
 
     return fake
@@ -169,7 +169,7 @@ def test_pyinfras_own_error_is_said(
     assert err.startswith(said)
     assert "Traceback" not in err
     assert "-->" not in err
-    assert (runs()[-1] / rollout.LOG).read_text() == stderr
+    assert (runs()[-1] / run_pyinfra.LOG).read_text() == stderr
 
 
 def test_an_error_of_pyinfra_in_the_middle_is_said_beside_the_report(
@@ -193,7 +193,7 @@ def test_an_interruption_before_anything_began_is_one(
     pyinfra: Callable[..., FakePyinfra], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pyinfra()
-    monkeypatch.setattr(rollout, "run_pyinfra", lambda *words, **_: (Completed("", "", 143), True))
+    monkeypatch.setattr(deploy, "run_pyinfra", lambda *words, **_: (Completed("", "", 143), True))
     assert run(["deploy", "--table"]) == 130
     assert capsys.readouterr().out == "no host\n"
 

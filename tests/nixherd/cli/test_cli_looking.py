@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.cli.entries import entry_of, guest_name
+from nixherd.cli.guests import entry_of, guest_name
 from nixherd.fleet import load_fleet
 from nixherd.models import GuestType
 from nixherd.proxmox.config import VmConfig

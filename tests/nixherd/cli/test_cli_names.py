@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli.names import placed_named
+from nixherd.cli.guests import placed_named
 from nixherd.models import GuestType
 from nixherd.proxmox.answers import Presence, Resource
 from tests.nixherd.cli.conftest import Nixherd

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli import rollout
+from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
 from nixherd.deploying.journal import Journal, runs
 from nixherd.process import Completed
@@ -53,7 +53,7 @@ def ask(nixherd: Nixherd, fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
         def never(argv: Sequence[str], **_: Any) -> Completed:
             raise AssertionError(f"started: {argv}")
 
-        monkeypatch.setattr(rollout, "run", by or never)
+        monkeypatch.setattr(run_pyinfra, "run", by or never)
         capfd.readouterr()
         status = run(words)
         out, err = capfd.readouterr()

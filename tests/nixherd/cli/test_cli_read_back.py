@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli import publishing
+from nixherd.cli import publish as publishing
 from nixherd.cli.main import run
 from nixherd.ssh_keys import generate_ed25519
 from tests.nixherd.cli.test_cli_provisioning import KEY, FakePyinfra, Note, ask, begun  # noqa: F401  (fixture)

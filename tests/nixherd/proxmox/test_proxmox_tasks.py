@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.cli.progress import percentage
+from nixherd.cli.output import percentage
 from nixherd.errors import ApiError, DeadlineExceeded, TaskFailed
 from nixherd.proxmox.answers import TaskStatus, Upid
 from nixherd.proxmox.errors import StillRunning, TaskForgotten

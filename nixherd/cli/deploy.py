@@ -1,40 +1,134 @@
-"""One rollout: pyinfra with files of deploys/ as a child, followed by its journal, judged by it, and reported."""
+"""`nixherd deploy`, `plan` and `reboot`: one rollout, followed by its journal, judged by it, and reported."""
 
-import json
 import os
-import re
 import sys
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from getpass import getpass
-from pathlib import Path
 from typing import Any
 
+import click
+
 from nixherd.cli.changes import changes
-from nixherd.cli.following import follow
-from nixherd.cli.front import CHECKOUT, Front
+from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, show_json, wants_json
+from nixherd.cli.parameters import F, WholeSeconds, data_option, json_option
+from nixherd.cli.run_pyinfra import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
 from nixherd.deploying.goal import Goal
 from nixherd.deploying.journal import NAME, Journal, entries, new_directory, runs
+from nixherd.deploying.options import LONGEST
 from nixherd.deploying.report import Outcome, Report, report
-from nixherd.display import visible_values
-from nixherd.errors import FAILURES, FleetError, Undecided, Usage
+from nixherd.errors import Usage
 from nixherd.exits import Exit
-from nixherd.faults import worded
 from nixherd.files import write_whole
 from nixherd.inventory import check_selection, groups_of, separate
-from nixherd.process import Completed, interrupt_all, run
 from nixherd.terminal import is_terminal, say, say_text
 
-REPORT, LOG = "report.json", "pyinfra.log"
+_AT_LEAST_ONE = WholeSeconds(1, LONGEST)
+
+
+def _selection(command: F) -> F:
+    """What all of them take."""
+    options = [
+        click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
+        click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
+        click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
+        data_option,
+        click.option("--local", is_flag=True, default=None, help="The machine that this runs on, which needs no SSH."),
+        click.option(
+            "--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."
+        ),
+        json_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+# What hosts.nix or group data may say as well has no default here: an option that nobody gave must not overrule them.
+_dirty = click.option(
+    "--allow-dirty", is_flag=True, default=None, help="Deploy what nobody committed; the report says so."
+)
+
+
+@click.command()
+@_selection
+@_dirty
+@click.option(
+    "--goal",
+    type=click.Choice([str(goal) for goal in Goal]),
+    help="What to come to; else what hosts.nix or group data say, else switch.",
+)
+@click.option("--specialisation", metavar="NAME", help="The specialisation to switch to.")
+@click.option("--activation-deadline", type=_AT_LEAST_ONE, help="For an activation.")
+@click.option(
+    "--confirm-deadline",
+    type=_AT_LEAST_ONE,
+    help="For the proof; then the machine goes back.",
+)
+@click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held; else none before a wave.")
+@click.option("--rerun-failed", is_flag=True, help="Only the hosts that the last deployment did not bring there.")
+@click.option("--build-on", metavar="local|target|HOST", help="Here, on each machine itself, or on one of the fleet.")
+@click.option(
+    "--reboot/--no-reboot",
+    default=None,
+    help="Boot into the new system where that is needed, and prove it after that; else what hosts.nix says.",
+)
+@click.option(
+    "--no-check",
+    is_flag=True,
+    default=None,
+    help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK).",
+)
+@click.option(
+    "--soak",
+    type=WholeSeconds(0, LONGEST),
+    help="Watch the new system for so long before it is kept.",
+)
+@pass_front
+def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
+    """Bring hosts to what the flake says: all of them, or those named.
+
+    Evaluated and built once for all, activated under the machine's own guard, proven, and only then kept; a machine on
+    which anything goes wrong goes back to the system that ran before.
+    """
+    if said.pop("rerun_failed"):
+        hosts = failed_last(front, hosts)
+        if not hosts:
+            say("the last deployment of this fleet left no host to run again", err=True)
+            return int(Exit.DONE)
+    return rollout(front, DEPLOY, hosts, exclude, data, said, dry=False)
+
+
+@click.command()
+@_selection
+@_dirty
+@click.option("--dry-copy", is_flag=True, help="Copy it too, and ask each machine which services would change.")
+@pass_front
+def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
+    """Show what a deployment would change: evaluated and built, nothing copied, nothing activated."""
+    if said.pop("dry_copy"):
+        return rollout(front, DEPLOY, hosts, exclude, data, {**said, "goal": Goal.DRY_ACTIVATE}, dry=False)
+    return rollout(front, DEPLOY, hosts, exclude, data, said, dry=True)
+
+
+@click.command()
+@_selection
+@click.option("--dry-run", is_flag=True, help="Show who needs one and why, reboot nobody.")
+@click.option("--force", is_flag=True, default=None, help="Also those that need none.")
+@click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held.")
+@pass_front
+def reboot(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
+    """Reboot hosts whose next boot brings another kernel, initrd, modules or systemd; one of a role at a time.
+
+    Another boot_id, the system that runs, its units and health checks prove each. A readonly VM is only listed, with
+    the command for its owner.
+    """
+    dry = said.pop("dry_run")
+    return rollout(front, REBOOT, hosts, exclude, data, said, dry=dry)
+
+
 # What pyinfra itself says when it cannot go on (pyinfra_cli/exceptions.py).
-_ERROR = "--> pyinfra error: "
-_NO_HOSTS = "No hosts remaining!"  # why each of them failed is in the report
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\)|--> An (internal )?exception occurred")
-_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
-PARALLEL = 100  # hosts at a time; what is heavy is bounded where it is done
 
 
 def rollout(
@@ -73,7 +167,7 @@ def rollout(
     for line in done.stderr.splitlines():
         if str(directory / NAME) in line:  # what could not be noted is not in the report
             say(line, err=True)
-    if (error := own_error(done)) and not error.endswith(_NO_HOSTS):
+    if error := own_error(done):
         say(error, err=True)
     status = Exit.INTERRUPTED if interrupted else found.exit
     about: dict[str, Any] = {"exit": int(status), "interrupted": interrupted, "pyinfra": done.status}
@@ -81,30 +175,6 @@ def rollout(
     keep_report(directory, about, document, done.stdout + done.stderr)
     is_said = despite(lambda: _show(front, found, document, dry=dry), "stdout")
     return int(status or (Exit.DONE if is_said else Exit.FAILED))
-
-
-def keep_report(directory: Path, about: Mapping[str, Any], document: Mapping[str, Any], log: str) -> None:
-    """Let the run's directory hold its end, its report and pyinfra's own words."""
-
-    def keep() -> None:
-        write_whole(directory / LOG, log)
-        journal = Journal(directory)
-        journal.note("done", **about)
-        journal.close()
-        write_whole(directory / REPORT, json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n")
-
-    if despite(keep, str(directory)):
-        say(f"report: {directory / REPORT}", err=True)
-
-
-def despite(write: Callable[[], object], what: str) -> bool:
-    """Write what became of machines, if it can be written; that it cannot be changes nothing of what did."""
-    try:
-        write()
-    except FAILURES as error:
-        say(f"{what}: not all of this run could be written there: {worded(error, what)}", err=True)
-        return False
-    return True
 
 
 def _show(front: Front, found: Report, document: dict[str, Any], *, dry: bool) -> None:
@@ -149,71 +219,6 @@ def _password() -> str:
     if is_terminal(sys.stdin):
         return getpass("sudo's password on the machines: ")
     return sys.stdin.readline().rstrip("\n")
-
-
-def run_pyinfra(
-    front: Front,
-    words: Sequence[str],
-    directory: Path,
-    *,
-    input: str | None = None,
-    stream: Callable[[str], None] | None = None,
-    meanwhile: str = "machines that are being activated decide by themselves",
-) -> tuple[Completed, bool]:
-    """Run pyinfra on this fleet to its end; whether we were interrupted meanwhile.
-
-    `stream` is given each line that it says; without it, the journal in `directory` is followed instead. `meanwhile`
-    is what goes on when it is interrupted.
-    """
-    argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
-    env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(front.token_path), "NO_COLOR": "1"}
-    env |= {"PYINFRA_PROGRESS": "off"}
-    ended: list[Completed | FleetError] = []
-
-    def child() -> None:
-        try:
-            ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=input, stream=stream))
-        except FAILURES as error:
-            ended.append(worded(error, "running pyinfra"))
-        finally:
-            over.set()
-
-    over = threading.Event()  # an interrupted join() takes a thread for ended (python/cpython#90882)
-    threading.Thread(target=child).start()
-    interrupted, is_seen = False, True
-    with follow(directory) if stream is None else nullcontext(lambda: None) as look:
-        while not over.is_set():
-            try:
-                is_seen = is_seen and despite(look, "stderr")
-                over.wait(0.1)
-            except KeyboardInterrupt:
-                if not interrupted:
-                    say(f"Interrupted; {meanwhile}", err=True)
-                interrupted = True
-                interrupt_all()
-        if is_seen:
-            despite(look, "stderr")
-    if not ended:  # the thread was ended by what nobody catches
-        raise Undecided(f"pyinfra's end was not seen; its journal is in {directory}")
-    if isinstance(ended[0], FleetError):
-        raise ended[0]
-    return ended[0], interrupted
-
-
-def own_error(done: Completed) -> str | None:
-    """Why pyinfra itself ended, in one line: its error, or its traceback's last line. None when it says neither."""
-    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines()]
-    if any(_TRACEBACK.match(line) for line in lines):
-        raised = [line for line in lines if _EXCEPTION.match(line)] or lines[-1:]
-        return f"pyinfra: {raised[-1]}"
-    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-    return f"pyinfra: {errors[-1]}" if errors else None
-
-
-def last_words(done: Completed, log: Path) -> str:
-    """Why a pyinfra that never began ended: its own error, else what it said beside its progress."""
-    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip() and not line.startswith("-->")]
-    return own_error(done) or "\n".join(lines) or f"pyinfra ended with status {done.status}; its output: {log}"
 
 
 # For people

@@ -14,10 +14,9 @@ import click
 from nixherd import commits, duties
 from nixherd.changeset import Changeset, Done, changing, interrupted
 from nixherd.cli.front import CHECKOUT, Front, pass_front
-from nixherd.cli.output import show_json, wants_json
+from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.cli.parameters import commit_option, identity_option, standing
-from nixherd.cli.progress import progress
 from nixherd.enrolment import Wanted, is_named_after, stage, swap_in
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
@@ -34,7 +33,6 @@ from nixherd.secrets.rules import CONFIG
 from nixherd.secrets.store import Store
 from nixherd.terminal import is_terminal, say
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _SHOWN = 20  # mentions
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -67,7 +65,7 @@ class Told:
         return [*(step for each in self.guests for step in each.steps), *self.retirement.wanted.steps]
 
 
-@click.command(context_settings=_CONTEXT)
+@click.command()
 @click.argument("name")
 @click.option(
     "--destroy",

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.names import declared, names_of
+from nixherd.cli.guests import declared, names_of
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import data_option, json_option
-from nixherd.cli.rollout import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
+from nixherd.cli.run_pyinfra import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
 from nixherd.deploying.journal import Journal, entries, new_directory
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.exits import Exit
@@ -27,11 +27,10 @@ from nixherd.ssh_keys import same_key
 from nixherd.terminal import say, say_text
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _dry_run = click.option("--dry-run", is_flag=True, help="Show the steps, do none.")
 
 
-@click.command(context_settings=_CONTEXT)
+@click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_dry_run
 @data_option
@@ -47,7 +46,7 @@ def provision(front: Front, /, names: Sequence[str], dry_run: bool, data: Sequen
     return _run(front, (ENROLL, PROVISION, POST), [*guests.values()], data, dry=dry_run)
 
 
-@click.command("post-provision", context_settings=_CONTEXT)
+@click.command("post-provision")
 @click.argument("name")
 @click.option("--ip", metavar="IP", help="Where you take it to be: refused unless the hypervisor says so, too.")
 @click.option(
