@@ -56,7 +56,7 @@ def test_no_option_that_the_fleets_files_may_say_has_a_default() -> None:
         (["deploy", "--soak", "0", "--allow-dirty"], {"soak=0", "allow_dirty=true"}),
         (["reboot", "--force"], {"force=true"}),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "data",
 )
 def test_pyinfra_is_told_what_was_said_and_no_more(
     pyinfra: Callable[..., FakePyinfra],  # noqa: F811
