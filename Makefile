@@ -24,7 +24,7 @@ unexport PYTHONUNBUFFERED
 # The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
 REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
 
-.PHONY: help demo test check fuzz fleet-real conformance bench lab up down reset status shell clean
+.PHONY: help demo test unit check map fuzz fleet-real conformance bench lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -41,15 +41,25 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## a VM from nothing to a verified NixOS machine, in the embedded lab
 	@$(LAB) demo
 
-test: check ## check, then every test
+test: check ## check, then every test; CI=1: each property with all of its examples
 	@$(LAB) programs
 	@$(LAB) nix -- $(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
+
+# What of COVER (a package, such as nixherd.deploying) the unit tests reach is shown, and less than LEAST percent fails.
+LEAST ?= 90
+
+unit: $(STAMP) ## the tests that need neither Nix nor root nor the lab; COVER=PACKAGE: 90 % of its lines, or it fails
+	@$(BIN)/pytest -q -m unit -n $$(nproc) --dist loadgroup \
+	  $(if $(COVER),--cov=$(COVER) --cov-report=term-missing:skip-covered --cov-fail-under=$(LEAST)) $(TESTS)
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports --no-logo 2>/dev/null || PYTHONPATH=. $(BIN)/lint-imports
+
+map: $(STAMP) ## make map [CHECK=1]: the library's structure, drawn from its imports into build/map; CHECK fails beyond a bound
+	@$(BIN)/python -m bench.map $(if $(CHECK),--check)
 
 fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none of which may reach what is protected
 	@$(BIN)/python -m tests.fuzz $(N)
@@ -78,4 +88,4 @@ up down reset status shell: $(STAMP)
 
 clean: ## stop the lab, remove what make made here (not the shared cache)
 	@if [ -x $(BIN)/python ] && [ -d .lab ]; then $(LAB) down; fi
-	@rm -rf .lab $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	@rm -rf .lab $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info

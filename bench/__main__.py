@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import deploy, gate, provision, rekey, scale
+from bench import deploy, gate, provision, rekey, scale, trace
 
 BENCHMARKS = {
     "deploy": deploy.main,
@@ -11,6 +11,7 @@ BENCHMARKS = {
     "provision": provision.main,
     "rekey": rekey.main,
     "scale": scale.main,
+    "trace": trace.main,
 }
 
 

@@ -194,7 +194,7 @@ def contenders() -> dict[str, str]:
     if (CRATES / "deploy").exists():
         found["deploy-rs"] = DEPLOY_RS  # before the loop: its profile is a wrapper, which would be a change for ours
     else:
-        print(f"deploy: there is no deploy-rs in {CRATES} (make bench puts it there): not compared", flush=True)
+        print(f"deploy: {CRATES} has no deploy-rs (make bench puts it there): not compared", flush=True)
     found |= {"loop": LOOP, "floor": FLOOR}
     if (Path(sys.executable).parent / "ansible-playbook").exists():
         found["ansible"] = ANSIBLE

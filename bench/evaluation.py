@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from nixherd.definitions import Definitions
-from nixherd.evaluation import evaluate
+from nixherd.nix.evaluator import evaluate
+from nixherd.proxmox.guard.definitions import Definitions
 from nixherd.session import Session
 
 BARE = "c: map (n: c.${n}.config.system.build.toplevel.drvPath) (builtins.fromJSON ''IDS'')"

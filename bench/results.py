@@ -30,6 +30,6 @@ class Comparison:
         print(f"{self.name}: ours/theirs {self.ratio:.2f} ({ours:.2f} s, {theirs:.2f} s)", flush=True)
         DIRECTORY.mkdir(exist_ok=True)
         limit = self.limit if math.isfinite(self.limit) else None
-        about = {"name": self.name, "ratio": self.ratio, "limit": limit, "ours": self.ours, "theirs": self.theirs}
-        (DIRECTORY / f"{self.name}.json").write_text(json.dumps(about, indent=2) + "\n")
+        result = {"name": self.name, "ratio": self.ratio, "limit": limit, "ours": self.ours, "theirs": self.theirs}
+        (DIRECTORY / f"{self.name}.json").write_text(json.dumps(result, indent=2) + "\n")
         return self.ratio <= self.limit

@@ -9,7 +9,7 @@ so that `pyinfra -y inventory.py deploys/check.py && pyinfra -y inventory.py dep
 
 from pyinfra import host
 
-from nixherd.connectors.deploy_file import deploy_file
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import gate
 
 deploy_file("check", asks_machines=False)

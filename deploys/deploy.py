@@ -9,8 +9,8 @@ switch (the default), boot, test or dry-activate; docs/deploying.md has all that
 
 from pyinfra import host
 
-from nixherd.connectors.deploy_file import deploy_file
-from nixherd.deploying.waves import label
+from nixherd.deploy.waves import label
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import deployment
 from operations.deploy_run import waves
 

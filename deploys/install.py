@@ -15,7 +15,7 @@ Further files for the new root come from the data `extra_files`, `{"/etc/x": "lo
 
 from pyinfra import host
 
-from nixherd.connectors.deploy_file import deploy_file
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import disko, installer, nixos
 
 deploy_file("install", from_flake=True, makes_machines=True, by_hypervisor=True)

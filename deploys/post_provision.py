@@ -8,7 +8,7 @@ it, the guest becomes readonly (`--data protect=False`: not), in one commit. The
 
 from pyinfra import host
 
-from nixherd.connectors.deploy_file import deploy_file
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import sops, trust
 
 deploy_file("post-provision", by_hypervisor=True)

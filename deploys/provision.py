@@ -8,7 +8,7 @@ Each row observes before it acts, so a run that was interrupted anywhere is fini
 
 from pyinfra import local
 
-from nixherd.connectors.deploy_file import deploy_file
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import proxmox, sops
 
 deploy_file("provision", from_flake=True, makes_machines=True, by_hypervisor=True)

@@ -9,8 +9,8 @@ listed, with the command for its owner.
 
 from pyinfra import host
 
-from nixherd.connectors.deploy_file import deploy_file
-from nixherd.deploying.waves import label
+from nixherd.deploy.waves import label
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import deployment, rebooting
 from operations.deploy_run import waves
 

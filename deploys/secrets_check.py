@@ -5,7 +5,7 @@
 Names and salted hashes are reported, never content.
 """
 
-from nixherd.connectors.deploy_file import deploy_file
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import sops
 
 deploy_file("secrets-check")

@@ -9,7 +9,7 @@ left alone; what cannot be done is said, and fails its host. `--data snapshot=ke
 
 from pyinfra import host
 
-from nixherd.connectors.deploy_file import deploy_file
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import proxmox
 
 deploy_file("vms", asks_machines=False)

@@ -6,8 +6,8 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
-from nixherd.age import is_recipient, recipient_of
-from nixherd.ssh_keys import parse_public_key
+from nixherd.ssh.age import is_recipient, recipient_of
+from nixherd.ssh.keys import parse_public_key
 
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 

@@ -7,8 +7,8 @@ from typing_extensions import override
 
 from facts.base import Fact
 from facts.generations import ProfileGenerations
-from nixherd.deploying.activation import part
-from nixherd.revisions import noted_of
+from nixherd.deploy.protocol import part
+from nixherd.fleet.revisions import noted_of
 
 # Where Home Manager keeps its generations, newer and older.
 _PROFILE = """

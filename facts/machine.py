@@ -6,9 +6,9 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
-from nixherd.deploying.activation import part
-from nixherd.jobs import DIRECTORY
-from nixherd.revisions import of_running
+from nixherd.deploy.protocol import part
+from nixherd.fleet.revisions import of_running
+from nixherd.ssh.transient_unit import DIRECTORY
 
 _KEYS = (
     "macs",

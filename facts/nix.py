@@ -8,8 +8,8 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
-from nixherd import nix
-from nixherd.deploying.closures import parse_path_info
+from nixherd.nix import commands as nix
+from nixherd.nix.closure_diff import parse_path_info
 
 
 class StoreInfo(TypedDict):

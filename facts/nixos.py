@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from facts.base import Fact
 from facts.generations import ProfileGenerations
-from nixherd.deploying import activation
-from nixherd.nix import revision_of
-from nixherd.revisions import of_running
+from nixherd.deploy import protocol as activation
+from nixherd.fleet.revisions import of_running
+from nixherd.nix.commands import revision_of
 
 FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
 PROFILE = "/nix/var/nix/profiles/system"

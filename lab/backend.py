@@ -34,7 +34,7 @@ class Backend(Protocol):
         """Give it another name; a machine that uses it goes on using it."""
 
     def delete_volume(self, volid: str) -> None:
-        """A volume that is not there is no error."""
+        """A volume that is not there is not an error."""
 
     def start(self, vmid: int, config: Mapping[str, Any], cloudinit: Mapping[str, str] | None) -> None:
         """Switch the machine on; returns when it has power, long before it is booted.
@@ -50,7 +50,7 @@ class Backend(Protocol):
         """
 
     def stop(self, vmid: int) -> None:
-        """Pull the plug; returns when the machine is off. Off already is no error."""
+        """Pull the plug; returns when the machine is off. Off already is not an error."""
 
     def shutdown(self, vmid: int, timeout: float, check: Callable[[], None]) -> bool:
         """Ask the guest to power off; True when it is off within `timeout` seconds.
@@ -70,7 +70,7 @@ class Backend(Protocol):
         """
 
     def fault(self, name: str, on: bool, params: Mapping[str, Any]) -> bool:
-        """Switch a fault of the machines on or off; False when it is none of theirs."""
+        """Switch a fault of the machines on or off; False when it is not one of theirs."""
 
     def reset_all(self) -> None:
         """Back to the state at the start: every machine off, every volume as it was."""

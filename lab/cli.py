@@ -169,7 +169,7 @@ def _shell(places: Places, options: argparse.Namespace) -> int:
 
 def _log(places: Places, options: argparse.Namespace) -> int:
     if not places.api_log.exists():
-        raise LabError("there is no log; start the lab with: python -m lab up")
+        raise LabError("no log yet; start the lab with: python -m lab up")
     return subprocess.call(["tail", "-n", "+1", *(["-f"] if options.follow else []), str(places.api_log)])
 
 
@@ -251,7 +251,7 @@ def _nix(places: Places, options: argparse.Namespace) -> int:
     if not command:
         raise LabError("no command; say: python -m lab nix -- CMD …")
     environment = os.environ | {"PATH": f"{nix.bin}:{tools}:{os.environ['PATH']}", "NIX_CONF_DIR": str(nix.conf)}
-    if nix.own and os.geteuid() == 0:
+    if nix.of_the_lab and os.geteuid() == 0:
         # A machine without Nix stays one: its /nix is ours for this command alone.
         places.nix_root.mkdir(parents=True, exist_ok=True)
         Path("/nix").mkdir(exist_ok=True)

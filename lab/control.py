@@ -94,7 +94,7 @@ class Running:
 
 
 def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat; None when there is no such process."""
+    """Field 22 of /proc/PID/stat; None without such a process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -125,7 +125,7 @@ def up(places: Places, hosts: int, progress: Progress) -> Running:
         parts = setup.prepare(cache_directory(), progress)
         progress("starting")
         _write_state(places, hosts)
-        orders = Orders(str(parts.base), str(parts.template), parts.nix.own)
+        orders = Orders(str(parts.base), str(parts.template), parts.nix.of_the_lab)
         (places.state / "supervisor.json").write_text(json.dumps(asdict(orders)))
         running = _start_supervisor(places, hosts, parts)
         try:
@@ -305,10 +305,10 @@ def request(places: Places, running: Running, method: str, path: str, body: dict
 def _network_of(pid: int) -> Iterator[None]:
     """This thread in the network namespace of a process."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/self/ns/net").open() as own, Path(f"/proc/{pid}/ns/net").open() as other:
+    with Path("/proc/self/ns/net").open() as ours, Path(f"/proc/{pid}/ns/net").open() as other:
         if libc.setns(other.fileno(), CLONE_NEWNET):
             raise LabError(f"cannot enter the lab's network: {os.strerror(ctypes.get_errno())}")
         try:
             yield
         finally:
-            libc.setns(own.fileno(), CLONE_NEWNET)
+            libc.setns(ours.fileno(), CLONE_NEWNET)

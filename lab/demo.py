@@ -25,7 +25,7 @@ git commit --quiet --all --message 'dev: a message of the day' && git show --sta
 # The guard below everything that could forget to ask: a program that means to stop what must not be touched.
 STOP_104 = """python -c '
 import os; from pathlib import Path
-from nixherd.fleet import load_fleet; from nixherd.proxmox.steps import Stop; from nixherd.session import Session
+from nixherd.fleet.load import load_fleet; from nixherd.proxmox.steps import Stop; from nixherd.session import Session
 Stop("prom", 104).begin(Session(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client)
 ' 2>&1 | tail -n 1"""
 SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
@@ -36,16 +36,16 @@ def demo(places: Places) -> None:
     if not Path("inventory.py").exists():
         raise LabError("run the demo from the checkout: make demo")
     began = time.monotonic()
-    own = places.state / "demo"  # a lab that is up stays as it is
-    own.mkdir(parents=True, exist_ok=True)
-    os.environ["NIXHERD_LAB"] = str(own)
+    directory = places.state / "demo"  # a lab that is up stays as it is
+    directory.mkdir(parents=True, exist_ok=True)
+    os.environ["NIXHERD_LAB"] = str(directory)
     print("The lab: a Proxmox VE API and real machines behind it, in a network namespace with no way out.")
     lab("up")
     try:
         story(Places.here())
     finally:
         lab("down")
-        shutil.rmtree(own)
+        shutil.rmtree(directory)
     print(f"\ndemo: from nothing to a verified machine, and back, in {time.monotonic() - began:.0f} s")
 
 

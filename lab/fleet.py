@@ -1,7 +1,7 @@
 """Makes the lab's copy of the reference fleet: a git tree of its own whose flake.lock points at the stand-ins.
 
 The copy is the fleet as it is before its first provisioning: `dev` is not protected yet, has a placeholder for its key
-and is no recipient of secrets; the definitions name the lab's node, and the operator's key may log in and decrypt.
+and is not a recipient of secrets; the definitions name the lab's node, and the operator's key may log in and decrypt.
 The secret files are made anew, with content of the lab's own. Nothing else differs.
 """
 
@@ -55,9 +55,9 @@ def prepare_fleet(
     _edit_definitions(target / "vms" / "definitions.nix", machines, endpoint_host, fingerprint)
     for number in range(2, machines + 1):
         shutil.copytree(target / "hosts" / "dev", target / "hosts" / f"dev{number}")
-        own = Edit(target / "hosts" / f"dev{number}" / "configuration.nix")
-        own.replace(r"secrets/dev\.yaml", f"secrets/dev{number}.yaml")
-        own.save()
+        configuration = Edit(target / "hosts" / f"dev{number}" / "configuration.nix")
+        configuration.replace(r"secrets/dev\.yaml", f"secrets/dev{number}.yaml")
+        configuration.save()
     _make_secrets(target / "secrets", machines, recipient, env)
     overrides = _stand_ins(inputs, target)
     _commit_locked(target, nix, overrides, env)
@@ -162,12 +162,12 @@ def _make_secrets(directory: Path, machines: int, recipient: str, env: Mapping[s
     edit = Edit(directory / ".sops.yaml")
     edit.replace(r"(?<=&abl030 )age1\w+", recipient)
     edit.text = re.sub(r"^ *- [&*]dev\b.*\n", "", edit.text, flags=re.MULTILINE)
-    own = edit.text[edit.text.index("  - path_regex: ^dev") :]
+    rule = edit.text[edit.text.index("  - path_regex: ^dev") :]
     for number in range(2, machines + 1):
-        edit.text += own.replace("^dev", f"^dev{number}")
+        edit.text += rule.replace("^dev", f"^dev{number}")
     edit.save()
-    wanted = SECRETS | {f"dev{number}.yaml": SECRETS["dev.yaml"] for number in range(2, machines + 1)}
-    for name, (kind, text) in wanted.items():
+    files = SECRETS | {f"dev{number}.yaml": SECRETS["dev.yaml"] for number in range(2, machines + 1)}
+    for name, (kind, text) in files.items():
         output = "json" if kind == "binary" else kind
         done = subprocess.run(
             [
@@ -217,18 +217,18 @@ def _commit_locked(fleet: Path, nix: Path | str, overrides: Mapping[str, Path], 
     def run(*argv: str) -> None:
         done = subprocess.run(argv, cwd=fleet, env=isolated, capture_output=True, text=True)
         if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise LabError(f"the fleet's copy: {' '.join(argv[:3])} failed: {' / '.join(said[-3:])}")
+            messages = (done.stderr or done.stdout).strip().splitlines()
+            raise LabError(f"the fleet's copy: {' '.join(argv[:3])} failed: {' / '.join(messages[-3:])}")
 
     run("git", "init", "--quiet", "--initial-branch=main", "--template=")
     run("git", "config", "user.name", _IDENTITY["NAME"])
     run("git", "config", "user.email", _IDENTITY["EMAIL"])
     # A flake sees only what git knows.
     run("git", "add", "--all")
-    wanted = [f"--override-input={name}" for name in overrides]
+    flags = [f"--override-input={name}" for name in overrides]
     pairs = [
         part
-        for flag, path in zip(wanted, overrides.values(), strict=True)
+        for flag, path in zip(flags, overrides.values(), strict=True)
         for part in (*flag.split("="), f"path:{path}")
     ]
     run(str(nix), "--extra-experimental-features", "nix-command flakes", "flake", "lock", *pairs)

@@ -26,18 +26,18 @@ def make_fleet(
         places.checkout / "fleet",
         *(places.checkout / "lab" / part for part in ("nixpkgs", "inputs", "options", "fleet.py")),
     ]
-    wanted = stamp([*(part for part in parts if part.exists()), str(hosts), fingerprint(places), _key(places)])
+    key = stamp([*(part for part in parts if part.exists()), str(hosts), fingerprint(places), _key(places)])
     note = places.state / "fleet.stamp"
-    if note.exists() and note.read_text() == f"{wanted} {_fleet_state(places)}":
+    if note.exists() and note.read_text() == f"{key} {_fleet_state(places)}":
         return False
     note.unlink(missing_ok=True)
-    kept = places.state / f"fleet-as-made-{wanted}"
+    kept = places.state / f"fleet-as-made-{key}"
     if kept.exists():
         _replace(kept, places.state)
     else:
         _make(places, hosts, inside, environment)
         _keep(places, kept)
-    note.write_text(f"{wanted} {_fleet_state(places)}")
+    note.write_text(f"{key} {_fleet_state(places)}")
     return True
 
 
@@ -73,10 +73,10 @@ def _fleet_state(places: Places) -> str:
     """Changes with every commit and every changed file of the copy."""
     if not (places.fleet / ".git").exists():
         return "none"
-    said = ""
+    output = ""
     for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
-        said += subprocess.run(["git", "-C", places.fleet, *arguments], capture_output=True, text=True).stdout
-    return hashlib.sha256(said.encode()).hexdigest()
+        output += subprocess.run(["git", "-C", places.fleet, *arguments], capture_output=True, text=True).stdout
+    return hashlib.sha256(output.encode()).hexdigest()
 
 
 def fingerprint(places: Places) -> str:

@@ -106,11 +106,11 @@ def make(places: Places, base: str, count: int, inside: Inside, environment: Map
     directory = places.state / "light"
     shutil.rmtree(directory, ignore_errors=True)
     for host in hosts:
-        own = directory / host.name
-        own.mkdir(parents=True)
+        ssh_files = directory / host.name
+        ssh_files.mkdir(parents=True)
         key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{host.name}", "-f"]
-        subprocess.run([*key, own / "ssh_host_ed25519_key"], check=True)
-        shutil.copy(places.home / ".ssh/id_ed25519.pub", own / "authorized_keys")
+        subprocess.run([*key, ssh_files / "ssh_host_ed25519_key"], check=True)
+        shutil.copy(places.home / ".ssh/id_ed25519.pub", ssh_files / "authorized_keys")
     _declare(places, hosts, run)
     if not hosts:
         return []
@@ -200,13 +200,13 @@ def _start(host: Light, orders: Mapping[str, str]) -> str | None:
             start_new_session=True,
         )
     assert process.stderr is not None
-    said: list[str] = []
+    lines: list[str] = []
     for line in process.stderr:
         if line == "started\n":
             (directory / "pid").write_text(str(process.pid))
             return _listens(host.address)
-        said.append(line)
-    return "".join(said[-3:]).strip() or "it ended"
+        lines.append(line)
+    return "".join(lines[-3:]).strip() or "it ended"
 
 
 def _listens(address: str) -> str | None:

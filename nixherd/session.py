@@ -19,20 +19,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nixherd.deploying.gate import Gate, Verified
-from nixherd.deploying.journal import Journal
-from nixherd.deploying.report import Outcome
+from nixherd.deploy.commit_policy import Gate, Verified
+from nixherd.deploy.journal import Journal
+from nixherd.deploy.report import Outcome
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import line_of, worded
 from nixherd.files import state_home, write_whole
+from nixherd.fleet.models import Fleet, Host, Vm
+from nixherd.fleet.revisions import of_tree
 from nixherd.locks import lock, own_directory
-from nixherd.models import Fleet, Host, Vm
-from nixherd.openssh import PLAIN_PATH
-from nixherd.revisions import of_tree
-from nixherd.rollcall import RollCall
-from nixherd.ssh_keys import KeyPair, generate_ed25519, pair_of, parse_public_key
-from nixherd.tokens import Token
+from nixherd.proxmox.token import Token
+from nixherd.pyinfra_glue.rollcall import RollCall
+from nixherd.ssh.destination import PLAIN_PATH
+from nixherd.ssh.keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from nixherd.deploying.activation import Deployment, Kind, Stage, Standing, parse
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.journal import is_of
-from nixherd.deploying.report import Outcome, how_to_ask
-from nixherd.deploying.run import DeployRun, HostRun
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.journal import is_of
+from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, parse
+from nixherd.deploy.report import Outcome, how_to_ask
+from nixherd.deploy.run import DeployRun, HostRun
 from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
 from nixherd.faults import foreseen, worded
-from nixherd.reach import Epoch
+from nixherd.locate.reach import Epoch
 from operations.health import failing
 from operations.rebooting import may_reboot, reboot_and_prove
 from operations.speaking import Wanted, deployment_of, note_too, said

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pyinfra.api.host import Host
 
 from facts.nixos import BOOTED_PARTS
-from nixherd import nix
-from nixherd.build import BUILD_DEADLINE, realise
-from nixherd.deploying.activation import Kind, hold
-from nixherd.deploying.inhibitors import INHIBITORS, INIT
-from nixherd.deploying.options import HERE, TARGET
-from nixherd.deploying.run import HostRun
+from nixherd.deploy.inhibitors import INHIBITORS, INIT
+from nixherd.deploy.options import HERE, TARGET
+from nixherd.deploy.protocol import Kind, hold
+from nixherd.deploy.run import HostRun
 from nixherd.errors import FleetError, ProcessFailed, Usage
-from nixherd.models import Access
-from nixherd.nix_errors import is_unsigned, last_error
+from nixherd.fleet.models import Access
+from nixherd.nix import commands as nix
+from nixherd.nix.builder import BUILD_DEADLINE, realise
+from nixherd.nix.errors import is_unsigned, last_error
 from operations.deploy_run import require_root
 from operations.remote import run_towards
 from operations.steps import as_root, connector_of, session_of, shell

@@ -11,15 +11,15 @@ from pyinfra.api.state import State
 
 from facts.home_manager import Home, HomeState
 from facts.nixos import Running, SystemState
-from nixherd.connectors.deploy_file import require_order
-from nixherd.deploying.activation import GATE, Kind, parse
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.journal import Journal, new_directory
-from nixherd.deploying.options import Options
-from nixherd.deploying.run import DeployRun, HostRun
-from nixherd.deploying.waves import USUAL
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.journal import Journal, new_directory
+from nixherd.deploy.options import Options
+from nixherd.deploy.protocol import GATE, Kind, parse
+from nixherd.deploy.run import DeployRun, HostRun
+from nixherd.deploy.waves import USUAL
 from nixherd.errors import FAILURES, FleetError, NotBegun, Usage
-from nixherd.models import Access
+from nixherd.fleet.models import Access
+from nixherd.pyinfra_glue.deploy_file import require_order
 from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it

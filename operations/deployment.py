@@ -1,6 +1,6 @@
 """A deployment, row by row: reach, evaluate, build, show, copy, and on each machine activate, prove, keep or go back.
 
-What one row finds the next ones use; it is in the run (`nixherd.deploying.run`) and in its journal. The rows before
+What one row finds the next ones use; it is in the run (`nixherd.deploy.run`) and in its journal. The rows before
 `copy` change nothing, so that `--dry` ends there.
 """
 
@@ -13,22 +13,23 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.api.host import Host
 
-from nixherd import health_checks, nix
-from nixherd.deploying import gate
-from nixherd.deploying.activation import Kind, hold
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.options import Engine, Options
-from nixherd.deploying.progress import BuildProgress
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import HostRun
-from nixherd.deploying.waves import label
+from nixherd.deploy import commit_policy as gate
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.options import Engine, Options
+from nixherd.deploy.protocol import Kind, hold
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun
+from nixherd.deploy.waves import label
 from nixherd.errors import FAILURES, FleetError, NotBegun, NotWell, Usage
-from nixherd.evaluation import as_of
-from nixherd.evaluation import evaluate as evaluate_all
 from nixherd.faults import foreseen
-from nixherd.models import Access
-from nixherd.nix import Evaluated
-from nixherd.revisions import noted_of, shown
+from nixherd.fleet import health_checks
+from nixherd.fleet.models import Access
+from nixherd.fleet.revisions import noted_of, shown
+from nixherd.nix import commands as nix
+from nixherd.nix.build_log import BuildProgress
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.evaluator import as_of
+from nixherd.nix.evaluator import evaluate as evaluate_all
 from nixherd.session import Session
 from operations.activating import activate as activate_on
 from operations.building import build_for, builder_of

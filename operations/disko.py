@@ -4,8 +4,8 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from nixherd.errors import FleetError
-from nixherd.guard import require_installable
-from nixherd.jobs import Job
+from nixherd.install.permission import require_installable
+from nixherd.ssh.transient_unit import Job
 from operations.machine import (
     is_installed,
     machine_of,

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pyinfra.api.host import Host
 
-from nixherd.changeset import changing, interrupted
-from nixherd.enrolment import Wanted, publish
+from nixherd.arguments import flag_of, path_below
 from nixherd.errors import FleetError, Usage
-from nixherd.fleet import load_fleet
-from nixherd.models import Fleet
-from nixherd.secrets.identity import as_host, identity_file, operator
-from nixherd.secrets.store import Store
+from nixherd.fleet.changeset import changing, interrupted
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet
 from nixherd.session import Session
 from nixherd.templating import Values, render, render_foreign
-from operations.arguments import flag_of, path_below
+from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.secrets.identity import as_host, identity_file, operator
+from nixherd.trust.secrets.store import Store
 from operations.steps import Commands, do, session_of
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"

@@ -5,12 +5,12 @@ from pathlib import Path
 from pyinfra import host
 from pyinfra.api import operation
 
+from nixherd.arguments import names_of
 from nixherd.errors import FleetError
 from nixherd.gate.results import Result, passed
 from nixherd.gate.runner import require_known, run_all
 from nixherd.gate.tools import Scope
 from nixherd.session import Session
-from operations.arguments import names_of
 from operations.steps import Commands, decide, do, session_of
 
 

@@ -5,8 +5,8 @@ import time
 
 from pyinfra.api.host import Host
 
-from nixherd.connectors import through
-from nixherd.health_checks import Check
+from nixherd.fleet.health_checks import Check
+from nixherd.pyinfra_glue import through
 from operations.steps import connector_of, remote
 
 PAUSE = 1.0  # seconds between two tries

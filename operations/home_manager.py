@@ -5,7 +5,7 @@ from pyinfra.api import operation
 
 from facts.home_manager import Generations
 from nixherd.errors import Usage
-from nixherd.nix import is_store_path
+from nixherd.nix.commands import is_store_path
 from operations.activating import activate
 from operations.deploy_run import ask, run_of, this_host
 from operations.nixos.generations import chosen

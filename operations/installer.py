@@ -5,12 +5,12 @@ import shlex
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd.build import kexec_tarball
 from nixherd.errors import FleetError, FleetInvalid, Refused
-from nixherd.guard import mark, require_installable
-from nixherd.installation import obstacles
-from nixherd.jobs import DIRECTORY
-from nixherd.reach import Epoch
+from nixherd.install.permission import mark, require_installable
+from nixherd.install.requirements import obstacles
+from nixherd.locate.reach import Epoch
+from nixherd.nix.builder import kexec_tarball
+from nixherd.ssh.transient_unit import DIRECTORY
 from operations.machine import is_installed, machine_of, require_still_installable, require_the_guest
 from operations.remote import copy_towards
 from operations.steps import Commands, connector_of, decide, do, evaluated, fleet_host, session_of, shell

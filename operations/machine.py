@@ -4,8 +4,8 @@ from pyinfra.api.host import Host
 
 from facts.machine import Machine, MachineState
 from nixherd.errors import FleetError, Refused
-from nixherd.fleet import load_fleet
-from nixherd.guard import mark, require_installable, require_no_declared_guest
+from nixherd.fleet.load import load_fleet
+from nixherd.install.permission import mark, require_installable, require_no_declared_guest
 from operations.steps import connector_of, executing, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it

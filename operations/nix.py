@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd.build import realise
 from nixherd.errors import Usage
-from nixherd.nix import is_store_path
+from nixherd.nix.builder import realise
+from nixherd.nix.commands import is_store_path
 from operations.remote import copy_closure
 from operations.signing import SigningKey
 from operations.steps import Commands, decide, do, fleet_host, session_of

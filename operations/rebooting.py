@@ -8,17 +8,17 @@ from pyinfra.api import operation
 from pyinfra.api.host import Host
 
 from facts.nixos import Running, SystemState
-from nixherd.deploying.activation import Kind
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import HostRun
-from nixherd.deploying.waves import label
+from nixherd.arguments import flag_of
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun
+from nixherd.deploy.waves import label
 from nixherd.errors import FAILURES, FleetError, Refused, Undecided
 from nixherd.faults import foreseen
-from nixherd.fleet import load_fleet
-from nixherd.guard import require_rebootable
-from nixherd.models import Fleet
-from nixherd.reach import Epoch
-from operations.arguments import flag_of
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet
+from nixherd.install.permission import require_rebootable
+from nixherd.locate.reach import Epoch
 from operations.deploy_run import acting, looking, require_root, run_of
 from operations.health import failing
 from operations.steps import Commands, as_root, connector_of, do, executing, fleet_host, leave, session_of

@@ -6,17 +6,17 @@ from typing import Any
 
 from pyinfra.api.host import Host
 
-from nixherd import nixos_rebuild
-from nixherd.deploying.options import Engine
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import HostRun
+from nixherd.deploy.options import Engine
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun
 from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided
 from nixherd.faults import worded
 from nixherd.files import write_whole
-from nixherd.nix import Evaluated
-from nixherd.nixos_rebuild import Flavour
-from nixherd.openssh import Destination
+from nixherd.nix import nixos_rebuild
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.process import run
+from nixherd.ssh.destination import Destination
 from operations.building import builder_of
 from operations.deploy_run import ask, run_of
 from operations.remote import run_towards

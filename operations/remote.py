@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 
 from pyinfra.api.host import Host
 
-from nixherd import nix
+from nixherd.deploy.stalls import LOOK_THERE, Stalled, Watch
 from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed, Unforeseen
-from nixherd.jobs import ENDED, RUNNING, Job
-from nixherd.models import Access
-from nixherd.nix_errors import is_unsigned
-from nixherd.openssh import Destination
+from nixherd.fleet.models import Access
+from nixherd.nix import commands as nix
+from nixherd.nix.errors import is_unsigned
 from nixherd.process import Completed, run
-from nixherd.stalls import LOOK_THERE, Stalled, Watch
-from nixherd.sudo import Sudo, told
+from nixherd.ssh.destination import Destination
+from nixherd.ssh.sudo import Sudo, told
+from nixherd.ssh.transient_unit import ENDED, RUNNING, Job
 from operations.signing import UNSIGNED, taken_through
 from operations.steps import connector_of, remote, shell
 

@@ -7,12 +7,12 @@ from pyinfra.api.host import Host
 
 from facts.nix import Closure
 from facts.nixos import BOOTED_PARTS
-from nixherd import nix
-from nixherd.deploying import closures
-from nixherd.deploying.inhibitors import INHIBITORS, INIT, between
-from nixherd.deploying.run import HostRun
-from nixherd.models import Access
-from nixherd.nix import Evaluated
+from nixherd.deploy.inhibitors import INHIBITORS, INIT, between
+from nixherd.deploy.run import HostRun
+from nixherd.fleet.models import Access
+from nixherd.nix import closure_diff as closures
+from nixherd.nix import commands as nix
+from nixherd.nix.commands import Evaluated
 from nixherd.process import run
 from nixherd.sizes import human
 from operations.building import builder_of, parts_there, said_there

@@ -7,12 +7,12 @@ from pathlib import Path
 from pyinfra.api.host import Host
 
 from facts.nix import Settings
-from nixherd import nix
 from nixherd.errors import FleetError, Usage
 from nixherd.files import expanded
-from nixherd.models import Access
+from nixherd.fleet.models import Access
+from nixherd.nix import commands as nix
 from nixherd.process import run
-from nixherd.sudo import Sudo
+from nixherd.ssh.sudo import Sudo
 from operations.deploy_run import ANSWER_DEADLINE, give_password, options_of
 from operations.steps import connector_of, fleet_host, remote
 

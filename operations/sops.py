@@ -6,12 +6,12 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.sops import Secret, Secrets
-from nixherd.enrolment import with_rekeys
+from nixherd.arguments import flag_of
 from nixherd.errors import FleetError
-from nixherd.fleet import load_fleet
-from nixherd.nix import Evaluated
-from nixherd.secrets.plan import recipients_of_hosts
-from operations.arguments import flag_of
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.commands import Evaluated
+from nixherd.trust.enrol import with_rekeys
+from nixherd.trust.secrets.plan import recipients_of_hosts
 from operations.fleet_files import changed_files, store_of
 from operations.machine import is_installed, machine_of
 from operations.steps import Commands, decide, do, evaluated, executing, fleet_host, session_of

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from pyinfra.api.host import Host
 
-from nixherd.deploying.activation import PROTOCOL, Deployment, Kind, Stage, Standing, parse
-from nixherd.deploying.report import Outcome
-from nixherd.deploying.run import DeployRun, HostRun
+from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, parse
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import DeployRun, HostRun
 from nixherd.errors import FAILURES, FleetError, NotBegun
 from nixherd.faults import worded
-from nixherd.models import Access
-from nixherd.revisions import is_revision, shown
+from nixherd.fleet.models import Access
+from nixherd.fleet.revisions import is_revision, shown
 from operations.deploy_run import ANSWER_DEADLINE, give_password
 from operations.rebooting import may_reboot
 from operations.steps import as_root, connector_of, shell

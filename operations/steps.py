@@ -14,17 +14,17 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State, StateStage
 from pyinfra.connectors.util import CommandOutput
 
-from nixherd.build import build
 from nixherd.errors import FAILURES, FleetError
-from nixherd.evaluation import evaluate
 from nixherd.faults import worded
-from nixherd.models import Host as FleetHost
-from nixherd.models import Vm
-from nixherd.nix import Evaluated
+from nixherd.fleet.models import Host as FleetHost
+from nixherd.fleet.models import Vm
+from nixherd.nix.builder import build
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.evaluator import evaluate
 from nixherd.session import Session
 
 if TYPE_CHECKING:
-    from nixherd.connectors.fleet import FleetConnector
+    from nixherd.pyinfra_glue.fleet import FleetConnector
 
 COMMAND_DEADLINE = 120  # seconds for a command of ours; what takes longer is a job
 Commands = Generator[PyinfraCommand, None, None]

@@ -4,14 +4,14 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.age import HostKey
-from nixherd.enrolment import Wanted, documented, protected, trusted
+from nixherd.arguments import flag_of, path_below
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.fleet import load_fleet
-from nixherd.models import GuestType
-from nixherd.reach import Epoch
-from nixherd.ssh_keys import generate_ed25519, parse_public_key
-from nixherd.told import owner_of
-from operations.arguments import flag_of, path_below
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import GuestType
+from nixherd.locate.guest_agent import owner_of
+from nixherd.locate.reach import Epoch
+from nixherd.ssh.keys import generate_ed25519, parse_public_key
+from nixherd.trust.enrol import Wanted, documented, protected, trusted
 from operations.fleet_files import changed_files
 from operations.machine import machine_of
 from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, session_of

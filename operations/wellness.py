@@ -9,11 +9,11 @@ from pyinfra.api.host import Host
 
 from facts.home_manager import Home
 from facts.nixos import Running
-from nixherd.deploying.activation import Kind
-from nixherd.deploying.run import HostRun
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.run import HostRun
 from nixherd.errors import FleetError
-from nixherd.health_checks import Check
-from nixherd.models import Access
+from nixherd.fleet.health_checks import Check
+from nixherd.fleet.models import Access
 from operations.deploy_run import require_root
 from operations.health import PAUSE, SHOWN, by_connection
 from operations.steps import connector_of, remote

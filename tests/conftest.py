@@ -6,16 +6,31 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.integration.lab_driver")
 
+from tests import unit_guard  # noqa: E402
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
 from tests.preloaded.programs import end, preloaded  # noqa: E402
+from tests.properties import PROFILE  # noqa: E402
+from tests.readable_ids import readable  # noqa: E402
+
+settings.load_profile(PROFILE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(unit_guard)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    return readable(val)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Who deploys to the provisioned fleet does so in one worker of three: making it takes half a minute."""
+    unit_guard.mark(items)
     for item in items:
         if "made" in getattr(item, "fixturenames", ()):
             place = "security" if "security" in item.path.parts else item.path.stem

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ from lab.setup import prepare_nix
 from lab.setup.cache import Cache, stamp
 
 
-@functools.cache
 def environment() -> dict[str, str]:
     """Variables with which `nix` and `git` run, nobody's own configuration among them."""
+    sys.audit("tests.needs", "nix")  # a unit test may not (tests/unit_guard.py)
+    return dict(_environment())
+
+
+@functools.cache
+def _environment() -> dict[str, str]:
     nix, tools = prepare_nix(cache_directory(), print)
     return {
         "PATH": f"{nix.bin}:{tools}:{os.environ['PATH']}",

@@ -18,8 +18,8 @@ from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State, StateStage
 
-from nixherd.nix import Evaluated
-from nixherd.proof import BOOT_ID, PLANT
+from nixherd.locate.proof import BOOT_ID, PLANT
+from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.guest.identity import mark
 from nixherd.session import Session
 from tests.nixherd.proxmox.conftest import Emulator
@@ -94,7 +94,8 @@ def connected(session: Session, host_id: str = "dev", *, beside: tuple[str, ...]
     state = State(Inventory((entries, {})), Config())
     state.should_raise_failed_hosts = lambda state: False
     host = state.inventory.get_host(host_id)
-    state.limit_hosts = [host] if beside else None
+    if beside:
+        state.limit_hosts = [host]
     host.connect()
     if host.connected:
         state.activate_host(host)

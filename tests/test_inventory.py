@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.unit
-
 MakeFleet = Callable[..., Path]
 ROOT = Path(__file__).parent.parent
 PYINFRA = Path(sys.executable).with_name("pyinfra")
@@ -21,7 +19,7 @@ PYINFRA = Path(sys.executable).with_name("pyinfra")
 # One host that works and one that cannot be reached, by pyinfra's own connectors.
 TWO_HOSTS = """
 import click
-from nixherd.connectors import cli
+from nixherd.pyinfra_glue import cli
 cli.put_right(click.get_current_context())
 both = ["@local", ("unreachable", {"ssh_hostname": "127.0.0.1", "ssh_port": 1})]
 """
@@ -292,7 +290,8 @@ def test_nothing_that_a_run_started_outlives_it(two_hosts: Pyinfra, tmp_path: Pa
         if number:
             process.send_signal(number)
         status = process.wait(10)
-    assert status == {None: 1, signal.SIGKILL: -signal.SIGKILL}.get(number, 128 + (number or 0))
+    statuses: dict[int | None, int] = {None: 1, signal.SIGKILL: -signal.SIGKILL}
+    assert status == statuses.get(number, 128 + (number or 0))
     pids = [(tmp_path / name).read_text().strip() for name in names]
     time.sleep(0.2)
     assert [pid for pid in pids if b"sleep" in _command_line(pid)] == []

@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
       break
       ;;
     -*)
-      echo "fmt-nix: there is no option $1; see fmt-nix --help (a file of that name: -- $1)" >&2
+      echo "fmt-nix: unknown option $1; see fmt-nix --help (a file of that name: -- $1)" >&2
       exit 2
       ;;
     *) words+=("$1") ;;
@@ -76,7 +76,7 @@ for word in "${words[@]}"; do
   if [ -d "$word" ]; then
     files_below "$word" "${word%/}/" --cached --others --exclude-standard
   elif [ ! -f "$word" ]; then
-    echo "fmt-nix: $word: there is no such file" >&2
+    echo "fmt-nix: $word: no such file" >&2
     exit 2
   elif [[ $word = *.nix ]]; then
     files+=("$word")

@@ -29,7 +29,7 @@ nixherd_here() {
   fi
   [ ! -d "$program" ] || program=$program/.venv/bin/nixherd
   if ! command -v -- "$program" >/dev/null; then
-    echo "${0##*/}: there is no program $program; install nixherd (in its checkout: python3 -m venv .venv &&" \
+    echo "${0##*/}: $program is missing; install nixherd (in its checkout: python3 -m venv .venv &&" \
       ".venv/bin/pip install -c constraints.txt -e .) and put .venv/bin on PATH, or the checkout into NIXHERD" >&2
     exit 127
   fi

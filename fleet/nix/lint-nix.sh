@@ -33,7 +33,7 @@ look() {
     echo "$1 said something and ended with status 0: not all files were looked at; this counts as a failure" >&2
     failed=$((failed | bit))
   elif [ "$status" -eq 127 ]; then
-    echo "$1: there is no such program; nix run .#lint-nix and nix develop bring it" >&2
+    echo "$1: not found; nix run .#lint-nix and nix develop bring it" >&2
     failed=$((failed | bit))
   elif [ "$status" -gt 1 ]; then
     echo "$1 ended with status $status: not all files were looked at" >&2

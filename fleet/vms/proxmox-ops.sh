@@ -50,7 +50,7 @@ case $command in
     exit 2
     ;;
   *)
-    echo "proxmox-ops: there is no command $command; see proxmox-ops --help, or nixherd vm --help" >&2
+    echo "proxmox-ops: unknown command $command; see proxmox-ops --help, or nixherd vm --help" >&2
     exit 2
     ;;
 esac

@@ -57,8 +57,8 @@ def _token(call: Call) -> dict[str, Any]:
 
 
 def _shown(token: dict[str, Any]) -> dict[str, Any]:
-    about = {"expire": int(token.get("expire") or 0), "privsep": int(token.get("privsep", 1))}
-    return {**about, **({"comment": token["comment"]} if token.get("comment") else {})}
+    record = {"expire": int(token.get("expire") or 0), "privsep": int(token.get("privsep", 1))}
+    return {**record, **({"comment": token["comment"]} if token.get("comment") else {})}
 
 
 @route("GET", _TOKEN)
@@ -79,9 +79,9 @@ def create_token(call: Call) -> Any:
     if name in known:
         raise ParameterError({"tokenid": "Token already exists."})
     given: dict[str, Any] = {key: call.params[key] for key in ("comment", "expire", "privsep") if key in call.params}
-    about = {"privsep": 1, **given}
-    known[name] = {**about, "secret": str(uuid.uuid4())}
-    info = {key: str(value) for key, value in about.items()}
+    record = {"privsep": 1, **given}
+    known[name] = {**record, "secret": str(uuid.uuid4())}
+    info = {key: str(value) for key, value in record.items()}
     return {"full-tokenid": f"{call.params['userid']}!{name}", "info": info, "value": known[name]["secret"]}
 
 
@@ -107,22 +107,22 @@ def users(call: Call) -> Any:
     return [
         {
             "userid": userid,
-            "enable": int(about.get("enable", 1)),
-            "expire": int(about.get("expire") or 0),
+            "enable": int(record.get("enable", 1)),
+            "expire": int(record.get("expire") or 0),
             "realm-type": userid.rpartition("@")[2],
-            **{key: about[key] for key in ("comment", "email", "firstname", "lastname") if key in about},
+            **{key: record[key] for key in ("comment", "email", "firstname", "lastname") if key in record},
         }
-        for userid, about in call.emulator.state.users.items()
+        for userid, record in call.emulator.state.users.items()
         if may or userid == call.user.name
     ]
 
 
 @route("GET", "/access/users/{userid}")
 def user(call: Call) -> Any:
-    about = _user(call)
-    shown = {key: about[key] for key in ("comment", "email", "firstname", "lastname") if key in about}
-    tokens = {"tokens": {name: _shown(token) for name, token in about["tokens"].items()}} if about.get("tokens") else {}
-    return {"enable": int(about.get("enable", 1)), "expire": int(about.get("expire") or 0), **shown, **tokens}
+    user = _user(call)
+    shown = {key: user[key] for key in ("comment", "email", "firstname", "lastname") if key in user}
+    tokens = {"tokens": {name: _shown(token) for name, token in user["tokens"].items()}} if user.get("tokens") else {}
+    return {"enable": int(user.get("enable", 1)), "expire": int(user.get("expire") or 0), **shown, **tokens}
 
 
 @route("GET", "/access/roles/{roleid}")
@@ -152,8 +152,8 @@ def permissions(call: Call) -> Any:
     if name != call.user.name:
         if userid != call.user.name:
             call.emulator.permissions.require(call.user, "/access", ["Sys.Audit"])
-        about = call.emulator.state.users.get(userid, {}).get("tokens", {}).get(tokenid, {})
-        user = User(userid, tokenid or None, bool(about.get("privsep", 1)))
+        record = call.emulator.state.users.get(userid, {}).get("tokens", {}).get(tokenid, {})
+        user = User(userid, tokenid or None, bool(record.get("privsep", 1)))
     path = call.params.get("path")
     if path:
         return {path: dict(sorted(call.emulator.permissions.held(user, path).items()))}

@@ -105,10 +105,10 @@ def generic(call: Call) -> Any:
 
 @route("POST", f"{_AGENT}/set-user-password")
 def set_user_password(call: Call) -> Any:
-    wanted: dict[str, Any] = {
+    credentials: dict[str, Any] = {
         name: call.params[name] for name in ("username", "password", "crypted") if name in call.params
     }
-    return {"result": ask(call, "set-user-password", wanted) or {}}
+    return {"result": ask(call, "set-user-password", credentials) or {}}
 
 
 def _latin(text: str, what: str) -> str:

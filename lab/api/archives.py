@@ -44,8 +44,8 @@ def _of_a_vm(config: Config) -> Iterator[Candidate]:
     for name, drive in sorted(drives.of(config), key=lambda found: drives.NAMES.index(found[0])):
         if drives.is_cdrom(drive) or drives.is_cloudinit(drive):
             continue
-        said = drive.get("backup")
-        included, reason = said is None or said in _TRUE, f"backup={'yes' if said is None else 'no'}"
+        flag = drive.get("backup")
+        included, reason = flag is None or flag in _TRUE, f"backup={'yes' if flag is None else 'no'}"
         if name == "efidisk0" and config.get("bios") != "ovmf":
             included, reason = False, "efidisk but no OVMF BIOS"
         yield Candidate(name, drive["file"], drive.get("size", ""), included, reason)
@@ -81,8 +81,8 @@ def text_of(volid: str, holds: dict[str, Any]) -> str:
     text = section(holds.get("config", {}))
     if holds.get("type", "qemu") != "qemu":
         return text
-    for name, about in sorted(holds["disks"].items()):
-        text += f"#qmdump#map:{name}:{device(name)}:{about['storage']}:{about['format']}:\n"
+    for name, disk in sorted(holds["disks"].items()):
+        text += f"#qmdump#map:{name}:{device(name)}:{disk['storage']}:{disk['format']}:\n"
     return text
 
 

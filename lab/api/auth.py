@@ -51,11 +51,11 @@ class Authenticator:
 
     def login(self, state: State, username: str, password: str) -> tuple[str, str]:
         """Ticket and token for a password, or for a ticket that still holds. ApiError 401 after a pause."""
-        about = state.users.get(username, {})
+        record = state.users.get(username, {})
         good = self._by_ticket(state, password) == username if password.startswith("PVE:") else False
-        if about and about.get("password") is not None:
-            good = good or hmac.compare_digest(str(about["password"]), password)
-        if not good or not _is_active(state, about):
+        if record and record.get("password") is not None:
+            good = good or hmac.compare_digest(str(record["password"]), password)
+        if not good or not _is_active(state, record):
             raise ApiError("authentication failure", 401, delay=REFUSAL_SECONDS)
         stamp = f"{state.clock.seconds():08X}"
         return (
@@ -68,9 +68,9 @@ class Authenticator:
 
     def _by_token(self, state: State, authorization: str) -> User:
         match = _TOKEN.fullmatch(authorization)
-        about = state.users.get(match["userid"], {}) if match else {}
-        token = about.get("tokens", {}).get(match["token"]) if match else None
-        if not match or not token or not _is_active(state, about) or not _is_active(state, token):
+        record = state.users.get(match["userid"], {}) if match else {}
+        token = record.get("tokens", {}).get(match["token"]) if match else None
+        if not match or not token or not _is_active(state, record) or not _is_active(state, token):
             raise Refused("Authentication failed!")
         if not hmac.compare_digest(str(token["secret"]).encode(), match["secret"].encode()):
             raise Refused("Authentication failed!")
@@ -90,7 +90,7 @@ class Authenticator:
         return hmac.compare_digest(self._sign("csrf", userid, stamp).encode(), signature.encode())
 
 
-def _is_active(state: State, about: Mapping[str, object]) -> bool:
+def _is_active(state: State, record: Mapping[str, object]) -> bool:
     """A user or token that is enabled and has not expired."""
-    expire = int(str(about.get("expire") or 0))
-    return bool(about) and bool(about.get("enable", 1)) and (not expire or expire > state.clock.seconds())
+    expire = int(str(record.get("expire") or 0))
+    return bool(record) and bool(record.get("enable", 1)) and (not expire or expire > state.clock.seconds())

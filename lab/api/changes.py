@@ -229,14 +229,14 @@ class Change:
         self._remember(name, value)
 
     def _detach(self, drive: drives.Drive) -> None:
-        """A disk that is no longer used stays as `unusedN`; a cloud-init drive goes."""
+        """A disk that is not used any more stays as `unusedN`; a cloud-init drive goes."""
         if drives.is_cloudinit(drive):
             self.call.emulator.volumes.remove(drive["file"])
         elif not drives.is_cdrom(drive) and ":" in drive["file"] and parse_volid(drive["file"]).vmid == self.vm.vmid:
             drives.add_unused(self.vm.config, drive["file"])
 
     def _forget_used(self) -> None:
-        """What a drive uses, or will use, is no longer listed as unused."""
+        """Take what a drive uses, or will use, out of the unused disks."""
         used = {
             drives.parse(str(value))["file"]
             for config in (self.vm.config, self.vm.pending)

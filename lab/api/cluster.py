@@ -15,11 +15,11 @@ FIRST_VMID, LAST_VMID = 100, 1_000_000
 def next_vmid(call: Call) -> Any:
     """The lowest free VMID, as text. Nothing is reserved."""
     taken = call.emulator.state.vms
-    wanted = call.params.get("vmid")
-    if wanted is not None:
-        if wanted in taken:
-            raise ParameterError({"vmid": f"VM {wanted} already exists"})
-        return str(wanted)
+    requested = call.params.get("vmid")
+    if requested is not None:
+        if requested in taken:
+            raise ParameterError({"vmid": f"VM {requested} already exists"})
+        return str(requested)
     free = next((vmid for vmid in range(FIRST_VMID, LAST_VMID) if vmid not in taken), None)
     if free is None:
         raise ApiError(f"unable to get any free VMID in range [{FIRST_VMID}, {LAST_VMID - 1}]")
@@ -82,13 +82,13 @@ def status(call: Call) -> Any:
                 "id": f"node/{name}",
                 "name": name,
                 "type": "node",
-                "ip": about.get("ip", "127.0.0.1"),
+                "ip": record.get("ip", "127.0.0.1"),
                 "level": "",
                 "local": int(name == state.node),
                 "nodeid": number if many else 0,
                 "online": int(not down(name)),
             }
-            for number, (name, about) in enumerate(state.nodes.items(), 1)
+            for number, (name, record) in enumerate(state.nodes.items(), 1)
         ),
     ]
 
@@ -104,7 +104,7 @@ def options(call: Call) -> Any:
 
 @route("GET", "/cluster/tasks")
 def tasks(call: Call) -> Any:
-    """Of all nodes; running ones first. Who may not audit the cluster sees his own, a token, which is no user, none."""
+    """Of all nodes; running ones first. Who may not audit the cluster sees his own; a token is not a user: none."""
     audits = call.emulator.permissions.allowed(call.user, "/", ["Sys.Audit"])
     rows = task_rows(call, running=True)[:50] + task_rows(call, running=False)[:50]
     newest = call.emulator.tasks.ended_last
@@ -119,8 +119,8 @@ def tasks(call: Call) -> Any:
     return shown
 
 
-def _mapping_row(name: str, about: dict[str, Any]) -> dict[str, Any]:
-    return {"id": name, "type": "pci", "map": list(about.get("map", [])), "description": about.get("description", "")}
+def _mapping_row(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    return {"id": name, "type": "pci", "map": list(record.get("map", [])), "description": record.get("description", "")}
 
 
 _USES = ["Mapping.Audit", "Mapping.Use", "Mapping.Modify"]
@@ -131,8 +131,8 @@ def pci_mappings(call: Call) -> Any:
     allowed = call.emulator.permissions.allowed
     found = call.emulator.state.pci_mappings
     return [
-        _mapping_row(name, about)
-        for name, about in found.items()
+        _mapping_row(name, record)
+        for name, record in found.items()
         if allowed(call.user, f"/mapping/pci/{name}", _USES, any_of=True)
     ]
 

@@ -252,7 +252,7 @@ def _drop(call: Call, vm: Vm, name: str) -> None:
 
 @route("PUT", f"{BASE}/resize")
 def resize(call: Call) -> Any:
-    name, wanted = call.params["disk"], call.params["size"]
+    name, requested = call.params["disk"], call.params["size"]
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
@@ -265,7 +265,7 @@ def resize(call: Call) -> Any:
                 raise ApiError(f"volume '{name}' does not exist")
             drive = drives.parse(str(vm.config[name]))
             volume = call.emulator.volumes.get(drive["file"])
-            size = drives.to_bytes(wanted.removeprefix("+")) + (volume.size if wanted.startswith("+") else 0)
+            size = drives.to_bytes(requested.removeprefix("+")) + (volume.size if requested.startswith("+") else 0)
             if size < volume.size:
                 raise ApiError("unable to shrink disk size")
             if size > volume.size:

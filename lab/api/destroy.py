@@ -118,8 +118,8 @@ def _remove(call: Call, vm: Vm, task: Task) -> None:
     state.acl[:] = [row for row in state.acl if row["path"] != f"/vms/{vm.vmid}"]
     if call.params.get("purge"):
         task.write(f"purging {'VM' if vm.type == 'qemu' else 'CT'} {vm.vmid} from related configurations..")
-    for about in state.pools.values():
-        about["members"] = [member for member in about.get("members", []) if int(member) != vm.vmid]
+    for pool in state.pools.values():
+        pool["members"] = [member for member in pool.get("members", []) if int(member) != vm.vmid]
     del state.vms[vm.vmid]
 
 

@@ -82,7 +82,7 @@ class Emulator:
             raise ApiError(f"VM is locked ({lock})")
 
     def switched_off(self, vm: Vm) -> None:
-        """The VM's QEMU has ended, whoever ended it. A second time it is no news."""
+        """The VM's QEMU has ended, whoever ended it. A second report of the same end changes nothing."""
         with self.mutex:
             if not vm.running:
                 return

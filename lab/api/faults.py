@@ -38,7 +38,7 @@ class Faults:
         self._mutex = threading.Lock()
 
     def switch(self, name: str, on: bool, params: Mapping[str, Any]) -> bool:
-        """Switch a fault on or off; False if it is none of ours."""
+        """Switch a fault on or off; False if it is not one of ours."""
         if name not in NAMES:
             return False
         with self._mutex:
@@ -54,10 +54,10 @@ class Faults:
             for name, params in list(self._on.items())
         }
 
-    def is_on(self, name: str, **wanted: Any) -> bool:
+    def is_on(self, name: str, **expected: Any) -> bool:
         """Is the fault on, and for these? A parameter that it does not have means any."""
         params = self._on.get(name)
-        return params is not None and all(str(params.get(key, value)) == str(value) for key, value in wanted.items())
+        return params is not None and all(str(params.get(key, value)) == str(value) for key, value in expected.items())
 
     def _count_down(self, name: str, counter: str, default: int | None) -> bool:
         """Is the fault on? Off by itself after as many times as its counter says; never without one."""

@@ -10,7 +10,7 @@ _SNAPSHOT_ALL = frozenset(("zfspool", "lvmthin", "rbd", "btrfs"))
 
 
 def can_snapshot(volumes: Volumes, volid: str) -> bool:
-    """Can this volume be snapshotted where it is? The base of linked clones never; nor what is no volume at all."""
+    """Can this volume be snapshotted where it is? The base of linked clones never; nor what is not a volume at all."""
     try:
         parsed = parse_volid(volid)
     except ApiError:

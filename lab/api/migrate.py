@@ -173,11 +173,11 @@ def _move_disks(call: Call, vm: Vm, task: Task) -> None:
     for name, drive in _local_disks(call, vm):
         volid = drive["file"]
         storage = parse_volid(volid).storage
-        wanted = mapped.get(storage) or mapped.get("*") or storage
-        task.write(f"found local disk '{volid}' (attached)", f"copying local disk images to {wanted}")
+        destination = mapped.get(storage) or mapped.get("*") or storage
+        task.write(f"found local disk '{volid}' (attached)", f"copying local disk images to {destination}")
         total = call.emulator.volumes.get(volid).size
-        if wanted != storage and not drives.is_cdrom(drive):
-            made = moved(call, vm, volid, wanted, None, task)
+        if destination != storage and not drives.is_cdrom(drive):
+            made = moved(call, vm, volid, destination, None, task)
             call.emulator.volumes.remove(volid)
             vm.config[name] = drives.write({**drive, "file": made})
         else:

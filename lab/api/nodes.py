@@ -40,17 +40,17 @@ def listing(call: Call) -> Any:
 def status(call: Call) -> Any:
     state = call.emulator.state
     node = state.name_of(call.node)
-    about, total = state.nodes[node], state.nodes[node].get("memory", 0)
-    kernel = str(about.get("kernel", "Linux 6.14.8-2-pve #1 SMP PREEMPT_DYNAMIC"))
+    record, total = state.nodes[node], state.nodes[node].get("memory", 0)
+    kernel = str(record.get("kernel", "Linux 6.14.8-2-pve #1 SMP PREEMPT_DYNAMIC"))
     system, release, *rest = [*kernel.split(" ", 2), "", ""]
-    root = dict(about.get("rootfs", {"total": 0, "used": 0, "avail": 0}))
+    root = dict(record.get("rootfs", {"total": 0, "used": 0, "avail": 0}))
     here = [vm for vm in list(state.vms.values()) if vm.running and vm.node == node]
     used = sum(int(str(vm.config.get("memory", 512))) << 20 for vm in here)
     used = min(used, total)
     return {
-        "boot-info": {"mode": about.get("boot_mode", "efi")},
+        "boot-info": {"mode": record.get("boot_mode", "efi")},
         "cpu": 0,
-        "cpuinfo": about.get("cpuinfo", {"cpus": about.get("cpus", 1)}),
+        "cpuinfo": record.get("cpuinfo", {"cpus": record.get("cpus", 1)}),
         "current-kernel": {"machine": "x86_64", "sysname": system, "release": release, "version": rest[0]},
         "idle": 0,
         "ksm": {"shared": 0},
@@ -83,7 +83,7 @@ def network(call: Call) -> Any:
     bridges = state.nodes[state.name_of(call.node)].get("bridges", {})
     if call.params.get("type", "any_bridge") not in ("any_bridge", "any_local_bridge", "bridge", "include_sdn"):
         return []
-    return [_bridge_row(name, str(about.get("cidr", ""))) for name, about in bridges.items()]
+    return [_bridge_row(name, str(record.get("cidr", ""))) for name, record in bridges.items()]
 
 
 def _bridge_row(name: str, cidr: str) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def machines(call: Call) -> Any:
 
 def _may_see(call: Call, task: Task) -> bool:
     owner = task.parts["user"]
-    own = owner == call.user.name or (call.user.token is None and owner.partition("!")[0] == call.user.userid)
-    return own or call.emulator.permissions.allowed(call.user, f"/nodes/{task.parts['node']}", ["Sys.Audit"])
+    owned = owner == call.user.name or (call.user.token is None and owner.partition("!")[0] == call.user.userid)
+    return owned or call.emulator.permissions.allowed(call.user, f"/nodes/{task.parts['node']}", ["Sys.Audit"])
 
 
 def task_rows(call: Call, *, running: bool, node: str | None = None) -> list[dict[str, Any]]:
@@ -214,7 +214,7 @@ def task_log(call: Call) -> Any:
 
 @route("DELETE", _TASK)
 def stop_task(call: Call) -> Any:
-    """End the task, and wait for that; what it has done stays as it is. One that has ended already is no error."""
+    """End the task, and wait for that; what it has done stays as it is. One that has ended already is not an error."""
     task = _task(call)
     if task is None:
         raise ParameterError({"upid": "no such task"})

@@ -129,19 +129,19 @@ class Permissions:
         kind, _, name = kind.partition("/")
         if kind == "vms":
             return [
-                pool for pool, about in list(self._state.pools.items()) if name in map(str, about.get("members", []))
+                pool for pool, record in list(self._state.pools.items()) if name in map(str, record.get("members", []))
             ]
         if kind == "storage":
-            return [pool for pool, about in list(self._state.pools.items()) if name in about.get("storages", [])]
+            return [pool for pool, record in list(self._state.pools.items()) if name in record.get("storages", [])]
         return []
 
     def held(self, user: User, path: str) -> dict[str, int]:
         """What the user may do at a path: 1 where it holds for what is below the path too, else 0."""
-        own = self._of(user.userid, path)
+        granted = self._of(user.userid, path)
         if not (user.token and user.privsep):
-            return own
+            return granted
         separate = self._of(user.name, path)
-        return {privilege: own[privilege] & separate[privilege] for privilege in own.keys() & separate.keys()}
+        return {privilege: granted[privilege] & separate[privilege] for privilege in granted.keys() & separate.keys()}
 
     def privileges(self, user: User, path: str) -> set[str]:
         """What the user may do at a path."""
@@ -170,10 +170,10 @@ class Permissions:
         """GET /access/permissions: the privileges at every path that anything refers to, empty ones left out."""
         paths = {"/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms"}
         paths.update(row["path"] for row in self._state.acl)
-        for pool, about in list(self._state.pools.items()):
+        for pool, record in list(self._state.pools.items()):
             paths.add(f"/pool/{pool}")
-            paths.update(f"/vms/{vmid}" for vmid in about.get("members", []))
-            paths.update(f"/storage/{storage}" for storage in about.get("storages", []))
+            paths.update(f"/vms/{vmid}" for vmid in record.get("members", []))
+            paths.update(f"/storage/{storage}" for storage in record.get("storages", []))
         by_path = {path: self.held(user, path) for path in sorted(paths)}
         return {path: dict(sorted(held.items())) for path, held in by_path.items() if held}
 
@@ -227,9 +227,11 @@ class Permissions:
     def _perm_modify(self, user: User, path: str) -> None:
         if not is_acl_path(path):
             raise ParameterError({"path": f"invalid ACL path '{path}'"})
-        own = {"storage": "Datastore.Allocate", "vms": "VM.Allocate", "pool": "Pool.Allocate"}.get(path.split("/")[1])
-        wanted = ["Permissions.Modify", *([own] if own and path.count("/") > 1 else [])]
-        self.require(user, path, wanted, any_of=True)
+        privilege = {"storage": "Datastore.Allocate", "vms": "VM.Allocate", "pool": "Pool.Allocate"}.get(
+            path.split("/")[1]
+        )
+        privileges = ["Permissions.Modify", *([privilege] if privilege and path.count("/") > 1 else [])]
+        self.require(user, path, privileges, any_of=True)
 
 
 def _prefixes(path: str) -> Iterator[str]:

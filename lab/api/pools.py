@@ -13,33 +13,33 @@ def _visible(call: Call) -> list[str]:
     return [name for name in call.emulator.state.pools if allowed(call.user, f"/pool/{name}", ["Pool.Audit"])]
 
 
-def _members(call: Call, about: dict[str, Any]) -> list[dict[str, Any]]:
+def _members(call: Call, record: dict[str, Any]) -> list[dict[str, Any]]:
     state, statistics = call.emulator.state, call.emulator.statistics
-    vms = [state.vms[int(vmid)] for vmid in about.get("members", []) if int(vmid) in state.vms]
+    vms = [state.vms[int(vmid)] for vmid in record.get("members", []) if int(vmid) in state.vms]
     rows = [statistics.vm_row(vm, bare=True) for vm in vms]
     return rows + [
-        statistics.storage_row(state.storages[name]) for name in about.get("storages", []) if name in state.storages
+        statistics.storage_row(state.storages[name]) for name in record.get("storages", []) if name in state.storages
     ]
 
 
 @route("GET", "/pools")
 def listing(call: Call) -> Any:
     """Those that may be audited; one that is asked for by its name is shown to everybody, with all its members."""
-    wanted = call.params.get("poolid")
+    poolid = call.params.get("poolid")
     pools = call.emulator.state.pools
-    if wanted and wanted not in pools:
-        raise ApiError(f"pool '{wanted}' does not exist")
+    if poolid and poolid not in pools:
+        raise ApiError(f"pool '{poolid}' does not exist")
     rows = []
-    for name in [wanted] if wanted else _visible(call):
+    for name in [poolid] if poolid else _visible(call):
         comment = {"comment": pools[name]["comment"]} if pools[name].get("comment") else {}
-        rows.append({"poolid": name, **comment, **({"members": _members(call, pools[name])} if wanted else {})})
+        rows.append({"poolid": name, **comment, **({"members": _members(call, pools[name])} if poolid else {})})
     return rows
 
 
 @route("GET", "/pools/{poolid}")
 def read(call: Call) -> Any:
-    about = _get(call.emulator.state, call.params["poolid"], "read")
-    return {**({"comment": about["comment"]} if about.get("comment") else {}), "members": _members(call, about)}
+    record = _get(call.emulator.state, call.params["poolid"], "read")
+    return {**({"comment": record["comment"]} if record.get("comment") else {}), "members": _members(call, record)}
 
 
 def _get(state: State, name: str, verb: str) -> dict[str, Any]:
@@ -60,10 +60,10 @@ def create(call: Call) -> Any:
 @route("PUT", "/pools")
 def update(call: Call) -> Any:
     state = call.emulator.state
-    about = _get(state, call.params["poolid"], "update")
+    record = _get(state, call.params["poolid"], "update")
     if "comment" in call.params:
-        about["comment"] = call.params["comment"]
-    members: list[int] = about.setdefault("members", [])
+        record["comment"] = call.params["comment"]
+    members: list[int] = record.setdefault("members", [])
     for vmid in map(int, split_list(call.params.get("vms", ""))):
         call.emulator.permissions.require(call.user, f"/vms/{vmid}", ["Permissions.Modify", "VM.Allocate"], any_of=True)
         if call.params.get("delete"):
@@ -89,7 +89,7 @@ def update(call: Call) -> Any:
 @route("DELETE", "/pools")
 def delete(call: Call) -> Any:
     name, state = call.params["poolid"], call.emulator.state
-    about = _get(state, name, "delete")
-    if about.get("members"):
-        raise ApiError(f"delete pool failed: pool '{name}' is not empty (contains VM {about['members'][0]})")
+    record = _get(state, name, "delete")
+    if record.get("members"):
+        raise ApiError(f"delete pool failed: pool '{name}' is not empty (contains VM {record['members'][0]})")
     del state.pools[name]

@@ -87,10 +87,10 @@ def switched_off(call: Call, vm: Vm, task: Task) -> None:
 
 def _require_machine(call: Call, vm: Vm) -> None:
     """ApiError for a type of machine that is newer than the node's QEMU."""
-    wanted = str(call.params.get("machine") or vm.config.get("machine") or "").split(",")[0].removeprefix("type=")
-    asked, qemu = re.search(r"-(\d+)\.(\d+)", wanted), call.emulator.state.qemu
-    if asked and (int(asked[1]), int(asked[2])) > tuple(map(int, qemu.split(".")[:2])):
-        why = f"Installed QEMU version '{qemu}' is too old to run machine type '{wanted}'"
+    machine = str(call.params.get("machine") or vm.config.get("machine") or "").split(",")[0].removeprefix("type=")
+    version, qemu = re.search(r"-(\d+)\.(\d+)", machine), call.emulator.state.qemu
+    if version and (int(version[1]), int(version[2])) > tuple(map(int, qemu.split(".")[:2])):
+        why = f"Installed QEMU version '{qemu}' is too old to run machine type '{machine}'"
         raise ApiError(f"{why}, please upgrade node '{vm.node}'")
 
 

@@ -61,15 +61,15 @@ def _mark(rows: list[dict[str, Any]], period: Callable[[int], Any], count: int) 
     covered = {period(row["ctime"]) for row in rows if row["mark"] == "keep"}
     begun: set[Any] = set()
     for row in rows:
-        own = period(row["ctime"])
-        if row["mark"] or own in covered:
+        bucket = period(row["ctime"])
+        if row["mark"] or bucket in covered:
             continue
-        if own in begun:
+        if bucket in begun:
             row["mark"] = "remove"
         elif len(begun) >= count:
             break
         else:
-            begun.add(own)
+            begun.add(bucket)
             row["mark"] = "keep"
 
 

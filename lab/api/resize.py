@@ -22,7 +22,7 @@ def resize(call: Call) -> Any:
 
 
 def _resize(call: Call, task: Task) -> None:
-    vm, name, wanted = call.emulator.state.vm(call.vmid), call.params["disk"], call.params["size"]
+    vm, name, requested = call.emulator.state.vm(call.vmid), call.params["disk"], call.params["size"]
     digest = call.params.get("digest")
     if digest and digest != vm.digest():
         raise ApiError("checksum mismatch (file change by other user?)")
@@ -35,7 +35,7 @@ def _resize(call: Call, task: Task) -> None:
         raise ApiError("you can't resize a cdrom")
     volid = drive["file"]
     volume = call.emulator.volumes.get(volid)
-    size = drives.to_bytes(wanted.removeprefix("+")) + (volume.size if wanted.startswith("+") else 0)
+    size = drives.to_bytes(requested.removeprefix("+")) + (volume.size if requested.startswith("+") else 0)
     size += -size % 1024
     if size < volume.size:
         raise ApiError("shrinking disks is not supported")

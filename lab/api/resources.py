@@ -117,17 +117,17 @@ class Statistics:
 
     def node_row(self, node: str, *, whole: bool) -> dict[str, Any]:
         """The node; those who may not audit it learn only that it is there."""
-        about = self._state.nodes[node]
+        record = self._state.nodes[node]
         row: dict[str, Any] = {"id": f"node/{node}", "node": node, "type": "node", "status": "online", "level": ""}
-        row["cgroup-mode"] = about.get("cgroup_mode", 2)
+        row["cgroup-mode"] = record.get("cgroup_mode", 2)
         if self.down(node):
             return {**row, "status": "offline"}
         if self._state.unknown:
             return {key: row[key] for key in ("id", "node", "type")} | {"status": "unknown"}
         if not whole:
             return row
-        root = about.get("rootfs", {})
-        sizes = {"maxcpu": about.get("cpus", 1), "maxmem": about.get("memory", 0), "maxdisk": root.get("total", 0)}
+        root = record.get("rootfs", {})
+        sizes = {"maxcpu": record.get("cpus", 1), "maxmem": record.get("memory", 0), "maxdisk": root.get("total", 0)}
         return {**row, **sizes, "cpu": 0, "mem": 0, "disk": root.get("used", 0), "uptime": self.node_uptime(node)}
 
     def storage_row(self, storage: Storage, node: str | None = None) -> dict[str, Any]:

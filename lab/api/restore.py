@@ -157,24 +157,22 @@ class _Restore:
             raise ApiError(f"command 'set -o pipefail && {command}' failed: exit code 1")
         text = archives.text_of(self.archive, self.holds)
         self.task.write(f"CFG: size: {len(text)} name: qemu-server.conf")
-        for number, (name, about) in enumerate(sorted(self.holds["disks"].items()), 1):
-            self.task.write(f"DEV: dev_id={number} size: {about['size']} devname: {archives.device(name)}")
+        for number, (name, disk) in enumerate(sorted(self.holds["disks"].items()), 1):
+            self.task.write(f"DEV: dev_id={number} size: {disk['size']} devname: {archives.device(name)}")
         made = self.volumes.get(self.archive).ctime
         self.task.write(f"CTIME: {time.strftime('%a %b %e %H:%M:%S %Y', time.gmtime(made))}")
 
     def _planned(self) -> dict[str, dict[str, Any]]:
         """The volumes to be made, by drive: those of the archive, and a new cloud-init drive."""
         chosen = self.call.params.get("storage")
-        planned = {
-            name: {**about, "storage": chosen or about["storage"]} for name, about in self.holds["disks"].items()
-        }
+        planned = {name: {**disk, "storage": chosen or disk["storage"]} for name, disk in self.holds["disks"].items()}
         for name, drive in drives.of(self.config):
             if drives.is_cloudinit(drive):
                 form = drive["file"].rpartition(".")[2] if "." in drive["file"].rpartition("/")[2] else "raw"
                 storage = chosen or parse_volid(drive["file"]).storage
                 planned[name] = {"size": CLOUDINIT_SIZE, "format": form, "storage": storage, "cloudinit": True}
-        for about in planned.values():
-            storage = self.volumes.storage(about["storage"])
+        for disk in planned.values():
+            storage = self.volumes.storage(disk["storage"])
             if "images" not in storage.content.split(","):
                 raise ApiError(f"Content type 'images' is not available on storage '{storage.name}'")
             self._require(f"/storage/{storage.name}", ["Datastore.AllocateSpace"])
@@ -199,11 +197,11 @@ class _Restore:
 
     def _disks(self, planned: dict[str, dict[str, Any]]) -> None:
         for name in sorted(planned):
-            about = planned[name]
-            storage = self.volumes.storage(about["storage"])
-            new = f"vm-{self.vmid}-cloudinit" if about.get("cloudinit") else None
+            disk = planned[name]
+            storage = self.volumes.storage(disk["storage"])
+            new = f"vm-{self.vmid}-cloudinit" if disk.get("cloudinit") else None
             self.made[name] = self.volumes.allocate(
-                storage, self.vmid, about["size"], about["format"], name=new, log=self.task.write
+                storage, self.vmid, disk["size"], disk["format"], name=new, log=self.task.write
             )
             self.task.write(f"new volume ID is '{self.made[name]}'")
         total = 0

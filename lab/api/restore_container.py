@@ -125,10 +125,10 @@ class _Restore:
         return drives.write({**drive, "file": volid})
 
     def _extract(self, config: Config, task: Task) -> None:
-        for name, about in self.holds["disks"].items():
+        for name, disk in self.holds["disks"].items():
             volid = drives.parse(str(config[name]))["file"]
-            self.call.emulator.backend.clone_volume(archives.content_of(self.archive, name), volid, about["size"])
-            self.volumes.get(volid).used = about["used"]
+            self.call.emulator.backend.clone_volume(archives.content_of(self.archive, name), volid, disk["size"])
+            self.volumes.get(volid).used = disk["used"]
         if self.holds.get("truncated"):
             raise ApiError("command 'tar xpf -' failed: exit code 2")
         task.pace(lambda part: f"Total bytes read: {int(part * 100)}%")

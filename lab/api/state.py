@@ -37,7 +37,7 @@ class Volume:
     used: int = 0
     ctime: int = 0
     parent: str | None = None
-    # Of a volume that is no guest's: the node that has it, None for the first.
+    # Of a volume without a guest: the node that has it, None for the first.
     node: str | None = None
     # Of a backup: what it holds, and what people say of it.
     notes: str | None = None
@@ -165,10 +165,10 @@ class Vm:
             waiting = {**self.pending, **({"delete": gone} if gone else {})}
             text += "\n[PENDING]\n" + section(waiting)
         for name, snapshot in sorted(self.snapshots.items()):
-            about = {
+            record = {
                 key: getattr(snapshot, key) for key in ("snaptime", "parent", "snapstate") if getattr(snapshot, key)
             }
-            text += f"\n[{name}]\n" + section({**snapshot.config, **about, "description": snapshot.description})
+            text += f"\n[{name}]\n" + section({**snapshot.config, **record, "description": snapshot.description})
         return text
 
     def digest(self) -> str:
@@ -214,12 +214,12 @@ class State:
         self.qemu: str = raw.get("qemu", "10.0.2" if self.version >= 9 else "9.2.0")
         self.clock = Clock(raw.get("clock"))
         self.nodes: dict[str, dict[str, Any]] = raw.get("nodes") or {"pve1": {}}
-        self.storages = {name: _storage(name, about) for name, about in raw.get("storages", {}).items()}
+        self.storages = {name: _storage(name, record) for name, record in raw.get("storages", {}).items()}
         self.users: dict[str, dict[str, Any]] = raw.get("users", {})
-        self.roles: dict[str, list[str]] = {name: _privileges(about) for name, about in raw.get("roles", {}).items()}
+        self.roles: dict[str, list[str]] = {name: _privileges(record) for name, record in raw.get("roles", {}).items()}
         self.acl: list[dict[str, Any]] = raw.get("acl", [])
         self.pools: dict[str, dict[str, Any]] = raw.get("pools", {})
-        self.vms = {int(vmid): self._vm(int(vmid), about) for vmid, about in raw.get("vms", {}).items()}
+        self.vms = {int(vmid): self._vm(int(vmid), record) for vmid, record in raw.get("vms", {}).items()}
         self.tasks: list[dict[str, Any]] = raw.get("tasks", [])
         self.task_seconds: dict[str, float] = raw.get("task_seconds", {})
         # What the node can fetch: by URL its `size` and `sha256`, and the volume whose content it is (`like`).
@@ -255,78 +255,78 @@ class State:
         return vm
 
     def pool_of(self, vmid: int) -> str | None:
-        members = ((name, about.get("members", [])) for name, about in list(self.pools.items()))
+        members = ((name, record.get("members", [])) for name, record in list(self.pools.items()))
         return next((name for name, vmids in members if vmid in map(int, vmids)), None)
 
-    def _vm(self, vmid: int, about: Mapping[str, Any]) -> Vm:
-        pending = dict(about.get("pending", {}))
+    def _vm(self, vmid: int, record: Mapping[str, Any]) -> Vm:
+        pending = dict(record.get("pending", {}))
         deleted = [key for key in str(pending.pop("delete", "")).split(",") if key]
-        running = about.get("status") == "running"
+        running = record.get("status") == "running"
         return Vm(
             vmid=vmid,
-            type=about.get("type", "qemu"),
-            node=about.get("node", self.node),
-            config=dict(about.get("config", {})),
+            type=record.get("type", "qemu"),
+            node=record.get("node", self.node),
+            config=dict(record.get("config", {})),
             running=running,
             pending=pending,
             pending_delete={key.lstrip("!") for key in deleted},
             pending_force={key[1:] for key in deleted if key.startswith("!")},
-            snapshots={name: _snapshot(snapshot) for name, snapshot in about.get("snapshots", {}).items()},
-            started=self.clock.now() - about.get("uptime", 60) if running else 0,
-            pid=about.get("pid", 1000 + vmid) if running else 0,
+            snapshots={name: _snapshot(snapshot) for name, snapshot in record.get("snapshots", {}).items()},
+            started=self.clock.now() - record.get("uptime", 60) if running else 0,
+            pid=record.get("pid", 1000 + vmid) if running else 0,
         )
 
 
-def _snapshot(about: Mapping[str, Any]) -> Snapshot:
+def _snapshot(record: Mapping[str, Any]) -> Snapshot:
     return Snapshot(
-        config=dict(about.get("config", {})),
-        snaptime=about.get("snaptime", 0),
-        description=about.get("description", ""),
-        parent=about.get("parent"),
-        vmstate=1 if about.get("vmstate") else 0,
-        snapstate=about.get("snapstate"),
+        config=dict(record.get("config", {})),
+        snaptime=record.get("snaptime", 0),
+        description=record.get("description", ""),
+        parent=record.get("parent"),
+        vmstate=1 if record.get("vmstate") else 0,
+        snapstate=record.get("snapstate"),
     )
 
 
-def _privileges(about: Any) -> list[str]:
+def _privileges(record: Any) -> list[str]:
     """A custom role: a list of privileges, a comma-separated text, or an object with `privs`."""
-    privileges = about.get("privs", "") if isinstance(about, dict) else about
+    privileges = record.get("privs", "") if isinstance(record, dict) else record
     return [p for p in privileges.split(",") if p] if isinstance(privileges, str) else list(privileges)
 
 
-def _storage(name: str, about: Mapping[str, Any]) -> Storage:
+def _storage(name: str, record: Mapping[str, Any]) -> Storage:
     storage = Storage(
         name=name,
-        type=about.get("type", "dir"),
-        path=about.get("path"),
-        content=about.get("content", "images,rootdir"),
-        total=about.get("total", 0),
-        used_at_start=about.get("used", 0),
-        avail_at_start=about.get("avail", about.get("total", 0) - about.get("used", 0)),
-        sparse=bool(about.get("sparse")),
-        shared=bool(about.get("shared")) or about.get("type") in SHARED,
-        nodes=about.get("nodes"),
-        prune=about.get("prune-backups"),
-        active=bool(int(about.get("active", 1))),
-        enabled=not int(about.get("disable", 0)),
-        volumes={volid: _volume(volume) for volid, volume in about.get("volumes", {}).items()},
+        type=record.get("type", "dir"),
+        path=record.get("path"),
+        content=record.get("content", "images,rootdir"),
+        total=record.get("total", 0),
+        used_at_start=record.get("used", 0),
+        avail_at_start=record.get("avail", record.get("total", 0) - record.get("used", 0)),
+        sparse=bool(record.get("sparse")),
+        shared=bool(record.get("shared")) or record.get("type") in SHARED,
+        nodes=record.get("nodes"),
+        prune=record.get("prune-backups"),
+        active=bool(int(record.get("active", 1))),
+        enabled=not int(record.get("disable", 0)),
+        volumes={volid: _volume(volume) for volid, volume in record.get("volumes", {}).items()},
     )
     storage.charged_at_start = sum(map(storage.charge, storage.volumes.values()))
     return storage
 
 
-def _volume(about: Mapping[str, Any]) -> Volume:
+def _volume(record: Mapping[str, Any]) -> Volume:
     return Volume(
-        content=about.get("content", "images"),
-        format=about.get("format", "raw"),
-        size=about.get("size", 0),
-        used=about.get("used", 0),
-        ctime=about.get("ctime", 0),
-        parent=about.get("parent"),
-        node=about.get("node"),
-        notes=about.get("notes"),
-        protected=bool(about.get("protected")),
-        archive=about.get("archive"),
+        content=record.get("content", "images"),
+        format=record.get("format", "raw"),
+        size=record.get("size", 0),
+        used=record.get("used", 0),
+        ctime=record.get("ctime", 0),
+        parent=record.get("parent"),
+        node=record.get("node"),
+        notes=record.get("notes"),
+        protected=bool(record.get("protected")),
+        archive=record.get("archive"),
     )
 
 

@@ -52,7 +52,7 @@ class Guest:
 
     running: bool
     agent: bool
-    about: dict[str, Any]
+    facts: dict[str, Any]
     processes: dict[int, Process] = field(default_factory=dict)
     next_pid: int = 621
 
@@ -83,23 +83,23 @@ class StatesBackend:
                 int(vmid): Guest(
                     running=vm.get("status") == "running",
                     agent=vm.get("agent") == "running",
-                    about=copy.deepcopy(vm.get("guest", {})),
+                    facts=copy.deepcopy(vm.get("guest", {})),
                 )
                 for vmid, vm in self._document.get("vms", {}).items()
             }
 
     def _guest(self, vmid: int) -> Guest:
         with self._mutex:
-            return self._guests.setdefault(vmid, Guest(running=False, agent=False, about={}))
+            return self._guests.setdefault(vmid, Guest(running=False, agent=False, facts={}))
 
     def set_agent(self, vmid: int, running: bool) -> None:
         """The guest's agent stops or starts to answer."""
         self._guest(vmid).agent = running
 
-    def boot_guest(self, vmid: int, about: Mapping[str, Any]) -> None:
+    def boot_guest(self, vmid: int, facts: Mapping[str, Any]) -> None:
         """The guest is up: its agent answers from `about`."""
         guest = self._guest(vmid)
-        guest.about, guest.agent = copy.deepcopy(dict(about)), True
+        guest.facts, guest.agent = copy.deepcopy(dict(facts)), True
 
     def create_volume(self, volid: str, size: int) -> None:
         """Volumes are in the emulator's state only."""
@@ -120,9 +120,9 @@ class StatesBackend:
         with self._mutex:
             guest = self._guest(vmid)
             guest.running, guest.agent, guest.processes = True, False, {}
-            about = self._document.get("boots")  # what every machine that is not in the start state comes up as
-            if about and str(vmid) not in self._document.get("vms", {}):
-                self.boot_guest(vmid, about)
+            facts = self._document.get("boots")  # what every machine that is not in the start state comes up as
+            if facts and str(vmid) not in self._document.get("vms", {}):
+                self.boot_guest(vmid, facts)
 
     def resume_guest(self, vmid: int, agent: bool) -> None:
         self._guest(vmid).agent = agent
@@ -163,11 +163,11 @@ class StatesBackend:
             if not guest.running or not guest.agent:
                 raise AgentAbsent
             if command in _FACTS:
-                if _FACTS[command] not in guest.about:
+                if _FACTS[command] not in guest.facts:
                     raise AgentError(f"The command guest-{command} has not been found")
-                return guest.about[_FACTS[command]]
+                return guest.facts[_FACTS[command]]
             if command == "get-host-name":
-                return {"host-name": guest.about.get("host-name", "localhost")}
+                return {"host-name": guest.facts.get("host-name", "localhost")}
             if command == "get-time":
                 return time.time_ns()
             action = getattr(self, "_" + command.replace("-", "_"), None)
@@ -181,7 +181,7 @@ class StatesBackend:
 
     def _exec(self, guest: Guest, params: Mapping[str, Any]) -> Any:
         argv = list(params["command"])
-        entry = next((c for c in guest.about.get("commands", []) if c["argv"] == argv), None)
+        entry = next((c for c in guest.facts.get("commands", []) if c["argv"] == argv), None)
         if entry is None:
             why = f"Failed to execute child process “{argv[0]}” (No such file or directory)"
             raise AgentError(f"Guest agent command failed, error was “{why}”")
@@ -190,7 +190,7 @@ class StatesBackend:
         output = {"out-data": _text(entry.get("stdout", "")), "err-data": _text(entry.get("stderr", ""))}
         guest.processes[pid] = Process(time.monotonic() + entry.get("seconds", 0), {"exited": True, **ended, **output})
         for path, content in entry.get("writes", {}).items():
-            guest.about.setdefault("files", {})[path] = content
+            guest.facts.setdefault("files", {})[path] = content
         return {"pid": pid}
 
     def _exec_status(self, guest: Guest, params: Mapping[str, Any]) -> Any:
@@ -204,12 +204,12 @@ class StatesBackend:
 
     def _file_read(self, guest: Guest, params: Mapping[str, Any]) -> dict[str, str]:
         path = params["file"]
-        if path not in guest.about.get("files", {}):
+        if path not in guest.facts.get("files", {}):
             raise AgentError(f"failed to open file '{path}' (mode: 'r'): No such file or directory")
-        return {"content": _text(guest.about["files"][path])}
+        return {"content": _text(guest.facts["files"][path])}
 
     def _file_write(self, guest: Guest, params: Mapping[str, Any]) -> None:
-        path, files = params["file"], guest.about.setdefault("files", {})
+        path, files = params["file"], guest.facts.setdefault("files", {})
         folder = path.rpartition("/")[0]
         if folder not in _FOLDERS | {known.rpartition("/")[0] for known in files}:
             raise AgentError(f"failed to open file '{path}' (mode: 'wb'): No such file or directory")
@@ -217,7 +217,7 @@ class StatesBackend:
 
     def _set_user_password(self, guest: Guest, params: Mapping[str, Any]) -> Any:
         name = params["username"]
-        if name not in guest.about.get("accounts", ["root"]):
+        if name not in guest.facts.get("accounts", ["root"]):
             why = [
                 "child process has failed to set user password: "
                 f"chpasswd: (user {name}) pam_chauthtok() failed, error:",

@@ -62,11 +62,11 @@ def _about(storage: Storage) -> dict[str, Any]:
 def listing(call: Call) -> Any:
     """Whoever asks for a kind of content is shown none that is switched off."""
     rows = []
-    wanted = split_list(call.params.get("content", ""))
+    types = split_list(call.params.get("content", ""))
     for name, storage in call.emulator.state.storages.items():
-        if not _here(call, storage) or (not storage.enabled and (wanted or call.params.get("enabled"))):
+        if not _here(call, storage) or (not storage.enabled and (types or call.params.get("enabled"))):
             continue
-        if (wanted and not set(wanted) & set(storage.content.split(","))) or name != call.params.get("storage", name):
+        if (types and not set(types) & set(storage.content.split(","))) or name != call.params.get("storage", name):
             continue
         if call.emulator.permissions.allowed(call.user, f"/storage/{name}", _USES, any_of=True):
             sized = storage.usable and storage.total
@@ -283,17 +283,17 @@ def download(call: Call) -> Any:
 
     def work(task: Task) -> None:
         task.write(f"downloading {url} to {path}")
-        about = state.web.get(url)
-        if about is None:
+        remote = state.web.get(url)
+        if remote is None:
             raise ApiError("download failed: the lab's node has no network")
         task.linger()
         if volid in storage.volumes:
             raise ApiError(f"file '{path}' exists already")
-        _require_checksum(call, task, lambda algorithm: str(about.get(algorithm, "unknown")))
+        _require_checksum(call, task, lambda algorithm: str(remote.get(algorithm, "unknown")))
         form = "iso" if kind == "iso" else name.rpartition(".")[2]
-        size = int(about["size"])
-        if about.get("like"):
-            call.emulator.backend.clone_volume(about["like"], volid, size)
+        size = int(remote["size"])
+        if remote.get("like"):
+            call.emulator.backend.clone_volume(remote["like"], volid, size)
         storage.volumes[volid] = Volume(kind, form, size, size, state.clock.seconds())
         task.write(f"download of '{url}' to '{path}' finished")
 

@@ -81,9 +81,9 @@ def require_drive(call: "Call", vmid: int, drive: drives.Drive) -> None:
     """The privileges on a guest that putting a drive there, or taking one away, needs by what the drive is."""
     if call.user.is_root:
         return
-    wanted = ["VM.Config.Disk"]
+    privileges = ["VM.Config.Disk"]
     if drives.is_cloudinit(drive):
-        wanted = ["VM.Config.Cloudinit", "VM.Config.CDROM"]
+        privileges = ["VM.Config.Cloudinit", "VM.Config.CDROM"]
     elif drives.is_cdrom(drive):
-        wanted = ["VM.Config.CDROM"]
-    call.emulator.permissions.require(call.user, f"/vms/{vmid}", wanted)
+        privileges = ["VM.Config.CDROM"]
+    call.emulator.permissions.require(call.user, f"/vms/{vmid}", privileges)

@@ -117,9 +117,9 @@ class Volumes:
         }
         return f"{storage.path}/{folders[kind]}/{name}" if kind in folders else f"{storage.path}/images/{parsed.name}"
 
-    def format_for(self, storage: Storage, wanted: str | None) -> str:
+    def format_for(self, storage: Storage, requested: str | None) -> str:
         """The format a volume gets there: block devices are raw."""
-        return (wanted or "raw") if storage.on_files else "raw"
+        return (requested or "raw") if storage.on_files else "raw"
 
     def allocate(
         self, storage: Storage, vmid: int, size: int, form: str | None, *, name: str | None = None, log: Log = _no_log
@@ -224,7 +224,7 @@ class Volumes:
         volume.size, volume.ctime = size, self._state.clock.seconds()
 
     def remove(self, volid: str) -> None:
-        """Remove the volume; one that is not there is no error. A base with linked clones is."""
+        """Remove the volume; one that is not there is not an error, but a base with linked clones is."""
         storage = self.activated(parse_volid(volid).storage)
         with self._locks.storage(storage.name):
             if self.is_in_use(volid):
@@ -328,16 +328,16 @@ class Volumes:
         words += [f"backing_file={volume.parent} backing_fmt={'raw' if on_raw else 'qcow2'}"] if volume.parent else []
         return " ".join([*words, "lazy_refcounts=off refcount_bits=16"])
 
-    def _require_space(self, storage: Storage, volid: str, wanted: int) -> None:
+    def _require_space(self, storage: Storage, volid: str, requested: int) -> None:
         """ApiError in the words of the storage when it is full."""
         full = self._faults.is_on("storage-full") and self._faults.is_on("storage-full", storage=storage.name)
-        if wanted <= storage.avail and not full:
+        if requested <= storage.avail and not full:
             return
         name = parse_volid(volid).name
         if storage.type == "zfspool":
             raise ApiError(f"zfs error: cannot create '{storage.name}/{name}': out of space")
         if storage.type == "lvm":
-            extents = [-(-size // (4 << 20)) for size in (storage.avail, wanted)]
+            extents = [-(-size // (4 << 20)) for size in (storage.avail, requested)]
             raise ApiError(
                 f"lvcreate '{storage.name}/{name}' error:   Volume group \"{storage.name}\" "
                 f"has insufficient free space ({extents[0]} extents): {extents[1]} required."

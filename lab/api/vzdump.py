@@ -32,8 +32,8 @@ _SAFE = re.compile(r"[\w!%+,\-./:=@^]+")
 def defaults(call: Call) -> Any:
     """What a job does unless told: the built-in values, and the retention of its storage."""
     name = call.params.get("storage", "local")
-    wanted = ["Datastore.Audit", "Datastore.AllocateSpace"]
-    call.emulator.permissions.require(call.user, f"/storage/{name}", wanted, any_of=True)
+    privileges = ["Datastore.Audit", "Datastore.AllocateSpace"]
+    call.emulator.permissions.require(call.user, f"/storage/{name}", privileges, any_of=True)
     storage = _backup_storage(call, name)
     node = call.emulator.state.name_of(call.node)
     told = call.emulator.permissions.allowed(call.user, f"/nodes/{node}", ["Sys.Audit"])
@@ -281,8 +281,8 @@ def _archive(call: Call, task: Task, vm: Vm, storage: Storage) -> str:
     task.write(*(f"INFO: {line}" for line in _after(vm, mode, disks, total)))
     volume = Volume("backup", volid.partition("-")[2].partition(".")[2], size, size, moment)
     volume.node = vm.node
-    about = {name: _about(call, source) for name, source in disks.items()}
-    volume.archive = {"type": vm.type, "config": config, "disks": about}
+    saved = {name: _about(call, source) for name, source in disks.items()}
+    volume.archive = {"type": vm.type, "config": config, "disks": saved}
     storage.volumes[volid] = volume
     task.write(f"INFO: archive file size: {_size(size)}")
     return volid
@@ -295,10 +295,10 @@ def _say_what(task: Task, vm: Vm, mode: str, found: list[Candidate]) -> None:
     what = [f"INFO: {'VM' if vm.type == 'qemu' else 'CT'} Name: {name}"] if name else []
     for each in found:
         if vm.type == "lxc":
-            said = f"including mount point {each.name} ('{each.where}') in backup"
+            entry = f"including mount point {each.name} ('{each.where}') in backup"
             kind = "volume" if ":" in each.volid else "bind"
             left_out = f"excluding {kind} mount point {each.name} ('{each.where}') from backup ({each.reason})"
-            what.append(f"INFO: {said if each.included else left_out}")
+            what.append(f"INFO: {entry if each.included else left_out}")
         elif each.included:
             what.append(f"INFO: include disk '{each.name}' '{each.volid}' {each.size}".rstrip())
         else:

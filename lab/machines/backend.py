@@ -116,15 +116,15 @@ class MachinesBackend:
         if machine is None:
             return True
         end = time.monotonic() + timeout
-        asked = False
+        signalled = False
         while not machine.off.wait(0.05):
             if time.monotonic() >= end:
                 return False
             check()
-            if not asked:
+            if not signalled:
                 with contextlib.suppress(AgentAbsent):  # it ignores ACPI, as a guest without logind does
                     self.agent(vmid, "shutdown", {})
-                    asked = True
+                    signalled = True
         return True
 
     def reset(self, vmid: int) -> None:

@@ -25,7 +25,7 @@ class Partition:
 
 
 def read_partitions(image: Path) -> tuple[Partition, ...]:
-    """The partitions in the order of their numbers; none when there is no valid table."""
+    """The partitions in the order of their numbers; none without a valid table."""
     with image.open("rb") as file:
         file.seek(SECTOR)
         header = file.read(92)

@@ -26,7 +26,7 @@ SETS = (
 
 @dataclass(frozen=True)
 class Former:
-    """An option that is no more: `now` is the one that took its place, None where none did."""
+    """An option that was removed: `now` is the one that took its place, None without one."""
 
     name: str
     now: str | None

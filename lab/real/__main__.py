@@ -2,7 +2,7 @@
 
 Each host (with its disko script), home and package is evaluated by itself, then all by `nix flake check --no-build`.
 An input that is not given is an error of what needs it. The exit status is 0 when all of it evaluates and says nothing,
-1 when something does not, warns or fails an assertion, and 2 when what is given is no fleet, no nixpkgs, no directory.
+1 when something does not, warns or fails an assertion, and 2 when what is given is not what it should be.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         if shutil.which("nix") is None:
-            raise LabError("there is no nix on PATH; make fleet-real brings one")
+            raise LabError("nix is not on PATH; make fleet-real brings one")
         if options.jobs < 1:
             raise LabError(f"--jobs {options.jobs}: at least one evaluation has to run")
         fleet = _directory("--fleet", str(options.fleet))
@@ -44,9 +44,9 @@ def main(arguments: Sequence[str]) -> int:
 def _directory(name: str, given: str, is_flake: bool = True) -> Path:
     path = Path(given).expanduser().resolve()
     if not path.is_dir():
-        raise LabError(f"{name}={given}: there is no such directory")
+        raise LabError(f"{name}={given}: no such directory")
     if is_flake and not (path / "flake.nix").is_file():
-        raise LabError(f"{name}={given}: there is no flake.nix in it")
+        raise LabError(f"{name}={given}: it has no flake.nix")
     return path
 
 
@@ -68,7 +68,7 @@ def _sources(given: Sequence[str], fleet: Path) -> dict[str, Path]:
         others = " ".join(f"[{variable}=/path]" for variable in sorted(declared) if declared[variable] != "nixpkgs")
         raise LabError(f"say where a nixpkgs lies, nothing is fetched: NIXPKGS=/path {others}".rstrip())
     if not (found["nixpkgs"] / "nixos" / "modules" / "module-list.nix").is_file():
-        raise LabError(f"NIXPKGS={found['nixpkgs']}: this is no nixpkgs, it has no nixos/modules/module-list.nix")
+        raise LabError(f"NIXPKGS={found['nixpkgs']}: not a nixpkgs: it has no nixos/modules/module-list.nix")
     return found
 
 
@@ -92,12 +92,12 @@ def _all(fleet: Path, sources: Mapping[str, Path], jobs: int) -> int:
     if names.answer is None:
         raise LabError(f"{fleet}/flake.nix does not evaluate: {names.error.splitlines()[0]}")
     print(f"nixpkgs' lib.version is {names.answer['version']}\n", flush=True)
-    wanted = [(kind, name) for kind in ("host", "home", "package") for name in names.answer[kind]]
-    if not wanted:
+    targets = [(kind, name) for kind in ("host", "home", "package") for name in names.answer[kind]]
+    if not targets:
         raise LabError(f"{fleet}/flake.nix has no host, no home and no package")
     found = []
     with ThreadPoolExecutor(jobs) as pool:
-        for one in pool.map(lambda each: ask(each[0], each[1], fleet, sources), wanted):
+        for one in pool.map(lambda each: ask(each[0], each[1], fleet, sources), targets):
             found.append(one)
             _print(one)
     found.append(_checked(fleet, sources))

@@ -56,14 +56,14 @@ def ask(kind: str, name: str, fleet: Path, sources: Mapping[str, Path]) -> Evalu
     environment = {"FLEET_REAL": json.dumps(question), "FLEET_REAL_NIX": str(_HERE / "evaluate.nix")}
     expression = 'import (builtins.getEnv "FLEET_REAL_NIX") (builtins.fromJSON (builtins.getEnv "FLEET_REAL"))'
     argv = ["nix", "eval", "--json", "--read-only", "--impure", *_OFFLINE, "--expr", expression]
-    status, out, said, took = _run(argv, environment)
+    status, out, log, took = _run(argv, environment)
     if status:
-        return Evaluation(kind, name, error=_last(said), warnings=_warnings(said), took=took)
+        return Evaluation(kind, name, error=_last(log), warnings=_warnings(log), took=took)
     answer = json.loads(out)
     warnings = answer.get("warnings", [])
     # those that the system says as it is evaluated are these again, of which a line is told
     told = {line for text in warnings for line in text.splitlines()[:1]}
-    warnings += [words for words in _warnings(said) if words not in told]
+    warnings += [words for words in _warnings(log) if words not in told]
     return Evaluation(kind, name, warnings=warnings, failed=answer.get("failed", ()), answer=answer, took=took)
 
 
@@ -71,38 +71,38 @@ def flake_check(fleet: Path, sources: Mapping[str, Path]) -> Evaluation:
     """`nix flake check --no-build`: every output in one process, with the inputs as a flake's."""
     overrides = [part for name, path in sources.items() for part in ("--override-input", name, f"path:{path}")]
     argv = ["nix", "flake", "check", "--no-build", "--no-write-lock-file", *_OFFLINE, *overrides, f"path:{fleet}"]
-    status, _, said, took = _run(argv, {})
-    return Evaluation("flake check", "", error=_last(said) if status else "", warnings=_warnings(said), took=took)
+    status, _, log, took = _run(argv, {})
+    return Evaluation("flake check", "", error=_last(log) if status else "", warnings=_warnings(log), took=took)
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str, Took]:
     """Exit status, stdout, stderr, and what it took; its caches are nobody's."""
-    with tempfile.TemporaryDirectory() as caches, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryDirectory() as caches, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
         started = time.monotonic()
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=out,
-            stderr=said,
+            stderr=log,
             env={**os.environ, **environment, "XDG_CACHE_HOME": caches},
         )
         _, ended, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(ended)
         out.seek(0)
-        said.seek(0)
+        log.seek(0)
         took = Took(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6)
-        return process.returncode, out.read().decode(), said.read().decode(errors="replace"), took
+        return process.returncode, out.read().decode(), log.read().decode(errors="replace"), took
 
 
-def _warnings(said: str) -> list[str]:
-    found = [match[1] for line in said.splitlines() if (match := _WARNING.match(line))]
+def _warnings(log: str) -> list[str]:
+    found = [match[1] for line in log.splitlines() if (match := _WARNING.match(line))]
     return list(dict.fromkeys(words for words in found if not _OF_THE_MACHINE.search(words)))
 
 
-def _last(said: str) -> str:
+def _last(log: str) -> str:
     """The error itself: what Nix says after the trace that leads to it."""
-    lines = said.strip().splitlines()
+    lines = log.strip().splitlines()
     starts = [at for at, line in enumerate(lines) if line.lstrip().startswith("error:")]
     if not starts:
         return lines[-1] if lines else "nix said nothing"

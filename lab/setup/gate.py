@@ -17,7 +17,7 @@ DEADNIX = ("deadnix", "1.3.1")
 
 
 class CargoMissing(LabError):
-    """There is no Rust here."""
+    """Rust is missing here."""
 
 
 def build(cache_directory: Path) -> Path:

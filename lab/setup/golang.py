@@ -12,7 +12,7 @@ ACT = "github.com/nektos/act@v0.2.89"
 
 
 class GoMissing(LabError):
-    """There is no Go here."""
+    """Go is missing here."""
 
 
 def program(cache_directory: Path, module: str, minutes: int) -> Path:

@@ -29,7 +29,7 @@ class Nix:
 
     bin: Path
     conf: Path
-    own: bool
+    of_the_lab: bool
 
 
 def new_enough(program: str) -> bool:
@@ -50,13 +50,13 @@ def find(cache: Cache, base: Path) -> Nix:
     made = cache.make(
         f"nix-{stamp([base.name, Path(__file__)])}", "making Nix from the base", lambda p: _extract(base, p)
     )
-    return Nix(made / "bin", made / "etc", own=True)
+    return Nix(made / "bin", made / "etc", of_the_lab=True)
 
 
 def of_the_user(cache: Cache, program: Path) -> Nix:
     """Their program, with a nix.conf that reaches no network."""
     conf = cache.make(f"nix-conf-{stamp([NIX_CONF])}", "writing nix.conf", _write_conf)
-    return Nix(program.parent, conf, own=False)
+    return Nix(program.parent, conf, of_the_lab=False)
 
 
 def _write_conf(directory: Path) -> None:

@@ -40,14 +40,14 @@ def install_missing(progress: Callable[[str], None]) -> None:
         raise LabError(f"the lab needs these programs on PATH: {', '.join(sorted(lacking))}")
     if os.geteuid() != 0:
         raise LabError(f"run as root, or install first: {' '.join(sorted(set(lacking.values())))}")
-    wanted = sorted(set(lacking.values()))
-    progress(f"installing Debian packages: {' '.join(wanted)}")
-    install = ["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", *wanted]
+    packages = sorted(set(lacking.values()))
+    progress(f"installing Debian packages: {' '.join(packages)}")
+    install = ["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", *packages]
     if _apt(install).returncode:  # the package lists are missing or old
         _apt(["apt-get", "update"])
         done = _apt(install)
         if done.returncode:
-            raise LabError(f"apt-get could not install {' '.join(wanted)}: {done.stdout.strip().splitlines()[-1]}")
+            raise LabError(f"apt-get could not install {' '.join(packages)}: {done.stdout.strip().splitlines()[-1]}")
     if missing():
         raise LabError(f"still missing after apt-get install: {', '.join(sorted(missing()))}")
 

@@ -11,7 +11,7 @@ from nixherd.cli.guests import declared
 from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import changing, guest
 from nixherd.errors import Usage
-from nixherd.models import Vm
+from nixherd.fleet.models import Vm
 from nixherd.proxmox.guest.adopt import Candidate, adopt, candidate, needs_none, require_both_names
 from nixherd.proxmox.guest.identity import is_ours, label
 from nixherd.terminal import is_terminal, say
@@ -66,10 +66,10 @@ def _report(front: Front, vm: Vm, shown: Candidate, steps: list[str], *, seconds
     planned, reason = front.dry_run, needs_none(vm)
     ours = is_ours(front.fleet, vm, shown.config) or seconds is not None
     if wants_json(front.as_json):
-        about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "node": shown.node, "ours": ours}
-        about |= {"needs_mark": reason is None, "differences": list(shown.differs), "steps": steps}
+        result: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "node": shown.node, "ours": ours}
+        result |= {"needs_mark": reason is None, "differences": list(shown.differs), "steps": steps}
         show_json(
-            about | ({"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)})
+            result | ({"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)})
         )
         return
     for step in steps:

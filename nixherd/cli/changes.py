@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nixherd.deploying.report import HostReport, Outcome
+from nixherd.deploy.report import HostReport, Outcome
+from nixherd.fleet.revisions import shown
 from nixherd.process import run
-from nixherd.revisions import shown
 from nixherd.sizes import human
 
 # Programs that show what two systems of the store here differ in, and how each is told to use no colours.

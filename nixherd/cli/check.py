@@ -17,15 +17,15 @@ from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Seconds, json_option
 from nixherd.display import visible
 from nixherd.errors import FleetError, FleetInvalid, Usage
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.files import expanded, write_whole
+from nixherd.fleet.git import Repository
 from nixherd.gate import alejandra, annotations, junit, sarif
 from nixherd.gate.files import Place, of_fleet
 from nixherd.gate.mending import MENDERS, mended, put_in_place
 from nixherd.gate.results import Result, Status, passed
 from nixherd.gate.runner import require_known, run_all
 from nixherd.gate.tools import QUICK, TOOLS, Scope
-from nixherd.git import Repository
 from nixherd.terminal import put, say
 
 _NAMES = ", ".join(TOOLS)
@@ -112,7 +112,7 @@ def show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:
     as_json = front.as_json is True if in_actions else wants_json(front.as_json)
     results = []
     mute = f"stop-commands::{secrets.token_hex(16)}" if in_actions and not as_json else ""
-    if mute:  # what tools say is no command
+    if mute:  # what tools print is not a command
         say(f"::{mute}")
     for result in coming:
         results.append(result)

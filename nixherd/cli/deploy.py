@@ -13,14 +13,14 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.parameters import F, WholeSeconds, data_option, json_option
 from nixherd.cli.run_pyinfra import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.journal import NAME, Journal, entries, new_directory, runs
-from nixherd.deploying.options import LONGEST
-from nixherd.deploying.report import Outcome, Report, report
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.journal import NAME, Journal, entries, new_directory, runs
+from nixherd.deploy.options import LONGEST
+from nixherd.deploy.report import Outcome, Report, report
 from nixherd.errors import Usage
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.files import write_whole
-from nixherd.inventory import check_selection, groups_of, separate
+from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.terminal import is_terminal, say, say_text
 
 _AT_LEAST_ONE = WholeSeconds(1, LONGEST)

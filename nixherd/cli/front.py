@@ -11,23 +11,24 @@ import click
 
 import nixherd
 from nixherd.cli.output import narrate, progress, show_json, wants_json
+from nixherd.durations import parse_seconds
 from nixherd.errors import FleetError, Usage
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.files import expanded, fleet_root
-from nixherd.fleet import load_fleet
-from nixherd.group_data import said_for_all
-from nixherd.models import Fleet, GuestType, Vm
-from nixherd.seconds import parse_seconds
+from nixherd.fleet.group_data import said_for_all
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.session import Session
 from nixherd.terminal import say
 
 # What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
 if TYPE_CHECKING:
-    from nixherd.definitions import Definitions
-    from nixherd.deploying.gate import Gate, Verified
+    from nixherd.deploy.commit_policy import Gate, Verified
     from nixherd.proxmox.answers import Resource
     from nixherd.proxmox.client import Client
-    from nixherd.proxmox.guest.actions import Action, Steps
+    from nixherd.proxmox.guard.definitions import Definitions
+    from nixherd.proxmox.guest.verb import Action
+    from nixherd.proxmox.steps import Steps
 
 CHECKOUT = Path(nixherd.__path__[0]).parent
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
@@ -57,7 +58,7 @@ class Front:
 
     @cached_property
     def definitions(self) -> "Definitions":
-        from nixherd.definitions import Definitions
+        from nixherd.proxmox.guard.definitions import Definitions
 
         return Definitions.load(self.root)
 
@@ -189,9 +190,8 @@ class Front:
     def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
         """What the action leaves undone, in the words of `vm diff`; None where it is none that can tell."""
         from nixherd.cli.guests import difference, differing
-        from nixherd.proxmox.guest.actions import left_by
 
-        found = left_by(action, self.client, self.fleet, vm)
+        found = action.left(self.client, self.fleet, vm)
         return None if found is None else [difference(vm, step) for step in differing(vm, found)]
 
     def _report(

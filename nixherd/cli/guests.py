@@ -7,9 +7,9 @@ from typing import Any
 
 from nixherd.cli.output import narrate
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.fields import DNS_NAME
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm
-from nixherd.nix import nix_string
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
+from nixherd.fleet.schema import DNS_NAME
+from nixherd.nix.commands import nix_string
 from nixherd.proxmox.answers import Presence, Resource
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.identity import label
@@ -121,7 +121,7 @@ def entry_of(
     Names that are `taken`, in small letters, are other guests' entries: it is called by its VMID as well then.
     So is its hostname where it is among those that are `housed`, of hosts that live in other guests.
     """
-    from nixherd.nix_edit import attribute_name  # with it comes a parser, which few commands need
+    from nixherd.nix.edit import attribute_name  # with it comes a parser, which few commands need
 
     name = guest_name(config.name or f"guest{vmid}")
     name = f"{name}-{vmid}" if name.lower() in taken else name

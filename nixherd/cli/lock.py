@@ -9,14 +9,14 @@ import click
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.parameters import Seconds, json_option
-from nixherd.deploying import gate as commits_gate
-from nixherd.deploying.gate import Gate
-from nixherd.exits import Exit, worst
+from nixherd.deploy import commit_policy as commits_gate
+from nixherd.deploy.commit_policy import Gate
+from nixherd.exit_codes import Exit, worst
 from nixherd.files import expanded
-from nixherd.fleet import load_fleet
-from nixherd.lock.report import markdown_of
-from nixherd.lock.run import BRANCH, Ended, Wanted, update
-from nixherd.lock.verdicts import TreeGate
+from nixherd.fleet.load import load_fleet
+from nixherd.gate.lock.report import markdown_of
+from nixherd.gate.lock.run import BRANCH, Ended, Wanted, update
+from nixherd.gate.lock.verdicts import TreeGate
 from nixherd.terminal import say
 
 

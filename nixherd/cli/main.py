@@ -1,4 +1,4 @@
-"""`nixherd`: the command that people type. Exit codes are those of `nixherd.exits`, whatever happens."""
+"""`nixherd`: the command that people type. Exit codes are those of `nixherd.exit_codes`, whatever happens."""
 
 import gc
 import io
@@ -15,7 +15,7 @@ import click
 from nixherd.argv import keep_streams, require_text
 from nixherd.cli.front import Front, pass_front
 from nixherd.errors import FAILURES
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import worded
 from nixherd.terminal import let_go, say, say_any_character, say_error, say_text
 

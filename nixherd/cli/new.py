@@ -9,24 +9,24 @@ from typing import Any
 
 import click
 
-from nixherd import tree
-from nixherd.changeset import Changeset, Done, changing, interrupted
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, progress, show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.errors import FleetError, Usage
 from nixherd.files import expanded
-from nixherd.fleet import load_fleet
-from nixherd.git import Repository
-from nixherd.models import Host
-from nixherd.scaffolding.entries import ByHand
-from nixherd.scaffolding.host import Kind, NewHost
-from nixherd.scaffolding.request import Request, decide
-from nixherd.scaffolding.scaffold import Scaffold, scaffold
-from nixherd.scaffolding.sizes import SIZES
-from nixherd.secrets.identity import nobody
+from nixherd.fleet import tree
+from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
+from nixherd.fleet.git import Repository
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Host
+from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.terminal import is_terminal, say, say_text
-from nixherd.validate import DEFINITIONS, HOSTS
+from nixherd.trust.new.entries import ByHand
+from nixherd.trust.new.host import Kind, NewHost
+from nixherd.trust.new.request import Request, decide
+from nixherd.trust.new.scaffold import Scaffold, scaffold
+from nixherd.trust.new.sizes import SIZES
+from nixherd.trust.secrets.identity import nobody
 
 _INTERRUPTED = "a run was interrupted while it published its changes; the next that changes anything finishes them"
 _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"

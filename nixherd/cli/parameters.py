@@ -12,9 +12,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from nixherd.cli.front import Front
+from nixherd.durations import LONGEST, parse_seconds
 from nixherd.errors import FAILURES
 from nixherd.files import fleet_root
-from nixherd.seconds import LONGEST, parse_seconds
 from nixherd.sizes import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,8 +82,8 @@ def _fleet_of(ctx: click.Context) -> str:
 def _completions(directory: str) -> list[str]:
     """The names of the fleet's guests, kept while no file of the fleet changes. Never an error."""
     from nixherd.cli.guests import names_of
-    from nixherd.fleet import load_fleet
-    from nixherd.world import look
+    from nixherd.fleet.load import load_fleet
+    from nixherd.fleet.world import look
 
     try:
         root = fleet_root(directory)

@@ -12,18 +12,18 @@ from nixherd.cli.guests import declared, names_of
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import data_option, json_option
 from nixherd.cli.run_pyinfra import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
-from nixherd.deploying.journal import Journal, entries, new_directory
+from nixherd.deploy.journal import Journal, entries, new_directory
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.files import write_whole
-from nixherd.fleet import load_fleet
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.process import Completed
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.address import plain
 from nixherd.proxmox.guest.identity import label, mac_of, require_may_change, why_not_ours
 from nixherd.proxmox.guest.observe import find, interfaces_of
-from nixherd.ssh_keys import same_key
+from nixherd.ssh.keys import same_key
 from nixherd.terminal import say, say_text
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))

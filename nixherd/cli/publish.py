@@ -7,24 +7,25 @@ from pathlib import Path
 
 import click
 
-from nixherd import nix, pointers
-from nixherd.build import realise
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Pair, json_option, standing
-from nixherd.deploying import gate
-from nixherd.deploying.gate import Gate
+from nixherd.deploy import commit_policy as gate
+from nixherd.deploy.commit_policy import Gate
 from nixherd.errors import FAILURES, FleetError, Usage
-from nixherd.evaluation import evaluate
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
-from nixherd.git import Repository
-from nixherd.inventory import check_selection, groups_of, separate
-from nixherd.nix import Evaluated
-from nixherd.pointers import Pointer, SigningKey
+from nixherd.fleet.git import Repository
+from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.nix import commands as nix
+from nixherd.nix.builder import realise
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.evaluator import evaluate
 from nixherd.process import run
 from nixherd.terminal import say
+from nixherd.trust import publish as pointers
+from nixherd.trust.publish import Pointer, SigningKey
 
 DEADLINE = 4 * 3600.0  # seconds
 

@@ -11,27 +11,28 @@ from typing import Any
 
 import click
 
-from nixherd import commits, duties
-from nixherd.changeset import Changeset, Done, changing, interrupted
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.cli.parameters import commit_option, identity_option, standing
-from nixherd.enrolment import Wanted, is_named_after, stage, swap_in
+from nixherd.deploy import duties
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
-from nixherd.fleet import load_fleet
-from nixherd.models import Fleet, Host
-from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.fleet import commits
+from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet, Host
+from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.guest.retiring import Fate, Parting, partings
-from nixherd.rehearsal import require_evaluates
-from nixherd.retirement import Retirement, plan
-from nixherd.secrets.identity import identity_file, operator
-from nixherd.secrets.plan import recipients_of_hosts
-from nixherd.secrets.rules import CONFIG
-from nixherd.secrets.store import Store
 from nixherd.terminal import is_terminal, say
+from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
+from nixherd.trust.rehearsal import require_evaluates
+from nixherd.trust.retire import Retirement, plan
+from nixherd.trust.secrets.identity import identity_file, operator
+from nixherd.trust.secrets.plan import recipients_of_hosts
+from nixherd.trust.secrets.rules import CONFIG
+from nixherd.trust.secrets.store import Store
 
 _SHOWN = 20  # mentions
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -42,7 +43,7 @@ class Asked:
     """How it is to be done."""
 
     keep_vm: bool
-    destroy: DestroyAction | None
+    destroy: DestroyGuest | None
     remove_secrets: bool
     identity: str | None
     secrets: str
@@ -131,7 +132,7 @@ def _asked(
     if vmid is None and (stop or no_backup or discard or storage or purge):
         raise click.UsageError("--stop, --no-backup, --discard, --storage and --purge belong to --destroy VMID")
     how = {"stop": stop, "backup": not no_backup, "storage": storage, "purge": purge, "discard": discard}
-    destroy = DestroyAction(name="", vmid=vmid, **how) if vmid is not None else None  # type: ignore[arg-type]
+    destroy = DestroyGuest(vm="", vmid=vmid, **how) if vmid is not None else None  # type: ignore[arg-type]
     return Asked(keep_vm=keep_vm, destroy=destroy, secrets=secrets, docs=docs_file, template=docs_template, **rest)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import console
-from nixherd.deploying.journal import NAME, Journal, parsed
+from nixherd.deploy.journal import NAME, Journal, parsed
 from nixherd.display import one_line, visible_values
 from nixherd.errors import FAILURES, FleetError, Undecided
 from nixherd.faults import worded

@@ -7,22 +7,22 @@ from typing import Any
 
 import click
 
-from nixherd.age import recipient_of
-from nixherd.changeset import Done, changing, interrupted
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, progress, show_json, show_rows, wants_json
 from nixherd.cli.parameters import F, commit_option, identity_option, json_option, standing
-from nixherd.enrolment import Wanted, publish, trusted, untrusted, with_rekeys
 from nixherd.errors import FleetError, Usage
-from nixherd.exits import Exit
-from nixherd.models import Fleet
+from nixherd.exit_codes import Exit
+from nixherd.fleet.changeset import Done, changing, interrupted
+from nixherd.fleet.models import Fleet
+from nixherd.fleet.tree import opened
 from nixherd.process import foreground
-from nixherd.secrets.files import Format
-from nixherd.secrets.identity import identity_file, operator
-from nixherd.secrets.plan import People
-from nixherd.secrets.store import Store
+from nixherd.ssh.age import recipient_of
 from nixherd.terminal import say
-from nixherd.tree import opened
+from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
+from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.identity import identity_file, operator
+from nixherd.trust.secrets.plan import People
+from nixherd.trust.secrets.store import Store
 
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
 
@@ -110,7 +110,7 @@ def status(front: Front, /, machines: bool) -> int:
 
 def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
     """Add to the hosts' rows what their machines show; a finding for each whose key is not the one in hosts.nix."""
-    from nixherd.keys_shown import keys_shown  # speaks SSH: not for those who only look at files
+    from nixherd.locate.keyscan import keys_shown  # speaks SSH: not for those who only look at files
 
     shown, findings = keys_shown(front.session, front.fleet.hosts.values()), []
     for row in rows:

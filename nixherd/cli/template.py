@@ -9,8 +9,8 @@ import click
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import Seconds, changing, standing
-from nixherd.template.create import create, plan
-from nixherd.template.wanted import FIRMWARES, Source, wanted
+from nixherd.proxmox.template.create import create, plan
+from nixherd.proxmox.template.wanted import FIRMWARES, Source, wanted
 from nixherd.terminal import say
 
 # What Linux lets a VM have, and MiB that Proxmox VE takes: more would be refused once the image is there.

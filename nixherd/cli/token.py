@@ -9,8 +9,8 @@ from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.errors import Usage
 from nixherd.files import write_whole
+from nixherd.proxmox.token import SHAPE, Server, Token
 from nixherd.terminal import is_terminal, say
-from nixherd.tokens import SHAPE, Server, Token
 
 
 @click.group()

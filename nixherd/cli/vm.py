@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import click
 
-from nixherd import whereabouts
 from nixherd.cli import acting, adopting, vm_storage
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import difference, differing, entry_of, guest_named
@@ -15,11 +14,12 @@ from nixherd.cli.output import console, show_facts, show_json, show_rows, wants_
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.cli.vm_storage import endpoint_node, when
 from nixherd.display import one_line
-from nixherd.doctor import Verdict, examine
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.exits import Exit
-from nixherd.models import Fleet, GuestType, Origin, Vm
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
+from nixherd.locate import whereabouts
 from nixherd.proxmox.answers import Resource, Task, Upid
+from nixherd.proxmox.doctor import Verdict, examine
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.address import address_of
 from nixherd.proxmox.guest.apply import desired
@@ -202,7 +202,7 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
     odd = len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range))
     if odd or not all(range):
         said = " ".join(each or repr(each) for each in range)
-        raise Usage(f"{said} is no range; name one of vmidRanges, or its first and its last VMID")
+        raise Usage(f"{said} is not a range; name one of vmidRanges, or its first and its last VMID")
     wanted = "-".join(range) or "production"
     range_of(front.fleet, wanted)
     vmid = next_vmid(front.client, front.fleet, wanted)
@@ -247,7 +247,7 @@ def log(front: Front, upid: str, follow: bool) -> None:
     try:
         task = Upid.parse(upid)
     except ValueError:
-        raise Usage(f"{upid} is no UPID; `nixherd vm tasks` lists them") from None
+        raise Usage(f"{upid} is not a UPID; `nixherd vm tasks` lists them") from None
     shown = 0
     while True:
         state = front.client.task_status(task) if follow else None

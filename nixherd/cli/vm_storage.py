@@ -12,7 +12,7 @@ from nixherd.cli.guests import guest_named
 from nixherd.cli.output import narrate, show_rows
 from nixherd.cli.parameters import guest, json_option
 from nixherd.errors import FleetError, Usage
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from nixherd.proxmox.guest.names import require_node, require_storage
 from nixherd.proxmox.guest.storages import require_place, storage_seen
 

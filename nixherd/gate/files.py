@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd import tree
 from nixherd.errors import FleetError
-from nixherd.git import Repository
+from nixherd.fleet import tree
+from nixherd.fleet.git import Repository
 
 _CONFIGURATIONS = ("alejandra.toml", "statix.toml")
 _LEFT_OUT = ("result",)

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nixherd import nix
 from nixherd.errors import DeadlineExceeded, ProcessFailed
 from nixherd.gate.results import Found, Look, Missing, Unknown, judged, named_file
-from nixherd.nix_errors import errors, last_error
+from nixherd.nix import commands as nix
+from nixherd.nix.errors import errors, last_error
 from nixherd.process import Completed, run
 
 _OMITTED = re.compile(r"omitted these incompatible systems: ([\w-]+(?:, [\w-]+)*)")

@@ -10,16 +10,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 
-from nixherd import lockout as locks
-from nixherd import nix, sources
-from nixherd.build import realise
 from nixherd.errors import FleetError
-from nixherd.evaluation import ask, evaluate
+from nixherd.fleet import lockout as locks
+from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.gate import sources
 from nixherd.gate.results import Found, Look, judged, named_file
-from nixherd.nix import Evaluated
-from nixherd.nix_edit import CannotEdit, NixText
+from nixherd.nix import commands as nix
+from nixherd.nix.builder import realise
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.edit import CannotEdit, NixText
+from nixherd.nix.evaluator import ask, evaluate
 from nixherd.session import Session
-from nixherd.validate import DEFINITIONS, HOSTS
 
 _SYSTEMS, _HOMES = "nixosConfigurations", "homeConfigurations"
 

@@ -9,10 +9,10 @@ import tree_sitter_nix
 from tree_sitter import Language, Parser
 
 from nixherd.errors import FleetError
+from nixherd.fleet.tree import opened
 from nixherd.gate import alejandra, deadnix, statix
 from nixherd.gate.files import Place, copied, read_all
 from nixherd.gate.results import Missing, Unknown
-from nixherd.tree import opened
 
 _LANGUAGE = Language(tree_sitter_nix.language())
 # The last one formats what the others have left.

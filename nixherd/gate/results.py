@@ -9,7 +9,7 @@ from typing import Any
 
 from nixherd.errors import FleetError
 from nixherd.findings import Finding, Severity
-from nixherd.nix_errors import below, is_circumstance
+from nixherd.nix.errors import below, is_circumstance
 
 # `FILE[:LINE[:COLUMN]]: WHAT`, as Nix' errors and our own begin.
 _PLACE = re.compile(

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from nixherd.changeset import interrupted
+from nixherd.fleet.changeset import interrupted
+from nixherd.fleet.models import Fleet
 from nixherd.gate.results import Found, Look
-from nixherd.models import Fleet
-from nixherd.secrets.plan import People
-from nixherd.secrets.store import Store
+from nixherd.trust.secrets.plan import People
+from nixherd.trust.secrets.store import Store
 
 DIRECTORY = "secrets"
 _INTERRUPTED = "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"

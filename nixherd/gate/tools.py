@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nixherd.errors import FleetError, FleetInvalid
-from nixherd.fleet import load_fleet
+from nixherd.fleet.git import Repository
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet
 from nixherd.gate import alejandra, deadnix, flake, hosts, keys, merge, secrets, statix
 from nixherd.gate.files import Place, changed, copied, of_fleet, read_all, unmerged
 from nixherd.gate.results import Found, Look, Unknown
-from nixherd.git import Repository
-from nixherd.models import Fleet
 from nixherd.session import Session
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.config import is_true
 
 
@@ -271,11 +271,11 @@ class Upid:
         """ValueError when it is none."""
         parts = text.split(":")
         if len(parts) != 9 or parts[0] != "UPID" or parts[8] != "":
-            raise ValueError(f"{text!r} is no UPID")
+            raise ValueError(f"{text!r} is not a UPID")
         try:
             starttime = int(parts[4], 16)
         except ValueError:
-            raise ValueError(f"{text!r} is no UPID") from None
+            raise ValueError(f"{text!r} is not a UPID") from None
         return cls(text, node=parts[1], type=parts[5], id=parts[6], user=parts[7], starttime=starttime)
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, is_true, properties, size_or_none
 from nixherd.sizes import format_size

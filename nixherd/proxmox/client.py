@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
 from nixherd.errors import ApiError, Usage
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls.base import Tasks, answer
 from nixherd.proxmox.calls.guests import Agent, Guests
@@ -25,15 +25,15 @@ from nixherd.proxmox.calls.storages import Storages
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 from nixherd.proxmox.guard.policy import Making, Policy, PolicySource
 from nixherd.proxmox.tls import Trust, trust
+from nixherd.proxmox.token import Token, colons
 from nixherd.proxmox.wire import Upload
-from nixherd.tokens import Token, colons
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 40.0  # pveproxy gives up on pvedaemon after 30 s
 # Seconds between the tries of a call that the server says it could not hand on: nothing was done.
-REFUSED_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
+REFUSED_PAUSES: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> "Client":
@@ -268,5 +268,5 @@ def _parts(path: Sequence[object]) -> list[str]:
     parts = [str(part) for part in path]
     for part in parts:
         if not part or "/" in part:
-            raise Usage(f"{part!r} is no name that the API could have; nothing was sent")
+            raise Usage(f"{part!r} is not a name that the API could have; nothing was sent")
     return parts

@@ -70,10 +70,6 @@ class Drive:
     cdrom: bool
 
     @property
-    def bus(self) -> str:
-        return self.name.rstrip("0123456789")
-
-    @property
     def is_cloudinit(self) -> bool:
         return self.cdrom and "cloudinit" in self.volume
 

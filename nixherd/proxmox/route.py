@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Any
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 
 
 class Effect(StrEnum):

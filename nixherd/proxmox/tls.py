@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from nixherd.errors import FleetError
-from nixherd.models import Endpoint
-from nixherd.tokens import Token
+from nixherd.fleet.models import Endpoint
+from nixherd.proxmox.token import Token
 
 _DECLARED = "proxmox.caFile {} in vms/definitions.nix"
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")

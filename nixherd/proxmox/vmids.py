@@ -4,8 +4,8 @@ import re
 from typing import TYPE_CHECKING
 
 from nixherd.errors import Usage
-from nixherd.fields import VMIDS
-from nixherd.models import DEFINITIONS, Fleet, VmidRange
+from nixherd.fleet.models import DEFINITIONS, Fleet, VmidRange
+from nixherd.fleet.schema import VMIDS
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
@@ -19,7 +19,7 @@ def range_of(fleet: Fleet, name: str) -> VmidRange:
     if match := _SPAN.fullmatch(name):
         start, end = int(match[1]), int(match[2])
         if start not in VMIDS or end not in VMIDS:
-            raise Usage(f"{name} is no range of VMIDs, which are {VMIDS[0]} to {VMIDS[-1]}")
+            raise Usage(f"{name} is not a range of VMIDs, which are {VMIDS[0]} to {VMIDS[-1]}")
         if start > end:
             raise Usage(f"{name} ends before it starts; write {end}-{start}")
         return VmidRange(name, start, end)

@@ -73,10 +73,10 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
     answer = _json(body)
     said_of = answer.get("errors")
     errors = {str(key): _line(value) for key, value in said_of.items()} if isinstance(said_of, dict) else {}
-    said = _line(answer.get("message") or reason or "")
+    message = _line(answer.get("message") or reason or "")
     if errors:
-        said += " " + "; ".join(f"{key}: {text}" for key, text in sorted(errors.items()))
-    what = f"{method} {path}: {said or 'no reason given'}"
+        message += " " + "; ".join(f"{key}: {text}" for key, text in sorted(errors.items()))
+    what = f"{method} {path}: {message or 'no reason given'}"
     if status in NO_ANSWER:
         text = f"{what} ({status}): the node's API daemon did not answer in time or is overloaded"
         if "/agent/" in path:
@@ -84,15 +84,15 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
         if method == "GET":
             return ApiError(f"{text}; try again", status)
         return OutcomeUnknown(f"{text}; it may still carry this out, look before trying again", status)
-    blocked = _AGENT_BLOCKS.search(said) if "/agent/" in path else None
+    blocked = _AGENT_BLOCKS.search(message) if "/agent/" in path else None
     if blocked:
         return ApiError(f"{what} ({status}){_ALLOW.format(blocked[1])}", status)
-    if "/agent/" in path and "No QEMU guest agent configured" in said:
+    if "/agent/" in path and "No QEMU guest agent configured" in message:
         return NoAgent(what, status)
-    if "/agent/" in path and _AGENT_ABSENT.search(said):
+    if "/agent/" in path and _AGENT_ABSENT.search(message):
         return AgentUnavailable(what, status)
     hint = _HINTS.get(status, "")
-    lookup = re.search(r"hostname lookup '([^']*)' failed", said)
+    lookup = re.search(r"hostname lookup '([^']*)' failed", message)
     if lookup:
         hint = "; there is no node {node}, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
     if 300 <= status < 400:

@@ -8,10 +8,10 @@ from pyinfra.api import operation
 
 from facts.generations import Generation
 from facts.nixos import PROFILE, Generations
-from nixherd.deploying.goal import Goal
+from nixherd.deploy.goal import Goal
 from nixherd.errors import FleetError, Usage
-from nixherd.jobs import Job
-from nixherd.nix import is_store_path
+from nixherd.nix.commands import is_store_path
+from nixherd.ssh.transient_unit import Job
 from operations.activating import activate
 from operations.deploy_run import ask, require_root, run_of, this_host
 from operations.remote import copy_closure, run_job

@@ -11,16 +11,16 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from facts.machine import MachineState
-from nixherd import tree
-from nixherd.changeset import changing
-from nixherd.deploying.run import operator
+from nixherd.deploy.run import operator
 from nixherd.errors import FleetError
-from nixherd.guard import require_installable
-from nixherd.hardware import configuration_path
-from nixherd.jobs import Job
-from nixherd.nix import Evaluated
-from nixherd.reach import Epoch
-from nixherd.revisions import Note, is_revision, shown
+from nixherd.fleet import tree
+from nixherd.fleet.changeset import changing
+from nixherd.fleet.revisions import Note, is_revision, shown
+from nixherd.install.hardware import configuration_path
+from nixherd.install.permission import require_installable
+from nixherd.locate.reach import Epoch
+from nixherd.nix.commands import Evaluated
+from nixherd.ssh.transient_unit import Job
 from operations.fleet_files import alone
 from operations.machine import (
     is_installed,

@@ -3,9 +3,9 @@
 from pyinfra import host
 from pyinfra.api import operation
 
-from nixherd.deploying.options import HERE
+from nixherd.deploy.options import HERE
 from nixherd.errors import NotWell
-from nixherd.evaluation import evaluate
+from nixherd.nix.evaluator import evaluate
 from operations.deploy_run import ask, this_host
 from operations.rebuilding import rebuild_on
 from operations.steps import Commands, decide, do, session_of

@@ -2,54 +2,26 @@
 
 `pyinfra inventory.py --limit dev operations.proxmox.shutdown` calls one by hand. Each looks at the guest and does
 nothing where nothing is left to do; a guest that the definitions do not let be changed is refused before anything is
-sent.
+sent. Most are made from the verbs of `nixherd.proxmox.guest`, whose parameters and docstrings they have: `shutdown`,
+`resize`, `snapshot`, …; those that are more than one verb are written out here.
 """
 
-from operations.proxmox.backups import backup, restore
-from operations.proxmox.desired import apply, create, destroy, drift, template
-from operations.proxmox.disks import add_disk, move_disk, resize
-from operations.proxmox.hardware import (
-    cloud_init,
-    cloud_init_drive,
-    configure,
-    network,
-    pci,
-    regenerate_cloud_init,
-)
-from operations.proxmox.moving import migrate
-from operations.proxmox.power import reboot, resume, shutdown, start, stop, suspend
-from operations.proxmox.provisioning import address, clone, validate, wait_for_ssh
-from operations.proxmox.snapshots import delete_snapshot, rollback, snapshot
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "add_disk",
-    "address",
-    "apply",
-    "backup",
-    "clone",
-    "cloud_init",
-    "cloud_init_drive",
-    "configure",
-    "create",
-    "delete_snapshot",
-    "destroy",
-    "drift",
-    "migrate",
-    "move_disk",
-    "network",
-    "pci",
-    "reboot",
-    "regenerate_cloud_init",
-    "resize",
-    "restore",
-    "resume",
-    "rollback",
-    "shutdown",
-    "snapshot",
-    "start",
-    "stop",
-    "suspend",
-    "template",
-    "validate",
-    "wait_for_ssh",
-]
+from nixherd.proxmox.guest.verbs import VERBS
+from nixherd.pyinfra_glue.guests import operation_of
+from operations.proxmox.definitions import apply as apply
+from operations.proxmox.definitions import drift as drift
+from operations.proxmox.provisioning import address as address
+from operations.proxmox.provisioning import clone as clone
+from operations.proxmox.provisioning import validate as validate
+from operations.proxmox.provisioning import wait_for_ssh as wait_for_ssh
+
+_WRITTEN = {"address": address, "apply": apply, "clone": clone, "drift": drift}
+_WRITTEN |= {"validate": validate, "wait_for_ssh": wait_for_ssh}
+globals().update({name: operation_of(verb) for name, verb in VERBS.items() if name not in _WRITTEN})
+__all__ = sorted({*VERBS, *_WRITTEN})
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...

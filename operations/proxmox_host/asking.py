@@ -10,12 +10,12 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from facts.proxmox_host import Dkms, Node
-from nixherd.connectors.node import NodeConnector
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.passthrough import LOG
-from nixherd.passthrough.dkms import version_of
-from nixherd.passthrough.states import NodeState
-from nixherd.passthrough.wanted import Wanted, read
+from nixherd.proxmox.node import LOG
+from nixherd.proxmox.node.dkms import version_of
+from nixherd.proxmox.node.states import NodeState
+from nixherd.proxmox.node.wanted import Wanted, read
+from nixherd.pyinfra_glue.node import NodeConnector
 from operations.steps import Commands, complain, decide, executing, failed
 
 LONG = 3600  # seconds for what builds modules and initramfs

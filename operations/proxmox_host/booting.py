@@ -9,10 +9,10 @@ from pyinfra.api import operation
 
 from facts.proxmox_host import Boot, Modules, Pci
 from nixherd.errors import FleetError, Refused
-from nixherd.passthrough import BACKUPS, CMDLINE, GRUB, LOG, NOTES, VFIO, script, texts
-from nixherd.passthrough.boot import Loader, loader_of
-from nixherd.passthrough.command_line import lacking, missing, with_words, words_for, words_in
-from nixherd.passthrough.states import BootState
+from nixherd.proxmox.node import BACKUPS, CMDLINE, GRUB, LOG, NOTES, VFIO, script, texts
+from nixherd.proxmox.node.boot import Loader, loader_of
+from nixherd.proxmox.node.command_line import lacking, missing, with_words, words_for, words_in
+from nixherd.proxmox.node.states import BootState
 from operations.proxmox_host.asking import (
     LONG,
     ask,

@@ -8,10 +8,10 @@ from pyinfra.operations import apt
 
 from facts.proxmox_host import Boot, Dkms, Kernels
 from nixherd.errors import FleetError
-from nixherd.passthrough import BACKUPS, LOG, VENDOR_RESET
-from nixherd.passthrough.boot import headers_of, next_kernel
-from nixherd.passthrough.dkms import installed, parse
-from nixherd.passthrough.states import BootState, Kernel, NodeState
+from nixherd.proxmox.node import BACKUPS, LOG, VENDOR_RESET
+from nixherd.proxmox.node.boot import headers_of, next_kernel
+from nixherd.proxmox.node.dkms import installed, parse
+from nixherd.proxmox.node.states import BootState, Kernel, NodeState
 from operations.proxmox_host.asking import ask, decide_on_node, node_of_host, run_logged, source_version, wanted_of
 from operations.steps import Commands, do
 

@@ -5,7 +5,7 @@ from pyinfra.api import operation
 
 from facts.proxmox_host import Modules, Pci
 from nixherd.errors import FleetError
-from nixherd.passthrough import VENDOR_RESET, texts
+from nixherd.proxmox.node import VENDOR_RESET, texts
 from operations.proxmox_host.asking import ask, decide_on_node, run_there, wanted_of
 from operations.steps import Commands, do, executing
 

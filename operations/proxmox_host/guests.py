@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError
-from nixherd.models import GuestType, Vm
-from nixherd.passthrough.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
-from nixherd.passthrough.states import PciDevice
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find
+from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
+from nixherd.proxmox.node.states import PciDevice
 from operations.steps import session_of
 
 

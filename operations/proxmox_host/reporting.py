@@ -5,8 +5,8 @@ from pyinfra.api import operation
 
 from facts.proxmox_host import Boot, Dkms, Modules, Pci
 from nixherd.errors import FleetError
-from nixherd.passthrough import due, texts
-from nixherd.passthrough.command_line import words_for
+from nixherd.proxmox.node import due, texts
+from nixherd.proxmox.node.command_line import words_for
 from operations.proxmox_host.asking import ask, decide_on_node, node_of_host, source_version, wanted_of
 from operations.proxmox_host.guests import given_lines, guests_line
 from operations.steps import Commands, executing

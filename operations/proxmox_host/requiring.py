@@ -5,9 +5,9 @@ from pyinfra.api import operation
 
 from facts.proxmox_host import Boot, Modules, Pci
 from nixherd.errors import Usage
-from nixherd.passthrough import texts
-from nixherd.passthrough.boot import loader_of
-from nixherd.passthrough.command_line import words_for
+from nixherd.proxmox.node import texts
+from nixherd.proxmox.node.boot import loader_of
+from nixherd.proxmox.node.command_line import words_for
 from operations.proxmox_host.asking import ask, decide_on_node, node_of_host, source_version, wanted_of
 from operations.proxmox_host.booting import edited
 from operations.steps import Commands

@@ -8,14 +8,14 @@ from pyinfra.api.exceptions import FactProcessError, PyinfraError
 from pyinfra.api.facts import get_fact
 
 from facts import proxmox
-from nixherd.exits import Exit
-from nixherd.models import VmidRange
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import VmidRange
 from nixherd.session import Session
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.dev import begin
 from tests.runs import connected, session_at
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ import pytest
 from pyinfra.api.exceptions import FactProcessError
 
 from facts.proxmox_host import Boot, Dkms, Kernels, Modules, Node, Pci
-from nixherd.passthrough import GRUB
-
-pytestmark = pytest.mark.unit
+from nixherd.proxmox.node import GRUB
 
 
 def packed(text: str) -> str:

@@ -11,8 +11,6 @@ import pytest
 
 from tests.integration.lab_driver import until
 
-pytestmark = pytest.mark.unit
-
 FLEET = Path(__file__).parents[2] / "fleet"
 SCRIPTS = [*sorted((FLEET / "nix").glob("*.sh")), *sorted((FLEET / "vms").glob("*.sh"))]
 # Formats `=`; a file with an open brace is none that it can read, as Alejandra says it.
@@ -138,9 +136,9 @@ def test_files_and_directories_that_are_named(place: Place) -> None:
     assert place.run(FMT, "other.nix", "--check", "--", "-c.nix") == (1, "would format: -c.nix\n", "")
     assert place.run(FMT, "--", "-c.nix") == (0, "formatted: -c.nix\n", "")
     for words, why in {
-        ("nosuch.nix",): "fmt-nix: nosuch.nix: there is no such file\n",
-        ("--chekc",): "fmt-nix: there is no option --chekc; see fmt-nix --help (a file of that name: -- --chekc)\n",
-        ("-",): "fmt-nix: there is no option -; see fmt-nix --help (a file of that name: -- -)\n",
+        ("nosuch.nix",): "fmt-nix: nosuch.nix: no such file\n",
+        ("--chekc",): "fmt-nix: unknown option --chekc; see fmt-nix --help (a file of that name: -- --chekc)\n",
+        ("-",): "fmt-nix: unknown option -; see fmt-nix --help (a file of that name: -- -)\n",
     }.items():
         assert place.run(FMT, *words) == (2, "", why)
     assert place.run(FMT, "--help")[0] == 0
@@ -221,7 +219,7 @@ LINT = "nix/lint-nix.sh"
         ("exit 0", "echo \"thread 'main' panicked at src/x.rs:1\" >&2; exit 0", 2, "counts as a failure"),
         ("echo 'thread main panicked at x'; exit 101", "exit 0", 1, "deadnix panicked"),
         ("exit 0", "kill -9 $$", 2, "statix ended with status 137: not all files were looked at"),
-        ("exit 0", "exit 127", 2, "statix: there is no such program"),
+        ("exit 0", "exit 127", 2, "statix: not found"),
         ("echo 'Error parsing file ./a.nix: x' >&2", "exit 0", 1, "deadnix said something and ended with status 0"),
         ("exit 0", "echo 'config error: statix.toml' >&2", 2, "not all files were looked at"),
     ],
@@ -334,7 +332,7 @@ def test_which_fleet_and_which_nixherd(place: Place, tmp_path: Path) -> None:
     place.env["PATH"] = f"{place.bin}:/usr/bin:/bin"
     status, out, err = place.run(script, "list")
     assert (status, out, err.count("\n")) == (127, "", 1)
-    assert err.startswith("proxmox-ops.sh: there is no program nixherd; install nixherd (in its checkout: ")
+    assert err.startswith("proxmox-ops.sh: nixherd is missing; install nixherd (in its checkout: ")
     assert place.run(script, "list", NIXHERD="/nosuch/nixherd")[0] == 127
     for given in (checkout, checkout / ".venv/bin/nixherd"):
         assert place.run(script, "list", NIXHERD=str(given))[0] == 3

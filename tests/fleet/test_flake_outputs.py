@@ -14,8 +14,6 @@ from lab.setup import gate
 from tests.integration.lab_driver import edit
 from tests.nix_cli import environment, nix_json, try_nix
 
-pytestmark = pytest.mark.unit
-
 COMMANDS = ["check", "fmt-nix", "lint-nix", "post-provision-vm", "provision-vm", "proxmox-ops"]
 OUTPUTS = """
 let
@@ -51,6 +49,7 @@ def test_checks_are_all_that_is_deployed_and_apps_are_the_packages(flake: Path) 
     assert said["formatter"] == said["packages"]["fmt-nix"]
 
 
+@pytest.mark.slow
 def test_flake_check_builds_every_machine_and_home(flake: Path, tmp_path: Path) -> None:
     """One that evaluates and does not build: without `checks` it would be passed over."""
     passed = try_nix("flake", "check", flake)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.nix_cli import nix, nix_json, stand_ins
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 MODULES = Path(__file__).parent.parent.parent / "fleet/modules/nixos"
 PRELUDE = """

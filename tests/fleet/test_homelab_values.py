@@ -4,11 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.nix_cli import nix_json
-
-pytestmark = pytest.mark.unit
 
 KEY = "ours-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
 
@@ -180,7 +176,7 @@ def test_what_is_special_about_each_host(flake: Path) -> None:
 
 
 def test_nobody_is_locked_out_and_no_password_is_in_the_tree(flake: Path) -> None:
-    rule = Path(__file__).parents[2] / "nixherd/root_access.nix"
+    rule = Path(__file__).parents[2] / "nixherd/nix/root_access.nix"
     ways = read(
         flake,
         f"""{{

@@ -15,7 +15,7 @@ import pytest
 from tests.fleet_copy import make
 from tests.nix_cli import nix, nix_json
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("homes")]
+pytestmark = pytest.mark.xdist_group("homes")
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parent.parent / "fleet/modules/home-manager/shell/scripts"
@@ -67,7 +67,7 @@ REFUSED = [
     (
         'homelab.ssh.enable = true; homelab.fleet.hosts.a = {sshAlias = "x"; publicKey = "ssh-ed25519\\n* AAAA";};',
         "null",
-        "homelab.ssh: hosts.nix: a.publicKey is no public key: copy the line",
+        "homelab.ssh: hosts.nix: a.publicKey is not a public key: copy the line",
     ),
     (
         'homelab.ssh = {enable = true; forwardAgent = ["y"];}; homelab.fleet.hosts.a.sshAlias = "x";',
@@ -293,7 +293,7 @@ def test_a_pending_reboot_is_told_from_none_and_from_what_is_not_known(tmp_path:
         done = run("reboot-pending", tmp_path)
         return done.returncode, done.stdout.strip()
 
-    assert said() == (2, f"unknown: there is no {tmp_path}/booted-system; is this machine NixOS?")
+    assert said() == (2, f"unknown: {tmp_path}/booted-system is missing; is this machine NixOS?")
     system("booted-system")
     system("current-system")
     assert said() == (2, "unknown: neither system has a kernel or systemd to compare")
@@ -317,7 +317,7 @@ def test_systems_are_compared_and_a_missing_one_is_named(tmp_path: Path) -> None
     assert run("system-diff", old, old, path=programs).stdout == f"no difference: both are {old}\n"
     missing = run("system-diff", old, tmp_path / "none", path=programs)
     assert (missing.returncode, missing.stdout) == (2, "")
-    assert f"there is no {tmp_path}/none" in missing.stderr
+    assert f"{tmp_path}/none is missing" in missing.stderr
 
 
 def test_an_archive_is_unpacked_beside_itself_and_over_nothing(tmp_path: Path) -> None:

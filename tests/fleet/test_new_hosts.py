@@ -11,18 +11,18 @@ import pytest
 
 from lab.places import cache_directory
 from nixherd.cli.main import run
-from nixherd.evaluation import evaluate
-from nixherd.fleet import load_fleet
-from nixherd.nix import Evaluated
-from nixherd.preflight import Hypervisor, preflight
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.evaluator import evaluate
 from nixherd.proxmox.answers import Permissions, Version
 from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.preflight import Hypervisor, preflight
+from nixherd.proxmox.provisioning_survey import host_facts
 from nixherd.session import Session
-from nixherd.survey import host_facts
 from tests.nix_cli import environment, nix_json, try_nix
-from tests.nixherd.secrets.repositories import git
+from tests.nixherd.trust.secrets.repositories import git
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("new-hosts")]
+pytestmark = pytest.mark.xdist_group("new-hosts")
 
 NEW: dict[str, tuple[str, ...]] = {
     "small-1": ("--secret", "api_token", "--secret", "wifi/password"),

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.evaluation import as_of, evaluate
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.evaluator import as_of, evaluate
 from nixherd.session import Session
 from tests.fleet_copy import OPERATOR
 from tests.integration.lab_driver import edit
 from tests.nix_cli import build, environment, nix_json, try_nix
-
-pytestmark = pytest.mark.unit
 
 FLEET = Path(__file__).parent.parent.parent / "fleet"
 
@@ -35,6 +33,7 @@ def definitions() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.nix
 def test_every_host_of_the_specification_is_there(hosts: dict[str, Any]) -> None:
     assert {id: host["sshAlias"] for id, host in hosts.items()} == {
         "epimetheus": "epi",
@@ -48,6 +47,7 @@ def test_every_host_of_the_specification_is_there(hosts: dict[str, Any]) -> None
     assert [id for id, host in hosts.items() if "configurationFile" not in host] == ["caddy"]
 
 
+@pytest.mark.nix
 def test_every_host_is_complete(hosts: dict[str, Any]) -> None:
     for id, host in hosts.items():
         assert host["user"], id
@@ -57,6 +57,7 @@ def test_every_host_is_complete(hosts: dict[str, Any]) -> None:
             assert file not in host or Path(host[file]).is_file(), f"{id}.{file}"
 
 
+@pytest.mark.nix
 def test_every_key_is_a_public_ed25519_key_of_its_own(hosts: dict[str, Any]) -> None:
     keys = [host["publicKey"] for host in hosts.values()] + hosts["dev"]["authorizedKeys"]
     for key in keys:
@@ -75,6 +76,7 @@ def test_no_private_key_is_in_the_fleet() -> None:
     assert not [text for text in texts if re.search(r"PRIVATE KEY-----\n[A-Za-z0-9+/]{40}|AGE-SECRET-KEY-1", text)]
 
 
+@pytest.mark.nix
 def test_the_definitions_hold_the_values_of_the_specification(definitions: dict[str, Any]) -> None:
     assert definitions["fleet"] == "homelab"
     assert definitions["proxmox"] == {
@@ -101,6 +103,7 @@ def test_the_definitions_hold_the_values_of_the_specification(definitions: dict[
     assert ranges == {"production": (100, 199), "containers": (200, 299), "templates": (9000, 9999)}
 
 
+@pytest.mark.nix
 def test_imported_machines_are_protected_and_belong_to_a_host(
     definitions: dict[str, Any], hosts: dict[str, Any]
 ) -> None:

@@ -14,10 +14,10 @@ from threading import Thread
 
 import pytest
 
-from nixherd import pointers
+from nixherd.trust import publish as pointers
 from tests.nix_cli import environment
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 PROGRAM = Path(__file__).parent.parent.parent / "fleet/modules/nixos/homelab/ci/rolling-flake-update.sh"
 FLAKE = """\
@@ -419,5 +419,5 @@ def test_an_origin_that_cannot_be_used_is_said(tmp_path: Path, url: str | None, 
 def test_a_key_that_is_none_is_said_before_anything_is_fetched(forge: Forge) -> None:
     (forge.root / "credentials/key").write_text("t-1:c2hvcnQ=\n")
     status, said = forge.run()
-    assert (status, "signingKeyFile is no key" in said) == (1, True)
+    assert (status, "signingKeyFile is not a key" in said) == (1, True)
     assert not (forge.state / "work/tree").exists()

@@ -15,8 +15,6 @@ from lab.places import cache_directory
 from lab.setup import compose, golang
 from tests.nix_cli import build, environment, nix_json
 
-pytestmark = pytest.mark.unit
-
 DOCKER = Path(__file__).parent.parent.parent / "fleet" / "docker"
 HERE = Path(__file__).parent
 # A file of a public repository as it is at one commit.
@@ -214,16 +212,16 @@ WRONG = {
     'a = one {image = "registry.invalid:5000/nginx";};': "which is another image tomorrow",
     'a = one {image = "nginx:stable-alpine";};': "say a version as its tag",
     'a = one {image = "pgvecto-rs:latest-pg16";};': "say a version as its tag",
-    'a = one {image = "nginx:1@sha256:beef";};': "which is no image",
+    'a = one {image = "nginx:1@sha256:beef";};': "which is not an image",
     'a = one {secrets = ["env"];};': 'names "env", which the stack does not declare: add it to the stack\'s `secrets`',
     "a = one {} // {secrets.env = {};};": "homelab.stacks.a.secrets.env is in no file: say which",
     "a = one {} // {secrets.env.sopsFile = ./nowhere.yaml;};": "nowhere.yaml, which is not there: make it with sops",
     'a = one {networks = ["net"];};': 'networks names "net", which the stack does not declare',
-    'a = one {dependsOn = ["db"];};': 'dependsOn names "db", which is no container of the stack; it has c',
+    'a = one {dependsOn = ["db"];};': 'dependsOn names "db", which is not a container of the stack; it has c',
     'a = one {environment.DB_PASSWORD = "hunter2";};': "environment.DB_PASSWORD would be in the Nix store",
     'a = one {environment.PAPERLESS_DBPASS = "x";};': "environment.PAPERLESS_DBPASS would be in the Nix store",
     'a = one {environment.URL = "postgres://a:b@db/a";};': "environment.URL would be in the Nix store",
-    r'a = one {image = "nginx:\${TAG}";};': "which is no image",
+    r'a = one {image = "nginx:\${TAG}";};': "which is not an image",
     'a = one {data.x = "/v"; mounts = [{source = "/s"; target = "/v";}];};': "two volumes at one path of the",
     'a = one {hostNetwork = true; networks = ["default"];};': "say one of the two",
     "a = {services = {};};": "homelab.stacks.a.services has no container",

@@ -16,9 +16,9 @@ import yaml
 from lab.places import cache_directory
 from lab.setup import golang
 from tests.nix_cli import environment
-from tests.nixherd.lock.conftest import Forge, forge  # noqa: F401  (fixture)
+from tests.nixherd.gate.lock.conftest import Forge, forge  # noqa: F401  (fixture)
 
-pytestmark = [pytest.mark.unit, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 GITHUB = Path(__file__).parents[2] / "fleet/.github"
 # What is needed of foreign actions here.
@@ -62,7 +62,7 @@ def act(program: Path, forge: Forge) -> Act:  # noqa: F811
         replaced += [f"--local-repository={action}@{commit}={directory}" for commit in commits]
     (forge.root / "judge").write_text(f"#!/bin/sh\n{forge.gate}")
     (forge.root / "judge").chmod(0o755)
-    options = [
+    options: list[str | Path] = [
         *("-P", "ubuntu-latest=-self-hosted", "--action-offline-mode", "--pull=false", "--no-cache-server"),
         *("--no-skip-checkout", "-e", forge.root / "event.json", "-C", forge.root / "fleet"),
         *("-P", "self-hosted=-self-hosted", "-P", "nix=-self-hosted"),
@@ -72,7 +72,7 @@ def act(program: Path, forge: Forge) -> Act:  # noqa: F811
     own = {"HOME": str(forge.root), "XDG_STATE_HOME": str(forge.root / "state")}
     path = f"{Path(sys.executable).parent}:{environment()['PATH']}"
     # without a network: what would reach for one fails
-    alone = ["unshare", "--net"] if os.geteuid() == 0 else []
+    alone: list[str | Path] = ["unshare", "--net"] if os.geteuid() == 0 else []
 
     def run(
         workflow: str = "update", event: str = "schedule", payload: dict[str, Any] | None = None, *words: str

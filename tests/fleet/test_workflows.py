@@ -15,8 +15,6 @@ import yaml
 from lab.places import cache_directory
 from lab.setup import golang
 
-pytestmark = pytest.mark.unit
-
 FLEET = Path(__file__).parents[2] / "fleet"
 GITHUB = FLEET / ".github"
 WORKFLOWS = {file.stem: file.read_text() for file in (GITHUB / "workflows").glob("*.yml")}
@@ -142,7 +140,14 @@ def test_actionlint_finds_nothing(tmp_path: Path) -> None:
         program = golang.program(cache_directory(), golang.ACTIONLINT, 1)
     except golang.GoMissing as why:
         pytest.skip(str(why))
-    lint = [program, "-shellcheck=", "-pyflakes=", "-no-color", "-config-file", GITHUB / "actionlint.yaml"]
+    lint: list[str | Path] = [
+        program,
+        "-shellcheck=",
+        "-pyflakes=",
+        "-no-color",
+        "-config-file",
+        GITHUB / "actionlint.yaml",
+    ]
     files = sorted((GITHUB / "workflows").glob("*.yml"))
     done = subprocess.run([*lint, *files], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
@@ -219,10 +224,16 @@ def run_of(steps: list[dict[str, Any]], name: str) -> str:
         # what a fork's pull request is given, which has no variables
         ("", "", f"me/nixherd {'b' * 40}\n", 0, f"repository=me/nixherd\nrevision={'b' * 40}\n"),
         ("me/nixherd", "a" * 40, f"you/nixherd {'b' * 40}", 0, f"repository=me/nixherd\nrevision={'a' * 40}\n"),
-        ("me/nixherd", "main", None, 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of the variables)"),
-        ("me/nixherd", "", None, 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of the variables)"),
+        ("me/nixherd", "main", None, 1, "::error::NIXHERD_REVISION is not a whole hash of a commit (of the variables)"),
+        ("me/nixherd", "", None, 1, "::error::NIXHERD_REVISION is not a whole hash of a commit (of the variables)"),
         ("https://github.com/me/nixherd", "a" * 40, None, 1, "::error::NIXHERD_REPOSITORY is not OWNER/NAME"),
-        ("", "", "me/nixherd main\n", 1, "::error::NIXHERD_REVISION is no whole hash of a commit (of fleet/.github/"),
+        (
+            "",
+            "",
+            "me/nixherd main\n",
+            1,
+            "::error::NIXHERD_REVISION is not a whole hash of a commit (of fleet/.github/",
+        ),
         ("", "", "\n", 0, "repository=\nrevision=\n"),
     ],
 )

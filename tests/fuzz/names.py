@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from nixherd.nix_values import NixPath
-from nixherd.validate import find
+from nixherd.fleet.nix_values import NixPath
+from nixherd.fleet.validate import find
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY"
 STRONGEST = ("readonly", "access", "healthChecks")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.errors import ApiError, FleetError, Refused
-from nixherd.models import Fleet
+from nixherd.fleet.models import Fleet
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import _GuardedSession
 from nixherd.proxmox.guard.policy import Policy

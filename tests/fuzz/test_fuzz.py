@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import nixherd
-from nixherd import validate
 from nixherd.errors import ApiError, Refused
+from nixherd.fleet import validate
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import Client, _GuardedSession, connect
 from nixherd.proxmox.guard.policy import Policy, PolicySource
@@ -25,8 +25,9 @@ from tests.fuzz.requests import GOOD, MANAGED, PLACES, TEMPLATE, Request, docume
 from tests.fuzz.run import Wire, _all, fuzz, positive_control
 from tests.nixherd.proxmox.conftest import Emulator, running, state
 from tests.nixherd.proxmox.fleets import FLEET
+from tests.properties import examples
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("fuzz")]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("fuzz")]
 
 BUDGET = 8000
 NAMES = 2000
@@ -54,6 +55,7 @@ def test_there_is_something_to_ask() -> None:
     assert sum(1 for _ in systematic()) > 5000
 
 
+@pytest.mark.slow
 def test_a_budget_of_requests(emulator: Emulator) -> None:
     outcome = fuzz(emulator, _all(random.Random(7), BUDGET))
     assert outcome.mistakes == []
@@ -97,7 +99,7 @@ _values = st.recursive(
 _keys = st.one_of(st.sampled_from([key for key, _ in PLACES]), st.text(min_size=1, max_size=8))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300)
 @given(
     method=st.sampled_from(["POST", "PUT", "DELETE", "PATCH", "GET", "post", "TRACE"]),
     pieces=st.lists(_pieces, max_size=8),

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd import ssh_to_age
+from nixherd.ssh import ssh_to_age
 from tests.integration.lab_driver import Lab
 
 
@@ -19,7 +19,7 @@ class Identity:
     @classmethod
     def make(cls, directory: Path) -> "Identity":
         path = directory / "identity"
-        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a person", "-f", path]
+        argv: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a person", "-f", path]
         subprocess.run(argv, check=True)
         public = path.with_suffix(".pub").read_text().strip()
         return cls(path.read_text(), public, ssh_to_age.recipient(public))

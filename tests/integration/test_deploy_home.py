@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +58,7 @@ class Home:
 
 
 @pytest.fixture
-def home(lab: Lab) -> Iterator[Home]:
+def home(lab: Lab) -> Home:
     address, host_key = make_debian(lab, VMID, "caddy")
     hosts = lab.places.fleet / "hosts.nix"
     text = hosts.read_text()

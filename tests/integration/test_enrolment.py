@@ -203,7 +203,7 @@ def test_killed_at_any_moment_the_next_run_finishes_it(lab: Lab) -> None:
     verify = f'test -z "$(git -C {fleet} status --porcelain)" && test $(git -C {fleet} log --oneline | wc -l) = 2'
     verify += f" && {command} run -- nixherd secrets status --json"
     done = subprocess.run(
-        [KILL_ANYWHERE, "--points", "4", "--random", "2", "--reset", f"{command} reset", "--verify", verify]
+        [str(KILL_ANYWHERE), "--points", "4", "--random", "2", "--reset", f"{command} reset", "--verify", verify]
         + ["--", *lab.argv("run", "--", "pyinfra", "-y", "inventory.py", ENROLL, "--limit", "dev")],
         cwd=CHECKOUT,
         env=lab.environment,

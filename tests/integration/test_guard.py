@@ -51,11 +51,11 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from nixherd.errors import Refused
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.steps import Clone, Reboot, Regenerate, Resize, Shutdown, Start, Stop
-from nixherd.tokens import Token
+from nixherd.proxmox.token import Token
 
 fleet = load_fleet(os.environ["FLEET"])
 client = connect(fleet.endpoint, Policy.from_fleet(fleet), Token.read(Path(os.environ["PROXMOX_TOKEN_FILE"])))

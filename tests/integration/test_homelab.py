@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from nixherd import ssh_to_age
+import pytest
+
+from nixherd.ssh import ssh_to_age
 from tests.integration.deployed import Fleet, outcomes
 from tests.integration.identities import Identity, encrypt
 from tests.integration.lab_driver import edit, until
@@ -12,6 +14,7 @@ MAIN = ".ssh/id_ed25519"
 TOKEN = ".config/sops-nix/secrets/token"
 
 
+@pytest.mark.slow
 def test_the_host_key_opens_the_identity_and_that_the_secrets_of_the_home(fleet: Fleet, tmp_path: Path) -> None:
     root, person = fleet.lab.places.fleet, Identity.make(tmp_path)
     machine = ssh_to_age.recipient(report(fleet.lab, "dev")["host_key"])

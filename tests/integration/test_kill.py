@@ -51,7 +51,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_the_same(lab: Lab) -> None:
     lab_command = f"{shlex.quote(sys.executable)} -m lab"
     verify = f"{shlex.quote(sys.executable)} -m tests.integration.verified"
     done = subprocess.run(
-        [KILL_ANYWHERE, "--points", "2", "--random", "1", "--reset", f"{lab_command} reset", "--verify", verify]
+        [str(KILL_ANYWHERE), "--points", "2", "--random", "1", "--reset", f"{lab_command} reset", "--verify", verify]
         + ["--", *lab.argv("run", "--", "pyinfra", *provision_words("dev"))],
         cwd=CHECKOUT,
         env=lab.environment,

@@ -90,6 +90,7 @@ def test_all_managed_guests_are_brought_to_their_definitions(lab: Lab) -> None:
     assert not any("status/" in change for change in lab.changes())
 
 
+@pytest.mark.slow
 def test_power_and_hardware(dev: Lab) -> None:
     assert power(dev) == "running"
     in_guest(dev, "true")
@@ -110,6 +111,7 @@ def test_power_and_hardware(dev: Lab) -> None:
     assert power(dev) == "stopped"
 
 
+@pytest.mark.slow
 def test_what_is_on_the_disk_comes_back(dev: Lab) -> None:
     in_guest(dev, "echo first > /root/mark; sync")
     twice(dev, "snapshot", "snapname=clean")

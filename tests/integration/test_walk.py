@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from nixherd.age import identity_of
+from nixherd.ssh.age import identity_of
 from tests.integration.lab_driver import Lab, edit
 from tests.integration.verified import report
-from tests.nixherd.secrets.repositories import contents
+from tests.nixherd.trust.secrets.repositories import contents
 
 pytestmark = pytest.mark.slow
 

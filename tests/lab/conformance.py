@@ -45,8 +45,16 @@ class Agreement:
 
 
 def replay(series: Series, name: str) -> Agreement:
-    options = ["--recordings", series.recordings, "--start", series.start, "--only", name, "--verbose"]
-    command = [sys.executable, TOOL, *options, "--", sys.executable, "-m", "lab", "api"]
+    options: list[str | Path] = [
+        "--recordings",
+        series.recordings,
+        "--start",
+        series.start,
+        "--only",
+        name,
+        "--verbose",
+    ]
+    command: list[str | Path] = [sys.executable, TOOL, *options, "--", sys.executable, "-m", "lab", "api"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     match = re.search(r"^conformance: (\d+)/(\d+)", done.stdout, re.MULTILINE)
     if not match:

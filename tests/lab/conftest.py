@@ -98,7 +98,7 @@ class Machines:
 
     def agent_answers(self, vmid: int) -> bool:
         try:
-            return self.agent(vmid, "ping") == {}
+            return bool(self.agent(vmid, "ping") == {})
         except MachineError as error:
             if error.args[0] != "AgentAbsent":
                 raise
@@ -147,7 +147,7 @@ class Machines:
     def ssh(self, user: str, address: str, script: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """A script on a machine, through SSH."""
         flags = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=3"]
-        argv = ["ssh", "-i", self.key, *(f"-o{flag}" for flag in flags), f"{user}@{address}", script]
+        argv: list[str | Path] = ["ssh", "-i", self.key, *(f"-o{flag}" for flag in flags), f"{user}@{address}", script]
         return self.inside(*argv, **options)
 
     def host_key(self, address: str) -> str:

@@ -9,8 +9,6 @@ from lab.api.errors import ApiError, ParameterError, PermissionDenied
 from lab.api.permissions import User
 from tests.lab.api_node import GIB, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 TEMPLATE = "local:vztmpl/debian.tar.zst"
 CT = "/nodes/prom/lxc/210"
 
@@ -39,7 +37,8 @@ def back_up(found: Node, vmid: int = 104, **params: Any) -> str:
 
 def test_an_archive_is_a_volume_with_what_people_say_of_it() -> None:
     found = node()
-    volid = back_up(found, compress="zstd", **{"notes-template": "{{guestname}} by hand", "protected": 1})
+    params: dict[str, Any] = {"notes-template": "{{guestname}} by hand", "protected": 1}
+    volid = back_up(found, compress="zstd", **params)
     assert re.fullmatch(r"local:backup/vzdump-qemu-104-\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d\.vma\.zst", volid)
     [row] = backups(found)
     assert (row["vmid"], row["notes"], row["protected"], row["subtype"]) == (104, "doc1 by hand", 1, "qemu")
@@ -79,7 +78,8 @@ def test_which_backups_go_is_shown_before_they_do() -> None:
     path = "/nodes/prom/storage/local/prunebackups"
     rows = found.get(path, vmid=104, **{"prune-backups": "keep-last=1"})
     assert {row["volid"]: row["mark"] for row in rows} == {first: "remove", second: "keep"}
-    assert found.run("DELETE", path, vmid=104, **{"prune-backups": "keep-daily=1"}) == "OK"
+    params: dict[str, Any] = {"vmid": 104, "prune-backups": "keep-daily=1"}
+    assert found.run("DELETE", path, **params) == "OK"
     assert [row["volid"] for row in backups(found)] == [second]
 
 
@@ -152,7 +152,7 @@ def test_a_guest_out_of_its_backup() -> None:
     found = node()
     before = found.config(104)
     volid = back_up(found)
-    restore = {"vmid": 104, "archive": volid}
+    restore: dict[str, Any] = {"vmid": 104, "archive": volid}
     with pytest.raises(ApiError, match="VM 104 already exists on node 'prom'"):
         found.call("POST", "/nodes/prom/qemu", restore)
     assert found.run("POST", "/nodes/prom/qemu", **restore, force=1) == "unable to restore VM 104 - vm is running"
@@ -204,7 +204,7 @@ def test_a_restore_over_a_guest_keeps_what_the_archive_lacks() -> None:
 def test_a_restore_that_fails_leaves_an_empty_guest() -> None:
     found = node()
     volid = back_up(found)
-    request = {"vmid": 108, "archive": volid}
+    request: dict[str, Any] = {"vmid": 108, "archive": volid}
     upid = found.call("POST", "/nodes/prom/qemu", {**request, "storage": "local"})
     assert found.ended(upid) == "Content type 'images' is not available on storage 'local'"
     assert found.log(upid)[-2].startswith("error before or during data restore, some or all disks were not")
@@ -265,7 +265,13 @@ def test_a_restore_with_start_ends_well_whether_the_guest_starts_or_not() -> Non
 
 def container(**params: Any) -> Node:
     found = node()
-    made = {"vmid": 210, "ostemplate": TEMPLATE, "hostname": "dns", "rootfs": "nvme:8", "net0": "name=eth0,ip=dhcp"}
+    made: dict[str, Any] = {
+        "vmid": 210,
+        "ostemplate": TEMPLATE,
+        "hostname": "dns",
+        "rootfs": "nvme:8",
+        "net0": "name=eth0,ip=dhcp",
+    }
     assert found.run("POST", "/nodes/prom/lxc", **made, **params) == "OK"
     return found
 

@@ -7,8 +7,6 @@ import pytest
 from lab.api.errors import ApiError, ParameterError
 from tests.lab.api_node import GIB, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 QEMU = "/nodes/prom/qemu/104"
 
 
@@ -78,7 +76,7 @@ def test_a_running_guest_moves_only_online_and_with_its_local_disks() -> None:
 
 def test_local_disks_may_go_to_another_storage() -> None:
     node = cluster()
-    target = {"target": "prom2", "online": 1, "with-local-disks": 1, "targetstorage": "nvme:zfs"}
+    target: dict[str, Any] = {"target": "prom2", "online": 1, "with-local-disks": 1, "targetstorage": "nvme:zfs"}
     assert node.run("POST", f"{QEMU}/migrate", **target) == "OK"
     assert node.get("/nodes/prom2/qemu/104/config")["scsi0"].startswith("zfs:vm-104-disk-")
 
@@ -98,7 +96,8 @@ def test_clones_go_to_another_node_only_by_shared_storage() -> None:
 
 def test_tasks_are_their_nodes() -> None:
     node = cluster()
-    node.run("POST", f"{QEMU}/migrate", target="prom2", online=1, **{"with-local-disks": 1})
+    target: dict[str, Any] = {"target": "prom2", "online": 1, "with-local-disks": 1}
+    node.run("POST", f"{QEMU}/migrate", **target)
     upid = node.call("POST", "/nodes/prom2/qemu/104/status/stop")
     assert upid.startswith("UPID:prom2:")
     assert ended(node, upid, "prom2") == "OK"

@@ -19,7 +19,6 @@ QUICK = {
 }
 
 
-@pytest.mark.unit
 @needs_recordings
 def test_the_schema_is_what_its_generator_makes_of_the_documentation() -> None:
     folder = SHARED / "pve"
@@ -28,7 +27,7 @@ def test_the_schema_is_what_its_generator_makes_of_the_documentation() -> None:
     assert not [key for key in REGISTRY if key not in old and key not in new]
 
 
-@pytest.mark.unit
+@pytest.mark.process
 @needs_recordings
 def test_parameters_configuration_and_resize_agree() -> None:
     found = replay(FIRST, "params-config-resize")

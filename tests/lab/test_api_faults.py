@@ -8,8 +8,6 @@ import pytest
 from lab.api.errors import ApiError, ParameterError
 from tests.lab.api_node import Node, api_process, state_with
 
-pytestmark = pytest.mark.unit
-
 QEMU = "/nodes/prom/qemu/104"
 
 
@@ -75,6 +73,7 @@ def test_how_far_long_tasks_are() -> None:
     assert shares[:5] == ["0.00%)", "25.00%)", "50.00%)", "75.00%)", "100.00%)"]
 
 
+@pytest.mark.process
 def test_answers_that_say_less_than_was_done(tmp_path: Path) -> None:
     with api_process(tmp_path) as api:
         api.control("fault", name="refused", method="POST", path="status/stop", count=1)

@@ -1,11 +1,11 @@
 """Images to import from: fetched by the node, and made a disk of."""
 
+from typing import Any
+
 import pytest
 
 from lab.api.errors import ParameterError
 from tests.lab.api_node import GIB, STATE, Node, state_with
-
-pytestmark = pytest.mark.unit
 
 URL = "https://cloud.example/debian.qcow2"
 IMAGE = "local:import/debian.qcow2"
@@ -22,7 +22,7 @@ def node() -> Node:
 
 
 def fetch(node: Node, **params: str) -> str:
-    asked = {"content": "import", "filename": "debian.qcow2", "url": URL, **params}
+    asked: dict[str, Any] = {"content": "import", "filename": "debian.qcow2", "url": URL, **params}
     return node.run("POST", "/nodes/prom/storage/local/download-url", **asked)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.lab.api_node import SECRET, Api, api_process
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.process
 CLONE = "/nodes/prom/qemu/9002/clone"
 
 

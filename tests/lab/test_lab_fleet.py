@@ -12,7 +12,7 @@ from lab.errors import LabError
 from tests.fleet_copy import FINGERPRINT, OPERATOR, make
 from tests.nix_cli import environment, nix_json
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 
 def changes(name: str, copy: Path) -> list[str]:

@@ -99,7 +99,7 @@ def test_reset_brings_back_start_state_and_fleet_within_three_seconds(lab: Lab) 
     stand_in = lab.places.state / "fleet-inputs/nixpkgs/flake.nix"
 
     def git(*words: str) -> str:
-        argv = ["git", "-C", fleet, "-c", "user.name=x", "-c", "user.email=x", *words]
+        argv: list[str | Path] = ["git", "-C", fleet, "-c", "user.name=x", "-c", "user.email=x", *words]
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
     head, shown = git("rev-parse", "HEAD"), stand_in.read_text()

@@ -19,8 +19,6 @@ from lab.machines.volumes import Volumes
 from lab.setup.cache import Cache, stamp
 from lab.start import PRIVILEGES, ROLE, TEMPLATE_DISK, recipe, start_state
 
-pytestmark = pytest.mark.unit
-
 
 def test_disks_are_named_by_bus_and_come_in_boot_order() -> None:
     config = {
@@ -104,11 +102,14 @@ def test_a_build_that_fails_leaves_nothing_and_one_that_is_there_is_kept(tmp_pat
         path.write_text("half")
         raise OSError("no room")
 
+    def write(path: Path) -> None:
+        path.write_text("whole")
+
     with Cache(tmp_path, print) as cache:
         with pytest.raises(OSError, match="no room"):
             cache.make("part", "making a part", fail)
         assert [path.name for path in tmp_path.iterdir()] == ["lock"]
-        made = cache.make("part", "making a part", lambda path: path.write_text("whole") and None)
+        made = cache.make("part", "making a part", write)
         assert cache.make("part", "making a part", fail) == made
         assert made.read_text() == "whole"
 

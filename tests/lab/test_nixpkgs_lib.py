@@ -8,7 +8,7 @@ import pytest
 
 from tests.nix_cli import nix_json
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 LIB = Path(__file__).parent.parent.parent / "lab" / "nixpkgs" / "lib"
 RECORDED: list[tuple[str, Any]] = json.loads(Path(__file__).with_name("nixpkgs_lib.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 
 from tests.nix_cli import try_nix
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 LIB = Path(__file__).parent.parent.parent / "lab" / "nixpkgs" / "lib"
 # `opt "a.b" type` declares an option, `opt' "a.b" {…}` one with more to it; `config [modules]` evaluates.

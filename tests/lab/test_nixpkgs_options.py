@@ -10,7 +10,7 @@ from lab.options.names import parts
 from lab.options.types import parse
 from tests.nix_cli import nix_json, stand_ins, try_nix
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "nix"
 PRELUDE = """

@@ -11,7 +11,7 @@ import pytest
 
 from tests.nix_cli import environment, nix, nix_json, stand_ins, try_nix
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 PRELUDE = """
   let

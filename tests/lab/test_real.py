@@ -11,7 +11,7 @@ import pytest
 from lab.real import evaluation
 from tests.nix_cli import environment, stand_ins
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 ROOT = Path(__file__).parent.parent.parent
 FLAKE = """
@@ -118,13 +118,13 @@ def test_an_input_that_is_not_given_is_an_error_of_what_needs_it(tmp_path: Path)
     [
         ([], "say where a nixpkgs lies, nothing is fetched: NIXPKGS=/path [DISKO=/path] [HOME_MANAGER=/path] "),
         (["NIXPKGS"], "NIXPKGS: say NAME=DIRECTORY, as NIXPKGS=/path/to/nixpkgs"),
-        (["NIXPKGS=/not/there"], "NIXPKGS=/not/there: there is no such directory"),
-        (["NIXPKGS=/usr"], "NIXPKGS=/usr: there is no flake.nix in it"),
-        (["NIXPKGS=@disko@"], "this is no nixpkgs, it has no nixos/modules/module-list.nix"),
+        (["NIXPKGS=/not/there"], "NIXPKGS=/not/there: no such directory"),
+        (["NIXPKGS=/usr"], "NIXPKGS=/usr: it has no flake.nix"),
+        (["NIXPKGS=@disko@"], "not a nixpkgs: it has no nixos/modules/module-list.nix"),
         (["NIXPKS=/usr"], "NIXPKS=/usr: "),
         (["NIXPKS=/usr"], "/flake.nix has no such input; it has DISKO, HOME_MANAGER, "),
         (["DISKO=@disko@", "DISKO=@disko@"], "DISKO is given twice"),
-        (["--fleet", "/not/there"], "--fleet=/not/there: there is no such directory"),
+        (["--fleet", "/not/there"], "--fleet=/not/there: no such directory"),
         (["--jobs", "0"], "--jobs 0: at least one evaluation has to run"),
     ],
 )

@@ -4,12 +4,13 @@ python -m tests.nixherd.removing FLEET STATE [N]
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
-from nixherd import changeset, process
-from nixherd.changeset import changing
-from tests.nixherd.secrets.enrolling import Killer
+from nixherd import process
+from nixherd.fleet.changeset import changing
+from tests.nixherd.trust.secrets.enrolling import Killer
 
 GONE = ("hosts/web/a.nix", "hosts/web/data/b")
 
@@ -20,7 +21,7 @@ def main(fleet: str, state: str, last: str | None = None) -> None:
     for owner, name in (
         *((Path, each) for each in ("replace", "write_bytes", "unlink")),
         *((os, each) for each in ("link", "fsync", "replace", "unlink", "rmdir")),
-        *((process, "_start"), (changeset.shutil, "rmtree")),
+        *((process, "_start"), (shutil, "rmtree")),
     ):
         killer.around(owner, name)
     with changing(root) as changes:

@@ -1,17 +1,17 @@
 """What is said while something is waited for."""
 
+import time
+
 import pytest
 
 from nixherd import narration
 from nixherd.narration import Narrator
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(narration.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

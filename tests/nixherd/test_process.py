@@ -14,8 +14,6 @@ import pytest
 from nixherd.errors import DeadlineExceeded, ProcessFailed
 from nixherd.process import Carrier, Completed, run
 
-pytestmark = pytest.mark.unit
-
 
 def _gone(pid: int) -> bool:
     """Whether a process ended (a zombie that nobody reaps has ended too)."""
@@ -82,6 +80,7 @@ def test_stdin_is_empty_without_input() -> None:
     assert run(["cat"]).stdout == ""
 
 
+@pytest.mark.process
 def test_large_output_on_both_pipes_does_not_block() -> None:
     script = "import sys; [(print('o' * 99), print('e' * 99, file=sys.stderr)) for _ in range(20000)]"
     done = run([sys.executable, "-c", script], timeout=60)
@@ -151,6 +150,7 @@ def _child_of(script: str, tmp_path: Path, end: Callable[["subprocess.Popen[byte
     return int((tmp_path / "pid").read_text())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize(
     "script",
@@ -168,6 +168,7 @@ def test_whatever_ends_us_leaves_nothing_behind(script: str, number: int, tmp_pa
     assert _wait_gone(_child_of(script, tmp_path, lambda ours: ours.send_signal(number)))
 
 
+@pytest.mark.process
 def test_a_program_is_in_our_session_and_in_a_group_of_its_own() -> None:
     shown = run([sys.executable, "-c", "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"]).stdout
     assert shown == f"{os.getsid(0)} True\n"
@@ -182,6 +183,7 @@ def test_a_thread_that_ends_takes_only_its_own_programs_along() -> None:
         assert goes_on.result().stdout == "whole\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
 @pytest.mark.parametrize("patch", ["", GEVENT])
 def test_the_end_of_a_run_ends_what_goes_on_in_the_background(patch: str, trap: str, tmp_path: Path) -> None:
@@ -223,6 +225,7 @@ print("read:", run(["sh", "-c", "read line </dev/tty; echo $?"], timeout=5, chec
     assert b"read: 1" in said, said.decode()
 
 
+@pytest.mark.process
 def test_under_gevent_others_go_on_meanwhile() -> None:
     script = """
 from gevent import monkey; monkey.patch_all()

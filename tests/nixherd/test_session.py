@@ -11,10 +11,8 @@ import pytest
 
 from nixherd.errors import FleetError
 from nixherd.session import HostState, Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519, parse_public_key
+from nixherd.ssh.keys import KeyPair, generate_ed25519, parse_public_key
 from tests.nixherd.proxmox.fleets import FLEET, HOST
-
-pytestmark = pytest.mark.unit
 
 # A run of its own: holds a place, a lock and a half-written file, says so, and goes on until it is killed.
 OTHER_RUN = """
@@ -42,7 +40,7 @@ def session_with(public_key: str | None = None) -> Session:
 def test_a_fleet_by_a_link_is_a_flake_all_the_same(tmp_path: Path) -> None:
     """Nix says of a link that it is no flake; what broke by a change would then have been broken before."""
     (tmp_path / "link").symlink_to(tmp_path / "fleet")
-    assert Session(replace(FLEET, path=str(tmp_path / "link")), None).flake == str(tmp_path / "fleet")
+    assert Session(replace(FLEET, path=str(tmp_path / "link")), Path("token")).flake == str(tmp_path / "fleet")
 
 
 @pytest.fixture
@@ -121,6 +119,7 @@ def test_a_key_that_cannot_be_used_is_one_clear_line(session: Session, private: 
 # What a run holds
 
 
+@pytest.mark.process
 def test_two_runs_do_not_change_one_host(session: Session) -> None:
     with other_run() as pid:
         with pytest.raises(FleetError, match=rf"^dev: another run \(pid {pid}\) works on it; wait for it$"):
@@ -146,6 +145,7 @@ def test_the_end_of_a_run_gives_its_hosts_back(session: Session) -> None:
     session.claim("dev")
 
 
+@pytest.mark.process
 def test_only_the_places_of_dead_runs_are_removed() -> None:
     runs = session_with().state_directory / ".runs"
     with other_run() as pid:
@@ -164,13 +164,19 @@ def test_half_written_files_are_not_left_among_those_that_are_kept(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a temporary file is made when we are killed before it has its name."""
-    monkeypatch.setattr(Path, "replace", lambda path, target: seen.append(path.parent) or Path.rename(path, target))
     seen: list[Path] = []
+
+    def rename(path: Path, target: Path) -> Path:
+        seen.append(path.parent)
+        return path.rename(target)
+
+    monkeypatch.setattr(Path, "replace", rename)
     session.state_of("dev").note("installed", "x")
     assert seen == [session.directory]
     assert session.state_of("dev").noted("installed") == "x"
 
 
+@pytest.mark.process
 def test_places_are_taken_by_many_at_once() -> None:
     """Nobody takes the place of one that is just being made for an abandoned one."""
     with ExitStack() as stack:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import FleetError, Unforeseen
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 from nixherd.session import Session, Unusable
 from tests.nixherd.proxmox.conftest import TOKEN, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture

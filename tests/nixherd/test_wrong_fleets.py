@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import FleetInvalid
-from nixherd.fleet import load_fleet
-
-pytestmark = pytest.mark.unit
+from nixherd.fleet.load import load_fleet
 
 MakeFleet = Callable[..., Path]
 Edit = tuple[str, str]

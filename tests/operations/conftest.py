@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd import reach
+from nixherd.locate import reach
 from nixherd.session import Session
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, no_long_pauses, started  # noqa: F401

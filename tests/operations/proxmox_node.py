@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.ssh_keys import KeyPair, known_hosts_line
+from nixherd.ssh.keys import KeyPair, known_hosts_line
 from tests.sshd import Sshd
 
 ROOT = Path(__file__).parents[2]

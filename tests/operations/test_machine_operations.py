@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from nixherd.connectors import proving
 from nixherd.errors import FleetError
-from nixherd.exits import Exit
-from nixherd.guard import mark
-from nixherd.jobs import DIRECTORY, Job
-from nixherd.revisions import Note
+from nixherd.exit_codes import Exit
+from nixherd.fleet.revisions import Note
+from nixherd.install.permission import mark
+from nixherd.pyinfra_glue import proving
 from nixherd.session import Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519
+from nixherd.ssh.keys import KeyPair, generate_ed25519
+from nixherd.ssh.transient_unit import DIRECTORY, Job
 from operations import disko, installer, nixos
 from operations.remote import run_job
 from operations.steps import connector_of, leave
@@ -35,7 +35,7 @@ from tests.runs import (
 )
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 DEBIAN, INSTALLER, NIXOS = "ID=debian", "ID=nixos\nVARIANT_ID=installer", "ID=nixos"
 MOUNTED = "mount -t tmpfs new-root /mnt"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lab.start import PRIVILEGES
-from nixherd.exits import Exit
-from nixherd.models import Origin, Vm
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import Origin, Vm
 from nixherd.proxmox.config import VmConfig
 from nixherd.session import Session
 from operations import proxmox
@@ -15,7 +15,7 @@ from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 from tests.runs import Outcome, Perform
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = [pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
 Arguments = dict[str, Any]
 BACKUP = "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst"
@@ -273,29 +273,33 @@ def test_a_protected_guest_is_refused_and_nothing_is_sent(
 @pytest.mark.parametrize(
     ("operation", "arguments", "words"),
     [
-        (proxmox.shutdown, {"timeout": "soon"}, "timeout=soon is no whole number from 1"),
+        (proxmox.shutdown, {"timeout": "soon"}, "timeout=soon is not a whole number from 1"),
         (proxmox.shutdown, {"force": "maybe"}, "force=maybe is neither true nor false"),
-        (proxmox.resize, {"size": "many"}, "size=many is no size; write one like 64G"),
-        (proxmox.resize, {"size": 64}, "size=64 is no size; write one like 64G"),
+        (proxmox.resize, {"size": "many"}, "size=many is not a size; write one like 64G"),
+        (proxmox.resize, {"size": 64}, "size=64 is not a size; write one like 64G"),
         (proxmox.resize, {"size": "65G", "snapshot": "yes"}, "snapshot=yes: write keep or remove, or leave it out"),
-        (proxmox.configure, {"cores": 0}, "cores=0 is no whole number from 1"),
-        (proxmox.configure, {"boot": 3}, "boot=3 is no list of names"),
+        (proxmox.configure, {"cores": 0}, "cores=0 is not a whole number from 1"),
+        (proxmox.configure, {"boot": 3}, "boot=3 is not a list of names"),
         (proxmox.configure, {"onboot": True, "unset": "onboot"}, "onboot is both set and in unset"),
-        (proxmox.add_disk, {"disk": "-x", "size": "1G"}, "disk=-x is no name"),
-        (proxmox.network, {"device": "eth0", "tag": 1}, "device=eth0 is no device of this kind; use one such as net0"),
-        (proxmox.network, {"device": "net0", "bridge": "a,b"}, "bridge=a,b is no value for it"),
-        (proxmox.cloud_init, {"keys": ["x"]}, "keys: no SSH public key: "),
-        (proxmox.cloud_init, {"addresses": {"ip": "dhcp"}}, "addresses: ip=dhcp is none; write ipconfig0 and ip=dhcp"),
+        (proxmox.add_disk, {"disk": "-x", "size": "1G"}, "disk=-x is not a name"),
+        (
+            proxmox.network,
+            {"device": "eth0", "tag": 1},
+            "device=eth0 is not a device of this kind; use one",
+        ),
+        (proxmox.network, {"device": "net0", "bridge": "a,b"}, "bridge=a,b cannot be a value of it"),
+        (proxmox.cloud_init, {"keys": ["x"]}, "keys: not an SSH public key: "),
+        (proxmox.cloud_init, {"addresses": {"ip": "dhcp"}}, "addresses: ip=dhcp is not an address; write ipconfig0"),
         (proxmox.pci, {"pcie": True}, "hostpci0: say what it is to have: a mapping"),
-        (proxmox.snapshot, {"snapname": "x y"}, "x y is no name for a snapshot"),
+        (proxmox.snapshot, {"snapname": "x y"}, "x y is not a name for a snapshot"),
         (proxmox.destroy, {"vm": "dev", "vmid": 111}, "to destroy vm 110 (dev) name both, dev and 110"),
-        (proxmox.destroy, {"vm": "dev", "vmid": "110"}, "vmid=110 is no whole number from 100"),
-        (proxmox.destroy, {"vm": "dev", "vmid": 110, "discard": 7}, "discard=7 is no list of names"),
+        (proxmox.destroy, {"vm": "dev", "vmid": "110"}, "vmid=110 is not a whole number from 100"),
+        (proxmox.destroy, {"vm": "dev", "vmid": 110, "discard": 7}, "discard=7 is not a list of names"),
         (
             *(proxmox.destroy, {"vm": "dev", "vmid": 110, "stop": True, "discard": ["scsi9"]}),
             "--discard scsi9: vm 110 (dev) has no scsi9; with it would go ide2, scsi0",
         ),
-        (proxmox.create, {"source": "nosuch"}, "source=nosuch is no guest of vms/definitions.nix"),
+        (proxmox.create, {"source": "nosuch"}, "source=nosuch is not a guest of vms/definitions.nix"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_and_sends_nothing(
@@ -313,4 +317,4 @@ def test_a_host_that_is_no_guest_has_nothing_to_shut_down(run: Perform, session:
     session.fleet = replace(session.fleet, vms={})
     done = run(proxmox.shutdown, data={"api_only": True})
     assert done.failed
-    assert done.said == ["dev is no guest of vms/definitions.nix; nothing can be done for it here"]
+    assert done.said == ["dev is not a guest of vms/definitions.nix; nothing can be done for it here"]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.ssh_keys import generate_ed25519
+from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.cli.conftest import DEFINITIONS
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.operations.proxmox_node import BOOT, FORBIDDEN, GRUB, KERNEL, NEXT, ROOT, Node
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 MAPPING = "node=prom,path=0000:79:00.0,id=1002:13c0,iommugroup=14"
 WANTED = '{"igp": {"hostpci0": "mapping=igpu,pcie=1"}}'
@@ -48,6 +48,7 @@ def node(sshd: Sshd, emulator: Emulator, make_fleet: Callable[..., Path], tmp_pa
     return Node(sshd, generate_ed25519("root@prom"), home, environment)
 
 
+@pytest.mark.slow
 def test_from_a_plain_node_to_one_that_passes_its_card_through(node: Node) -> None:
     node.start().pin()
     before = node.files()
@@ -116,6 +117,7 @@ def test_from_a_plain_node_to_one_that_passes_its_card_through(node: Node) -> No
     assert "is due" not in booted.said
 
 
+@pytest.mark.slow
 def test_what_fails_leaves_what_worked(node: Node) -> None:
     """A source that does not build leaves the module that was; an update-grub that fails, the file that was."""
     node.start(setup=": >/run/node/grub-fails").pin()
@@ -138,6 +140,7 @@ def test_what_fails_leaves_what_worked(node: Node) -> None:
     assert node.run(f"cat /lib/modules/{NEXT}/updates/dkms/vendor-reset.ko") == "two\n"
 
 
+@pytest.mark.slow
 def test_by_proxmox_boot_tool_and_without_an_api(node: Node, emulator: Emulator) -> None:
     tool = "System currently booted with uefi\nA1B2-C3D4 is configured with: uefi (versions: 6.14.8-2-pve)"
     node.start(
@@ -165,8 +168,9 @@ printf 'vendor_id\\t: AuthenticAMD\\n' >/run/node/cpuinfo
     assert re.search(r"what VM 104 \(doc1\), VM 109 \(igp\).* are given is unknown: ", gone.said), gone.said
 
 
+@pytest.mark.slow
 def test_what_is_refused_before_anything(node: Node) -> None:
-    """One line each; what is decided on values is in tests/nixherd/passthrough."""
+    """One line each; what is decided on values is in tests/nixherd/proxmox/node."""
     node.start(setup="mkdir -p /etc/modprobe.d").pin()
     theirs = "/etc/modprobe.d/vfio.conf"
     cases = [
@@ -206,7 +210,7 @@ def test_for_nodes_alone_and_nothing_else_on_them(node: Node) -> None:
 
 def test_nothing_of_ours_names_what_touches_guests() -> None:
     """What is in the record of a run above is so by what is written, too."""
-    parts = ["deploys/proxmox_host.py", "facts/proxmox_host.py", "operations/proxmox_host", "nixherd/passthrough"]
+    parts = ["deploys/proxmox_host.py", "facts/proxmox_host.py", "operations/proxmox_host", "nixherd/proxmox/node"]
     roots = [ROOT / part for part in parts]
     files = [path for root in roots for path in (root.rglob("*") if root.is_dir() else [root])]
     texts = {path: path.read_text() for path in files if path.suffix in (".py", ".sh")}

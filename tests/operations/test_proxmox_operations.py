@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from nixherd.deploying.journal import Journal, entries
-from nixherd.exits import Exit
-from nixherd.models import Fleet, GuestType, Origin, Vm
+from nixherd.deploy.journal import Journal, entries
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.session import Session
 from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Perform, evaluates_to, vm
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 ROWS = [
     (proxmox.clone, "clone template 9002 to vm 110 (dev) on nvmeprom"),
@@ -54,10 +54,10 @@ def test_rows_change_what_they_planned_and_then_nothing(
         assert (again.changed, again.failed) == (False, False)
     assert emulator.changes() == changes
     steps = [entry for entry in entries(tmp_path / "run") if entry["event"] == "step"]
-    for (_, summary), planned, done in zip(ROWS, steps[::3], steps[2::3], strict=True):  # planned twice, then done
-        assert planned["text"] == done["text"]
-        assert done["text"].startswith(summary)
-        assert (planned["planned"], done["planned"], done["host"]) == (True, False, "dev")
+    for (_, summary), first, last in zip(ROWS, steps[::3], steps[2::3], strict=True):  # planned twice, then done
+        assert first["text"] == last["text"]
+        assert last["text"].startswith(summary)
+        assert (first["planned"], last["planned"], last["host"]) == (True, False, "dev")
 
 
 def test_the_host_key_is_there_before_the_clone(run: Perform, session: Session, emulator: Emulator) -> None:

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
 from nixherd.session import Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519
+from nixherd.ssh.keys import KeyPair, generate_ed25519
 from operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, nobodys, recipients, repository
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, nobodys, recipients, repository
 from tests.runs import DESCRIBED, Outcome, Said, connected, evaluates_to, perform, vm
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 NIXOS = "ID=nixos"
 Rows = Callable[..., Outcome]
@@ -142,7 +142,7 @@ def machine(emulator: Emulator, sshd: Sshd, session: Session, fleet: Path, said:
         sshd.start(pair, system=NIXOS, setup="\n".join((system, *setup)))
 
         def one(operation: Any, *, plan: bool = False, **arguments: Any) -> Outcome:
-            own = {"age_identity": str(identity_of(fleet.parent))}
+            own: dict[str, Any] = {"age_identity": str(identity_of(fleet.parent))}
             host = connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10, **own)
             return perform(host, said, operation, plan=plan, **arguments)
 
@@ -168,6 +168,7 @@ def test_the_private_half_goes_when_the_machine_has_shown_it_and_hosts_nix_pins_
     assert not run(trust.forget_key).changed
 
 
+@pytest.mark.slow
 def test_another_key_than_the_one_that_is_here_is_not_proof(machine: Callable[..., Rows], session: Session) -> None:
     run = machine()
     run(trust.enroll)

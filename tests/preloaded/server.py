@@ -44,7 +44,7 @@ def _preload(program: str) -> Callable[[], Any]:
         left_out = "nixherd.cli"
     else:
         main = importlib.import_module("nixherd.cli.main").main
-        left_out = "nixherd.connectors"  # they import pyinfra, which patches
+        left_out = "nixherd.pyinfra_glue"  # they import pyinfra, which patches
     package = importlib.import_module("nixherd")
     for module in pkgutil.walk_packages(package.__path__, "nixherd."):
         if not module.name.startswith(left_out):
@@ -156,12 +156,12 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
         _signal(number, signal.SIG_IGN)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         before = getattr(sys, name)
-        stream = open(  # noqa: SIM115  (lives as long as we)
+        reopened: Any = open(  # noqa: SIM115  (lives as long as we)
             before.fileno(), mode, encoding=before.encoding, errors=before.errors, closefd=False
         )
-        stream.reconfigure(line_buffering=before.line_buffering, write_through=before.write_through)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+        reopened.reconfigure(line_buffering=before.line_buffering, write_through=before.write_through)
+        setattr(sys, name, reopened)
+        setattr(sys, f"__{name}__", reopened)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.preloaded.programs import end, preloaded
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("preloaded")]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("preloaded")]
 
 CHECKOUT = Path(__file__).parents[2]
 # pyinfra on this machine, without an inventory of ours: the shell above the command is its child
@@ -65,7 +66,8 @@ def test_it_says_and_ends_as_the_real_one(environment: Mapping[str, str], words:
 def test_where_it_would_begin_otherwise_it_is_the_real_one(
     environment: Mapping[str, str], difference: str, tmp_path: Path
 ) -> None:
-    variables, options = {**environment, "NOTE": str(tmp_path / "note")}, {}
+    variables = {**environment, "NOTE": str(tmp_path / "note")}
+    options: dict[str, Any] = {}
     if difference == "variable":
         variables["PYTHONIOENCODING"] = "utf-8"
     elif difference == "terminal":

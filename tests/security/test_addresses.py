@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from pyinfra.api.host import Host
 
-from nixherd import whereabouts
+from nixherd.fleet.settings import Device
+from nixherd.fleet.validate import find
+from nixherd.locate import whereabouts
 from nixherd.session import Session
-from nixherd.settings import Device
-from nixherd.ssh_keys import generate_ed25519
-from nixherd.validate import find
-from tests.nixherd.conftest import base_root, emulator, operator_key, sshd, started  # noqa: F401  (fixtures)
-from tests.nixherd.proxmox.conftest import Emulator
-from tests.nixherd.test_connector import connector_of
-from tests.nixherd.test_validate import DEFINITIONS, HOSTS
+from nixherd.ssh.keys import generate_ed25519
+from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
+from tests.nixherd.fleet.test_validate import DEFINITIONS, HOSTS
+from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401
+from tests.nixherd.pyinfra_glue.test_connector import connector_of
 from tests.runs import Said, connected, executing, said_by, session_at
 from tests.sshd import MAC, Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture

@@ -7,24 +7,24 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nixherd.deploying import activation
-from nixherd.deploying.activation import Deployment, Kind, Stage, parse
-from nixherd.deploying.goal import Goal
-from nixherd.deploying.inhibitors import INHIBITORS, INIT, between
-from nixherd.deploying.journal import Journal, entries
-from nixherd.deploying.options import Options
-from nixherd.deploying.report import Outcome, report
-from nixherd.deploying.run import DeployRun
+from nixherd.deploy import protocol as activation
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.inhibitors import INHIBITORS, INIT, between
+from nixherd.deploy.journal import Journal, entries
+from nixherd.deploy.options import Options
+from nixherd.deploy.protocol import Deployment, Kind, Stage, parse
+from nixherd.deploy.report import Outcome, report
+from nixherd.deploy.run import DeployRun
 from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided
-from nixherd.exits import Exit
+from nixherd.exit_codes import Exit
 from operations.rebuilding import judge
 from tests.integration.deployed import (  # noqa: F401  (fixtures)
     DEADLINES,
@@ -56,6 +56,10 @@ def rows(document: dict[str, Any]) -> dict[str, Any]:
 # A full /run
 
 
+def _answers(fleet: Fleet, host: str) -> bool:  # noqa: F811
+    return fleet.on(host, "true", check=False).status == 0
+
+
 @in_lab
 def test_a_full_run_holds_up_neither_keeping_nor_going_back(fleet: Fleet) -> None:  # noqa: F811
     """Kept where all is well; gone back with more room; where no room helps, by a boot."""
@@ -70,7 +74,7 @@ def test_a_full_run_holds_up_neither_keeping_nor_going_back(fleet: Fleet) -> Non
         assert outcomes(document) == {"dev": "deployed", "dev2": "rolled back", "dev3": "rolled back"}, said
         assert "it rebooted in the middle of the activation" in said["dev3"]["why"]
         for host in faults:
-            until(lambda host=host: fleet.on(host, "true", check=False).status == 0, 60, f"{host} answers")
+            until(partial(_answers, fleet, host), 60, f"{host} answers")
             now = fleet.machine(host)
             assert now.current == now.profile == (said[host]["new"] if host == "dev" else before[host].current)
         after = {host: fleet.on(host, "cat /proc/sys/kernel/random/boot_id").output for host in faults}
@@ -328,7 +332,9 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
     fleet.broken_by("dev3", f"{{ {access} }}")
     for name in parts:
         (modules / name).write_text("")
-    shutil.copy(HERE / "machine-v2.sh", modules / "machine.sh")
+    (modules / "machine.sh").write_text(
+        "".join(part.read_text() for part in sorted((HERE / "machine-v2").glob("*.sh")))
+    )
     fleet.commit()
     fleet.deploy("dev3")
     assert "protocol=2" in fleet.on("root@dev3", "nixherd last").output
@@ -368,7 +374,7 @@ OTHER = f"/nix/store/{'b' * 32}-nixos-system-dev-25.11"
 
 
 def deployment(**changes: Any) -> Deployment:
-    usual = {"id": "20261128T2000-1", "who": "admin@laptop-1", "goal": Goal.SWITCH, "system": SYSTEM}
+    usual: dict[str, Any] = {"id": "20261128T2000-1", "who": "admin@laptop-1", "goal": Goal.SWITCH, "system": SYSTEM}
     usual |= {"specialisation": None, "deadline": 1, "confirm": 1}
     return Deployment(**{**usual, **changes})
 
@@ -488,6 +494,7 @@ def test_whose_failure_counts(tmp_path: Path) -> None:
     assert sorted(count + aside) == sorted(UNITS)
 
 
+@pytest.mark.lab
 @pytest.mark.skipif(os.geteuid() != 0, reason="it mounts a file system of a few pages")
 def test_a_deadline_needs_no_file(tmp_path: Path) -> None:
     """The new home is there, all room for a word is gone, and nobody says one: what was there before is there again."""
@@ -569,7 +576,7 @@ def test_nixos_rebuild_is_judged_by_what_is_read_back(
         judge(own, BEFORE, now, SYSTEM, "switch", failure)
     journal.close()
     assert own.outcome == outcome
-    if error:
+    if raised is not None:
         assert isinstance(raised.value, NotBegun) == (now is BEFORE and failure is not None)
     moved = [entry for entry in entries(tmp_path / "run") if "profile_moved" in entry]
     assert bool(moved) == (outcome == "deployed" and now["profile"] == OTHER)

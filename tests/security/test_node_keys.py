@@ -10,12 +10,10 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 
 from nixherd.session import Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519, known_hosts_line
+from nixherd.ssh.keys import KeyPair, generate_ed25519, known_hosts_line
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.sshd import Sshd
-
-pytestmark = pytest.mark.unit
 
 # What others have in their files, which is to have no part in it.
 CARELESS = "Host *\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  ForwardAgent yes\n  User mallory\n"

@@ -19,30 +19,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
 
 from facts.base import Fact
 from nixherd import process
 from nixherd.cli.main import run
-from nixherd.deploying import activation
-from nixherd.deploying.journal import entries
-from nixherd.deploying.progress import BuildProgress
+from nixherd.deploy import protocol as activation
+from nixherd.deploy.journal import entries
 from nixherd.errors import FAILURES, UNFORESEEN, ApiError, DeadlineExceeded, FleetError, ProcessFailed, Unforeseen
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import worded
+from nixherd.fleet.models import GuestType
+from nixherd.nix.build_log import BuildProgress
 from nixherd.proxmox import wire
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.calls.base import Tasks, answer
 from nixherd.proxmox.calls.guests import Agent, Guests
 from nixherd.proxmox.calls.storages import Storages
+from nixherd.proxmox.steps import Start
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
+from tests.properties import examples
 from tests.security.planting.sitecustomize import ERRORS, guarded
-
-pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 PLANTING = Path(__file__).with_name("planting")
@@ -218,7 +219,7 @@ def change_files(place: Place) -> Ended:
     """What every command that writes the fleet's files does."""
     script = """
 from pathlib import Path; import sys
-from nixherd.changeset import changing
+from nixherd.fleet.changeset import changing
 from nixherd.cli import main
 from nixherd.cli.front import pass_front
 @main.cli.command()
@@ -293,7 +294,7 @@ SCENARIOS = {
     "facts/base.py:_guarded.guarded:1": Scenario(
         lambda place: fact(place, "facts.nixos.Running"), "dict(line.split('=', 1) for line in output)['hostname']"
     ),
-    "nixherd/changeset.py:Changeset._finish:1": Scenario(change_files),
+    "nixherd/fleet/changeset.py:Changeset._finish:1": Scenario(change_files),
     "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check", "--only", "merge")),
     "nixherd/cli/parameters.py:_completions:1": Scenario(complete, harmless=True, status=0),
     "nixherd/cli/publish.py:_built:1": Scenario(publish, "host_id"),
@@ -303,25 +304,25 @@ SCENARIOS = {
     "nixherd/cli/run_pyinfra.py:run_pyinfra.child:1": Scenario(reboot),
     "nixherd/cli/retire.py:_publish:1": Scenario(retire),
     "nixherd/cli/retire.py:_require_nothing_left:1": Scenario(retire_again),
-    "nixherd/connectors/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
-    "nixherd/connectors/fleet.py:FleetConnector._report:1": Scenario(
+    "nixherd/pyinfra_glue/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
+    "nixherd/pyinfra_glue/fleet.py:FleetConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
     ),
-    "nixherd/connectors/fleet.py:FleetConnector._ask:1": Scenario(
+    "nixherd/pyinfra_glue/fleet.py:FleetConnector._ask:1": Scenario(
         lambda place: fact(place, "facts.proxmox.VmStatus"), "self.fleet_host.id"
     ),
-    "nixherd/connectors/fleet.py:FleetConnector._forget_known_hosts:1": Scenario(
+    "nixherd/pyinfra_glue/fleet.py:FleetConnector._forget_known_hosts:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
     ),
-    "nixherd/connectors/inventory.py:or_end:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
-    "nixherd/connectors/node.py:NodeConnector.connect:1": Scenario(node),
-    "nixherd/deploying/run.py:DeployRun.turn:1": Scenario(deploy, OWN, "failed"),
-    "nixherd/evaluation.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
+    "nixherd/pyinfra_glue/inventory.py:or_end:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
+    "nixherd/pyinfra_glue/node.py:NodeConnector.connect:1": Scenario(node),
+    "nixherd/deploy/run.py:DeployRun.turn:1": Scenario(deploy, OWN, "failed"),
+    "nixherd/nix/evaluator.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
     "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),
-    "nixherd/keys_shown.py:_shown:1": Scenario(keys, "host.id"),
+    "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
-    "nixherd/proxmox/retiring.py:_parting:1": Scenario(retire_with_a_guest),
-    "nixherd/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
+    "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
+    "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
     "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/session.py:Session._attempt:1": Scenario(deploy, "key[1] if key[0] == 'claim' else None", "failed"),
     "operations/activating.py:_Follower._look:1": Scenario(deploy, OWN, "unknown", status=5),
@@ -454,11 +455,12 @@ def test_a_disk_that_fills_up_meanwhile(place: Place, moment: str, status: Exit,
     assert all(sum(f" {host}: " in line for line in lines) <= 1 for host in "abku"), ended.err
 
 
+@pytest.mark.process
 def test_a_journal_that_cannot_be_written_keeps_whole_lines(tmp_path: Path) -> None:
     script = """
 import resource, sys
 from pathlib import Path
-from nixherd.deploying.journal import Journal
+from nixherd.deploy.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.note("run", hosts=["a"])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 10_000))
@@ -607,7 +609,7 @@ GIVEN: dict[str, Any] = {
     "archive": "local:backup/x", "volid": "local:backup/x", "newid": 111, "source": 9002, "values": {}, "disk": "scsi0",
     "size": "8G", "target": "prom", "pool": "nixherd", "vmids": [110], "delete": True, "description": "",
     "upid": Upid.parse("UPID:a:1:2:3:t:i:u@p:"), "file": Path(__file__), "filename": "x.raw", "url": "https://x/y",
-    "sha256": "0",
+    "sha256": "0", "route": Start.requests[GuestType.QEMU], "names": {"node": "prom", "vmid": 110}, "parameters": {},
 }  # fmt: skip
 
 
@@ -652,7 +654,7 @@ def read_all(value: Any) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 @given(answers=st.lists(JUNK, min_size=1, max_size=3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60)
 def test_whatever_the_server_answers_is_an_error_of_that_call(name: str, answers: list[Any]) -> None:
     client = Answering(itertools.cycle(answers))
     method = getattr(client, name)
@@ -695,7 +697,6 @@ FACTS = [
         st.text(max_size=30) | st.sampled_from(["current=x", "1 2 3", "{}", "[]", "null", "a-1-link /x y"]), max_size=6
     )
 )
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_whatever_a_machine_says_is_a_fact_or_an_error_of_it(lines: list[str]) -> None:
     assert len(FACTS) > 20
     for each in FACTS:

@@ -23,19 +23,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import operations
-from nixherd import machines
 from nixherd.cli.main import cli, run
-from nixherd.deploying.journal import Journal, entries
+from nixherd.deploy.journal import Journal, entries
 from nixherd.display import one_line, visible, visible_values
 from nixherd.errors import ApiError
 from nixherd.proxmox import wire
 from nixherd.terminal import say
+from nixherd.trust import overview as machines
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.security.hostile import STRINGS, TEXT, obeyed
-
-pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +73,7 @@ def test_a_journal_holds_any_word(tmp_path: Path) -> None:
     assert [entry["text"] for entry in entries(tmp_path / "run")] == STRINGS
 
 
+@pytest.mark.process
 def test_pages_hold_no_more_than_what_may_be_shown(tmp_path: Path) -> None:
     (tmp_path / "own.j2").write_text("{% for vm in vms %}{{ vm.name }}: {{ vm.extra.purpose }}{% endfor %}\n")
     guest = replace(next(iter(FLEET.vms.values())), name=TEXT, extra={"purpose": TEXT, "services": [TEXT]})
@@ -216,7 +215,7 @@ STUB = """
 import itertools, sys
 import pyinfra_cli
 from pyinfra.connectors.util import CommandOutput, OutputLine
-from nixherd.connectors.fleet import FleetConnector
+from nixherd.pyinfra_glue.fleet import FleetConnector
 sys.path.insert(0, {root!r})
 from pyinfra.api.output import echo
 from tests.security.hostile import STRINGS

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.pointers import NAMESPACE, Pointer, SigningKey, parse, read
-from nixherd.sshsig import sign
+from nixherd.fleet.sshsig import sign
+from nixherd.trust.publish import NAMESPACE, Pointer, SigningKey, parse, read
 from tests import nix_cli
 from tests.integration.lab_driver import Ended, Lab, edit, until
 
@@ -135,6 +135,7 @@ def pulling(running_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Itera
     running_lab("fleet", "0", "--light")
 
 
+@pytest.mark.slow
 @pytest.mark.lab
 def test_who_answers_for_the_cache_can_withhold(pulling: Pulling) -> None:
     lab, now = pulling.lab, 2_000_000_000
@@ -193,6 +194,7 @@ def test_who_answers_for_the_cache_can_withhold(pulling: Pulling) -> None:
     assert pulling.on("ls /run/nixherd; stat -c %a /var/lib/nixherd/pull/seen").output.split() == ["deploy", "600"]
 
 
+@pytest.mark.slow
 @pytest.mark.lab
 def test_what_root_runs_was_signed_itself_and_is_of_this_machine(pulling: Pulling) -> None:
     """Pointers that are signed well, to what nobody should run: the publisher's mistakes, or what others put there."""
@@ -285,6 +287,7 @@ def key(tmp_path: Path) -> SigningKey:
     return SigningKey.read(file)
 
 
+@pytest.mark.nix
 def test_a_pointer_is_what_its_key_signed(key: SigningKey, tmp_path: Path) -> None:
     with key.file.open() as secret:
         argv, environment = ["nix", "key", "convert-secret-to-public"], nix_cli.environment()
@@ -321,6 +324,7 @@ def test_a_pointer_has_one_form(text: str) -> None:
         parse(text.replace("{good}", good).replace("{good_but_08}", octal).replace("{other_form}", other))
 
 
+@pytest.mark.nix
 def test_a_key_that_others_may_read_signs_nothing(key: SigningKey) -> None:
     for mode in (0o640, 0o604):
         key.file.chmod(mode)

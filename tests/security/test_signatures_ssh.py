@@ -9,22 +9,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.deploying.activation import PARTS, PROTOCOL
+from nixherd.deploy.protocol import PARTS, PROTOCOL
 from tests.integration.deployed import DEADLINES, Fleet, order, outcomes, signing_key
 from tests.integration.lab_driver import Ended, Lab
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.integration.verified import report
 from tests.nix_cli import environment, nix
+from tests.properties import examples
+
+pytestmark = pytest.mark.nix
 
 MODULES = Path(__file__).parents[2] / "fleet/modules/nixos"
 PROFILE = "/nix/var/nix/profiles/system"
 
 
 def lab_test(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.lab(pytest.mark.slow(test))
+    marked: Callable[..., None] = pytest.mark.lab(pytest.mark.slow(test))
+    return marked
 
 
 # Words of a forced command ------------------------------------------------------------------------------------------
@@ -49,7 +53,6 @@ def said_to(gate: Path, words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.unit
 def test_closures_are_received_by_another_user_and_nothing_is_built_for_it(gate: Path) -> None:
     started = said_to(gate, "nix-store --serve --write")
     assert started[:4] == ["setpriv", "--reuid=nobody", "--regid=nobody", "--clear-groups"]
@@ -59,7 +62,6 @@ def test_closures_are_received_by_another_user_and_nothing_is_built_for_it(gate:
     assert "NIX_REMOTE=daemon" in started
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     "words",
     [
@@ -78,8 +80,7 @@ def test_other_words_start_nothing(gate: Path, words: str) -> None:
     assert not started or started[0].startswith("refused="), started
 
 
-@pytest.mark.unit
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60))
 def test_whatever_follows_is_words_and_no_program(gate: Path, text: str) -> None:
     for words in (text, f"nixherd {text}", f"nixherd say x back {text}", f"nix-store --serve --write{text or ' '}"):
@@ -104,7 +105,6 @@ def begin(home: Path, system: str, deadline: str, confirm: str, generation: str)
     return subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=60).stdout
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("word", WRONG)
 def test_a_number_is_one_before_anything_begins(tmp_path: Path, word: str) -> None:
     system = f"/nix/store/{'0' * 32}-home"
@@ -114,8 +114,7 @@ def test_a_number_is_one_before_anything_begins(tmp_path: Path, word: str) -> No
     assert not list(tmp_path.rglob("settings"))
 
 
-@pytest.mark.unit
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.text(string.ascii_letters + string.digits + "@._:+-", min_size=1, max_size=12))
 def test_what_the_shell_counts_with_is_a_decimal_number(tmp_path_factory: pytest.TempPathFactory, word: str) -> None:
     said = begin(tmp_path_factory.mktemp("home"), f"/nix/store/{'0' * 32}-home", word, "10", "-")
@@ -123,7 +122,6 @@ def test_what_the_shell_counts_with_is_a_decimal_number(tmp_path_factory: pytest
     assert ("are no seconds" in said) is not is_number, said
 
 
-@pytest.mark.unit
 def test_a_generation_leads_to_what_is_proven(tmp_path: Path) -> None:
     """Else its number would make one the default at boot that nobody has seen running."""
     proven, other = (_home(name) for name in ("proven", "other"))
@@ -132,7 +130,11 @@ def test_a_generation_leads_to_what_is_proven(tmp_path: Path) -> None:
     (profiles / "home-manager-1-link").symlink_to(other)
     (profiles / "home-manager-2-link").symlink_to(proven)
     (profiles / "home-manager").symlink_to("home-manager-1-link")
-    for generation, why in (("1", "generation 1 is not"), ("3", "generation 3 is not"), ("02", "02 is no generation")):
+    for generation, why in (
+        ("1", "generation 1 is not"),
+        ("3", "generation 3 is not"),
+        ("02", "02 is not a generation"),
+    ):
         assert why in begin(tmp_path, proven, "10", "10", generation)
     assert (profiles / "home-manager").readlink().name == "home-manager-1-link"
     assert "state=" in begin(tmp_path, proven, "10", "1", "2")
@@ -329,7 +331,7 @@ def _which_numbers_it_may_say(fleet: Fleet, system: str) -> None:
         ("08 8 -", "are no seconds"),
         ("8 99999999999 -", "are no seconds"),
         ("8 8 1", f"generation 1 is not {system}"),
-        ("8 8 01", "01 is no generation"),
+        ("8 8 01", "01 is not a generation"),
     ):
         begins = f"nixherd begin {PROTOCOL} x me boot {system} - {words} - - -"
         said = fleet.on("root@dev3", begins, check=False).output

@@ -1,5 +1,5 @@
 """SSH says what we say: nothing of the operator's or the system's ssh_config has a part in a pinned connection, but
-for the closed list in `nixherd.ssh_config`; hops are verified; a copy that does not get on ends."""
+for the closed list in `nixherd.ssh.ssh_config`; hops are verified; a copy that does not get on ends."""
 
 import logging
 import os
@@ -18,19 +18,21 @@ import pytest
 from paramiko import SSHClient, SSHException
 from pyinfra.api.host import Host
 
-from nixherd import models, reach, stalls
-from nixherd.connectors.fleet import FleetConnector
-from nixherd.openssh import Destination, Identities, Jump, Route
+from nixherd.deploy import stalls
+from nixherd.deploy.stalls import Stalled
+from nixherd.fleet import models
+from nixherd.locate import reach
+from nixherd.pyinfra_glue.fleet import FleetConnector
 from nixherd.session import Session
-from nixherd.ssh_keys import KeyPair, generate_ed25519, known_hosts_line
-from nixherd.stalls import Stalled
+from nixherd.ssh.destination import Destination, Identities, Jump, Route
+from nixherd.ssh.keys import KeyPair, generate_ed25519, known_hosts_line
 from operations import remote
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.runs import connected, executing, session_at, vm
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("emulator")]
 
 # What others have in their files, or may have put there; {tmp} is a directory that others write to.
 HOSTILE = {
@@ -132,7 +134,7 @@ def effective(argv: list[str], text: str, directory: Path) -> dict[str, list[str
         each.mkdir(mode=0o700)
         (each / name).write_text(text)
         (each / name).chmod(0o600)
-    over = ["unshare", "--mount", "sh", "-ec", OVER, "sh", user, system, *argv]
+    over: list[str | Path] = ["unshare", "--mount", "sh", "-ec", OVER, "sh", user, system, *argv]
     home = os.path.expanduser(f"~{os.environ.get('USER') or 'root'}")  # noqa: PTH111  the password database's
     done = subprocess.run(over, capture_output=True, text=True, check=True, env={**os.environ, "HOME": home})
     found: dict[str, list[str]] = {}
@@ -409,8 +411,8 @@ def test_a_command_of_the_operators_leads_to_the_machine(
 
 FAILS = """\
 from pathlib import Path
-from nixherd.connectors.ssh_client import Keys, PinnedClient
-from nixherd.openssh import Destination, Identities, Route
+from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient
+from nixherd.ssh.destination import Destination, Identities, Route
 from paramiko import Transport
 to = Destination("192.0.2.1", "root", Path("/dev/null"), route=Route(command="echo no way >&2; exit 1"))
 client = PinnedClient()
@@ -422,6 +424,7 @@ client.close()
 """
 
 
+@pytest.mark.process
 def test_what_fails_on_the_way_is_no_traceback() -> None:
     done = subprocess.run([sys.executable, "-c", FAILS], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("no way\n", "")
@@ -497,7 +500,7 @@ def test_a_known_hosts_file_of_any_name_is_read(sshd: Sshd, tmp_path: Path, name
 
 # Copies
 
-WATCH = stalls.Watch.__init__.__kwdefaults__
+WATCH: dict[str, Any] = stalls.Watch.__init__.__kwdefaults__ or {}
 
 
 @pytest.fixture

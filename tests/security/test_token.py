@@ -17,17 +17,15 @@ import pytest
 from nixherd.cli.main import run
 from nixherd.cli.parameters import _completions
 from nixherd.errors import ApiError, FleetError, Refused
-from nixherd.exits import Exit
-from nixherd.models import Endpoint
+from nixherd.exit_codes import Exit
+from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 from tests.conftest import DEFINITIONS_NIX
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.nixherd.proxmox.scripted import Answer, Scripted, make_certificate, serving
-
-pytestmark = pytest.mark.unit
 
 SECRET = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
 POLICY = Policy.from_fleet(FLEET)
@@ -156,10 +154,10 @@ def test_the_pin_holds_where_the_definitions_name_none(mine: Scripted, thief: Sc
 _UNDER = """
 import sys
 from nixherd.errors import ApiError
-from nixherd.models import Endpoint, Fleet
+from nixherd.fleet.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
-from nixherd.proxmox.policy import Policy
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.token import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]))
 token = Token("a@pve", "b", "c", Server.of(endpoint))
 try:
@@ -169,6 +167,7 @@ except ApiError as error:
 """
 
 
+@pytest.mark.process
 def test_the_environment_has_no_part_in_whom_we_trust(thief: Scripted, tmp_path: Path) -> None:
     directory = tmp_path / "certificates"
     directory.mkdir()

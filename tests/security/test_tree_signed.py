@@ -14,27 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd import commits
 from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
-from nixherd.commits import Commit, NotFollowed
-from nixherd.connectors.inventory import inventory_beside
-from nixherd.deploying.activation import Kind
-from nixherd.deploying.gate import Gate, Verified
-from nixherd.deploying.journal import Journal
-from nixherd.deploying.options import Options
-from nixherd.deploying.run import HostRun
+from nixherd.deploy.commit_policy import Gate, Verified
+from nixherd.deploy.journal import Journal
+from nixherd.deploy.options import Options
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.run import HostRun
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.evaluation import evaluate
-from nixherd.fleet import load_fleet
+from nixherd.fleet import commits
+from nixherd.fleet.commits import Commit, NotFollowed
+from nixherd.fleet.load import load_fleet
+from nixherd.nix.evaluator import evaluate
+from nixherd.pyinfra_glue.inventory import inventory_beside
 from nixherd.session import Session
 from operations import deployment
 from tests import nix_cli
+from tests.properties import examples
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 HOSTS = """
 {
@@ -338,7 +339,7 @@ def test_a_side_that_began_before_the_start_is_told_from_what_was_proven(tree: T
 DAG = st.lists(st.tuples(st.sets(st.integers(1, 6), max_size=3), st.booleans()), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(DAG, st.integers(0, 11), st.integers(0, 11), st.booleans())
 def test_which_commits_count(shape: list[tuple[set[int], bool]], at: int, to: int, has_start: bool) -> None:
     """All that the head follows and the start does not, parents first, in graphs of every kind."""
@@ -594,7 +595,9 @@ def test_a_deployment_evaluates_nothing_before(tree: Tree) -> None:
 
 def test_hosts_may_require_it_and_every_run_has_the_gate(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     def session() -> Session:
-        found = inventory_beside(str(tree.home / "inventory.py"))["all"][0][1]["session"]
+        entry = inventory_beside(str(tree.home / "inventory.py"))["all"][0]
+        assert isinstance(entry, tuple)
+        found = entry[1]["session"]
         assert isinstance(found, Session)
         return found
 

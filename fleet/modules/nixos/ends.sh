@@ -1,4 +1,4 @@
-# How a deployment ends, the second part of machine.sh: the new system is kept, or the old one is activated again, for
+# How a deployment ends, a part of machine.sh: the new system is kept, or the old one is activated again, for
 # which there has to be room.
 
 # Room: what is noted here has a file system of its own, which nobody else fills, or else a file that can go; /run, in
@@ -48,7 +48,7 @@ keep() {
     exit 0
 }
 
-note_kept() { # of which revision it is; that there is no room for this fails nothing that is good
+note_kept() { # of which revision it is; without room for this, what is good does not fail
     set -- "$new"
     [ "$target" = "$new" ] || set -- "$new" "$(readlink -f "$target")"
     if ! said=$( (flock -w 20 9 && note_revision "$revision" "$who" "$id" "$@") 2>&1 9<"${here%/*}"); then

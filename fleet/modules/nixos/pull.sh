@@ -51,7 +51,7 @@ case $serial in '' | *[!0-9]* | 0?* | ????????????????*) refuse 'it has no seria
 seen=0
 if [ -e "$kept/seen" ]; then
     read -r seen_key seen <"$kept/seen" || :
-    case $seen in '' | *[!0-9]*) refuse "$kept/seen says nothing; remove it where that is no attack" ;; esac
+    case $seen in '' | *[!0-9]*) refuse "$kept/seen says nothing; remove it where that is not an attack" ;; esac
     [ "$seen_key" = "$key" ] || seen=0 # another key's
 fi
 older=

@@ -27,16 +27,16 @@ nix_() { nix --extra-experimental-features nix-command "$@" 2>/dev/null; }
 
 require_ours() { # a store path: refused unless it is a system of this machine's, and signed
     case $1 in
-    /nix/store/*[!0-9A-Za-z+._?=-]* | /nix/store/.* | *.drv) refuse "$1 is no system" ;;
+    /nix/store/*[!0-9A-Za-z+._?=-]* | /nix/store/.* | *.drv) refuse "$1 is not a system" ;;
     /nix/store/????????????????????????????????-?*) ;;
-    *) refuse "$1 is no system" ;;
+    *) refuse "$1 is not a system" ;;
     esac
     marks=$(nix_ path-info --sigs "$1") || refuse "$1 is not in the store"
     case $marks in *[[:space:]]ca:*) refuse "$1 is named by its content, which nobody has to sign" ;; esac
     nix_ store verify --no-contents --sigs-needed 1 \
         --option trusted-public-keys "$keys" --option secret-key-files '' "$1" >/dev/null ||
         refuse "$1 is signed by no key of nixherd.trustedKeys here"
-    [ -x "$1/bin/switch-to-configuration" ] || refuse "$1 is no system"
+    [ -x "$1/bin/switch-to-configuration" ] || refuse "$1 is not a system"
     name=
     [ ! -r "$1/etc/hostname" ] || read -r name <"$1/etc/hostname"
     read -r own </proc/sys/kernel/hostname

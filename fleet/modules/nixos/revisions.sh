@@ -1,4 +1,4 @@
-# Which revision of the fleet something is: a part of machine.sh, and of what is asked of a machine. It is no part of a
+# Which revision of the fleet something is: a part of machine.sh, and of what is asked of a machine. It is not part of a
 # system, or every commit would change every machine; it is noted where a system, or a home ($kind), is kept.
 #
 # A line per path, `PATH REVISION WHEN WHO RUN`, the newest last; a revision is a commit's whole hash, with `-dirty` where

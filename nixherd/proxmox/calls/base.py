@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from nixherd.errors import UNFORESEEN, ApiError
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Task, TaskStatus, Upid
 from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.route import Route
@@ -77,9 +77,9 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
         except UNFORESEEN as error:
             if not (call := _call.get()):
                 raise
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            detail = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             kind = ApiError if call.startswith("GET ") else OutcomeUnknown
-            why = f"the answer is not what Proxmox VE's is ({said}); which version answers there?"
+            why = f"the answer is not what Proxmox VE's is ({detail}); which version answers there?"
             raise kind(f"{call}: {why}", 200) from error
 
     return read
@@ -97,12 +97,12 @@ def upid_of(data: object) -> Upid:
         raise ApiError(f"the server answered {data!r} where a task's UPID belongs; see its task list", 200) from error
 
 
-def unless(said: str, ask: Callable[[], T]) -> T | None:
+def unless(detail: str, ask: Callable[[], T]) -> T | None:
     """What the server answers; None when it says, with status 400 or 500, something that this pattern is found in."""
     try:
         return ask()
     except ApiError as error:
-        if error.status in (400, 500) and re.search(said, str(error)):
+        if error.status in (400, 500) and re.search(detail, str(error)):
             return None
         raise
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nixherd.errors import ApiError, DeadlineExceeded, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox import wire
 from nixherd.proxmox.answers import ExecResult, Interface, Pending, Presence, SnapshotRow, VmStatus
@@ -37,8 +37,8 @@ class Guests(Cluster):
 
         `current`: without what waits; `snapshot`: as it was when that was taken, passwords hidden.
         """
-        asked = {"current": current or None, "snapshot": snapshot}
-        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config", **asked))
+        parameters = {"current": current or None, "snapshot": snapshot}
+        data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config", **parameters))
         return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
@@ -98,10 +98,6 @@ class Guests(Cluster):
     ) -> None:
         """Set options. With the digest of the configuration they were decided on, a change since is an error."""
         self._put(*guest_path(node, vmid, type), "config", **values, digest=digest)
-
-    def migration_obstacles(self, node: str, vmid: int) -> Mapping[str, Any]:
-        """What the server says of moving this VM: `local_disks`, `local_resources`, `allowed_nodes`, `running`."""
-        return dict(self._get(*guest_path(node, vmid, QEMU), "migrate"))
 
 
 AGENT_CALLS = 2  # in flight per node: each may block one of pvedaemon's three workers for seconds

@@ -7,7 +7,6 @@ from typing import Any
 from nixherd.errors import ApiError
 from nixherd.proxmox.answers import Node, PciMapping, Permissions, Presence, Resource, Storage, Upid, Version, Volume
 from nixherd.proxmox.calls.base import Calls, unless, upid_of
-from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.wire import Upload
 
 _RELEASE = re.compile(r"[0-9]{1,4}(\.|$)")
@@ -109,8 +108,8 @@ class Storages(Calls):
         """The volumes of a storage, oldest first; of one guest, or of one kind (`images`, `backup`, …)."""
         rows = self._get("nodes", node, "storage", storage, "content", content=content, vmid=vmid)
         found = (Volume.of(row) for row in rows)
-        wanted = (each for each in found if content is None or each.content == content)
-        return tuple(sorted(wanted, key=lambda each: (each.ctime or 0, each.volid)))
+        kept = (each for each in found if content is None or each.content == content)
+        return tuple(sorted(kept, key=lambda each: (each.ctime or 0, each.volid)))
 
     def archived_text(self, node: str, archive: str) -> str:
         """The configuration in a backup, with the lines that say which drives it holds.
@@ -118,12 +117,6 @@ class Storages(Calls):
         The guard counts it as looking inside the guest.
         """
         return str(self._get("nodes", node, "vzdump", "extractconfig", volume=archive))
-
-    def archived_config(self, node: str, archive: str) -> VmConfig:
-        """The configuration in a backup. The guard counts it as looking inside the guest."""
-        lines = self.archived_text(node, archive).splitlines()
-        pairs = (line.partition(":") for line in lines if line and not line.startswith(("#", "[")))
-        return VmConfig({key.strip(): value.strip() for key, _, value in pairs})
 
     def remove_volume(self, node: str, volid: str) -> Upid | None:
         """Begin to remove a volume; None where the server did it at once."""

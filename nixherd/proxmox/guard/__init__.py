@@ -1,0 +1,1 @@
+"""Which requests may be sent to the hypervisor."""

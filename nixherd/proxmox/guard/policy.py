@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from nixherd import names
 from nixherd.errors import Refused
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
 from nixherd.proxmox.guard import vmid_references
 from nixherd.proxmox.guard.routes import Found, find
 from nixherd.proxmox.guard.vmid_references import Named
@@ -229,10 +229,10 @@ class _Question:
 
     def require_type(self, vmid: str) -> None:
         """The kind of guest in the path is the declared one; other paths do not say."""
-        said = next((kind for kind in GuestType if f"/{kind}/" in f"{self.path}/"), None)
+        kind = next((kind for kind in GuestType if f"/{kind}/" in f"{self.path}/"), None)
         guest = self.policy.guests.get(int(vmid))
         declared = guest.type if guest else GuestType.QEMU  # what is in the making is a VM
-        if said is not None and declared is not said:
+        if kind is not None and declared is not kind:
             raise self.refuse(f"vm {vmid} is declared as {declared} in {DEFINITIONS}", "correct its type there")
 
     def require_readable(self, vmid: str) -> None:
@@ -241,4 +241,4 @@ class _Question:
         if vm is None or not vm.is_managed or vm.vmid == self.policy.template:
             raise self.refuse(f"vm {vmid} is not managed in {DEFINITIONS}", "only managed guests' files are read")
         if self.params.get("file") not in GUEST_FILES:
-            raise self.refuse(f"the file is none of {', '.join(GUEST_FILES)}", "read others over SSH")
+            raise self.refuse(f"the file is not one of {', '.join(GUEST_FILES)}", "read others over SSH")

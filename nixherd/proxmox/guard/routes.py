@@ -138,13 +138,13 @@ def find(method: str, path: str) -> Found | None:
 
 def _match(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
     names: dict[str, str] = {}
-    for wanted, segment in zip(pattern, segments, strict=True):
-        if wanted.startswith("{"):
-            name = wanted[1:-1]
+    for part, segment in zip(pattern, segments, strict=True):
+        if part.startswith("{"):
+            name = part[1:-1]
             if not _SEGMENTS[name].fullmatch(segment):
                 return None
             names[name] = segment
-        elif wanted != segment:
+        elif part != segment:
             return None
     return names
 

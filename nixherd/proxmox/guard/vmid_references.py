@@ -58,7 +58,7 @@ _DEVICE_PROPERTIES = frozenset(("mapping", "legacy-igd", "mdev", "pcie", "rombar
 def vmid(text: str) -> str:
     """The VMID that this is. ValueError if it is none."""
     if not re.fullmatch(_NUMBER, text, re.ASCII):
-        raise ValueError("is no VMID")
+        raise ValueError("is not a VMID")
     return text
 
 
@@ -70,7 +70,7 @@ def read(kind: Kind, value: str) -> Iterator[Named]:
 def _pattern(pattern: re.Pattern[str], what: str) -> Callable[[str], Iterator[Named]]:
     def reader(value: str) -> Iterator[Named]:
         if not pattern.fullmatch(value):
-            raise ValueError(f"is no {what}")
+            raise ValueError(f"is not a {what}")
         return iter(())
 
     return reader
@@ -98,7 +98,7 @@ def _exactly(wanted: str) -> Callable[[str], Iterator[Named]]:
 def _image(value: str) -> Iterator[Named]:
     match = IMAGE_NAME.fullmatch(value)
     if match is None:
-        raise ValueError("is no image whose template can be told")
+        raise ValueError("is not an image whose template can be told")
     yield Named(match["template"])
 
 
@@ -112,20 +112,20 @@ def _options(value: str) -> Iterator[Named]:
 def _storages(value: str) -> Iterator[Named]:
     for pair in value.split(","):
         if pair != "1" and not all(_STORAGE.fullmatch(part) for part in pair.split(":", 1)):
-            raise ValueError("is no list of storages")
+            raise ValueError("is not a list of storages")
     return iter(())
 
 
 def _properties(value: str) -> Iterator[Named]:
     if not value or not all(_PROPERTY.fullmatch(part) for part in value.split(",")):
-        raise ValueError("is no list of properties")
+        raise ValueError("is not a list of properties")
     return iter(())
 
 
 def _mapping(value: str) -> Iterator[Named]:
     values = _pairs(value, first="host")
     if "mapping" not in values or values.keys() - _DEVICE_PROPERTIES or not all(map(_WORD.fullmatch, values.values())):
-        raise ValueError("is no device by the name of a mapping")
+        raise ValueError("is not a device by the name of a mapping")
     return iter(())
 
 
@@ -144,7 +144,7 @@ def _pairs(value: str, first: str) -> dict[str, str]:
     for number, part in enumerate(value.split(",")):
         key, equals, text = part.partition("=") if "=" in part else (first if number == 0 else "", "=", part)
         if not key or key in values or not equals:
-            raise ValueError("is no list of properties")
+            raise ValueError("is not a list of properties")
         values[key] = text
     return values
 
@@ -173,7 +173,7 @@ def volume(value: str) -> Iterator[Named]:
     """A volume that is there: a guest's, a backup, or an ISO or container archive, which are nobody's."""
     storage, colon, name = value.partition(":")
     if not colon or not _STORAGE.fullmatch(storage):
-        raise ValueError("is no volume")
+        raise ValueError("is not a volume")
     if _NOBODYS.fullmatch(name):
         return
     if _BACKUP.fullmatch(name):
@@ -181,7 +181,7 @@ def volume(value: str) -> Iterator[Named]:
         return
     match = _IMAGE.fullmatch(name)
     if match is None:
-        raise ValueError("is no volume whose owner can be told")
+        raise ValueError("is not a volume whose owner can be told")
     for group, base in (("base_dir", True), ("base", True), ("own_dir", False), ("own", False)):
         if match[group]:
             yield Named(match[group], base)
@@ -192,7 +192,7 @@ def archive(value: str) -> Iterator[Named]:
     storage, colon, name = value.partition(":")
     match = _BACKUP.fullmatch(name) if colon and _STORAGE.fullmatch(storage) else None
     if match is None:
-        raise ValueError("is no backup whose guest can be told")
+        raise ValueError("is not a backup whose guest can be told")
     yield Named(match["file"] or match["pbs"])
 
 

@@ -7,10 +7,9 @@ guest meanwhile makes the server refuse the old digest, and then it has to be sh
 from dataclasses import dataclass
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import DEFINITIONS, Fleet, Host, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest.actions import TASK_SECONDS, Steps
 from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import achieve, desired
 from nixherd.proxmox.guest.identity import (
@@ -26,7 +25,8 @@ from nixherd.proxmox.guest.identity import (
 from nixherd.proxmox.guest.observe import holder, observe
 from nixherd.proxmox.guest.plan import compared, drift
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.steps import Mark, Note, Row
+from nixherd.proxmox.guest.verb import TASK_SECONDS
+from nixherd.proxmox.steps import Mark, Note, Row, Steps
 from nixherd.sizes import format_size
 
 LONGEST_NOTES = 8192  # characters that the server keeps
@@ -51,8 +51,8 @@ class Candidate:
         disks = [self.config.root] if self.config.root else [*self.config.drives.values()]
         shown = (f"{disk.name} {format_size(disk.size) if disk.size else '?'}" for disk in disks if not disk.cdrom)
         power = "running" if self.running else "stopped"
-        about = (f"named {self.config.name}", power, f"net0 {mac_of(self.config) or 'without a MAC'}", *shown)
-        return f"on {self.node}: {', '.join(about)}"
+        facts = (f"named {self.config.name}", power, f"net0 {mac_of(self.config) or 'without a MAC'}", *shown)
+        return f"on {self.node}: {', '.join(facts)}"
 
 
 def candidate(client: Client, fleet: Fleet, vm: Vm, host: Host | None) -> Candidate:

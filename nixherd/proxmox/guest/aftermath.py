@@ -1,13 +1,13 @@
 """What a request has left behind that was refused, or whose end is not known; and taking that back."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.config import VmConfig, unlike_snapshot
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import OutcomeUnknown, StillRunning
 from nixherd.proxmox.guest.actual import ActualVm, is_stuck, volume_of
 from nixherd.proxmox.guest.identity import label
@@ -15,30 +15,8 @@ from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.tasks import stands
 from nixherd.proxmox.steps import (
     AddDisk,
-    CloudInit,
-    Configure,
-    DeleteSnapshot,
-    MoveDisk,
-    Regenerate,
-    Resize,
-    Rollback,
-    Snapshot,
     Step,
-    sent,
 )
-
-
-def options_of(step: Step) -> frozenset[str]:
-    """The options of the guest's configuration that the step sets or takes away."""
-    match step:
-        case Configure(changes=changes) | CloudInit(changes=changes):
-            values = dict(sent(changes))
-            gone = str(values.pop("delete", ""))
-            return frozenset(values) | frozenset(filter(None, gone.split(",")))
-        case AddDisk(disk=disk):
-            return frozenset((disk,))
-    return frozenset()
-
 
 # What the server changes by itself where an option is set or a disk moved.
 _OF_THE_SERVER = frozenset(("boot", "digest", "lock", "meta", "parent", "vmgenid"))
@@ -46,7 +24,7 @@ _OF_THE_SERVER = frozenset(("boot", "digest", "lock", "meta", "parent", "vmgenid
 
 def changed_by_others(before: ActualVm | None, after: ActualVm | None, step: Step) -> list[str]:
     """The options that changed while this step, one that changes the configuration, was carried out, and not by it."""
-    by_us = options_of(step) | ({step.disk} if isinstance(step, (Resize, MoveDisk)) else set())
+    by_us = step.touches
     if before is None or after is None or not by_us:
         return []
     keys = (before.config.values.keys() | after.config.values.keys()) - by_us - _OF_THE_SERVER
@@ -72,7 +50,7 @@ def _look(client: Client, step: Step) -> _Seen:
 
 def _new(step: Step, before: ActualVm, seen: _Seen) -> dict[str, Pending]:
     """What waits now and did not before, of the step's options."""
-    ours = options_of(step)
+    ours = step.options
     return {key: row for key, row in seen.pending.items() if key in ours and before.waiting(key) != row}
 
 
@@ -81,7 +59,7 @@ def after_refusal(client: Client, step: Step, before: ActualVm, error: FleetErro
 
     `before` is what the step was decided on. OutcomeUnknown when the guest cannot be looked at.
     """
-    ours = options_of(step)
+    ours = step.options
     if not ours:
         return error
     try:
@@ -90,27 +68,27 @@ def after_refusal(client: Client, step: Step, before: ActualVm, error: FleetErro
         back, failure = _take_back(client, step, before, seen, _mine(before, new))
         seen = _look(client, step) if new else seen
     except ApiError as why:
-        look = f"{_tool(step)} pending {step.vmid}"
+        look = f"{step.tool} pending {step.vmid}"
         return OutcomeUnknown(
             f"{error}; what of it waits for the next start is not known ({why}); look: `{look}`", None
         )
     waiting, spare = _new(step, before, seen), list[tuple[str, str]]()
     done = sorted(key for key in ours if seen.config.text(key) != before.in_force(key))
-    said = [f"{_kept(back)} taken back"] if back else []
-    said += [f"{', '.join(done)} {_is(done)} set all the same"] if done else []
+    words = [f"{_kept(back)} taken back"] if back else []
+    words += [f"{', '.join(done)} {_is(done)} set all the same"] if done else []
     if waiting:
         names = ",".join(sorted(waiting))
-        said.append(
+        words.append(
             f"{_described(waiting.values())}, for the next start, which may fail by it"
-            f"{f' (not taken back: {failure})' if failure else ''}; `{_tool(step)} set {step.vmid} --revert {names}` "
+            f"{f' (not taken back: {failure})' if failure else ''}; `{step.tool} set {step.vmid} --revert {names}` "
             f"on {step.node} takes back all that waits there"
         )
     if isinstance(step, AddDisk) and back:
         spare = sorted(_unused(seen.config) - _unused(before.config))
-        said += [f"its new volume is left as {name} ({volume})" for name, volume in spare]
+        words += [f"its new volume is left as {name} ({volume})" for name, volume in spare]
     if done or waiting or spare:
         client.recount(1)
-    return _worded(error, "; ".join([str(error), *said])) if said else error
+    return _worded(error, "; ".join([str(error), *words])) if words else error
 
 
 def after_lost_answer(client: Client, step: Step, before: ActualVm, error: OutcomeUnknown) -> str:
@@ -119,7 +97,7 @@ def after_lost_answer(client: Client, step: Step, before: ActualVm, error: Outco
     A change that waits where it should have been plugged in was refused, and its answer lost: it is taken back, so
     that asking again tells why. What replaced something that had waited cannot be: that is raised.
     """
-    if not options_of(step) or not before.running:
+    if not step.options or not before.running:
         return str(error)
     try:
         seen = _look(client, step)
@@ -131,7 +109,7 @@ def after_lost_answer(client: Client, step: Step, before: ActualVm, error: Outco
     if left and failure != _STALE:
         client.recount(1)
         text = f"{error}; {_described(late[key] for key in left)}, for the next start, which may fail by it"
-        raise FleetError(f"{text}; `{_tool(step)} set {step.vmid} --revert {','.join(sorted(left))}` takes it back")
+        raise FleetError(f"{text}; `{step.tool} set {step.vmid} --revert {','.join(sorted(left))}` takes it back")
     return f"{error}; {_kept(back)} taken back, to be tried again" if back else str(error)
 
 
@@ -197,10 +175,6 @@ def _described(rows: Iterable[Pending]) -> str:
     return f"{', '.join(waiting)} {'wait' if len(waiting) > 1 else 'waits'}"
 
 
-def _tool(step: Step) -> str:
-    return "qm" if step.type is GuestType.QEMU else "pct"
-
-
 def _worded(error: FleetError, text: str) -> FleetError:
     if isinstance(error, TaskFailed):
         return TaskFailed(text, error.upid, error.exitstatus)
@@ -222,30 +196,7 @@ def seen(client: "Client", fleet: Fleet, vm: Vm, step: Step | None = None) -> st
         if actual is None:
             return f"{label(vm)} is not there now"
         status = client.status(actual.node, vm.vmid, vm.type)
-        return "; ".join([f"now {label(vm)} on {actual.node} {stands(status)}", *_of(client, vm, actual, step)])
+        words = step.seen(client, actual.node, actual.config) if step else ()
+        return "; ".join([f"now {label(vm)} on {actual.node} {stands(status)}", *words])
     except FleetError as error:
         return f"how {label(vm)} stands now is not known ({error})"
-
-
-def _of(client: "Client", vm: Vm, actual: ActualVm, step: Step | None) -> Iterator[str]:
-    match step:
-        case Rollback(name=name):
-            then = client.config(actual.node, vm.vmid, vm.type, snapshot=name)
-            if then is None:
-                return
-            differs = unlike_snapshot(actual.config, then)
-            other = f"is not that of snapshot {name}: {', '.join(differs)}"
-            same = f"is that of snapshot {name}, which says nothing of what is on its disks"
-            yield f"its configuration {other if differs else same}"
-        case Snapshot() | DeleteSnapshot():
-            rows = client.snapshots(actual.node, vm.vmid, vm.type)
-            words = [f"{row.name}{f' (state: {row.state})' if row.state else ''}" for row in rows]
-            yield f"its snapshots: {', '.join(words) or 'none'}"
-        case Resize(disk=disk) | MoveDisk(disk=disk):
-            yield f"{disk}: {actual.config.text(disk) or 'none'}"
-        case Regenerate():
-            differs_ = client.cloudinit_differs(actual.node, vm.vmid)
-            yield f"its cloud-init drive {'is not' if differs_ else 'is'} as its options say"
-        case Step():
-            for key in sorted(options_of(step)):
-                yield f"{key}: {actual.config.text(key) or 'none'}"

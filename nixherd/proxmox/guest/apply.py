@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
-from nixherd.models import Fleet, GuestType, Host, Vm
+from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.narration import Narrator
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Upid
@@ -67,10 +67,10 @@ def ensure(
     client: Client, fleet: Fleet, vm: Vm, host: Host, row: Row, *, timeout: float, progress: Progress | None = None
 ) -> tuple[Step, ...]:
     """Carry out the steps of one row of the plan, and look again until none is left. Raises as `achieve` does."""
-    wanted = desired(client, fleet, vm, host)
+    target = desired(client, fleet, vm, host)
 
     def replan(actual: ActualVm | None) -> tuple[Step, ...]:
-        steps = rows(doable(plan.plan_vm(wanted, actual)), row)
+        steps = rows(doable(plan.plan_vm(target, actual)), row)
         plan.require_changeable(vm, steps)
         if steps and actual is None and row is not Row.CLONE:
             raise FleetError(f"{label(vm)} does not exist; {row} comes after {Row.CLONE}")

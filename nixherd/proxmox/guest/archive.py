@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.names import BACKUP, STORAGE, pattern
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, is_true, properties

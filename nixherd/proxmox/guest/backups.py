@@ -2,68 +2,103 @@
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from nixherd.arguments import OneOf, Whole, any_text, some_names, text_of
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Task, Upid, Volume
 from nixherd.proxmox.belongings import belongings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import same_settings
 from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning, TaskForgotten
-from nixherd.proxmox.guest import aftermath, archive, names, tasks, verbs
+from nixherd.proxmox.guest import aftermath, archive, names, tasks
 from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.apply import PATIENCE, achieve, require_awake
+from nixherd.proxmox.guest.apply import achieve
 from nixherd.proxmox.guest.archive import Archive
-from nixherd.proxmox.guest.identity import is_ours, label, mark, require_may_change
+from nixherd.proxmox.guest.identity import is_ours, label, mark, require_ours
 from nixherd.proxmox.guest.leftovers import is_empty, lost, read_back
 from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
 from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.steps import AwaitRestore, Backup, Destroy, Outcome, Restore, Step, nothing
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
+from nixherd.proxmox.steps import AwaitRestore, Backup, Destroy, Outcome, Restore, Steps, nothing
 from nixherd.sizes import human
 
-Steps = tuple[Step, ...]
+_TOUCHED = re.compile(r"new volume ID is|successfully (?:removed|created)|\b(?:map|restoring) '|Formatting '")
 
 
-@dataclass(frozen=True, slots=True)
-class BackupAction:
-    """Back a guest up to the storage that `place` tells of its node, unless it has a backup there newer than said.
+def backup_storage(client: Client, fleet: Fleet, node: str, named: str | None) -> str:
+    """Where backups go: the one named, else `proxmox.backupStorage`, else the node's only storage that takes them.
 
-    `newer_than` is seconds; None: always. No older backup is pruned.
+    Usage when none of these tells.
+    """
+    if named or (fleet.endpoint and fleet.endpoint.backup_storage):
+        return named or str(fleet.endpoint and fleet.endpoint.backup_storage)
+    able = [each for each in client.storages(node) if "backup" in each.content]
+    fitting = [each.name for each in able if each.away is None]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = f"{', '.join(fitting)} all do" if fitting else "none does"
+    known += "".join(f"; {each.name} {each.away}" for each in able if each.away)
+    raise Usage(
+        f"which storage of {node} takes backups is not clear ({known}); name one, or declare proxmox.backupStorage "
+        "in vms/definitions.nix"
+    )
+
+
+AN_HOUR = 3600
+_MODES = OneOf(("snapshot", "suspend", "stop"))
+
+
+@dataclass(frozen=True)
+class BackupGuest(Verb):
+    """Back a guest up; no older backup is pruned.
+
+    Nothing is made while it has a backup less than `newer_than` seconds old. It goes to `storage`, else to
+    proxmox.backupStorage, else to the node's only storage for backups.
     """
 
-    place: Callable[[Client, Fleet, str], str]
-    mode: str = "snapshot"
-    newer_than: int | None = None
-    notes: str = ""
-    protected: bool = False
-    verb: str = "back up"
+    name = command = "backup"
+    verb = "back up"
+    storage: str | None = option(
+        text_of, help="Else proxmox.backupStorage, else the node's only one for backups.", metavar="NAME"
+    )
+    newer_than: int | None = option(
+        Whole(unit="seconds"), None, "None while one is newer than this.", deploys_default=AN_HOUR
+    )
+    mode: str = option(_MODES, "snapshot")
+    notes: str = option(any_text, "")
+    protected: bool = flag("Nobody removes it by accident.")
 
-    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        require_may_change(vm, self.verb)
-        actual = observe(client, fleet, vm)
-        steps = self._look(client, fleet, vm, actual)
-        require_awake(vm, actual, steps)
-        return steps
+    def __post_init__(self) -> None:
+        names.require_storage(self.storage)
+        _MODES("mode", self.mode)
+
+    def look(self, guest: Guest) -> Steps:
+        seen, vm, client = guest.ours, guest.vm, guest.client
+        place = backup_storage(client, guest.fleet, seen.node, self.storage)
+        if self.newer_than is not None:
+            rows = client.volumes(seen.node, place, content="backup", vmid=vm.vmid)
+            newest = max(rows, key=lambda each: each.ctime or 0, default=None)
+            age = int(time.time()) - ((newest.ctime if newest else None) or 0)
+            if newest is not None and age < self.newer_than:
+                return nothing(f"its backup {newest.volid} is {age} s old")
+        notes = self.notes or f"{vm.name}, by nixherd"
+        return (Backup(seen.node, vm.vmid, place, self.mode, notes=notes, protected=self.protected, type=vm.type),)
 
     def run(
-        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = PATIENCE, progress: Progress | None = None
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
-        """Returns the step with the volume that it made. FleetError when that is not there, whatever its task says."""
+        """Return the step with the volume that it made. FleetError when that is not there, whatever its task says."""
         steps = self.plan(client, fleet, vm)
         if not steps:
             return steps
         [step] = steps
         assert isinstance(step, Backup)
         before = _volumes(client, step)
-
-        def replan(actual: ActualVm | None) -> Steps:
-            return self._look(client, fleet, vm, actual)
-
         try:
-            done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
+            done = super().run(client, fleet, vm, timeout=timeout, progress=progress)
         except aftermath.UNKNOWN as error:
             new, why = _new(client, step, before)
             if not new or not isinstance(error, TaskForgotten):  # one that is still at work is not whole
@@ -71,22 +106,6 @@ class BackupAction:
                 raise
             done = (step,)  # it is there, whoever has forgotten how
         return _made(client, step, before, done)
-
-    def _look(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None) -> Steps:
-        found = verbs.ours(fleet, vm, actual)
-        place = self.place(client, fleet, found.node)
-        there: tuple[Volume, ...] = ()
-        if self.newer_than is not None:
-            there = client.volumes(found.node, place, content="backup", vmid=vm.vmid)
-        steps = verbs.backup(
-            *(fleet, vm, actual, place, there),
-            now=int(time.time()),
-            newer_than=self.newer_than,
-            mode=self.mode,
-            notes=self.notes,
-            protected=self.protected,
-        )
-        return require_places(client, steps)
 
 
 def _volumes(client: Client, step: Backup) -> dict[str, Volume]:
@@ -119,39 +138,41 @@ def _made(client: Client, step: Backup, before: dict[str, Volume], done: Steps) 
     )
 
 
-_TOUCHED = re.compile(r"new volume ID is|successfully (?:removed|created)|\b(?:map|restoring) '|Formatting '")
-_RESTORES = ("qmrestore", "vzrestore")
+@dataclass(frozen=True)
+class RestoreGuest(Verb):
+    """Make a guest out of the backup ARCHIVE (local:backup/vzdump-…); `vm backups` lists them.
 
-
-@dataclass(frozen=True, slots=True)
-class RestoreAction:
-    """Make the guest out of a backup; with `overwrite` in the place of one that is there, which must be off.
-
-    Nothing is done where the guest is there (with `overwrite`: where restoring it was the last thing done to it).
-    `asked`: a person wants it now, and is refused where the guest is there and is not just that, or gets it again with
-    `overwrite`. `discard` names what may be lost that the backup does not hold: `scsi1`, `snapshot:clean`.
+    One that is there is left alone, or with `overwrite` replaced: it must be off. `discard` names what of it may go
+    although the backup does not hold it: `scsi1`, `snapshot:clean`.
     """
 
-    archive: str
-    storage: str | None = None
-    overwrite: bool = False
-    asked: bool = False
-    discard: tuple[str, ...] = ()
-    verb: str = "restore"
+    name = command = verb = "restore"
+    archive: str = argument(text_of)
+    storage: str | None = option(text_of, metavar="NAME")
+    overwrite: bool = flag("In the place of the guest that is there; it must be off.")
+    discard: tuple[str, ...] = option(
+        some_names,
+        (),
+        "What may go although the backup does not hold it: scsi1, mp0, snapshot:clean. May be repeated.",
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        names.require_storage(self.storage)
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        self._judge(vm)
+        self.require(fleet, vm)
         under_way = self._under_way(client, fleet.node_of(vm), vm)
         if under_way:
             return (under_way,)
         actual = observe(client, fleet, vm)
-        return require_places(client, self._look(client, fleet, vm, actual, asked=self.asked, first=True))
+        return require_places(client, self._look(client, fleet, vm, actual, by_person=self.by_person, first=True))
 
     def run(
-        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = PATIENCE, progress: Progress | None = None
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
-        """Returns the steps, with what the backup lacked as it was read back. A failure says what is left there."""
-        self._judge(vm)
+        """Return the steps, with what the backup lacked as it was read back. A failure says what is left there."""
+        self.require(fleet, vm)
         # A guest that is being made is in no pool yet, so that perhaps only its task can be seen.
         under_way = self._under_way(client, fleet.node_of(vm), vm)
         if under_way:
@@ -161,8 +182,8 @@ class RestoreAction:
         def replan(actual: ActualVm | None) -> Steps:
             first.append(actual)
             sent = client.accepted_changes > begun
-            asked = self.asked and not sent
-            return require_places(client, self._look(client, fleet, vm, actual, asked=asked, first=not sent))
+            by_person = self.by_person and not sent
+            return require_places(client, self._look(client, fleet, vm, actual, by_person=by_person, first=not sent))
 
         try:
             done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
@@ -186,16 +207,13 @@ class RestoreAction:
             raise
         return _seen(client, fleet, vm, (step,))
 
-    def _judge(self, vm: Vm) -> None:
-        require_may_change(vm, self.verb)
-        if not vm.is_managed:
-            raise Refused(f"{label(vm)} is {vm.attribute}; only managed guests are restored")
+    def check(self, fleet: Fleet, vm: Vm) -> None:
         archive.require_backup_of(vm, self.archive)
         for name in self.discard:
             names.require_part(vm, name)
 
     def _look(
-        self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, asked: bool, first: bool
+        self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, by_person: bool, first: bool
     ) -> Steps:
         """`first`: this run has begun no restore yet."""
         node = actual.node if actual else fleet.node_of(vm)
@@ -205,14 +223,14 @@ class RestoreAction:
         left_empty = actual is not None and is_empty(actual.config) and not actual.running
         there = None if left_empty else actual
         if there is not None:
-            verbs.ours(fleet, vm, there)
-            if not (asked or self.overwrite):
+            require_ours(fleet, vm, there.config, there.node)
+            if not (by_person or self.overwrite):
                 return nothing(f"it is there on {there.node}")
         held = archive.read(client, node, vm, self.archive, there=there is not None)
         _require_restorable(vm, node, held)
         just = self._last_restored(client, vm, there) if there else None
         if there is not None:
-            if just and same_settings(there.config, held.restored) and not (asked and self.overwrite):
+            if just and same_settings(there.config, held.restored) and not (by_person and self.overwrite):
                 return nothing(
                     f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
                     "done to it since"
@@ -244,7 +262,7 @@ class RestoreAction:
     def _under_way(self, client: Client, node: str, vm: Vm) -> AwaitRestore | None:
         """A restore that works on the guest now: ours from the same backup. FleetError when it is any other."""
         for task in client.tasks(node, vmid=vm.vmid):
-            if task.type not in _RESTORES or task.id != str(vm.vmid):
+            if task.type not in Restore.task_types or task.id != str(vm.vmid):
                 continue
             if task.user == client.token_id and self._made_of_this(client, task, begun=True):
                 return AwaitRestore(node, vm.vmid, task.upid, vm.name, self.archive, type=vm.type)
@@ -259,7 +277,7 @@ class RestoreAction:
     def _last_restored(self, client: Client, vm: Vm, there: ActualVm) -> Task | None:
         """The task of ours that restored this backup, where that was the last thing done to the guest."""
         last = client.last_task(there.node, vm.vmid)
-        if last is None or last.type not in _RESTORES or last.status != "OK" or there.running:
+        if last is None or last.type not in Restore.task_types or last.status != "OK" or there.running:
             return None
         if last.user != client.token_id or not self._made_of_this(client, last):
             return None
@@ -297,7 +315,7 @@ def _left_behind(
                 "restore it again, which takes its place"
             )
         if made and vm.settings.pool and now.config.lock is None:
-            tasks.carry_out(client, Destroy(now.node, vm.vmid, type=vm.type), PATIENCE)
+            tasks.carry_out(client, Destroy(now.node, vm.vmid, type=vm.type), TASK_SECONDS)
             return f"; the empty guest {vm.vmid} that it left was removed"
         return f"; it left an empty guest {vm.vmid} on {now.node}, whose place the next restore takes"
     except NotVisible as error:

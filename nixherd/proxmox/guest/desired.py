@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 from nixherd.errors import FleetError
-from nixherd.models import DEFINITIONS, Fleet, Host, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys, is_true, net_values, properties, tags_of
 from nixherd.proxmox.guest.identity import label, marked, unmarked
 from nixherd.proxmox.steps import Cannot, Change, Configure, Create, Resize, Row, Step, sent
-from nixherd.settings import Device
 from nixherd.sizes import format_size
 
 ADDRESSING = "ip=dhcp"
@@ -49,18 +49,18 @@ def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
         yield Change("balloon", before, f"{balloon} MiB" if balloon else "off", balloon)
 
 
-def _typed(key: str, first: str, wanted: str | None, found: str | None) -> Iterator[Change]:
+def _typed(key: str, first: str, target: str | None, found: str | None) -> Iterator[Change]:
     """An option whose type comes first, with or without its name `first`; further properties may follow."""
-    if wanted is None or properties(wanted, first) == properties(found or "", first):
+    if target is None or properties(target, first) == properties(found or "", first):
         return
-    yield Change(key, found or "default", wanted, wanted)
+    yield Change(key, found or "default", target, target)
 
 
 def tags(vm: Vm, config: VmConfig) -> Iterator[Change]:
     missing = {tag.lower() for tag in vm.tags} - set(config.tags)
     if missing:
-        wanted = sorted(missing | set(config.tags))
-        yield Change("tags", ",".join(config.tags) or "none", ",".join(wanted), ";".join(wanted))
+        target = sorted(missing | set(config.tags))
+        yield Change("tags", ",".join(config.tags) or "none", ",".join(target), ";".join(target))
 
 
 _FLAGS = ("onboot", "protection")
@@ -77,25 +77,25 @@ def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Chang
         declared: bool | None = getattr(vm.settings, key)
         if declared is None and not (template and template.flag(key)):
             continue
-        wanted = bool(declared)
-        if config.flag(key) != wanted:
-            yield Change(key, "off" if wanted else "on", "on" if wanted else "off", wanted)
+        target = bool(declared)
+        if config.flag(key) != target:
+            yield Change(key, "off" if target else "on", "on" if target else "off", target)
 
 
 def startup(vm: Vm, config: VmConfig) -> Iterator[Change]:
     """The order and pauses of starting with the node. The server takes the order without its name as well."""
-    wanted, found = vm.settings.startup, config.text("startup")
-    if wanted is not None and properties(wanted, "order") != properties(found or "", "order"):
-        yield Change("startup", found or "any", wanted, wanted)
+    target, found = vm.settings.startup, config.text("startup")
+    if target is not None and properties(target, "order") != properties(found or "", "order"):
+        yield Change("startup", found or "any", target, target)
 
 
 def description(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
-    wanted = vm.settings.description
-    if wanted is None:
+    target = vm.settings.description
+    if target is None:
         return
     found = unmarked(fleet, vm, config.description)
-    if found != wanted.strip():
-        yield Change("description", short(found), short(wanted), marked(fleet, vm, wanted))
+    if found != target.strip():
+        yield Change("description", short(found), short(target), marked(fleet, vm, target))
 
 
 _SHORT = 40
@@ -114,15 +114,15 @@ def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
     is_net = device.name.startswith("net")
     found = config.text(device.name)
     values = {} if found is None else net_values(found) if is_net else properties(found, "host")
-    wanted = dict(device.values)
+    target = dict(device.values)
     if is_net and found is None:
-        wanted = {"model": "virtio", **wanted}
-    if all(_same(values.get(key), value) for key, value in wanted.items()) and found is not None:
+        target = {"model": "virtio", **target}
+    if all(_same(values.get(key), value) for key, value in target.items()) and found is not None:
         return
-    merged = {key: value for key, value in {**values, **wanted}.items() if key != "host" or "mapping" not in wanted}
+    merged = {key: value for key, value in {**values, **target}.items() if key != "host" or "mapping" not in target}
     text = ",".join(f"{key}={value}" for key, value in (_headed(merged) if is_net else merged).items())
-    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in wanted)
-    yield Change(device.name, before, ",".join(f"{key}={value}" for key, value in wanted.items()), text)
+    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
+    yield Change(device.name, before, ",".join(f"{key}={value}" for key, value in target.items()), text)
 
 
 def _headed(values: Mapping[str, str]) -> dict[str, str]:
@@ -132,32 +132,32 @@ def _headed(values: Mapping[str, str]) -> dict[str, str]:
     return {model: mac, **rest} if mac else {"model": model, **rest}
 
 
-def _same(found: str | None, wanted: str) -> bool:
+def _same(found: str | None, target: str) -> bool:
     if found is None:
         return False
-    return found.lower() == wanted.lower() or (wanted in ("0", "1") and is_true(found) == is_true(wanted))
+    return found.lower() == target.lower() or (target in ("0", "1") and is_true(found) == is_true(target))
 
 
 # Disks
 
 
 def grown(
-    vm: Vm, node: str, disk: str, found: int, wanted: int, config: VmConfig, where: str, *, of_template: bool = False
+    vm: Vm, node: str, disk: str, found: int, target: int, config: VmConfig, where: str, *, of_template: bool = False
 ) -> Iterator[Step]:
     """A disk grown to the size that is wanted; said to be impossible where it is larger."""
-    if found > wanted:
+    if found > target:
         whose = "its template's " if of_template else ""
         yield Cannot(
             node,
             vm.vmid,
             label(vm),
-            f"{whose}{disk} has {format_size(found)}, {DEFINITIONS} wants {format_size(wanted)}",
+            f"{whose}{disk} has {format_size(found)}, {DEFINITIONS} wants {format_size(target)}",
             f"disks are never shrunk, correct {where}",
             type=vm.type,
-            about=Row.RESIZE,
+            of_row=Row.RESIZE,
         )
-    elif found < wanted:
-        yield Resize(node, vm.vmid, disk, found, wanted, config.digest, type=vm.type)
+    elif found < target:
+        yield Resize(node, vm.vmid, disk, found, target, config.digest, type=vm.type)
 
 
 def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
@@ -338,10 +338,10 @@ def _changes(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
 def card_changes(card: Device, config: VmConfig) -> Iterator[Change]:
     """A container's card with the declared properties, what is not declared as it was."""
     found = config.text(card.name)
-    values, wanted = properties(found or "", "name"), properties(_text(card), "name")
-    if all(values.get(key, "").lower() == value.lower() for key, value in wanted.items()):
+    values, target = properties(found or "", "name"), properties(_text(card), "name")
+    if all(values.get(key, "").lower() == value.lower() for key, value in target.items()):
         return
-    merged = {"type": "veth", **values, **wanted} if found else wanted
-    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in wanted)
+    merged = {"type": "veth", **values, **target} if found else target
+    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
     text = ",".join(f"{key}={value}" for key, value in merged.items())
-    yield Change(card.name, before, ",".join(f"{key}={value}" for key, value in wanted.items()), text)
+    yield Change(card.name, before, ",".join(f"{key}={value}" for key, value in target.items()), text)

@@ -7,52 +7,69 @@ digest). Whoever changes the guest meanwhile makes the claim fail, and it is jud
 
 from dataclasses import dataclass, replace
 
+from nixherd.arguments import Whole, some_names, text_of
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.belongings import Belongings, Part
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning
-from nixherd.proxmox.guest import aftermath, names, removal, verbs
-from nixherd.proxmox.guest.actions import TASK_SECONDS, Steps, backup_storage
+from nixherd.proxmox.guest import aftermath, names, removal
 from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import achieve, apply
 from nixherd.proxmox.guest.archive import Saved, saved
-from nixherd.proxmox.guest.identity import another_machine, label, mac_of, require_may_change
+from nixherd.proxmox.guest.backups import backup_storage
+from nixherd.proxmox.guest.identity import another_machine, label, mac_of
 from nixherd.proxmox.guest.observe import belongings_of, observe, pool_of, still_there, with_storages
-from nixherd.proxmox.guest.plan import SHUTDOWN_SECONDS
+from nixherd.proxmox.guest.power import ShutdownGuest
 from nixherd.proxmox.guest.removal import CLAIM, Claim, claim_in
 from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.steps import AwaitRemoval, Backup, Destroy, Outcome, nothing
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
+from nixherd.proxmox.steps import AwaitRemoval, Backup, Destroy, Outcome, Steps, nothing
 
-__all__ = ["CLAIM", "DestroyAction", "claimed_backup"]
+__all__ = ["CLAIM", "DestroyGuest", "claimed_backup"]
 
 
-@dataclass(frozen=True, slots=True)
-class DestroyAction:
-    """Remove the guest. `name` and `vmid` are what the operator typed: both must be the guest's.
+@dataclass(frozen=True)
+class DestroyGuest(Verb):
+    """Remove a guest with all that belongs to it, after a backup that holds it. Name and VMID are both asked for.
 
-    `stop`: also when it runs, which is shut down then. `backup`: first, to `storage`, and seen there. What that does
-    not hold is in `discard` by name (`scsi1`, `unused0`, `snapshot:clean`), or nothing is destroyed. Without a backup
-    everything is given up.
+    One that runs is refused unless `stop`, which shuts it down. The backup goes to `storage` and is seen there, unless
+    `backup` is false: then all is given up. What it leaves out (backup=0, unused disks, snapshots) is named, and goes
+    only when `discard` has it: `scsi1`, `unused0`, `snapshot:clean`.
     """
 
-    name: str
-    vmid: int
-    stop: bool = False
-    backup: bool = True
-    storage: str | None = None
-    purge: bool = False
-    discard: tuple[str, ...] = ()
-    verb: str = "destroy"
+    name = command = verb = "destroy"
+    vm: str = argument(text_of, itself=True)
+    vmid: int = argument(Whole(100))
+    stop: bool = flag("Also when it runs.")
+    backup: bool = flag(
+        "Make no backup before: all of it is given up.", default=True, option="--no-backup", negated=True
+    )
+    storage: str | None = option(text_of, help="Where the backup goes.", metavar="NAME")
+    purge: bool = flag("Also from backup jobs, replication and HA.")
+    discard: tuple[str, ...] = option(
+        some_names,
+        (),
+        "What may go although no backup holds it: scsi1, unused0, snapshot:clean. May be repeated.",
+        metavar="NAME",
+    )
 
-    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        self._require_both_names(vm)
-        require_may_change(vm, self.verb)
+    def check(self, fleet: Fleet, vm: Vm) -> None:
         names.require_storage(self.storage)
         for name in self.discard:
             names.require_part(vm, name)
+
+    def require(self, fleet: Fleet, vm: Vm) -> None:
+        if (self.vm, self.vmid) != (vm.name, vm.vmid):
+            raise Usage(
+                f"to destroy {label(vm)} name both, {vm.name} and {vm.vmid}; {self.vm} and {self.vmid} were given"
+            )
+        super().require(fleet, vm)
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        self.require(fleet, vm)
         try:
             actual = observe(client, fleet, vm)
         except NotVisible:  # the last that a removal does is to take the rights away
@@ -63,10 +80,10 @@ class DestroyAction:
             return nothing("it is not there")
         if under_way := removal.under_way(client, vm, actual):
             return (AwaitRemoval(actual.node, vm.vmid, under_way, type=vm.type),)
-        self._judge(fleet, vm, actual)
+        self._judge(client, fleet, vm, actual)
         found = with_storages(client, actual.node, vm.vmid, belongings_of(client, vm, actual.node))
         self._require_names(vm, found)
-        off = verbs.shutdown(fleet, vm, actual, force=True)
+        off = ShutdownGuest(force=True).switch(Guest(client, fleet, vm, actual))
         relied = self._relied_on(client, vm, actual, found)
         save: Steps = ()
         if self.backup and not relied:
@@ -87,7 +104,7 @@ class DestroyAction:
         target, done = first[-1], list[Steps]()
 
         def off(actual: ActualVm | None) -> Steps:
-            return verbs.shutdown(fleet, vm, actual, timeout=SHUTDOWN_SECONDS, force=True)
+            return ShutdownGuest(force=True).switch(Guest(client, fleet, vm, actual))
 
         done.append(achieve(client, fleet, vm, off, timeout=timeout, progress=progress, what=self.verb))
         try:
@@ -125,7 +142,7 @@ class DestroyAction:
                 done.append((step,))
 
         def judge(actual: ActualVm) -> Belongings:
-            replace(self, stop=False)._judge(fleet, vm, actual)
+            replace(self, stop=False)._judge(client, fleet, vm, actual)
             if (actual.node, mac_of(actual.config)) != (target.node, target.mac):
                 raise Refused(f"{label(vm)} on {actual.node} is not the guest that was looked at; not destroyed")
             if target.backup:
@@ -159,15 +176,9 @@ class DestroyAction:
 
     # What must be so
 
-    def _require_both_names(self, vm: Vm) -> None:
-        if (self.name, self.vmid) != (vm.name, vm.vmid):
-            raise Usage(
-                f"to destroy {label(vm)} name both, {vm.name} and {vm.vmid}; {self.name} and {self.vmid} were given"
-            )
-
-    def _judge(self, fleet: Fleet, vm: Vm, actual: ActualVm) -> None:
+    def _judge(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> None:
         """Refused when the guest is not the one that is declared, or must not go."""
-        found = verbs.ours(fleet, vm, actual)
+        found = Guest(client, fleet, vm, actual).ours
         if why := another_machine(vm, found.config, found.node):
             raise Refused(f"{why}; not destroyed")
         if found.config.flag("protection"):

@@ -3,7 +3,7 @@
 import re
 
 from nixherd.errors import FleetError, Refused
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.config import VmConfig
 
 _MARK = re.compile(r"nixherd fleet=(?P<fleet>\S+) vmid=(?P<vmid>[0-9]+)", re.ASCII)

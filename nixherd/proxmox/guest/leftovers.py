@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.belongings import BY_SNAPSHOT_ALONE, Belongings, Part
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VM_DISKS, VmConfig, properties

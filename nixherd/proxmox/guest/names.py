@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from nixherd.errors import Usage
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.names import NODE, SNAPSHOT, STORAGE, is_a
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.steps.hardware import CONFIG
@@ -42,19 +42,19 @@ def require_disk(vm: Vm, name: str, *, unused: bool = False) -> None:
     if _is_disk(vm, name) or (unused and is_one_of(_UNUSED, name)):
         return
     such = "scsi1" if vm.type is GuestType.QEMU else "rootfs or mp0"
-    raise Usage(f"{label(vm)}: {name} is no disk that a {_kind(vm)} can have; name one such as {such}")
+    raise Usage(f"{label(vm)}: {name} is not a disk that a {_kind(vm)} can have; name one such as {such}")
 
 
 def require_new_disk(name: str) -> None:
     """Usage unless a VM can be given a disk of that name."""
     if not is_one_of(_DRIVES, name):
-        raise Usage(f"{name} is no name for a disk of a VM; use one such as scsi1")
+        raise Usage(f"{name} is not a name for a disk of a VM; use one such as scsi1")
 
 
 def require_drive(name: str) -> None:
     """Usage unless a VM's cloud-init drive can have that name."""
     if not is_one_of(_DRIVES, name) or name.startswith("virtio"):
-        raise Usage(f"{name} is no name for a drive of a VM; use another one such as ide2")
+        raise Usage(f"{name} is not a name for a drive of a VM; use another one such as ide2")
 
 
 def require_part(vm: Vm, name: str) -> None:
@@ -69,26 +69,26 @@ def require_part(vm: Vm, name: str) -> None:
 def require_snapshot(name: str) -> None:
     if not is_a(SNAPSHOT, name) or name in _RESERVED:
         raise Usage(
-            f"{name} is no name for a snapshot; use 2 to 40 letters, digits, '-' and '_', a letter first, and neither "
-            f"{' nor '.join(_RESERVED)}"
+            f"{name} is not a name for a snapshot; use 2 to 40 letters, digits, '-' and '_', a letter first, and "
+            f"neither {' nor '.join(_RESERVED)}"
         )
 
 
 def require_storage(name: str | None) -> None:
     """Usage unless a storage can be called so; None is none."""
     if name is not None and not is_a(STORAGE, name):
-        raise Usage(f"{name or '“”'} is no name of a storage; use letters, digits, '-', '_' and '.', a letter first")
+        raise Usage(f"{name or '“”'} is not a name of a storage; use letters, digits, '-', '_' and '.', a letter first")
 
 
 def require_node(name: str) -> None:
     if not is_a(NODE, name):
-        raise Usage(f"{name or '“”'} is no name of a node; use letters, digits and '-'")
+        raise Usage(f"{name or '“”'} is not a name of a node; use letters, digits and '-'")
 
 
 def require_device(family: str, name: str) -> None:
     """Usage unless a guest can have a device of that name: `net0` of the family `net`."""
     if not is_device(family, name):
-        raise Usage(f"device={name} is no device of this kind; use one such as {family}0")
+        raise Usage(f"device={name} is not a device of this kind; use one such as {family}0")
 
 
 def is_device(family: str, name: str) -> bool:
@@ -107,7 +107,7 @@ def require_options(vm: Vm, values: Mapping[str, object]) -> None:
         here, there = (CONFIG[type].kind_of(name) is not None for type in (vm.type, _OTHER[vm.type]))
         wrong = not here if value is not None else there and not here
         if wrong or (_is_numbered_disk(name) and not _is_disk(vm, name)):
-            raise Usage(f"{label(vm)}: {name} is no option that a {_kind(vm)} has and that is changed from here")
+            raise Usage(f"{label(vm)}: {name} is not an option that a {_kind(vm)} has and that is changed from here")
 
 
 _OTHER = {GuestType.QEMU: GuestType.LXC, GuestType.LXC: GuestType.QEMU}

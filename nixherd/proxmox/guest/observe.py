@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from nixherd.errors import ApiError, FleetError, Refused
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Interface, Upid, Volume
 from nixherd.proxmox.belongings import Belongings, Stay, belongings
 from nixherd.proxmox.config import VmConfig

@@ -3,7 +3,7 @@
 import re
 
 from nixherd.errors import Usage
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.names import STORAGE
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
 from nixherd.proxmox.guest.identity import label, marked, unmarked
@@ -59,18 +59,18 @@ def _is_drive(there: str, text: str) -> bool:
     if new is None or storage != new["storage"]:
         return False
     size = size_or_none(has.get("size"))
-    wanted = properties(",".join(rest), "")
-    return size == int(float(new["size"]) * (1 << 30)) and wanted.items() <= has.items() | {("format", "raw")}
+    target = properties(",".join(rest), "")
+    return size == int(float(new["size"]) * (1 << 30)) and target.items() <= has.items() | {("format", "raw")}
 
 
 def _is_card(there: str, text: str) -> bool:
     """Whether they are the same but for the MAC, where none was asked for."""
-    has, wanted = properties(there, "model"), properties(text, "model")
-    if (model := wanted.pop("model", None)) and model in has:
+    has, target = properties(there, "model"), properties(text, "model")
+    if (model := target.pop("model", None)) and model in has:
         del has[model]
-    if "hwaddr" not in wanted and "name" in wanted:
-        has = {key: value for key, value in has.items() if key not in _OF_THE_SERVER or key in wanted}
-    return has == wanted
+    if "hwaddr" not in target and "name" in target:
+        has = {key: value for key, value in has.items() if key not in _OF_THE_SERVER or key in target}
+    return has == target
 
 
 def makes_a_volume(change: Change) -> bool:

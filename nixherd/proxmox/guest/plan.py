@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nixherd.errors import FleetError, Refused
-from nixherd.models import DEFINITIONS, Fleet, GuestType, Host, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Host, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.config import Drive, VmConfig
 from nixherd.proxmox.guest.actual import ActualVm, is_elsewhere, is_stuck, of_change, waits
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
@@ -30,7 +31,6 @@ from nixherd.proxmox.steps import (
     Start,
     Step,
 )
-from nixherd.settings import Device
 from nixherd.sizes import format_size, parse_size
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
@@ -239,23 +239,23 @@ def _detached(vm: Vm, node: str, disk: str, where: str) -> Cannot:
         *(node, vm.vmid, disk),
         f"{label(vm)} loses it at its next start, {where} declares it",
         f"take that back (`qm set {vm.vmid} --revert {disk}` on {node}), or correct the definitions",
-        about=Row.RESIZE,
+        of_row=Row.RESIZE,
     )
 
 
-def _sized(vm: Vm, node: str, actual: ActualVm, disk: Drive, wanted: int, where: str) -> Iterator[Step]:
+def _sized(vm: Vm, node: str, actual: ActualVm, disk: Drive, target: int, where: str) -> Iterator[Step]:
     assert disk.size is not None
-    if disk.size < wanted and is_elsewhere(actual, disk.name):
+    if disk.size < target and is_elsewhere(actual, disk.name):
         yield Cannot(
             *(node, vm.vmid, disk.name),
             f"it waits for the next start of {label(vm)} with {format_size(disk.size)} and cannot be grown to "
-            f"{format_size(wanted)} before",
+            f"{format_size(target)} before",
             f"{'reboot' if actual.running else 'start'} it, then run again",
-            about=Row.RESIZE,
+            of_row=Row.RESIZE,
         )
         return
     template = actual.config.digest is None  # planned on what the clone will be
-    yield from grown(vm, node, disk.name, disk.size, wanted, actual.config, where, of_template=template)
+    yield from grown(vm, node, disk.name, disk.size, target, actual.config, where, of_template=template)
 
 
 def _missing(fleet: Fleet, vm: Vm, node: str, actual: ActualVm, device: Device) -> Iterator[Step]:
@@ -269,7 +269,7 @@ def _missing(fleet: Fleet, vm: Vm, node: str, actual: ActualVm, device: Device) 
                 f"{label(vm)} lacks it; {name} ({_described(actual, name, volume)}) is attached nowhere and may be it",
                 f"attach that (`qm set {vm.vmid} --{device.name} {volume}` on {node}), or make a new one: "
                 f"`nixherd vm add-disk {vm.name} {device.name} {size}`",
-                about=Row.RESIZE,
+                of_row=Row.RESIZE,
             )
             return
     storage = device.storage or fleet.storage_of(vm) or ""
@@ -296,17 +296,17 @@ def drift(vm: Vm, node: str, actual: ActualVm | None) -> tuple[Step, ...]:
 
 def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
     specs, config = vm.specs, actual.config
-    said = specs if isinstance(specs, Mapping) else {}
+    documents = specs if isinstance(specs, Mapping) else {}
     numbers = {"cores": config.cores * config.sockets, "memory": config.memory}
     for key, found in numbers.items():
-        documented = said.get(key)
+        documented = documents.get(key)
         if isinstance(documented, int) and not isinstance(documented, bool) and found != documented:
             yield key, str(documented), "unknown" if found is None else str(found)
     disk = config.root or config.boot_disk
-    size = _size(said.get("disk"))
+    size = _size(documents.get("disk"))
     if size is not None and disk is not None and disk.size is not None and disk.size != size:
         yield "disk", format_size(size), format_size(disk.size)
-    storage = said.get("storage")
+    storage = documents.get("storage")
     if isinstance(storage, str) and disk is not None and disk.storage != storage:
         yield "storage", storage, disk.storage
     status, running = vm.status, "running" if actual.running else "stopped"

@@ -66,7 +66,7 @@ class Before:
     """A guest before its reboot. `boot_id` is None where no agent told; `tasks` are the UPIDs that were there."""
 
     status: VmStatus | None
-    asked: float
+    since: float
     boot_id: str | None
     tasks: frozenset[str]
 
@@ -76,24 +76,24 @@ class Before:
             return True
         if self.status.pid and now.pid and self.status.pid != now.pid:
             return True
-        return now.uptime < self.status.uptime + (time.monotonic() - self.asked) - 1.5  # both are whole seconds
+        return now.uptime < self.status.uptime + (time.monotonic() - self.since) - 1.5  # both are whole seconds
 
 
 def look(client: Client, step: Reboot) -> Before:
     """What the reboot is told by afterwards."""
     boot_id = _boot_id(client, step)
     known = frozenset(str(task.upid) for task in tasks.asked_tasks(client, step.node, step.vmid))
-    asked = time.monotonic()
-    return Before(client.status(step.node, step.vmid, step.type), asked, boot_id, known)
+    since = time.monotonic()
+    return Before(client.status(step.node, step.vmid, step.type), since, boot_id, known)
 
 
 def rebooted_or_not(client: Client, step: Reboot, before: Before) -> str:
     """Whether the guest was seen to have been started since, in words; for a reboot whose end nobody knows."""
     try:
-        status, asked = _status(client, step)
+        status, answered = _status(client, step)
     except ApiError:
-        status, asked = None, False
-    if not asked:
+        status, answered = None, False
+    if not answered:
         return "whether it was started since cannot be seen"
     if status is None or not status.running:
         return f"{step.guest} {stands(status)}"
@@ -131,12 +131,12 @@ def await_return(client: Client, step: Reboot, before: Before, begun: Upid, *, t
 
 def _started(client: Client, step: Reboot, before: Before, begun: Upid, waits: Poll, say: Progress) -> Task | None:
     """The task that has started it again, once it runs; None where it cannot be seen."""
-    said, ended = "", False
+    last, ended = "", False
     while True:
-        status, asked = _status(client, step)
+        status, answered = _status(client, step)
         since = after(tasks.tasks_of(client, step.node, step.vmid), begun, before.tasks)
         second = next((task for task in since or () if task.type in STARTS), None)
-        if asked and status is None:
+        if answered and status is None:
             raise FleetError(
                 f"{step.guest} is not on {step.node} any more; it was shut down for its reboot{_seen(since)}"
             )
@@ -151,8 +151,8 @@ def _started(client: Client, step: Reboot, before: Before, begun: Upid, waits: P
             waits.soon()
         if not waits.left or (second is None and waits.waited > RETURN):
             raise _late(step, status, second, since, waits.waited)
-        if status is not None and (where := stands(status).partition(", since")[0]) != said:
-            said = where
+        if status is not None and (where := stands(status).partition(", since")[0]) != last:
+            last = where
             say(f"{step.guest} {where}; waiting for it to be started again")
         waits.pause()
 
@@ -253,11 +253,11 @@ def _await_boot(client: Client, step: Reboot, before: str, begun: Upid, seconds:
                 say(f"{step.guest} runs; its agent does not tell of its boot any more: {error}")
                 return
             why = "could not be asked"
-        status, asked = _status(client, step)
-        if asked and (status is None or not status.running):
+        status, answered = _status(client, step)
+        if answered and (status is None or not status.running):
             since = after(tasks.tasks_of(client, step.node, step.vmid), begun)
             raise FleetError(f"{step.guest} ran again after its reboot and {stands(status)} now{_seen(since)}")
     raise Undecided(
-        f"{step.guest} {stands(status) if asked else 'does not tell'}, but {waits.waited:.0f} s after its reboot "
+        f"{step.guest} {stands(status) if answered else 'does not tell'}, but {waits.waited:.0f} s after its reboot "
         f"its agent {why}: whether its system is up is not known; look at its console"
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Undecided
-from nixherd.models import Fleet, GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.narration import Narrator
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Upid

@@ -6,10 +6,10 @@ from enum import StrEnum
 
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label, require_may_change
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.tasks import Progress
@@ -31,7 +31,7 @@ class Parting:
 
     vm: Vm
     fate: Fate
-    action: DestroyAction | None = None
+    action: DestroyGuest | None = None
     steps: tuple[str, ...] = ()
     backups: tuple[str, ...] | None = None
 
@@ -59,7 +59,7 @@ class Parting:
 
 
 def partings(
-    client: Callable[[], Client], fleet: Fleet, guests: Sequence[Vm], destroy: DestroyAction | None, *, keep: bool
+    client: Callable[[], Client], fleet: Fleet, guests: Sequence[Vm], destroy: DestroyGuest | None, *, keep: bool
 ) -> list[Parting]:
     """What is to become of each, as it was asked for. `destroy` has the VMID that was named; its name is the guest's.
 
@@ -74,11 +74,11 @@ def partings(
     return [_parting(client, fleet, vm, destroy if destroy and destroy.vmid == vm.vmid else None) for vm in guests]
 
 
-def _parting(client: Callable[[], Client], fleet: Fleet, vm: Vm, destroy: DestroyAction | None) -> Parting:
+def _parting(client: Callable[[], Client], fleet: Fleet, vm: Vm, destroy: DestroyGuest | None) -> Parting:
     try:
         if destroy is not None:
             require_may_change(vm, "destroy")  # which nobody needs to be asked for
-            action = replace(destroy, name=vm.name)
+            action = replace(destroy, vm=vm.name)
             if steps := action.plan(client(), fleet, vm):
                 return Parting(vm, Fate.DESTROYED, action, tuple(map(str, steps)))
         elif observe(client(), fleet, vm) is not None:

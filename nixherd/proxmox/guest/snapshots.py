@@ -1,84 +1,138 @@
-"""Going back to a snapshot: what the guest has that it lacks is said before, and what is there then is read back."""
+"""Verbs of snapshots: taking one, deleting one, and going back to one, after which the guest is read back."""
 
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from nixherd.errors import ApiError, FleetError, Refused, Undecided
-from nixherd.models import Fleet, Vm
+from nixherd.arguments import any_text, text_of
+from nixherd.errors import ApiError, FleetError, Refused, Undecided, Usage
+from nixherd.fleet.models import GuestType, Vm
+from nixherd.proxmox.answers import SnapshotRow
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig, same_settings, unlike_snapshot
-from nixherd.proxmox.guest import names, verbs
+from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.apply import PATIENCE, achieve, require_awake
 from nixherd.proxmox.guest.desired import short
-from nixherd.proxmox.guest.identity import label, require_may_change
+from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.guest.leftovers import kept, nameless
-from nixherd.proxmox.guest.observe import lacking, observe
-from nixherd.proxmox.guest.tasks import Progress, stands
-from nixherd.proxmox.steps import Outcome, Rollback, Step
+from nixherd.proxmox.guest.observe import lacking, memory_of, observe
+from nixherd.proxmox.guest.storages import require_can_snapshot
+from nixherd.proxmox.guest.tasks import stands
+from nixherd.proxmox.guest.verb import Guest, Verb, argument, flag, option
+from nixherd.proxmox.steps import DeleteSnapshot, Outcome, Rollback, Snapshot, Steps, nothing
 
-Steps = tuple[Step, ...]
+
+def snapshots_of(client: Client, vm: Vm, actual: ActualVm | None) -> tuple[SnapshotRow, ...]:
+    return client.snapshots(actual.node, vm.vmid, vm.type) if actual else ()
 
 
-@dataclass(frozen=True, slots=True)
-class RollbackAction:
-    """Go back to a snapshot, unless that was the last thing done to the guest. `asked`: by a person, always."""
+def taken(row: SnapshotRow) -> str:
+    """A snapshot with when it was taken: `clean of 2026-11-29 17:00 UTC`."""
+    return f"{row.name} of {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(row.time))}" if row.time else row.name
 
-    name: str
-    asked: bool = False
-    verb: str = "roll back"
+
+def _named(rows: Iterable[SnapshotRow]) -> str:
+    return ", ".join(row.name for row in rows) or "none"
+
+
+@dataclass(frozen=True)
+class _OfSnapshot(Verb):
+    """A verb of one snapshot."""
+
+    snapname: str = argument(text_of, metavar="NAME")
 
     def __post_init__(self) -> None:
-        names.require_snapshot(self.name)
+        names.require_snapshot(self.snapname)
 
-    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        require_may_change(vm, self.verb)
-        actual = observe(client, fleet, vm)
-        steps = self._look(client, fleet, vm, actual, asked=self.asked)
-        require_awake(vm, actual, steps)
-        return steps
 
-    def run(
-        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = PATIENCE, progress: Progress | None = None
-    ) -> Steps:
-        """Returns the step with what the guest is then. FleetError where that is not what the snapshot has."""
-        require_may_change(vm, self.verb)
-        looks = 0
+@dataclass(frozen=True)
+class TakeSnapshot(_OfSnapshot):
+    """Take a snapshot NAME of a guest, unless it has one of that name."""
 
-        def replan(actual: ActualVm | None) -> Steps:
-            nonlocal looks
-            looks += 1
-            return self._look(client, fleet, vm, actual, asked=self.asked and looks == 1)
+    name = verb = "snapshot"
+    description: str = option(any_text, "")
+    with_memory: bool = flag("Its memory as well: a rollback brings it back running.")
 
-        done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=self.verb)
-        return self._read_back(client, fleet, vm, done) if done else done
+    def look(self, guest: Guest) -> Steps:
+        seen, vm = guest.ours, guest.vm
+        rows = snapshots_of(guest.client, vm, seen)
+        same = next((row for row in rows if row.name == self.snapname), None)
+        if same is not None:
+            return nothing(f"it has a snapshot {taken(same)}")
+        if self.with_memory and vm.type is not GuestType.QEMU:
+            raise Usage(f"{guest.label} is a container, whose memory no snapshot holds; leave --with-memory out")
+        if self.with_memory and not seen.running:
+            raise Usage(f"{guest.label} does not run, so it has no memory to keep; leave --with-memory out")
+        require_can_snapshot(guest.client, vm, seen)
+        return (Snapshot(seen.node, vm.vmid, self.snapname, self.description, self.with_memory, type=vm.type),)
 
-    def _look(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, asked: bool) -> Steps:
-        found = verbs.ours(fleet, vm, actual)
-        there, last, same = client.snapshots(found.node, vm.vmid, vm.type), None, False
-        if not asked:
-            last = next(iter(client.tasks(found.node, active=False, vmid=vm.vmid, limit=1)), None)
-            if found.config.text("parent") == self.name:
-                then = client.snapshot_config(found.node, vm.vmid, self.name, vm.type)
-                same = same_settings(found.config, then)
-        steps = verbs.rollback(fleet, vm, found, self.name, there, last=last, unchanged=same)
-        if not steps:
-            return steps
-        attached, waits = lacking(client, vm, found, self.name)
-        return tuple(replace(step, lacks=attached, strays=waits) for step in steps if isinstance(step, Rollback))
+    def refusal(self, vm: Vm) -> str:
+        delete = f"`nixherd vm snapshot {vm.name} {self.snapname} --delete`"
+        return f"nothing was taken: choose another name, or delete that one ({delete})"
 
-    # What is there then
 
-    def _read_back(self, client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
+@dataclass(frozen=True)
+class RemoveSnapshot(_OfSnapshot):
+    """Delete a snapshot, if there is one of that name."""
+
+    name = "delete_snapshot"
+    verb = "delete a snapshot of"
+
+    def look(self, guest: Guest) -> Steps:
+        seen, vm = guest.ours, guest.vm
+        rows = snapshots_of(guest.client, vm, seen)
+        row = next((row for row in rows if row.name == self.snapname), None)
+        if row is None:
+            return nothing(f"it has no snapshot {self.snapname}; it has {_named(rows)}")
+        memory = memory_of(guest.client, vm, seen.node, self.snapname) if row.with_memory else None
+        return (DeleteSnapshot(seen.node, vm.vmid, self.snapname, memory, type=vm.type),)
+
+    def refusal(self, vm: Vm) -> str:
+        return "nothing was deleted"
+
+
+@dataclass(frozen=True)
+class RollbackGuest(_OfSnapshot):
+    """Put a guest back to snapshot NAME, unless that was the last thing done to it; what was done since is lost."""
+
+    name = command = "rollback"
+    verb = "roll back"
+
+    def look(self, guest: Guest) -> Steps:
+        return self.look_now(guest, first=False)
+
+    def look_now(self, guest: Guest, *, first: bool) -> Steps:
+        seen, vm, client = guest.ours, guest.vm, guest.client
+        rows = snapshots_of(client, vm, seen)
+        if self.snapname not in [row.name for row in rows]:
+            raise Usage(f"{guest.label} has no snapshot {self.snapname}; it has {_named(rows)}")
+        if not (first and self.by_person) and (upid := self._just_done(client, vm, seen)):
+            return nothing(f"the last thing done to it was to roll it back to {self.snapname} ({upid})")
+        attached, waits = lacking(client, vm, seen, self.snapname)
+        return (Rollback(seen.node, vm.vmid, self.snapname, attached, waits, type=vm.type),)
+
+    def _just_done(self, client: Client, vm: Vm, seen: ActualVm) -> str:
+        """The task that rolled it back to this snapshot, where nothing was done to it since; else empty."""
+        if seen.running or seen.config.text("parent") != self.snapname:
+            return ""
+        last = next(iter(client.tasks(seen.node, active=False, vmid=vm.vmid, limit=1)), None)
+        if last is None or last.type not in Rollback.task_types or last.status != "OK":
+            return ""
+        then = client.snapshot_config(seen.node, vm.vmid, self.snapname, vm.type)
+        return str(last.upid) if same_settings(seen.config, then) else ""
+
+    def read_back(self, guest: Guest, done: Steps) -> Steps:
         """The step, with the guest as it was read back.
 
         FleetError where its configuration is not the snapshot's, Undecided where that cannot be read.
         """
-        who = f"{label(vm)} was rolled back to {self.name}"
+        client, fleet, vm = guest.client, guest.fleet, guest.vm
+        who = f"{label(vm)} was rolled back to {self.snapname}"
         try:
             now = observe(client, fleet, vm)
             if now is None:
                 raise FleetError(f"{who}, and is not there any more; look at the tasks of its node")
-            then = client.config(now.node, vm.vmid, vm.type, snapshot=self.name)
+            then = client.config(now.node, vm.vmid, vm.type, snapshot=self.snapname)
             status = client.status(now.node, vm.vmid, vm.type)
         except (ApiError, Refused) as error:
             raise Undecided(
@@ -87,7 +141,7 @@ class RollbackAction:
         differs = unlike_snapshot(now.config, then) if then else ()
         found, lines = self._disks(client, vm, now)
         power = (status.paused and "paused") or status.status if status else None
-        found = {"snapshot": self.name, "as_snapshot": not differs if then else None, "status": power, **found}
+        found = {"snapshot": self.snapname, "as_snapshot": not differs if then else None, "status": power, **found}
         lines = [f"it {stands(status)}", *lines]
         if differs and then:
             words = ", ".join(_differing(now.config, then, key) for key in differs)
@@ -97,7 +151,7 @@ class RollbackAction:
             )
         if then is None:
             raise Undecided(f"{who}, and has no such snapshot any more: whether it is as that was is not known")
-        return Outcome(done, found=found, lines=[f"its configuration is that of snapshot {self.name}", *lines])
+        return Outcome(done, found=found, lines=[f"its configuration is that of snapshot {self.snapname}", *lines])
 
     def _disks(self, client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object], list[str]]:
         """Its unused disks now, and volumes in its name that nothing names, as its storages tell."""

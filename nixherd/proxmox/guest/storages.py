@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.models import DEFINITIONS, GuestType, Vm
+from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import Drive, VmConfig
@@ -159,10 +159,10 @@ def _obstacles(volumes: list[Drive], types: Mapping[str, str]) -> Iterator[str]:
     for drive in volumes:
         kind, name = types.get(drive.storage), f"{drive.name} ({drive.volume})"
         if ":" not in drive.volume:
-            yield f"{name} is no volume of a storage"
+            yield f"{name} is not a volume of a storage"
         elif drive.volume.endswith(".qcow2") or kind is None or kind in _ABLE:
             continue
         elif kind in _FILES:
-            yield f"{name} is no qcow2, which alone has snapshots on {drive.storage} ({kind})"
+            yield f"{name} is not a qcow2, which alone has snapshots on {drive.storage} ({kind})"
         elif kind in _UNABLE:
             yield f"{name} is on {drive.storage}, and {kind} has no snapshots"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from nixherd.errors import ApiError, TaskFailed
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Task, TaskStatus, Upid, VmStatus
 from nixherd.proxmox.client import Client

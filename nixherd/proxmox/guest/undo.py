@@ -12,16 +12,16 @@ from hashlib import sha256
 from pathlib import Path
 
 from nixherd.errors import FleetError, Usage
-from nixherd.models import Fleet, Vm
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.answers import SnapshotRow
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.guest import verbs
-from nixherd.proxmox.guest.actions import TASK_SECONDS, Action, Steps, delete_snapshot, left_by, snapshot, snapshots_of
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.guest.observe import observe
+from nixherd.proxmox.guest.snapshots import RemoveSnapshot, TakeSnapshot, snapshots_of, taken
 from nixherd.proxmox.guest.storages import require_can_snapshot
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.steps import DeleteSnapshot, MoveDisk, Outcome, Snapshot, Step
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Action
+from nixherd.proxmox.steps import DeleteSnapshot, MoveDisk, Outcome, Snapshot, Step, Steps
 
 FRESH = 3600  # seconds for which the snapshot of a killed run serves
 KEEP, REMOVE = "keep", "remove"
@@ -68,8 +68,8 @@ class Reversible:
         lines, found = (planned.lines, dict(planned.found)) if isinstance(planned, Outcome) else ((), {})
         done, name = list[Step](), serves or self.name
         if serves is None:
-            about = f"before nixherd was to {self.verb} it; {by_this_run()}"
-            before = snapshot(name, description=about, asked=not self.keep)
+            description = f"before nixherd was to {self.verb} it; {by_this_run()}"
+            before = TakeSnapshot(name, description, by_person=not self.keep)
             done += before.run(client, fleet, vm, timeout=timeout, progress=progress)
         try:
             changed = self.action.run(client, fleet, vm, timeout=timeout, progress=progress)
@@ -81,11 +81,11 @@ class Reversible:
         if isinstance(changed, Outcome):
             lines, found = (*lines, *changed.lines), {**found, **changed.found}
         if not self.keep:
-            done += delete_snapshot(name).run(client, fleet, vm, timeout=timeout, progress=progress)
+            done += RemoveSnapshot(name).run(client, fleet, vm, timeout=timeout, progress=progress)
         return Outcome(done, found=found, lines=lines)
 
     def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
-        return left_by(self.action, client, fleet, vm)
+        return self.action.left(client, fleet, vm)
 
     def _look(self, client: Client, fleet: Fleet, vm: Vm) -> tuple[Steps, str | None]:
         """The steps, with what is to be said beside them; the name of an earlier run's snapshot where that serves."""
@@ -120,7 +120,7 @@ class Reversible:
         if old is not None:
             command = f"{vm.name} {old.name}"
             raise Usage(
-                f"{label(vm)} has a snapshot {verbs.taken(old)}, left by an action that failed; go back to it "
+                f"{label(vm)} has a snapshot {taken(old)}, left by an action that failed; go back to it "
                 f"(`nixherd vm rollback {command}`) or remove it (`nixherd vm snapshot {command} --delete`) first"
             )
         return rows[0].name if rows else None
@@ -129,7 +129,7 @@ class Reversible:
 def _told(row: SnapshotRow) -> str:
     by = maker(row.description)
     return (
-        f"there is a snapshot {verbs.taken(row)}, of another run{f' by {by}' if by else ''}, which may be at work with "
+        f"there is a snapshot {taken(row)}, of another run{f' by {by}' if by else ''}, which may be at work with "
         "it or has left it: it stays"
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Upid, VmStatus
 from nixherd.proxmox.calls.guests import Guests
 from nixherd.proxmox.config import VmConfig
@@ -148,12 +148,12 @@ def listed(changes: Iterable[Change]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cannot(Step):
-    """What differs and is not done here: why, and what to do. `about` is the row that would have done it."""
+    """What differs and is not done here: why, and what to do. `of_row` is the row that would have done it."""
 
     what: str
     why: str
     remedy: str
-    about: Row | None = field(default=None, kw_only=True)
+    of_row: Row | None = field(default=None, kw_only=True)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}; {self.remedy}"

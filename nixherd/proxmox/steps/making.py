@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.belongings import Belongings
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.route import GUESTS, Effect, Guest, Kind, Requests, Route, each, on_container, on_guests, on_vm

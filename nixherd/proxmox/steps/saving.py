@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.calls.guests import Guests
 from nixherd.proxmox.config import VmConfig, unlike_snapshot
 from nixherd.proxmox.route import NODE, Effect, Kind, Route, each, on_guests

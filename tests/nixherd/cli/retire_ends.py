@@ -16,8 +16,8 @@ from tests.nixherd.cli import killed_ends
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.proxmox.fleets import FLEET
-from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import contents
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import contents
 
 
 def git(fleet: Path, *words: str) -> str:

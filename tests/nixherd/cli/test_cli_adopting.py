@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from nixherd.cli import adopting
@@ -14,7 +15,7 @@ from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of
 from tests.nixherd.proxmox.fleets import FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 LINE = "nixherd fleet=homelab vmid=110"
 NOTES = "  made by hand\n\nsee the wiki: https://wiki/dev?a=1&b=%20"
@@ -76,7 +77,7 @@ def test_people_see_what_it_is_and_how_it_differs_and_are_asked(
     monkeypatch.setattr(adopting, "is_terminal", lambda stream: True)
     for answer, status in ((False, 2), (True, 0)):
         assert LINE not in config_of(elsewhere).description
-        monkeypatch.setattr(adopting.click, "confirm", lambda *words, answer=answer, **options: answer)
+        monkeypatch.setattr(click, "confirm", lambda *words, answer=answer, **options: answer)
         assert nixherd("adopt", "dev", "110").status == status
     assert LINE in config_of(elsewhere).description
 

@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.cli.changes import changes
-from nixherd.deploying.report import HostReport, Outcome
-
-pytestmark = pytest.mark.unit
+from nixherd.deploy.report import HostReport, Outcome
 
 
 @pytest.fixture
@@ -19,7 +17,7 @@ def systems(tmp_path: Path) -> tuple[str, str]:
 
 
 def planned(host: str, old: str, new: str) -> HostReport:
-    sizes = {"size_before": 1 << 20, "size_after": 2 << 20}
+    sizes: dict[str, Any] = {"size_before": 1 << 20, "size_after": 2 << 20}
     return HostReport(host, Outcome.PLANNED, found={"old": old, "new": new, "diff": ["jq: 1.6 → 1.7"], **sizes})
 
 
@@ -56,7 +54,7 @@ def test_what_runs_and_is_not_here_is_told_by_us(
 
 def test_hosts_with_nothing_but_another_revision_are_grouped() -> None:
     old, new = "4f2c" * 10, "9ab1" * 10
-    sizes = {"size_before": 1, "size_after": 1, "diff": ["nixos-version: rebuilt"]}
+    sizes: dict[str, Any] = {"size_before": 1, "size_after": 1, "diff": ["nixos-version: rebuilt"]}
 
     def only(host: str, outcome: Outcome, was: str | None = old, **more: Any) -> HostReport:
         return HostReport(host, outcome, found={"revision_only": True, "old_revision": was, "revision": new, **more})

@@ -10,12 +10,10 @@ from nixherd.cli import front as front_module
 from nixherd.cli import run_pyinfra
 from nixherd.cli.front import Front
 from nixherd.cli.main import cli, run
-from nixherd.fields import FIELDS, OPERATORS, Place
 from nixherd.files import fleet_root
+from nixherd.fleet.schema import FIELDS, OPERATORS, Place
 from nixherd.process import Completed
 from tests.nixherd.cli.test_cli_deploying import FakePyinfra, begun, end, pyinfra  # noqa: F401  (fixture)
-
-pytestmark = pytest.mark.unit
 
 UNSET = click.Option(["--without-default"]).default  # click's own word for it
 STANDING = {"secrets_directory", "docs_file", "docs_template", "age_identity", "commit", "boot_deadline"}

@@ -10,10 +10,8 @@ import pytest
 from nixherd.cli import deploy, run_pyinfra
 from nixherd.cli.main import run
 from nixherd.cli.run_pyinfra import _line, _Table
-from nixherd.deploying.journal import Journal, runs
+from nixherd.deploy.journal import Journal, runs
 from nixherd.process import Completed
-
-pytestmark = pytest.mark.unit
 
 Note = tuple[str, str | None, dict[str, Any]]
 DIFF = {"diff": ["nginx: 1.27 → 1.28"], "size_before": 1 << 30, "size_after": 1 << 30, "reboot_for": []}

@@ -29,7 +29,7 @@ def killed(ends: str, about: str, words: list[str]) -> None:
     program = f"{shlex.quote(sys.executable)} -m tests.nixherd.cli.{ends}"
     command = [sys.executable, "-c", "from nixherd.cli.main import main; main()", *words]
     done = subprocess.run(
-        [KILL_ANYWHERE, "--points", POINTS, "--reset", f"{program} reset {about}"]
+        [str(KILL_ANYWHERE), "--points", POINTS, "--reset", f"{program} reset {about}"]
         + ["--verify", f"{program} verify {about}", "--", *command],
         cwd=ROOT,
         capture_output=True,

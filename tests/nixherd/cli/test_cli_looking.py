@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from nixherd.cli.guests import entry_of, guest_name
-from nixherd.fleet import load_fleet
-from nixherd.models import GuestType
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.config import VmConfig
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import MAC, Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("emulator")]
 
 
 def test_the_list_joins_what_is_with_what_is_declared(nixherd: Nixherd, emulator: Emulator) -> None:
@@ -100,9 +100,9 @@ def test_the_next_vmid_is_a_proposal(nixherd: Nixherd, emulator: Emulator) -> No
     assert "it is in none of vmidRanges" in nixherd("next-id", "7000", "7009").err
     for words, said in {
         ("199", "150"): "199-150 ends before it starts; write 150-199",
-        ("1", "99"): "1-99 is no range of VMIDs, which are 100 to 999999999",
-        ("prod", "test"): "prod test is no range; name one of vmidRanges, or its first and its last VMID",
-        ("",): "'' is no range; name one of vmidRanges",
+        ("1", "99"): "1-99 is not a range of VMIDs, which are 100 to 999999999",
+        ("prod", "test"): "prod test is not a range; name one of vmidRanges, or its first and its last VMID",
+        ("",): "'' is not a range; name one of vmidRanges",
         ("200", "200"): "no VMID of 200-200 (200 to 200) is free",
         ("nosuch",): "vmidRanges has no nosuch; it has",
     }.items():

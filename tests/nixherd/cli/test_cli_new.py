@@ -9,26 +9,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from nixherd import changeset
 from nixherd.cli import new as new_module
 from nixherd.cli.main import run
 from nixherd.errors import FleetError
-from nixherd.fleet import load_fleet
-from nixherd.nix import Evaluated
-from nixherd.scaffolding import proof
-from nixherd.secrets import files
+from nixherd.fleet.git import Repository
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.tree import Tree
+from nixherd.nix.commands import Evaluated
 from nixherd.session import Session
+from nixherd.trust.new import proof
+from nixherd.trust.secrets import files
 from tests.conftest import DEFINITIONS_NIX
 from tests.nix_cli import environment
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.nixherd.scaffolding.hosts import VM
-from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import contents, git, nobodys, repository, sops
+from tests.nixherd.trust.new.hosts import VM
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import contents, git, nobodys, repository, sops
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("cli-new")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("cli-new")]
 
 ROOT = Path(__file__).parents[3]
 TOLD = ("--size", "small", "--key-file", "KEY", "--state-version", "25.11", "--no-eval")
@@ -128,10 +130,10 @@ def test_a_person_is_shown_what_changes_and_asked(fleet: Fleet, monkeypatch: pyt
         return next((answer for words, answer in answers.items() if question.startswith(words)), default)
 
     monkeypatch.setattr(new_module, "is_terminal", lambda stream: True)
-    monkeypatch.setattr(new_module.click, "prompt", prompt)
+    monkeypatch.setattr(click, "prompt", prompt)
     for answer, status in ((False, 2), (True, 0)):
         assert fleet.state() == before
-        monkeypatch.setattr(new_module.click, "confirm", lambda *words, answer=answer, **options: answer)
+        monkeypatch.setattr(click, "confirm", lambda *words, answer=answer, **options: answer)
         assert fleet.new("web", *TOLD[2:]).status == 2  # KEY is no file: nothing is asked
         done = fleet.new("web", "--key-file", str(fleet.root.parent / "me.pub"), *TOLD[4:], "--table", told=False)
         assert done.status == status
@@ -271,9 +273,9 @@ def test_when_it_fails_half_way_nothing_is_left(fleet: Fleet, monkeypatch: pytes
         raise FleetError("the disk is full")
 
     if fails == "add":
-        monkeypatch.setattr(changeset.Repository, "add", broken)
+        monkeypatch.setattr(Repository, "add", broken)
     else:
-        monkeypatch.setattr(changeset.Tree, "sync", broken)
+        monkeypatch.setattr(Tree, "sync", broken)
     done = fleet.new("web", "--vmid", "150", "--secret", "x", "--yes")
     assert done.status == 4
     assert "the disk is full; every file was put back as it was" in done.err
@@ -290,7 +292,7 @@ def test_interrupted_before_the_first_file_the_next_run_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(changeset.Tree, "move", interrupted)
+        patched.setattr(Tree, "move", interrupted)
         assert fleet.new("web", "--vmid", "150", "--yes").status == 130
     assert (fleet.root / "hosts" / "web").is_dir()
     assert fleet.new("web2", "--vmid", "151", "--yes").status == 0
@@ -337,7 +339,13 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
 
 
 def scaffolded(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "tests.nixherd.scaffolding.scaffolded", fleet, *([str(last)] if last else [])]
+    words: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "tests.nixherd.trust.new.scaffolded",
+        fleet,
+        *([str(last)] if last else []),
+    ]
     env = {**os.environ, **environment(), "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(fleet.parent / "state")}
     return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
 
@@ -442,10 +450,20 @@ def test_what_would_keep_it_from_being_provisioned_is_said(
     token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
     about = Evaluated(
-        **{"host_id": "dev", "toplevel": "/nix/store/x", "toplevel_drv": "/nix/store/x.drv", "hostname": "dev"},
-        **{"disko_script": None, "disko_drv": None, "configuration_revision": None, "devices": ("/dev/sda",)},
-        **{"boot_loader": "systemd-boot", "grub_efi": False, "guest_agent": True, "ssh": True, "root_access": True},
-    )  # fmt: skip
+        host_id="dev",
+        toplevel="/nix/store/x",
+        toplevel_drv="/nix/store/x.drv",
+        hostname="dev",
+        disko_script=None,
+        disko_drv=None,
+        configuration_revision=None,
+        devices=("/dev/sda",),
+        boot_loader="systemd-boot",
+        grub_efi=False,
+        guest_agent=True,
+        ssh=True,
+        root_access=True,
+    )
     host = replace(VM, id="dev")
     assert proof.obstacles(Session(fleet, token), fleet, host, about) == ()
     [line] = proof.obstacles(Session(fleet, token), fleet, host, replace(about, boot_loader="grub"))

@@ -9,13 +9,11 @@ import pytest
 
 from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
-from nixherd.deploying.journal import Journal, runs
+from nixherd.deploy.journal import Journal, runs
 from nixherd.process import Completed
-from nixherd.ssh_keys import generate_ed25519
+from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import Emulator
-
-pytestmark = pytest.mark.unit
 
 SYSTEM = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-26.05"
 VERIFIED = {"address": "192.0.2.110", "system": SYSTEM}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.pointers import SigningKey, read
+from nixherd.trust.publish import SigningKey, read
 from tests import nix_cli
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.nix
 
 # Hosts as the fleet's files need them, and systems that are one file each.
 HOSTS = """

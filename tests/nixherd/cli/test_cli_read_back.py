@@ -8,12 +8,10 @@ import pytest
 
 from nixherd.cli import publish as publishing
 from nixherd.cli.main import run
-from nixherd.ssh_keys import generate_ed25519
+from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.cli.test_cli_provisioning import KEY, FakePyinfra, Note, ask, begun  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_publishing import fleet as published_fleet  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_publishing import key  # noqa: F401  (fixture)
-
-pytestmark = pytest.mark.unit
 
 OTHER = "/nix/store/1v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-26.05"
 

@@ -10,13 +10,13 @@ import pytest
 
 from nixherd.cli.main import run
 from nixherd.files import state_home
-from nixherd.fleet import load_fleet
+from nixherd.fleet.load import load_fleet
 from nixherd.proxmox.guest import apply
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.dev import begin
-from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import (
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import (
     COMMON,
     contents,
     git,
@@ -27,7 +27,7 @@ from tests.nixherd.secrets.repositories import (
     sops,
 )
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 DESTROY = ("--destroy", "110", "--stop")
 

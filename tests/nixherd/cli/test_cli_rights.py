@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Node, Presence
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import NotVisible

@@ -7,8 +7,8 @@ import pytest
 
 from nixherd.cli.main import run
 from tests.nixherd.cli.conftest import Ended
-from tests.nixherd.secrets.keys import key
-from tests.nixherd.secrets.repositories import (
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import (
     BEFORE,
     COMMON,
     contents,
@@ -20,7 +20,7 @@ from tests.nixherd.secrets.repositories import (
     sops,
 )
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from nixherd.cli.main import run
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.tasks import wait
 from nixherd.proxmox.steps import Start, Stop
-from nixherd.template import trial
+from nixherd.proxmox.template import trial
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.fleets import DEV, FLEET, TEMPLATE
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 IMAGE = "local:import/debian-13-genericcloud-amd64.qcow2"
 URL = "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2"
@@ -139,6 +139,7 @@ def test_a_template_out_of_nothing(create: Create, emulator: Emulator, tmp_path:
     assert emulator.changes() == changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("boots", "words"),
     [
@@ -203,12 +204,13 @@ def test_what_cannot_be_removed_hides_no_reason(
 
 def test_what_is_there_is_never_changed(create: Create, emulator: Emulator) -> None:
     disk = {"scsi0": "nvmeprom:vm-9002-disk-0,size=4G", "boot": "order=scsi0"}
-    for config, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"name": "theirs", **disk}, "is no template and was not made by"),
         ({"name": "base", **disk}, "is no template and was not made by"),
         ({"name": "base", "template": 1, **disk}, "is a template already, which is never changed"),
         ({"name": "base", "description": "nixherd fleet=other template=9002", **disk}, "was not made by"),
-    ]:
+    ]
+    for config, words in cases:
         one = {"type": "qemu", "node": "prom", "status": "stopped"}
         begin(emulator, vms={"9002": {**one, "config": {**dict.fromkeys(TEMPLATE), **config}}})
         ended = create("--image", IMAGE)
@@ -343,9 +345,10 @@ def test_an_unfinished_one_that_somebody_started_is_never_converted(
     def started(*_: object, **__: object) -> list[str]:
         theirs = replace(FLEET, vms={"dev": replace(DEV, vmid=9002)}, template=None)
         client = emulator.client(Policy.from_fleet(theirs))
-        wait(client, Start("prom", 9002).begin(client), 10)
-        if ran:
-            wait(client, Stop("prom", 9002).begin(client), 10)
+        for step in [Start("prom", 9002), *([Stop("prom", 9002)] if ran else [])]:
+            upid = step.begin(client)
+            assert upid is not None
+            wait(client, upid, 10)
         return []
 
     if when == "before":
@@ -365,7 +368,12 @@ def test_what_somebody_changes_during_the_trial_is_seen_before_the_conversion(
     create: Create, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, meanwhile: dict[str, Any]
 ) -> None:
     unfinished(emulator)
-    monkeypatch.setattr(trial, "run", lambda *_, **__: unfinished(emulator, meanwhile) or [])
+
+    def meanwhile_changed(*_: object, **__: object) -> list[str]:
+        unfinished(emulator, meanwhile)
+        return []
+
+    monkeypatch.setattr(trial, "run", meanwhile_changed)
     ended = create("--image", IMAGE)
     assert ended.status == 3, ended.err
     assert emulator.changes() == []

@@ -16,8 +16,6 @@ from nixherd.gate.files import Place
 from tests.conftest import MakeFleet
 from tests.gate_programs import path, programs, stand_in, write
 
-pytestmark = pytest.mark.unit
-
 ROOT = Path(__file__).parents[3]
 QUICK = ("--only", "alejandra", "--only", "deadnix", "--only", "statix", "--only", "merge")
 UNFORMATTED = "{a=1;}\n"
@@ -364,7 +362,7 @@ def test_a_foreign_flake_without_checks_is_built_and_a_run_of_pyinfra_depends_on
 
     def deploys() -> subprocess.CompletedProcess[str]:
         pyinfra = Path(sys.executable).with_name("pyinfra")
-        argv = [pyinfra, "-y", "inventory.py", "deploys/check.py", "--data", "without=secrets;merge"]
+        argv: list[str | Path] = [pyinfra, "-y", "inventory.py", "deploys/check.py", "--data", "without=secrets;merge"]
         return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
     passed = deploys()

@@ -13,8 +13,6 @@ from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Unknown, judged, named_file
 from nixherd.process import Completed
 
-pytestmark = pytest.mark.unit
-
 FILES = ["a.nix", "m/b c.nix"]
 COUNT = "Checking style in 2 files using 2 threads.\n\n"
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from lab.start import PRIVILEGES
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import Client, connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET, TEMPLATE
 
 TOKEN = Token("nixherd@pve", "lab", "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0", Server("nowhere.invalid"))
@@ -156,7 +156,7 @@ def running(directory: Path, state: dict[str, Any]) -> Iterator[Emulator]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = directory / "api.jsonl"
-    argv = ["--state", directory / "state.json", "--listen", f"127.0.0.1:{port}", "--log", log]
+    argv: list[str | Path] = ["--state", directory / "state.json", "--listen", f"127.0.0.1:{port}", "--log", log]
     with subprocess.Popen([sys.executable, "-m", "lab", "api", *argv], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == b"ready"

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from nixherd.models import Endpoint, Fleet, Host, Origin, Template, Vm
+from nixherd.fleet.models import Endpoint, Fleet, Host, Origin, Template, Vm
+from nixherd.fleet.settings import Settings
 from nixherd.proxmox.config import VmConfig
-from nixherd.settings import Settings
 from nixherd.sizes import parse_size
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtqN0uZ7H5ZkQf5m8cYfZ7mW8zV2lN1XkY0Rk1a2b3c ops+1@desk"

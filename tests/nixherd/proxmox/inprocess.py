@@ -6,13 +6,13 @@ from typing import Any, cast
 
 from lab.api.errors import ApiError as Answer
 from lab.api.permissions import User
-from nixherd.models import Fleet
+from nixherd.fleet.models import Fleet
 from nixherd.proxmox.calls.base import Tasks, answer
 from nixherd.proxmox.calls.guests import Agent, Guests
 from nixherd.proxmox.calls.storages import Storages
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.wire import error_of
+from nixherd.proxmox.wire import Upload, error_of
 from tests.lab.api_node import GIB, SECRET, Node
 
 WHO = User("nixherd@pve", "fleet", privsep=True)
@@ -67,6 +67,9 @@ class InProcess(Guests, Storages, Tasks, Agent):
             body = json.dumps({"message": error.message, "errors": getattr(error, "errors", {})}).encode()
             raise error_of(method, where, error.status, "", body, WHO.name) from error
         return answer(method, path, json.loads(json.dumps(data)))
+
+    def _send(self, upload: Upload, *path: object) -> Any:
+        raise NotImplementedError("nothing is uploaded here")
 
     def _get(self, *path: object, **params: Any) -> Any:
         return self._call("GET", path, params)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.disk_names import disks_of, kernel_names, meant
 from nixherd.proxmox.steps import AddDisk
 
-pytestmark = pytest.mark.unit
-
 CONFIG = VmConfig(
     {
         "scsi0": "nvmeprom:vm-110-disk-0,size=64G",
@@ -63,6 +61,6 @@ def test_a_scsi_disk_that_is_called_otherwise_is_not_judged() -> None:
 
 def test_sata_disks_have_numbers_of_qemus() -> None:
     disks = disks_of(VmConfig({"sata0": "nvmeprom:vm-110-disk-0,size=64G"}), ())
-    assert meant("/dev/disk/by-id/ata-QEMU_HARDDISK_QM00005", disks) == {"sata0"}
-    assert meant("/dev/disk/by-path/pci-0000:00:1f.2-ata-1", disks) == {"sata0"}
-    assert (meant("/dev/sda", disks), kernel_names("sata0", disks)) == ({"sata0"}, ["/dev/sda"])
+    assert meant("/dev/disk/by-id/ata-QEMU_HARDDISK_QM00005", disks) == frozenset({"sata0"})
+    assert meant("/dev/disk/by-path/pci-0000:00:1f.2-ata-1", disks) == frozenset({"sata0"})
+    assert (meant("/dev/sda", disks), kernel_names("sata0", disks)) == (frozenset({"sata0"}), ["/dev/sda"])

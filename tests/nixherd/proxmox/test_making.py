@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 
 from nixherd.errors import Refused
-from nixherd.models import VmidRange
+from nixherd.fleet.models import VmidRange
 from nixherd.proxmox import wire
 from nixherd.proxmox.guard.policy import Making, Policy
 from nixherd.proxmox.wire import Upload
 from tests.nixherd.proxmox.fleets import DEV, FLEET
-
-pytestmark = pytest.mark.unit
 
 RANGED = replace(FLEET, ranges=(VmidRange("templates", 9000, 9009), VmidRange("production", 100, 199)))
 PLAIN = Policy.from_fleet(RANGED)

@@ -6,18 +6,16 @@ from typing import Any
 import pytest
 
 from nixherd.errors import Refused
-from nixherd.models import Fleet, Vm
-from nixherd.preflight import BootLoader, HostFacts, Hypervisor, preflight
+from nixherd.fleet.models import Fleet, Vm
+from nixherd.fleet.settings import Device, Settings
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.plan import Desired, cloned, plan_vm
+from nixherd.proxmox.preflight import BootLoader, HostFacts, Hypervisor, preflight
 from nixherd.proxmox.steps import Clone
-from nixherd.settings import Device, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV as POOLED
 from tests.nixherd.proxmox.fleets import FLEET, HOST, template
-
-pytestmark = pytest.mark.unit
 
 DEV = replace(POOLED, settings=Settings())
 FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",), guest_agent=True, ssh=True)

@@ -8,19 +8,20 @@ from typing import Any, cast
 import pytest
 
 from nixherd.errors import ApiError, FleetError, Undecided
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
-from nixherd.proxmox.guest import actions, aftermath, apply, removal, tasks
-from nixherd.proxmox.guest.actions import Action
-from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest import aftermath, apply, removal, tasks
+from nixherd.proxmox.guest.backups import BackupGuest
+from nixherd.proxmox.guest.destroy import DestroyGuest
+from nixherd.proxmox.guest.power import RebootGuest
+from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
+from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
-from nixherd.template import create
-from nixherd.template.wanted import Wanted
+from nixherd.proxmox.template import create
+from nixherd.proxmox.template.wanted import Wanted
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
 from tests.nixherd.proxmox.test_proxmox_destroy_forms import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
-
-pytestmark = pytest.mark.unit
 
 THEN = {"name": "dev", "cores": 2, "memory": "8192", "boot": "order=scsi0", "scsi0": f"{DISK},size=64G"}
 THEN |= {"ide2": f"{CLOUD_INIT},media=cdrom,size=4M", "net0": "virtio=BC:24:11:00:01:10,bridge=vmbr0"}
@@ -47,20 +48,20 @@ def unknown(api: InProcess, action: Action, *, timeout: float = 20) -> str:
 
 FORGOTTEN: list[tuple[str, Callable[[], Action], dict[str, Any], bool, str]] = [
     (
-        *("qmrollback", lambda: actions.rollback("clean"), {"about": CLEAN}, True),
+        *("qmrollback", lambda: RollbackGuest("clean"), {"about": CLEAN}, True),
         r"now vm 110 \(dev\) on prom is off; its configuration is that of snapshot clean, which says nothing",
     ),
     (
-        *("qmrollback", lambda: actions.rollback("clean", asked=True), {"about": CLEAN}, False),
+        *("qmrollback", lambda: RollbackGuest("clean", by_person=True), {"about": CLEAN}, False),
         r"now vm 110 \(dev\) on prom is off; its configuration is not that of snapshot clean: cores$",
     ),
-    ("vzdump", actions.backup, {}, False, r"now vm 110 \(dev\) on prom is off; new on local: none$"),
+    ("vzdump", BackupGuest, {}, False, r"now vm 110 \(dev\) on prom is off; new on local: none$"),
     (
-        *("qmdestroy", lambda: DestroyAction("dev", 110, backup=False), {"wide": True}, False),
+        *("qmdestroy", lambda: DestroyGuest("dev", 110, backup=False), {"wide": True}, False),
         r"; vm 110 \(dev\) is there on prom, not destroyed, and is off$",
     ),
     (
-        *("qmreboot", lambda: actions.reboot(always=True), {"about": {"status": "running"}}, False),
+        *("qmreboot", lambda: RebootGuest(always=True), {"about": {"status": "running"}}, False),
         r"vm 110 is as it was started before, so it has not been rebooted yet; now vm 110 \(dev\) on prom runs, since",
     ),
 ]
@@ -78,7 +79,7 @@ def test_a_task_that_was_forgotten_says_where_the_guest_stands(
 def test_a_removal_that_was_forgotten_and_whose_guest_is_gone_is_seen() -> None:
     api = guest(wide=True)
     lost(api, "qmdestroy", works=True)
-    assert DestroyAction("dev", 110, backup=False).run(api.client, FLEET, DEV, timeout=20)
+    assert DestroyGuest("dev", 110, backup=False).run(api.client, FLEET, DEV, timeout=20)
 
 
 def test_a_guest_that_cannot_be_looked_at_then_is_unknown() -> None:
@@ -90,7 +91,7 @@ def test_a_guest_that_cannot_be_looked_at_then_is_unknown() -> None:
             raise ApiError(f"{method} {path}: 595 no route to host", 595)
 
     api.before.append(deaf)
-    said = unknown(api, actions.rollback("clean"))
+    said = unknown(api, RollbackGuest("clean"))
     assert re.search(r"knows no task .*; how vm 110 \(dev\) stands now is not known \(GET .*595", said)
 
 
@@ -118,7 +119,7 @@ def test_what_takes_too_long_says_where_the_guest_stands(monkeypatch: pytest.Mon
     api = guest(about=CLEAN)
     monkeypatch.setattr(tasks, "wait", late)
     assert re.search(
-        r"not done .*; now vm 110 \(dev\) on prom is off; its snapshots: clean", unknown(api, actions.snapshot("x1"))
+        r"not done .*; now vm 110 \(dev\) on prom is off; its snapshots: clean", unknown(api, TakeSnapshot("x1"))
     )
 
 
@@ -126,7 +127,7 @@ def test_what_takes_too_long_says_where_the_guest_stands(monkeypatch: pytest.Mon
 
 
 def rolled(api: InProcess, **rest: Any) -> Outcome:
-    found = actions.rollback("clean", **rest).run(api.client, FLEET, DEV, timeout=20)
+    found = RollbackGuest("clean", **rest).run(api.client, FLEET, DEV, timeout=20)
     assert isinstance(found, Outcome)
     return found
 
@@ -165,7 +166,7 @@ def test_a_rollback_whose_configuration_is_not_the_snapshots_is_no_success() -> 
     with pytest.raises(
         FleetError, match=r"configuration is not the snapshot's: cores 9 \(there: 2\), scsi5 .*none"
     ) as caught:
-        rolled(api, asked=True)
+        rolled(api, by_person=True)
     assert exit_of(caught.value, changed=True) is Exit.FAILED
 
 
@@ -179,7 +180,7 @@ def test_a_rollback_that_cannot_be_read_back_is_unknown() -> None:
 
     api.before.append(deaf)
     with pytest.raises((Undecided, ApiError)) as caught:
-        rolled(api, asked=True)
+        rolled(api, by_person=True)
     assert "596 timeout" in str(caught.value)
 
 
@@ -191,7 +192,7 @@ def test_a_containers_rollback_is_read_back_too() -> None:
         about={"snapshots": {"clean": {"config": then}}},
         mp0="nvmeprom:vm-210-disk-1,mp=/data,size=8G",
     )
-    done = actions.rollback("clean").run(api.client, BOTH, DNS, timeout=20)
+    done = RollbackGuest("clean").run(api.client, BOTH, DNS, timeout=20)
     assert isinstance(done, Outcome)
     assert (done.found["as_snapshot"], done.found["unused"]) == (True, {"unused0": "nvmeprom:vm-210-disk-1"})
 

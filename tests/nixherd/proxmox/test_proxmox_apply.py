@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, TaskFailed
-from nixherd.models import Fleet, Template
+from nixherd.fleet.models import Fleet, Template
 from nixherd.proxmox.client import AgentUnavailable, Client, connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply as module
@@ -22,7 +22,7 @@ from nixherd.proxmox.steps import Clone, Reboot, Regenerate, Resize, Row, Shutdo
 from tests.nixherd.proxmox.conftest import Emulator, running, state
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET, HOST, KEPT
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(autouse=True)

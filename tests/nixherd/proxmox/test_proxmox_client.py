@@ -9,24 +9,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 import requests
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, Usage
-from nixherd.models import Endpoint
+from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.client import AgentUnavailable, Client, OutcomeUnknown, connect
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.steps import Clone, Reboot, Regenerate, Resize, Shutdown, Start, Stop
 from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET
 from tests.nixherd.proxmox.scripted import Answer, Asked, Scripted, make_certificate, serving
-
-pytestmark = pytest.mark.unit
 
 SECRET = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
 TOKEN = Token("nixherd@pve", "lab", SECRET, Server("nowhere.invalid"))
@@ -230,11 +229,11 @@ def session_of(client: Client) -> requests.Session:
         {"data": b"cores=4", "headers": {"Content-Type": "application/json"}},
     ],
 )
-def test_the_guard_judges_what_is_on_the_wire(server: Scripted, client: Client, kwargs: dict[str, object]) -> None:
+def test_the_guard_judges_what_is_on_the_wire(server: Scripted, client: Client, kwargs: dict[str, Any]) -> None:
     """Also what comes to the session by another way than ours."""
     url = f"https://127.0.0.1:{server.port}/api2/json/nodes/prom/qemu/110/config"
     session = session_of(client)
-    request = requests.Request("PUT", url, **kwargs)  # type: ignore[arg-type]
+    request = requests.Request("PUT", url, **kwargs)
     with pytest.raises(Refused):
         session.send(session.prepare_request(request))
     assert server.asked == []
@@ -403,11 +402,11 @@ class Crowd:
 _UNDER_GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import sys, gevent
-from nixherd.models import Endpoint, Fleet
+from nixherd.fleet.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.tokens import Server, Token
+from nixherd.proxmox.token import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]), fingerprint=sys.argv[2])
 client = connect(endpoint, Policy.from_fleet(Fleet("/f", "f", {})), Token("a@pve", "b", "c", Server.of(endpoint)))
 gevent.joinall([gevent.spawn(client.version) for _ in range(10)], raise_error=True)
@@ -415,6 +414,7 @@ gevent.joinall([gevent.spawn(client.agent_interfaces, "prom", 110) for _ in rang
 """
 
 
+@pytest.mark.process
 def test_under_gevent_calls_wait_side_by_side(server: Scripted) -> None:
     server.answer = crowd = Crowd()
     argv = [sys.executable, "-c", _UNDER_GEVENT, str(server.port), server.fingerprint]

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
+from lab.api.tasks import Task
 from nixherd.errors import ApiError, FleetError, Refused, Usage
-from nixherd.models import GuestType, Origin, Vm
-from nixherd.proxmox.guest import actions, apply, removal, tasks
-from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.fleet.models import GuestType, Origin, Vm
+from nixherd.fleet.settings import Device
+from nixherd.proxmox.guest import apply, removal, tasks
+from nixherd.proxmox.guest.destroy import DestroyGuest
+from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest
 from nixherd.proxmox.steps import Destroy
-from nixherd.settings import Device
 from tests.lab.api_node import GIB, Node
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, archives, images, state
-
-pytestmark = pytest.mark.unit
 
 DNS = Vm("dns", 210, Origin.MANAGED, readonly=False, host_id="dev", type=GuestType.LXC)
 BOTH = replace(FLEET, vms={**FLEET.vms, "dns": DNS})
@@ -61,7 +62,7 @@ def container(*volumes: str, about: dict[str, Any] | None = None, **config: Any)
 
 def destroy(api: InProcess, *discard: str, vm: Vm = DEV, **options: Any) -> Destroy:
     """Destroy the guest; the last step of it, which is the one that was planned but for the backup and what is left."""
-    action = DestroyAction(vm.name, vm.vmid, discard=discard, **options)
+    action = DestroyGuest(vm.name, vm.vmid, discard=discard, **options)
     planned = action.plan(api.client, BOTH, vm)[-1]
     done = action.run(api.client, BOTH, vm, timeout=20)[-1]
     assert isinstance(planned, Destroy)
@@ -73,7 +74,7 @@ def destroy(api: InProcess, *discard: str, vm: Vm = DEV, **options: Any) -> Dest
 def refused(api: InProcess, words: str, *discard: str, vm: Vm = DEV, **options: Any) -> None:
     """Refused with these words, in the plan and when it is done, and everything is as it was."""
     before = images(api.node)
-    action = DestroyAction(vm.name, vm.vmid, discard=discard, **options)
+    action = DestroyGuest(vm.name, vm.vmid, discard=discard, **options)
     for ask in (action.plan, action.run):
         with pytest.raises(Refused, match=words):
             ask(api.client, BOTH, vm)
@@ -127,7 +128,11 @@ def test_what_a_backup_leaves_out_goes_only_by_name(name: str) -> None:
 
 
 def test_what_a_backup_holds_needs_no_name() -> None:
-    more = {"efidisk0": f"{SECOND},size=4M", "bios": "ovmf", "tpmstate0": "nvmeprom:vm-110-disk-2,size=4M"}
+    more: dict[str, Any] = {
+        "efidisk0": f"{SECOND},size=4M",
+        "bios": "ovmf",
+        "tpmstate0": "nvmeprom:vm-110-disk-2,size=4M",
+    }
     api = guest(SECOND, FILE, "nvmeprom:vm-110-disk-2", virtio1=f"{FILE},size=8G,backup=1", **more)
     done = destroy(api)
     assert images(api.node) == set()
@@ -140,7 +145,11 @@ def test_what_a_backup_holds_needs_no_name() -> None:
 def test_the_request_says_that_what_nothing_names_stays() -> None:
     orphan, foreign = "nvmeprom:vm-110-disk-9", "nvmeprom:vm-104-disk-0"
     iso = "local:iso/debian.iso"
-    more = {"ide0": f"{iso},media=cdrom,size=600M", "scsi3": f"{foreign},size=8G", "scsi4": "/dev/sdx,backup=0"}
+    more: dict[str, Any] = {
+        "ide0": f"{iso},media=cdrom,size=600M",
+        "scsi3": f"{foreign},size=8G",
+        "scsi4": "/dev/sdx,backup=0",
+    }
     api = guest(orphan, foreign, iso, FILE, sata0=f"{FILE},media=cdrom", **more)
     done = destroy(api)
     assert images(api.node) == {orphan, foreign, iso, FILE}
@@ -167,14 +176,14 @@ def test_without_a_backup_all_is_given_up_and_listed() -> None:
 def test_a_name_that_is_not_there_is_an_error() -> None:
     api = guest(SECOND, unused0=SECOND)
     for wrong in ("net0", SECOND, ""):
-        with pytest.raises(Usage, match=r"is no disk that a VM can have"):
-            DestroyAction("dev", 110, discard=("unused0", wrong)).run(api.client, FLEET, DEV)
+        with pytest.raises(Usage, match=r"is not a disk that a VM can have"):
+            DestroyGuest("dev", 110, discard=("unused0", wrong)).run(api.client, FLEET, DEV)
     assert api.sent == []
     for wrong in ("scsi1", "snapshot:unused0", "unused1"):
         with pytest.raises(
             Usage, match=rf"--discard {wrong}: vm 110 \(dev\) has no {wrong}; with it would go ide2, scsi0"
         ):
-            DestroyAction("dev", 110, discard=("unused0", wrong)).run(api.client, FLEET, DEV)
+            DestroyGuest("dev", 110, discard=("unused0", wrong)).run(api.client, FLEET, DEV)
     assert api.changes() == []
 
 
@@ -190,7 +199,7 @@ def test_what_is_suspended_to_disk() -> None:
 
 def test_containers() -> None:
     saved, lost, unused = (f"nvmeprom:vm-210-disk-{number}" for number in (1, 2, 3))
-    options = {
+    options: dict[str, Any] = {
         **{"mp0": f"{saved},mp=/data,backup=1,size=8G", "mp1": f"{lost},mp=/scratch,size=8G", "unused0": unused},
         **{"mp2": "/srv/media,mp=/media", "lxc": [["lxc.mount.entry", "/srv/x srv/x none bind 0 0"]]},
     }
@@ -248,7 +257,7 @@ def test_a_disk_that_appears_is_not_destroyed(moment: tuple[str, str], backup: b
     with pytest.raises(
         Refused, match=r"changed since it was looked at; there is now scsi5 nvmeprom:vm-110-disk-1 \(8G\)"
     ):
-        DestroyAction("dev", 110, backup=backup).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110, backup=backup).run(api.client, FLEET, DEV, timeout=20)
     assert images(api.node) == {DISK, CLOUD_INIT, "nvmeprom:vm-110-disk-1"}
     assert "nixherd destroys" not in api.node.config(110)["description"]
 
@@ -257,7 +266,7 @@ def test_a_snapshot_that_appears_is_not_destroyed() -> None:
     api = guest()
     between(api, "PUT", "/config", lambda: api.node.run("POST", "/nodes/prom/qemu/110/snapshot", snapname="mine"))
     with pytest.raises(Refused, match="there is now snapshot:mine; not destroyed"):
-        DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
     assert DISK in images(api.node)
 
 
@@ -270,7 +279,7 @@ def test_a_guest_that_ran_after_its_backup_is_not_destroyed() -> None:
 
     between(api, "PUT", "/config", used)
     with pytest.raises(Refused, match=r"nixherd@pve\!fleet did qmst\w+ since it was looked at"):
-        DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
     assert DISK in images(api.node)
 
 
@@ -289,7 +298,7 @@ def test_an_archive_that_lacks_a_disk_is_not_relied_on() -> None:
         r"it is not known whether local:backup/\S+ holds scsi1 .*\(its log and the archive do not say the same of scsi1"
     )
     with pytest.raises(Refused, match=words):
-        DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
     assert images(api.node) == {DISK, SECOND, CLOUD_INIT}
     assert len(archives(api.node)) == 1
 
@@ -304,7 +313,7 @@ def test_what_cannot_be_read_is_not_known(what: str) -> None:
     api.before.append(unreadable)
     words = r"it is not known whether local:backup/\S+ holds scsi0 .*cannot be read.*--discard scsi0$"
     with pytest.raises(Refused, match=words):
-        DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
     assert images(api.node) == {DISK, CLOUD_INIT}
     destroy(api, "scsi0")
     assert images(api.node) == set()
@@ -317,21 +326,21 @@ def killed_before_removal(api: InProcess, *discard: str) -> None:
 
     api.before.append(dies)
     with pytest.raises(KeyboardInterrupt):
-        DestroyAction("dev", 110, discard=discard).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110, discard=discard).run(api.client, FLEET, DEV, timeout=20)
     api.before.remove(dies)
 
 
 def test_a_killed_run_is_gone_on_with_after_the_same_check() -> None:
     api = guest(SECOND, scsi1=f"{SECOND},size=8G")
     killed_before_removal(api)
-    steps = DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+    steps = DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
     assert [str(step).split()[0] for step in steps] == ["destroy"]
     assert len(archives(api.node)) == 1
 
     api = guest(SECOND, scsi1=f"{SECOND},size=8G")
     killed_before_removal(api)
     losing(api, "scsi1")()
-    steps = DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+    steps = DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
     assert [str(step).split()[0] for step in steps] == ["back", "destroy"]
     assert len(archives(api.node)) == 2
 
@@ -340,7 +349,7 @@ def test_a_removal_that_is_under_way_is_waited_for() -> None:
     api = guest()
     api.node.emulator.state.task_seconds["qmdestroy"] = 0.3
     between(api, "GET", "/qemu/110/status/current")
-    action = DestroyAction("dev", 110, backup=False)
+    action = DestroyGuest("dev", 110, backup=False)
 
     def dies(method: str, path: str) -> None:
         if "qmdestroy" in path:
@@ -366,7 +375,7 @@ def dying(api: InProcess, number: int) -> bool:
 
     api.before.append(dies)
     try:
-        DestroyAction("dev", 110, discard=("unused0",)).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110, discard=("unused0",)).run(api.client, FLEET, DEV, timeout=20)
     except KeyboardInterrupt:
         return True
     finally:
@@ -384,7 +393,7 @@ def test_killed_around_any_change_the_next_run_finishes_it() -> None:
         api = guest(SECOND, unused0=SECOND)
         api.node.emulator.state.task_seconds.update(vzdump=0.1, qmdestroy=0.1)
         assert dying(api, number), whole.sent[number]
-        DestroyAction("dev", 110, discard=("unused0",)).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110, discard=("unused0",)).run(api.client, FLEET, DEV, timeout=20)
         assert images(api.node) == set()
         assert all(set(archive["disks"]) == {"scsi0"} for archive in archives(api.node).values())
         assert len(archives(api.node)) in (1, 2)
@@ -394,10 +403,15 @@ def test_a_removal_that_has_taken_the_rights_away_is_waited_for() -> None:
     """The pool is left before the configuration goes: for that moment the guest is there and not visible."""
     api = guest()
     state = api.node.emulator.state
-    task = api.node.emulator.tasks.start("qmdestroy", 110, WHO, lambda task: (time.sleep(0.2), state.vms.pop(110)))
+
+    def removed(task: Task) -> None:
+        time.sleep(0.2)
+        state.vms.pop(110)
+
+    task = api.node.emulator.tasks.start("qmdestroy", 110, WHO, removed)
     state.pools["nixherd"]["members"] = []
     state.vms[110].config = {"lock": "destroyed"}
-    [step] = DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+    [step] = DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
     assert str(step) == "wait for the removal of vm 110 that is under way"
     assert api.node.get(f"/nodes/prom/tasks/{task}/status")["status"] == "stopped"
 
@@ -412,7 +426,7 @@ def test_the_pool_is_named_where_it_is_known(pool: str | None, words: str) -> No
 def test_a_removal_that_began_and_is_nobodys() -> None:
     api = guest(name=None, description=None, lock="destroyed")
     with pytest.raises(FleetError, match=r"its removal has begun .*`qm destroy 110 --skiplock`"):
-        DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
 
 
 def test_a_volume_that_the_server_could_not_remove_is_told() -> None:
@@ -421,7 +435,7 @@ def test_a_volume_that_the_server_could_not_remove_is_told() -> None:
     with pytest.raises(
         FleetError, match=r"is destroyed, but not all of it is gone: .*; remove that on prom: `pvesm free"
     ):
-        DestroyAction("dev", 110).run(api.client, FLEET, DEV, timeout=20)
+        DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
 
 
 # What else takes something away
@@ -430,7 +444,7 @@ def test_a_volume_that_the_server_could_not_remove_is_told() -> None:
 def test_a_rollback_says_which_disks_the_snapshot_lacks() -> None:
     about = {"snapshots": {"clean": {"config": {"name": "dev", "scsi0": f"{DISK},size=64G"}}}}
     api = guest(SECOND, FILE, about=about, scsi1=f"{SECOND},size=8G", unused0=FILE)
-    [step] = actions.rollback("clean").run(api.client, FLEET, DEV, timeout=20)
+    [step] = RollbackGuest("clean").run(api.client, FLEET, DEV, timeout=20)
     assert str(step).endswith(f"what was done since is lost; stays as an unused disk: scsi1 {SECOND}")
     config = api.node.config(110)
     assert {config["unused0"], config["unused1"]} == {FILE, SECOND}
@@ -439,9 +453,9 @@ def test_a_rollback_says_which_disks_the_snapshot_lacks() -> None:
 
 def test_an_option_that_is_taken_away_says_what_becomes_of_its_volume() -> None:
     api = guest(SECOND, FILE, scsi1=f"{SECOND},size=8G", unused0=FILE)
-    [step] = actions.configure({"unused0": None, "ciuser": None}).run(api.client, FLEET, DEV, timeout=20)
+    [step] = SetOptions({"unused0": None, "ciuser": None}).run(api.client, FLEET, DEV, timeout=20)
     assert str(step) == f"set unused0 {FILE} → none ({FILE} is destroyed)"
-    [step] = actions.configure({"scsi1": None}).run(api.client, FLEET, DEV, timeout=20)
+    [step] = SetOptions({"scsi1": None}).run(api.client, FLEET, DEV, timeout=20)
     assert str(step).endswith(f"→ none ({SECOND} stays as an unused disk)")
     assert images(api.node) == {DISK, SECOND, CLOUD_INIT}
 
@@ -449,7 +463,7 @@ def test_an_option_that_is_taken_away_says_what_becomes_of_its_volume() -> None:
 def test_deleting_a_snapshot_says_that_its_memory_goes() -> None:
     volumes, options, _ = LEFT_OUT["snapshot:clean"]
     api = guest(*volumes, **options)
-    [step] = actions.delete_snapshot("clean").run(api.client, FLEET, DEV, timeout=20)
+    [step] = RemoveSnapshot("clean").run(api.client, FLEET, DEV, timeout=20)
     assert str(step) == f"delete snapshot clean of vm 110 with its memory {STATE}"
     assert images(api.node) == {DISK, CLOUD_INIT}
 

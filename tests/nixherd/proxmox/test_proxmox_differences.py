@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
+from nixherd.fleet.settings import CloudInitSettings, ContainerSettings, Device, Settings
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys
 from nixherd.proxmox.guest.actual import ActualVm
@@ -15,11 +16,8 @@ from nixherd.proxmox.guest.identity import mark, marked
 from nixherd.proxmox.guest.plan import Desired, drift, plan_vm
 from nixherd.proxmox.steps import AddDisk, Cannot, Configure, Create, Step, doable
 from nixherd.proxmox.steps import sent as sent_by
-from nixherd.settings import CloudInitSettings, ContainerSettings, Device, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY, template
-
-pytestmark = pytest.mark.unit
 
 MAC = "BC:24:11:AA:BB:CC"
 CONFIG: dict[str, Any] = {
@@ -143,7 +141,7 @@ def test_further_disks_are_made_and_grown_and_never_shrunk() -> None:
         Device("scsi2", {}, parse_size("20G")),
         Device("scsi3", {}, parse_size("5G")),
     )
-    there = {"scsi2": "tank:vm-110-disk-2,size=10G", "scsi3": "tank:vm-110-disk-3,size=6G"}
+    there: dict[str, Any] = {"scsi2": "tank:vm-110-disk-2,size=10G", "scsi3": "tank:vm-110-disk-3,size=6G"}
     add, grow, cannot = plan(Settings(disks=disks), **there)
     assert add == AddDisk("prom", 110, "scsi1", "nvmeprom", parse_size("10G"), "ssd=1", "d" * 40)
     assert str(grow) == "grow scsi2 10G → 20G"
@@ -169,7 +167,7 @@ def test_what_cannot_be_done_in_passing_says_why() -> None:
 def test_cloud_init_says_what_is_declared_where_there_is_a_drive() -> None:
     declared = CloudInitSettings(user="ops", keys=(KEY,), addresses={"ipconfig0": "ip=10.0.0.5/24"}, upgrade=True)
     declared = replace(declared, nameserver="10.0.0.1", search_domain="lan")
-    drive = {"ide2": "nvmeprom:vm-110-cloudinit,media=cdrom", "ciupgrade": 0}
+    drive: dict[str, Any] = {"ide2": "nvmeprom:vm-110-cloudinit,media=cdrom", "ciupgrade": 0}
     [step] = plan(Settings(cloud_init=declared), **drive)
     assert str(step) == (
         "set cloud-init user none → ops, keys 0 → 1 of dev, network none → ip=10.0.0.5/24, nameserver none → 10.0.0.1, "

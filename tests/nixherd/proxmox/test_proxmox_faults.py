@@ -11,21 +11,26 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Refused
-from nixherd.exits import Exit, exit_of
-from nixherd.models import Fleet, Vm
+from nixherd.exit_codes import Exit, exit_of
+from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.guest import actions
 from nixherd.proxmox.guest import apply as apply_module
-from nixherd.proxmox.guest.actions import Action
-from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.backups import BackupGuest
+from nixherd.proxmox.guest.destroy import DestroyGuest
+from nixherd.proxmox.guest.disks import RelocateDisk, ResizeDisk
+from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.making import CreateGuest, MigrateGuest
 from nixherd.proxmox.guest.observe import find
+from nixherd.proxmox.guest.power import ShutdownGuest, StartGuest
+from nixherd.proxmox.guest.snapshots import TakeSnapshot
+from nixherd.proxmox.guest.verb import Action, Verb
 from nixherd.proxmox.steps import Backup
 from tests.nixherd.proxmox.conftest import GIB, Emulator, running, state
 from tests.nixherd.proxmox.dev import begin
-from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("emulator")]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +59,7 @@ def test_a_lock_that_is_held_for_a_while_is_waited_for(emulator: Emulator) -> No
     begin(emulator, status="stopped")
     emulator.control("fault", name="lock-held", vmid=110, lock="backup", seconds=1.5)
     began = time.monotonic()
-    assert outcome(emulator, actions.configure({"cores": 2})) == ["set cores 4 → 2"]
+    assert outcome(emulator, SetOptions({"cores": 2})) == ["set cores 4 → 2"]
     assert time.monotonic() - began > 1
     assert sent(emulator, "/config") == 1
 
@@ -62,7 +67,7 @@ def test_a_lock_that_is_held_for_a_while_is_waited_for(emulator: Emulator) -> No
 def test_a_lock_that_is_held_for_ever_is_named_in_the_end(emulator: Emulator) -> None:
     begin(emulator, status="stopped")
     emulator.control("fault", name="lock-held", vmid=110, lock="backup")
-    status, words = outcome(emulator, actions.start(), timeout=0.5)
+    status, words = outcome(emulator, StartGuest(), timeout=0.5)
     assert status is Exit.REMOTE
     assert "vm 110 (dev) is locked (backup) and no task that this token may see works on it" in words
     assert "`qm unlock 110` on prom" in words
@@ -75,7 +80,7 @@ def test_a_lock_names_the_task_that_holds_it(emulator: Emulator) -> None:
     client = emulator.client()
     upid = Backup("prom", 110, "local").begin(client)
     until(lambda: (config := client.config("prom", 110)) is not None and config.lock == "backup")
-    status, words = outcome(emulator, actions.configure({"cores": 2}), timeout=0.5)
+    status, words = outcome(emulator, SetOptions({"cores": 2}), timeout=0.5)
     assert status is Exit.REMOTE
     assert f"is locked (backup) by task vzdump of {client.token_id}: {upid}" in words
 
@@ -89,8 +94,8 @@ def until(happens: Callable[[], bool], seconds: float = 5) -> None:
 
 def test_the_lock_that_a_killed_clone_left_is_for_people_to_clear(emulator: Emulator) -> None:
     emulator.control("fault", name="task-killed", type="qmclone")
-    outcome(emulator, actions.create(HOST))
-    status, words = outcome(emulator, actions.create(HOST))
+    outcome(emulator, CreateGuest())
+    status, words = outcome(emulator, CreateGuest())
     assert status is Exit.REMOTE
     assert "`qm unlock 110 && qm destroy 110`" in words
     assert sent(emulator, "/clone") == 1
@@ -106,7 +111,7 @@ def test_eight_clones_at_once_are_eight_machines(emulator: Emulator) -> None:
     ended: dict[str, Any] = {}
 
     def one(vm: Vm) -> None:
-        ended[vm.name] = outcome(emulator, actions.create(HOST), vm=vm, fleet=fleet, timeout=60)
+        ended[vm.name] = outcome(emulator, CreateGuest(), vm=vm, fleet=fleet, timeout=60)
 
     threads = [threading.Thread(target=one, args=(vm,)) for vm in vms.values()]
     for thread in threads:
@@ -126,7 +131,7 @@ def test_eight_clones_at_once_are_eight_machines(emulator: Emulator) -> None:
 
 def test_a_vmid_that_a_stranger_takes_between_look_and_clone_is_theirs(emulator: Emulator) -> None:
     emulator.control("fault", name="vmid-taken", vmid=110)
-    status, words = outcome(emulator, actions.create(HOST))
+    status, words = outcome(emulator, CreateGuest())
     assert status is Exit.REFUSED
     assert "vm 110 on prom exists but is not this fleet's" in words
     assert sent(emulator, "/clone") == 1
@@ -137,13 +142,13 @@ def test_a_vmid_that_a_stranger_takes_between_look_and_clone_is_theirs(emulator:
 
 def test_a_full_storage_is_said_and_leaves_nothing(emulator: Emulator) -> None:
     emulator.control("fault", name="storage-full", storage="nvmeprom")
-    status, words = outcome(emulator, actions.create(HOST))
+    status, words = outcome(emulator, CreateGuest())
     assert status is Exit.FAILED
     assert "qmclone 9002" in words
     assert "pvenode task log UPID:" in words
     assert emulator.client().is_free(110)
     emulator.control("fault", name="storage-full", on=False)
-    assert len(outcome(emulator, actions.create(HOST))) == 1
+    assert len(outcome(emulator, CreateGuest())) == 1
 
 
 # Answers that do not come
@@ -153,16 +158,16 @@ def test_a_full_storage_is_said_and_leaves_nothing(emulator: Emulator) -> None:
 @pytest.mark.parametrize(
     ("action", "method", "path"),
     [
-        (actions.create(HOST), "POST", "/clone"),
-        (actions.start(), "POST", "/status/start"),
-        (actions.snapshot("clean"), "POST", "/snapshot"),
-        (actions.resize(65 * GIB), "PUT", "/resize"),
-        (actions.configure({"cores": 2}), "PUT", "/config"),
-        (actions.move_disk("scsi0", "tank"), "POST", "/move_disk"),
-        (actions.backup(), "POST", "/vzdump"),
-        (actions.create(HOST, asked=True), "POST", "/clone"),
-        (actions.snapshot("clean", asked=True), "POST", "/snapshot"),
-        (DestroyAction("dev", 110, backup=False), "DELETE", "/qemu/110"),
+        (CreateGuest(), "POST", "/clone"),
+        (StartGuest(), "POST", "/status/start"),
+        (TakeSnapshot("clean"), "POST", "/snapshot"),
+        (ResizeDisk(size=65 * GIB), "PUT", "/resize"),
+        (SetOptions({"cores": 2}), "PUT", "/config"),
+        (RelocateDisk("scsi0", "tank"), "POST", "/move_disk"),
+        (BackupGuest(), "POST", "/vzdump"),
+        (CreateGuest(by_person=True), "POST", "/clone"),
+        (TakeSnapshot("clean", by_person=True), "POST", "/snapshot"),
+        (DestroyGuest("dev", 110, backup=False), "DELETE", "/qemu/110"),
     ],
 )
 def test_what_went_through_without_an_answer_is_not_done_twice(
@@ -177,14 +182,14 @@ def test_what_went_through_without_an_answer_is_not_done_twice(
     if path == "/vzdump":
         assert len(emulator.client().volumes("prom", "local", content="backup", vmid=110)) == 1
     assert sent(emulator, path) == 1 or path == "/config"
-    if isinstance(action, actions.Verb):
-        assert outcome(emulator, replace(action, ask=None)) == []
+    if isinstance(action, Verb) and action.by_person:
+        assert outcome(emulator, replace(action, by_person=False)) == []
 
 
 def test_what_was_surely_not_done_is_sent_again(emulator: Emulator) -> None:
     begin(emulator, status="stopped")
     emulator.control("fault", name="refused", method="POST", path="/status/start", count=2)
-    assert outcome(emulator, actions.start()) == ["start vm 110"]
+    assert outcome(emulator, StartGuest()) == ["start vm 110"]
     assert sent(emulator, "/status/start") == 3
 
 
@@ -195,12 +200,12 @@ def test_a_task_that_failed_is_judged_by_the_guest(emulator: Emulator) -> None:
     """One that was killed may have done its work. Of one that has not, where the guest stands is said."""
     begin(emulator)
     emulator.control("fault", name="task-fails", type="qmshutdown", message="received interrupt")
-    status, words = outcome(emulator, actions.shutdown())
+    status, words = outcome(emulator, ShutdownGuest())
     assert status is Exit.FAILED
     assert "failed: received interrupt" in words
     assert re.search(r"; vm 110 \(dev\) runs, since \d+ s$", words)
     emulator.control("fault", name="task-killed", type="qmshutdown")
-    assert outcome(emulator, actions.shutdown()) == ["shut vm 110 down within 180 s"]
+    assert outcome(emulator, ShutdownGuest()) == ["shut vm 110 down within 180 s"]
     assert sent(emulator, "/shutdown") == 2
 
 
@@ -208,7 +213,7 @@ def test_a_task_that_failed_is_judged_by_the_guest(emulator: Emulator) -> None:
 def test_a_task_that_was_forgotten_is_judged_by_the_guest(emulator: Emulator, works: bool) -> None:
     begin(emulator, status="stopped")
     emulator.control("fault", name="task-lost", type="qmstart", works=works)
-    ended = outcome(emulator, actions.start(), timeout=1)
+    ended = outcome(emulator, StartGuest(), timeout=1)
     power = emulator.client().status("prom", 110)
     assert power is not None
     assert power.running
@@ -220,7 +225,7 @@ def test_a_task_that_was_forgotten_is_judged_by_the_guest(emulator: Emulator, wo
 def test_a_backup_whose_task_was_forgotten_is_unknown(emulator: Emulator) -> None:
     begin(emulator)
     emulator.control("fault", name="task-lost", type="vzdump", works=False)
-    status, words = outcome(emulator, actions.backup())
+    status, words = outcome(emulator, BackupGuest())
     assert status is Exit.UNKNOWN
     assert "how it ended is not known" in words
 
@@ -251,16 +256,16 @@ def test_a_guest_is_found_wherever_it_runs(cluster: Emulator) -> None:
     found = find(cluster.client(), FLEET, DEV)
     assert found is not None
     assert found[0] == "prom2"
-    assert outcome(cluster, actions.start()) == ["start vm 110"]
+    assert outcome(cluster, StartGuest()) == ["start vm 110"]
     assert cluster.changes() == ["POST /nodes/prom2/qemu/110/status/start"]
 
 
 def test_a_guest_moves_and_then_is_where_it_should_be(cluster: Emulator) -> None:
-    assert outcome(cluster, actions.migrate("prom")) == ["migrate vm 110 from prom2 to prom"]
-    assert outcome(cluster, actions.migrate("prom")) == []
-    assert outcome(cluster, actions.start()) == ["start vm 110"]
-    assert outcome(cluster, actions.migrate("prom2")) == ["migrate vm 110 from prom to prom2 online"]
-    status, words = outcome(cluster, actions.migrate("prom9"))
+    assert outcome(cluster, MigrateGuest("prom")) == ["migrate vm 110 from prom2 to prom"]
+    assert outcome(cluster, MigrateGuest("prom")) == []
+    assert outcome(cluster, StartGuest()) == ["start vm 110"]
+    assert outcome(cluster, MigrateGuest("prom2")) == ["migrate vm 110 from prom to prom2 online"]
+    status, words = outcome(cluster, MigrateGuest("prom9"))
     assert status is Exit.USAGE
     assert words == "there is no node prom9; the cluster has prom, prom2"
 
@@ -268,21 +273,21 @@ def test_a_guest_moves_and_then_is_where_it_should_be(cluster: Emulator) -> None
 def test_a_node_that_cannot_be_reached_is_no_success(cluster: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nixherd.proxmox.client.REFUSED_PAUSES", (0.01, 0.01))
     cluster.control("fault", name="node-down", node="prom2")
-    status, words = outcome(cluster, actions.start())
+    status, words = outcome(cluster, StartGuest())
     assert status is Exit.REMOTE
     assert "No route to host" in words
     # and it is not taken for gone: nothing is made in its place
-    status, _ = outcome(cluster, actions.create(HOST))
+    status, _ = outcome(cluster, CreateGuest())
     assert status is Exit.REMOTE
     assert sent(cluster, "/clone") == 0
 
 
 def test_lists_that_lag_decide_nothing(cluster: Emulator) -> None:
     cluster.control("fault", name="stale-resources")
-    assert outcome(cluster, actions.start()) == ["start vm 110"]
-    assert outcome(cluster, actions.start()) == []
-    assert outcome(cluster, actions.migrate("prom")) == ["migrate vm 110 from prom2 to prom online"]
-    assert outcome(cluster, actions.start()) == []
+    assert outcome(cluster, StartGuest()) == ["start vm 110"]
+    assert outcome(cluster, StartGuest()) == []
+    assert outcome(cluster, MigrateGuest("prom")) == ["migrate vm 110 from prom2 to prom online"]
+    assert outcome(cluster, StartGuest()) == []
 
 
 def test_a_vmid_that_somebody_else_has_elsewhere_is_refused(cluster: Emulator) -> None:

@@ -7,15 +7,18 @@ from typing import cast
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.models import GuestType, Origin, Vm
+from nixherd.fleet.models import GuestType, Origin, Vm
+from nixherd.fleet.settings import Device
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.guest import actions, names
-from nixherd.proxmox.guest.actions import Action
-from nixherd.proxmox.guest.destroy import DestroyAction
-from nixherd.settings import Device
+from nixherd.proxmox.guest import names
+from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
+from nixherd.proxmox.guest.destroy import DestroyGuest
+from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
+from nixherd.proxmox.guest.hardware import AddCloudInitDrive, RegenerateCloudInit, SetDevice, SetOptions
+from nixherd.proxmox.guest.making import MigrateGuest
+from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
+from nixherd.proxmox.guest.verb import Action
 from tests.nixherd.proxmox.fleets import DEV, FLEET
-
-pytestmark = pytest.mark.unit
 
 CT = Vm("dns", 210, Origin.MANAGED, readonly=False, host_id="dev", type=GuestType.LXC)
 BOTH = replace(FLEET, vms={**FLEET.vms, "dns": CT})
@@ -32,57 +35,51 @@ class Unasked:
 
 WRONG: list[tuple[Vm, Callable[[], Action]]] = [
     *(
-        (DEV, lambda name=name: actions.resize(1 << 30, disk=name))
+        (DEV, lambda name=name: ResizeDisk(size=1 << 30, disk=name))
         for name in ("mp0", "rootfs", "scsi31", "unused0", "x")
     ),
     *(
-        (CT, lambda name=name: actions.resize(1 << 30, disk=name))
+        (CT, lambda name=name: ResizeDisk(size=1 << 30, disk=name))
         for name in ("scsi1", "mp256", "efidisk0", "mp01", "")
     ),
+    *((DEV, lambda name=name: AttachDisk(name, 1 << 30)) for name in ("mp0", "scsi31", "ide4", "sata6", "virtio16")),
+    (CT, lambda: AttachDisk("mp0", 1 << 30)),
+    *((DEV, lambda name=name: RelocateDisk(name, "tank")) for name in ("mp0", "rootfs", "unused256", "net0", "scsi01")),
+    *((CT, lambda name=name: RelocateDisk(name, "tank")) for name in ("scsi1", "rootfs")),
+    *((DEV, lambda name=name: TakeSnapshot(name)) for name in ("current", "a b", "1st", "../x", "x" * 41, "")),
+    *((DEV, lambda name=name: RemoveSnapshot(name)) for name in ("current", "a/b", "x")),
+    *((DEV, lambda name=name: RollbackGuest(name)) for name in ("pending", "a/b", "ü1", "")),
     *(
-        (DEV, lambda name=name: actions.add_disk(name, 1 << 30))
-        for name in ("mp0", "scsi31", "ide4", "sata6", "virtio16")
-    ),
-    (CT, lambda: actions.add_disk("mp0", 1 << 30)),
-    *(
-        (DEV, lambda name=name: actions.move_disk(name, "tank"))
-        for name in ("mp0", "rootfs", "unused256", "net0", "scsi01")
-    ),
-    *((CT, lambda name=name: actions.move_disk(name, "tank")) for name in ("scsi1", "rootfs")),
-    *((DEV, lambda name=name: actions.snapshot(name)) for name in ("current", "a b", "1st", "../x", "x" * 41, "")),
-    *((DEV, lambda name=name: actions.delete_snapshot(name)) for name in ("current", "a/b", "x")),
-    *((DEV, lambda name=name: actions.rollback(name)) for name in ("pending", "a/b", "ü1", "")),
-    *(
-        (DEV, lambda name=name: DestroyAction("dev", 110, discard=(name,)))
+        (DEV, lambda name=name: DestroyGuest("dev", 110, discard=(name,)))
         for name in ("mp0", "snapshot:", "snapshot:a b")
     ),
-    *((CT, lambda name=name: DestroyAction("dns", 210, discard=(name,))) for name in ("scsi1", "vmstate")),
-    *((DEV, lambda name=name: actions.restore(VM_BACKUP, discard=(name,))) for name in ("mp0", "snapshot:current")),
-    *((CT, lambda name=name: actions.restore(CT_BACKUP, discard=(name,))) for name in ("scsi1", "virtio0")),
+    *((CT, lambda name=name: DestroyGuest("dns", 210, discard=(name,))) for name in ("scsi1", "vmstate")),
+    *((DEV, lambda name=name: RestoreGuest(VM_BACKUP, discard=(name,))) for name in ("mp0", "snapshot:current")),
+    *((CT, lambda name=name: RestoreGuest(CT_BACKUP, discard=(name,))) for name in ("scsi1", "virtio0")),
     *(
         (DEV, make)
         for make in (
-            lambda: actions.add_disk("scsi1", 1 << 30, storage="a b"),
-            lambda: actions.move_disk("scsi0", "local/x"),
-            lambda: actions.backup(storage="_x"),
-            lambda: actions.restore(VM_BACKUP, storage="a:b"),
-            lambda: actions.migrate("no such node"),
-            lambda: actions.migrate("prom2", storage="ü"),
-            lambda: DestroyAction("dev", 110, storage="/srv"),
-            lambda: actions.cloudinit_drive("virtio0"),
-            lambda: actions.cloudinit_drive("ide4"),
-            lambda: actions.cloudinit_drive(storage="-"),
-            lambda: actions.configure({"mp0": None}),
-            lambda: actions.configure({"swap": 512}),
-            lambda: actions.configure({"scsi31": None}),
+            lambda: AttachDisk("scsi1", 1 << 30, storage="a b"),
+            lambda: RelocateDisk("scsi0", "local/x"),
+            lambda: BackupGuest(storage="_x"),
+            lambda: RestoreGuest(VM_BACKUP, storage="a:b"),
+            lambda: MigrateGuest("no such node"),
+            lambda: MigrateGuest("prom2", storage="ü"),
+            lambda: DestroyGuest("dev", 110, storage="/srv"),
+            lambda: AddCloudInitDrive("virtio0"),
+            lambda: AddCloudInitDrive("ide4"),
+            lambda: AddCloudInitDrive(storage="-"),
+            lambda: SetOptions({"mp0": None}),
+            lambda: SetOptions({"swap": 512}),
+            lambda: SetOptions({"scsi31": None}),
         )
     ),
-    (CT, lambda: actions.cloudinit_drive()),
-    (CT, lambda: actions.regenerate()),
-    (CT, lambda: actions.configure({"scsi1": None})),
-    (CT, lambda: actions.configure({"bios": "ovmf"})),
-    (CT, lambda: actions.configure({"hostpci0": None})),
-    (CT, lambda: actions.device(Device("hostpci0", {"mapping": "gpu"}))),
+    (CT, lambda: AddCloudInitDrive()),
+    (CT, lambda: RegenerateCloudInit()),
+    (CT, lambda: SetOptions({"scsi1": None})),
+    (CT, lambda: SetOptions({"bios": "ovmf"})),
+    (CT, lambda: SetOptions({"hostpci0": None})),
+    (CT, lambda: SetDevice(Device("hostpci0", {"mapping": "gpu"}))),
 ]
 
 

@@ -7,25 +7,28 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.exits import Exit, exit_of
-from nixherd.models import Fleet, Vm
+from nixherd.exit_codes import Exit, exit_of
+from nixherd.fleet.models import Fleet, Vm
+from nixherd.fleet.settings import Device, Settings
 from nixherd.proxmox.answers import Pending, Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.guest import actions, verbs
-from nixherd.proxmox.guest.actions import Action, left_by
+from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
+from nixherd.proxmox.guest.hardware import SetDevice, SetOptions
+from nixherd.proxmox.guest.making import ApplyDefinition
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.options import in_vain
 from nixherd.proxmox.guest.plan import Desired, plan_vm
+from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
+from nixherd.proxmox.guest.verb import Action, Guest
 from nixherd.proxmox.route import Route
 from nixherd.proxmox.steps import Cannot, Change, Configure, MoveDisk, Note, Resize
-from nixherd.settings import Device, Settings
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = pytest.mark.usefixtures("no_long_pauses")
 
 NET1 = Device("net1", {"bridge": "vmbr77"})  # a bridge that the node lacks
 
@@ -75,7 +78,7 @@ def with_disk(size: str, **changes: Any) -> tuple[Vm, Fleet]:
 
 def differences(emulator: Emulator, vm: Vm, fleet: Fleet) -> list[str]:
     """What as_declared leaves, its notes aside."""
-    left = left_by(actions.as_declared(HOST), emulator.client(Policy.from_fleet(fleet)), fleet, vm)
+    left = ApplyDefinition().left(emulator.client(Policy.from_fleet(fleet)), fleet, vm)
     assert left is not None
     return [str(step) for step in left if not isinstance(step, Note)]
 
@@ -87,7 +90,7 @@ def differences(emulator: Emulator, vm: Vm, fleet: Fleet) -> list[str]:
 def test_what_was_refused_is_taken_back_and_what_waited_before_stays(dev: Emulator, card: str) -> None:
     people(dev, memory=4096)
     before = config_of(dev).nets
-    status, words = refused(dev, actions.device(replace(NET1, name=card)))
+    status, words = refused(dev, SetDevice(replace(NET1, name=card)))
     assert (waiting(dev), config_of(dev).nets) == ({"memory": "4096"}, before)
     assert f"{card}: hotplug problem" in words
     assert words.endswith(f"; {card}, which the server had kept for the next start, is taken back")
@@ -95,7 +98,7 @@ def test_what_was_refused_is_taken_back_and_what_waited_before_stays(dev: Emulat
 
 
 def test_what_the_same_request_set_all_the_same_is_said(dev: Emulator) -> None:
-    status, words = refused(dev, actions.configure({"tags": "web", "cores": 2, "net1": "virtio,bridge=vmbr77"}))
+    status, words = refused(dev, SetOptions({"tags": "web", "cores": 2, "net1": "virtio,bridge=vmbr77"}))
     assert waiting(dev) == {}
     config = config_of(dev)
     assert (config.tags, config.cores) == (("web",), 4)
@@ -110,7 +113,7 @@ def test_a_disk_that_cannot_be_made_leaves_nothing_of_the_request(emulator: Emul
     begin(emulator, status=status)
     before = volumes(emulator)
     emulator.control("fault", name="storage-full", storage="nvmeprom")
-    ended, words = refused(emulator, actions.configure({"cores": 2, "scsi1": "nvmeprom:50"}))
+    ended, words = refused(emulator, SetOptions({"cores": 2, "scsi1": "nvmeprom:50"}))
     assert "free space in thin pool" in words
     assert "; cores, which the server had kept for the next start, is taken back" in words
     assert (waiting(emulator), config_of(emulator).cores, volumes(emulator)) == ({}, 4, before)
@@ -120,7 +123,7 @@ def test_a_disk_that_cannot_be_made_leaves_nothing_of_the_request(emulator: Emul
 def test_what_replaced_something_that_waited_is_not_taken_back_but_said(dev: Emulator) -> None:
     with pytest.raises(ApiError, match="hotplug problem"):
         people(dev, net1=f"virtio={MAC[:-1]}1,bridge=vmbr8")
-    status, words = refused(dev, actions.device(replace(NET1, values={"bridge": "vmbr9"})))
+    status, words = refused(dev, SetDevice(replace(NET1, values={"bridge": "vmbr9"})))
     assert "bridge=vmbr9" in str(waiting(dev)["net1"])
     assert "waits, for the next start, which may fail by it; `qm set 110 --revert net1` on prom takes back" in words
     assert status is Exit.FAILED
@@ -129,16 +132,16 @@ def test_what_replaced_something_that_waited_is_not_taken_back_but_said(dev: Emu
 def test_a_new_disk_that_is_refused_leaves_no_volume(dev: Emulator) -> None:
     before = volumes(dev)
     dev.control("fault", name="hotplug-fails", option="scsi1")
-    status, words = refused(dev, actions.add_disk("scsi1", 10 * GIB))
+    status, words = refused(dev, AttachDisk("scsi1", 10 * GIB))
     assert "scsi1: hotplug problem" in words
     assert (waiting(dev), config_of(dev).unused, volumes(dev)) == ({}, {}, before)
     assert status is Exit.REMOTE
 
 
 def test_an_unplugging_that_fails_is_taken_back(dev: Emulator) -> None:
-    do(dev, actions.add_disk("scsi1", 10 * GIB))
+    do(dev, AttachDisk("scsi1", 10 * GIB))
     dev.control("fault", name="hotplug-fails", option="scsi1")
-    status, words = refused(dev, actions.configure({"scsi1": None}))
+    status, words = refused(dev, SetOptions({"scsi1": None}))
     assert "scsi1, which the server had kept for the next start, is taken back" in words
     assert waiting(dev) == {}
     assert config_of(dev).drives["scsi1"].size == 10 * GIB
@@ -155,7 +158,7 @@ def test_what_cannot_be_taken_back_is_said(dev: Emulator, monkeypatch: pytest.Mo
         real(node, vmid, values, *rest, **more)
 
     monkeypatch.setattr(client, "set_config", set_config)
-    status, words = refused(dev, actions.device(NET1), client)
+    status, words = refused(dev, SetDevice(NET1), client)
     assert "net1 (none → virtio=" in words
     assert "for the next start, which may fail by it (not taken back: PUT: VM is locked (backup) (500))" in words
     assert status is Exit.FAILED
@@ -173,7 +176,7 @@ def test_taking_back_minds_what_others_change_meanwhile(dev: Emulator, monkeypat
         real(node, vmid, values, *rest, **more)
 
     monkeypatch.setattr(client, "set_config", set_config)
-    status, words = refused(dev, actions.device(NET1), client)
+    status, words = refused(dev, SetDevice(NET1), client)
     assert (waiting(dev), reverted) == ({"memory": "4096"}, ["net1", "net1"])
     assert words.endswith("is taken back")
     assert status is Exit.REMOTE
@@ -190,7 +193,7 @@ def test_what_cannot_be_looked_at_is_unknown(dev: Emulator, monkeypatch: pytest.
         return real(*arguments)
 
     monkeypatch.setattr(client, "pending", pending)
-    status, words = refused(dev, actions.device(NET1), client)
+    status, words = refused(dev, SetDevice(NET1), client)
     assert "what of it waits for the next start is not known (GET: no answer); look: `qm pending 110`" in words
     assert status is Exit.UNKNOWN
 
@@ -198,7 +201,7 @@ def test_what_cannot_be_looked_at_is_unknown(dev: Emulator, monkeypatch: pytest.
 @pytest.mark.parametrize("fault", ["drop-connection", "timed-out"])
 def test_a_refusal_whose_answer_is_lost_is_found_all_the_same(dev: Emulator, fault: str) -> None:
     dev.control("fault", name=fault, method="PUT", path="/config", count=1, refused=True)
-    status, words = refused(dev, actions.device(NET1))
+    status, words = refused(dev, SetDevice(NET1))
     assert "net1: hotplug problem" in words
     assert waiting(dev) == {}
     assert status is Exit.REMOTE
@@ -208,7 +211,7 @@ def test_a_disk_whose_refusal_is_lost_is_made_once(dev: Emulator) -> None:
     dev.control("fault", name="hotplug-fails", option="scsi1", count=1)
     dev.control("fault", name="drop-connection", method="PUT", path="/config", count=1, refused=True)
     before = volumes(dev)
-    assert do(dev, actions.add_disk("scsi1", 10 * GIB)) == ["add scsi1, 10G on nvmeprom"]
+    assert do(dev, AttachDisk("scsi1", 10 * GIB)) == ["add scsi1, 10G on nvmeprom"]
     assert (waiting(dev), config_of(dev).unused) == ({}, {})
     assert len(volumes(dev)) == len(before) + 1
 
@@ -216,7 +219,7 @@ def test_a_disk_whose_refusal_is_lost_is_made_once(dev: Emulator) -> None:
 def test_a_step_whose_answer_was_lost_is_one_that_was_done(dev: Emulator) -> None:
     dev.control("fault", name="drop-connection", method="PUT", path="/config", count=1)
     client = dev.client()
-    done = actions.configure({"cores": 2}).run(client, FLEET, DEV, timeout=10)
+    done = SetOptions({"cores": 2}).run(client, FLEET, DEV, timeout=10)
     assert [str(step) for step in done] == ["set cores 4 → 2"]
     assert client.accepted_changes == 1
 
@@ -226,7 +229,7 @@ def test_a_step_whose_answer_was_lost_is_one_that_was_done(dev: Emulator) -> Non
 
 def test_our_own_steps_are_no_obstacle_to_each_other(dev: Emulator) -> None:
     vm, fleet = with_disk("10G", cores=2, disk=70 * GIB)
-    done = do(dev, actions.as_declared(HOST), vm, fleet)
+    done = do(dev, ApplyDefinition(), vm, fleet)
     assert done == [
         "set cores 4 → 2 (from its next start on)",
         "grow scsi0 64G → 70G",
@@ -265,7 +268,7 @@ def test_what_others_do_between_our_steps_is_seen(dev: Emulator, monkeypatch: py
 
     between(client, monkeypatch, theirs)
     said = list[str]()
-    done = [str(step) for step in actions.as_declared(HOST).run(client, fleet, vm, timeout=10, progress=said.append)]
+    done = [str(step) for step in ApplyDefinition().run(client, fleet, vm, timeout=10, progress=said.append)]
     assert "vm 110 (dev): somebody else changed scsi0 meanwhile; planned anew" in said
     assert not any(step.startswith("grow") for step in done)
     config = config_of(dev)
@@ -286,7 +289,7 @@ def test_a_move_that_lost_the_race_is_looked_at_again(dev: Emulator, monkeypatch
         return real(step, client)
 
     monkeypatch.setattr(MoveDisk, "begin", sending)
-    done = actions.move_disk("scsi0", "tank").run(client, FLEET, DEV, timeout=10)
+    done = RelocateDisk("scsi0", "tank").run(client, FLEET, DEV, timeout=10)
     assert [str(step) for step in done] == ["move scsi0 to tank; nvmeprom:vm-110-disk-0 is deleted then"]
     assert (len(sent), config_of(dev).tags) == (2, ("theirs",))
 
@@ -294,7 +297,7 @@ def test_a_move_that_lost_the_race_is_looked_at_again(dev: Emulator, monkeypatch
 def test_a_reboot_is_for_what_waits_and_nothing_else(dev: Emulator) -> None:
     begin(dev, balloon=1024)
     vm, fleet = declaring(settings=replace(Settings(), balloon=2048))
-    allowed = actions.as_declared(HOST, allow_reboot=True)
+    allowed = ApplyDefinition(allow_reboot=True)
     done = do(dev, allowed, vm, fleet)
     assert not any("reboot" in step or "next start" in step for step in done)
     assert waiting(dev) == {}
@@ -305,17 +308,17 @@ def test_a_reboot_is_for_what_waits_and_nothing_else(dev: Emulator) -> None:
 
 def test_a_disk_that_waits_is_neither_grown_nor_moved(emulator: Emulator) -> None:
     begin(emulator, hotplug="0")
-    added = actions.add_disk("scsi1", 5 * GIB)
+    added = AttachDisk("scsi1", 5 * GIB)
     assert do(emulator, added) == ["add scsi1, 5G on nvmeprom (from its next start on)"]
-    left = left_by(added, emulator.client(), FLEET, DEV)
+    left = added.left(emulator.client(), FLEET, DEV)
     assert left is not None
     assert [str(step) for step in left] == ["waits for its next start: scsi1"]
     before = emulator.changes()
-    for action in (actions.resize(10 * GIB, disk="scsi1"), actions.move_disk("scsi1", "tank")):
+    for action in (ResizeDisk(size=10 * GIB, disk="scsi1"), RelocateDisk("scsi1", "tank")):
         with pytest.raises(Usage, match=r"scsi1 waits for its next start, .* reboot it first"):
             do(emulator, action)
     vm, fleet = with_disk("10G")
-    done = do(emulator, actions.as_declared(HOST), vm, fleet)
+    done = do(emulator, ApplyDefinition(), vm, fleet)
     assert all(step.startswith("set cloud-init") for step in done)
     assert differences(emulator, vm, fleet) == [
         "scsi1: it waits for the next start of vm 110 (dev) with 5G and cannot be grown to 10G before; "
@@ -325,7 +328,7 @@ def test_a_disk_that_waits_is_neither_grown_nor_moved(emulator: Emulator) -> Non
     assert [change for change in emulator.changes() if change not in before and "config" not in change] == [
         "PUT /nodes/prom/qemu/110/cloudinit"
     ]
-    assert do(emulator, actions.as_declared(HOST, allow_reboot=True), vm, fleet) == [
+    assert do(emulator, ApplyDefinition(allow_reboot=True), vm, fleet) == [
         "reboot vm 110 so that scsi1 take effect",
         "grow scsi1 5G → 10G",
     ]
@@ -345,33 +348,33 @@ def test_what_waits_for_a_guest_that_is_off_is_known(emulator: Emulator) -> None
     assert "start it, then run again" in words[0]
     assert words[-1] == "waits for its next start: scsi1"
     with pytest.raises(Usage, match="start it first"):
-        verbs.resize(fleet, vm, off, 10 * GIB, disk="scsi1")
+        ResizeDisk(size=10 * GIB, disk="scsi1").look(Guest(emulator.client(), fleet, vm, off))
 
 
 def test_a_declared_disk_that_goes_at_the_next_start_is_not_replaced(emulator: Emulator) -> None:
     begin(emulator, hotplug="0", scsi1="nvmeprom:vm-110-disk-0,size=10G")
     people(emulator, delete="scsi1")
     vm, fleet = with_disk("10G")
-    do(emulator, actions.as_declared(HOST), vm, fleet)
+    do(emulator, ApplyDefinition(), vm, fleet)
     assert waiting(emulator) == {"scsi1": None}
     assert "scsi1: vm 110 (dev) loses it at its next start" in differences(emulator, vm, fleet)[0]
     with pytest.raises(Usage, match="has a disk scsi1 until its next start"):
-        do(emulator, actions.add_disk("scsi1", 10 * GIB))
+        do(emulator, AttachDisk("scsi1", 10 * GIB))
 
 
 def test_a_disk_that_may_only_have_been_detached_is_not_made_anew(dev: Emulator) -> None:
-    do(dev, actions.add_disk("scsi1", 10 * GIB))
+    do(dev, AttachDisk("scsi1", 10 * GIB))
     people(dev, delete="scsi1")
     volid = config_of(dev).unused["unused0"].volume
     vm, fleet = with_disk("10G")
-    assert not any(step.startswith("add") for step in do(dev, actions.as_declared(HOST), vm, fleet))
+    assert not any(step.startswith("add") for step in do(dev, ApplyDefinition(), vm, fleet))
     [line] = differences(dev, vm, fleet)
     assert (
         f"unused0 ({volid}, 10G) is attached nowhere and may be it; attach that (`qm set 110 --scsi1 {volid}`" in line
     )
     vm, fleet = with_disk("11G")  # it is another one
-    assert "add scsi1, 11G on nvmeprom" in do(dev, actions.as_declared(HOST), vm, fleet)
-    left = left_by(actions.as_declared(HOST), dev.client(Policy.from_fleet(fleet)), fleet, vm)
+    assert "add scsi1, 11G on nvmeprom" in do(dev, ApplyDefinition(), vm, fleet)
+    left = ApplyDefinition().left(dev.client(Policy.from_fleet(fleet)), fleet, vm)
     assert left is not None
     assert [str(step) for step in left] == [f"unused0 ({volid}, 10G) is attached nowhere"]  # known, and no difference
 
@@ -381,24 +384,22 @@ def test_nobody_is_rebooted_for_what_was_refused(dev: Emulator) -> None:
         people(dev, net1=f"virtio={MAC[:-1]}1,bridge=vmbr8")
     people(dev, cores=2)
     vm, fleet = declaring(cores=2)
-    left = left_by(actions.as_declared(HOST), dev.client(), fleet, vm)
+    left = ApplyDefinition().left(dev.client(), fleet, vm)
     assert left is not None
     assert [type(step) for step in left] == [Cannot, Note]
     assert "net1: it could not be plugged in while the machine runs" in str(left[0])
     assert str(left[1]) == "waits for its next start as well: cores"
-    assert not any("reboot" in step for step in do(dev, actions.as_declared(HOST, allow_reboot=True), vm, fleet))
+    assert not any("reboot" in step for step in do(dev, ApplyDefinition(allow_reboot=True), vm, fleet))
     people(dev, revert="net1")
-    assert do(dev, actions.as_declared(HOST, allow_reboot=True), vm, fleet) == [
-        "reboot vm 110 so that cores take effect"
-    ]
+    assert do(dev, ApplyDefinition(allow_reboot=True), vm, fleet) == ["reboot vm 110 so that cores take effect"]
 
 
 def test_what_could_not_be_unplugged_goes_with_a_reboot(dev: Emulator) -> None:
-    do(dev, actions.add_disk("scsi1", 10 * GIB))
+    do(dev, AttachDisk("scsi1", 10 * GIB))
     dev.control("fault", name="hotplug-fails", option="scsi1")
     with pytest.raises(ApiError, match="hotplug problem"):
         people(dev, delete="scsi1")
-    done = do(dev, actions.as_declared(HOST, allow_reboot=True))
+    done = do(dev, ApplyDefinition(allow_reboot=True))
     assert "reboot vm 110 so that scsi1 take effect" in done
     assert waiting(dev) == {}
 
@@ -406,9 +407,14 @@ def test_what_could_not_be_unplugged_goes_with_a_reboot(dev: Emulator) -> None:
 @pytest.mark.parametrize("status", ["running", "stopped"])
 def test_what_the_server_completes_is_sent_once(emulator: Emulator, status: str) -> None:
     begin(emulator, status=status)
-    for values in ({"scsi1": "tank:1"}, {"net1": "virtio,bridge=vmbr0"}, {"sata1": "tank:2,backup=0"}):
-        assert len(do(emulator, actions.configure(values))) == 1
-        assert do(emulator, actions.configure(values)) == []
+    disks: tuple[dict[str, object], ...] = (
+        {"scsi1": "tank:1"},
+        {"net1": "virtio,bridge=vmbr0"},
+        {"sata1": "tank:2,backup=0"},
+    )
+    for values in disks:
+        assert len(do(emulator, SetOptions(values))) == 1
+        assert do(emulator, SetOptions(values)) == []
     volumes = [row.volid for row in emulator.client().volumes("prom", "tank", vmid=110)]
     assert sorted(volumes) == ["tank:vm-110-disk-0", "tank:vm-110-disk-1"]
 
@@ -426,22 +432,22 @@ def test_what_is_sent_again_in_vain_is_told_by_what_is_sent() -> None:
 def test_no_option_takes_our_mark_away(dev: Emulator) -> None:
     before, changes = config_of(dev).description, dev.changes()
     with pytest.raises(Usage, match="hold the mark that makes it this fleet's"):
-        do(dev, actions.configure({"description": None}))
+        do(dev, SetOptions({"description": None}))
     with pytest.raises(Usage, match="by its name and notes it is known"):
-        do(dev, actions.configure({"name": "other"}))
-    assert do(dev, actions.configure({"name": "dev", "description": ""})) == []
+        do(dev, SetOptions({"name": "other"}))
+    assert do(dev, SetOptions({"name": "dev", "description": ""})) == []
     assert dev.changes() == changes
-    do(dev, actions.configure({"description": "of mine"}))
+    do(dev, SetOptions({"description": "of mine"}))
     assert config_of(dev).description.strip() == f"{before.strip()}\nof mine"
 
 
 def test_a_rollback_tells_a_disk_that_only_waits_from_one_that_is_there(emulator: Emulator) -> None:
     begin(emulator)
-    do(emulator, actions.snapshot("clean"))
+    do(emulator, TakeSnapshot("clean"))
     client = emulator.client()
     client.set_config("prom", 110, {"sata1": "tank:1"})  # waits
     client.set_config("prom", 110, {"scsi2": "tank:2"})
-    [told] = do(emulator, actions.rollback("clean", asked=True))
+    [told] = do(emulator, RollbackGuest("clean", by_person=True))
     assert "; stays as an unused disk: scsi2 tank:vm-110-disk-1;" in told
     assert told.endswith(
         "only waits for its next start, stays on its storage, named by nothing: sata1 tank:vm-110-disk-0"

@@ -6,17 +6,22 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.models import GuestType
-from nixherd.proxmox.guest import actions
-from nixherd.proxmox.guest.actions import Action
+from nixherd.fleet.models import GuestType
+from nixherd.proxmox.guest.backups import BackupGuest
+from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
+from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.making import CreateGuest
+from nixherd.proxmox.guest.power import StopGuest
+from nixherd.proxmox.guest.snapshots import TakeSnapshot
 from nixherd.proxmox.guest.undo import reversible
+from nixherd.proxmox.guest.verb import Action
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice
-from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = [pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
 
 def volume(form: str, size: int = GIB) -> dict[str, Any]:
@@ -39,14 +44,14 @@ FAR = {"type": "nfs", "path": "/mnt/pve/far", "content": "images", "active": 0, 
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        (actions.add_disk("scsi1", GIB, storage="gone"), "storage gone on prom is not active: not mounted, or its"),
-        (actions.add_disk("scsi1", GIB, storage="far"), "storage far on prom is disabled; `pvesm set far --disable 0`"),
-        (actions.move_disk("scsi0", "gone"), "storage gone on prom is not active"),
-        (actions.backup(storage="gone"), "storage gone on prom is not active"),
-        (actions.backup(storage="tank"), "storage tank on prom takes no backup; allow `backup` there"),
-        (actions.move_disk("scsi0", "local"), "storage local on prom takes no images; allow `images` there"),
+        (AttachDisk("scsi1", GIB, storage="gone"), "storage gone on prom is not active: not mounted, or its"),
+        (AttachDisk("scsi1", GIB, storage="far"), "storage far on prom is disabled; `pvesm set far --disable 0`"),
+        (RelocateDisk("scsi0", "gone"), "storage gone on prom is not active"),
+        (BackupGuest(storage="gone"), "storage gone on prom is not active"),
+        (BackupGuest(storage="tank"), "storage tank on prom takes no backup; allow `backup` there"),
+        (RelocateDisk("scsi0", "local"), "storage local on prom takes no images; allow `images` there"),
         (
-            actions.add_disk("scsi1", GIB, storage="nosuch"),
+            AttachDisk("scsi1", GIB, storage="nosuch"),
             "prom has no storage nosuch; for images it has: far, gone,",
         ),
     ],
@@ -64,7 +69,7 @@ def test_nothing_is_put_where_it_cannot_be(emulator: Emulator, action: Action, s
 def test_a_guest_is_made_where_there_is_a_storage_for_it(emulator: Emulator) -> None:
     emulator.control("reset", patch={"acl": SEEN, "storages": {"gone": GONE}})
     vm = replace(DEV, storage="gone")
-    for action in (actions.create_empty(HOST), actions.create(HOST)):
+    for action in (CreateGuest(empty=True), CreateGuest()):
         with pytest.raises(FleetError, match="storage gone on prom is not active"):
             do(emulator, action, vm, replace(FLEET, vms={"dev": vm}))
     assert emulator.changes() == []
@@ -72,26 +77,26 @@ def test_a_guest_is_made_where_there_is_a_storage_for_it(emulator: Emulator) -> 
 
 def test_a_storage_that_is_away_takes_no_backups(emulator: Emulator) -> None:
     begin(emulator, acl=SEEN, storages={"gone": GONE})
-    assert do(emulator, actions.backup()) == ["back vm 110 up to local"]
+    assert do(emulator, BackupGuest()) == ["back vm 110 up to local"]
     begin(emulator, acl=SEEN, storages={"gone": GONE, "local": None})
     with pytest.raises(Usage, match=r"is not clear \(none does; gone is not active: not mounted, or its server"):
-        do(emulator, actions.backup())
+        do(emulator, BackupGuest())
 
 
 def test_efi_variables_the_tpm_and_what_is_unused_are_moved(emulator: Emulator) -> None:
-    disks = {"efidisk0": "files:110/vm-110-disk-1.raw,efitype=4m,size=1G"}
+    disks: dict[str, Any] = {"efidisk0": "files:110/vm-110-disk-1.raw,efitype=4m,size=1G"}
     disks |= {"tpmstate0": "files:110/vm-110-disk-2.raw,size=1G,version=v2.0", "unused0": "files:110/vm-110-disk-3.raw"}
     begin(emulator, acl=SEEN, storages={"files": FILES}, **disks)
-    assert twice(emulator, actions.move_disk("efidisk0", "tank")) == [
+    assert twice(emulator, RelocateDisk("efidisk0", "tank")) == [
         "move efidisk0 to tank; files:110/vm-110-disk-1.raw is deleted then"
     ]
     assert str(config_of(emulator).values["efidisk0"]).startswith("tank:")
     with pytest.raises(Usage, match="its TPM's state is moved while it is off alone: shut it down first"):
-        do(emulator, actions.move_disk("tpmstate0", "tank"))
+        do(emulator, RelocateDisk("tpmstate0", "tank"))
     with pytest.raises(Usage, match="efidisk0 has the size that its content has; it is not grown"):
-        do(emulator, actions.resize(parse_size("2G"), disk="efidisk0"))
-    do(emulator, actions.stop())
-    assert twice(emulator, actions.move_disk("tpmstate0", "tank")) == [
+        do(emulator, ResizeDisk(size=parse_size("2G"), disk="efidisk0"))
+    do(emulator, StopGuest())
+    assert twice(emulator, RelocateDisk("tpmstate0", "tank")) == [
         "move tpmstate0 to tank; files:110/vm-110-disk-2.raw is deleted then"
     ]
     assert str(config_of(emulator).values["tpmstate0"]).startswith("tank:")
@@ -106,7 +111,7 @@ def test_efi_variables_the_tpm_and_what_is_unused_are_moved(emulator: Emulator) 
 )
 def test_what_cannot_be_moved_says_why(dev: Emulator, disk: str, said: str) -> None:
     with pytest.raises(Usage, match=said):
-        do(dev, actions.move_disk(disk, "tank"))
+        do(dev, RelocateDisk(disk, "tank"))
     assert dev.changes() == []
 
 
@@ -115,21 +120,21 @@ def test_what_cannot_be_moved_says_why(dev: Emulator, disk: str, said: str) -> N
     [
         (
             {"scsi1": "files:110/vm-110-disk-1.raw,size=1G"},
-            "cannot be snapshotted: scsi1 (files:110/vm-110-disk-1.raw) is no qcow2, which alone has snapshots on "
+            "cannot be snapshotted: scsi1 (files:110/vm-110-disk-1.raw) is not a qcow2, which alone has snapshots on "
             "files (dir); move it to a storage that can, such as zfspool or lvmthin, or make it qcow2 "
             "(`qm disk move 110 …` on prom)",
         ),
         (
             {"tpmstate0": "files:110/vm-110-disk-2.raw,size=4M,version=v2.0", "scsi1": "files:110/vm-110-disk-4.qcow2"},
-            "cannot be snapshotted: tpmstate0 (files:110/vm-110-disk-2.raw) is no qcow2",
+            "cannot be snapshotted: tpmstate0 (files:110/vm-110-disk-2.raw) is not a qcow2",
         ),
         ({"scsi1": "thick:vm-110-disk-1,size=1G"}, "scsi1 (thick:vm-110-disk-1) is on thick, and lvm has no snapshots"),
     ],
 )
-def test_a_snapshot_that_cannot_be_names_the_disk_before(emulator: Emulator, disks: dict[str, str], said: str) -> None:
+def test_a_snapshot_that_cannot_be_names_the_disk_before(emulator: Emulator, disks: dict[str, Any], said: str) -> None:
     thick = {"type": "lvm", "content": "images", "total": GIB, "volumes": {"thick:vm-110-disk-1": volume("raw")}}
     begin(emulator, acl=SEEN, storages={"files": FILES, "thick": thick}, **disks)
-    for action in (actions.snapshot("clean"), reversible(actions.configure({"cores": 2}), "keep")):
+    for action in (TakeSnapshot("clean"), reversible(SetOptions({"cores": 2}), "keep")):
         with pytest.raises(Usage) as refused:
             action.plan(emulator.client(), FLEET, DEV)
         assert said in str(refused.value)
@@ -153,30 +158,28 @@ def test_a_containers_volumes_are_judged_too(emulator: Emulator) -> None:
         },
     )
     with pytest.raises(Usage) as refused:
-        do(emulator, actions.snapshot("clean"), vm, fleet)
-    assert "rootfs (files:210/vm-210-disk-0.raw) is no qcow2" in str(refused.value)
-    assert "mp0 (/srv/shared) is no volume of a storage" in str(refused.value)
+        do(emulator, TakeSnapshot("clean"), vm, fleet)
+    assert "rootfs (files:210/vm-210-disk-0.raw) is not a qcow2" in str(refused.value)
+    assert "mp0 (/srv/shared) is not a volume of a storage" in str(refused.value)
     assert "`pct move-volume 210 …` on prom" in str(refused.value)
     with pytest.raises(Usage, match="is a container; its volumes are not moved here: `pct move-volume 210 rootfs"):
-        do(emulator, actions.move_disk("rootfs", "tank"), vm, fleet)
+        do(emulator, RelocateDisk("rootfs", "tank"), vm, fleet)
     assert emulator.changes() == []
 
 
 def test_only_a_vm_that_runs_has_memory_to_keep(emulator: Emulator) -> None:
     begin(emulator)
-    assert twice(emulator, actions.snapshot("ram", with_memory=True)) == ["snapshot vm 110 as ram with its memory"]
+    assert twice(emulator, TakeSnapshot("ram", with_memory=True)) == ["snapshot vm 110 as ram with its memory"]
     [row] = emulator.client().snapshots("prom", 110)
     assert row.with_memory
-    do(emulator, actions.stop())
+    do(emulator, StopGuest())
     with pytest.raises(Usage, match="does not run, so it has no memory to keep"):
-        do(emulator, actions.snapshot("off", with_memory=True))
+        do(emulator, TakeSnapshot("off", with_memory=True))
 
 
 def test_a_guest_may_be_called_by_a_dns_name(emulator: Emulator) -> None:
     vm = replace(DEV, name="dev.example.org", disk=parse_size("4G"))
     fleet = replace(FLEET, vms={vm.name: vm})
-    assert twice(emulator, actions.create(HOST), vm, fleet) == [
-        "clone template 9002 to vm 110 (dev.example.org) on nvmeprom"
-    ]
+    assert twice(emulator, CreateGuest(), vm, fleet) == ["clone template 9002 to vm 110 (dev.example.org) on nvmeprom"]
     assert config_of(emulator).name == "dev.example.org"
     assert vm.attribute == 'managed."dev.example.org"'

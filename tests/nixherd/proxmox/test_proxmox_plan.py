@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetError, Refused
-from nixherd.models import GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
+from nixherd.fleet.settings import Settings
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys
 from nixherd.proxmox.guest.actual import ActualVm
@@ -28,11 +29,8 @@ from nixherd.proxmox.steps import (
     rows,
     sent,
 )
-from nixherd.settings import Settings
 from nixherd.sizes import format_size, parse_size
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEPT, KEY, template
-
-pytestmark = pytest.mark.unit
 
 UPID = Upid.parse("UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:")
 
@@ -214,9 +212,9 @@ def test_disks_are_never_shrunk() -> None:
 
 
 def test_the_disk_is_the_one_that_boots() -> None:
-    two = {"virtio1": "nvmeprom:vm-110-disk-1,size=1G", "boot": "order=net0;ide2;virtio1;scsi0"}
+    two: dict[str, Any] = {"virtio1": "nvmeprom:vm-110-disk-1,size=1G", "boot": "order=net0;ide2;virtio1;scsi0"}
     assert [str(step) for step in plan(existing(**two))] == ["grow virtio1 1G → 64G"]
-    legacy = {"virtio1": "nvmeprom:vm-110-disk-1,size=1G", "boot": "c", "bootdisk": "virtio1"}
+    legacy: dict[str, Any] = {"virtio1": "nvmeprom:vm-110-disk-1,size=1G", "boot": "c", "bootdisk": "virtio1"}
     assert [str(step) for step in plan(existing(**legacy))] == ["grow virtio1 1G → 64G"]
     with pytest.raises(Refused, match="no boot disk"):
         plan(existing(**{**two, "boot": "order=net0"}))

@@ -8,15 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import Refused
-from nixherd.models import Fleet, GuestType, Origin, Vm
-from nixherd.proof import BOOT_ID
+from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
+from nixherd.locate.guest_agent import HOST_KEY_FILE
+from nixherd.locate.proof import BOOT_ID
 from nixherd.proxmox.guard.policy import GUEST_FILES, Policy
 from nixherd.proxmox.guard.routes import ROUTES
 from nixherd.proxmox.route import Kind
-from nixherd.told import HOST_KEY_FILE
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
-
-pytestmark = pytest.mark.unit
 
 POLICY = Policy.from_fleet(FLEET)
 NOTHING = Policy.from_fleet(EMPTY)
@@ -139,22 +137,27 @@ REFUSED = [
         {"scsi1": "nvmeprom:vm-110-disk-0,file=nvmeprom:vm-104-disk-0"},
         "vm 104 (doc1) is readonly",
     ),
-    ("PUT", f"{N}/110/config", {"scsi1": "/dev/sda"}, "is no volume"),
-    ("PUT", f"{N}/110/config", {"scsi1": "local:0,import-from=/etc/shadow"}, "is no volume"),
+    ("PUT", f"{N}/110/config", {"scsi1": "/dev/sda"}, "is not a volume"),
+    ("PUT", f"{N}/110/config", {"scsi1": "local:0,import-from=/etc/shadow"}, "is not a volume"),
     ("PUT", f"{N}/110/config", {"scsi1": "nvmeprom:base-104-disk-0/vm-110-disk-0"}, "vm 104 (doc1) is readonly"),
-    ("PUT", f"{N}/110/config", {"scsi1": "nvmeprom:anything"}, "is no volume whose owner can be told"),
+    ("PUT", f"{N}/110/config", {"scsi1": "nvmeprom:anything"}, "is not a volume whose owner can be told"),
     ("PUT", f"{N}/110/config", {"scsi1": "nvmeprom:vm-0110-disk-0"}, "vm 0110 is not declared"),
     ("PUT", f"{N}/110/config", {"net0": "virtio,bridge=vm-104-disk-0"}, "vm 104 (doc1) is readonly"),
-    ("PUT", f"{N}/110/config", {"hostpci0": "0000:01:00.0"}, "is no device by the name of a mapping"),
-    ("PUT", f"{N}/110/config", {"hostpci0": "host=0000:01:00.0,mapping=igpu"}, "is no device by the name of a mapping"),
+    ("PUT", f"{N}/110/config", {"hostpci0": "0000:01:00.0"}, "is not a device by the name of a mapping"),
+    (
+        "PUT",
+        f"{N}/110/config",
+        {"hostpci0": "host=0000:01:00.0,mapping=igpu"},
+        "is not a device by the name of a mapping",
+    ),
     ("PUT", f"{N}/110/config", {"delete": "lock"}, "has lock among the options"),
     ("PUT", f"{N}/110/config", {"delete": "net0 lock"}, "has net0 lock among the options"),
     ("PUT", f"{N}/110/config", {"args": "-x"}, "args is not listed"),
     ("PUT", f"{N}/110/config", {"hookscript": "local:snippets/x"}, "hookscript is not listed"),
-    ("PUT", f"{N}/110/config", {"cores": "4.0"}, "is no whole number"),
-    ("PUT", f"{N}/110/config", {"cores": "٤"}, "is no whole number"),
+    ("PUT", f"{N}/110/config", {"cores": "4.0"}, "is not a whole number"),
+    ("PUT", f"{N}/110/config", {"cores": "٤"}, "is not a whole number"),
     ("PUT", f"{N}/110/config", {"onboot": "true"}, "is neither 1 nor 0"),
-    ("PUT", f"{N}/110/resize", {"disk": "scsi0", "size": "+1G"}, "is no size to grow to"),
+    ("PUT", f"{N}/110/resize", {"disk": "scsi0", "size": "+1G"}, "is not a size to grow to"),
     ("PUT", f"{N}/110/resize", {"disk": "scsi0"}, "size is missing"),
     ("POST", f"{N}", {"vmid": 104, "force": 1}, "vm 104 (doc1) is readonly"),
     (
@@ -163,8 +166,8 @@ REFUSED = [
         {"vmid": 110, "archive": "local:backup/vzdump-qemu-104-2026_01_02-03_04_05.vma.zst"},
         "vm 104 (doc1)",
     ),
-    ("POST", f"{N}", {"vmid": 110, "archive": "local:backup/mine.vma"}, "is no backup whose guest can be told"),
-    ("POST", f"{N}", {"vmid": 110, "archive": "-"}, "is no backup whose guest can be told"),
+    ("POST", f"{N}", {"vmid": 110, "archive": "local:backup/mine.vma"}, "is not a backup whose guest can be told"),
+    ("POST", f"{N}", {"vmid": 110, "archive": "-"}, "is not a backup whose guest can be told"),
     ("POST", f"{N}", {"name": "x"}, "vmid is missing"),
     ("DELETE", f"{N}/110", {"skiplock": 1}, "skiplock is not listed"),
     ("POST", "/nodes/prom/vzdump", {"vmid": "110", "storage": "local"}, "remove is missing"),
@@ -186,7 +189,7 @@ REFUSED = [
         "DELETE",
         "/nodes/prom/storage/nvmeprom/content/nvmeprom:vm-110-disk-0",
         {},
-        "is no backup whose guest can be told",
+        "is not a backup whose guest can be told",
     ),
     (
         "DELETE",
@@ -243,12 +246,12 @@ REFUSED = [
     ("GET", f"{N}/109/agent/file-read", {"file": "/etc/os-release"}, "vm 109 is not managed"),
     ("GET", f"{N}/105/agent/file-read", {"file": "/etc/os-release"}, "vm 105 is not managed"),
     ("GET", f"{N}/104/agent/file-read", {"file": BOOT_ID}, "vm 104 is not managed"),
-    ("GET", f"{N}/110/agent/file-read", {"file": "/proc/self/environ"}, "the file is none of"),
+    ("GET", f"{N}/110/agent/file-read", {"file": "/proc/self/environ"}, "the file is not one of"),
     ("GET", f"{N}/9002/agent/file-read", {"file": "/etc/os-release"}, "vm 9002 is not managed"),
-    ("GET", f"{N}/110/agent/file-read", {"file": "/etc/shadow"}, "the file is none of /etc/os-release,"),
-    ("GET", f"{N}/111/agent/file-read", {"file": "/etc/ssh/ssh_host_ed25519_key"}, "the file is none of"),
-    ("GET", f"{N}/111/agent/file-read", {"file": ["/etc/os-release", "/etc/shadow"]}, "the file is none of"),
-    ("GET", f"{N}/111/agent/file-read", {}, "the file is none of"),
+    ("GET", f"{N}/110/agent/file-read", {"file": "/etc/shadow"}, "the file is not one of /etc/os-release,"),
+    ("GET", f"{N}/111/agent/file-read", {"file": "/etc/ssh/ssh_host_ed25519_key"}, "the file is not one of"),
+    ("GET", f"{N}/111/agent/file-read", {"file": ["/etc/os-release", "/etc/shadow"]}, "the file is not one of"),
+    ("GET", f"{N}/111/agent/file-read", {}, "the file is not one of"),
     ("GET", "/nodes/prom/lxc/110/agent/file-read", {"file": "/etc/os-release"}, "never sends this"),
     ("GET", f"{N}/110/agent/file-read/x", {"file": "/etc/os-release"}, "never sends this"),
     ("GET", f"{N}/104/agent/some-day", {}, "never sends this"),

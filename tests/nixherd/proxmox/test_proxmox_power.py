@@ -9,22 +9,28 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.exits import Exit, exit_of
+from nixherd.exit_codes import Exit, exit_of
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guard.policy import BOOT_ID, Policy
-from nixherd.proxmox.guest import actions, reboots
-from nixherd.proxmox.guest.actions import Action
-from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest import reboots
+from nixherd.proxmox.guest.backups import BackupGuest
+from nixherd.proxmox.guest.destroy import DestroyGuest
+from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
+from nixherd.proxmox.guest.hardware import SetOptions
+from nixherd.proxmox.guest.making import ApplyDefinition
+from nixherd.proxmox.guest.power import RebootGuest, ResumeGuest, ShutdownGuest, StartGuest, StopGuest, SuspendGuest
+from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
+from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Reboot, Shutdown, Start, Stop
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, TOKEN, WIDER, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, do, running
-from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = [pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
-REBOOT = actions.reboot(always=True)
+REBOOT = RebootGuest(always=True)
 SIGHTED = granted(*WIDER, ("/nodes/prom", "PVEAuditor"))
 
 
@@ -88,7 +94,7 @@ def test_a_reboot_ends_when_the_guest_runs_again(dev: Emulator) -> None:
 
 
 @pytest.mark.parametrize(
-    "action", [REBOOT, actions.reboot(), actions.as_declared(HOST, allow_reboot=True)], ids=["always", "pending", "all"]
+    "action", [REBOOT, RebootGuest(), ApplyDefinition(allow_reboot=True)], ids=["always", "pending", "all"]
 )
 def test_what_waits_is_rebooted_for_once_and_it_runs_then(dev: Emulator, action: Action) -> None:
     """With options that wait it was rebooted twice when it was asked for in any case."""
@@ -109,7 +115,7 @@ def test_a_second_task_that_failed_is_named_with_its_reason(dev: Emulator) -> No
     assert rebooted(dev) == 1
 
 
-@pytest.mark.parametrize("action", [actions.reboot(), actions.as_declared(HOST, allow_reboot=True)])
+@pytest.mark.parametrize("action", [RebootGuest(), ApplyDefinition(allow_reboot=True)])
 def test_it_is_no_success_either_when_options_waited(dev: Emulator, action: Action) -> None:
     dev.client().set_config("prom", 110, {"sockets": 2})
     dev.control("fault", name="restart", vmid=110, message="out of memory")
@@ -146,7 +152,7 @@ def test_a_second_task_that_comes_late_is_waited_for(dev: Emulator) -> None:
 
 
 def test_a_guest_that_does_not_shut_down_runs_on_and_that_is_said(deaf: Emulator) -> None:
-    done, said = outcome(deaf, actions.reboot(always=True, timeout=1))
+    done, said = outcome(deaf, RebootGuest(always=True, timeout=1))
     assert done is Exit.FAILED
     assert "task qmreboot 110 on prom failed: VM quit/powerdown failed - got timeout" in said
     assert re.search(r"; vm 110 \(dev\) runs, since \d+ s$", said)
@@ -212,44 +218,44 @@ def test_options_that_wait_again_are_no_success(dev: Emulator) -> None:
         if line.startswith("vm 110 runs again"):
             dev.client().set_config("prom", 110, {"cores": 2})
 
-    done, said = outcome(dev, actions.reboot(), on=changes)
+    done, said = outcome(dev, RebootGuest(), on=changes)
     assert (done, rebooted(dev)) == (Exit.FAILED, 1)
     assert "vm 110 (dev) was rebooted, and cores still wait for its next start" in said
 
 
 def test_a_paused_guest_is_not_rebooted(dev: Emulator) -> None:
-    do(dev, actions.suspend())
+    do(dev, SuspendGuest())
     with pytest.raises(Usage, match=r"vm 110 \(dev\) is paused and cannot shut down for a reboot; resume it first"):
         do(dev, REBOOT)
-    do(dev, actions.suspend(to_disk=True))
+    do(dev, SuspendGuest(to_disk=True))
     with pytest.raises(Usage, match="is suspended to disk and does not run; resume it"):
         do(dev, REBOOT)
     assert rebooted(dev) == 0
 
 
 def test_a_guest_that_is_suspended_to_disk_is_changed_by_nothing_and_waited_for_by_nobody(dev: Emulator) -> None:
-    do(dev, actions.snapshot("clean"))
-    do(dev, actions.suspend(to_disk=True))
+    do(dev, TakeSnapshot("clean"))
+    do(dev, SuspendGuest(to_disk=True))
     changes = dev.changes()
     for action in (
-        *(actions.snapshot("more"), actions.delete_snapshot("clean"), actions.rollback("clean"), actions.backup()),
+        *(TakeSnapshot("more"), RemoveSnapshot("clean"), RollbackGuest("clean"), BackupGuest()),
         *(
-            actions.configure({"cores": 2}),
-            actions.resize(70 * GIB),
-            actions.move_disk("scsi0", "tank", keep_source=True),
+            SetOptions({"cores": 2}),
+            ResizeDisk(size=70 * GIB),
+            RelocateDisk("scsi0", "tank", keep_source=True),
         ),
-        *(actions.add_disk("scsi1", GIB, storage="tank"), actions.as_declared(HOST)),
+        *(AttachDisk("scsi1", GIB, storage="tank"), ApplyDefinition()),
     ):
         for does in (action.plan, action.run):
             with pytest.raises(Usage, match=r"is suspended to disk, .*resume it first \(`nixherd vm resume dev`\)"):
                 does(dev.client(), FLEET, replace(DEV, cores=2))
     assert dev.changes() == changes
-    do(dev, actions.resume())
+    do(dev, ResumeGuest())
     assert running(dev)
 
 
 @pytest.mark.parametrize(
-    ("action", "more"), [(actions.stop(), ["stop vm 110 at once"]), (actions.start(), [])], ids=["stop", "start"]
+    ("action", "more"), [(StopGuest(), ["stop vm 110 at once"]), (StartGuest(), [])], ids=["stop", "start"]
 )
 def test_who_comes_in_the_middle_of_a_reboot_waits_for_its_end(dev: Emulator, action: Action, more: list[str]) -> None:
     """It is off then, and a stop would have been done: seconds later it ran."""
@@ -267,15 +273,15 @@ def test_a_reboot_that_is_not_under_way_is_waited_for_by_nobody(dev: Emulator, m
     dev.control("fault", name="restart", vmid=110, never=1)
     assert outcome(dev, REBOOT)[0] is Exit.FAILED
     monkeypatch.setattr(reboots, "RETURN", 0.0)
-    assert outcome(dev, actions.stop()) == ([], "")
-    assert outcome(dev, actions.start())[0] == ["start vm 110"]
+    assert outcome(dev, StopGuest()) == ([], "")
+    assert outcome(dev, StartGuest())[0] == ["start vm 110"]
 
 
 # The others
 
 
 def test_a_task_that_is_not_done_in_time_says_where_the_guest_stands(deaf: Emulator) -> None:
-    done, said = outcome(deaf, actions.shutdown(timeout=60), timeout=0.5)
+    done, said = outcome(deaf, ShutdownGuest(timeout=60), timeout=0.5)
     assert done is Exit.UNKNOWN
     assert re.search(
         r"task qmshutdown 110 on prom is not done within \d s; .*; now vm 110 \(dev\) on prom runs, since \d+ s$", said
@@ -299,7 +305,7 @@ def test_a_guest_that_does_not_stay_where_it_was_put(dev: Emulator) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stop, "begin", stopped_and_started)
-        done, said = outcome(dev, actions.stop())
+        done, said = outcome(dev, StopGuest())
     assert done is Exit.FAILED
     assert re.search(
         r"vm 110 \(dev\) runs, since \d s, although a task that was to stop vm 110 at once has ended", said
@@ -313,15 +319,15 @@ def test_a_guest_that_does_not_stay_where_it_was_put(dev: Emulator) -> None:
 @pytest.mark.parametrize(
     ("action", "status"),
     [
-        (actions.stop(), "running"),
-        (actions.shutdown(), "running"),
+        (StopGuest(), "running"),
+        (ShutdownGuest(), "running"),
         (REBOOT, "running"),
-        (actions.start(), "stopped"),
-        (actions.suspend(), "running"),
-        (actions.snapshot("clean"), "running"),
-        (actions.configure({"cores": 2}), "running"),
-        (actions.resize(parse_size("65G")), "running"),
-        (actions.add_disk("scsi1", parse_size("1G")), "running"),
+        (StartGuest(), "stopped"),
+        (SuspendGuest(), "running"),
+        (TakeSnapshot("clean"), "running"),
+        (SetOptions({"cores": 2}), "running"),
+        (ResizeDisk(size=parse_size("65G")), "running"),
+        (AttachDisk("scsi1", parse_size("1G")), "running"),
     ],
     ids=["stop", "shutdown", "reboot", "start", "suspend", "snapshot", "configure", "resize", "add-disk"],
 )
@@ -347,7 +353,7 @@ def test_so_does_a_removal(emulator: Emulator) -> None:
         if [each[:14] for each in said].count("destroy vm 110") == 1 and line.startswith("destroy vm 110"):
             emulator.control("fault", name="file-held", vmid=110, seconds=0.5)
 
-    DestroyAction("dev", 110, backup=False).run(client, FLEET, DEV, timeout=20, progress=progress)
+    DestroyGuest("dev", 110, backup=False).run(client, FLEET, DEV, timeout=20, progress=progress)
     assert client.config("prom", 110) is None
     assert any(
         "its removal waits for the lock of its configuration file, which somebody holds" in line for line in said
@@ -357,7 +363,7 @@ def test_so_does_a_removal(emulator: Emulator) -> None:
 def test_the_task_that_holds_the_lock_file_is_named(deaf: Emulator) -> None:
     theirs = Shutdown("prom", 110, 1).begin(deaf.client())
     assert theirs is not None
-    done, said = outcome(deaf, actions.configure({"cores": 2}))
+    done, said = outcome(deaf, SetOptions({"cores": 2}))
     assert done == ["set cores 4 → 2"], said
     assert f"which somebody holds: task qmshutdown of {theirs.user}: still at work" in said
 

@@ -6,25 +6,27 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Refused, TaskFailed, Usage
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
+from nixherd.fleet.settings import ContainerSettings, Settings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import TaskForgotten
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.guest import actions
 from nixherd.proxmox.guest import apply as apply_module
-from nixherd.proxmox.guest.backups import RestoreAction
-from nixherd.proxmox.guest.destroy import DestroyAction
+from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
+from nixherd.proxmox.guest.destroy import DestroyGuest
+from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.leftovers import read_back
+from nixherd.proxmox.guest.making import CreateGuest
 from nixherd.proxmox.guest.observe import observe
+from nixherd.proxmox.guest.power import StartGuest, StopGuest, SuspendGuest
 from nixherd.proxmox.steps import Backup, Outcome, Restore
-from nixherd.settings import ContainerSettings, Settings
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice
-from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = [pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
 NONE = "local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst"
 
@@ -36,13 +38,13 @@ def backed_up(emulator: Emulator, **about: Any) -> str:
     client = emulator.client()
     client.set_config("prom", 110, {"scsi1": "tank:1,backup=0", "scsi2": "tank:2"})
     client.set_config("prom", 110, {"delete": "scsi2"})
-    do(emulator, actions.backup())
+    do(emulator, BackupGuest())
     [volume] = client.volumes("prom", "local", content="backup", vmid=110)
     return volume.volid
 
 
 def asked(emulator: Emulator, archive: str, **rest: Any) -> Outcome:
-    found = RestoreAction(archive, asked=True, **rest).run(emulator.client(), FLEET, DEV, timeout=20)
+    found = RestoreGuest(archive, by_person=True, **rest).run(emulator.client(), FLEET, DEV, timeout=20)
     assert isinstance(found, Outcome)
     return found
 
@@ -56,7 +58,7 @@ def test_whoever_asks_is_told_what_to_add_and_operations_do_nothing(emulator: Em
     before = emulator.changes()
     with pytest.raises(Usage, match=r"vm 110 \(dev\) is there on prom, nothing was done; .* add --overwrite"):
         asked(emulator, archive)
-    found = actions.restore(archive).run(emulator.client(), FLEET, DEV)
+    found = RestoreGuest(archive).run(emulator.client(), FLEET, DEV)
     assert isinstance(found, Outcome)
     assert (tuple(found), found.why) == ((), "it is there on prom")
     assert emulator.changes() == before
@@ -70,7 +72,7 @@ def test_whoever_asks_is_told_what_to_add_and_operations_do_nothing(emulator: Em
         ("pbs:backup/ct/110/2026-01-01T00:00:00Z", "is a backup of a container"),
         ("local:iso/x.iso", "is not a backup; `nixherd vm backups dev` lists"),
         ("x", "is not a backup"),
-        (NONE, "there is not a backup local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst on prom"),
+        (NONE, "there is no backup local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst on prom"),
     ],
 )
 def test_a_wrong_backup_is_found_first(emulator: Emulator, archive: str, wrong: str, says: str) -> None:
@@ -79,7 +81,7 @@ def test_a_wrong_backup_is_found_first(emulator: Emulator, archive: str, wrong: 
         with pytest.raises(Usage, match=says):
             asked(emulator, wrong, overwrite=overwrite)
     with pytest.raises(Usage, match=says):
-        RestoreAction(wrong, overwrite=True, asked=True).plan(emulator.client(), FLEET, DEV)
+        RestoreGuest(wrong, overwrite=True, by_person=True).plan(emulator.client(), FLEET, DEV)
     assert emulator.changes() == before
 
 
@@ -95,6 +97,7 @@ def test_a_backup_of_another_guest_that_had_the_vmid_is_refused(emulator: Emulat
     begin(emulator, status="stopped", name="older")
     client = emulator.client()
     upid = Backup("prom", 110, "local").begin(client)
+    assert upid is not None
     while client.task_status(upid).running:
         pass
     client.set_config("prom", 110, {"name": "dev"})
@@ -104,9 +107,9 @@ def test_a_backup_of_another_guest_that_had_the_vmid_is_refused(emulator: Emulat
 
 
 def test_what_the_backup_lacks_is_said_before_and_as_it_was_read_back(emulator: Emulator, archive: str) -> None:
-    do(emulator, actions.configure({"cores": 2}))
+    do(emulator, SetOptions({"cores": 2}))
     unused = str(config_of(emulator).values["unused0"])
-    action = RestoreAction(archive, overwrite=True, asked=True)
+    action = RestoreGuest(archive, overwrite=True, by_person=True)
     [step] = map(str, action.plan(emulator.client(), FLEET, DEV))
     assert step.startswith(
         f"restore vm 110 (dev) from {archive}, over the one that is there; not in it: scsi1 (becomes"
@@ -124,7 +127,7 @@ def test_what_the_backup_lacks_is_said_before_and_as_it_was_read_back(emulator: 
 
 
 def test_a_person_gets_it_again_and_an_operation_does_it_once(emulator: Emulator, archive: str) -> None:
-    twice(emulator, actions.restore(archive, overwrite=True))
+    twice(emulator, RestoreGuest(archive, overwrite=True))
     assert len(asked(emulator, archive, overwrite=True)) == 1
     assert len(asked(emulator, archive, overwrite=True)) == 1
 
@@ -137,10 +140,10 @@ def test_what_was_just_restored_is_told_as_such_until_something_is_done_to_it(em
     assert tuple(found) == ()
     assert found.why.startswith(f"it was restored from {archive} by UPID:prom:")
     assert emulator.changes() == before
-    do(emulator, actions.start())
+    do(emulator, StartGuest())
     with pytest.raises(Usage, match="add --overwrite"):
         asked(emulator, archive)
-    do(emulator, actions.stop())
+    do(emulator, StopGuest())
     with pytest.raises(Usage, match="add --overwrite"):
         asked(emulator, archive)
 
@@ -150,7 +153,7 @@ def test_a_restore_that_is_under_way_is_waited_for(emulator: Emulator, overwrite
     """A run before began it and was killed: another one of the same backup is not begun, nor is it taken for empty."""
     archive = backed_up(emulator, task_seconds={"qmrestore": 0.6})
     if not overwrite:
-        do(emulator, DestroyAction("dev", 110, backup=False))
+        do(emulator, DestroyGuest("dev", 110, backup=False))
     Restore("prom", 110, "dev", archive, None, None if overwrite else "nixherd", overwrite).begin(emulator.client())
     before = emulator.changes()
     done = asked(emulator, archive, overwrite=overwrite)
@@ -161,7 +164,7 @@ def test_a_restore_that_is_under_way_is_waited_for(emulator: Emulator, overwrite
 
 def test_a_restore_of_something_else_is_not_disturbed(emulator: Emulator) -> None:
     older = backed_up(emulator, task_seconds={"qmrestore": 0.6})
-    do(emulator, actions.backup())
+    do(emulator, BackupGuest())
     newer = max(volume.volid for volume in emulator.client().volumes("prom", "local", content="backup", vmid=110))
     Restore("prom", 110, "dev", older, overwrite=True).begin(emulator.client())
     with pytest.raises(FleetError, match=r"vm 110 \(dev\) is being restored by nixherd@pve!lab \(UPID:"):
@@ -169,14 +172,14 @@ def test_a_restore_of_something_else_is_not_disturbed(emulator: Emulator) -> Non
 
 
 def test_a_guest_that_runs_or_is_protected_is_not_replaced(emulator: Emulator, archive: str) -> None:
-    do(emulator, actions.configure({"protection": True}))
+    do(emulator, SetOptions({"protection": True}))
     with pytest.raises(Refused, match="is protected"):
         asked(emulator, archive, overwrite=True)
-    do(emulator, actions.configure({"protection": None}))
-    do(emulator, actions.start())
+    do(emulator, SetOptions({"protection": None}))
+    do(emulator, StartGuest())
     with pytest.raises(Usage, match="runs; shut it down before it is restored over"):
         asked(emulator, archive, overwrite=True)
-    do(emulator, actions.suspend(to_disk=True))
+    do(emulator, SuspendGuest(to_disk=True))
     with pytest.raises(Usage, match="is suspended to disk; resume it and shut it down"):
         asked(emulator, archive, overwrite=True)
 
@@ -205,15 +208,15 @@ def test_or_said_and_the_next_restore_takes_its_place(emulator: Emulator, sees_1
     client = emulator.client(Policy.from_fleet(fleet))
     emulator.control("fault", name="archive-damaged", part="data")
     with pytest.raises(TaskFailed, match=r"truncated.*; it left an empty guest 110 on prom, whose place the next"):
-        RestoreAction(sees_110, asked=True).run(client, fleet, without_pool, timeout=20)
+        RestoreGuest(sees_110, by_person=True).run(client, fleet, without_pool, timeout=20)
     emulator.control("fault", name="archive-damaged", on=False)
-    [step] = RestoreAction(sees_110, asked=True).run(client, fleet, without_pool, timeout=20)
+    [step] = RestoreGuest(sees_110, by_person=True).run(client, fleet, without_pool, timeout=20)
     assert ", in the place of the empty one that a restore left" in str(step)
     assert config_of(emulator).name == "dev"
 
 
 def test_an_empty_guest_that_is_in_no_pool_yet_hides(emulator: Emulator, archive: str) -> None:
-    do(emulator, DestroyAction("dev", 110, backup=False))
+    do(emulator, DestroyGuest("dev", 110, backup=False))
     emulator.control("fault", name="archive-damaged", part="data")
     with pytest.raises(TaskFailed, match=r"left an empty guest 110 that is in no pool yet.*`qm destroy 110` on prom"):
         asked(emulator, archive)
@@ -224,7 +227,7 @@ def test_an_empty_guest_that_is_in_no_pool_yet_hides(emulator: Emulator, archive
 
 
 def test_what_a_backup_lacks_is_not_known_while_nobody_may_look_into_it(emulator: Emulator, archive: str) -> None:
-    do(emulator, DestroyAction("dev", 110, backup=False))
+    do(emulator, DestroyGuest("dev", 110, backup=False))
     [step] = asked(emulator, archive)
     assert str(step) == (
         f"restore vm 110 (dev) from {archive}; not in it: not known, this token may not look into it while the guest "
@@ -272,9 +275,9 @@ def container(emulator: Emulator, mp0: str) -> tuple[Client, str]:
     tank = {"type": "zfspool", "content": "images,rootdir", "total": 500 * GIB, "avail": 500 * GIB, "volumes": stray}
     emulator.control("reset", patch={"storages": {"local": {**local, "volumes": {TEMPLATE: about}}, "tank": tank}})
     client = emulator.client(Policy.from_fleet(WITH_CT))
-    do(emulator, actions.create(HOST), CT, WITH_CT)
+    do(emulator, CreateGuest(), CT, WITH_CT)
     client.set_config("prom", 210, {"mp0": mp0}, GuestType.LXC)
-    do(emulator, actions.backup(), CT, WITH_CT)
+    do(emulator, BackupGuest(), CT, WITH_CT)
     [volume] = client.volumes("prom", "local", content="backup", vmid=210)
     return client, volume.volid
 
@@ -283,7 +286,7 @@ def test_another_volume_under_the_name_of_one_in_the_backup_goes_and_is_named(em
     begin(emulator, status="stopped")
     client = emulator.client()
     client.set_config("prom", 110, {"scsi1": "tank:1"})
-    do(emulator, actions.backup())
+    do(emulator, BackupGuest())
     [archive] = client.volumes("prom", "local", content="backup", vmid=110)
     client.set_config("prom", 110, {"delete": "scsi1"})
     client.set_config("prom", 110, {"scsi1": "tank:3"})
@@ -297,7 +300,7 @@ def test_another_volume_under_the_name_of_one_in_the_backup_goes_and_is_named(em
 
 def test_a_containers_other_volume_under_such_a_name_has_to_be_named(emulator: Emulator) -> None:
     client, archive = container(emulator, "nvmeprom:1,mp=/data,backup=1")
-    over = RestoreAction(archive, overwrite=True, asked=True)
+    over = RestoreGuest(archive, overwrite=True, by_person=True)
     [first] = over.run(client, WITH_CT, CT, timeout=20)
     assert "goes" not in str(first)
     # all its volumes are others now, in the same places: that is no reason to ask
@@ -317,7 +320,7 @@ def test_a_containers_other_volume_under_such_a_name_has_to_be_named(emulator: E
 
 def test_over_a_container_volumes_that_nothing_names_stay(emulator: Emulator) -> None:
     client, archive = container(emulator, "nvmeprom:1,mp=/data,backup=1")
-    RestoreAction(archive, overwrite=True, asked=True).run(client, WITH_CT, CT, timeout=20)
+    RestoreGuest(archive, overwrite=True, by_person=True).run(client, WITH_CT, CT, timeout=20)
     assert [row.volid for row in client.volumes("prom", "tank", vmid=210)] == [STRAY]
 
 
@@ -345,9 +348,9 @@ def test_what_a_container_would_lose_has_to_be_named(emulator: Emulator) -> None
     with pytest.raises(
         Usage, match=r"destroys what the backup does not hold: mp0 .*say --discard mp0; nothing was done"
     ):
-        RestoreAction(archive, overwrite=True, asked=True).run(client, WITH_CT, CT, timeout=20)
+        RestoreGuest(archive, overwrite=True, by_person=True).run(client, WITH_CT, CT, timeout=20)
     assert emulator.changes() == before
-    action = RestoreAction(archive, overwrite=True, asked=True, discard=("mp0",))
+    action = RestoreGuest(archive, overwrite=True, by_person=True, discard=("mp0",))
     [step] = action.run(client, WITH_CT, CT, timeout=20)
     assert "not in it: mp0 (comes back empty); goes: mp0 nvmeprom:vm-210-disk-1 (1G, without backup=1)" in str(step)
 
@@ -357,12 +360,12 @@ def test_what_a_container_would_lose_has_to_be_named(emulator: Emulator) -> None
 
 def test_a_backup_is_told_by_the_volume_that_it_made(emulator: Emulator) -> None:
     begin(emulator)
-    done = actions.backup().run(emulator.client(), FLEET, DEV, timeout=20)
+    done = BackupGuest().run(emulator.client(), FLEET, DEV, timeout=20)
     assert isinstance(done, Outcome)
     [volume] = emulator.client().volumes("prom", "local", content="backup", vmid=110)
     assert (done.found["volume"], done.found["size"]) == (volume.volid, volume.size)
     assert done.lines[0].startswith(f"made {volume.volid} (")
-    again = actions.backup(newer_than=3600).run(emulator.client(), FLEET, DEV)
+    again = BackupGuest(newer_than=3600).run(emulator.client(), FLEET, DEV)
     assert isinstance(again, Outcome)
     assert again.why.startswith(f"its backup {volume.volid} is ")
 
@@ -371,7 +374,7 @@ def test_the_reason_of_a_failed_backup_is_said(emulator: Emulator) -> None:
     begin(emulator)
     emulator.control("fault", name="storage-full", storage="local")
     with pytest.raises(TaskFailed, match=r"failed: Backup of VM 110 failed - unable to create image: .*No space left"):
-        do(emulator, actions.backup())
+        do(emulator, BackupGuest())
 
 
 def test_a_backup_that_found_the_guest_locked_is_tried_again(
@@ -381,6 +384,6 @@ def test_a_backup_that_found_the_guest_locked_is_tried_again(
     begin(emulator)
     monkeypatch.setattr(apply_module, "_obstacle", lambda *_: "")
     emulator.control("fault", name="lock-held", vmid=110, lock="migrate", seconds=0.6)
-    assert do(emulator, actions.backup()) == ["back vm 110 up to local"]
+    assert do(emulator, BackupGuest()) == ["back vm 110 up to local"]
     assert len([change for change in emulator.changes() if change.endswith("vzdump")]) > 1
     assert len(emulator.client().volumes("prom", "local", content="backup", vmid=110)) == 1

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from nixherd.errors import TaskFailed, Usage
-from nixherd.models import GuestType, Vm
-from nixherd.proxmox.guest import actions, apply, tasks
-from nixherd.proxmox.guest.backups import RestoreAction
+from nixherd.fleet.models import GuestType, Vm
+from nixherd.proxmox.guest import apply, tasks
+from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
+from nixherd.proxmox.guest.snapshots import TakeSnapshot
 from nixherd.proxmox.steps import Outcome, Restore
 from tests.nixherd.proxmox.fleets import DEV
 from tests.nixherd.proxmox.inprocess import InProcess, archives, images
@@ -21,8 +22,6 @@ from tests.nixherd.proxmox.test_proxmox_destroy_forms import (
     guest,
 )
 
-pytestmark = pytest.mark.unit
-
 THIRD = "nvmeprom:vm-110-disk-2"
 ROOT, DATA, MORE = "nvmeprom:vm-210-disk-0", "nvmeprom:vm-210-disk-1", "nvmeprom:vm-210-disk-2"
 
@@ -34,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def backed_up(api: InProcess, vm: Vm = DEV) -> str:
-    actions.backup().run(api.client, BOTH, vm, timeout=20)
+    BackupGuest().run(api.client, BOTH, vm, timeout=20)
     return max(archives(api.node))
 
 
@@ -48,11 +47,11 @@ def changed(api: InProcess, vm: Vm = DEV, **config: Any) -> None:
 
 
 def snapshotted(api: InProcess, vm: Vm, name: str) -> None:
-    actions.snapshot(name).run(api.client, BOTH, vm, timeout=20)
+    TakeSnapshot(name).run(api.client, BOTH, vm, timeout=20)
 
 
-def over(archive: str, *discard: str) -> RestoreAction:
-    return RestoreAction(archive, overwrite=True, asked=True, discard=discard)
+def over(archive: str, *discard: str) -> RestoreGuest:
+    return RestoreGuest(archive, overwrite=True, by_person=True, discard=discard)
 
 
 def refused(api: InProcess, archive: str, words: str, *discard: str, vm: Vm = DEV) -> None:
@@ -194,6 +193,7 @@ def test_directories_of_the_node_are_restored_for_root_alone() -> None:
     # the server's own word, before it has changed anything
     before = images(api.node)
     upid = Restore("prom", 210, "dns", archive, "nvmeprom", overwrite=True, type=GuestType.LXC).begin(api.client)
+    assert upid is not None
     with pytest.raises(TaskFailed, match="restoring 'mp0' to bind mount is only possible for root"):
         tasks.wait(api.client, upid, 10)
     assert images(api.node) == before

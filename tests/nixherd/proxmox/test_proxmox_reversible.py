@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.proxmox.guest import actions, undo
+from nixherd.proxmox.guest import undo
+from nixherd.proxmox.guest.disks import RelocateDisk, ResizeDisk
+from nixherd.proxmox.guest.hardware import SetOptions
+from nixherd.proxmox.guest.power import StartGuest
+from nixherd.proxmox.guest.snapshots import TakeSnapshot
 from nixherd.proxmox.guest.undo import Reversible, reversible
 from nixherd.proxmox.steps import Outcome
 from nixherd.sizes import parse_size
@@ -17,7 +21,7 @@ from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import config_of, do, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = [pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
 
 UNDO = "undo-resize-[0-9a-f]{6}"
@@ -28,18 +32,18 @@ def names(emulator: Emulator) -> list[str]:
 
 
 def grown(to: str = "70G", **about: Any) -> Reversible:
-    return Reversible(actions.resize(parse_size(to)), keep=False, **about)
+    return Reversible(ResizeDisk(size=parse_size(to)), keep=False, **about)
 
 
 def test_a_risky_step_between_snapshots(dev: Emulator) -> None:
-    action = Reversible(actions.configure({"cores": 2}), keep=False, run_id="0a1b2c")
+    action = Reversible(SetOptions({"cores": 2}), keep=False, run_id="0a1b2c")
     assert twice(dev, action) == [
         "snapshot vm 110 as undo-configure-0a1b2c",
         "set cores 4 → 2",
         "delete snapshot undo-configure-0a1b2c of vm 110",
     ]
     assert names(dev) == []
-    done = do(dev, reversible(actions.configure({"cores": 3}), "keep"))
+    done = do(dev, reversible(SetOptions({"cores": 3}), "keep"))
     assert len(done) == 2
     [name] = names(dev)
     assert re.fullmatch(r"before-configure-20\d{6}-\d{6}-[0-9a-f]{6}", name)
@@ -73,7 +77,7 @@ def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> 
         "undo-resize": "by hand",
     }
     for name, description in theirs.items():
-        do(dev, actions.snapshot(name, description=description))
+        do(dev, TakeSnapshot(name, description=description))
     action = grown(began=time.time() + 7200)
     planned = action.plan(dev.client(), FLEET, DEV)
     done = action.run(dev.client(), FLEET, DEV, timeout=20)
@@ -91,11 +95,12 @@ def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> 
 def test_two_runs_at_once_have_each_their_own(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one begins while the first is at work, elsewhere: each goes back to what it saw itself."""
     second: list[str] = []
-    inner = actions.resize(parse_size("70G"))
+    inner = ResizeDisk(size=parse_size("70G"))
 
     class Meanwhile:
         verb = inner.verb
         plan = staticmethod(inner.plan)
+        left = staticmethod(inner.left)
 
         @staticmethod
         def run(*args: Any, **rest: Any) -> Any:
@@ -122,8 +127,8 @@ def _alive(_: re.Match[str]) -> str:
 
 def test_only_two_words_say_what_becomes_of_the_snapshot() -> None:
     with pytest.raises(Usage, match="snapshot=yes: write keep or remove"):
-        reversible(actions.start(), "yes")
-    assert reversible(actions.start(), None) is not None
+        reversible(StartGuest(), "yes")
+    assert reversible(StartGuest(), None) is not None
 
 
 def test_a_disk_that_a_snapshot_names_is_moved_only_if_it_may_stay(dev: Emulator) -> None:
@@ -131,12 +136,12 @@ def test_a_disk_that_a_snapshot_names_is_moved_only_if_it_may_stay(dev: Emulator
     for word in ("keep", "remove"):
         for does in ("plan", "run"):
             with pytest.raises(Usage, match=r"with a snapshot before it, scsi0 cannot be moved .*--keep-source"):
-                getattr(reversible(actions.move_disk("scsi0", "tank"), word), does)(client, FLEET, DEV)
+                getattr(reversible(RelocateDisk("scsi0", "tank"), word), does)(client, FLEET, DEV)
     assert dev.changes() == changes
-    do(dev, actions.snapshot("clean"))
+    do(dev, TakeSnapshot("clean"))
     with pytest.raises(Usage, match=r"scsi0 \(nvmeprom:vm-110-disk-0\) is in its snapshots clean, .*--keep-source"):
-        actions.move_disk("scsi0", "tank").plan(client, FLEET, DEV)
+        RelocateDisk("scsi0", "tank").plan(client, FLEET, DEV)
     client.set_config("prom", 110, {"scsi1": "tank:1"})
-    do(dev, actions.move_disk("scsi1", "nvmeprom"))  # made since
-    do(dev, actions.move_disk("scsi0", "tank", keep_source=True))
+    do(dev, RelocateDisk("scsi1", "nvmeprom"))  # made since
+    do(dev, RelocateDisk("scsi0", "tank", keep_source=True))
     assert config_of(dev).drives["scsi0"].storage == "tank"

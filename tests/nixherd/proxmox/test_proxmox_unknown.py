@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from nixherd.errors import ApiError, TaskFailed, Undecided
-from nixherd.exits import Exit, exit_of
-from nixherd.models import GuestType
+from nixherd.exit_codes import Exit, exit_of
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.belongings import Belongings, Part
 from nixherd.proxmox.client import Client
@@ -19,8 +19,6 @@ from nixherd.proxmox.guest.tasks import Held
 from nixherd.proxmox.steps import AwaitReboot, CloudInit, Destroy, Reboot, Regenerate
 from nixherd.proxmox.steps.hardware import TRIES
 from tests.nixherd.proxmox.fleets import DEV
-
-pytestmark = pytest.mark.unit
 
 UPID = Upid.parse("UPID:prom:00000001:00000001:00000001:qmreboot:110:nixherd@pve!lab:")
 LOST = OutcomeUnknown("PUT /nodes/prom/qemu/110/cloudinit: no answer", None)

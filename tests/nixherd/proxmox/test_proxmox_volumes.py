@@ -2,12 +2,10 @@
 
 import pytest
 
-from nixherd.models import GuestType
+from nixherd.fleet.models import GuestType
 from nixherd.proxmox.belongings import belongings, owner
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.archive import held
-
-pytestmark = pytest.mark.unit
 
 ARCHIVE = "local:backup/vzdump-qemu-111-2026_11_29-12_00_19.vma.zst"
 
@@ -87,5 +85,5 @@ def test_an_archive_of_a_container_says_so_by_its_mount_points() -> None:
         "INFO: excluding bind mount point mp2 ('/media') from backup (not a volume)",
     )
     found = held("local:backup/x", config, log, GuestType.LXC)
-    assert (found.volumes, found.unknown) == ({"tank:subvol-210-disk-0", "tank:subvol-210-disk-1"}, "")
+    assert (found.volumes, found.unknown) == (frozenset({"tank:subvol-210-disk-0", "tank:subvol-210-disk-1"}), "")
     assert "of mp0" in held("local:backup/x", config, log[:1], GuestType.LXC).unknown

@@ -158,13 +158,14 @@ def stand_in(module: Any) -> None:
                 "old": OLD,
                 "why": "it was told to" if verb == "say" else "no word came",
             }
-        from nixherd.deploying import activation
+        from nixherd.deploy import protocol as activation
 
         return answer([f"protocol={getattr(activation, 'PROTOCOL', 1)}", *(f"{k}={v}" for k, v in about.items())])
 
     def run(connector: Any, command: Any, *args: Any, **arguments: Any) -> tuple[bool, Any]:
         if isinstance(command, module.ApiQuery):
-            return connector._ask(command)
+            result: tuple[bool, Any] = connector._ask(command)
+            return result
         about, text = machine(connector), str(command)
         if "systemctl reboot" in text:
             about["boot_id"] = "2"
@@ -196,14 +197,15 @@ def rebuild_nothing(module: Any) -> None:
     def rebuilt(host: Any, *args: Any) -> None:
         from operations.deploy_run import run_of
 
-        wanted = run_of(host).hosts[host.data.host_id].about.toplevel
-        machines[host.data.host_id] |= {"current": wanted, "profile": wanted}
+        evaluated = run_of(host).hosts[host.data.host_id].about
+        assert evaluated is not None
+        machines[host.data.host_id] |= {"current": evaluated.toplevel, "profile": evaluated.toplevel}
 
     module.run_towards, module._help = rebuilt, lambda: ""
 
 
 STUBS = {
-    "nixherd.connectors.fleet": stand_in,
+    "nixherd.pyinfra_glue.fleet": stand_in,
     "operations.deployment": copy_nothing,
     "operations.rebuilding": rebuild_nothing,
 }

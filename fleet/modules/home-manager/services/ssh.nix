@@ -35,7 +35,7 @@
       (lib.nameValuePair "user" host.user)
     ])
     ++ lib.optional (host.key != null && builtins.match "[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+=*" host.key == null)
-    "${id}.publicKey is no public key: copy the line of the machine's /etc/ssh/ssh_host_ed25519_key.pub")
+    "${id}.publicKey is not a public key: copy the line of the machine's /etc/ssh/ssh_host_ed25519_key.pub")
   hosts);
   # The ids of the hosts of each alias.
   owners = lib.zipAttrs (lib.mapAttrsToList (id: host: {${host.alias} = id;}) named);

@@ -48,7 +48,7 @@ initrd $initrd
 options init=$system/init $(<"$system/kernel-params")${machine_id:+
 machine-id $machine_id}"
 done
-[[ -n $default ]] || echo "warning: $toplevel is no generation of the system profile; the default entry stays" >&2
+[[ -n $default ]] || echo "warning: $toplevel is not a generation of the system profile; the default entry stays" >&2
 put "$esp/EFI/systemd/systemd-bootx64.efi" 'stand-in for systemd-boot'
 put "$esp/EFI/BOOT/BOOTX64.EFI" 'stand-in for systemd-boot'
 [[ -z $default ]] || put "$esp/loader/loader.conf" "timeout $timeout

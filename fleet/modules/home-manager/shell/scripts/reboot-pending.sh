@@ -15,7 +15,7 @@ unknown() {
 }
 
 for system in "$booted" "$current"; do
-    [[ -e $system ]] || unknown "there is no $system; is this machine NixOS?"
+    [[ -e $system ]] || unknown "$system is missing; is this machine NixOS?"
 done
 
 differ=()

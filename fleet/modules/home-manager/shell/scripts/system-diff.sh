@@ -9,7 +9,7 @@ system() {
     local path=$1
     if [[ $path =~ ^[0-9]+$ ]]; then path=$profile-$path-link; fi
     readlink -e -- "$path" || {
-        echo "system-diff: there is no $path; generations are listed by: nixos-rebuild list-generations" >&2
+        echo "system-diff: $path is missing; generations are listed by: nixos-rebuild list-generations" >&2
         exit 2
     }
 }

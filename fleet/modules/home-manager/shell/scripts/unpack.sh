@@ -12,7 +12,7 @@ for archive; do
     name=${archive%.*}
     name=${name%.tar}
     if [[ ! -f $archive ]]; then
-        echo "unpack: $archive is no file" >&2
+        echo "unpack: $archive is not a file" >&2
         failed=1
     elif [[ $name == "$archive" ]]; then
         echo "unpack: $archive has no ending that says what it is, such as .zip or .tar.gz" >&2

@@ -53,7 +53,7 @@ remotely() { # git's words: with the origin
     git_ "$@"
 }
 
-find_origin() { # its URL into $url; one that is for SSH becomes one for HTTPS: there is no SSH key here
+find_origin() { # its URL into $url; one that is for SSH becomes one for HTTPS: this machine has no SSH key
     url=$(git config --file "$credentials/clone" --get remote.origin.url) || die 'the clone in repoDir has no remote that is called origin'
     case $url in
     *[[:space:][:cntrl:]]* | -* | *::*) die 'the origin of the clone in repoDir has a URL that cannot be used' ;;
@@ -81,7 +81,7 @@ clone() { # a new one each time: nothing that an earlier run left half done is i
 fetch() { # the branch's commit into $tip
     remotely fetch --quiet --no-tags origin "+refs/heads/$branch:refs/remotes/origin/$branch" ||
         die "$branch cannot be fetched from $url"
-    tip=$(git_ rev-parse --verify "refs/remotes/origin/$branch^{commit}") || die "$branch is no commit"
+    tip=$(git_ rev-parse --verify "refs/remotes/origin/$branch^{commit}") || die "$branch is not a commit"
 }
 
 # The update -----------------------------------------------------------------------------------------------------------
@@ -166,9 +166,9 @@ list_machines() { # HOSTNAME SYSTEM lines into $scratch/machines
 
 require_store_path() {
     case $1 in
-    /nix/store/*[!0-9A-Za-z+._?=-]* | /nix/store/.*) die "$1 is no store path" ;;
+    /nix/store/*[!0-9A-Za-z+._?=-]* | /nix/store/.*) die "$1 is not a store path" ;;
     /nix/store/?*) ;;
-    *) die "$1 is no store path" ;;
+    *) die "$1 is not a store path" ;;
     esac
 }
 
@@ -202,7 +202,7 @@ openssh_key() { # the cache's key as OpenSSH has it (its PROTOCOL.key)
     echo '-----END OPENSSH PRIVATE KEY-----'
 }
 
-point() { # say to each machine, signed, that it runs what was built of $commit; nixherd/pointers.py has the form
+point() { # say to each machine, signed, that it runs what was built of $commit; nixherd/trust/publish.py has the form
     serial=$(date +%s)
     last=0
     [ ! -e "$state/serial" ] || read -r last <"$state/serial"
@@ -276,7 +276,7 @@ mkdir -p "$cache"
 trap 'rm -f "$scratch/key"' EXIT
 exec 9>"$state/lock"
 flock -n 9 || die 'another rolling update is at work here'
-[ "$(secret | wc -c)" = 64 ] || die "homelab.ci.rollingFlakeUpdate.signingKeyFile is no key as 'nix key generate-secret' makes it"
+[ "$(secret | wc -c)" = 64 ] || die "homelab.ci.rollingFlakeUpdate.signingKeyFile is not a key as 'nix key generate-secret' makes it"
 find_origin
 clone
 forget_builds

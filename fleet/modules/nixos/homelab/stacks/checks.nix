@@ -25,7 +25,7 @@
     digest = lib.elemAt parts 3;
   in
     if parts == null
-    then refuse true "${where}.image is \"${value}\", which is no image: NAME:TAG or NAME:TAG@sha256:DIGEST, the digest of 64 hex digits."
+    then refuse true "${where}.image is \"${value}\", which is not an image: NAME:TAG or NAME:TAG@sha256:DIGEST, the digest of 64 hex digits."
     else
       refuse (digest == null && (tag == null || moves tag))
       "${where}.image is \"${value}\", which is another image tomorrow: say a version as its tag, or add the digest (@sha256:…).";
@@ -96,7 +96,7 @@ in
       (refuse (s.hostNetwork && s.networks != []) "${where} has hostNetwork, so it is in no network of the stack: say one of the two.")
     ])
     ++ map (name: refuse (!stack.secrets ? ${name}) "${where}.secrets names \"${name}\", which the stack does not declare: add it to the stack's `secrets`, and its value to the sops file.") s.secrets
-    ++ map (name: refuse (!stack.services ? ${name}) "${where}.dependsOn names \"${name}\", which is no container of the stack; it has ${lib.concatStringsSep ", " (lib.attrNames stack.services)}.") s.dependsOn
+    ++ map (name: refuse (!stack.services ? ${name}) "${where}.dependsOn names \"${name}\", which is not a container of the stack; it has ${lib.concatStringsSep ", " (lib.attrNames stack.services)}.") s.dependsOn
     ++ map (name: refuse (name != "default" && !stack.networks ? ${name}) "${where}.networks names \"${name}\", which the stack does not declare: add it to the stack's `networks` (external = true where it is shared with other stacks).") s.networks
     ++ lib.mapAttrsToList (name: value:
       refuse (isSecret name (toString value))

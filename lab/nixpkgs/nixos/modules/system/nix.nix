@@ -156,7 +156,7 @@ in {
 
   config = lib.mkIf cfg.enable {
     nix.settings.trusted-users = ["root"];
-    # There is no way out of the lab: caches of the world are asked once, not five times with pauses.
+    # The lab has no way out: caches of the world are asked once, not five times with pauses.
     nix.settings.download-attempts = lib.mkDefault 1;
     users.users = lib.listToAttrs (map (n:
       lib.nameValuePair "nixbld${toString n}" {

@@ -1,0 +1,237 @@
+"""What may be deployed at all: what is committed, and where that is required signed by somebody who may.
+
+Who may sign is said outside the tree, in a file as ssh-keygen(1) describes it. Each commit is verified as the object
+that it is, from the last one that this operator has proven, and what is evaluated then is that very one, by its hash.
+"""
+
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from nixherd.deploy.proven import History, Record
+from nixherd.errors import FleetError, ProcessFailed, Refused, Usage
+from nixherd.files import expanded, write_whole
+from nixherd.fleet import commits, sshsig
+from nixherd.fleet.commits import FULL_HASH, Commit
+from nixherd.fleet.git import Repository
+from nixherd.fleet.group_data import names_for_all, said_for_all
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet
+from nixherd.fleet.near_names import near_option
+from nixherd.nix import commands as nix
+from nixherd.nix.errors import last_error
+from nixherd.process import run
+
+NAMES = ("require_signed", "allowed_signers", "signed_from")
+DEFAULT_SIGNERS = "~/.config/nixherd/allowed_signers"
+_TIMEOUT = 600.0  # seconds
+
+
+def uncommitted(fleet: str) -> list[str]:
+    """Files of the fleet that differ from what is committed; none outside a repository."""
+    repository = Repository.around(Path(fleet))
+    return repository.changed(["."]) if repository else []
+
+
+def require_committed(fleet: str, dirty: Sequence[str]) -> None:
+    """FleetError while there are such files: nobody could say later what was deployed."""
+    if dirty:
+        more = f" (and {len(dirty) - 1} more)" if len(dirty) > 1 else ""
+        raise FleetError(
+            f"{fleet}/{dirty[0]}: has changes that are not committed{more}; commit them, or say allow_dirty=true"
+        )
+
+
+def required_by_hosts(fleet: Fleet) -> bool:
+    """Whether a host's entry in hosts.nix requires signatures; of who may sign and from where entries say nothing."""
+    return any(host.deployment.get("require_signed") for host in fleet.hosts.values())
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A commit that was verified: `url` is the flake of that very commit, `path` the fleet's directory in the store."""
+
+    revision: str
+    url: str
+    path: Path
+
+    def fleet(self, place: Path) -> Fleet:
+        """What hosts.nix and the definitions of this commit say, as of the checkout at `place`."""
+        return replace(load_fleet(self.path), path=str(place))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a fleet's commits have to be signed by.
+
+    `told` and `first` are the whole hashes of commits for which the operator vouches, with all that they follow: `told`
+    for this run, whatever was proven before; `first` where nothing was yet. With `notes` what is proven is kept.
+    """
+
+    fleet: Path
+    signers: Path
+    told: str | None = None
+    first: str | None = None
+    notes: bool = True
+
+    @classmethod
+    def of(
+        cls, fleet: Path, said: Mapping[str, Any], group_data: Sequence[Path], *, by_hosts: bool = False, notes: bool
+    ) -> "Gate | None":
+        """None where nobody requires it. Usage for what cannot be meant.
+
+        `said` are the command line's words by name, which go before what is said for all hosts in the directories
+        `group_data`. `by_hosts`: hosts.nix requires it.
+        """
+
+        def words(name: str) -> list[Any]:
+            return [said[name]] if name in said else list(said_for_all(name, group_data))
+
+        for name in names_for_all(group_data):
+            if (known := near_option(name)) in NAMES:
+                raise Usage(f"group_data/all.py: {name}: nobody asks for it; write {known}")
+        if not any(_flag(value) for value in words("require_signed") or [by_hosts]):
+            return None
+        signers = words("allowed_signers") or [DEFAULT_SIGNERS]
+        starts = [_full(value) for value in words("signed_from")]
+        return cls(
+            fleet=fleet,
+            signers=_path(signers[-1]),
+            told=starts[-1] if "signed_from" in said else None,
+            first=starts[-1] if starts else None,
+            notes=notes,
+        )
+
+    def verify(self) -> Verified:
+        """The fleet's last commit, once all is well with it and with those before it.
+
+        Refused when it is not; FleetError when that could not be told.
+        """
+        with tempfile.TemporaryDirectory(prefix="nixherd-") as scratch:
+            return self._verify(Path(scratch))
+
+    def _verify(self, scratch: Path) -> Verified:
+        repository = Repository.around(self.fleet)
+        if repository is None:
+            raise Refused(f"{self.fleet}: require_signed is set, but it is in no git repository; deploy a checkout")
+        top = Path(repository.read("rev-parse", "--show-toplevel").stdout.removesuffix("\n"))
+        head = repository.full_head()
+        require_committed(str(self.fleet), repository.changed(["."]))
+        signers = scratch / "allowed_signers"
+        write_whole(signers, self._who_may(top, repository))
+        record = Record.of(top, self.signers)
+        start = self.told or record.revision or self.first
+        history = History(repository, start)
+        try:
+            new = commits.since(start, head, history.read)
+        except commits.NotFollowed as error:
+            whose = "which signed_from names" if self.told or not record.revision else "which was proven here before"
+            raise Refused(
+                f"{self.fleet}: {error}, {whose}; nothing was changed. For an older one, or another line of commits, "
+                "say signed_from=HASH of a commit that you vouch for"
+            ) from None
+        except FleetError as error:
+            raise Refused(f"{self.fleet}: {error}; nothing was changed") from None
+        self._require_signed(new, history.one(start), signers, scratch)
+        is_shallow = repository.read("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
+        verified = self._as_flake(top, head, "&shallow=1" if is_shallow else "")
+        if self.notes:
+            record.note(head)
+        return verified
+
+    def _who_may(self, top: Path, repository: Repository) -> str:
+        """The text of the signers' file. Refused for one that who pushes, or another user here, may write."""
+        own, common = (
+            (repository.directory / repository.read("rev-parse", name).stdout.removesuffix("\n")).resolve()
+            for name in ("--absolute-git-dir", "--git-common-dir")
+        )
+        main = [common.parent] if common.name == ".git" else []  # of which `top` may be another work tree
+        place = self.signers.resolve()
+        if any(place.is_relative_to(each) for each in (top.resolve(), own, common, *main)):
+            raise Refused(
+                f"allowed_signers={self.signers} lies in the tree whose commits it is to judge; keep it outside, as "
+                f"{DEFAULT_SIGNERS}"
+            )
+        try:
+            with place.open(encoding="utf-8") as file:
+                about, text = os.fstat(file.fileno()), file.read()
+        except FileNotFoundError:
+            raise Refused(
+                f"{self.signers}: missing; write who may sign the fleet's commits into it, a line each: "
+                'NAME namespaces="git" ssh-ed25519 AAAA…'
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise FleetError(f"{self.signers}: cannot be read: {error}") from None
+        if about.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(about.st_mode) & 0o022:
+            raise Refused(f"{self.signers}: others may change it; chown it to yourself and chmod go-w it")
+        return text
+
+    def _require_signed(self, new: Sequence[Commit], start: Commit | None, signers: Path, scratch: Path) -> None:
+        made = commits.times(new, start, int(time.time()))
+
+        def problem(commit: Commit) -> str | None:
+            if commit.signature is None:
+                return "it is not signed"
+            if not commit.signature.startswith("-----BEGIN SSH SIGNATURE-----"):
+                return "it is signed, but not by an SSH key (git config gpg.format ssh)"
+            if sshsig.signer(commit.signature, commit.payload, signers, "git", made[commit.id], scratch) is None:
+                return f"its signature is by nobody who may (by {self.signers}, at its time)"
+            return None
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            wrong = [(commit, why) for commit, why in zip(new, pool.map(problem, new), strict=True) if why]
+        if wrong:
+            commit, why = wrong[0]
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            vouch = "" if start else ". Where signing began later, say signed_from=HASH of the commit before"
+            raise Refused(f"{self.fleet}: commit {str(commit)!r}{more}: {why}; nothing was changed{vouch}")
+
+    def _as_flake(self, top: Path, head: str, more: str) -> Verified:
+        below = self.fleet.relative_to(top.resolve())
+        where = f"&dir={quote(str(below))}" if below.parts else ""
+        url = f"git+file://{quote(str(top.resolve()))}?rev={head}{where}{more}"
+        try:
+            said = json.loads(run(nix.flake_locked(url), timeout=_TIMEOUT).stdout)
+            revision, path = said["revision"], Path(said["path"]) / below
+        except ProcessFailed as error:
+            if not error.stderr:
+                raise
+            raise FleetError(f"{self.fleet}: {last_error(error.stderr)}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise FleetError(f"{url}: nix flake metadata printed something unexpected ({error!r})") from error
+        if revision != head:
+            raise Refused(f"{url}: Nix took {revision} for it; nothing was changed")
+        return Verified(head, url, path)
+
+
+def _flag(value: Any) -> bool:
+    known = {"none": False, "true": True, "false": False, "1": True, "0": False}
+    if str(value).lower() not in known:
+        raise Usage(f"require_signed={value} is neither true nor false")
+    return known[str(value).lower()]
+
+
+def _full(value: Any) -> str:
+    if not isinstance(value, str) or not FULL_HASH.fullmatch(value):
+        raise Usage(f"signed_from={value} is no whole hash of a commit; `git rev-parse HEAD` prints one")
+    return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, Path)):
+        raise Usage(f"allowed_signers={value} names no file")
+    path = expanded(value)
+    if not path.is_absolute():
+        raise Usage(
+            f"allowed_signers={value} would lie in the tree, or wherever this is run; name a file outside of it, as "
+            f"{DEFAULT_SIGNERS}"
+        )
+    return path

@@ -1,0 +1,110 @@
+"""How a deployment is to go, as it was said: `--data NAME=VALUE`, group data, or an option of `nixherd deploy`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.waves import NO_LIMIT, USUAL, MaxFail, wave_of
+from nixherd.errors import Usage
+
+
+class Engine(StrEnum):
+    """Who activates."""
+
+    GUARDED = "guarded"
+    NIXOS_REBUILD = "nixos-rebuild"
+
+
+HERE, TARGET = "local", "target"  # of build_on, which may name a host as well
+LONGEST = 24 * 3600  # seconds
+
+
+@dataclass(frozen=True)
+class Options:
+    """For one host. Seconds: `activation_deadline` for an activation, `confirm_deadline` for the proof after it, `soak`
+    of that for watching the new system before it is kept. Hosts of one `role` are not activated at the same time. With
+    `reboot` a machine boots into the new system where goal=boot, or where the new one needs it. With `substitute` it
+    fetches what it can from its own caches. `build_on` is `local`, `target` or a host of the fleet: who builds.
+    `sign_with` is a secret key file for what is copied. `require_signed`: see `nixherd.deploy.commit_policy`. With
+    `no_check` a system is switched to whatever it says against that itself (NIXOS_NO_CHECK)."""
+
+    goal: Goal = Goal.SWITCH
+    activation_deadline: int = 600
+    confirm_deadline: int = 120
+    soak: int = 0
+    specialisation: str | None = None
+    allow_dirty: bool = False
+    wave: int = USUAL
+    role: str | None = None
+    max_fail: MaxFail = NO_LIMIT
+    engine: Engine = Engine.GUARDED
+    build_on: str = HERE
+    reboot: bool = False
+    substitute: bool = True
+    sign_with: str | None = None
+    require_signed: bool = False
+    no_check: bool = False
+
+    @classmethod
+    def of(cls, host_id: str, data: Callable[[str], Any]) -> "Options":
+        """From a host's data, which say None where nobody said anything. Usage when one of them cannot be meant."""
+        usual = cls()
+        goal = data("goal") or usual.goal
+        if goal not in list(Goal):
+            raise Usage(f"goal={goal} is none of {', '.join(Goal)}")
+        seconds = {
+            name: _seconds(name, data(name), getattr(usual, name), least)
+            for name, least in (("activation_deadline", 1), ("confirm_deadline", 1), ("soak", 0))
+        }
+        if seconds["soak"] >= seconds["confirm_deadline"]:
+            confirm = seconds["confirm_deadline"]
+            raise Usage(
+                f"soak={seconds['soak']} leaves no time to confirm: confirm_deadline={confirm} has to be longer"
+            )
+        specialisation = data("specialisation")
+        if specialisation and not Goal(goal).activates:
+            raise Usage(f"specialisation={specialisation}: with goal={goal} it is chosen at the boot")
+        engine = data("engine") or Engine.GUARDED
+        if engine not in list(Engine):
+            raise Usage(f"engine={engine} is none of {', '.join(Engine)}")
+        return cls(
+            goal=Goal(goal),
+            **seconds,
+            specialisation=_text("specialisation", specialisation),
+            allow_dirty=_flag("allow_dirty", data("allow_dirty")),
+            wave=wave_of(host_id, data("canary"), data("wave")),
+            role=_text("role", data("role")),
+            max_fail=MaxFail.of(data("max_fail")),
+            engine=Engine(engine),
+            build_on=_text("build_on", data("build_on")) or usual.build_on,
+            reboot=_flag("reboot", data("reboot")),
+            substitute=data("substitute_on_destination") is None
+            or _flag("substitute_on_destination", data("substitute_on_destination")),
+            sign_with=_text("sign_with", data("sign_with")),
+            require_signed=_flag("require_signed", data("require_signed")),
+            no_check=_flag("no_check", data("no_check")),
+        )
+
+
+def _flag(name: str, value: Any) -> bool:
+    if value not in (None, True, False, 0, 1):
+        raise Usage(f"{name}={value} is neither true nor false")
+    return bool(value)
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, (bool, list, dict)) or str(value).startswith("-") or not str(value).isprintable():
+        raise Usage(f"{name}={value} is no name")
+    return str(value)
+
+
+def _seconds(name: str, value: Any, usual: int, least: int) -> int:
+    if value is None:
+        return usual
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LONGEST:
+        raise Usage(f"{name}={value} is no number of seconds from {least} to {LONGEST}; write one like {usual or 30}")
+    return value

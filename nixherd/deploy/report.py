@@ -1,0 +1,147 @@
+"""What became of a deployment, host by host: made from its journal alone, for people and for CI."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from nixherd.exit_codes import Exit, worst
+
+
+class Outcome(StrEnum):
+    """What became of one host."""
+
+    UNCHANGED = "unchanged"
+    UNCHANGED_NOT_WELL = "unchanged, not well"
+    REVISION_ONLY = "revision only"
+    PLANNED = "planned"
+    DEPLOYED = "deployed"
+    DEPLOYED_NOT_WELL = "deployed, not well"
+    PENDING_REBOOT = "pending reboot"
+    NEEDS_BOOT = "needs a boot"
+    REBOOTED = "rebooted"
+    LISTED = "left to its owner"
+    ROLLED_BACK = "rolled back"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    HELD = "held"
+    UNKNOWN = "unknown"
+
+    @property
+    def exit(self) -> Exit:
+        return _EXITS[self]
+
+
+_EXITS = {
+    Outcome.UNCHANGED: Exit.DONE,
+    Outcome.UNCHANGED_NOT_WELL: Exit.FAILED,
+    Outcome.REVISION_ONLY: Exit.DONE,
+    Outcome.PLANNED: Exit.DONE,
+    Outcome.DEPLOYED: Exit.DONE,
+    Outcome.DEPLOYED_NOT_WELL: Exit.FAILED,
+    Outcome.PENDING_REBOOT: Exit.DONE,
+    Outcome.NEEDS_BOOT: Exit.REMOTE,
+    Outcome.REBOOTED: Exit.DONE,
+    Outcome.LISTED: Exit.DONE,
+    Outcome.ROLLED_BACK: Exit.FAILED,
+    Outcome.FAILED: Exit.REMOTE,
+    Outcome.UNREACHABLE: Exit.REMOTE,
+    Outcome.HELD: Exit.FAILED,
+    Outcome.UNKNOWN: Exit.UNKNOWN,
+}
+
+# Stages after which a host of which nothing more was noted may run one system or the other.
+UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
+
+
+@dataclass(frozen=True)
+class HostReport:
+    """One host. `stage` is the last that it came to; `found` all that was noted of it: old, new, diff, log, …"""
+
+    host: str
+    outcome: Outcome
+    stage: str | None = None
+    why: str | None = None
+    seconds: float | None = None
+    exit: Exit = Exit.DONE
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.outcome}{f': {self.why}' if self.why else ''}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run. `about` is what was asked for."""
+
+    about: Mapping[str, Any]
+    hosts: tuple[HostReport, ...]
+    why: str | None = None
+
+    @property
+    def exit(self) -> Exit:
+        """The run's own failure, where it has one before any host is known; else the hosts' common status."""
+        if not self.hosts:
+            return Exit(self.about.get("exit", Exit.FAILED))
+        return worst(each.exit for each in self.hosts)
+
+    @property
+    def summary(self) -> str:
+        """`3 deployed, 1 rolled back`."""
+        counts = Counter(each.outcome for each in self.hosts)
+        return ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome]) or "no host"
+
+    def to_json(self) -> dict[str, Any]:
+        """The one document."""
+        rows = [{**asdict(each), "exit": int(each.exit), "outcome": str(each.outcome)} for each in self.hosts]
+        for row in rows:
+            row |= row.pop("found")
+        return {**self.about, "summary": self.summary, "exit": int(self.exit), "why": self.why, "hosts": rows}
+
+
+def report(entries: Iterable[Mapping[str, Any]]) -> Report:
+    """From the journal of a run that is over, however it ended."""
+    about: dict[str, Any] = {}
+    hosts: dict[str, dict[str, Any]] = {}
+    why = None
+    for entry in entries:
+        rest = {key: value for key, value in entry.items() if key not in ("event", "host", "time")}
+        host = entry.get("host")
+        match entry["event"]:
+            case "run":
+                about |= rest
+                for each in rest.get("hosts", ()):
+                    hosts.setdefault(each, {})
+            case "stage" if host:
+                hosts.setdefault(host, {}).update(rest, since=entry["time"])
+                hosts[host].setdefault("began", entry["time"])
+            case "found" if host:
+                hosts.setdefault(host, {}).setdefault("found", {}).update(rest)
+            case "end" if host and "outcome" not in hosts.setdefault(host, {}):  # the first counts
+                hosts[host].update(rest, ended=entry["time"])
+            case "done":
+                about |= rest
+                why = rest.get("why")
+    about.pop("hosts", None)
+    return Report(about, tuple(_host(name, values) for name, values in hosts.items()), why)
+
+
+def how_to_ask(host: str) -> str:
+    """The command that says what a machine has decided."""
+    return f"`pyinfra inventory.py --limit {host} fact facts.nixos.LastDeployment _sudo=True`"
+
+
+def _host(name: str, values: Mapping[str, Any]) -> HostReport:
+    stage, found = values.get("stage"), values.get("found", {})
+    if "outcome" in values:
+        outcome, why = Outcome(values["outcome"]), values.get("why")
+    elif stage in UNDECIDED:
+        outcome = Outcome.UNKNOWN
+        decides = "the machine decides by itself" if "engine" not in found else "nixos-rebuild never goes back"
+        why = f"the run ended while it was at {stage}; {decides}, see {how_to_ask(name)}"
+    else:
+        outcome, why = Outcome.FAILED, f"the run ended before it was deployed to{f' (at {stage})' if stage else ''}"
+    began, ended = values.get("began"), values.get("ended")
+    seconds = round(ended - began, 1) if began and ended else None
+    return HostReport(name, outcome, stage, why, seconds, Exit(values.get("exit", outcome.exit)), found)

@@ -1,0 +1,1 @@
+../../fleet/modules/nixos/watching.sh

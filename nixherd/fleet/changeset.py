@@ -1,0 +1,389 @@
+"""Several files of the fleet changed as one: all old or all new, whenever we are killed, and one commit.
+
+What a run needs for that is in the state directory, `.trees/` there, never in the tree: whoever can push a commit could
+put it there. New contents are staged and verified in it, then a journal says what is to be replaced, by SHA-256 of what
+was there and what comes. Each file is replaced by a temporary one beside it, or removed. From the first on a run that
+was killed is finished by the next one: it replaces what is not replaced yet, and commits what is not committed yet.
+Before that nothing has happened, and what was staged is thrown away.
+
+A journal is for one tree, which is known by its directory itself (`nixherd.fleet.tree.identity`): another tree that is
+put at its path later, a new clone for instance, has none.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nixherd.errors import FAILURES, FleetError, Unforeseen
+from nixherd.faults import worded
+from nixherd.files import TEMPORARY, state_home, sync, write_whole
+from nixherd.fleet import tree as trees
+from nixherd.fleet.git import Repository
+from nixherd.fleet.tree import Temporary, Tree
+from nixherd.locks import lock
+
+_AT_ONCE = 8  # files that are made durable side by side
+_JOURNAL = "journal.json"
+_LOCK = "lock"
+_MODE = 0o7777
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A file that is to be replaced: SHA-256 of what is there and of what comes, None where that is nothing."""
+
+    path: str
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a changeset came to. `commit` is the abbreviated hash, None without one; `paths` those that changed."""
+
+    paths: tuple[str, ...]
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Changeset:
+    """The fleet's directory, locked for changing. Made by `changing`. `place` is what we keep of it meanwhile."""
+
+    tree: Tree
+    place: Path
+    repository: Repository | None
+
+    @property
+    def root(self) -> Path:
+        return self.tree.root
+
+    @property
+    def staged(self) -> Path:
+        """Where new contents are put, at the paths that they are to have below the fleet's directory."""
+        return self.place / "staged"
+
+    @property
+    def scratch(self) -> Path:
+        """For what is thrown away in the end."""
+        return self.place / "scratch"
+
+    @property
+    def _old(self) -> Path:
+        """What the files were, for a publication that cannot be finished."""
+        return self.place / "old"
+
+    @property
+    def _journal(self) -> Path:
+        return self.place / _JOURNAL
+
+    def require_committable(self, paths: Sequence[str], *, commit: bool) -> None:
+        """FleetError when one of the files has changes that nobody committed, or git could not commit them.
+
+        Others may have such changes.
+        """
+        if self.repository is None:
+            if commit:
+                raise FleetError(
+                    f"{self.root}: is in no git repository; `git init` one, or say that nothing is to be committed"
+                )
+            return
+        if dirty := self.repository.changed(paths):
+            raise FleetError(
+                f"{self.root / dirty[0]}: has changes that are not committed"
+                f"{f' (and {len(dirty) - 1} more)' if len(dirty) > 1 else ''}; commit or undo them first"
+            )
+        added = [path for path in paths if self.tree.stat(path) is None]
+        if added and (ignored := self.repository.ignored(added)):
+            raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
+        if commit:
+            self.repository.require_able()
+
+    def stage(self, path: str, content: bytes) -> None:
+        """Put a file's new content there, with the mode of the old one."""
+        before, target = self.tree.stat(path), self.staged / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        if before is not None:
+            target.chmod(before.st_mode & _MODE)
+
+    def publish(
+        self,
+        seen: dict[str, bytes | None],
+        message: str,
+        *,
+        removed: Collection[str] | None = None,
+        commit: bool,
+        say: Say,
+    ) -> Done:
+        """Swap in what is staged, and commit it. `seen` maps the paths to the contents that the change was made from.
+
+        Those that are `removed` go, with directories in which nothing is left. Where that is given, empty or not, what
+        names something is changed before what it names: definitions, hosts.nix, a host's files. FleetError when a file
+        is another one by now, cannot be replaced, or git refuses: then all is as it was.
+        """
+        new = {path: None if path in (removed or ()) else (self.staged / path).read_bytes() for path in seen}
+        swaps = [
+            Swap(path, _sum_or_none(old), _sum_or_none(new[path]))
+            # new files first: what is edited names them, and a run may be killed between any two
+            for path, old in sorted(
+                seen.items(), key=lambda each: (each[1] is not None, each[0]), reverse=removed is not None
+            )
+            if new[path] != old
+        ]
+        if not swaps:
+            return Done(())
+        self._require_possible(swaps)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(sync, [self.staged / swap.path for swap in swaps if swap.new]))
+        document = {
+            "tree": str(self.root),
+            "message": message,
+            "commit": commit,
+            "began": time.time(),
+            "files": [[swap.path, swap.old, swap.new] for swap in swaps],
+            "directories": self.tree.missing_directories(swap.path for swap in swaps),
+        }
+        self._keep_old(swaps)
+        write_whole(self._journal, json.dumps(document))
+        return self._finish(document, say, resumed=False)
+
+    def resume(self, say: Say) -> Done | None:
+        """Finish what a killed run had begun to publish; None when there is nothing. What it only staged is removed."""
+        try:
+            document = json.loads(self._journal.read_text())
+        except FileNotFoundError:
+            self._clear()
+            return None
+        except ValueError as error:
+            raise FleetError(f"{self._journal}: is no journal ({error}); remove {self.place}") from None
+        if not any(self._is_new(Swap(*each)) for each in document["files"]):
+            self._remove_made(document)
+            self._clear()  # nothing has happened yet, or somebody has undone it
+            return None
+        say("a run before this one was interrupted while it published its changes; finishing that")
+        return self._finish(document, say, resumed=True)
+
+    # Publishing
+
+    def _require_possible(self, swaps: Sequence[Swap]) -> None:
+        for swap in swaps:
+            self._require_as_seen(swap)
+        for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
+            self.tree.require_writable(path)
+
+    def _require_as_seen(self, swap: Swap) -> None:
+        if self._sum_of(swap.path) != swap.old:
+            raise FleetError(
+                f"{self.root / swap.path}: somebody changed it meanwhile; nothing was changed, run it again"
+            )
+
+    def _sum_of(self, path: str) -> str | None:
+        return _sum_or_none(self.tree.read(path))
+
+    def _keep_old(self, swaps: Sequence[Swap]) -> None:
+        shutil.rmtree(self._old, ignore_errors=True)
+        for swap in swaps:
+            content, about = self.tree.read(swap.path), self.tree.stat(swap.path)
+            if content is not None and about is not None:
+                kept = self._old / swap.path
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_bytes(content)
+                kept.chmod(about.st_mode & _MODE)
+
+    def _finish(self, document: Mapping[str, Any], say: Say, *, resumed: bool) -> Done:
+        swaps = [Swap(*each) for each in document["files"]]
+        left = [swap for swap in swaps if not self._is_new(swap)]
+        beside: dict[str, Temporary | None] = {}
+        try:
+            self._replace(left, beside)
+            hash_ = self._commit(swaps, document, say, resumed=resumed)
+        except FAILURES as error:
+            self._take_back(document, swaps, beside)
+            failure = worded(error, f"{self.root}: publishing changes")
+            kind = Unforeseen if isinstance(failure, Unforeseen) else FleetError
+            raise kind(f"{failure}; every file was put back as it was") from error
+        self._discard(beside.values())
+        for swap in swaps:
+            if swap.new is None:
+                for parent in Path(swap.path).parents[:-1]:
+                    self.tree.remove_directory(str(parent))
+        self._clear()
+        return Done(tuple(swap.path for swap in swaps), hash_)
+
+    def _is_new(self, swap: Swap) -> bool:
+        """Whether the file is what it is to be. FleetError when it is neither that nor what it was."""
+        found = self._sum_of(swap.path)
+        if found not in (swap.old, swap.new):
+            raise FleetError(
+                f"{self.root / swap.path}: changed after a run had begun to replace it; see {self.place} for both "
+                "versions, then remove that directory"
+            )
+        return found == swap.new
+
+    def _replace(self, swaps: Sequence[Swap], beside: dict[str, Temporary | None]) -> None:
+        """Put the new contents in place. `beside` is given the second names that the old files keep meanwhile.
+
+        All that needs room is done before the first file is replaced, so that going back needs none.
+        """
+        if self.repository is not None:
+            self.repository.exclude(TEMPORARY)
+        new: list[Temporary] = []
+        try:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                made = [pool.submit(self._beside, self.staged, swap.path, swap.new) for swap in swaps if swap.new]
+            new += [each.result() for each in made if each.exception() is None]
+            if failed := next((each.exception() for each in made if each.exception()), None):
+                raise failed
+            for swap in swaps:
+                if swap.old is not None:
+                    beside[swap.path] = self.tree.kept(swap.path)
+            for temporary in new:
+                self.tree.move(temporary)
+            for swap in swaps:
+                if swap.new is None:
+                    self.tree.remove(swap.path)
+        except BaseException:
+            self._discard(new)
+            raise
+        for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
+            self.tree.sync(path)
+
+    def _beside(self, place: Path, path: str, wanted: str) -> Temporary:
+        """A copy of what we keep of a file, beside it. FleetError when it is not what the journal says."""
+        content, mode = (place / path).read_bytes(), (place / path).stat().st_mode
+        if _sum(content) != wanted:
+            raise FleetError(f"{place / path}: is damaged")
+        return self.tree.beside(path, content, mode & _MODE)
+
+    def _discard(self, temporaries: Iterable[Temporary | None]) -> None:
+        for temporary in temporaries:
+            if temporary is not None:
+                self.tree.discard(temporary)
+
+    def _commit(self, swaps: Sequence[Swap], document: Mapping[str, Any], say: Say, *, resumed: bool) -> str | None:
+        if self.repository is None:
+            return None
+        if resumed:  # the git of the run that was killed may have left its locks
+            self.repository.unlock(document["began"])
+        paths, added = [swap.path for swap in swaps], [swap.path for swap in swaps if swap.old is None]
+        removed = [swap.path for swap in swaps if swap.new is None]
+        if not document["commit"]:
+            if added:
+                self.repository.add(added, content=False)
+            self.repository.drop(removed)
+            return None
+        if resumed and self.repository.committed(paths, removed):
+            return self.repository.head()
+        say("commit")
+        if added:
+            self.repository.add(added)
+        return self.repository.commit(paths, document["message"])
+
+    def _take_back(
+        self, document: Mapping[str, Any], swaps: Sequence[Swap], beside: Mapping[str, Temporary | None]
+    ) -> None:
+        for swap in swaps:
+            kept = beside.get(swap.path)
+            if self._sum_of(swap.path) != swap.new:
+                self._discard([kept])
+            elif swap.old is None:
+                self.tree.remove(swap.path)
+            else:
+                self.tree.move(kept or self._beside(self._old, swap.path, swap.old))
+        if self.repository is not None:
+            # what somebody else has staged of a file that is only edited is theirs
+            self.repository.forget([swap.path for swap in swaps if swap.old is None or document["commit"]])
+        self._remove_made(document)
+        self._clear()
+
+    def _remove_made(self, document: Mapping[str, Any]) -> None:
+        """Those of the directories that were made for the new files in which nothing is, the inner ones first."""
+        for path in reversed(document.get("directories", ())):  # a journal of an older version has none
+            self.tree.remove_directory(path)
+
+    def _clear(self) -> None:
+        """Leave nothing but the lock there. The journal goes first: without it the rest means nothing."""
+        self._journal.unlink(missing_ok=True)
+        left = [path for path in self.place.iterdir() if path.name != _LOCK]
+        if left:
+            sync(self.place)
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _sweep(self) -> None:
+        """Remove the temporary files that killed runs left, whatever became of their journals; none that git tracks."""
+        found = self.tree.temporaries() if self.repository is None else self.repository.untracked(TEMPORARY)
+        for path in list(found):
+            self.tree.sweep(path)
+
+
+def interrupted(root: Path) -> bool:
+    """Whether a run was killed while it published its changes; the next one that changes anything finishes them."""
+    return (_place(root) / _JOURNAL).exists()
+
+
+@contextmanager
+def changing(root: Path) -> Iterator[Changeset]:
+    """The fleet's directory for one change at a time. FleetError when another run changes it."""
+    with trees.opened(root) as tree:
+        repository = Repository.around(root)
+        place = _make_place(root, repository)
+        try:
+            handle = lock(place / _LOCK)
+        except BlockingIOError:
+            raise _somebody_else(root) from None
+        try:
+            try:
+                tree.lock()
+            except BlockingIOError:
+                raise _somebody_else(root) from None
+            changeset = Changeset(tree, place, repository)
+            changeset._sweep()
+            try:
+                yield changeset
+            finally:
+                if not changeset._journal.exists():
+                    changeset._clear()
+        finally:
+            os.close(handle)
+
+
+def _somebody_else(root: Path) -> FleetError:
+    return FleetError(f"{root}: another run is changing this fleet's files; wait for it")
+
+
+def _place(root: Path) -> Path:
+    return state_home() / ".trees" / _sum(trees.identity(root).encode())[:32]
+
+
+def _make_place(root: Path, repository: Repository | None) -> Path:
+    """What we keep of a tree, a directory that nobody else can write. FleetError when it cannot be that."""
+    place, top = _place(root), repository.top if repository else root.resolve()
+    if top in place.parent.resolve().parents or root.resolve() in place.parent.resolve().parents:
+        raise FleetError(f"{state_home()}: is inside of {top}; XDG_STATE_HOME has to be outside of the fleet")
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise FleetError(f"{place}: cannot be written ({error.strerror}); nothing was changed") from error
+    about = place.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+        raise FleetError(f"{place}: is no directory that only we can write; remove it")
+    return place
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sum_or_none(content: bytes | None) -> str | None:
+    return None if content is None else _sum(content)

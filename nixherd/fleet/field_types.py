@@ -1,0 +1,604 @@
+"""What the values of the fleet's attributes may be: what is wrong with one that is something else, and what it means.
+
+`nixherd.fleet.schema` says which attribute is of which type. Values are as `nix eval` gave them.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from types import MappingProxyType
+from typing import Any
+
+from nixherd.fleet import health_checks
+from nixherd.fleet.models import Access, GuestType
+from nixherd.fleet.nix_values import NixPath, nix_type, shown, shown_name
+from nixherd.fleet.settings import CloudInitSettings, Device
+from nixherd.sizes import parse_size
+from nixherd.ssh.keys import parse_authorized_key, parse_public_key
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+_MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](?::[0-9A-Fa-f]{2}){5}")
+_VALUE = re.compile(r"[^,\s]+")
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}")
+# `prom:8006`, `[2001:db8::1]:8006`, `[2001:db8::1]`
+_WITH_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:/\[\]\s]+))(?::(?P<port>[0-9]+))?", re.ASCII)
+_API_PORT = ":8006"
+_SHARE = re.compile(r"(\d{1,3})\s*%|\d{1,9}", re.ASCII)
+_STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]")
+_STORAGE_REMEDY = "write the id that `pvesm status` shows"
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_ADDRESSING = re.compile(r"(?:ip|ip6|gw|gw6)=[^,\s]+(?:,(?:ip|ip6|gw|gw6)=[^,\s]+)*")
+_IPCONFIG = re.compile(r"ipconfig(?:[0-9]|[12][0-9]|3[01])")
+_KEY_REMEDY = "write the line of a .pub file"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a value. `at` is where below its attribute (`[1]`, `.size`); an empty `remedy` is the
+    attribute's own."""
+
+    what: str
+    at: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Type:
+    """Any value: people's own, in any form. `words` are what the reference calls the type."""
+
+    words: str
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        """What is wrong with a value that is there."""
+        yield from ()
+
+    def parse(self, value: Any) -> Any:
+        """What a value without problems means."""
+        return value
+
+
+FREE = Type("anything")
+
+
+@dataclass(frozen=True)
+class Text(Type):
+    """A string, of this pattern where it has one; `noun` is what a string of another pattern is not."""
+
+    pattern: re.Pattern[str] | None = None
+    noun: str = "text"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if type(value) is not str:
+            yield Problem(f"is {nix_type(value)}, not a string")
+        elif self.pattern is not None and not self.pattern.fullmatch(value):
+            yield Problem(f"{shown(value)} is no {self.noun}")
+
+
+class Fingerprint(Text):
+    def parse(self, value: Any) -> str:
+        return parse_fingerprint(value)
+
+
+FINGERPRINT = Fingerprint("SHA-256, with or without colons", _FINGERPRINT, "fingerprint")
+
+
+def parse_fingerprint(text: str) -> str:
+    """A SHA-256 fingerprint, with or without colons, as 64 lower-case hex digits; ValueError if it is none."""
+    if not _FINGERPRINT.fullmatch(text.strip()):
+        raise ValueError("it is no SHA-256 fingerprint")
+    return text.strip().replace(":", "").lower()
+
+
+@dataclass(frozen=True)
+class AbsolutePath(Type):
+    words: str = "absolute path, as a string"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not (isinstance(value, str) and value.startswith("/") and value.isprintable()):
+            yield Problem("is no absolute path")
+
+
+@dataclass(frozen=True)
+class ExistingPath(Type):
+    words: str = "path"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, NixPath):
+            yield Problem(f"is {nix_type(value)}, not a path")
+        elif not value.exists:
+            yield Problem(f"{shown_name(value)} does not exist", remedy="create the file or correct the path")
+
+    def parse(self, value: Any) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Integer(Type):
+    """`noun` is what a number that is too large is not."""
+
+    least: int = 0
+    most: int | None = None
+    noun: str = ""
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if isinstance(value, bool) or not isinstance(value, int):
+            yield Problem(f"is {nix_type(value)}, not an integer")
+        elif value < self.least:
+            yield Problem(f"{value} is less than {self.least}")
+        elif self.most is not None and value > self.most:
+            yield Problem(f"{value} is no {self.noun}" if self.noun else f"{value} is more than {self.most}")
+
+
+@dataclass(frozen=True)
+class Flag(Type):
+    words: str = "true or false"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, bool):
+            yield Problem(f"is {nix_type(value)}, not a boolean")
+
+
+@dataclass(frozen=True)
+class OneOf(Type):
+    """One of these strings; `noun` is what another one is not."""
+
+    choices: tuple[str, ...] = ()
+    noun: str = ""
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if isinstance(value, str) and value in self.choices:
+            return
+        if self.noun:
+            yield Problem(f"{_shown(value)} is no {self.noun}")
+        else:
+            yield Problem(f"is neither {' nor '.join(self.choices)}")
+
+
+class Kind(OneOf):
+    def parse(self, value: Any) -> GuestType:
+        return GuestType(value)
+
+
+KIND = Kind('"qemu" or "lxc"', tuple(GuestType))
+
+
+class Way(OneOf):
+    def parse(self, value: Any) -> Access:
+        return Access(value)
+
+
+WAY = Way(", ".join(f'"{each}"' for each in Access), tuple(Access), "way in")
+
+
+@dataclass(frozen=True)
+class Words(Type):
+    """A list of strings of this pattern, in their order; `noun` is what another list is not one of."""
+
+    pattern: re.Pattern[str]
+    noun: str
+    least: int = 0
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        good = isinstance(value, list) and len(value) >= self.least
+        if not (good and all(type(each) is str and self.pattern.fullmatch(each) for each in value)):
+            yield Problem(f"is no list of {self.noun}")
+
+    def parse(self, value: Any) -> tuple[str, ...]:
+        return tuple(value)
+
+
+def is_address(text: str) -> bool:
+    """Whether this is a host name, an IPv4 address, or an IPv6 one with or without its zone: no port, no URL."""
+    try:
+        if ":" in text:
+            IPv6Address(text)
+        elif text.rpartition(".")[2].isdecimal():
+            IPv4Address(text)
+        else:
+            return bool(_HOSTNAME.fullmatch(text))
+    except ValueError:
+        return False
+    zone = text.partition("%")[2]
+    return text.isascii() and (zone.isalnum() or "%" not in text)
+
+
+@dataclass(frozen=True)
+class Address(Type):
+    """Of a server of HTTPS, whose URL has no place for a zone, unless `zone`."""
+
+    words: str = "name or address"
+    zone: bool = False
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if type(value) is not str:
+            yield Problem(f"is {nix_type(value)}, not a string")
+        elif not is_address(value) or ("%" in value and not self.zone):
+            yield self._problem(value)
+        elif not self.zone and "::" in value and value.endswith(_API_PORT):
+            host, full = value.removesuffix(_API_PORT), IPv6Address(value).exploded
+            yield Problem(
+                f"{shown(value)} may be an address, or one with a port",
+                remedy=f'write host = "{host}"; port = {_API_PORT[1:]}; or all of the address: host = "{full}";',
+            )
+
+    def _problem(self, value: str) -> Problem:
+        """What is wrong with it; a port is taken off, where it has a place of its own."""
+        match = _WITH_PORT.fullmatch(value)
+        host = (match["six"] or match["host"]) if match else ""
+        remedy = ""
+        if match and is_address(host) and not self.zone:
+            port = match["port"]
+            remedy = f'write host = "{host}";' + (f" port = {port};" if port else "")
+            if port and not 1 <= int(port[:6]) <= 65535:
+                remedy = f'write host = "{host}"; and in `port` one from 1 to 65535, usually 8006'
+        return Problem(f"{shown(value)} is no name or address", remedy=remedy)
+
+
+@dataclass(frozen=True)
+class Addresses(Type):
+    words: str = "list of names or addresses"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, list):
+            yield Problem(f"is {nix_type(value)}, not a list")
+        elif not value:
+            yield Problem("is an empty list")
+        for number, each in enumerate(value if isinstance(value, list) else ()):
+            yield from (Problem(found.what, f"[{number}]") for found in Address(zone=True).problems(each))
+
+    def parse(self, value: Any) -> tuple[str, ...]:
+        return tuple(value)
+
+
+@dataclass(frozen=True)
+class OneOrMore(Type):
+    """A string of this type, or a list of them, each once."""
+
+    of: Type = FREE
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, list):
+            yield from self.of.problems(value)
+            return
+        if not value:
+            yield Problem("is an empty list")
+        for number, each in enumerate(value):
+            yield from (Problem(found.what, f"[{number}]", found.remedy) for found in self.of.problems(each))
+
+    def parse(self, value: Any) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value if isinstance(value, list) else [value]))
+
+
+LARGEST_SEARCHED = 22  # bits of its prefix: 1022 machines
+
+
+@dataclass(frozen=True)
+class Network(Type):
+    """An IPv4 network that may be searched for a machine: one that is somebody's own, and not too large for it."""
+
+    words: str = "network"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if type(value) is not str:
+            yield Problem(f"is {nix_type(value)}, not a string")
+            return
+        try:
+            address, _, length = value.partition("/")
+            if not (length.isascii() and length.isdecimal()):
+                raise ValueError
+            IPv4Address(address)
+            network = IPv4Network(value, strict=False)
+        except ValueError:
+            yield Problem(f"{shown(value)} is no IPv4 network")
+            return
+        if str(network) != value:
+            yield Problem(f"{shown(value)} is an address in {network}", remedy=f'write "{network}"')
+        elif network.prefixlen < LARGEST_SEARCHED:
+            what = f"{value} has {network.num_addresses} addresses, which is too many to try them"
+            yield Problem(what, remedy=f"name networks of at most /{LARGEST_SEARCHED}, or the machine's addresses")
+        elif not any(network.subnet_of(own) for own in _OWN_NETWORKS):
+            remedy = (
+                "name one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10, or the machine's addresses"
+            )
+            yield Problem(f"{value} is no private network", remedy=remedy)
+
+
+# RFC 1918 §3, and RFC 6598 §7, which overlay networks use.
+_OWN_NETWORKS = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+
+
+# Keys
+
+
+def is_placeholder(key: object) -> bool:
+    """True for a `publicKey` that is yet to be filled in."""
+    return key is None or (type(key) is str and (not key.strip() or "placeholder" in key.lower()))
+
+
+@dataclass(frozen=True)
+class HostKey(Type):
+    words: str = "SSH public key"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if is_placeholder(value):
+            return
+        if type(value) is not str:
+            yield Problem(f"is {nix_type(value)}, not a string")
+            return
+        try:
+            parse_public_key(value)
+        except ValueError as error:
+            yield Problem(f"no SSH public key: {error}")
+
+    def parse(self, value: Any) -> str | None:
+        return None if is_placeholder(value) else str(value).strip()
+
+
+@dataclass(frozen=True)
+class Keys(Type):
+    words: str = "list of SSH public keys"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, list):
+            yield Problem(f"is {nix_type(value)}, not a list", remedy="write a list of SSH public keys")
+        for number, key in enumerate(value if isinstance(value, list) else ()):
+            try:
+                if type(key) is not str:
+                    raise ValueError(f"it is {nix_type(key)}, not a string")
+                parse_authorized_key(key)
+            except ValueError as error:
+                yield Problem(f"no SSH public key: {error}", f"[{number}]")
+
+    def parse(self, value: Any) -> tuple[str, ...]:
+        return tuple(line.strip() for line in value)
+
+
+# Deployments
+
+
+@dataclass(frozen=True)
+class HealthChecks(Type):
+    words: str = "set of checks by name"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        try:
+            health_checks.parse("", value)
+        except health_checks.NoCheck as error:
+            yield Problem(error.what, error.at, error.remedy)
+
+    def parse(self, value: Any) -> tuple[health_checks.Check, ...]:
+        return health_checks.parse("", value)
+
+
+@dataclass(frozen=True)
+class Share(Type):
+    words: str = "number, or percentage"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return
+        match = _SHARE.fullmatch(value) if type(value) is str else None
+        if match is None or int(match[1] or 0) > 100:
+            yield Problem(f"{_shown(value)} is neither a number of hosts nor a percentage")
+
+
+# Guests
+
+
+@dataclass(frozen=True)
+class Size(Type):
+    """A size with its unit. Without one Proxmox takes bytes in one place and GiB in another."""
+
+    words: str = "size, such as 64G"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, str):
+            yield Problem(f"is {nix_type(value)}, not a string")
+        elif value.isdecimal() or not _is_size(value):
+            yield Problem(f"{shown(value)} is no size")
+
+    def parse(self, value: Any) -> int:
+        return parse_size(value)
+
+
+def _is_size(value: str, multiple: int = 1) -> bool:
+    try:
+        return parse_size(value) % multiple == 0
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Startup(Type):
+    words: str = "set of order, up, down"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        known = isinstance(value, dict) and value and set(value) <= {"order", "up", "down"}
+        if not (known and all(type(each) is int and each >= 0 for each in value.values())):
+            yield Problem("is no startup order")
+
+    def parse(self, value: Any) -> str:
+        return _properties(value)
+
+
+@dataclass(frozen=True)
+class Features(Type):
+    known: tuple[str, ...] = ()
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, dict):
+            yield Problem(f"is {nix_type(value)}")
+            return
+        yield from _unknown(value, self.known)
+        for name, each in value.items():
+            if name in self.known and not _is_value(each):
+                yield Problem(f"{_shown(each)} is no value for it", f".{name}", "write true or false")
+
+    def parse(self, value: Any) -> str | None:
+        return _properties(value) if value else None
+
+
+@dataclass(frozen=True)
+class Devices(Type):
+    """Devices by name, each with the properties that it may have, by the API's own names and texts."""
+
+    section: str
+    names: re.Pattern[str]
+    example: str
+    known: tuple[str, ...]
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, dict):
+            yield Problem(f"is {nix_type(value)}", remedy="it must be an attribute set")
+            return
+        for name, device in value.items():
+            at = f".{shown_name(name)}"
+            if not isinstance(device, dict):
+                yield Problem(f"is {nix_type(device)}", at, "it must be an attribute set")
+                continue
+            if not self.names.fullmatch(name):
+                what = f"{shown_name(name)} is no name for one of its {self.section}"
+                yield Problem(what, at, f"use one such as {self.example}")
+            for found in self._of(device):
+                yield Problem(found.what, at + found.at, found.remedy)
+
+    def _of(self, device: Mapping[str, Any]) -> Iterator[Problem]:
+        yield from _unknown(device, self.known)
+        remedy = "write text without commas, a number or a boolean"
+        for key, value in device.items():
+            if key in self.known and key not in ("size", "storage") and not _is_value(value):
+                yield Problem(f"{_shown(value)} is no value for it", f".{key}", remedy)
+        for key in ("mac", "macaddr", "hwaddr"):
+            if device.get(key) is not None and not (type(device[key]) is str and _MAC.fullmatch(device[key])):
+                what = f"{_shown(device[key])} is no MAC address"
+                yield Problem(what, f".{key}", 'write one such as "BC:24:11:00:00:01"')
+
+    def parse(self, value: Any) -> tuple[Device, ...]:
+        return _devices(value)
+
+
+class Disks(Devices):
+    def _of(self, device: Mapping[str, Any]) -> Iterator[Problem]:
+        yield from super()._of(device)
+        if (storage := device.get("storage")) is not None:
+            for found in Text("", _STORAGE, "storage name").problems(storage):
+                yield Problem(found.what, ".storage", _STORAGE_REMEDY)
+        size, remedy = device.get("size"), "write whole GiB, such as 100G"
+        if size is None:
+            yield Problem("missing", ".size", remedy)
+        elif not (type(size) is str and not size.isdecimal() and _is_size(size, 1 << 30)):
+            yield Problem(f"{_shown(size)} is no size for a new disk", ".size", remedy)
+
+    def parse(self, value: Any) -> tuple[Device, ...]:
+        return tuple(_disk(name, device) for name, device in value.items())
+
+
+@dataclass(frozen=True)
+class Pci(Devices):
+    """Also a list of mappings' names."""
+
+    word: re.Pattern[str] = _VALUE
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if isinstance(value, list):
+            if not all(type(name) is str and self.word.fullmatch(name) for name in value):
+                remedy = 'write the names of PCI mappings, such as [ "igpu" ]'
+                yield Problem("is no list of names", remedy=remedy)
+        elif isinstance(value, dict):
+            yield from super().problems(value)
+        else:
+            yield Problem(f"is {nix_type(value)}")
+
+    def _of(self, device: Mapping[str, Any]) -> Iterator[Problem]:
+        yield from super()._of(device)
+        if device.get("mapping") is None:
+            remedy = "name a PCI mapping of the cluster: a token cannot pass raw devices through"
+            yield Problem("missing", ".mapping", remedy)
+
+    def parse(self, value: Any) -> tuple[Device, ...]:
+        if isinstance(value, list):
+            return _devices({f"hostpci{number}": {"mapping": name} for number, name in enumerate(value)})
+        return _devices(value)
+
+
+@dataclass(frozen=True)
+class CloudInit(Type):
+    known: tuple[str, ...] = ()
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if not isinstance(value, dict):
+            yield Problem(f"is {nix_type(value)}")
+            return
+        addresses = [name for name in value if _IPCONFIG.fullmatch(name)]
+        yield from _unknown([name for name in value if name not in addresses], self.known)
+        line = Text("", re.compile(r"[^\n\0]+"), "line of text")
+        address = Text("", _ADDRESSING, "address")
+        types: dict[str, tuple[Type, str]] = {
+            "user": (Text("", _USER, "user name"), "write a login name"),
+            **dict.fromkeys(addresses, (address, 'write "ip=dhcp" or "ip=10.0.0.5/24,gw=10.0.0.1"')),
+            "nameserver": (line, "write a string"),
+            "searchDomain": (line, "write a string"),
+            "upgrade": (Flag(), "write true or false"),
+            "keys": (Keys(), _KEY_REMEDY),
+        }
+        for name, (type_, remedy) in types.items():
+            if value.get(name) is not None:
+                for found in type_.problems(value[name]):
+                    yield Problem(found.what, f".{name}{found.at}", found.remedy or remedy)
+
+    def parse(self, value: Any) -> CloudInitSettings:
+        keys = value.get("keys")
+        addresses = {name: each for name, each in value.items() if _IPCONFIG.fullmatch(name) and each is not None}
+        return CloudInitSettings(
+            user=value.get("user"),
+            keys=None if keys is None else tuple(keys),
+            addresses=MappingProxyType(addresses),
+            nameserver=value.get("nameserver"),
+            search_domain=value.get("searchDomain"),
+            upgrade=value.get("upgrade"),
+        )
+
+
+# Attributes that Nix code spells otherwise than the API does.
+_API_NAMES = {"mac": "macaddr", "xVga": "x-vga"}
+
+
+def _unknown(names: Collection[str], known: Collection[str]) -> Iterator[Problem]:
+    """In a set that has these attributes and no others."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it may be {', '.join(known)}"
+            yield Problem("is nothing that it has", f".{shown_name(name)}", hint)
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, (bool, int)) or (type(value) is str and bool(_VALUE.fullmatch(value)))
+
+
+def _shown(value: object) -> str:
+    return shown(value) if isinstance(value, str) else nix_type(value)
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _properties(values: Mapping[str, Any]) -> str:
+    return ",".join(f"{key}={_text(values[key])}" for key in sorted(values))
+
+
+def _devices(entries: Mapping[str, Mapping[str, Any]]) -> tuple[Device, ...]:
+    return tuple(
+        Device(name, MappingProxyType({_API_NAMES.get(key, key): _text(value) for key, value in values.items()}))
+        for name, values in entries.items()
+    )
+
+
+def _disk(name: str, values: Mapping[str, Any]) -> Device:
+    rest = {key: value for key, value in values.items() if key not in ("size", "storage")}
+    [device] = _devices({name: rest})
+    return Device(name, device.values, parse_size(values["size"]), values.get("storage"))

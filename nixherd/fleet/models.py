@@ -1,0 +1,213 @@
+"""The fleet as values: hosts, virtual machines, where they live, and what may be done to them.
+
+Everything here is frozen and does no I/O. `nixherd.fleet` parses the Nix files into these once, at
+the edge; all else takes them as they are. Unknown is `None`, never `False`. Attributes that we do not
+know are people's documentation and kept in `extra`: it is shown, never obeyed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from nixherd.findings import Finding
+from nixherd.fleet.health_checks import Check
+from nixherd.fleet.settings import UNSET, Settings
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+DEFINITIONS = "vms/definitions.nix"  # where a fleet declares its guests
+
+
+class Access(StrEnum):
+    """How far a machine lets us in. `shell`: what its user may. `push-closure`: closures are received, and one program
+    activates them. `trigger`: it is told to pull its configuration itself. Where it is not `shell`, no fact, operation
+    or command of ours is ever sent there; the NixOS option `nixherd.access` makes a machine be so."""
+
+    SHELL = "shell"
+    PUSH_CLOSURE = "push-closure"
+    TRIGGER = "trigger"
+
+    @property
+    def user(self) -> str | None:
+        """Who logs in there, where it is not the host's own user."""
+        return None if self is Access.SHELL else "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One entry of hosts.nix. `public_key` is None while the entry has a placeholder.
+
+    `addresses` are None where it names none; `deployment` is what it says of how it is deployed to, by the names of
+    `nixherd.deploy.options`.
+    """
+
+    id: str
+    hostname: str
+    ssh_alias: str | None
+    user: str
+    home_directory: str | None
+    public_key: str | None
+    authorized_keys: tuple[str, ...]
+    configuration_file: str | None
+    home_file: str | None
+    ssh_key_name: str | None = None
+    initial_hashed_password: str | None = None
+    sudo_passwordless: bool | None = None
+    addresses: tuple[str, ...] | None = None
+    tags: tuple[str, ...] = ()
+    access: Access = Access.SHELL
+    health_checks: tuple[Check, ...] = ()
+    deployment: Mapping[str, Any] = field(default_factory=lambda: NOTHING, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
+
+    @property
+    def is_nixos(self) -> bool:
+        """A full NixOS host; otherwise Home Manager only."""
+        return self.configuration_file is not None
+
+
+class GuestType(StrEnum):
+    """What kind of guest a VMID names; the value is the word in the API's paths."""
+
+    QEMU = "qemu"
+    LXC = "lxc"
+
+
+class Origin(StrEnum):
+    """Which set of vms/definitions.nix declares the guest."""
+
+    MANAGED = "managed"
+    IMPORTED = "imported"
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """One guest of vms/definitions.nix. Memory is in MiB, `disk` in bytes; both are None for imported ones.
+
+    `specs` and `status` are what people wrote down of it, in any form. `neighbours` and `discover` are None where the
+    endpoint's count.
+    """
+
+    name: str
+    vmid: int
+    origin: Origin
+    readonly: bool
+    type: GuestType = GuestType.QEMU
+    host_id: str | None = None
+    cores: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    storage: str | None = None
+    node: str | None = None
+    tags: tuple[str, ...] = ()
+    settings: Settings = UNSET
+    neighbours: tuple[str, ...] | None = None
+    discover: tuple[str, ...] | None = None
+    specs: Any = field(default=None, compare=False)
+    status: Any = field(default=None, compare=False)
+    extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
+
+    @property
+    def is_managed(self) -> bool:
+        return self.origin is Origin.MANAGED
+
+    @property
+    def may_change(self) -> bool:
+        """True where the definitions let us send a changing request at all."""
+        return self.is_managed and not self.readonly
+
+    @property
+    def attribute(self) -> str:
+        """Where the guest is declared, for messages: `managed.dev`, `managed."web.lan"`."""
+        return f'{self.origin}."{self.name}"' if "." in self.name else f"{self.origin}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The machine that new ones are cloned from; `node` is None where it is the endpoint's.
+
+    `storage`, `bios` and `pool` are for its making.
+    """
+
+    vmid: int
+    name: str | None = None
+    node: str | None = None
+    storage: str | None = None
+    bios: str | None = None
+    pool: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VmidRange:
+    """A named range of VMIDs, both ends included."""
+
+    name: str
+    start: int
+    end: int
+
+    def __contains__(self, vmid: object) -> bool:
+        return isinstance(vmid, int) and self.start <= vmid <= self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the hypervisor's API answers, and how its certificate is known.
+
+    `fingerprint` is the certificate's SHA-256 as 64 lower-case hex digits; None means verification by CA
+    (`ca_file`, or the system's). `neighbours` are the ids or aliases of hosts on the guests' network, whose tables say
+    where a card was seen; `discover` the networks that may be searched for a machine.
+    """
+
+    host: str
+    node: str
+    default_storage: str | None = None
+    backup_storage: str | None = None
+    port: int = 8006
+    fingerprint: str | None = None
+    ca_file: str | None = None
+    neighbours: tuple[str, ...] = ()
+    discover: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The whole fleet. `path` is the flake's directory; `id` marks the VMs that are ours.
+
+    `warnings` are what its author should know, and nobody has to.
+    """
+
+    path: str
+    id: str
+    hosts: Mapping[str, Host]
+    vms: Mapping[str, Vm] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
+    template: Template | None = None
+    ranges: tuple[VmidRange, ...] = ()
+    warnings: tuple[Finding, ...] = field(default=(), compare=False)
+
+    def vm_of(self, host_id: str) -> Vm | None:
+        """The guest that this host runs in, if it is one."""
+        return next((vm for vm in self.vms.values() if vm.host_id == host_id), None)
+
+    def node_of(self, vm: Vm) -> str:
+        """The node a guest lives on: its own `node`, else the endpoint's."""
+        if vm.node:
+            return vm.node
+        assert self.endpoint is not None, "a fleet with VMs has an endpoint"
+        return self.endpoint.node
+
+    def neighbours_of(self, vm: Vm) -> tuple[Host, ...]:
+        """The hosts that are asked where a guest's network card was seen, each once, never the guest's own."""
+        named = self.endpoint.neighbours if vm.neighbours is None and self.endpoint else vm.neighbours or ()
+        known = {name: host for host in self.hosts.values() for name in (host.ssh_alias, host.id) if name}
+        found = {known[name].id: known[name] for name in named if name in known}
+        return tuple(host for host in found.values() if host.id != vm.host_id)
+
+    def networks_of(self, vm: Vm) -> tuple[str, ...]:
+        """The networks that may be searched for a guest."""
+        return self.endpoint.discover if vm.discover is None and self.endpoint else vm.discover or ()
+
+    def storage_of(self, vm: Vm) -> str | None:
+        return vm.storage or (self.endpoint.default_storage if self.endpoint else None)

@@ -1,0 +1,1 @@
+"""What an installation needs, and whether it is permitted."""

@@ -1,0 +1,87 @@
+"""What the definitions let us do to a machine over SSH: the guard's other half, beside the API's policy."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from nixherd.errors import Refused
+from nixherd.fleet.models import Fleet, GuestType
+from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.guest.observe import find
+
+# It takes a tenth of a second: not for those who need no API.
+if TYPE_CHECKING:
+    from nixherd.proxmox.client import Client
+
+DEFINITIONS = "vms/definitions.nix"
+
+
+def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:
+    """Refused unless the definitions let us wipe, install or reboot this machine.
+
+    A guest must be a managed virtual machine and not readonly; another machine must still have a placeholder for
+    its publicKey, which is how hosts.nix says that it is to be installed.
+    """
+    vm = fleet.vm_of(host_id)
+    if vm is not None:
+        where = f"vm {vm.vmid} ({vm.name})"
+        if not vm.is_managed:
+            raise Refused(
+                f"{where} is {vm.attribute} in {DEFINITIONS}, never to be changed; refusing to {verb} {host_id}"
+            )
+        if vm.type is not GuestType.QEMU:
+            raise Refused(f"{where} is a container in {DEFINITIONS}; refusing to {verb} {host_id}")
+        if vm.readonly:
+            raise Refused(
+                f"{where} is readonly in {DEFINITIONS}; refusing to {verb} {host_id}; "
+                f"remove the flag from {vm.attribute} if you mean it"
+            )
+        return
+    host = fleet.hosts.get(host_id)
+    if host is None or host.public_key is not None:
+        raise Refused(
+            f"{host_id} has a publicKey in hosts.nix, so it is installed already; refusing to {verb} it; "
+            "put a placeholder there if it is to be installed anew"
+        )
+
+
+def require_rebootable(fleet: Fleet, host_id: str) -> None:
+    """Refused for a guest that is documented or readonly: whoever owns it reboots it."""
+    vm = fleet.vm_of(host_id)
+    if vm is not None and not vm.may_change:
+        why = "readonly" if vm.readonly else "documented, never changed"
+        raise Refused(
+            f"vm {vm.vmid} ({vm.name}) is {why} in {DEFINITIONS}; refusing to reboot {host_id}, its owner does: "
+            f"`ssh {fleet.hosts[host_id].ssh_alias or host_id} sudo systemctl reboot`"
+        )
+
+
+def require_no_declared_guest(fleet: Fleet, client: "Client", macs: Collection[str], host_id: str, verb: str) -> None:
+    """Refused when a machine that no definition names has the MAC of one that is defined: a mistyped address.
+
+    `macs` are those of the machine that answers, in lower case. Refused as well where that cannot be known, because a
+    guest is not visible to the token. ApiError when the hypervisor cannot be asked.
+    """
+    hidden: list[NotVisible] = []
+    for vm in fleet.vms.values():
+        try:
+            found = find(client, fleet, vm)
+        except NotVisible as error:
+            hidden.append(error)
+            continue
+        cards = {card.mac for card in found[1].nets.values()} if found else set()
+        if cards & set(macs):
+            raise Refused(
+                f"the machine that answers for {host_id} is vm {vm.vmid} ({vm.name}) of {DEFINITIONS}; "
+                f"refusing to {verb} it; correct the address"
+            )
+    if hidden:
+        raise Refused(
+            f"whether the machine that answers for {host_id} is one of {DEFINITIONS} is not known; "
+            f"refusing to {verb} it: {'; '.join(map(str, hidden))}"
+        )
+
+
+def mark(fleet: Fleet, host_id: str) -> str:
+    """What we write into an installer that we booted: whose it is. Another machine's mark is not ours."""
+    vm = fleet.vm_of(host_id)
+    return f"nixherd fleet={fleet.id} host={host_id}" + (f" vmid={vm.vmid}" if vm else "")

@@ -1,0 +1,1 @@
+"""Where a machine is right now, and whether what answers is that machine."""

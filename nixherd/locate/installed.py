@@ -1,0 +1,260 @@
+"""Where a machine may answer that is installed and whose key is pinned: names first, the hypervisor when they fail.
+
+Each source is asked when all before it have failed: what the fleet's files say, the hypervisor (the agent's word, a
+fixed address in the guest's configuration), tables and leases of machines on its network, and a search of a network
+where the definitions tell us to. None of them is believed to be more than where to look: the pinned key decides. For
+what wipes a machine it does not, so that is found by `nixherd.locate.reach` alone.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableSet
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+
+from nixherd.errors import ApiError, FleetError
+from nixherd.fleet.models import Host, Vm
+from nixherd.locate import discovery, whereabouts
+from nixherd.locate.guest_agent import known_hypervisors, owner_of_address
+from nixherd.locate.neighbours import Neighbour
+from nixherd.locate.proof import Asked
+from nixherd.locate.reach import (
+    Absent,
+    Epoch,
+    Hints,
+    Place,
+    Running,
+    addresses,
+    ask_agent,
+    declared_card,
+    is_proven_by_agent,
+    running,
+)
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent
+from nixherd.proxmox.guest.address import address_of, plain
+from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.observe import interfaces_of
+from nixherd.session import Session
+
+Ask = Callable[[Host], tuple[Neighbour, ...]]
+"""A host's neighbours, asked of itself; FleetError when it does not tell"""
+
+
+@dataclass
+class Search:
+    """One look for one host. `ask` is None where no other host may be asked, as for who is asked itself.
+
+    `hints.address` takes the place of its names; `before` is where it answered before, which is tried first. What a
+    source did not say, and why, is in `reasons`; `problem` is why the hypervisor could not be asked. A search of a
+    network is told.
+    """
+
+    session: Session
+    host: Host
+    hints: Hints
+    tell: Callable[[str], None]
+    ask: Ask | None = None
+    before: str | None = None
+    epochs: Collection[Epoch] = (Epoch.FINAL,)
+    accepted: Collection[Epoch] = (Epoch.FINAL,)
+    patience: float = 0
+    done: MutableSet[str] | None = None
+    reasons: list[str] = field(default_factory=list)
+    problem: FleetError | None = None
+    is_found: bool = False
+    """whether it has shown its key at one of the places, and let nobody in, so that no other source is asked"""
+    _tried: set[str] = field(default_factory=set)
+    _gateways: frozenset[str] = frozenset()
+
+    @classmethod
+    def is_for(cls, session: Session, host: Host, hints: Hints) -> bool:
+        """Whether this host is a guest with a pinned key: any other has its names alone, or its agent's word."""
+        return session.vm(host.id) is not None and hints.host_key is None and session.pinned_key(host.id) is not None
+
+    def places(self) -> Iterator[Place]:
+        """The places to try, in order; another source is asked only when they are asked for.
+
+        Raises Absent when the hypervisor says that there is no such machine, Refused when its guest tells what cannot
+        be. While nothing is known, nothing is yielded, and `reasons` say why.
+        """
+        vm = self.session.vm(self.host.id)
+        assert vm is not None
+        card = declared_card(vm)
+        self._gateways = whereabouts.gateways(vm)
+        named = [self.hints.address] if self.hints.address else addresses(self.host)
+        yield from self._new([self.before] if self.before else [], card)
+        yield from self._new(named, card)
+        if not self.hints.address:
+            yield from self._new(self._declared(vm), card)
+        if self.is_found:
+            return
+        guest = self._running(vm)
+        if guest is not None:
+            self._gateways = whereabouts.gateways(vm, guest.config)
+            told = self._by_hypervisor(guest)
+            if told is not None:
+                yield from (place for place in told if self._is_new(place.address))
+                return
+            card = Asked.of(vm, guest.node, guest.config, has_agent=False)
+            fixed = whereabouts.configured(vm, guest.config)
+            yield from self._new(self._believed(fixed, "its configuration", card), card)
+        for source in (self._seen(vm, card), self._discovered(vm, card)):
+            for place in source:
+                yield place
+                if self.is_found:
+                    return
+
+    # Sources
+
+    def _running(self, vm: Vm) -> Running | None:
+        """The guest as the hypervisor shows it; None where that cannot be asked, or may not show it."""
+        try:
+            return running(self.session, vm)
+        except Absent:
+            raise
+        except FleetError as error:
+            self._not_asked(error)
+            return None
+
+    def _by_hypervisor(self, guest: Running) -> list[Place] | None:
+        """Where it says that the guest is; None where nobody there knows, and other sources are asked."""
+        vm = guest.vm
+        try:
+            if is_proven_by_agent(vm):
+                # an outdated entry of another host hides no guest here: whoever answers proves that it is this one
+                return ask_agent(
+                    self.session,
+                    self.host,
+                    guest,
+                    epochs=self.epochs,
+                    patience=self.patience,
+                    progress=self._note,
+                    accepted=self.accepted,
+                    done=self.done,
+                )
+            address = address_of(guest.config, interfaces_of(self.session.client, guest.node, vm))
+        except NoAgent:
+            self._note(f"{label(vm)} has no guest agent")
+            return None
+        except AgentUnavailable as error:
+            self._note(str(error))
+            return None
+        except ApiError as error:  # such as one that the token may not ask
+            self._not_asked(error)
+            return None
+        if address is None:
+            self._note("the guest has no address yet")
+            return None
+        card = Asked.of(vm, guest.node, guest.config, has_agent=False)
+        return [self._place(each, card) for each in self._believed([address], "the hypervisor", card)]
+
+    def _seen(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
+        """Where its network card was seen: from here, and by the hosts that the definitions name for that."""
+        hosts = self.session.fleet.neighbours_of(vm) if self.ask else ()
+        if card is None or card.mac is None:
+            if hosts:
+                self._note(
+                    f"the MAC of {label(vm)} is not known, so nobody can be asked where it was seen: declare "
+                    f"{vm.attribute}.networks.net0.mac, or let the token see the guest"
+                )
+            return
+        here = "the neighbour table of this machine"
+        yield from self._new(self._believed(whereabouts.seen_from_here(self.session, card.mac), here, card), card)
+        for other in hosts:
+            assert self.ask is not None
+            try:
+                told = self.ask(other)
+            except FleetError as error:
+                self._note(self._once(f"{other.id} does not tell its neighbours: {error}", f"{other.id} neither"))
+                continue
+            found = whereabouts.seen_elsewhere(card.mac, told)
+            if not found:
+                self._note(f"{other.id} has not seen {card.mac} lately")
+            yield from self._new(self._believed(found, other.id, card), card)
+
+    def _discovered(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
+        """Where its key is shown, in the networks that the definitions let us search."""
+        for network in self.session.fleet.networks_of(vm):
+            try:
+                open_ = self.session.lately(("search", network), discovery.AGAIN, partial(self._search, network))
+                found = discovery.showing(self.session.pinned_key(self.host.id) or "", open_)
+            except FleetError as error:
+                self._note(f"{network} cannot be searched: {error}")
+                continue
+            if not found:
+                self._note(
+                    f"of the {len(open_)} that answer SSH in {network} none shows the host key of {self.host.id}"
+                )
+            yield from self._new(self._believed(found, f"the search of {network}", card), card)
+
+    def _search(self, network: str) -> list[str]:
+        if next(self.session.once(("searches", network), count)) >= discovery.MOST_SEARCHES:
+            raise FleetError(f"it was searched {discovery.MOST_SEARCHES} times by this run already")
+        others = [each for host in self.session.fleet.hosts.values() for each in host.addresses or ()]
+        wanted = discovery.addresses_in(
+            [network], {*known_hypervisors(self.session), *filter(None, map(plain, others))}
+        )
+        self.tell(f"trying port 22 of the {len(wanted)} addresses in {network}, as the definitions say")
+        return discovery.listening(wanted)
+
+    # What is made of them
+
+    def _new(self, found: Iterable[str], asked: Asked | None) -> Iterator[Place]:
+        return (self._place(address, asked) for address in found if self._is_new(address))
+
+    def _place(self, address: str, asked: Asked | None) -> Place:
+        key = self.session.pinned_key(self.host.id)
+        assert key is not None
+        return Place(address, Epoch.FINAL, key, self.host.user, asked)
+
+    def _is_new(self, address: str) -> bool:
+        before = len(self._tried)
+        self._tried.add(address)
+        return len(self._tried) > before
+
+    def _believed(self, found: Iterable[str], who: str, card: Asked | None) -> Iterator[str]:
+        """Those that can be this guest's; which cannot, and why, is a reason."""
+        others, hypervisors = self._others(), dict[str, str]()
+        for address in found:
+            hypervisors = hypervisors or {**known_hypervisors(self.session)}
+            written = plain(address) or address
+            whose = owner_of_address(hypervisors, written, card.mac if card else None)
+            whose = whose or others.get(written) or self._gateway(written)
+            if whose:
+                self._note(f"{who} says {address}, which {whose} has: left out")
+            else:
+                yield address
+
+    def _declared(self, vm: Vm) -> Iterator[str]:
+        """The definitions' own, judged by what the files say, and by which addresses the nodes have.
+
+        A hypervisor that cannot be asked now is no obstacle: then it is the endpoint's alone.
+        """
+        others, hypervisors = self._others(), dict[str, str]()
+        for address in whereabouts.declared(vm):
+            hypervisors = hypervisors or {**known_hypervisors(self.session)}
+            if whose := hypervisors.get(address) or others.get(address) or self._gateway(address):
+                self._note(f"{vm.attribute} says {address}, which {whose} has: left out")
+            else:
+                yield address
+
+    def _gateway(self, address: str) -> str | None:
+        return "its gateway" if address in self._gateways else None
+
+    def _others(self) -> Mapping[str, str]:
+        """By address, which other host has it."""
+        hosts = (host for host in self.session.fleet.hosts.values() if host.id != self.host.id)
+        return {written: host.id for host in hosts for each in host.addresses or () if (written := plain(each))}
+
+    def _not_asked(self, error: FleetError) -> None:
+        self.problem = error
+        said = f"the hypervisor cannot be asked: {error}"
+        self._note(self._once(said, "the hypervisor cannot be asked, either"))
+
+    def _once(self, said: str, later: str) -> str:
+        """What many hosts come upon, in full for the first of them."""
+        first = self.session.once(("said", said), lambda: self.host.id)
+        return said if first == self.host.id else f"{later}, for the same reason as {first}"
+
+    def _note(self, reason: str) -> None:
+        if reason not in self.reasons:
+            self.reasons.append(reason)

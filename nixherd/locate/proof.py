@@ -1,0 +1,117 @@
+"""Whether the machine that answers over SSH is the guest that was asked. Pure: texts and values in, a reason out.
+
+Where a VM is, what runs there and which host key it has is the word of whoever is root in it. What is not is its
+configuration: net0's MAC and the SMBIOS UUID. The machine that answers says which cards, which UUID and which boot it
+has; the boot is compared with the one that the agent of that very VM tells.
+"""
+
+import re
+import uuid
+from dataclasses import dataclass
+
+from nixherd.fleet.models import Vm
+from nixherd.proxmox.config import VmConfig, properties
+from nixherd.proxmox.guest.identity import label
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+NAME = "nixherd-proof"
+
+# Nothing but what every shell has in itself: no other program runs. A card that an unprivileged user may have made is
+# left out. Words are quoted with " alone, so that the script can stand in ' for any login shell.
+_LOOK = """\
+# nixherd-proof: reads what tells this machine from others
+say() {{ printf "%s %s %s\\n" {token} "$1" "$2"; }}
+while read -r line || [ -n "$line" ]; do say release "$line"; done </etc/os-release
+read -r line </proc/sys/kernel/random/boot_id && say boot_id "$line"
+for card in /sys/class/net/*; do
+  [ -e "$card/tun_flags" ] || [ ! -r "$card/address" ] || {{ read -r line <"$card/address" && say mac "$line"; }}
+done
+if [ -r /sys/class/dmi/id/product_uuid ]; then
+  read -r line </sys/class/dmi/id/product_uuid && say uuid "$line"
+fi
+say end -
+"""
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+# What is told to a VM through its agent, by its root's hands, and read back over SSH: stdin is a name and a word.
+PLANT = f"""\
+umask 077; set -C
+read -r name word && printf "%s\\n" "$word" >"/run/{NAME}.$name"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The guest that was asked where it is. `mac` is net0's, in lower case; None is not known, and not compared."""
+
+    label: str
+    node: str
+    vmid: int
+    mac: str | None
+    uuid: str | None = None
+    has_agent: bool = True
+
+    @classmethod
+    def of(cls, vm: Vm, node: str, config: VmConfig, *, has_agent: bool = True) -> "Asked":
+        card = config.nets.get("net0")
+        smbios = properties(config.text("smbios1") or "", "uuid").get("uuid")
+        return cls(label(vm), node, vm.vmid, card.mac if card else None, smbios, has_agent)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the machine that answers says over SSH; `uuid` is None where its kernel shows none, or not to us."""
+
+    boot_id: str
+    macs: frozenset[str]
+    uuid: str | None
+    os_release: str
+
+
+def look(token: str) -> str:
+    """The script that a machine answers with a `Shown`; `token` marks its lines among those of a talkative shell."""
+    return _LOOK.format(token=token)
+
+
+def parse(said: str, token: str) -> Shown | None:
+    """What the script said; None when it did not come to its end."""
+    found: dict[str, list[str]] = {}
+    for line in said.splitlines():
+        mark, _, rest = line.partition(" ")
+        if mark == token:
+            key, _, value = rest.partition(" ")
+            found.setdefault(key, []).append(value)
+    if "end" not in found or not found.get("boot_id", [""])[0]:
+        return None
+    return Shown(
+        boot_id=found["boot_id"][0].strip(),
+        macs=frozenset(mac.strip().lower() for mac in found.get("mac", ()) if mac.strip("0: ")),
+        uuid=found["uuid"][0].strip() if "uuid" in found else None,
+        os_release="\n".join(found.get("release", ())),
+    )
+
+
+def disproof(asked: Asked, shown: Shown) -> str | None:
+    """Why this machine, by its cards and its UUID, is not the guest; None when it may be."""
+    if asked.mac is not None and asked.mac not in shown.macs:
+        cards = ", ".join(sorted(filter(_MAC.fullmatch, shown.macs))) or "none"
+        return f"no card of it has net0's MAC {asked.mac} (there are: {cards})"
+    wanted, found = _uuid(asked.uuid), _uuid(shown.uuid)
+    # an older SMBIOS has its first three fields in the other order of bytes
+    if wanted and found and wanted not in (found, uuid.UUID(bytes_le=found.bytes)):
+        return f"its SMBIOS UUID is {found}, not {wanted}"
+    return None
+
+
+def _uuid(text: str | None) -> uuid.UUID | None:
+    """None also for what firmware shows that has none (`Not Settable`, only zeros)."""
+    try:
+        found = uuid.UUID(text or "")
+    except ValueError:
+        return None
+    return found if found.int not in (0, (1 << 128) - 1) else None
+
+
+def planted(name: str) -> str:
+    """Where the word is that PLANT wrote under this name; for root alone."""
+    return f"/run/{NAME}.{name}"

@@ -1,0 +1,436 @@
+"""Where a fleet host is right now, and which host key must answer there.
+
+A VM is its VMID and MAC, never an address: the address is looked up anew through the hypervisor after every
+hop, and so is what runs there (the clone, the installer, the installed system). Each of these epochs has a
+host key of its own, and each key comes from here or through the authenticated API, never from the wire.
+
+What the API passes on of a guest is still the word of whoever is root in it. So no place that a guest names is more
+than one to try: who answers there has to prove that it is the guest (`nixherd.locate.proof`), and a key, an address or
+a system that cannot be its own is refused at once.
+"""
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableSet
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from typing_extensions import TypeIs
+
+from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
+from nixherd.fleet.models import GuestType, Host, Vm
+from nixherd.locate.guest_agent import owner_of, require_a_guests, told_key
+from nixherd.locate.proof import Asked
+from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent
+from nixherd.proxmox.guest.address import address_of
+from nixherd.proxmox.guest.identity import contradiction, declared_mac, label, why_not_ours
+from nixherd.proxmox.guest.observe import find
+from nixherd.session import Misused, Session
+from nixherd.ssh.keys import parse_public_key, same_key
+
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
+SHORTEST, LONGEST = 0.05, 1.0  # seconds between two looks at a machine that is on its way
+
+
+class Absent(FleetError):
+    """There is no such machine to reach: it does not exist, or it is switched off. `what` leaves out the remedy."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what = what
+        super().__init__(f"{what}; {remedy}")
+
+
+class Epoch(StrEnum):
+    """Which system answers at a machine's address."""
+
+    CLONE = "clone"
+    INSTALLER = "installer"
+    FINAL = "final"
+
+    @property
+    def user(self) -> str | None:
+        """Who logs in there; None: the host's own admin user."""
+        return "root" if self is Epoch.INSTALLER else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """One address to try, with the only host key that may answer there.
+
+    `asked` is the guest that named it, which whoever answers has to be; `told`: so did it name the key.
+    """
+
+    address: str
+    epoch: Epoch
+    host_key: str
+    user: str
+    asked: Asked | None = field(default=None, compare=False)
+    told: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the operator says of a machine that no hypervisor can be asked about, with `--data`.
+
+    `host_key` is that of the system which runs there before the installation (a rescue system, another
+    distribution), `user` who may log in to it.
+    """
+
+    address: str | None = None
+    host_key: str | None = None
+    user: str | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Hints":
+        """From the data ssh_hostname, host_key and install_user. Misused when one of them is not what it says."""
+        address, host_key, user = (data.get(name) for name in ("ssh_hostname", "host_key", "install_user"))
+        if address is not None and not _ADDRESS.fullmatch(str(address)):
+            raise Misused(f"--data ssh_hostname={address} is no host name or address; the user goes to install_user")
+        if user is not None and not _USER.fullmatch(str(user)):
+            raise Misused(f"--data install_user={user} is no user's name")
+        if host_key is not None:
+            try:
+                parse_public_key(str(host_key))
+            except ValueError as error:
+                raise Misused(
+                    f"--data host_key: {error}; give it as `cat /etc/ssh/ssh_host_*_key.pub` shows it"
+                ) from error
+        return cls(*(None if value is None else str(value) for value in (address, host_key, user)))
+
+
+class NotInstalled(Refused):
+    """Something else than an installed system answers, in a run that installs none."""
+
+    def __init__(self, who: str, epoch: Epoch, word: str) -> None:
+        super().__init__(
+            f"{who} runs no installed system: {word} the {epoch}; only a run that installs it goes there "
+            "(deploys/provision.py, deploys/install.py)"
+        )
+
+
+def epoch_of(os_release: str) -> Epoch:
+    """What a machine's /etc/os-release says it is. NixOS marks its installers with `VARIANT_ID=installer`."""
+    values = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
+    values = {key: value.strip().strip("\"'") for key, value in values.items()}
+    if values.get("VARIANT_ID") == "installer":
+        return Epoch.INSTALLER
+    names = {values.get("ID"), *values.get("ID_LIKE", "").split()}  # system.nixos.distroId changes ID
+    return Epoch.FINAL if "nixos" in names else Epoch.CLONE
+
+
+def epoch_on(host: Host, os_release: str) -> Epoch:
+    """The same of this very host: whatever else than an installer runs on one without NixOS is what it is to run."""
+    epoch = epoch_of(os_release)
+    return Epoch.FINAL if epoch is Epoch.CLONE and not host.is_nixos else epoch
+
+
+def look(
+    session: Session,
+    host: Host,
+    hints: Hints,
+    *,
+    epochs: Collection[Epoch],
+    patience: float,
+    progress: Callable[[str], None],
+    accepted: Collection[Epoch] = tuple(Epoch),
+    done: MutableSet[str] | None = None,
+) -> list[Place]:
+    """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
+
+    A VM of ours is found through the hypervisor alone, as whoever installs it has to; one that is installed is better
+    looked for by `nixherd.locate.installed`.
+
+    `accepted` are the epochs that this run has any business in: a VM in another one is Refused. A host whose key
+    hosts.nix pins answers as installed only, unless the private half is here, for it is to be installed with that key.
+
+    `patience` is how many seconds a fresh clone may take to say through its agent that cloud-init is done; until
+    then it still shows the template's host key, which all clones share. The question is the one changing call
+    there is: without patience, while we only plan, it is not asked. `done` keeps which guests have said it, so that who
+    looks again does not ask again.
+
+    Raises Absent when there is nothing to wait for.
+    """
+    vm = session.vm(host.id)
+    if is_proven_by_agent(vm):
+        return _look_at_vm(
+            session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
+        )
+    asked = _known_card(session, vm) if vm else None
+    return [replace(place, asked=asked) for place in _look_at_names(session, host, hints)]
+
+
+def is_proven_by_agent(vm: Vm | None) -> TypeIs[Vm]:
+    """Whether this is a guest whose agent has to vouch for it before anything of it is wiped."""
+    return vm is not None and vm.is_managed and vm.type is GuestType.QEMU
+
+
+def addresses(host: Host) -> list[str]:
+    """Under which names and addresses a host that no hypervisor knows of is tried, in order.
+
+    An `addresses` list in hosts.nix comes first; without one the hostname, then the SSH alias.
+    """
+    if host.addresses is not None:
+        return list(host.addresses)
+    return list(dict.fromkeys(name for name in (host.hostname, host.ssh_alias) if name))
+
+
+def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place]:
+    pinned = session.pinned_key(host.id)
+    if host.public_key and hints.host_key and not same_key(host.public_key, hints.host_key):
+        raise Refused(
+            f"{host.id} has a publicKey in hosts.nix, so it is installed already and answers with that key alone; "
+            "leave --data host_key out, or put a placeholder there if it is to be installed anew"
+        )
+    if pinned is None and hints.host_key is None:
+        raise Absent(
+            f"{host.id}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin",
+            "say which one it shows now with --data host_key='ssh-ed25519 …'",
+        )
+    for address in [hints.address] if hints.address else addresses(host):
+        if pinned:
+            yield Place(address, Epoch.FINAL, pinned, host.user)
+        if hints.host_key and not host.public_key:
+            _require_nobody_elses(session, host, hints.host_key)
+            # kexec keeps the key: whether the installer or what was there before answers shows after login
+            for user in dict.fromkeys((hints.user or "root", "root")):
+                yield Place(address, Epoch.CLONE, hints.host_key, user)
+
+
+def _require_nobody_elses(session: Session, host: Host, host_key: str) -> None:
+    """Refused when the key that the operator gave for this host is known as another's: a mistyped address."""
+    if other := owner_of(session, host_key, but=host.id):
+        raise Refused(f"--data host_key is the key of {other}, not of {host.id}; correct it and ssh_hostname")
+
+
+def _known_card(session: Session, vm: Vm) -> Asked | None:
+    """A guest that no agent is asked about, whose MAC is known: it is declared, or the hypervisor tells a container's.
+
+    Its address is not its own word, so a hypervisor that cannot be asked is no obstacle: the pinned key counts.
+    """
+    if card := declared_card(vm):
+        return card
+    if vm.is_managed and vm.type is GuestType.LXC:
+        with suppress(FleetError):
+            if found := find(session.client, session.fleet, vm):
+                return Asked.of(vm, *found, has_agent=False)
+    return None
+
+
+def declared_card(vm: Vm) -> Asked | None:
+    """A guest that no agent is asked about, whose MAC is declared."""
+    mac = declared_mac(vm)
+    return Asked(label(vm), "", vm.vmid, mac, has_agent=False) if mac else None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A guest that runs: on which node, and its configuration."""
+
+    vm: Vm
+    node: str
+    config: VmConfig
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A VM that runs, what its agent says of itself, and what is compared with it."""
+
+    vm: Vm
+    asked: Asked
+    config: VmConfig
+    address: str
+    epoch: Epoch
+
+    @property
+    def node(self) -> str:
+        return self.asked.node
+
+
+def running(session: Session, vm: Vm) -> Running:
+    """The guest as the hypervisor shows it. Absent when there is none, or it does not run."""
+    client, found = session.client, find(session.client, session.fleet, vm)
+    if found is None:
+        raise Absent(f"{label(vm)} does not exist on {session.fleet.node_of(vm)}", "provision it first")
+    node, config = found
+    status = client.status(node, vm.vmid, vm.type)
+    if status is None:
+        raise Absent(f"{label(vm)} went away", "look at its node's task list")
+    if not status.running:
+        raise Absent(f"{label(vm)} is {status.status}", "start it first")
+    return Running(vm, node, config)
+
+
+def _see(session: Session, host: Host, guest: Running, progress: Callable[[str], None]) -> _Seen | None:
+    """What the agent says; None, and why, while it has no address. AgentUnavailable, or Refused."""
+    client, vm, node = session.client, guest.vm, guest.node
+    address = address_of(guest.config, client.agent_interfaces(node, vm.vmid))
+    if address is None:
+        progress("the guest has no address yet")
+        return None
+    asked = Asked.of(vm, node, guest.config)
+    require_a_guests(session, asked, address)
+    epoch = epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release"))
+    return _Seen(vm, asked, guest.config, address, epoch)
+
+
+def _look_at_vm(
+    session: Session,
+    host: Host,
+    vm: Vm,
+    *,
+    epochs: Collection[Epoch],
+    patience: float,
+    progress: Callable[[str], None],
+    accepted: Collection[Epoch],
+    done: MutableSet[str] | None,
+) -> list[Place]:
+    guest = running(session, vm)
+    try:
+        return ask_agent(
+            session, host, guest, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
+        )
+    except NoAgent as error:
+        raise Absent(
+            f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
+            "have one run there (agent = true)"
+            if session.pinned_key(host.id)
+            else f"put the host key of {host.id} into hosts.nix as its publicKey, or have an agent run there",
+        ) from error
+    except AgentUnavailable as error:
+        progress(str(error))
+        return []
+
+
+def ask_agent(
+    session: Session,
+    host: Host,
+    guest: Running,
+    *,
+    epochs: Collection[Epoch],
+    patience: float,
+    progress: Callable[[str], None],
+    accepted: Collection[Epoch],
+    done: MutableSet[str] | None = None,
+) -> list[Place]:
+    """Where the agent of a VM that runs says that it is, as `look` has it.
+
+    AgentUnavailable when it does not answer, NoAgent where there is none.
+    """
+    seen = _see(session, host, guest, progress)
+    if seen is None:
+        return []
+    if seen.epoch is not Epoch.FINAL:
+        _require_installable(session, host, seen, accepted)
+    if seen.epoch not in epochs:
+        progress(f"the {seen.epoch} still answers")
+        return []
+    key = _key_of(session, host, seen, patience=patience, progress=progress, done=done)
+    told = seen.epoch is not Epoch.FINAL
+    return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.asked, told)] if key else []
+
+
+def _require_installable(session: Session, host: Host, seen: _Seen, accepted: Collection[Epoch]) -> None:
+    """Refused where nothing but the installed system may answer for this host in this run."""
+    if why := why_not_ours(session.fleet, seen.vm, seen.config, seen.node):
+        raise Refused(why)  # whose word on its key would count for nothing
+    if problem := session.key_problem(host.id):
+        raise Refused(
+            f"{seen.asked.label} answers as installed only, for hosts.nix pins the key of {host.id}; its agent says "
+            f"that it is the {seen.epoch}: look at it, and if it is to be installed anew: {problem}"
+        )
+    if seen.epoch not in accepted:
+        raise NotInstalled(seen.asked.label, seen.epoch, "its agent says that it is")
+
+
+def _key_of(
+    session: Session,
+    host: Host,
+    seen: _Seen,
+    *,
+    patience: float,
+    progress: Callable[[str], None],
+    done: MutableSet[str] | None,
+) -> str | None:
+    client, vm = session.client, seen.vm
+    if seen.epoch is Epoch.FINAL:
+        key = session.pinned_key(host.id)
+        if key is None:
+            raise Absent(
+                f"{host.id}: an installed system answers, but hosts.nix has a placeholder for its publicKey "
+                f"and {session.state_of(host.id).private_key_file} is missing",
+                "put its publicKey into hosts.nix",
+            )
+        return key
+    if seen.epoch is Epoch.CLONE:
+        if not patience:
+            told_key(session, host.id, seen.asked, for_good=False)
+            return None
+        this = f"{vm.vmid} {seen.asked.mac} {seen.asked.uuid}"
+        if done is None or this not in done:
+            progress("waiting for cloud-init")
+            ended = client.agent_exec(seen.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
+            if ended.exitcode not in (0, 2):  # 2: done, with recoverable errors
+                words = (ended.stdout or ended.stderr).strip()
+                raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({ended.exitcode}): {words}", None)
+            if done is not None:
+                done.add(this)
+    return told_key(session, host.id, seen.asked, for_good=True)
+
+
+def told_place(session: Session, host: Host) -> Place | None:
+    """Where the installed system of a VM of ours answers whose key nobody knows but its agent; None while none runs.
+
+    What answers there has still to prove that it is that VM. Refused when it is not ours, or the key is another's;
+    FleetError while it does not say.
+    """
+    vm = session.vm(host.id)
+    found = find(session.client, session.fleet, vm) if vm else None
+    if vm is None or found is None or found[1].lock == "clone":
+        return None
+    if why := why_not_ours(session.fleet, vm, found[1], found[0]):
+        raise Refused(why)
+    try:
+        seen = _see(session, host, running(session, vm), lambda said: None)
+    except Absent:
+        return None
+    except (AgentUnavailable, NoAgent) as error:
+        raise FleetError(f"{host.id}: its guest agent does not say which host key it has: {error}") from error
+    if seen is None:
+        raise FleetError(f"{host.id}: its guest has no address yet, so what it says cannot be proven; try again")
+    if seen.epoch is not Epoch.FINAL:
+        return None
+    key = told_key(session, host.id, seen.asked, for_good=True)
+    return Place(seen.address, Epoch.FINAL, key, host.user, seen.asked, told=True)
+
+
+def stranger(session: Session, host: Host, *, installs: bool) -> str | None:
+    """Why the guest under this host's VMID is somebody else's; None when it is ours, in the making, or not there.
+
+    Our mark is asked for where it may come to be installed (`installs`). Where it can only be an installed system the
+    key that is pinned for it decides.
+    """
+    vm = session.vm(host.id)
+    if vm is None or not vm.is_managed or vm.type is not GuestType.QEMU:
+        return None
+    found = find(session.client, session.fleet, vm)
+    if found is None or found[1].lock == "clone":
+        return None
+    judge = why_not_ours if installs and not session.key_problem(host.id) else contradiction
+    return judge(session.fleet, vm, found[1], found[0])
+
+
+def until(deadline: float, what: str, attempt: Callable[[], bool]) -> None:
+    """Call `attempt` until it says True; the less often the longer it takes, so that little is added to any wait.
+
+    DeadlineExceeded `deadline` seconds from now, naming what was waited for.
+    """
+    began = time.monotonic()
+    while not attempt():
+        waited = time.monotonic() - began
+        if waited > deadline:
+            raise DeadlineExceeded(f"{what}: not within {deadline:.0f} s")
+        time.sleep(min(max(waited / 10, SHORTEST), LONGEST))

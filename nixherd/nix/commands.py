@@ -1,0 +1,372 @@
+"""Nix's command lines and what they print: one function per verb, pure. `nixherd.nix.builder` runs them."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from nixherd.errors import FleetError
+from nixherd.nix.errors import LOG_FORMAT
+from nixherd.ssh.destination import Destination
+from nixherd.ssh.sudo import Sudo
+
+NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
+_ROOT_ACCESS = Path(__file__).with_name("root_access.nix").read_text(encoding="utf-8")
+STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
+
+# What deploys and installations need to know of a host before they build it. `or null` wherever a flake need
+# not have the attribute: what is missing is judged by those who need it.
+_DESCRIBE = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = if ! configurations ? ${id} then null else let
+    c = configurations.${id}.config;
+    build = c.system.build;
+    loader = c.boot.loader or {};
+    disks = builtins.attrValues (c.disko.devices.disk or {});
+    # disko's script of a machine without disks of its own is an error
+    disko = if disks == [] then {} else build.diskoScript or {};
+    enabled = name: loader.${name}.enable or false;
+  in {
+    toplevel = build.toplevel.outPath;
+    toplevelDrv = build.toplevel.drvPath;
+    diskoScript = disko.outPath or null;
+    diskoDrv = disko.drvPath or null;
+    hostname = c.networking.hostName;
+    revision = c.system.configurationRevision or null;
+    devices = map (disk: disk.device) disks;
+    bootLoader = if enabled "systemd-boot" then "systemd-boot" else if enabled "grub" then "grub" else null;
+    grubEfi = loader.grub.efiSupport or false;
+    guestAgent = c.services.qemuGuest.enable or null;
+    ssh = c.services.openssh.enable or null;
+    rootAccess = (ROOT_ACCESS) c;
+    health = c.nixherd.healthChecks or {};
+    secrets = builtins.listToAttrs (map (s: {
+      name = s.path;
+      value = toString s.sopsFile;
+    }) (builtins.attrValues (c.sops.secrets or {})));
+  };
+}) (builtins.fromJSON IDS))
+"""
+
+
+# In the same shape, so that a home is deployed like a system.
+_DESCRIBE_HOMES = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = if ! configurations ? ${id} then null else {
+    toplevel = configurations.${id}.activationPackage.outPath;
+    toplevelDrv = configurations.${id}.activationPackage.drvPath;
+    diskoScript = null; diskoDrv = null; hostname = ""; revision = null; devices = []; bootLoader = null;
+    grubEfi = false; guestAgent = null; ssh = null; rootAccess = null; secrets = {}; health = {};
+  };
+}) (builtins.fromJSON IDS))
+"""
+
+
+# Of a system that is no host of ours: what is built, and nothing that it may not have.
+_DESCRIBE_SYSTEMS = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = if ! configurations ? ${id} then null else let
+    c = configurations.${id}.config;
+    disko = if (c.disko.devices.disk or {}) == {} then {} else c.system.build.diskoScript or {};
+  in {
+    toplevel = c.system.build.toplevel.outPath;
+    toplevelDrv = c.system.build.toplevel.drvPath;
+    diskoScript = disko.outPath or null;
+    diskoDrv = disko.drvPath or null;
+    hostname = ""; revision = null; devices = []; bootLoader = null;
+    grubEfi = false; guestAgent = null; ssh = null; rootAccess = null; secrets = {}; health = {};
+  };
+}) (builtins.fromJSON IDS))
+"""
+
+
+# The same hosts as they were if the flake's revision were another one: a value that beats every other (nixpkgs'
+# lib/modules.nix: mkOverride 0).
+_AS_OF = """
+configurations: builtins.listToAttrs (map (id: {
+  name = id;
+  value = (configurations.${id}.extendModules {
+    modules = [{
+      system.configurationRevision = { _type = "override"; priority = 0; content = REVISION; };
+    }];
+  }).config.system.build.toplevel.outPath;
+}) (builtins.fromJSON IDS))
+"""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one host of the flake is, before anything is built. Paths are store paths.
+
+    `toplevel` is a NixOS host's system, or a home's generation, which has nothing of the rest.
+    `guest_agent` and `ssh`: whether their services are enabled, None where there is no such option.
+    `revision` is the fleet's that it is of, None where nobody can say; `configuration_revision` the option, which has
+    what it says in the system itself: then every commit makes another system.
+    """
+
+    host_id: str
+    toplevel: str
+    toplevel_drv: str
+    disko_script: str | None
+    disko_drv: str | None
+    hostname: str
+    configuration_revision: str | None
+    devices: tuple[str, ...]
+    boot_loader: str | None
+    grub_efi: bool
+    guest_agent: bool | None
+    ssh: bool | None
+    secrets: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """by path on the machine, the encrypted file that sops-nix takes it from, below the flake's directory"""
+
+    health: Any = field(default=None, compare=False)
+    """the option nixherd.healthChecks, unjudged"""
+
+    revision: str | None = None
+
+    root_access: bool | None = None
+    """whether one that was just installed has a way to root (root_access.nix)"""
+
+    @property
+    def derivations(self) -> list[str]:
+        return [drv for drv in (self.toplevel_drv, self.disko_drv) if drv]
+
+
+def is_store_path(text: str) -> bool:
+    return STORE_PATH.match(text) is not None
+
+
+def nix_string(text: str) -> str:
+    """The text as a Nix string literal; Nix takes a bare carriage return for a newline, so those are spelt out too."""
+    escaped = re.sub(r'(["\\]|\$\{)', r"\\\1", text)
+    return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r") + '"'
+
+
+def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> list[str]:
+    """One evaluation for all hosts; those that have only a home from here are evaluated together, too."""
+    attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
+    return [*_eval(f"{flake}#{attribute}"), "--apply", description(host_ids, is_nixos=is_nixos)]
+
+
+def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
+    """The same of what is built alone, of configurations that are no hosts of ours."""
+    template = _DESCRIBE_SYSTEMS if is_nixos else _DESCRIBE_HOMES
+    apply = template.replace("IDS", nix_string(json.dumps(list(names))))
+    return [*_eval(f"{flake}#{'nixosConfigurations' if is_nixos else 'homeConfigurations'}"), "--apply", apply]
+
+
+def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
+    """The function from a flake's configurations to what we ask of these hosts, by id; null for one it has not."""
+    template = _DESCRIBE.replace("ROOT_ACCESS", _ROOT_ACCESS) if is_nixos else _DESCRIBE_HOMES
+    return template.replace("IDS", nix_string(json.dumps(list(host_ids))))
+
+
+def as_of(flake: str, host_ids: Iterable[str], revision: str) -> list[str]:
+    """What the flake would come to for these hosts if its revision, which is in their systems, were another one."""
+    apply = _AS_OF.replace("IDS", nix_string(json.dumps(list(host_ids)))).replace("REVISION", nix_string(revision))
+    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
+
+
+def names(flake: str, attribute: str) -> list[str]:
+    """The names in an attribute set of the flake's, none of which is evaluated."""
+    return [*_eval(f"{flake}#{attribute}"), "--apply", "builtins.attrNames"]
+
+
+_DUTIES = """
+configurations: let
+  c = configurations.HOST.config;
+  own = c.homelab or {};
+  is = set: set.enable or false;
+in {
+  "the fleet's binary cache" =
+    is (own.cache or {}) || is (c.services.nix-serve or {}) || is (c.services.harmonia or {});
+  "a runner of CI jobs" = is (own.services.githubRunner or {}) || (c.services.github-runners or {}) != {};
+  "who updates the flake" = is (own.ci.rollingFlakeUpdate or {});
+}
+"""
+
+
+def duties(flake: str, host_id: str) -> list[str]:
+    """What a NixOS host is for the others, by what its configuration enables: true or false by a word for each."""
+    apply = _DUTIES.replace("HOST", nix_string(host_id))
+    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
+
+
+def flake_evaluates(flake: str) -> list[str]:
+    """Evaluate all that a flake has, and build nothing."""
+    return [*NIX, "flake", "check", "--no-build", "--no-write-lock-file", *LOG_FORMAT, flake]
+
+
+def _eval(installable: str) -> list[str]:
+    return [*NIX, "eval", "--json", "--no-write-lock-file", *LOG_FORMAT, installable]
+
+
+def flake_metadata(reference: str) -> list[str]:
+    """Where a flake reference leads now; an error where it does not lock all its inputs.
+
+    An input that is not locked may be any directory of this machine, and goes to the Nix store.
+    """
+    return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", reference]
+
+
+def flake_locked(url: str) -> list[str]:
+    """The same of one whose lock file has to name all that it takes from elsewhere."""
+    return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", url]
+
+
+def flake_check(reference: str) -> list[str]:
+    """Evaluate all that a flake has and build its checks; go on after an error. Its lock file has to be whole."""
+    return [*NIX, "flake", "check", "--keep-going", "--no-update-lock-file", *LOG_FORMAT, reference]
+
+
+def parse_names(text: str) -> list[str]:
+    found = json.loads(text)
+    return [str(name) for name in found]
+
+
+def parse_description(text: str) -> dict[str, Evaluated | None]:
+    """By host id; None for a host that the flake does not have. FleetError on anything else."""
+    found: dict[str, Evaluated | None] = {}
+    try:
+        document: Mapping[str, Mapping[str, object] | None] = json.loads(text)
+        for host_id, about in document.items():
+            found[host_id] = None if about is None else evaluated(host_id, about)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
+    return found
+
+
+def evaluated(host_id: str, about: Mapping[str, Any]) -> Evaluated:
+    """From what `description` comes to. KeyError, TypeError, ValueError or AttributeError on anything else."""
+    return Evaluated(
+        host_id=host_id,
+        toplevel=_path(about["toplevel"]),
+        toplevel_drv=_path(about["toplevelDrv"]),
+        disko_script=_path(about["diskoScript"]) if about["diskoScript"] else None,
+        disko_drv=_path(about["diskoDrv"]) if about["diskoDrv"] else None,
+        hostname=str(about["hostname"]),
+        configuration_revision=str(about["revision"]) if about["revision"] else None,
+        devices=tuple(str(device) for device in about["devices"]),
+        boot_loader=str(about["bootLoader"]) if about["bootLoader"] else None,
+        grub_efi=bool(about["grubEfi"]),
+        guest_agent=_flag(about["guestAgent"]),
+        ssh=_flag(about["ssh"]),
+        secrets=_secrets(about["secrets"]),
+        health=about["health"],
+        root_access=_flag(about["rootAccess"]),
+    )
+
+
+def _secrets(value: Any) -> dict[str, str]:
+    return {str(path): re.sub(r"^/nix/store/[^/]+/", "", str(file)) for path, file in value.items()}
+
+
+def _flag(value: object) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not is_store_path(value):
+        raise ValueError(f"{value!r} is no store path")
+    return value
+
+
+def revision_of(version_json: str) -> str | None:
+    """configurationRevision in what `nixos-version --json` prints; None where there is none."""
+    try:
+        version = json.loads(version_json)
+    except ValueError:
+        return None
+    revision = version.get("configurationRevision") if isinstance(version, dict) else None
+    return revision if isinstance(revision, str) else None
+
+
+def build(installables: Sequence[str], out_link: str) -> list[str]:
+    """Build everything in one go; `out_link` holds the results as GC roots."""
+    options = ["--no-write-lock-file", "--keep-going", "--print-out-paths", "--out-link", out_link, *LOG_FORMAT]
+    return [*NIX, "build", *options, *installables]
+
+
+def build_at(installables: Sequence[str], at: Destination) -> tuple[list[str], dict[str, str]]:
+    """Build derivations of the store here on a machine, where the results stay: argv and environment."""
+    options = ["--store", at.daemon, "--eval-store", "auto", "--keep-going", "--no-link", *LOG_FORMAT]
+    return [*NIX, "build", *options, *installables], {"NIX_SSHOPTS": at.nix_sshopts}
+
+
+def build_from(installables: Sequence[str], at: Destination) -> tuple[list[str], dict[str, str]]:
+    """The same, and copy the results here before the connection ends, so that no garbage collector takes them there."""
+    options = ["--from", at.daemon, "--eval-store", "auto", "--keep-going", "--no-check-sigs", *LOG_FORMAT]
+    return [*NIX, "copy", *options, *installables], {"NIX_SSHOPTS": at.nix_sshopts}
+
+
+def path_info(paths: Sequence[str]) -> list[str]:
+    """Everything that these paths of the local store refer to, as JSON."""
+    return [*NIX, "path-info", "--recursive", "--json", *paths]
+
+
+def closure_sizes(path: str) -> list[str]:
+    """The paths in a closure with their sizes, a line each."""
+    return [*NIX, "path-info", "--recursive", "--size", path]
+
+
+def sign(paths: Sequence[str], key_file: str) -> list[str]:
+    """Sign everything in these closures."""
+    return [*NIX, "store", "sign", "--recursive", "--key-file", key_file, *paths]
+
+
+def signatures(path: str) -> list[str]:
+    """Who has signed a path, among other marks of it."""
+    return [*NIX, "path-info", "--sigs", path]
+
+
+def parse_signatures(text: str) -> list[str]:
+    """The signatures, as `NAME:BASE64`; that it was built here or is named by its content is none."""
+    return [word for word in text.split()[1:] if ":" in word and not word.startswith("ca:")]
+
+
+PUBLIC_KEY = (*NIX, "key", "convert-secret-to-public")
+"""the public half, as trusted-public-keys has it, of the secret key on stdin"""
+
+
+def parse_path_info(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Size of the NAR in bytes and references, by path."""
+    document: Mapping[str, Mapping[str, Any]] = json.loads(text)
+    return {path: (int(info["narSize"]), tuple(info["references"])) for path, info in document.items() if info}
+
+
+def copy_to_cache(paths: Sequence[str], directory: str, key_file: str | None) -> list[str]:
+    """Copy closures into a binary cache in a directory, signed with a key as `nix key generate-secret` makes it."""
+    store = f"file://{quote(directory)}?compression=zstd"
+    store += f"&secret-key={quote(key_file, safe='/')}" if key_file else ""
+    return [*NIX, "copy", "--to", store, *paths]
+
+
+STORE_INFO = (*NIX, "store", "info", "--json")
+"""whom a store trusts"""
+
+
+def copy(
+    paths: Sequence[str],
+    to: Destination,
+    root: str | None = None,
+    *,
+    substitute: bool = True,
+    sudo: Sudo | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """Copy closures to a machine, or into the file system mounted at `root` there: argv and environment.
+
+    With `substitute` the target fetches itself what it can from its own caches. With `sudo` they are root's to take,
+    who asks for no signature.
+    """
+    parameters = [f"remote-store={quote(f'local?root={root}', safe='=')}"] if root else []
+    parameters += [f"remote-program={quote(sudo.program('nix-store'), safe='')}"] if sudo else []
+    store = to.url + (f"?{'&'.join(parameters)}" if parameters else "")
+    options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else [])]
+    argv = [*NIX, "copy", *options, "--to", store, *paths]
+    return argv, {"NIX_SSHOPTS": to.nix_sshopts}

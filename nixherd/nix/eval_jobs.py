@@ -1,0 +1,61 @@
+"""nix-eval-jobs' command line and what it prints: hosts evaluated side by side, each of which may fail alone. Pure.
+
+Source: its README and --help. Versions without --select cannot be given a flake and an expression without making the
+evaluation impure, which might come to other systems than `nix eval` does; they are as good as none.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nixherd.errors import FleetError
+from nixherd.nix.commands import Evaluated, description, evaluated, nix_string
+from nixherd.nix.errors import explain
+
+PROGRAM = "nix-eval-jobs"
+HELP = (PROGRAM, "--help")
+BYTES_PER_WORKER = 4 << 30  # after which it begins anew; its own default
+
+# A derivation each, with what we ask of the host beside it.
+_SELECT = """
+configurations: let described = (DESCRIBE) configurations; in
+  builtins.mapAttrs (id: c: c.TOPLEVEL // { nixherd = described.${id}; })
+    (builtins.intersectAttrs (builtins.fromJSON IDS) configurations)
+"""
+
+
+def is_usable(help_text: str) -> bool:
+    return "--select" in help_text and "--apply" in help_text
+
+
+def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, workers: int) -> list[str]:
+    """Evaluate hosts side by side; the derivations that they come to are held by links in `roots`."""
+    toplevel = "config.system.build.toplevel" if is_nixos else "activationPackage"
+    wanted = nix_string(json.dumps(dict.fromkeys(host_ids)))
+    select = _SELECT.replace("TOPLEVEL", toplevel).replace("IDS", wanted)
+    select = select.replace("DESCRIBE", description(host_ids, is_nixos=is_nixos))
+    attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
+    options = ["--gc-roots-dir", roots, "--workers", str(workers), "--max-memory-size", str(BYTES_PER_WORKER >> 20)]
+    options += ["--show-trace", "--select", select, "--apply", "job: job.nixherd"]
+    features = ["--option", "experimental-features", "nix-command flakes"]
+    return [PROGRAM, *features, *options, "--flake", f"{flake}#{attribute}"]
+
+
+def parse(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | FleetError]:
+    """What it printed, by host id: what the flake in `directory` says of it, or why it cannot be evaluated.
+
+    FleetError on anything else.
+    """
+    found: dict[str, Evaluated | FleetError] = {}
+    for line in lines:
+        try:
+            job: Mapping[str, Any] = json.loads(line)
+            host_id = str(job["attrPath"][0])
+            if "error" in job:
+                found[host_id] = FleetError(explain(str(job["error"]), directory))
+            else:
+                found[host_id] = evaluated(host_id, job["extraValue"])
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise FleetError(f"{PROGRAM} printed something unexpected ({error!r}): {line[:200]}") from error
+    return found

@@ -1,0 +1,307 @@
+"""Whether a hypervisor is set up so that it refuses by itself what the guard would refuse, and fits the definitions.
+
+Only GETs are sent. What the token may not read is unknown, never fine.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nixherd.errors import ApiError, FleetError
+from nixherd.fleet.models import Fleet, GuestType, Vm
+from nixherd.proxmox.answers import Permissions
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.errors import AgentUnavailable, NotVisible
+from nixherd.proxmox.guest.identity import label, why_not_ours
+from nixherd.proxmox.guest.observe import find, observe_template
+from nixherd.proxmox.guest.storages import storage_seen
+from nixherd.proxmox.preflight import template_findings
+
+CLOCK_SECONDS = 5
+EXPIRY_SECONDS = 14 * 86400
+# What lets a token look and no more.
+_LOOKING = frozenset(("VM.Audit", "VM.GuestAgent.Audit", "VM.GuestAgent.FileRead", "VM.Monitor"))
+_NEEDED = (
+    *("VM.Allocate", "VM.Audit", "VM.PowerMgmt", "VM.Backup", "VM.Snapshot", "VM.Snapshot.Rollback"),
+    *(f"VM.Config.{what}" for what in ("CPU", "Memory", "Options", "Disk", "Network", "Cloudinit")),
+)
+# Rights that are for a whole cluster where they are granted there.
+_BROAD = {
+    "/": ("Sys.Modify", "Permissions.Modify", "VM.Allocate", "Datastore.Allocate", "User.Modify", "Sys.PowerMgmt"),
+    "/vms": ("VM.Allocate", "VM.PowerMgmt", "VM.Config.Options", "VM.Config.Disk", "Permissions.Modify"),
+    "/access": ("Permissions.Modify", "User.Modify"),
+}
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what was found, and what to do about it."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+def examine(client: Client, fleet: Fleet) -> list[Finding]:
+    """Every finding. A question that the server does not let the token ask is UNKNOWN, one that fails is FAILED."""
+    findings: list[Finding] = []
+    for name, check in _CHECKS.items():
+        try:
+            findings += check(client, fleet)
+        except ApiError as error:
+            verdict = Verdict.UNKNOWN if error.status in (401, 403) else Verdict.FAILED
+            findings.append(Finding(name, verdict, str(error)))
+        except FleetError as error:
+            findings.append(Finding(name, Verdict.FAILED, str(error)))
+    return findings
+
+
+def _version(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    found = client.version()
+    known = found.major == 9 or found.release.startswith("8.4")
+    verdict = Verdict.OK if known else Verdict.WARNING
+    yield Finding("version", verdict, f"Proxmox VE {found.version}", "" if known else "8.4 and 9 are supported")
+
+
+def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    endpoint = fleet.endpoint
+    if endpoint and (endpoint.fingerprint or endpoint.ca_file):
+        yield Finding(
+            "certificate", Verdict.OK, "pinned by fingerprint" if endpoint.fingerprint else "pinned by CA file"
+        )
+        return
+    yield Finding(
+        "certificate",
+        Verdict.WARNING,
+        "verified by the system's authorities, any of which could vouch for another server",
+        "set proxmox.fingerprint in vms/definitions.nix",
+    )
+
+
+def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    user, _, name = client.token_id.partition("!")
+    try:
+        about = client.token_info(user, name)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        # So it is on every server, for a token is not its user: only who may change users sees it.
+        yield Finding(
+            "token",
+            Verdict.UNKNOWN,
+            f"whether {client.token_id} is separated from its user's rights cannot be known: no token may read itself",
+            f"on the node: `pveum user token list {user}` has privsep 1 and no early expiry for {name}",
+        )
+        return
+    if about["privsep"]:
+        yield Finding("token", Verdict.OK, f"{client.token_id} is separated from its user's rights")
+    else:
+        yield Finding(
+            "token",
+            Verdict.FAILED,
+            f"{client.token_id} has all rights of {user}",
+            f"`pveum user token modify {user} {name} --privsep 1`, and grant it what docs/proxmox.md lists",
+        )
+    expires = about["expire"]
+    if expires and expires - time.time() < EXPIRY_SECONDS:
+        when = time.strftime("%Y-%m-%d", time.gmtime(expires))
+        yield Finding("token", Verdict.WARNING, f"it expires on {when}", "renew it in time")
+
+
+def _protected(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    """The token has no rights where the guard would refuse: two locks, not one."""
+    permissions = client.permissions()
+    clone = frozenset(("VM.Clone",))
+    guests = [(vm.vmid, label(vm), _LOOKING) for vm in fleet.vms.values() if not vm.may_change]
+    if fleet.template:
+        guests.append((fleet.template.vmid, f"template {fleet.template.vmid}", _LOOKING | clone))
+    for vmid, who, allowed in guests:
+        path = f"/vms/{vmid}"
+        held = sorted(_held(permissions, path) - allowed)
+        if held:
+            yield Finding(
+                "protected",
+                Verdict.FAILED,
+                f"the token may change {who}: {', '.join(held)} on {path}",
+                "grant rights on a pool of the managed guests, not on /vms or /",
+            )
+        else:
+            yield Finding("protected", Verdict.OK, f"no right to change {who}")
+
+
+def _held(permissions: Permissions, path: str) -> set[str]:
+    """The VM privileges that the token has at a path."""
+    every = {
+        privilege for granted in permissions.paths.values() for privilege in granted if privilege.startswith("VM.")
+    }
+    return {privilege for privilege in every if permissions.allows(path, privilege)}
+
+
+def _broad(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    permissions = client.permissions()
+    for path, privileges in _BROAD.items():
+        held = [each for each in privileges if permissions.allows(path, each)]
+        if held:
+            yield Finding(
+                "breadth",
+                Verdict.FAILED,
+                f"the token has {', '.join(held)} on {path}: on everything below it, undeclared guests too",
+                f"remove that role from {path}; docs/proxmox.md lists what is needed, and where",
+            )
+    if not any(permissions.allows(path, each) for path, privileges in _BROAD.items() for each in privileges):
+        yield Finding("breadth", Verdict.OK, "no rights on everything at once")
+
+
+def _needed(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    permissions = client.permissions()
+    for vm in _changeable(fleet):
+        pool = f"/pool/{vm.settings.pool}" if vm.settings.pool else None
+        paths = [f"/vms/{vm.vmid}", *([pool] if pool else [])]
+        missing = [each for each in _NEEDED if not any(permissions.allows(path, each) for path in paths)]
+        if missing:
+            where = pool or paths[0]
+            yield Finding(
+                "rights",
+                Verdict.WARNING,
+                f"the token lacks {', '.join(missing)} on {where}",
+                f"grant what you use: `pveum acl modify {where} --roles ROLE --tokens '{client.token_id}'`",
+            )
+        else:
+            yield Finding("rights", Verdict.OK, f"what is needed for {label(vm)} is there")
+
+
+def _changeable(fleet: Fleet) -> Sequence[Vm]:
+    return [vm for vm in fleet.vms.values() if vm.may_change]
+
+
+def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    nodes = {node.name: node.status for node in client.node_rows()}
+    wanted = {fleet.node_of(vm) for vm in fleet.vms.values()} | ({fleet.endpoint.node} if fleet.endpoint else set())
+    for node in sorted(wanted):
+        if node not in nodes:
+            known = ", ".join(nodes) or "none that the token may see"
+            yield Finding("node", Verdict.FAILED, f"there is no node {node}", f"the cluster has: {known}")
+        elif nodes[node] == "online":
+            yield Finding("node", Verdict.OK, f"{node} is online")
+        elif nodes[node] == "offline":
+            yield Finding("node", Verdict.FAILED, f"{node} is offline", "bring it up")
+        else:
+            yield Finding(
+                "node",
+                Verdict.UNKNOWN,
+                f"whether {node} is online is not told: its status is {nodes[node]}",
+                f"when that stays: `systemctl status pvestatd pve-cluster` on {node}",
+            )
+
+
+def _storages(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    wanted = {
+        (fleet.node_of(vm), name, "rootdir" if vm.type is GuestType.LXC else "images")
+        for vm in _changeable(fleet)
+        for name in (fleet.storage_of(vm), *(disk.storage for disk in vm.settings.disks if disk.storage))
+    }
+    if fleet.endpoint and fleet.endpoint.backup_storage:
+        wanted.add((fleet.endpoint.node, fleet.endpoint.backup_storage, "backup"))
+    for node, name, content in sorted(wanted, key=str):
+        found = storage_seen(client, node, name) if name else None
+        if found is None:
+            remedy = f"correct it in vms/definitions.nix, or grant PVEDatastoreUser on /storage/{name}"
+            yield Finding("storage", Verdict.FAILED, f"{node} has no storage {name} that the token may see", remedy)
+        elif found.away:
+            what, _, remedy = found.away.partition("; ")
+            yield Finding("storage", Verdict.FAILED, f"{name} on {node} {what}", remedy)
+        elif content not in found.content:
+            yield Finding("storage", Verdict.FAILED, f"{name} on {node} holds no {content}", f"allow `{content}` there")
+        elif found.total and found.available is not None and found.available / found.total < 0.05:
+            yield Finding("storage", Verdict.WARNING, f"{name} on {node} is nearly full", "make room")
+        else:
+            yield Finding("storage", Verdict.OK, f"{name} on {node} is active and holds {content}")
+
+
+def _template(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    if fleet.template is None and not any(vm.type is GuestType.QEMU for vm in _changeable(fleet)):
+        return
+    findings = list(template_findings(fleet, observe_template(client, fleet)))
+    for finding in findings:
+        what, _, remedy = finding.partition("; ")
+        yield Finding("template", Verdict.FAILED, what, remedy)
+    if not findings and fleet.template:
+        yield Finding("template", Verdict.OK, f"template {fleet.template.vmid} has what a clone needs")
+
+
+def _guests(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    for vm in fleet.vms.values():
+        try:
+            found = find(client, fleet, vm)
+        except NotVisible as error:
+            what, _, remedy = str(error).partition("; ")
+            yield Finding("guest", Verdict.FAILED if vm.may_change else Verdict.UNKNOWN, what, remedy)
+            continue
+        except ApiError as error:  # of this guest; what is for all of them ends the next question as well
+            yield Finding("guest", Verdict.UNKNOWN if error.status == 403 else Verdict.FAILED, str(error))
+            continue
+        if not vm.is_managed:
+            continue
+        if found is None:
+            yield Finding("guest", Verdict.WARNING, f"{label(vm)} does not exist", "provision it")
+            continue
+        node, config = found
+        if why := why_not_ours(fleet, vm, config, node):
+            what, _, remedy = why.partition("; ")
+            yield Finding("guest", Verdict.FAILED, what, remedy)
+        else:
+            whose = "is this fleet's" if vm.may_change else "is readonly, and needs no mark of ours"
+            yield Finding("guest", Verdict.OK, f"{label(vm)} on {node} {whose}")
+        status = client.status(node, vm.vmid, vm.type)
+        if vm.type is GuestType.QEMU and status is not None and status.running:
+            yield _agent(client, node, vm)
+
+
+def _agent(client: Client, node: str, vm: Vm) -> Finding:
+    try:
+        client.agent_info(node, vm.vmid)
+    except AgentUnavailable as error:
+        remedy = "services.qemuGuest.enable = true in its configuration, and `agent: 1`"
+        return Finding("agent", Verdict.FAILED, f"the agent of {label(vm)} does not answer: {error}", remedy)
+    except ApiError as error:
+        verdict = Verdict.UNKNOWN if error.status == 403 else Verdict.FAILED
+        return Finding("agent", verdict, f"the agent of {label(vm)}: {error}")
+    return Finding("agent", Verdict.OK, f"the agent of {label(vm)} answers")
+
+
+def _clock(client: Client, fleet: Fleet) -> Iterator[Finding]:
+    if fleet.endpoint is None:
+        return
+    before = time.time()
+    there = client.node_time(fleet.endpoint.node)
+    off = abs(there - (before + time.time()) / 2)
+    node = fleet.endpoint.node
+    if off > CLOCK_SECONDS:
+        remedy = f"look at `chronyc tracking` on {node} and here"
+        yield Finding("clock", Verdict.FAILED, f"{node} and this machine are {off:.0f} s apart", remedy)
+    else:
+        yield Finding("clock", Verdict.OK, f"{node} and this machine agree")
+
+
+_CHECKS: dict[str, Callable[[Client, Fleet], Iterator[Finding]]] = {
+    "version": _version,
+    "certificate": _certificate,
+    "token": _token,
+    "protected": _protected,
+    "breadth": _broad,
+    "rights": _needed,
+    "node": _nodes,
+    "storage": _storages,
+    "template": _template,
+    "guest": _guests,
+    "clock": _clock,
+}

@@ -1,0 +1,295 @@
+"""The declared template, made: observed first, tried by one clone that boots, and only then made a template.
+
+A template that is there is never changed. What an earlier run left unfinished is known by the line in its notes, and
+gone on with: until it is a template nobody clones it. Each step is seen before the next one begins.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from nixherd.errors import FleetError, FleetInvalid, Refused, TaskFailed
+from nixherd.fleet.models import DEFINITIONS, Fleet
+from nixherd.proxmox.answers import Task
+from nixherd.proxmox.client import Client
+from nixherd.proxmox.guest import tasks
+from nixherd.proxmox.guest.aftermath import UNKNOWN
+from nixherd.proxmox.guest.observe import observe_template
+from nixherd.proxmox.guest.storages import require_place
+from nixherd.proxmox.guest.tasks import Progress, stands
+from nixherd.proxmox.preflight import template_findings
+from nixherd.proxmox.steps import Create, Destroy, MakeTemplate
+from nixherd.proxmox.template import trial
+from nixherd.proxmox.template.image import Image, bring, image_of
+from nixherd.proxmox.template.rights import missing
+from nixherd.proxmox.template.unfinished import foreign, is_made_of, is_unfinished, said_besides, unfit
+from nixherd.proxmox.template.wanted import Wanted
+from nixherd.proxmox.vmids import next_vmid, range_of
+
+HOW = (
+    "make one that has it (`virt-customize -a FILE.qcow2 --install cloud-init,qemu-guest-agent`) and give that: "
+    "nixherd template create --from FILE.qcow2"
+)
+_OF_TRIALS = ("qmstart", "qmstop", "qmdestroy")
+_STARTS = ("qmstart", "qmresume", "qmreboot", "qmrollback")
+_EARLIER = ("qmcreate", "qmclone", "qmtemplate", *_OF_TRIALS)
+
+
+class State(Enum):
+    """How far the template is. `STALE`: an unfinished one of ours, made of another image or otherwise."""
+
+    NOTHING = auto()
+    STALE = auto()
+    UNFINISHED = auto()
+    FINISHED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done now: `leftovers` are the trials of killed runs."""
+
+    state: State
+    image: Image | None = None
+    trial: int | None = None
+    leftovers: tuple[int, ...] = ()
+
+    def steps(self, wanted: Wanted) -> Iterator[str]:
+        """In the words in which they are reported."""
+        for vmid in self.leftovers:
+            yield f"destroy vm {vmid}, the trial of a run that was killed"
+        if self.state is State.FINISHED:
+            return
+        if self.state is State.STALE:
+            yield f"destroy vm {wanted.vmid}, unfinished and made of something else"
+        if self.image and self.state is not State.UNFINISHED:
+            if self.image.sha256:
+                source = wanted.source.url or f"{wanted.source.file}"
+                yield f"bring {source} to {self.image.volume} (SHA-256 {self.image.sha256[:16]}…)"
+            where = f"{wanted.bios}, its disk from {self.image.volume} on {wanted.storage}"
+            yield f"create vm {wanted.vmid} ({wanted.name}): {where}"
+        yield f"try it: clone it to vm {self.trial}, boot that, ask its agent, destroy it"
+        yield f"convert vm {wanted.vmid} to a template, for good"
+
+
+def plan(client: Client, fleet: Fleet, wanted: Wanted) -> Plan:
+    """What is there, and what is left to do; only GETs are sent.
+
+    Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
+    """
+    state = _state(client, fleet, wanted)
+    others, leftovers = trial.left_behind(client, fleet, wanted)
+    if state is State.FINISHED:
+        return Plan(state, leftovers=leftovers)
+    for vmid, who in others.items():
+        raise Refused(
+            f"vm {vmid} is a trial of template {wanted.vmid} which token {who} makes; wait until that has ended, or "
+            f"when nothing of it runs, see to it by hand (`qm destroy {vmid}`)"
+        )
+    require_place(client, wanted.node, wanted.storage, "images")
+    found = image_of(client, wanted)
+    config = client.config(wanted.node, wanted.vmid) if state is State.UNFINISHED else None
+    if config is not None and not is_made_of(wanted, config, found.volume):
+        state = State.STALE
+    vmid = next_vmid(client, fleet, wanted.trials)
+    if lacking := list(missing(client.permissions(), wanted, vmid, found, client.version().major)):
+        raise FleetInvalid(lacking)
+    return Plan(state, found, vmid, leftovers)
+
+
+def create(
+    client: Client,
+    fleet: Fleet,
+    wanted: Wanted,
+    *,
+    timeout: float,
+    boots: float,
+    progress: Progress,
+) -> list[str]:
+    """Carry the plan out; its steps as they were done. `boots` is how many seconds a clone may take until it answers.
+
+    FleetError when the image will not do: then nothing of it is left but the image. What came to no known end says
+    what is there.
+    """
+    tried = list[int]()
+    try:
+        return _create(client, fleet, wanted, tried, timeout=timeout, boots=boots, progress=progress)
+    except UNKNOWN as error:
+        words = (_stands(client, wanted.node, vmid) for vmid in (wanted.vmid, *tried))
+        error.args = (f"{error}; {', '.join(words)}; run again to go on", *error.args[1:])
+        raise
+
+
+def _create(
+    client: Client,
+    fleet: Fleet,
+    wanted: Wanted,
+    tried: list[int],
+    *,
+    timeout: float,
+    boots: float,
+    progress: Progress,
+) -> list[str]:
+    """The VMIDs of the clones that are made or removed to try the image come into `tried`."""
+    _await_earlier(client, fleet, wanted, timeout, progress)
+    todo = plan(client, fleet, wanted)
+    tried += todo.leftovers
+    for vmid in todo.leftovers:
+        trial.remove(client, wanted, vmid, timeout=timeout, progress=progress)
+    if todo.state is State.FINISHED:
+        return list(todo.steps(wanted))
+    assert todo.trial is not None
+    with client.making(wanted.vmid):
+        if todo.state is State.STALE:
+            _remove(client, fleet, wanted, timeout, progress)
+        if todo.image and todo.state is not State.UNFINISHED:
+            if todo.image.sha256:
+                bring(client, wanted, todo.image, timeout, progress)
+            values = options(wanted, todo.image.volume)
+            tasks.carry_out(client, Create(wanted.node, wanted.vmid, wanted.name, values), timeout, progress)
+        _require_unfinished(client, fleet, wanted)
+    tried.append(todo.trial)
+    lacks = trial.run(client, wanted, todo.trial, boots=boots, timeout=timeout, progress=progress)
+    with client.making(wanted.vmid):
+        if lacks:
+            why = f"the image will not do: {'; '.join(lacks)}"
+            try:
+                _remove(client, fleet, wanted, timeout, progress)
+            except FleetError as error:
+                raise FleetError(f"{why}; and vm {wanted.vmid} is not known to be gone: {error}") from error
+            raise FleetError(f"{why}; vm {wanted.vmid} was removed again; {HOW}")
+        _require_unfinished(client, fleet, wanted)
+        tasks.carry_out(client, MakeTemplate(wanted.node, wanted.vmid), timeout, progress)
+    if findings := list(template_findings(fleet, observe_template(client, fleet))):
+        raise FleetError("; ".join(findings))
+    return list(todo.steps(wanted))
+
+
+def _stands(client: Client, node: str, vmid: int) -> str:
+    """How a VM of ours is there now, in words."""
+    try:
+        config = client.config(node, vmid)
+        status = client.status(node, vmid) if config else None
+    except FleetError as error:
+        return f"whether vm {vmid} is there now is not known ({error})"
+    if config is None:
+        return f"vm {vmid} is not there now"
+    what = "is a template" if config.is_template else stands(status)
+    return f"now vm {vmid} ({config.name or 'without a name'}) {what}"
+
+
+def options(wanted: Wanted, volume: str) -> dict[str, object]:
+    """The VM's options as the API takes them: what docs/proxmox.md asks of a template."""
+    storage = wanted.storage
+    firmware: dict[str, object] = {"bios": "seabios"}
+    if wanted.bios == "ovmf":
+        # without Secure Boot's keys, which would stop kexec and an unsigned boot loader
+        keys = f"{storage}:1,efitype=4m,pre-enrolled-keys=0"
+        firmware = {"bios": "ovmf", "machine": "q35", "efidisk0": keys}
+    values = {
+        "name": wanted.name,
+        "description": wanted.notes(volume),
+        "ostype": "l26",
+        "cores": wanted.cores,
+        "memory": str(wanted.memory),
+        "agent": "enabled=1",
+        "scsihw": "virtio-scsi-single",
+        "scsi0": f"{storage}:0,import-from={volume}",
+        "ide2": f"{storage}:cloudinit",
+        "boot": "order=scsi0",
+        "serial0": "socket",
+        "net0": f"virtio,bridge={wanted.bridge}",
+        "ipconfig0": "ip=dhcp",
+        "ciupgrade": False,
+        "pool": wanted.pool,
+        **firmware,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
+    where = f"vm {wanted.vmid} on {wanted.node}"
+    config = observe_template(client, fleet)
+    if config is None:
+        if not client.is_free(wanted.vmid):
+            raise Refused(f"VMID {wanted.vmid} is taken, elsewhere in the cluster; correct `template` in {DEFINITIONS}")
+        return State.NOTHING
+    if config.is_template:
+        if findings := list(template_findings(fleet, config)):
+            raise Refused(f"{where} is a template already, which is never changed: {'; '.join(findings)}")
+        return State.FINISHED
+    if not is_unfinished(wanted, config):
+        raise Refused(
+            f"{where} ({config.name or 'without a name'}) is there, is no template and was not made by "
+            f"`nixherd template create`; give `template` another VMID in {DEFINITIONS}, or see to it by hand"
+        )
+    if config.lock:
+        raise FleetError(f"{where}, our unfinished template, is locked ({config.lock}); run again when nobody holds it")
+    if why := said_besides(wanted, config):
+        raise Refused(
+            f"{where}, our unfinished template, is in somebody's hands: {why}; take that out of its notes, or remove "
+            f"it (`qm destroy {wanted.vmid}`), and run again"
+        )
+    if config.flag("protection"):
+        raise Refused(
+            f"{where}, our unfinished template, is protected, and so would its trial be; lift that "
+            f"(`qm set {wanted.vmid} --protection 0`) and run again"
+        )
+    status = client.status(wanted.node, wanted.vmid)
+    if status is None:
+        raise FleetError(f"{where}, our unfinished template, was there and is not any more; run again")
+    if status.running:
+        raise Refused(
+            f"{where}, our unfinished template, {tasks.stands(status)}: somebody started it, so what its disk holds "
+            f"is no image any more; remove it (`qm stop {wanted.vmid} && qm destroy {wanted.vmid}`), and run again"
+        )
+    if other := _started(client, wanted):
+        raise Refused(
+            f"{where}, our unfinished template, was started since it was made ({other.type} of {other.user}, "
+            f"{other.upid}), so what its disk holds is no image any more; remove it (`qm destroy {wanted.vmid}`), and "
+            "run again"
+        )
+    now = client.config(wanted.node, wanted.vmid, current=True) or config
+    if others := foreign(wanted, now, client.pending(wanted.node, wanted.vmid)):
+        raise Refused(
+            f"{where}, our unfinished template, has drives that are not its own: {', '.join(others)}; "
+            f"somebody attached them, detach them by hand (`qm set {wanted.vmid} --delete DRIVE`) and run again"
+        )
+    if lacks := unfit(fleet, config):
+        raise Refused(
+            f"{where}, our unfinished template, is not as it was made: {'; '.join(lacks)}; mend that, or remove it "
+            f"(`qm destroy {wanted.vmid}`), and run again"
+        )
+    return State.UNFINISHED
+
+
+def _started(client: Client, wanted: Wanted) -> Task | None:
+    """The task that started the VM since it was last made, as far as this token sees them; no run of ours does that."""
+    for task in client.tasks(wanted.node, active=False, vmid=wanted.vmid):
+        if task.type == "qmcreate":
+            return None
+        if task.type in _STARTS:
+            return task
+    return None
+
+
+def _require_unfinished(client: Client, fleet: Fleet, wanted: Wanted) -> None:
+    """FleetError unless our unfinished VM is what is there now: what takes no digest is looked at right before."""
+    if (state := _state(client, fleet, wanted)) is not State.UNFINISHED:
+        raise FleetError(f"vm {wanted.vmid} is not the one that was made ({state.name.lower()}); look at it by hand")
+
+
+def _remove(client: Client, fleet: Fleet, wanted: Wanted, timeout: float, progress: Progress) -> None:
+    _require_unfinished(client, fleet, wanted)
+    tasks.carry_out(client, Destroy(wanted.node, wanted.vmid), timeout, progress)
+
+
+def _await_earlier(client: Client, fleet: Fleet, wanted: Wanted, timeout: float, progress: Progress) -> None:
+    """Wait for what a killed run began and the server goes on with: until that ends nothing of it has a name."""
+    for task in client.tasks(wanted.node):
+        vmid = int(task.id) if task.id.isdecimal() else 0
+        own = vmid == wanted.vmid or (vmid in range_of(fleet, wanted.trials) and task.type in _OF_TRIALS)
+        if task.user == client.token_id and task.type in _EARLIER and own:
+            progress(f"waiting for {task.upid}, which an earlier run began")
+            with suppress(TaskFailed):  # what came of it is looked at, not remembered
+                tasks.wait(client, task.upid, timeout, progress)

@@ -1,0 +1,220 @@
+"""inventory.py's one call: the fleet's files become pyinfra hosts, or clear lines and status 1."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nixherd.argv import keep_streams, require_text
+from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
+from nixherd.deploy.journal import Journal, new_directory
+from nixherd.errors import FAILURES, Usage
+from nixherd.exit_codes import exit_of
+from nixherd.faults import worded
+from nixherd.files import expanded, fleet_root
+from nixherd.fleet.group_data import said_for_all
+from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.fleet.near_names import near_option
+from nixherd.nix.evaluator import evaluate_ahead
+from nixherd.nix.flakes import resolve
+from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.pyinfra_glue import cli
+from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, require_order
+from nixherd.pyinfra_glue.rollcall import RollCall
+from nixherd.session import Session
+from nixherd.terminal import say, say_error
+
+Entry = str | tuple[str, dict[str, Any]]
+
+# Operations and facts that ask the hypervisor alone, or nobody.
+_OF_THE_API = ("operations.gate.", "operations.proxmox.", "facts.proxmox.")
+# pyinfra's own ideas of order and failure, and what a deployment has instead.
+_NOT_IN_ROLLOUTS = {
+    "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
+    "no_wait": "a wave begins when the one before is proven: give hosts `wave`",
+    "fail_percent": "say max_fail=10%, which counts machines",
+}
+_DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
+
+
+def inventory_beside(file: str) -> dict[str, list[Entry]]:
+    """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
+
+    Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, `must_answer`: true for
+    `exec`, `fact` and deployments, so that a machine which is not there is a failure, unless this run makes it first,
+    and `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer. `may_install`: true
+    where a machine is installed or enrolled, so that the hypervisor says where its guests are, and vouches for them.
+    `steps`: what the deploy files that run declare (`nixherd.pyinfra_glue.deploy_file`).
+
+    Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
+    connected.
+    """
+    context = click.get_current_context(silent=True)
+    options: dict[str, Any] = context.params if context else {}
+    here = Path(file).resolve().parent
+    with or_end("reading the fleet", options):
+        if context:
+            keep_streams()
+            require_text(sys.argv[1:])
+        words = tuple(options.get("operations") or ())
+        files = [each for file in declared(words).values() for each in file]
+        problem = _out_of_order(options)
+        _check_deploys(files, problem)
+        _check_data(options)
+        reference = data_said(options, "flake")
+        flake = resolve(reference) if reference else None
+        place = flake.path if flake else fleet_directory(here)
+        from_flake = any(each.from_flake for each in files)
+        gate = _gate(here, options, place)
+        verified = gate.verify() if gate and from_flake else None  # before anything of it is evaluated
+        definitions = Definitions.load(place)
+        if gate is None and required_by_hosts(definitions.fleet):
+            gate = _gate(here, options, place, by_hosts=True)
+            verified = gate.verify() if gate and from_flake else None
+        # other deploys may change the files that they then look at
+        only_rollouts = all(each.rollout for each in files)
+        fleet = verified.fleet(place) if verified and only_rollouts else definitions.fleet
+        for warning in fleet.warnings:
+            say(warning, err=True)
+        groups = groups_of(fleet)
+        _check_selection(groups, options)
+        token_file = expanded(token_file_of(here, options))
+        session = Session(fleet, token_file, definitions, gate=gate)
+        if flake:
+            session.locked, session.locked_revision = flake.url, flake.revision
+        if verified:
+            session.take(verified)
+        if context:
+            context.call_on_close(session.close)
+            cli.put_right(context, session)
+            if any(each.rollout for each in files):
+                session.journal = _journal(session, groups, options, files)
+                if from_flake and only_rollouts:
+                    begin = partial(evaluate_ahead, session)
+                    session.roll_call = RollCall(_selected(groups, options), begin)
+            elif data_said(options, "journal"):
+                session.journal = _journal(session, groups, options, files)
+    inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
+    shared = {"session": session, **_asked(words, files), **({"without_order": problem} if problem else {})}
+    inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
+    return inventory
+
+
+@contextmanager
+def or_end(what: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever goes wrong in it is said in its line and ends the program, before anything is connected."""
+    try:
+        yield
+    except FAILURES as error:
+        failure = worded(error, f"{what} for pyinfra {' '.join(options.get('operations') or ())}")
+        say_error(failure)
+        raise SystemExit(int(exit_of(failure, changed=False))) from None
+
+
+def fleet_directory(here: Path) -> Path:
+    """FLEET's directory, or `fleet/` beside the inventory."""
+    return fleet_root(os.environ.get("FLEET") or here / "fleet")
+
+
+def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = False) -> Gate | None:
+    """What the fleet has to be signed by; None where neither the operator nor, with `by_hosts`, hosts.nix requires it.
+
+    Usage for a flake that was named by a reference: it has no commits to look at.
+    """
+    said = {name: value for name in NAMES if (value := data_said(options, name)) is not None}
+    standing = _group_data(here, options.get("group_data") or ())
+    gate = Gate.of(place, said, standing, by_hosts=by_hosts, notes=not options.get("dry"))
+    if gate and data_said(options, "flake"):
+        raise Usage("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
+    return gate
+
+
+def _asked(words: Sequence[str], files: Sequence[DeployFile]) -> dict[str, Any]:
+    """What the words on the command line ask of the machines."""
+    first, *rest = [word for word in words if "=" not in word] or [""]
+    named = rest if first == "fact" else [first]
+    by_api = bool(named) and all(word.startswith(_OF_THE_API) for word in named)
+    # a machine that this run makes before it deploys to it is not there when it begins
+    begins = next((each for each in files if each.rollout or each.makes_machines), None)
+    return {
+        "must_answer": (first in ("exec", "fact") and not by_api) or bool(begins and begins.rollout),
+        "api_only": by_api or (bool(files) and not any(each.asks_machines for each in files)),
+        "may_install": any(each.by_hypervisor for each in files),
+        "makes_machines": any(each.makes_machines for each in files),
+        "steps": [each.step for each in files],
+    }
+
+
+def _check_deploys(files: Sequence[DeployFile], problem: str | None) -> None:
+    """Usage for what is not for hosts of a fleet, or is to run in an order that is not its own."""
+    for each in files:
+        if each.for_nodes:
+            raise Usage(
+                f"{each.step} is for a node of the hypervisor, and these are hosts of the fleet: "
+                "pyinfra nodes.py … --limit NODE"
+            )
+        if each.rollout:
+            require_order(problem)
+
+
+def _out_of_order(options: Mapping[str, Any]) -> str | None:
+    """The option that would break the order of a rollout or hide its end, and what to say instead; None for none."""
+    wrong = (name for name in _NOT_IN_ROLLOUTS if options.get(name))
+    return next((f"--{name.replace('_', '-')}: {_NOT_IN_ROLLOUTS[name]}" for name in wrong), None)
+
+
+def _journal(
+    session: Session, groups: dict[str, list[str]], options: dict[str, Any], files: Sequence[DeployFile]
+) -> Journal:
+    """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
+    given = data_said(options, "journal")
+    journal = Journal(Path(given) if given else new_directory())
+    hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
+    dry = bool(options.get("dry"))
+    steps = [each.step for each in files]
+    journal.note("run", hosts=hosts, deploys=deploys, steps=steps, dry=dry, warnings=session.fleet.warnings)
+    return journal
+
+
+def _selected(groups: dict[str, list[str]], options: dict[str, Any]) -> set[str]:
+    limit, exclude = (separate(options.get(name) or (), groups) for name in ("limit", "exclude"))
+    limit = limit or ["*"]
+    selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
+    return selected - check_selection(exclude, groups, "--exclude")
+
+
+def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> None:
+    if not _selected(groups, options):
+        raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
+
+
+def _check_data(options: dict[str, Any]) -> None:
+    """Usage for a datum that nobody asks for, with a name near an option of a deployment."""
+    for argument in options.get("data") or ():
+        name = argument.partition("=")[0]
+        if known := near_option(name):
+            raise Usage(f"--data {name}: nobody asks for it; write {known}, or another name")
+
+
+def data_said(options: dict[str, Any], name: str) -> str | None:
+    """What --data NAME=VALUE said, None where nobody said it; group data is loaded only after the inventory."""
+    pairs = [argument.partition("=") for argument in options.get("data") or ()]
+    return next((value for key, _, value in pairs if key == name), None)
+
+
+def token_file_of(here: Path, options: dict[str, Any]) -> str:
+    """`proxmox_token_file` as pyinfra would resolve it for all hosts."""
+    if given := data_said(options, "proxmox_token_file"):
+        return given
+    said = said_for_all("proxmox_token_file", _group_data(here, options.get("group_data") or ()))
+    return str([_DEFAULT_TOKEN_FILE, *filter(None, said)][-1])
+
+
+def _group_data(here: Path, more: Iterable[str]) -> list[Path]:
+    """Where pyinfra looks for group data, later ones first in rank."""
+    return list(dict.fromkeys([Path.cwd() / "group_data", here / "group_data", *map(Path, more)]))

@@ -1,0 +1,138 @@
+"""The one way from a row of a deploy to its effect.
+
+An operation reads, and returns the one change that it would make, or why it makes none. The decorator does the rest:
+it says the change (the same line when planned and when made), claims the host, makes the change, and turns whatever
+goes wrong into the failure of this host alone. An exception in a body of pyinfra's would stop the run for every host.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec
+
+from pyinfra import host, logger
+from pyinfra.api import operation as pyinfra_operation
+from pyinfra.api.arguments_typed import PyinfraOperation
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from nixherd.errors import FAILURES
+from nixherd.faults import worded
+from nixherd.pyinfra_glue.hosts import executing, failed
+from nixherd.session import Session
+
+P = ParamSpec("P")
+Commands = Generator[PyinfraCommand, None, None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an operation is to do: `make` does it at Execute, and raises what went wrong.
+
+    `by_api`: all of it is made by the hypervisor, which counts what it accepted; of a failed change elsewhere something
+    may have been made. `changes`: whether anything is different afterwards; False for what only waits or verifies.
+    """
+
+    summary: str
+    make: Callable[[], object]
+    by_api: bool = False
+    changes: bool = True
+
+
+@dataclass(frozen=True)
+class NoChange:
+    """Nothing is to be done, and why: what was read."""
+
+    reason: str
+
+
+Planned = Change | NoChange | Commands
+"""what an operation returns; commands are those of an operation of pyinfra's own (`apt.packages._inner(…)`)"""
+
+
+def operation(
+    *, is_idempotent: bool = True, require: Callable[[Host], object] = lambda host: None
+) -> Callable[[Callable[P, Planned]], PyinfraOperation[P]]:
+    """Make a function an operation of pyinfra; `require` raises for a host on which it is not to be used.
+
+    Its body runs at Prepare, unless the run was started with -y, and again at Execute: it only reads.
+    """
+
+    def decorate(function: Callable[P, Planned]) -> PyinfraOperation[P]:
+        @wraps(function)
+        def commands(*args: P.args, **kwargs: P.kwargs) -> Commands:
+            if failed(host):
+                return
+            try:
+                require(host)
+                planned = function(*args, **kwargs)
+            except FAILURES as error:
+                yield from _refuse(host, error)
+                return
+            if isinstance(planned, NoChange):
+                host.noop(planned.reason)
+                return
+            if not isinstance(planned, Change):
+                yield from planned
+                return
+            host.log(planned.summary)
+            if (session := _session(host)) and session.journal is not None:
+                session.journal.note("step", host.data.host_id, text=planned.summary, planned=not executing(host))
+            yield FunctionCommand(_make, (planned,), {})
+
+        return pyinfra_operation(is_idempotent=is_idempotent)(commands)
+
+    return decorate
+
+
+def _make(state: State, host: Host, change: Change) -> bool:
+    """Make a planned change while no other run works on the host."""
+    session: Session = host.data.session
+    host_id = host.data.host_id
+    before = session.accepted_changes
+    try:
+        session.claim(host_id)
+        change.make()
+    except FAILURES as error:
+        failure = worded(error, f"{host_id}: {change.summary}")
+        is_changed = change.changes and (not change.by_api or session.accepted_changes > before)
+        session.failed(host_id, failure, changed=is_changed)
+        complain(host, failure)
+        return False
+    if change.changes:
+        session.touched.add(host_id)
+    return True
+
+
+def _refuse(host: Host, error: Exception) -> Commands:
+    """Fail this host and no other, in whichever stage the run is."""
+    failure = worded(error, f"{host.data.get('host_id') or host.name}: {_row(host)}")
+    if session := _session(host):
+        session.failed(host.data.host_id, failure)
+    complain(host, failure)
+    if executing(host):
+        yield FunctionCommand(_fail, (), {})
+    else:
+        host.state.fail_hosts({host})
+
+
+def _fail(state: State, host: Host) -> bool:
+    return False
+
+
+def complain(host: Host, error: Exception) -> None:
+    for line in str(error).splitlines():
+        host.log_styled(line, fg="red", log_func=logger.error)
+
+
+def _session(host: Host) -> Session | None:
+    """The run's session; None for a host of an inventory that is not ours."""
+    session: Session | None = host.data.get("session")
+    return session
+
+
+def _row(host: Host) -> str:
+    """The name of the row that is under way."""
+    names = host.state.get_op_meta(host.current_op_hash).names if host.current_op_hash else {"planning"}
+    return ", ".join(sorted(names))

@@ -1,0 +1,91 @@
+"""The proof that the machine behind a connection is the guest that named its address, by SSH and by the agent."""
+
+import secrets
+import shlex
+import time
+
+from paramiko import SSHClient, SSHException
+
+from nixherd.errors import FleetError, Refused
+from nixherd.locate import proof
+from nixherd.locate.proof import Asked, Shown
+from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.session import Session
+
+ANSWER_TIMEOUT = 20.0  # seconds for the machine to answer, and for the agent to write a word
+MOST = 1 << 20  # bytes of an answer that are read
+
+
+def look_at(ssh: SSHClient) -> Shown:
+    """What the machine says of itself, in one command that only reads. OSError when it does not."""
+    token = secrets.token_hex(8)
+    shown = proof.parse(said(ssh, proof.look(token)), token)
+    if shown is None:
+        raise OSError("it did not say which machine it is: its login shell runs no `sh -c`, or /proc is not readable")
+    return shown
+
+
+def prove(session: Session, ssh: SSHClient, asked: Asked, address: str) -> Shown:
+    """What the machine shows. Refused when it is not the guest that was asked, OSError when either does not answer."""
+    shown = look_at(ssh)
+    if problem := proof.disproof(asked, shown) or _other_boot(session, ssh, asked, shown):
+        raise Refused(_is_another(asked, address, problem))
+    return shown
+
+
+def _is_another(asked: Asked, address: str, problem: str) -> str:
+    return (
+        f"the machine at {address} is not {asked.label}, which is said to have that address: {problem}; nothing was "
+        f"done there: find out who is root in {asked.label}, and whether another machine has its address or its key"
+    )
+
+
+def _other_boot(session: Session, ssh: SSHClient, asked: Asked, shown: Shown) -> str | None:
+    """Why its boot is not the guest's. A guest that boots between two answers has lost the connection: OSError."""
+    if not asked.has_agent:
+        return None
+    told = ""
+    for _ in range(2):
+        try:
+            told = session.client.agent_read(asked.node, asked.vmid, proof.BOOT_ID).strip()
+        except AgentUnavailable as error:
+            raise OSError(str(error)) from error
+        if told == shown.boot_id:
+            return None
+        shown = look_at(ssh)
+    return f"its boot_id is {shown.boot_id}, and the agent tells {told or 'none'}"
+
+
+def prove_by_word(session: Session, ssh: SSHClient, asked: Asked, address: str) -> None:
+    """Have root of the guest write down a word, by its agent, and read it as root of the machine. Refused otherwise.
+
+    Whoever only looks like the guest, to the last bit, does not have it.
+    """
+    name, word = secrets.token_hex(8), secrets.token_hex(32)
+    argv = ["/bin/sh", "-c", proof.PLANT]
+    done = session.client.agent_exec(asked.node, asked.vmid, argv, input=f"{name} {word}\n", timeout=ANSWER_TIMEOUT)
+    if done.exitcode != 0:
+        words = (done.stderr or done.stdout).strip() or f"status {done.exitcode}"
+        raise FleetError(f"{asked.label}: its agent could not write {proof.planted(name)}: {words}")
+    transport = ssh.get_transport()
+    root = "" if transport is not None and transport.get_username() == "root" else "sudo -n "
+    file = shlex.quote(proof.planted(name))
+    found = said(ssh, f"{root}cat {file}").split()
+    if word not in found:
+        raise Refused(_is_another(asked, address, "it does not have what the agent wrote down for its root"))
+    said(ssh, f"{root}rm -f {file}")
+
+
+def said(ssh: SSHClient, script: str, most: int = MOST) -> str:
+    """The standard output of a script, as far as it is of use. OSError when there is no answer in time."""
+    until = time.monotonic() + ANSWER_TIMEOUT
+    found = bytearray()
+    try:
+        _, stdout, _ = ssh.exec_command(f"sh -c {shlex.quote(script)}", timeout=ANSWER_TIMEOUT)
+        while len(found) < most and (part := stdout.channel.recv(min(1 << 16, most - len(found)))):
+            found += part
+            if time.monotonic() > until:  # a byte now and then is no answer
+                raise TimeoutError(f"it took over {ANSWER_TIMEOUT:.0f} s to say it")
+        return found.decode(errors="replace")
+    except (SSHException, EOFError) as error:
+        raise OSError(f"the connection broke: {error or 'no answer'}") from error

@@ -1,0 +1,240 @@
+"""paramiko's connection, told the same as OpenSSH: the pinned key alone, the way of a Route, and no ssh_config.
+
+pyinfra's own client reads ~/.ssh/config by itself: it forwards the agent where that says so, checks hops as that says,
+and sets SSH_AUTH_SOCK for the whole process. None of it is used; its class is, which pyinfra's connector asks for.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paramiko import (
+    AuthenticationException,
+    ECDSAKey,
+    Ed25519Key,
+    PKey,
+    RejectPolicy,
+    RSAKey,
+    SSHException,
+    Transport,
+)
+from paramiko import SSHClient as ParamikoClient
+from paramiko.agent import Agent, AgentSSH
+from paramiko.auth_strategy import AuthStrategy, SourceResult
+from paramiko.pkey import PublicBlob
+from pyinfra.connectors.ssh_util import _patch_paramiko_sk_key_support
+from pyinfra.connectors.sshuserclient import SSHClient
+from typing_extensions import override
+
+from nixherd.process import Carrier
+from nixherd.ssh.destination import Destination, Identities
+from nixherd.ssh.ssh_config import family_of
+
+
+class PinnedClient(SSHClient):
+    """A connection to one Destination."""
+
+    carrier: Carrier | None = None
+
+    def open(self, to: Destination, keys: "Keys", transport_factory: Callable[..., Transport], timeout: float) -> None:
+        """Connect and log in; `timeout`, in seconds, is for TCP and for each part of the handshake.
+
+        BadHostKeyException for another key, AuthenticationException when none of ours is accepted; else OSError,
+        SSHException or EOFError.
+        """
+        _patch_paramiko_sk_key_support()
+        _keep_paramiko_off_the_terminal()
+        self.set_missing_host_key_policy(RejectPolicy())
+        self.get_host_keys().load(str(to.known_hosts))
+        ParamikoClient.connect(
+            self,
+            to.address,
+            port=to.port,
+            username=to.user,
+            sock=self._socket(to, timeout),
+            timeout=timeout,
+            banner_timeout=timeout,
+            auth_timeout=timeout,
+            allow_agent=False,
+            look_for_keys=False,
+            transport_factory=transport_factory,
+            auth_strategy=keys,
+        )
+
+    def _socket(self, to: Destination, timeout: float) -> socket.socket:
+        argv = to.carrier or (_by_shell(to.route.command) if to.route.command else None)
+        if argv is None:
+            return _tcp(to, timeout)
+        self.carrier = Carrier(argv)
+        return self.carrier.socket
+
+    def why(self, error: Exception) -> str:
+        """Why it failed: what the program says that leads there, where there is one, knows better."""
+        said = self.carrier.last_words if self.carrier else ""
+        return said or getattr(error, "strerror", None) or str(error)
+
+    @override
+    def close(self) -> None:
+        super().close()
+        if self.carrier:
+            self.carrier.end()
+
+
+def _keep_paramiko_off_the_terminal() -> None:
+    """It logs what it raises, with a traceback, and Python prints what no handler takes."""
+    log = logging.getLogger("paramiko")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+
+
+def _by_shell(command: str) -> list[str]:
+    """As OpenSSH runs a ProxyCommand."""
+    return [os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"]
+
+
+def _tcp(to: Destination, timeout: float) -> socket.socket:
+    """A connection to the first of its addresses that answers. OSError of the last one when none does."""
+    failed: OSError = OSError("no address")
+    found = socket.getaddrinfo(to.address, to.port, family_of(to.route.family), socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in found:
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(timeout)
+            if to.route.bind:
+                connection.bind((to.route.bind, 0))
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            failed = error
+        else:
+            return connection
+    raise failed
+
+
+@dataclass
+class Keys(AuthStrategy):
+    """What is offered, in OpenSSH's order: the agent's keys that are named, its others, then the files.
+
+    `pkey` is the one key that was named on the command line, `password` one that was; `agent` False leaves out agents.
+    """
+
+    user: str
+    identities: Identities
+    pkey: PKey | None = None
+    password: str | None = None
+
+    @override
+    def get_sources(self) -> Iterator[Any]:
+        yield from ()
+
+    @override
+    def authenticate(self, transport: Transport) -> list[SourceResult]:
+        """AuthenticationException when nothing of it is accepted; SSHException when the machine hangs up before."""
+        agent = None if self.pkey else _agent_at(self.identities.agent)
+        try:
+            offered = [self.pkey] if self.pkey else self._offered(agent)
+            for key in offered:
+                if self._accepted(transport, lambda key=key: transport.auth_publickey(self.user, key)):  # type: ignore[misc]
+                    return []
+            password = self.password
+            if password is not None and self._accepted(transport, lambda: transport.auth_password(self.user, password)):
+                return []
+        finally:
+            if agent:
+                agent.close()
+        raise AuthenticationException("none of our keys is accepted")
+
+    def _accepted(self, transport: Transport, attempt: Callable[[], object]) -> bool:
+        try:
+            attempt()
+        except SSHException:
+            if not transport.is_active():
+                raise SSHException(
+                    "it hung up before all of our keys were offered; name the right one with --data ssh_key=FILE"
+                ) from None
+        return transport.is_authenticated()
+
+    def _offered(self, agent: Agent | None) -> Iterator[PKey]:
+        held = list(agent.get_keys()) if agent else []
+        named = [key for blob in map(_public_blob, self.identities.files) for key in held if blob == key.asbytes()]
+        yield from named
+        if not self.identities.only:
+            yield from (key for key in held if key not in named)
+        for file in self.identities.files:
+            yield from load(file, self.identities.certificates)
+
+
+class _AgentAt(Agent):
+    """The agent that listens at a path."""
+
+    def __init__(self, path: str) -> None:
+        AgentSSH.__init__(self)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(path)
+        except OSError:  # no agent is no error, here as in OpenSSH
+            connection.close()
+            return
+        self._connect(connection)  # type: ignore[attr-defined]
+
+
+def _agent_at(path: str | None) -> Agent | None:
+    if path == "none":
+        return None
+    try:
+        return _AgentAt(path) if path else Agent()
+    except (SSHException, OSError):
+        return None
+
+
+def load(file: Path, certificates: tuple[Path, ...] = ()) -> Iterator[PKey]:
+    """A private key from its file: with each of the certificates that are its own, and without; nothing when it cannot
+    be read without a passphrase."""
+    beside = file.with_name(f"{file.name}-cert.pub")
+    for certificate in (*certificates, beside):
+        key = _private_key(file)
+        if key and (blob := _certificate(certificate)) and certifies(blob, key.asbytes()):
+            key.load_certificate(str(certificate))
+            yield key
+    if key := _private_key(file):
+        yield key
+
+
+def _private_key(file: Path) -> PKey | None:
+    for kind in (Ed25519Key, ECDSAKey, RSAKey):
+        try:
+            return kind.from_private_key_file(str(file))
+        except (SSHException, OSError, ValueError):  # another kind, encrypted, not there, or no key at all
+            continue
+    return None
+
+
+def _certificate(file: Path) -> bytes | None:
+    try:
+        return bytes(PublicBlob.from_file(str(file)).key_blob)
+    except (OSError, ValueError):
+        return None
+
+
+def certifies(certificate: bytes, public: bytes) -> bool:
+    """Whether a certificate's blob is of this public key's: after its type and nonce the key's own fields follow.
+
+    Format: OpenSSH's PROTOCOL.certkeys.
+    """
+    fields = public[4 + int.from_bytes(public[:4], "big") :]
+    rest = certificate
+    for _ in range(2):
+        rest = rest[4 + int.from_bytes(rest[:4], "big") :]
+    return rest.startswith(fields)
+
+
+def _public_blob(file: Path) -> bytes | None:
+    """The public half of an identity: beside it, or the file itself where the private one is in the agent alone."""
+    for each in (file.with_name(f"{file.name}.pub"), file):
+        if blob := _certificate(each):
+            return blob
+    return None

@@ -1,0 +1,1 @@
+"""SSH: keys, known destinations, and jobs that outlive a connection."""

@@ -1,0 +1,95 @@
+"""Age keys out of SSH keys: the recipient of an Ed25519 host key, and the identity that decrypts for it.
+
+The conversion is that of ssh-to-age, which sops-nix decrypts with: the point on Edwards25519 becomes its u coordinate
+on Curve25519 (RFC 7748 §4.1), the private scalar is the first half of the seed's SHA-512 (RFC 8032 §5.1.5); both are
+written in Bech32 (BIP 173) with age's prefixes (age-encryption.org/v1, "X25519 recipient stanza").
+"""
+
+import base64
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+
+from nixherd.ssh.keys import PublicKey, pair_of, parse_public_key
+
+Conversion = Callable[[str], str]
+
+RECIPIENT_PREFIX, IDENTITY_PREFIX = "age", "age-secret-key-"
+ED25519 = "ssh-ed25519"
+
+_P = 2**255 - 19
+_D = -121665 * pow(121666, -1, _P) % _P
+_CHARACTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+_RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
+
+
+def recipient_of(public: str | PublicKey) -> str:
+    """The age recipient (`age1…`) of an SSH public key. ValueError says why there is none."""
+    key = parse_public_key(public) if isinstance(public, str) else public
+    if key.type != ED25519:
+        raise ValueError(f"it is an {key.type} key; age recipients come from {ED25519} keys only")
+    return _encode(RECIPIENT_PREFIX, _montgomery(base64.b64decode(key.blob)[-32:]))
+
+
+def identity_of(private_openssh: str) -> str:
+    """The age identity (`AGE-SECRET-KEY-1…`) of an SSH private key in OpenSSH's PEM form. ValueError as above."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    pair_of(private_openssh)
+    key = load_ssh_private_key(private_openssh.encode(), password=None)
+    assert isinstance(key, Ed25519PrivateKey), "pair_of takes no other"
+    scalar = hashlib.sha512(key.private_bytes_raw()).digest()[
+        :32
+    ]  # X25519 sets and clears its bits whenever it is used
+    return _encode(IDENTITY_PREFIX, scalar).upper()
+
+
+@functools.lru_cache(1024)  # a fleet has few, in many rules and files
+def is_recipient(text: str) -> bool:
+    """Whether it is an age recipient, its checksum included."""
+    return _RECIPIENT.fullmatch(text) is not None and _polymod(_values(text)) == 1
+
+
+def _montgomery(point: bytes) -> bytes:
+    """The u coordinate of a point given as RFC 8032 §5.1.2 encodes it. ValueError when it is on no such curve."""
+    y = int.from_bytes(point, "little") & (1 << 255) - 1
+    square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
+    if y >= _P or pow(square, (_P - 1) // 2, _P) not in (0, 1):
+        raise ValueError("it is no point of the curve: damaged")
+    if y == 1:
+        raise ValueError("it is the curve's neutral element, which is nobody's key")
+    return ((1 + y) * pow(1 - y, -1, _P) % _P).to_bytes(32, "little")
+
+
+# Bech32
+
+
+def _encode(prefix: str, data: bytes) -> str:
+    bits = int.from_bytes(data, "big") << (-len(data) * 8 % 5)
+    length = -(-len(data) * 8 // 5)
+    words = [bits >> 5 * place & 31 for place in reversed(range(length))]
+    check = _polymod([*_expanded(prefix), *words, 0, 0, 0, 0, 0, 0]) ^ 1
+    words += [check >> 5 * place & 31 for place in reversed(range(6))]
+    return f"{prefix}1{''.join(_CHARACTERS[word] for word in words)}"
+
+
+def _values(text: str) -> list[int]:
+    prefix, _, data = text.rpartition("1")
+    return [*_expanded(prefix), *map(_CHARACTERS.index, data)]
+
+
+def _expanded(prefix: str) -> list[int]:
+    return [*(ord(letter) >> 5 for letter in prefix), 0, *(ord(letter) & 31 for letter in prefix)]
+
+
+def _polymod(values: Iterable[int]) -> int:
+    generators = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+    checksum = 1
+    for value in values:
+        top = checksum >> 25
+        checksum = (checksum & 0x1FFFFFF) << 5 ^ value
+        for place, generator in enumerate(generators):
+            checksum ^= generator if top >> place & 1 else 0
+    return checksum

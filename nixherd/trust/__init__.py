@@ -1,0 +1,1 @@
+"""Keys, secrets, and hosts that join and leave the fleet."""

@@ -1,0 +1,301 @@
+"""A host's way into the fleet's trust, and out of it, as changes of its files; none is written before `publish`.
+
+Its host key becomes an age recipient of `.sops.yaml` and of the secret files, hosts.nix pins it, the definitions
+protect its guest, the overview shows it. Nothing of that is published before all of it was verified, and then it is
+published at once.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nixherd.errors import FleetError, Usage
+from nixherd.fleet import tree
+from nixherd.fleet.changeset import Changeset, Done
+from nixherd.fleet.edited import Leaf, require_exactly
+from nixherd.fleet.models import Fleet, Host
+from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.nix.commands import nix_string
+from nixherd.nix.edit import NixText
+from nixherd.ssh import ssh_to_age
+from nixherd.trust import overview as machines
+from nixherd.trust.secrets import rules_edit
+from nixherd.trust.secrets.plan import People, Rekey
+from nixherd.trust.secrets.rules import Rule, Rules, parse
+from nixherd.trust.secrets.sops import Sops
+from nixherd.trust.secrets.store import Store
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Files of the fleet as they are to be, and how that came about.
+
+    `files` are the new contents by path, None where a file is to go; `seen` what they were made from; `intended` what
+    the Nix files' evaluation is to differ in, `gone` what it is to have no more; `rekeys` the secret files to be
+    encrypted anew; `edits` a line for people for each of `files`.
+    """
+
+    fleet: Fleet
+    store: Store | None
+    files: Mapping[str, bytes | None] = field(default_factory=dict)
+    seen: Mapping[str, bytes | None] = field(default_factory=dict)
+    intended: Mapping[Leaf, Any] = field(default_factory=dict)
+    gone: tuple[Leaf, ...] = ()
+    rekeys: tuple[Rekey, ...] = ()
+    edits: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What is done, a line each."""
+        return (*self.edits, *(f"encrypt {self.store.path(str(rekey))}" for rekey in self.rekeys if self.store))
+
+    @property
+    def root(self) -> Path:
+        return Path(self.fleet.path)
+
+    @property
+    def rules_text(self) -> str:
+        assert self.store is not None, "there is no text of rules without secrets"
+        return (self.files.get(self.store.config) or self.store.text.encode()).decode()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that will change."""
+        secrets = [self.store.path(rekey.path) for rekey in self.rekeys] if self.store else []
+        return tuple(sorted({*self.files, *secrets}))
+
+    def edited(self, path: str, content: bytes, step: str, intended: Mapping[Leaf, Any] | None = None) -> "Wanted":
+        """With one more file changed; as it is when that changes nothing."""
+        before = self.current(path)
+        if content == before:
+            return self
+        return replace(
+            self,
+            files={**self.files, path: content},
+            seen={path: before, **self.seen},
+            intended={**self.intended, **(intended or {})},
+            edits=(*self.edits, step),
+        )
+
+    def removed(self, paths: Iterable[str], step: str) -> "Wanted":
+        """Without these files, which are there."""
+        old = {path: self.current(path) for path in paths}
+        files = {**self.files, **dict.fromkeys(old)}
+        store = self.store
+        if store is not None:
+            left = tuple(file for file in store.files if store.path(file.path) not in old)
+            store = replace(store, files=left)
+        return replace(self, store=store, files=files, seen={**old, **self.seen}, edits=(*self.edits, step))
+
+    def without(self, path: str, attribute: Sequence[str], step: str) -> "Wanted":
+        """Without an attribute of a Nix file. CannotEdit when it cannot be taken out faithfully."""
+        text = NixText(path, self.current(path) or b"").remove(tuple(attribute))
+        changed = self.edited(path, text, step)
+        return replace(changed, gone=(*changed.gone, (path, *attribute)))
+
+    def current(self, path: str) -> bytes | None:
+        """A file's content by now, None where there is none."""
+        if path in self.files:
+            return self.files[path]
+        return tree.read(self.root, path)
+
+
+def trusted(wanted: Wanted, host: Host, public_key: str, rules: Collection[str | int] | None = None) -> Wanted:
+    """With the host's key as a recipient of its rules, and pinned in hosts.nix.
+
+    `rules` are numbers (from 1) or path_regexes; by default those that the key's predecessor was in, or else those that
+    every other host is in and those whose path_regex has the host's id in it. Usage when that is none, FleetError when
+    the key can be no recipient, CannotEdit when a file cannot be edited faithfully.
+    """
+    try:
+        recipient = ssh_to_age.recipient(public_key)
+    except FleetError as error:
+        raise FleetError(f"{host.id}: its host key: {error}") from None
+    for other in wanted.fleet.hosts.values():
+        if other.id != host.id and other.public_key and other.public_key.split()[1] == public_key.split()[1]:
+            raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
+    if wanted.store is not None:
+        wanted = _as_recipient(wanted, host, recipient, rules)
+    if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
+        text = NixText(HOSTS, wanted.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
+        wanted = wanted.edited(
+            HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", {(HOSTS, host.id, "publicKey"): public_key}
+        )
+        hosts = {**wanted.fleet.hosts, host.id: replace(host, public_key=public_key)}
+        wanted = replace(wanted, fleet=replace(wanted.fleet, hosts=hosts))
+    return with_rekeys(wanted)
+
+
+def _as_recipient(wanted: Wanted, host: Host, recipient: str, rules: Collection[str | int] | None) -> Wanted:
+    assert wanted.store is not None
+    text, now = wanted.rules_text, parse(wanted.rules_text)
+    people = People.of(wanted.fleet, now)
+    old = next((key for key, name in people.hosts.items() if name == host.id and key != recipient), None)
+    named = next((key for key, name in now.names.items() if name == host.id and key != recipient), None)
+    former = next((key for key in (old, named) if key is not None and key in text), None)
+    config = wanted.store.config
+    if former is not None:
+        step = f"{config}: {host.id} has a new key"
+        return wanted.edited(config, rules_edit.replace(text, former, recipient).encode(), step)
+    chosen = choose(now, people, host.id, rules)
+    if all(recipient in rule.recipients for rule in chosen):
+        return wanted
+    numbers = [rule.number for rule in chosen]
+    new = rules_edit.add(text, recipient, host.id, numbers, beside=people.hosts)
+    return wanted.edited(config, new.encode(), f"{config}: {host.id} joins {', '.join(rule.label for rule in chosen)}")
+
+
+def choose(rules: Rules, people: People, host_id: str, given: Collection[str | int] | None) -> list[Rule]:
+    """The rules that a host is to be in. Usage when a given one does not exist, or none offers itself."""
+    if given is not None:
+        return [_named(rules, each) for each in given]
+    hosts = {key for key in rules.recipients if people.hosts.get(key, host_id) != host_id}
+    shared = [rule for rule in rules.rules if hosts and hosts <= set(rule.recipients)]
+    own = [rule for rule in rules.rules if is_named_after(rule, host_id) and rule not in shared]
+    if not shared and not own:
+        labels = "; ".join(rule.label for rule in rules.rules)
+        raise Usage(
+            f"{host_id}: which secrets are for it? No rule is every host's; name some by number or path_regex: {labels}"
+        )
+    return sorted([*shared, *own], key=lambda rule: rule.number)
+
+
+def is_named_after(rule: Rule, host_id: str) -> bool:
+    """Whether a host's id is in the rule's path_regex, as a whole word: dev is not dev2."""
+    return re.search(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])", rule.path_regex or "") is not None
+
+
+def _named(rules: Rules, given: str | int) -> Rule:
+    for rule in rules.rules:
+        if str(given) in (str(rule.number), rule.path_regex):
+            return rule
+    raise Usage(f"there is no rule {given} in .sops.yaml; there are {'; '.join(rule.label for rule in rules.rules)}")
+
+
+def keys_of(wanted: Wanted, host_id: str) -> list[str]:
+    """The recipients in `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
+    now = parse(wanted.rules_text)
+    people = People.of(wanted.fleet, now)
+    keys = [key for key in dict.fromkeys([*people.hosts, *now.names]) if people.name(key) == host_id]
+    keys += [key for key, name in now.names.items() if name == host_id and key not in keys]
+    return [key for key in keys if key in wanted.rules_text]
+
+
+def untrusted(wanted: Wanted, host_id: str) -> Wanted:
+    """Without the host as a recipient anywhere; hosts.nix stays. Usage when it is none."""
+    assert wanted.store is not None
+    text, present = wanted.rules_text, keys_of(wanted, host_id)
+    if not present:
+        now = parse(text)
+        people = People.of(wanted.fleet, now)
+        known = sorted({people.name(key) for key in now.recipients})
+        raise Usage(f"{host_id} is no recipient in {wanted.store.config}; there are {', '.join(known)}")
+    for key in present:
+        text = rules_edit.remove(text, key)
+    wanted = wanted.edited(wanted.store.config, text.encode(), f"{wanted.store.config}: {host_id} leaves")
+    return with_rekeys(wanted)
+
+
+def with_rekeys(wanted: Wanted) -> Wanted:
+    """With every secret file encrypted to whom the rules name. FleetError when one of them cannot be read."""
+    if wanted.store is None:
+        return wanted
+    if unreadable := next((file for file in wanted.store.files if file.problem), None):
+        raise FleetError(f"{wanted.root / wanted.store.path(unreadable.path)}: cannot be read: {unreadable.problem}")
+    rules = parse(wanted.rules_text)
+    before = People.of(wanted.fleet, wanted.store.rules)
+    people = People.of(wanted.fleet, rules)
+    people = replace(people, others={**before.others, **people.others})
+    rekeys = wanted.store.plan(people, rules).rekeys
+    seen = {wanted.store.path(rekey.path): wanted.store.contents[rekey.path] for rekey in rekeys}
+    return replace(wanted, rekeys=rekeys, seen={**seen, **wanted.seen})
+
+
+def protected(wanted: Wanted, host_id: str) -> Wanted:
+    """With the host's managed guest readonly: deployed to from here on, never wiped."""
+    vm = wanted.fleet.vm_of(host_id)
+    if vm is None or not vm.may_change:
+        return wanted
+    path = (str(vm.origin), vm.name, "readonly")
+    text = NixText(DEFINITIONS, wanted.current(DEFINITIONS) or b"").set(path, "true")
+    vms = {**wanted.fleet.vms, vm.name: replace(vm, readonly=True)}
+    changed = wanted.edited(
+        DEFINITIONS, text, f"{DEFINITIONS}: {vm.attribute} is readonly", {(DEFINITIONS, *path): True}
+    )
+    return replace(changed, fleet=replace(changed.fleet, vms=vms))
+
+
+def documented(wanted: Wanted, path: str, template: str | None = None) -> Wanted:
+    """With the overview as the fleet is to be."""
+    overview = machines.render(wanted.fleet, template)
+    return wanted.edited(path, machines.document(wanted.current(path), overview, path), f"{path}: the overview")
+
+
+def publish(
+    changeset: Changeset,
+    wanted: Wanted,
+    message: str,
+    *,
+    sops: Callable[[], Sops] | None = None,
+    as_host: Sops | None = None,
+    rotate: bool = False,
+    commit: bool = True,
+    say: Say,
+) -> Done:
+    """Stage all of it, verify it, and swap it in with one commit. FleetError when anything is not as it should be.
+
+    `sops` makes the identity that can decrypt the files now; `as_host` is that of the host, while its key is here.
+    """
+    stage(changeset, wanted, sops=sops, as_host=as_host, rotate=rotate, commit=commit, say=say)
+    return swap_in(changeset, wanted, message, commit=commit, say=say)
+
+
+def swap_in(changeset: Changeset, wanted: Wanted, message: str, *, commit: bool, say: Say) -> Done:
+    """Put what was staged in place, with one commit. FleetError when that cannot be: then all is as it was."""
+    removed = [path for path, content in wanted.files.items() if content is None]
+    leaving = removed if wanted.gone or removed else None
+    return changeset.publish(dict(wanted.seen), message, removed=leaving, commit=commit, say=say)
+
+
+def stage(
+    changeset: Changeset,
+    wanted: Wanted,
+    *,
+    sops: Callable[[], Sops] | None = None,
+    as_host: Sops | None = None,
+    rotate: bool = False,
+    commit: bool = True,
+    say: Say,
+) -> None:
+    """Make all of it beside the fleet's files, and verify it. FleetError when anything is not as it should be."""
+    with ThreadPoolExecutor(1) as pool:
+        committable = pool.submit(changeset.require_committable, wanted.paths, commit=commit)
+        _stage(changeset, wanted, sops, as_host, rotate, say)
+        committable.result()
+
+
+def _stage(
+    changeset: Changeset,
+    wanted: Wanted,
+    sops: Callable[[], Sops] | None,
+    as_host: Sops | None,
+    rotate: bool,
+    say: Say,
+) -> None:
+    for path, content in wanted.files.items():
+        if content is not None:
+            changeset.stage(path, content)
+    nix = {path: content for path, content in wanted.files.items() if content and path in (HOSTS, DEFINITIONS)}
+    if nix:
+        say(f"evaluate {' and '.join(sorted(nix))} before and after")
+        require_exactly(wanted.root, nix, wanted.intended, changeset.scratch, wanted.gone)
+    if wanted.rekeys:
+        assert wanted.store is not None
+        assert sops is not None
+        say(f"encrypt {len(wanted.rekeys)} files anew")
+        wanted.store.stage(changeset.staged, wanted.rules_text, wanted.rekeys, sops(), as_host=as_host, rotate=rotate)

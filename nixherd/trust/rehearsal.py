@@ -1,0 +1,116 @@
+"""The flake as it would be with some files changed: evaluated in a copy, before anything is done that it depends on.
+
+The copy is a git repository, as the original is: a flake sees what git knows, and asks for its revision.
+"""
+
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from nixherd.errors import FAILURES, FleetError, FleetInvalid, ProcessFailed
+from nixherd.faults import worded
+from nixherd.fleet import git
+from nixherd.fleet.git import Repository
+from nixherd.fleet.load import load_fleet
+from nixherd.nix import commands as nix
+from nixherd.nix.errors import explain
+from nixherd.nix.evaluator import DEADLINE, evaluate
+from nixherd.process import run
+from nixherd.session import Session
+
+_LEFT_OUT = (".git", "result", "result-*", ".direnv")
+
+
+def require_evaluates(
+    session: Session,
+    files: Mapping[str, bytes | None],
+    repository: Repository | None,
+    scratch: Path,
+) -> list[str]:
+    """What is wrong with the changed flake and was wrong before, a line each.
+
+    `files` are contents by path below the fleet's directory, None for those that are gone. FleetInvalid when the fleet
+    would not be valid, FleetError for the first thing that is wrong with the changed flake alone.
+    """
+    root = Path(session.fleet.path)
+    top = repository.top if repository else root
+    view = scratch / "flake"
+    _copy(top, view, repository)
+    below = view / root.relative_to(top)
+    for path, content in files.items():
+        if content is None:
+            (below / path).unlink(missing_ok=True)
+        else:
+            (below / path).parent.mkdir(parents=True, exist_ok=True)
+            (below / path).write_bytes(content)
+    if repository:
+        git.begin(view)
+    try:
+        fleet = load_fleet(below)
+    except FleetInvalid as error:
+        raise FleetInvalid([f"after that, {_as_there(str(each), below, root)}" for each in error.findings]) from None
+    if not (root / "flake.nix").is_file():
+        return [f"{root}/flake.nix: missing; whether what is left evaluates is not known"]
+    changed = Session(fleet, session.token_file)
+    try:
+        now = {**_wrong_hosts(changed, fleet.hosts), **_wrong_outputs(changed)}
+    finally:
+        changed.close()
+    before = _wrong_before(session, now)
+    for what, why in now.items():
+        if what not in before:
+            raise FleetError(f"{what}: would not evaluate any more: {_as_there(why, below, root)}")
+    return [f"{what}: does not evaluate, as before: {_as_there(why, below, root)}" for what, why in now.items()]
+
+
+def _wrong_hosts(session: Session, host_ids: Collection[str]) -> dict[str, str]:
+    """The hosts that do not evaluate, and why."""
+    found = {}
+    for host_id in sorted(host_ids):
+        try:
+            evaluate(session, tuple(sorted(host_ids)), host_id)
+        except FAILURES as error:
+            found[host_id] = str(worded(error, host_id)).removeprefix(f"{host_id}: ")
+    return found
+
+
+_CHECK = "nix flake check"
+
+
+def _wrong_outputs(session: Session) -> dict[str, str]:
+    """What nix says of all of the flake's outputs; it stops at the first."""
+    try:
+        run(nix.flake_evaluates(session.flake), timeout=DEADLINE)
+    except ProcessFailed as error:
+        if not error.stderr:
+            raise
+        return {_CHECK: explain(error.stderr, Path(session.fleet.path))}
+    return {}
+
+
+def _wrong_before(session: Session, now: Collection[str]) -> set[str]:
+    """Which of these were wrong already."""
+    if not now:
+        return set()
+    hosts = [what for what in now if what != _CHECK]
+    before = set(_wrong_hosts(session, hosts)) if hosts else set()
+    return before | set(_wrong_outputs(session) if _CHECK in now else {})
+
+
+def _as_there(why: str, view: Path, root: Path) -> str:
+    """A reason that names the copy's paths, as the operator knows them."""
+    return why.replace(f"{view}/", "").replace(str(view), str(root))
+
+
+def _copy(top: Path, view: Path, repository: Repository | None) -> None:
+    """All that git knows of, as it is now; everything, where there is no git."""
+    if repository is None:
+        shutil.copytree(top, view, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        return
+    whole = Repository.around(top)
+    assert whole is not None, "its top is in it"
+    for path in whole.tracked(["."]):
+        source, target = top / path, view / path
+        if source.is_symlink() or source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)

@@ -1,0 +1,309 @@
+"""A host's way out of the fleet's files, as one change: secrets, hosts.nix, definitions, its own files, overview.
+
+Nothing is written and nobody is asked here: `plan` says what there is to do and what stays, and why.
+"""
+
+import os
+import posixpath
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nixherd.errors import FleetError
+from nixherd.fleet import tree
+from nixherd.fleet.git import Repository
+from nixherd.fleet.models import Fleet, Host, Vm
+from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.ssh.keys import same_key
+from nixherd.trust import enrol as enrolment
+from nixherd.trust import mentions
+from nixherd.trust.enrol import Wanted
+from nixherd.trust.mentions import Mention
+from nixherd.trust.overview import document, render
+from nixherd.trust.secrets import files as secret_files
+from nixherd.trust.secrets import rules_edit
+from nixherd.trust.secrets.plan import People, recipients_of_hosts
+from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, parse
+
+_LARGEST = 1 << 20  # bytes of a file that is searched for names
+_NOT_SEARCHED = ("flake.lock", ".git")
+
+
+@dataclass(frozen=True)
+class OwnRule:
+    """A rule of `.sops.yaml` that names no other machine, the files that are its, and people who can decrypt them."""
+
+    label: str
+    files: tuple[str, ...]
+    others: tuple[str, ...]
+    goes: bool
+
+    def __str__(self) -> str:
+        files = ", ".join(self.files) or "no file"
+        return f"{self.label} with {files}, which beside it {', '.join(self.others) or 'nobody'} can decrypt"
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """`wanted` is the change. `guests` are the definitions' entries that go with the host.
+
+    `known` are secret files that stay and that the host could decrypt, `own` the rules that were for it alone, `stays`
+    what of its files is left and why, `mentions` where else the fleet's files name it.
+    """
+
+    wanted: Wanted
+    host: Host
+    guests: tuple[Vm, ...]
+    known: tuple[str, ...] = ()
+    own: tuple[OwnRule, ...] = ()
+    stays: tuple[str, ...] = ()
+    mentions: tuple[Mention, ...] = ()
+
+
+def plan(
+    wanted: Wanted,
+    host_id: str,
+    repository: Repository | None,
+    *,
+    remove_secrets: bool = False,
+    docs: str = "docs/machines.md",
+    template: str | None = None,
+    beside: Sequence[Path] = (),
+) -> Retirement:
+    """All of it. FleetError, CannotEdit among them, when a file cannot be changed like that.
+
+    `beside` are files outside of the fleet's repository that may name the host as well.
+    """
+    fleet, host = wanted.fleet, wanted.fleet.hosts[host_id]
+    guests = tuple(vm for vm in fleet.vms.values() if vm.host_id == host_id)
+    texts = _texts(wanted.root, repository)
+    _require_no_other_store(wanted, host, texts)
+    wanted, own, known = _without_secrets(wanted, host, remove=remove_secrets)
+    wanted = wanted.without(HOSTS, (host_id,), f"{HOSTS}: {host_id} goes")
+    for vm in guests:
+        wanted = wanted.without(DEFINITIONS, (str(vm.origin), vm.name), f"{DEFINITIONS}: {vm.attribute} goes")
+    left = _without_host(fleet, host_id)
+    wanted = replace(wanted, fleet=left)
+    wanted, stays = _without_files(wanted, fleet, host, texts, repository)
+    if wanted.current(docs) is not None:
+        overview = render(left, template)
+        wanted = wanted.edited(docs, document(wanted.current(docs), overview, docs), f"{docs}: the overview")
+    after = _after(texts, wanted)
+    _require_unused(wanted, own, after)
+    after |= _beside(beside, repository.top if repository else wanted.root)
+    found = mentions.named(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
+    return Retirement(wanted, host, guests, known, own, stays, tuple(found))
+
+
+def _without_host(fleet: Fleet, host_id: str) -> Fleet:
+    return replace(
+        fleet,
+        hosts={name: host for name, host in fleet.hosts.items() if name != host_id},
+        vms={name: vm for name, vm in fleet.vms.items() if vm.host_id != host_id},
+    )
+
+
+def _names(host: Host) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in (host.id, host.hostname, host.ssh_alias) if name))
+
+
+# Secrets
+
+
+def _without_secrets(
+    wanted: Wanted, host: Host, *, remove: bool
+) -> tuple[Wanted, tuple[OwnRule, ...], tuple[str, ...]]:
+    """With the host's keys out of every rule, its own rules as asked, and the files that it knows and that stay."""
+    if wanted.store is None:
+        return wanted, (), ()
+    _require_own_key(wanted.fleet, host)
+    store, keys, rules = wanted.store, set(enrolment.keys_of(wanted, host.id)), parse(wanted.rules_text)
+    people = People.of(wanted.fleet, rules)
+    known = {file.path for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
+    own, numbers = [], []
+    for rule in rules.rules:
+        if _is_own(rule, host, keys, people, wanted.fleet):
+            files = tuple(file.path for file in store.files if rules.rule_of(file.path) == rule)
+            others = tuple(people.name(key) for key in rule.recipients if key not in keys)
+            own.append(OwnRule(rule.label, tuple(map(store.path, files)), others, remove))
+            numbers.append(rule.number)
+            if remove:
+                known -= set(files)
+    if own and remove:
+        text = rules_edit.remove_rules(wanted.rules_text, numbers)
+        labels = ", ".join(each.label for each in own)
+        wanted = wanted.edited(store.config, text.encode(), f"{store.config}: {labels} goes, for {host.id} alone")
+        for path in (path for each in own for path in each.files):
+            wanted = wanted.removed([path], f"remove {path}")
+    if keys:
+        _require_others(rules, keys, host.id, store.config, removed=numbers if remove else ())
+        if enrolment.keys_of(wanted, host.id):
+            wanted = enrolment.untrusted(wanted, host.id)
+    return wanted, tuple(own), tuple(store.path(path) for path in sorted(known))
+
+
+def _require_no_other_store(wanted: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
+    """FleetError for what the host could decrypt outside of the secrets' directory: it would still do so afterwards."""
+    keys = {key for key, name in recipients_of_hosts(wanted.fleet).items() if name == host.id}
+    keys |= set(enrolment.keys_of(wanted, host.id)) if wanted.store is not None else set()
+    for path, text in texts.items():
+        if wanted.store is not None and path.startswith(f"{posixpath.normpath(wanted.store.directory)}/"):
+            continue
+        try:
+            if posixpath.basename(path) == CONFIG:
+                rules = parse(text.decode())
+                is_named = host.id in rules.names.values() or bool(keys & {*rules.names, *rules.recipients})
+            else:
+                encrypted = secret_files.read(path, text) if any(key.encode() in text for key in keys) else None
+                is_named = encrypted is not None and bool(keys & set(encrypted.recipients))
+        except ValueError:  # nothing that sops would read
+            continue
+        if is_named:
+            place = wanted.store.directory if wanted.store else "a directory of secrets with a .sops.yaml"
+            raise FleetError(
+                f"{path}: {host.id} is a recipient there, outside of {place}; name the directory with --secrets, or "
+                "take it out by hand first (.sops.yaml, sops updatekeys, sops rotate)"
+            )
+
+
+def _require_own_key(fleet: Fleet, host: Host) -> None:
+    for other in fleet.hosts.values():
+        if other.id != host.id and host.public_key and other.public_key and same_key(other.public_key, host.public_key):
+            raise FleetError(
+                f"{HOSTS}: {other.id} has the host key of {host.id}, and would lose its secrets with it; each machine "
+                "needs its own"
+            )
+
+
+def _is_own(rule: Rule, host: Host, keys: Collection[str], people: People, fleet: Fleet) -> bool:
+    """Whether a rule is for this host and no other machine: it is a recipient, or would be one when it is enrolled."""
+    others = [key for key in rule.recipients if key not in keys]
+    machines = [key for key in others if key in people.hosts or people.others.get(key) in fleet.hosts]
+    is_its = len(others) < len(rule.recipients) or enrolment.is_named_after(rule, host.id)
+    return is_its and not machines and not rule.others
+
+
+def _require_others(
+    rules: Rules, keys: Collection[str], host_id: str, config: str, *, removed: Collection[int]
+) -> None:
+    for rule in rules.rules:
+        if rule.recipients and set(rule.recipients) <= set(keys) and not rule.others and rule.number not in removed:
+            raise FleetError(
+                f"{config}: nobody but {host_id} can decrypt what {rule.label} is for; name somebody else there and "
+                "`nixherd secrets apply`, or have it go with --remove-secrets"
+            )
+
+
+def _require_unused(wanted: Wanted, own: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:
+    gone = [path for rule in own if rule.goes for path in rule.files]
+    if found := mentions.imported(after, gone):
+        raise FleetError(
+            f"{found[0]}: names a secret file that was to go with {wanted.store and wanted.store.directory}"
+        )
+
+
+# Its files
+
+
+def _without_files(
+    wanted: Wanted, fleet: Fleet, host: Host, texts: Mapping[str, bytes], repository: Repository | None
+) -> tuple[Wanted, tuple[str, ...]]:
+    """Without what is the host's alone below the fleet's directory; and what stays, with why."""
+    stays: list[str] = []
+    for target, kept in _own_places(fleet, host).items():
+        files = _files_in(wanted.root, target, repository)
+        if not files:
+            continue
+        if kept:
+            stays.append(f"{target} stays: {kept}")
+            continue
+        others = {path: text for path, text in _after(texts, wanted).items() if path not in files}
+        if found := mentions.imported(others, [target]):
+            stays.append(f"{target} stays: {found[0]}")
+            continue
+        if repository is None:
+            stays.append(f"{target} stays: no git could bring it back")
+            continue
+        regular = [path for path in files if _is_regular(wanted.root, path)]
+        if regular:
+            many = f" ({len(regular)} files)" if regular != [target] else ""
+            wanted = wanted.removed(regular, f"remove {target}{many}")
+        stays += [f"{path} stays: it is no ordinary file" for path in files if path not in regular]
+    return wanted, tuple(stays)
+
+
+def _own_places(fleet: Fleet, host: Host) -> dict[str, str | None]:
+    """Directories and files, below the fleet's, that are this host's; each with why it may not go, where it may not."""
+    names = _names(host)
+    others = {path: other.id for other in fleet.hosts.values() if other.id != host.id for path in _paths(fleet, other)}
+    found: dict[str, str | None] = {f"hosts/{host.id}": None}
+    for path in _paths(fleet, host):
+        parent = posixpath.dirname(path)
+        own = posixpath.basename(parent) in names
+        if parent not in found:
+            place = parent if own else path
+            is_named = own or posixpath.splitext(posixpath.basename(path))[0] in names
+            found[place] = None if is_named else "nothing says that it is this host's alone"
+    for place in found:
+        if user := next(
+            (other for path, other in others.items() if path == place or path.startswith(f"{place}/")), None
+        ):
+            found[place] = f"{HOSTS}: {user} has files there"
+    return found
+
+
+def _paths(fleet: Fleet, host: Host) -> list[str]:
+    """The files of its entry that are below the fleet's directory, relative to that."""
+    given = [path for path in (host.configuration_file, host.home_file) if path]
+    relative = [os.path.relpath(path, fleet.path) for path in given]
+    return [path for path in relative if not path.startswith("..")]
+
+
+def _files_in(root: Path, target: str, repository: Repository | None) -> list[str]:
+    if repository is not None:
+        return [path for path in repository.tracked([target]) if path == target or path.startswith(f"{target}/")]
+    place = root / target
+    return [target] if place.is_file() else [str(each.relative_to(root)) for each in place.rglob("*") if each.is_file()]
+
+
+def _is_regular(root: Path, path: str) -> bool:
+    return (root / path).is_file() and not (root / path).is_symlink()
+
+
+# What names it
+
+
+def _texts(root: Path, repository: Repository | None) -> dict[str, bytes]:
+    """The fleet's files that may name a host, by path below its directory: those that git knows, in all of its tree."""
+    top = repository.top if repository else root
+    if repository is None:
+        found = [str(each.relative_to(root)) for each in root.rglob("*") if each.is_file()]
+    else:
+        whole = Repository.around(top)
+        found = whole.tracked(["."]) if whole else []
+    texts = {}
+    with tree.opened(top) as opened:
+        for path in found:
+            if any(part in _NOT_SEARCHED for part in path.split("/")):
+                continue
+            if not (top / path).is_file() or (top / path).stat().st_size > _LARGEST:
+                continue
+            try:
+                content = opened.read(path)
+            except FleetError:  # a link, or below one: what it leads to is looked at where it is
+                continue
+            if content is not None:
+                texts[os.path.relpath(top.resolve() / path, root.resolve())] = content
+    return texts
+
+
+def _beside(paths: Sequence[Path], top: Path) -> dict[str, bytes]:
+    elsewhere = (path for path in paths if not path.resolve().is_relative_to(top.resolve()))
+    return {str(path): path.read_bytes() for path in elsewhere if path.is_file() and path.stat().st_size <= _LARGEST}
+
+
+def _after(texts: Mapping[str, bytes], wanted: Wanted) -> dict[str, bytes]:
+    """The same as they are to be; without secret files."""
+    secret = {wanted.store.path(file.path) for file in wanted.store.files} if wanted.store else set()
+    changed = {path: wanted.files.get(path, content) for path, content in texts.items() if path not in secret}
+    return {path: content for path, content in changed.items() if content is not None}

@@ -1,0 +1,140 @@
+"""What `.sops.yaml` says: which files are encrypted for whom, and what people call each key.
+
+Format: the README of getsops/sops, "Using .sops.yaml conf to select KMS, PGP and age for new files". The first rule
+whose `path_regex` is found in a file's path, relative to the configuration's directory, is the file's.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from nixherd.ssh.age import is_recipient
+
+CONFIG = ".sops.yaml"
+# libyaml where PyYAML was built with it: ten times as fast, with the same marks.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A creation rule, the age recipients in their order. `groups` is the number of its key groups, 0 without any.
+
+    `others`: it names keys of other kinds as well.
+    """
+
+    number: int
+    path_regex: str | None
+    recipients: tuple[str, ...]
+    groups: int = 0
+    others: bool = False
+
+    def matches(self, path: str) -> bool:
+        """`path` is relative to the configuration's directory."""
+        return self.path_regex is None or re.search(self.path_regex, path) is not None
+
+    @property
+    def label(self) -> str:
+        return f"rule {self.number}" + (f" ({self.path_regex})" if self.path_regex else " (every file)")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The whole configuration. `names` maps a recipient to what an anchor or a comment calls it."""
+
+    rules: tuple[Rule, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def rule_of(self, path: str) -> Rule | None:
+        return next((rule for rule in self.rules if rule.matches(path)), None)
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """Everybody whom a rule names, each once."""
+        return tuple(dict.fromkeys(recipient for rule in self.rules for recipient in rule.recipients))
+
+
+def parse(text: str) -> Rules:
+    """ValueError says what is wrong, and in which line."""
+    try:
+        document = yaml.load(text, Loader=LOADER)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{line}{error.problem or 'no YAML'}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is no YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
+        raise ValueError("there is no list creation_rules; sops would find no rule for any file")
+    return Rules(
+        tuple(_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1)), names_of(text)
+    )
+
+
+def _rule(number: int, entry: Any) -> Rule:
+    where = f"rule {number}"
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where} is no mapping; write `- path_regex: …` with `age: …` or `key_groups: …` below it")
+    pattern = entry.get("path_regex")
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(f"{where}: path_regex {pattern!r} is no regular expression: {error}") from None
+    groups = entry.get("key_groups") or []
+    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
+        raise ValueError(f"{where}: key_groups is no list of mappings")
+    merged = [each for group in groups for each in _with_merged(group)]
+    sources = merged or [entry]
+    recipients = [key for source in sources for key in recipients_of(source.get("age"), where)]
+    others = any(source.get(kind) for source in sources for kind in _OTHERS)
+    return Rule(number, pattern, tuple(dict.fromkeys(recipients)), len(groups), others)
+
+
+_OTHERS = ("pgp", "kms", "gcp_kms", "azure_keyvault", "azure_kv", "hc_vault", "hc_vault_transit_uri")
+
+
+def _with_merged(group: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A key group and those that it takes in by `merge`."""
+    yield group
+    for each in group.get("merge") or ():
+        if isinstance(each, Mapping):
+            yield from _with_merged(each)
+
+
+def recipients_of(value: Any, where: str) -> list[str]:
+    """The keys of an `age:` entry: a list, or one text with commas between them. ValueError for what is no key."""
+    if value is None:
+        return []
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list):
+        raise ValueError(f"{where}: age is neither a list nor a text")
+    keys = [str(word).strip() for word in words if str(word).strip()]
+    for key in keys:
+        if key.startswith("age1") and not is_recipient(key) and not key.startswith("age1yubikey"):
+            raise ValueError(f"{where}: {key} is no age recipient: mistyped or cut off")
+    return keys
+
+
+# Names
+
+
+_COMMENT = re.compile(r"#+\s*(.*?)\s*$")
+_NAMED = re.compile(r"(?:&(?P<anchor>[^\s,\[\]{}]+)\s+)?[\"']?(?P<key>age1[02-9ac-hj-np-z]{58})[\"']?")
+
+
+def names_of(text: str) -> dict[str, str]:
+    """What each key is called: by its anchor, by the comment behind it, or by the comment on the line before."""
+    found: dict[str, str] = {}
+    before = ""
+    for line in text.splitlines():
+        keys = list(_NAMED.finditer(line))
+        for match in keys:
+            behind = _COMMENT.search(line, match.end()) if len(keys) == 1 else None
+            name = match["anchor"] or (behind[1] if behind else "") or (before if len(keys) == 1 else "")
+            if name and (match["anchor"] or match["key"] not in found):
+                found[match["key"]] = name
+        comment = _COMMENT.fullmatch(line.strip())
+        before = comment[1] if comment else ""
+    return found

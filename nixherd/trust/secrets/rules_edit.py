@@ -1,0 +1,408 @@
+"""Edits of `.sops.yaml` that keep every other byte: comments, anchors, order, quoting, indentation, line ends.
+
+Each edit is spliced into the text at the parser's marks, and the result read back: the rules must differ from those
+before in exactly what was asked for. What cannot be edited like that is refused, with the lines to add by hand.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace as replaced
+
+import yaml
+
+from nixherd.errors import FleetError
+from nixherd.splices import Splice, spliced
+from nixherd.trust.secrets.rules import LOADER, Rule, Rules, parse
+from nixherd.trust.secrets.yaml_tree import Node, Tree, compose
+
+_RULES = "creation_rules"
+_DOT = r"\."  # the only character of a plain path that means more in a regular expression
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
+_NOT_KEYS = (_RULES, "destination_rules", "stores")
+Splices = list[Splice[str]]
+
+
+class CannotEdit(FleetError):
+    """The file is written in a way that cannot be edited faithfully; the message has what to write by hand."""
+
+
+def add(text: str, recipient: str, name: str, rules: Collection[int], *, beside: Collection[str] = ()) -> str:
+    """The text with a recipient in the key list, where there is one, and in the rules of these numbers (from 1).
+
+    `name` becomes its anchor or its comment, as the others have theirs. Of several key lists it comes into the one
+    with most of the keys `beside`. The same text where it is there already. Raises CannotEdit.
+    """
+    by_hand = f"add by hand: `- {recipient} # {name}` to the keys of {_list_of(rules)}"
+    before, tree = _read(text, by_hand)
+    wanted = [rule for rule in before.rules if rule.number in rules and recipient not in rule.recipients]
+    editor = _Editor(text, tree, by_hand)
+    word = editor.add_key(recipient, name, beside, any(before.names.get(key) for key in before.recipients))
+    for rule in wanted:
+        editor.add_to_rule(rule, word, recipient, name)
+    changed = {rule.number: (*rule.recipients, recipient) for rule in wanted}
+    return _checked(text, before, editor.splices, changed, by_hand)
+
+
+def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -> str:
+    """The text with a rule for one file, `path` as rules see it, for these recipients, who are there already.
+
+    It is written as its neighbour is, with the comment where that has one. It comes last, or before the first rule that
+    matches the file already, which would hide it. Raises CannotEdit.
+    """
+    pattern = f"^{path.replace('.', _DOT)}$"
+    assert _PLAIN.fullmatch(path), "made of a host's id"
+    by_hand = f"add a rule by hand: path_regex: {pattern}, age: {','.join(recipients)}"
+    before, tree = _read(text, by_hand)
+    other = before.rule_of(path)
+    editor = _Editor(text, tree, by_hand)
+    place = other.number - 1 if other else len(before.rules)
+    editor.add_rule(place, pattern, recipients, comment)
+    rule = Rule(0, pattern, tuple(dict.fromkeys(recipients)))
+    wanted = [*before.rules[:place], rule, *before.rules[place:]]
+    return _read_back(text, editor.splices, by_hand, lambda after: [*map(_meant, after)] == [*map(_meant, wanted)])
+
+
+def _meant(rule: Rule) -> object:
+    return (rule.path_regex, rule.recipients, rule.others)
+
+
+def remove(text: str, recipient: str) -> str:
+    """The text without this recipient, in its key list and in every rule; the same text where it is not there."""
+    by_hand = f"take {recipient} out of it by hand"
+    before, tree = _read(text, by_hand)
+    editor = _Editor(text, tree, by_hand)
+    editor.remove(recipient)
+    changed = {
+        rule.number: tuple(key for key in rule.recipients if key != recipient)
+        for rule in before.rules
+        if recipient in rule.recipients
+    }
+    if any(not keys for keys in changed.values()):
+        raise CannotEdit(f".sops.yaml: a rule has no recipient but {recipient}; name another one there first")
+    return _checked(text, before, editor.splices, changed, by_hand)
+
+
+def remove_rules(text: str, numbers: Collection[int]) -> str:
+    """The text without the rules of these numbers (from 1), each with the comment right above it. Raises CannotEdit."""
+    by_hand = f"take {_list_of(numbers)} out of it by hand"
+    before, tree = _read(text, by_hand)
+    editor = _Editor(text, tree, by_hand)
+    for number in numbers:
+        editor.remove_rule(number)
+    left = [replaced(rule, number=0) for rule in before.rules if rule.number not in numbers]
+    return _read_back(text, editor.splices, by_hand, lambda after: [replaced(rule, number=0) for rule in after] == left)
+
+
+def replace(text: str, old: str, new: str) -> str:
+    """The text with another key in this one's place, name and rules as they were."""
+    by_hand = f"write {new} for {old} by hand"
+    before, tree = _read(text, by_hand)
+    splices: Splices = []
+    for node in tree.root.walk():
+        if node.value is not None and old in node.value:
+            splices += [Splice(found.start(), found.end(), new) for found in _within(text, node, re.escape(old))]
+    changed = {
+        rule.number: tuple(dict.fromkeys(new if key == old else key for key in rule.recipients))
+        for rule in before.rules
+        if old in rule.recipients
+    }
+    return _checked(text, before, splices, changed, by_hand)
+
+
+def _list_of(rules: Collection[int]) -> str:
+    return "rule " + " and ".join(map(str, sorted(rules))) if rules else "no rule"
+
+
+def _read(text: str, by_hand: str) -> tuple[Rules, Tree]:
+    try:
+        return parse(text), compose(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise CannotEdit(f".sops.yaml: {str(error).splitlines()[0]}; correct it, or {by_hand}") from None
+
+
+def _checked(text: str, before: Rules, splices: Splices, changed: dict[int, tuple[str, ...]], by_hand: str) -> str:
+    """The edited text, when reading it back shows exactly the changes that were meant."""
+    wanted = [replaced(rule, recipients=changed.get(rule.number, rule.recipients)) for rule in before.rules]
+    return _read_back(text, splices, by_hand, lambda after: [*map(_unordered, after)] == [*map(_unordered, wanted)])
+
+
+def _unordered(rule: Rule) -> object:
+    return set(rule.recipients), replaced(rule, recipients=())
+
+
+def _read_back(text: str, splices: Splices, by_hand: str, is_meant: Callable[[Sequence[Rule]], bool]) -> str:
+    """The edited text, when its rules are those that were meant and everything else says what it did."""
+    try:
+        result = spliced(text, splices)
+        same = is_meant(parse(result).rules) and _outside(text) == _outside(result)
+    except (ValueError, yaml.YAMLError):
+        same = False
+    if not same:
+        raise CannotEdit(f".sops.yaml is written in a way that is not edited here; {by_hand}")
+    return result
+
+
+def _outside(text: str) -> object:
+    """What the document says beside keys and rules."""
+    return {key: value for key, value in yaml.load(text, Loader=LOADER).items() if key in _NOT_KEYS[1:]}
+
+
+def _within(text: str, node: Node, pattern: str) -> Iterator[re.Match[str]]:
+    return re.compile(pattern).finditer(text, node.start, node.end)
+
+
+class _Editor:
+    """Collects the splices of one edit."""
+
+    def __init__(self, text: str, tree: Tree, by_hand: str) -> None:
+        self.text, self.tree, self.by_hand = text, tree, by_hand
+        self.newline = "\r\n" if "\r\n" in text else "\n"
+        self.splices: Splices = []
+        self._edited: set[int] = set()
+
+    def _cannot(self, node: Node) -> CannotEdit:
+        line = self.text.count("\n", 0, node.start) + 1
+        return CannotEdit(f".sops.yaml:{line}: it is written in a way that is not edited here; {self.by_hand}")
+
+    # Adding
+
+    def add_key(self, recipient: str, name: str, beside: Collection[str], named: bool) -> str:
+        """Put the key into the key list and return how rules name it: by an alias, or literally."""
+        for anchor, node in self.tree.anchors.items():
+            if node.value == recipient:
+                return f"*{anchor}"
+        lists = [node for node in self._key_lists() if recipient not in [item.value for item in node.items or ()]]
+        if not lists or len(lists) < len(list(self._key_lists())):
+            return recipient  # there is no list, or it is there, without an anchor
+        best = max(reversed(lists), key=lambda node: sum(item.value in beside for item in node.items or ()))
+        items = best.items or []
+        if not any(item.anchor for item in items):
+            self._append(best, recipient, name)
+            return recipient
+        anchor = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+        if anchor in self.tree.anchors:
+            raise CannotEdit(
+                f".sops.yaml: the anchor &{anchor} is another key's; rename it, or replace its key if it is {name}'s"
+            )
+        self._append(best, f"&{anchor} {recipient}", None)
+        return f"*{anchor}"
+
+    def _key_lists(self) -> Iterator[Node]:
+        for key, value in self.tree.root.pairs or ():
+            if key.value not in _NOT_KEYS:
+                yield from (node for node in value.walk() if node.items and any(map(_is_key, node.items)))
+
+    def add_to_rule(self, rule: Rule, word: str, recipient: str, name: str) -> None:
+        node = self._age_of(rule)
+        if id(node) in self._edited:
+            return
+        self._edited.add(id(node))
+        if node.items is not None:
+            self._append(node, word, None if word.startswith("*") else name)
+        elif node.value is not None and node.value.strip():
+            self._extend(node, recipient)
+        else:
+            raise self._cannot(node)
+
+    def _age_of(self, rule: Rule) -> Node:
+        """The list or text in which the rule's age keys stand."""
+        rules = self.tree.resolved(self.tree.root.get(_RULES))
+        entry = self.tree.resolved((rules.items or [])[rule.number - 1]) if rules else None
+        assert entry is not None, "the rules were parsed from this text"
+        groups = self.tree.resolved(entry.get("key_groups"))
+        if groups is not None and groups.items:
+            if len(groups.items) != 1:  # with several groups a threshold decides: not a thing to guess
+                raise self._cannot(groups)
+            entry = self.tree.resolved(groups.items[0]) or entry
+        age = self.tree.resolved(entry.get("age"))
+        if age is None:
+            raise self._cannot(entry)
+        return age
+
+    def _append(self, sequence: Node, word: str, name: str | None) -> None:
+        """One more item; with `name` its comment, where the items before it have theirs."""
+        items = sequence.items or []
+        if sequence.flow:
+            self._append_flow(sequence, items, word)
+            return
+        last = items[-1] if items else None
+        if last is None:
+            raise self._cannot(sequence)
+        begin = self.text.rfind("\n", 0, last.start) + 1
+        lead = self.text[begin : last.start]
+        if not re.fullmatch(r"\s*-\s+", lead):
+            raise self._cannot(last)
+        end = self._line_end(last.end)
+        behind = re.match(r"(\s+#+\s*)\S", self.text[last.end : end])
+        above = name is not None and behind is None and self._comment_above(begin)
+        line = f"{lead}{word}" + (
+            f"{behind[1]}{name}" if name and behind else f" # {name}" if name and not above else ""
+        )
+        if above:
+            line = f"{lead[: len(lead) - len(lead.lstrip())]}# {name}{self.newline}{line}"
+        at_end = end == len(self.text) and not self.text.endswith("\n")
+        self.splices.append(Splice(end, end, f"{self.newline}{line}" if at_end else f"{line}{self.newline}"))
+
+    def _append_flow(self, sequence: Node, items: list[Node], word: str) -> None:
+        if not items:
+            self.splices.append(Splice(sequence.end - 1, sequence.end - 1, word))
+            return
+        if "#" in self.text[items[-1].end : sequence.end]:
+            raise self._cannot(sequence)
+        between = self.text[items[-2].end : items[-1].start] if len(items) > 1 else ", "
+        end = items[-1].end
+        self.splices.append(Splice(end, end, f"{', ' if '#' in between else between}{word}"))
+
+    def _extend(self, scalar: Node, recipient: str) -> None:
+        """One more key in a text with commas."""
+        written = self.text[scalar.start : scalar.end]
+        if scalar.style in (">", "|"):
+            body = written.rstrip()
+            last = body.rsplit("\n", 1)[-1]
+            indent = last[: len(last) - len(last.lstrip())]
+            comma = "" if body.endswith(",") else ","
+            many = body.count("\n") > 1
+            more = f"{comma}{self.newline}{indent}{recipient}" if many else f"{comma}{recipient}"
+            end = scalar.start + len(body)
+        else:
+            end = scalar.end - (1 if scalar.style in ("'", '"') else 0)
+            spaced = ", " if ", " in written else ","
+            more = f"{'' if written.rstrip().endswith(',') else spaced}{recipient}"
+        self.splices.append(Splice(end, end, more))
+
+    def _comment_above(self, begin: int) -> bool:
+        line = self.text[self.text.rfind("\n", 0, max(begin - 1, 0)) + 1 : begin].strip()
+        return line.startswith("#")
+
+    def _line_end(self, position: int) -> int:
+        found = self.text.find("\n", position)
+        return len(self.text) if found < 0 else found + 1
+
+    def add_rule(self, place: int, pattern: str, recipients: Sequence[str], comment: str) -> None:
+        """A rule at this place of the list (from 0), like its neighbour."""
+        rules = self.tree.resolved(self.tree.root.get(_RULES))
+        items = (rules.items if rules else None) or []
+        if rules is None or not items or rules.flow:
+            raise self._cannot(rules or self.tree.root)
+        like = self.tree.resolved(items[min(place, len(items) - 1)]) or items[-1]
+        item = items[min(place, len(items) - 1)]
+        begin = self.text.rfind("\n", 0, item.start) + 1
+        lead = self.text[begin : item.start]
+        if not re.fullmatch(r"[ \t]*-[ \t]+", lead) or item.flow:
+            raise self._cannot(item)
+        lines = self._rule_lines(lead, like, pattern, [self._word(key) for key in recipients])
+        if self._comment_above(begin):
+            lines.insert(0, f"{lead[: len(lead) - len(lead.lstrip())]}# {comment}")
+        block = self.newline.join(lines) + self.newline
+        if place < len(items):  # above the comment that is the next one's
+            while begin and self._comment_above(begin):
+                begin = self.text.rfind("\n", 0, begin - 1) + 1
+            self.splices.append(Splice(begin, begin, block + (self.newline if self._is_apart(items) else "")))
+            return
+        end = self._line_end(item.end)
+        gap = self.newline if self._is_apart(items) else ""
+        at_end = end == len(self.text) and not self.text.endswith("\n")
+        self.splices.append(Splice(end, end, f"{self.newline if at_end else ''}{gap}{block}"))
+
+    def _rule_lines(self, lead: str, like: Node, pattern: str, words: Sequence[str]) -> list[str]:
+        blank = " " * len(lead)
+        first = f"{lead}path_regex: {pattern}"
+        groups = self.tree.resolved(like.get("key_groups"))
+        if groups is not None and groups.items:
+            step = "  "
+            group = [f"{blank}key_groups:", f"{blank}{step}- age:"]
+            return [first, *group, *(f"{blank}{step * 3}- {word}" for word in words)]
+        age = self.tree.resolved(like.get("age"))
+        if age is not None and age.items is not None:
+            return [first, f"{blank}age:", *(f"{blank}  - {word}" for word in words)]
+        keys = [self.tree.anchors[word[1:]].value or "" if word.startswith("*") else word for word in words]
+        return [first, f"{blank}age: {','.join(keys)}"]
+
+    def _word(self, recipient: str) -> str:
+        """How a rule names a key that is there: by its alias, or literally."""
+        return next((f"*{anchor}" for anchor, node in self.tree.anchors.items() if node.value == recipient), recipient)
+
+    def _is_apart(self, items: Sequence[Node]) -> bool:
+        """Whether blank lines stand between rules."""
+        return len(items) > 1 and re.search(r"\n[ \t]*\r?\n", self.text[items[-2].end : items[-1].start]) is not None
+
+    # Removing
+
+    def remove(self, recipient: str) -> None:
+        anchors = {anchor for anchor, node in self.tree.anchors.items() if node.value == recipient}
+
+        def is_it(node: Node) -> bool:
+            return node.value == recipient or (node.is_alias and node.anchor in anchors)
+
+        for node in self.tree.root.walk():
+            if node.items and any(map(is_it, node.items)):
+                (self._cut_flow if node.flow else self._cut_lines)(node, is_it)
+            elif node.value is not None and "," in node.value and recipient in node.value:
+                self._cut_word(node, recipient)
+
+    def remove_rule(self, number: int) -> None:
+        """Its lines, the comment right above them, and the blank line that set it apart."""
+        rules = self.tree.resolved(self.tree.root.get(_RULES))
+        if rules is None or not rules.items or rules.flow or number > len(rules.items):
+            raise self._cannot(rules or self.tree.root)
+        entry = rules.items[number - 1]
+        begin = self.text.rfind("\n", 0, entry.start) + 1
+        lead = self.text[begin : entry.start]
+        end = self._line_end(entry.start + len(_without_what_follows(self.text[entry.start : entry.end], lead)))
+        if not re.fullmatch(r"\s*-\s+(&\S+\s+)?", lead):
+            raise self._cannot(entry)
+        while self._comment_above(begin):
+            begin = self.text.rfind("\n", 0, begin - 1) + 1
+        above = self.text.rfind("\n", 0, max(begin - 1, 0)) + 1
+        is_last = not self.text[end:].strip() or not self.text[end : self._line_end(end)].strip()
+        if begin and not self.text[above:begin].strip() and is_last:
+            begin = above
+        self.splices.append(Splice(begin, end, ""))
+
+    def _cut_lines(self, sequence: Node, is_it: Callable[[Node], bool]) -> None:
+        for item in filter(is_it, sequence.items or ()):
+            begin, end = self.text.rfind("\n", 0, item.start) + 1, self._line_end(item.end)
+            if not re.fullmatch(r"\s*-\s+", self.text[begin : item.start]):
+                raise self._cannot(item)
+            behind = "#" in self.text[item.end : end]
+            if not behind and not item.anchor and not item.is_alias and self._comment_above(begin):
+                begin = self.text.rfind("\n", 0, begin - 1) + 1
+            self.splices.append(Splice(begin, end, ""))
+
+    def _cut_flow(self, sequence: Node, is_it: Callable[[Node], bool]) -> None:
+        items = sequence.items or []
+        for index, item in enumerate(items):
+            if not is_it(item):
+                continue
+            if index:
+                start, end = items[index - 1].end, item.end
+            elif len(items) > 1:
+                start, end = item.start, items[1].start
+            else:
+                start, end = item.start, item.end
+            if "#" in self.text[start:end]:
+                raise self._cannot(item)
+            self.splices.append(Splice(start, end, ""))
+
+    def _cut_word(self, scalar: Node, recipient: str) -> None:
+        word = re.escape(recipient)
+        found = next(_within(self.text, scalar, rf"{word}\s*,\s*|,\s*{word}"), None)
+        if found is None:
+            raise self._cannot(scalar)
+        self.splices.append(Splice(found.start(), found.end(), ""))
+
+
+def _without_what_follows(entry: str, lead: str) -> str:
+    """An entry without the blank lines and comments behind it, which the parser counts to a text that is folded."""
+    column = len(lead) - len(lead.lstrip())
+    lines = entry.splitlines(keepends=True)
+    while lines and (
+        not lines[-1].strip()
+        or (lines[-1].lstrip().startswith("#") and len(lines[-1]) - len(lines[-1].lstrip()) <= column)
+    ):
+        lines.pop()
+    return "".join(lines).rstrip()
+
+
+def _is_key(node: Node) -> bool:
+    return node.value is not None and node.value.startswith("age1")

@@ -1,0 +1,140 @@
+"""The `sops` program: files encrypted to other recipients, in place, and files decrypted to nowhere.
+
+sops looks around for keys and configurations (its environment, HOME, the directories above): each call gets the one key
+file and the one configuration that it is to use, a HOME with nothing in it, and none of what else it would take.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from nixherd.errors import FleetError
+from nixherd.process import Completed, run
+from nixherd.ssh.ssh_to_age import identity
+
+_TIMEOUT = 600.0
+_ELSEWHERE = (
+    *("SOPS_CONFIG", "SOPS_AGE_KEY", "SOPS_AGE_KEY_CMD", "SOPS_AGE_SSH_PRIVATE_KEY_FILE", "SOPS_AGE_RECIPIENTS"),
+    *("SOPS_PGP_FP", "SOPS_KMS_ARN", "SOPS_GCP_KMS_IDS", "SOPS_AZURE_KEYVAULT_URLS", "SOPS_VAULT_URIS"),
+    *("SOPS_ENABLE_LOCAL_KEYSERVICE", "SOPS_KEYSERVICE", "SOPS_EDITOR", "SOPS_AGE_SSH_PRIVATE_KEY_CMD"),
+)
+_SYNCING = re.compile(r"Syncing keys for file (.+)")
+_SECRET = re.compile(r"AGE-SECRET-KEY-1[A-Z0-9]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Sops:
+    """sops with one identity: `key_file` holds age identities, mode 0600; `home` is an empty directory."""
+
+    key_file: Path
+    home: Path
+
+    def command(self, words: Sequence[object]) -> tuple[list[str], dict[str, str]]:
+        """argv and what is added to our environment."""
+        unset = [part for name in _ELSEWHERE for part in ("-u", name)]
+        env = {"SOPS_AGE_KEY_FILE": str(self.key_file), "HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home)}
+        env |= {"SOPS_DISABLE_VERSION_CHECK": "1", "LC_ALL": "C.UTF-8"}
+        env |= {"GOGC": "off", "GOMEMLIMIT": "256MiB"}  # many small files: collecting garbage is a fifth of its time
+        return ["env", *unset, "sops", *map(str, words)], env
+
+    def _run(self, words: Sequence[object], cwd: Path, input: str | None = None) -> Completed:
+        argv, env = self.command(words)
+        done = run(argv, cwd=cwd, env=env, input=input, timeout=_TIMEOUT, check=False)
+        if done.status == 127:
+            raise FleetError("sops: not on PATH; install it (3.9 or newer)")
+        return done
+
+    def encrypt(self, directory: Path, file: str, text: str) -> bytes:
+        """A YAML file's content, encrypted for whom the directory's `.sops.yaml` names; needs no identity.
+
+        FleetError when sops does not.
+        """
+        options = ["--filename-override", directory / file, "--input-type", "yaml", "--output-type", "yaml"]
+        words = ["--config", directory / ".sops.yaml", "encrypt", *options, "/dev/stdin"]
+        done = self._run(words, directory, text)
+        if done.status:
+            raise FleetError(f"{directory.name}/{file}: {_explained(done.stderr, 'encrypt')}")
+        return done.raw
+
+    def update_keys(self, directory: Path, files: Sequence[str]) -> None:
+        """Encrypt files' data keys for whom the directory's `.sops.yaml` names, all of them by one process.
+
+        FleetError names the first that sops could not do; others may be done by then.
+        """
+        done = self._run(["--config", directory / ".sops.yaml", "updatekeys", "--yes", "--", *files], directory)
+        if done.status:
+            file = _first_wrong(done.stderr, directory)
+            raise FleetError(f"{f'{directory.name}/{file}: ' if file else ''}{_explained(done.stderr, 'updatekeys')}")
+
+    def rotate(self, directory: Path, files: Sequence[str]) -> None:
+        """Give each file a new data key, so that a data key somebody kept opens it no more. FleetError as above."""
+        self._each(directory, files, ["rotate", "--in-place"], "rotate")
+
+    def decrypt(self, directory: Path, files: Sequence[str]) -> None:
+        """Decrypt each file to nowhere: what this identity can read, with its MAC right. FleetError names the first."""
+        self._each(directory, files, ["decrypt", "--output", os.devnull], "decrypt")
+
+    def _each(self, directory: Path, files: Sequence[str], words: Sequence[str], verb: str) -> None:
+        def one(file: str) -> Completed:
+            return self._run(["--config", directory / ".sops.yaml", *words, "--", file], directory)
+
+        with ThreadPoolExecutor(cores()) as pool:
+            for file, done in zip(files, pool.map(one, files), strict=True):
+                if done.status:
+                    raise FleetError(f"{directory.name}/{file}: {_explained(done.stderr, verb)}")
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _first_wrong(stderr: str, directory: Path) -> str | None:
+    """The file that sops was at when it first complained, below the directory."""
+    current = None
+    for line in stderr.splitlines():
+        if begun := _SYNCING.search(line):
+            current = begun[1].removeprefix(f"{directory}/")
+        elif re.search(r"(?i)level=error|error|failed", line):
+            return current
+    return None
+
+
+def _explained(stderr: str, verb: str) -> str:
+    """What sops said, in one line."""
+    text = _SECRET.sub("AGE-SECRET-KEY-…", stderr)
+    if "MAC mismatch" in text or "message authentication failed" in text:
+        return "it was changed without sops, its MAC does not match; restore it from git"
+    if (
+        "did not find keys in locations" in text
+        or "no identity matched" in text
+        or "Failed to get the data key" in text
+    ):
+        return "this identity is none of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    failed = [line for line in lines if re.search(r"(?i)fail|error|cannot|could not", line)]
+    return f"sops {verb}: {(failed or lines or ['no word'])[-1]}"
+
+
+def identity_text(path: Path) -> str:
+    """What a file of identities holds, as age reads it; an SSH key is converted. FleetError says what is wrong."""
+    try:
+        text, mode = path.read_text(), path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        raise FleetError(
+            f"{path}: no age identity there; make one with age-keygen, or name yours (SOPS_AGE_KEY_FILE)"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FleetError(f"{path}: cannot be read as an age identity: {error}") from None
+    if mode & 0o077:
+        raise FleetError(f"{path}: others may read this identity (mode {mode:04o}); chmod 600 it")
+    if "OPENSSH PRIVATE KEY" in text:
+        try:
+            return identity(text) + "\n"
+        except FleetError as error:
+            raise FleetError(f"{path}: {error}; use an Ed25519 key or an age identity") from None
+    if not _SECRET.search(text) and "AGE-PLUGIN-" not in text:
+        raise FleetError(f"{path}: holds no age identity (a line AGE-SECRET-KEY-1…)")
+    return text

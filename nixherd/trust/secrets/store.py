@@ -1,0 +1,133 @@
+"""The secrets of a fleet as they lie in its directory: the configuration, the files, what they say of themselves."""
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from nixherd.errors import FleetError
+from nixherd.files import sync
+from nixherd.fleet import tree
+from nixherd.trust.secrets import files, rules
+from nixherd.trust.secrets.plan import People, Plan, Rekey, SecretFile, plan
+from nixherd.trust.secrets.rules import CONFIG, Rules
+from nixherd.trust.secrets.sops import Sops, cores
+
+# Beside the secrets people keep notes, public keys and Nix expressions.
+_NO_SECRETS = (".md", ".nix", ".pub", ".txt.example")
+
+
+@dataclass(frozen=True)
+class Store:
+    """`directory` holds `.sops.yaml` and the files, relative to `root`; contents are by path below it."""
+
+    root: Path
+    directory: str
+    text: str
+    rules: Rules
+    files: tuple[SecretFile, ...]
+    contents: Mapping[str, bytes]
+
+    @classmethod
+    def load(cls, root: Path, directory: str = "secrets") -> "Store":
+        """FleetError when there is no usable configuration. A file that cannot be read says so itself."""
+        config = root / directory / CONFIG
+        content = tree.read(root, f"{directory}/{CONFIG}")
+        if content is None:
+            raise FleetError(f"{config}: missing; it names who may decrypt which files (docs/secrets.md)")
+        try:
+            text = content.decode()
+            parsed = rules.parse(text)
+        except ValueError as error:
+            raise FleetError(f"{config}: {error}") from None
+        found = {path: _read(root, directory, path) for path in _walk(root / directory)}
+        contents = {path: content for path, (_, content) in found.items() if content is not None}
+        return cls(root, directory, text, parsed, tuple(file for file, _ in found.values()), contents)
+
+    @property
+    def config(self) -> str:
+        return f"{self.directory}/{CONFIG}"
+
+    def plan(self, people: People, wanted: Rules | None = None) -> Plan:
+        """What follows from the rules, or from those that are to be."""
+        return plan(self.directory, wanted or self.rules, people, self.files)
+
+    def path(self, file: str) -> str:
+        """A file's path below the fleet's directory."""
+        return f"{self.directory}/{file}"
+
+    def stage(
+        self,
+        staged: Path,
+        text: str,
+        rekeys: Collection[Rekey],
+        sops: Sops,
+        *,
+        as_host: Sops | None,
+        rotate: bool = False,
+    ) -> None:
+        """Encrypt copies of the files below `staged`, at the paths that they have below the fleet's directory.
+
+        Each is read back: its recipients are those that the rules name; `as_host` has decrypted it. With `rotate` those
+        that somebody is removed from get a new data key. FleetError, with `staged` to be thrown away, otherwise.
+        """
+        place = staged / self.directory
+        place.mkdir(parents=True, exist_ok=True)
+        (place / CONFIG).write_bytes(text.encode())
+
+        def one(share: Sequence[Rekey]) -> None:
+            self._copy(place, share)
+            sops.update_keys(place, [rekey.path for rekey in share])
+            if rotated := [rekey.path for rekey in share if rotate and rekey.removed]:
+                sops.rotate(place, rotated)
+            self._read_back(place, share)
+
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(one, filter(None, (list(rekeys)[start :: cores()] for start in range(cores())))))
+        if as_host is not None:
+            as_host.decrypt(place, [rekey.path for rekey in rekeys])
+
+    def _copy(self, place: Path, rekeys: Sequence[Rekey]) -> None:
+        for parent in {(place / rekey.path).parent for rekey in rekeys}:
+            parent.mkdir(parents=True, exist_ok=True)
+        for rekey in rekeys:
+            mode = (self.root / self.directory / rekey.path).stat().st_mode & 0o7777
+            handle = os.open(place / rekey.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.contents[rekey.path])
+                os.fchmod(handle, mode)
+
+    def _read_back(self, place: Path, rekeys: Sequence[Rekey]) -> None:
+        for rekey in rekeys:
+            sync(place / rekey.path)  # here, where another process of sops is at work meanwhile
+            back = files.read(rekey.path, (place / rekey.path).read_bytes())
+            if back is None or set(back.recipients) != rekey.wanted:
+                raise FleetError(
+                    f"{self.path(rekey.path)}: sops encrypted it for others than {self.config} names; "
+                    "nothing was changed, see which rule matches it"
+                )
+
+
+def _walk(directory: Path) -> Iterator[str]:
+    """Files that may be secrets, relative to the directory, sorted; hidden ones and notes are left out."""
+    for parent, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and not name.endswith(_NO_SECRETS):
+                yield (Path(parent) / name).relative_to(directory).as_posix()
+
+
+def _read(root: Path, directory: str, path: str) -> tuple[SecretFile, bytes | None]:
+    top, whole = root.resolve(), (root / directory / path).resolve()
+    if top not in whole.parents:
+        return SecretFile(path, problem="it is a link that leads out of the fleet's directory"), None
+    try:
+        content = tree.read(root, str(whole.relative_to(top)))
+        if content is None:
+            return SecretFile(path, problem="it is gone"), None
+        return SecretFile(path, files.read(path, content)), content
+    except FleetError as error:
+        return SecretFile(path, problem=str(error).removeprefix(f"{root / whole.relative_to(top)}: ")), None
+    except ValueError as error:
+        return SecretFile(path, problem=str(error)), None

@@ -1,0 +1,92 @@
+"""What became of a run is told from its journal alone, whoever died."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.deploy.journal import Journal, entries
+from nixherd.deploy.report import Outcome, report
+from nixherd.exit_codes import Exit
+
+
+def noted(directory: Path, *events: tuple[str, str | None, dict[str, Any]]) -> list[dict[str, Any]]:
+    journal = Journal(directory / "run")
+    for event, host, about in events:
+        journal.note(event, host, **about)
+    journal.close()
+    return entries(directory / "run")
+
+
+def ended(host: str, outcome: Outcome, **about: Any) -> tuple[str, str, dict[str, Any]]:
+    return "end", host, {"outcome": outcome, **about}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [
+        ([Outcome.UNCHANGED], 0),
+        ([Outcome.DEPLOYED, Outcome.UNCHANGED, Outcome.PENDING_REBOOT, Outcome.PLANNED], 0),
+        ([Outcome.ROLLED_BACK], 1),
+        ([Outcome.ROLLED_BACK, Outcome.HELD], 1),
+        ([Outcome.FAILED, Outcome.UNREACHABLE], 4),
+        ([Outcome.DEPLOYED, Outcome.UNREACHABLE], 1),
+        ([Outcome.DEPLOYED, Outcome.UNKNOWN], 5),
+        ([Outcome.ROLLED_BACK, Outcome.UNKNOWN], 5),
+    ],
+)
+def test_the_status_of_a_run(tmp_path: Path, outcomes: list[Outcome], status: int) -> None:
+    hosts = [f"h{number}" for number in range(len(outcomes))]
+    events = [ended(host, outcome) for host, outcome in zip(hosts, outcomes, strict=True)]
+    found = report(noted(tmp_path, ("run", None, {"hosts": hosts}), *events))
+    assert found.exit == status
+    assert found.to_json()["exit"] == status
+
+
+def test_a_refusal_of_one_host_has_its_own_status(tmp_path: Path) -> None:
+    found = report(noted(tmp_path, ("run", None, {"hosts": ["a"]}), ended("a", Outcome.FAILED, exit=2, why="no")))
+    assert (found.exit, found.hosts[0].why) == (Exit.USAGE, "no")
+
+
+def test_the_first_end_counts_and_all_that_was_found_is_told(tmp_path: Path) -> None:
+    found = report(
+        noted(
+            tmp_path,
+            ("run", None, {"hosts": ["a", "b"], "goal": "switch"}),
+            ("stage", "a", {"stage": "reach"}),
+            ("found", "a", {"old": "x"}),
+            ("stage", "a", {"stage": "activate"}),
+            ("found", "a", {"new": "y"}),
+            ended("a", Outcome.ROLLED_BACK, why="units failed"),
+            ended("a", Outcome.FAILED, why="later"),
+            ended("b", Outcome.UNCHANGED),
+        )
+    )
+    document = json.loads(json.dumps(found.to_json()))
+    assert document["goal"] == "switch"
+    assert document["summary"] == "1 unchanged, 1 rolled back"
+    [a, b] = document["hosts"]
+    assert {key: a[key] for key in ("host", "outcome", "stage", "why", "old", "new", "exit")} == {
+        **{"host": "a", "outcome": "rolled back", "stage": "activate", "why": "units failed"},
+        **{"old": "x", "new": "y", "exit": 1},
+    }
+    assert a["seconds"] is not None
+    assert b["outcome"] == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("stage", "outcome", "said"),
+    [
+        (None, Outcome.FAILED, "the run ended before it was deployed to"),
+        ("copy", Outcome.FAILED, "the run ended before it was deployed to (at copy)"),
+        ("activate", Outcome.UNKNOWN, "the run ended while it was at activate"),
+        ("prove", Outcome.UNKNOWN, "the run ended while it was at prove"),
+        ("keep", Outcome.UNKNOWN, "the run ended while it was at keep"),
+    ],
+)
+def test_a_run_that_was_killed(tmp_path: Path, stage: str | None, outcome: Outcome, said: str) -> None:
+    stages = [("stage", "a", {"stage": stage})] if stage else []
+    found = noted(tmp_path, ("run", None, {"hosts": ["a"]}), *stages)
+    [host] = report(found).hosts
+    assert (host.outcome, (host.why or "").startswith(said)) == (outcome, True)

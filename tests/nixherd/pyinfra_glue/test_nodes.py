@@ -1,0 +1,83 @@
+"""nodes.py: which nodes there are, for what they are logged in to, and by which key they are known."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nixherd.errors import Refused, Usage
+from nixherd.pyinfra_glue.node import known_keys
+from nixherd.pyinfra_glue.nodes import check_data, check_selection_of_nodes, check_words, nodes_of
+from nixherd.ssh.keys import generate_ed25519, known_hosts_line
+from tests.nixherd.proxmox.fleets import DEV, FLEET
+
+NODES = {"prom": "192.0.2.1", "other": "other"}
+
+
+def test_the_nodes_that_the_definitions_name() -> None:
+    assert FLEET.endpoint is not None
+    fleet = replace(FLEET, vms={"dev": replace(DEV, node="other")})
+    assert nodes_of(fleet) == {FLEET.endpoint.node: FLEET.endpoint.host, "other": "other"}
+    with pytest.raises(Usage, match="no node is declared"):
+        nodes_of(replace(FLEET, endpoint=None))
+
+
+def test_for_one_deploy_and_its_facts() -> None:
+    for words in (
+        ["deploys/proxmox_host.py"],
+        ["./deploys/proxmox_host.py"],
+        ["fact", "facts.proxmox_host.Dkms", "source=/usr/src/vendor-reset"],
+        ["debug-inventory"],
+    ):
+        check_words(words)
+    for words in (
+        ["exec", "--", "true"],
+        ["deploys/provision.py"],
+        ["deploys/proxmox_host.py", "deploys/reboot.py"],
+        ["fact", "facts.nixos.Running"],
+        ["fact", "facts.proxmox_host.Boot", "facts.machine.Machine"],
+        ["operations.proxmox_host.vfio"],
+        ["server.reboot"],
+        ["fact"],
+        [],
+    ):
+        with pytest.raises(Usage, match="logged in to for nothing else"):
+            check_words(words)
+
+
+def test_a_datum_that_is_nearly_one_of_ours() -> None:
+    check_data(["devices=x", "vendor_reset=/x", "boot_deadline=3", "mine=1"])
+    for name, meant in (("vendor-reset", "vendor_reset"), ("device", "devices"), ("hostpcis", "hostpci")):
+        with pytest.raises(Usage, match=f"--data {name}: nobody asks for it; write {meant}"):
+            check_data([f"{name}=x"])
+
+
+def test_one_is_named() -> None:
+    deploy = ["deploys/proxmox_host.py"]
+    check_selection_of_nodes(NODES, {"operations": deploy, "limit": ["prom"]})
+    check_selection_of_nodes(NODES, {"operations": deploy, "limit": ["prom,other"]})
+    check_selection_of_nodes(NODES, {"operations": ["debug-inventory"]})
+    with pytest.raises(Usage, match=r"which node\? Say --limit prom \(there are: prom, other\)"):
+        check_selection_of_nodes(NODES, {"operations": deploy})
+    with pytest.raises(Usage, match="no host or group has this name"):
+        check_selection_of_nodes(NODES, {"operations": deploy, "limit": ["dev"]})
+    with pytest.raises(Usage, match="--data host_key is one node's"):
+        check_selection_of_nodes(NODES, {"operations": deploy, "limit": ["nodes"], "data": ["host_key=x"]})
+
+
+def test_keys_of_known_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    file = tmp_path / ".ssh" / "known_hosts"
+    one, two, ca = (generate_ed25519(name).public for name in ("one", "two", "ca"))
+    lines = [known_hosts_line("prom.test", one), known_hosts_line("192.0.2.9", two, port=2222)]
+    file.write_text("\n".join([*lines, f"@cert-authority *.test {' '.join(ca.split()[:2])}"]) + "\n")
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", file], check=True, capture_output=True)  # names are hashed
+    assert "192.0.2.9" not in file.read_text()
+    assert known_keys(("prom.test", "192.0.2.9"), 22) == [" ".join(one.split()[:2])]
+    assert known_keys(("192.0.2.9",), 2222) == [" ".join(two.split()[:2])]
+    assert known_keys(("elsewhere.test.invalid",), 22) == []
+    file.write_text(f"@revoked {lines[0]}\n")
+    with pytest.raises(Refused, match=r"the host key of prom\.test is marked as revoked"):
+        known_keys(("prom.test",), 22)

@@ -1,0 +1,24 @@
+"""Who answers, and what begins once that is known."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nixherd.pyinfra_glue.rollcall import RollCall
+
+HOSTS = ("a", "b", "c", "d")
+
+
+@given(st.permutations(HOSTS), st.sets(st.sampled_from(HOSTS)), st.lists(st.sampled_from(HOSTS)))
+def test_it_begins_once_with_those_that_answer(order: Sequence[str], present: set[str], again: Sequence[str]) -> None:
+    begun: list[tuple[str, ...]] = []
+    call = RollCall(HOSTS, begun.append)
+    for host in order[:-1]:
+        call.report(host, present=host in present)
+        assert begun == []
+    call.report(order[0], present=order[0] not in present)  # the first report counts
+    call.report(order[-1], present=order[-1] in present)
+    for host in (*again, "stranger"):
+        call.report(host, present=True)
+    assert begun == ([tuple(sorted(present))] if present else [])

@@ -1,0 +1,213 @@
+"""Edits of `.sops.yaml`: what was meant, every other byte as it was, refused where it cannot be done like that."""
+
+import difflib
+
+import pytest
+import yaml
+from hypothesis import given
+
+from nixherd.trust.secrets.rules import parse
+from nixherd.trust.secrets.rules_edit import CannotEdit, add, add_rule, remove, remove_rules, replace
+from tests.nixherd.trust.secrets.keys import PEOPLE, configurations, key
+from tests.properties import examples
+
+DEV, NEW = key("dev").recipient, key("dev again").recipient
+MANY = examples(500)
+
+
+@pytest.mark.slow
+@MANY
+@given(configurations())
+def test_whatever_is_added_replaced_and_removed_nothing_else_changes(sample: tuple[str, list[int]]) -> None:
+    text, rules = sample
+    before = parse(text)
+    added = add(text, DEV, "dev", rules, beside=[key("doc1").recipient])
+    after = parse(added)
+    assert [set(rule.recipients) for rule in after.rules] == [{*rule.recipients, DEV} for rule in before.rules]
+    assert only_insertions(text, added)
+    assert add(added, DEV, "dev", rules) == added
+    assert replace(added, DEV, NEW) == added.replace(DEV, NEW)
+    assert remove(added, DEV) == text
+    assert yaml.safe_load(added) is not None
+
+
+def only_insertions(before: str, after: str) -> bool:
+    """Whether all of `before` is in `after`, in its order."""
+    old_lines, new_lines = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    matcher = difflib.SequenceMatcher(None, old_lines, new_lines, autojunk=False)
+    for kind, start, end, other, stop in matcher.get_opcodes():
+        if kind == "replace":
+            olds, news = "".join(old_lines[start:end]), "".join(new_lines[other:stop])
+            letters = iter(news)
+            if not all(letter in letters for letter in olds):
+                return False
+        elif kind == "delete":
+            return False
+    return True
+
+
+@examples(200)
+@given(configurations())
+def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
+    text, _ = sample
+    before = parse(text)
+    for name in PEOPLE:
+        who = key(name).recipient
+        if any(rule.recipients == (who,) for rule in before.rules):
+            with pytest.raises(CannotEdit, match="a rule has no recipient but"):
+                remove(text, who)
+            continue
+        after = parse(remove(text, who))
+        assert [rule.recipients for rule in after.rules] == [
+            tuple(each for each in rule.recipients if each != who) for rule in before.rules
+        ]
+        assert who not in remove(text, who)
+
+
+@examples(100)
+@given(configurations())
+def test_a_rule_goes_and_the_others_stay(sample: tuple[str, list[int]]) -> None:
+    text, numbers = sample
+    before = parse(text)
+    for number in numbers[1:]:  # without any rule it is no configuration
+        after = remove_rules(text, [number])
+        assert [(rule.path_regex, rule.recipients) for rule in parse(after).rules] == [
+            (rule.path_regex, rule.recipients) for rule in before.rules if rule.number != number
+        ]
+        assert all(line in text.splitlines() for line in after.splitlines())
+        assert f"# rule {number - 1}" not in after
+        assert all(f"# rule {other - 1}" in after for other in numbers if other != number)
+
+
+def test_what_stands_in_a_rule_for_another_is_not_taken_away() -> None:
+    text = f"creation_rules:\n- path_regex: a\n  age: &all [{ADMIN}]\n- path_regex: b\n  age: *all\n"
+    with pytest.raises(CannotEdit, match="not edited here; take rule 1 out of it by hand"):
+        remove_rules(text, [1])
+    assert remove_rules(text, [2]) == text.partition("- path_regex: b")[0]
+
+
+ADMIN, DOC1 = key("admin").recipient, key("doc1").recipient
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("creation_rules: [", "did not find expected node content|expected the node content"),
+        ("keys: []", "no list creation_rules"),
+        ("", "no list creation_rules"),
+        (f"creation_rules:\n- age: {ADMIN[:-3]}", "is no age recipient: mistyped or cut off"),
+        (f"creation_rules:\n- path_regex: '('\n  age: {ADMIN}", "is no regular expression"),
+        (f"creation_rules:\n- age: &all [{ADMIN}]\n- age: *all", "not edited here; add by hand"),
+        (f"creation_rules:\n- key_groups:\n  - age: [{ADMIN}]\n  - age: [{DOC1}]", r".sops.yaml:3: .* add by hand"),
+        (f"creation_rules:\n- pgp: ABCD\n- age: {ADMIN}", r".sops.yaml:2: .* add by hand"),
+        (f"creation_rules:\n- age: [\n  {ADMIN}, # x\n  {DOC1} # y\n  ]", r".sops.yaml:2: .* add by hand"),
+        (f"keys:\n- &dev {ADMIN}\ncreation_rules:\n- age: [*dev]", "the anchor &dev is another key's"),
+        (f"creation_rules:\n- age: {ADMIN}\n---\ncreation_rules: []", "another document"),
+    ],
+)
+def test_what_cannot_be_edited_is_refused(text: str, words: str) -> None:
+    with pytest.raises(CannotEdit, match=words) as caught:
+        add(text, DEV, "dev", [1])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chosen_rule_only() -> None:
+    text = f"creation_rules:\n- path_regex: a\n  age: {ADMIN}\n- path_regex: b\n  age: {ADMIN}\n"
+    assert [DEV in rule.recipients for rule in parse(add(text, DEV, "dev", [2])).rules] == [False, True]
+
+
+def test_merged_groups_are_kept() -> None:
+    text = f"creation_rules:\n- key_groups:\n  - merge:\n    - age: [{ADMIN}]\n    age:\n    - {DOC1} # doc1\n"
+    added = add(text, DEV, "dev", [1])
+    assert added == f"{text}    - {DEV} # dev\n"
+    assert parse(added).rules[0].recipients == (DOC1, DEV, ADMIN)
+
+
+def test_of_several_key_lists_the_hosts_one_is_taken() -> None:
+    people = f"  people:\n    - &admin {ADMIN}\n"
+    hosts = f"  hosts:\n    - &doc1 {DOC1}\n"
+    rules = "creation_rules:\n- age: [*admin, *doc1]\n"
+    for lists in (people + hosts, hosts + people):
+        added = add(f"keys:\n{lists}{rules}", DEV, "dev", [1], beside=[DOC1])
+        assert hosts + f"    - &dev {DEV}\n" in added
+
+
+def test_names_come_from_anchors_and_comments() -> None:
+    text = (
+        f"keys:\n- &admin {ADMIN} # somebody\n# doc1\n- {DOC1}\n- {DEV} # dev\n"
+        f"creation_rules:\n- age: [*admin]\n- age: {ADMIN},{DOC1} # both\n"
+    )
+    assert parse(text).names == {ADMIN: "admin", DOC1: "doc1", DEV: "dev"}
+
+
+def test_the_first_rule_wins() -> None:
+    text = f"creation_rules:\n- path_regex: ^a/\n  age: {ADMIN}\n- path_regex: yaml$\n  age: {DOC1}\n- age: {DEV}\n"
+    rules = parse(text)
+    numbers = [rule.number for path in ("a/x.yaml", "x.yaml", "x.env") if (rule := rules.rule_of(path))]
+    assert numbers == [1, 2, 3]
+
+
+# A rule of its own
+
+
+@examples(100)
+@given(configurations())
+def test_a_rule_is_added_for_a_file_that_it_then_is_the_rule_of(sample: tuple[str, list[int]]) -> None:
+    text, _ = sample
+    before = parse(text)
+    recipients = before.rules[0].recipients[:2]
+    added = add_rule(text, "web-1.yaml", recipients, comment="web-1's own.")
+    after = parse(added)
+    rule = after.rule_of("web-1.yaml")
+    assert rule is not None
+    assert (rule.path_regex, rule.recipients) == ("^web-1\\.yaml$", recipients)
+    assert len(after.rules) == len(before.rules) + 1
+    others = [each.recipients for each in after.rules if each != rule]
+    assert others == [each.recipients for each in before.rules]
+    assert only_insertions(text, added)
+
+
+def test_a_rule_is_written_as_its_neighbours_are() -> None:
+    admin = key("admin").recipient
+    text = f"""keys:
+  - &admin {admin}
+creation_rules:
+  # Everybody's.
+  - path_regex: ^common
+    key_groups:
+      - age:
+          - *admin
+
+  # dev's own.
+  - path_regex: ^dev\\.yaml$
+    key_groups:
+      - age:
+          - *admin
+"""
+    block = """
+  # web's own.
+  - path_regex: ^web\\.yaml$
+    key_groups:
+      - age:
+          - *admin
+"""
+    assert add_rule(text, "web.yaml", [admin], comment="web's own.") == text + block
+    hiding = text.replace("^dev", "yaml").replace("\\.yaml$", "")
+    first, second = hiding.split("\n  # dev's own.")
+    assert add_rule(hiding, "web.yaml", [admin], comment="web's own.") == f"{first}{block}\n  # dev's own.{second}"
+    crlf = text.replace("\n", "\r\n")
+    assert add_rule(crlf, "web.yaml", [admin], comment="web's own.") == (text + block).replace("\n", "\r\n")
+    plain = f"creation_rules:\n- age: {admin}"
+    added = add_rule(plain, "web.yaml", [admin], comment="")
+    assert added == f"creation_rules:\n- path_regex: ^web\\.yaml$\n  age: {admin}\n- age: {admin}"
+
+
+def test_what_cannot_be_given_a_rule_is_said_with_the_rule() -> None:
+    admin = key("admin").recipient
+    for text in (
+        f"creation_rules: [{{age: {admin}}}]",
+        "creation_rules: []",
+        f"creation_rules:\n  - {{age: {admin}}}\n",
+    ):
+        with pytest.raises(CannotEdit, match=rf"by hand: path_regex: \^web\\.yaml\$, age: {admin}"):
+            add_rule(text, "web.yaml", [admin], comment="")

@@ -1,0 +1,88 @@
+"""Recipients read from files that the real sops made, in every format; and what is no secret file."""
+
+from pathlib import Path
+
+import pytest
+
+from nixherd.trust.secrets.files import Encrypted, Format, read
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import SECRETS, repository, sops
+
+pytestmark = pytest.mark.xdist_group("enrolment")
+
+PAIR = (key("admin").recipient, key("doc1").recipient)
+
+
+@pytest.mark.nix
+@pytest.mark.parametrize("name", [*SECRETS, "plain.txt", "x.yml"])
+def test_every_format_says_who_can_decrypt_it(name: str, tmp_path: Path) -> None:
+    path = tmp_path / Path(name).name
+    path.write_text(SECRETS.get(name, "a: b\n"))
+    assert read(path.name, path.read_bytes()) is None
+    sops(tmp_path, "encrypt", "--in-place", "--age", ",".join(PAIR), path.name)
+    assert read(path.name, path.read_bytes()) == Encrypted(PAIR)
+
+
+@pytest.mark.nix
+@pytest.mark.parametrize("name", ["a.yaml", "a.json", "a.env", "a.ini", "a"])
+def test_key_groups_are_read_as_well(name: str, tmp_path: Path) -> None:
+    (tmp_path / ".sops.yaml").write_text(
+        f"creation_rules:\n- shamir_threshold: 2\n  key_groups:\n  - age: [{PAIR[0]}]\n  - age: [{PAIR[1]}]\n"
+    )
+    text = {"a.json": '{"a": 1}', "a.env": "A=1\n", "a.ini": "[x]\na = 1\n"}.get(name, "a: 1\n")
+    (tmp_path / name).write_text(text)
+    sops(tmp_path, "encrypt", "--in-place", name)
+    found = read(name, (tmp_path / name).read_bytes())
+    assert found is not None
+    assert sorted(found.recipients) == sorted(PAIR)
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        *(("a.yaml", "yaml"), ("b/a.yml", "yaml"), ("a.json", "json"), ("a.env", "dotenv"), ("a.ini", "ini")),
+        *(("ssh_key_a", "binary"), ("a.yaml.bak", "binary")),
+    ],
+)
+def test_formats_are_told_by_their_extension(name: str, format: str) -> None:
+    assert Format.of(name) == format
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.yaml", b"a: [", "line 2: "),
+        ("a.yaml", b"a: b\n<<<<<<< HEAD\nc: d\n", "line 2: a merge was left unfinished there"),
+        ("a.env", b"A=1\n=======\n>>>>>>> other\n", "line 2: a merge was left unfinished"),
+        ("a.json", b"{", "it is no JSON"),
+        ("a.ini", b"nothing\n[x", "it is no INI file"),
+        ("a.yaml", b"\xff\xfe", "it is no UTF-8 text"),
+        ("a.yaml", b"sops:\n  mac: x\n  age:\n  - enc: y\n", "an age entry without a recipient"),
+    ],
+)
+def test_what_cannot_be_read_says_why(name: str, content: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        read(name, content)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("ssh_key", b"\x00\xff binary"), ("ssh_key", b"text")),
+        *(("a.yaml", b"sops: not it\n"), ("a.yaml", b""), ("a.yaml", b"[1]")),
+    ],
+)
+def test_what_is_not_encrypted(name: str, content: bytes) -> None:
+    assert read(name, content) is None
+
+
+def test_keys_of_other_kinds_are_counted() -> None:
+    text = f"sops:\n  mac: x\n  pgp:\n  - fp: ABC\n  kms:\n  - arn: y\n  age:\n  - recipient: {PAIR[0]}\n"
+    assert read("a.yaml", text.encode()) == Encrypted(PAIR[:1], 2)
+
+
+@pytest.mark.nix
+def test_the_fleet_of_the_tests_is_what_it_says(tmp_path: Path) -> None:
+    fleet = repository(tmp_path / "fleet")
+    assert all(read(name, (fleet / "secrets" / name).read_bytes()) for name in SECRETS)

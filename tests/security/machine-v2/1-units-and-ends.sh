@@ -1,0 +1,295 @@
+# What is known of systemd's units: the first part of machine.sh, and of what is asked of a machine before anything is
+# deployed. $kind is `system` where they count.
+
+kept_failing=/var/lib/nixherd/failing # those that failed when the last deployment was kept, all the same
+
+has_systemd() { [ "$kind" = system ] && [ -d /run/systemd/system ]; } # a user may have one that ends with the session
+list() { tr '\n' ' ' | sed 's/ *$//; s/ /, /g'; }
+
+look_at_units() { # names, a line each: those that have failed into $failing, that run into $running, that activate into $at_work
+    units=$(has_systemd && systemctl list-units --plain --no-legend --full \
+        --state=failed,auto-restart,active,reloading,activating,deactivating 2>/dev/null)
+    failing=$(echo "$units" | awk '$3 == "failed" || $4 == "auto-restart" {print $1}')
+    running=$(echo "$units" | awk '$3 == "active" || $3 == "reloading" {print $1}')
+    at_work=$(echo "$units" | awk '$3 != "failed" && $1 ~ /^(nixos-rebuild-switch-to-configuration|nixherd-deploy-.*)[.]service$/ {print $1}')
+}
+switching() { # a switch that was started as no unit: it holds a lock, for which the kernel is asked; to try it is to take it
+    lock=/run/nixos/switch-to-configuration.lock
+    [ -e $lock ] && [ -r /proc/locks ] || return 0
+    # shellcheck disable=SC2046
+    set -- $(stat -c '%D %i' $lock)
+    number=$((0x$1))
+    number=$(printf '%02x:%02x' $((number >> 8 & 0xfff)) $((number & 0xff | number >> 12 & 0xfff00)))
+    ! grep -q "FLOCK.* $number:$2 " /proc/locks || echo switch-to-configuration
+}
+units_in() { ! has_systemd || systemctl list-units --state="$1" --plain --no-legend --full 2>/dev/null | cut -d" " -f1 | sort; }
+units_failed() { units_in failed,auto-restart; }
+units_running() { units_in active,reloading; }
+
+# A failure counts when it is the system's: of a unit that ran ($running, a line each), or that something which ran wants.
+# What an unprivileged user or a clock can make fail does not: sessions, connections, transient units, and what nothing
+# but a timer, a socket, a path, a bus name or another failure has started.
+unseen() { # of the failing units on stdin, those that the last deployment that was kept has not noted
+    if [ -r "$kept_failing" ]; then grep -vxF -f "$kept_failing"; else cat; fi
+}
+that_count() { # of the units on stdin
+    while read -r unit; do [ -z "$unit" ] || ! counts "$unit" || echo "$unit"; done
+}
+that_do_not() {
+    while read -r unit; do [ -z "$unit" ] || counts "$unit" || echo "$unit"; done
+}
+
+counts() { # unit
+    case $1 in user@*.service | user-runtime-dir@*.service | *.scope) return 1 ;; esac
+    [ "$(systemctl show -p Transient --value -- "$1" 2>/dev/null)" != yes ] || return 1
+    case $1 in
+    *@*.service) [ "$(systemctl show -p Accept --value -- "${1%%@*}.socket" 2>/dev/null)" != yes ] || return 1 ;;
+    esac
+    ! ran "$1" || return 0
+    asked=' '
+    case $(wanted "$1") in
+    yes) return 0 ;;
+    no) return 1 ;;
+    esac
+    # nothing wants it; unless something else may start it, whoever is at work here did
+    [ -z "$(systemctl show -p TriggeredBy -p BusName --value -- "$1" 2>/dev/null)" ]
+}
+
+ran() { case "
+$running
+" in *"
+$1
+"*) return 0 ;; *) return 1 ;; esac; }
+
+wanted() { # unit: `yes` where something that ran wants it, `no` where only others do; nothing where nobody does
+    asked="$asked$1 "
+    found=
+    for each in $(systemctl show -p WantedBy -p RequiredBy -p RequisiteOf -p BoundBy -p UpheldBy -p OnFailureOf \
+        -p OnSuccessOf --value -- "$1" 2>/dev/null); do
+        found=no
+        case $asked in *" $each "*) continue ;; esac
+        if ran "$each" || [ "$(wanted "$each")" = yes ]; then
+            echo yes
+            return
+        fi
+    done
+    echo $found
+}
+# How a deployment ends, the second part of machine.sh: the new system is kept, or the old one is activated again, for
+# which there has to be room.
+
+# Room: what is noted here has a file system of its own, which nobody else fills, or else a file that can go; /run, in
+# which the old system is to be activated again, has a reserve, and is made larger where that is not enough.
+
+reserve() {
+    if [ "$kind" = system ] && ! grep -q " $here " /proc/self/mountinfo; then
+        mkdir -p "$here" && mount -t tmpfs -o size=4m,mode=0700 nixherd "$here" || echo "$here cannot have its own room"
+    fi
+    if ! has_systemd; then
+        head -c 65536 /dev/zero >"$room"
+    elif [ "$(left_in_run)" -gt $((4 * spare)) ]; then
+        fallocate -l "${spare}K" "$room" || rm -f "$room"
+    fi
+}
+
+left_in_run() { df -Pk /run | awk 'NR == 2 {print $4}'; } # KiB
+
+make_room() {
+    rm -f "$room"
+    has_systemd && [ "$(left_in_run)" -lt $spare ] || return 0
+    # it is memory: what fills it without end is not to have all of that
+    [ "${enlarged:-0}" -lt 4 ] || return 0
+    enlarged=$((${enlarged:-0} + 1))
+    echo '/run is full: it is made larger'
+    mount -o "remount,size=$(($(df -Pk /run | awk 'NR == 2 {print $2}') + 2 * spare))k" /run
+}
+
+keep() {
+    enter keeping
+    if [ "$kind" = home ]; then
+        [ "$(readlink -f "$live")" = "$new" ] || set_profile || go_back 'the profile cannot be set'
+    elif [ "$goal" != test ]; then
+        [ "$before" = "$(readlink "$profile")" ] || [ "$(readlink -f "$profile")" = "$new" ] ||
+            write "$dir/moved" "$(readlink -f "$profile")"
+        if ! said=$(set_profile 2>&1); then
+            take_back "the profile cannot be set: $(echo "$said" | tail -n 1)"
+        elif ! boot_entry "$new"; then
+            take_back "the boot entry cannot be written: $(tail -n 1 "$dir/log")"
+        fi
+        sync -f "$profile" 2>/dev/null
+    fi
+    note_failing
+    enter kept
+    rm -f "$roots/new" "$roots/old" "$room"
+    exit 0
+}
+
+note_failing() { # for whoever asks later whether all is well: what is known to fail, and was kept all the same
+    has_systemd && [ "$goal" != boot ] || return 0
+    noted_at=${kept_failing%/*} # others note what is theirs there, too, for root alone
+    (umask 022 && mkdir -p "$noted_at" && chmod 0755 "$noted_at" && write "$kept_failing" "$(units_failed)") ||
+        echo 'what fails cannot be noted'
+}
+
+set_profile() {
+    if [ -n "$generation" ]; then
+        require_generation || return 1
+        set -- --switch-generation "$generation"
+    else
+        set -- --set "$new"
+    fi
+    nix-env --profile "$profile" "$@"
+}
+
+boot_entry() { # system; an activation that is under way elsewhere is waited for
+    for try in 1 2 3 4 5; do
+        NIXOS_NO_CHECK=${checks:+1} NIXOS_INSTALL_BOOTLOADER='' timeout 300 "$1/bin/switch-to-configuration" boot && return 0
+        [ $try = 5 ] || ! tail -n 1 "$dir/log" | grep -qi lock || { sleep 2 && continue; }
+        return 1
+    done
+}
+
+take_back() { # why: the profile as it was, and what boots
+    write "$dir/why" "$1"
+    put_back_profile
+    checks=unchecked
+    boot_entry "$(readlink -f "$profile")" || echo 'the boot entries may name a generation that is gone'
+    [ "$goal" != boot ] || finish
+    go_back "$1"
+}
+
+put_back_profile() { # to the generation of before, if it leads to ours; those made for it since are removed
+    [ -n "$before" ] && [ "$before" != "$(readlink "$profile")" ] || return 0
+    [ "$kind" = home ] || [ "$(readlink -f "$profile")" = "$new" ] || return 0
+    number_of "$before"
+    nix-env --profile "$profile" --switch-generation "$n" || ln -sfn "$before" "$profile"
+    [ -z "$generation" ] || return 0 # none was made
+    for link in "$profile"-*-link; do
+        number_of "$link"
+        [ "$n" -le "$newest" ] || [ "$(readlink -f "$link")" != "$new" ] || nix-env --profile "$profile" --delete-generations "$n"
+    done
+}
+
+go_back() { # why
+    enter reverting "$1"
+    make_room
+    stop_activation
+    [ -n "$old" ] || finish
+    for try in 1 2 3; do
+        ! activate_old || break
+        make_room
+        [ "$try" = 3 ] || sleep 2
+    done
+    [ "$kind" = system ] || [ "$(readlink -f "$live")" != "$old" ] || put_back_profile # each activation of a home makes one
+    finish
+}
+
+activate_old() { # and whether it runs then, as far as it did before
+    rm -f "$dir/back"
+    : >"$dir/back.log"
+    own=
+    if ! said=$(run_activation "$old" back unchecked); then
+        printf '%s\n' "$said" | tee -a "$dir/back.log"
+        # by ourselves, where PID 1 starts nothing any more
+        setsid /bin/sh "$dir/program" "$kind" alone "$old" "$dir/back" </dev/null >/dev/null 2>&1 9<&- &
+        own=$!
+    fi
+    clock
+    end=$((now + deadline + 2 * grace))
+    while [ ! -e "$dir/back" ] && [ "$now" -lt "$end" ] && activating "$own"; do
+        rest
+        clock
+    done
+    # it may fail in what it failed in before, and its end may have had no room; 3 is systemd, which still has the
+    # other system's units then
+    case $(cat "$dir/back" 2>/dev/null) in
+    'exit-code 3') ;;
+    'success '* | 'exit-code '*) [ "$(readlink -f "$live")" != "$old" ] || return 0 ;;
+    '') [ "$(readlink -f "$live")" != "$old" ] || activating "$own" || return 0 ;;
+    esac
+    [ -z "$own" ] || kill -KILL -"$own" 2>/dev/null
+    stop_activation
+    return 1
+}
+
+activating() { # process that does it, where that is one of ours: whether one is at work
+    if [ -n "${1:-}" ]; then
+        kill -0 "$1" 2>/dev/null
+    elif has_systemd; then
+        case $(systemctl show -p ActiveState --value "$activation" 2>/dev/null) in inactive | failed) return 1 ;; esac
+    else
+        alive "$activation"
+    fi
+}
+
+finish() {
+    runs=$(readlink -f "$live")
+    [ -n "$old" ] || [ -e "$runs" ] || runs=
+    if [ "$runs" = "$old" ] && ! grep -qs '^exit-code 3' "$dir/back"; then
+        went_back
+    fi
+    noted_stuck
+    boot_old
+    enter stuck
+    go_on_trying
+}
+
+went_back() {
+    rm -f "$dir/stuck"
+    enter reverted
+    rm -f "$roots/new" "$roots/old" "$room"
+    exit 0
+}
+
+noted_stuck() { # what is in the way
+    said=$(tail -n 1 "$dir/back.log")
+    write "$dir/stuck" "${said:-the old system cannot be activated}$(has_systemd && [ "$(left_in_run)" -lt $spare ] && echo "; /run has $(left_in_run) KiB left")"
+}
+
+boot_old() { # the last resort: what boots is what ran before, as long as nobody has made it another one
+    [ "$reboot" = reboot ] && has_systemd && [ "$(readlink -f "$profile")" = "$old" ] || return 0
+    write "$dir/why" "$(cat "$dir/why"); nothing else brings back what ran before, so it reboots"
+    sync
+    for force in '' --force '--force --force'; do
+        # shellcheck disable=SC2086
+        systemctl reboot $force
+        sleep 60
+    done
+}
+
+go_on_trying() { # with the room that somebody may have made meanwhile
+    again=15
+    while :; do
+        sleep $again
+        [ $again -ge 300 ] || again=$((again * 2))
+        make_room
+        ! activate_old || went_back
+        noted_stuck
+    done
+}
+
+stop_activation() { # and what it has left to PID 1
+    if ! has_systemd; then
+        ! alive "$activation" || kill -KILL -"$(cat "$here/$activation.pid")"
+        return
+    fi
+    systemctl stop "$activation" 2>/dev/null
+    jobs_since | while read -r unit verb state number; do
+        if [ "$state" = running ] && [ "$verb" != stop ]; then
+            systemctl stop --no-block "$unit"
+        else
+            systemctl cancel "$number"
+        fi
+    done
+    clock
+    end=$((now + grace))
+    while [ -n "$(jobs_since)" ] && [ "$now" -lt "$end" ]; do
+        sleep 0.2
+        clock
+    done
+    jobs_since | while read -r unit _ _ number; do
+        systemctl kill -s KILL "$unit"
+        systemctl cancel "$number"
+    done
+}
+

@@ -1,0 +1,220 @@
+# Watching -----------------------------------------------------------------------------------------------------------
+
+watch() {
+    exec >>"$dir/log" 2>&1 </dev/null
+    state
+    case $stands in
+    armed) ;;
+    keeping) keep ;;
+    activating | proving | reverting) go_back 'the process that watched over it was killed' ;;
+    stuck) go_on_trying ;;
+    *) exit 0 ;;
+    esac
+    [ "$goal" != boot ] || { keep; exit 0; }
+    activate
+    prove
+}
+
+activate() {
+    enter activating
+    [ ! -e "$dir/forth" ] || rm -f "$dir/forth"
+    if ! said=$(run_activation "$target" forth "$checks"); then
+        case $said in
+        *already*) refuse "another activation is under way here: $said" ;;
+        *) refuse "it cannot be activated: $said" ;;
+        esac
+    fi
+    clock
+    end=$((now + deadline))
+    while [ ! -e "$dir/forth" ]; do
+        clock
+        if [ -e "$dir/word" ]; then go_back "$(cut -s -d' ' -f2- "$dir/word")"; fi
+        if [ "$now" -ge "$end" ]; then
+            waits=$(blocking)
+            go_back "the activation did not end within $deadline s${waits:+; it waits for $waits}"
+        fi
+        if [ "${pause:-}" = 0.4 ] && ! activating && [ ! -e "$dir/forth" ]; then
+            go_back 'how the activation ended could not be noted'
+        fi
+        rest
+    done
+    read -r result code <"$dir/forth"
+    case "$result $code" in
+    'success '*) ;;
+    'exit-code 4')
+        sleep 1 # one that is started again and again has failed in the end
+        since=$(failed_since)
+        broken=$(echo "$since" | that_count | list)
+        # what had failed before may do so again, and what does not count may do it now
+        [ -z "$broken" ] && { [ -s "$dir/failed-before" ] || [ -n "$since" ]; } ||
+            go_back "units failed${broken:+: $broken} (status 4)"
+        ;;
+    'exit-code '*)
+        says_no
+        go_back "the activation ended with status $code"
+        ;;
+    *) go_back "the activation was ended ($result $code)" ;;
+    esac
+}
+
+refuse() { # why: nothing was changed
+    enter refused "$1"
+    rm -f "$roots/new" "$roots/old" "$room"
+    exit 0
+}
+
+says_no() { # whether the new system itself does, before it changes anything; it may ask for a boot
+    [ "$kind" = system ] && [ "$(readlink -f "$live")" = "$old" ] && [ "$old" != "$target" ] || return 0
+    no=$(sed -n "s/^Pre-switch check '\(.*\)' failed\$/\1/p" "$dir/forth.log" | list)
+    if [ "$no" = switchInhibitors ]; then
+        for_boot=$(sed -n 's/^\([^ ]*\) : \(.*\) -> \(.*\)$/\1: \2 → \3/p' "$dir/forth.log" | sed '$!s/$/;/' | tr '\n' ' ' | sed 's/ $//')
+    elif [ "$code" = 100 ]; then
+        for_boot='another interface of init'
+    else
+        [ -z "$no" ] || refuse "the new system says no before it is switched to ($no); nothing was activated"
+        return 0
+    fi
+    write "$dir/inhibited" "${for_boot:-what it calls critical}"
+    refuse "it cannot be switched to while the old system runs: ${for_boot:-what it calls critical} (status $code)"
+}
+
+run_activation() { # system, name for its log and its end (`RESULT CODE`, which the unit itself writes), `unchecked`
+    ended="$dir/$2"
+    NIXOS_NO_CHECK=${3:+1}
+    export NIXOS_NO_CHECK
+    if has_systemd; then
+        # a collected unit tells nothing any more, and one that is unknown says that all is well
+        detached "$activation" -E LOCALE_ARCHIVE -E NIXOS_INSTALL_BOOTLOADER= -E NIXOS_NO_CHECK \
+            -p RuntimeMaxSec=$((deadline + grace)) -p TimeoutStopSec=$grace \
+            -p "StandardOutput=append:$ended.log" -p "StandardError=append:$ended.log" \
+            -p "ExecStopPost=/bin/sh -c 'echo \$SERVICE_RESULT \$EXIT_STATUS >$ended.new; mv $ended.new $ended'" \
+            -- "$1/bin/switch-to-configuration" test 2>&1
+    else
+        detached "$activation" -- /bin/sh "$dir/program" "$kind" alone "$1" "$ended" 2>&1
+    fi
+}
+
+alone() { # system, file for its end: where no systemd runs it
+    exec >>"$2.log" 2>&1
+    switch "$1"
+    code=$?
+    [ $code = 0 ] && result=success || result=exit-code
+    write "$2" "$result $code"
+}
+
+prove() { # until the word comes; who says nothing in time has said `back`
+    clock
+    end=$((now + confirm))
+    echo $end >"$dir/until"
+    pause=
+    enter proving
+    while [ ! -e "$dir/word" ]; do
+        clock
+        if [ "$now" -ge "$end" ]; then
+            why="nobody confirmed it within $confirm s"
+            word "$id" back "$why"
+            # the deadline needs no file: what cannot be noted is done all the same
+            [ -s "$dir/word" ] || go_back "$why"
+        fi
+        rest
+    done
+    read -r said why <"$dir/word"
+    if [ "$said" = keep ]; then keep; else go_back "$why"; fi
+}
+
+word() { # ID keep|back WHY…: the first one counts, and is whole
+    said=$2
+    shift 2
+    printf '%s %s\n' "$said" "$*" >"$dir/word.$$" && ln "$dir/word.$$" "$dir/word" 2>/dev/null
+    rm -f "$dir/word.$$"
+}
+
+# Looking ------------------------------------------------------------------------------------------------------------
+
+look() { # STATES WAIT: report as soon as it is in none of these
+    number "$2" 60 || fail "$2 are no seconds to look"
+    clock
+    end=$((now + $2))
+    state
+    while within "$1" && within "$busy" && [ "$now" -lt "$end" ]; do
+        rest
+        clock
+        state
+    done
+    report "$1"
+}
+
+within() { case " $1 " in *" $stands "*) return 0 ;; *) return 1 ;; esac; } # whether it is in one of these states
+
+tell() { printf '%s=%s\n' "$1" "$2"; }
+
+report() { # STATES that are known: who waits for the next one is told all of the proof and of an end alone
+    under_way
+    tell was "$was"
+    tell id "$id"
+    tell who "$who"
+    tell state "$stands"
+    noted "$dir/why"
+    tell why "$line"
+    tell new "$new"
+    tell old "$old"
+    clock
+    noted "$dir/until"
+    tell left "${line:+$((line - now))}"
+    ! has_systemd || tell waits "$(blocking)"
+    [ "${1:-none}" = none ] || ! within 'armed activating keeping reverting' || return 0
+    if has_systemd; then
+        since=$(failed_since)
+        tell failed "$(echo "$since" | that_count | list)"
+        tell aside "$(echo "$since" | that_do_not | list)"
+    fi
+    for note in inhibited stuck moved; do
+        noted "$dir/$note"
+        tell $note "$line"
+    done
+    tell_what_runs
+    [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
+    [ ! -s "$said" ] || tail -n 20 "$said" | sed 's/^/log=/'
+}
+
+tell_what_runs() {
+    if [ "$kind" = system ]; then
+        tell init "$(cat "$live/init-interface-version" 2>/dev/null)"
+        tell inhibitors "$(tr '\n' ' ' <"$live/switch-inhibitors" 2>/dev/null)"
+    fi
+    if has_systemd; then
+        look_at_units
+        tell unwell "$(echo "$failing" | unseen | that_count | list)"
+        [ -n "$at_work" ] || at_work=$(switching)
+        tell at_work "$(echo "$at_work" | list)"
+    fi
+    tell current "$(readlink -f "$live")"
+    tell profile "$(readlink -f "$profile")"
+    read -r line </proc/sys/kernel/random/boot_id
+    tell boot_id "$line"
+    read -r line </proc/sys/kernel/hostname
+    tell hostname "$line"
+    tell version "$(/run/current-system/sw/bin/nixos-version --json 2>/dev/null)"
+}
+
+nothing() { # is known of such a deployment
+    tell state none
+    tell_what_runs
+}
+
+[ -d "$here" ] || mkdir -p -m 0700 "$here"
+verb=$1
+shift
+# Whoever may run this by a forced command says what it likes; reasons alone, the words after `back`, are free.
+case $verb in say) checked="$1 $2" ;; *) checked=$* ;; esac
+case $checked in *[!A-Za-z0-9@._:+/\ -]* | .* | *../*) fail 'these are no words for it' ;; esac
+case ${1:-} in */*) [ "$verb" = alone ] || fail "$1 names no deployment" ;; esac
+case $verb in watch | alone) ;; *) tell protocol $protocol ;; esac
+case $verb in
+begin) begin "$@" ;;
+watch) load "$1" && watch ;;
+alone) alone "$@" ;;
+last) if recent; then report; else nothing; fi ;;
+say) if load "$1"; then word "$@"; state; look "$stands keeping" 5; else nothing; fi ;;
+look) if load "$1"; then look "$2" "$3"; else nothing; fi ;;
+esac
