@@ -1,6 +1,6 @@
 """`nixherd vm`: guests of the hypervisor. Commands here send GETs alone, of any guest that the token may see."""
 
-import time
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.locate import whereabouts
+from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Resource, Task, Upid
 from nixherd.proxmox.doctor import Verdict, examine
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
@@ -249,7 +250,7 @@ def log(front: Front, upid: str, follow: bool) -> None:
     except ValueError:
         raise Usage(f"{upid} is not a UPID; `nixherd vm tasks` lists them") from None
     shown = 0
-    while True:
+    for _ in poll(math.inf, Backoff(1.0, 1.0)):
         state = front.client.task_status(task) if follow else None
         lines = front.client.task_log(task)
         for line in lines[shown:]:
@@ -257,7 +258,6 @@ def log(front: Front, upid: str, follow: bool) -> None:
         shown = len(lines)
         if state is None or not state.running:
             break
-        time.sleep(1)
     if state is not None and not state.succeeded:
         raise click.exceptions.Exit(int(Exit.FAILED))
 

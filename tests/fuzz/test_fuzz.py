@@ -194,13 +194,13 @@ def test_nobody_else_speaks_http() -> None:
     """The library has one module that imports what speaks it."""
     assert importing("requests", "proxmoxer", "urllib.request") == ["proxmox/client.py"]
     # a machine's own services are asked through its SSH connection
-    assert importing("http") == ["connectors/through.py"]
+    assert importing("http") == ["pyinfra_glue/through.py"]
     # SSH's sockets, also where a search was asked for; a pair that ends in a program of ours, names that are looked up,
     # and addresses that may be ours
-    connection = [f"connectors/{name}.py" for name in ("ssh_client", "through", "transport")]
-    looking = ["discovery.py", "keys_shown.py"]
+    connection = [f"pyinfra_glue/{name}.py" for name in ("ssh_client", "through", "transport")]
+    looking = ["locate/discovery.py", "locate/keyscan.py"]
     assert importing("socket") == sorted(
-        [*connection, *looking, "process.py", "ssh_config.py", "this_machine.py", "told.py"]
+        [*connection, *looking, "process.py", "ssh/ssh_config.py", "locate/this_machine.py", "locate/guest_agent.py"]
     )
 
 

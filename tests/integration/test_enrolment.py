@@ -186,7 +186,7 @@ def test_wrong_identities_and_rules_stop_it_before_anything_is_written(lab: Lab)
         ("age_identity=/no/such/file", "/no/such/file: no age identity there"),
         ('secrets_rules=["nosuch"]', "there is no rule nosuch in .sops.yaml"),
         ("secrets_rules=nosuch", "secrets_rules is a list of rules' numbers or path_regexes"),
-        ("secrets_directory=../elsewhere", "secrets_directory=../elsewhere is no path below the fleet's directory"),
+        ("secrets_directory=../elsewhere", "secrets_directory=../elsewhere is not a path below the fleet's directory"),
         ("commit_message={{ nosuch }}", "commit_message: 'nosuch' is undefined"),
         ("commit=perhaps", "commit=perhaps is neither true nor false"),
     ):

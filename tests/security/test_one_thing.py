@@ -253,6 +253,21 @@ def node(place: Place) -> Ended:
     return place.run(str(Path(sys.executable).with_name("pyinfra")), *words)
 
 
+def row(place: Place) -> Ended:
+    """A row that changes something, of an operation made by our decorator."""
+    file = place.directory.parent / "row.py"
+    file.write_text("""
+from nixherd.pyinfra_glue.operation import Change, operation
+
+@operation()
+def touch():
+    return Change("touch it", lambda: None)
+
+touch()
+""")
+    return place.pyinfra(str(file))
+
+
 def retire(place: Place) -> Ended:
     place.access("")  # whom the run before has taken out
     return place.nixherd("retire", "a", "--yes", "--no-commit")
@@ -339,6 +354,10 @@ SCENARIOS = {
     ),
     "operations/rebooting.py:reboot_and_prove:1": Scenario(reboot, OWN, "unknown", status=5),
     "operations/speaking.py:note_too:1": Scenario(deploy_a_commit, "own.id", harmless=True, status=0),
+    "nixherd/pyinfra_glue/operation.py:operation.decorate.commands:1": Scenario(
+        row, "__import__('pyinfra').host.data.host_id"
+    ),
+    "nixherd/pyinfra_glue/operation.py:_make:1": Scenario(row, "host.data.host_id"),
     "operations/steps.py:do.step:1": Scenario(deploy, "host.data.host_id", "failed"),
     "operations/steps.py:decide:1": Scenario(deploy, "host.data.host_id", "failed"),
 }

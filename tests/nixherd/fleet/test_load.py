@@ -200,5 +200,5 @@ def test_any_directory_name_is_taken_literally(tmp_path: Path, name: str) -> Non
 
 
 def test_it_works_under_gevent(make_fleet: MakeFleet) -> None:
-    script = "from gevent import monkey; monkey.patch_all(); from nixherd.fleet import load_fleet; import sys;"
+    script = "from gevent import monkey; monkey.patch_all(); from nixherd.fleet.load import load_fleet; import sys;"
     subprocess.run([sys.executable, "-c", f"{script} load_fleet(sys.argv[1])", make_fleet()], check=True)

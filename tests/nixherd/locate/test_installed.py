@@ -18,7 +18,7 @@ from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NoAgent
 from nixherd.session import Session
-from tests.nixherd.locate.test_reach import MAC, FakeClient
+from tests.nixherd.locate.reach.conftest import MAC, FakeClient
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 
 NO_HINTS = Hints()

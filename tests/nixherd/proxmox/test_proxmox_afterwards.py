@@ -19,9 +19,9 @@ from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
 from nixherd.proxmox.template import create
 from nixherd.proxmox.template.wanted import Wanted
+from tests.nixherd.proxmox.destroy_forms.conftest import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
-from tests.nixherd.proxmox.test_proxmox_destroy_forms import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
 
 THEN = {"name": "dev", "cores": 2, "memory": "8192", "boot": "order=scsi0", "scsi0": f"{DISK},size=64G"}
 THEN |= {"ide2": f"{CLOUD_INIT},media=cdrom,size=4M", "net0": "virtio=BC:24:11:00:01:10,bridge=vmbr0"}

@@ -10,9 +10,7 @@ from nixherd.proxmox.guest import apply, tasks
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
 from nixherd.proxmox.guest.snapshots import TakeSnapshot
 from nixherd.proxmox.steps import Outcome, Restore
-from tests.nixherd.proxmox.fleets import DEV
-from tests.nixherd.proxmox.inprocess import InProcess, archives, images
-from tests.nixherd.proxmox.test_proxmox_destroy_forms import (
+from tests.nixherd.proxmox.destroy_forms.conftest import (
     BOTH,
     DNS,
     FILE,
@@ -21,6 +19,8 @@ from tests.nixherd.proxmox.test_proxmox_destroy_forms import (
     container,
     guest,
 )
+from tests.nixherd.proxmox.fleets import DEV
+from tests.nixherd.proxmox.inprocess import InProcess, archives, images
 
 THIRD = "nvmeprom:vm-110-disk-2"
 ROOT, DATA, MORE = "nvmeprom:vm-210-disk-0", "nvmeprom:vm-210-disk-1", "nvmeprom:vm-210-disk-2"

@@ -1,0 +1,90 @@
+"""A machine that no hypervisor knows of, and what is waited for."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nixherd.errors import DeadlineExceeded, Refused
+from nixherd.locate.reach import (
+    Absent,
+    Epoch,
+    Hints,
+    Place,
+    addresses,
+    look,
+    until,
+)
+from nixherd.session import Session, Unusable
+from tests.nixherd.locate.reach.conftest import AGENTS_KEY
+from tests.nixherd.proxmox.fleets import HOST, KEY
+
+# A machine that no hypervisor knows of
+
+
+def metal(session: Session, hints: Hints, **host: Any) -> list[Place]:
+    session.fleet = replace(session.fleet, vms={}, hosts={"dev": replace(HOST, **host)})
+    everything = tuple(Epoch)
+    return look(session, session.host("dev"), hints, epochs=everything, patience=1, progress=lambda said: None)
+
+
+def test_its_addresses_are_tried_in_order(session: Session) -> None:
+    tried = metal(session, Hints(), public_key=KEY, addresses=("b.example", "192.0.2.1"))
+    assert [place.address for place in tried] == ["b.example", "192.0.2.1"]
+    assert {(place.epoch, place.host_key, place.user) for place in tried} == {(Epoch.FINAL, KEY, HOST.user)}
+    assert addresses(replace(HOST, hostname="h", ssh_alias="a")) == ["h", "a"]
+    assert addresses(replace(HOST, hostname="h", ssh_alias="h")) == ["h"]
+
+
+def test_what_its_operator_says_of_it(session: Session) -> None:
+    hints = Hints("192.0.2.9", AGENTS_KEY, "admin")
+    assert metal(session, hints) == [
+        Place("192.0.2.9", Epoch.CLONE, AGENTS_KEY, "admin"),
+        Place("192.0.2.9", Epoch.CLONE, AGENTS_KEY, "root"),
+    ]
+    with pytest.raises(
+        Refused, match=r"^dev has a publicKey in hosts.nix, so it is installed already and answers with"
+    ):
+        metal(session, hints, public_key=KEY)
+    assert [place.epoch for place in metal(session, replace(hints, host_key=KEY), public_key=KEY)] == [Epoch.FINAL]
+    session.state_of("dev").ensure_host_key()
+    assert [place.epoch for place in metal(session, hints)] == [Epoch.FINAL, Epoch.CLONE, Epoch.CLONE]
+
+
+def test_without_a_key_there_is_nobody_to_ask(session: Session) -> None:
+    with pytest.raises(Absent, match=r"no host key is known to pin; say which one it shows now with --data host_key="):
+        metal(session, Hints("192.0.2.9"))
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ({"ssh_hostname": "root@192.0.2.9"}, "--data ssh_hostname=root@192.0.2.9 is no host name or address; the user"),
+        ({"ssh_hostname": "-oProxyCommand=x"}, "is no host name or address"),
+        ({"install_user": "-l root"}, "--data install_user=-l root is no user's name"),
+        ({"host_key": "ssh-ed25519 AAAA"}, "--data host_key: its base64 is cut off or damaged; give it as"),
+    ],
+)
+def test_what_is_no_hint_is_refused(data: dict[str, str], complaint: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        Hints.of(data)
+    assert complaint in str(caught.value)
+
+
+def test_hints() -> None:
+    assert Hints.of({}) == Hints()
+    assert Hints.of({"ssh_hostname": "2001:db8::7", "host_key": KEY, "install_user": "abl030"}) == Hints(
+        "2001:db8::7", KEY, "abl030"
+    )
+
+
+# Waiting
+
+
+def test_waiting_ends_at_the_deadline_and_says_for_what() -> None:
+    began, tries = time.monotonic(), iter([False, False, True])
+    until(5, "dev", lambda: next(tries))
+    with pytest.raises(DeadlineExceeded, match=r"^dev: waiting: not within 0 s$"):
+        until(0.1, "dev: waiting", lambda: False)
+    assert time.monotonic() - began < 2
