@@ -22,7 +22,8 @@ from tree_sitter import Language, Node, Parser
 
 from nixherd.errors import DeadlineExceeded, FleetInvalid, ProcessFailed
 from nixherd.nix import nix_string
-from nixherd.nix_errors import LOG_FORMAT, cause, explain
+from nixherd.nix_errors import cause, explain
+from nixherd.nix_log import LOG_FORMAT
 from nixherd.nix_values import NixOther, NixPath
 from nixherd.process import Limits, run
 from nixherd.world import World, is_text
