@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.connectors.node import known_keys
-from nixherd.connectors.nodes import check_data, check_selection_of_nodes, check_words, nodes_of
+from nixherd.connectors.nodes import check_selection_of_nodes, check_words, nodes_of
 from nixherd.errors import Refused, Usage
 from nixherd.ssh_keys import generate_ed25519, known_hosts_line
 from tests.nixherd.proxmox.fleets import DEV, FLEET
@@ -46,13 +46,6 @@ def test_for_one_deploy_and_its_facts() -> None:
     ):
         with pytest.raises(Usage, match="logged in to for nothing else"):
             check_words(words)
-
-
-def test_a_datum_that_is_nearly_one_of_ours() -> None:
-    check_data(["devices=x", "vendor_reset=/x", "boot_deadline=3", "mine=1"])
-    for name, meant in (("vendor-reset", "vendor_reset"), ("device", "devices"), ("hostpcis", "hostpci")):
-        with pytest.raises(Usage, match=f"--data {name}: nobody asks for it; write {meant}"):
-            check_data([f"{name}=x"])
 
 
 def test_one_is_named() -> None:
