@@ -29,6 +29,7 @@ from nixherd.files import state_home, write_whole
 from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.fleet.revisions import of_tree
 from nixherd.locks import lock, own_directory
+from nixherd.nix.log import Warnings
 from nixherd.proxmox.token import Token
 from nixherd.pyinfra_glue.rollcall import RollCall
 from nixherd.ssh.destination import PLAIN_PATH
@@ -157,6 +158,8 @@ class Session:
     """of a deployment, where this run is one"""
     together: tuple[str, ...] = ()
     """the hosts that are evaluated together, where that began before anybody asked"""
+    warnings: Warnings = field(default_factory=Warnings)
+    """what the evaluations of the flake warned of"""
     roll_call: "RollCall | None" = None
     """where something waits to begin with those that answer"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)

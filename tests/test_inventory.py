@@ -152,6 +152,19 @@ def test_a_limit_that_selects_nothing(small: Pyinfra) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("unknown=1", "--data unknown: nobody asks for it; correct the name, or leave it out"),
+        ("build_on=nosuch", "build_on=nosuch is neither local, target nor a host of the fleet"),
+        ("goal=swich", "goal=swich is not one of switch, boot, test, dry-activate"),
+    ],
+)
+def test_data_that_cannot_be_meant_is_refused_before_anything(small: Pyinfra, data: str, message: str) -> None:
+    """An unchanged host would never have come to the place where it is used."""
+    assert small.refusal("--dry", "deploys/deploy.py", "--data", data).startswith(message)
+
+
 def test_a_wrong_fleet_is_refused_with_all_its_findings(pyinfra: Pyinfra, make_fleet: MakeFleet) -> None:
     pyinfra.fleet = make_fleet(("vmid = 110;", "vmid = 104;"), ('disk = "64G"', 'disk = "64"'))
     assert pyinfra.refusal("exec", "--", "true").splitlines() == [

@@ -13,13 +13,15 @@ import click
 from nixherd.argv import keep_streams, require_text
 from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
 from nixherd.deploy.journal import Journal, new_directory
+from nixherd.deploy.options import Options
 from nixherd.errors import FAILURES, Usage
 from nixherd.exit_codes import exit_of
 from nixherd.faults import worded
 from nixherd.files import expanded, fleet_root
-from nixherd.fleet.group_data import said_for_all
+from nixherd.fleet.data_names import HOSTS, check_data, check_group_data
+from nixherd.fleet.group_data import for_all, names_in, said_for_all
 from nixherd.fleet.groups import check_selection, groups_of, separate
-from nixherd.fleet.near_names import near_option
+from nixherd.fleet.models import Fleet
 from nixherd.nix.evaluator import evaluate_ahead
 from nixherd.nix.flakes import resolve
 from nixherd.proxmox.guard.definitions import Definitions
@@ -65,7 +67,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         files = [each for file in declared(words).values() for each in file]
         problem = _out_of_order(options)
         _check_deploys(files, problem)
-        _check_data(options)
+        _check_data(here, options)
         reference = data_said(options, "flake")
         flake = resolve(reference) if reference else None
         place = flake.path if flake else fleet_directory(here)
@@ -83,6 +85,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             say(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
+        _check_deployments(here, options, fleet, _selected(groups, options))
         token_file = expanded(token_file_of(here, options))
         session = Session(fleet, token_file, definitions, gate=gate)
         if flake:
@@ -193,12 +196,36 @@ def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> N
         raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
 
 
-def _check_data(options: dict[str, Any]) -> None:
-    """Usage for a datum that nobody asks for, with a name near an option of a deployment."""
-    for argument in options.get("data") or ():
-        name = argument.partition("=")[0]
-        if known := near_option(name):
-            raise Usage(f"--data {name}: nobody asks for it; write {known}, or another name")
+def _check_data(here: Path, options: dict[str, Any]) -> None:
+    """Usage for data that nobody asks for. An operator's own deploy file may ask for more."""
+    words = [Path(word) for word in options.get("operations") or ()]
+    own = any(word.suffix == ".py" and word.resolve().parent != here / "deploys" for word in words)
+    check_data(parsed_data(options), HOSTS, others=own)
+    for directory in _group_data(here, options.get("group_data") or ()):
+        for file in sorted(directory.glob("*.py")):
+            check_group_data(names_in(file), str(file))
+
+
+def _check_deployments(here: Path, options: dict[str, Any], fleet: Fleet, host_ids: Iterable[str]) -> None:
+    """Usage where one of these hosts is to be deployed to as cannot be meant: whether it would be changed or not."""
+    said = {**for_all(_group_data(here, options.get("group_data") or ())), **parsed_data(options)}
+    builders = {name for host in fleet.hosts.values() for name in (host.id, host.ssh_alias) if name}
+    for host_id in sorted(host_ids):
+        merged = {
+            **fleet.hosts[host_id].deployment,
+            **{name: value for name, value in said.items() if value is not None},
+        }
+        key = Options.of(host_id, merged.get, builders).sign_with
+        if key and not expanded(key).is_file():
+            raise Usage(f"sign_with={key}: no such file; `nix key generate-secret --key-name NAME` makes a key")
+
+
+def parsed_data(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What --data said, by name, as pyinfra takes it."""
+    from pyinfra_cli.util import parse_cli_arg  # type: ignore[import-untyped]  # which patches on import
+
+    pairs = [argument.partition("=") for argument in options.get("data") or ()]
+    return {name: parse_cli_arg(value) for name, _, value in pairs}
 
 
 def data_said(options: dict[str, Any], name: str) -> str | None:
