@@ -53,6 +53,7 @@ def test_a_provisioned_machine(
     assert ended.out == f"dev (vm 110): {'' if said.startswith('failed') else 'in service: '}{said}\n"
 
 
+@pytest.mark.nix
 @pytest.mark.parametrize("planted", ["another pointer", "no pointer"])
 def test_a_published_system(
     published_fleet: Path,  # noqa: F811

@@ -16,6 +16,8 @@ from nixherd.session import Session
 from tests import nix_cli
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 
+pytestmark = pytest.mark.nix
+
 FLAKE = """{
   outputs = { self }: let
     system = name: {

@@ -14,7 +14,7 @@ from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, deploy_file
 from nixherd.pyinfra_glue.inventory import _asked
 from nixherd.pyinfra_glue.nodes import check_words
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 ROLLOUT = DeployFile("deploy", rollout=True, from_flake=True)
 MAKES = {"from_flake": True, "makes_machines": True, "by_hypervisor": True}
 OURS = {
