@@ -243,9 +243,9 @@ def leftovers(places: Places) -> list[str]:
     """What of this checkout's lab still lives: processes in its control groups, loop devices on its disks."""
     left = []
     for group in cgroups(places):
-        for procs in group.rglob("cgroup.procs"):
+        for directory, _, _ in os.walk(group):  # which passes over groups that end meanwhile; rglob does not
             with contextlib.suppress(OSError):
-                left += [f"process {pid}" for pid in procs.read_text().split()]
+                left += [f"process {pid}" for pid in (Path(directory) / "cgroup.procs").read_text().split()]
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
             if backing.read_text().startswith(f"{places.disks}/"):

@@ -98,6 +98,12 @@ def pytest_runtest_call() -> Iterator[None]:
     return result
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """What the last user of a shared fixture ends is not its own: another test may have needed it."""
+    _running.clear()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what should be marked `slow` and is not; a busy machine should not fail a run."""
     for report in terminalreporter.getreports("passed"):
