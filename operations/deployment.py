@@ -42,14 +42,15 @@ def evaluate() -> NoChange:
     session, (rollout, host_run) = session_of(host), current(host)
     reached = host_run.reached
     host_run.value = planned = planning.plan(session, rollout, host_run, reached, reached_ids(host))
-    toplevel = planned.config.toplevel
-    if host_run.is_over:
-        return NoChange(f"{host_run.id} runs {toplevel} already")
-    if isinstance(planned, Planned) and planned.revision_only:
-        return NoChange(f"{host_run.id} runs {toplevel} already: revision only, {planned.revision_change}")
-    if isinstance(planned, Planned) and not executing(host):
-        planning.note_if_revision_only(session, rollout, host_run, planned)
-    return NoChange(f"{host_run.id}: {toplevel} is to come")
+    if isinstance(planned, Planned):
+        has = f"{host_run.id} {planning.what_it_has(host_run.options, planned.reached.running)} already"
+        if host_run.is_over:
+            return NoChange(has)
+        if planned.revision_only:
+            return NoChange(f"{has}: revision only, {planned.revision_change}")
+        if not executing(host):
+            planning.note_if_revision_only(session, rollout, host_run, planned)
+    return NoChange(f"{host_run.id}: {planned.config.toplevel} is to come")
 
 
 @operation()

@@ -140,8 +140,8 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
         checks = host_run.host.health_checks
         problem, _ = unwell(host_run.machine, host_run.kind, running, checks, config.toplevel)
         if problem:
-            raise NotWell(f"{host_run.id} runs {config.toplevel} already; {problem}; nothing was activated")
-        return NoChange(f"{host_run.id} runs {config.toplevel} already")
+            raise NotWell(f"{host_run.id} runs {running.current} already; {problem}; nothing was activated")
+        return NoChange(f"{host_run.id} runs {running.current} already")
     builder = builder_of(session, host_run.machine, build_on, partial(machine_of_host, host))
     request = rebuilding.Rebuild(action, builder, specialisation)
     make = partial(rebuilding.rebuild, session, rollout, host_run, Planned(reached, config), request)

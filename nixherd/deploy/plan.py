@@ -59,7 +59,7 @@ def plan(
         return Planned(reached, config, checks)
     problem, running = unwell(host_run.machine, host_run.kind, running, checks, str(running.current))
     if problem:
-        why = f"it runs {config.toplevel} already; {problem}; nothing was activated"
+        why = f"it {what_it_has(host_run.options, running)} already; {problem}; nothing was activated"
         host_run.end(Outcome.UNCHANGED_NOT_WELL, why)
         rollout.failed[host_run.id] = host_run.options.wave
         raise NotWell(f"{host_run.id}: {why}")
@@ -94,6 +94,11 @@ def is_done(options: Options, running: Running, toplevel: str) -> bool:
     runs = running.current == system or bool(chosen and resolved(system) == running.current)
     boots = running.profile == toplevel
     return {Goal.SWITCH: runs and boots, Goal.TEST: runs, Goal.BOOT: boots}.get(options.goal, False)
+
+
+def what_it_has(options: Options, running: Running) -> str:
+    """What the machine said that it has: with goal=boot only its next boot was looked at."""
+    return f"boots {running.profile}" if options.goal is Goal.BOOT else f"runs {running.current}"
 
 
 def resolved(path: str) -> str | None:

@@ -20,6 +20,7 @@ from nixherd.deploy.waves import USUAL
 from nixherd.errors import FAILURES, Usage
 from nixherd.fleet.load import load_fleet
 from nixherd.install.permission import require_rebootable
+from nixherd.pyinfra_glue.deploy_file import require_order
 from nixherd.pyinfra_glue.hosts import executing, failed, fleet_host, session_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 
@@ -97,7 +98,8 @@ def options_of(host: Host, **changes: Any) -> Options:
 
 
 def waves(host: Host) -> list[int]:
-    """The waves of the hosts that are selected, in their order."""
+    """The waves of the hosts that are selected, in their order. Usage where pyinfra was told to go in another one."""
+    require_order(host.data.get("without_order"))
 
     def found() -> list[int]:
         numbers = set()
