@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.session import Session
 from nixherd.ssh.sudo import Sudo, told
 from operations import nix as operations
-from operations.steps import connector_of
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.nix_cli import environment, nix
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Outcome, Said, connected, perform, vm
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 # What a NixOS has that Debian's root has not: build users, and a daemon that trusts root alone.
 MACHINE = """

@@ -17,7 +17,7 @@ from tests.nixherd.trust.secrets.repositories import BEFORE, WITH_DEV, git, iden
 from tests.runs import DESCRIBED, Outcome, Said, connected, evaluates_to, perform, vm
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 NIXOS = "ID=nixos"
 Rows = Callable[..., Outcome]
@@ -253,4 +253,4 @@ def test_an_age_identity_is_made_on_the_machine_and_kept(machine: Callable[..., 
 def test_an_age_identity_needs_the_tool_and_the_key(machine: Callable[..., Rows]) -> None:
     run = machine("rm -f /etc/ssh/ssh_host_ed25519_key.pub")
     assert "there is no /etc/ssh/ssh_host_ed25519_key.pub" in run(age.identity, path="/run/key.txt").said[-1]
-    assert "is no absolute path" in run(age.identity, path="key.txt").said[-1]
+    assert "is not an absolute path" in run(age.identity, path="key.txt").said[-1]

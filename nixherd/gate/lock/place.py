@@ -18,6 +18,7 @@ from nixherd.files import state_home, write_whole
 from nixherd.fleet.git import Repository
 from nixherd.gate.lock.lockfile import FILE, Lock
 from nixherd.locks import lock
+from nixherd.reasons import reason
 
 _SIGNED = b"-----BEGIN SSH SIGNATURE-----"
 
@@ -135,9 +136,8 @@ class Place:
         options = ["-c", "commit.gpgsign=true", "-c", "gpg.format=ssh"] if signed else []
         done = git.write(*options, "commit", "--quiet", "--only", "--message", message, "--", FILE, answers=None)
         if done.status:
-            said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            why = "the fleet requires signatures: " if signed else ""
-            raise CommitRefused(f"git commit: {why}{' / '.join(said[-2:]) or f'status {done.status}'}")
+            why = reason(done.stderr or done.stdout, f"status {done.status}")
+            raise CommitRefused(f"git commit: {'the fleet requires signatures: ' if signed else ''}{why}")
         commit = git.full_head()
         content = git.contents([commit])[commit]
         if git.read("rev-list", "--parents", "--max-count=1", commit).stdout.split() != [commit, before]:
