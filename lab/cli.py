@@ -16,29 +16,6 @@ from lab.machines.network import GATEWAY
 from lab.places import Places, cache_directory
 from lab.setup import prepare_nix, programs
 
-FAULTS = {
-    "lock-held": "vmid=N requests=N seconds=N: another client holds the VM's lock",
-    "file-held": "vmid=N seconds=30: `qm cleanup` holds the lock of the VM's configuration file",
-    "restart": "vmid=N message=TEXT: the second task of a reboot fails; never=1: never starts; seconds=N: starts late",
-    "task-fails": "type=qmclone once=1: a task ends with an error after its 200",
-    "task-killed": "type=qmclone: its worker dies half-way and cleans nothing up",
-    "task-lost": "type=qmclone works=1: the task is forgotten; works=0: and was not done",
-    "drop-connection": "method=POST path=REGEX count=1: carried out, the answer is lost; refused=1: of a refusal",
-    "timed-out": "method=POST path=REGEX count=1: carried out, the answer is 596",
-    "refused": "method=POST path=REGEX count=1: not carried out, the answer is 595",
-    "node-down": "node=NAME: that node does not answer",
-    "hotplug-fails": "option=scsi1 count=1: the hotplug fails, the option stays pending, the answer is 400",
-    "storage-full": "storage=NAME: the storage is full",
-    "stale-resources": "the cluster's list no longer changes",
-    "archive-damaged": "part=header|data: a backup cannot be read at all, or ends too early",
-    "vmid-taken": "vmid=N: another user's VM appears there when a call creates one",
-    "agent-silent": "vmid=N: the guest agent never answers",
-    "address-changes": "vmid=N: every boot gets a different address",
-    "address-moves": "vmid=N: running machines change their address now",
-    "no-return": "vmid=N: a rebooting machine does not come back",
-    "impostor": "HOST VMID marker=installer|clone|installed|own key=true address=true boot_id=true: HOST poses as VMID",
-}
-
 
 def main(argv: list[str]) -> int:
     """Run one command and return its exit status."""
@@ -175,13 +152,22 @@ def _log(places: Places, options: argparse.Namespace) -> int:
     return subprocess.call(["tail", "-n", "+1", *(["-f"] if options.follow else []), str(places.api_log)])
 
 
+def switchable() -> dict[str, str]:
+    """Return the parameters and the effect of every fault of the API and the machines, by name."""
+    from lab.api.faults import FAULTS as OF_THE_API
+    from lab.machines.machine import FAULTS as OF_MACHINES
+
+    return {**OF_THE_API, **OF_MACHINES}
+
+
 def _fault(places: Places, options: argparse.Namespace) -> int:
+    known = switchable()
     if options.name is None:
-        for name, text in FAULTS.items():
+        for name, text in known.items():
             print(f"{name:16} {text}")
         return 0
-    if options.name not in FAULTS:
-        raise LabError(f"unknown fault {options.name}; known faults: {', '.join(FAULTS)}")
+    if options.name not in known:
+        raise LabError(f"unknown fault {options.name}; known faults: {', '.join(known)}")
     words = options.parameters
     if options.name == "impostor":
         options.switch, words = _cast(places, [options.switch, *words])

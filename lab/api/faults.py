@@ -1,6 +1,6 @@
 """Faults: a lock held by another, a failing task, a lost answer, a silent agent, an unreachable node.
 
-Switched by `POST /_lab/fault` {name, on, …}; NAMES lists them with their parameters. A parameter that is left out
+Switched by `POST /_lab/fault` {name, on, …}; FAULTS lists them with their parameters. A parameter that is left out
 matches any VMID, task or request.
 """
 
@@ -10,24 +10,25 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = (
-    "lock-held",  # vmid, lock, requests or seconds
-    "file-held",  # vmid, seconds: the lock of the configuration file, as `qm cleanup` holds it
-    "restart",  # vmid, message or never or seconds, count: the second task of a reboot fails, never comes, comes late
-    "task-fails",  # type, once, message
-    "task-killed",  # type: the worker dies half-way and leaves everything as it is
-    "task-lost",  # type, works: the task is forgotten; its work was done, or with works=false was not
-    "drop-connection",  # method, path, count, refused: carried out (or refused), the connection is closed unanswered
-    "timed-out",  # method, path, count, refused: carried out (or refused), then answered with 596
-    "refused",  # method, path, count: not carried out, answered with 595
-    "agent-silent",  # vmid
-    "node-down",  # node
-    "storage-full",  # storage
-    "hotplug-fails",  # option, message, count: a running VM does not apply it, it stays pending
-    "stale-resources",  # the cluster's list stays as it was when this was switched on
-    "archive-damaged",  # part: header (the backup cannot be read at all), data (it ends too early)
-    "vmid-taken",  # vmid: another user's VM appears there when a call creates one
-)
+# By name: the parameters, and the effect.
+FAULTS = {
+    "lock-held": "vmid=N requests=N seconds=N: another client holds the VM's lock",
+    "file-held": "vmid=N seconds=30: `qm cleanup` holds the lock of the VM's configuration file",
+    "restart": "vmid=N message=TEXT: the second task of a reboot fails; never=1: never starts; seconds=N: starts late",
+    "task-fails": "type=qmclone once=1: a task ends with an error after its 200",
+    "task-killed": "type=qmclone: its worker dies half-way and cleans nothing up",
+    "task-lost": "type=qmclone works=1: the task is forgotten; works=0: and was not done",
+    "drop-connection": "method=POST path=REGEX count=1: carried out, the answer is lost; refused=1: of a refusal",
+    "timed-out": "method=POST path=REGEX count=1: carried out, the answer is 596",
+    "refused": "method=POST path=REGEX count=1: not carried out, the answer is 595",
+    "node-down": "node=NAME: that node does not answer",
+    "hotplug-fails": "option=scsi1 count=1: the hotplug fails, the option stays pending, the answer is 400",
+    "storage-full": "storage=NAME: the storage is full",
+    "stale-resources": "the cluster's list no longer changes",
+    "archive-damaged": "part=header|data: a backup cannot be read at all, or ends too early",
+    "vmid-taken": "vmid=N: another user's VM appears there when a call creates one",
+    "agent-silent": "vmid=N: the guest agent never answers",
+}
 
 
 class Faults:
@@ -39,7 +40,7 @@ class Faults:
 
     def switch(self, name: str, on: bool, params: Mapping[str, Any]) -> bool:
         """Switch a fault on or off; return False if it is not an API fault."""
-        if name not in NAMES:
+        if name not in FAULTS:
             return False
         with self._mutex:
             if on:

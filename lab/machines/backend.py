@@ -16,12 +16,11 @@ from lab.machines.agent import Agent
 from lab.machines.cgroups import ROOT, Cgroup
 from lab.machines.guest import Guest, Hardware
 from lab.machines.impostor import Role, be_itself, pretend
-from lab.machines.machine import Card, Faults, Machine, attach
+from lab.machines.machine import FAULTS, Card, Faults, Machine, attach
 from lab.machines.network import Network
 from lab.machines.volumes import Volumes
 
 BUSES = {"scsi": "sd", "sata": "sd", "ide": "sd", "virtio": "vd"}
-FAULTS = ("address-changes", "no-return", "address-moves", "impostor")
 
 
 class MachinesBackend:

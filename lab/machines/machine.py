@@ -15,6 +15,14 @@ from lab.machines.guest import REBOOT, Guest, Hardware, UnmountBusy
 from lab.machines.loops import Loop
 from lab.machines.network import Network, Plug
 
+# By name: the parameters, and the effect.
+FAULTS = {
+    "address-changes": "vmid=N: every boot gets a different address",
+    "address-moves": "vmid=N: running machines change their address now",
+    "no-return": "vmid=N: a rebooting machine does not come back",
+    "impostor": "HOST VMID marker=installer|clone|installed|own key=true address=true boot_id=true: HOST poses as VMID",
+}
+
 
 @dataclass
 class Faults:
