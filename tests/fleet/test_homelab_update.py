@@ -149,8 +149,8 @@ def test_what_cannot_be_is_refused_with_a_remedy(seen: dict[str, Any]) -> None:
         "ssids": "set networking.networkmanager.enable = true",
         "container": "set it to false",
         "unsigned": "Set signingKeyFile to a file",
-        "store": "everybody can read the store",
-        "token": "everybody can read the store",
+        "store": "every user can read the store",
+        "token": "every user can read the store",
     }
     assert seen["wrong"].pop("none") == []
     assert {case: [remedy in message for message in seen["wrong"][case]] for case, remedy in remedies.items()} == {

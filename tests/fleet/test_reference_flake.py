@@ -206,8 +206,8 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
     def commit() -> str:
         for words in (("add", "-A"), ("commit", "-qm", "x"), ("rev-parse", "HEAD")):
             argv = ("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
-            said = subprocess.run(argv, cwd=copy, check=True, capture_output=True, text=True).stdout
-        return said.strip()
+            output = subprocess.run(argv, cwd=copy, check=True, capture_output=True, text=True).stdout
+        return output.strip()
 
     first = commit()
     assert run(["--fleet", str(copy), "check", "--only", "lockout", "--only", "closures", "--json"]) == 1
@@ -218,12 +218,12 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
     found = [each for each in told if each["severity"] != "error"]
     assert [(each["severity"], each["file"], each["line"], each["attribute"]) for each in found] == [
         ("warning", f"hosts/{host}/planted.nix", 2, f"nixosConfigurations.{host}")
-        for host, (_, wanted) in sorted(PLANTED.items())
-        if wanted
+        for host, (_, expected) in sorted(PLANTED.items())
+        if expected
     ]
     for each in found:
-        wanted = PLANTED[each["attribute"].partition(".")[2]][1]
-        assert f"its closure holds {wanted}" in each["what"]
+        expected = PLANTED[each["attribute"].partition(".")[2]][1]
+        assert f"its closure holds {expected}" in each["what"]
 
     # the one with its revision in it: as of the revision before it is what it was
     session = Session(load_fleet(copy), tmp_path / "token")
@@ -249,9 +249,9 @@ def test_nix_trusts_root_alone_on_every_machine(flake: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ("", "say who signs them, in nixherd.trustedKeys"),
+        ("", "list their keys in nixherd.trustedKeys"),
         ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.trusted-users = ["*"];', "nixherd-push no trusted user"),
-        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.require-sigs = false;', "require-sigs has to be on"),
+        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.require-sigs = false;', "require-sigs must be true"),
         ('nixherd.trustedKeys = ["k-1:x"];', None),
     ],
 )

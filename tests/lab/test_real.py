@@ -83,25 +83,25 @@ def test_each_fault_is_told_with_its_host_and_all_others_are_evaluated(tmp_path:
     )
     done = run(tmp_path, *given("NIXPKGS", "HOME_MANAGER", "WORDS"), hosts=hosts)
     assert done.returncode == 1, done.stderr
-    said: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     row = ""
     for line in done.stdout.splitlines():
         if line.startswith("    "):
-            said[row].append(line.strip())
+            messages[row].append(line.strip())
         elif found := re.match(r"(\w+ \w+) +(\w.*?)  ", line):
             row = found[1]
-            said[row] = [found[2]]
-    assert said["host good"] == ["ok"]
-    assert said["home home"] == ["ok"]
-    assert said["host failing"] == ["fails", "assertion: it needs", "more"]
-    assert said["host gone"][0] == "fails"
-    assert "`systemd.sleep.extraConfig'" in said["host gone"][1]
-    assert said["host misspelt"][:2] == [
+            messages[row] = [found[2]]
+    assert messages["host good"] == ["ok"]
+    assert messages["home home"] == ["ok"]
+    assert messages["host failing"] == ["fails", "assertion: it needs", "more"]
+    assert messages["host gone"][0] == "fails"
+    assert "`systemd.sleep.extraConfig'" in messages["host gone"][1]
+    assert messages["host misspelt"][:2] == [
         "does not evaluate",
         "error: The option `services.opensh' does not exist. Definition values:",
     ]
-    assert said["host warning"] == ["warns", "warning: told", "warning: traced"]
-    assert said["flake check"][0] == "does not evaluate"
+    assert messages["host warning"] == ["warns", "warning: told", "warning: traced"]
+    assert messages["flake check"][0] == "does not evaluate"
     assert re.search(r"\n2 errors, 2 failing assertions, \d+ warnings; CPU", done.stdout)
 
 
@@ -114,7 +114,7 @@ def test_an_input_that_is_not_given_is_an_error_of_what_needs_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "messages"),
     [
         ([], "give the directory of a nixpkgs, nothing is fetched: NIXPKGS=/path [DISKO=/path] [HOME_MANAGER=/path] "),
         (["NIXPKGS"], "NIXPKGS: expected NAME=DIRECTORY, for example NIXPKGS=/path/to/nixpkgs"),
@@ -128,12 +128,12 @@ def test_an_input_that_is_not_given_is_an_error_of_what_needs_it(tmp_path: Path)
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
     ],
 )
-def test_what_is_given_wrong_is_one_line(arguments: list[str], said: str) -> None:
+def test_what_is_given_wrong_is_one_line(arguments: list[str], messages: str) -> None:
     disko = str(stand_ins() / "inputs" / "disko")
     done = real(*(argument.replace("@disko@", disko) for argument in arguments))
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"fleet-real: [^\n]+\n", done.stderr)
-    assert said in done.stderr
+    assert messages in done.stderr
 
 
 def test_a_flake_that_does_not_parse_is_one_line(tmp_path: Path) -> None:
@@ -143,7 +143,9 @@ def test_a_flake_that_does_not_parse_is_one_line(tmp_path: Path) -> None:
 
 
 def test_what_nix_says_of_this_machine_is_no_warning_of_the_fleet() -> None:
-    said = "warning: Git tree '/x' is dirty\nevaluation warning: a\ntrace: evaluation warning: b\nwarning: a\nerror: x"
-    assert evaluation._warnings(said) == ["a", "b"]
+    messages = (
+        "warning: Git tree '/x' is dirty\nevaluation warning: a\ntrace: evaluation warning: b\nwarning: a\nerror: x"
+    )
+    assert evaluation._warnings(messages) == ["a", "b"]
     assert evaluation._last("error:\n   … while\n\n   error: one\n   two\n") == "one\ntwo"
     assert evaluation._last("") == "nix printed no message"
