@@ -87,12 +87,12 @@ REFUSED = [
     (
         "homelab.display.enable = true; homelab.hypridle.enable = true;",
         "null",
-        "set homelab.hypridle.lockCommand to the lock of the system below",
+        "set homelab.hypridle.lockCommand to the lock of the system, for example",
     ),
     (
         'homelab.display.enable = true; homelab.remote-desktop = {enable = true; address = "0.0.0.0";};',
         HOST,
-        "set certificateFile and privateKeyFile beside it, or leave the address 127.0.0.1 and come by ssh -L",
+        "set certificateFile and privateKeyFile, or keep the address 127.0.0.1 and connect with ssh -L",
     ),
     (
         'homelab.display.enable = true; homelab.remote-desktop = {enable = true; certificateFile = "/c";};',

@@ -250,7 +250,7 @@ def test_nix_trusts_root_alone_on_every_machine(flake: Path) -> None:
     ("more", "why"),
     [
         ("", "list their keys in nixherd.trustedKeys"),
-        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.trusted-users = ["*"];', "nixherd-push no trusted user"),
+        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.trusted-users = ["*"];', "nixherd-push not a trusted user"),
         ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.require-sigs = false;', "require-sigs must be true"),
         ('nixherd.trustedKeys = ["k-1:x"];', None),
     ],
@@ -284,7 +284,7 @@ def test_root_has_no_other_keys_where_deployments_get_in_by_one_program(flake: P
     assert line.endswith('" ssh-ed25519 AAAA deployer')
     assert found["fine"] == []
     assert len(found["plain"]) == 1
-    assert "nixherd.access: ssh-ed25519 AAAA deployer is also among users.users.root" in found["plain"][0]
+    assert "nixherd.access: ssh-ed25519 AAAA deployer is also in users.users.root" in found["plain"][0]
 
 
 def test_dev_matches_its_firmware_boot_loader_and_disk(flake: Path) -> None:

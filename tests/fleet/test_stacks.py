@@ -203,15 +203,15 @@ WRONG = {
         "services.openssh and homelab.stacks.a.services.c both use tcp port 22"
     ),
     'a = one {mounts = [{source = "media"; target = "/m";}];};': (
-        'homelab.stacks.a.services.c.mounts: source is "media": that has to be an absolute path'
+        'homelab.stacks.a.services.c.mounts: source is "media": it must be an absolute path'
     ),
     'a = one {mounts = [{source = "/srv/../etc"; target = "/m";}];};': "absolute path without `..`",
     'a = one {data.d = "var";};': 'homelab.stacks.a.services.c.data.d.target is "var"',
-    'a = one {data."../d" = "/var";};': "a name of letters, digits",
-    'a = one {image = "nginx:latest";};': "say a version as its tag, or add the digest",
+    'a = one {data."../d" = "/var";};': "must consist of letters, digits",
+    'a = one {image = "nginx:latest";};': "use a version as its tag, or add the digest",
     'a = one {image = "registry.invalid:5000/nginx";};': "whose image changes over time",
-    'a = one {image = "nginx:stable-alpine";};': "say a version as its tag",
-    'a = one {image = "pgvecto-rs:latest-pg16";};': "say a version as its tag",
+    'a = one {image = "nginx:stable-alpine";};': "use a version as its tag",
+    'a = one {image = "pgvecto-rs:latest-pg16";};': "use a version as its tag",
     'a = one {image = "nginx:1@sha256:beef";};': "which is not an image",
     'a = one {secrets = ["env"];};': 'names "env", which the stack does not declare: add it to the stack\'s `secrets`',
     "a = one {} // {secrets.env = {};};": "homelab.stacks.a.secrets.env has no file: set homelab.docker.sopsFile",
@@ -223,7 +223,7 @@ WRONG = {
     'a = one {environment.URL = "postgres://a:b@db/a";};': "environment.URL would be in the Nix store",
     r'a = one {image = "nginx:\${TAG}";};': "which is not an image",
     'a = one {data.x = "/v"; mounts = [{source = "/s"; target = "/v";}];};': "two volumes at one path of the",
-    'a = one {hostNetwork = true; networks = ["default"];};': "say one of the two",
+    'a = one {hostNetwork = true; networks = ["default"];};': "remove one of the two",
     "a = {services = {};};": "homelab.stacks.a.services has no container",
     'a.services."c d".image = "nginx:1.27";': "here are c d",
     "A = one {};": "homelab.stacks.A: docker compose wants names of lower-case letters",

@@ -50,16 +50,16 @@
     else pushed;
 in {
   options.nixherd.healthChecks = mkOption {
-    description = "Checks by name, each with one of unit, command, tcp and http; the machine asks itself.";
+    description = "Checks by name, each with one of unit, command, tcp and http; they run on the machine itself.";
     default = {};
     type = types.attrsOf (types.submodule {
       options = {
-        unit = maybe types.str "A unit that has to be active.";
-        command = maybe types.str "A shell text, run by root, that has to end with 0.";
-        tcp = maybe (types.either types.port types.str) "A port, or HOST:PORT, that has to take a connection.";
-        http = maybe types.str "An http:// URL that has to answer.";
-        status = maybe types.int "With which status; 200 unless said.";
-        timeout = maybe types.int "Seconds in which it has to pass; 30 unless said.";
+        unit = maybe types.str "A unit that must be active.";
+        command = maybe types.str "A shell command, run as root, that must exit with 0.";
+        tcp = maybe (types.either types.port types.str) "A port, or HOST:PORT, that must accept a connection.";
+        http = maybe types.str "An http:// URL that must answer.";
+        status = maybe types.int "The expected status; default 200.";
+        timeout = maybe types.int "Seconds until it must pass; default 30.";
       };
     });
   };

@@ -44,7 +44,7 @@ in {
       info = color "#74b6c4" "The colour of what is only said.";
       success = color "#8fbf7f" "The colour of what went well.";
       warning = color "#d9b36c" "The colour of what needs attention.";
-      urgent = color "#d9777f" "The colour of what has to be looked at.";
+      urgent = color "#d9777f" "The colour of what needs attention at once.";
     };
   };
 

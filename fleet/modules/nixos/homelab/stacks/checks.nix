@@ -14,7 +14,7 @@
   };
 
   absolute = path: lib.hasPrefix "/" path && !lib.elem ".." (lib.splitString "/" path);
-  path = where: value: refuse (!absolute value) "${where} is \"${value}\": that has to be an absolute path without `..`. What the container keeps goes into `data`, by a name alone.";
+  path = where: value: refuse (!absolute value) "${where} is \"${value}\": it must be an absolute path without `..`. What the container keeps goes into `data`, by a name alone.";
   isName = value: builtins.match "[a-zA-Z0-9_][a-zA-Z0-9_.-]*" value != null;
 
   # Tags whose image changes: latest, stable, alpine; a tag without a digit is not a version.
@@ -84,7 +84,7 @@ in
   ++ eachService (where: stack: s:
     [(image where s.image)]
     ++ lib.concatLists (lib.mapAttrsToList (name: d: [
-        (refuse (!isName name) "${where}.data: \"${name}\" has to be a name of letters, digits, `_`, `.` and `-`: the directory is ${cfg.dataDirectory}/<stack>/<name>.")
+        (refuse (!isName name) "${where}.data: \"${name}\" must consist of letters, digits, `_`, `.` and `-`: the directory is ${cfg.dataDirectory}/<stack>/<name>.")
         (path "${where}.data.${name}.target" d.target)
       ])
       s.data)
@@ -100,7 +100,7 @@ in
     ++ map (name: refuse (name != "default" && !stack.networks ? ${name}) "${where}.networks names \"${name}\", which the stack does not declare: add it to the stack's `networks` (external = true where it is shared with other stacks).") s.networks
     ++ lib.mapAttrsToList (name: value:
       refuse (isSecret name (toString value))
-      "${where}.environment.${name} would be in the Nix store, where everybody reads it: put it into the sops file, as a line of one of the stack's `secrets`.")
+      "${where}.environment.${name} would be in the Nix store, which every user can read: put it into the sops file, as a line of one of the stack's `secrets`.")
     s.environment)
   ++ each (name: stack:
     [
