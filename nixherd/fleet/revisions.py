@@ -81,3 +81,14 @@ def of_tree(directory: Path) -> str | None:
         return repository.full_head() + ("-dirty" if repository.changed(["."]) else "")
     except FleetError:  # whoever needs git says what is wrong with it
         return None
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The flake in a directory, as its files are at each moment."""
+
+    url: str
+
+    @property
+    def revision(self) -> str | None:
+        return of_tree(Path(self.url))
