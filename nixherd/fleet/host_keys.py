@@ -1,6 +1,7 @@
 """The host keys of the fleet: which one is pinned for a host, which private half is kept here, and whose a key is."""
 
 from contextlib import suppress
+from pathlib import Path
 
 from nixherd.errors import FleetError
 from nixherd.fleet.models import Fleet
@@ -20,15 +21,15 @@ class HostKeys:
         self._run = run
         self._told: OncePer[str, str] = OncePer("comparing the host keys that guests tell")
 
-    def private_key_file(self, host_id: str) -> str:
-        return str(self._run.state_of(host_id).directory / PRIVATE)
+    def private_key_file(self, host_id: str) -> Path:
+        return self._run.state_of(host_id).directory / PRIVATE
 
     def held(self, host_id: str) -> KeyPair | None:
         """The key generated for this host or put here by the operator, or None if there is none (yet).
 
         FleetError when others can read it, or no machine could use it.
         """
-        path = self._run.state_of(host_id).directory / PRIVATE
+        path = self.private_key_file(host_id)
         try:
             private, mode = path.read_text(errors="replace"), path.stat().st_mode & 0o777
         except FileNotFoundError:
