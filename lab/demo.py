@@ -24,8 +24,11 @@ git commit --quiet --all --message 'dev: a message of the day' && git show --sta
 # The guard below all callers: a program that tries to stop a protected VM.
 STOP_104 = """python -c '
 import os; from pathlib import Path
-from nixherd.fleet.load import load_fleet; from nixherd.proxmox.steps import Stop; from nixherd.session import Session
-Stop("prom", 104).begin(Session(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client)
+from nixherd.fleet.load import load_fleet
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.steps import Stop
+client = Hypervisor(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client
+Stop("prom", 104).begin(client)
 ' 2>&1 | tail -n 1"""
 SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
 
