@@ -15,7 +15,7 @@ from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.fleet.test_validate import DEFINITIONS, HOSTS
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401
-from tests.nixherd.pyinfra_glue.test_connector import connector_of
+from tests.nixherd.pyinfra_glue.connector.conftest import connector_of
 from tests.runs import Said, connected, executing, said_by, shared_at
 from tests.shared import Shared
 from tests.sshd import MAC, Sshd

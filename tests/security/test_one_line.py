@@ -4,7 +4,7 @@ import pytest
 
 from nixherd.deploy.journal import entries
 from nixherd.deploy.report import report
-from tests.security.test_one_thing import Place, place  # noqa: F401  (fixture)
+from tests.security.one_thing.conftest import Place, place  # noqa: F401  (fixture)
 
 
 @pytest.mark.parametrize("files", [("reboot", "deploy"), ("deploy", "reboot")])
