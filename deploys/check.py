@@ -9,6 +9,9 @@ so that `pyinfra -y inventory.py deploys/check.py && pyinfra -y inventory.py dep
 
 from pyinfra import host
 
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import gate
+
+deploy_file("check", asks_machines=False)
 
 gate.check(name="gate: every check passes", without=host.data.get("without"))

@@ -10,8 +10,11 @@ switch (the default), boot, test or dry-activate; docs/deploying.md has all that
 from pyinfra import host
 
 from nixherd.deploy.waves import label
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import deployment
 from operations.deploy_run import waves
+
+deploy_file("deploy", rollout=True, from_flake=True)
 
 deployment.reach(name="reach: what runs there")
 deployment.evaluate(name="evaluate: what the flake says")

@@ -15,7 +15,10 @@ Further files for the new root come from the data `extra_files`, `{"/etc/x": "lo
 
 from pyinfra import host
 
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import disko, installer, nixos
+
+deploy_file("install", from_flake=True, makes_machines=True, by_hypervisor=True)
 
 installer.boot(name="installer: boot the NixOS installer by kexec")
 if host.data.get("hardware_configuration"):

@@ -8,7 +8,10 @@ it, the guest becomes readonly (`--data protect=False`: not), in one commit. The
 
 from pyinfra import host
 
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import sops, trust
+
+deploy_file("post-provision", by_hypervisor=True)
 
 trust.enroll(
     name="trust: key, secret files, hosts.nix, overview, protection, commit",

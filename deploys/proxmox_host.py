@@ -8,7 +8,10 @@ What is asked for may stand in group_data/nodes.py. At the end it says whether a
 stops, and what guests are given where it differs from what is wanted. docs/proxmox-host.md.
 """
 
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import proxmox_host
+
+deploy_file("proxmox-host", for_nodes=True)
 
 proxmox_host.require(name="node: the one that is meant, its boot loader and devices")
 # needrestart, where it is installed, would restart services

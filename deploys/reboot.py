@@ -10,8 +10,11 @@ listed, with the command for its owner.
 from pyinfra import host
 
 from nixherd.deploy.waves import label
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import deployment, rebooting
 from operations.deploy_run import waves
+
+deploy_file("reboot", rollout=True)
 
 deployment.reach(name="reach: what runs there")
 rebooting.plan(name="plan: who needs a reboot, and why", force=host.data.get("force") or False)

@@ -5,6 +5,9 @@
 Names and salted hashes are reported, never content.
 """
 
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import sops
+
+deploy_file("secrets-check")
 
 sops.decrypted(name="secrets: decrypted by the machine itself")

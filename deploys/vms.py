@@ -9,7 +9,10 @@ left alone; what cannot be done is said, and fails its host. `--data snapshot=ke
 
 from pyinfra import host
 
+from nixherd.pyinfra_glue.deploy_file import deploy_file
 from operations import proxmox
+
+deploy_file("vms", asks_machines=False)
 
 proxmox.drift(name="drift: what is left alone")
 proxmox.apply(

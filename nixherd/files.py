@@ -47,6 +47,14 @@ def expanded(text: str | os.PathLike[str]) -> Path:
         raise Usage(f"{os.fspath(text)}: there is no such user here; write the whole path") from None
 
 
+def fleet_root(text: str | os.PathLike[str]) -> Path:
+    """The directory that a person named as the fleet's: absolute, `~` and links resolved. It need not exist.
+
+    The one place where links are followed, so that Nix, git and every message mean the same directory.
+    """
+    return Path(os.path.realpath(expanded(text)))
+
+
 def state_home() -> Path:
     """Where what is kept between runs is, of all fleets; a relative XDG_STATE_HOME is none, by its specification."""
     given = os.environ.get("XDG_STATE_HOME", "")

@@ -29,6 +29,7 @@ from nixherd.files import state_home, write_whole
 from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.fleet.revisions import of_tree
 from nixherd.locks import lock, own_directory
+from nixherd.nix.log import Warnings
 from nixherd.proxmox.token import Token
 from nixherd.pyinfra_glue.rollcall import RollCall
 from nixherd.ssh.destination import PLAIN_PATH
@@ -157,6 +158,8 @@ class Session:
     """of a deployment, where this run is one"""
     together: tuple[str, ...] = ()
     """the hosts that are evaluated together, where that began before anybody asked"""
+    warnings: Warnings = field(default_factory=Warnings)
+    """what the evaluations of the flake warned of"""
     roll_call: "RollCall | None" = None
     """where something waits to begin with those that answer"""
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
@@ -174,11 +177,8 @@ class Session:
 
     @property
     def flake(self) -> str:
-        """The flake, as Nix is told it: where it has to be signed, the very commit that was verified.
-
-        The directory itself: a link to one is no flake to Nix.
-        """
-        return self.locked or (self.verified.url if self.gate else os.path.realpath(self.fleet.path))
+        """The flake, as Nix is told it: where it has to be signed, the very commit that was verified."""
+        return self.locked or (self.verified.url if self.gate else self.fleet.path)
 
     @property
     def revision(self) -> str | None:

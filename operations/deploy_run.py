@@ -19,6 +19,7 @@ from nixherd.deploy.run import DeployRun, HostRun
 from nixherd.deploy.waves import USUAL
 from nixherd.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.fleet.models import Access
+from nixherd.pyinfra_glue.deploy_file import require_order
 from operations.steps import Commands, connector_of, decide, fleet_host, session_of
 
 ANSWER_DEADLINE = 60  # seconds for a machine to say what runs on it
@@ -65,7 +66,8 @@ def _limited(state: State) -> list[Host]:
 
 
 def waves(host: Host) -> list[int]:
-    """The waves of the hosts that are selected, in their order."""
+    """The waves of the hosts that are selected, in their order. Usage where pyinfra was told to go in another one."""
+    require_order(host.data.get("without_order"))
 
     def found() -> list[int]:
         waves = set()

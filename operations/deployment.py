@@ -87,14 +87,14 @@ def _evaluate(own: HostRun) -> str:
     own.checks = checks + fleet_host(host).health_checks
     if state is not None and _is_done(own.options, state, about.toplevel):
         if problem := wrong_with(host, own, state["current"]):
-            why = f"it runs {about.toplevel} already; {problem}; nothing was activated"
+            why = f"it {_has(own.options, state)} already; {problem}; nothing was activated"
             own.end(Outcome.UNCHANGED_NOT_WELL, why)
             run_of(host).failed[own.id] = own.options.wave
             raise NotWell(f"{own.id}: {why}")
         if _has_moved_on(own.options, own.state, about):
             return _of_another_revision(own, about)
         own.end(Outcome.UNCHANGED)
-        return f"{own.id} runs {about.toplevel} already"
+        return f"{own.id} {_has(own.options, state)} already"
     if not executing(host) and state is not None and _differs_by_revision(own):
         own.found(revision_only=True)
     return f"{own.id}: {about.toplevel} is to come"
@@ -123,6 +123,11 @@ def _is_done(options: Options, state: Any, toplevel: str) -> bool:
     return bool({Goal.SWITCH: runs and profile, Goal.TEST: runs, Goal.BOOT: profile}.get(options.goal, False))
 
 
+def _has(options: Options, state: Any) -> str:
+    """What the machine said that it has: with goal=boot only its next boot was looked at."""
+    return f"boots {state['profile']}" if options.goal is Goal.BOOT else f"runs {state['current']}"
+
+
 def _has_moved_on(options: Options, state: Any, about: Evaluated) -> bool:
     """Whether what runs there is what another revision, the flake's present one, comes to as well."""
     runs = options.goal is not Goal.BOOT or state["current"] == about.toplevel
@@ -133,7 +138,7 @@ def _of_another_revision(own: HostRun, about: Evaluated) -> str:
     assert own.state is not None
     own.found(revision_only=True)
     own.note_only = True
-    return f"{own.id} runs {about.toplevel} already: revision only, {_change(own)}"
+    return f"{own.id} {_has(own.options, own.state)} already: revision only, {_change(own)}"
 
 
 def _change(own: HostRun) -> str:

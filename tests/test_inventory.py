@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.unit
-
 MakeFleet = Callable[..., Path]
 ROOT = Path(__file__).parent.parent
 PYINFRA = Path(sys.executable).with_name("pyinfra")
@@ -131,6 +129,14 @@ def test_limits(small: Pyinfra, words: list[str], selected: list[str], tmp_path:
     assert sorted(path.name.removeprefix("seen-") for path in tmp_path.glob("seen-*")) == selected
 
 
+def test_what_pyinfra_would_answer_with_a_traceback_or_with_nothing(small: Pyinfra) -> None:
+    assert small.refusal("--data", "nonsense", "deploys/deploy.py") == "--data nonsense: write NAME=VALUE"
+    small.inventory = small.directory / "nosuch.py"
+    assert (
+        small.refusal("-y", "exec", "--", "true") == f"{small.inventory}: there is no such inventory; nothing was done"
+    )
+
+
 def test_a_limit_that_selects_nothing(small: Pyinfra) -> None:
     assert small.refusal("--limit", "dve", "exec", "--", "true") == (
         "--limit dve: no host or group has this name; the nearest are dev"
@@ -144,6 +150,19 @@ def test_a_limit_that_selects_nothing(small: Pyinfra) -> None:
     assert small.refusal("--limit", "dev,cady", "exec", "--", "true") == (
         "--limit cady: no host or group has this name; the nearest are caddy, cad"
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("unknown=1", "--data unknown: nobody asks for it; correct the name, or leave it out"),
+        ("build_on=nosuch", "build_on=nosuch is neither local, target nor a host of the fleet"),
+        ("goal=swich", "goal=swich is not one of switch, boot, test, dry-activate"),
+    ],
+)
+def test_data_that_cannot_be_meant_is_refused_before_anything(small: Pyinfra, data: str, message: str) -> None:
+    """An unchanged host would never have come to the place where it is used."""
+    assert small.refusal("--dry", "deploys/deploy.py", "--data", data).startswith(message)
 
 
 def test_a_wrong_fleet_is_refused_with_all_its_findings(pyinfra: Pyinfra, make_fleet: MakeFleet) -> None:
@@ -315,3 +334,34 @@ def test_ctrl_c_is_no_success(two_hosts: Pyinfra, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Interrupted" in err
     assert "Exiting" not in out
+
+
+INCLUDES = "from pyinfra import local\nlocal.include({0})\n"
+
+
+@pytest.mark.parametrize("option", [["--no-wait"], ["--serial"], ["--fail-percent", "10"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("file", ["deploys/reboot.py", str(ROOT / "deploys/deploy.py"), "included"])
+def test_an_order_of_pyinfras_own_is_refused_however_a_rollout_is_named(
+    small: Pyinfra, tmp_path: Path, option: list[str], file: str
+) -> None:
+    (tmp_path / "mine.py").write_text(INCLUDES.format(repr("deploys/deploy.py")))
+    words = str(tmp_path / "mine.py") if file == "included" else file
+    assert small.refusal("-y", *option, words).startswith(f"{option[0]}: ")
+
+
+@pytest.mark.parametrize("file", ["deploys/proxmox_host.py", "included"])
+def test_what_is_for_nodes_is_refused_for_hosts_of_the_fleet(small: Pyinfra, tmp_path: Path, file: str) -> None:
+    (tmp_path / "mine.py").write_text(INCLUDES.format(repr("deploys/proxmox_host.py")))
+    words = str(tmp_path / "mine.py") if file == "included" else file
+    assert small.refusal("-y", words) == (
+        "proxmox-host is for a node of the hypervisor, and these are hosts of the fleet: "
+        "pyinfra nodes.py … --limit NODE"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "deploys").glob("*.py")))
+def test_a_deploy_file_of_ours_refuses_the_hosts_of_another_inventory(two_hosts: Pyinfra, name: str) -> None:
+    done = two_hosts("-y", "--limit", "@local", f"deploys/{name}")
+    assert done.returncode == 2, done.stderr
+    assert "is not a host of " in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -7,9 +7,9 @@ import click
 
 from nixherd import arguments
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.looking import snapshots_of_guest
-from nixherd.cli.names import declared, guest_named
+from nixherd.cli.guests import declared, guest_named
 from nixherd.cli.parameters import Guest, Size, WholeSeconds, changing, guest
+from nixherd.cli.vm_storage import snapshots_of_guest
 from nixherd.fleet.models import Vm
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, TakeSnapshot
 from nixherd.proxmox.guest.undo import KEEP, REMOVE, reversible

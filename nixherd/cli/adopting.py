@@ -7,10 +7,9 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.names import declared
-from nixherd.cli.output import show_json, wants_json
+from nixherd.cli.guests import declared
+from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import changing, guest
-from nixherd.cli.progress import progress
 from nixherd.errors import Usage
 from nixherd.fleet.models import Vm
 from nixherd.proxmox.guest.adopt import Candidate, adopt, candidate, needs_none, require_both_names

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nixherd
-from nixherd.cli.output import narrate, show_json, wants_json
-from nixherd.cli.progress import progress
-from nixherd.errors import FleetError
+from nixherd.cli.output import narrate, progress, show_json, wants_json
+from nixherd.durations import parse_seconds
+from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
-from nixherd.files import expanded
+from nixherd.files import expanded, fleet_root
+from nixherd.fleet.group_data import said_for_all
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.session import Session
@@ -38,10 +39,9 @@ class Front:
     """One invocation. `as_json` is None where nobody said; `guarded`: it may ask the hypervisor to change something."""
 
     fleet_path: str
-    token_file: str
+    token_file: str | None = None
     as_json: bool | None = None
     dry_run: bool = False
-    timeout: float = 3600.0
     guarded: bool = True
     wrote: bool = False
     """whether it has changed anything here"""
@@ -53,14 +53,14 @@ class Front:
         """What the environment says, else what is usual; options come on top."""
         return cls(
             fleet_path=os.environ.get("FLEET") or "fleet",
-            token_file=os.environ.get("PROXMOX_TOKEN_FILE") or DEFAULT_TOKEN_FILE,
+            token_file=os.environ.get("PROXMOX_TOKEN_FILE"),
         )
 
     @cached_property
     def definitions(self) -> "Definitions":
         from nixherd.proxmox.guard.definitions import Definitions
 
-        return Definitions.load(self.fleet_path)
+        return Definitions.load(self.root)
 
     @cached_property
     def fleet(self) -> Fleet:
@@ -85,8 +85,7 @@ class Front:
 
     @cached_property
     def session(self) -> Session:
-        token_file = expanded(self.token_file)
-        session = Session(self.fleet, token_file, self.definitions if self.guarded else None, gate=self.gate)
+        session = Session(self.fleet, self.token_path, self.definitions if self.guarded else None, gate=self.gate)
         if self.verified:
             session.take(self.verified)
         return session
@@ -111,16 +110,34 @@ class Front:
         if "session" in self.__dict__:
             self.session.close()
 
-    @property
+    @cached_property
     def root(self) -> Path:
-        """The fleet's directory; nothing in it is read yet."""
-        return expanded(self.fleet_path).absolute()
+        """The fleet's directory, without links; nothing in it is read yet."""
+        return fleet_root(self.fleet_path)
+
+    @property
+    def token_path(self) -> Path:
+        """The API token's file: as said here, else in group data, else the usual one."""
+        return expanded(self.token_file or self.standing("proxmox_token_file") or DEFAULT_TOKEN_FILE)
+
+    @cached_property
+    def timeout(self) -> float:
+        """Seconds for a task of the hypervisor: as said here, else in group data. Usage when that is not a number."""
+        given = self.standing("task_deadline")
+        try:
+            return 3600.0 if given is None else parse_seconds(given)
+        except ValueError as error:
+            raise Usage(f"group_data/all.py: task_deadline={error}") from None
+
+    def standing(self, name: str) -> Any:
+        """What group_data/all.py says for all hosts; None where it says nothing."""
+        return next(reversed(list(said_for_all(name, [CHECKOUT / "group_data"]))), None)
 
     # Guests
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
-        from nixherd.cli.names import placed_named
+        from nixherd.cli.guests import placed_named
         from nixherd.proxmox.errors import NotVisible
         from nixherd.proxmox.guest.identity import label
         from nixherd.proxmox.guest.observe import find
@@ -148,7 +165,7 @@ class Front:
 
         Ends with 1 where the guest is not as asked for then, and this cannot make it so: that is said as well.
         """
-        from nixherd.cli.names import declared
+        from nixherd.cli.guests import declared
         from nixherd.proxmox.guest.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
@@ -172,7 +189,7 @@ class Front:
 
     def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
         """What the action leaves undone, in the words of `vm diff`; None where it is none that can tell."""
-        from nixherd.cli.judging import difference, differing
+        from nixherd.cli.guests import difference, differing
 
         found = action.left(self.client, self.fleet, vm)
         return None if found is None else [difference(vm, step) for step in differing(vm, found)]

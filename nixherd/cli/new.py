@@ -10,9 +10,8 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate, show_json, wants_json
+from nixherd.cli.output import narrate, progress, show_json, wants_json
 from nixherd.cli.parameters import json_option
-from nixherd.cli.progress import progress
 from nixherd.errors import FleetError, Usage
 from nixherd.files import expanded
 from nixherd.fleet import tree
@@ -65,7 +64,7 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 )
 @click.option("--recipient", "recipients", multiple=True, metavar="WHO", help="Who reads it: a person of .sops.yaml.")
 @click.option("--no-eval", is_flag=True, help="Leave the evaluation by Nix out; that it was not run is said.")
-@click.option("--commit/--no-commit", default=False, show_default=True, help="One commit of it; else git add.")
+@click.option("--commit/--no-commit", default=None, help="One commit of it; else git add.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
 @click.option("--yes", is_flag=True, help="Ask nothing that has a default, nor whether it is right.")
 @json_option
@@ -99,7 +98,7 @@ def new(front: Front, /, name: str, **options: Any) -> None:
         done = _scaffold(front, request, ask, changeset.scratch, changeset.repository, **how)
         _show(front, done)
         _require_yes(name, yes=how["yes"])
-        published = _publish(changeset, done, commit=how["commit"])
+        published = _publish(changeset, done, commit=bool(how["commit"]))
         front.wrote = True
     _read_back(front, done)
     _report(front, done, published)
@@ -136,7 +135,7 @@ def _scaffold(
 ) -> Scaffold:
     fleet = load_fleet(front.root)
     front.__dict__["fleet"] = fleet
-    asked = not offline and expanded(front.token_file).exists()
+    asked = not offline and front.token_path.exists()
     host = decide(request, fleet, lambda: _client(front) if asked else None, partial(tree.read, front.root), ask)
     try:
         with progress(request.name) as told:

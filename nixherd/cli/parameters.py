@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from nixherd.cli.front import Front
 from nixherd.durations import LONGEST, parse_seconds
 from nixherd.errors import FAILURES
-from nixherd.files import expanded
+from nixherd.files import fleet_root
 from nixherd.sizes import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,18 +81,19 @@ def _fleet_of(ctx: click.Context) -> str:
 
 def _completions(directory: str) -> list[str]:
     """The names of the fleet's guests, kept while no file of the fleet changes. Never an error."""
-    from nixherd.cli.names import names_of
+    from nixherd.cli.guests import names_of
     from nixherd.fleet.load import load_fleet
     from nixherd.fleet.world import look
 
     try:
-        world = look(expanded(directory).absolute())
+        root = fleet_root(directory)
+        world = look(root)
         key = hashlib.sha256(repr(sorted(map(repr, world.fingerprint))).encode()).hexdigest()
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         kept = Path(home) / "nixherd" / "completion.json"
         known = json.loads(kept.read_text()) if kept.exists() else {}
         if known.get("key") != key:
-            known = {"key": key, "names": sorted(names_of(load_fleet(directory, world)))}
+            known = {"key": key, "names": sorted(names_of(load_fleet(root, world)))}
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(known))
         return list(known["names"])
@@ -101,6 +102,47 @@ def _completions(directory: str) -> list[str]:
 
 
 guest = click.argument("guest", type=Guest())
+
+
+class Pair(click.ParamType):  # type: ignore[type-arg]
+    """`NAME=VALUE`, as pyinfra takes host data: it ends with a traceback on anything else."""
+
+    name = "pair"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name, equals, _ = str(value).partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return str(value)
+
+
+data_option = click.option(
+    "--data", multiple=True, type=Pair(), metavar="NAME=VALUE", help="Host data, as pyinfra takes it."
+)
+
+
+def standing(name: str, usual: Any = None) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback for an option without a default: where it is not given, what group data says, else `usual`."""
+
+    def value_or_standing(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        said = ctx.ensure_object(Front).standing(name) if value is None else value
+        return usual if said is None else said
+
+    return value_or_standing
+
+
+identity_option = click.option(
+    "--identity",
+    metavar="FILE",
+    callback=standing("age_identity"),
+    help="Who decrypts: age identities or an Ed25519 SSH key; else group data's age_identity, else sops' usual file.",
+)
+commit_option = click.option(
+    "--commit/--no-commit",
+    default=None,
+    callback=standing("commit", usual=True),
+    help="One commit of what changed; else as group data's commit says, else one.",
+)
 
 
 def json_option(command: F) -> F:
@@ -122,8 +164,9 @@ def changing(command: F) -> F:
     def planned(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.ensure_object(Front).dry_run = value
 
-    def limited(ctx: click.Context, param: click.Parameter, value: float) -> None:
-        ctx.ensure_object(Front).timeout = value
+    def limited(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
+        if value is not None:
+            ctx.ensure_object(Front).timeout = value
 
     command = click.option(
         "--dry-run", is_flag=True, callback=planned, expose_value=False, help="Show the steps, do none."
@@ -131,11 +174,9 @@ def changing(command: F) -> F:
     command = click.option(
         "--deadline",
         type=Seconds(),
-        default=3600.0,
-        show_default=True,
         metavar="SECONDS",
         callback=limited,
         expose_value=False,
-        help="For the task, and for whoever holds the guest's lock.",
+        help="For the task, and for whoever holds the guest's lock; else group data's task_deadline, else 3600.",
     )(command)
     return json_option(command)

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate, show_json, show_rows, wants_json
-from nixherd.cli.parameters import F, json_option
-from nixherd.cli.progress import progress
+from nixherd.cli.output import narrate, progress, show_json, show_rows, wants_json
+from nixherd.cli.parameters import F, commit_option, identity_option, json_option, standing
 from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.fleet.changeset import Done, changing, interrupted
@@ -25,12 +24,16 @@ from nixherd.trust.secrets.identity import identity_file, operator
 from nixherd.trust.secrets.plan import People
 from nixherd.trust.secrets.store import Store
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
 
 
-@click.group(context_settings=_CONTEXT)
-@click.option("--directory", default="secrets", show_default=True, help="Where .sops.yaml is, below the fleet.")
+@click.group()
+@click.option(
+    "--directory",
+    metavar="DIR",
+    callback=standing("secrets_directory", "secrets"),
+    help="Where .sops.yaml is, below the fleet; else group data's secrets_directory, else secrets.",
+)
 @click.pass_context
 def secrets(ctx: click.Context, directory: str) -> None:
     """Secret files encrypted with sops for age keys.
@@ -53,9 +56,9 @@ def _store(front: Front, directory: str | None = None) -> Store:
 def _changes(command: F) -> F:
     """What commands take that encrypt files anew."""
     options = [
-        click.option("--identity", metavar="FILE", help="Who decrypts: age identities or an Ed25519 SSH key."),
+        identity_option,
         click.option("--rotate", is_flag=True, help="New data keys for files that somebody leaves."),
-        click.option("--commit/--no-commit", default=True, help="One commit of what changed.", show_default=True),
+        commit_option,
         click.option("--message", metavar="TEXT", help="The commit's message."),
         click.option("--dry-run", is_flag=True, help="Show the steps, do none."),
     ]
@@ -192,16 +195,14 @@ def remove_host(front: Front, /, host: str, **options: Any) -> None:
 
 @secrets.command()
 @click.argument("file")
-@click.option("--identity", metavar="FILE", help="Who decrypts: age identities or an Ed25519 SSH key.")
+@identity_option
 @pass_front
 def edit(front: Front, file: str, identity: str | None) -> int:
     """Edit a secret file in $EDITOR, for whom its rule names; a new one is made."""
     store = _store(front)
     path = os.path.relpath(file, store.root / store.directory) if os.path.isabs(file) else file  # noqa: PTH117
     path = path.removeprefix(f"{store.directory}/")
-    if path.startswith("..") or not (store.root / store.directory / path).resolve().is_relative_to(
-        store.root.resolve()
-    ):
+    if path.startswith("..") or not (store.root / store.directory / path).resolve().is_relative_to(store.root):
         raise Usage(f"{file}: is outside of {store.root / store.directory}")
     rule = store.rules.rule_of(path)
     if rule is None:

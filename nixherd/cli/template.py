@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import show_json, wants_json
-from nixherd.cli.parameters import Seconds, changing
-from nixherd.cli.progress import progress
+from nixherd.cli.output import progress, show_json, wants_json
+from nixherd.cli.parameters import Seconds, changing, standing
 from nixherd.proxmox.template.create import create, plan
 from nixherd.proxmox.template.wanted import FIRMWARES, Source, wanted
 from nixherd.terminal import say
@@ -19,7 +18,7 @@ MOST_CORES, MOST_MEMORY = 4096, 4178944
 NOTHING = "it is there and has what a clone needs"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 def template() -> None:
     """The template that new VMs are cloned from."""
 
@@ -37,7 +36,13 @@ def template() -> None:
 @click.option("--cores", type=click.IntRange(1, MOST_CORES), default=2, show_default=True)
 @click.option("--memory", type=click.IntRange(512, MOST_MEMORY), default=2048, show_default=True, metavar="MIB")
 @click.option("--range", "trials", default="templates", show_default=True, help="Of vmidRanges: where it is tried.")
-@click.option("--boot-deadline", type=Seconds(), default=300.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--boot-deadline",
+    type=Seconds(),
+    metavar="SECONDS",
+    callback=standing("boot_deadline", 300.0),
+    help="For the trial to come up; else group data's boot_deadline, else 300.",
+)
 @changing
 @pass_front
 def create_(

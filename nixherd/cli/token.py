@@ -8,7 +8,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.errors import Usage
-from nixherd.files import expanded, write_whole
+from nixherd.files import write_whole
 from nixherd.proxmox.token import SHAPE, Server, Token
 from nixherd.terminal import is_terminal, say
 
@@ -38,7 +38,7 @@ def add(
     The token, as pveum printed it, is typed on the terminal or comes as a line on stdin. Without a terminal --endpoint
     and one of --fingerprint, --ca-file and --system-authorities are needed. Nothing is sent anywhere.
     """
-    file = expanded(front.token_file)
+    file = front.token_path
     if file.exists() and not replace:
         raise Usage(f"token file {file} is there already; --replace puts this one in its place, --token-file elsewhere")
     ways = sum((bool(fingerprint), bool(ca_file), system_authorities))
@@ -59,7 +59,7 @@ def add(
 @pass_front
 def show(front: Front) -> None:
     """Say whose the token is and which server it belongs to; never its secret."""
-    file = expanded(front.token_file)
+    file = front.token_path
     found = Token.read(file)
     if wants_json(front.as_json):
         server = found.server

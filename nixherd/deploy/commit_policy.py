@@ -195,7 +195,7 @@ class Gate:
             raise Refused(f"{self.fleet}: commit {str(commit)!r}{more}: {why}; nothing was changed{vouch}")
 
     def _as_flake(self, top: Path, head: str, more: str) -> Verified:
-        below = self.fleet.resolve().relative_to(top.resolve())
+        below = self.fleet.relative_to(top.resolve())
         where = f"&dir={quote(str(below))}" if below.parts else ""
         url = f"git+file://{quote(str(top.resolve()))}?rev={head}{where}{more}"
         try:

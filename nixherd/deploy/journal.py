@@ -1,11 +1,11 @@
 """What a deployment notes while it goes on, a JSON line each: whoever dies, the rest can be told from it.
 
-An entry is `{"time": seconds since 1970, "event": …, "host": id or null, …}`. Events: `run` (what was asked for, and
-of which hosts), `stage` (a host has come to one), `found` (what is known of a host now, any fields), `said`
-(narration), `step` (one that is planned or begun: `text`, `planned`), `end` (a host's outcome and why) and `done` (the
-whole run's). All but narration and steps is on the disk before it is acted on: what was found with the stage that it
-leads to, since a disk can take long and every host waits. The journals of the last deployments are kept, a directory
-each.
+An entry is `{"time": seconds since 1970, "event": …, "host": id or null, …}`. Events: `run` (what was asked for, and of
+which hosts), `stage` (a host has come to one), `found` (what is known of a host now, any fields), `said` (narration),
+`warning` (`text` and `hosts` of one of an evaluation), `step` (one that is planned or begun: `text`, `planned`), `end`
+(a host's outcome and why) and `done` (the whole run's). All but narration and steps is on the disk before it is acted
+on: what was found with the stage that it leads to, since a disk can take long and every host waits. The journals of the
+last deployments are kept, a directory each.
 """
 
 import errno
@@ -87,7 +87,7 @@ class Journal:
             self._ended |= {host} if event == "end" else set()
             try:
                 self._append(line.encode())
-                if event not in ("found", "said", "step"):
+                if event not in ("found", "said", "warning", "step"):
                     os.fdatasync(self._handle)
             except OSError as error:
                 error.filename = str(self.directory / NAME)

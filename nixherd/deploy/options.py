@@ -1,6 +1,6 @@
 """How a deployment is to go, as it was said: `--data NAME=VALUE`, group data, or an option of `nixherd deploy`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -48,12 +48,15 @@ class Options:
     no_check: bool = False
 
     @classmethod
-    def of(cls, host_id: str, data: Callable[[str], Any]) -> "Options":
-        """From a host's data, which say None where nobody said anything. Usage when one of them cannot be meant."""
+    def of(cls, host_id: str, data: Callable[[str], Any], builders: Collection[str] | None = None) -> "Options":
+        """Read them from a host's data, which are None where nothing is said; `builders` are the hosts that may build.
+
+        Usage when one of them cannot be meant.
+        """
         usual = cls()
         goal = data("goal") or usual.goal
         if goal not in list(Goal):
-            raise Usage(f"goal={goal} is none of {', '.join(Goal)}")
+            raise Usage(f"goal={goal} is not one of {', '.join(Goal)}")
         seconds = {
             name: _seconds(name, data(name), getattr(usual, name), least)
             for name, least in (("activation_deadline", 1), ("confirm_deadline", 1), ("soak", 0))
@@ -68,7 +71,10 @@ class Options:
             raise Usage(f"specialisation={specialisation}: with goal={goal} it is chosen at the boot")
         engine = data("engine") or Engine.GUARDED
         if engine not in list(Engine):
-            raise Usage(f"engine={engine} is none of {', '.join(Engine)}")
+            raise Usage(f"engine={engine} is not one of {', '.join(Engine)}")
+        build_on = _text("build_on", data("build_on")) or usual.build_on
+        if builders is not None and build_on not in (HERE, TARGET, *builders):
+            raise Usage(f"build_on={build_on} is neither {HERE}, {TARGET} nor a host of the fleet")
         return cls(
             goal=Goal(goal),
             **seconds,
@@ -78,7 +84,7 @@ class Options:
             role=_text("role", data("role")),
             max_fail=MaxFail.of(data("max_fail")),
             engine=Engine(engine),
-            build_on=_text("build_on", data("build_on")) or usual.build_on,
+            build_on=build_on,
             reboot=_flag("reboot", data("reboot")),
             substitute=data("substitute_on_destination") is None
             or _flag("substitute_on_destination", data("substitute_on_destination")),

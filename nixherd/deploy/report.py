@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from nixherd.exit_codes import Exit, worst
+from nixherd.nix.log import shown
 
 
 class Outcome(StrEnum):
@@ -104,6 +105,7 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
     """From the journal of a run that is over, however it ended."""
     about: dict[str, Any] = {}
     hosts: dict[str, dict[str, Any]] = {}
+    hosts_of: dict[str, set[str]] = {}
     why = None
     for entry in entries:
         rest = {key: value for key, value in entry.items() if key not in ("event", "host", "time")}
@@ -120,10 +122,15 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
                 hosts.setdefault(host, {}).setdefault("found", {}).update(rest)
             case "end" if host and "outcome" not in hosts.setdefault(host, {}):  # the first counts
                 hosts[host].update(rest, ended=entry["time"])
+            case "warning":
+                hosts_of.setdefault(rest["text"], set()).update(rest["hosts"])
             case "done":
                 about |= rest
                 why = rest.get("why")
     about.pop("hosts", None)
+    if hosts_of:
+        shown_warnings = [shown(text, sorted(ids)) for text, ids in hosts_of.items()]
+        about["warnings"] = [*about.get("warnings", ()), *shown_warnings]
     return Report(about, tuple(_host(name, values) for name, values in hosts.items()), why)
 
 

@@ -24,7 +24,8 @@ from nixherd.errors import DeadlineExceeded, FleetInvalid, ProcessFailed
 from nixherd.fleet.nix_values import NixOther, NixPath
 from nixherd.fleet.world import World, is_text
 from nixherd.nix.commands import nix_string
-from nixherd.nix.errors import LOG_FORMAT, cause, explain
+from nixherd.nix.errors import cause, explain
+from nixherd.nix.log import LOG_FORMAT
 from nixherd.process import Limits, run
 
 _LANGUAGE = Language(tree_sitter_nix.language())

@@ -19,6 +19,16 @@ def names_for_all(directories: Iterable[Path]) -> Iterator[str]:
         yield from (name for name in said if not name.startswith("_"))
 
 
+def for_all(directories: Iterable[Path]) -> dict[str, Any]:
+    """What pyinfra takes from there for every host: later directories come first in rank."""
+    return {name: value for said in _said(directories) for name, value in said.items() if not name.startswith("_")}
+
+
+def names_in(file: Path) -> list[str]:
+    """The names that a file of group data sets."""
+    return [name for name in runpy.run_path(str(file)) if not name.startswith("_")]
+
+
 def _said(directories: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for directory in directories:
         if (directory / "all.py").is_file():

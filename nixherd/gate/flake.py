@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nixherd.errors import DeadlineExceeded, ProcessFailed
-from nixherd.gate.results import Found, Look, Missing, Unknown, judged, named_file
+from nixherd.gate.results import Found, Look, Missing, Unknown, judged
 from nixherd.nix import commands as nix
-from nixherd.nix.errors import errors, last_error
+from nixherd.nix.errors import explanations, last_error
+from nixherd.nix.log import warnings
+from nixherd.nix.places import Place
 from nixherd.process import Completed, run
 
 _OMITTED = re.compile(r"omitted these incompatible systems: ([\w-]+(?:, [\w-]+)*)")
 _LOCK = "requires lock file changes"
 # What a trace says of whose evaluation it is.
 _CHECKED = re.compile(r"while checking (?:the NixOS configuration|the derivation|flake output) '([^']+)'")
-_BUILD = re.compile(r"(?:builder for|Cannot build) '(/nix/store/[^']+\.drv)'")
 
 
 def check(flake: str, root: Path, deadline: float, file_of: Callable[[str], str | None] = lambda _: None) -> Look:
@@ -29,7 +30,8 @@ def check(flake: str, root: Path, deadline: float, file_of: Callable[[str], str 
         raise Unknown(str(error)) from error
     omitted = _OMITTED.search(done.stderr)
     note = f"evaluated, its checks built{f', not those for {omitted[1]}' if omitted else ''}"
-    return judged(parse(done, root, file_of), note)
+    warned = dict.fromkeys(" ".join(text.split()) for text, _ in warnings(done.stderr))
+    return judged(parse(done, root, file_of), "; warning: ".join([note, *warned]))
 
 
 def parse(done: Completed, root: Path, file_of: Callable[[str], str | None] = lambda _: None) -> list[Found]:
@@ -45,27 +47,11 @@ def parse(done: Completed, root: Path, file_of: Callable[[str], str | None] = la
 
 
 def _found(stderr: str, root: Path, file_of: Callable[[str], str | None]) -> Iterator[Found]:
-    for where, what, trace in errors(stderr, root):
-        if _LOCK in what:
-            remedy = "`nix flake lock` there, and commit it"
-            yield Found("names not all inputs of flake.nix as they are now", "flake.lock", remedy=remedy)
+    for explained, trace in explanations(stderr, root):
+        if _LOCK in explained.what:
+            yield Found("names not all inputs of flake.nix as they are now", "flake.lock", remedy=explained.remedy)
             continue
-        attributes = _CHECKED.findall(trace)
-        attribute = attributes[-1] if attributes else ""
-        named = named_file(what, root)
-        is_there = named is not None and re.search(r"path '[^']*' does not exist", what) and (root / named).exists()
-        remedy = f"`git add {named}`, Nix sees only what git knows" if is_there else ""
-        if where is not None:
-            file, line, column = where.rsplit(":", 2)
-            yield Found(
-                what, file, int(line), int(column), attribute=attribute, remedy=remedy or "correct the Nix there"
-            )
-        else:
-            file = named or file_of(attribute) or "flake.nix"
-            yield Found(what, file, attribute=attribute, remedy=remedy or _remedy(what))
-
-
-def _remedy(what: str) -> str:
-    if built := _BUILD.search(what):
-        return f"`nix log {built[1]}` has all that its builder said"
-    return "correct it there"
+        attribute = next(reversed(_CHECKED.findall(trace)), "")
+        place = explained.place or Place(file_of(attribute) or "flake.nix")
+        remedy = explained.remedy or "correct it there"
+        yield Found(explained.what, place.file, place.line, place.column, attribute=attribute, remedy=remedy)

@@ -14,11 +14,12 @@ from nixherd.errors import FleetError
 from nixherd.fleet import lockout as locks
 from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.gate import sources
-from nixherd.gate.results import Found, Look, judged, named_file
+from nixherd.gate.results import Found, Look, judged
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import realise
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.edit import CannotEdit, NixText
+from nixherd.nix.errors import is_circumstance
 from nixherd.nix.evaluator import ask, evaluate
 from nixherd.session import Session
 
@@ -137,12 +138,16 @@ def _alike(session: Session, errors: Mapping[str, str], *, build: bool = False) 
         own = file_of(session)(alike[0]) if len(alike) == 1 else None
         whole = why.removeprefix(f"{session.flake}: ").removeprefix(f"{session.fleet.path}: ")
         if build:
-            yield Found(whole, own or "flake.nix", attribute=names, remedy="correct what its builder complains of")
+            remedy = "" if is_circumstance(whole) else "correct what its builder complains of"
+            yield Found(whole, own or "flake.nix", attribute=names, remedy=remedy)
             continue
         found = Found.of_text(whole, session.fleet.path, names)
         what = found.what.removeprefix("Nix cannot evaluate the fleet: ")
-        file = named_file(what, Path(session.fleet.path)) or own or "flake.nix"
-        yield found if found.file else Found(what, file, attribute=names, remedy=found.remedy or "correct it there")
+        yield (
+            found
+            if found.file
+            else Found(what, own or "flake.nix", attribute=names, remedy=found.remedy or "correct it there")
+        )
 
 
 def lockout(session: Session) -> Look:

@@ -4,20 +4,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from nixherd.errors import FleetError
 from nixherd.findings import Finding, Severity
-from nixherd.nix.errors import below, is_circumstance
+from nixherd.nix.errors import is_circumstance
 
 # `FILE[:LINE[:COLUMN]]: WHAT`, as Nix' errors and our own begin.
 _PLACE = re.compile(
     r"(?P<file>[^\s:]([^:\n]*[^\s:])?)(?::(?P<line>\d+)(?::(?P<column>\d+))?)?: (?P<what>.+)", re.DOTALL
 )
-
-# A path that is not there, and modules' definitions.
-_NAMED = re.compile(r"path '(?P<missing>[^'/][^']*)' does not exist|\bIn `(?P<module>[^`'/][^`']*)'")
 
 
 class Status(StrEnum):
@@ -94,15 +90,6 @@ class Found:
         return cls(place["what"], file, line, column, attribute=attribute, remedy=remedy)
 
 
-def named_file(text: str, root: Path) -> str | None:
-    """The file of the fleet that an error of Nix names without a line, where the store's paths are left out of it."""
-    for said in _NAMED.finditer(text):
-        file = below(said["missing"] or said["module"], root)
-        if (root / file).exists() or (said["missing"] and (root / file).parent.is_dir()):
-            return file
-    return None
-
-
 def _is_file(text: str) -> bool:
     return "/" in text or "." in text.strip(".")
 
@@ -145,16 +132,8 @@ def judged(found: Sequence[Found], note: str) -> Look:
     """What Nix complained of: the fleet's, and what cannot be judged here: no network, no room, another system."""
     ours = [each for each in found if not is_circumstance(each.what)]
     other = [each for each in found if is_circumstance(each.what)]
-    reasons = dict.fromkeys(
-        f"{f'{each.attribute}: ' if each.attribute else ''}{each.what}{_way_out(each)}" for each in other
-    )
+    reasons = dict.fromkeys(each.message for each in other)
     return Look(ours, note, "; ".join(reasons))
-
-
-def _way_out(found: Found) -> str:
-    if "is required to build" in found.what or "Required system" in found.what:
-        return ", which this machine does not build: give Nix a builder that does (`builders` in nix.conf, boot.binfmt)"
-    return ""
 
 
 def passed(results: Iterable[Result]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from nixherd.errors import FleetError
-from nixherd.nix.errors import LOG_FORMAT
+from nixherd.nix.log import HOST_MARK, LOG_FORMAT
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.sudo import Sudo
 
@@ -22,7 +22,7 @@ STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$"
 _DESCRIBE = """
 configurations: builtins.listToAttrs (map (id: {
   name = id;
-  value = if ! configurations ? ${id} then null else let
+  value = if ! configurations ? ${id} then null else builtins.trace "HOST_MARK${id}" (let
     c = configurations.${id}.config;
     build = c.system.build;
     loader = c.boot.loader or {};
@@ -48,7 +48,7 @@ configurations: builtins.listToAttrs (map (id: {
       name = s.path;
       value = toString s.sopsFile;
     }) (builtins.attrValues (c.sops.secrets or {})));
-  };
+  });
 }) (builtins.fromJSON IDS))
 """
 
@@ -57,7 +57,7 @@ configurations: builtins.listToAttrs (map (id: {
 _DESCRIBE_HOMES = """
 configurations: builtins.listToAttrs (map (id: {
   name = id;
-  value = if ! configurations ? ${id} then null else {
+  value = if ! configurations ? ${id} then null else builtins.trace "HOST_MARK${id}" {
     toplevel = configurations.${id}.activationPackage.outPath;
     toplevelDrv = configurations.${id}.activationPackage.drvPath;
     diskoScript = null; diskoDrv = null; hostname = ""; revision = null; devices = []; bootLoader = null;
@@ -157,14 +157,14 @@ def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> l
 def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
     """The same of what is built alone, of configurations that are no hosts of ours."""
     template = _DESCRIBE_SYSTEMS if is_nixos else _DESCRIBE_HOMES
-    apply = template.replace("IDS", nix_string(json.dumps(list(names))))
+    apply = template.replace("HOST_MARK", HOST_MARK).replace("IDS", nix_string(json.dumps(list(names))))
     return [*_eval(f"{flake}#{'nixosConfigurations' if is_nixos else 'homeConfigurations'}"), "--apply", apply]
 
 
 def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
     """The function from a flake's configurations to what we ask of these hosts, by id; null for one it has not."""
     template = _DESCRIBE.replace("ROOT_ACCESS", _ROOT_ACCESS) if is_nixos else _DESCRIBE_HOMES
-    return template.replace("IDS", nix_string(json.dumps(list(host_ids))))
+    return template.replace("HOST_MARK", HOST_MARK).replace("IDS", nix_string(json.dumps(list(host_ids))))
 
 
 def as_of(flake: str, host_ids: Iterable[str], revision: str) -> list[str]:

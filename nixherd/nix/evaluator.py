@@ -20,9 +20,11 @@ from nixherd.faults import worded
 from nixherd.nix import commands as nix
 from nixherd.nix import eval_jobs
 from nixherd.nix.commands import Evaluated
-from nixherd.nix.errors import explain
+from nixherd.nix.errors import explain_failure
+from nixherd.nix.log import shown
 from nixherd.process import run
 from nixherd.session import Session, ahead
+from nixherd.terminal import say
 
 DEADLINE = 1800.0  # seconds
 HELP_DEADLINE = 60.0
@@ -69,6 +71,7 @@ def _of_one_revision(session: Session, host_ids: Sequence[str], *, is_nixos: boo
     """What each comes to, and of which revision that is: not known where the tree moved on meanwhile."""
     before = session.revision
     found = _all(session, host_ids, is_nixos=is_nixos)
+    tell_warnings(session)
     revision = before if before == session.revision else None
     return {
         host_id: replace(about, revision=revision or about.configuration_revision)
@@ -107,6 +110,7 @@ def _side_by_side(session: Session, host_ids: Sequence[str], *, is_nixos: bool) 
     roots = str(session.gc_roots)
     argv = eval_jobs.jobs(session.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
     done = run(argv, timeout=DEADLINE, check=False)
+    session.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
     return eval_jobs.parse(done.stdout.splitlines(), Path(session.fleet.path))
 
 
@@ -145,7 +149,7 @@ def _found(session: Session, host_ids: Sequence[str], tried: Found | FleetError,
 
 def _try(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found | FleetError:
     try:
-        return nix.parse_description(ask(session, nix.describe(session.flake, host_ids, is_nixos=is_nixos)))
+        return nix.parse_description(_asked(session, nix.describe(session.flake, host_ids, is_nixos=is_nixos)))
     except FAILURES as error:
         return worded(error, f"{session.fleet.path}: evaluating {', '.join(host_ids)}")
 
@@ -161,10 +165,29 @@ def as_of(session: Session, host_ids: Sequence[str], revision: str) -> Mapping[s
 
 
 def ask(session: Session, argv: Sequence[str]) -> str:
-    """What an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""
+    """Return what an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""
     try:
-        return run(argv, timeout=DEADLINE).stdout
+        return _asked(session, argv)
+    finally:
+        tell_warnings(session)
+
+
+def _asked(session: Session, argv: Sequence[str]) -> str:
+    try:
+        done = run(argv, timeout=DEADLINE)
     except ProcessFailed as error:
-        if not error.stderr:
+        session.warnings.take(error.stderr)
+        if not error.stderr and error.status >= 0:
             raise
-        raise FleetError(explain(error.stderr, Path(session.fleet.path))) from error
+        raise FleetError(explain_failure(error, Path(session.fleet.path))) from error
+    session.warnings.take(done.stderr)
+    return done.stdout
+
+
+def tell_warnings(session: Session) -> None:
+    """Say what the evaluations warned of and was not said yet: on stderr, and in the deployment's journal."""
+    for text, hosts, is_new in session.warnings.news():
+        if is_new:
+            say(f"warning: {shown(text, hosts)}", err=True)
+        if session.journal is not None:
+            session.journal.note("warning", text=text, hosts=list(hosts))

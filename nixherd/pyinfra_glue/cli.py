@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,6 +32,18 @@ from nixherd.process import end_all, interrupt_all
 from nixherd.pyinfra_glue import edge
 from nixherd.session import Session
 from nixherd.terminal import is_terminal, say, say_error
+
+
+def check_command_line() -> None:
+    """End the program with a line and status 2 for a `--data` that is not a pair, or an inventory that is not there."""
+    options = click.get_current_context().params
+    inventory = str(options.get("inventory") or "")
+    wrong = [f"--data {pair}: write NAME=VALUE" for pair in options.get("data") or () if "=" not in pair]
+    if inventory.endswith(".py") and not Path(inventory).exists():
+        wrong.append(f"{inventory}: there is no such inventory; nothing was done")
+    for line in wrong[:1]:
+        say_error(Usage(line))
+        raise SystemExit(int(Exit.USAGE))
 
 
 def put_right(context: click.Context, session: Session | None = None) -> None:

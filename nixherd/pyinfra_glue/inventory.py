@@ -13,34 +13,28 @@ import click
 from nixherd.argv import keep_streams, require_text
 from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
 from nixherd.deploy.journal import Journal, new_directory
+from nixherd.deploy.options import Options
 from nixherd.errors import FAILURES, Usage
 from nixherd.exit_codes import exit_of
 from nixherd.faults import worded
-from nixherd.files import expanded
-from nixherd.fleet.group_data import said_for_all
+from nixherd.files import expanded, fleet_root
+from nixherd.fleet.data_names import HOSTS, check_data, check_group_data
+from nixherd.fleet.group_data import for_all, names_in, said_for_all
 from nixherd.fleet.groups import check_selection, groups_of, separate
-from nixherd.fleet.near_names import near_option
+from nixherd.fleet.models import Fleet
 from nixherd.nix.evaluator import evaluate_ahead
 from nixherd.nix.flakes import resolve
 from nixherd.proxmox.guard.definitions import Definitions
 from nixherd.pyinfra_glue import cli
+from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, require_order
 from nixherd.pyinfra_glue.rollcall import RollCall
 from nixherd.session import Session
 from nixherd.terminal import say, say_error
 
 Entry = str | tuple[str, dict[str, Any]]
 
-# Deploys that ask no machine: the hypervisor alone, or nobody.
-_BY_API = ("deploys/check.py", "./deploys/check.py", "deploys/vms.py", "./deploys/vms.py")
+# Operations and facts that ask the hypervisor alone, or nobody.
 _OF_THE_API = ("operations.gate.", "operations.proxmox.", "facts.proxmox.")
-# Deploys that go in waves and keep a journal.
-_ROLLOUTS = (Path("deploys/deploy.py"), Path("deploys/reboot.py"))
-# Deploys that bring machines what the flake says.
-_FROM_THE_FLAKE = (_ROLLOUTS[0], Path("deploys/provision.py"), Path("deploys/install.py"))
-# Deploys in which a guest is found through the hypervisor alone: what they do needs its proof.
-_INSTALLING = tuple(Path("deploys") / name for name in ("enroll.py", "post_provision.py", "provision.py", "install.py"))
-# What is for nodes of the hypervisor, which are no hosts of the fleet.
-_FOR_NODES = Path("deploys/proxmox_host.py")
 # pyinfra's own ideas of order and failure, and what a deployment has instead.
 _NOT_IN_ROLLOUTS = {
     "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
@@ -54,9 +48,10 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
 
     Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, `must_answer`: true for
-    `exec`, `fact` and deployments, which make no machine, so that one which is not there is a failure, and
-    `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer. `may_install`: true where
-    a machine is installed or enrolled, so that the hypervisor says where its guests are, and vouches for them.
+    `exec`, `fact` and deployments, so that a machine which is not there is a failure, unless this run makes it first,
+    and `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer. `may_install`: true
+    where a machine is installed or enrolled, so that the hypervisor says where its guests are, and vouches for them.
+    `steps`: what the deploy files that run declare (`nixherd.pyinfra_glue.deploy_file`).
 
     Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
     connected.
@@ -68,25 +63,29 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         if context:
             keep_streams()
             require_text(sys.argv[1:])
-        _check_deploys(options.get("operations") or ())
-        _check_data(options)
+        words = tuple(options.get("operations") or ())
+        files = [each for file in declared(words).values() for each in file]
+        problem = _out_of_order(options)
+        _check_deploys(files, problem)
+        _check_data(here, options)
         reference = data_said(options, "flake")
         flake = resolve(reference) if reference else None
         place = flake.path if flake else fleet_directory(here)
-        operations = options.get("operations") or ()
-        installs = any(Path(word) in _FROM_THE_FLAKE for word in operations)
+        from_flake = any(each.from_flake for each in files)
         gate = _gate(here, options, place)
-        verified = gate.verify() if gate and installs else None  # before anything of it is evaluated
+        verified = gate.verify() if gate and from_flake else None  # before anything of it is evaluated
         definitions = Definitions.load(place)
         if gate is None and required_by_hosts(definitions.fleet):
             gate = _gate(here, options, place, by_hosts=True)
-            verified = gate.verify() if gate and installs else None
+            verified = gate.verify() if gate and from_flake else None
         # other deploys may change the files that they then look at
-        fleet = verified.fleet(place) if verified and _evaluates(operations) else definitions.fleet
+        only_rollouts = all(each.rollout for each in files)
+        fleet = verified.fleet(place) if verified and only_rollouts else definitions.fleet
         for warning in fleet.warnings:
             say(warning, err=True)
         groups = groups_of(fleet)
         _check_selection(groups, options)
+        _check_deployments(here, options, fleet, _selected(groups, options))
         token_file = expanded(token_file_of(here, options))
         session = Session(fleet, token_file, definitions, gate=gate)
         if flake:
@@ -96,16 +95,15 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         if context:
             context.call_on_close(session.close)
             cli.put_right(context, session)
-            if _is_deployment(options.get("operations") or ()):
-                _check_rollout(options)
-                session.journal = _journal(session, groups, options)
-                if _evaluates(options["operations"]):
+            if any(each.rollout for each in files):
+                session.journal = _journal(session, groups, options, files)
+                if from_flake and only_rollouts:
                     begin = partial(evaluate_ahead, session)
                     session.roll_call = RollCall(_selected(groups, options), begin)
             elif data_said(options, "journal"):
-                session.journal = _journal(session, groups, options)
+                session.journal = _journal(session, groups, options, files)
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
-    shared = {"session": session, **_asked(options.get("operations") or ())}
+    shared = {"session": session, **_asked(words, files), **({"without_order": problem} if problem else {})}
     inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
     return inventory
 
@@ -123,7 +121,7 @@ def or_end(what: str, options: Mapping[str, Any]) -> Iterator[None]:
 
 def fleet_directory(here: Path) -> Path:
     """FLEET's directory, or `fleet/` beside the inventory."""
-    return expanded(os.environ.get("FLEET") or here / "fleet").absolute()
+    return fleet_root(os.environ.get("FLEET") or here / "fleet")
 
 
 def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = False) -> Gate | None:
@@ -139,50 +137,50 @@ def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = 
     return gate
 
 
-def _asked(words: Sequence[str]) -> dict[str, bool]:
+def _asked(words: Sequence[str], files: Sequence[DeployFile]) -> dict[str, Any]:
     """What the words on the command line ask of the machines."""
     first, *rest = [word for word in words if "=" not in word] or [""]
-    asked = rest if first == "fact" else [first]
-    api_only = bool(asked) and all(word.startswith(_OF_THE_API) or word in _BY_API for word in asked)
-    asks_machines = first in ("exec", "fact") and not api_only
+    named = rest if first == "fact" else [first]
+    by_api = bool(named) and all(word.startswith(_OF_THE_API) for word in named)
+    # a machine that this run makes before it deploys to it is not there when it begins
+    begins = next((each for each in files if each.rollout or each.makes_machines), None)
     return {
-        "must_answer": asks_machines or _is_deployment(words),
-        "api_only": api_only,
-        "may_install": any(Path(word) in _INSTALLING for word in words),
+        "must_answer": (first in ("exec", "fact") and not by_api) or bool(begins and begins.rollout),
+        "api_only": by_api or (bool(files) and not any(each.asks_machines for each in files)),
+        "may_install": any(each.by_hypervisor for each in files),
+        "makes_machines": any(each.makes_machines for each in files),
+        "steps": [each.step for each in files],
     }
 
 
-def _is_deployment(words: Sequence[str]) -> bool:
-    return any(Path(word) in _ROLLOUTS for word in words)
+def _check_deploys(files: Sequence[DeployFile], problem: str | None) -> None:
+    """Usage for what is not for hosts of a fleet, or is to run in an order that is not its own."""
+    for each in files:
+        if each.for_nodes:
+            raise Usage(
+                f"{each.step} is for a node of the hypervisor, and these are hosts of the fleet: "
+                "pyinfra nodes.py … --limit NODE"
+            )
+        if each.rollout:
+            require_order(problem)
 
 
-def _evaluates(words: Sequence[str]) -> bool:
-    return any(Path(word) == _ROLLOUTS[0] for word in words)
+def _out_of_order(options: Mapping[str, Any]) -> str | None:
+    """The option that would break the order of a rollout or hide its end, and what to say instead; None for none."""
+    wrong = (name for name in _NOT_IN_ROLLOUTS if options.get(name))
+    return next((f"--{name.replace('_', '-')}: {_NOT_IN_ROLLOUTS[name]}" for name in wrong), None)
 
 
-def _check_deploys(words: Sequence[str]) -> None:
-    """Usage for what is for no host of a fleet."""
-    if any(Path(word) == _FOR_NODES for word in words):
-        raise Usage(
-            f"{_FOR_NODES} is for a node of the hypervisor, and these are hosts of the fleet: "
-            f"pyinfra nodes.py {_FOR_NODES} --limit NODE"
-        )
-
-
-def _check_rollout(options: dict[str, Any]) -> None:
-    """Usage for what would break the order of a rollout, or hide how it ends."""
-    for name, instead in _NOT_IN_ROLLOUTS.items():
-        if options.get(name):
-            raise Usage(f"--{name.replace('_', '-')}: {instead}")
-
-
-def _journal(session: Session, groups: dict[str, list[str]], options: dict[str, Any]) -> Journal:
+def _journal(
+    session: Session, groups: dict[str, list[str]], options: dict[str, Any], files: Sequence[DeployFile]
+) -> Journal:
     """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
     given = data_said(options, "journal")
     journal = Journal(Path(given) if given else new_directory())
     hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
     dry = bool(options.get("dry"))
-    journal.note("run", hosts=hosts, deploys=deploys, dry=dry, warnings=session.fleet.warnings)
+    steps = [each.step for each in files]
+    journal.note("run", hosts=hosts, deploys=deploys, steps=steps, dry=dry, warnings=session.fleet.warnings)
     return journal
 
 
@@ -198,12 +196,36 @@ def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> N
         raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
 
 
-def _check_data(options: dict[str, Any]) -> None:
-    """Usage for a datum that nobody asks for, with a name near an option of a deployment."""
-    for argument in options.get("data") or ():
-        name = argument.partition("=")[0]
-        if known := near_option(name):
-            raise Usage(f"--data {name}: nobody asks for it; write {known}, or another name")
+def _check_data(here: Path, options: dict[str, Any]) -> None:
+    """Usage for data that nobody asks for. An operator's own deploy file may ask for more."""
+    words = [Path(word) for word in options.get("operations") or ()]
+    own = any(word.suffix == ".py" and word.resolve().parent != here / "deploys" for word in words)
+    check_data(parsed_data(options), HOSTS, others=own)
+    for directory in _group_data(here, options.get("group_data") or ()):
+        for file in sorted(directory.glob("*.py")):
+            check_group_data(names_in(file), str(file))
+
+
+def _check_deployments(here: Path, options: dict[str, Any], fleet: Fleet, host_ids: Iterable[str]) -> None:
+    """Usage where one of these hosts is to be deployed to as cannot be meant: whether it would be changed or not."""
+    said = {**for_all(_group_data(here, options.get("group_data") or ())), **parsed_data(options)}
+    builders = {name for host in fleet.hosts.values() for name in (host.id, host.ssh_alias) if name}
+    for host_id in sorted(host_ids):
+        merged = {
+            **fleet.hosts[host_id].deployment,
+            **{name: value for name, value in said.items() if value is not None},
+        }
+        key = Options.of(host_id, merged.get, builders).sign_with
+        if key and not expanded(key).is_file():
+            raise Usage(f"sign_with={key}: no such file; `nix key generate-secret --key-name NAME` makes a key")
+
+
+def parsed_data(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What --data said, by name, as pyinfra takes it."""
+    from pyinfra_cli.util import parse_cli_arg  # type: ignore[import-untyped]  # which patches on import
+
+    pairs = [argument.partition("=") for argument in options.get("data") or ()]
+    return {name: parse_cli_arg(value) for name, _, value in pairs}
 
 
 def data_said(options: dict[str, Any], name: str) -> str | None:

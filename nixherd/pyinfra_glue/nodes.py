@@ -1,6 +1,5 @@
 """nodes.py's one call: the nodes of the hypervisor that the definitions name, as hosts of one deploy alone."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,21 +10,18 @@ import click
 from nixherd.argv import keep_streams, require_text
 from nixherd.errors import Usage
 from nixherd.files import expanded
+from nixherd.fleet.data_names import NODES, check_data
 from nixherd.fleet.groups import check_selection
 from nixherd.fleet.models import Fleet
 from nixherd.proxmox.guard.definitions import Definitions
 from nixherd.pyinfra_glue import cli
-from nixherd.pyinfra_glue.inventory import Entry, data_said, fleet_directory, or_end, token_file_of
+from nixherd.pyinfra_glue.deploy_file import DeployFile, declared
+from nixherd.pyinfra_glue.inventory import Entry, data_said, fleet_directory, or_end, parsed_data, token_file_of
 from nixherd.session import Session
 from nixherd.terminal import say
 
-DEPLOY = Path("deploys/proxmox_host.py")
 _FACTS = "facts.proxmox_host."
 _ONE = ("host_key", "ssh_hostname")
-_DATA = (
-    *("devices", "vendor_reset", "blacklist", "kernel_words", "hostpci", "proxmox_token_file"),
-    *("ssh_user", "ssh_hostname", "ssh_port", "ssh_key", "ssh_config_file", "host_key"),
-)
 
 
 def nodes_beside(file: str) -> dict[str, list[Entry]]:
@@ -42,7 +38,7 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
             keep_streams()
             require_text(sys.argv[1:])
             check_words(options.get("operations") or ())
-            check_data(options.get("data") or ())
+            check_data(parsed_data(options), NODES)
         definitions = Definitions.load(fleet_directory(here))
         nodes = nodes_of(definitions.fleet)
         if context:
@@ -70,21 +66,19 @@ def nodes_of(fleet: Fleet) -> dict[str, str]:
 
 def check_words(words: Sequence[str]) -> None:
     plain = [word for word in words if "=" not in word]
-    if plain == ["debug-inventory"] or (plain and all(Path(word) == DEPLOY for word in plain)):
+    files = declared(words)
+    if plain == ["debug-inventory"] or (files and all(map(_is_for_nodes, files.values()))):
         return
     if plain[:1] == ["fact"] and plain[1:] and all(word.startswith(_FACTS) for word in plain[1:]):
         return
     raise Usage(
-        f"{' '.join(words)}: nodes.py is for {DEPLOY} and for facts of {_FACTS.rstrip('.')} alone; "
+        f"{' '.join(words)}: nodes.py is for deploys/proxmox_host.py and for facts of {_FACTS.rstrip('.')} alone; "
         "a node of the hypervisor is logged in to for nothing else"
     )
 
 
-def check_data(arguments: Sequence[str]) -> None:
-    """Usage for a datum that nobody asks for, with a name near one that is: what it was to say would not be done."""
-    for name in (argument.partition("=")[0] for argument in arguments):
-        if name not in _DATA and (near := difflib.get_close_matches(name.lower().replace("-", "_"), _DATA, 1, 0.8)):
-            raise Usage(f"--data {name}: nobody asks for it; write {near[0]}, or another name")
+def _is_for_nodes(declarations: Sequence[DeployFile]) -> bool:
+    return bool(declarations) and all(each.for_nodes for each in declarations)
 
 
 def check_selection_of_nodes(nodes: dict[str, str], options: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def require_evaluates(
     `files` are contents by path below the fleet's directory, None for those that are gone. FleetInvalid when the fleet
     would not be valid, FleetError for the first thing that is wrong with the changed flake alone.
     """
-    root = Path(session.fleet.path).resolve()
+    root = Path(session.fleet.path)
     top = repository.top if repository else root
     view = scratch / "flake"
     _copy(top, view, repository)

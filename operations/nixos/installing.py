@@ -256,8 +256,8 @@ def _report(about: Evaluated, machine: MachineState) -> None:
     """Say what was proven, and leave it as JSON beside the host's state for CI."""
     session, place = session_of(host), connector_of(host).reach()
     vm = session.vm(about.host_id)
-    revision = f"revision {shown(machine['revision'])}"
-    host.log(f"{about.host_id} at {place.address} runs {about.toplevel} ({revision}) from {machine['root']}")
+    runs = f"{machine['current_system']} (revision {shown(machine['revision'])}) from {machine['root']}"
+    host.log(f"{about.host_id} at {place.address} runs {runs}")
     summary = {
         "host": about.host_id,
         "vmid": vm.vmid if vm else None,

@@ -28,9 +28,10 @@ def _rebuild(action: str, build_on: str, specialisation: str | None) -> Commands
     own = this_host(host)
     about, state = evaluate(session_of(host), (own.id,), own.id), ask(own)
     if action == "switch" and specialisation is None and about.toplevel == state["current"] == state["profile"]:
+        runs = f"{own.id} runs {state['current']} already"
         if problem := wrong_with(host, own, about.toplevel):
-            raise NotWell(f"{own.id} runs {about.toplevel} already; {problem}; nothing was activated")
-        host.noop(f"{own.id} runs {about.toplevel} already")
+            raise NotWell(f"{runs}; {problem}; nothing was activated")
+        host.noop(runs)
         return
 
     def act() -> None:

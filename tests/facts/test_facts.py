@@ -20,8 +20,6 @@ from facts.machine import Machine
 from facts.nixos import CurrentSystem, FailedUnits, Generations, LastDeployment, NeedsReboot, Running
 from facts.sops import Secrets
 
-pytestmark = pytest.mark.unit
-
 HERE = Path(__file__).parent
 CASES = [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in sorted(HERE.glob("*.*/*.yaml"))]
 

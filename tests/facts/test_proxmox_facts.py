@@ -15,7 +15,7 @@ from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: 
 from tests.nixherd.proxmox.dev import begin
 from tests.runs import connected, session_at
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture

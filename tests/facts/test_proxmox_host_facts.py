@@ -11,8 +11,6 @@ from pyinfra.api.exceptions import FactProcessError
 from facts.proxmox_host import Boot, Dkms, Kernels, Modules, Node, Pci
 from nixherd.proxmox.node import GRUB
 
-pytestmark = pytest.mark.unit
-
 
 def packed(text: str) -> str:
     return base64.b64encode(text.encode()).decode()

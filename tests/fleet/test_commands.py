@@ -11,8 +11,6 @@ import pytest
 
 from tests.integration.lab_driver import until
 
-pytestmark = pytest.mark.unit
-
 FLEET = Path(__file__).parents[2] / "fleet"
 SCRIPTS = [*sorted((FLEET / "nix").glob("*.sh")), *sorted((FLEET / "vms").glob("*.sh"))]
 # Formats `=`; a file with an open brace is none that it can read, as Alejandra says it.

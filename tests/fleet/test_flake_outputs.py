@@ -14,8 +14,6 @@ from lab.setup import gate
 from tests.integration.lab_driver import edit
 from tests.nix_cli import environment, nix_json, try_nix
 
-pytestmark = pytest.mark.unit
-
 COMMANDS = ["check", "fmt-nix", "lint-nix", "post-provision-vm", "provision-vm", "proxmox-ops"]
 OUTPUTS = """
 let

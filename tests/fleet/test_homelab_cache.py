@@ -17,8 +17,6 @@ import pytest
 
 from tests.nix_cli import nix_json
 
-pytestmark = pytest.mark.unit
-
 NARINFO = "/0c9ig0jivbqlnwqwqj4dzzcpb3pnf8xp.narinfo"
 NAR = "/nar/1w1fff338fvdw53sqgamddn1b2xgds473pv6y13gizdbqjv4i5p3.nar.xz"
 

@@ -8,8 +8,6 @@ import pytest
 
 from tests.nix_cli import nix, nix_json
 
-pytestmark = pytest.mark.unit
-
 HERE = Path(__file__).parent
 
 

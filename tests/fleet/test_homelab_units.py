@@ -9,8 +9,6 @@ import pytest
 
 from tests.nix_cli import build
 
-pytestmark = pytest.mark.unit
-
 PROGRAM = Path(__file__).parents[2] / "fleet/modules/nixos/homelab/remote-sessions.sh"
 OURS = (
     *("homelab-remote-sessions.path", "homelab-remote-sessions.service", "homelab-lan-first.service"),

@@ -4,11 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.nix_cli import nix_json
-
-pytestmark = pytest.mark.unit
 
 KEY = "ours-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
 

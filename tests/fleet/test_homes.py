@@ -15,7 +15,7 @@ import pytest
 from tests.fleet_copy import make
 from tests.nix_cli import nix, nix_json
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("homes")]
+pytestmark = pytest.mark.xdist_group("homes")
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parent.parent / "fleet/modules/home-manager/shell/scripts"

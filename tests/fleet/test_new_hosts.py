@@ -22,7 +22,7 @@ from nixherd.session import Session
 from tests.nix_cli import environment, nix_json, try_nix
 from tests.nixherd.trust.secrets.repositories import git
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("new-hosts")]
+pytestmark = pytest.mark.xdist_group("new-hosts")
 
 NEW: dict[str, tuple[str, ...]] = {
     "small-1": ("--secret", "api_token", "--secret", "wifi/password"),

@@ -10,8 +10,6 @@ from lab.options import options
 from lab.options.types import parse
 from tests.fleet.option_names import Said, declarations, modules, settings, tree, unknown
 
-pytestmark = pytest.mark.unit
-
 FLEET = Path(__file__).parent.parent.parent / "fleet"
 SETS = {
     "NixOS": ("nixos", "home-manager-nixos", "sops-nix", "disko", "nixos-wsl", "nixos-hardware"),

@@ -18,8 +18,6 @@ from tests.fleet_copy import OPERATOR
 from tests.integration.lab_driver import edit
 from tests.nix_cli import build, environment, nix_json, try_nix
 
-pytestmark = pytest.mark.unit
-
 FLEET = Path(__file__).parent.parent.parent / "fleet"
 
 

@@ -15,8 +15,6 @@ from lab.places import cache_directory
 from lab.setup import compose, golang
 from tests.nix_cli import build, environment, nix_json
 
-pytestmark = pytest.mark.unit
-
 DOCKER = Path(__file__).parent.parent.parent / "fleet" / "docker"
 HERE = Path(__file__).parent
 # A file of a public repository as it is at one commit.

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.unit
-
 UPDATE = Path(__file__).parent.parent.parent / "fleet/modules/nixos/homelab/update/update.sh"
 OLD, NEW = "aaaa-linux-6.12.63", "bbbb-linux-6.18.1"
 

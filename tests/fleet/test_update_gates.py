@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.unit
-
 GATES = Path(__file__).parent.parent.parent / "fleet/modules/nixos/homelab/update/gates.sh"
 OPEN, CLOSED = 0, 75
 

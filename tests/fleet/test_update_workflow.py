@@ -18,7 +18,7 @@ from lab.setup import golang
 from tests.nix_cli import environment
 from tests.nixherd.gate.lock.conftest import Forge, forge  # noqa: F401  (fixture)
 
-pytestmark = [pytest.mark.unit, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 GITHUB = Path(__file__).parents[2] / "fleet/.github"
 # What is needed of foreign actions here.

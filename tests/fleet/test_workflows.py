@@ -15,8 +15,6 @@ import yaml
 from lab.places import cache_directory
 from lab.setup import golang
 
-pytestmark = pytest.mark.unit
-
 FLEET = Path(__file__).parents[2] / "fleet"
 GITHUB = FLEET / ".github"
 WORKFLOWS = {file.stem: file.read_text() for file in (GITHUB / "workflows").glob("*.yml")}

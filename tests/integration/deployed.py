@@ -107,7 +107,13 @@ def made(running_lab: Lab) -> Lab:
     if not _brought_back(running_lab):
         running_lab("reset")
         limits = [word for host in OURS for word in ("--limit", host)]
-        running_lab.pyinfra("-y", "inventory.py", "deploys/enroll.py", "deploys/provision.py", *limits)
+        # as one command, and by a deploy file of the operator's own: the machines are not there when it begins
+        own = running_lab.state / "own.py"
+        names = ("enroll", "provision", "deploy")
+        own.write_text(
+            "\n".join(["from pyinfra import local", *(f"local.include('deploys/{name}.py')" for name in names)])
+        )
+        running_lab.pyinfra("-y", "inventory.py", str(own), *limits)
         running_lab.run("sh", "-c", f'git -C "$FLEET" update-ref {AS_PROVISIONED} HEAD')
     return running_lab
 

@@ -319,8 +319,8 @@ FLAKES = [
     fleet(
         "another type",
         (CONFIGURATION, "services.qemuGuest.enable = true", 'services.qemuGuest.enable = "yes"'),
-        "@FLEET: Nix cannot evaluate the fleet: A definition for option `services.qemuGuest.enable' is not of type "
-        "`boolean'. Definition values: - In `hosts/dev/configuration.nix': \"yes\"",
+        "hosts/dev/configuration.nix:12:3: A definition for option `services.qemuGuest.enable' is not of type "
+        '`boolean\': "yes"; correct the Nix there',
     ),
     fleet(
         "an assertion",
@@ -329,10 +329,7 @@ FLAKES = [
     ),
     Wrong(
         "a file that git does not know",
-        (
-            "@FLEET: Nix cannot evaluate the fleet: path 'hosts/dev/new.nix' does not exist; "
-            "`git add hosts/dev/new.nix`, Nix sees only what git knows",
-        ),
+        ("path 'hosts/dev/new.nix' does not exist; `git add hosts/dev/new.nix`, Nix sees only what git knows",),
         edits=((CONFIGURATION, IMPORTS, f"{IMPORTS} ./new.nix"),),
         files=("hosts/dev/new.nix",),
     ),

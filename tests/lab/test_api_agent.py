@@ -11,7 +11,6 @@ from lab.api.states import StatesBackend
 from lab.backend import AgentError
 from tests.lab.api_node import STATE, Node, state_with
 
-pytestmark = pytest.mark.unit
 AGENT = "/nodes/prom/qemu/104/agent"
 
 

@@ -9,8 +9,6 @@ from lab.api.errors import ApiError, ParameterError, PermissionDenied
 from lab.api.permissions import User
 from tests.lab.api_node import GIB, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 TEMPLATE = "local:vztmpl/debian.tar.zst"
 CT = "/nodes/prom/lxc/210"
 

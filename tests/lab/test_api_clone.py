@@ -12,7 +12,6 @@ from lab.api.states import StatesBackend
 from lab.backend import BackendError
 from tests.lab.api_node import GIB, STATE, Node, state_with
 
-pytestmark = pytest.mark.unit
 CLONE = "/nodes/prom/qemu/9002/clone"
 
 

@@ -7,8 +7,6 @@ import pytest
 from lab.api.errors import ApiError, ParameterError
 from tests.lab.api_node import GIB, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 QEMU = "/nodes/prom/qemu/104"
 
 

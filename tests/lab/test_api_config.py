@@ -9,7 +9,6 @@ from lab.api.permissions import User
 from lab.api.volumes import parse_volid
 from tests.lab.api_node import GIB, Node, state_with
 
-pytestmark = pytest.mark.unit
 TOKEN = User("root@pam", "full")
 CONFIG = "/nodes/prom/qemu/110/config"
 

@@ -19,7 +19,6 @@ QUICK = {
 }
 
 
-@pytest.mark.unit
 @needs_recordings
 def test_the_schema_is_what_its_generator_makes_of_the_documentation() -> None:
     folder = SHARED / "pve"
@@ -29,7 +28,6 @@ def test_the_schema_is_what_its_generator_makes_of_the_documentation() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.unit
 @needs_recordings
 def test_parameters_configuration_and_resize_agree() -> None:
     found = replay(FIRST, "params-config-resize")

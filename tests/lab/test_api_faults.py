@@ -8,8 +8,6 @@ import pytest
 from lab.api.errors import ApiError, ParameterError
 from tests.lab.api_node import Node, api_process, state_with
 
-pytestmark = pytest.mark.unit
-
 QEMU = "/nodes/prom/qemu/104"
 
 

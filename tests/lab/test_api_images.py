@@ -7,8 +7,6 @@ import pytest
 from lab.api.errors import ParameterError
 from tests.lab.api_node import GIB, STATE, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 URL = "https://cloud.example/debian.qcow2"
 IMAGE = "local:import/debian.qcow2"
 LOCAL = {

@@ -9,7 +9,6 @@ from lab.api.errors import ApiError, ParameterError
 from lab.api.permissions import User
 from tests.lab.api_node import GIB, STATE, Node
 
-pytestmark = pytest.mark.unit
 VM = "/nodes/prom/qemu/104"
 CONFIG = f"{VM}/config"
 

@@ -14,7 +14,6 @@ from lab.api.states import StatesBackend
 from lab.backend import BackendError
 from tests.lab.api_node import KEY, STATE, Node, state_with
 
-pytestmark = pytest.mark.unit
 VM = "/nodes/prom/qemu/110"
 
 

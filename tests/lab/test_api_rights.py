@@ -9,8 +9,6 @@ from lab.api.permissions import User
 from lab.start import PRIVILEGES
 from tests.lab.api_node import GIB, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 TOKEN = User("fw@pve", "t", privsep=True)
 MINE, FOREIGN = "/nodes/prom/qemu/110", "/nodes/prom/qemu/104"
 BACKUP = "local:backup/vzdump-qemu-{}-2026_11_29-11_56_49.vma.zst"

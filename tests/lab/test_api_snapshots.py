@@ -8,8 +8,6 @@ from lab.api.errors import ApiError
 from lab.api.routes import Page
 from tests.lab.api_node import GIB, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 VM = "/nodes/prom/qemu/110"
 CT = "/nodes/prom/lxc/210"
 

@@ -7,8 +7,6 @@ import pytest
 from lab.api.errors import ApiError, ParameterError
 from tests.lab.api_node import GIB, STATE, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 VM = "/nodes/prom/qemu/104"
 GONE = "unable to activate storage 'gone' - directory is expected to be a mount point but is not mounted: '/mnt/gone'"
 

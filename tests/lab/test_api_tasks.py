@@ -7,8 +7,6 @@ from lab.api.errors import ParameterError
 from lab.api.permissions import User
 from tests.lab.api_node import SECRET, Node, state_with
 
-pytestmark = pytest.mark.unit
-
 VM = "/nodes/prom/qemu/104"
 TOKEN = User("fw@pve", "t", privsep=True)
 

@@ -19,8 +19,6 @@ from lab.machines.volumes import Volumes
 from lab.setup.cache import Cache, stamp
 from lab.start import PRIVILEGES, ROLE, TEMPLATE_DISK, recipe, start_state
 
-pytestmark = pytest.mark.unit
-
 
 def test_disks_are_named_by_bus_and_come_in_boot_order() -> None:
     config = {

@@ -4,8 +4,6 @@ import pytest
 
 from nixherd.durations import parse_seconds
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     "given", ["nan", "inf", "-inf", float("nan"), "1e999", "1e300", 0, -1, 2592001, True, "soon", "", None]

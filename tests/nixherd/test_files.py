@@ -5,8 +5,6 @@ import pytest
 
 from nixherd.files import write_whole
 
-pytestmark = pytest.mark.unit
-
 
 def test_content_and_name_are_on_the_disk_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []

@@ -7,8 +7,6 @@ import pytest
 from nixherd import narration
 from nixherd.narration import Narrator
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:

@@ -14,8 +14,6 @@ import pytest
 from nixherd.errors import DeadlineExceeded, ProcessFailed
 from nixherd.process import Carrier, Completed, run
 
-pytestmark = pytest.mark.unit
-
 
 def _gone(pid: int) -> bool:
     """Whether a process ended (a zombie that nobody reaps has ended too)."""

@@ -14,8 +14,6 @@ from nixherd.session import HostState, Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519, parse_public_key
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 
-pytestmark = pytest.mark.unit
-
 # A run of its own: holds a place, a lock and a half-written file, says so, and goes on until it is killed.
 OTHER_RUN = """
 import sys, time, os

@@ -14,7 +14,7 @@ from nixherd.session import Session, Unusable
 from tests.nixherd.proxmox.conftest import TOKEN, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ import pytest
 from nixherd.errors import FleetInvalid
 from nixherd.fleet.load import load_fleet
 
-pytestmark = pytest.mark.unit
-
 MakeFleet = Callable[..., Path]
 Edit = tuple[str, str]
 

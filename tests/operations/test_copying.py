@@ -20,7 +20,7 @@ from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Outcome, Said, connected, perform, vm
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 # What a NixOS has that Debian's root has not: build users, and a daemon that trusts root alone.
 MACHINE = """

@@ -35,7 +35,7 @@ from tests.runs import (
 )
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 DEBIAN, INSTALLER, NIXOS = "ID=debian", "ID=nixos\nVARIANT_ID=installer", "ID=nixos"
 MOUNTED = "mount -t tmpfs new-root /mnt"
@@ -251,6 +251,18 @@ def test_another_system_than_the_flakes_is_no_proof(
     assert outcome.failed
     assert outcome.said[-1].startswith(f"dev: {complaint}")
     assert not (session.state_of("dev").directory / "verified.json").exists()
+
+
+def test_what_runs_is_said_as_it_was_read(machine: Machine, session: Session) -> None:
+    """It was installed from an earlier revision, and so runs another system than the flake's present one."""
+    other = SYSTEM.replace("0v9", "2v9")
+    session.state_of("dev").note("installed", other)
+    outcome = machine(NIXOS, runs(system=other, revision="9ab1" * 10))(nixos.verify)
+    assert (outcome.changed, outcome.failed) == (False, False), outcome.said
+    assert any(line.startswith(f"dev at 127.0.0.1 runs {other} (revision 9ab19ab19ab1) from ") for line in outcome.said)
+    assert not any(SYSTEM in line for line in outcome.said)
+    report = json.loads((session.state_of("dev").directory / "verified.json").read_text())
+    assert report["system"] == other
 
 
 # Hardware

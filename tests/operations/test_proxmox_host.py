@@ -13,7 +13,7 @@ from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.operations.proxmox_node import BOOT, FORBIDDEN, GRUB, KERNEL, NEXT, ROOT, Node
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 MAPPING = "node=prom,path=0000:79:00.0,id=1002:13c0,iommugroup=14"
 WANTED = '{"igp": {"hostpci0": "mapping=igpu,pcie=1"}}'

@@ -14,7 +14,7 @@ from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Perform, evaluates_to, vm
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 ROWS = [
     (proxmox.clone, "clone template 9002 to vm 110 (dev) on nvmeprom"),

@@ -17,7 +17,7 @@ from tests.nixherd.trust.secrets.repositories import BEFORE, WITH_DEV, git, iden
 from tests.runs import DESCRIBED, Outcome, Said, connected, evaluates_to, perform, vm
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 NIXOS = "ID=nixos"
 Rows = Callable[..., Outcome]

@@ -20,7 +20,7 @@ from tests.nixherd.pyinfra_glue.test_connector import connector_of
 from tests.runs import Said, connected, executing, said_by, session_at
 from tests.sshd import MAC, Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.sshd import Sshd
 
-pytestmark = pytest.mark.unit
-
 # What others have in their files, which is to have no part in it.
 CARELESS = "Host *\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  ForwardAgent yes\n  User mallory\n"
 

@@ -45,8 +45,6 @@ from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # n
 from tests.properties import examples
 from tests.security.planting.sitecustomize import ERRORS, guarded
 
-pytestmark = pytest.mark.unit
-
 ROOT = Path(__file__).parents[2]
 PLANTING = Path(__file__).with_name("planting")
 OURS = [path for part in ("nixherd", "operations", "facts", "deploys") for path in sorted((ROOT / part).rglob("*.py"))]
@@ -314,13 +312,13 @@ SCENARIOS = {
     "nixherd/fleet/changeset.py:Changeset._finish:1": Scenario(change_files),
     "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check", "--only", "merge")),
     "nixherd/cli/parameters.py:_completions:1": Scenario(complete, harmless=True, status=0),
-    "nixherd/cli/publishing.py:_built:1": Scenario(publish, "host_id"),
-    "nixherd/cli/publishing.py:_built:2": Scenario(publish, "about.host_id"),
-    "nixherd/cli/publishing.py:publish:1": Scenario(publish, "host_id"),
-    "nixherd/cli/rollout.py:despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
-    "nixherd/cli/rollout.py:run_pyinfra.child:1": Scenario(reboot),
-    "nixherd/cli/retiring.py:_publish:1": Scenario(retire),
-    "nixherd/cli/retiring.py:_require_nothing_left:1": Scenario(retire_again),
+    "nixherd/cli/publish.py:_built:1": Scenario(publish, "host_id"),
+    "nixherd/cli/publish.py:_built:2": Scenario(publish, "about.host_id"),
+    "nixherd/cli/publish.py:publish:1": Scenario(publish, "host_id"),
+    "nixherd/cli/run_pyinfra.py:despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
+    "nixherd/cli/run_pyinfra.py:run_pyinfra.child:1": Scenario(reboot),
+    "nixherd/cli/retire.py:_publish:1": Scenario(retire),
+    "nixherd/cli/retire.py:_require_nothing_left:1": Scenario(retire_again),
     "nixherd/pyinfra_glue/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
     "nixherd/pyinfra_glue/fleet.py:FleetConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0

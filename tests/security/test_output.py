@@ -35,8 +35,6 @@ from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # n
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.security.hostile import STRINGS, TEXT, obeyed
 
-pytestmark = pytest.mark.unit
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -3,10 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.unit
-
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "security.md"
 

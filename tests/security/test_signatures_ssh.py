@@ -53,7 +53,6 @@ def said_to(gate: Path, words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.unit
 def test_closures_are_received_by_another_user_and_nothing_is_built_for_it(gate: Path) -> None:
     started = said_to(gate, "nix-store --serve --write")
     assert started[:4] == ["setpriv", "--reuid=nobody", "--regid=nobody", "--clear-groups"]
@@ -63,7 +62,6 @@ def test_closures_are_received_by_another_user_and_nothing_is_built_for_it(gate:
     assert "NIX_REMOTE=daemon" in started
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     "words",
     [
@@ -82,7 +80,6 @@ def test_other_words_start_nothing(gate: Path, words: str) -> None:
     assert not started or started[0].startswith("refused="), started
 
 
-@pytest.mark.unit
 @examples(60)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60))
 def test_whatever_follows_is_words_and_no_program(gate: Path, text: str) -> None:
@@ -108,7 +105,6 @@ def begin(home: Path, system: str, deadline: str, confirm: str, generation: str)
     return subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=60).stdout
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("word", WRONG)
 def test_a_number_is_one_before_anything_begins(tmp_path: Path, word: str) -> None:
     system = f"/nix/store/{'0' * 32}-home"
@@ -118,7 +114,6 @@ def test_a_number_is_one_before_anything_begins(tmp_path: Path, word: str) -> No
     assert not list(tmp_path.rglob("settings"))
 
 
-@pytest.mark.unit
 @examples(60)
 @given(st.text(string.ascii_letters + string.digits + "@._:+-", min_size=1, max_size=12))
 def test_what_the_shell_counts_with_is_a_decimal_number(tmp_path_factory: pytest.TempPathFactory, word: str) -> None:
@@ -127,7 +122,6 @@ def test_what_the_shell_counts_with_is_a_decimal_number(tmp_path_factory: pytest
     assert ("are no seconds" in said) is not is_number, said
 
 
-@pytest.mark.unit
 def test_a_generation_leads_to_what_is_proven(tmp_path: Path) -> None:
     """Else its number would make one the default at boot that nobody has seen running."""
     proven, other = (_home(name) for name in ("proven", "other"))

@@ -27,8 +27,6 @@ from tests.conftest import DEFINITIONS_NIX
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.nixherd.proxmox.scripted import Answer, Scripted, make_certificate, serving
 
-pytestmark = pytest.mark.unit
-
 SECRET = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
 POLICY = Policy.from_fleet(FLEET)
 ROOT = Path(__file__).parents[2]

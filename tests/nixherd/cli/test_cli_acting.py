@@ -8,7 +8,7 @@ from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 CHANGES: list[tuple[list[str], str]] = [
     (["shutdown", "dev", "--timeout", "20"], "shut vm 110 down within 20 s"),

@@ -15,7 +15,7 @@ from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import MAC, begin, config_of
 from tests.nixherd.proxmox.fleets import FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 LINE = "nixherd fleet=homelab vmid=110"
 NOTES = "  made by hand\n\nsee the wiki: https://wiki/dev?a=1&b=%20"

@@ -8,8 +8,6 @@ import pytest
 from nixherd.cli.changes import changes
 from nixherd.deploy.report import HostReport, Outcome
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.fixture
 def systems(tmp_path: Path) -> tuple[str, str]:
@@ -77,3 +75,41 @@ def test_hosts_with_nothing_but_another_revision_are_grouped() -> None:
         *("in-it:", f"  revision only: {old[:12]} → {new[:12]}{part}", ""),
         *("unknown:", f"  revision only: unknown → {new[:12]}", ""),
     ]
+
+
+def test_hosts_with_the_same_change_are_shown_once_whatever_they_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hostname is in the system's name, and makes it some bytes larger."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def host(name: str, hostname: str, size: str, package: str = "jq: 1.6 → 1.7, +1 KiB", **more: Any) -> HostReport:
+        found: dict[str, Any] = {"size_before": 1 << 20, "size_after": 2 << 20, "services": [f"restart {name}.service"]}
+        for key in ("old", "new"):
+            found[key] = f"/nix/store/{'0' * 32}-nixos-system-{hostname}-26.05.20260714"
+        found["diff"] = [package, f"nixos-system-{hostname}: 26.05.20260714 rebuilt, {size}"]
+        return HostReport(name, Outcome.PLANNED, found={**found, **more})
+
+    lines = list(
+        changes(
+            [
+                host("web1", "web-one", "+12 B"),
+                host("web2", "web-two.example", "+17 B"),
+                host("db", "db", "+12 B", "jq: 1.6 → 1.8, +1 KiB"),
+                host("boots", "boots", "+12 B", reboot_for=["kernel"]),
+            ]
+        )
+    )
+    assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == [
+        "web1, web2:",
+        "db:",
+        "boots:",
+    ]
+    assert lines[1:6] == [
+        "  jq: 1.6 → 1.7, +1 KiB",
+        "  nixos-system-HOST: 26.05.20260714 rebuilt",
+        "  closure 1 MiB → 2 MiB",
+        "  needs a reboot: no",
+        "  restart HOST.service",
+    ]
+    assert "  nixos-system-db: 26.05.20260714 rebuilt, +12 B" in lines

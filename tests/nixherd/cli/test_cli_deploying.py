@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli import rollout
-from nixherd.cli.following import _line, _Table
+from nixherd.cli import deploy, run_pyinfra
 from nixherd.cli.main import run
+from nixherd.cli.run_pyinfra import _line, _Table
 from nixherd.deploy.journal import Journal, runs
 from nixherd.process import Completed
-
-pytestmark = pytest.mark.unit
 
 Note = tuple[str, str | None, dict[str, Any]]
 DIFF = {"diff": ["nginx: 1.27 → 1.28"], "size_before": 1 << 30, "size_after": 1 << 30, "reboot_for": []}
@@ -47,14 +45,14 @@ def pyinfra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fa
 
     def fake(*notes: Note, **about: Any) -> FakePyinfra:
         made = FakePyinfra(*notes, **about)
-        monkeypatch.setattr(rollout, "run", made)
+        monkeypatch.setattr(run_pyinfra, "run", made)
         return made
 
     return fake
 
 
-def begun(tmp_path: Path, *hosts: str, deploys: str = rollout.DEPLOY) -> Note:
-    about = {"hosts": list(hosts), "deploys": [deploys], "fleet": str(tmp_path / "fleet"), "goal": "switch"}
+def begun(tmp_path: Path, *hosts: str, step: str = "deploy") -> Note:
+    about = {"hosts": list(hosts), "steps": [step], "fleet": str(tmp_path / "fleet"), "goal": "switch"}
     return "run", None, about
 
 
@@ -138,11 +136,62 @@ def test_a_run_that_never_began_says_why_itself(
     assert (out, err) == ("", "--limit nosuch: no host or group has this name\n")
 
 
+TRACEBACK = """\
+--> Loading config...
+--> An internal exception occurred:
+
+  File "/x/pyinfra_cli/cli.py", line 731, in _set_override_data
+    key, value = arg.split("=", 1)
+ValueError: not enough values to unpack (expected 2, got 1)
+
+--> The full traceback has been written to pyinfra-debug.log
+"""
+
+
+@pytest.mark.parametrize(
+    ("stderr", "said"),
+    [
+        ("--> Loading config...\n--> pyinfra error: No deploy file: x.py\n", "pyinfra: No deploy file: x.py"),
+        (TRACEBACK, "pyinfra: ValueError: not enough values to unpack (expected 2, got 1)"),
+        ("--> Loading config...\nUsage: x\n\nError: Missing argument\n", "Usage: x\nError: Missing argument"),
+        ("--> Loading config...\n", "pyinfra ended with status 1; its output: "),
+    ],
+    ids=["pyinfra's error", "a traceback", "other lines", "nothing"],
+)
+def test_pyinfras_own_error_is_said(
+    pyinfra: Callable[..., FakePyinfra], capsys: pytest.CaptureFixture[str], stderr: str, said: str
+) -> None:
+    pyinfra(status=1, stderr=stderr)
+    assert run(["deploy"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert "Traceback" not in err
+    assert "-->" not in err
+    assert (runs()[-1] / run_pyinfra.LOG).read_text() == stderr
+
+
+def test_an_error_of_pyinfra_in_the_middle_is_said_beside_the_report(
+    pyinfra: Callable[..., FakePyinfra], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyinfra(begun(tmp_path, "a"), end("a", "deployed"), status=1, stderr=TRACEBACK)
+    run(["deploy", "--json"])
+    assert "\npyinfra: ValueError: not enough values to unpack" in "\n" + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["deploy", "plan", "reboot", "provision", "post-provision", "publish"])
+@pytest.mark.parametrize("pair", ["nonsense", "=x", ""])
+def test_data_that_is_not_a_pair_is_wrong_usage(capsys: pytest.CaptureFixture[str], command: str, pair: str) -> None:
+    assert run([command, "x", "--data", pair]) == 2
+    assert capsys.readouterr().err == (
+        f"Error: Invalid value for '--data': {pair!r} is not NAME=VALUE; see `nixherd {command} --help`\n"
+    )
+
+
 def test_an_interruption_before_anything_began_is_one(
     pyinfra: Callable[..., FakePyinfra], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pyinfra()
-    monkeypatch.setattr(rollout, "run_pyinfra", lambda *words, **_: (Completed("", "", 143), True))
+    monkeypatch.setattr(deploy, "run_pyinfra", lambda *words, **_: (Completed("", "", 143), True))
     assert run(["deploy", "--table"]) == 130
     assert capsys.readouterr().out == "no host\n"
 
@@ -155,7 +204,7 @@ def test_only_what_the_last_deployment_of_this_fleet_left(
     assert "no deployment of this fleet is on record here" in capsys.readouterr().err
     pyinfra(begun(tmp_path, "a", "b", "c"), end("a", "deployed"), end("b", "rolled back"), end("c", "held"))
     assert run(["deploy", "--json"]) == 1
-    fake = pyinfra(begun(tmp_path, "a", deploys=rollout.REBOOT), end("a", "left to its owner"))
+    fake = pyinfra(begun(tmp_path, "a", step="reboot"), end("a", "left to its owner"))
     assert run(["reboot", "--json"]) == 0
     assert fake.argv[5] == "deploys/reboot.py"
     fake = pyinfra(begun(tmp_path, "b", "c"), end("b", "deployed"), end("c", "deployed"))
@@ -163,6 +212,36 @@ def test_only_what_the_last_deployment_of_this_fleet_left(
     assert [word for at, word in enumerate(fake.argv) if fake.argv[at - 1] == "--limit"] == ["b", "c"]
     assert run(["deploy", "--rerun-failed"]) == 0
     assert "left no host to run again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("named", "status", "limits"),
+    [
+        (["dev"], 0, ["dev"]),
+        (["doc1", "dev"], 0, ["dev", "proxmox-vm"]),
+        (["nixos"], 0, ["dev", "proxmox-vm"]),
+        (["caddy"], 2, "the last deployment of this fleet failed on none of these; it failed on dev, proxmox-vm"),
+        (["nosuch"], 2, "HOST nosuch: no host or group has this name"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_those_named_of_what_the_last_deployment_left(
+    pyinfra: Callable[..., FakePyinfra], make_fleet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], named: list[str], status: int, limits: list[str] | str,
+) -> None:  # fmt: skip
+    fleet = make_fleet()
+    monkeypatch.setenv("FLEET", str(fleet))
+    about = {"hosts": ["dev", "proxmox-vm", "caddy"], "steps": ["deploy"], "fleet": str(fleet)}
+    failed = [end(host, "rolled back") for host in ("dev", "proxmox-vm")]
+    pyinfra(("run", None, about), end("caddy", "deployed"), *failed)
+    assert run(["deploy", "--json"]) == 1
+    fake = pyinfra(("run", None, {**about, "hosts": ["dev"]}), end("dev", "deployed"))
+    assert run(["deploy", *named, "--rerun-failed", "--json"]) == status
+    if isinstance(limits, list):
+        assert [word for at, word in enumerate(fake.argv) if fake.argv[at - 1] == "--limit"] == limits
+    else:
+        assert fake.argv == []
+        assert limits in capsys.readouterr().err
 
 
 def test_a_password_goes_to_stdin_alone(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.cli.entries import entry_of, guest_name
+from nixherd.cli.guests import entry_of, guest_name
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.config import VmConfig
@@ -101,8 +101,8 @@ def test_the_next_vmid_is_a_proposal(nixherd: Nixherd, emulator: Emulator) -> No
     for words, said in {
         ("199", "150"): "199-150 ends before it starts; write 150-199",
         ("1", "99"): "1-99 is not a range of VMIDs, which are 100 to 999999999",
-        ("prod", "test"): "prod test is no range; name one of vmidRanges, or its first and its last VMID",
-        ("",): "'' is no range; name one of vmidRanges",
+        ("prod", "test"): "prod test is not a range; name one of vmidRanges, or its first and its last VMID",
+        ("",): "'' is not a range; name one of vmidRanges",
         ("200", "200"): "no VMID of 200-200 (200 to 200) is free",
         ("nosuch",): "vmidRanges has no nosuch; it has",
     }.items():

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli.names import placed_named
+from nixherd.cli.guests import placed_named
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Presence, Resource
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.fleets import FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 def test_a_guest_is_looked_at_by_its_name_on_the_server(nixherd: Nixherd, emulator: Emulator) -> None:

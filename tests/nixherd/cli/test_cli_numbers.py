@@ -8,8 +8,6 @@ import pytest
 from nixherd.cli.main import cli, run
 from nixherd.cli.parameters import Seconds, WholeSeconds
 
-pytestmark = pytest.mark.unit
-
 NUMBERS = (Seconds, WholeSeconds, click.IntRange, click.types.IntParamType, click.types.FloatParamType)
 
 

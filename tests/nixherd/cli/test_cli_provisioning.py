@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli import rollout
+from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
 from nixherd.deploy.journal import Journal, runs
 from nixherd.process import Completed
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import Emulator
-
-pytestmark = pytest.mark.unit
 
 SYSTEM = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-26.05"
 VERIFIED = {"address": "192.0.2.110", "system": SYSTEM}
@@ -53,7 +51,7 @@ def ask(nixherd: Nixherd, fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
         def never(argv: Sequence[str], **_: Any) -> Completed:
             raise AssertionError(f"started: {argv}")
 
-        monkeypatch.setattr(rollout, "run", by or never)
+        monkeypatch.setattr(run_pyinfra, "run", by or never)
         capfd.readouterr()
         status = run(words)
         out, err = capfd.readouterr()

@@ -27,7 +27,7 @@ from tests.nixherd.trust.secrets.repositories import (
     sops,
 )
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 DESTROY = ("--destroy", "110", "--stop")
 

@@ -5,7 +5,7 @@ import pytest
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 GONE = {"type": "dir", "path": "/mnt/gone", "content": "images,backup", "active": 0, "total": GIB, "avail": GIB}
 LOCAL = {"type": "dir", "path": "/var/lib/vz", "content": "backup", "total": GIB, "avail": GIB}

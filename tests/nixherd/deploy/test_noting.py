@@ -11,8 +11,6 @@ from nixherd.deploy.goal import Goal
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, parse
 from nixherd.fleet.revisions import Note
 
-pytestmark = pytest.mark.unit
-
 NEW = f"/nix/store/{'a' * 32}-home-manager-generation"
 OTHER = f"/nix/store/{'b' * 32}-home-manager-generation"
 FIRST, SECOND = "4f2c" * 10, "9ab1" * 10

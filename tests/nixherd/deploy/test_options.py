@@ -43,3 +43,10 @@ def test_all_that_can_be_said() -> None:
 def test_what_cannot_be_meant(said: dict[str, Any]) -> None:
     with pytest.raises(Usage):
         options(**said)
+
+
+def test_who_builds_is_a_host_of_the_fleet() -> None:
+    data = {"build_on": "nosuch"}
+    with pytest.raises(Usage, match="build_on=nosuch is neither local, target nor a host of the fleet"):
+        Options.of("web", data.get, {"web", "db"})
+    assert Options.of("web", {"build_on": "db"}.get, {"web", "db"}).build_on == "db"

@@ -9,8 +9,6 @@ import pytest
 from nixherd.deploy import stalls
 from nixherd.deploy.stalls import Stalled, Watch, bytes_moved
 
-pytestmark = pytest.mark.unit
-
 
 @dataclass
 class World:

@@ -7,8 +7,6 @@ from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.models import Fleet, GuestType, Host, Origin, Vm
 from nixherd.fleet.validate import GROUPS
 
-pytestmark = pytest.mark.unit
-
 
 def _host(
     name: str, *, nixos: bool = True, hostname: str | None = None, alias: str | None = None, tags: tuple[str, ...] = ()

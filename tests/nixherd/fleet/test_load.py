@@ -13,8 +13,6 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Endpoint, GuestType, Origin, Template, VmidRange
 from tests.properties import examples
 
-pytestmark = pytest.mark.unit
-
 MakeFleet = Callable[..., Path]
 MASTER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"
 

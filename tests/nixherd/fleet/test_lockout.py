@@ -2,14 +2,10 @@
 
 from dataclasses import replace
 
-import pytest
-
 from nixherd.errors import FleetError
 from nixherd.fleet import lockout
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 from tests.runs import DESCRIBED
-
-pytestmark = pytest.mark.unit
 
 
 def test_a_host_with_no_way_to_root_is_named_with_its_file() -> None:

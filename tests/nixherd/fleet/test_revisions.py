@@ -12,8 +12,6 @@ from nixherd.deploy import protocol as activation
 from nixherd.fleet import revisions
 from nixherd.fleet.revisions import Note
 
-pytestmark = pytest.mark.unit
-
 PATHS = [f"/nix/store/{char * 32}-nixos-system-dev-26.05" for char in "abc"]
 FIRST, SECOND = "4f2c0d9b7e6a000000000000000000000000c0de", "9ab1" * 16
 DIRTY = f"{FIRST}-dirty"

@@ -19,8 +19,6 @@ from nixherd.fleet.field_types import Devices, Features, OneOf, Share, is_addres
 from nixherd.fleet.models import GuestType
 from nixherd.fleet.schema import COMMON, FIELDS, OPERATORS, Field, Place, fields_of
 
-pytestmark = pytest.mark.unit
-
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "fields.md"
 

@@ -13,8 +13,6 @@ from nixherd.fleet.settings import CloudInitSettings, ContainerSettings, Device,
 from nixherd.fleet.validate import check_fields, kind_of
 from nixherd.sizes import parse_size
 
-pytestmark = pytest.mark.unit
-
 NEEDED = {"vmid": 110, "nixosConfig": "dev", "cores": 1, "memory": 512, "disk": "8G"}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY"
 VM: dict[str, Any] = {

@@ -19,8 +19,6 @@ from nixherd.proxmox.guard.policy import Policy
 from nixherd.trust.overview import render
 from tests.properties import examples
 
-pytestmark = pytest.mark.unit
-
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"
 
 HOSTS: dict[str, Any] = {

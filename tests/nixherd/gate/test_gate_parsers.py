@@ -10,10 +10,8 @@ import pytest
 from nixherd.findings import Finding, Severity
 from nixherd.gate import alejandra, deadnix, flake, merge, statix
 from nixherd.gate.files import Place
-from nixherd.gate.results import Found, Unknown, judged, named_file
+from nixherd.gate.results import Found, Unknown, judged
 from nixherd.process import Completed
-
-pytestmark = pytest.mark.unit
 
 FILES = ["a.nix", "m/b c.nix"]
 COUNT = "Checking style in 2 files using 2 threads.\n\n"
@@ -233,14 +231,6 @@ def test_flake_check_that_fails_in_plain_words_is_not_ok(tmp_path: Path) -> None
 )
 def test_a_line_is_taken_apart(text: str, found: Found) -> None:
     assert Found.of_text(text, "/f") == found
-
-
-def test_a_file_is_named_that_is_the_fleets(tmp_path: Path) -> None:
-    (tmp_path / "hosts").mkdir()
-    assert named_file("path 'hosts/x.nix' does not exist", tmp_path) == "hosts/x.nix"
-    assert named_file("- In `nixos/modules/x.nix': 1 - In `hosts': 2", tmp_path) == "hosts"
-    assert named_file("path 'nixos/modules/x.nix' does not exist", tmp_path) is None
-    assert named_file("path '/etc/passwd' does not exist, - In `/etc/passwd'", tmp_path) is None
 
 
 def test_markers_are_those_of_a_conflict() -> None:

@@ -13,8 +13,6 @@ from nixherd.findings import Severity
 from nixherd.gate import annotations, junit, sarif
 from nixherd.gate.results import Found, Result, Status, passed
 
-pytestmark = pytest.mark.unit
-
 ODD = Found("50% of\nit, or: more \x1b[31m]]>\u202e", "hosts/a, b:c.nix", 3, 5, Severity.WARNING, "x", "do", "W01")
 RESULTS = [
     Result("alejandra", note="3 files", seconds=1.5),

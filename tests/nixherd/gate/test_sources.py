@@ -6,8 +6,6 @@ import pytest
 
 from nixherd.gate.sources import Closures, Commit, Held, Lines
 
-pytestmark = pytest.mark.unit
-
 TREE = "0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d"
 REVISION = "4f2c0d9b7e6a000000000000000000000000c0de"
 METADATA = {"path": f"/nix/store/{TREE}-source", "revision": REVISION, "lastModified": 1796000000, "locked": {}}

@@ -13,8 +13,6 @@ from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NotVisible
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY
 
-pytestmark = pytest.mark.unit
-
 MANAGED = replace(FLEET, vms={"dev": DEV, "doc1": DOC1})
 
 

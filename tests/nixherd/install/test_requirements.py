@@ -10,8 +10,6 @@ from nixherd.session import Session
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.runs import DESCRIBED
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:

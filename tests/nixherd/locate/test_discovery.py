@@ -10,7 +10,7 @@ from nixherd.locate import discovery
 from nixherd.ssh.keys import generate_ed25519
 from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture

@@ -21,8 +21,6 @@ from nixherd.session import Session
 from tests.nixherd.locate.reach.conftest import MAC, FakeClient
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 
-pytestmark = pytest.mark.unit
-
 NO_HINTS = Hints()
 ROUTER = replace(HOST, id="router", hostname="router", ssh_alias="gw", addresses=("10.0.0.1",), public_key=KEY)
 PINNED = replace(HOST, public_key=KEY)

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from nixherd.locate import neighbours
 from nixherd.locate.neighbours import Neighbour, Sure, parse
 
-pytestmark = pytest.mark.unit
-
 MAC = "bc:24:11:00:01:10"
 TOKEN = "5f0c1d2e3a4b5c6d"
 NOW = 1_790_000_000

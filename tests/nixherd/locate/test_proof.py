@@ -13,8 +13,6 @@ from nixherd.locate.proof import BOOT_ID, PLANT, Asked, Shown, disproof, look, p
 from nixherd.proxmox.config import VmConfig
 from tests.nixherd.proxmox.fleets import DEV
 
-pytestmark = pytest.mark.unit
-
 MAC, OTHER_MAC = "bc:24:11:00:01:10", "bc:24:11:00:01:11"
 UUID = "6d2f9a1c-3b47-4e5a-8c11-0f2e3d4c5b6a"
 ASKED = Asked("vm 110 (dev)", "prom", 110, MAC, UUID)

@@ -20,8 +20,6 @@ from nixherd.session import Session, ahead
 from tests.nixherd.nix.test_commands import described
 from tests.nixherd.proxmox.fleets import FLEET
 
-pytestmark = pytest.mark.unit
-
 
 def about(*host_ids: str) -> str:
     """What Nix says of these hosts; None of those called `none`."""

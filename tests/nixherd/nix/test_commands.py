@@ -9,8 +9,6 @@ from nixherd.errors import FleetError
 from nixherd.nix import commands as nix
 from nixherd.ssh.destination import Destination
 
-pytestmark = pytest.mark.unit
-
 TOPLEVEL = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-25.11"
 SCRIPT = "/nix/store/1v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-disko"
 

@@ -11,7 +11,7 @@ from tests.nix_cli import nix_json
 from tests.nixherd.generated_nix import Sample, samples
 from tests.properties import examples
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("nix_edit")]  # one worker: what is generated is evaluated
+pytestmark = pytest.mark.xdist_group("nix_edit")  # one worker: what is generated is evaluated
 
 REFERENCE = Path(__file__).parents[3] / "fleet"
 KEY = ("dev", "publicKey")

@@ -11,8 +11,6 @@ from nixherd.fleet.world import look
 from nixherd.proxmox.guard import definitions as module
 from nixherd.proxmox.guard.definitions import Definitions
 
-pytestmark = pytest.mark.unit
-
 MakeFleet = Callable[..., Path]
 
 

@@ -6,8 +6,6 @@ from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.disk_names import disks_of, kernel_names, meant
 from nixherd.proxmox.steps import AddDisk
 
-pytestmark = pytest.mark.unit
-
 CONFIG = VmConfig(
     {
         "scsi0": "nvmeprom:vm-110-disk-0,size=64G",

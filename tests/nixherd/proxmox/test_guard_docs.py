@@ -4,12 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from nixherd.proxmox.guard.routes import ROUTES
 from nixherd.proxmox.route import Effect, Guest, Kind, Route
-
-pytestmark = pytest.mark.unit
 
 FILE = Path(__file__).parents[3] / "docs" / "guard.md"
 BEGIN, END = "<!-- the table, from nixherd/proxmox/guard/routes.py -->\n", "<!-- end of the table -->\n"

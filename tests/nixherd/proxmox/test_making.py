@@ -13,8 +13,6 @@ from nixherd.proxmox.guard.policy import Making, Policy
 from nixherd.proxmox.wire import Upload
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = pytest.mark.unit
-
 RANGED = replace(FLEET, ranges=(VmidRange("templates", 9000, 9009), VmidRange("production", 100, 199)))
 PLAIN = Policy.from_fleet(RANGED)
 MAKING = replace(PLAIN, making=Making(9002, 9000))

@@ -17,8 +17,6 @@ from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV as POOLED
 from tests.nixherd.proxmox.fleets import FLEET, HOST, template
 
-pytestmark = pytest.mark.unit
-
 DEV = replace(POOLED, settings=Settings())
 FACTS = HostFacts("dev", BootLoader.SYSTEMD_BOOT, ("/dev/sda",), guest_agent=True, ssh=True)
 GIB = 1 << 30

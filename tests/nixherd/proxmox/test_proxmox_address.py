@@ -6,8 +6,6 @@ from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.address import address_of
 
-pytestmark = pytest.mark.unit
-
 CONFIG = VmConfig({"net0": "virtio=BC:24:11:7F:56:51,bridge=vmbr0", "net1": "virtio=BC:24:11:7F:56:52,bridge=vmbr0"})
 LOOPBACK = Interface("lo", "00:00:00:00:00:00", ("127.0.0.1", "::1"))
 DOCKER = Interface("docker0", "02:42:aa:bb:cc:dd", ("172.17.0.1",))

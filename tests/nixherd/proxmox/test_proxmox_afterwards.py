@@ -23,8 +23,6 @@ from tests.nixherd.proxmox.destroy_forms.conftest import BOTH, CLOUD_INIT, DISK,
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
 
-pytestmark = pytest.mark.unit
-
 THEN = {"name": "dev", "cores": 2, "memory": "8192", "boot": "order=scsi0", "scsi0": f"{DISK},size=64G"}
 THEN |= {"ide2": f"{CLOUD_INIT},media=cdrom,size=4M", "net0": "virtio=BC:24:11:00:01:10,bridge=vmbr0"}
 CLEAN = {"snapshots": {"clean": {"config": THEN}}}

@@ -27,8 +27,6 @@ from nixherd.proxmox.token import Server, Token
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET
 from tests.nixherd.proxmox.scripted import Answer, Asked, Scripted, make_certificate, serving
 
-pytestmark = pytest.mark.unit
-
 SECRET = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
 TOKEN = Token("nixherd@pve", "lab", SECRET, Server("nowhere.invalid"))
 POLICY = Policy.from_fleet(FLEET)

@@ -23,8 +23,6 @@ from tests.lab.api_node import GIB, Node
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, archives, images, state
 
-pytestmark = pytest.mark.unit
-
 DNS = Vm("dns", 210, Origin.MANAGED, readonly=False, host_id="dev", type=GuestType.LXC)
 BOTH = replace(FLEET, vms={**FLEET.vms, "dns": DNS})
 ISO = "local:iso/debian.iso"

@@ -19,8 +19,6 @@ from nixherd.proxmox.steps import sent as sent_by
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY, template
 
-pytestmark = pytest.mark.unit
-
 MAC = "BC:24:11:AA:BB:CC"
 CONFIG: dict[str, Any] = {
     "name": "dev",

@@ -11,8 +11,6 @@ import pytest
 from nixherd.proxmox import wire
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 
-pytestmark = pytest.mark.unit
-
 RECORDINGS = Path(__file__).parents[4] / "shared" / "pve" / "recordings"
 WHO = "nixherd@pve!fleet"
 

@@ -5,8 +5,6 @@ import pytest
 from nixherd.proxmox.answers import Permissions, TaskStatus, Upid
 from nixherd.proxmox.config import Drive, Net, VmConfig, encode_ssh_keys
 
-pytestmark = pytest.mark.unit
-
 
 def test_drives() -> None:
     config = VmConfig(

@@ -20,8 +20,6 @@ from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeS
 from nixherd.proxmox.guest.verb import Action
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = pytest.mark.unit
-
 CT = Vm("dns", 210, Origin.MANAGED, readonly=False, host_id="dev", type=GuestType.LXC)
 BOTH = replace(FLEET, vms={**FLEET.vms, "dns": CT})
 VM_BACKUP = "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst"

@@ -32,8 +32,6 @@ from nixherd.proxmox.steps import (
 from nixherd.sizes import format_size, parse_size
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEPT, KEY, template
 
-pytestmark = pytest.mark.unit
-
 UPID = Upid.parse("UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:")
 
 

@@ -22,8 +22,6 @@ from tests.nixherd.proxmox.destroy_forms.conftest import (
 from tests.nixherd.proxmox.fleets import DEV
 from tests.nixherd.proxmox.inprocess import InProcess, archives, images
 
-pytestmark = pytest.mark.unit
-
 THIRD = "nvmeprom:vm-110-disk-2"
 ROOT, DATA, MORE = "nvmeprom:vm-210-disk-0", "nvmeprom:vm-210-disk-1", "nvmeprom:vm-210-disk-2"
 

@@ -2,13 +2,11 @@
 
 import pytest
 
-from nixherd.cli.progress import percentage
+from nixherd.cli.output import percentage
 from nixherd.errors import ApiError, DeadlineExceeded, TaskFailed
 from nixherd.proxmox.answers import TaskStatus, Upid
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.guest.tasks import lost_the_lock, reason, wait
-
-pytestmark = pytest.mark.unit
 
 UPID = Upid.parse("UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:")
 RUNNING = TaskStatus(True, None)

@@ -20,8 +20,6 @@ from nixherd.proxmox.steps import AwaitReboot, CloudInit, Destroy, Reboot, Regen
 from nixherd.proxmox.steps.hardware import TRIES
 from tests.nixherd.proxmox.fleets import DEV
 
-pytestmark = pytest.mark.unit
-
 UPID = Upid.parse("UPID:prom:00000001:00000001:00000001:qmreboot:110:nixherd@pve!lab:")
 LOST = OutcomeUnknown("PUT /nodes/prom/qemu/110/cloudinit: no answer", None)
 AWAY = ApiError("GET: no answer", None)

@@ -7,8 +7,6 @@ from nixherd.proxmox.belongings import belongings, owner
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.archive import held
 
-pytestmark = pytest.mark.unit
-
 ARCHIVE = "local:backup/vzdump-qemu-111-2026_11_29-12_00_19.vma.zst"
 
 

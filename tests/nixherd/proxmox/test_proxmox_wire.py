@@ -10,8 +10,6 @@ from nixherd.errors import ApiError, Refused
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown
 from nixherd.proxmox.wire import data_of, decode_request, error_of, guest_text, single
 
-pytestmark = pytest.mark.unit
-
 ORIGIN = "https://10.77.0.1:8006"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 START = f"{ORIGIN}/api2/json/nodes/prom/qemu/110/status/start"

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from nixherd.errors import FleetError
 from nixherd.proxmox.token import Server, Token
 
-pytestmark = pytest.mark.unit
-
 SECRET = "12345678-9abc-def0-1234-56789abcdef0"
 LINE = f"nixherd@pve!lab={SECRET}"
 SERVER = Server("192.0.2.12", fingerprint="ab" * 32)

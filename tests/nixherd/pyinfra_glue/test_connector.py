@@ -27,7 +27,7 @@ from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Said, connected, executing, said_by, session_at, vm
 from tests.sshd import MAC, Sshd, free_port
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator")]
+pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture

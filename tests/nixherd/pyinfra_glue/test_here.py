@@ -12,8 +12,6 @@ from nixherd.pyinfra_glue.here import require_is_this
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.proxmox.fleets import HOST
 
-pytestmark = pytest.mark.unit
-
 THIS = replace(HOST, hostname=os.uname().nodename)
 OURS, THEIRS = (generate_ed25519(name).public for name in ("ours", "theirs"))
 

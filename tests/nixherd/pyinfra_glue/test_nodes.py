@@ -8,11 +8,9 @@ import pytest
 
 from nixherd.errors import Refused, Usage
 from nixherd.pyinfra_glue.node import known_keys
-from nixherd.pyinfra_glue.nodes import check_data, check_selection_of_nodes, check_words, nodes_of
+from nixherd.pyinfra_glue.nodes import check_selection_of_nodes, check_words, nodes_of
 from nixherd.ssh.keys import generate_ed25519, known_hosts_line
 from tests.nixherd.proxmox.fleets import DEV, FLEET
-
-pytestmark = pytest.mark.unit
 
 NODES = {"prom": "192.0.2.1", "other": "other"}
 
@@ -46,13 +44,6 @@ def test_for_one_deploy_and_its_facts() -> None:
     ):
         with pytest.raises(Usage, match="logged in to for nothing else"):
             check_words(words)
-
-
-def test_a_datum_that_is_nearly_one_of_ours() -> None:
-    check_data(["devices=x", "vendor_reset=/x", "boot_deadline=3", "mine=1"])
-    for name, meant in (("vendor-reset", "vendor_reset"), ("device", "devices"), ("hostpcis", "hostpci")):
-        with pytest.raises(Usage, match=f"--data {name}: nobody asks for it; write {meant}"):
-            check_data([f"{name}=x"])
 
 
 def test_one_is_named() -> None:

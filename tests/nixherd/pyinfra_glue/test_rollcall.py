@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.pyinfra_glue.rollcall import RollCall
-
-pytestmark = pytest.mark.unit
 
 HOSTS = ("a", "b", "c", "d")
 

@@ -15,8 +15,6 @@ from nixherd.ssh.ssh_to_age import identity, recipient
 from tests.nix_cli import environment
 from tests.properties import examples
 
-pytestmark = pytest.mark.unit
-
 # RFC 8032 §7.1, test 1: its public key; the recipient as age 1.2.1's own conversion (agessh) gives it.
 RFC_PUBLIC = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
 

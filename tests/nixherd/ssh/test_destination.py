@@ -10,8 +10,6 @@ from nixherd.ssh.destination import Destination
 from nixherd.ssh.keys import generate_ed25519, known_hosts_line
 from tests.sshd import Sshd
 
-pytestmark = pytest.mark.unit
-
 TO = Destination("192.0.2.7", "root", Path("/state/known"))
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh")
 

@@ -21,8 +21,6 @@ from nixherd.ssh.keys import (
     parse_public_key,
 )
 
-pytestmark = pytest.mark.unit
-
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator@home"
 BLOB = ED25519.split()[1]
 NO_ED25519 = "its base64 is no ssh-ed25519 key: cut off or damaged"

@@ -14,7 +14,7 @@ from nixherd.ssh import ssh_config
 from nixherd.ssh.destination import Destination, Identities, Jump, Route
 from nixherd.ssh.ssh_config import Configuration, Way, config_options
 
-pytestmark = [pytest.mark.unit, pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh")]
+pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh")
 
 Ask = Callable[..., Way]
 

@@ -3,12 +3,8 @@
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from nixherd.ssh import transient_unit as jobs
 from nixherd.ssh.transient_unit import Job
-
-pytestmark = pytest.mark.unit
 
 
 def ran(job: Job, directory: Path) -> str:

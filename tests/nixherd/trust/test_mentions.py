@@ -6,8 +6,6 @@ import pytest
 
 from nixherd.trust.mentions import imported, named
 
-pytestmark = pytest.mark.unit
-
 REFERENCE = Path(__file__).parents[3] / "fleet"
 
 

@@ -10,8 +10,6 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.trust.overview import BEGIN, END, document, render
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.fixture(scope="module")
 def fleet() -> Fleet:

@@ -17,9 +17,6 @@ from nixherd.fleet.validate import find
 from tests.fuzz.names import fleet
 from tests.security.names.conftest import ROOT, MakeFleet, on_guest, on_host
 
-pytestmark = pytest.mark.unit
-
-
 # The fleet that this was made for
 
 MISSION_HOST = ("configurationFile", "homeFile", "user", "homeDirectory", "hostname", "sshAlias", "sshKeyName",

@@ -29,8 +29,6 @@ from tests.security.names.conftest import (
     template,
 )
 
-pytestmark = pytest.mark.unit
-
 
 def guest(name: str, value: Any = True, instead: str | None = None) -> Case:
     return Case(("definitions", "managed", "dev"), name, value, instead)

@@ -19,9 +19,6 @@ from nixherd.nix.flakes import resolve
 from nixherd.proxmox.guard.definitions import Definitions
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 
-pytestmark = pytest.mark.unit
-
-
 # A closed world
 
 

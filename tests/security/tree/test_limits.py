@@ -16,9 +16,6 @@ from nixherd.process import Limits
 from tests.conftest import HOSTS_NIX
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 
-pytestmark = pytest.mark.unit
-
-
 # What a file may take
 
 

@@ -18,9 +18,6 @@ from nixherd.nix.flakes import resolve
 from nixherd.proxmox.guard.definitions import Definitions
 from tests.security.tree.conftest import MakeFleet, say
 
-pytestmark = pytest.mark.unit
-
-
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to somebody else")
 
 

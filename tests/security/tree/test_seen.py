@@ -19,9 +19,6 @@ from tests.conftest import DEFINITIONS_NIX
 from tests.properties import examples
 from tests.security.tree.conftest import MakeFleet
 
-pytestmark = pytest.mark.unit
-
-
 # What is seen is looked at: six ways in which the guard judged by stale definitions
 
 STOP = ("POST", "/nodes/prom/qemu/110/status/stop")

@@ -15,8 +15,6 @@ from nixherd.gate.lock.lockfile import Lock
 from nixherd.gate.lock.place import CommitRefused, Place
 from nixherd.gate.lock.verdicts import TreeGate, Verdict
 
-pytestmark = pytest.mark.unit
-
 NAMES = ("a", "b", "c")
 YES, NO, NOBODY_KNOWS = Verdict(True), Verdict(False, ("no",)), Verdict(False, ("not done",), answered=False)
 

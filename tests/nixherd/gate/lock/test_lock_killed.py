@@ -8,7 +8,7 @@ import pytest
 
 from tests.nixherd.gate.lock.conftest import Forge
 
-pytestmark = [pytest.mark.unit, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 MERGE = ("--merge-into", "main", "--push")
 # Which git is killed, with us; what has happened by then, a lock that a killed one leaves among it.

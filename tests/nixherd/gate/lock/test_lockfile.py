@@ -12,8 +12,6 @@ from nixherd.gate.lock.groups import Group, groups_of
 from nixherd.gate.lock.lockfile import Lock, Move, compose, moved, moves
 from nixherd.gate.lock.report import markdown_of, message_of
 
-pytestmark = pytest.mark.unit
-
 A, B = "a" * 40, "b" * 40
 
 

@@ -10,8 +10,6 @@ import pytest
 from nixherd.errors import FleetError
 from nixherd.gate.lock.verdicts import TreeGate
 
-pytestmark = pytest.mark.unit
-
 
 def judged(command: str, directory: Path) -> tuple[bool, tuple[str, ...]]:
     verdict = TreeGate(command, 10).judge(directory)

@@ -16,9 +16,6 @@ from nixherd.session import Session
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY, INSTALLER, FakeClient, places
 from tests.nixherd.proxmox.fleets import HOST, KEY
 
-pytestmark = pytest.mark.unit
-
-
 # What runs there
 
 

@@ -29,9 +29,6 @@ from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY, INSTALLER, MAC, FakeClient, places
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 
-pytestmark = pytest.mark.unit
-
-
 # What cannot be a guest's own
 
 OTHER = generate_ed25519("other")

@@ -20,9 +20,6 @@ from nixherd.session import Session, Unusable
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY
 from tests.nixherd.proxmox.fleets import HOST, KEY
 
-pytestmark = pytest.mark.unit
-
-
 # A machine that no hypervisor knows of
 
 

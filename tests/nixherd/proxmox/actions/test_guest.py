@@ -15,7 +15,7 @@ from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import begin, config_of, do, running, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = [pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
 
 # Power

@@ -27,9 +27,6 @@ from tests.nixherd.proxmox.destroy_forms.conftest import (
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, archives, images
 
-pytestmark = pytest.mark.unit
-
-
 # What the archive says
 
 

@@ -10,8 +10,6 @@ from tests.nixherd.proxmox.destroy_forms.conftest import CLOUD_INIT, DISK, betwe
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import WHO, InProcess, images
 
-pytestmark = pytest.mark.unit
-
 
 def attach(api: InProcess, key: str = "scsi5", value: str = "nvmeprom:8") -> Any:
     return lambda: api.node.call("PUT", "/nodes/prom/qemu/110/config", {key: value})

@@ -24,8 +24,6 @@ from tests.nixherd.proxmox.destroy_forms.conftest import (
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import archives, images
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_what_a_backup_leaves_out_goes_only_by_name(name: str) -> None:

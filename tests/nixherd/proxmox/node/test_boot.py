@@ -7,8 +7,6 @@ from nixherd.proxmox.node import CMDLINE, GRUB
 from nixherd.proxmox.node.boot import headers_of, loader_of, next_kernel
 from tests.nixherd.proxmox.node.nodes import boot, kernel
 
-pytestmark = pytest.mark.unit
-
 # As the tool's own source prints it, and as people show it.
 HEAD = "Re-executing '/usr/sbin/proxmox-boot-tool' in new private mount namespace..\nSystem currently booted with {}\n"
 UEFI = HEAD.format("uefi") + (

@@ -11,8 +11,6 @@ from nixherd.errors import FleetError, Refused
 from nixherd.proxmox.node import CMDLINE, GRUB
 from nixherd.proxmox.node.command_line import lacking, missing, with_words, words_for, words_in
 
-pytestmark = pytest.mark.unit
-
 # As Proxmox VE 9's installer leaves it.
 SHIPPED = """\
 # If you change this file, run 'update-grub' afterwards to update

@@ -5,8 +5,6 @@ import pytest
 from nixherd.errors import FleetError
 from nixherd.proxmox.node.dkms import Row, installed, parse, version_of
 
-pytestmark = pytest.mark.unit
-
 # 3.0.10 as it was recorded on Debian 12; 2.8.4 (Debian 11, Proxmox VE 7) as its source prints it.
 ADDED = "vendor-reset/0.1.1: added"
 BUILT = "vendor-reset/0.1.1, 6.14.8-2-pve, x86_64: built"

@@ -7,8 +7,6 @@ import pytest
 from nixherd.proxmox.node.due import problems, read_back, remarks, waiting
 from tests.nixherd.proxmox.node.nodes import AUDIO, BRIDGE, GPU, KERNEL, USB, kernel, seen
 
-pytestmark = pytest.mark.unit
-
 BEFORE = {"booted": 1_763_000_000}  # the boot came first, then the settings
 
 

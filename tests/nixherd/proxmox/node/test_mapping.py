@@ -11,8 +11,6 @@ from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.node.mapping import Given, Line, compare, properties, slots_of, wanted_of
 from tests.nixherd.proxmox.node.nodes import AUDIO, GPU, USB
 
-pytestmark = pytest.mark.unit
-
 
 def mapping(*texts: str, name: str = "igpu") -> PciMapping:
     return PciMapping.of({"id": name, "map": list(texts)})

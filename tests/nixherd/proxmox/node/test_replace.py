@@ -10,8 +10,6 @@ import pytest
 
 from nixherd.proxmox.node import script
 
-pytestmark = pytest.mark.unit
-
 OLD, NEW = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n', 'GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"\n'
 EXPECTED = "iommu=pt\nquiet"
 

@@ -11,8 +11,6 @@ from nixherd.proxmox.node.texts import differing, drivers_of, named, require_no_
 from nixherd.proxmox.node.wanted import Wanted, read
 from tests.nixherd.proxmox.node.nodes import AUDIO, GPU, USB
 
-pytestmark = pytest.mark.unit
-
 
 def test_text_lists_and_mappings() -> None:
     assert read({"devices": "1002:13C0,1002:1640"}) == Wanted(("1002:13c0", "1002:1640"))

@@ -28,7 +28,7 @@ from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 from tests.nixherd.proxmox.pending.conftest import people, waiting
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = pytest.mark.usefixtures("no_long_pauses")
 
 
 def failed_tasks(emulator: Emulator) -> list[str]:

@@ -17,7 +17,7 @@ from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.pending.conftest import people, volumes, waiting
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_long_pauses")]
+pytestmark = pytest.mark.usefixtures("no_long_pauses")
 
 
 NET1 = Device("net1", {"bridge": "vmbr77"})  # a bridge that the node lacks

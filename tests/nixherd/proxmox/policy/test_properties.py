@@ -13,9 +13,6 @@ from nixherd.proxmox.route import Kind
 from tests.nixherd.proxmox.fleets import EMPTY
 from tests.nixherd.proxmox.policy.conftest import ALLOWED, POLICY, N
 
-pytestmark = pytest.mark.unit
-
-
 NOTHING = Policy.from_fleet(EMPTY)
 PROTECTED = (104, 109, 111, 9002, 105, 100, 999999999)  # readonly, imported, managed and readonly, template, unknown
 

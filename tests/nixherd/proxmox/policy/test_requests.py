@@ -12,9 +12,6 @@ from nixherd.proxmox.guard.policy import GUEST_FILES, Policy
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
 from tests.nixherd.proxmox.policy.conftest import ALLOWED, POLICY, N
 
-pytestmark = pytest.mark.unit
-
-
 L = "/nodes/prom/lxc"
 
 # What a container may be asked, on a fleet that declares one.

@@ -22,7 +22,7 @@ from tests.nixherd.generated_nix import Sample, samples
 from tests.nixherd.trust.new.hosts import VM, hosts
 from tests.properties import examples
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("scaffold-entries")]  # one worker: what is made is evaluated
+pytestmark = pytest.mark.xdist_group("scaffold-entries")  # one worker: what is made is evaluated
 
 REFERENCE = Path(__file__).parents[4] / "fleet"
 # By directory: what both files evaluate to, and what kind of value each of the other files is.

@@ -18,8 +18,6 @@ from nixherd.trust.new.secrets import require_names
 from tests.nixherd.trust.new.hosts import LABELS
 from tests.properties import examples
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     ("name", "words"),

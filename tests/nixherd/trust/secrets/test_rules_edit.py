@@ -11,8 +11,6 @@ from nixherd.trust.secrets.rules_edit import CannotEdit, add, add_rule, remove, 
 from tests.nixherd.trust.secrets.keys import PEOPLE, configurations, key
 from tests.properties import examples
 
-pytestmark = pytest.mark.unit
-
 DEV, NEW = key("dev").recipient, key("dev again").recipient
 MANY = examples(500)
 

@@ -8,7 +8,7 @@ from nixherd.trust.secrets.files import Encrypted, Format, read
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import SECRETS, repository, sops
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("enrolment")]
+pytestmark = pytest.mark.xdist_group("enrolment")
 
 PAIR = (key("admin").recipient, key("doc1").recipient)
 

@@ -7,8 +7,6 @@ from nixherd.trust.secrets.plan import People, SecretFile, plan
 from nixherd.trust.secrets.rules import parse
 from tests.nixherd.trust.secrets.keys import key
 
-pytestmark = pytest.mark.unit
-
 ADMIN, DOC1, DEV, OTHER = (key(name).recipient for name in ("admin", "doc1", "dev", "other"))
 PEOPLE = People({DOC1: "doc1", DEV: "dev"}, {ADMIN: "admin"})
 _TEXT = f"- path_regex: ^a\n  age: {ADMIN},{DOC1}\n- path_regex: ^b\n  age: {ADMIN}\n"

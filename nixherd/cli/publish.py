@@ -9,7 +9,7 @@ import click
 
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import show_json, wants_json
-from nixherd.cli.parameters import json_option
+from nixherd.cli.parameters import Pair, json_option, standing
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.commit_policy import Gate
 from nixherd.errors import FAILURES, FleetError, Usage
@@ -36,12 +36,16 @@ DEADLINE = 4 * 3600.0  # seconds
 @click.option(
     "--key-file", required=True, metavar="FILE", help="Sign with this key, as `nix key generate-secret` makes it."
 )
-@click.option("--allow-dirty", is_flag=True, help="Publish what nobody committed.")
-@click.option("--data", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(gate.NAMES)}, as for deploy.")
+@click.option(
+    "--allow-dirty", is_flag=True, default=None, callback=standing("allow_dirty"), help="Publish what nobody committed."
+)
+@click.option(
+    "--data", multiple=True, type=Pair(), metavar="NAME=VALUE", help=f"{', '.join(gate.NAMES)}, as for deploy."
+)
 @json_option
 @pass_front
 def publish(
-    front: Front, /, directory: str, hosts: Sequence[str], key_file: str, allow_dirty: bool, data: Sequence[str]
+    front: Front, /, directory: str, hosts: Sequence[str], key_file: str, allow_dirty: bool | None, data: Sequence[str]
 ) -> int:
     """Put what hosts are to run into the binary cache in DIRECTORY: all NixOS hosts, or those named.
 
@@ -63,13 +67,12 @@ def publish(
         systems = [about.toplevel for about in found.values()]
         run(nix.copy_to_cache(systems, str(Path(directory).absolute()), str(key.file)), timeout=DEADLINE)
     (Path(directory) / "systems").mkdir(parents=True, exist_ok=True)
+    published: dict[str, str] = {}
     for host_id, about in found.items():  # what they name is there now
         try:
-            _point(front, Path(directory) / "systems" / about.hostname, about, revision, key)
-            front.wrote = True
+            published[host_id] = _point(front, Path(directory) / "systems" / about.hostname, about, revision, key)
         except FAILURES as error:
             failed[host_id] = str(worded(error, f"{host_id}: signing its pointer"))
-    published = {host_id: about.toplevel for host_id, about in found.items() if host_id not in failed}
     if wants_json(front.as_json):
         show_json({"published": published, "failed": failed, "revision": revision})
     else:
@@ -100,12 +103,20 @@ def _revision(front: Front) -> str | None:
     return repository.full_head() if repository and not repository.changed(["."]) else None
 
 
-def _point(front: Front, file: Path, about: Evaluated, revision: str | None, key: SigningKey) -> None:
-    """Say in a signed file what a host is to run; later than what the same key has signed for it before."""
+def _point(front: Front, file: Path, about: Evaluated, revision: str | None, key: SigningKey) -> str:
+    """Say in a signed file what a host is to run, later than what the same key has signed for it before.
+
+    Return the system that the file names then, as a machine reads it. FleetError when it names none.
+    """
     before = pointers.read(file, key.public, about.hostname, front.session.directory)
     serial = max(int(time.time()), before.serial + 1 if before else 0)
     pointer = Pointer(about.hostname, about.toplevel, revision, serial)
     write_whole(file, key.sign(pointer, front.session.directory), mode=0o644)
+    front.wrote = True
+    written = pointers.read(file, key.public, about.hostname, front.session.directory)
+    if written is None or written.serial != serial:
+        raise FleetError(f"{file}: what was written there is not what is there now; publish it again")
+    return written.system
 
 
 def _built(front: Front, ids: tuple[str, ...]) -> tuple[dict[str, Evaluated], dict[str, str]]:

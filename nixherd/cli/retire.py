@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from nixherd.cli.front import CHECKOUT, Front, pass_front
-from nixherd.cli.output import show_json, wants_json
+from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import changing as changing_options
-from nixherd.cli.progress import progress
+from nixherd.cli.parameters import commit_option, identity_option, standing
 from nixherd.deploy import duties
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
@@ -34,7 +34,6 @@ from nixherd.trust.secrets.plan import recipients_of_hosts
 from nixherd.trust.secrets.rules import CONFIG
 from nixherd.trust.secrets.store import Store
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _SHOWN = 20  # mentions
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -67,7 +66,7 @@ class Told:
         return [*(step for each in self.guests for step in each.steps), *self.retirement.wanted.steps]
 
 
-@click.command(context_settings=_CONTEXT)
+@click.command()
 @click.argument("name")
 @click.option(
     "--destroy",
@@ -85,11 +84,23 @@ class Told:
 @click.option("--storage", metavar="NAME", help="Where the backup goes.")
 @click.option("--purge", is_flag=True, help="Also from backup jobs, replication and HA.")
 @click.option("--remove-secrets", is_flag=True, help="Also rules and secret files that no other machine uses.")
-@click.option("--identity", metavar="FILE", help="Who decrypts: age identities or an Ed25519 SSH key.")
-@click.option("--secrets", default="secrets", show_default=True, metavar="DIR", help="Where .sops.yaml is.")
-@click.option("--docs-file", default="docs/machines.md", show_default=True, metavar="FILE", help="The overview.")
-@click.option("--docs-template", metavar="FILE", help="A template of your own for it.")
-@click.option("--commit/--no-commit", default=True, help="One commit of what changed.", show_default=True)
+@identity_option
+@click.option(
+    "--secrets",
+    metavar="DIR",
+    callback=standing("secrets_directory", "secrets"),
+    help="Where .sops.yaml is; else group data's secrets_directory, else secrets.",
+)
+@click.option(
+    "--docs-file",
+    metavar="FILE",
+    callback=standing("docs_file", "docs/machines.md"),
+    help="The overview; else group data's docs_file, else docs/machines.md.",
+)
+@click.option(
+    "--docs-template", metavar="FILE", callback=standing("docs_template"), help="A template of your own for it."
+)
+@commit_option
 @click.option("--yes", is_flag=True, help="Do not ask; there must have been a look at the plan.")
 @changing_options
 @pass_front

@@ -8,31 +8,32 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.names import declared, names_of
+from nixherd.cli.guests import declared, names_of
 from nixherd.cli.output import show_json, wants_json
-from nixherd.cli.parameters import json_option
-from nixherd.cli.rollout import PARALLEL, despite, keep_report, last_words, run_pyinfra
+from nixherd.cli.parameters import data_option, json_option
+from nixherd.cli.run_pyinfra import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
 from nixherd.deploy.journal import Journal, entries, new_directory
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.exit_codes import Exit
+from nixherd.files import write_whole
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
+from nixherd.process import Completed
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.address import plain
 from nixherd.proxmox.guest.identity import label, mac_of, require_may_change, why_not_ours
 from nixherd.proxmox.guest.observe import find, interfaces_of
+from nixherd.ssh.keys import same_key
 from nixherd.terminal import say, say_text
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _dry_run = click.option("--dry-run", is_flag=True, help="Show the steps, do none.")
-_data = click.option("--data", multiple=True, metavar="KEY=VALUE", help="Host data, as pyinfra takes it.")
 
 
-@click.command(context_settings=_CONTEXT)
+@click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_dry_run
-@_data
+@data_option
 @json_option
 @pass_front
 def provision(front: Front, /, names: Sequence[str], dry_run: bool, data: Sequence[str]) -> int:
@@ -45,7 +46,7 @@ def provision(front: Front, /, names: Sequence[str], dry_run: bool, data: Sequen
     return _run(front, (ENROLL, PROVISION, POST), [*guests.values()], data, dry=dry_run)
 
 
-@click.command("post-provision", context_settings=_CONTEXT)
+@click.command("post-provision")
 @click.argument("name")
 @click.option("--ip", metavar="IP", help="Where you take it to be: refused unless the hypervisor says so, too.")
 @click.option(
@@ -55,7 +56,7 @@ def provision(front: Front, /, names: Sequence[str], dry_run: bool, data: Sequen
     help="The VMID you take it to have: refused unless it has.",
 )
 @_dry_run
-@_data
+@data_option
 @json_option
 @pass_front
 def post_provision(
@@ -158,9 +159,10 @@ def _run(front: Front, deploys: Sequence[str], guests: Sequence[Vm], data: Seque
     done, interrupted = run_pyinfra(front, words, directory, stream=narrate, meanwhile=goes_on)
     noted = entries(directory)
     if not any(entry["event"] == "run" for entry in noted) and not interrupted:  # it never began
-        say_text(last_words(done), err=True)
+        say_text(last_words(done, directory / LOG), err=True)
+        despite(lambda: write_whole(directory / LOG, done.stdout + done.stderr), str(directory))
         return done.status or int(Exit.FAILED)
-    rows = [_row(front.root, vm, noted, deploys, done.status, dry=dry) for vm in guests]
+    rows = [_row(front.root, vm, noted, deploys, done, dry=dry) for vm in guests]
     status = Exit.INTERRUPTED if interrupted else done.status
     if status == Exit.DONE and any(row["outcome"] == "failed" for row in rows):
         status = Exit.FAILED
@@ -172,7 +174,7 @@ def _run(front: Front, deploys: Sequence[str], guests: Sequence[Vm], data: Seque
 
 
 def _row(
-    root: Path, vm: Vm, noted: Iterable[Mapping[str, Any]], deploys: Sequence[str], status: int, *, dry: bool
+    root: Path, vm: Vm, noted: Iterable[Mapping[str, Any]], deploys: Sequence[str], done: Completed, *, dry: bool
 ) -> dict[str, Any]:
     """What became of a guest: by the run's journal, and by the fleet's files as they are now."""
     own = [entry for entry in noted if entry.get("host") == vm.host_id]
@@ -183,8 +185,9 @@ def _row(
     others = any(entry["event"] == "end" and entry.get("host") != vm.host_id for entry in noted)
     if end is not None:
         return {**row, "outcome": "failed", "why": end.get("why"), "exit": end.get("exit")}
-    if status and not others:
-        return {**row, "outcome": "failed", "why": f"pyinfra ended with status {status}", "exit": status}
+    if done.status and not others:
+        why = own_error(done) or f"pyinfra ended with status {done.status}"
+        return {**row, "outcome": "failed", "why": why, "exit": done.status}
     if dry:
         return {**row, "outcome": "planned", "why": None, "exit": 0}
     verified = next((entry["verified"] for entry in own if "verified" in entry), None)
@@ -196,6 +199,9 @@ def _row(
     row |= {"verified": verified, "readonly": guest.readonly if guest else None}
     row["publicKey"] = host.public_key if host else None
     lacks = [] if row["publicKey"] else [f"hosts.nix pins no key of {vm.host_id}"]
+    shown = verified.get("host_key") if verified else None
+    if shown and row["publicKey"] and not same_key(shown, row["publicKey"]):
+        lacks.append(f"hosts.nix pins another key of {vm.host_id} than the machine showed")
     lacks += ["what runs there was not read back"] if PROVISION in deploys and verified is None else []
     if lacks:
         return {**row, "outcome": "failed", "why": "; ".join(lacks), "exit": int(Exit.FAILED)}

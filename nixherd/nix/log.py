@@ -1,0 +1,149 @@
+"""Read Nix's log: errors with their traces, what builders print, and the warnings of an evaluation.
+
+Source: Nix, src/libutil/logging.cc: with `--log-format internal-json` a line is `@nix {"action": "msg", "level", "msg",
+"raw_msg"}`. Only errors and warnings of the evaluated code have `raw_msg`; `builtins.trace` has an error's level.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+LOG_FORMAT = ("--show-trace", "--log-format", "internal-json")
+"""options of `nix` for the log that is read here"""
+
+HOST_MARK = "nixherd evaluates "
+"""the beginning of what an evaluation traces before it comes to a host"""
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_BUILDER_OUTPUT = 101  # a result; source: logging.hh
+_ERROR, _WARNING = 0, 1  # levels
+_TRACE = "trace: "
+# Without builtins.warn (before Nix 2.23) nixpkgs' lib.warn traces; nix-eval-jobs writes plain lines.
+_OLD_WARNING = re.compile(r"^(?:trace: )?(?:evaluation )?warning: ")
+# What follows an error's message: its place, and the lines around.
+_SNIPPET = re.compile(r"\n\s+at (?:/|«)")
+# A failure that follows from another one, and where a builder's output is repeated.
+_FOLLOWS = re.compile(
+    r"\d+ dependenc(y|ies) of derivation|\d+ dependenc(y|ies) failed|some errors were encountered during the evaluation"
+)
+_REPEATED = re.compile(r"^\s*(?:last \d+ log lines|For full logs)", re.MULTILINE | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LoggedError:
+    """`message` is the error alone, `trace` all that Nix prints of it; `builder` holds its last lines of output."""
+
+    message: str
+    trace: str
+    builder: tuple[str, ...] = ()
+
+
+def errors(stderr: str, *, logged: bool = False) -> list[LoggedError]:
+    """Return the errors of a log that no other one led to; several where Nix goes on after an error.
+
+    A text without an error of Nix's own log is one error, unless only those that are `logged` count.
+    """
+    entries = [_entry(line) for line in stderr.splitlines()]
+    found = list(_logged(entries))
+    if not found and not logged:
+        text = _ANSI.sub("", "\n".join(str(entry["msg"]) for entry in entries if "msg" in entry))
+        parts = re.split(r"^error:", text, flags=re.MULTILINE)[1:] or [text]
+        found = [LoggedError(_innermost(part), part) for part in parts]
+    return [error for error in found if not _FOLLOWS.search(error.message)] or found
+
+
+def _logged(entries: Iterable[dict[str, Any]]) -> Iterator[LoggedError]:
+    output: list[str] = []
+    for entry in entries:
+        output += _output_of(entry)
+        if entry.get("level") != _ERROR or entry.get("action") != "msg":
+            continue
+        trace = _ANSI.sub("", str(entry.get("msg", "")))
+        raw = entry.get("raw_msg")
+        if raw is None and not re.match(r"\s*error:", trace):  # builtins.trace
+            continue
+        message = _ANSI.sub("", str(raw)) if raw is not None else _innermost(trace)
+        yield LoggedError(_REPEATED.split(message)[0], trace, tuple(output))
+
+
+def _innermost(trace: str) -> str:
+    """The error in a trace, without what Nix was doing, and without the lines of code that follow."""
+    return _SNIPPET.split(re.split(r"^\s*error:", trace, flags=re.MULTILINE)[-1])[0]
+
+
+def builder_output(stderr: str) -> list[str]:
+    """Return what the builders of a build printed."""
+    return [line for text in stderr.splitlines() for line in _output_of(_entry(text))]
+
+
+def _output_of(entry: dict[str, Any]) -> list[str]:
+    is_output = entry.get("type") == _BUILDER_OUTPUT and entry.get("action") == "result" and entry.get("fields")
+    return [_ANSI.sub("", str(entry["fields"][0]))] if is_output else []
+
+
+def plain_lines(stderr: str) -> list[str]:
+    """Return what the programs that Nix starts (git, ssh) printed."""
+    return [line for line in stderr.splitlines() if not line.startswith("@nix ")]
+
+
+def _entry(line: str) -> dict[str, Any]:
+    """Parse a line of a log; an ordinary line is all message."""
+    if not line.startswith("@nix "):
+        return {"msg": line}
+    try:
+        entry = json.loads(line[5:])
+    except ValueError:
+        entry = None
+    return entry if isinstance(entry, dict) else {}
+
+
+def warnings(stderr: str) -> Iterator[tuple[str, str | None]]:
+    """Give what the evaluated code warns of and traces, each with the host that was evaluated then, None if unknown.
+
+    Nix's own warnings (a dirty tree, a download that is tried again) are left out.
+    """
+    host = None
+    for line in stderr.splitlines():
+        entry = _entry(line)
+        message = _ANSI.sub("", str(entry.get("msg", "")))
+        if message.startswith(_TRACE + HOST_MARK):
+            host = message.removeprefix(_TRACE + HOST_MARK)
+        elif entry.get("level") == _WARNING and "raw_msg" in entry:
+            yield _ANSI.sub("", str(entry["raw_msg"])).strip(), host
+        elif message.startswith((_TRACE, "evaluation warning: ")):
+            yield _OLD_WARNING.sub("", message).strip(), host
+
+
+@dataclass
+class Warnings:
+    """The warnings of a run's evaluations: each text once, with the hosts that it came with."""
+
+    _hosts: dict[str, set[str]] = field(default_factory=dict)
+    _told: dict[str, set[str]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, stderr: str, *, are_hosts_known: bool = True) -> None:
+        """Add those in the log of an evaluation; its hosts are unknown where several are evaluated at a time."""
+        with self._lock:
+            for text, host in warnings(stderr):
+                self._hosts.setdefault(text, set()).update([host] if host and are_hosts_known else [])
+
+    def news(self) -> list[tuple[str, tuple[str, ...], bool]]:
+        """Return what was not returned yet: the text, its new hosts, and whether the text itself is new."""
+        with self._lock:
+            news = [
+                (text, tuple(sorted(hosts - self._told.get(text, set()))), text not in self._told)
+                for text, hosts in self._hosts.items()
+                if text not in self._told or hosts - self._told[text]
+            ]
+            self._told = {text: set(hosts) for text, hosts in self._hosts.items()}
+        return news
+
+
+def shown(text: str, hosts: Iterable[str]) -> str:
+    """Return a warning in one line, with its hosts."""
+    hosts = ", ".join(hosts)
+    return " ".join(text.split()) + (f" ({hosts})" if hosts else "")
