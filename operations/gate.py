@@ -8,8 +8,7 @@ from pyinfra.api import operation
 from nixherd.arguments import names_of
 from nixherd.errors import FleetError
 from nixherd.gate.results import Result, passed
-from nixherd.gate.runner import require_known, run_all
-from nixherd.gate.tools import Scope
+from nixherd.gate.tools import Scope, require_known, run_all
 from nixherd.session import Session
 from operations.steps import Commands, decide, do, session_of
 

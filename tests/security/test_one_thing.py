@@ -333,7 +333,7 @@ SCENARIOS = {
     "nixherd/pyinfra_glue/node.py:NodeConnector.connect:1": Scenario(node),
     "nixherd/deploy/run.py:DeployRun.turn:1": Scenario(deploy, OWN, "failed"),
     "nixherd/nix/evaluator.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
-    "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),
+    "nixherd/gate/tools.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
