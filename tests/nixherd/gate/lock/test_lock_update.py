@@ -305,7 +305,7 @@ def test_a_branch_that_takes_no_push_is_said_and_the_commit_is_kept(forge: Forge
 def test_what_became_of_a_push_is_read_back_or_unknown(copied: Forge) -> None:
     from nixherd.errors import Undecided
     from nixherd.fleet.git import Repository
-    from nixherd.gate.lock.branches import Remote
+    from nixherd.gate.lock.run import Remote
 
     repository = Repository.around(copied.root / "fleet")
     assert repository
@@ -338,7 +338,7 @@ def test_who_commits_has_to_be_known_where_the_operator_can_say_it(
 
 def test_what_others_took_off_the_branch_meanwhile_does_not_come_back(copied: Forge) -> None:
     from nixherd.fleet.git import Repository
-    from nixherd.gate.lock.branches import Moved, Remote
+    from nixherd.gate.lock.run import Moved, Remote
 
     before, bad = copied.tip, copied.commit("fleet", readme="bad")
     copied.git("fleet", "push", "-q", "origin", "main")
