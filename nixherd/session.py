@@ -25,10 +25,9 @@ from nixherd.deploy.report import Outcome
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import line_of, worded
-from nixherd.files import state_home, write_whole
+from nixherd.files import lock, own_directory, state_home, write_whole
 from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.fleet.revisions import of_tree
-from nixherd.locks import lock, own_directory
 from nixherd.nix.log import Warnings
 from nixherd.proxmox.token import Token
 from nixherd.pyinfra_glue.rollcall import RollCall

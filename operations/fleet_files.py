@@ -14,10 +14,10 @@ from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.session import Session
-from nixherd.templating import Values, render, render_foreign
 from nixherd.trust.enrol import Wanted, publish
-from nixherd.trust.secrets.identity import as_host, identity_file, operator
+from nixherd.trust.secrets.sops import as_host, identity_file, operator
 from nixherd.trust.secrets.store import Store
+from nixherd.trust.templating import Values, render, render_foreign
 from operations.steps import Commands, do, session_of
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"

@@ -11,7 +11,7 @@ from nixherd.errors import FleetError
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.commands import Evaluated
 from nixherd.trust.enrol import with_rekeys
-from nixherd.trust.secrets.plan import recipients_of_hosts
+from nixherd.trust.secrets.store import recipients_of_hosts
 from operations.fleet_files import changed_files, store_of
 from operations.machine import is_installed, machine_of
 from operations.steps import Commands, decide, do, evaluated, executing, fleet_host, session_of

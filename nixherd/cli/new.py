@@ -25,7 +25,7 @@ from nixherd.trust.new.files import ByHand
 from nixherd.trust.new.host import SIZES, Kind, NewHost
 from nixherd.trust.new.request import Request, decide
 from nixherd.trust.new.scaffold import Scaffold, scaffold
-from nixherd.trust.secrets.identity import nobody
+from nixherd.trust.secrets.sops import nobody
 
 _INTERRUPTED = "a run was interrupted while it published its changes; the next that changes anything finishes them"
 _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"

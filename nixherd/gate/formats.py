@@ -12,7 +12,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from nixherd.display import visible, visible_values
-from nixherd.findings import Severity
+from nixherd.errors import Severity
 from nixherd.gate.results import Found, Result, Status
 
 SUITE = "nixherd check"

@@ -32,8 +32,7 @@ import tree_sitter_nix
 from pathspec import GitIgnoreSpec
 from tree_sitter import Language, Parser
 
-from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
-from nixherd.findings import Severity
+from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed, Severity
 from nixherd.fleet.tree import opened
 from nixherd.gate.files import Place, copied, read_all
 from nixherd.gate.results import Found, Look, Missing, Unknown

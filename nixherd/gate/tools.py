@@ -20,8 +20,7 @@ from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Look, Missing, Result, Unknown
 from nixherd.process import interrupt_all
 from nixherd.session import Session
-from nixherd.trust.secrets.plan import People
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.store import People, Store
 
 T = TypeVar("T")
 QUICK = 300.0  # seconds

@@ -4,9 +4,9 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from nixherd.errors import ApiError, FleetError, Refused
-from nixherd.locate import this_machine
 from nixherd.locate.proof import Asked
 from nixherd.proxmox.guest.address import plain
 from nixherd.session import Session
@@ -71,7 +71,7 @@ def owner_of_address(hypervisors: Mapping[str, str], address: str, mac: str | No
     if about.is_loopback or about.is_link_local:
         return None  # no guest is believed to have one; the other is on one link alone
     whose = hypervisors.get(address)
-    if whose is None and this_machine.has_address(address) and not (mac and this_machine.has_mac(mac)):
+    if whose is None and has_address(address) and not (mac and has_mac(mac)):
         whose = "the machine that this runs on"
     return whose
 
@@ -127,3 +127,25 @@ def _resolved(name: str) -> list[str]:
         return [str(row[4][0]) for row in socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)]
     except OSError:
         return []
+
+
+def has_address(address: str) -> bool:
+    """Whether this address is one of our own. Nothing is sent: the kernel says from where it would send there."""
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return ipaddress.ip_address(probe.getsockname()[0]) == ipaddress.ip_address(address)
+    except OSError:  # no way there, or a broadcast address
+        return False
+
+
+def has_mac(mac: str) -> bool:
+    """Whether one of our network cards has this MAC, in lower case."""
+    found = set()
+    for file in Path("/sys/class/net").glob("*/address"):
+        try:
+            found.add(file.read_text().strip().lower())
+        except OSError:
+            continue
+    return mac in found

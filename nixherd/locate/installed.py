@@ -13,7 +13,7 @@ from itertools import count
 
 from nixherd.errors import ApiError, FleetError
 from nixherd.fleet.models import Host, Vm
-from nixherd.locate import discovery, whereabouts
+from nixherd.locate import keyscan, neighbours
 from nixherd.locate.guest_agent import known_hypervisors, owner_of_address
 from nixherd.locate.neighbours import Neighbour
 from nixherd.locate.proof import Asked
@@ -79,7 +79,7 @@ class Search:
         vm = self.session.vm(self.host.id)
         assert vm is not None
         card = declared_card(vm)
-        self._gateways = whereabouts.gateways(vm)
+        self._gateways = neighbours.gateways(vm)
         named = [self.hints.address] if self.hints.address else addresses(self.host)
         yield from self._new([self.before] if self.before else [], card)
         yield from self._new(named, card)
@@ -89,13 +89,13 @@ class Search:
             return
         guest = self._running(vm)
         if guest is not None:
-            self._gateways = whereabouts.gateways(vm, guest.config)
+            self._gateways = neighbours.gateways(vm, guest.config)
             told = self._by_hypervisor(guest)
             if told is not None:
                 yield from (place for place in told if self._is_new(place.address))
                 return
             card = Asked.of(vm, guest.node, guest.config, has_agent=False)
-            fixed = whereabouts.configured(vm, guest.config)
+            fixed = neighbours.configured(vm, guest.config)
             yield from self._new(self._believed(fixed, "its configuration", card), card)
         for source in (self._seen(vm, card), self._discovered(vm, card)):
             for place in source:
@@ -158,7 +158,7 @@ class Search:
                 )
             return
         here = "the neighbour table of this machine"
-        yield from self._new(self._believed(whereabouts.seen_from_here(self.session, card.mac), here, card), card)
+        yield from self._new(self._believed(neighbours.seen_from_here(self.session, card.mac), here, card), card)
         for other in hosts:
             assert self.ask is not None
             try:
@@ -166,7 +166,7 @@ class Search:
             except FleetError as error:
                 self._note(self._once(f"{other.id} does not tell its neighbours: {error}", f"{other.id} neither"))
                 continue
-            found = whereabouts.seen_elsewhere(card.mac, told)
+            found = neighbours.seen_elsewhere(card.mac, told)
             if not found:
                 self._note(f"{other.id} has not seen {card.mac} lately")
             yield from self._new(self._believed(found, other.id, card), card)
@@ -175,8 +175,8 @@ class Search:
         """Where its key is shown, in the networks that the definitions let us search."""
         for network in self.session.fleet.networks_of(vm):
             try:
-                open_ = self.session.lately(("search", network), discovery.AGAIN, partial(self._search, network))
-                found = discovery.showing(self.session.pinned_key(self.host.id) or "", open_)
+                open_ = self.session.lately(("search", network), keyscan.SEARCH_AGAIN, partial(self._search, network))
+                found = keyscan.showing(self.session.pinned_key(self.host.id) or "", open_)
             except FleetError as error:
                 self._note(f"{network} cannot be searched: {error}")
                 continue
@@ -187,14 +187,12 @@ class Search:
             yield from self._new(self._believed(found, f"the search of {network}", card), card)
 
     def _search(self, network: str) -> list[str]:
-        if next(self.session.once(("searches", network), count)) >= discovery.MOST_SEARCHES:
-            raise FleetError(f"it was searched {discovery.MOST_SEARCHES} times by this run already")
+        if next(self.session.once(("searches", network), count)) >= keyscan.MOST_SEARCHES:
+            raise FleetError(f"it was searched {keyscan.MOST_SEARCHES} times by this run already")
         others = [each for host in self.session.fleet.hosts.values() for each in host.addresses or ()]
-        wanted = discovery.addresses_in(
-            [network], {*known_hypervisors(self.session), *filter(None, map(plain, others))}
-        )
+        wanted = keyscan.addresses_in([network], {*known_hypervisors(self.session), *filter(None, map(plain, others))})
         self.tell(f"trying port 22 of the {len(wanted)} addresses in {network}, as the definitions say")
-        return discovery.listening(wanted)
+        return keyscan.listening(wanted)
 
     # What is made of them
 
@@ -230,7 +228,7 @@ class Search:
         A hypervisor that cannot be asked now is no obstacle: then it is the endpoint's alone.
         """
         others, hypervisors = self._others(), dict[str, str]()
-        for address in whereabouts.declared(vm):
+        for address in neighbours.declared(vm):
             hypervisors = hypervisors or {**known_hypervisors(self.session)}
             if whose := hypervisors.get(address) or others.get(address) or self._gateway(address):
                 self._note(f"{vm.attribute} says {address}, which {whose} has: left out")

@@ -10,8 +10,7 @@ from pyinfra.api.host import Host as PyinfraHost
 from nixherd.errors import FleetError
 from nixherd.fleet.models import Access, Host
 from nixherd.locate import neighbours
-from nixherd.locate.neighbours import Neighbour
-from nixherd.locate.whereabouts import RECENT
+from nixherd.locate.neighbours import RECENT, Neighbour
 from nixherd.pyinfra_glue.proving import said
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from nixherd.errors import FleetError
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.revisions import Note, is_revision, shown
-from nixherd.install.hardware import configuration_path
 from nixherd.install.permission import require_installable
+from nixherd.install.requirements import configuration_path
 from nixherd.locate.reach import Epoch
 from nixherd.nix.commands import Evaluated
 from nixherd.ssh.transient_unit import Job

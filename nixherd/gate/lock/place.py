@@ -15,10 +15,9 @@ from pathlib import Path
 
 from nixherd.display import visible
 from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
-from nixherd.files import state_home, write_whole
+from nixherd.files import lock, state_home, write_whole
 from nixherd.fleet.git import Repository
 from nixherd.gate.lock.lockfile import FILE, Group, Lock
-from nixherd.locks import lock
 from nixherd.nix.commands import NIX
 from nixherd.nix.errors import innermost_error
 from nixherd.process import run

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nixherd import templating
-from nixherd.fleet.edited import ABSENT, Leaf
+from nixherd.fleet.evaluate import ABSENT, Leaf
 from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import CannotEdit, NixText, attribute_name
+from nixherd.trust import templating
 from nixherd.trust.new.host import PLACEHOLDER, Kind, NewHost
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from nixherd.errors import FleetError, FleetInvalid
 from nixherd.fleet import lockout, tree
-from nixherd.fleet.edited import require_exactly
+from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.findings import Finding, Severity
+from nixherd.errors import Finding, Severity
 from nixherd.gate import configurations, files, programs
 from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Unknown, judged

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError, FleetError
-from nixherd.fleet.models import GuestType, Host, Vm
-from nixherd.fleet.settings import CloudInitSettings, Device
-from nixherd.locate import discovery, whereabouts
+from nixherd.fleet.models import CloudInitSettings, Device, GuestType, Host, Vm
+from nixherd.locate import keyscan, neighbours
 from nixherd.locate.installed import Search
 from nixherd.locate.neighbours import Neighbour, Sure
 from nixherd.locate.reach import Absent, Hints, Place
@@ -85,7 +84,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(whereabouts, "_ours", tuple)
+    monkeypatch.setattr(neighbours, "_ours", tuple)
     return Scene(Session(FLEET, tmp_path / "no-token")).has()
 
 
@@ -253,8 +252,8 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
         searched.append(wanted)
         return ["10.9.9.2"]
 
-    monkeypatch.setattr(discovery, "listening", listening)
-    monkeypatch.setattr(discovery, "showing", lambda key, found: found if key == KEY else [])
+    monkeypatch.setattr(keyscan, "listening", listening)
+    monkeypatch.setattr(keyscan, "showing", lambda key, found: found if key == KEY else [])
     scene.hypervisor(Agentless(agent=False))
     assert places(scene.look()) == ["dev"]
     assert searched == []
@@ -265,10 +264,10 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert searched == [["10.9.9.1", "10.9.9.2", "10.9.9.4", "10.9.9.5", "10.9.9.6"]], "without the node's, and once"
-    monkeypatch.setattr(discovery, "AGAIN", 0.0)
-    for _ in range(discovery.MOST_SEARCHES + 2):
+    monkeypatch.setattr(keyscan, "SEARCH_AGAIN", 0.0)
+    for _ in range(keyscan.MOST_SEARCHES + 2):
         scene.look()
-    assert len(searched) == discovery.MOST_SEARCHES
+    assert len(searched) == keyscan.MOST_SEARCHES
     assert "it was searched 3 times by this run already" in scene.reasons
     scene.has(vm=replace(DEV, discover=()), discover=("10.9.9.0/29",))
     assert places(scene.look()) == ["dev"]

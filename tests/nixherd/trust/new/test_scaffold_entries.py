@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from nixherd.fleet.edited import ABSENT
+from nixherd.fleet.evaluate import ABSENT
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.edit import NixText
 from nixherd.trust.new import files

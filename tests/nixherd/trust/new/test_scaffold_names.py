@@ -22,12 +22,12 @@ from tests.properties import examples
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("web_1", "no DNS name"),
-        ("-web", "no DNS name"),
-        ("web.lan", "no DNS name"),
-        ("a" * 64, "no DNS name"),
-        ("", "no DNS name"),
-        ("web\n", "no DNS name"),
+        ("web_1", "not a DNS name"),
+        ("-web", "not a DNS name"),
+        ("web.lan", "not a DNS name"),
+        ("a" * 64, "not a DNS name"),
+        ("", "not a DNS name"),
+        ("web\n", "not a DNS name"),
         ("Web", "write web"),
         ("110", "VMID"),
         ("local", "meaning of its own"),

@@ -19,7 +19,7 @@ from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
 from nixherd.session import Session
 from nixherd.trust.enrol import Wanted, documented, protected, publish, trusted
-from nixherd.trust.secrets.identity import as_host, operator
+from nixherd.trust.secrets.sops import as_host, operator
 from nixherd.trust.secrets.store import Store
 from tests.nixherd.trust.secrets.keys import key
 
