@@ -11,8 +11,8 @@ from pyinfra import host
 
 from nixherd.deploy.waves import label
 from nixherd.pyinfra_glue.deploy_file import deploy_file
+from nixherd.pyinfra_glue.rollouts import waves
 from operations import deployment
-from operations.deploy_run import waves
 
 deploy_file("deploy", rollout=True, from_flake=True)
 

@@ -1,19 +1,14 @@
 """Generations of a profile, as Nix keeps them: links `PROFILE-NUMBER-link` beside the one that names the current."""
 
-from typing import ClassVar, TypedDict
+from typing import ClassVar
 
+from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
-
-
-class Generation(TypedDict):
-    """`built` is when the profile came to it, as RFC 3339; `path` a store path."""
-
-    number: int
-    path: str
-    built: str
-    current: bool
+from nixherd.deploy.generations import Generation
+from nixherd.display import one_line
+from nixherd.nix.commands import is_store_path
 
 
 class ProfileGenerations(Fact[list[Generation]]):
@@ -37,14 +32,13 @@ class ProfileGenerations(Fact[list[Generation]]):
 
     @override
     def process(self, output: list[str]) -> list[Generation]:
-        [current], *rows = [line.split() for line in output]
-        found = [
-            Generation(
-                number=int(link.removesuffix("-link").rpartition("-")[2]),
-                path=path,
-                built=built,
-                current=link.endswith(f"/{current}"),
-            )
-            for link, path, built in rows
-        ]
+        current, *rows = output
+        found = [self._generation(line, current.strip()) for line in rows]
         return sorted(found, key=lambda generation: generation["number"])
+
+    def _generation(self, line: str, current: str) -> Generation:
+        link, path, built = [*line.split(), "", ""][:3]
+        number = link.removesuffix("-link").rpartition("-")[2]
+        if not number.isdecimal() or not is_store_path(path) or not built:
+            raise FactProcessError(f"a line is not `PROFILE-NUMBER-link PATH TIME`: {one_line(line)[:200]}")
+        return Generation(number=int(number), path=path, built=built, current=link.endswith(f"/{current}"))

@@ -2,19 +2,11 @@
 
 from typing import TypedDict
 
-from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
 from facts.generations import ProfileGenerations
-from nixherd.deploy.protocol import part
-from nixherd.fleet.revisions import noted_of
-
-# Where Home Manager keeps its generations, newer and older.
-_PROFILE = """
-profile="${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager"
-[ -e "$profile" ] || profile="/nix/var/nix/profiles/per-user/$(id -un)/home-manager"
-"""
+from nixherd.deploy.running import HOME_PROFILE, home_script, parse_home
 
 
 class HomeState(TypedDict):
@@ -42,28 +34,18 @@ class Home(Fact[HomeState | None]):
 
     @override
     def command(self) -> str:
-        return f"""{_PROFILE}
-echo "current=$(readlink -e "$profile")"
-kind=home
-{part("revisions.sh")}
-noted_of "$(readlink -e "$profile")"
-echo "revision=$noted"
-echo "user=$(id -un)"
-echo "hostname=$(cat /proc/sys/kernel/hostname)"
-echo "boot_id=$(cat /proc/sys/kernel/random/boot_id)"
-"""
+        return home_script()
 
     @override
     def process(self, output: list[str]) -> HomeState:
-        values = dict(line.split("=", 1) for line in output if "=" in line)
-        if missing := [name for name in HomeState.__annotations__ if name not in values]:
-            raise FactProcessError(f"no {', '.join(missing)} in what the home says of itself")
+        home = parse_home(output)
+        users = [line.removeprefix("user=") for line in output if line.startswith("user=")]
         return HomeState(
-            current=values["current"] or None,
-            revision=noted_of(values["current"] or None, values["revision"]),
-            user=values["user"],
-            hostname=values["hostname"],
-            boot_id=values["boot_id"],
+            current=home.current,
+            revision=home.revision,
+            user=users[-1],
+            hostname=home.hostname,
+            boot_id=home.boot_id,
         )
 
 
@@ -76,5 +58,5 @@ class Generations(ProfileGenerations):
         [{"number": 1, "path": "/nix/store/…", "built": "2026-11-28T10:00:00+00:00", "current": True}]
     """
 
-    before = _PROFILE
+    before = HOME_PROFILE
     profile = '"$profile"'

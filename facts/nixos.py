@@ -9,20 +9,10 @@ from typing_extensions import override
 from facts.base import Fact
 from facts.generations import ProfileGenerations
 from nixherd.deploy import protocol as activation
+from nixherd.deploy.running import BOOTED_PARTS, PROFILE, REVISION, parse_system, system_script
 from nixherd.fleet.revisions import of_running
-from nixherd.nix.commands import revision_of
 
 FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
-PROFILE = "/nix/var/nix/profiles/system"
-# Of which revision what runs is: what the machine notes of that very path, and what the system says itself.
-REVISION = f"""
-{activation.part("revisions.sh")}
-noted_of "$(readlink -f /run/current-system)"
-echo "noted=$noted"
-echo "version=$(nixos-version --json 2>/dev/null)"
-"""
-# What takes effect with a boot alone.
-BOOTED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")
 
 
 class System(TypedDict):
@@ -91,7 +81,7 @@ class SystemState(TypedDict):
     parts: dict[str, str]
     """of the booted system: what takes effect with a boot alone, by name"""
     reboot_for: list[str]
-    """those of them that the next boot brings anew"""
+    """those of them that the next boot brings anew, and `system` where another one was left to the next boot"""
     sudo: str
     """how root's work is done: `root` by itself, `free` by sudo without a password, `asks` with one"""
 
@@ -111,52 +101,28 @@ class Running(Fact[SystemState | None]):
 
     @override
     def command(self) -> str:
-        # as few processes as can be: a fleet has many machines, and small ones
-        booted, parts = "/run/booted-system", " ".join(BOOTED_PARTS)
-        return f"""
-[ -e /run/current-system ] || exit 0
-kind=system
-{activation.part("units.sh")}
-say() {{ name=$1; shift; printf '%s=%s\\n' "$name" "$*"; }}
-names= paths=
-add() {{ [ ! -e "$2" ] || {{ names="$names $1"; paths="$paths $2"; }}; }}
-add current /run/current-system; add booted {booted}; add profile {PROFILE}
-for part in {parts}; do add "part.$part" "{booted}/$part"; add "next.$part" "{PROFILE}/$part"; done
-readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; done
-for file in hostname random/boot_id; do read -r line <"/proc/sys/kernel/$file"; say "${{file#*/}}" "$line"; done
-{REVISION}
-say init "$(cat /run/current-system/init-interface-version 2>/dev/null)"
-say inhibitors "$(cat /run/current-system/switch-inhibitors 2>/dev/null | tr '\\n' ' ')"
-look_at_units
-say failed $failing
-if [ -n "$failing" ]; then
-say aside $(echo "$failing" | that_do_not)
-say unwell $(echo "$failing" | unseen | that_count)
-fi
-say at_work $at_work $([ -n "$at_work" ] || switching)
-if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo free; else say sudo asks; fi
-"""
+        return system_script()
 
     @override
     def process(self, output: list[str]) -> SystemState:
-        values = _values(output, "current", "hostname", "boot_id", "sudo")
+        running = parse_system(output)
         return SystemState(
-            current=values["current"],
-            booted=values.get("booted") or None,
-            profile=values.get("profile") or None,
-            hostname=values["hostname"],
-            revision=_revision(values, values["current"]),
-            configuration_revision=revision_of(values.get("version", "")),
-            boot_id=values["boot_id"],
-            failed=_units(values, "failed"),
-            aside=_units(values, "aside"),
-            unwell=_units(values, "unwell"),
-            at_work=_units(values, "at_work"),
-            init=values.get("init") or None,
-            inhibitors=values.get("inhibitors") or None,
-            parts={part: values[f"part.{part}"] for part in BOOTED_PARTS if values.get(f"part.{part}")},
-            reboot_for=[part for part in sorted(BOOTED_PARTS) if _differ(values, part)],
-            sudo=values["sudo"],
+            current=str(running.current),
+            booted=running.booted,
+            profile=running.profile,
+            hostname=running.hostname,
+            revision=running.revision,
+            configuration_revision=running.configuration_revision,
+            boot_id=running.boot_id,
+            failed=[*running.failed],
+            aside=[*running.aside],
+            unwell=[*running.unwell],
+            at_work=[*running.at_work],
+            init=running.init,
+            inhibitors=running.inhibitors,
+            parts={**running.parts},
+            reboot_for=[*running.reboot_for],
+            sudo=running.sudo,
         )
 
 
@@ -263,16 +229,6 @@ class LastDeployment(Fact[dict[str, Any] | None]):
 
 def _revision(values: dict[str, str], path: str) -> str | None:
     return of_running(path, values.get("noted"), values.get("version", ""))
-
-
-def _units(values: dict[str, str], name: str) -> list[str]:
-    return sorted(values.get(name, "").split())
-
-
-def _differ(values: dict[str, str], part: str) -> bool:
-    """Whether the next boot brings another one than runs; what is on one side alone says nothing."""
-    booted, following = values.get(f"part.{part}"), values.get(f"next.{part}")
-    return bool(booted and following and booted != following)
 
 
 def _values(output: list[str], *needed: str) -> dict[str, str]:

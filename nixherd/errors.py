@@ -9,7 +9,9 @@ from enum import StrEnum
 
 
 class FleetError(Exception):
-    """The root of every error meant for the operator."""
+    """The root of every error meant for the operator; `output` is what a program printed that it is about."""
+
+    output: Sequence[str] = ()
 
 
 class FleetInvalid(FleetError):
@@ -34,6 +36,7 @@ class ProcessFailed(FleetError):
     def __init__(self, message: str, status: int, stderr: str = "") -> None:
         self.status = status
         self.stderr = stderr
+        self.output = stderr.splitlines()
         super().__init__(message)
 
 

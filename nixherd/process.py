@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from nixherd.errors import FAILURES, DeadlineExceeded, ProcessFailed
+from nixherd.reasons import reason
 
 # How long the output of an ended program is waited for: a program may leave a child behind (OpenSSH's
 # connection master does) that keeps the pipe open for as long as it lives.
@@ -120,7 +121,8 @@ def run(
         raise DeadlineExceeded(f"{_shown(words)}: not done after {timeout:g} s, so it was stopped{words_left}")
     completed = Completed(stdout.text(), stderr.text(), process.returncode, stdout.whole())
     if check and completed.status != 0:
-        message = f"{_shown(words)}: {_ending(completed.status)}{_last_words(completed.stderr)}"
+        why = reason(completed.stderr, "")
+        message = f"{_shown(words)}: {_ending(completed.status)}{f': {why}' if why else ''}"
         raise ProcessFailed(message, completed.status, completed.stderr)
     return completed
 
@@ -163,10 +165,10 @@ class Carrier:
 
     @property
     def last_words(self) -> str:
-        """What it said last on stderr, once it has ended or not; empty when nothing."""
+        """Why it failed, as it says on stderr, once it has ended or not; empty when nothing."""
         if self._process.poll() is not None:
             self._reading.join(_DRAIN)
-        return _last_words(self._stderr.text()).removeprefix(": ")
+        return reason(self._stderr.text(), "")
 
     def end(self) -> None:
         self.socket.close()

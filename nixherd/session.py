@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nixherd.deploy.commit_policy import Gate, Verified
 from nixherd.deploy.journal import Journal
 from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import Rollouts
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import line_of, worded
@@ -29,8 +30,10 @@ from nixherd.files import lock, own_directory, state_home, write_whole
 from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.fleet.revisions import of_tree
 from nixherd.nix.log import Warnings
+from nixherd.once import OncePer
 from nixherd.proxmox.token import Token
 from nixherd.pyinfra_glue.rollcall import RollCall
+from nixherd.reasons import kept_output
 from nixherd.ssh.destination import PLAIN_PATH
 from nixherd.ssh.keys import KeyPair, generate_ed25519, pair_of, parse_public_key
 
@@ -157,10 +160,12 @@ class Session:
     """of a deployment, where this run is one"""
     together: tuple[str, ...] = ()
     """the hosts that are evaluated together, where that began before anybody asked"""
+    rollouts: Rollouts = field(default_factory=Rollouts, repr=False)
     warnings: Warnings = field(default_factory=Warnings)
     """what the evaluations of the flake warned of"""
     roll_call: "RollCall | None" = None
     """where something waits to begin with those that answer"""
+    _claims: OncePer[str, None] = field(default_factory=lambda: OncePer("claiming a host"), repr=False)
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _recent: dict[Hashable, tuple[float, Any]] = field(default_factory=dict, repr=False)
     _locks: dict[Hashable, threading.Lock] = field(default_factory=dict, repr=False)
@@ -321,7 +326,7 @@ class Session:
 
     def claim(self, host_id: str) -> None:
         """Let no other run change this host until this one ends. FleetError when another does already."""
-        self.once(("claim", host_id), lambda: self._claim(host_id))
+        self._claims(host_id, lambda: self._claim(host_id))
 
     def _claim(self, host_id: str) -> None:
         path = self.state_directory / ".runs" / f"{host_id}.lock"
@@ -334,6 +339,9 @@ class Session:
 
     def claim_fleet(self) -> None:
         """Let no other run from here deploy this fleet until this one ends. FleetError when another does already."""
+        self._claims("", self._claim_fleet)
+
+    def _claim_fleet(self) -> None:
         path = self.state_directory / ".runs" / "deployment.lock"
         try:
             self._held.callback(os.close, lock(path))
@@ -358,6 +366,8 @@ class Session:
         if outcome is Outcome.FAILED and status is Exit.UNKNOWN:
             outcome = Outcome.UNKNOWN
         if self.journal is not None:
+            if output := kept_output(error):
+                self.journal.note("found", host_id, output=output)
             self.journal.note("end", host_id, outcome=outcome, why=str(error), exit=int(status))
 
     @property

@@ -1,31 +1,30 @@
 """A machine's age identity, for what decrypts without sops-nix's own conversion."""
 
 import shlex
+from functools import partial
 from pathlib import PurePosixPath
 
 from pyinfra import host
-from pyinfra.api import operation
 
 from facts.age import HOST_KEY_FILE, Recipient
+from nixherd.deploy.machine import output_of
 from nixherd.errors import FleetError, Usage
-from operations.steps import Commands, connector_of, decide, do, executing, fleet_host, shell
+from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host
+from nixherd.pyinfra_glue.machine import PyinfraMachine
+from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 
 _PRIVATE = HOST_KEY_FILE.removesuffix(".pub")
 
 
 @operation()
-def identity(path: str, source: str = _PRIVATE) -> Commands:
+def identity(path: str, source: str = _PRIVATE) -> Change | NoChange:
     """Keep the age identity of an SSH private key on the machine in a file, mode 0600; the key never leaves it.
 
     Needs `ssh-to-age` there (`environment.systemPackages`), and root.
     """
-    yield from decide(host, lambda: _identity(path, source))
-
-
-def _identity(path: str, source: str) -> Commands:
     for word in (path, source):
         if not isinstance(word, str) or not PurePosixPath(word).is_absolute():
-            raise Usage(f"{word!r} is no absolute path on the machine")
+            raise Usage(f"{word!r} is not an absolute path on the machine")
     host_id = fleet_host(host).id
     if executing(host):
         connector_of(host).reach()
@@ -37,15 +36,11 @@ def _identity(path: str, source: str) -> Commands:
         f'[ -s {target} ] && [ "$(stat -c %a {target})" = 600 ] && ssh-to-age -private-key -i {key} | cmp -s - {target}'
     )
     if recipient is not None and host.run_shell_command(same, _sudo=True)[0]:
-        host.noop(f"{path} is the identity of {recipient}")
-        return
-
-    def act() -> None:
-        script = (
-            f"command -v ssh-to-age >/dev/null || {{ echo 'ssh-to-age is not installed' >&2; exit 1; }}; "
-            f"umask 077 && mkdir -p {shlex.quote(str(PurePosixPath(path).parent))} && "
-            f"ssh-to-age -private-key -i {key} >{target}.new && mv {target}.new {target}"
-        )
-        shell(host, script, what="ssh-to-age", sudo=True)
-
-    yield from do(host, f"write the age identity of {source} to {path}", act)
+        return NoChange(f"{path} is the identity of {recipient}")
+    script = (
+        f"command -v ssh-to-age >/dev/null || {{ echo 'ssh-to-age is not installed' >&2; exit 1; }}; "
+        f"umask 077 && mkdir -p {shlex.quote(str(PurePosixPath(path).parent))} && "
+        f"ssh-to-age -private-key -i {key} >{target}.new && mv {target}.new {target}"
+    )
+    write = partial(output_of, PyinfraMachine(host), script, what="ssh-to-age", sudo=True)
+    return Change(f"write the age identity of {source} to {path}", write)

@@ -1,58 +1,40 @@
 """Partitions, formats and mounts a machine's disks as its disko configuration says."""
 
+from functools import partial
+
 from pyinfra import host
-from pyinfra.api import operation
 
 from nixherd.errors import FleetError
 from nixherd.install.permission import require_installable
-from nixherd.ssh.transient_unit import Job
-from operations.machine import (
+from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host, session_of
+from nixherd.pyinfra_glue.installing import (
+    WIPE,
+    disko_job,
     is_installed,
     machine_of,
     require_our_installer,
-    require_still_installable,
     require_the_guest,
+    wipe,
 )
-from operations.remote import copy_closure, run_job
-from operations.steps import Commands, build_selection, decide, do, evaluated, executing, fleet_host, session_of
-
-DISKO_DEADLINE = 900  # seconds
-WIPE = "wipe the disks of"
+from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 
 
 @operation()
-def format_disks() -> Commands:
+def format_disks() -> Change | NoChange:
     """Run the disko script of this host in an installer that this fleet booted, and nowhere else."""
-    yield from decide(host, _format)
-
-
-def _format() -> Commands:
     session, host_id = session_of(host), fleet_host(host).id
-    about = evaluated(host)
+    config = evaluated(host)
     machine = machine_of(host, WIPE)
     if is_installed(machine):
-        host.noop(f"{host_id} is installed")
-        return
-    if about.disko_script is None:
+        return NoChange(f"{host_id} is installed")
+    if config.disko_script is None:
         raise FleetError(f"{host_id}: config.system.build.diskoScript is missing; import disko and declare its disks")
-    job = Job("disko", about.disko_script, _script(about.disko_script), DISKO_DEADLINE)
+    job = disko_job(config.disko_script)
     if machine and machine["jobs"].get("disko") == job.well and (machine["mnt"] or machine["jobs"].get("install")):
-        host.noop(f"{host_id}'s disks are formatted and mounted")
-        return
+        return NoChange(f"{host_id}'s disks are formatted and mounted")
     require_installable(session.fleet, host_id, WIPE)
     if machine and executing(host):
         require_our_installer(host, machine)
         require_the_guest(host)
-
-    def act() -> None:
-        build_selection(host)
-        copy_closure(host, [job.key])
-        require_still_installable(host, WIPE)
-        run_job(host, job)
-
-    yield from do(host, f"wipe {', '.join(about.devices)} of {host_id}, partition, format and mount below /mnt", act)
-
-
-def _script(disko_script: str) -> str:
-    # What an earlier run left mounted is unmounted first. If that fails nothing is wiped: -e ends the job here.
-    return f"if mountpoint -q /mnt; then umount -R /mnt; fi\n{disko_script}\nmountpoint -q /mnt"
+    summary = f"wipe {', '.join(config.devices)} of {host_id}, partition, format and mount below /mnt"
+    return Change(summary, partial(wipe, host, job))

@@ -1,53 +1,43 @@
 """Homes that Home Manager lays out: generations activated, and gone back to, by their user."""
 
+from functools import partial
+
 from pyinfra import host
-from pyinfra.api import operation
 
 from facts.home_manager import Generations
-from nixherd.errors import Usage
-from nixherd.nix.commands import is_store_path
-from operations.activating import activate
-from operations.deploy_run import ask, run_of, this_host
-from operations.nixos.generations import chosen
-from operations.speaking import Wanted
-from operations.steps import Commands, decide, do
+from nixherd.deploy import activate as activation
+from nixherd.deploy.generations import chosen, require_store_path
+from nixherd.deploy.values import Target
+from nixherd.pyinfra_glue.operation import Change, NoChange, operation
+from nixherd.pyinfra_glue.rollouts import read
 
 
 @operation()
-def activated(generation: str) -> Commands:
+def activated(generation: str) -> Change | NoChange:
     """Activate a generation that the machine has; the home goes back to the one of before when that fails.
 
     Args:
         generation: its store path.
     """
-    yield from decide(host, lambda: _activated(Wanted(generation)))
-
-
-def _activated(wanted: Wanted) -> Commands:
-    if not is_store_path(str(wanted.system)):
-        raise Usage(f"generation={wanted.system} is no store path")
-    own, asked = this_host(host), run_of(host)
-    if ask(own)["current"] == wanted.system:
-        host.noop(f"{own.id}'s home is {wanted.system}")
-        return
-
-    def act() -> None:
-        with own.reporting():
-            activate(host, asked, own, wanted)
-
-    yield from do(host, f"switch to {wanted.system}", act)
+    target = Target(require_store_path("generation", generation))
+    rollout, host_run, reached = read(host)
+    if reached.running.current == target.system:
+        return NoChange(f"{host_run.id}'s home is {target.system}")
+    make = partial(activation.activate, rollout, host_run, target, reached.running)
+    return Change(f"switch to {target.system}", make)
 
 
 @operation()
-def rollback(generation: int | None = None) -> Commands:
+def rollback(generation: int | None = None) -> Change | NoChange:
     """Go back to a generation of the home.
 
     Args:
         generation: its number; by default the one before the current.
     """
-    yield from decide(host, lambda: _rollback(generation))
-
-
-def _rollback(number: int | None) -> Commands:
-    wanted = chosen(host.get_fact(Generations), number)
-    yield from _activated(Wanted(wanted["path"], generation=wanted["number"]))
+    rollout, host_run, reached = read(host)
+    entry = chosen(host.get_fact(Generations), generation)
+    target = Target(entry["path"], generation=entry["number"])
+    if reached.running.current == target.system:
+        return NoChange(f"{host_run.id}'s home is {target.system}")
+    make = partial(activation.activate, rollout, host_run, target, reached.running)
+    return Change(f"switch to {target.system}", make)

@@ -24,6 +24,7 @@ UsePAM no
 PerSourcePenalties no
 KexAlgorithms curve25519-sha256,curve25519-sha256@libssh.org
 LogLevel VERBOSE
+Subsystem sftp /usr/lib/openssh/sftp-server
 """
 # $0: base root, $1: the machine's directory, $2: what is to be done in it first
 START = """

@@ -30,6 +30,9 @@ PACKAGES = [
     "curl",
     "less",
     "faketime",
+    "fish",  # login shells that are not POSIX
+    "tcsh",
+    "zsh",
 ]
 UNUSED = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bug", "usr/share/lintian"]
 

@@ -1,1 +1,1 @@
-"""One deployment of a selection of hosts: what it does on a machine, notes and reports. Knows no pyinfra."""
+"""The deployment engine: it takes a `Machine` and knows no pyinfra."""

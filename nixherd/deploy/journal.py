@@ -1,16 +1,17 @@
 """What a deployment notes while it goes on, a JSON line each: whoever dies, the rest can be told from it.
 
-An entry is `{"time": seconds since 1970, "event": …, "host": id or null, …}`. Events: `run` (what was asked for, and of
-which hosts), `stage` (a host has come to one), `found` (what is known of a host now, any fields), `said` (narration),
-`warning` (`text` and `hosts` of one of an evaluation), `step` (one that is planned or begun: `text`, `planned`), `end`
-(a host's outcome and why) and `done` (the whole run's). All but narration and steps is on the disk before it is acted
-on: what was found with the stage that it leads to, since a disk can take long and every host waits. The journals of the
-last deployments are kept, a directory each.
+An entry is `{"time": seconds since 1970, "event": …, "host": id or null, …}`. Events: `run` (what was asked for, and
+of which hosts), `begin` (a host begins in a rollout of the run), `stage` (a host has come to one), `found` (what is
+known of a host now, any fields), `said` (narration), `warning` (`text` and `hosts` of one of an evaluation), `step`
+(one that is planned or begun: `text`, `planned`), `end` (a host's outcome and why) and `done` (the whole run's). All
+but narration and steps is on the disk before it is acted on: what was found with the stage that it leads to, since a
+disk can take long and every host waits. The journals of the last deployments are kept, a directory each.
 """
 
 import errno
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -27,6 +28,9 @@ from nixherd.terminal import say
 NAME = "journal.jsonl"
 _KEPT = 50
 _BEGIN = ("run", "stage")
+_ROLLOUT = re.compile(
+    r"(\.\d+)?(-boot)?$"
+)  # after the name of a run: its second rollout, say, and what goes on by a boot
 
 
 def new_directory() -> Path:
@@ -43,8 +47,9 @@ def runs() -> list[Path]:
     return sorted(_deployments().glob("*"))
 
 
-def is_of(run: str, fleet: str) -> bool:
-    """Whether a deployment of this fleet with this id was begun from here."""
+def is_of(rollout: str, fleet: str) -> bool:
+    """Whether a rollout of this fleet with this id, or one that went on by a boot, was begun from here."""
+    run = _ROLLOUT.sub("", rollout)
     return run in {path.name for path in runs()} and any(
         entry.get("fleet") == fleet for entry in entries(_deployments() / run) if entry["event"] == "run"
     )
@@ -76,8 +81,9 @@ class Journal:
     def note(self, event: str, host: str | None = None, **about: Any) -> None:
         """Append an entry; durable once this returns; what is no stage and no end, with the next one that is.
 
-        A host's first end is its only one. OSError when what is to be begun cannot be noted, which is then not to be
-        begun; what is over is over, so of that, and of what was found or said, only the journal knows less.
+        A host's first end is its only one, until it begins in another rollout of the run. OSError when what is to be
+        begun cannot be noted, which is then not to be begun; what is over is over, so of that, and of what was found or
+        said, only the journal knows less.
         """
         entry = {"time": round(time.time(), 3), "event": event, "host": host, **about}
         line = json.dumps(entry, default=str) + "\n"  # in ASCII: no word in it ends the line, and any can be written
@@ -85,9 +91,10 @@ class Journal:
             if event == "end" and host in self._ended:
                 return
             self._ended |= {host} if event == "end" else set()
+            self._ended -= {host} if event == "begin" else set()
             try:
                 self._append(line.encode())
-                if event not in ("found", "said", "warning", "step"):
+                if event not in ("begin", "found", "said", "warning", "step"):
                     os.fdatasync(self._handle)
             except OSError as error:
                 error.filename = str(self.directory / NAME)

@@ -115,13 +115,16 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
                 about |= rest
                 for each in rest.get("hosts", ()):
                     hosts.setdefault(each, {})
+            case "begin" if host:
+                hosts[host] = _anew(hosts.get(host, {}))
             case "stage" if host:
                 hosts.setdefault(host, {}).update(rest, since=entry["time"])
                 hosts[host].setdefault("began", entry["time"])
             case "found" if host:
                 hosts.setdefault(host, {}).setdefault("found", {}).update(rest)
-            case "end" if host and "outcome" not in hosts.setdefault(host, {}):  # the first counts
+            case "end" if host and "outcome" not in hosts.setdefault(host, {}):  # the first of a rollout counts
                 hosts[host].update(rest, ended=entry["time"])
+                _keep_more(hosts[host])
             case "warning":
                 hosts_of.setdefault(rest["text"], set()).update(rest["hosts"])
             case "done":
@@ -132,6 +135,21 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
         shown_warnings = [shown(text, sorted(ids)) for text, ids in hosts_of.items()]
         about["warnings"] = [*about.get("warnings", ()), *shown_warnings]
     return Report(about, tuple(_host(name, values) for name, values in hosts.items()), why)
+
+
+def _anew(values: dict[str, Any]) -> dict[str, Any]:
+    """A host at the beginning of another rollout of the run; how the one before ended is in `before`."""
+    ended = {name: values[name] for name in ("outcome", "why", "exit") if name in values}
+    kept: dict[str, Any] = {name: values[name] for name in ("began", "found") if name in values}
+    return {**kept, "before": ended or values.get("before")}
+
+
+def _keep_more(values: dict[str, Any]) -> None:
+    """Let a rollout that found nothing to do not hide what the one before it did to the host."""
+    before = values.get("before") or {}
+    nothing = (Outcome.UNCHANGED, Outcome.LISTED)
+    if values["outcome"] in nothing and before.get("outcome", Outcome.PLANNED) not in (*nothing, Outcome.PLANNED):
+        values.update(before)
 
 
 def how_to_ask(host: str) -> str:

@@ -1,47 +1,98 @@
-"""What a run of a deployment knows: what it is to do, and how far each of its hosts is."""
+"""A rollout: what it is to do, how far each of its hosts is, and whose turn it is."""
 
 import getpass
 import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import count
+from typing import Any, Protocol
 
-from nixherd.deploy.journal import Journal
+from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import UNDECIDED, Outcome, how_to_ask
-from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen
+from nixherd.deploy.values import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
+from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen, Usage
 from nixherd.faults import line_of, worded
-from nixherd.fleet.health_checks import Check
+from nixherd.fleet.models import Host
 from nixherd.nix.commands import Evaluated
+from nixherd.nix.nixos_rebuild import Flavour
+from nixherd.once import Once, OncePer
+
+Value = Reached | ReachedToPull | Planned | PlannedToPull | Built | Copied | None
+
+
+class Notes(Protocol):
+    """Where a rollout notes what it does: a `Journal`, or nowhere while it is only planned."""
+
+    def note(self, event: str, host: str | None = None, **values: Any) -> None: ...
+
+
+class Unnoted:
+    """Nowhere: a plan leaves no journal."""
+
+    def note(self, event: str, host: str | None = None, **values: Any) -> None:
+        """Forget it."""
 
 
 @dataclass
 class HostRun:
-    """One host. `state` is what it said of itself at first, `about` what the flake says; None as long as not known."""
+    """One host of a rollout. `value` is how far it has come: Reached, Planned, Built or Copied.
 
-    id: str
-    kind: Kind
+    `require_permission` raises Refused where the definitions, as they are at this moment, let nobody reboot it.
+    """
+
+    host: Host
     options: Options
-    journal: Journal = field(repr=False)
-    state: Mapping[str, Any] | None = None
-    about: Evaluated | None = None
-    checks: tuple[Check, ...] = ()
-    reboot: tuple[str, ...] = ()
-    """what of the new system takes effect with a boot alone"""
-    inhibited: tuple[str, ...] = ()
-    """what keeps the new system from being switched to without a boot"""
-    note_only: bool = False
-    """whether it runs what is wanted, and has but another revision to note"""
+    machine: Machine = field(repr=False)
+    journal: Notes = field(repr=False)
+    fleet_path: str
+    require_permission: Callable[[], None] = field(repr=False)
+    value: Value = None
     stage: str | None = None
     outcome: Outcome | None = None
 
+    @property
+    def id(self) -> str:
+        return self.host.id
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.SYSTEM if self.host.is_nixos else Kind.HOME
+
+    @property
+    def reached(self) -> Reached | ReachedToPull:
+        """What the row `reach` found. These raise Usage where the deploy file lacks a row that they need."""
+        if isinstance(self.value, (Reached, ReachedToPull)):
+            return self.value
+        raise self._misplaced("reach")
+
+    @property
+    def planned(self) -> Planned | PlannedToPull:
+        """What the row `evaluate` found."""
+        if isinstance(self.value, (Planned, PlannedToPull)):
+            return self.value
+        raise self._misplaced("evaluate")
+
+    @property
+    def built(self) -> Built | Planned | PlannedToPull:
+        """What the row `build` made; what was planned where it left the building to others."""
+        return self.value if isinstance(self.value, Built) else self.planned
+
+    @property
+    def copied(self) -> Copied | Built | Planned | PlannedToPull:
+        """What the row `copy` made; what was there before where it left the copying to others."""
+        return self.value if isinstance(self.value, Copied) else self.built
+
+    def _misplaced(self, row: str) -> Usage:
+        return Usage(f"{self.id}: this row goes on with the result of deployment.{row}; put that row before it")
+
     def enter(self, stage: str) -> None:
-        """Note that it has come to a stage, and only then begin it.
+        """Note that the host has come to a stage, before the stage begins.
 
         What cannot be noted is not begun: NotBegun, or Undecided where its machine has begun to change.
         """
@@ -56,41 +107,37 @@ class HostRun:
             raise Undecided(f"{why}; its machine decides by itself, see {how_to_ask(self.id)}") from error
         self.stage = stage
 
-    def found(self, **values: Any) -> None:
+    def note(self, **values: Any) -> None:
+        """Note what is known of the host now."""
         self.journal.note("found", self.id, **values)
 
-    def said(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Narrate, and note it."""
+        self.machine.say(text)
         self.journal.note("said", self.id, text=text)
 
     def end(self, outcome: Outcome, why: str | None = None, **values: Any) -> None:
-        """Its outcome; the first one counts."""
+        """Set the outcome; the first one counts."""
         if self.outcome is None:
             self.outcome = outcome
             self.journal.note("end", self.id, outcome=outcome, why=why, **values)
 
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """End this host with what nobody foresaw, in words."""
+        try:
+            yield
+        except (Unforeseen, *UNFORESEEN) as error:
+            raise self._broken(error) from error
+
     def _broken(self, error: Exception) -> FleetError:
-        """What nobody foresaw has happened at this stage. What its machine does then is not known here."""
+        """The fault in words. What the machine does after it is not known here."""
         fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
         if self.stage not in UNDECIDED:
             return fault
         why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
         self.end(Outcome.UNKNOWN, why)
         return Undecided(f"{self.id}: {why}")
-
-    @contextmanager
-    def reporting(self) -> Iterator[None]:
-        """What nobody foresaw is said as what it is, and ends this host."""
-        try:
-            yield
-        except (Unforeseen, *UNFORESEEN) as error:
-            raise self._broken(error) from error
-
-    @property
-    def coming(self) -> str:
-        """The system that is to be activated: the flake's, or the specialisation of it that was asked for."""
-        assert self.about is not None
-        chosen = self.options.specialisation
-        return f"{self.about.toplevel}/specialisation/{chosen}" if chosen else self.about.toplevel
 
     @property
     def is_over(self) -> bool:
@@ -110,41 +157,60 @@ def operator() -> str:
 
 
 @dataclass
-class DeployRun:
-    """All hosts of a run, by id, and those that were selected."""
+class Rollout:
+    """All hosts of one rollout, by id. `id` names it on the machines; `selected` are those that were asked for."""
 
-    journal: Journal
+    id: str
+    journal: Notes
     selected: tuple[str, ...]
     hosts: dict[str, HostRun] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     """the waves of the hosts whose activation failed"""
-    roles: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
-
-    @property
-    def id(self) -> str:
-        return self.journal.directory.name
+    _roles: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock), repr=False)
+    dirty: Once[list[str]] = field(default_factory=lambda: Once("uncommitted files"), repr=False)
+    noted: OncePer[str, None] = field(default_factory=lambda: OncePer("noting what is deployed"), repr=False)
+    to_come: OncePer[tuple[tuple[str, ...], ...], list[Evaluated]] = field(
+        default_factory=lambda: OncePer("what is to come"), repr=False
+    )
+    closures: OncePer[tuple[str, ...], dict[str, Mapping[str, int]]] = field(
+        default_factory=lambda: OncePer("listing closures"), repr=False
+    )
+    as_of: OncePer[tuple[str, int], dict[str, str]] = field(
+        default_factory=lambda: OncePer("evaluating another revision"), repr=False
+    )
+    flavour: Once[Flavour] = field(default_factory=lambda: Once("nixos-rebuild --help"), repr=False)
 
     @property
     def who(self) -> str:
         return operator()
 
     @contextmanager
-    def turn(self, own: HostRun, group: str) -> Iterator[None]:
-        """A host's turn, alone in its `group`; a failure in it counts for those that come after.
+    def turn(self, host_run: HostRun, group: str) -> Iterator[None]:
+        """Wait for a host's turn, alone in its `group`; a failure in it counts for those that come after.
 
         NotBegun when so many have failed that it is held.
         """
-        options = own.options
-        with self.roles[group]:
+        options = host_run.options
+        with self._roles[group]:
             if why := options.max_fail.holds(options.wave, self.failed, len(self.selected)):
-                own.end(Outcome.HELD, why)
-                raise NotBegun(f"{own.id} is held: {why}")
+                host_run.end(Outcome.HELD, why)
+                raise NotBegun(f"{host_run.id} is held: {why}")
             try:
-                with own.reporting():
+                with host_run.reporting():
                     yield
             except FAILURES:
-                self.failed[own.id] = options.wave
+                self.failed[host_run.id] = options.wave
                 raise
 
-    def host(self, host_id: str, kind: Kind, options: Options) -> HostRun:
-        return self.hosts.setdefault(host_id, HostRun(host_id, kind, options, self.journal))
+
+class Rollouts:
+    """The rollouts of a run: one per row that begins one, and the one that each host is in."""
+
+    def __init__(self) -> None:
+        self.of_row: OncePer[tuple[str, bool], Rollout] = OncePer("beginning the rollout")
+        self.waves: Once[list[int]] = Once("the waves")
+        self.current: dict[tuple[str, bool], tuple[Rollout, HostRun]] = {}
+        self._numbers = count(1)
+
+    def next_number(self) -> int:
+        return next(self._numbers)

@@ -21,6 +21,7 @@ from pathlib import Path
 from nixherd.errors import FleetError, ProcessFailed
 from nixherd.files import is_temporary
 from nixherd.process import Completed, run
+from nixherd.reasons import failure
 
 _IN_PROGRESS = {
     "MERGE_HEAD": "a merge",
@@ -303,12 +304,11 @@ class Repository:
     def commit(self, paths: Sequence[str], message: str) -> str:
         """One commit of these files, which git knows, as they are; hooks are respected, what else is staged stays so.
 
-        Returns its abbreviated hash. FleetError with the last words of what refused it.
+        Returns its abbreviated hash. FleetError that says why it was refused.
         """
         done = self.write("commit", "--quiet", "--only", "--message", message, "--", *paths, answers=None)
         if done.status:
-            said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            raise FleetError(f"git commit: {' / '.join(said[-2:]) or f'status {done.status}'}")
+            raise failure("git commit", done.stderr or done.stdout, f"status {done.status}")
         return self.head()
 
     def head(self) -> str:

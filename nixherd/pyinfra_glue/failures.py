@@ -15,6 +15,10 @@ class Unwelcome(OSError):
     """The machine itself answers there, and accepts none of our keys."""
 
 
+class NoShell(Unwelcome):
+    """The machine lets us in, and its login shell runs no command."""
+
+
 class NotFound(OSError):
     """A machine answers nowhere, for several reasons; `problem` is why the hypervisor could not be asked, if that is
     one."""

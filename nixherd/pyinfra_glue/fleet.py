@@ -51,13 +51,14 @@ from nixherd.pyinfra_glue import api_facts, here, proving
 from nixherd.pyinfra_glue.api_facts import ApiQuery
 from nixherd.pyinfra_glue.asking import asker
 from nixherd.pyinfra_glue.base import PinnedConnector, another_key, unwelcome
-from nixherd.pyinfra_glue.failures import NotFound, Stranger, Unwelcome, is_one, pauses
+from nixherd.pyinfra_glue.failures import NoShell, NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient
 from nixherd.pyinfra_glue.transport import NotBegun, WatchedTransport, notice_a_dead_peer
 from nixherd.session import Misused, Unusable
 from nixherd.sizes import parse_seconds
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.keys import known_hosts_line
+from nixherd.ssh.login_shell import Answer, answered
 from nixherd.ssh.ssh_config import Configuration, config_options
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
@@ -368,7 +369,7 @@ class FleetConnector(PinnedConnector):
                 self._report(present=True)  # something listens; handshakes take a while
             return WatchedTransport(*args, **arguments)
 
-        client = PinnedClient()
+        client = self.pinned_client()
         try:
             client.open(to, self._keys(to), opened, CONNECT_TIMEOUT)
             place = self._proven(client, place)
@@ -378,8 +379,8 @@ class FleetConnector(PinnedConnector):
             raise Stranger(another_key(who, error)) from error
         except AuthenticationException as error:
             client.close()
-            raise Unwelcome(unwelcome(f"{self.data['ssh_user']}@{place.address}")) from error
-        except FleetError:
+            raise Unwelcome(unwelcome(self.data["ssh_user"], place.address)) from error
+        except (FleetError, NoShell):
             client.close()
             raise
         except (SSHException, EOFError, OSError) as error:
@@ -431,7 +432,9 @@ class FleetConnector(PinnedConnector):
                 f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is no proof for "
                 "wiping it; nothing was done there: run this again"
             )
-        if place.asked is None or not place.asked.has_agent or client is None or client is self._has_the_word:
+        if place.asked is None or not place.asked.has_agent or client is self._has_the_word:
+            return
+        if not isinstance(client, PinnedClient):
             return
         proving.prove_by_word(self.session, client, place.asked, place.address)
         self._has_the_word = client
@@ -588,15 +591,16 @@ class FleetConnector(PinnedConnector):
 
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
-        if not self._ready() or self.client is None:
+        if not self._ready() or not isinstance(self.client, PinnedClient):
             raise OSError(f"{self.fleet_host.id}: not connected")
         try:
-            _, stdout, stderr = self.client.exec_command(words, timeout=timeout)
-            out, err = (stream.read().decode(errors="replace").splitlines() for stream in (stdout, stderr))
-            status = stdout.channel.recv_exit_status()
+            out, err, status = self.client.say(words, timeout)
         except (SSHException, EOFError) as error:
             raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
-        lines = [*(OutputLine("stdout", line) for line in out), *(OutputLine("stderr", line) for line in err)]
+        answer, noise = answered(out.splitlines())
+        self.name_noise(Answer("", noise=noise))
+        lines = [OutputLine("stdout", line) for line in answer]
+        lines += [OutputLine("stderr", line) for line in err.splitlines()]
         return status == 0, CommandOutput(lines)
 
     def _require_shell(self) -> None:

@@ -95,7 +95,8 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             context.call_on_close(session.close)
             cli.put_right(context, session)
             if any(each.rollout for each in files):
-                session.journal = _journal(session, groups, options, files)
+                if data_said(options, "journal") or not options.get("dry"):  # a plan leaves none of its own
+                    session.journal = _journal(session, groups, options, files)
                 if from_flake and only_rollouts:
                     begin = partial(evaluate_ahead, session)
                     session.roll_call = RollCall(_selected(groups, options), begin)

@@ -19,7 +19,7 @@ from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.process import run
 from nixherd.pyinfra_glue.base import PinnedConnector, another_key, unwelcome
-from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient
+from nixherd.pyinfra_glue.ssh_client import Keys
 from nixherd.pyinfra_glue.transport import NotBegun, WatchedTransport, notice_a_dead_peer
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.keys import known_hosts_line, known_hosts_name
@@ -42,7 +42,7 @@ class NodeConnector(PinnedConnector):
 
     def _connect(self) -> None:
         to = self._destination()
-        client = PinnedClient()
+        client = self.pinned_client()
         try:
             given = self.make_paramiko_kwargs()
             keys = Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
@@ -52,7 +52,7 @@ class NodeConnector(PinnedConnector):
             raise Refused(another_key(f"{self.host.data.host_id} at {to.address}", error)) from error
         except AuthenticationException as error:
             client.close()
-            raise FleetError(unwelcome(f"{to.user}@{to.address}")) from error
+            raise FleetError(unwelcome(to.user, to.address)) from error
         except (SSHException, EOFError, OSError, PyinfraError) as error:
             why = client.why(error)
             client.close()

@@ -62,28 +62,39 @@ def operation(
     def decorate(function: Callable[P, Planned]) -> PyinfraOperation[P]:
         @wraps(function)
         def commands(*args: P.args, **kwargs: P.kwargs) -> Commands:
-            if failed(host):
-                return
-            try:
+            def body() -> Planned:
                 require(host)
-                planned = function(*args, **kwargs)
-            except FAILURES as error:
-                yield from _refuse(host, error)
-                return
-            if isinstance(planned, NoChange):
-                host.noop(planned.reason)
-                return
-            if not isinstance(planned, Change):
-                yield from planned
-                return
-            host.log(planned.summary)
-            if (session := _session(host)) and session.journal is not None:
-                session.journal.note("step", host.data.host_id, text=planned.summary, planned=not executing(host))
-            yield FunctionCommand(_make, (planned,), {})
+                return function(*args, **kwargs)
+
+            yield from guarded(host, body)
 
         return pyinfra_operation(is_idempotent=is_idempotent)(commands)
 
     return decorate
+
+
+def guarded(host: Host, body: Callable[[], Planned]) -> Commands:
+    """The commands of an operation's body; what it finds wrong, or what is wrong with it, fails this host."""
+    if failed(host):
+        return
+    try:
+        planned = body()
+        if isinstance(planned, NoChange):
+            host.noop(planned.reason)
+        elif isinstance(planned, Change):
+            yield from say_and_make(host, planned)
+        else:
+            yield from planned
+    except FAILURES as error:
+        yield from _refuse(host, error)
+
+
+def say_and_make(host: Host, change: Change) -> Commands:
+    """Say a change, and make it when it is carried out."""
+    host.log(change.summary)
+    if (session := _session(host)) and session.journal is not None:
+        session.journal.note("step", host.data.host_id, text=change.summary, planned=not executing(host))
+    yield FunctionCommand(_make, (change,), {})
 
 
 def _make(state: State, host: Host, change: Change) -> bool:

@@ -4,19 +4,20 @@ import secrets
 import shlex
 import time
 
-from paramiko import SSHClient, SSHException
+from paramiko import SSHException
 
 from nixherd.errors import FleetError, Refused
 from nixherd.locate import proof
 from nixherd.locate.proof import Asked, Shown
 from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.pyinfra_glue.ssh_client import PinnedClient
 from nixherd.session import Session
 
 ANSWER_TIMEOUT = 20.0  # seconds for the machine to answer, and for the agent to write a word
 MOST = 1 << 20  # bytes of an answer that are read
 
 
-def look_at(ssh: SSHClient) -> Shown:
+def look_at(ssh: PinnedClient) -> Shown:
     """What the machine says of itself, in one command that only reads. OSError when it does not."""
     token = secrets.token_hex(8)
     shown = proof.parse(said(ssh, proof.look(token)), token)
@@ -25,7 +26,7 @@ def look_at(ssh: SSHClient) -> Shown:
     return shown
 
 
-def prove(session: Session, ssh: SSHClient, asked: Asked, address: str) -> Shown:
+def prove(session: Session, ssh: PinnedClient, asked: Asked, address: str) -> Shown:
     """What the machine shows. Refused when it is not the guest that was asked, OSError when either does not answer."""
     shown = look_at(ssh)
     if problem := proof.disproof(asked, shown) or _other_boot(session, ssh, asked, shown):
@@ -40,7 +41,7 @@ def _is_another(asked: Asked, address: str, problem: str) -> str:
     )
 
 
-def _other_boot(session: Session, ssh: SSHClient, asked: Asked, shown: Shown) -> str | None:
+def _other_boot(session: Session, ssh: PinnedClient, asked: Asked, shown: Shown) -> str | None:
     """Why its boot is not the guest's. A guest that boots between two answers has lost the connection: OSError."""
     if not asked.has_agent:
         return None
@@ -56,7 +57,7 @@ def _other_boot(session: Session, ssh: SSHClient, asked: Asked, shown: Shown) ->
     return f"its boot_id is {shown.boot_id}, and the agent tells {told or 'none'}"
 
 
-def prove_by_word(session: Session, ssh: SSHClient, asked: Asked, address: str) -> None:
+def prove_by_word(session: Session, ssh: PinnedClient, asked: Asked, address: str) -> None:
     """Have root of the guest write down a word, by its agent, and read it as root of the machine. Refused otherwise.
 
     Whoever only looks like the guest, to the last bit, does not have it.
@@ -76,16 +77,11 @@ def prove_by_word(session: Session, ssh: SSHClient, asked: Asked, address: str) 
     said(ssh, f"{root}rm -f {file}")
 
 
-def said(ssh: SSHClient, script: str, most: int = MOST) -> str:
+def said(ssh: PinnedClient, script: str, most: int = MOST) -> str:
     """The standard output of a script, as far as it is of use. OSError when there is no answer in time."""
     until = time.monotonic() + ANSWER_TIMEOUT
-    found = bytearray()
     try:
-        _, stdout, _ = ssh.exec_command(f"sh -c {shlex.quote(script)}", timeout=ANSWER_TIMEOUT)
-        while len(found) < most and (part := stdout.channel.recv(min(1 << 16, most - len(found)))):
-            found += part
-            if time.monotonic() > until:  # a byte now and then is no answer
-                raise TimeoutError(f"it took over {ANSWER_TIMEOUT:.0f} s to say it")
-        return found.decode(errors="replace")
+        _, stdout, _ = ssh.exec_command(script, timeout=ANSWER_TIMEOUT)
+        return stdout.read(most, until)
     except (SSHException, EOFError) as error:
         raise OSError(f"the connection broke: {error or 'no answer'}") from error

@@ -7,6 +7,7 @@ and sets SSH_AUTH_SOCK for the whole process. None of it is used; its class is, 
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from paramiko import (
     AuthenticationException,
+    Channel,
     ECDSAKey,
     Ed25519Key,
     PKey,
@@ -32,6 +34,7 @@ from typing_extensions import override
 
 from nixherd.process import Carrier
 from nixherd.ssh.destination import Destination, Identities
+from nixherd.ssh.login_shell import Answer, Command, TooLong
 from nixherd.ssh.ssh_config import family_of
 
 
@@ -39,6 +42,8 @@ class PinnedClient(SSHClient):
     """A connection to one Destination."""
 
     carrier: Carrier | None = None
+    heard: Callable[[Answer, int], None] = staticmethod(lambda answer, status: None)
+    """is given each command's answer at its end, and with which status sshd says that its login shell ended"""
 
     def open(self, to: Destination, keys: "Keys", transport_factory: Callable[..., Transport], timeout: float) -> None:
         """Connect and log in; `timeout`, in seconds, is for TCP and for each part of the handshake.
@@ -72,6 +77,26 @@ class PinnedClient(SSHClient):
         self.carrier = Carrier(argv)
         return self.carrier.socket
 
+    @override
+    def exec_command(  # type: ignore[override]
+        self, command: str, bufsize: int = -1, timeout: float | None = None, get_pty: bool = False, **options: Any
+    ) -> tuple[Any, "Printed", "Printed"]:
+        """Have a script run by /bin/sh, whatever the login shell is. OSError, SSHException when it cannot be begun."""
+        command_line = Command(command)
+        try:
+            text = command_line.text
+        except TooLong as error:
+            raise OSError(str(error)) from error
+        stdin, stdout, _ = super().exec_command(text, bufsize, timeout, get_pty, **options)
+        reply = Reply(stdout.channel, Answer(command_line.mark), self.heard)
+        return stdin, Printed(reply, 1), Printed(reply, 2)
+
+    def say(self, words: str, timeout: float) -> tuple[str, str, int]:
+        """Say these words as they are to a machine that takes forced commands: stdout, stderr and status."""
+        _, stdout, stderr = super().exec_command(words, timeout=timeout)
+        out, err = (stream.read().decode(errors="replace") for stream in (stdout, stderr))
+        return out, err, stdout.channel.recv_exit_status()
+
     def why(self, error: Exception) -> str:
         """Why it failed: what the program says that leads there, where there is one, knows better."""
         said = self.carrier.last_words if self.carrier else ""
@@ -82,6 +107,47 @@ class PinnedClient(SSHClient):
         super().close()
         if self.carrier:
             self.carrier.end()
+
+
+@dataclass
+class Reply:
+    """What comes back on a channel for one command."""
+
+    channel: Channel
+    answer: Answer
+    heard: Callable[[Answer, int], None]
+
+    def recv_exit_status(self) -> int:
+        """The command's own, once all of its output was read. What `heard` raises where that was not run."""
+        status = self.channel.recv_exit_status()
+        self.heard(self.answer, status)
+        return self.answer.ended(status)
+
+
+@dataclass
+class Printed:
+    """The lines that a command prints on stdout (1) or stderr (2), without those of the login shell."""
+
+    channel: Reply
+    """as paramiko's files have it"""
+    stream: int
+
+    def __iter__(self) -> Iterator[str]:
+        channel = self.channel.channel
+        file = channel.makefile("rb") if self.stream == 1 else channel.makefile_stderr("rb")
+        return self.channel.answer.output(self.stream, (line.decode(errors="replace") for line in file))
+
+    def read(self, most: int, until: float) -> str:
+        """At most so many bytes, all of them or TimeoutError by the monotonic clock, and the end of the answer."""
+        received = bytearray()
+        while len(received) < most and (part := self.channel.channel.recv(min(1 << 16, most - len(received)))):
+            received += part
+            if time.monotonic() > until:  # a byte now and then is not an answer
+                raise TimeoutError("it took too long to answer")
+        lines = list(self.channel.answer.output(self.stream, received.decode(errors="replace").splitlines()))
+        if len(received) < most:
+            self.channel.recv_exit_status()
+        return "\n".join(lines)
 
 
 def _keep_paramiko_off_the_terminal() -> None:

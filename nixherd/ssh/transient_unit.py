@@ -61,11 +61,11 @@ class Job:
 
     @property
     def look(self) -> str:
-        """Waits a little; prints `running` or what NAME.done holds, then the last line of the log."""
+        """Waits a little; prints `running` or what NAME.done holds, then the last lines of the log."""
         active = f"systemctl is-active --quiet {self.unit}"
         return (
             f"i=0; while {active} && [ $i -lt {LOOK * 10} ]; do sleep 0.1; i=$((i+1)); done; "
             f"if {active}; then echo {RUNNING}; "
             f"else cat {self._file('done')} 2>/dev/null || printf %s {ENDED}; echo; fi; "
-            f"tail -n 8 {self._file('log')} 2>/dev/null; true"
+            f"tail -n 40 {self._file('log')} 2>/dev/null; true"
         )

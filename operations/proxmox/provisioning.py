@@ -10,9 +10,9 @@ from nixherd.proxmox.provisioning_survey import host_facts, hypervisor
 from nixherd.proxmox.steps import Row
 from nixherd.pyinfra_glue.guests import managed_vm, row
 from nixherd.pyinfra_glue.hosts import connector_of, evaluated, executing, fleet_host, selection, session_of
+from nixherd.pyinfra_glue.kexec import findings as obstacles_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
 from nixherd.session import ahead
-from operations import installer
 
 CLONE_DEADLINE = 3600.0
 
@@ -25,7 +25,7 @@ def validate() -> Planned:
     seen = hypervisor(session, vm)
     findings = [*preflight(session.fleet, vm, fleet_host(host), host_facts(config), seen)]
     if seen.actual is None:
-        findings += installer.findings()
+        findings += obstacles_of(host)
     if findings:
         raise FleetInvalid(findings)
     if seen.actual is None and executing(host):

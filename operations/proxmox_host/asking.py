@@ -16,6 +16,7 @@ from nixherd.proxmox.node.dkms import version_of
 from nixherd.proxmox.node.states import NodeState
 from nixherd.proxmox.node.wanted import Wanted, read
 from nixherd.pyinfra_glue.node import NodeConnector
+from nixherd.reasons import failure
 from operations.steps import Commands, complain, decide, executing, failed
 
 LONG = 3600  # seconds for what builds modules and initramfs
@@ -88,12 +89,14 @@ def source_version(wanted: Wanted) -> str:
 
 
 def run_there(program: str, *, what: str, stdin: str | None = None, timeout: int = 120) -> str:
-    """Run a script on the node. FleetError with its last words when it fails."""
+    """Run a script on the node. FleetError that says why when it fails."""
     given: dict[str, Any] = {"_stdin": [stdin.removesuffix("\n")]} if stdin is not None else {}
     ok, output = host.run_shell_command(StringCommand(program), _timeout=timeout, **given)
     if not ok:
-        words = (output.stderr_lines or output.stdout_lines or ["no answer"])[-4:]
-        raise FleetError(f"{host.data.node}: {what} failed: {' / '.join(words)}")
+        lines = output.stderr_lines or output.stdout_lines
+        error = failure(f"{host.data.node}: {what} failed", lines)
+        ours = lines[-1].strip() if lines else ""  # a script of ours ends with what it took back
+        raise error if ours in str(error) else FleetError(f"{error}; {ours}") from error
     return str(output.stdout)
 
 
@@ -101,5 +104,5 @@ def run_logged(program: str, *, what: str) -> None:
     """Run what takes long, to its end even when the connection breaks; its words are in LOG on the node."""
     body = _LOGGED.format(script=program, log=LOG)
     run_there(
-        f"sh -c {shlex.quote(body)} || {{ status=$?; tail -n 4 {LOG} >&2; exit $status; }}", what=what, timeout=LONG
+        f"sh -c {shlex.quote(body)} || {{ status=$?; tail -n 40 {LOG} >&2; exit $status; }}", what=what, timeout=LONG
     )

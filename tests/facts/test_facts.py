@@ -88,6 +88,8 @@ def test_a_machine_that_is_not_there_is_unknown() -> None:
         (Running(), ["current=/nix/store/x", "sudo=free"], "no hostname, boot_id in what the machine says"),
         (Home(), ["current="], "no revision, user, hostname, boot_id in what the home says"),
         (CurrentSystem(), ["/nix/store/x", "/nix/store/x"], "no path, hostname in what the machine says"),
+        (Generations(), ["system-1-link", "one word"], r"a line is not `PROFILE-NUMBER-link PATH TIME`: one word"),
+        (Generations(), ["x", "/p/system-x-link /nix/store/x now"], "a line is not `PROFILE-NUMBER-link PATH TIME`"),
     ],
 )
 def test_what_cannot_be_read_is_an_error(fact: Any, output: list[str], complaint: str) -> None:

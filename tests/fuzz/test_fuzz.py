@@ -194,7 +194,7 @@ def test_nobody_else_speaks_http() -> None:
     """The library has one module that imports what speaks it."""
     assert importing("requests", "proxmoxer", "urllib.request") == ["proxmox/client.py"]
     # a machine's own services are asked through its SSH connection
-    assert importing("http") == ["pyinfra_glue/through.py"]
+    assert importing("http") == ["deploy/health.py"]
     # SSH's sockets, also where a search was asked for; a pair that ends in a program of ours, names that are looked up,
     # and addresses that may be ours
     connection = [f"pyinfra_glue/{name}.py" for name in ("ssh_client", "through", "transport")]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.session import Session
 from nixherd.ssh.sudo import Sudo, told
 from operations import nix as operations
-from operations.steps import connector_of
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.nix_cli import environment, nix
 from tests.nixherd.proxmox.conftest import Emulator

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
+from nixherd.deploy.job import run_job
+from nixherd.deploy.machine import restart
 from nixherd.errors import FleetError
 from nixherd.exit_codes import Exit
 from nixherd.fleet.revisions import Note
 from nixherd.install.permission import mark
 from nixherd.pyinfra_glue import proving
+from nixherd.pyinfra_glue.hosts import connector_of
+from nixherd.pyinfra_glue.installing import machine_for
 from nixherd.session import Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519
 from nixherd.ssh.transient_unit import DIRECTORY, Job
 from operations import disko, installer, nixos
-from operations.remote import run_job
-from operations.steps import connector_of, leave
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import (
     DESCRIBED,
@@ -322,7 +324,7 @@ RUNS_IT = 'while [ "$1" != sh ]; do shift; done; exec "$@"'
 def perform_job(session: Session, sshd: Sshd, what: str, deadline: int = 5) -> None:
     host = executing(connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
     connector_of(host).installs = True
-    run_job(host, Job("try", "key", what, deadline))
+    run_job(machine_for(host), Job("try", "key", what, deadline))
 
 
 def test_a_job_runs_to_its_end_and_not_again(machine: Machine, session: Session, sshd: Sshd) -> None:
@@ -352,6 +354,6 @@ def test_a_machine_that_is_gone_before_it_answers_did_as_it_was_told(
     machine(INSTALLER, ours(session), ":")
     host = executing(connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
     connector_of(host).installs = True
-    leave(host, "sleep 0.2; kill -9 $PPID")  # the session, as a boot does that comes before the answer
+    restart(machine_for(host), "sleep 0.2; kill -9 $PPID")  # the session, as a boot does that comes before the answer
     with pytest.raises(FleetError, match=r"the reboot failed: umount: target is busy$"):
-        leave(host, "echo umount: target is busy >&2; false")
+        restart(machine_for(host), "echo umount: target is busy >&2; false")

@@ -9,9 +9,10 @@ import re
 import shlex
 import subprocess
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,13 +20,15 @@ from nixherd.deploy import protocol as activation
 from nixherd.deploy.goal import Goal
 from nixherd.deploy.inhibitors import INHIBITORS, INIT, between
 from nixherd.deploy.journal import Journal, entries
+from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
-from nixherd.deploy.protocol import Deployment, Kind, Stage, parse
+from nixherd.deploy.protocol import Deployment, Stage, parse
+from nixherd.deploy.rebuild import judge
 from nixherd.deploy.report import Outcome, report
-from nixherd.deploy.run import DeployRun
+from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.running import Running
 from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided
 from nixherd.exit_codes import Exit
-from operations.rebuilding import judge
 from tests.integration.deployed import (  # noqa: F401  (fixtures)
     DEADLINES,
     Fleet,
@@ -37,6 +40,7 @@ from tests.integration.deployed import (  # noqa: F401  (fixtures)
     signing_key,
 )
 from tests.integration.lab_driver import Ended, until
+from tests.nixherd.proxmox.fleets import FLEET, HOST
 
 HERE = Path(__file__).parent
 LAB = [pytest.mark.slow, pytest.mark.lab]
@@ -530,15 +534,21 @@ def test_a_deadline_needs_no_file(tmp_path: Path) -> None:
     assert done.stdout.split()[-1] == "reverted", done
 
 
+def rolled_out(journal: Journal) -> tuple[Rollout, HostRun]:
+    """A rollout of `dev`, whose machine is not asked anything."""
+    host = replace(HOST, id="dev")
+    host_run = HostRun(host, Options(), cast(Machine, None), journal, FLEET.path, lambda: None)
+    return Rollout("one", journal, ("dev",), {"dev": host_run}), host_run
+
+
 def test_an_unexpected_exception_is_reported_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     journal = Journal(tmp_path / "run")
-    asked = DeployRun(journal, ("dev",))
-    own = asked.host("dev", Kind.SYSTEM, Options())
+    rollout, host_run = rolled_out(journal)
     journal.note("run", hosts=["dev"])
-    own.enter("activate")
+    host_run.enter("activate")
     expected = pytest.raises(Undecided, match=r"^dev: activate: TypeError: object of type 'Host' has no len.* mistake")
-    with expected, asked.turn(own, "dev"):
+    with expected, rollout.turn(host_run, "dev"):
         raise TypeError("object of type 'Host' has no len()")
     journal.close()
     [row] = report(entries(tmp_path / "run")).hosts
@@ -546,11 +556,11 @@ def test_an_unexpected_exception_is_reported_as_that(tmp_path: Path, monkeypatch
     assert "activate: TypeError: object of type" in str(row.why)
     assert "decides by itself" not in str(row.why)
     assert "test_machine.py" in (tmp_path / "nixherd" / "faults.log").read_text()
-    assert asked.failed == {"dev": 1}
+    assert rollout.failed == {"dev": 1}
 
 
-BEFORE = {"current": OTHER, "profile": OTHER, "unwell": []}
-NOW = {"current": SYSTEM, "profile": SYSTEM, "unwell": []}
+BEFORE = Running(OTHER, OTHER, "dev", "1")
+NOW = Running(SYSTEM, SYSTEM, "dev", "1")
 FOUR = ProcessFailed("nixos-rebuild: ended with status 4", 4)
 
 
@@ -559,24 +569,24 @@ FOUR = ProcessFailed("nixos-rebuild: ended with status 4", 4)
     [
         (NOW, None, "deployed", None),
         (NOW, FOUR, "deployed, not well", "it runs .*26.05 all the same, and nothing goes back"),
-        ({**NOW, "unwell": ["x.service"]}, None, "deployed, not well", "units fail: x.service"),
+        (replace(NOW, unwell=("x.service",)), None, "deployed, not well", "units fail: x.service"),
         (BEFORE, FOUR, None, "it runs and boots what it did before"),
-        ({**NOW, "current": OTHER}, FOUR, None, "what is there is .*25.11.* its profile leads to .*26.05"),
+        (replace(NOW, current=OTHER), FOUR, None, "what is there is .*25.11.* its profile leads to .*26.05"),
         (BEFORE, None, None, "ended well, but what is there is"),
-        ({**NOW, "profile": OTHER}, None, "deployed", None),
+        (replace(NOW, profile=OTHER), None, "deployed", None),
     ],
 )
 def test_nixos_rebuild_is_judged_by_what_is_read_back(
-    now: dict[str, Any], failure: ProcessFailed | None, outcome: str | None, error: str | None, tmp_path: Path
+    now: Running, failure: ProcessFailed | None, outcome: str | None, error: str | None, tmp_path: Path
 ) -> None:
     journal = Journal(tmp_path / "run")
-    own = DeployRun(journal, ("dev",)).host("dev", Kind.SYSTEM, Options())
+    _, host_run = rolled_out(journal)
     expected = pytest.raises(FleetError, match=error) if error else nullcontext()
     with expected as raised:
-        judge(own, BEFORE, now, SYSTEM, "switch", failure)
+        judge(host_run, BEFORE, now, SYSTEM, "switch", failure)
     journal.close()
-    assert own.outcome == outcome
+    assert host_run.outcome == outcome
     if raised is not None:
         assert isinstance(raised.value, NotBegun) == (now is BEFORE and failure is not None)
     moved = [entry for entry in entries(tmp_path / "run") if "profile_moved" in entry]
-    assert bool(moved) == (outcome == "deployed" and now["profile"] == OTHER)
+    assert bool(moved) == (outcome == "deployed" and now.profile == OTHER)

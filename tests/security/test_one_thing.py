@@ -304,7 +304,7 @@ def check(place: Place) -> Ended:
     return ended
 
 
-OWN = "(locals().get('own') or self.own).id"
+HOST_RUN = "(locals().get('host_run') or self.host_run).id"
 SCENARIOS = {
     "facts/base.py:_guarded.guarded:1": Scenario(
         lambda place: fact(place, "facts.nixos.Running"), "dict(line.split('=', 1) for line in output)['hostname']"
@@ -331,7 +331,7 @@ SCENARIOS = {
     ),
     "nixherd/pyinfra_glue/inventory.py:or_end:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
     "nixherd/pyinfra_glue/node.py:NodeConnector.connect:1": Scenario(node),
-    "nixherd/deploy/run.py:DeployRun.turn:1": Scenario(deploy, OWN, "failed"),
+    "nixherd/deploy/run.py:Rollout.turn:1": Scenario(deploy, HOST_RUN, "failed"),
     "nixherd/nix/evaluator.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
     "nixherd/gate/tools.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
@@ -339,27 +339,23 @@ SCENARIOS = {
     "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
     "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
     "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
-    "nixherd/session.py:Session._attempt:1": Scenario(deploy, "key[1] if key[0] == 'claim' else None", "failed"),
-    "operations/activating.py:_Follower._look:1": Scenario(deploy, OWN, "unknown", status=5),
-    "operations/activating.py:_Follower._say:1": Scenario(deploy, OWN, "rolled back"),
-    "operations/activating.py:_Follower._disproved:1": Scenario(deploy, OWN, "rolled back"),
-    "operations/deploy_run.py:waves.found:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
-    "operations/deployment.py:_to_come.found:1": Scenario(deploy, "host_id", harmless=True),
-    "operations/deployment.py:_copy.act:1": Scenario(deploy, OWN, "failed"),
-    "operations/rebuilding.py:_asked_again:1": Scenario(
+    "nixherd/deploy/activate.py:_Activation._look:1": Scenario(deploy, HOST_RUN, "unknown", status=5),
+    "nixherd/deploy/activate.py:_Activation._send_word:1": Scenario(deploy, HOST_RUN, "rolled back"),
+    "nixherd/deploy/activate.py:_Activation._disproved:1": Scenario(deploy, HOST_RUN, "rolled back"),
+    "nixherd/deploy/copy.py:copy:1": Scenario(deploy, HOST_RUN, "failed"),
+    "nixherd/deploy/plan.py:to_come.configs:1": Scenario(deploy, "host_id", harmless=True, status=0),
+    "nixherd/deploy/program.py:note_too:1": Scenario(deploy_a_commit, HOST_RUN, harmless=True, status=0),
+    "nixherd/deploy/reboot.py:reboot_and_prove:1": Scenario(reboot, HOST_RUN, "unknown", status=5),
+    "nixherd/deploy/running.py:try_running:1": Scenario(
         lambda place: place.nixherd("deploy", "--json", "--max-fail", "4", "--data", "engine=nixos-rebuild"),
-        OWN,
+        "machine.id",
         "unknown",
         status=5,
     ),
-    "operations/rebooting.py:reboot_and_prove:1": Scenario(reboot, OWN, "unknown", status=5),
-    "operations/speaking.py:note_too:1": Scenario(deploy_a_commit, "own.id", harmless=True, status=0),
-    "nixherd/pyinfra_glue/operation.py:operation.decorate.commands:1": Scenario(
-        row, "__import__('pyinfra').host.data.host_id"
-    ),
-    "nixherd/pyinfra_glue/operation.py:_make:1": Scenario(row, "host.data.host_id"),
-    "operations/steps.py:do.step:1": Scenario(deploy, "host.data.host_id", "failed"),
-    "operations/steps.py:decide:1": Scenario(deploy, "host.data.host_id", "failed"),
+    "nixherd/once.py:_attempt:1": Scenario(deploy, "key if what == 'claiming a host' else None", "failed"),
+    "nixherd/pyinfra_glue/operation.py:_make:1": Scenario(deploy, "host.data.host_id", "failed"),
+    "nixherd/pyinfra_glue/operation.py:guarded:1": Scenario(deploy, "host.data.host_id", "failed"),
+    "nixherd/pyinfra_glue/rollouts.py:waves.found:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
 }
 
 
@@ -532,7 +528,7 @@ def test_a_deployment_decides_the_status_whoever_reads(place: Place, how: str) -
     assert {each["outcome"] for each in json.loads(report.read_text())["hosts"]} == {"rebooted"}
     if how not in ("closed stdout", "head", "C"):
         return
-    place.planted = {"place": "operations/steps.py:do.step:1", "host": "host.data.host_id", "errors": BAD}
+    place.planted = {"place": "nixherd/pyinfra_glue/operation.py:_make:1", "host": "host.data.host_id", "errors": BAD}
     assert reboot(place).status == Exit.FAILED
 
 

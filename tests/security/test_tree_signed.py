@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 
 from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
+from nixherd.deploy import plan
 from nixherd.deploy.commit_policy import Gate, Verified
 from nixherd.deploy.journal import Journal
+from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
-from nixherd.deploy.protocol import Kind
-from nixherd.deploy.run import HostRun
+from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.values import ReachedToPull
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet import signatures
 from nixherd.fleet.load import load_fleet
@@ -31,7 +33,6 @@ from nixherd.fleet.signatures import Commit, NotFollowed
 from nixherd.nix.evaluator import evaluate
 from nixherd.pyinfra_glue.inventory import inventory_beside
 from nixherd.session import Session
-from operations import deployment
 from tests import nix_cli
 from tests.properties import examples
 
@@ -610,13 +611,16 @@ def test_hosts_may_require_it_and_every_run_has_the_gate(tree: Tree, monkeypatch
     assert f"rev={tree.git('rev-parse', 'HEAD')}" in session().flake
 
 
-def test_a_host_alone_does_not_go_without(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_alone_does_not_go_without(tree: Tree) -> None:
     """Group data of one group is known when the run has begun: too late to verify, and no reason to go on."""
     session = Session(load_fleet(tree.path), tree.home / "token")
-    own = HostRun("a", Kind.SYSTEM, Options(require_signed=True), Journal(tree.home / "journal"))
-    monkeypatch.setattr(deployment, "session_of", lambda _: session)
+    journal = Journal(tree.home / "journal")
+    options = Options(require_signed=True)
+    host = session.fleet.hosts["a"]
+    host_run = HostRun(host, options, cast(Machine, None), journal, str(tree.path), lambda: None)
+    rollout = Rollout("one", journal, ("a",), {"a": host_run})
     with pytest.raises(Usage, match="require_signed holds for the whole fleet"):
-        deployment._gate(own)
+        plan.plan(session, rollout, host_run, ReachedToPull("127.0.0.1"), ("a",))
 
 
 def test_a_flake_by_reference_has_no_commits_to_look_at(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:

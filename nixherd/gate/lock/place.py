@@ -21,6 +21,7 @@ from nixherd.gate.lock.lockfile import FILE, Group, Lock
 from nixherd.nix.commands import NIX
 from nixherd.nix.errors import innermost_error
 from nixherd.process import run
+from nixherd.reasons import reason
 
 _SIGNED = b"-----BEGIN SSH SIGNATURE-----"
 _TIMEOUT = 1800.0  # seconds
@@ -140,9 +141,8 @@ class Place:
         options = ["-c", "commit.gpgsign=true", "-c", "gpg.format=ssh"] if signed else []
         done = git.write(*options, "commit", "--quiet", "--only", "--message", message, "--", FILE, answers=None)
         if done.status:
-            output = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            why = "the fleet requires signatures: " if signed else ""
-            raise CommitRefused(f"git commit: {why}{' / '.join(output[-2:]) or f'status {done.status}'}")
+            why = reason(done.stderr or done.stdout, f"status {done.status}")
+            raise CommitRefused(f"git commit: {'the fleet requires signatures: ' if signed else ''}{why}")
         commit = git.full_head()
         content = git.contents([commit])[commit]
         if git.read("rev-list", "--parents", "--max-count=1", commit).stdout.split() != [commit, before]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from nixherd.errors import FleetError
 from nixherd.files import expanded, write_whole
 from nixherd.process import Completed, run
+from nixherd.reasons import reason
 from nixherd.session import Session
 from nixherd.ssh.age import identity
 
@@ -115,9 +116,7 @@ def _explained(stderr: str, verb: str) -> str:
         or "Failed to get the data key" in text
     ):
         return "this identity is none of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    failed = [line for line in lines if re.search(r"(?i)fail|error|cannot|could not", line)]
-    return f"sops {verb}: {(failed or lines or ['no word'])[-1]}"
+    return f"sops {verb}: {reason(text, 'no word')}"
 
 
 def identity_text(path: Path) -> str:

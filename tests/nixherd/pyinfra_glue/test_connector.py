@@ -577,7 +577,8 @@ def test_who_is_not_let_in_is_told_what_to_do(run: Callable[..., Host], sshd: Ss
     assert not run("metal", host_key=key.public, ssh_key=str(file), ssh_hostname="127.0.0.1").connected
     assert (
         "root@127.0.0.1 accepts none of our keys; add one to its authorized_keys, or name another with --data "
-        "ssh_key=FILE" in said()
+        "ssh_key=FILE; where it has one, look whether the login shell of root exists there: sshd says no without it"
+        in said()
     )
 
 

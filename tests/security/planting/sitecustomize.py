@@ -194,20 +194,17 @@ def fill(moment: str) -> None:
 def rebuild_nothing(module: Any) -> None:
     """In the place of nixos-rebuild."""
 
-    def rebuilt(host: Any, *args: Any) -> None:
-        from operations.deploy_run import run_of
+    def rebuilt(session: Any, rollout: Any, host_run: Any, request: Any) -> None:
+        toplevel = host_run.value.config.toplevel
+        machines[host_run.id] |= {"current": toplevel, "profile": toplevel}
 
-        evaluated = run_of(host).hosts[host.data.host_id].about
-        assert evaluated is not None
-        machines[host.data.host_id] |= {"current": evaluated.toplevel, "profile": evaluated.toplevel}
-
-    module.run_towards, module._help = rebuilt, lambda: ""
+    module._run = rebuilt
 
 
 STUBS = {
     "nixherd.pyinfra_glue.fleet": stand_in,
-    "operations.deployment": copy_nothing,
-    "operations.rebuilding": rebuild_nothing,
+    "nixherd.deploy.copy": copy_nothing,
+    "nixherd.deploy.rebuild": rebuild_nothing,
 }
 
 if "PLANTED" in os.environ:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from pyinfra.api.host import Host
 
+from nixherd.deploy import copy as copying
 from nixherd.deploy import stalls
 from nixherd.deploy.stalls import Stalled
+from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.session import Session
 from nixherd.ssh.keys import known_hosts_line
-from operations import remote
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import connected, executing, vm
 from tests.security.ssh.conftest import HOP, assert_both_go_through, configure, connector_of, new_key, through
@@ -51,7 +52,7 @@ def test_a_copy_that_does_not_get_on_ends_with_a_sentence(machine: Host, impatie
         Stalled,
         match=r"^metal: copying to it: no progress for 1.5 s, so it was ended; run it again; it",
     ):
-        remote.copy_towards(machine, lambda to: (to.argv("echo copying path x >&2; sleep 60"), {}), 60)
+        copying.copy_towards(PyinfraMachine(machine), lambda to: (to.argv("echo copying path x >&2; sleep 60"), {}), 60)
     assert time.monotonic() - began < 10
 
 
@@ -68,7 +69,7 @@ def test_a_copy_that_gets_on_however_slowly_is_left_alone(machine: Host, impatie
     """Side by side, each with a patience of its own; and one where nothing but the machine gets on."""
 
     def copy(script: str) -> int:
-        return remote.copy_towards(machine, lambda to: (to.argv(script), {}), 60).status
+        return copying.copy_towards(PyinfraMachine(machine), lambda to: (to.argv(script), {}), 60).status
 
     with ThreadPoolExecutor(len(SLOW)) as pool:
         assert list(pool.map(copy, SLOW.values())) == [0] * len(SLOW)
@@ -78,7 +79,9 @@ def test_a_copy_that_gets_on_however_slowly_is_left_alone(machine: Host, impatie
 def test_what_is_sent_slowly_is_progress(machine: Host, impatient: float, tmp_path: Path) -> None:
     """As the installer is sent: by ssh itself, from a file."""
     send = 'for i in 1 2 3 4 5; do sleep 0.6; head -c 40000 /dev/urandom; done | "$@"'
-    sent = remote.copy_towards(machine, lambda to: (["sh", "-c", send, "sh", *to.argv("wc -c")], {}), 60)
+    sent = copying.copy_towards(
+        PyinfraMachine(machine), lambda to: (["sh", "-c", send, "sh", *to.argv("wc -c")], {}), 60
+    )
     assert sent.stdout.strip() == "200000"
 
 
@@ -103,7 +106,7 @@ def test_nix_itself_at_a_machine_whose_store_hangs(
     add = ["nix", "--extra-experimental-features", "nix-command", "store", "add", str(tmp_path / "file")]
     path = subprocess.run(add, capture_output=True, text=True, check=True).stdout.strip()
     with pytest.raises(Stalled, match=r"no progress for 1\.5 s"):
-        remote.copy_closure(host, [path])
+        copying.copy_closure(PyinfraMachine(host), [path], is_nixos=True)
     assert "copying again, without the machine's own caches: metal: copying to it: no progress" in caplog.text
 
 

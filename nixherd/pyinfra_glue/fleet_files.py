@@ -13,12 +13,14 @@ from nixherd.errors import FleetError, Usage
 from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
+from nixherd.nix.commands import Evaluated
+from nixherd.pyinfra_glue.hosts import session_of
+from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.session import Session
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.secrets.sops import as_host, identity_file, operator
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.store import Store, recipients_of_hosts
 from nixherd.trust.templating import Values, render, render_foreign
-from operations.steps import Commands, do, session_of
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
 
@@ -31,8 +33,18 @@ def alone(session: Session) -> Iterator[None]:
         yield
 
 
-def changed_files(host: Host, change: Callable[[Wanted], Wanted], subject: str, *, otherwise: str) -> Commands:
-    """The one step that makes a change of the fleet's files; none, and `otherwise` is said, where nothing changes."""
+def changed_files(
+    host: Host,
+    change: Callable[[Wanted], Wanted],
+    subject: str,
+    *,
+    otherwise: str,
+    before: Callable[[], object] = lambda: None,
+) -> Change | NoChange:
+    """The one step that makes a change of the fleet's files; none, and `otherwise` is said, where nothing changes.
+
+    `before` is called first when the change is made.
+    """
     session = session_of(host)
     root = Path(session.fleet.path)
     with alone(session):
@@ -41,13 +53,13 @@ def changed_files(host: Host, change: Callable[[Wanted], Wanted], subject: str, 
         if interrupted(root):
             steps = ("finish what an interrupted run began to publish", *steps)
     if not steps:
-        host.noop(otherwise)
-        return
-    yield from do(host, "; ".join(steps), lambda: _publish(host, change, subject))
+        return NoChange(otherwise)
+    return Change("; ".join(steps), partial(_publish, host, change, subject, before))
 
 
-def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str) -> None:
+def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, before: Callable[[], object]) -> None:
     """Make a change of the fleet's files as they are now, and commit it. What the flake says is evaluated anew then."""
+    before()
     session, host_id = session_of(host), host.data.host_id
     root = Path(session.fleet.path)
     with alone(session), changing(root) as changeset:
@@ -92,3 +104,17 @@ def store_of(host: Host, fleet: Fleet) -> Store | None:
     if not (Path(fleet.path) / directory).is_dir():
         return None
     return Store.load(Path(fleet.path), directory)
+
+
+def not_encrypted_for(host: Host, config: Evaluated, paths: list[str]) -> list[str]:
+    """The secret files, of those that these come from, that are not encrypted for the machine as things are now."""
+    fleet = load_fleet(session_of(host).fleet.path)
+    store = store_of(host, fleet)
+    mine = [key for key, host_id in recipients_of_hosts(fleet).items() if host_id == config.host_id]
+    files = store.files if store else ()
+    can = {
+        f"{store.directory}/{file.path}"
+        for file in files
+        if store and file.encrypted and set(mine) & set(file.encrypted.recipients)
+    }
+    return sorted({config.secrets[path] for path in paths} - can)

@@ -1,0 +1,345 @@
+"""One machine's activation, seen from here: begun, followed to its proof, and ended by our word or the machine's."""
+
+import time
+from dataclasses import replace
+
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.health import failing
+from nixherd.deploy.journal import is_of
+from nixherd.deploy.machine import output_of
+from nixherd.deploy.program import ask_program, deployment_of, note_too
+from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing
+from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
+from nixherd.deploy.report import Outcome, how_to_ask
+from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.running import Running, require_root, try_running
+from nixherd.deploy.values import Built, Changes, Copied, Target
+from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
+from nixherd.faults import foreseen, worded
+from nixherd.fleet.health_checks import Check
+from nixherd.reasons import went_back
+
+REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
+MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive
+BY_BOOT = "-boot"  # after the rollout's id, where it goes on by a boot
+PAUSE = 5.0  # seconds between two looks at a system that is watched
+
+
+def activate_copied(rollout: Rollout, host_run: HostRun, copied: Copied) -> None:
+    """Activate what was copied to a machine, in the host's turn."""
+    with rollout.turn(host_run, host_run.options.role or host_run.id):
+        built = copied.built
+        activate(rollout, host_run, Target.of(built.config), built.planned.reached.running, built=built)
+
+
+def activate(
+    rollout: Rollout, host_run: HostRun, target: Target, running: Running, *, built: Built | None = None
+) -> None:
+    """Activate a system that the machine has, from the start to the proven end.
+
+    `running` is what runs before; `built` is known of a system of the fleet, and says which checks it has to pass.
+    FleetError when the end is not the new system, Undecided when nobody knows.
+    """
+    options = host_run.options
+    changes, checks = (built.changes, built.planned.checks) if built else (Changes(), ())
+    with host_run.reporting():
+        if host_run.kind is Kind.SYSTEM:
+            require_root(host_run.machine, running)
+        deployment = deployment_of(rollout, host_run, target, running)
+        activation = _Activation(host_run, target, running, deployment, checks, changes)
+        try:
+            if changes.inhibitors and options.goal.activates and not options.no_check:
+                reasons = "; ".join(changes.inhibitors)
+                raise NeedsBoot(f"{host_run.id}: it cannot be switched to while the old system runs: {reasons}")
+            activation.begin()
+            activation.follow()
+        except NeedsBoot as error:
+            if not (options.reboot and options.goal is Goal.SWITCH):
+                why = f"{error}; nothing was changed: deploy it with --reboot, or with goal=boot (or say no_check=true)"
+                host_run.end(Outcome.NEEDS_BOOT, why.removeprefix(f"{host_run.id}: "))
+                raise NeedsBoot(why) from None
+            host_run.machine.say(f"{error}; so it boots into it")
+            by_boot = replace(deployment, id=f"{rollout.id}{BY_BOOT}", goal=Goal.BOOT, specialisation=None)
+            activation = _Activation(host_run, target, running, by_boot, checks, changes)
+            activation.begin()
+            activation.follow()
+
+
+def dry_activate(host_run: HostRun, copied: Copied) -> None:
+    """Say what would be stopped, started and reloaded: switch-to-configuration's own words."""
+    host_run.enter("dry-activate")
+    script = f"{copied.config.toplevel}/bin/switch-to-configuration dry-activate 2>&1"
+    lines = output_of(host_run.machine, script, what="dry-activate", sudo=True).splitlines()
+    for line in lines:
+        host_run.machine.say(line)
+    host_run.note(services=lines)
+    host_run.end(Outcome.PLANNED)
+
+
+class _Activation:
+    """One activation under way; `standing` is the last that the machine said of it."""
+
+    def __init__(
+        self,
+        host_run: HostRun,
+        target: Target,
+        before: Running,
+        deployment: Deployment,
+        checks: tuple[Check, ...],
+        changes: Changes,
+    ) -> None:
+        self.host_run, self.machine, self.target, self.before = host_run, host_run.machine, target, before
+        self.deployment, self.checks, self.changes = deployment, checks, changes
+        self.until = time.monotonic() + deployment.deadline + deployment.confirm + REVERT
+        self.standing = Standing(Stage.NONE)
+        self.problem: str | None = None
+        self.why: str | None = None
+
+    def begin(self, *, is_second: bool = False) -> None:
+        """Tell the machine to begin. NotBegun where it does not."""
+        self.host_run.enter("activate")
+        command, program = self.deployment.begin
+        try:
+            what = "beginning the deployment"
+            standing = ask_program(self.machine, self.host_run.kind, command, stdin=program, what=what)
+        except OSError as error:
+            self.host_run.say(f"not reached: {error}")
+            standing = self._look(Stage.NONE, is_lost=True)
+        if standing.stage is Stage.NONE:
+            raise NotBegun(
+                f"{self.host_run.id}: it was told to begin, did not answer, and did not begin; deploy it again"
+            )
+        if standing.busy and standing.id and not is_second and is_of(standing.id, self.host_run.fleet_path):
+            self._end_earlier_run(standing)
+            self.begin(is_second=True)
+            return
+        if standing.busy:
+            raise NotBegun(
+                f"{self.host_run.id}: {standing.busy} is deploying to it (it is {standing.stage}); nothing was done, "
+                "wait for its end"
+            )
+        if standing.stage is Stage.REFUSED:
+            raise self._refusal(standing)
+        before = self.before.profile
+        if self.host_run.kind is Kind.SYSTEM and before and standing.was not in (None, before):
+            self._say_moved(f"its profile was moved from {before} to {standing.was} before this began")
+        self.standing = standing
+
+    def follow(self) -> None:
+        """Wait for the activation, prove it, send the word, and judge the end."""
+        self._wait_while(Stage.ARMED, Stage.ACTIVATING)
+        if self.standing.stage is Stage.PROVING:
+            self.host_run.enter("prove")
+            problem = self.problem = self._disproved()
+            self.host_run.enter("roll back" if problem else "keep")
+            self._send_word(self.deployment.back(problem) if problem else self.deployment.keep)
+        self._wait_while(*(stage for stage in Stage if not stage.is_end))
+        self._judge()
+
+    def _ask(self, script: str, *, stdin: str | None = None, what: str) -> Standing:
+        return ask_program(self.machine, self.host_run.kind, script, stdin=stdin, what=what)
+
+    def _refusal(self, standing: Standing) -> NotBegun:
+        if standing.inhibited:
+            return NeedsBoot(
+                f"{self.host_run.id}: it cannot be switched to while the old system runs: {standing.inhibited}"
+            )
+        why = (standing.why or "it says no").removesuffix("; nothing was changed")
+        return NotBegun(f"{self.host_run.id}: {why}; nothing was changed")
+
+    def _say_moved(self, text: str) -> None:
+        """Somebody else has let the profile lead elsewhere meanwhile."""
+        self.host_run.note(profile_moved=text)
+        self.host_run.say(text)
+
+    def _end_earlier_run(self, standing: Standing) -> None:
+        """Have the machine end what an earlier run from here began, which is dead: this one holds the fleet's lock."""
+        self.host_run.say(
+            f"an earlier run was killed while it deployed here (it is {standing.stage}); that is ended first"
+        )
+        old = replace(self.deployment, id=str(standing.id))
+        standing = self._ask(old.back("its run was killed, and another one begins"), what="ending it")
+        while not standing.stage.is_end and time.monotonic() < self.until:
+            standing = self._ask(old.look(standing.stage), what="looking at its end")
+
+    # Waiting
+
+    def _wait_while(self, *stages: Stage) -> None:
+        """Wait until the machine is in another stage than these. Undecided when nobody can ask it in time."""
+        last = ""
+        while self.standing.stage in stages:
+            if self.standing.waits and self.standing.waits != last:
+                last = self.standing.waits
+                self.host_run.say(f"waits for {last}")
+            self.why = self.standing.why or self.why
+            self.standing = self._look(self.standing.stage)
+
+    def _look(self, known: Stage, *, is_lost: bool = False) -> Standing:
+        """Ask how it stands until there is an answer. Undecided when there is none within all deadlines."""
+        while True:
+            left = self.until - time.monotonic()
+            if left <= 0:
+                raise self._undecided(f"it was not heard of for {self.deployment.deadline + self.deployment.confirm} s")
+            try:
+                self.machine.reconnect(left, if_lost=not is_lost, absent_ok=True)
+                is_lost = False
+                return self._ask(self.deployment.look(known), what="looking at the deployment")
+            except DeadlineExceeded as error:
+                raise self._undecided(str(error)) from None
+            except FAILURES as error:
+                foreseen(error, f"{self.host_run.id}: looking at its deployment")
+                self.host_run.say(f"not reached: {error}")
+                is_lost = True
+                time.sleep(min(1.0, max(0.0, left)))
+
+    def _send_word(self, word: str) -> None:
+        try:
+            self.standing = self._ask(word, what="the word")
+        except FAILURES as error:  # then the machine decides by itself, and is asked what it decided
+            failure = worded(error, f"{self.host_run.id}: telling it to {self.host_run.stage}")
+            if isinstance(failure, Unforeseen):
+                self.host_run.note(fault=str(failure))
+                self.problem = self.problem or str(failure)
+            else:
+                self.host_run.say(f"not reached: {failure}")
+            self.standing = self._look(self.standing.stage, is_lost=True)
+
+    # Proving
+
+    def _disproved(self) -> str | None:
+        """Why the new system is not as intended, None when it is, for as long as it is watched.
+
+        Everything is asked on a connection of its own: that of before says nothing about the way in.
+        """
+        began, patience = time.monotonic(), self.standing.left or self.deployment.confirm
+        by_root = self.host_run.kind is Kind.SYSTEM
+        while True:
+            left = patience - MARGIN - (time.monotonic() - began)
+            try:
+                self.machine.reconnect(max(1.0, left))
+                self.standing = self._ask(self.deployment.look(Stage.NONE, 0), what="the proof")
+            except FAILURES as error:
+                return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
+            problem = self._disagreement() or failing(
+                self.machine, self.checks, began + patience - MARGIN, by_root=by_root
+            )
+            watched = time.monotonic() - began
+            soak = self.host_run.options.soak
+            if problem or watched >= soak:
+                return problem
+            time.sleep(min(PAUSE, soak - watched))
+
+    def _disagreement(self) -> str | None:
+        standing, target = self.standing, self.target
+        compared = {"hostname": (standing.hostname, target.hostname)}
+        if not self.deployment.specialisation:
+            compared["system"] = (standing.current, target.system)
+        wrong = [
+            f"{what} is {actual}, not {intended}"
+            for what, (actual, intended) in compared.items()
+            if intended and actual != intended
+        ]
+        if standing.failed:
+            wrong.append(f"units failed: {standing.failed}")
+        return "; ".join(wrong) or None
+
+    # Judging
+
+    def _judge(self) -> None:
+        standing, host_run = self.standing, self.host_run
+        host_run.note(current=standing.current, profile=standing.profile, log=standing.log)
+        if standing.aside:
+            host_run.note(aside=standing.aside.split(", "))
+            host_run.say(f"these fail too, which decides nothing: {standing.aside}")
+        if standing.moved:
+            self._say_moved(f"its profile was moved to {standing.moved} by somebody else meanwhile")
+        reverted = standing.stage is Stage.REVERTED
+        if reverted and standing.was and standing.profile not in (None, standing.was):
+            self._say_moved(
+                f"its profile was moved from {standing.was} to {standing.profile} by somebody else meanwhile"
+            )
+        match standing.stage:
+            case Stage.KEPT:
+                self._judge_kept()
+            case Stage.NONE:
+                self._judge_after_reboot()
+            case Stage.REVERTED:
+                unheard = f"{self.problem}; " if self.problem and self.problem != standing.why else ""
+                why = f"{unheard}{went_back(standing.why, standing.old, standing.log)}"
+                host_run.end(Outcome.ROLLED_BACK, why)
+                raise FleetError(f"{host_run.id}: {why}")
+            case Stage.REFUSED:
+                raise self._refusal(standing)
+            case Stage.STUCK:
+                raise self._stuck()
+            case _:
+                why = f"{standing.why or 'its process is gone'}; it runs {standing.current}, not {standing.old}"
+                raise self._undecided(why)
+
+    def _judge_kept(self) -> None:
+        self._require_kept()
+        note_too(self.host_run, self.deployment, self.standing)
+        left = self._boot() if self._boots_now() else None
+        is_pending = left or (self.deployment.goal is Goal.BOOT and not self._boots_now())
+        outcome = Outcome.PENDING_REBOOT if is_pending else Outcome.DEPLOYED
+        self.host_run.end(outcome, left)
+        self.machine.say(f"{outcome}: {left or self.standing.current}")
+
+    def _boot(self) -> str | None:
+        """Boot into the new system; why that is left to the machine's owner, where it is."""
+        try:
+            reboot_and_prove(self.host_run, self.before, self.deployment.system, self.checks)
+        except Refused as error:
+            return str(error)
+        return None
+
+    def _stuck(self) -> Undecided:
+        """It can neither keep nor go back, and is not ours to reboot; it goes on trying."""
+        standing, host_run = self.standing, self.host_run
+        boot = why_not_rebootable(host_run) or f"`ssh {host_run.host.ssh_alias or host_run.id} sudo systemctl reboot`"
+        why = (
+            f"{standing.why}; it is stuck on {standing.current}, since going back fails "
+            f"({standing.stuck or 'nobody knows why'}), and goes on trying; mend that there, or reboot it, which "
+            f"brings {standing.was or standing.old}: {boot}; see {how_to_ask(host_run.id)}"
+        )
+        host_run.end(Outcome.UNKNOWN, why)
+        return Undecided(f"{host_run.id}: {why}")
+
+    def _boots_now(self) -> bool:
+        if not self.host_run.options.reboot:
+            return False
+        goal = self.deployment.goal
+        return goal is Goal.BOOT or (goal is Goal.SWITCH and bool(self.changes.reboot_for))
+
+    def _judge_after_reboot(self) -> None:
+        """A boot has made the machine forget the deployment; it brings what `keep` kept last."""
+        if self.host_run.kind is Kind.HOME:
+            raise self._undecided("it has rebooted or lost its notes meanwhile")
+        running = try_running(self.machine, self.host_run.kind)
+        if isinstance(running, FleetError):
+            raise self._undecided(f"it has no notes of this deployment any more ({running})")
+        if running.boot_id == self.before.boot_id:
+            raise self._undecided("it has no notes of this deployment any more")
+        self.host_run.note(current=running.current, profile=running.profile)
+        if running.current != self.before.profile:
+            raise self._undecided(f"it has rebooted meanwhile and runs {running.current}")
+        heard = f"{self.why}; " if self.why else ""
+        why = f"{heard}it rebooted in the middle of the activation and runs {running.current}, as before"
+        self.host_run.end(Outcome.ROLLED_BACK, why)
+        raise FleetError(f"{self.host_run.id}: {why}")
+
+    def _require_kept(self) -> None:
+        """Undecided unless what the machine says it kept is there."""
+        standing, goal = self.standing, self.deployment.goal
+        if goal.makes_generation and standing.profile != self.deployment.system:
+            raise self._undecided(f"its profile leads to {standing.profile}")
+        if goal.activates and not self.deployment.specialisation and standing.current != self.deployment.system:
+            raise self._undecided(f"it runs {standing.current}")
+
+    def _undecided(self, why: str) -> Undecided:
+        text = (
+            f"{self.host_run.id}: {why.removeprefix(f'{self.host_run.id}: ')}; see {how_to_ask(self.host_run.id)}; "
+            "a reboot brings what ran before unless the new one was kept"
+        )
+        self.host_run.end(Outcome.UNKNOWN, text)
+        return Undecided(text)

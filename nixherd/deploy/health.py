@@ -1,0 +1,156 @@
+"""Whether a machine passes its health checks, and whether one that runs what is wanted is well."""
+
+import http.client
+import shlex
+import time
+from dataclasses import replace
+from typing import Any
+
+from nixherd.deploy.machine import Machine
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.running import Running, home_script, parse_running, require_root, system_script
+from nixherd.fleet.health_checks import Check
+from nixherd.fleet.models import Access
+from nixherd.reasons import failure
+
+PAUSE = 1.0  # seconds between two tries
+_SHOWN = 200  # characters of what a command says
+_MARK = "check."  # before the number of a check, in what a machine answers
+_BY_SHELL = ("unit", "command")  # kinds of checks that the machine's shell does
+
+
+def failing(machine: Machine, checks: tuple[Check, ...], until: float, *, by_root: bool) -> str | None:
+    """The first check that does not pass, and why, in one line; None when all do.
+
+    Each is tried until its time is over; none after `until`, by the monotonic clock.
+    """
+    for check in checks:
+        end = min(until, time.monotonic() + check.timeout)
+        while (problem := _problem(machine, check, by_root=by_root)) is not None:
+            if time.monotonic() + PAUSE >= end:
+                return f"{check} does not pass: {problem}"
+            time.sleep(PAUSE)
+    return None
+
+
+def _problem(machine: Machine, check: Check, *, by_root: bool) -> str | None:
+    if check.kind not in _BY_SHELL:
+        return _by_tunnel(machine, check)
+    if check.kind == "unit":
+        script = f"state=$(systemctl is-active -- {shlex.quote(check.value)}); echo $state; [ $state = active ]"
+    else:
+        script = f"timeout {check.timeout} sh -c {shlex.quote(check.value)}"
+    try:
+        done = machine.run(script, sudo=by_root)
+    except OSError as error:
+        return str(error)
+    lines = [*done.stdout.splitlines(), *done.stderr.splitlines()]
+    return None if done.status == 0 else f"it says {(lines or ['nothing'])[-1][:_SHOWN]}"
+
+
+def _by_tunnel(machine: Machine, check: Check) -> str | None:
+    """Why a `tcp` or `http` check does not pass, None when it does."""
+    try:
+        if check.kind == "tcp":
+            with machine.tunnel(check.address, check.timeout):
+                return None
+        status = _http_status(machine, check)
+        return None if status == check.status else f"it answers {status}, not {check.status}"
+    except OSError as error:
+        return str(error)
+
+
+def _http_status(machine: Machine, check: Check) -> int:
+    """The status that a URL answers with. OSError when it does not answer."""
+    path = "/" + check.value.split("/", 3)[3] if check.value.count("/") > 2 else "/"
+    with machine.tunnel(check.address, check.timeout) as tunnel:
+        connection = http.client.HTTPConnection(*check.address, timeout=check.timeout)
+        connection.sock = _Unclosed(tunnel)
+        try:
+            connection.request("GET", path, headers={"User-Agent": "nixherd", "Connection": "close"})
+            return connection.getresponse().status
+        except http.client.HTTPException as error:
+            raise OSError(f"{check.value} does not answer with HTTP: {error!r}") from error
+
+
+class _Unclosed:
+    """As much of a socket as http.client takes; the tunnel is its owner's to close."""
+
+    def __init__(self, tunnel: Any) -> None:
+        self.sendall, self.makefile = tunnel.sendall, tunnel.makefile
+
+    def close(self) -> None:
+        """Leave it open."""
+
+
+def unwell(
+    machine: Machine, kind: Kind, running: Running, checks: tuple[Check, ...], target: str
+) -> tuple[str | None, Running]:
+    """What is wrong with a machine that runs `target`, None where nothing is; and what runs there now.
+
+    Where there are health checks it is all asked anew, with them, in one round trip, until they pass or their time is
+    over; else `running` is what counts.
+    """
+    if not checks:
+        return _problem_of(running), running
+    if machine.access is Access.PUSH_CLOSURE:
+        unasked = "it takes forced commands alone, so its health checks cannot be asked"
+        return _problem_of(running) or unasked, running
+    if needs_root(kind, checks):
+        require_root(machine, running)
+    end = time.monotonic() + max(check.timeout for check in checks)
+    while True:
+        answer, failure = _ask_all(machine, kind, checks)
+        running = replace(answer, sudo=running.sudo)  # it may have been asked as root
+        if running.current != target:
+            return f"it runs {running.current} now", running
+        problem = _problem_of(running) or failure
+        if failure is None or time.monotonic() + PAUSE >= end:
+            return problem, running
+        time.sleep(PAUSE)
+
+
+def _problem_of(running: Running) -> str | None:
+    if running.at_work:
+        return f"an activation is under way there ({', '.join(running.at_work)}); wait for its end, or end it there"
+    if running.unwell:
+        return (
+            f"units fail there that did not when a deployment was kept last: {', '.join(running.unwell)}; "
+            f"see `journalctl -u {running.unwell[0]}` there"
+        )
+    return None
+
+
+def _ask_all(machine: Machine, kind: Kind, checks: tuple[Check, ...]) -> tuple[Running, str | None]:
+    """What the machine says of itself, and the first check that does not pass."""
+    state = system_script() if kind is Kind.SYSTEM else home_script()
+    script = "\n".join([f"({state})", *(_try(number, check) for number, check in enumerate(checks))])
+    done = machine.run(script, sudo=needs_root(kind, checks))
+    answer = done.stdout.splitlines()
+    lines = [line for line in answer if not line.startswith(_MARK)]
+    if done.status != 0 or not lines:
+        raise failure(f"{machine.id}: it did not say how it is", done.stderr)
+    results = dict(line.removeprefix(_MARK).split("=", 1) for line in answer if line.startswith(_MARK))
+    running = parse_running(kind, lines)
+    for number, check in enumerate(checks):
+        by_shell = check.kind in _BY_SHELL
+        if problem := (results.get(str(number), "it says nothing") if by_shell else _by_tunnel(machine, check)):
+            return running, f"{check} does not pass: {problem}"
+    return running, None
+
+
+def needs_root(kind: Kind, checks: tuple[Check, ...]) -> bool:
+    """Whether root asks the checks: commands of a system's, which may read what others may not."""
+    return kind is Kind.SYSTEM and any(check.kind == "command" for check in checks)
+
+
+def _try(number: int, check: Check) -> str:
+    """A script that prints nothing after the check's number where it passes."""
+    if check.kind not in _BY_SHELL:
+        return ":"
+    if check.kind == "unit":
+        command = f"systemctl is-active -- {shlex.quote(check.value)} 2>&1"
+    else:
+        command = f"timeout {check.timeout} sh -c {shlex.quote(check.value)} 2>&1"
+    words = f"it says $(printf '%s\\n' \"$said\" | tail -n 1 | cut -c 1-{_SHOWN})"
+    return f'if said=$({command}); then echo {_MARK}{number}=; else echo "{_MARK}{number}={words}"; fi'

@@ -1,0 +1,90 @@
+"""A machine as the engine asks and changes it: a protocol, so that the engine knows neither pyinfra nor paramiko."""
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from nixherd.fleet.models import Access
+from nixherd.process import Completed
+from nixherd.reasons import failure
+from nixherd.ssh.destination import Destination
+
+COMMAND_DEADLINE = 120.0  # seconds for a command; what takes longer is a job
+ANSWER_DEADLINE = 60.0  # seconds for a machine to say what runs on it
+
+
+class Machine(Protocol):
+    """One machine of the fleet. Every method raises OSError when the machine does not answer.
+
+    `id` is the host's in the fleet, `access` how far it lets us in, `is_local` whether we run on it, `user` who logs
+    in, `boot_deadline` how many seconds it may take to come up. `password` is what sudo is answered with, once
+    `give_password` has been called.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def access(self) -> Access: ...
+    @property
+    def is_local(self) -> bool: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def boot_deadline(self) -> float: ...
+    @property
+    def password(self) -> str | None: ...
+
+    def run(
+        self, script: str, *, stdin: str | None = None, sudo: bool = False, deadline: float = COMMAND_DEADLINE
+    ) -> Completed:
+        """Run a script in the machine's shell, as root with `sudo`. `stdin` is a text."""
+
+    def run_forced(self, words: str, *, deadline: float = ANSWER_DEADLINE) -> Completed:
+        """Send words to a machine that takes forced commands alone, as they are."""
+
+    def reconnect(self, deadline: float | None = None, *, if_lost: bool = False, absent_ok: bool = False) -> str:
+        """Connect anew to the installed system, and return its address.
+
+        `if_lost` keeps a connection that stands; `absent_ok` waits for a machine that is switched off for now. Raises
+        FleetError (DeadlineExceeded, Absent, …) when there is nothing to connect to within `deadline` seconds.
+        """
+
+    def copy_to(self) -> Destination:
+        """How local programs (nix copy, tar) reach the machine where it is now."""
+
+    def tunnel(self, address: tuple[str, int], timeout: float) -> AbstractContextManager[Any]:
+        """Open a TCP connection from the machine to a host and port: as much of a socket as http.client takes."""
+
+    def breaks(self, protocol: str) -> str | None:
+        """Return why a program's protocol cannot pass: the login shell prints into it. None where it is quiet."""
+
+    def give_password(self) -> bool:
+        """Answer sudo's question from now on. False when nobody gave a password."""
+
+    def say(self, text: str) -> None:
+        """Narrate what happens on this machine."""
+
+
+def output_of(
+    machine: Machine,
+    script: str,
+    *,
+    stdin: str | None = None,
+    what: str = "a command",
+    sudo: bool = False,
+    deadline: float = COMMAND_DEADLINE,
+) -> str:
+    """Run a script and return its standard output. FleetError that says why when it fails."""
+    done = machine.run(script, stdin=stdin, sudo=sudo, deadline=deadline)
+    if done.status != 0:
+        raise failure(f"{machine.id}: {what} failed", done.stderr.strip() or done.stdout)
+    return done.stdout
+
+
+def restart(machine: Machine, script: str, *, sudo: bool = False) -> None:
+    """Run what makes the machine go down. FleetError when it says that it cannot.
+
+    A machine that is gone before it answers did as it was told: the caller waits for what comes back.
+    """
+    done = machine.run(script, sudo=sudo)
+    if done.status != 0 and (done.stdout or done.stderr):
+        raise failure(f"{machine.id}: the reboot failed", done.stderr.strip() or done.stdout)

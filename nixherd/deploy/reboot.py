@@ -1,0 +1,114 @@
+"""Reboots: which machine needs one and why, and the proof that it took place and what runs after it."""
+
+import time
+
+from nixherd.deploy.health import failing
+from nixherd.deploy.machine import output_of, restart
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.running import PENDING, Running, ask_running, require_root, try_running
+from nixherd.errors import FAILURES, FleetError, Refused, Undecided
+from nixherd.faults import foreseen
+from nixherd.fleet.health_checks import Check
+
+REBOOT = "sync; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
+SETTLE = 60  # seconds for units to settle after a boot
+
+
+def plan_reboot(host_run: HostRun, running: Running, *, force: bool) -> str:
+    """Say whether the machine needs a reboot, and why; those that need none, or are not ours to reboot, end here."""
+    if host_run.kind is Kind.HOME:
+        host_run.end(Outcome.UNCHANGED, "a home is not rebooted")
+        return f"{host_run.id} is a home"
+    host_run.note(reboot_for=running.reboot_for, new=running.profile)
+    if not (running.reboot_for or force):
+        host_run.end(Outcome.UNCHANGED, "needs no reboot")
+        return f"{host_run.id} needs no reboot"
+    why = _why(running) if running.reboot_for else "because it was asked for"
+    host_run.machine.say(f"needs a reboot {why}")
+    try:
+        require_rebootable(host_run)
+    except Refused as error:
+        host_run.end(Outcome.LISTED, str(error))
+        return str(error)
+    return f"{host_run.id} is to be rebooted {why}"
+
+
+def _why(running: Running) -> str:
+    if PENDING not in running.reboot_for:
+        return f"for {', '.join(running.reboot_for)}"
+    parts = [part for part in running.reboot_for if part != PENDING]
+    also = f", with another {', '.join(parts)}" if parts else ""
+    return f"into {running.profile}, which was left to the next boot{also}"
+
+
+def reboot(rollout: Rollout, host_run: HostRun, running: Running) -> None:
+    """Reboot the machine into what its profile leads to, in its turn, and prove it."""
+    with rollout.turn(host_run, host_run.options.role or ""):
+        require_root(host_run.machine, running)
+        reboot_and_prove(host_run, running, running.profile, host_run.host.health_checks)
+        host_run.end(Outcome.REBOOTED)
+
+
+def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, checks: tuple[Check, ...]) -> None:
+    """Reboot the machine into `system`. Refused where that is not ours to do; Undecided when it does not come back."""
+    require_rebootable(host_run)
+    host_run.enter("reboot")
+    machine, began = host_run.machine, time.monotonic()
+    restart(machine, REBOOT, sudo=True)
+    try:
+        running = _back(host_run, before.boot_id, began + machine.boot_deadline)
+    except FAILURES as error:
+        foreseen(error, f"{host_run.id}: waiting for it to come back")
+        why = f"it did not come back from its reboot: {error}"
+        host_run.end(Outcome.UNKNOWN, why)
+        raise Undecided(f"{host_run.id}: {why}") from error
+    host_run.note(current=running.current, seconds_down=round(time.monotonic() - began, 1), reboot_for=[])
+    host_run.enter("prove")
+    if running.current != system:
+        raise FleetError(f"{host_run.id}: it has rebooted into {running.current}, not {system}")
+    if broken := _settled(host_run, set(before.failed)):
+        raise FleetError(f"{host_run.id}: units failed after the reboot: {', '.join(broken)}")
+    until = time.monotonic() + host_run.options.confirm_deadline
+    if problem := failing(machine, checks, until, by_root=True):
+        raise FleetError(f"{host_run.id}: after the reboot, {problem}")
+
+
+def require_rebootable(host_run: HostRun) -> None:
+    """Refused where a reboot is not ours to do, by the definitions as they are at this moment.
+
+    So it is for the machine that we run on: nobody would see it coming back.
+    """
+    host_run.require_permission()
+    if host_run.machine.is_local:
+        raise Refused(f"{host_run.id} is the machine that this runs on: `systemctl reboot` when it suits you")
+
+
+def why_not_rebootable(host_run: HostRun) -> str | None:
+    """Why the machine is not ours to reboot; None where it is."""
+    try:
+        require_rebootable(host_run)
+    except Refused as error:
+        return str(error)
+    return None
+
+
+def _back(host_run: HostRun, boot_id: str, until: float) -> Running:
+    """What the machine says of itself in another boot than this."""
+    while True:
+        host_run.machine.reconnect(max(1.0, until - time.monotonic()), absent_ok=True)
+        running = try_running(host_run.machine, host_run.kind)  # it may be on its way down
+        if isinstance(running, Running) and running.boot_id != boot_id:
+            return running
+        if time.monotonic() > until:
+            raise running if isinstance(running, FleetError) else FleetError("the same boot still answers")
+        time.sleep(0.3)
+
+
+def _settled(host_run: HostRun, before: set[str]) -> list[str]:
+    """Units that failed and had not failed before, once nothing is being started any more."""
+    script = f"timeout {SETTLE} systemctl is-system-running --wait >/dev/null; true"
+    output_of(host_run.machine, script, what="waiting for the units", sudo=True)
+    running = ask_running(host_run.machine, host_run.kind)
+    return sorted(set(running.failed) - set(running.aside) - before)

@@ -1,0 +1,227 @@
+"""What a machine, or a home, says of itself before anything is deployed to it: one script each, parsed."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
+from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, parse, part
+from nixherd.errors import FAILURES, FleetError, NotBegun
+from nixherd.faults import foreseen, worded
+from nixherd.fleet.models import Access
+from nixherd.fleet.revisions import noted_of, of_running
+from nixherd.nix.commands import revision_of
+from nixherd.reasons import failure, reason
+
+PROFILE = "/nix/var/nix/profiles/system"
+# What takes effect with a boot alone.
+BOOTED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")
+PENDING = "system"  # in `reboot_for`: the next boot brings another system than the one that runs
+REVISION = f"""
+{part("revisions.sh")}
+noted_of "$(readlink -f /run/current-system)"
+echo "noted=$noted"
+echo "version=$(nixos-version --json 2>/dev/null)"
+"""
+"""prints of which revision the running system is: by the machine's note of that very path, and by its own word"""
+HOME_PROFILE = """
+profile="${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager"
+[ -e "$profile" ] || profile="/nix/var/nix/profiles/per-user/$(id -un)/home-manager"
+"""
+"""where Home Manager keeps its generations, newer and older"""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs on a machine, or what a home is; None where the machine has no such thing.
+
+    `profile` is what the next boot brings, `booted` what the last one brought. `revision` is the fleet's that `current`
+    is of, `configuration_revision` the option that is a part of the system. `failed` are units; `aside` those of them
+    that an unprivileged user or a clock can make fail, `unwell` those of the others that did not fail when a
+    deployment was kept last. `at_work` are activations. `parts` are the booted system's that only a boot changes,
+    `reboot_for` those that the next boot changes, with `system` where it was left to the next boot. `sudo`: `root`,
+    `free` or `asks`.
+    """
+
+    current: str | None
+    profile: str | None
+    hostname: str
+    boot_id: str
+    booted: str | None = None
+    revision: str | None = None
+    configuration_revision: str | None = None
+    failed: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    unwell: tuple[str, ...] = ()
+    at_work: tuple[str, ...] = ()
+    init: str | None = None
+    inhibitors: str | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    reboot_for: tuple[str, ...] = ()
+    sudo: str = "root"
+    protocol: int = PROTOCOL
+
+
+def ask_running(machine: Machine, kind: Kind) -> Running:
+    """Ask a machine what runs on it. FleetError when it does not say."""
+    if machine.access is Access.TRIGGER:
+        raise FleetError(f"{machine.id}: it can be triggered, not asked")
+    if machine.access is Access.PUSH_CLOSURE:
+        done = machine.run_forced(f"{GATE} last")
+        if done.status != 0:
+            raise failure(f"{machine.id}: it does not say how it is", done.stderr.strip() or done.stdout)
+        return _of_standing(parse(done.stdout))
+    done = machine.run(system_script() if kind is Kind.SYSTEM else home_script(), deadline=ANSWER_DEADLINE)
+    lines = done.stdout.splitlines()
+    if done.status != 0 or not lines:
+        words = f" ({reason(done.stderr)})" if done.stderr.strip() else ""
+        raise FleetError(f"{machine.id}: it did not say what runs on it{words}; look at it and run this again")
+    return parse_running(kind, lines)
+
+
+def try_running(machine: Machine, kind: Kind, *, reconnect: bool = False) -> Running | FleetError:
+    """What runs on a machine that may not answer, or why that is not known. Raises what is a fault of ours."""
+    try:
+        if reconnect:
+            machine.reconnect()
+        return ask_running(machine, kind)
+    except FAILURES as error:
+        foreseen(error, f"{machine.id}: asking what runs on it")
+        return worded(error, machine.id)
+
+
+def require_root(machine: Machine, running: Running) -> None:
+    """NotBegun where root's work cannot be done: sudo asks for a password that nobody gave."""
+    if running.sudo == "asks" and not machine.give_password():
+        raise NotBegun(
+            f"{machine.id}: sudo asks for a password there; give it on stdin with --data sudo_password=stdin "
+            "(nixherd deploy --ask-sudo-password), or use sudoPasswordless"
+        )
+
+
+def parse_running(kind: Kind, lines: Sequence[str]) -> Running:
+    """The answer to `system_script` or `home_script`. FleetError when it lacks something."""
+    return parse_system(lines) if kind is Kind.SYSTEM else parse_home(lines)
+
+
+def system_script() -> str:
+    """Print what runs on a NixOS machine; nothing elsewhere. As few processes as can be: some machines are small."""
+    parts = " ".join(BOOTED_PARTS)
+    return f"""
+[ -e /run/current-system ] || exit 0
+kind=system
+{part("units.sh")}
+say() {{ name=$1; shift; printf '%s=%s\\n' "$name" "$*"; }}
+names= paths=
+add() {{ [ ! -e "$2" ] || {{ names="$names $1"; paths="$paths $2"; }}; }}
+add current /run/current-system; add booted /run/booted-system; add profile {PROFILE}
+for part in {parts}; do add "part.$part" "/run/booted-system/$part"; add "next.$part" "{PROFILE}/$part"; done
+readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; done
+[ /run/current-system -ef {PROFILE} ] || [ ! -e {PROFILE} ] ||
+    say kept "$(readlink -f {PROFILE}-*-link | grep -cxF "$(readlink -f /run/current-system)")"
+for file in hostname random/boot_id; do read -r line <"/proc/sys/kernel/$file"; say "${{file#*/}}" "$line"; done
+{REVISION}
+say init "$(cat /run/current-system/init-interface-version 2>/dev/null)"
+say inhibitors "$(cat /run/current-system/switch-inhibitors 2>/dev/null | tr '\\n' ' ')"
+look_at_units
+say failed $failing
+if [ -n "$failing" ]; then
+say aside $(echo "$failing" | that_do_not)
+say unwell $(echo "$failing" | unseen | that_count)
+fi
+say at_work $at_work $([ -n "$at_work" ] || switching)
+if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo free; else say sudo asks; fi
+"""
+
+
+def parse_system(lines: Sequence[str]) -> Running:
+    values = _values(lines, "current", "hostname", "boot_id", "sudo")
+    return Running(
+        current=values["current"],
+        booted=values.get("booted") or None,
+        profile=values.get("profile") or None,
+        hostname=values["hostname"],
+        revision=of_running(values["current"], values.get("noted"), values.get("version", "")),
+        configuration_revision=revision_of(values.get("version", "")),
+        boot_id=values["boot_id"],
+        failed=_units(values, "failed"),
+        aside=_units(values, "aside"),
+        unwell=_units(values, "unwell"),
+        at_work=_units(values, "at_work"),
+        init=values.get("init") or None,
+        inhibitors=values.get("inhibitors") or None,
+        parts={name: values[f"part.{name}"] for name in BOOTED_PARTS if values.get(f"part.{name}")},
+        reboot_for=_reboot_for(values),
+        sudo=values["sudo"],
+    )
+
+
+def _reboot_for(values: Mapping[str, str]) -> tuple[str, ...]:
+    """Why the machine needs a reboot. A system that only runs for a test, and was never kept, needs none."""
+    parts = [name for name in sorted(BOOTED_PARTS) if _differs(values, name)]
+    kept = values.get("kept", "0")
+    is_pending = values.get("profile") not in (None, "", values["current"]) and re.fullmatch(r"[1-9]\d*", kept)
+    return (*parts, PENDING) if is_pending else tuple(parts)
+
+
+def _differs(values: Mapping[str, str], name: str) -> bool:
+    """Whether the next boot brings another part than runs; one that only one side has says nothing."""
+    booted, following = values.get(f"part.{name}"), values.get(f"next.{name}")
+    return bool(booted and following and booted != following)
+
+
+def home_script() -> str:
+    """Print what the home of the user who asks is."""
+    return f"""{HOME_PROFILE}
+echo "current=$(readlink -e "$profile")"
+kind=home
+{part("revisions.sh")}
+noted_of "$(readlink -e "$profile")"
+echo "revision=$noted"
+echo "user=$(id -un)"
+echo "hostname=$(cat /proc/sys/kernel/hostname)"
+echo "boot_id=$(cat /proc/sys/kernel/random/boot_id)"
+"""
+
+
+def parse_home(lines: Sequence[str]) -> Running:
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    if missing := [name for name in ("current", "revision", "user", "hostname", "boot_id") if name not in values]:
+        raise FleetError(f"no {', '.join(missing)} in what the home says of itself")
+    current = values["current"] or None
+    revision = noted_of(current, values["revision"])
+    return Running(current, current, values["hostname"], values["boot_id"], revision=revision)
+
+
+def _of_standing(standing: Standing) -> Running:
+    """What a machine that takes forced commands alone says: less than a shell does."""
+    if standing.current is None or standing.hostname is None or standing.boot_id is None:
+        raise FleetError("the machine's program did not say what runs there")
+    return Running(
+        current=standing.current,
+        profile=standing.profile,
+        hostname=standing.hostname,
+        boot_id=standing.boot_id,
+        revision=standing.revision,
+        configuration_revision=standing.configuration_revision,
+        unwell=_listed(standing.unwell),
+        at_work=_listed(standing.at_work),
+        init=standing.init,
+        inhibitors=standing.inhibitors,
+        protocol=standing.protocol,
+    )
+
+
+def _listed(units: str | None) -> tuple[str, ...]:
+    return tuple(units.split(", ")) if units else ()
+
+
+def _units(values: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(sorted(values.get(name, "").split()))
+
+
+def _values(lines: Sequence[str], *needed: str) -> dict[str, str]:
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    if missing := [name for name in needed if not values.get(name)]:
+        raise FleetError(f"no {', '.join(missing)} in what the machine says of itself")
+    return values

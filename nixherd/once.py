@@ -1,0 +1,106 @@
+"""Results that several threads share: the first caller computes, the others wait, and a failure is each caller's."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from nixherd.errors import FAILURES, FleetError
+from nixherd.faults import worded
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: FleetError
+
+
+class OncePer(Generic[K, T]):
+    """One result per key. `what` says in the words of a fault what was computed."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._results: dict[K, Any] = {}
+        self._locks: dict[K, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def __call__(self, key: K, compute: Callable[[], T]) -> T:
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._results:
+                self._results[key] = _attempt(key, compute, self._what)
+            result: T = _result(self._results[key])
+        return result
+
+    def known(self, key: K) -> T | None:
+        """The result where it is computed already and went well."""
+        result = self._results.get(key)
+        return None if isinstance(result, _Failed) else result
+
+    def set(self, key: K, value: T) -> None:
+        self._results[key] = value
+
+    def forget(self) -> None:
+        """Compute everything anew when it is asked for again."""
+        with self._guard:
+            self._results.clear()
+
+
+class Once(Generic[T]):
+    """One result."""
+
+    def __init__(self, what: str) -> None:
+        self._only: OncePer[None, T] = OncePer(what)
+
+    def __call__(self, compute: Callable[[], T]) -> T:
+        return self._only(None, compute)
+
+    @property
+    def known(self) -> T | None:
+        """The result where it is computed already and went well."""
+        return self._only.known(None)
+
+    def set(self, value: T) -> None:
+        self._only.set(None, value)
+
+    def forget(self) -> None:
+        self._only.forget()
+
+
+class Lately(Generic[K, T]):
+    """One result per key that is at most `seconds` old, also that it went wrong."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self._what, self._seconds = what, seconds
+        self._results: dict[K, tuple[float, Any]] = {}
+        self._locks: dict[K, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def __call__(self, key: K, compute: Callable[[], T]) -> T:
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            when, result = self._results.get(key, (-math.inf, None))
+            if time.monotonic() - when >= self._seconds:
+                result = _attempt(key, compute, self._what)
+                self._results[key] = (time.monotonic(), result)
+        value: T = _result(result)
+        return value
+
+
+def _attempt(key: Hashable, compute: Callable[[], T], what: str) -> "T | _Failed":
+    try:
+        return compute()
+    except FAILURES as error:
+        return _Failed(worded(error, what))
+
+
+def _result(result: Any) -> Any:
+    if isinstance(result, _Failed):
+        raise result.error
+    return result

@@ -1,0 +1,240 @@
+"""Installing NixOS on a machine: what is asked of it before it is touched, and how it is wiped, filled and left."""
+
+import base64
+import json
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from pyinfra.api.host import Host
+
+from nixherd.deploy.copy import copy_closure
+from nixherd.deploy.job import run_job
+from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of, restart
+from nixherd.deploy.machine_state import MachineState, machine_script, parse_machine
+from nixherd.deploy.run import operator
+from nixherd.errors import FleetError, Refused
+from nixherd.fleet.changeset import changing
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.revisions import Note, is_revision, shown
+from nixherd.install.permission import mark, require_installable, require_no_declared_guest
+from nixherd.locate.reach import Epoch, Place
+from nixherd.nix.commands import Evaluated
+from nixherd.pyinfra_glue.fleet_files import alone
+from nixherd.pyinfra_glue.hosts import build_selection, connector_of, executing, fleet_host, session_of
+from nixherd.pyinfra_glue.machine import PyinfraMachine
+from nixherd.pyinfra_glue.rollouts import options_of
+from nixherd.reasons import reason
+from nixherd.ssh.transient_unit import Job
+
+WIPE = "wipe the disks of"
+DISKO_DEADLINE = 900  # seconds
+INSTALL_DEADLINE = 3600  # seconds
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+NOTES = "/var/lib/nixherd/revisions"  # of `revisions.sh`
+VERIFIED = "verified.json"
+INSTALLED = "installed"  # the note of the system that was installed last
+# A ZFS pool that was not exported is not imported at the next boot. What else stays busy the shutdown unmounts.
+LEAVE = (
+    "sync; swapoff -a; ! mountpoint -q /mnt || umount -R /mnt; ! command -v zpool >/dev/null || zpool export -a; "
+    "setsid sh -c 'sleep 0.1; systemctl reboot' >/dev/null 2>&1 </dev/null &"
+)
+
+
+def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
+    """What the machine says of itself; None only while planning for one that is not there. FleetError otherwise.
+
+    `verb` is what an installation is about to do to it: in such a run a clone and an installer are looked at as well.
+    One that does not answer is not waited for where the definitions do not let us `verb` it: that is Refused at once.
+    """
+    connector = connector_of(host)
+    connector.installs = connector.installs or verb is not None
+    if executing(host):
+        if verb and not connector.connected:
+            require_installable(session_of(host).fleet, fleet_host(host).id, verb)
+        connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
+    done = machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE)
+    if done.status == 0 and done.stdout:
+        return parse_machine(done.stdout.splitlines())
+    if executing(host) or connector.connected:
+        why = f" ({reason(done.stderr)})" if done.stderr.strip() else ""
+        raise FleetError(f"{fleet_host(host).id}: the machine did not say what runs on it{why}; run this again")
+    return None
+
+
+def machine_for(host: Host) -> PyinfraMachine:
+    """The machine in whichever system this run has business with: the clone, the installer or the installed one."""
+    return PyinfraMachine(host, epochs=())
+
+
+def is_installed(machine: MachineState | None) -> bool:
+    """Whether an installed NixOS answers; whatever it calls itself, it has a current system and is no installer."""
+    return machine is not None and machine["current_system"] is not None and machine["variant"] != "installer"
+
+
+def require_our_installer(host: Host, machine: MachineState) -> None:
+    """Refused unless this is the installer that this fleet booted for this very host."""
+    session, host_id = session_of(host), fleet_host(host).id
+    if machine["variant"] != "installer" or machine["mark"] != mark(session.fleet, host_id):
+        raise Refused(
+            f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
+            "run deploys/install.py from its start"
+        )
+
+
+def require_the_guest(host: Host) -> None:
+    """Refused unless root of the guest that was asked is root where we are; planning writes nothing anywhere."""
+    if executing(host):
+        connector_of(host).prove_for_wiping()
+
+
+def require_still_installable(host: Host, verb: str) -> None:
+    """Refused unless the definitions, as they are at this moment, let us do this to the machine that answers.
+
+    A guest proves once more, on this connection, that it is the one: by what its root alone can have.
+    """
+    session, host_id = session_of(host), fleet_host(host).id
+    fleet = load_fleet(session.fleet.path)
+    require_installable(fleet, host_id, verb)
+    machine = machine_of(host)
+    if machine and fleet.vm_of(host_id) is None and fleet.vms:
+        require_no_declared_guest(fleet, session.client, machine["macs"], host_id, verb)
+    connector_of(host).prove_for_wiping()
+
+
+def disko_job(script: str) -> Job:
+    """Wipe, format and mount. What an earlier run left mounted is unmounted first; if that fails nothing is wiped."""
+    text = f"if mountpoint -q /mnt; then umount -R /mnt; fi\n{script}\nmountpoint -q /mnt"
+    return Job("disko", script, text, DISKO_DEADLINE)
+
+
+def wipe(host: Host, job: Job) -> None:
+    """Run the disko script on the machine."""
+    build_selection(host)
+    copy_closure(machine_for(host), [job.key], is_nixos=True, sign_with=options_of(host).sign_with)
+    require_still_installable(host, WIPE)
+    run_job(machine_for(host), job)
+
+
+def write_hardware(host: Host, path: str, generated: str) -> None:
+    """Write a hardware configuration into the flake, which is evaluated anew then."""
+    if not generated:
+        raise FleetError(f"{fleet_host(host).id}: its hardware configuration was not generated; run this again")
+    session = session_of(host)
+    with alone(session), changing(Path(session.fleet.path)) as changeset:
+        changeset.tree.replace(path, generated.encode())
+    session.forget("evaluate")  # they depend on it
+
+
+def install_job(config: Evaluated) -> Job:
+    script = f"nixos-install --no-root-passwd --no-channel-copy --system {config.toplevel} --root /mnt\nsync"
+    return Job("install", config.toplevel, script, INSTALL_DEADLINE)
+
+
+def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping[str, str]) -> None:
+    """Copy the system below /mnt, with its host key and the note of its revision, and install it."""
+    session, machine = session_of(host), machine_for(host)
+    build_selection(host)
+    copy_closure(machine, [config.toplevel], "/mnt", is_nixos=True)
+    key = session.key_to_install(config.host_id)
+    _put(machine, HOST_KEY, key.private_openssh.encode())
+    _put(machine, f"{HOST_KEY}.pub", f"{key.public}\n".encode(), mode="0644")
+    _put(machine, NOTES, f"{_revision_note(config)}\n".encode(), mode="0644")
+    for target, source in extra_files.items():
+        _put(machine, target, Path(source).read_bytes())
+    require_still_installable(host, "install")
+    # Before the job, which goes on when we are killed: afterwards nobody would note it.
+    session.state_of(config.host_id).note(INSTALLED, config.toplevel)
+    run_job(machine, job)
+
+
+def _revision_note(config: Evaluated) -> Note:
+    """Of which revision it is, as the machine itself notes what it keeps later."""
+    now = time.gmtime()
+    revision = config.revision if config.revision and is_revision(config.revision) else None
+    run = f"install-{time.strftime('%Y%m%dT%H%M%S', now)}"
+    return Note(config.toplevel, revision, time.strftime("%Y-%m-%dT%H:%M:%SZ", now), operator(), run)
+
+
+def _put(machine: Machine, path: str, content: bytes, mode: str = "0600") -> None:
+    """Write a file below /mnt; what it holds travels on stdin."""
+    target, parent = (shlex.quote(f"/mnt{each}") for each in (path, PurePosixPath(path).parent))
+    new = f"{target}.new"
+    script = f"mkdir -p {parent} && umask 077 && base64 -d >{new} && chmod {mode} {new} && mv {new} {target}"
+    output_of(machine, script, stdin=base64.b64encode(content).decode(), what=f"writing {path}")
+
+
+def leave_installer(host: Host) -> None:
+    """Reboot into the installed system, and wait for it."""
+    session, connector = session_of(host), connector_of(host)
+    require_still_installable(host, "reboot")
+    restart(machine_for(host), LEAVE)
+    session.arrived.add(fleet_host(host).id)
+    connector.drop()
+    place = connector.reach(epochs=(Epoch.FINAL,), absent_ok=True)
+    host.log(f"the installed system answers at {place.address}")
+
+
+def require_as_declared(host: Host, config: Evaluated, machine: MachineState) -> None:
+    """FleetError where the machine is not what the flake says, unless the flake has moved on since its installation."""
+    session, host_id = session_of(host), config.host_id
+    findings = disagreements(config, machine)
+    installed = session.state_of(host_id).noted(INSTALLED)
+    revisions = f"revision {shown(machine['revision'])}, the flake is at {shown(config.revision)}"
+    if findings and host_id not in session.arrived and _has_moved_on(config, machine, installed):
+        # Marking a VM readonly or writing its key into hosts.nix is a commit too. That the flake has moved on since
+        # the installation is no fault of the machine; bringing it there is a deploy's business.
+        host.log(f"{host_id} runs {revisions}: deploy it")
+    elif findings:
+        raise FleetError(f"{host_id}: " + "; ".join(findings))
+    elif config.revision not in (None, machine["revision"]):
+        host.log(f"{host_id} notes {revisions}, which is the same system: deploy it to note that")
+
+
+def _has_moved_on(config: Evaluated, machine: MachineState, installed: str | None) -> bool:
+    """Whether the machine is what was installed last, from another revision than the flake's present one."""
+    as_installed = machine["current_system"] == installed or installed is None
+    return (
+        is_installed(machine)
+        and as_installed
+        and machine["revision"] != config.revision
+        and (machine["hostname"] == config.hostname)
+    )
+
+
+def disagreements(config: Evaluated, machine: MachineState) -> list[str]:
+    """Where the machine is not what the flake says; empty when it is."""
+    compared: dict[str, tuple[str | None, str | None]] = {
+        "system": (machine["current_system"], config.toplevel),
+        "hostname": (machine["hostname"], config.hostname),
+    }
+    wrong = [
+        f"{what} is {actual}, not {declared}" for what, (actual, declared) in compared.items() if actual != declared
+    ]
+    if wrong and is_installed(machine):
+        wrong.append("it is installed, so it needs a deploy, not an installation")
+    return wrong
+
+
+def report(host: Host, config: Evaluated, machine: MachineState, place: Place) -> None:
+    """Say what the machine was read to run, and leave it as JSON beside the host's state for CI."""
+    session = session_of(host)
+    vm = session.vm(config.host_id)
+    runs = f"{machine['current_system']} (revision {shown(machine['revision'])}) from {machine['root']}"
+    host.log(f"{config.host_id} at {place.address} runs {runs}")
+    summary = {
+        "host": config.host_id,
+        "vmid": vm.vmid if vm else None,
+        "address": place.address,
+        "system": machine["current_system"],
+        "booted": machine["booted_system"],
+        "hostname": machine["hostname"],
+        "revision": machine["revision"],
+        "flake_revision": config.revision,
+        "root": machine["root"],
+        "host_key": place.host_key,
+    }
+    session.state_of(config.host_id).note(VERIFIED, json.dumps(summary, indent=2) + "\n")
+    if session.journal is not None:
+        session.journal.note("found", config.host_id, verified=summary)

@@ -1,0 +1,126 @@
+"""The rollouts of a pyinfra run: one begins with each row that reads what runs, once to plan and once to carry it out.
+
+Two deploy files in one line are two rollouts, and what was read while planning, or before an earlier change, is never
+what a later one goes by. A plan takes no lock and leaves no journal of its own.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+from pyinfra.api.host import Host
+
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.journal import Journal, new_directory
+from nixherd.deploy.machine import Machine
+from nixherd.deploy.options import Options
+from nixherd.deploy.run import HostRun, Rollout, Unnoted
+from nixherd.deploy.running import ask_running
+from nixherd.deploy.values import Reached
+from nixherd.deploy.waves import USUAL
+from nixherd.errors import FAILURES, Usage
+from nixherd.fleet.load import load_fleet
+from nixherd.install.permission import require_rebootable
+from nixherd.pyinfra_glue.deploy_file import require_order
+from nixherd.pyinfra_glue.hosts import executing, failed, fleet_host, session_of
+from nixherd.pyinfra_glue.machine import PyinfraMachine
+
+PLANNED = "plan"  # the id of a rollout that is only planned
+
+
+def begin(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
+    """Begin this host's part in the rollout of the row that is under way; `changes` are options that differ.
+
+    Usage when what was said of the host cannot be meant. FleetError when another run deploys this fleet.
+    """
+    session, host_id = session_of(host), str(host.data.host_id)
+    options = options_of(host, **changes)
+    if not fleet_host(host).is_nixos and not (options.goal is Goal.SWITCH and options.specialisation is None):
+        raise Usage(f"{host_id}: goal={options.goal}: a home can be switched to, and no more")
+    key = (str(host.current_op_hash), executing(host))
+    rollout = session.rollouts.of_row(key, lambda: _new(host))
+    host_run = HostRun(
+        host=fleet_host(host),
+        options=options,
+        machine=PyinfraMachine(host),
+        journal=rollout.journal,
+        fleet_path=session.fleet.path,
+        require_permission=lambda: require_rebootable(load_fleet(session.fleet.path), host_id),
+    )
+    rollout.journal.note("begin", host_id)
+    rollout.hosts[host_id] = host_run
+    session.rollouts.current[host_id, executing(host)] = rollout, host_run
+    return rollout, host_run
+
+
+def current(host: Host) -> tuple[Rollout, HostRun]:
+    """This host's part in the rollout that it is in. Usage where no row of the deploy file has begun one."""
+    host_id = str(host.data.host_id)
+    try:
+        return session_of(host).rollouts.current[host_id, executing(host)]
+    except KeyError:
+        raise Usage(f"{host_id}: this row goes on with a rollout; put deployment.reach before it") from None
+
+
+def read(host: Host, **changes: Any) -> tuple[Rollout, HostRun, Reached]:
+    """Begin a rollout of one row, and ask the machine what runs on it at this moment."""
+    rollout, host_run = begin(host, **changes)
+    address = host_run.machine.reconnect(if_lost=True) if executing(host) else ""
+    reached = Reached(address, ask_running(host_run.machine, host_run.kind))
+    host_run.value = reached
+    return rollout, host_run, reached
+
+
+def _new(host: Host) -> Rollout:
+    session = session_of(host)
+    selected = tuple(sorted(str(each.data.host_id) for each in _limited(host)))
+    if executing(host):
+        session.claim_fleet()
+        journal = session.journal = session.journal or Journal(new_directory())
+        number = session.rollouts.next_number()
+        rollout = Rollout(journal.directory.name + (f".{number}" if number > 1 else ""), journal, selected)
+    else:
+        rollout = Rollout(PLANNED, session.journal or Unnoted(), selected)
+    goal, flake = options_of(host).goal, session.locked or session.fleet.path
+    rollout.journal.note("run", run=rollout.id, who=rollout.who, fleet=session.fleet.path, flake=flake, goal=goal)
+    return rollout
+
+
+def options_of(host: Host, **changes: Any) -> Options:
+    """What was said of a host: by the row, on the command line, in group data, or in its entry in hosts.nix."""
+
+    def value(name: str) -> Any:
+        if name in changes:
+            return changes[name]
+        data = host.data.get(name)
+        return fleet_host(host).deployment.get(name) if data is None else data
+
+    return Options.of(fleet_host(host).id, value)
+
+
+def waves(host: Host) -> list[int]:
+    """The waves of the hosts that are selected, in their order. Usage where pyinfra was told to go in another one."""
+    require_order(host.data.get("without_order"))
+
+    def found() -> list[int]:
+        numbers = set()
+        for each in _limited(host):
+            with suppress(*FAILURES):  # said when it is that host's turn
+                numbers.add(options_of(each).wave)
+        return sorted(numbers) or [USUAL]
+
+    return session_of(host).rollouts.waves(found)  # every host asks
+
+
+def reached_ids(host: Host) -> tuple[str, ...]:
+    """The ids of the hosts of this run that answer: they are evaluated together."""
+    return tuple(sorted(str(each.data.host_id) for each in host.state.activated_hosts if not failed(each)))
+
+
+def machine_of_host(host: Host, host_id: str) -> Machine:
+    """The machine of another host of the inventory."""
+    other: Host = next(each for each in host.state.inventory if each.data.host_id == host_id)
+    return PyinfraMachine(other)
+
+
+def _limited(host: Host) -> list[Host]:
+    return [each for each in host.state.inventory if host.state.is_host_in_limit(each)]

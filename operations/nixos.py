@@ -1,0 +1,232 @@
+"""Operations on machines that run NixOS, or are to.
+
+Installing (`install`, `reboot_installed`, `verify`, `hardware_configuration`) is for deploys/install.py. The others
+work on a machine that is installed, and can be called by hand:
+
+    pyinfra -y inventory.py --limit dev operations.nixos.rollback
+    pyinfra -y inventory.py --limit nixos operations.nixos.gc older_than=30d
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from pyinfra import host
+
+from facts.nixos import Generations
+from nixherd.deploy import activate as activation
+from nixherd.deploy import copy as copying
+from nixherd.deploy import rebuild as rebuilding
+from nixherd.deploy.build import builder_of
+from nixherd.deploy.generations import chosen, has_it, require_store_path
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.health import unwell
+from nixherd.deploy.job import run_job
+from nixherd.deploy.machine import output_of
+from nixherd.deploy.options import HERE
+from nixherd.deploy.running import PROFILE
+from nixherd.deploy.values import Planned, Target
+from nixherd.errors import FleetError, NotWell, Usage
+from nixherd.fleet import tree
+from nixherd.install.permission import require_installable
+from nixherd.install.requirements import configuration_path
+from nixherd.nix.evaluator import evaluate
+from nixherd.pyinfra_glue import installing
+from nixherd.pyinfra_glue.hosts import connector_of, evaluated, executing, fleet_host, session_of
+from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of
+from nixherd.pyinfra_glue.machine import PyinfraMachine
+from nixherd.pyinfra_glue.operation import Change, NoChange, operation
+from nixherd.pyinfra_glue.rollouts import machine_of_host, options_of, read
+from nixherd.ssh.transient_unit import Job
+
+_AGE = re.compile(r"[1-9][0-9]{0,4}d")
+GC_DEADLINE = 3600  # seconds
+
+
+@operation()
+def copied(system: str) -> Change:
+    """Copy the closure of a store path to the machine; only what is missing there.
+
+    Args:
+        system: a store path of this machine's store.
+    """
+    path = require_store_path("system", system)
+    sign_with, is_nixos = options_of(host).sign_with, fleet_host(host).is_nixos
+    copy = partial(copying.copy_closure, PyinfraMachine(host), [path], is_nixos=is_nixos, sign_with=sign_with)
+    return Change(f"copy {path}", copy)
+
+
+@operation()
+def activated(system: str, goal: str = "switch", generation: int | None = None) -> Change | NoChange:
+    """Activate a system that the machine has, under its own guard; prove it and keep it, or have the machine go back.
+
+    Args:
+        system: its store path.
+        goal: switch, test or boot.
+        generation: its number in the profile, where it is to be that generation again.
+    """
+    target = Target(require_store_path("system", system), generation=generation)
+    if goal not in (Goal.SWITCH, Goal.TEST, Goal.BOOT):
+        raise Usage(f"goal={goal} is not one of switch, test, boot")
+    rollout, host_run, reached = read(host, goal=goal)
+    if has_it(reached.running, target.system, Goal(goal)):
+        return NoChange(f"{host_run.id}: {target.system} is there")
+    return Change(
+        f"{goal} to {target.system}", partial(activation.activate, rollout, host_run, target, reached.running)
+    )
+
+
+@operation()
+def profile(system: str) -> Change | NoChange:
+    """Make a system that the machine has the one that boots next; what runs stays.
+
+    Args:
+        system: its store path.
+    """
+    target = Target(require_store_path("system", system))
+    rollout, host_run, reached = read(host, goal=Goal.BOOT)
+    if has_it(reached.running, target.system, Goal.BOOT):
+        return NoChange(f"{host_run.id}: {target.system} is there")
+    return Change(f"boot to {target.system}", partial(activation.activate, rollout, host_run, target, reached.running))
+
+
+@operation()
+def rollback(generation: int | None = None) -> Change | NoChange:
+    """Go back to a generation of the system profile, under the machine's own guard.
+
+    Args:
+        generation: its number; by default the one before the current.
+    """
+    rollout, host_run, reached = read(host, goal=Goal.SWITCH)
+    entry = chosen(host.get_fact(Generations), generation)
+    target = Target(entry["path"], generation=entry["number"])
+    if has_it(reached.running, target.system, Goal.SWITCH):
+        return NoChange(f"{host_run.id}: {target.system} is there")
+    return Change(
+        f"switch to {target.system}", partial(activation.activate, rollout, host_run, target, reached.running)
+    )
+
+
+@operation()
+def gc(older_than: str = "30d") -> Change:
+    """Delete generations, and what nothing needs then; the boot entries follow. The current one stays.
+
+    Args:
+        older_than: days, as in 30d.
+    """
+    if not _AGE.fullmatch(str(older_than)):
+        raise Usage(f"older_than={older_than} is not a number of days; write one like 30d")
+    script = f"nix-collect-garbage --delete-older-than {older_than}; {PROFILE}/bin/switch-to-configuration boot"
+    job = Job("gc", time.strftime("%Y%m%dT%H%M%S"), script, GC_DEADLINE)
+    make = partial(run_job, PyinfraMachine(host), job, sudo=True)
+    return Change(f"delete generations older than {older_than}, and garbage", make)
+
+
+@operation()
+def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | None = None) -> Change | NoChange:
+    """Run `nixos-rebuild ACTION --flake FLEET#HOST --target-host …`, and read back what runs then.
+
+    Args:
+        action: switch, boot, test or dry-activate.
+        build_on: local, target or a host of the fleet.
+        specialisation: the one to switch to.
+    """
+    session = session_of(host)
+    rollout, host_run, reached = read(host)
+    config, running = evaluate(session, (host_run.id,), host_run.id), reached.running
+    if action == "switch" and specialisation is None and has_it(running, config.toplevel, Goal.SWITCH):
+        checks = host_run.host.health_checks
+        problem, _ = unwell(host_run.machine, host_run.kind, running, checks, config.toplevel)
+        if problem:
+            raise NotWell(f"{host_run.id} runs {running.current} already; {problem}; nothing was activated")
+        return NoChange(f"{host_run.id} runs {running.current} already")
+    builder = builder_of(session, host_run.machine, build_on, partial(machine_of_host, host))
+    request = rebuilding.Rebuild(action, builder, specialisation)
+    make = partial(rebuilding.rebuild, session, rollout, host_run, Planned(reached, config), request)
+    return Change(f"nixos-rebuild {action} of {host_run.id}", make)
+
+
+@operation()
+def hardware_configuration(path: str | bool) -> Change | NoChange:
+    """Write the hardware configuration that the installer generates into the flake's working tree.
+
+    Args:
+        path: the file, relative to the flake; True for `hardware-configuration.nix` beside the host's
+            configuration. File systems are left to disko.
+    """
+    session, host_id = session_of(host), fleet_host(host).id
+    file, root = configuration_path(session, host_id, path), Path(session.fleet.path)
+    inside = str(file.relative_to(root))
+    machine = machine_of(host, "install")
+    if is_installed(machine):
+        return NoChange(f"{host_id} is installed")
+    require_installable(session.fleet, host_id, "install")
+    generated = ""
+    if machine and executing(host):
+        installing.require_our_installer(host, machine)
+        script = "nixos-generate-config --show-hardware-config --no-filesystems --root /mnt"
+        generated = output_of(machine_for(host), script, what="nixos-generate-config").rstrip("\n") + "\n"
+        if generated.encode() == tree.read(root, inside):
+            return NoChange(f"{file} is what the machine has")
+    write = partial(installing.write_hardware, host, inside, generated)
+    return Change(f"write what hardware {host_id} has to {file}", write)
+
+
+@operation()
+def install(extra_files: Mapping[str, str] | None = None) -> Change | NoChange:
+    """Copy the system of this host into the file systems at /mnt and install it there, host key included.
+
+    Args:
+        extra_files: further files for the new root, `{"/etc/x": "path/of/the/local/file"}`; mode and owner
+            become 0600 and root.
+    """
+    session, host_id = session_of(host), fleet_host(host).id
+    config = evaluated(host)
+    machine = machine_of(host, "install")
+    job = installing.install_job(config)
+    if is_installed(machine) or (machine and machine["jobs"].get("install") == job.well):
+        return NoChange(f"{host_id} is installed")
+    require_installable(session.fleet, host_id, "install")
+    if machine and executing(host):
+        installing.require_our_installer(host, machine)
+        if machine["mnt"] is None:
+            raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
+        installing.require_the_guest(host)
+    make = partial(installing.install_system, host, config, job, extra_files or {})
+    return Change(f"install {config.toplevel} on {host_id}", make)
+
+
+@operation()
+def reboot_installed() -> Change | NoChange:
+    """Leave the installer for the system that was installed from it; its pinned host key must answer."""
+    session, host_id = session_of(host), fleet_host(host).id
+    config = evaluated(host)
+    machine = machine_of(host, "reboot")
+    if is_installed(machine):
+        return NoChange(f"{host_id} runs its own system")
+    require_installable(session.fleet, host_id, "reboot")
+    if machine and executing(host):
+        installing.require_our_installer(host, machine)
+        if machine["jobs"].get("install") != installing.install_job(config).well:
+            raise FleetError(f"{host_id} is not installed yet; run deploys/install.py from its start")
+        installing.require_the_guest(host)
+    return Change(f"reboot {host_id} into its installed system", partial(installing.leave_installer, host))
+
+
+@operation()
+def verify() -> Change | NoChange:
+    """Prove that the machine runs what the flake says: the path and the hostname, read back, and the revision noted."""
+    session, host_id = session_of(host), fleet_host(host).id
+    config = evaluated(host)
+    machine = machine_of(host)
+    if machine is None or (not executing(host) and not is_installed(machine)):
+        return Change(f"verify that {host_id} runs {config.toplevel}", lambda: None)
+    state = session.state_of(host_id)
+    if executing(host):
+        state.forget(installing.VERIFIED)
+    installing.require_as_declared(host, config, machine)
+    if executing(host):
+        installing.report(host, config, machine, connector_of(host).reach())
+    return NoChange(f"{host_id} runs {machine['current_system']}")

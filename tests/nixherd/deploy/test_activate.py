@@ -1,0 +1,292 @@
+"""An activation from its beginning to its judged end, on a machine that runs the real machine.sh in a directory."""
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nixherd.deploy import activate as module
+from nixherd.deploy.activate import activate
+from nixherd.deploy.goal import Goal
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.report import Outcome
+from nixherd.deploy.running import PENDING, Running, ask_running
+from nixherd.deploy.values import Built, Changes, Copied, Planned, Reached, Target
+from nixherd.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided
+from nixherd.fleet.health_checks import Check
+from nixherd.process import Completed
+from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, rolled_out
+from tests.runs import DESCRIBED
+
+TARGET = Target(NEW, socket.gethostname(), REVISION)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Sandbox:
+    made = Sandbox(root=tmp_path / "machine")
+    made.system(NEW)
+    return made
+
+
+def running(machine: Sandbox) -> Running:
+    return ask_running(machine, Kind.SYSTEM)
+
+
+def test_a_proven_system_is_kept_and_its_revision_read_back(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, TARGET, running(machine))
+    assert (machine.current, machine.profile) == (NEW, NEW)
+    assert notes.end == ("deployed", None)
+    assert notes.stages == ["activate", "prove", "keep"]
+    assert (notes.found["current"], notes.found["noted"]) == (NEW, REVISION)
+
+
+def test_a_system_that_fails_goes_back_with_its_words(machine: Sandbox) -> None:
+    machine.system(THIRD, activate="echo no disk is left; exit 3")
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(FleetError, match=r"ended with status 3.*no disk is left"):
+        activate(rollout, host_run, Target(THIRD), running(machine))
+    assert (machine.current, machine.profile) == (OLD, OLD)
+    assert notes.end[0] == "rolled back"
+
+
+def test_a_check_that_does_not_pass_brings_the_old_system_back(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine)
+    config = DESCRIBED
+    before = running(machine)
+    checks = (Check("web", "tcp", "localhost:81", timeout=1),)
+    built = Built(Planned(Reached("x", before), config, checks))
+    with pytest.raises(FleetError, match=r"web \(tcp localhost:81\) does not pass: no connection to localhost:81"):
+        activate(rollout, host_run, TARGET, before, built=built)
+    assert (machine.current, machine.profile) == (OLD, OLD)
+    assert (notes.end[0], notes.stages[-1]) == ("rolled back", "roll back")
+
+
+def test_another_hostname_than_the_configurations_is_no_proof(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(FleetError, match=r"hostname is .*, not another"):
+        activate(rollout, host_run, Target(NEW, "another"), running(machine))
+    assert machine.current == OLD
+    assert "another" in str(notes.end[1])
+
+
+def test_goal_boot_leaves_the_running_system_and_says_that_a_reboot_is_pending(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine, goal=Goal.BOOT)
+    activate(rollout, host_run, Target(NEW), running(machine))
+    assert (machine.current, machine.profile) == (OLD, NEW)
+    assert notes.end[0] == Outcome.PENDING_REBOOT
+    assert running(machine).reboot_for == (PENDING,)
+
+
+def test_a_system_that_only_runs_for_a_test_waits_for_no_reboot(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine, goal=Goal.TEST)
+    activate(rollout, host_run, Target(NEW), running(machine))
+    assert (machine.current, machine.profile, notes.end[0]) == (NEW, OLD, "deployed")
+    assert running(machine).reboot_for == ()
+
+
+def test_one_activation_after_the_other_goes_by_what_runs_then(machine: Sandbox) -> None:
+    """§2.2: activated(NEW), then activated(OLD), each with what was read before it."""
+    for system in (NEW, OLD):
+        rollout, host_run, _ = rolled_out(machine)
+        rollout.id = f"{rollout.id}.{system[11]}"
+        activate(rollout, host_run, Target(system), running(machine))
+        assert (machine.current, machine.profile) == (system, system)
+        machine.reap()
+
+
+def test_a_damaged_target_is_refused_before_anything_changes(machine: Sandbox) -> None:
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(NotBegun, match=r"has no bin/switch-to-configuration: .*; nothing was changed"):
+        activate(rollout, host_run, Target(THIRD), running(machine))
+    assert machine.current == OLD
+
+
+def test_a_lost_answer_to_the_beginning_is_asked_for_again(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine)
+    before = running(machine)
+    begin = machine.run
+
+    def cut_off(script: str, **arguments: object) -> object:
+        begin(script, **arguments)  # type: ignore[arg-type]
+        machine.run = begin  # type: ignore[method-assign]
+        raise OSError("the connection broke")
+
+    machine.run = cut_off  # type: ignore[method-assign, assignment]
+    activate(rollout, host_run, TARGET, before)
+    assert (machine.current, notes.end[0]) == (NEW, "deployed")
+    assert "not reached: the connection broke" in machine.narration
+
+
+def test_what_never_began_is_said_to_be_that(machine: Sandbox) -> None:
+    rollout, host_run, _ = rolled_out(machine)
+    before = running(machine)
+    machine.broken = [OSError("gone")]
+    with pytest.raises(NotBegun, match="did not answer, and did not begin; deploy it again"):
+        activate(rollout, host_run, TARGET, before)
+
+
+def test_a_machine_that_is_not_heard_of_again_is_unknown(machine: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REVERT", -13)
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(Undecided, match="it was not heard of for 13 s"):
+        activate(rollout, host_run, TARGET, running(machine))
+    assert notes.end[0] == "unknown"
+
+
+def test_what_inhibits_a_switch_needs_a_boot(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine)
+    before = running(machine)
+    built = Built(Planned(Reached("x", before), DESCRIBED), changes=Changes(inhibitors=("systemd: 1 → 2",)))
+    with pytest.raises(NeedsBoot, match="systemd: 1 → 2; nothing was changed: deploy it with --reboot"):
+        activate(rollout, host_run, TARGET, before, built=built)
+    assert (machine.current, notes.end[0]) == (OLD, "needs a boot")
+
+
+ANSWER = "protocol=3\nid=20261130T050000-1\nwho=me\nhostname=dev\ncurrent={}\nprofile={}\nold=" + OLD + "\n"
+
+
+def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = "") -> list[str]:
+    return [f"{ANSWER.format(current, profile)}state={state}\n{more}" for state in states]
+
+
+@pytest.mark.parametrize(
+    ("last", "error", "kind"),
+    [
+        (answers("lost"), "its process is gone", Undecided),
+        (answers("stuck", more="why=no room\nstuck=/run is full\n"), "it is stuck on .*`ssh dev sudo", Undecided),
+        (answers("kept", profile=OLD), "its profile leads to", Undecided),
+        (answers("kept", current=OLD), "it runs", Undecided),
+        (answers("reverted", more=f"why=told to\nwas={THIRD}\n"), "told to; it went back to", FleetError),
+        (answers("refused", more="why=no\n"), "no; nothing was changed", NotBegun),
+        (["protocol=3\nstate=none\n"], "no notes of this deployment any more", Undecided),
+    ],
+)
+def test_every_end_is_judged_by_what_is_read_back(last: list[str], error: str, kind: type[Exception]) -> None:
+    before = Running(OLD, OLD, "dev", "1")
+    machine = Scripted(answers={"begin": answers("keeping"), "look": last, "boot_id": ""})
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(kind, match=error):
+        activate(rollout, host_run, Target(NEW), before)
+
+
+def test_somebody_else_at_work_is_left_alone() -> None:
+    machine = Scripted(answers={"begin": f"{answers('activating')[0]}busy=root@x\n"})
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(NotBegun, match=r"root@x is deploying to it \(it is activating\)"):
+        activate(rollout, host_run, Target(NEW), Running(OLD, OLD, "dev", "1"))
+
+
+def test_a_copied_system_is_activated_in_its_turn(machine: Sandbox) -> None:
+    rollout, host_run, notes = rolled_out(machine, soak=1)
+    config = replace(DESCRIBED, toplevel=NEW, hostname="", revision=REVISION)
+    built = Built(Planned(Reached("x", running(machine)), config))
+    module.activate_copied(rollout, host_run, Copied(built))
+    assert (machine.current, notes.end[0]) == (NEW, "deployed")
+
+
+def test_a_dry_activation_says_what_the_system_says() -> None:
+    machine = Scripted(answers={"dry-activate": "would restart a.service\n"})
+    _, host_run, notes = rolled_out(machine)
+    built = Built(Planned(Reached("x", BEFORE), replace(DESCRIBED, toplevel=NEW)))
+    module.dry_activate(host_run, Copied(built))
+    assert machine.narration == notes.found["services"] == ["would restart a.service"]
+    assert notes.end[0] == "planned"
+
+
+BEFORE = Running(OLD, OLD, "dev", "1")
+STATE = f"current={NEW}\nprofile={NEW}\nhostname=dev\nboot_id=2\nsudo=root\n"
+
+
+def test_what_cannot_be_switched_to_boots_where_that_is_allowed() -> None:
+    machine = Scripted(answers={"begin": answers("kept", current=OLD), "systemctl reboot": "", "say sudo": STATE})
+    rollout, host_run, notes = rolled_out(machine, reboot=True)
+    built = Built(Planned(Reached("x", BEFORE), DESCRIBED), changes=Changes(inhibitors=("init: 1 → 2",)))
+    activate(rollout, host_run, Target(NEW), BEFORE, built=built)
+    assert notes.end == ("deployed", None)
+    assert notes.stages == ["activate", "reboot", "prove"]
+    assert any(f"{rollout.id}-boot" in script for script in machine.scripts)
+
+
+def test_a_machine_that_is_not_ours_to_reboot_is_left_pending() -> None:
+    machine = Scripted(answers={"begin": answers("kept", current=OLD)})
+    rollout, host_run, notes = rolled_out(machine, reboot=True, goal=Goal.BOOT)
+
+    def refuse() -> None:
+        raise Refused("vm 104 is readonly")
+
+    host_run.require_permission = refuse
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end == ("pending reboot", "vm 104 is readonly")
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "kind"),
+    [
+        (STATE.replace(NEW, OLD), "it rebooted in the middle of the activation and runs", FleetError),
+        (STATE, "it has rebooted meanwhile and runs", Undecided),
+        (STATE.replace("boot_id=2", "boot_id=1"), "no notes of this deployment any more", Undecided),
+    ],
+)
+def test_a_boot_in_the_middle_is_told_by_what_runs_after_it(state: str, error: str, kind: type[Exception]) -> None:
+    gone = "protocol=3\nstate=none\n"
+    machine = Scripted(answers={"begin": answers("keeping"), "say sudo": state, "look": gone})
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(kind, match=error):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+
+
+def test_a_word_that_is_lost_is_asked_about() -> None:
+    looks = [*answers("proving"), *answers("kept")]
+    machine = Scripted(answers={"begin": answers("proving"), " say ": OSError("cut off"), "look": looks})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "deployed"
+    assert "not reached: cut off" in machine.narration
+
+
+def test_a_machine_that_lets_nobody_in_afterwards_is_not_kept() -> None:
+    machine = Scripted(answers={"begin": answers("proving"), " say ": answers("reverted", more="why=told\n")})
+    machine.unreachable = [DeadlineExceeded("not within 3 s")]
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(FleetError, match="it cannot be asked after the activation: not within 3 s; told; it went back"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.stages == ["activate", "prove", "roll back"]
+
+
+def test_what_others_do_to_the_profile_and_fails_aside_is_said() -> None:
+    more = f"was={THIRD}\nmoved={THIRD}\naside=a.service, b.service\nwaits=x.service\n"
+    machine = Scripted(answers={"begin": answers("keeping", more=more), "look": answers("kept", more=more)})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.found["aside"] == ["a.service", "b.service"]
+    words = "\n".join(machine.narration)
+    assert f"its profile was moved from {OLD} to {THIRD} before this began" in words
+    assert f"its profile was moved to {THIRD} by somebody else meanwhile" in words
+    assert "waits for x.service" in words
+
+
+def test_what_a_killed_run_of_ours_began_is_ended_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_of", lambda run, fleet: True)
+    busy = f"{answers('proving')[0]}busy=me@x\n"
+    ends = [*answers("reverting"), *answers("reverted")]
+    machine = Scripted(answers={"begin": [busy, *answers("kept")], " say ": ends, "look": answers("reverted")})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "deployed"
+    assert any("an earlier run was killed while it deployed here" in line for line in machine.narration)
+
+
+@pytest.mark.parametrize(
+    ("begun", "error", "kind"),
+    [
+        (answers("refused", more="inhibited=systemd: 1 → 2\n"), "cannot be switched to .* systemd: 1 → 2", NeedsBoot),
+        (Completed("", "sudo: no", 1), "beginning the deployment failed: sudo: no", FleetError),
+        ("nonsense", "did not say how its deployment stands", FleetError),
+    ],
+)
+def test_a_beginning_that_is_none(begun: object, error: str, kind: type[Exception]) -> None:
+    rollout, host_run, _ = rolled_out(Scripted(answers={"begin": begun}))
+    with pytest.raises(kind, match=error):
+        activate(rollout, host_run, Target(NEW), BEFORE)

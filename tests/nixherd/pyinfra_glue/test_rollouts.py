@@ -1,0 +1,109 @@
+"""Rollouts of a run: deploy files in one line, rows after one another, and plans, which take and leave nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pyinfra.api.host import Host
+from pyinfra.api.state import StateStage
+
+from nixherd.deploy.protocol import Kind
+from nixherd.deploy.running import Running
+from nixherd.deploy.values import Reached
+from nixherd.errors import FleetError, Usage
+from nixherd.fleet.models import Access
+from nixherd.pyinfra_glue import rollouts
+from nixherd.pyinfra_glue.machine import PyinfraMachine
+from nixherd.session import Session
+from tests.nixherd.proxmox.fleets import FLEET, HOST
+
+OLD, NEW = (f"/nix/store/{letter * 32}-nixos-system-dev" for letter in "ab")
+
+
+def host_of(session: Session, *, stage: StateStage, row: str = "1", **data: Any) -> Host:
+    """As much of pyinfra's host as a rollout needs."""
+    made = SimpleNamespace(
+        data=SimpleNamespace(session=session, host_id="dev", get=data.get),
+        connector=SimpleNamespace(access=Access.SHELL, here=None, data={"ssh_user": "root"}, sudo_password=None),
+        current_op_hash=row,
+        log=lambda text: None,
+    )
+    made.state = SimpleNamespace(
+        current_stage=stage, failed_hosts=set(), inventory=[made], is_host_in_limit=lambda host: True
+    )
+    return cast(Host, made)
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Session(replace(FLEET, hosts={"dev": replace(HOST, id="dev")}), tmp_path / "token")
+
+
+def files_below(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def test_a_plan_takes_no_lock_and_leaves_no_file(session: Session, tmp_path: Path) -> None:
+    """§2.4: two plans at once; neither keeps the other, or a deployment, from beginning."""
+    other = Session(session.fleet, session.token_file)
+    for each in (session, other):
+        rollout, host_run = rollouts.begin(host_of(each, stage=StateStage.Prepare))
+        host_run.enter("reach")
+        assert rollout.id == "plan"
+    assert files_below(tmp_path) == []
+    rollouts.begin(host_of(session, stage=StateStage.Execute))
+    with pytest.raises(FleetError, match="another deployment of this fleet"):
+        rollouts.begin(host_of(other, stage=StateStage.Execute))
+    rollouts.begin(host_of(other, stage=StateStage.Prepare))
+    session.close()
+
+
+def test_each_row_reads_anew_and_what_was_planned_answers_nothing(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """§2.2: activated(OLD), activated(NEW): the second goes by what the first has left."""
+    runs = [NEW, OLD]
+
+    def ask(machine: object, kind: Kind) -> Running:
+        return Running(runs[0], runs[0], "dev", "1")
+
+    monkeypatch.setattr(rollouts, "ask_running", ask)
+    monkeypatch.setattr(PyinfraMachine, "reconnect", lambda *_, **__: "192.0.2.1")
+    planned = [rollouts.read(host_of(session, stage=StateStage.Prepare, row=row))[2] for row in "12"]
+    assert [each.running.current for each in planned] == [NEW, NEW]
+    _, first, reached = rollouts.read(host_of(session, stage=StateStage.Execute, row="1"))
+    assert reached.running.current == NEW
+    runs.pop(0)
+    _, second, reached = rollouts.read(host_of(session, stage=StateStage.Execute, row="2"))
+    assert reached.running.current == OLD
+    assert first is not second
+    session.close()
+
+
+def test_two_rollouts_of_a_run_have_names_of_their_own(session: Session) -> None:
+    hosts = [host_of(session, stage=StateStage.Execute, row=row) for row in "12"]
+    (first, _), (second, later) = (rollouts.begin(host) for host in hosts)
+    assert second.id == f"{first.id}.2"
+    assert rollouts.current(hosts[0])[1] is later
+    session.close()
+
+
+def test_a_row_without_the_one_before_says_which_is_missing(session: Session) -> None:
+    host = host_of(session, stage=StateStage.Prepare)
+    with pytest.raises(Usage, match=r"dev: this row goes on with a rollout; put deployment.reach before it"):
+        rollouts.current(host)
+    _, host_run = rollouts.begin(host)
+    for row, value in (("reach", "reached"), ("evaluate", "planned"), ("evaluate", "built"), ("evaluate", "copied")):
+        with pytest.raises(Usage, match=rf"the result of deployment.{row}; put that row before it"):
+            getattr(host_run, value)
+    host_run.value = reached = Reached("192.0.2.1", Running(OLD, OLD, "dev", "1"))
+    assert host_run.reached is reached
+
+
+def test_a_home_can_be_switched_to_and_no_more(session: Session) -> None:
+    session.fleet = replace(session.fleet, hosts={"dev": replace(HOST, id="dev", configuration_file=None)})
+    with pytest.raises(Usage, match="goal=boot: a home can be switched to"):
+        rollouts.begin(host_of(session, stage=StateStage.Prepare, goal="boot"))
