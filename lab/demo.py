@@ -25,8 +25,11 @@ git commit --quiet --all --message 'dev: a message of the day' && git show --sta
 # The guard below everything that could forget to ask: a program that means to stop what must not be touched.
 STOP_104 = """python -c '
 import os; from pathlib import Path
-from nixherd.fleet.load import load_fleet; from nixherd.proxmox.steps import Stop; from nixherd.session import Session
-Stop("prom", 104).begin(Session(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client)
+from nixherd.fleet.load import load_fleet
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.steps import Stop
+client = Hypervisor(load_fleet(os.environ["FLEET"]), Path(os.environ["PROXMOX_TOKEN_FILE"])).client
+Stop("prom", 104).begin(client)
 ' 2>&1 | tail -n 1"""
 SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
 

@@ -1,13 +1,12 @@
 """The tools of the gate, by name, the fast ones first; they share one scope, and run side by side."""
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from nixherd.errors import FAILURES, FleetError, FleetInvalid, Usage
 from nixherd.faults import worded
@@ -15,14 +14,17 @@ from nixherd.fleet.changeset import interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
+from nixherd.fleet.revisions import Tree
 from nixherd.gate import configurations, files, programs
 from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Look, Missing, Result, Unknown
+from nixherd.nix.builder import Builder
+from nixherd.nix.evaluator import Evaluator
+from nixherd.once import Once
 from nixherd.process import interrupt_all
-from nixherd.session import Session
+from nixherd.run import Run
 from nixherd.trust.secrets.store import People, Store
 
-T = TypeVar("T")
 QUICK = 300.0  # seconds
 SLOW = 4 * 3600.0
 _FLAKE = "flake.nix"
@@ -41,14 +43,14 @@ class Scope:
     """
 
     root: Path
-    token_file: Path
     only_changed: bool = False
     deadline: float | None = None
     chosen: Sequence[str] | None = None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
-    _memo: dict[str, Any] = field(default_factory=dict, repr=False)
+    _repository: Once[Repository | None] = field(default_factory=lambda: Once("the fleet's repository"), repr=False)
+    _place: Once[Place] = field(default_factory=lambda: Once("the files that are looked at"), repr=False)
+    _fleet: Once[Fleet] = field(default_factory=lambda: Once("the fleet"), repr=False)
+    _builder: Once[Builder] = field(default_factory=lambda: Once("the fleet's evaluation"), repr=False)
 
     def __enter__(self) -> "Scope":
         return self
@@ -56,29 +58,14 @@ class Scope:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def _once(self, key: str, compute: Callable[[], T]) -> T:
-        """`compute()`, or why it failed, once for all tools."""
-        with self._lock:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            if key not in self._memo:
-                try:
-                    self._memo[key] = compute()
-                except FleetError as error:
-                    self._memo[key] = error
-        result: T | FleetError = self._memo[key]
-        if isinstance(result, FleetError):
-            raise result
-        return result
-
     @property
     def repository(self) -> Repository | None:
-        return self._once("repository", lambda: Repository.around(self.root))
+        return self._repository(lambda: Repository.around(self.root))
 
     @property
     def place(self) -> Place:
         """The files that the tools which take files look at, where they do."""
-        return self._once("files", self._find_place)
+        return self._place(self._find_place)
 
     def _find_place(self) -> Place:
         if self.chosen is not None:
@@ -98,29 +85,28 @@ class Scope:
 
     @property
     def fleet(self) -> Fleet:
-        return self._once("fleet", lambda: load_fleet(self.root))
+        return self._fleet(lambda: load_fleet(self.root))
 
     @property
-    def session(self) -> Session:
-        """Unknown where hosts.nix or the definitions cannot be used, which `definitions` tells of."""
+    def usable(self) -> Fleet:
+        """The same, Unknown where hosts.nix or the definitions cannot be used, which `definitions` tells of."""
         try:
-            fleet = self.fleet
+            return self.fleet
         except FleetInvalid as error:
             why = f"{error.findings[0]}" + (f" (and {len(error.findings) - 1} more)" if error.findings[1:] else "")
             raise Unknown(f"the fleet's hosts cannot be told: {why}") from error
-        return self._once("session", lambda: self._begin(fleet))
-
-    def _begin(self, fleet: Fleet) -> Session:
-        session = Session(fleet, self.token_file)
-        self._held.callback(session.close)
-        return session
 
     @property
-    def evaluable(self) -> Session:
-        """The same, Unknown without a flake: Nix would look for one above the directory, and take that."""
+    def builder(self) -> Builder:
+        """Unknown without a flake: Nix would look for one above the directory, and take that."""
         if not (self.root / _FLAKE).is_file():
             raise Unknown(f"there is no {_FLAKE}, so nothing can be evaluated")
-        return self.session
+        return self._builder(lambda: self._begin(self.usable))
+
+    def _begin(self, fleet: Fleet) -> Builder:
+        run = Run(fleet.id)
+        self._held.callback(run.close)
+        return Builder(Evaluator(fleet, run, partial(Tree, fleet.path)))
 
     def limit(self, usual: float) -> float:
         return self.deadline or usual
@@ -154,7 +140,7 @@ def _secrets(scope: Scope) -> Look:
     """Find private keys in plain text, and what `nixherd secrets status` tells of the secret files."""
     findings = [*files.private_keys(scope.place)]
     try:
-        fleet = scope.session.fleet
+        fleet = scope.usable
         findings += [Found.of_text(_INTERRUPTED)] if interrupted(scope.root) else []
         if not (scope.root / _SECRETS).exists():
             return Look(findings, f"there is no {_SECRETS}/")
@@ -173,7 +159,7 @@ def _flake(scope: Scope) -> Look:
     if not (scope.root / _FLAKE).is_file():
         return Look([Found("is not there", _FLAKE, remedy="a fleet is a flake; the reference fleet has one")])
     try:
-        find = configurations.file_of(scope.session)
+        find = configurations.file_of(scope.usable)
     except FleetError:  # the flake is judged all the same
 
         def find(_: str) -> str | None:
@@ -186,8 +172,17 @@ def _looks(check: Callable[[Place, float], Look]) -> Callable[[Scope], Look]:
     return lambda scope: check(scope.place, scope.limit(QUICK))
 
 
-def _evaluates(check: Callable[[Session], Look]) -> Callable[[Scope], Look]:
-    return lambda scope: check(scope.evaluable)
+def _evaluates(check: Callable[[Fleet, Evaluator], Look]) -> Callable[[Scope], Look]:
+    def look(scope: Scope) -> Look:
+        evaluator = scope.builder.evaluator  # Unknown without a flake comes first
+        return check(scope.usable, evaluator)
+
+    return look
+
+
+def _builds(scope: Scope) -> Look:
+    builder = scope.builder
+    return configurations.builds(scope.usable, builder)
 
 
 TOOLS: Mapping[str, Tool] = {
@@ -202,7 +197,7 @@ TOOLS: Mapping[str, Tool] = {
         Tool("lockout", "ways to root", _evaluates(configurations.lockout), is_quick=False),
         Tool("closures", "what every commit would change", _evaluates(configurations.closures), is_quick=False),
         Tool("flake", "nix flake check", _flake, is_quick=False),
-        Tool("builds", "every configuration built", _evaluates(configurations.builds), is_quick=False),
+        Tool("builds", "every configuration built", _builds, is_quick=False),
     )
 }
 

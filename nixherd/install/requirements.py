@@ -6,29 +6,32 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from nixherd.errors import FleetError
 from nixherd.fleet.git import Repository
+from nixherd.fleet.host_keys import HostKeys
+from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import opened
-from nixherd.nix.builder import require_installer
+from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
-from nixherd.session import Session
 
 
-def obstacles(session: Session, about: Evaluated, extra_files: object, hardware: str | bool | None) -> Iterator[str]:
-    """One line per finding; none when `about`'s host can be installed.
+def obstacles(
+    keys: HostKeys, builder: Builder, config: Evaluated, extra_files: object, hardware: str | bool | None
+) -> Iterator[str]:
+    """One line per finding; none when the host of `config` can be installed.
 
     `extra_files` and `hardware` (of hardware-configuration.nix) are what the operator gave as data, unchecked.
     """
-    if problem := session.key_problem(about.host_id):
+    if problem := keys.problem(config.host_id):
         yield problem
-    if about.disko_script is None:
-        yield f"{about.host_id}: config.system.build.diskoScript is missing; import disko and declare its disks"
+    if config.disko_script is None:
+        yield f"{config.host_id}: config.system.build.diskoScript is missing; import disko and declare its disks"
     try:
-        require_installer(session)
+        builder.require_installer()
     except FleetError as error:
         yield str(error)
-    yield from _extra_files(about.host_id, extra_files)
+    yield from _extra_files(config.host_id, extra_files)
     if hardware:
         try:
-            configuration_path(session, about.host_id, hardware)
+            configuration_path(keys.fleet, config.host_id, hardware)
         except FleetError as error:
             yield str(error)
 
@@ -47,20 +50,20 @@ def _extra_files(host_id: str, files: object) -> Iterator[str]:
             yield f"{host_id}: extra_files: {source} is not there; correct the path of the local file"
 
 
-def configuration_path(session: Session, host_id: str, wanted: str | bool) -> Path:
-    """Where the file belongs: `wanted`, relative to the flake, or beside the host's configuration when True.
+def configuration_path(fleet: Fleet, host_id: str, given: str | bool) -> Path:
+    """Where the file belongs: `given`, relative to the flake, or beside the host's configuration when True.
 
     FleetError when it lies outside the flake, a link leads there, or git does not know it: Nix would not see it there.
     """
-    flake = Path(session.fleet.path)
-    configuration = session.host(host_id).configuration_file
-    if wanted is True and configuration:
-        given = str(Path(configuration).parent / "hardware-configuration.nix")
+    flake = Path(fleet.path)
+    configuration = fleet.hosts[host_id].configuration_file
+    if given is True and configuration:
+        file = str(Path(configuration).parent / "hardware-configuration.nix")
     else:
-        given = str(flake / str(wanted))
-    inside = _below(given, flake) or _below(given, flake.resolve())
+        file = str(flake / str(given))
+    inside = _below(file, flake) or _below(file, flake.resolve())
     if inside is None:
-        raise FleetError(f"{host_id}: hardware_configuration: {given} is not in the flake {flake}")
+        raise FleetError(f"{host_id}: hardware_configuration: {file} is not in the flake {flake}")
     path = flake / inside
     with opened(flake) as tree:
         if tree.stat(str(inside)) is None:

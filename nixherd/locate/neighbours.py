@@ -13,7 +13,7 @@ import ipaddress
 import json
 import re
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,10 +22,11 @@ from typing import Any
 
 from nixherd.errors import FleetError
 from nixherd.fleet.models import GuestType, Vm
+from nixherd.locate import keyscan
+from nixherd.once import Lately
 from nixherd.process import run
 from nixherd.proxmox.config import VmConfig, properties
 from nixherd.proxmox.guest.address import plain, usable
-from nixherd.session import Session
 
 SERVERS = 8  # as many that run are asked where their leases are
 MOST = 1 << 19  # bytes of one table or file that are read, its end where there is more
@@ -333,10 +334,34 @@ def _fixed(values: Mapping[str, str]) -> list[str]:
     return [str(address) for address in found if address is not None]
 
 
-def seen_from_here(session: Session, mac: str) -> list[str]:
-    """Where this machine has seen the card: nothing is sent, the kernel and the leases that are here are read."""
-    found = of(mac, session.lately("neighbours of this machine", RECENT, _ours))
-    return list(dict.fromkeys(address for each in found if (address := _from_here(each))))[:MOST_ADDRESSES]
+class Sightings:
+    """What this run has seen of network cards and of networks lately; it is not asked for again at once."""
+
+    def __init__(self) -> None:
+        self._ours: Lately[None, tuple[Neighbour, ...]] = Lately("reading the neighbours of this machine", RECENT)
+        self._told: Lately[str, tuple[Neighbour, ...]] = Lately("asking a host for its neighbours", RECENT)
+        self._listening: Lately[str, list[str]] = Lately("searching a network", keyscan.SEARCH_AGAIN)
+        self._searches: Counter[str] = Counter()
+
+    def from_here(self, mac: str) -> list[str]:
+        """Where this machine has seen the card: nothing is sent, the kernel and the leases that are here are read."""
+        found = of(mac, self._ours(None, _ours))
+        return list(dict.fromkeys(address for each in found if (address := _from_here(each))))[:MOST_ADDRESSES]
+
+    def told_by(self, host_id: str, ask: Callable[[], tuple[Neighbour, ...]]) -> tuple[Neighbour, ...]:
+        """The neighbours of another host, asked of it by `ask`."""
+        return self._told(host_id, ask)
+
+    def listening_in(self, network: str, addresses: Callable[[], list[str]]) -> list[str]:
+        """Those of the addresses at which something listens for SSH. FleetError after too many searches."""
+
+        def search() -> list[str]:
+            self._searches[network] += 1
+            if self._searches[network] > keyscan.MOST_SEARCHES:
+                raise FleetError(f"it was searched {keyscan.MOST_SEARCHES} times by this run already")
+            return keyscan.listening(addresses())
+
+        return self._listening(network, search)
 
 
 def seen_elsewhere(mac: str, told: tuple[Neighbour, ...]) -> list[str]:

@@ -13,14 +13,13 @@ from lab.places import cache_directory
 from nixherd.cli.main import run
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.commands import Evaluated
-from nixherd.nix.evaluator import evaluate
 from nixherd.proxmox.answers import Permissions, Version
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.preflight import Hypervisor, preflight
+from nixherd.proxmox.preflight import Survey, preflight
 from nixherd.proxmox.provisioning_survey import host_facts
-from nixherd.session import Session
 from tests.nix_cli import environment, nix_json, try_nix
 from tests.nixherd.trust.secrets.repositories import git
+from tests.shared import Shared
 
 pytestmark = pytest.mark.xdist_group("new-hosts")
 
@@ -70,12 +69,12 @@ def made(flake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 @pytest.fixture(scope="module")
 def found(made: Path) -> dict[str, Evaluated]:
-    session = Session(load_fleet(made), Path("/nonexistent"))
+    shared = Shared(load_fleet(made), Path("/nonexistent"))
     names = tuple(sorted({*NEW, *BIOS}))
     try:
-        return {name: evaluate(session, names, name) for name in names}
+        return {name: shared.evaluator.evaluate(names, name) for name in names}
     finally:
-        session.close()
+        shared.run.close()
 
 
 def test_each_evaluates_to_what_it_was_made_for(made: Path, found: dict[str, Evaluated]) -> None:
@@ -129,12 +128,12 @@ def test_provisioning_has_nothing_against_it(
         **{disk: "nvmeprom:base-9002-disk-0,size=3G", "ide2": "nvmeprom:vm-9002-cloudinit,media=cdrom"},
         **{"net0": "virtio=BC:24:11:00:00:01,bridge=vmbr0", "scsihw": "virtio-scsi-pci"},
     })  # fmt: skip
-    seen = Hypervisor(Version("9.0.3", "9.0"), ("prom",), _Everything({}), config, None, {})
+    seen = Survey(Version("9.0.3", "9.0"), ("prom",), _Everything({}), config, None, {})
     host = fleet.hosts[name]
     findings = preflight(fleet, fleet.vms[name], host, host_facts(found[name]), seen)
     assert findings == ()
     other = VmConfig({**config.values, "bios": "seabios" if bios == "ovmf" else "ovmf"})
-    wrong = Hypervisor(Version("9.0.3", "9.0"), ("prom",), _Everything({}), other, None, {})
+    wrong = Survey(Version("9.0.3", "9.0"), ("prom",), _Everything({}), other, None, {})
     assert len(preflight(fleet, fleet.vms[name], host, host_facts(found[name]), wrong)) == 1
 
 

@@ -12,11 +12,10 @@ import pytest
 
 from nixherd.cli.main import run
 from nixherd.fleet.load import load_fleet
-from nixherd.nix.evaluator import as_of, evaluate
-from nixherd.session import Session
 from tests.fleet_copy import OPERATOR
 from tests.integration.lab_driver import edit
 from tests.nix_cli import build, environment, nix_json, try_nix
+from tests.shared import Shared
 
 FLEET = Path(__file__).parent.parent.parent / "fleet"
 
@@ -226,18 +225,18 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
         assert f"its closure holds {wanted}" in each["what"]
 
     # the one with its revision in it: as of the revision before it is what it was
-    session = Session(load_fleet(copy), tmp_path / "token")
+    shared = Shared(load_fleet(copy), tmp_path / "token")
     hosts = ("framework",)
-    before = evaluate(session, hosts, "framework")
+    before = shared.evaluator.evaluate(hosts, "framework")
     assert (before.configuration_revision, before.revision) == (first, first)
     (copy / "NOTES.md").write_text("x")
     second = commit()
-    session.forget("evaluate")
-    after = evaluate(session, hosts, "framework")
+    shared.evaluator.forget()
+    after = shared.evaluator.evaluate(hosts, "framework")
     assert (after.revision, after.toplevel == before.toplevel) == (second, False)
-    assert as_of(session, ["framework"], first) == {"framework": before.toplevel}
-    assert as_of(session, ["framework"], "another") != {"framework": before.toplevel}
-    assert as_of(session, ["nosuch"], first) == {}
+    assert shared.evaluator.as_of(["framework"], first) == {"framework": before.toplevel}
+    assert shared.evaluator.as_of(["framework"], "another") != {"framework": before.toplevel}
+    assert shared.evaluator.as_of(["nosuch"], first) == {}
 
 
 def test_nix_trusts_root_alone_on_every_machine(flake: Path) -> None:

@@ -157,8 +157,8 @@ def test_no_public_way_to_a_client_without_a_policy(emulator: Emulator) -> None:
                     makers.add(f"{module.__name__}.{name}{'.' + member if member else ''}")
     assert makers == {
         "nixherd.proxmox.client.connect",
-        "nixherd.session.Session.client",
-        "nixherd.session.Session.connect",
+        "nixherd.proxmox.hypervisor.Hypervisor.client",
+        "nixherd.proxmox.hypervisor.Hypervisor.guarded",
         "nixherd.cli.front.Front.client",
     }
     assert list(inspect.signature(connect).parameters) == ["endpoint", "policy", "token"]

@@ -11,28 +11,28 @@ from pyinfra.api.host import Host
 from nixherd.fleet.models import Device
 from nixherd.fleet.validate import find
 from nixherd.locate import neighbours
-from nixherd.session import Session
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.fleet.test_validate import DEFINITIONS, HOSTS
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401
 from tests.nixherd.pyinfra_glue.test_connector import connector_of
-from tests.runs import Said, connected, executing, said_by, session_at
+from tests.runs import Said, connected, executing, said_by, shared_at
+from tests.shared import Shared
 from tests.sshd import MAC, Sshd
 
 pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture
-def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:  # noqa: F811
+def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:  # noqa: F811
     """`dev` is installed and nobody knows where; `metal` is asked for its neighbours, and there is no hypervisor."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(neighbours, "_ours", tuple)
     # loopback is no address that others can reach
     monkeypatch.setattr(neighbours, "usable", lambda text: ipaddress.ip_address(text) if text else None)
-    session = session_at(emulator, tmp_path)
-    session.token_file.unlink()
-    return session
+    shared = shared_at(emulator, tmp_path)
+    shared.token_file.unlink()
+    return shared
 
 
 @pytest.fixture
@@ -41,24 +41,24 @@ def said(caplog: pytest.LogCaptureFixture) -> Said:
 
 
 @pytest.fixture
-def run(session: Session, sshd: Sshd) -> Callable[[], Host]:  # noqa: F811
-    return lambda: connected(session, beside=("metal",), ssh_port=sshd.port, ssh_key=str(sshd.key), must_answer=True)
+def run(shared: Shared, sshd: Sshd) -> Callable[[], Host]:  # noqa: F811
+    return lambda: connected(shared, beside=("metal",), ssh_port=sshd.port, ssh_key=str(sshd.key), must_answer=True)
 
 
 def test_a_table_that_lies_costs_a_look_at_another_key(
     run: Callable[[], Host],
-    session: Session,
+    shared: Shared,
     sshd: Sshd,  # noqa: F811
     said: Said,
     tmp_path: Path,
 ) -> None:
     """It names another machine first, and hostile words; the pinned key decides, and the machine is found."""
     dev, metal = generate_ed25519("dev"), generate_ed25519("metal")
-    hosts, vm, endpoint = session.fleet.hosts, session.fleet.vms["dev"], session.fleet.endpoint
+    hosts, vm, endpoint = shared.fleet.hosts, shared.fleet.vms["dev"], shared.fleet.endpoint
     assert endpoint is not None
     card = replace(vm.settings, networks=(Device("net0", {"macaddr": MAC}),))
-    session.fleet = replace(
-        session.fleet,
+    shared.fleet = replace(
+        shared.fleet,
         hosts={
             "dev": replace(hosts["dev"], public_key=dev.public, hostname="dev.invalid", ssh_alias=None),
             "metal": replace(hosts["metal"], public_key=metal.public, addresses=("127.0.0.2",)),

@@ -9,10 +9,10 @@ from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 
-from nixherd.session import Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519, known_hosts_line
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.fleets import FLEET
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 # What others have in their files, which is to have no part in it.
@@ -29,7 +29,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def connected(machine: Sshd, home: Path, **data: Any) -> Host:
-    given = {"session": Session(FLEET, home / "token"), "host_id": "node prom", "node": "prom", "address": "127.0.0.1"}
+    given = {
+        "context": Shared(FLEET, home / "token").context,
+        "host_id": "node prom",
+        "node": "prom",
+        "address": "127.0.0.1",
+    }
     given |= {"ssh_port": machine.port, "ssh_key": str(machine.key), **data}
     state = State(Inventory(([("@node/prom", given)], {})), Config())
     state.should_raise_failed_hosts = lambda state: False

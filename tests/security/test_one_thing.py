@@ -332,13 +332,15 @@ SCENARIOS = {
     "nixherd/pyinfra_glue/inventory.py:or_end:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
     "nixherd/pyinfra_glue/node.py:NodeConnector.connect:1": Scenario(node),
     "nixherd/deploy/run.py:Rollout.turn:1": Scenario(deploy, HOST_RUN, "failed"),
-    "nixherd/nix/evaluator.py:_try:1": Scenario(deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"),
+    "nixherd/nix/evaluator.py:Evaluator._try:1": Scenario(
+        deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"
+    ),
     "nixherd/gate/tools.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
     "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
-    "nixherd/session.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
+    "nixherd/once.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/deploy/activate.py:_Activation._look:1": Scenario(deploy, HOST_RUN, "unknown", status=5),
     "nixherd/deploy/activate.py:_Activation._send_word:1": Scenario(deploy, HOST_RUN, "rolled back"),
     "nixherd/deploy/activate.py:_Activation._disproved:1": Scenario(deploy, HOST_RUN, "rolled back"),

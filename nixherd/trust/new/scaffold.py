@@ -6,6 +6,7 @@ Nothing is written.
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,10 +18,12 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.nix.commands import Evaluated
-from nixherd.nix.evaluator import evaluate
+from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.flakes import Flake
 from nixherd.proxmox import preflight
-from nixherd.proxmox.provisioning_survey import host_facts, hypervisor
-from nixherd.session import Session
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.provisioning_survey import host_facts, survey
+from nixherd.run import Run
 from nixherd.trust import rehearsal
 from nixherd.trust.new import files
 from nixherd.trust.new import secrets as secrets_
@@ -88,7 +91,7 @@ def there_already(root: Path, fleet: Fleet, host: NewHost, repository: Repositor
 
 
 def scaffold(
-    session: Session,
+    run: Run,
     fleet: Fleet,
     host: NewHost,
     scratch: Path,
@@ -97,10 +100,10 @@ def scaffold(
     sops: Callable[[], Sops],
     recipients: Collection[str] = (),
     evaluated: bool = True,
-    online: bool = False,
+    token_file: Path | None = None,
     say: Say,
 ) -> Scaffold:
-    """Make all of it in memory and below `scratch`, and prove it.
+    """Make all of it in memory and below `scratch`, and prove it; with a token the hypervisor is asked as well.
 
     FleetInvalid, or another FleetError, with what is wrong: then nothing was changed.
     """
@@ -122,7 +125,7 @@ def scaffold(
     if repository is not None and (unknown := _unknown_to_git(repository, [entry.path for entry in edits])):
         raise FleetError(f"{unknown}: git does not know it, and a flake has what git knows; git add it first")
     done = Scaffold(host, after, contents, {path: tree.read(root, path) for path in contents}, secrets)
-    return _proven(session, done, scratch, repository, online=online, say=say) if evaluated else done
+    return _proven(run, done, scratch, repository, token_file=token_file, say=say) if evaluated else done
 
 
 def _unknown_to_git(repository: Repository, paths: Collection[str]) -> str | None:
@@ -160,7 +163,7 @@ def _require_no_new_warnings(before: Fleet, after: Fleet) -> None:
 
 
 def _proven(
-    session: Session, done: Scaffold, scratch: Path, repository: Repository | None, *, online: bool, say: Say
+    run: Run, done: Scaffold, scratch: Path, repository: Repository | None, *, token_file: Path | None, say: Say
 ) -> Scaffold:
     """With what the flake says of it. Where nobody could become root there, its own configuration lets them."""
     root, host = Path(done.fleet.path), done.host
@@ -169,7 +172,8 @@ def _proven(
         rehearsal.copy(root, repository, done.files, scratch / "flake")
         directory = f"?dir={quote(repository.prefix.rstrip('/'))}" if repository and repository.prefix else ""
         try:
-            config = _evaluated(session, done.fleet, host, f"path:{quote(str(scratch / 'flake'))}{directory}")
+            copy = partial(Flake, f"path:{quote(str(scratch / 'flake'))}{directory}", root, None)
+            config = Evaluator(done.fleet, run, copy).evaluate((host.id,), host.id)
         except FleetError as error:
             raise FleetError(f"{error}; nothing was changed (--no-eval leaves the evaluation out)") from error
         if config.root_access is not False or host.root_keys:
@@ -178,17 +182,8 @@ def _proven(
         done = replace(done, host=host, files={**done.files, **files.render(host)})
     if why := problem_of(host, config, done.fleet):
         raise FleetError(f"{why}; nothing was changed")
-    obstacles = obstacles_of(session, done.fleet, host, config) if online and host.kind is Kind.VM else ()
+    obstacles = obstacles_of(token_file, done.fleet, host, config) if token_file and host.kind is Kind.VM else ()
     return replace(done, evaluated=config, obstacles=obstacles)
-
-
-def _evaluated(session: Session, fleet: Fleet, host: NewHost, url: str) -> Evaluated:
-    """What the flake at `url` says of the host. FleetError where it does not evaluate."""
-    of_copy = Session(fleet, session.token_file, locked=url)
-    try:
-        return evaluate(of_copy, (host.id,), host.id)
-    finally:
-        of_copy.close()
 
 
 def problem_of(host: NewHost, config: Evaluated, fleet: Fleet) -> str | None:
@@ -212,15 +207,12 @@ def problem_of(host: NewHost, config: Evaluated, fleet: Fleet) -> str | None:
     return None
 
 
-def obstacles_of(session: Session, fleet: Fleet, host: NewHost, config: Evaluated) -> tuple[str, ...]:
+def obstacles_of(token_file: Path, fleet: Fleet, host: NewHost, config: Evaluated) -> tuple[str, ...]:
     """What would keep the new VM from being provisioned as things are now; only GETs are sent."""
-    here = Session(fleet, session.token_file)
     try:
         vm = fleet.vms[host.id]
-        seen = hypervisor(here, vm)
+        seen = survey(Hypervisor(fleet, token_file), vm)
         found = preflight.preflight(fleet, vm, fleet.hosts[host.id], host_facts(config), seen)
         return tuple(f"{host.id}: provisioning would be refused now: {each}" for each in found)
     except FleetError as error:
         return (f"{host.id}: whether it could be provisioned now is unknown: {error}",)
-    finally:
-        here.close()

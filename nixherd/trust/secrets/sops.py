@@ -13,9 +13,10 @@ from pathlib import Path
 
 from nixherd.errors import FleetError
 from nixherd.files import expanded, write_whole
+from nixherd.fleet.host_keys import HostKeys
 from nixherd.process import Completed, run
 from nixherd.reasons import reason
-from nixherd.session import Session
+from nixherd.run import Run
 from nixherd.ssh.age import identity
 
 _TIMEOUT = 600.0
@@ -149,34 +150,34 @@ def identity_file(given: str | None) -> Path:
     return expanded(given or os.environ.get("SOPS_AGE_KEY_FILE") or USUAL).absolute()
 
 
-def operator(session: Session, path: Path) -> Sops:
+def operator(run: Run, path: Path) -> Sops:
     """sops as the operator; an SSH key is converted for this run only. FleetError when it is no identity."""
     text = identity_text(path)
     if text != path.read_text():
-        path = session.directory / "identity"
+        path = run.directory / "identity"
         write_whole(path, text)
-    return Sops(path, _empty_home(session))
+    return Sops(path, _empty_home(run))
 
 
-def nobody(session: Session) -> Sops:
+def nobody(run: Run) -> Sops:
     """sops for what needs no identity: to encrypt."""
-    return Sops(Path(os.devnull), _empty_home(session))
+    return Sops(Path(os.devnull), _empty_home(run))
 
 
-def as_host(session: Session, host_id: str) -> Sops | None:
+def as_host(run: Run, keys: HostKeys, host_id: str) -> Sops | None:
     """sops as a host whose private key is here; None when it is not."""
-    pair = session.state_of(host_id).host_key()
+    pair = keys.held(host_id)
     if pair is None:
         return None
-    path = session.directory / f"identity-of-{host_id}"
+    path = run.directory / f"identity-of-{host_id}"
     try:
         write_whole(path, identity(pair.private_openssh) + "\n")
     except FleetError as error:
         raise FleetError(f"{host_id}: its host key cannot decrypt: {error}") from None
-    return Sops(path, _empty_home(session))
+    return Sops(path, _empty_home(run))
 
 
-def _empty_home(session: Session) -> Path:
-    home = session.directory / "home"
+def _empty_home(run: Run) -> Path:
+    home = run.directory / "home"
     home.mkdir(mode=0o700, exist_ok=True)
     return home

@@ -194,7 +194,7 @@ def fill(moment: str) -> None:
 def rebuild_nothing(module: Any) -> None:
     """In the place of nixos-rebuild."""
 
-    def rebuilt(session: Any, rollout: Any, host_run: Any, request: Any) -> None:
+    def rebuilt(evaluator: Any, rollout: Any, host_run: Any, request: Any) -> None:
         toplevel = host_run.value.config.toplevel
         machines[host_run.id] |= {"current": toplevel, "profile": toplevel}
 

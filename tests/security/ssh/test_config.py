@@ -14,11 +14,11 @@ from paramiko import SSHClient, SSHException
 from pyinfra.api.host import Host
 
 from nixherd.locate import reach
-from nixherd.session import Session
 from nixherd.ssh.destination import Destination, Identities, Jump, Route
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import executing, vm
 from tests.security.ssh.conftest import configure, connector_of, new_key
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("emulator")]
@@ -145,7 +145,7 @@ def test_the_file_and_the_words_say_the_same(tmp_path: Path) -> None:
 def test_neither_connection_differs_under_any_of_them(
     run: Callable[..., Host],
     sshd: Sshd,
-    session: Session,
+    shared: Shared,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -176,8 +176,8 @@ def test_neither_connection_differs_under_any_of_them(
     def see(text: str) -> object:
         told.clear()
         configure(text)
-        shutil.rmtree(session.known_hosts_of("metal"), ignore_errors=True)
-        session.forget("ssh_config")
+        shutil.rmtree(shared.run.known_hosts_of("metal"), ignore_errors=True)
+        shared.changed_ssh_config()
         host = run("metal", host_key=key.public, ssh_hostname="127.0.0.1")
         place = reach.Place("127.0.0.1", reach.Epoch.FINAL, key.public, "root")
         to = connector_of(host)._destination(place)
@@ -214,12 +214,12 @@ def test_an_agent_is_never_forwarded_and_nothing_of_it_runs(
 def test_a_configuration_that_cannot_be_read_is_one_line(
     run: Callable[..., Host],
     sshd: Sshd,
-    session: Session,
+    shared: Shared,
     emulator: Emulator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """For a machine that the hypervisor knows and for one that it does not; nobody is asked anything then."""
-    pair = session.state_of("dev").ensure_host_key()
+    pair = shared.keys.ensure("dev")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     configure("Nonsense yes\n")
