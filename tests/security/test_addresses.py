@@ -36,7 +36,7 @@ def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Said:
+def messages(caplog: pytest.LogCaptureFixture) -> Said:
     return said_by(caplog)
 
 
@@ -49,7 +49,7 @@ def test_a_table_that_lies_costs_a_look_at_another_key(
     run: Callable[[], Host],
     shared: Shared,
     sshd: Sshd,  # noqa: F811
-    said: Said,
+    messages: Said,
     tmp_path: Path,
 ) -> None:
     """It names another machine first, and hostile words; the pinned key decides, and the machine is found."""
@@ -81,10 +81,10 @@ def test_a_table_that_lies_costs_a_look_at_another_key(
         assert place is not None
         assert (place.address, place.host_key) == ("127.0.0.5", dev.public)
         assert executing(host).run_shell_command("echo here")[1].stdout == "here"
-        assert not other.asked, "nothing was sent to it, no login either"
+        assert not other.contacted, "nothing was sent to it, no login either"
     finally:
         other.kill()
-    told = [line for line in said() if "without the hypervisor" in line]
+    told = [line for line in messages() if "without the hypervisor" in line]
     assert len(told) == 1
     assert "which cannot be asked: token file" in told[0]
 

@@ -675,8 +675,8 @@ def read_all(value: Any) -> None:
 def test_whatever_the_server_answers_is_an_error_of_that_call(name: str, answers: list[Any]) -> None:
     client = Answering(itertools.cycle(answers))
     method = getattr(client, name)
-    asked = inspect.signature(method).parameters.values()
-    arguments = {each.name: GIVEN[each.name] for each in asked if each.default is inspect.Parameter.empty}
+    parameters = inspect.signature(method).parameters.values()
+    arguments = {each.name: GIVEN[each.name] for each in parameters if each.default is inspect.Parameter.empty}
     try:
         read_all(method(**arguments, **({"timeout": 0} if name == "agent_exec" else {})))
     except (ApiError, DeadlineExceeded) as error:
