@@ -36,7 +36,7 @@ def adopt_(front: Front, guest: str, vmid: int, yes: bool) -> None:
         _report(front, vm, shown, [str(shown.step)] if shown.step else [])
         return
     _ask(vm, yes=yes)
-    front.session.claim(vm.host_id or vm.name)
+    front.run.claim(vm.host_id or vm.name)
     began = time.monotonic()
     with progress(label(vm)) as told:
         done = adopt(front.client, front.fleet, vm, shown, timeout=front.timeout, progress=told)

@@ -64,7 +64,7 @@ def check(
     require_known(without, "--without")
     require_known(only, "--only")
     require_fleet(front.root)
-    with Scope(front.root, front.token_path, only_changed=changed, deadline=deadline) as scope:
+    with Scope(front.root, only_changed=changed, deadline=deadline) as scope:
         if fix:
             names = [name for name in MENDERS if name not in without and (not only or name in only)]
             front.wrote = _fix(scope, names)
@@ -215,7 +215,7 @@ def lint(front: Front, /, paths: tuple[str, ...], fix: bool, without: tuple[str,
     require_known(without, "--without")
     require_fleet(front.root)
     files = chosen(front.root, paths)
-    with Scope(front.root, front.token_path, chosen=files) as scope:
+    with Scope(front.root, chosen=files) as scope:
         names = [name for name in _LINTERS if name not in without]
         if fix and names:
             found = mended(front.root, files, names, QUICK)

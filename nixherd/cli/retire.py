@@ -148,7 +148,7 @@ def _run(front: Front, name: str, asked: Asked) -> None:
                 _retired_before(front, changeset, name, asked)
                 return
             if not front.dry_run:
-                front.session.claim(host.id)
+                front.run.claim(host.id)
             found = _planned(front, changeset, host, asked, told)
         _show_plan(front, found)
         if front.dry_run:
@@ -274,19 +274,19 @@ def _planned(front: Front, changeset: Changeset, host: Host, asked: Asked, told:
     stage(
         changeset,
         retirement.wanted,
-        sops=lambda: operator(front.session, path),
+        sops=lambda: operator(front.run, path),
         rotate=True,
         commit=asked.commit,
         say=told,
     )
     told(f"evaluate the fleet without {host.id}")
     wrong = require_evaluates(
-        front.session,
+        front.evaluator,
         retirement.wanted.files,
         changeset.repository,
         changeset.scratch,
     )
-    return Told(retirement, guests, [*duties.of(front.session, host, retirement.guests), *wrong])
+    return Told(retirement, guests, [*duties.of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
 
 
 def _show_plan(front: Front, found: Told) -> None:
@@ -349,7 +349,7 @@ def _forget(front: Front, host_id: str) -> None:
     """Remove what is kept of the host here between runs, its private key first."""
     if not _ID.fullmatch(host_id):
         return
-    kept = front.session.state_directory / host_id
+    kept = front.run.state_of(host_id).directory
     (kept / "ssh_host_ed25519_key").unlink(missing_ok=True)
     shutil.rmtree(kept, ignore_errors=True)
 

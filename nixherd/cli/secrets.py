@@ -112,7 +112,7 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
     """Add to the hosts' rows what their machines show; a finding for each whose key is not the one in hosts.nix."""
     from nixherd.locate.keyscan import keys_shown  # speaks SSH: not for those who only look at files
 
-    shown, findings = keys_shown(front.session, front.fleet.hosts.values()), []
+    shown, findings = keys_shown(front.hypervisor, front.keys, front.fleet.hosts.values()), []
     for row in rows:
         host, found = front.fleet.hosts[row["host"]], shown[row["host"]]
         row["machine"] = found.problem or ("other key" if found.differs_from(host.public_key) else "ok")
@@ -209,7 +209,7 @@ def edit(front: Front, file: str, identity: str | None) -> int:
         raise FleetError(f"{store.path(path)}: no creation rule matches it; add one to {store.config}")
     with opened(store.root) as tree:
         tree.stat(store.path(path))  # a link, or below one: not a file of the fleet
-    sops = operator(front.session, identity_file(identity))
+    sops = operator(front.run, identity_file(identity))
     words = ["--config", str(store.root / store.config), "edit", "--", str(store.root / store.directory / path)]
     code = foreground(*sops.command(words))
     return int(Exit.DONE if code in (0, 200) else Exit.FAILED)  # 200: it was not changed
@@ -241,7 +241,7 @@ def _carry_out(
             changeset,
             wanted,
             text,
-            sops=lambda: operator(front.session, path),
+            sops=lambda: operator(front.run, path),
             rotate=rotate,
             commit=commit,
             say=say,

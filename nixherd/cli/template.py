@@ -65,7 +65,7 @@ def create_(
     if front.dry_run:
         steps = list(plan(front.client, front.fleet, asked).steps(asked))
     else:
-        front.session.claim(f"template-{asked.vmid}")
+        front.run.claim(f"template-{asked.vmid}")
         with progress(f"template {asked.vmid} ({asked.name})") as told:
             steps = create(front.client, front.fleet, asked, timeout=front.timeout, boots=boot_deadline, progress=told)
     if wants_json(front.as_json):

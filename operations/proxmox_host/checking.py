@@ -15,7 +15,7 @@ from nixherd.proxmox.node.boot import loader_of
 from nixherd.proxmox.node.command_line import words_for
 from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
 from nixherd.proxmox.node.states import PciDevice
-from nixherd.pyinfra_glue.hosts import executing, session_of
+from nixherd.pyinfra_glue.hosts import executing, fleet_of, hypervisor_of
 from nixherd.pyinfra_glue.operation import NoChange, operation
 from operations.proxmox_host.asking import ask, node_of_host, require_node, settings_of, source_version
 from operations.proxmox_host.changing import edited
@@ -77,7 +77,7 @@ def report() -> NoChange:
 def _guests_line(host: Host) -> str:
     """Say whom a boot of the node stops, as far as the token may see."""
     try:
-        client = session_of(host).client
+        client = hypervisor_of(host).client
         rows = [row for row in client.resources() if row.node == host.data.node and row.status == "running"]
         sees_all = client.permissions().allows("/vms", "VM.Audit")
     except FleetError as error:
@@ -96,7 +96,7 @@ def _given_lines(
 ) -> list[Line]:
     """Say what the fleet's guests on this node are given of its devices, where that is not what `hostpci` sets, or is
     not what the node has."""
-    fleet = session_of(host).fleet
+    fleet = fleet_of(host)
     lines, unknown = [], dict[str, list[str]]()
     for key in hostpci:
         if not any(key in names_of(vm) for vm in fleet.vms.values()):
@@ -124,11 +124,11 @@ def _given(host: Host, vm: Vm, *, is_named: bool) -> Given | None:
 
     One that cannot be read is unknown where it `is_named` in what the operator sets, or its definition is of this node.
     """
-    session = session_of(host)
+    hypervisor = hypervisor_of(host)
     try:
-        guest = find(session.client, session.fleet, vm)
+        guest = find(hypervisor.client, hypervisor.fleet, vm)
     except FleetError as error:
-        is_ours = is_named or session.fleet.node_of(vm) == host.data.node
+        is_ours = is_named or hypervisor.fleet.node_of(vm) == host.data.node
         return Given(vm.vmid, vm.name, None, str(error)) if is_ours else None
     if guest is None or guest[0] != host.data.node:
         return None
@@ -137,6 +137,6 @@ def _given(host: Host, vm: Vm, *, is_named: bool) -> Given | None:
 
 def _mapping(host: Host, name: str) -> PciMapping | str | None:
     try:
-        return session_of(host).client.pci_mapping(name)
+        return hypervisor_of(host).client.pci_mapping(name)
     except FleetError as error:
         return f"{error} (Mapping.Audit on /mapping/pci/{name} shows it)"
