@@ -95,7 +95,7 @@ def run(words: Sequence[str]) -> int:
         require_text(words)
         # a command that ends with a status of its own gives it back here
         status = cli.main(list(words), prog_name="nixherd", standalone_mode=False, obj=front)
-        return status if isinstance(status, int) else int(Exit.DONE)
+        return int(status) if isinstance(status, int) else int(Exit.DONE)
     except click.UsageError as error:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             error.show()

@@ -1,7 +1,7 @@
 """`nixherd provision` and `post-provision`: the workflow's deploys in one run, and what is read back after them."""
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,10 @@ import click
 
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, names_of
-from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import data_option, json_option
-from nixherd.cli.run_pyinfra import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
-from nixherd.deploy.journal import Journal, entries, new_directory
+from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.exit_codes import Exit
-from nixherd.files import write_whole
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.process import Completed
@@ -24,7 +21,7 @@ from nixherd.proxmox.guest.address import plain
 from nixherd.proxmox.guest.identity import label, mac_of, require_may_change, why_not_ours
 from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.ssh.keys import same_key
-from nixherd.terminal import say, say_text
+from nixherd.terminal import say
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))
 _dry_run = click.option("--dry-run", is_flag=True, help="Show the steps, do none.")
@@ -143,34 +140,24 @@ def _shown(addresses: Iterable[str | None]) -> list[str]:
 
 
 def _run(front: Front, deploys: Sequence[str], guests: Sequence[Vm], data: Sequence[str], *, dry: bool) -> int:
-    """Run the deploys for these guests, in one run; report what was read back of each. The status."""
-    directory = new_directory()
-    Journal(directory).close()
-    words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", *deploys]
-    words += [word for vm in guests for word in ("--limit", str(vm.host_id))]
-    words += [word for pair in (f"journal={directory}", *data) for word in ("--data", pair)]
+    """Run the deploys for these guests, in one run; report what was read back of each. Return the status."""
     goes_on = "what the hypervisor or a machine is doing goes on; the same command finishes it"
-    known = {*map(str, front.fleet.warnings)}  # which pyinfra, too, says
+    known = {*map(str, front.fleet.warnings)}  # pyinfra reports them as well
 
     def narrate(line: str) -> None:
-        if not dry and line not in known:  # a plan is the result, and said once
+        if not dry and line not in known:  # a plan is the result, and shown once
             say(line, err=True)
 
-    done, interrupted = run_pyinfra(front, words, directory, stream=narrate, meanwhile=goes_on)
-    noted = entries(directory)
-    if not any(entry["event"] == "run" for entry in noted) and not interrupted:  # it never began
-        say_text(last_words(done, directory / LOG), err=True)
-        despite(lambda: write_whole(directory / LOG, done.stdout + done.stderr), str(directory))
-        return done.status or int(Exit.FAILED)
-    rows = [_row(front.root, vm, noted, deploys, done, dry=dry) for vm in guests]
-    status = Exit.INTERRUPTED if interrupted else done.status
+    hosts = [str(vm.host_id) for vm in guests]
+    ended = run_deploys(front, deploys, hosts, data, dry=dry, stream=narrate, meanwhile=goes_on)
+    if not any(entry["event"] == "run" for entry in ended.entries) and not ended.interrupted:
+        return ended.not_begun()
+    rows = [_row(front.root, vm, ended.entries, deploys, ended.output, dry=dry) for vm in guests]
+    status = ended.output.status
     if status == Exit.DONE and any(row["outcome"] == "failed" for row in rows):
-        status = Exit.FAILED
-    about = {"exit": int(status), "interrupted": interrupted, "pyinfra": done.status}
-    document = {"fleet": str(front.root), "deploys": [*deploys], "dry": dry, "hosts": rows, **about}
-    keep_report(directory, about, document, done.stdout + done.stderr)
-    is_said = despite(lambda: _show(front, document), "stdout")
-    return int(status or (Exit.DONE if is_said else Exit.FAILED))
+        status = int(Exit.FAILED)
+    document = {"fleet": str(front.root), "deploys": [*deploys], "dry": dry, "hosts": rows}
+    return ended.report(status, document, lambda document: front.show(document, _lines(document)))
 
 
 def _row(
@@ -208,20 +195,17 @@ def _row(
     return {**row, "outcome": "in service", "why": None, "exit": 0}
 
 
-def _show(front: Front, document: Mapping[str, Any]) -> None:
-    if wants_json(front.as_json):
-        show_json(document)
-        return
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     for row in document["hosts"]:
-        who = f"{row['host']} (vm {row['vmid']})"
+        label = f"{row['host']} (vm {row['vmid']})"
         if row["outcome"] == "failed":
-            say(f"{who}: failed: {row['why']}")
-            continue
-        if document["dry"]:
-            for step in row["steps"] or ["nothing to do"]:
-                say(f"{who}: would {step}" if row["steps"] else f"{who}: {step}")
-            continue
-        seen = row["verified"]
-        runs = f"at {seen['address']} runs {seen['system']}; " if seen else ""
-        protected = "readonly" if row["readonly"] else "not readonly"
-        say(f"{who}: in service: {runs}hosts.nix pins its key; {protected}")
+            yield f"{label}: failed: {row['why']}"
+        elif document["dry"]:
+            yield from (f"{label}: would {step}" for step in row["steps"])
+            if not row["steps"]:
+                yield f"{label}: nothing to do"
+        else:
+            seen = row["verified"]
+            runs = f"at {seen['address']} runs {seen['system']}; " if seen else ""
+            protected = "readonly" if row["readonly"] else "not readonly"
+            yield f"{label}: in service: {runs}hosts.nix pins its key; {protected}"

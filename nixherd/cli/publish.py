@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from nixherd.cli.front import CHECKOUT, Front, pass_front
-from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Pair, json_option, standing
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.commit_policy import Gate
@@ -73,11 +72,8 @@ def publish(
             published[host_id] = _point(front, Path(directory) / "systems" / about.hostname, about, revision, key)
         except FAILURES as error:
             failed[host_id] = str(worded(error, f"{host_id}: signing its pointer"))
-    if wants_json(front.as_json):
-        show_json({"published": published, "failed": failed, "revision": revision})
-    else:
-        for host_id, system in published.items():
-            say(f"{host_id}: {system}")
+    document = {"published": published, "failed": failed, "revision": revision}
+    front.show(document, (f"{host_id}: {system}" for host_id, system in published.items()))
     for host_id, why in failed.items():
         say(f"{host_id}: not published: {why}", err=True)
     return int(Exit.FAILED if failed else Exit.DONE)

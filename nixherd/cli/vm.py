@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nixherd.cli import acting, adopting, vm_storage
+from nixherd.cli import vm_change, vm_storage
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import difference, differing, entry_of, guest_named
 from nixherd.cli.output import console, show_facts, show_json, show_rows, wants_json
@@ -46,7 +46,7 @@ def vm() -> None:
     """
 
 
-for _command in (*acting.COMMANDS, *adopting.COMMANDS, *vm_storage.COMMANDS):
+for _command in (*vm_change.COMMANDS, *vm_storage.COMMANDS):
     vm.add_command(_command)
 
 
