@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from nixherd.cli.output import narrate
@@ -19,14 +19,13 @@ from nixherd.sizes import format_size
 
 def names_of(fleet: Fleet) -> dict[str, Vm]:
     """Every name of every guest, in lower case; the definitions' own names come first."""
-    found: dict[str, Vm] = {}
+    names_of_hosts: dict[str, Vm] = {}
     for vm in fleet.vms.values():
         host = fleet.hosts.get(vm.host_id or "")
-        names = (vm.name, *((host.id, host.hostname, host.ssh_alias) if host else ()))
-        for name in names:
+        for name in (host.id, host.hostname, host.ssh_alias) if host else ():
             if name:
-                found.setdefault(name.lower(), vm)
-    return {vm.name.lower(): vm for vm in fleet.vms.values()} | found
+                names_of_hosts.setdefault(name.lower(), vm)
+    return names_of_hosts | {vm.name.lower(): vm for vm in fleet.vms.values()}
 
 
 def guest_named(fleet: Fleet, text: str) -> Vm | int:
@@ -128,36 +127,25 @@ def entry_of(
     attribute = attribute_name(name)
     cores = config.number("cores") if kind is GuestType.LXC else config.cores
     disk = config.root if kind is GuestType.LXC else config.boot_disk
-    common = {
-        "vmid": str(vmid),
-        **({"type": '"lxc"'} if kind is GuestType.LXC else {}),
-        **({"node": nix_string(node)} if node else {}),
-    }
     size = nix_string(format_size(disk.size)) if disk and disk.size else None
     place = nix_string(disk.storage) if disk else None
-    if host is not None:
-        lines = {
-            **common,
-            "cores": str(cores or 1),
-            "memory": str(config.memory or 512),
-            "disk": size or '"1G"',
-            **({"storage": place} if place else {}),
-            "nixosConfig": nix_string(host),
-        }
-        if config.tags:
-            lines["tags"] = f"[ {' '.join(map(nix_string, config.tags))} ]"
-        return f"managed.{attribute} = {{\n{_lines(lines)}}};", name
-    hostname = config.name or name
-    specs = {
-        **({"cores": str(cores)} if cores else {}),
-        **({"memory": str(config.memory)} if config.memory else {}),
-        **({"disk": size} if size else {}),
-        **({"storage": place} if place else {}),
+    common = {
+        "vmid": str(vmid),
+        "type": '"lxc"' if kind is GuestType.LXC else None,
+        "node": nix_string(node) if node else None,
     }
+    if host is not None:
+        machine = {"cores": str(cores or 1), "memory": str(config.memory or 512), "disk": size or '"1G"'}
+        tags = f"[ {' '.join(map(nix_string, config.tags))} ]" if config.tags else None
+        lines = {**common, **machine, "storage": place, "nixosConfig": nix_string(host), "tags": tags}
+        return f"managed.{attribute} = {{\n{_lines(lines)}}};", name
+    specs = {"cores": cores and str(cores), "memory": config.memory and str(config.memory)}
+    specs |= {"disk": size, "storage": place}
+    hostname = config.name or name
     lines = {
         **common,
         "hostname": nix_string(f"{hostname}-{vmid}" if hostname.lower() in housed else hostname),
-        **({"status": nix_string(status)} if status else {}),
+        "status": nix_string(status) if status else None,
         "specs": "{\n" + _lines(specs, "    ") + "  }",
         "readonly": "true",
     }
@@ -172,5 +160,5 @@ def guest_name(name: str) -> str:
     return kept if kept[0].isalpha() else f"guest-{kept}"
 
 
-def _lines(values: dict[str, str], indent: str = "  ") -> str:
-    return "".join(f"{indent}{key} = {value};\n" for key, value in values.items())
+def _lines(values: Mapping[str, Any], indent: str = "  ") -> str:
+    return "".join(f"{indent}{key} = {value};\n" for key, value in values.items() if value)

@@ -183,7 +183,7 @@ def _retired_before(front: Front, changeset: Changeset, name: str, options: Opti
     commit = _commit_of(changeset, name)
     if commit is None:
         near = get_close_matches(name, front.fleet.hosts, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(front.fleet.hosts)) or 'none'}"
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(front.fleet.hosts)) or 'none'}"
         raise Usage(f"hosts.nix has no host {name}; {hint}")
     _require_nothing_left(front, name, options, commit[:7])
     if not front.dry_run:

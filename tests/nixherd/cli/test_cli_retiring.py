@@ -135,7 +135,7 @@ def test_a_host_leaves_with_all_that_was_its(retire: Any, fleet: Path, emulator:
     assert again.json == {"host": "dev", "steps": [], "changed": False, "commit": done.json["commit"]}
     unknown = retire("devv", "--yes")
     assert unknown.status == 2
-    assert unknown.err == "devv: no host of hosts.nix; there are doc1, igp\n"
+    assert unknown.err == "hosts.nix has no host devv; it has doc1, igp\n"
 
 
 def other_needs_it(fleet: Path) -> None:

@@ -417,7 +417,7 @@ def test_the_hook_keeps_what_is_wrong_from_being_committed(fleet: Path, capfd: p
     before = hook.stat()
     assert run(["hooks", "install"]) == 0
     assert (hook.stat().st_ino, hook.stat().st_mode & 0o777) == (before.st_ino, 0o755)
-    assert "is there already" in capfd.readouterr().out
+    assert "is installed already" in capfd.readouterr().out
     seen = fleet.parent / "seen"
     write(fleet.parent.parent / "bin/nixherd", f'#!/bin/sh\necho "$@" >> "{seen}"\nexit 1\n')
     (fleet / "a.nix").write_text(UNFORMATTED)
