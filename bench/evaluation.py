@@ -1,17 +1,18 @@
-"""The light hosts evaluated, as a deployment does it or bare: `python -m bench.evaluation ours|bare`, inside the lab.
+"""Evaluate the light hosts like a deployment or bare: `python -m bench.evaluation ours|bare`, inside the lab.
 
-Bare is one `nix eval` of their systems' derivations: the least that anybody could ask. Prints seconds.
+Bare is one `nix eval` of their systems' derivations, the minimum. Prints seconds.
 """
 
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
-from nixherd.nix.evaluator import evaluate
+from nixherd.fleet.revisions import Tree
+from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.guard.definitions import Definitions
-from nixherd.session import Session
+from nixherd.run import Run
 
 BARE = "c: map (n: c.${n}.config.system.build.toplevel.drvPath) (builtins.fromJSON ''IDS'')"
 
@@ -21,7 +22,8 @@ def main(which: str) -> None:
     hosts = sorted(host for host in fleet.hosts if host.startswith("light"))
     began = time.monotonic()
     if which == "ours":
-        evaluate(Session(fleet, Path("none")), hosts, hosts[0])
+        evaluator = Evaluator(fleet, Run(fleet.id), partial(Tree, fleet.path))
+        evaluator.evaluate(hosts, hosts[0])
     else:
         names = str(hosts).replace("'", '"')
         argv = ["nix", "eval", "--json", f"{fleet.path}#nixosConfigurations", "--apply", BARE.replace("IDS", names)]

@@ -72,7 +72,11 @@ class NotWell(FleetError):
     """A machine runs what is wanted, and something is wrong with it. Nothing was changed."""
 
 
-class Undecided(FleetError):
+class EndUnknown(FleetError):
+    """What was begun is still going on, or how it ended is not known."""
+
+
+class Undecided(EndUnknown):
     """What became of a machine is not known: it decides by itself, or nobody could ask it. The message says how to."""
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from enum import IntEnum
 
-from nixherd.errors import FleetError, FleetInvalid, NotBegun, NotWell, Refused, Undecided, Unforeseen, Usage
-from nixherd.proxmox.errors import OutcomeUnknown, StillRunning
+from nixherd.errors import EndUnknown, FleetError, FleetInvalid, NotBegun, NotWell, Refused, Unforeseen, Usage
 
 
 class Exit(IntEnum):
@@ -39,7 +38,7 @@ def exit_of(error: BaseException, *, changed: bool) -> Exit:
     match error:
         case KeyboardInterrupt():
             return Exit.INTERRUPTED
-        case OutcomeUnknown() | StillRunning() | Undecided():
+        case EndUnknown():
             return Exit.UNKNOWN
         case NotBegun():
             return Exit.REMOTE

@@ -17,6 +17,8 @@ BACKUP = (
 )
 HOST_ID = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 USER = r"[A-Za-z_][A-Za-z0-9_.-]*"
+# a path that every program, shell and option takes as it is
+PLAIN_PATH = r"[A-Za-z0-9/._+@-]+"
 
 
 def pattern(name: str) -> re.Pattern[str]:

@@ -93,6 +93,19 @@ class Lately(Generic[K, T]):
         return value
 
 
+def ahead(*work: Callable[[], object]) -> None:
+    """Begin in the background what will be needed soon; who needs it waits for it, and sees what became of it."""
+
+    def quietly(each: Callable[[], object]) -> None:
+        try:
+            each()
+        except FAILURES as error:
+            worded(error, "what was begun ahead")  # raised anew where the result is needed
+
+    for each in work:
+        threading.Thread(target=quietly, args=(each,), daemon=True).start()
+
+
 def _attempt(key: Hashable, compute: Callable[[], T], what: str) -> "T | _Failed":
     try:
         return compute()

@@ -6,7 +6,7 @@ from pyinfra import host
 
 from nixherd.errors import FleetError
 from nixherd.install.permission import require_installable
-from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host, session_of
+from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host, fleet_of
 from nixherd.pyinfra_glue.installing import (
     WIPE,
     disko_job,
@@ -22,7 +22,7 @@ from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 @operation()
 def format_disks() -> Change | NoChange:
     """Run the disko script of this host in an installer that this fleet booted, and nowhere else."""
-    session, host_id = session_of(host), fleet_host(host).id
+    host_id = fleet_host(host).id
     config = evaluated(host)
     machine = machine_of(host, WIPE)
     if is_installed(machine):
@@ -32,7 +32,7 @@ def format_disks() -> Change | NoChange:
     job = disko_job(config.disko_script)
     if machine and machine["jobs"].get("disko") == job.well and (machine["mnt"] or machine["jobs"].get("install")):
         return NoChange(f"{host_id}'s disks are formatted and mounted")
-    require_installable(session.fleet, host_id, WIPE)
+    require_installable(fleet_of(host), host_id, WIPE)
     if machine and executing(host):
         require_our_installer(host, machine)
         require_the_guest(host)

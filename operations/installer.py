@@ -6,7 +6,7 @@ from pyinfra import host
 
 from nixherd.errors import FleetInvalid, Refused
 from nixherd.install.permission import mark, require_installable
-from nixherd.pyinfra_glue.hosts import fleet_host, session_of
+from nixherd.pyinfra_glue.hosts import fleet_host, fleet_of, run_of
 from nixherd.pyinfra_glue.installing import is_installed, machine_of, require_the_guest
 from nixherd.pyinfra_glue.kexec import BOOT, boot_installer, findings, jump_note, mark_installer
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
@@ -19,12 +19,12 @@ def boot() -> Change | NoChange:
     The tarball is the flake's own `packages.x86_64-linux.kexec-installer`. It keeps the machine's host key and
     its authorized keys, so what was pinned before the jump is pinned after it.
     """
-    session, host_id = session_of(host), fleet_host(host).id
+    fleet, host_id = fleet_of(host), fleet_host(host).id
     machine = machine_of(host, BOOT)
     if machine and machine["variant"] == "installer":
-        if machine["mark"] == mark(session.fleet, host_id):
+        if machine["mark"] == mark(fleet, host_id):
             return NoChange(f"{host_id} is in its installer")
-        if session.state_of(host_id).noted("kexec") != jump_note(host):
+        if run_of(host).state_of(host_id).noted("kexec") != jump_note(host):
             raise Refused(
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"
@@ -33,7 +33,7 @@ def boot() -> Change | NoChange:
         return Change(f"mark the installer of {host_id} as ours", partial(mark_installer, host))
     if is_installed(machine):
         return NoChange(f"{host_id} runs NixOS already")
-    require_installable(session.fleet, host_id, BOOT)
+    require_installable(fleet, host_id, BOOT)
     if obstacles := findings(host):
         raise FleetInvalid(obstacles)
     if machine:

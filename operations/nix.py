@@ -8,9 +8,8 @@ from pyinfra import host
 from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.signing import SigningKey
 from nixherd.errors import Usage
-from nixherd.nix.builder import realise
 from nixherd.nix.commands import is_store_path
-from nixherd.pyinfra_glue.hosts import fleet_host, session_of
+from nixherd.pyinfra_glue.hosts import builder_of, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, operation
 from nixherd.pyinfra_glue.rollouts import options_of
@@ -26,8 +25,8 @@ def built(derivations: Sequence[str]) -> Change:
     paths = [*derivations]
     if wrong := [path for path in paths if not (is_store_path(path) and path.endswith(".drv"))]:
         raise Usage(f"{wrong[0]} is not a derivation in the store")
-    session, host_id = session_of(host), fleet_host(host).id
-    return Change(f"build {len(paths)} derivations", partial(realise, session, {host_id: paths}, host_id))
+    host_id = fleet_host(host).id
+    return Change(f"build {len(paths)} derivations", partial(builder_of(host).realise, {host_id: paths}, host_id))
 
 
 @operation()

@@ -32,9 +32,8 @@ from nixherd.errors import FleetError, NotWell, Usage
 from nixherd.fleet import tree
 from nixherd.install.hardware import configuration_path
 from nixherd.install.permission import require_installable
-from nixherd.nix.evaluator import evaluate
 from nixherd.pyinfra_glue import installing
-from nixherd.pyinfra_glue.hosts import connector_of, evaluated, executing, fleet_host, session_of
+from nixherd.pyinfra_glue.hosts import connector_of, evaluated, evaluator_of, executing, fleet_host, fleet_of, run_of
 from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
@@ -133,18 +132,18 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
         build_on: local, target or a host of the fleet.
         specialisation: the one to switch to.
     """
-    session = session_of(host)
+    evaluator = evaluator_of(host)
     rollout, host_run, reached = read(host)
-    config, running = evaluate(session, (host_run.id,), host_run.id), reached.running
+    config, running = evaluator.evaluate((host_run.id,), host_run.id), reached.running
     if action == "switch" and specialisation is None and has_it(running, config.toplevel, Goal.SWITCH):
         checks = host_run.host.health_checks
         problem, _ = unwell(host_run.machine, host_run.kind, running, checks, config.toplevel)
         if problem:
             raise NotWell(f"{host_run.id} runs {running.current} already; {problem}; nothing was activated")
         return NoChange(f"{host_run.id} runs {running.current} already")
-    builder = builder_of(session, host_run.machine, build_on, partial(machine_of_host, host))
+    builder = builder_of(fleet_of(host), host_run.machine, build_on, partial(machine_of_host, host))
     request = rebuilding.Rebuild(action, builder, specialisation)
-    make = partial(rebuilding.rebuild, session, rollout, host_run, Planned(reached, config), request)
+    make = partial(rebuilding.rebuild, evaluator, rollout, host_run, Planned(reached, config), request)
     return Change(f"nixos-rebuild {action} of {host_run.id}", make)
 
 
@@ -156,13 +155,13 @@ def hardware_configuration(path: str | bool) -> Change | NoChange:
         path: the file, relative to the flake; True for `hardware-configuration.nix` beside the host's
             configuration. File systems are left to disko.
     """
-    session, host_id = session_of(host), fleet_host(host).id
-    file, root = configuration_path(session, host_id, path), Path(session.fleet.path)
+    fleet, host_id = fleet_of(host), fleet_host(host).id
+    file, root = configuration_path(fleet, host_id, path), Path(fleet.path)
     inside = str(file.relative_to(root))
     machine = machine_of(host, "install")
     if is_installed(machine):
         return NoChange(f"{host_id} is installed")
-    require_installable(session.fleet, host_id, "install")
+    require_installable(fleet_of(host), host_id, "install")
     generated = ""
     if machine and executing(host):
         installing.require_our_installer(host, machine)
@@ -182,13 +181,13 @@ def install(extra_files: Mapping[str, str] | None = None) -> Change | NoChange:
         extra_files: further files for the new root, `{"/etc/x": "path/of/the/local/file"}`; mode and owner
             become 0600 and root.
     """
-    session, host_id = session_of(host), fleet_host(host).id
+    host_id = fleet_host(host).id
     config = evaluated(host)
     machine = machine_of(host, "install")
     job = installing.install_job(config)
     if is_installed(machine) or (machine and machine["jobs"].get("install") == job.well):
         return NoChange(f"{host_id} is installed")
-    require_installable(session.fleet, host_id, "install")
+    require_installable(fleet_of(host), host_id, "install")
     if machine and executing(host):
         installing.require_our_installer(host, machine)
         if machine["mnt"] is None:
@@ -201,12 +200,12 @@ def install(extra_files: Mapping[str, str] | None = None) -> Change | NoChange:
 @operation()
 def reboot_installed() -> Change | NoChange:
     """Leave the installer for the system that was installed from it; its pinned host key must answer."""
-    session, host_id = session_of(host), fleet_host(host).id
+    host_id = fleet_host(host).id
     config = evaluated(host)
     machine = machine_of(host, "reboot")
     if is_installed(machine):
         return NoChange(f"{host_id} runs its own system")
-    require_installable(session.fleet, host_id, "reboot")
+    require_installable(fleet_of(host), host_id, "reboot")
     if machine and executing(host):
         installing.require_our_installer(host, machine)
         if machine["jobs"].get("install") != installing.install_job(config).well:
@@ -218,12 +217,12 @@ def reboot_installed() -> Change | NoChange:
 @operation()
 def verify() -> Change | NoChange:
     """Prove that the machine runs what the flake says: the path and the hostname, read back, and the revision noted."""
-    session, host_id = session_of(host), fleet_host(host).id
+    host_id = fleet_host(host).id
     config = evaluated(host)
     machine = machine_of(host)
     if machine is None or (not executing(host) and not is_installed(machine)):
         return Change(f"verify that {host_id} runs {config.toplevel}", lambda: None)
-    state = session.state_of(host_id)
+    state = run_of(host).state_of(host_id)
     if executing(host):
         state.forget(installing.VERIFIED)
     installing.require_as_declared(host, config, machine)

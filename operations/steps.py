@@ -12,7 +12,6 @@ from nixherd.pyinfra_glue.hosts import (
     failed,
     fleet_host,
     selection,
-    session_of,
     vm_of,
 )
 from nixherd.pyinfra_glue.operation import Change, Commands, complain, guarded, say_and_make
@@ -29,7 +28,6 @@ __all__ = [
     "failed",
     "fleet_host",
     "selection",
-    "session_of",
     "vm_of",
 ]
 

@@ -10,7 +10,7 @@ from nixherd.fleet.load import load_fleet
 from nixherd.locate.reach import Epoch
 from nixherd.pyinfra_glue.fleet_files import changed_files
 from nixherd.pyinfra_glue.host_keys import EnrolledKey, rules_said
-from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host, session_of
+from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host, keys_of
 from nixherd.pyinfra_glue.installing import machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.ssh.keys import parse_public_key
@@ -48,18 +48,17 @@ def enroll(docs: bool = False, protect: bool = False) -> Change | NoChange:
 @operation()
 def forget_key() -> Change | NoChange:
     """Delete the machine's private key here, once hosts.nix pins it and the machine has proved that it holds it."""
-    session, host_id = session_of(host), fleet_host(host).id
-    state = session.state_of(host_id)
-    held = state.host_key()
+    host_id, keys = fleet_host(host).id, keys_of(host)
+    held = keys.held(host_id)
     if held is None:
         return NoChange(f"no private key of {host_id} is here")
     if executing(host):
         machine_of(host)
         place = connector_of(host).reach()
-        pinned = load_fleet(session.fleet.path).hosts[host_id].public_key
+        pinned = load_fleet(keys.fleet.path).hosts[host_id].public_key
         blob = parse_public_key(held.public).blob
         if pinned is None or parse_public_key(pinned).blob != blob:
             raise FleetError(f"{host_id}: hosts.nix does not pin the key whose private half is here; enroll it first")
         if place.epoch is not Epoch.FINAL or parse_public_key(place.host_key).blob != blob:
             raise FleetError(f"{host_id}: the machine has not shown that it holds its key; its private half stays here")
-    return Change(f"delete the private key of {host_id} here; the machine has it", partial(state.forget_host_key))
+    return Change(f"delete the private key of {host_id} here; the machine has it", partial(keys.forget, host_id))

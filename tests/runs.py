@@ -21,9 +21,9 @@ from pyinfra.api.state import State, StateStage
 from nixherd.locate.proof import BOOT_ID, PLANT
 from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.guest.identity import mark
-from nixherd.session import Session
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+from tests.shared import Shared
 from tests.sshd import MAC
 
 SYSTEM = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-26.05"
@@ -45,7 +45,7 @@ DESCRIBED = Evaluated(
 )
 
 
-def session_at(emulator: Emulator, tmp_path: Path) -> Session:
+def shared_at(emulator: Emulator, tmp_path: Path) -> Shared:
     """Of a fleet with a VM, `dev`, and a machine that no hypervisor knows of, `metal`; root may log in to both."""
     token = tmp_path / "token"
     token.write_text(emulator.token.to_toml())
@@ -53,15 +53,14 @@ def session_at(emulator: Emulator, tmp_path: Path) -> Session:
     metal = replace(HOST, id="metal", user="root", addresses=("127.0.0.3", "127.0.0.1"))
     hosts = {"dev": replace(HOST, user="root"), "metal": metal}
     vms = {"dev": DEV}
-    return Session(replace(FLEET, hosts=hosts, vms=vms, endpoint=emulator.endpoint), token)
+    return Shared(replace(FLEET, hosts=hosts, vms=vms, endpoint=emulator.endpoint), token)
 
 
-def evaluates_to(session: Session, **changes: Any) -> None:
-    """What Nix would say of `dev` and its flake, so that it is not asked."""
-    session.once(("evaluate", ("dev",)), lambda: {"dev": replace(DESCRIBED, **changes)})
-    session.once(("build", ("dev",)), lambda: True)
-    session.once("installer", lambda: '["kexec-installer"]')
-    session.once("kexec-installer", lambda: Path("/nix/store/installer.tar.gz"))
+def evaluates_to(shared: Shared, **changes: Any) -> None:
+    """What Nix says of `dev` and its flake, so that it is not asked."""
+    shared.evaluator._results.set(("dev",), {"dev": replace(DESCRIBED, **changes)})
+    shared.builder._installer.set('["kexec-installer"]')
+    shared.builder._tarball.set(Path("/nix/store/installer.tar.gz"))
 
 
 def vm(
@@ -79,18 +78,18 @@ def vm(
             {"argv": argv, "exitcode": 0} for argv in (["cloud-init", "status", "--wait"], ["/bin/sh", "-c", PLANT])
         ],
     }
-    about = {"name": "dev", "agent": "1", "net0": f"virtio={MAC},bridge=vmbr0", "description": mark(FLEET, DEV)}
+    base = {"name": "dev", "agent": "1", "net0": f"virtio={MAC},bridge=vmbr0", "description": mark(FLEET, DEV)}
     one = {"type": "qemu", "node": "prom", "status": "running", "agent": "running", "guest": guest}
-    emulator.control("reset", patch={"vms": {"110": {**one, "config": {**about, **config}}}})
+    emulator.control("reset", patch={"vms": {"110": {**one, "config": {**base, **config}}}})
 
 
-def connected(session: Session, host_id: str = "dev", *, beside: tuple[str, ...] = (), **data: Any) -> Host:
+def connected(shared: Shared, host_id: str = "dev", *, beside: tuple[str, ...] = (), **data: Any) -> Host:
     """A run over one host that has tried to connect to it; whether that went well is `host.connected`.
 
     `beside` are hosts of the inventory that the run is not over.
     """
-    shared = {"session": session, "boot_deadline": 1, "task_deadline": 5, **data}
-    entries = [(f"@fleet/{each}", {**shared, "host_id": each}) for each in (host_id, *beside)]
+    given = {"context": shared.context, "boot_deadline": 1, "task_deadline": 5, **data}
+    entries = [(f"@fleet/{each}", {**given, "host_id": each}) for each in (host_id, *beside)]
     state = State(Inventory((entries, {})), Config())
     state.should_raise_failed_hosts = lambda state: False
     host = state.inventory.get_host(host_id)
@@ -123,11 +122,13 @@ Perform = Callable[..., Outcome]
 def said_by(caplog: pytest.LogCaptureFixture) -> Said:
     """The lines that were logged so far, without the name of the host and pyinfra's own words."""
     caplog.set_level(logging.INFO, logger="pyinfra")
-    own = ("Connected", "Success", "No changes", "Error: ", "")
+    narration = ("Connected", "Success", "No changes", "Error: ", "")
 
     def lines() -> list[str]:
         found = (record.getMessage().partition("] ")[2].strip() for record in caplog.records)
-        return [line for line in found if not any(line == word or (word and line.startswith(word)) for word in own)]
+        return [
+            line for line in found if not any(line == word or (word and line.startswith(word)) for word in narration)
+        ]
 
     return lines
 

@@ -85,14 +85,14 @@ def test_hosts_groups_and_data(small: Pyinfra) -> None:
     }
     assert hosts["dev"]["data"]["host_id"] == "dev"
     token_file = small.environment()["HOME"] + "/.config/nixherd/proxmox-token"
-    assert hosts["dev"]["data"]["session"] == {"fleet": str(small.fleet), "token_file": token_file}
+    assert hosts["dev"]["data"]["context"] == {"fleet": str(small.fleet), "token_file": token_file}
     assert hosts["dev"]["data"]["ssh_strict_host_key_checking"] == "yes"
 
 
 def _token_file(pyinfra: Pyinfra, *words: str, **environment: str) -> str:
     done = pyinfra("debug-inventory", "--json", *words, **environment)
     assert done.returncode == 0, done.stderr
-    return str(json.loads(done.stdout)[0]["data"]["session"]["token_file"])
+    return str(json.loads(done.stdout)[0]["data"]["context"]["token_file"])
 
 
 def test_where_the_token_is(small: Pyinfra, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_our_own_mistakes_keep_theirs(two_hosts: Pyinfra, tmp_path: Path) -> Non
 # A build made ahead, and a program that the host waits for; each says its PID.
 WORKING = """
 from pyinfra.operations import python
-from nixherd.session import ahead
+from nixherd.once import ahead
 from nixherd.process import run
 def program(name):
     run(["sh", "-c", f"echo $$ > PLACE/{name}.new; mv PLACE/{name}.new PLACE/{name}; exec sleep 60"])

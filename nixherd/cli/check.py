@@ -67,7 +67,7 @@ def check(
     require_known(without, "--without")
     require_known(only, "--only")
     require_fleet(front.root)
-    with Scope(front.root, front.token_path, only_changed=changed, deadline=deadline) as scope:
+    with Scope(front.root, only_changed=changed, deadline=deadline) as scope:
         if fix:
             names = [name for name in MENDERS if name not in without and (not only or name in only)]
             _fix(front, scope.place.nix, names, scope.limit(QUICK), "; `git add` it" if scope.only_changed else "")
@@ -217,7 +217,7 @@ def lint(front: Front, /, paths: tuple[str, ...], fix: bool, without: tuple[str,
     require_known(without, "--without")
     require_fleet(front.root)
     files = chosen(front.root, paths)
-    with Scope(front.root, front.token_path, chosen=files) as scope:
+    with Scope(front.root, chosen=files) as scope:
         names = [name for name in _LINTERS if name not in without]
         if fix and names:
             _fix(front, files, names, QUICK)

@@ -3,8 +3,8 @@
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,13 @@ from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.files import expanded, fleet_root
 from nixherd.fleet.group_data import said_for_all
+from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, GuestType, Vm
-from nixherd.session import Session
+from nixherd.fleet.revisions import Tree
+from nixherd.nix.evaluator import Evaluator
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.run import Run
 from nixherd.terminal import say
 
 # What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
@@ -47,7 +51,6 @@ class Front:
     wrote: bool = False
     """whether it has changed anything here"""
     gate: "Gate | None" = None
-    _client: "Client | None" = field(default=None, repr=False)
 
     @classmethod
     def of_environment(cls) -> "Front":
@@ -85,31 +88,41 @@ class Front:
         return self.gate.verify() if self.gate else None
 
     @cached_property
-    def session(self) -> Session:
-        session = Session(self.fleet, self.token_path, self.definitions if self.guarded else None, gate=self.gate)
+    def run(self) -> Run:
+        return Run(self.fleet.id)
+
+    @cached_property
+    def keys(self) -> HostKeys:
+        return HostKeys(self.fleet, self.run)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        evaluator = Evaluator(self.fleet, self.run, self.gate.verify if self.gate else partial(Tree, self.fleet.path))
         if self.verified:
-            session.take(self.verified)
-        return session
+            evaluator.source = self.verified
+        return evaluator
+
+    @cached_property
+    def hypervisor(self) -> Hypervisor:
+        return Hypervisor(self.fleet, self.token_path, self.definitions if self.guarded else None)
 
     @property
     def client(self) -> "Client":
         """Made on first use; sends nothing by itself."""
-        if self._client is None:
-            self._client = self.session.connect()
-        return self._client
+        return self.hypervisor.guarded
 
     @property
     def changed(self) -> bool:
         """Whether anything was changed: the hypervisor has taken a changing request, or it was done here."""
-        return self.wrote or (self._client is not None and self._client.accepted_changes > 0)
+        return self.wrote or ("hypervisor" in self.__dict__ and self.hypervisor.accepted_changes > 0)
 
     @property
     def under_way(self) -> list[str]:
-        return sorted(self._client.under_way) if self._client else []
+        return self.hypervisor.under_way if "hypervisor" in self.__dict__ else []
 
     def close(self) -> None:
-        if "session" in self.__dict__:
-            self.session.close()
+        if "run" in self.__dict__:
+            self.run.close()
 
     @cached_property
     def root(self) -> Path:
@@ -207,7 +220,7 @@ class Front:
         if self.dry_run:
             done = action.plan(self.client, self.fleet, vm)
         else:
-            self.session.claim(vm.host_id or vm.name)
+            self.run.claim(vm.host_id or vm.name)
             with progress(label(vm)) as tell:
                 done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=tell)
             seconds = time.monotonic() - began

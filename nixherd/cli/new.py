@@ -85,7 +85,7 @@ def new(front: Front, /, name: str, **options: Any) -> None:
     if how["dry_run"]:
         if interrupted(front.root):
             narrate([_INTERRUPTED])
-        scratch = front.session.directory / "new"
+        scratch = front.run.directory / "new"
         scratch.mkdir()
         done = _scaffold(front, request, ask, scratch, Repository.around(front.root), **how)
         _show(front, done)
@@ -138,15 +138,15 @@ def _scaffold(
     try:
         with progress(request.name) as tell:
             return scaffold(
-                front.session,
+                front.run,
                 fleet,
                 host,
                 scratch,
                 repository=repository,
-                sops=lambda: nobody(front.session),
+                sops=lambda: nobody(front.run),
                 recipients=recipients,
                 evaluated=not no_eval,
-                online=online,
+                token_file=front.token_path if online else None,
                 say=tell,
             )
     except ByHand as error:

@@ -18,9 +18,8 @@ from nixherd.files import expanded, write_whole
 from nixherd.fleet.git import Repository
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.nix import commands as nix
-from nixherd.nix.builder import realise
+from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
-from nixherd.nix.evaluator import evaluate
 from nixherd.process import run
 from nixherd.terminal import say
 from nixherd.trust import publish as pointers
@@ -104,12 +103,12 @@ def _point(front: Front, file: Path, about: Evaluated, revision: str | None, key
 
     Return the system that the file names then, as a machine reads it. FleetError when it names none.
     """
-    before = pointers.read(file, key.public, about.hostname, front.session.directory)
+    before = pointers.read(file, key.public, about.hostname, front.run.directory)
     serial = max(int(time.time()), before.serial + 1 if before else 0)
     pointer = Pointer(about.hostname, about.toplevel, revision, serial)
-    write_whole(file, key.sign(pointer, front.session.directory), mode=0o644)
+    write_whole(file, key.sign(pointer, front.run.directory), mode=0o644)
     front.wrote = True
-    written = pointers.read(file, key.public, about.hostname, front.session.directory)
+    written = pointers.read(file, key.public, about.hostname, front.run.directory)
     if written is None or written.serial != serial:
         raise FleetError(f"{file}: what was written there is not what is there now; publish it again")
     return written.system
@@ -117,11 +116,11 @@ def _point(front: Front, file: Path, about: Evaluated, revision: str | None, key
 
 def _built(front: Front, ids: tuple[str, ...]) -> tuple[dict[str, Evaluated], dict[str, str]]:
     """The hosts that can be evaluated and built, by id, and why the others cannot."""
-    session, failed = front.session, dict[str, str]()
+    builder, failed = Builder(front.evaluator), dict[str, str]()
     abouts = []
     for host_id in ids:
         try:
-            about = evaluate(session, ids, host_id)
+            about = front.evaluator.evaluate(ids, host_id)
             pointers.require_name(about.hostname)
             abouts.append(about)
         except FAILURES as error:
@@ -132,7 +131,7 @@ def _built(front: Front, ids: tuple[str, ...]) -> tuple[dict[str, Evaluated], di
         try:
             if names[about.hostname] > 1:
                 raise FleetError(f"networking.hostName = {about.hostname} is another host's as well")
-            realise(session, {each.host_id: [each.toplevel_drv] for each in abouts}, about.host_id)
+            builder.realise({each.host_id: [each.toplevel_drv] for each in abouts}, about.host_id)
             found[about.host_id] = about
         except FAILURES as error:
             failed[about.host_id] = str(worded(error, f"{about.host_id}: building it"))

@@ -148,7 +148,7 @@ def _run(front: Front, name: str, options: Options) -> None:
                 _retired_before(front, changeset, name, options)
                 return
             if not front.dry_run:
-                front.session.claim(host.id)
+                front.run.claim(host.id)
             plan = _planned(front, changeset, host, options, tell)
         _show_plan(front, plan)
         if front.dry_run:
@@ -269,14 +269,14 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     stage(
         changeset,
         retirement.wanted,
-        sops=lambda: operator(front.session, path),
+        sops=lambda: operator(front.run, path),
         rotate=True,
         commit=options.commit,
         say=tell,
     )
     tell(f"evaluate the fleet without {host.id}")
-    wrong = require_evaluates(front.session, retirement.wanted.files, changeset.repository, changeset.scratch)
-    return Plan(retirement, guests, [*duties.of(front.session, host, retirement.guests), *wrong])
+    wrong = require_evaluates(front.evaluator, retirement.wanted.files, changeset.repository, changeset.scratch)
+    return Plan(retirement, guests, [*duties.of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
 
 
 def _show_plan(front: Front, plan: Plan) -> None:
@@ -319,7 +319,7 @@ def _forget(front: Front, host_id: str) -> None:
     """Remove what is kept of the host on this machine between runs, its private key first."""
     if not is_a(HOST_ID, host_id):
         return
-    kept = front.session.state_directory / host_id
+    kept = front.run.state_of(host_id).directory
     (kept / "ssh_host_ed25519_key").unlink(missing_ok=True)
     shutil.rmtree(kept, ignore_errors=True)
 

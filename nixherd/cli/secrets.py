@@ -112,7 +112,7 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
     """Add to the hosts' rows which key their machines show; return a finding for each that differs from hosts.nix."""
     from nixherd.locate.keyscan import keys_shown  # speaks SSH: not for those who only look at files
 
-    shown, findings = keys_shown(front.session, front.fleet.hosts.values()), []
+    shown, findings = keys_shown(front.hypervisor, front.keys, front.fleet.hosts.values()), []
     for row in rows:
         host, scan = front.fleet.hosts[row["host"]], shown[row["host"]]
         row["machine"] = scan.problem or ("other key" if scan.differs_from(host.public_key) else "ok")
@@ -205,7 +205,7 @@ def edit(front: Front, file: str, identity: str | None) -> int:
         raise FleetError(f"{store.path(path)}: no creation rule matches it; add one to {store.config}")
     with opened(store.root) as tree:
         tree.stat(store.path(path))  # a link, or below one: not a file of the fleet
-    sops = operator(front.session, identity_file(identity))
+    sops = operator(front.run, identity_file(identity))
     words = ["--config", str(store.root / store.config), "edit", "--", str(store.root / store.directory / path)]
     code = foreground(*sops.command(words))
     return int(Exit.DONE if code in (0, 200) else Exit.FAILED)  # 200: it was not changed
@@ -232,7 +232,7 @@ def _carry_out(
             result = change(Wanted(front.fleet, store.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
         path = identity_file(identity)
-        sops = lambda: operator(front.session, path)  # noqa: E731
+        sops = lambda: operator(front.run, path)  # noqa: E731
         done = publish(changeset, result, text, sops=sops, rotate=rotate, commit=commit, say=tell)
         front.wrote = bool(done.paths)
     _show(front, result, done, dry_run=False)

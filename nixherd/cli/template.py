@@ -65,7 +65,7 @@ def create_(
     if front.dry_run:
         steps = list(plan(front.client, front.fleet, template).steps(template))
     else:
-        front.session.claim(f"template-{template.vmid}")
+        front.run.claim(f"template-{template.vmid}")
         with progress(f"{label} ({template.name})") as tell:
             steps = create(
                 front.client, front.fleet, template, timeout=front.timeout, boots=boot_deadline, progress=tell

@@ -163,7 +163,7 @@ def _without_agent(front: Front, node: str, guest: Vm, why: str, *, every: bool)
     config = None if every else front.client.config(node, guest.vmid, guest.type)
     mac = mac_of(config) if config else None
     known = [("configuration", each) for each in whereabouts.configured(guest, config)] if config else []
-    known += [("neighbours", each) for each in whereabouts.seen_from_here(front.session, mac)] if mac else []
+    known += [("neighbours", each) for each in whereabouts.Sightings().from_here(mac)] if mac else []
     if not known:
         raise FleetError(f"{label(guest)}: {why}")
     source, address = known[0]

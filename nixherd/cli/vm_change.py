@@ -123,7 +123,7 @@ def adopt_(front: Front, guest: str, vmid: int, yes: bool) -> None:
     if steps and not front.dry_run:
         question = "Is this guest the one, and may it be this fleet's? Only its notes are changed"
         confirm(question, f"{label(vm)} was not adopted", yes=yes)
-        front.session.claim(vm.host_id or vm.name)
+        front.run.claim(vm.host_id or vm.name)
         began = time.monotonic()
         with progress(label(vm)) as tell:
             steps = adopt(front.client, fleet, vm, shown, timeout=front.timeout, progress=tell)

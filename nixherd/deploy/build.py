@@ -16,25 +16,24 @@ from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import require_root
 from nixherd.deploy.values import Built, Planned
 from nixherd.errors import FleetError, ProcessFailed, Usage
-from nixherd.fleet.models import Access
+from nixherd.fleet.models import Access, Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.build_log import BuildProgress
-from nixherd.nix.builder import BUILD_DEADLINE, realise
+from nixherd.nix.builder import BUILD_DEADLINE, Builder
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.errors import is_unsigned, last_error
-from nixherd.session import Session
 
 Machines = Callable[[str], Machine]
 
 
-def builder_of(session: Session, machine: Machine, build_on: str, machines: Machines) -> Machine | None:
+def builder_of(fleet: Fleet, machine: Machine, build_on: str, machines: Machines) -> Machine | None:
     """The machine that builds for this one; None where that is done here. `machines` gives those of other hosts.
 
     Usage when the fleet has none of this name, or it lets nobody build there.
     """
     if build_on == HERE or (build_on == TARGET and machine.is_local):
         return None
-    named = [each.id for each in session.fleet.hosts.values() if build_on in (each.id, each.ssh_alias)]
+    named = [each.id for each in fleet.hosts.values() if build_on in (each.id, each.ssh_alias)]
     if build_on != TARGET and not named:
         raise Usage(f"build_on={build_on} is neither {HERE}, {TARGET} nor a host of the fleet")
     builder = machine if build_on == TARGET or named[0] == machine.id else machines(named[0])
@@ -44,7 +43,7 @@ def builder_of(session: Session, machine: Machine, build_on: str, machines: Mach
 
 
 def build(
-    session: Session,
+    nix_builder: Builder,
     rollout: Rollout,
     host_run: HostRun,
     planned: Planned,
@@ -66,12 +65,12 @@ def build(
     alike = (config for config in to_come if build_on[config.host_id] == host_run.options.build_on)
     derivations = {config.host_id: [config.toplevel_drv] for config in (planned.config, *alike)}
     if builder is None:
-        realise(session, derivations, host_run.id, tell)
+        nix_builder.realise(derivations, host_run.id, tell)
     elif builder.id == host_run.id:
         _build_there(host_run, planned, tell)
         return Built(planned, is_there=True)
     else:
-        realise(session, derivations, host_run.id, tell, fetch=partial(_build_on, builder, tell))
+        nix_builder.realise(derivations, host_run.id, tell, fetch=partial(_build_on, builder, tell))
     return Built(planned)
 
 

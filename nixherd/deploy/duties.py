@@ -8,13 +8,12 @@ from nixherd.deploy.waves import label, wave_of
 from nixherd.errors import FleetError
 from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.nix import commands as nix
-from nixherd.nix.evaluator import ask
-from nixherd.session import Session
+from nixherd.nix.evaluator import Evaluator
 
 
-def of(session: Session, host: Host, guests: Sequence[Vm]) -> list[str]:
+def of(evaluator: Evaluator, fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
     """A line for each; what the flake does not tell is said to be not known."""
-    return [*_declared(session.fleet, host, guests), *_evaluated(session, host)]
+    return [*_declared(fleet, host, guests), *_evaluated(evaluator, host)]
 
 
 def _declared(fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
@@ -32,11 +31,11 @@ def _declared(fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
     return lines
 
 
-def _evaluated(session: Session, host: Host) -> list[str]:
+def _evaluated(evaluator: Evaluator, host: Host) -> list[str]:
     if not host.is_nixos:
         return []
     try:
-        found: dict[str, bool] = json.loads(ask(session, nix.duties(session.flake, host.id)))
+        found: dict[str, bool] = json.loads(evaluator.ask(nix.duties(evaluator.flake, host.id)))
     except FleetError as error:
         return [f"what it does for the others is not known: {error}"]
     return [f"it is {what}" for what, is_so in found.items() if is_so]

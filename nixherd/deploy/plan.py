@@ -18,8 +18,7 @@ from nixherd.errors import FAILURES, NotWell, Usage
 from nixherd.fleet import health_checks
 from nixherd.fleet.models import Access
 from nixherd.nix.commands import Evaluated
-from nixherd.nix.evaluator import as_of, evaluate
-from nixherd.session import Session
+from nixherd.nix.evaluator import Evaluator, Source
 
 
 def reach(host_run: HostRun) -> Reached | ReachedToPull:
@@ -41,15 +40,15 @@ def reach(host_run: HostRun) -> Reached | ReachedToPull:
 
 
 def plan(
-    session: Session, rollout: Rollout, host_run: HostRun, reached: Reached | ReachedToPull, hosts: Sequence[str]
+    evaluator: Evaluator, rollout: Rollout, host_run: HostRun, reached: Reached | ReachedToPull, hosts: Sequence[str]
 ) -> Planned | PlannedToPull:
     """Compare what runs with what the flake says; `hosts` are those that are evaluated together.
 
     A machine that has it already ends here. NotWell when it has, and something is wrong with it.
     """
     host_run.enter("evaluate")
-    _require_committed(session, rollout, host_run)
-    config = evaluate(session, hosts, host_run.id)
+    _require_committed(evaluator.source, rollout, host_run)
+    config = evaluator.evaluate(hosts, host_run.id)
     host_run.note(new=config.toplevel, revision=config.revision)
     if isinstance(reached, ReachedToPull):
         return PlannedToPull(reached, config)
@@ -71,15 +70,15 @@ def plan(
     return Planned(reached, config, checks)
 
 
-def _require_committed(session: Session, rollout: Rollout, host_run: HostRun) -> None:
+def _require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> None:
     """FleetError unless what is deployed is committed, and signed where that is required."""
     options = host_run.options
-    dirty = rollout.dirty(lambda: gate.uncommitted(session.fleet.path))
+    dirty = rollout.dirty(lambda: gate.uncommitted(host_run.fleet_path))
     rollout.noted("dirty", lambda: rollout.journal.note("run", dirty=dirty))
     if not options.allow_dirty or options.require_signed:
-        gate.require_committed(session.fleet.path, dirty)
-    if session.gate is not None:  # which was asked before anything of the tree was evaluated
-        rollout.noted("verified", lambda: rollout.journal.note("run", verified=session.verified.revision))
+        gate.require_committed(host_run.fleet_path, dirty)
+    if isinstance(source, gate.Verified):  # before anything of the tree was evaluated
+        rollout.noted("verified", lambda: rollout.journal.note("run", verified=source.revision))
     elif options.require_signed:
         raise Usage(
             f"{host_run.id}: require_signed holds for the whole fleet; say it in group_data/all.py, in hosts.nix, or "
@@ -128,13 +127,13 @@ def running_of(host_run: HostRun) -> Running | None:
     return planned.reached.running if planned else None
 
 
-def to_come(session: Session, rollout: Rollout, hosts: Sequence[str]) -> list[Evaluated]:
+def to_come(evaluator: Evaluator, rollout: Rollout, hosts: Sequence[str]) -> list[Evaluated]:
     """What is to come to those of these hosts that were reached, but for those that have it already, or pull it."""
 
     def configs() -> Iterator[Evaluated]:
         for host_id in hosts:
             with suppress(*FAILURES):  # said when it is that host's turn
-                config = evaluate(session, hosts, host_id)
+                config = evaluator.evaluate(hosts, host_id)
                 host_run = rollout.hosts.get(host_id)
                 running = running_of(host_run) if host_run else None
                 if host_run and running and not is_done(host_run.options, running, config.toplevel):
@@ -154,7 +153,7 @@ def why_unknown(host_run: HostRun, value: Copied | Built | Planned | PlannedToPu
     return None
 
 
-def note_if_revision_only(session: Session, rollout: Rollout, host_run: HostRun, planned: Planned) -> None:
+def note_if_revision_only(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: Planned) -> None:
     """Note where the system differs from the running one by its configurationRevision alone, as far as that is known.
 
     It does, where the flake's host as of the revision that runs there is what runs there. Those that run one revision
@@ -169,10 +168,10 @@ def note_if_revision_only(session: Session, rollout: Rollout, host_run: HostRun,
         alike = sorted(id for id, each in running.items() if each and each.configuration_revision == revision)
         if host_run.id not in alike:
             break
-        answers |= rollout.as_of((revision, attempt), partial(_as_of, session, alike, revision))
+        answers |= rollout.as_of((revision, attempt), partial(_as_of, evaluator, alike, revision))
     if answers.get(host_run.id) == str(planned.reached.running.current):
         host_run.note(revision_only=True)
 
 
-def _as_of(session: Session, ids: Sequence[str], revision: str) -> dict[str, str]:
-    return dict.fromkeys(ids, "") | dict(as_of(session, ids, revision))
+def _as_of(evaluator: Evaluator, ids: Sequence[str], revision: str) -> dict[str, str]:
+    return dict.fromkeys(ids, "") | dict(evaluator.as_of(ids, revision))

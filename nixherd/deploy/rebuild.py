@@ -13,9 +13,9 @@ from nixherd.deploy.values import Built, Copied, Planned, Target
 from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Unforeseen
 from nixherd.files import write_whole
 from nixherd.nix import nixos_rebuild
+from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.process import run
-from nixherd.session import Session
 from nixherd.ssh.destination import Destination
 
 DEADLINE = 4 * 3600.0  # seconds
@@ -32,7 +32,7 @@ class Rebuild:
 
 
 def rebuild_in_turn(
-    session: Session,
+    evaluator: Evaluator,
     rollout: Rollout,
     host_run: HostRun,
     value: Planned | Built | Copied,
@@ -42,17 +42,17 @@ def rebuild_in_turn(
     value = value.built if isinstance(value, Copied) else value
     planned = value.planned if isinstance(value, Built) else value
     with rollout.turn(host_run, host_run.options.role or host_run.id):
-        rebuild(session, rollout, host_run, planned, request)
+        rebuild(evaluator, rollout, host_run, planned, request)
 
 
-def rebuild(session: Session, rollout: Rollout, host_run: HostRun, planned: Planned, request: Rebuild) -> None:
+def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: Planned, request: Rebuild) -> None:
     """Run it to its end, and note of which revision that is. FleetError when it fails, or something else runs then."""
     toplevel, before = planned.config.toplevel, planned.reached.running
     host_run.note(engine=Engine.NIXOS_REBUILD)
     host_run.enter("activate")
     failure: FleetError | None = None
     try:
-        _run(session, rollout, host_run, request)
+        _run(evaluator, rollout, host_run, request)
     except (ProcessFailed, DeadlineExceeded) as error:
         failure = error
     host_run.enter("prove")
@@ -65,17 +65,17 @@ def rebuild(session: Session, rollout: Rollout, host_run: HostRun, planned: Plan
     judge(host_run, before, now, None if request.specialisation else toplevel, request.action, failure)
 
 
-def _run(session: Session, rollout: Rollout, host_run: HostRun, request: Rebuild) -> None:
-    machine, flake = host_run.machine, f"{session.flake}#{host_run.id}"
+def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Rebuild) -> None:
+    machine, flake = host_run.machine, f"{evaluator.flake}#{host_run.id}"
     flavour = rollout.flavour(_flavour)
 
     def command(to: Destination | None) -> tuple[list[str], dict[str, str]]:
         build_host = request.builder.copy_to() if request.builder else None
         if to and build_host:
-            both = session.known_hosts_of(host_run.id) / "with-its-builder"
+            both = evaluator.run.known_hosts_of(host_run.id) / "with-its-builder"
             write_whole(both, to.known_hosts.read_text() + build_host.known_hosts.read_text())
             text = to.along_with(build_host, both)
-            config = session.known_hosts_of(host_run.id) / "config-with-its-builder"
+            config = evaluator.run.known_hosts_of(host_run.id) / "config-with-its-builder"
             write_whole(config, text.text + "\n")
             to = replace(text, config=config)
         return nixos_rebuild.rebuild(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
@@ -22,21 +22,9 @@ from nixherd.fleet.models import Host
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.once import Once, OncePer
+from nixherd.run import Notes
 
 Value = Reached | ReachedToPull | Planned | PlannedToPull | Built | Copied | None
-
-
-class Notes(Protocol):
-    """Where a rollout notes what it does: a `Journal`, or nowhere while it is only planned."""
-
-    def note(self, event: str, host: str | None = None, **values: Any) -> None: ...
-
-
-class Unnoted:
-    """Nowhere: a plan leaves no journal."""
-
-    def note(self, event: str, host: str | None = None, **values: Any) -> None:
-        """Forget it."""
 
 
 @dataclass

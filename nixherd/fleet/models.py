@@ -187,6 +187,11 @@ class Fleet:
     ranges: tuple[VmidRange, ...] = ()
     warnings: tuple[Finding, ...] = field(default=(), compare=False)
 
+    @property
+    def homes(self) -> frozenset[str]:
+        """The ids of the hosts that are homes, not machines."""
+        return frozenset(host.id for host in self.hosts.values() if not host.is_nixos)
+
     def vm_of(self, host_id: str) -> Vm | None:
         """The guest that this host runs in, if it is one."""
         return next((vm for vm in self.vms.values() if vm.host_id == host_id), None)

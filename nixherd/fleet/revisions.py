@@ -5,6 +5,7 @@ notes it beside, by `revisions.sh`, a line per path, `PATH REVISION WHEN WHO RUN
 path runs. Whoever can write there is root on that machine.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,3 +82,19 @@ def of_tree(directory: Path) -> str | None:
         return repository.full_head() + ("-dirty" if repository.changed(["."]) else "")
     except FleetError:  # whoever needs git says what is wrong with it
         return None
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The flake in a directory, as its files are at each moment."""
+
+    directory: str
+
+    @property
+    def url(self) -> str:
+        """The directory itself: a link to one is not a flake to Nix."""
+        return os.path.realpath(self.directory)
+
+    @property
+    def revision(self) -> str | None:
+        return of_tree(Path(self.directory))

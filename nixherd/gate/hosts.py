@@ -8,87 +8,87 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePath
 
 from nixherd.errors import FleetError
 from nixherd.fleet import lockout as locks
+from nixherd.fleet.models import Fleet
 from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.gate import sources
 from nixherd.gate.results import Found, Look, judged
 from nixherd.nix import commands as nix
-from nixherd.nix.builder import realise
+from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.edit import CannotEdit, NixText
 from nixherd.nix.errors import is_circumstance
-from nixherd.nix.evaluator import ask, evaluate
-from nixherd.session import Session
+from nixherd.nix.evaluator import Evaluator
 
 _SYSTEMS, _HOMES = "nixosConfigurations", "homeConfigurations"
 
 Answers = Mapping[str, Evaluated | FleetError]
 
 
-def evaluated(session: Session) -> Answers:
+def evaluated(fleet: Fleet, evaluator: Evaluator) -> Answers:
     """What each host comes to, or why it does not evaluate; machines and homes side by side, once per run."""
-    hosts = tuple(sorted(session.fleet.hosts))
+    hosts = tuple(sorted(fleet.hosts))
 
     def one(host_id: str) -> Evaluated | FleetError:
         try:
-            return evaluate(session, hosts, host_id)
+            return evaluator.evaluate(hosts, host_id)
         except FleetError as error:
             return error
 
-    def compute() -> Answers:
-        kinds = {session.host(host_id).is_nixos: host_id for host_id in hosts}
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(one, kinds.values()))
-        return {host_id: one(host_id) for host_id in hosts}
-
-    return session.once(("gate", "evaluated"), compute)
+    kinds = {fleet.hosts[host_id].is_nixos: host_id for host_id in hosts}
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, kinds.values()))
+    return {host_id: one(host_id) for host_id in hosts}
 
 
-def configuration(session: Session, host_id: str) -> str:
-    kind = _SYSTEMS if session.host(host_id).is_nixos else _HOMES
+def configuration(fleet: Fleet, host_id: str) -> str:
+    kind = _SYSTEMS if fleet.hosts[host_id].is_nixos else _HOMES
     return f"{kind}.{host_id}"
 
 
-def file_of(session: Session) -> Callable[[str], str | None]:
+def file_of(fleet: Fleet) -> Callable[[str], str | None]:
     """The file of a configuration that is named as the flake has it, below the fleet's directory."""
 
     def find(attribute: str) -> str | None:
         kind, _, rest = attribute.partition(".")
-        host = session.fleet.hosts.get(rest.partition(".")[0])
+        host = fleet.hosts.get(rest.partition(".")[0])
         if host is None or kind not in ("nixosConfigurations", "homeConfigurations"):
             return None
         path = PurePath((host.configuration_file if kind == "nixosConfigurations" else host.home_file) or HOSTS)
-        root = session.fleet.path
+        root = fleet.path
         return str(path.relative_to(root)) if path.is_relative_to(root) else None
 
     return find
 
 
-def builds(session: Session) -> Look:
+def builds(fleet: Fleet, builder: Builder) -> Look:
     """What does not evaluate, and what does not build; those that fail alike are one finding.
 
     That is of all configurations that the flake has: hosts.nix may not name one, and `nix flake check` says nothing of
     homes, nor of a system that is only thrown when it is looked into.
     """
     found: list[Found] = []
-    answers = {configuration(session, host_id): about for host_id, about in evaluated(session).items()}
-    answers |= _others(session, answers)
-    found += _alike(session, {name: str(why) for name, why in answers.items() if isinstance(why, FleetError)})
+    evaluator = builder.evaluator
+    answers = {configuration(fleet, host_id): about for host_id, about in evaluated(fleet, evaluator).items()}
+    answers |= _others(evaluator, answers)
+    alike = partial(_alike, fleet, evaluator.flake)
+    found += alike({name: str(why) for name, why in answers.items() if isinstance(why, FleetError)})
     good = {name: about for name, about in answers.items() if isinstance(about, Evaluated)}
     derivations = {name: about.derivations for name, about in good.items()}
     broken: dict[str, str] = {}
     for name, about in good.items():
         try:
-            realise(session, derivations, name)
+            builder.realise(derivations, name)
         except FleetError as error:
             broken[name] = str(error)
             continue
         if gone := [path for path in _outputs(about) if not os.path.lexists(path)]:
             broken[name] = f"{gone[0]} is not there, although Nix says that it is built; see to its store"
-    found += _alike(session, broken, build=True)
+    found += alike(broken, build=True)
     built = [name for name in good if name not in broken]
     homes = sum(name.startswith(_HOMES) for name in built)
     scripts = sum(good[name].disko_script is not None for name in built)
@@ -97,31 +97,34 @@ def builds(session: Session) -> Look:
     return judged(found, note)
 
 
-def _others(session: Session, known: Collection[str]) -> dict[str, Evaluated | FleetError]:
+def _others(evaluator: Evaluator, known: Collection[str]) -> dict[str, Evaluated | FleetError]:
     """What the flake's configurations come to that are no hosts of the fleet, each by itself where one fails."""
     found: dict[str, Evaluated | FleetError] = {}
     for kind in (_SYSTEMS, _HOMES):
         try:
-            names = nix.parse_names(ask(session, nix.names(session.flake, kind)))
+            names = nix.parse_names(evaluator.ask(nix.names(evaluator.flake, kind)))
         except FleetError as error:
             if f"it has no {kind};" not in str(error) and not any(each.startswith(f"{kind}.") for each in known):
                 found[kind] = error  # else `known` tells of it
             continue
         left = [name for name in names if f"{kind}.{name}" not in known]
         if left:
-            found |= {f"{kind}.{name}": about for name, about in _described(session, kind, left).items()}
+            found |= {f"{kind}.{name}": about for name, about in _described(evaluator, kind, left).items()}
     return found
 
 
-def _described(session: Session, kind: str, names: Sequence[str]) -> dict[str, Evaluated | FleetError]:
+def _described(evaluator: Evaluator, kind: str, names: Sequence[str]) -> dict[str, Evaluated | FleetError]:
     try:
-        said = nix.parse_description(ask(session, nix.describe_built(session.flake, names, is_nixos=kind == _SYSTEMS)))
+        said = nix.parse_description(
+            evaluator.ask(nix.describe_built(evaluator.flake, names, is_nixos=kind == _SYSTEMS))
+        )
     except FleetError as error:
         if len(names) == 1:
             return {names[0]: error}
-        return {name: about for each in names for name, about in _described(session, kind, [each]).items()}
+        return {name: about for each in names for name, about in _described(evaluator, kind, [each]).items()}
     return {
-        name: about or FleetError(f"{session.flake}: it has no {kind}.{name} any more") for name, about in said.items()
+        name: about or FleetError(f"{evaluator.flake}: it has no {kind}.{name} any more")
+        for name, about in said.items()
     }
 
 
@@ -129,19 +132,19 @@ def _outputs(about: Evaluated) -> list[str]:
     return [path for path in (about.toplevel, about.disko_script) if path]
 
 
-def _alike(session: Session, errors: Mapping[str, str], *, build: bool = False) -> Iterator[Found]:
+def _alike(fleet: Fleet, flake: str, errors: Mapping[str, str], *, build: bool = False) -> Iterator[Found]:
     together: dict[str, list[str]] = defaultdict(list)
     for name, why in errors.items():
         together[why.removeprefix(f"{name.partition('.')[2]}: ")].append(name)
     for why, alike in together.items():
         names = ", ".join(alike)
-        own = file_of(session)(alike[0]) if len(alike) == 1 else None
-        whole = why.removeprefix(f"{session.flake}: ").removeprefix(f"{session.fleet.path}: ")
+        own = file_of(fleet)(alike[0]) if len(alike) == 1 else None
+        whole = why.removeprefix(f"{flake}: ").removeprefix(f"{fleet.path}: ")
         if build:
             remedy = "" if is_circumstance(whole) else "correct what its builder complains of"
             yield Found(whole, own or "flake.nix", attribute=names, remedy=remedy)
             continue
-        found = Found.of_text(whole, session.fleet.path, names)
+        found = Found.of_text(whole, fleet.path, names)
         what = found.what.removeprefix("Nix cannot evaluate the fleet: ")
         yield (
             found
@@ -150,11 +153,11 @@ def _alike(session: Session, errors: Mapping[str, str], *, build: bool = False) 
         )
 
 
-def lockout(session: Session) -> Look:
+def lockout(fleet: Fleet, evaluator: Evaluator) -> Look:
     """Machines that nobody could become root on after an installation."""
-    answers = evaluated(session)
-    found = locks.findings(session.fleet, answers)
-    machines = [host_id for host_id in answers if session.host(host_id).is_nixos]
+    answers = evaluated(fleet, evaluator)
+    found = locks.findings(fleet, answers)
+    machines = [host_id for host_id in answers if fleet.hosts[host_id].is_nixos]
     unsure = [each for each in machines if not isinstance(answers[each], Evaluated)]
     untold = [each for each in machines if isinstance(about := answers[each], Evaluated) and about.root_access is None]
     unknown = [f"{', '.join(unsure)}: not evaluated (see builds)"] if unsure else []
@@ -163,15 +166,15 @@ def lockout(session: Session) -> Look:
     return Look([Found.of_text(each) for each in found], f"{judged} machines", "; ".join(unknown))
 
 
-def closures(session: Session) -> Look:
+def closures(fleet: Fleet, evaluator: Evaluator) -> Look:
     """Configurations whose closure holds the fleet's tree or its commit, so that every commit changes them."""
-    answers, found, unsure = evaluated(session), [], []
-    hosts = tuple(sorted(answers))
+    answers, found, unsure = evaluated(fleet, evaluator), [], []
+    hosts, warnings_of = tuple(sorted(answers)), sources.find(fleet, evaluator)
     for host_id, about in answers.items():
         if not isinstance(about, Evaluated):
             unsure.append(host_id)
             continue
-        found += [Found.of_text(each) for each in sources.find(session, hosts, host_id)]
+        found += [Found.of_text(each) for each in warnings_of(hosts, host_id)]
     unknown = f"{', '.join(unsure)}: not evaluated (see builds)" if unsure else ""
     return Look(found, f"{len(answers) - len(unsure)} closures", unknown)
 

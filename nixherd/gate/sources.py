@@ -8,17 +8,17 @@ stands in the derivation after the tree's path, and by the words by which a flak
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nixherd.errors import FleetError
 from nixherd.findings import Finding, Severity
+from nixherd.fleet.models import Fleet
 from nixherd.nix import commands as nix
-from nixherd.nix.commands import Evaluated
-from nixherd.nix.evaluator import ask, evaluate
-from nixherd.session import Session
+from nixherd.nix.evaluator import Evaluator
+from nixherd.once import Once
 
 _INPUT = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+\.drv")
 _SHOWN = 3  # lines that may be it
@@ -81,29 +81,34 @@ class Commit:
                 yield Held(mark, "", name)
 
 
-def find(session: Session, host_ids: Sequence[str], host_id: str) -> list[Finding]:
-    """A warning for each line that makes every commit another system of a host; `host_ids` are evaluated together.
+def find(fleet: Fleet, evaluator: Evaluator) -> Callable[[Sequence[str], str], list[Finding]]:
+    """Return what gives a warning for each line that makes every commit another system of a host.
 
-    FleetError when it cannot be evaluated. A host that sets system.configurationRevision wants its commit in it: of
-    that one the tree alone counts.
+    It takes the hosts that are evaluated together and one of them, and raises FleetError when that cannot be
+    evaluated. A host that sets system.configurationRevision wants its commit in it: of that one the tree alone counts.
     """
-    about = evaluate(session, tuple(host_ids), host_id)
-    closures = session.once(("sources", "closures"), lambda: Closures(_commit(session)))
-    lines = session.once(("sources", "lines"), lambda: Lines(Path(session.fleet.path)))
-    held = [each for each in closures.of(about.toplevel_drv) if each.what == _TREE or not about.configuration_revision]
-    return [_finding(session, about, each, lines) for each in held]
+    closures = Once[Closures]("reading the fleet's commit")
+    lines = Once[Lines]("reading the fleet's files")
+
+    def of(host_ids: Sequence[str], host_id: str) -> list[Finding]:
+        config = evaluator.evaluate(tuple(host_ids), host_id)
+        held = closures(lambda: Closures(_commit(evaluator))).of(config.toplevel_drv)
+        counts = [each for each in held if each.what == _TREE or not config.configuration_revision]
+        kind = "nixosConfigurations" if fleet.hosts[host_id].is_nixos else "homeConfigurations"
+        return [_finding(f"{kind}.{host_id}", each, lines(lambda: Lines(Path(fleet.path)))) for each in counts]
+
+    return of
 
 
-def _commit(session: Session) -> Commit:
-    text = ask(session, nix.flake_metadata(session.flake))
+def _commit(evaluator: Evaluator) -> Commit:
+    text = evaluator.ask(nix.flake_metadata(evaluator.flake))
     try:
         return Commit.of(json.loads(text))
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise FleetError(f"{session.flake}: nix flake metadata printed something unexpected ({error!r})") from error
+        raise FleetError(f"{evaluator.flake}: nix flake metadata printed something unexpected ({error!r})") from error
 
 
-def _finding(session: Session, about: Evaluated, held: Held, lines: "Lines") -> Finding:
-    kind = "nixosConfigurations" if session.host(about.host_id).is_nixos else "homeConfigurations"
+def _finding(attribute: str, held: Held, lines: "Lines") -> Finding:
     first, *others = lines.that_may_have(held)[:_SHOWN] or ["flake.nix"]
     what = f"its closure holds {held.what}{f' ({held.below})' if held.below else ''}"
     if held.what != _TREE:
@@ -111,7 +116,7 @@ def _finding(session: Session, about: Evaluated, held: Held, lines: "Lines") -> 
     what += f", in {held.derivation}, so that every commit changes it"
     what += f" (or is it {' or '.join(others)})" if others else ""
     remedy = f"name files by path literals (./x), which go into it alone, never by {_words(held)}"
-    return Finding(Severity.WARNING, first, f"{kind}.{about.host_id}", what, remedy)
+    return Finding(Severity.WARNING, first, attribute, what, remedy)
 
 
 def _words(held: Held) -> str:

@@ -1,22 +1,24 @@
 """The tools of the gate, by name, the fast ones first, and what a run of them shares."""
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from nixherd.errors import FleetError, FleetInvalid
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
+from nixherd.fleet.revisions import Tree
 from nixherd.gate import alejandra, deadnix, flake, hosts, keys, merge, secrets, statix
 from nixherd.gate.files import Place, changed, copied, of_fleet, read_all, unmerged
 from nixherd.gate.results import Found, Look, Unknown
-from nixherd.session import Session
+from nixherd.nix.builder import Builder
+from nixherd.nix.evaluator import Evaluator
+from nixherd.once import Once
+from nixherd.run import Run
 
-T = TypeVar("T")
 QUICK = 300.0  # seconds
 SLOW = 4 * 3600.0
 _FLAKE = "flake.nix"
@@ -31,14 +33,14 @@ class Scope:
     """
 
     root: Path
-    token_file: Path
     only_changed: bool = False
     deadline: float | None = None
     chosen: Sequence[str] | None = None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
-    _memo: dict[str, Any] = field(default_factory=dict, repr=False)
+    _repository: Once[Repository | None] = field(default_factory=lambda: Once("the fleet's repository"), repr=False)
+    _place: Once[Place] = field(default_factory=lambda: Once("the files that are looked at"), repr=False)
+    _fleet: Once[Fleet] = field(default_factory=lambda: Once("the fleet"), repr=False)
+    _builder: Once[Builder] = field(default_factory=lambda: Once("the fleet's evaluation"), repr=False)
 
     def __enter__(self) -> "Scope":
         return self
@@ -46,29 +48,14 @@ class Scope:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def _once(self, key: str, compute: Callable[[], T]) -> T:
-        """`compute()`, or why it failed, once for all tools."""
-        with self._lock:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            if key not in self._memo:
-                try:
-                    self._memo[key] = compute()
-                except FleetError as error:
-                    self._memo[key] = error
-        found: T | FleetError = self._memo[key]
-        if isinstance(found, FleetError):
-            raise found
-        return found
-
     @property
     def repository(self) -> Repository | None:
-        return self._once("repository", lambda: Repository.around(self.root))
+        return self._repository(lambda: Repository.around(self.root))
 
     @property
     def place(self) -> Place:
         """The files that the tools which take files look at, where they do."""
-        return self._once("files", self._find_place)
+        return self._place(self._find_place)
 
     def _find_place(self) -> Place:
         if self.chosen is not None:
@@ -88,29 +75,28 @@ class Scope:
 
     @property
     def fleet(self) -> Fleet:
-        return self._once("fleet", lambda: load_fleet(self.root))
+        return self._fleet(lambda: load_fleet(self.root))
 
     @property
-    def session(self) -> Session:
-        """Unknown where hosts.nix or the definitions cannot be used, which `definitions` tells of."""
+    def usable(self) -> Fleet:
+        """The same, Unknown where hosts.nix or the definitions cannot be used, which `definitions` tells of."""
         try:
-            fleet = self.fleet
+            return self.fleet
         except FleetInvalid as error:
             why = f"{error.findings[0]}" + (f" (and {len(error.findings) - 1} more)" if error.findings[1:] else "")
             raise Unknown(f"the fleet's hosts cannot be told: {why}") from error
-        return self._once("session", lambda: self._begin(fleet))
-
-    def _begin(self, fleet: Fleet) -> Session:
-        session = Session(fleet, self.token_file)
-        self._held.callback(session.close)
-        return session
 
     @property
-    def evaluable(self) -> Session:
-        """The same, Unknown without a flake: Nix would look for one above the directory, and take that."""
+    def builder(self) -> Builder:
+        """Unknown without a flake: Nix would look for one above the directory, and take that."""
         if not (self.root / _FLAKE).is_file():
             raise Unknown(f"there is no {_FLAKE}, so nothing can be evaluated")
-        return self.session
+        return self._builder(lambda: self._begin(self.usable))
+
+    def _begin(self, fleet: Fleet) -> Builder:
+        run = Run(fleet.id)
+        self._held.callback(run.close)
+        return Builder(Evaluator(fleet, run, partial(Tree, fleet.path)))
 
     def limit(self, usual: float) -> float:
         return self.deadline or usual
@@ -143,7 +129,7 @@ def _definitions(scope: Scope) -> Look:
 def _secrets(scope: Scope) -> Look:
     found = [*keys.find(scope.place)]
     try:
-        look = secrets.check(scope.root, scope.session.fleet)
+        look = secrets.check(scope.root, scope.usable)
     except FleetError as error:
         return Look(found, unknown=str(error))
     return Look([*found, *look.findings], look.note, look.unknown)
@@ -153,13 +139,28 @@ def _flake(scope: Scope) -> Look:
     if not (scope.root / _FLAKE).is_file():
         return Look([Found("is not there", _FLAKE, remedy="a fleet is a flake; the reference fleet has one")])
     try:
-        find = hosts.file_of(scope.session)
+        find = hosts.file_of(scope.usable)
     except FleetError:  # the flake is judged all the same
 
         def find(_: str) -> str | None:
             return None
 
     return flake.check(str(scope.root), scope.root, scope.limit(SLOW), find)
+
+
+def _lockout(scope: Scope) -> Look:
+    evaluator = scope.builder.evaluator
+    return hosts.lockout(scope.usable, evaluator)
+
+
+def _closures(scope: Scope) -> Look:
+    evaluator = scope.builder.evaluator
+    return hosts.closures(scope.usable, evaluator)
+
+
+def _builds(scope: Scope) -> Look:
+    builder = scope.builder
+    return hosts.builds(scope.usable, builder)
 
 
 TOOLS: Mapping[str, Tool] = {
@@ -176,11 +177,9 @@ TOOLS: Mapping[str, Tool] = {
         Tool("merge", "unresolved conflicts", lambda scope: merge.check(scope.place, scope.unmerged)),
         Tool("definitions", "hosts.nix and vms/definitions.nix", _definitions),
         Tool("secrets", "who can decrypt which file", _secrets),
-        Tool("lockout", "ways to root", lambda scope: hosts.lockout(scope.evaluable), is_quick=False),
-        Tool(
-            "closures", "what every commit would change", lambda scope: hosts.closures(scope.evaluable), is_quick=False
-        ),
+        Tool("lockout", "ways to root", _lockout, is_quick=False),
+        Tool("closures", "what every commit would change", _closures, is_quick=False),
         Tool("flake", "nix flake check", _flake, is_quick=False),
-        Tool("builds", "every configuration built", lambda scope: hosts.builds(scope.evaluable), is_quick=False),
+        Tool("builds", "every configuration built", _builds, is_quick=False),
     )
 }

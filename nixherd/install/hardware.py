@@ -5,17 +5,17 @@ from pathlib import Path, PurePath
 
 from nixherd.errors import FleetError
 from nixherd.fleet.git import Repository
+from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import opened
-from nixherd.session import Session
 
 
-def configuration_path(session: Session, host_id: str, wanted: str | bool) -> Path:
+def configuration_path(fleet: Fleet, host_id: str, wanted: str | bool) -> Path:
     """Where the file belongs: `wanted`, relative to the flake, or beside the host's configuration when True.
 
     FleetError when it lies outside the flake, a link leads there, or git does not know it: Nix would not see it there.
     """
-    flake = Path(session.fleet.path)
-    configuration = session.host(host_id).configuration_file
+    flake = Path(fleet.path)
+    configuration = fleet.hosts[host_id].configuration_file
     if wanted is True and configuration:
         given = str(Path(configuration).parent / "hardware-configuration.nix")
     else:

@@ -4,29 +4,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from nixherd.errors import FleetError
+from nixherd.fleet.host_keys import HostKeys
 from nixherd.install.hardware import configuration_path
-from nixherd.nix.builder import require_installer
+from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
-from nixherd.session import Session
 
 
-def obstacles(session: Session, about: Evaluated, extra_files: object, hardware: str | bool | None) -> Iterator[str]:
-    """One line per finding; none when `about`'s host can be installed.
+def obstacles(
+    keys: HostKeys, builder: Builder, config: Evaluated, extra_files: object, hardware: str | bool | None
+) -> Iterator[str]:
+    """One line per finding; none when the host of `config` can be installed.
 
     `extra_files` and `hardware` (of hardware-configuration.nix) are what the operator gave as data, unchecked.
     """
-    if problem := session.key_problem(about.host_id):
+    if problem := keys.problem(config.host_id):
         yield problem
-    if about.disko_script is None:
-        yield f"{about.host_id}: config.system.build.diskoScript is missing; import disko and declare its disks"
+    if config.disko_script is None:
+        yield f"{config.host_id}: config.system.build.diskoScript is missing; import disko and declare its disks"
     try:
-        require_installer(session)
+        builder.require_installer()
     except FleetError as error:
         yield str(error)
-    yield from _extra_files(about.host_id, extra_files)
+    yield from _extra_files(config.host_id, extra_files)
     if hardware:
         try:
-            configuration_path(session, about.host_id, hardware)
+            configuration_path(keys.fleet, config.host_id, hardware)
         except FleetError as error:
             yield str(error)
 

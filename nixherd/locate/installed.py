@@ -9,12 +9,12 @@ what wipes a machine it does not, so that is found by `nixherd.locate.reach` alo
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableSet
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 
 from nixherd.errors import ApiError, FleetError
-from nixherd.fleet.models import Host, Vm
+from nixherd.fleet.host_keys import HostKeys
+from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.locate import discovery, whereabouts
-from nixherd.locate.guest_agent import known_hypervisors, owner_of_address
+from nixherd.locate.guest_agent import owner_of_address
 from nixherd.locate.neighbours import Neighbour
 from nixherd.locate.proof import Asked
 from nixherd.locate.reach import (
@@ -29,11 +29,13 @@ from nixherd.locate.reach import (
     is_proven_by_agent,
     running,
 )
+from nixherd.locate.whereabouts import Sightings
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.address import address_of, plain
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.guest.observe import interfaces_of
-from nixherd.session import Session
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.run import Run
 
 Ask = Callable[[Host], tuple[Neighbour, ...]]
 """A host's neighbours, asked of itself; FleetError when it does not tell"""
@@ -48,7 +50,10 @@ class Search:
     network is told.
     """
 
-    session: Session
+    hypervisor: Hypervisor
+    keys: HostKeys
+    sightings: Sightings
+    run: Run
     host: Host
     hints: Hints
     tell: Callable[[str], None]
@@ -65,10 +70,14 @@ class Search:
     _tried: set[str] = field(default_factory=set)
     _gateways: frozenset[str] = frozenset()
 
+    @property
+    def _fleet(self) -> Fleet:
+        return self.hypervisor.fleet
+
     @classmethod
-    def is_for(cls, session: Session, host: Host, hints: Hints) -> bool:
+    def is_for(cls, keys: HostKeys, host: Host, hints: Hints) -> bool:
         """Whether this host is a guest with a pinned key: any other has its names alone, or its agent's word."""
-        return session.vm(host.id) is not None and hints.host_key is None and session.pinned_key(host.id) is not None
+        return keys.fleet.vm_of(host.id) is not None and hints.host_key is None and keys.pinned(host.id) is not None
 
     def places(self) -> Iterator[Place]:
         """The places to try, in order; another source is asked only when they are asked for.
@@ -76,7 +85,7 @@ class Search:
         Raises Absent when the hypervisor says that there is no such machine, Refused when its guest tells what cannot
         be. While nothing is known, nothing is yielded, and `reasons` say why.
         """
-        vm = self.session.vm(self.host.id)
+        vm = self._fleet.vm_of(self.host.id)
         assert vm is not None
         card = declared_card(vm)
         self._gateways = whereabouts.gateways(vm)
@@ -108,7 +117,7 @@ class Search:
     def _running(self, vm: Vm) -> Running | None:
         """The guest as the hypervisor shows it; None where that cannot be asked, or may not show it."""
         try:
-            return running(self.session, vm)
+            return running(self.hypervisor, vm)
         except Absent:
             raise
         except FleetError as error:
@@ -122,7 +131,8 @@ class Search:
             if is_proven_by_agent(vm):
                 # an outdated entry of another host hides no guest here: whoever answers proves that it is this one
                 return ask_agent(
-                    self.session,
+                    self.hypervisor,
+                    self.keys,
                     self.host,
                     guest,
                     epochs=self.epochs,
@@ -131,7 +141,7 @@ class Search:
                     accepted=self.accepted,
                     done=self.done,
                 )
-            address = address_of(guest.config, interfaces_of(self.session.client, guest.node, vm))
+            address = address_of(guest.config, interfaces_of(self.hypervisor.client, guest.node, vm))
         except NoAgent:
             self._note(f"{label(vm)} has no guest agent")
             return None
@@ -149,7 +159,7 @@ class Search:
 
     def _seen(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
         """Where its network card was seen: from here, and by the hosts that the definitions name for that."""
-        hosts = self.session.fleet.neighbours_of(vm) if self.ask else ()
+        hosts = self._fleet.neighbours_of(vm) if self.ask else ()
         if card is None or card.mac is None:
             if hosts:
                 self._note(
@@ -158,7 +168,7 @@ class Search:
                 )
             return
         here = "the neighbour table of this machine"
-        yield from self._new(self._believed(whereabouts.seen_from_here(self.session, card.mac), here, card), card)
+        yield from self._new(self._believed(self.sightings.from_here(card.mac), here, card), card)
         for other in hosts:
             assert self.ask is not None
             try:
@@ -173,10 +183,10 @@ class Search:
 
     def _discovered(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
         """Where its key is shown, in the networks that the definitions let us search."""
-        for network in self.session.fleet.networks_of(vm):
+        for network in self._fleet.networks_of(vm):
             try:
-                open_ = self.session.lately(("search", network), discovery.AGAIN, partial(self._search, network))
-                found = discovery.showing(self.session.pinned_key(self.host.id) or "", open_)
+                open_ = self.sightings.listening_in(network, partial(self._searched, network))
+                found = discovery.showing(self.keys.pinned(self.host.id) or "", open_)
             except FleetError as error:
                 self._note(f"{network} cannot be searched: {error}")
                 continue
@@ -186,15 +196,14 @@ class Search:
                 )
             yield from self._new(self._believed(found, f"the search of {network}", card), card)
 
-    def _search(self, network: str) -> list[str]:
-        if next(self.session.once(("searches", network), count)) >= discovery.MOST_SEARCHES:
-            raise FleetError(f"it was searched {discovery.MOST_SEARCHES} times by this run already")
-        others = [each for host in self.session.fleet.hosts.values() for each in host.addresses or ()]
-        wanted = discovery.addresses_in(
-            [network], {*known_hypervisors(self.session), *filter(None, map(plain, others))}
+    def _searched(self, network: str) -> list[str]:
+        """The addresses of a network that are tried, which is told."""
+        others = [each for host in self._fleet.hosts.values() for each in host.addresses or ()]
+        addresses = discovery.addresses_in(
+            [network], {*self.hypervisor.known_addresses, *filter(None, map(plain, others))}
         )
-        self.tell(f"trying port 22 of the {len(wanted)} addresses in {network}, as the definitions say")
-        return discovery.listening(wanted)
+        self.tell(f"trying port 22 of the {len(addresses)} addresses in {network}, as the definitions say")
+        return addresses
 
     # What is made of them
 
@@ -202,7 +211,7 @@ class Search:
         return (self._place(address, asked) for address in found if self._is_new(address))
 
     def _place(self, address: str, asked: Asked | None) -> Place:
-        key = self.session.pinned_key(self.host.id)
+        key = self.keys.pinned(self.host.id)
         assert key is not None
         return Place(address, Epoch.FINAL, key, self.host.user, asked)
 
@@ -215,7 +224,7 @@ class Search:
         """Those that can be this guest's; which cannot, and why, is a reason."""
         others, hypervisors = self._others(), dict[str, str]()
         for address in found:
-            hypervisors = hypervisors or {**known_hypervisors(self.session)}
+            hypervisors = hypervisors or {**self.hypervisor.known_addresses}
             written = plain(address) or address
             whose = owner_of_address(hypervisors, written, card.mac if card else None)
             whose = whose or others.get(written) or self._gateway(written)
@@ -231,7 +240,7 @@ class Search:
         """
         others, hypervisors = self._others(), dict[str, str]()
         for address in whereabouts.declared(vm):
-            hypervisors = hypervisors or {**known_hypervisors(self.session)}
+            hypervisors = hypervisors or {**self.hypervisor.known_addresses}
             if whose := hypervisors.get(address) or others.get(address) or self._gateway(address):
                 self._note(f"{vm.attribute} says {address}, which {whose} has: left out")
             else:
@@ -242,7 +251,7 @@ class Search:
 
     def _others(self) -> Mapping[str, str]:
         """By address, which other host has it."""
-        hosts = (host for host in self.session.fleet.hosts.values() if host.id != self.host.id)
+        hosts = (host for host in self._fleet.hosts.values() if host.id != self.host.id)
         return {written: host.id for host in hosts for each in host.addresses or () if (written := plain(each))}
 
     def _not_asked(self, error: FleetError) -> None:
@@ -252,7 +261,7 @@ class Search:
 
     def _once(self, said: str, later: str) -> str:
         """What many hosts come upon, in full for the first of them."""
-        first = self.session.once(("said", said), lambda: self.host.id)
+        first = self.run.first_to_say(said, self.host.id)
         return said if first == self.host.id else f"{later}, for the same reason as {first}"
 
     def _note(self, reason: str) -> None:

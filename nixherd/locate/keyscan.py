@@ -9,9 +9,10 @@ import paramiko
 
 from nixherd.errors import FAILURES, Unforeseen
 from nixherd.faults import worded
+from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Host
 from nixherd.locate.reach import Epoch, Hints, look
-from nixherd.session import Session
+from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key
 
 AT_ONCE = 32
@@ -36,16 +37,16 @@ class Shown:
         return parse_public_key(pinned).bare != self.key
 
 
-def keys_shown(session: Session, hosts: Iterable[Host]) -> dict[str, Shown]:
+def keys_shown(hypervisor: Hypervisor, keys: HostKeys, hosts: Iterable[Host]) -> dict[str, Shown]:
     """By host id, all asked at once; a machine that does not answer is no error."""
     wanted = list(hosts)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return {shown.host_id: shown for shown in pool.map(lambda host: _shown(session, host), wanted)}
+        return {shown.host_id: shown for shown in pool.map(lambda host: _shown(hypervisor, keys, host), wanted)}
 
 
-def _shown(session: Session, host: Host) -> Shown:
+def _shown(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Shown:
     try:
-        places = look(session, host, Hints(), epochs=(Epoch.FINAL,), patience=0, progress=lambda line: None)
+        places = look(hypervisor, keys, host, Hints(), epochs=(Epoch.FINAL,), patience=0, progress=lambda line: None)
     except FAILURES as error:
         failure = worded(error, f"{host.id}: looking for it")
         return Shown(host.id, problem=str(failure).splitlines()[0], fault=isinstance(failure, Unforeseen))

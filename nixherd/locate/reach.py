@@ -20,15 +20,16 @@ from typing import Any
 from typing_extensions import TypeIs
 
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
-from nixherd.fleet.models import GuestType, Host, Vm
-from nixherd.locate.guest_agent import owner_of, require_a_guests, told_key
+from nixherd.fleet.host_keys import HostKeys
+from nixherd.fleet.models import Fleet, GuestType, Host, Vm
+from nixherd.locate.guest_agent import require_a_guests, told_key
 from nixherd.locate.proof import Asked
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent
+from nixherd.proxmox.errors import AgentUnavailable, Misused, NoAgent
 from nixherd.proxmox.guest.address import address_of
 from nixherd.proxmox.guest.identity import contradiction, declared_mac, label, why_not_ours
 from nixherd.proxmox.guest.observe import find
-from nixherd.session import Misused, Session
+from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key
 
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
@@ -129,7 +130,8 @@ def epoch_on(host: Host, os_release: str) -> Epoch:
 
 
 def look(
-    session: Session,
+    hypervisor: Hypervisor,
+    keys: HostKeys,
     host: Host,
     hints: Hints,
     *,
@@ -154,13 +156,18 @@ def look(
 
     Raises Absent when there is nothing to wait for.
     """
-    vm = session.vm(host.id)
+    vm = hypervisor.fleet.vm_of(host.id)
     if is_proven_by_agent(vm):
         return _look_at_vm(
-            session, host, vm, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
+            *(hypervisor, keys, host, vm),
+            epochs=epochs,
+            patience=patience,
+            progress=progress,
+            accepted=accepted,
+            done=done,
         )
-    asked = _known_card(session, vm) if vm else None
-    return [replace(place, asked=asked) for place in _look_at_names(session, host, hints)]
+    asked = _known_card(hypervisor, vm) if vm else None
+    return [replace(place, asked=asked) for place in _look_at_names(keys, host, hints)]
 
 
 def is_proven_by_agent(vm: Vm | None) -> TypeIs[Vm]:
@@ -178,8 +185,8 @@ def addresses(host: Host) -> list[str]:
     return list(dict.fromkeys(name for name in (host.hostname, host.ssh_alias) if name))
 
 
-def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place]:
-    pinned = session.pinned_key(host.id)
+def _look_at_names(keys: HostKeys, host: Host, hints: Hints) -> Iterator[Place]:
+    pinned = keys.pinned(host.id)
     if host.public_key and hints.host_key and not same_key(host.public_key, hints.host_key):
         raise Refused(
             f"{host.id} has a publicKey in hosts.nix, so it is installed already and answers with that key alone; "
@@ -194,19 +201,19 @@ def _look_at_names(session: Session, host: Host, hints: Hints) -> Iterator[Place
         if pinned:
             yield Place(address, Epoch.FINAL, pinned, host.user)
         if hints.host_key and not host.public_key:
-            _require_nobody_elses(session, host, hints.host_key)
+            _require_nobody_elses(keys, host, hints.host_key)
             # kexec keeps the key: whether the installer or what was there before answers shows after login
             for user in dict.fromkeys((hints.user or "root", "root")):
                 yield Place(address, Epoch.CLONE, hints.host_key, user)
 
 
-def _require_nobody_elses(session: Session, host: Host, host_key: str) -> None:
+def _require_nobody_elses(keys: HostKeys, host: Host, host_key: str) -> None:
     """Refused when the key that the operator gave for this host is known as another's: a mistyped address."""
-    if other := owner_of(session, host_key, but=host.id):
+    if other := keys.owner(host_key, but=host.id):
         raise Refused(f"--data host_key is the key of {other}, not of {host.id}; correct it and ssh_hostname")
 
 
-def _known_card(session: Session, vm: Vm) -> Asked | None:
+def _known_card(hypervisor: Hypervisor, vm: Vm) -> Asked | None:
     """A guest that no agent is asked about, whose MAC is known: it is declared, or the hypervisor tells a container's.
 
     Its address is not its own word, so a hypervisor that cannot be asked is no obstacle: the pinned key counts.
@@ -215,7 +222,7 @@ def _known_card(session: Session, vm: Vm) -> Asked | None:
         return card
     if vm.is_managed and vm.type is GuestType.LXC:
         with suppress(FleetError):
-            if found := find(session.client, session.fleet, vm):
+            if found := find(hypervisor.client, hypervisor.fleet, vm):
                 return Asked.of(vm, *found, has_agent=False)
     return None
 
@@ -250,11 +257,11 @@ class _Seen:
         return self.asked.node
 
 
-def running(session: Session, vm: Vm) -> Running:
+def running(hypervisor: Hypervisor, vm: Vm) -> Running:
     """The guest as the hypervisor shows it. Absent when there is none, or it does not run."""
-    client, found = session.client, find(session.client, session.fleet, vm)
+    client, found = hypervisor.client, find(hypervisor.client, hypervisor.fleet, vm)
     if found is None:
-        raise Absent(f"{label(vm)} does not exist on {session.fleet.node_of(vm)}", "provision it first")
+        raise Absent(f"{label(vm)} does not exist on {hypervisor.fleet.node_of(vm)}", "provision it first")
     node, config = found
     status = client.status(node, vm.vmid, vm.type)
     if status is None:
@@ -264,21 +271,22 @@ def running(session: Session, vm: Vm) -> Running:
     return Running(vm, node, config)
 
 
-def _see(session: Session, host: Host, guest: Running, progress: Callable[[str], None]) -> _Seen | None:
+def _see(hypervisor: Hypervisor, host: Host, guest: Running, progress: Callable[[str], None]) -> _Seen | None:
     """What the agent says; None, and why, while it has no address. AgentUnavailable, or Refused."""
-    client, vm, node = session.client, guest.vm, guest.node
+    client, vm, node = hypervisor.client, guest.vm, guest.node
     address = address_of(guest.config, client.agent_interfaces(node, vm.vmid))
     if address is None:
         progress("the guest has no address yet")
         return None
     asked = Asked.of(vm, node, guest.config)
-    require_a_guests(session, asked, address)
+    require_a_guests(hypervisor, asked, address)
     epoch = epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release"))
     return _Seen(vm, asked, guest.config, address, epoch)
 
 
 def _look_at_vm(
-    session: Session,
+    hypervisor: Hypervisor,
+    keys: HostKeys,
     host: Host,
     vm: Vm,
     *,
@@ -288,16 +296,21 @@ def _look_at_vm(
     accepted: Collection[Epoch],
     done: MutableSet[str] | None,
 ) -> list[Place]:
-    guest = running(session, vm)
+    guest = running(hypervisor, vm)
     try:
         return ask_agent(
-            session, host, guest, epochs=epochs, patience=patience, progress=progress, accepted=accepted, done=done
+            *(hypervisor, keys, host, guest),
+            epochs=epochs,
+            patience=patience,
+            progress=progress,
+            accepted=accepted,
+            done=done,
         )
     except NoAgent as error:
         raise Absent(
             f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
             "have one run there (agent = true)"
-            if session.pinned_key(host.id)
+            if keys.pinned(host.id)
             else f"put the host key of {host.id} into hosts.nix as its publicKey, or have an agent run there",
         ) from error
     except AgentUnavailable as error:
@@ -306,7 +319,8 @@ def _look_at_vm(
 
 
 def ask_agent(
-    session: Session,
+    hypervisor: Hypervisor,
+    keys: HostKeys,
     host: Host,
     guest: Running,
     *,
@@ -320,24 +334,24 @@ def ask_agent(
 
     AgentUnavailable when it does not answer, NoAgent where there is none.
     """
-    seen = _see(session, host, guest, progress)
+    seen = _see(hypervisor, host, guest, progress)
     if seen is None:
         return []
     if seen.epoch is not Epoch.FINAL:
-        _require_installable(session, host, seen, accepted)
+        _require_installable(hypervisor.fleet, keys, host, seen, accepted)
     if seen.epoch not in epochs:
         progress(f"the {seen.epoch} still answers")
         return []
-    key = _key_of(session, host, seen, patience=patience, progress=progress, done=done)
+    key = _key_of(hypervisor, keys, host, seen, patience=patience, progress=progress, done=done)
     told = seen.epoch is not Epoch.FINAL
     return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.asked, told)] if key else []
 
 
-def _require_installable(session: Session, host: Host, seen: _Seen, accepted: Collection[Epoch]) -> None:
+def _require_installable(fleet: Fleet, keys: HostKeys, host: Host, seen: _Seen, accepted: Collection[Epoch]) -> None:
     """Refused where nothing but the installed system may answer for this host in this run."""
-    if why := why_not_ours(session.fleet, seen.vm, seen.config, seen.node):
+    if why := why_not_ours(fleet, seen.vm, seen.config, seen.node):
         raise Refused(why)  # whose word on its key would count for nothing
-    if problem := session.key_problem(host.id):
+    if problem := keys.problem(host.id):
         raise Refused(
             f"{seen.asked.label} answers as installed only, for hosts.nix pins the key of {host.id}; its agent says "
             f"that it is the {seen.epoch}: look at it, and if it is to be installed anew: {problem}"
@@ -347,7 +361,8 @@ def _require_installable(session: Session, host: Host, seen: _Seen, accepted: Co
 
 
 def _key_of(
-    session: Session,
+    hypervisor: Hypervisor,
+    keys: HostKeys,
     host: Host,
     seen: _Seen,
     *,
@@ -355,19 +370,19 @@ def _key_of(
     progress: Callable[[str], None],
     done: MutableSet[str] | None,
 ) -> str | None:
-    client, vm = session.client, seen.vm
+    client, vm = hypervisor.client, seen.vm
     if seen.epoch is Epoch.FINAL:
-        key = session.pinned_key(host.id)
+        key = keys.pinned(host.id)
         if key is None:
             raise Absent(
                 f"{host.id}: an installed system answers, but hosts.nix has a placeholder for its publicKey "
-                f"and {session.state_of(host.id).private_key_file} is missing",
+                f"and {keys.private_key_file(host.id)} is missing",
                 "put its publicKey into hosts.nix",
             )
         return key
     if seen.epoch is Epoch.CLONE:
         if not patience:
-            told_key(session, host.id, seen.asked, for_good=False)
+            told_key(hypervisor, keys, host.id, seen.asked, for_good=False)
             return None
         this = f"{vm.vmid} {seen.asked.mac} {seen.asked.uuid}"
         if done is None or this not in done:
@@ -378,23 +393,23 @@ def _key_of(
                 raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({ended.exitcode}): {words}", None)
             if done is not None:
                 done.add(this)
-    return told_key(session, host.id, seen.asked, for_good=True)
+    return told_key(hypervisor, keys, host.id, seen.asked, for_good=True)
 
 
-def told_place(session: Session, host: Host) -> Place | None:
+def told_place(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Place | None:
     """Where the installed system of a VM of ours answers whose key nobody knows but its agent; None while none runs.
 
     What answers there has still to prove that it is that VM. Refused when it is not ours, or the key is another's;
     FleetError while it does not say.
     """
-    vm = session.vm(host.id)
-    found = find(session.client, session.fleet, vm) if vm else None
+    vm = hypervisor.fleet.vm_of(host.id)
+    found = find(hypervisor.client, hypervisor.fleet, vm) if vm else None
     if vm is None or found is None or found[1].lock == "clone":
         return None
-    if why := why_not_ours(session.fleet, vm, found[1], found[0]):
+    if why := why_not_ours(hypervisor.fleet, vm, found[1], found[0]):
         raise Refused(why)
     try:
-        seen = _see(session, host, running(session, vm), lambda said: None)
+        seen = _see(hypervisor, host, running(hypervisor, vm), lambda said: None)
     except Absent:
         return None
     except (AgentUnavailable, NoAgent) as error:
@@ -403,24 +418,24 @@ def told_place(session: Session, host: Host) -> Place | None:
         raise FleetError(f"{host.id}: its guest has no address yet, so what it says cannot be proven; try again")
     if seen.epoch is not Epoch.FINAL:
         return None
-    key = told_key(session, host.id, seen.asked, for_good=True)
+    key = told_key(hypervisor, keys, host.id, seen.asked, for_good=True)
     return Place(seen.address, Epoch.FINAL, key, host.user, seen.asked, told=True)
 
 
-def stranger(session: Session, host: Host, *, installs: bool) -> str | None:
+def stranger(hypervisor: Hypervisor, keys: HostKeys, host: Host, *, installs: bool) -> str | None:
     """Why the guest under this host's VMID is somebody else's; None when it is ours, in the making, or not there.
 
     Our mark is asked for where it may come to be installed (`installs`). Where it can only be an installed system the
     key that is pinned for it decides.
     """
-    vm = session.vm(host.id)
+    vm = hypervisor.fleet.vm_of(host.id)
     if vm is None or not vm.is_managed or vm.type is not GuestType.QEMU:
         return None
-    found = find(session.client, session.fleet, vm)
+    found = find(hypervisor.client, hypervisor.fleet, vm)
     if found is None or found[1].lock == "clone":
         return None
-    judge = why_not_ours if installs and not session.key_problem(host.id) else contradiction
-    return judge(session.fleet, vm, found[1], found[0])
+    judge = why_not_ours if installs and not keys.problem(host.id) else contradiction
+    return judge(hypervisor.fleet, vm, found[1], found[0])
 
 
 def until(deadline: float, what: str, attempt: Callable[[], bool]) -> None:

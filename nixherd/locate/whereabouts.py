@@ -5,16 +5,17 @@ Every one of them is a place to try, no more: whoever answers there is known by 
 
 import ipaddress
 import secrets
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 from nixherd.errors import FleetError
 from nixherd.fleet.models import GuestType, Vm
-from nixherd.locate import neighbours
+from nixherd.locate import discovery, neighbours
 from nixherd.locate.neighbours import Neighbour
+from nixherd.once import Lately
 from nixherd.process import run
 from nixherd.proxmox.config import VmConfig, properties
 from nixherd.proxmox.guest.address import plain, usable
-from nixherd.session import Session
 
 MOST = 8  # addresses of one card that are tried
 RECENT = 5.0  # seconds for which what a machine told of its neighbours is not asked again
@@ -57,10 +58,34 @@ def _fixed(values: Mapping[str, str]) -> list[str]:
     return [str(address) for address in found if address is not None]
 
 
-def seen_from_here(session: Session, mac: str) -> list[str]:
-    """Where this machine has seen the card: nothing is sent, the kernel and the leases that are here are read."""
-    found = neighbours.of(mac, session.lately("neighbours of this machine", RECENT, _ours))
-    return list(dict.fromkeys(address for each in found if (address := _from_here(each))))[:MOST]
+class Sightings:
+    """What this run has seen of network cards and of networks lately; it is not asked for again at once."""
+
+    def __init__(self) -> None:
+        self._ours: Lately[None, tuple[Neighbour, ...]] = Lately("reading the neighbours of this machine", RECENT)
+        self._told: Lately[str, tuple[Neighbour, ...]] = Lately("asking a host for its neighbours", RECENT)
+        self._listening: Lately[str, list[str]] = Lately("searching a network", discovery.AGAIN)
+        self._searches: Counter[str] = Counter()
+
+    def from_here(self, mac: str) -> list[str]:
+        """Where this machine has seen the card: nothing is sent, the kernel and the leases that are here are read."""
+        found = neighbours.of(mac, self._ours(None, _ours))
+        return list(dict.fromkeys(address for each in found if (address := _from_here(each))))[:MOST]
+
+    def told_by(self, host_id: str, ask: Callable[[], tuple[Neighbour, ...]]) -> tuple[Neighbour, ...]:
+        """The neighbours of another host, asked of it by `ask`."""
+        return self._told(host_id, ask)
+
+    def listening_in(self, network: str, addresses: Callable[[], list[str]]) -> list[str]:
+        """Those of the addresses at which something listens for SSH. FleetError after too many searches."""
+
+        def search() -> list[str]:
+            self._searches[network] += 1
+            if self._searches[network] > discovery.MOST_SEARCHES:
+                raise FleetError(f"it was searched {discovery.MOST_SEARCHES} times by this run already")
+            return discovery.listening(addresses())
+
+        return self._listening(network, search)
 
 
 def seen_elsewhere(mac: str, told: tuple[Neighbour, ...]) -> list[str]:

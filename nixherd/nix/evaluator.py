@@ -9,11 +9,12 @@ dozen tries.
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from nixherd.errors import FAILURES, FleetError, ProcessFailed
 from nixherd.faults import worded
@@ -21,9 +22,10 @@ from nixherd.nix import commands as nix
 from nixherd.nix import eval_jobs
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.errors import explain_failure
-from nixherd.nix.log import shown
+from nixherd.nix.log import Warnings, shown
+from nixherd.once import Once, OncePer, ahead
 from nixherd.process import run
-from nixherd.session import Session, ahead
+from nixherd.run import Run
 from nixherd.terminal import say
 
 DEADLINE = 1800.0  # seconds
@@ -36,64 +38,174 @@ WORTHWHILE = 8  # hosts for a process of their own: each evaluates anew what all
 Found = Mapping[str, Evaluated | FleetError | None]
 
 
-def evaluate(session: Session, host_ids: Sequence[str], host_id: str) -> Evaluated:
-    """What the flake says of one host; all of `host_ids` of its kind are evaluated together, once per run.
+class Source(Protocol):
+    """The flake that is evaluated: as Nix is told it, and its revision at this moment, None where nobody can say."""
 
-    FleetError when the flake does not have this host, or cannot be evaluated for it.
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+
+class Hosts(Protocol):
+    """A fleet: the flake's directory, and which of its hosts are homes."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def homes(self) -> Collection[str]: ...
+
+
+class Evaluator:
+    """Evaluates the flake of a fleet for a run; what is evaluated stays until `forget`.
+
+    `source` says which flake: the fleet's tree, one named by a reference, or the commit that was verified.
     """
-    host_ids = session.together if set(host_ids) <= set(session.together) else host_ids
-    homes = _homes(session)
-    is_nixos = host_id not in homes
-    alike = tuple(each for each in host_ids if (each not in homes) == is_nixos)
-    found = session.once(("evaluate", alike), lambda: _of_one_revision(session, alike, is_nixos=is_nixos))
-    about = found.get(host_id)
-    if isinstance(about, FleetError):
-        raise about
-    if about is None:
-        place = "nixosConfigurations" if is_nixos else "homeConfigurations"
-        raise FleetError(f"{session.fleet.path}/flake.nix: it has no {place}.{host_id}; add it")
-    return about
 
+    def __init__(self, fleet: Hosts, run: Run, source: Callable[[], Source]) -> None:
+        self.path, self.run = fleet.path, run
+        self.warnings = Warnings()
+        self.together: tuple[str, ...] = ()
+        """the hosts that are evaluated together, where that began ahead"""
+        self._homes, self._find_source = fleet.homes, source
+        self._source: Once[Source] = Once(f"{self.path}: finding the flake")
+        self._results: OncePer[tuple[str, ...], Found] = OncePer(f"{self.path}: evaluating")
+        self._has_jobs: Once[bool] = Once(f"looking for {eval_jobs.PROGRAM}")
 
-def evaluate_ahead(session: Session, host_ids: Sequence[str]) -> None:
-    """Begin to evaluate these hosts; `evaluate` waits for that when it is asked for some of them."""
-    session.together = tuple(host_ids)
-    homes = _homes(session)
-    one_of_each_kind = {host_id in homes: host_id for host_id in host_ids}.values()
-    ahead(*(partial(evaluate, session, host_ids, host_id) for host_id in one_of_each_kind))
+    @property
+    def source(self) -> Source:
+        return self._source(self._find_source)
 
+    @source.setter
+    def source(self, source: Source) -> None:
+        """Set it, where it is known already."""
+        self._source.set(source)
 
-def _homes(session: Session) -> set[str]:
-    return {host.id for host in session.fleet.hosts.values() if not host.is_nixos}
+    @property
+    def flake(self) -> str:
+        """The flake, as Nix is told it."""
+        return self.source.url
 
+    def forget(self) -> None:
+        """Evaluate anew: the fleet's files were changed."""
+        self._results.forget()
+        self._source.forget()
 
-def _of_one_revision(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
-    """What each comes to, and of which revision that is: not known where the tree moved on meanwhile."""
-    before = session.revision
-    found = _all(session, host_ids, is_nixos=is_nixos)
-    tell_warnings(session)
-    revision = before if before == session.revision else None
-    return {
-        host_id: replace(about, revision=revision or about.configuration_revision)
-        if isinstance(about, Evaluated)
-        else about
-        for host_id, about in found.items()
-    }
+    def evaluate(self, host_ids: Sequence[str], host_id: str) -> Evaluated:
+        """What the flake says of one host; all of `host_ids` of its kind are evaluated together, once.
 
+        FleetError when the flake does not have this host, or cannot be evaluated for it.
+        """
+        host_ids = self.together if set(host_ids) <= set(self.together) else host_ids
+        is_nixos = host_id not in self._homes
+        alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
+        result = self._results(alike, lambda: self._of_one_revision(alike, is_nixos=is_nixos)).get(host_id)
+        if isinstance(result, FleetError):
+            raise result
+        if result is None:
+            place = "nixosConfigurations" if is_nixos else "homeConfigurations"
+            raise FleetError(f"{self.path}/flake.nix: it has no {place}.{host_id}; add it")
+        return result
 
-def _all(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
-    found: dict[str, Evaluated | FleetError | None] = {}
-    if len(host_ids) > 1 and session.once("nix-eval-jobs", _has_jobs):
-        found |= _side_by_side(session, host_ids, is_nixos=is_nixos)
-    workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])
+    def ahead(self, host_ids: Sequence[str]) -> None:
+        """Begin to evaluate these hosts; `evaluate` waits for that when it is asked for some of them."""
+        self.together = tuple(host_ids)
+        one_of_each_kind = {host_id in self._homes: host_id for host_id in host_ids}.values()
+        ahead(*(partial(self.evaluate, host_ids, host_id) for host_id in one_of_each_kind))
 
-    def work(batch: Sequence[str]) -> Found:
-        return _found(session, batch, _try(session, batch, is_nixos=is_nixos), is_nixos=is_nixos)
+    def _of_one_revision(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+        """What each comes to, and of which revision that is: not known where the tree moved on meanwhile."""
+        before = self.source.revision
+        found = self._all(host_ids, is_nixos=is_nixos)
+        self._tell_warnings()
+        revision = before if before == self.source.revision else None
+        return {
+            host_id: replace(config, revision=revision or config.configuration_revision)
+            if isinstance(config, Evaluated)
+            else config
+            for host_id, config in found.items()
+        }
 
-    with ThreadPoolExecutor(workers) as pool:
-        for each in pool.map(work, batches):
-            found |= each
-    return found
+    def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+        found: dict[str, Evaluated | FleetError | None] = {}
+        if len(host_ids) > 1 and self._has_jobs(_has_jobs):
+            found |= self._side_by_side(host_ids, is_nixos=is_nixos)
+        workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])
+
+        def work(batch: Sequence[str]) -> Found:
+            return self._found(batch, self._try(batch, is_nixos=is_nixos), is_nixos=is_nixos)
+
+        with ThreadPoolExecutor(workers) as pool:
+            for each in pool.map(work, batches):
+                found |= each
+        return found
+
+    def _side_by_side(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+        """What nix-eval-jobs says; a host that it lost on the way, or does not have, is not in it."""
+        room = int(_available() * SHARE) // eval_jobs.BYTES_PER_WORKER
+        workers = max(1, min(os.cpu_count() or 1, room, len(host_ids)))
+        roots = str(self.run.gc_roots)
+        argv = eval_jobs.jobs(self.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
+        done = run(argv, timeout=DEADLINE, check=False)
+        self.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
+        return eval_jobs.parse(done.stdout.splitlines(), Path(self.path))
+
+    def _found(self, host_ids: Sequence[str], tried: Found | FleetError, *, is_nixos: bool) -> Found:
+        """What is known of each, from what they came to together."""
+        if not isinstance(tried, FleetError):
+            return tried
+        if len(host_ids) == 1:
+            return {host_ids[0]: tried}
+        middle = len(host_ids) // 2
+        halves = [(half, self._try(half, is_nixos=is_nixos)) for half in (host_ids[:middle], host_ids[middle:])]
+        if all(isinstance(outcome, FleetError) and str(outcome) == str(tried) for _, outcome in halves):
+            return dict.fromkeys(host_ids, tried)  # it is the flake that is wrong, not one of them
+        found: dict[str, Evaluated | FleetError | None] = {}
+        for half, outcome in halves:
+            found |= self._found(half, outcome, is_nixos=is_nixos)
+        return found
+
+    def _try(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found | FleetError:
+        try:
+            return nix.parse_description(self._asked(nix.describe(self.flake, host_ids, is_nixos=is_nixos)))
+        except FAILURES as error:
+            return worded(error, f"{self.path}: evaluating {', '.join(host_ids)}")
+
+    def as_of(self, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
+        """The systems of hosts that have the flake's revision in them, were it this one; empty where nobody can say."""
+        try:
+            text = self.ask(nix.as_of(self.flake, host_ids, revision))
+        except FleetError:  # it cannot be another one
+            return {}
+        found: dict[str, str] = json.loads(text)
+        return found
+
+    def ask(self, argv: Sequence[str]) -> str:
+        """Return what an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""
+        try:
+            return self._asked(argv)
+        finally:
+            self._tell_warnings()
+
+    def _asked(self, argv: Sequence[str]) -> str:
+        try:
+            done = run(argv, timeout=DEADLINE)
+        except ProcessFailed as error:
+            self.warnings.take(error.stderr)
+            if not error.stderr and error.status >= 0:
+                raise
+            raise FleetError(explain_failure(error, Path(self.path))) from error
+        self.warnings.take(done.stderr)
+        return done.stdout
+
+    def _tell_warnings(self) -> None:
+        """Say what the evaluations warned of and was not said yet: on stderr, and in the run's journal."""
+        for text, hosts, is_new in self.warnings.news():
+            if is_new:
+                say(f"warning: {shown(text, hosts)}", err=True)
+            self.run.journal.note("warning", text=text, hosts=list(hosts))
 
 
 def _has_jobs() -> bool:
@@ -101,17 +213,6 @@ def _has_jobs() -> bool:
         return False
     done = run(eval_jobs.HELP, timeout=HELP_DEADLINE, check=False)
     return eval_jobs.is_usable(done.stdout + done.stderr)
-
-
-def _side_by_side(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
-    """What nix-eval-jobs says; a host that it lost on the way, or does not have, is not in it."""
-    room = int(_available() * SHARE) // eval_jobs.BYTES_PER_WORKER
-    workers = max(1, min(os.cpu_count() or 1, room, len(host_ids)))
-    roots = str(session.gc_roots)
-    argv = eval_jobs.jobs(session.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
-    done = run(argv, timeout=DEADLINE, check=False)
-    session.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
-    return eval_jobs.parse(done.stdout.splitlines(), Path(session.fleet.path))
 
 
 def _batches(host_ids: Sequence[str]) -> tuple[int, list[Sequence[str]]]:
@@ -129,65 +230,3 @@ def _available() -> int:
     except OSError:
         return 1 << 40
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 1 << 40)
-
-
-def _found(session: Session, host_ids: Sequence[str], tried: Found | FleetError, *, is_nixos: bool) -> Found:
-    """What is known of each, from what they came to together."""
-    if not isinstance(tried, FleetError):
-        return tried
-    if len(host_ids) == 1:
-        return {host_ids[0]: tried}
-    middle = len(host_ids) // 2
-    halves = [(half, _try(session, half, is_nixos=is_nixos)) for half in (host_ids[:middle], host_ids[middle:])]
-    if all(isinstance(outcome, FleetError) and str(outcome) == str(tried) for _, outcome in halves):
-        return dict.fromkeys(host_ids, tried)  # it is the flake that is wrong, not one of them
-    found: dict[str, Evaluated | FleetError | None] = {}
-    for half, outcome in halves:
-        found |= _found(session, half, outcome, is_nixos=is_nixos)
-    return found
-
-
-def _try(session: Session, host_ids: Sequence[str], *, is_nixos: bool) -> Found | FleetError:
-    try:
-        return nix.parse_description(_asked(session, nix.describe(session.flake, host_ids, is_nixos=is_nixos)))
-    except FAILURES as error:
-        return worded(error, f"{session.fleet.path}: evaluating {', '.join(host_ids)}")
-
-
-def as_of(session: Session, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
-    """The systems of hosts that have the flake's revision in them, were it another one; empty where nobody can say."""
-    try:
-        text = ask(session, nix.as_of(session.flake, host_ids, revision))
-    except FleetError:  # it cannot be another one
-        return {}
-    found: dict[str, str] = json.loads(text)
-    return found
-
-
-def ask(session: Session, argv: Sequence[str]) -> str:
-    """Return what an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""
-    try:
-        return _asked(session, argv)
-    finally:
-        tell_warnings(session)
-
-
-def _asked(session: Session, argv: Sequence[str]) -> str:
-    try:
-        done = run(argv, timeout=DEADLINE)
-    except ProcessFailed as error:
-        session.warnings.take(error.stderr)
-        if not error.stderr and error.status >= 0:
-            raise
-        raise FleetError(explain_failure(error, Path(session.fleet.path))) from error
-    session.warnings.take(done.stderr)
-    return done.stdout
-
-
-def tell_warnings(session: Session) -> None:
-    """Say what the evaluations warned of and was not said yet: on stderr, and in the deployment's journal."""
-    for text, hosts, is_new in session.warnings.news():
-        if is_new:
-            say(f"warning: {shown(text, hosts)}", err=True)
-        if session.journal is not None:
-            session.journal.note("warning", text=text, hosts=list(hosts))

@@ -1,6 +1,18 @@
 """The API's failures that callers tell apart; everything else is an ApiError."""
 
-from nixherd.errors import ApiError, DeadlineExceeded, Refused
+from nixherd.errors import ApiError, DeadlineExceeded, EndUnknown, FleetError, Refused, Usage
+
+
+class Unusable(FleetError):
+    """Nothing in this run can use the hypervisor's API."""
+
+
+class Foreign(Unusable, Refused):
+    """The token belongs to another server than the definitions name."""
+
+
+class Misused(Unusable, Usage):
+    """The command line says something about a machine that cannot be meant."""
 
 
 class NotVisible(Refused):
@@ -18,7 +30,7 @@ class NotVisible(Refused):
         )
 
 
-class OutcomeUnknown(ApiError):
+class OutcomeUnknown(ApiError, EndUnknown):
     """A changing request was sent and no answer came: it may have been carried out, now or later. Observe again."""
 
 
@@ -34,7 +46,7 @@ class NoAgent(ApiError):
     """The guest is configured without an agent: none will ever answer."""
 
 
-class StillRunning(DeadlineExceeded):
+class StillRunning(DeadlineExceeded, EndUnknown):
     """A task is not done within its deadline; it goes on on the server. `upid` names it."""
 
     def __init__(self, message: str, upid: str) -> None:

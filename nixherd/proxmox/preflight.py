@@ -57,7 +57,7 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Hypervisor:
+class Survey:
     """What the API says of the places that a VM is to use; None where there is no such thing.
 
     `template_unseen` is why the template could not be looked at, which is no matter where the VM is there.
@@ -83,7 +83,7 @@ class Hypervisor:
 INSTALLER_MEMORY = 2048  # MiB: the installer and all that it unpacks live in memory
 
 
-def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor) -> tuple[str, ...]:
+def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey) -> tuple[str, ...]:
     """One line per finding: what, where, what to do; none when provisioning may begin. Refused by the guard."""
     node = fleet.node_of(vm)
     if node not in seen.nodes:
@@ -114,7 +114,7 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervis
 
 
 def _findings(
-    fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Hypervisor, steps: Sequence[Step], config: VmConfig
+    fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey, steps: Sequence[Step], config: VmConfig
 ) -> Iterator[str]:
     if not DNS_NAME.fullmatch(vm.name):
         yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is no DNS name, which a VM's name must be; rename it"
@@ -234,7 +234,7 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
         )
 
 
-def _permissions(fleet: Fleet, vm: Vm, seen: Hypervisor, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
+def _permissions(fleet: Fleet, vm: Vm, seen: Survey, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
     agent = ("VM.GuestAgent.Unrestricted",) if seen.version.major >= 9 else ("VM.Monitor",)
     pool = vm.settings.pool
     guest = [f"/vms/{vm.vmid}", *([f"/pool/{pool}"] if pool else [])]

@@ -8,36 +8,36 @@ from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest.observe import observe, template_or_why
+from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.plan import template_node
-from nixherd.proxmox.preflight import BootLoader, HostFacts, Hypervisor
-from nixherd.session import Session
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.preflight import BootLoader, HostFacts, Survey
 
 
-def hypervisor(session: Session, vm: Vm) -> Hypervisor:
+def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
     """What the API says of the places that this VM is to use; only GETs are sent."""
-    client, fleet = session.client, session.fleet
+    client, fleet = hypervisor.client, hypervisor.fleet
     storage = fleet.storage_of(vm)
     if storage is None:
         raise FleetError(
             f"vms/definitions.nix: {vm.attribute}.storage: no storage is declared; set it or proxmox.defaultStorage"
         )
-    node, nodes = fleet.node_of(vm), session.once("nodes", client.nodes)
+    node, nodes = fleet.node_of(vm), hypervisor.nodes
     there = node in nodes
     actual = observe(client, fleet, vm) if there else None
-    template, unseen = session.once("template", lambda: template_or_why(client, fleet))
+    template, unseen = hypervisor.template
     wanted = {storage, *(disk.storage for disk in vm.settings.disks if disk.storage)}
     if actual:
         node, wanted = actual.node or node, wanted | _used(actual.config)
-    return Hypervisor(
-        version=session.once("version", client.version),
+    return Survey(
+        version=hypervisor.version,
         nodes=nodes,
-        permissions=session.once("permissions", client.permissions),
+        permissions=hypervisor.permissions,
         template=template,
         template_unseen=unseen,
         actual=actual,
         storages=_storages(client, node, wanted) if there else {},
-        template_storages=session.once("template storages", lambda: _of_template(client, fleet, template)),
+        template_storages=hypervisor.template_storages(lambda: _of_template(client, fleet, template)),
     )
 
 

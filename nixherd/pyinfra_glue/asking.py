@@ -11,7 +11,6 @@ from nixherd.errors import FleetError
 from nixherd.fleet.models import Access, Host
 from nixherd.locate import neighbours
 from nixherd.locate.neighbours import Neighbour
-from nixherd.locate.whereabouts import RECENT
 from nixherd.pyinfra_glue.proving import said
 
 if TYPE_CHECKING:
@@ -24,19 +23,18 @@ def asker(connector: "FleetConnector") -> Callable[[Host], tuple[Neighbour, ...]
     """How a connector's run asks another host; what one told is not asked again for a few seconds."""
 
     def ask(host: Host) -> tuple[Neighbour, ...]:
-        session = connector.session
         found: PyinfraHost = next(each for each in connector.state.inventory if each.data.host_id == host.id)
-        return session.lately(("neighbours of", host.id), RECENT, lambda: _ask(type(connector)(connector.state, found)))
+        return connector.context.sightings.told_by(host.id, lambda: _ask(type(connector)(connector.state, found)))
 
     return ask
 
 
 def _ask(connector: "FleetConnector") -> tuple[Neighbour, ...]:
     """FleetError when it does not say."""
-    host, session = connector.fleet_host, connector.session
+    host = connector.fleet_host
     if host.access is not Access.SHELL:
         raise FleetError(f"it takes forced commands alone ({host.access})")
-    if session.pinned_key(host.id) is None:
+    if connector.context.keys.pinned(host.id) is None:
         raise FleetError("no host key is pinned for it in hosts.nix")
     connector.is_asked = True
     token = secrets.token_hex(8)

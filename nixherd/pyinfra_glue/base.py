@@ -1,4 +1,4 @@
-"""What our two SSH connectors share: their names, the run's session, and what a refused connection is called."""
+"""What our two SSH connectors share: their names, the run's context, and what a refused connection is called."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,9 +10,9 @@ from pyinfra.connectors.scp.client import SCPException
 from pyinfra.connectors.ssh import SSHConnector
 from typing_extensions import override
 
+from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.failures import NoShell
 from nixherd.pyinfra_glue.ssh_client import PinnedClient
-from nixherd.session import Session
 from nixherd.ssh.login_shell import Answer
 
 
@@ -31,9 +31,9 @@ class PinnedConnector(SSHConnector):
         yield name, {}, []
 
     @property
-    def session(self) -> Session:
-        session: Session = self.host.data.session
-        return session
+    def context(self) -> Context:
+        context: Context = self.host.data.context
+        return context
 
     def pinned_client(self) -> PinnedClient:
         """A connection to be opened, which tells what the login shell there prints of its own."""
@@ -58,8 +58,7 @@ class PinnedConnector(SSHConnector):
             return
         text = answer.warning
         self.host.log_styled(text, fg="yellow", log_func=logger.warning)
-        if self.session.journal is not None:
-            self.session.journal.note("found", self.host.data.host_id, login_shell=text)
+        self.context.run.journal.note("found", self.host.data.host_id, login_shell=text)
 
     def breaks(self, what: str) -> str | None:
         """Why a protocol of this name cannot be spoken through the login shell there; None where it may."""

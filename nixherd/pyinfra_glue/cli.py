@@ -24,13 +24,14 @@ from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
 
+from nixherd.deploy.journal import Journal
 from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit, exit_of, worst
 from nixherd.faults import worded
 from nixherd.fleet.groups import separate
 from nixherd.process import end_all, interrupt_all
 from nixherd.pyinfra_glue import edge
-from nixherd.session import Session
+from nixherd.pyinfra_glue.context import Context
 from nixherd.terminal import is_terminal, say, say_error
 
 
@@ -46,7 +47,7 @@ def check_command_line() -> None:
         raise SystemExit(int(Exit.USAGE))
 
 
-def put_right(context: click.Context, session: Session | None = None) -> None:
+def put_right(context: click.Context, shared: Context | None = None) -> None:
     """Apply all of it to the invocation of this context. Usage for a wrong ad-hoc operation or fact."""
     edge.lead_through(context)
     operations: Sequence[str] = context.params.get("operations") or ()
@@ -60,10 +61,10 @@ def put_right(context: click.Context, session: Session | None = None) -> None:
     if not is_terminal(sys.stdin) or "sudo_password=stdin" in (context.params.get("data") or ()):
         _never_prompt_for_sudo()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, partial(_interrupted, session))
+        signal.signal(number, partial(_interrupted, shared))
     context.call_on_close(end_all)
     is_json = bool(context.params.get("json_output"))
-    context.with_resource(_truthful_end(state, session, is_fact=operations[:1] == ("fact",), is_json=is_json))
+    context.with_resource(_truthful_end(state, shared, is_fact=operations[:1] == ("fact",), is_json=is_json))
 
 
 def _keep_going(state: State, config: Config, fail_percent: int | None) -> None:
@@ -123,24 +124,24 @@ def _never_prompt_for_sudo() -> None:
         connector.execute_command_with_sudo_retry = lambda host, arguments, execute: execute()
 
 
-def _interrupted(session: Session | None, signal_number: int, frame: object) -> None:
+def _interrupted(shared: Context | None, signal_number: int, frame: object) -> None:
     """Ctrl-C is no success; pyinfra would end with status 0, and with a word on stdout. Tasks go on where they are."""
     interrupt_all()
     say("Interrupted", err=True)
-    for upid in session.under_way if session else ():
+    for upid in shared.hypervisor.under_way if shared else ():
         say(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
     sys.exit(128 + signal_number)
 
 
 @contextmanager
-def _truthful_end(state: State, session: Session | None, *, is_fact: bool, is_json: bool) -> Iterator[None]:
+def _truthful_end(state: State, shared: Context | None, *, is_fact: bool, is_json: bool) -> Iterator[None]:
     """The status that `exits` has for what happened, and an error meant for the operator as its own words.
 
     pyinfra forgets failures with --no-wait, and those of `fact`, which it only logs; and a run that ends because no
     host is left has no JSON document.
     """
     errors = _ErrorCount()
-    failures = session.failures if session else {}
+    failures = shared.run.failures if shared else {}
     logger.addHandler(errors)
     try:
         yield
@@ -158,7 +159,7 @@ def _truthful_end(state: State, session: Session | None, *, is_fact: bool, is_js
         if cause is not None and not isinstance(cause, PyinfraError):
             failure = worded(cause, "the whole run")
             say_error(failure)
-            raise SystemExit(int(_status_after(failure, state, session))) from None
+            raise SystemExit(int(_status_after(failure, state, shared))) from None
         if isinstance(cause, PyinfraError):
             # "No hosts remaining!" would be said to come from the line of ours that failed the last one
             wrapped.traceback = None  # type: ignore[attr-defined]
@@ -168,11 +169,12 @@ def _truthful_end(state: State, session: Session | None, *, is_fact: bool, is_js
         logger.removeHandler(errors)
 
 
-def _status_after(error: FleetError, state: State, session: Session | None) -> Exit:
+def _status_after(error: FleetError, state: State, shared: Context | None) -> Exit:
     """Of a run that ended for all: of hosts on which anything was begun it is not known what became of them."""
-    if session and session.journal and state.initialised and state.current_stage is StateStage.Execute:
+    is_deployment = shared is not None and isinstance(shared.run.journal, Journal)
+    if is_deployment and state.initialised and state.current_stage is StateStage.Execute:
         return Exit.UNKNOWN
-    return exit_of(error, changed=bool(session and session.touched))
+    return exit_of(error, changed=bool(shared and shared.run.touched))
 
 
 def _status(state: State, failures: Mapping[str, Exit]) -> Exit:

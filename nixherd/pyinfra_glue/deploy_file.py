@@ -16,6 +16,7 @@ from pathlib import Path
 from pyinfra import host
 
 from nixherd.errors import Usage
+from nixherd.pyinfra_glue.hosts import context_of
 
 _INCLUDE, _DECLARE = "include", "deploy_file"
 
@@ -52,9 +53,9 @@ def deploy_file(
     for_nodes: bool = False,
 ) -> None:
     """Declare what this deploy file is; see `DeployFile`. Usage for a host, or a way of running, that it is not for."""
-    session = host.data.get("session")
+    context = context_of(host)
     is_node = bool(host.data.get("node"))
-    if session is None or is_node is not for_nodes:
+    if context is None or is_node is not for_nodes:
         inventory, limit = ("nodes.py", "NODE") if for_nodes else ("inventory.py", "HOST")
         raise Usage(
             f"{step}: {host.name} is not a host of {inventory}, which this deploy file is for; "
@@ -62,7 +63,7 @@ def deploy_file(
         )
     if rollout:
         require_order(host.data.get("without_order"))
-    if from_flake and session.gate is not None and step not in (host.data.get("steps") or ()):
+    if from_flake and context.must_be_signed and step not in (host.data.get("steps") or ()):
         raise Usage(
             f"{step}: require_signed is set, and this deploy file was not known before the fleet's files were read; "
             "name it on the command line, or include it by a path that is written out"

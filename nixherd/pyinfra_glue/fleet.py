@@ -44,10 +44,10 @@ from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
 from nixherd.fleet.models import Access, Host
 from nixherd.locate import reach
-from nixherd.locate.guest_agent import hypervisor_at
 from nixherd.locate.installed import Search
 from nixherd.locate.reach import Absent, Epoch, Hints, NotInstalled, Place
 from nixherd.narration import Narrator
+from nixherd.proxmox.errors import Misused, Unusable
 from nixherd.pyinfra_glue import api_facts, here, proving
 from nixherd.pyinfra_glue.api_facts import ApiQuery
 from nixherd.pyinfra_glue.asking import asker
@@ -55,7 +55,6 @@ from nixherd.pyinfra_glue.base import PinnedConnector, another_key, unwelcome
 from nixherd.pyinfra_glue.failures import NoShell, NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient
 from nixherd.pyinfra_glue.transport import NotBegun, WatchedTransport, notice_a_dead_peer
-from nixherd.session import Misused, Unusable
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.keys import known_hosts_line
 from nixherd.ssh.login_shell import Answer, answered
@@ -83,7 +82,7 @@ class FleetConnector(PinnedConnector):
 
     @property
     def fleet_host(self) -> Host:
-        return self.session.host(self.host.data.host_id)
+        return self.context.fleet.hosts[self.host.data.host_id]
 
     @property
     def deadline(self) -> float:
@@ -138,7 +137,7 @@ class FleetConnector(PinnedConnector):
 
     def _lacks_proof(self, place: Place) -> bool:
         """Whether this is a guest whose agent has to vouch for it, found without it."""
-        vm = self.session.vm(self.fleet_host.id)
+        vm = self.context.fleet.vm_of(self.fleet_host.id)
         return not self.here and reach.is_proven_by_agent(vm) and not (place.asked and place.asked.has_agent)
 
     def _look_anew(self) -> None:
@@ -168,7 +167,7 @@ class FleetConnector(PinnedConnector):
             connected = self._try_once(patience=0, epochs=epochs, accepted=epochs, progress=reasons.append)
             if must_answer and not connected:
                 why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
-                proof = self.session.pinned_key(self.fleet_host.id) is not None
+                proof = self.context.keys.pinned(self.fleet_host.id) is not None
                 without = "; without its agent's word only a publicKey in hosts.nix can prove that a machine is it"
                 raise Absent(f"{self.fleet_host.id} is still on its way{why}", f"try again{'' if proof else without}")
         except FAILURES as failure:
@@ -176,7 +175,7 @@ class FleetConnector(PinnedConnector):
             self._forget_known_hosts()
             reason = self._why_never(error) or (error if must_answer else None)
             if reason:
-                self.session.failed(self.fleet_host.id, reason, outcome=Outcome.UNREACHABLE)
+                self.context.run.failed(self.fleet_host.id, reason, outcome=Outcome.UNREACHABLE)
                 said = str(reason)
                 raise ConnectError(self._said_once(said) if isinstance(error, Unusable) else said) from error
             self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")
@@ -185,30 +184,30 @@ class FleetConnector(PinnedConnector):
 
     def _report(self, *, present: bool) -> None:
         try:
-            if self.session.roll_call:
-                self.session.roll_call.report(self.fleet_host.id, present=present)
+            if self.context.roll_call:
+                self.context.roll_call.report(self.fleet_host.id, present=present)
         except FAILURES as error:  # what it was to begin is begun where it is needed
             self.host.log(str(worded(error, "beginning what all hosts need")))
 
     def _said_once(self, reason: str) -> str:
         """What stops many hosts, in full for the first of them."""
-        first = self.session.once(("said", reason), lambda: self.fleet_host.id)
+        first = self.context.run.first_to_say(reason, self.fleet_host.id)
         return reason if first == self.fleet_host.id else f"not connected, for the same reason as {first}"
 
     def _say_once(self, what: str) -> None:
         """Say what would be the same of many hosts, of the first of them."""
-        if self.session.once(("said", what), lambda: self.fleet_host.id) == self.fleet_host.id:
+        if self.context.run.first_to_say(what, self.fleet_host.id) == self.fleet_host.id:
             self.host.log(what)
 
     def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
         """Why the machine that could not be reached will not be there later in this run either."""
         if isinstance(error, NotFound) and isinstance(error.problem, (Unusable, Refused)):
             return Refused(str(error)) if isinstance(error.problem, Refused) else error
-        if isinstance(error, (Unusable, Refused, Unforeseen)) or self.session.vm(self.fleet_host.id) is None:
+        if isinstance(error, (Unusable, Refused, Unforeseen)) or self.context.fleet.vm_of(self.fleet_host.id) is None:
             return error
         try:
             installs = not self.host.data.get("must_answer", False)
-            stranger = reach.stranger(self.session, self.fleet_host, installs=installs)
+            stranger = reach.stranger(self.context.hypervisor, self.context.keys, self.fleet_host, installs=installs)
         except FleetError:
             return None
         return Refused(stranger) if stranger else None
@@ -296,17 +295,21 @@ class FleetConnector(PinnedConnector):
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
         if self.here:
             return self._be_here()
-        session, host, hints = self.session, self.fleet_host, self.hints
+        context, host, hints = self.context, self.fleet_host, self.hints
         search = None
-        if self._by_names and Search.is_for(session, host, hints):
-            search = Search(session, host, hints, self.host.log, None if self.is_asked else asker(self))
+        if self._by_names and Search.is_for(context.keys, host, hints):
+            search = Search(
+                *(context.hypervisor, context.keys, context.sightings, context.run, host, hints, self.host.log),
+                ask=None if self.is_asked else asker(self),
+            )
             search.epochs, search.accepted, search.patience = epochs, accepted, patience
             search.before, search.done = self._answered_at, done
         places = (
             search.places()
             if search
             else reach.look(
-                session,
+                context.hypervisor,
+                context.keys,
                 host,
                 hints,
                 epochs=epochs,
@@ -348,7 +351,7 @@ class FleetConnector(PinnedConnector):
     def _be_here(self) -> bool:
         """Refused when we run on another machine than the one that is meant."""
         host, user = self.fleet_host, getpass.getuser()
-        pinned = self.session.pinned_key(host.id)
+        pinned = self.context.keys.pinned(host.id)
         here.require_is_this(host, pinned)
         self.data["ssh_user"] = user
         self.place = Place("this machine", Epoch.FINAL, pinned or "", user)
@@ -361,7 +364,7 @@ class FleetConnector(PinnedConnector):
         own = self.host.data.get("ssh_user") or self.access.user or place.user
         self.data["ssh_user"] = own if place.epoch is Epoch.FINAL else place.user
         to = self._destination(place)
-        if self.is_asked and (whose := hypervisor_at(self.session, to.address)):
+        if self.is_asked and (whose := self.context.hypervisor.part_at(to.address)):
             raise OSError(f"{place.address} is {whose}: a hypervisor is never logged in to")
 
         def opened(*args: Any, **arguments: Any) -> Transport:
@@ -400,7 +403,7 @@ class FleetConnector(PinnedConnector):
         if asked is None:
             shown = proving.look_at(client)
         else:
-            shown = proving.prove(self.session, client, asked, place.address)
+            shown = proving.prove(self.context.hypervisor, client, asked, place.address)
         # nobody but the machine itself can say whether it has jumped into the installer already
         epoch = reach.epoch_on(self.fleet_host, shown.os_release)
         if asked is not None and (epoch is Epoch.FINAL) != (place.epoch is Epoch.FINAL):
@@ -436,13 +439,13 @@ class FleetConnector(PinnedConnector):
             return
         if not isinstance(client, PinnedClient):
             return
-        proving.prove_by_word(self.session, client, place.asked, place.address)
+        proving.prove_by_word(self.context.hypervisor, client, place.asked, place.address)
         self._has_the_word = client
 
     def told_key(self) -> str | None:
         """The host key that only the agent of an installed guest tells, once whoever shows it has proved to be that
         guest; None while no such guest runs. FleetError when it does not."""
-        place = reach.told_place(self.session, self.fleet_host)
+        place = reach.told_place(self.context.hypervisor, self.context.keys, self.fleet_host)
         if place is None:
             return None
         try:
@@ -463,14 +466,14 @@ class FleetConnector(PinnedConnector):
     def _keep(self, kind: str, text: str) -> Path:
         """A file of this run for this host; its name goes by what is in it."""
         name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        path = self.session.known_hosts_of(self.fleet_host.id) / name
+        path = self.context.run.known_hosts_of(self.fleet_host.id) / name
         if not path.exists():
             write_whole(path, text + "\n")
         return path
 
     def _forget_known_hosts(self) -> None:
         with suppress(*FAILURES):  # this must not end what else ends now; the next run removes what is left
-            shutil.rmtree(self.session.known_hosts_of(self.fleet_host.id), ignore_errors=True)
+            shutil.rmtree(self.context.run.known_hosts_of(self.fleet_host.id), ignore_errors=True)
 
     # Working
 
@@ -485,7 +488,9 @@ class FleetConnector(PinnedConnector):
     def _destination(self, place: Place) -> Destination:
         """How a place is connected to. Misused when the operator's ssh_config says what cannot be followed."""
         host, given = self.fleet_host, self.data["ssh_port"]
-        config = Configuration(tuple(config_options(self.data["ssh_config_file"])), self.session.once, self._pin_of)
+        config = Configuration(
+            tuple(config_options(self.data["ssh_config_file"])), self.context.ssh_config, self._pin_of
+        )
         names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
         try:
             installed = place.epoch is Epoch.FINAL
@@ -513,9 +518,9 @@ class FleetConnector(PinnedConnector):
 
     def _pin_of(self, names: Collection[str]) -> tuple[str, Path] | None:
         """Under which name, in which file, the key of a hop is kept that is a host of the fleet."""
-        for host in self.session.fleet.hosts.values():
+        for host in self.context.fleet.hosts.values():
             known = {host.id, host.ssh_alias, host.hostname, *reach.addresses(host)}
-            if not known.isdisjoint(names) and (key := self.session.pinned_key(host.id)):
+            if not known.isdisjoint(names) and (key := self.context.keys.pinned(host.id)):
                 name = host.id.lower()  # OpenSSH looks for what it is told in lines that it has put into lower case
                 return name, self._keep("hop", known_hosts_line([name], key))
         return None
@@ -539,7 +544,7 @@ class FleetConnector(PinnedConnector):
             raise
         except FleetError as error:
             if isinstance(error, Refused):
-                self.session.failed(self.fleet_host.id, error)
+                self.context.run.failed(self.fleet_host.id, error)
             raise OSError(str(error)) from error
         return True
 
@@ -577,10 +582,10 @@ class FleetConnector(PinnedConnector):
 
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
         try:
-            found = api_facts.answer(self.session, self.fleet_host.id, query)
+            found = api_facts.answer(self.context.hypervisor, self.fleet_host.id, query)
         except FAILURES as failure:
             error = worded(failure, f"{self.fleet_host.id}: {query}")
-            self.session.failed(self.fleet_host.id, error)
+            self.context.run.failed(self.fleet_host.id, error)
             return False, CommandOutput([OutputLine("stderr", line) for line in str(error).splitlines()])
         return True, CommandOutput([OutputLine("stdout", json.dumps(found))])
 

@@ -1,8 +1,6 @@
 """Changes of the fleet's own files as a step of a deploy: one host of the run at a time, all or none, one commit."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +12,8 @@ from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.nix.commands import Evaluated
-from nixherd.pyinfra_glue.hosts import session_of
+from nixherd.pyinfra_glue.hosts import evaluator_of, fleet_of, keys_of, run_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
-from nixherd.session import Session
 from nixherd.templating import Values, render, render_foreign
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.secrets.identity import as_host, identity_file, operator
@@ -24,14 +21,6 @@ from nixherd.trust.secrets.plan import recipients_of_hosts
 from nixherd.trust.secrets.store import Store
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
-
-
-@contextmanager
-def alone(session: Session) -> Iterator[None]:
-    """One host of the run at a time works on the fleet's files."""
-    lock: threading.Lock = session.once("fleet files", threading.Lock)
-    with lock:
-        yield
 
 
 def changed_files(
@@ -46,9 +35,8 @@ def changed_files(
 
     `before` is called first when the change is made.
     """
-    session = session_of(host)
-    root = Path(session.fleet.path)
-    with alone(session):
+    root = Path(fleet_of(host).path)
+    with run_of(host).fleet_files:
         fleet = load_fleet(root)
         steps = change(Wanted(fleet, store_of(host, fleet))).steps
         if interrupted(root):
@@ -61,9 +49,8 @@ def changed_files(
 def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, before: Callable[[], object]) -> None:
     """Make a change of the fleet's files as they are now, and commit it. What the flake says is evaluated anew then."""
     before()
-    session, host_id = session_of(host), host.data.host_id
-    root = Path(session.fleet.path)
-    with alone(session), changing(root) as changeset:
+    run, root = run_of(host), Path(fleet_of(host).path)
+    with run.fleet_files, changing(root) as changeset:
         changeset.resume(host.log)
         fleet = load_fleet(root)
         wanted = change(Wanted(fleet, store_of(host, fleet)))
@@ -72,13 +59,13 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
             changeset,
             wanted,
             _message(host, subject, wanted),
-            sops=lambda: operator(session, key_file),
-            as_host=as_host(session, host_id),
+            sops=lambda: operator(run, key_file),
+            as_host=as_host(run, keys_of(host), host.data.host_id),
             rotate=flag_of("rotate_removed", host.data.get("rotate_removed", False)),
             commit=flag_of("commit", host.data.get("commit", True)),
             say=host.log,
         )
-    session.forget("evaluate")
+    evaluator_of(host).forget()
     for path in done.paths:
         host.log(f"wrote {path}")
     if done.commit:
@@ -109,7 +96,7 @@ def store_of(host: Host, fleet: Fleet) -> Store | None:
 
 def not_encrypted_for(host: Host, config: Evaluated, paths: list[str]) -> list[str]:
     """The secret files, of those that these come from, that are not encrypted for the machine as things are now."""
-    fleet = load_fleet(session_of(host).fleet.path)
+    fleet = load_fleet(fleet_of(host).path)
     store = store_of(host, fleet)
     mine = [key for key, host_id in recipients_of_hosts(fleet).items() if host_id == config.host_id]
     files = store.files if store else ()

@@ -8,22 +8,20 @@ from nixherd.errors import FleetError
 from nixherd.gate.results import Result, passed
 from nixherd.gate.runner import run_all
 from nixherd.gate.tools import Scope
-from nixherd.pyinfra_glue.hosts import session_of
-from nixherd.session import Session
+from nixherd.pyinfra_glue.hosts import fleet_of, gate_results
 
 
 def require_passed(host: Host, without: list[str]) -> None:
     """FleetError unless every tool lets the fleet through."""
-    session = session_of(host)
-    results = session.once(("gate", "results", *sorted(without)), lambda: _results(host, session, without))
+    results = gate_results(host)(tuple(sorted(without)), lambda: _results(host, without))
     if not passed(results):
         bad = ", ".join(f"{result.tool} ({result.status})" for result in results if not result.status.is_good)
         raise FleetError(f"{host.data.host_id}: the quality gate: {bad}; see above, or `nixherd check`")
 
 
-def _results(host: Host, session: Session, without: list[str]) -> list[Result]:
+def _results(host: Host, without: list[str]) -> list[Result]:
     """Each tool's, said once, by the host that came first."""
-    with Scope(Path(session.fleet.path), session.token_file) as scope:
+    with Scope(Path(fleet_of(host).path)) as scope:
         results = list(run_all(scope, without))
     for result in results:
         host.log(f"{result.status} {result.tool}: {result.reason or result.note or f'{len(result.findings)} found'}")

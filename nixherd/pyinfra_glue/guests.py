@@ -16,7 +16,7 @@ from nixherd.proxmox.guest.identity import label, require_may_change
 from nixherd.proxmox.guest.undo import reversible
 from nixherd.proxmox.guest.verb import SAME, TASK_SECONDS, Action, Verb
 from nixherd.proxmox.steps import Cannot, Outcome, Row, Steps, rows, why_nothing
-from nixherd.pyinfra_glue.hosts import fleet_host, session_of, vm_of
+from nixherd.pyinfra_glue.hosts import fleet_host, fleet_of, hypervisor_of, vm_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
 
 # Seconds for a task of provisioning and for whoever holds its locks, unless the data `task_deadline` says so.
@@ -76,20 +76,20 @@ def deadline_of(default: float = TASK_SECONDS) -> float:
 
 def act(action: Action) -> Planned:
     """Plan the action, and have it carried out; nothing where nothing is left to do."""
-    session, vm = session_of(host), guest_of()
+    hypervisor, vm = hypervisor_of(host), guest_of()
     deadline = deadline_of()
     require_may_change(vm, action.verb)  # before a client is made: nothing at all is sent
-    steps = action.plan(session.client, session.fleet, vm)
+    steps = action.plan(hypervisor.client, hypervisor.fleet, vm)
     if not steps:
         why = why_nothing(steps)
         return NoChange(f"{label(vm)}: nothing is left to do to {action.verb} it{f': {why}' if why else ''}")
     planned = "; ".join(map(str, steps))
 
     def carry_out() -> None:
-        done = action.run(session.client, session.fleet, vm, timeout=deadline, progress=host.log)
+        done = action.run(hypervisor.client, hypervisor.fleet, vm, timeout=deadline, progress=host.log)
         tell(step for step in done if str(step) not in planned)
         tell(done.lines if isinstance(done, Outcome) else ())
-        tell(action.left(session.client, session.fleet, vm) or ())  # what waits for its next start
+        tell(action.left(hypervisor.client, hypervisor.fleet, vm) or ())  # what waits for its next start
 
     return Change(planned, carry_out, by_api=True)
 
@@ -129,8 +129,8 @@ def row(row: Row, deadline: float = ROW_DEADLINE, before: Callable[[], object] |
 
     `before` is done first. Refused when a readonly guest needs anything, or the guest is not ours.
     """
-    session, vm, fleet = session_of(host), managed_guest(), session_of(host).fleet
-    deadline, planned = deadline_of(deadline), plan_of(session.client, fleet, vm, fleet_host(host))
+    hypervisor, vm, fleet = hypervisor_of(host), managed_guest(), fleet_of(host)
+    deadline, planned = deadline_of(deadline), plan_of(hypervisor.client, fleet, vm, fleet_host(host))
     steps: Steps = rows(planned, row)
     obstacles = [str(step) for step in planned if isinstance(step, Cannot) and step.of_row is row]
     if not (steps or obstacles):
@@ -139,7 +139,7 @@ def row(row: Row, deadline: float = ROW_DEADLINE, before: Callable[[], object] |
     def make() -> None:
         if before:
             before()
-        ensure(session.client, fleet, vm, fleet_host(host), row, timeout=deadline, progress=host.log)
+        ensure(hypervisor.client, fleet, vm, fleet_host(host), row, timeout=deadline, progress=host.log)
         require_none(obstacles)
 
     return Change("; ".join(map(str, steps)) or f"nothing that can be done to {row}", make, by_api=True)

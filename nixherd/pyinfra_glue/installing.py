@@ -21,8 +21,18 @@ from nixherd.fleet.revisions import Note, is_revision, shown
 from nixherd.install.permission import mark, require_installable, require_no_declared_guest
 from nixherd.locate.reach import Epoch, Place
 from nixherd.nix.commands import Evaluated
-from nixherd.pyinfra_glue.fleet_files import alone
-from nixherd.pyinfra_glue.hosts import build_selection, connector_of, executing, fleet_host, session_of
+from nixherd.pyinfra_glue.hosts import (
+    build_selection,
+    connector_of,
+    evaluator_of,
+    executing,
+    fleet_host,
+    fleet_of,
+    hypervisor_of,
+    keys_of,
+    run_of,
+    vm_of,
+)
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.rollouts import options_of
 from nixherd.reasons import reason
@@ -52,7 +62,7 @@ def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
     connector.installs = connector.installs or verb is not None
     if executing(host):
         if verb and not connector.connected:
-            require_installable(session_of(host).fleet, fleet_host(host).id, verb)
+            require_installable(fleet_of(host), fleet_host(host).id, verb)
         connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
     done = machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE)
     if done.status == 0 and done.stdout:
@@ -75,8 +85,8 @@ def is_installed(machine: MachineState | None) -> bool:
 
 def require_our_installer(host: Host, machine: MachineState) -> None:
     """Refused unless this is the installer that this fleet booted for this very host."""
-    session, host_id = session_of(host), fleet_host(host).id
-    if machine["variant"] != "installer" or machine["mark"] != mark(session.fleet, host_id):
+    host_id = fleet_host(host).id
+    if machine["variant"] != "installer" or machine["mark"] != mark(fleet_of(host), host_id):
         raise Refused(
             f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
             "run deploys/install.py from its start"
@@ -94,12 +104,11 @@ def require_still_installable(host: Host, verb: str) -> None:
 
     A guest proves once more, on this connection, that it is the one: by what its root alone can have.
     """
-    session, host_id = session_of(host), fleet_host(host).id
-    fleet = load_fleet(session.fleet.path)
+    host_id, fleet = fleet_host(host).id, load_fleet(fleet_of(host).path)
     require_installable(fleet, host_id, verb)
     machine = machine_of(host)
     if machine and fleet.vm_of(host_id) is None and fleet.vms:
-        require_no_declared_guest(fleet, session.client, machine["macs"], host_id, verb)
+        require_no_declared_guest(fleet, hypervisor_of(host).client, machine["macs"], host_id, verb)
     connector_of(host).prove_for_wiping()
 
 
@@ -121,10 +130,9 @@ def write_hardware(host: Host, path: str, generated: str) -> None:
     """Write a hardware configuration into the flake, which is evaluated anew then."""
     if not generated:
         raise FleetError(f"{fleet_host(host).id}: its hardware configuration was not generated; run this again")
-    session = session_of(host)
-    with alone(session), changing(Path(session.fleet.path)) as changeset:
+    with run_of(host).fleet_files, changing(Path(fleet_of(host).path)) as changeset:
         changeset.tree.replace(path, generated.encode())
-    session.forget("evaluate")  # they depend on it
+    evaluator_of(host).forget()
 
 
 def install_job(config: Evaluated) -> Job:
@@ -134,10 +142,10 @@ def install_job(config: Evaluated) -> Job:
 
 def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping[str, str]) -> None:
     """Copy the system below /mnt, with its host key and the note of its revision, and install it."""
-    session, machine = session_of(host), machine_for(host)
+    machine = machine_for(host)
     build_selection(host)
     copy_closure(machine, [config.toplevel], "/mnt", is_nixos=True)
-    key = session.key_to_install(config.host_id)
+    key = keys_of(host).to_install(config.host_id)
     _put(machine, HOST_KEY, key.private_openssh.encode())
     _put(machine, f"{HOST_KEY}.pub", f"{key.public}\n".encode(), mode="0644")
     _put(machine, NOTES, f"{_revision_note(config)}\n".encode(), mode="0644")
@@ -145,7 +153,7 @@ def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping
         _put(machine, target, Path(source).read_bytes())
     require_still_installable(host, "install")
     # Before the job, which goes on when we are killed: afterwards nobody would note it.
-    session.state_of(config.host_id).note(INSTALLED, config.toplevel)
+    run_of(host).state_of(config.host_id).note(INSTALLED, config.toplevel)
     run_job(machine, job)
 
 
@@ -167,10 +175,10 @@ def _put(machine: Machine, path: str, content: bytes, mode: str = "0600") -> Non
 
 def leave_installer(host: Host) -> None:
     """Reboot into the installed system, and wait for it."""
-    session, connector = session_of(host), connector_of(host)
+    connector = connector_of(host)
     require_still_installable(host, "reboot")
     restart(machine_for(host), LEAVE)
-    session.arrived.add(fleet_host(host).id)
+    run_of(host).arrived.add(fleet_host(host).id)
     connector.drop()
     place = connector.reach(epochs=(Epoch.FINAL,), absent_ok=True)
     host.log(f"the installed system answers at {place.address}")
@@ -178,11 +186,11 @@ def leave_installer(host: Host) -> None:
 
 def require_as_declared(host: Host, config: Evaluated, machine: MachineState) -> None:
     """FleetError where the machine is not what the flake says, unless the flake has moved on since its installation."""
-    session, host_id = session_of(host), config.host_id
+    host_id = config.host_id
     findings = disagreements(config, machine)
-    installed = session.state_of(host_id).noted(INSTALLED)
+    installed = run_of(host).state_of(host_id).noted(INSTALLED)
     revisions = f"revision {shown(machine['revision'])}, the flake is at {shown(config.revision)}"
-    if findings and host_id not in session.arrived and _has_moved_on(config, machine, installed):
+    if findings and host_id not in run_of(host).arrived and _has_moved_on(config, machine, installed):
         # Marking a VM readonly or writing its key into hosts.nix is a commit too. That the flake has moved on since
         # the installation is no fault of the machine; bringing it there is a deploy's business.
         host.log(f"{host_id} runs {revisions}: deploy it")
@@ -219,8 +227,7 @@ def disagreements(config: Evaluated, machine: MachineState) -> list[str]:
 
 def report(host: Host, config: Evaluated, machine: MachineState, place: Place) -> None:
     """Say what the machine was read to run, and leave it as JSON beside the host's state for CI."""
-    session = session_of(host)
-    vm = session.vm(config.host_id)
+    vm = vm_of(host)
     runs = f"{machine['current_system']} (revision {shown(machine['revision'])}) from {machine['root']}"
     host.log(f"{config.host_id} at {place.address} runs {runs}")
     summary = {
@@ -235,6 +242,5 @@ def report(host: Host, config: Evaluated, machine: MachineState, place: Place) -
         "root": machine["root"],
         "host_key": place.host_key,
     }
-    session.state_of(config.host_id).note(VERIFIED, json.dumps(summary, indent=2) + "\n")
-    if session.journal is not None:
-        session.journal.note("found", config.host_id, verified=summary)
+    run_of(host).state_of(config.host_id).note(VERIFIED, json.dumps(summary, indent=2) + "\n")
+    run_of(host).journal.note("found", config.host_id, verified=summary)

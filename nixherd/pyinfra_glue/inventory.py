@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ from nixherd.fleet.data_names import HOSTS, check_data, check_group_data
 from nixherd.fleet.group_data import for_all, names_in, said_for_all
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.models import Fleet
-from nixherd.nix.evaluator import evaluate_ahead
-from nixherd.nix.flakes import resolve
+from nixherd.fleet.revisions import Tree
+from nixherd.nix.evaluator import Evaluator, Source
+from nixherd.nix.flakes import Flake, resolve
 from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue import cli
+from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, require_order
 from nixherd.pyinfra_glue.rollcall import RollCall
-from nixherd.session import Session
+from nixherd.run import Run
 from nixherd.terminal import say, say_error
 
 Entry = str | tuple[str, dict[str, Any]]
@@ -47,7 +51,7 @@ _DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 def inventory_beside(file: str) -> dict[str, list[Entry]]:
     """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
 
-    Every host is `@fleet/ID`. Its data are `session` (shared by the whole run), `host_id`, `must_answer`: true for
+    Every host is `@fleet/ID`. Its data are `context` (shared by the whole run), `host_id`, `must_answer`: true for
     `exec`, `fact` and deployments, so that a machine which is not there is a failure, unless this run makes it first,
     and `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer. `may_install`: true
     where a machine is installed or enrolled, so that the hypervisor says where its guests are, and vouches for them.
@@ -87,26 +91,33 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         _check_selection(groups, options)
         _check_deployments(here, options, fleet, _selected(groups, options))
         token_file = expanded(token_file_of(here, options))
-        session = Session(fleet, token_file, definitions, gate=gate)
-        if flake:
-            session.locked, session.locked_revision = flake.url, flake.revision
+        run = Run(fleet.id)
+        evaluator = Evaluator(fleet, run, _source(fleet, flake, gate))
         if verified:
-            session.take(verified)
+            evaluator.source = verified
+        shared_by_all = Context.of(evaluator, Hypervisor(fleet, token_file, definitions), flake)
+        shared_by_all = replace(shared_by_all, must_be_signed=gate is not None)
         if context:
-            context.call_on_close(session.close)
-            cli.put_right(context, session)
-            if any(each.rollout for each in files):
-                if data_said(options, "journal") or not options.get("dry"):  # a plan leaves none of its own
-                    session.journal = _journal(session, groups, options, files)
-                if from_flake and only_rollouts:
-                    begin = partial(evaluate_ahead, session)
-                    session.roll_call = RollCall(_selected(groups, options), begin)
-            elif data_said(options, "journal"):
-                session.journal = _journal(session, groups, options, files)
+            context.call_on_close(run.close)
+            is_rollout = any(each.rollout for each in files)
+            if is_rollout and from_flake and only_rollouts:
+                roll_call = RollCall(_selected(groups, options), evaluator.ahead)
+                shared_by_all = replace(shared_by_all, roll_call=roll_call)
+            cli.put_right(context, shared_by_all)
+            # a plan leaves none of its own
+            if data_said(options, "journal") or (is_rollout and not options.get("dry")):
+                run.journal = _journal(fleet, groups, options, files)
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
-    shared = {"session": session, **_asked(words, files), **({"without_order": problem} if problem else {})}
+    shared = {"context": shared_by_all, **_asked(words, files), **({"without_order": problem} if problem else {})}
     inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
     return inventory
+
+
+def _source(fleet: Fleet, flake: Flake | None, gate: Gate | None) -> Callable[[], Source]:
+    """Which flake is evaluated: as it was named, as it was verified, or as the tree is."""
+    if flake:
+        return lambda: flake
+    return gate.verify if gate else partial(Tree, fleet.path)
 
 
 @contextmanager
@@ -173,7 +184,7 @@ def _out_of_order(options: Mapping[str, Any]) -> str | None:
 
 
 def _journal(
-    session: Session, groups: dict[str, list[str]], options: dict[str, Any], files: Sequence[DeployFile]
+    fleet: Fleet, groups: dict[str, list[str]], options: dict[str, Any], files: Sequence[DeployFile]
 ) -> Journal:
     """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
     given = data_said(options, "journal")
@@ -181,7 +192,7 @@ def _journal(
     hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
     dry = bool(options.get("dry"))
     steps = [each.step for each in files]
-    journal.note("run", hosts=hosts, deploys=deploys, steps=steps, dry=dry, warnings=session.fleet.warnings)
+    journal.note("run", hosts=hosts, deploys=deploys, steps=steps, dry=dry, warnings=fleet.warnings)
     return journal
 
 

@@ -10,8 +10,15 @@ from nixherd.errors import FleetError
 from nixherd.install.permission import mark
 from nixherd.install.requirements import obstacles
 from nixherd.locate.reach import Epoch
-from nixherd.nix.builder import kexec_tarball
-from nixherd.pyinfra_glue.hosts import connector_of, evaluated, fleet_host, session_of
+from nixherd.pyinfra_glue.hosts import (
+    builder_of,
+    connector_of,
+    evaluated,
+    fleet_host,
+    fleet_of,
+    keys_of,
+    run_of,
+)
 from nixherd.pyinfra_glue.installing import machine_for, require_still_installable
 from nixherd.ssh.transient_unit import DIRECTORY
 
@@ -23,15 +30,14 @@ BOOT = "boot the installer on"
 def findings(host: Host) -> list[str]:
     """What of this side would stop the installation of this host half-way."""
     data = host.data
-    return list(
-        obstacles(session_of(host), evaluated(host), data.get("extra_files"), data.get("hardware_configuration"))
-    )
+    given = data.get("extra_files"), data.get("hardware_configuration")
+    return list(obstacles(keys_of(host), builder_of(host), evaluated(host), *given))
 
 
 def boot_installer(host: Host) -> None:
     """Upload the flake's installer and jump into it. FleetError when the machine cannot take it."""
-    session, host_id, connector, machine = session_of(host), fleet_host(host).id, connector_of(host), machine_for(host)
-    tarball = kexec_tarball(session)
+    host_id, connector, machine = fleet_host(host).id, connector_of(host), machine_for(host)
+    tarball = builder_of(host).kexec_tarball()
     sudo = "" if connector.destination().user == "root" else "sudo -n "
     require_still_installable(host, BOOT)
     output_of(machine, f"{sudo}true", what=f"becoming root (`{sudo}true`)")
@@ -43,7 +49,7 @@ def boot_installer(host: Host) -> None:
     unpack = f"d=$({sudo}mktemp -d /root/kexec.XXXXXX) && {sudo}tar -C $d -xzf - && echo $d"
     send = ["sh", "-c", 'exec "$@" < "$0"', str(tarball)]
     place = copy_towards(machine, lambda to: ([*send, *to.argv(unpack)], {}), UPLOAD_DEADLINE).stdout.strip()
-    session.state_of(host_id).note("kexec", jump_note(host))
+    run_of(host).state_of(host_id).note("kexec", jump_note(host))
     output_of(machine, f"{sudo}setsid --wait {shlex.quote(place)}/kexec/run", what="the kexec installer")
     connector.drop()
     address = connector.reach(epochs=(Epoch.INSTALLER,), absent_ok=True).address
@@ -54,16 +60,16 @@ def boot_installer(host: Host) -> None:
 def jump_note(host: Host) -> str:
     """What is noted before the jump. If we are killed between it and the mark, this tells our installer from others:
     it keeps the host key of the machine that we jumped from."""
-    return f"{mark(session_of(host).fleet, fleet_host(host).id)}\n{connector_of(host).reach().host_key}\n"
+    return f"{mark(fleet_of(host), fleet_host(host).id)}\n{connector_of(host).reach().host_key}\n"
 
 
 def mark_installer(host: Host) -> None:
-    session, host_id = session_of(host), fleet_host(host).id
+    host_id = fleet_host(host).id
     connector_of(host).prove_for_wiping()
     output_of(
         machine_for(host),
         f"mkdir -p -m 0700 {DIRECTORY} && cat >{DIRECTORY}/mark.new && mv {DIRECTORY}/mark.new {DIRECTORY}/mark",
-        stdin=mark(session.fleet, host_id),
+        stdin=mark(fleet_of(host), host_id),
         what="marking the installer",
     )
-    session.state_of(host_id).forget("kexec")
+    run_of(host).state_of(host_id).forget("kexec")

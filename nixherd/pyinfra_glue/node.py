@@ -37,7 +37,7 @@ class NodeConnector(PinnedConnector):
             self._connect()
         except FAILURES as failure:
             error = worded(failure, f"{self.host.data.host_id}: connecting")
-            self.session.failed(self.host.data.host_id, error)
+            self.context.run.failed(self.host.data.host_id, error)
             raise ConnectError(str(error)) from failure
 
     def _connect(self) -> None:
@@ -70,7 +70,7 @@ class NodeConnector(PinnedConnector):
         port = _port(data.get("ssh_port"))
         names = tuple(dict.fromkeys(name for name in (data.node, given or data.address) if name))
         config = Configuration(
-            tuple(config_options(data.get("ssh_config_file"))), self.session.once, lambda names: None
+            tuple(config_options(data.get("ssh_config_file"))), self.context.ssh_config, lambda names: None
         )
         way = config.way_to(names, user, port, address=names[-1])
         pinned = [str(data.host_key)] if data.get("host_key") else known_keys((*names, way.address), way.port)
@@ -85,7 +85,7 @@ class NodeConnector(PinnedConnector):
             lines = [known_hosts_line([way.address], key, port=way.port) for key in pinned]
         except ValueError as error:
             raise FleetError(f"{data.host_id}: host_key: {error}") from None
-        known = self.session.plain_directory / "known_hosts" / "nodes" / data.node
+        known = self.context.run.plain_directory / "known_hosts" / "nodes" / data.node
         write_whole(known, "\n".join(lines) + "\n")
         key, offered = data.get("ssh_key"), way.identities
         to = Destination(

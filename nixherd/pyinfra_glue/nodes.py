@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from nixherd.files import expanded
 from nixherd.fleet.data_names import NODES, check_data
 from nixherd.fleet.groups import check_selection
 from nixherd.fleet.models import Fleet
+from nixherd.fleet.revisions import Tree
+from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue import cli
+from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.deploy_file import DeployFile, declared
 from nixherd.pyinfra_glue.inventory import Entry, data_said, fleet_directory, or_end, parsed_data, token_file_of
-from nixherd.session import Session
+from nixherd.run import Run
 from nixherd.terminal import say
 
 _FACTS = "facts.proxmox_host."
@@ -25,7 +30,7 @@ _ONE = ("host_key", "ssh_hostname")
 
 
 def nodes_beside(file: str) -> dict[str, list[Entry]]:
-    """The nodes as `@node/NAME`, in the group `nodes`. Their data are `session`, `host_id`, `node` and `address`.
+    """The nodes as `@node/NAME`, in the group `nodes`. Their data are `context`, `host_id`, `node` and `address`.
 
     Nodes are logged in to by what is named here and nothing else: `exec`, other deploys and other facts end the
     program, and so does a run that names no node.
@@ -43,14 +48,16 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
         nodes = nodes_of(definitions.fleet)
         if context:
             check_selection_of_nodes(nodes, options)
-        session = Session(definitions.fleet, expanded(token_file_of(here, options)), definitions)
+        fleet, run = definitions.fleet, Run(definitions.fleet.id)
+        hypervisor = Hypervisor(fleet, expanded(token_file_of(here, options)), definitions)
+        shared = Context.of(Evaluator(fleet, run, partial(Tree, fleet.path)), hypervisor)
         if context:
-            for warning in definitions.fleet.warnings:
+            for warning in fleet.warnings:
                 say(warning, err=True)
-            context.call_on_close(session.close)
-            cli.put_right(context, session)
+            context.call_on_close(run.close)
+            cli.put_right(context, shared)
     entries: list[Entry] = [
-        (f"@node/{name}", {"session": session, "host_id": f"node {name}", "node": name, "address": address})
+        (f"@node/{name}", {"context": shared, "host_id": f"node {name}", "node": name, "address": address})
         for name, address in nodes.items()
     ]
     return {"all": entries, "nodes": [f"@node/{name}" for name in nodes]}

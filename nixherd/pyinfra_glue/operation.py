@@ -19,8 +19,7 @@ from pyinfra.api.state import State
 
 from nixherd.errors import FAILURES
 from nixherd.faults import worded
-from nixherd.pyinfra_glue.hosts import executing, failed
-from nixherd.session import Session
+from nixherd.pyinfra_glue.hosts import context_of, executing, failed, hypervisor_of, run_of
 
 P = ParamSpec("P")
 Commands = Generator[PyinfraCommand, None, None]
@@ -92,35 +91,34 @@ def guarded(host: Host, body: Callable[[], Planned]) -> Commands:
 def say_and_make(host: Host, change: Change) -> Commands:
     """Say a change, and make it when it is carried out."""
     host.log(change.summary)
-    if (session := _session(host)) and session.journal is not None:
-        session.journal.note("step", host.data.host_id, text=change.summary, planned=not executing(host))
+    if context := context_of(host):
+        context.run.journal.note("step", host.data.host_id, text=change.summary, planned=not executing(host))
     yield FunctionCommand(_make, (change,), {})
 
 
 def _make(state: State, host: Host, change: Change) -> bool:
     """Make a planned change while no other run works on the host."""
-    session: Session = host.data.session
-    host_id = host.data.host_id
-    before = session.accepted_changes
+    run, hypervisor, host_id = run_of(host), hypervisor_of(host), host.data.host_id
+    before = hypervisor.accepted_changes
     try:
-        session.claim(host_id)
+        run.claim(host_id)
         change.make()
     except FAILURES as error:
         failure = worded(error, f"{host_id}: {change.summary}")
-        is_changed = change.changes and (not change.by_api or session.accepted_changes > before)
-        session.failed(host_id, failure, changed=is_changed)
+        is_changed = change.changes and (not change.by_api or hypervisor.accepted_changes > before)
+        run.failed(host_id, failure, changed=is_changed)
         complain(host, failure)
         return False
     if change.changes:
-        session.touched.add(host_id)
+        run.touched.add(host_id)
     return True
 
 
 def _refuse(host: Host, error: Exception) -> Commands:
     """Fail this host and no other, in whichever stage the run is."""
     failure = worded(error, f"{host.data.get('host_id') or host.name}: {_row(host)}")
-    if session := _session(host):
-        session.failed(host.data.host_id, failure)
+    if context := context_of(host):
+        context.run.failed(host.data.host_id, failure)
     complain(host, failure)
     if executing(host):
         yield FunctionCommand(_fail, (), {})
@@ -135,12 +133,6 @@ def _fail(state: State, host: Host) -> bool:
 def complain(host: Host, error: Exception) -> None:
     for line in str(error).splitlines():
         host.log_styled(line, fg="red", log_func=logger.error)
-
-
-def _session(host: Host) -> Session | None:
-    """The run's session; None for a host of an inventory that is not ours."""
-    session: Session | None = host.data.get("session")
-    return session
 
 
 def _row(host: Host) -> str:

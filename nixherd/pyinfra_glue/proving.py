@@ -10,8 +10,8 @@ from nixherd.errors import FleetError, Refused
 from nixherd.locate import proof
 from nixherd.locate.proof import Asked, Shown
 from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue.ssh_client import PinnedClient
-from nixherd.session import Session
 
 ANSWER_TIMEOUT = 20.0  # seconds for the machine to answer, and for the agent to write a word
 MOST = 1 << 20  # bytes of an answer that are read
@@ -26,10 +26,10 @@ def look_at(ssh: PinnedClient) -> Shown:
     return shown
 
 
-def prove(session: Session, ssh: PinnedClient, asked: Asked, address: str) -> Shown:
+def prove(hypervisor: Hypervisor, ssh: PinnedClient, asked: Asked, address: str) -> Shown:
     """What the machine shows. Refused when it is not the guest that was asked, OSError when either does not answer."""
     shown = look_at(ssh)
-    if problem := proof.disproof(asked, shown) or _other_boot(session, ssh, asked, shown):
+    if problem := proof.disproof(asked, shown) or _other_boot(hypervisor, ssh, asked, shown):
         raise Refused(_is_another(asked, address, problem))
     return shown
 
@@ -41,14 +41,14 @@ def _is_another(asked: Asked, address: str, problem: str) -> str:
     )
 
 
-def _other_boot(session: Session, ssh: PinnedClient, asked: Asked, shown: Shown) -> str | None:
+def _other_boot(hypervisor: Hypervisor, ssh: PinnedClient, asked: Asked, shown: Shown) -> str | None:
     """Why its boot is not the guest's. A guest that boots between two answers has lost the connection: OSError."""
     if not asked.has_agent:
         return None
     told = ""
     for _ in range(2):
         try:
-            told = session.client.agent_read(asked.node, asked.vmid, proof.BOOT_ID).strip()
+            told = hypervisor.client.agent_read(asked.node, asked.vmid, proof.BOOT_ID).strip()
         except AgentUnavailable as error:
             raise OSError(str(error)) from error
         if told == shown.boot_id:
@@ -57,14 +57,14 @@ def _other_boot(session: Session, ssh: PinnedClient, asked: Asked, shown: Shown)
     return f"its boot_id is {shown.boot_id}, and the agent tells {told or 'none'}"
 
 
-def prove_by_word(session: Session, ssh: PinnedClient, asked: Asked, address: str) -> None:
+def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, asked: Asked, address: str) -> None:
     """Have root of the guest write down a word, by its agent, and read it as root of the machine. Refused otherwise.
 
     Whoever only looks like the guest, to the last bit, does not have it.
     """
     name, word = secrets.token_hex(8), secrets.token_hex(32)
     argv = ["/bin/sh", "-c", proof.PLANT]
-    done = session.client.agent_exec(asked.node, asked.vmid, argv, input=f"{name} {word}\n", timeout=ANSWER_TIMEOUT)
+    done = hypervisor.client.agent_exec(asked.node, asked.vmid, argv, input=f"{name} {word}\n", timeout=ANSWER_TIMEOUT)
     if done.exitcode != 0:
         words = (done.stderr or done.stdout).strip() or f"status {done.exitcode}"
         raise FleetError(f"{asked.label}: its agent could not write {proof.planted(name)}: {words}")

@@ -13,7 +13,7 @@ from nixherd.deploy.goal import Goal
 from nixherd.deploy.journal import Journal, new_directory
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
-from nixherd.deploy.run import HostRun, Rollout, Unnoted
+from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import ask_running
 from nixherd.deploy.values import Reached
 from nixherd.deploy.waves import USUAL
@@ -21,8 +21,9 @@ from nixherd.errors import FAILURES, Usage
 from nixherd.fleet.load import load_fleet
 from nixherd.install.permission import require_rebootable
 from nixherd.pyinfra_glue.deploy_file import require_order
-from nixherd.pyinfra_glue.hosts import executing, failed, fleet_host, session_of
+from nixherd.pyinfra_glue.hosts import executing, failed, flake_of, fleet_host, fleet_of, rollouts_of, run_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
+from nixherd.run import Run
 
 PLANNED = "plan"  # the id of a rollout that is only planned
 
@@ -32,23 +33,23 @@ def begin(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
 
     Usage when what was said of the host cannot be meant. FleetError when another run deploys this fleet.
     """
-    session, host_id = session_of(host), str(host.data.host_id)
+    host_id = str(host.data.host_id)
     options = options_of(host, **changes)
     if not fleet_host(host).is_nixos and not (options.goal is Goal.SWITCH and options.specialisation is None):
         raise Usage(f"{host_id}: goal={options.goal}: a home can be switched to, and no more")
     key = (str(host.current_op_hash), executing(host))
-    rollout = session.rollouts.of_row(key, lambda: _new(host))
+    rollout = rollouts_of(host).of_row(key, lambda: _new(host))
     host_run = HostRun(
         host=fleet_host(host),
         options=options,
         machine=PyinfraMachine(host),
         journal=rollout.journal,
-        fleet_path=session.fleet.path,
-        require_permission=lambda: require_rebootable(load_fleet(session.fleet.path), host_id),
+        fleet_path=fleet_of(host).path,
+        require_permission=lambda: require_rebootable(load_fleet(fleet_of(host).path), host_id),
     )
     rollout.journal.note("begin", host_id)
     rollout.hosts[host_id] = host_run
-    session.rollouts.current[host_id, executing(host)] = rollout, host_run
+    rollouts_of(host).current[host_id, executing(host)] = rollout, host_run
     return rollout, host_run
 
 
@@ -56,7 +57,7 @@ def current(host: Host) -> tuple[Rollout, HostRun]:
     """This host's part in the rollout that it is in. Usage where no row of the deploy file has begun one."""
     host_id = str(host.data.host_id)
     try:
-        return session_of(host).rollouts.current[host_id, executing(host)]
+        return rollouts_of(host).current[host_id, executing(host)]
     except KeyError:
         raise Usage(f"{host_id}: this row goes on with a rollout; put deployment.reach before it") from None
 
@@ -71,18 +72,25 @@ def read(host: Host, **changes: Any) -> tuple[Rollout, HostRun, Reached]:
 
 
 def _new(host: Host) -> Rollout:
-    session = session_of(host)
+    run, fleet = run_of(host), fleet_of(host).path
     selected = tuple(sorted(str(each.data.host_id) for each in _limited(host)))
     if executing(host):
-        session.claim_fleet()
-        journal = session.journal = session.journal or Journal(new_directory())
-        number = session.rollouts.next_number()
+        run.claim_fleet()
+        journal = _journal(run)
+        number = rollouts_of(host).next_number()
         rollout = Rollout(journal.directory.name + (f".{number}" if number > 1 else ""), journal, selected)
     else:
-        rollout = Rollout(PLANNED, session.journal or Unnoted(), selected)
-    goal, flake = options_of(host).goal, session.locked or session.fleet.path
-    rollout.journal.note("run", run=rollout.id, who=rollout.who, fleet=session.fleet.path, flake=flake, goal=goal)
+        rollout = Rollout(PLANNED, run.journal, selected)
+    goal, flake = options_of(host).goal, flake_of(host)
+    rollout.journal.note("run", run=rollout.id, who=rollout.who, fleet=fleet, flake=flake, goal=goal)
     return rollout
+
+
+def _journal(run: Run) -> Journal:
+    """The run's journal; it begins one now where it has none."""
+    if not isinstance(run.journal, Journal):
+        run.journal = Journal(new_directory())
+    return run.journal
 
 
 def options_of(host: Host, **changes: Any) -> Options:
@@ -108,7 +116,7 @@ def waves(host: Host) -> list[int]:
                 numbers.add(options_of(each).wave)
         return sorted(numbers) or [USUAL]
 
-    return session_of(host).rollouts.waves(found)  # every host asks
+    return rollouts_of(host).waves(found)  # every host asks
 
 
 def reached_ids(host: Host) -> tuple[str, ...]:

@@ -4,13 +4,13 @@ No ssh_config is read on a connection, neither the user's nor the system's: what
 by `nixherd.ssh.ssh_config`. Programs that split what they are told at white space get everything in one file. Pure.
 """
 
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nixherd.errors import Usage
+from nixherd.names import PLAIN_PATH, is_a
 
 # Of every connection, hops included. Nothing here leaves room for a key on trust, a question, or a wait without end.
 # A master of somebody else's was checked against other keys, or in another epoch.
@@ -39,8 +39,6 @@ _ALWAYS = (
 )
 _NO_MASTER = (("ControlMaster", "no"), ("ControlPath", "none"))
 _HOP = "nixherd-hop-"
-PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@-]+")
-"""what every program, shell and option takes as it is"""
 
 
 @dataclass(frozen=True)
@@ -228,7 +226,7 @@ def quoted(path: Path) -> str:
     if "${" in text or not text.isprintable():
         raise Usage(f"{text!r}: ssh cannot be told this path; name one without ${{ and control characters")
     text = text.replace("%", "%%")
-    if PLAIN_PATH.fullmatch(text):
+    if is_a(PLAIN_PATH, text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

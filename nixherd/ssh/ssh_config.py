@@ -13,13 +13,13 @@ import pwd
 import re
 import shlex
 import socket
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from nixherd.errors import DeadlineExceeded, ProcessFailed, Usage
 from nixherd.files import expanded
+from nixherd.once import Once, OncePer
 from nixherd.process import run
 from nixherd.ssh.destination import Identities, Jump, Route
 
@@ -119,12 +119,21 @@ def config_options(given: str | None = None) -> list[str]:
     return ["-F", str(there[0]) if there else "/dev/null"]
 
 
+class Answers:
+    """What `ssh -G` said in this run, by its options and the names it was asked for."""
+
+    def __init__(self) -> None:
+        self.texts: OncePer[tuple[str, ...], list[str]] = OncePer("asking ssh for its configuration")
+        self.of_nobody: OncePer[tuple[str, ...], tuple[Said, bool]] = OncePer("asking ssh for its configuration")
+        self.usual: Once[tuple[str, ...]] = Once("asking ssh for its usual identity files")
+
+
 @dataclass(frozen=True)
 class Configuration:
-    """The operator's ssh_config. `once` computes what is needed often; `pin` knows the fleet's keys."""
+    """The operator's ssh_config. `answers` keeps what ssh said already; `pin` knows the fleet's keys."""
 
     options: tuple[str, ...]
-    once: Callable[[Hashable, Callable[[], Any]], Any]
+    answers: Answers
     pin: Pin
 
     def way_to(
@@ -199,12 +208,11 @@ class Configuration:
             [text], files = _ssh_g([*self._options(user, port), "-v"], [_NOBODY])
             return parse(text, _NOBODY, self._usual), any(map(_tells_names_apart, files))
 
-        said: tuple[Said, bool] = self.once(("ssh_config", self.options, user, port), ask)
-        return said
+        return self.answers.of_nobody(tuple(self._options(user, port)), ask)
 
     def _ask(self, names: Sequence[str], user: str | None, port: int | None) -> list[Said]:
-        key = ("ssh_config", self.options, user, port, tuple(names))
-        texts: list[str] = self.once(key, lambda: _ssh_g(self._options(user, port), names)[0])
+        options = self._options(user, port)
+        texts = self.answers.texts((*options, "--", *names), lambda: _ssh_g(options, names)[0])
         return [parse(text, name, self._usual) for name, text in zip(names, texts, strict=True)]
 
     def _options(self, user: str | None, port: int | None) -> list[str]:
@@ -218,8 +226,7 @@ class Configuration:
             [text], _ = _ssh_g(["-F", "/dev/null"], [_NOBODY])
             return tuple(line.partition(" ")[2] for line in text.splitlines() if line.startswith("identityfile "))
 
-        usual: tuple[str, ...] = self.once(("ssh_config", "usual"), ask)
-        return usual
+        return self.answers.usual(ask)
 
 
 def _ssh_g(options: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[Path]]:

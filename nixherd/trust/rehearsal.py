@@ -5,6 +5,7 @@ The copy is a git repository, as the original is: a flake sees what git knows, a
 
 import shutil
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from nixherd.errors import FAILURES, FleetError, FleetInvalid, ProcessFailed
@@ -12,17 +13,17 @@ from nixherd.faults import worded
 from nixherd.fleet import git
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
+from nixherd.fleet.revisions import Tree
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import explain
-from nixherd.nix.evaluator import DEADLINE, evaluate
+from nixherd.nix.evaluator import DEADLINE, Evaluator
 from nixherd.process import run
-from nixherd.session import Session
 
 _LEFT_OUT = (".git", "result", "result-*", ".direnv")
 
 
 def require_evaluates(
-    session: Session,
+    evaluator: Evaluator,
     files: Mapping[str, bytes | None],
     repository: Repository | None,
     scratch: Path,
@@ -32,7 +33,7 @@ def require_evaluates(
     `files` are contents by path below the fleet's directory, None for those that are gone. FleetInvalid when the fleet
     would not be valid, FleetError for the first thing that is wrong with the changed flake alone.
     """
-    root = Path(session.fleet.path)
+    root = Path(evaluator.path)
     top = repository.top if repository else root
     view = scratch / "flake"
     _copy(top, view, repository)
@@ -51,24 +52,21 @@ def require_evaluates(
         raise FleetInvalid([f"after that, {_as_there(str(each), below, root)}" for each in error.findings]) from None
     if not (root / "flake.nix").is_file():
         return [f"{root}/flake.nix: missing; whether what is left evaluates is not known"]
-    changed = Session(fleet, session.token_file)
-    try:
-        now = {**_wrong_hosts(changed, fleet.hosts), **_wrong_outputs(changed)}
-    finally:
-        changed.close()
-    before = _wrong_before(session, now)
+    changed = Evaluator(fleet, evaluator.run, partial(Tree, fleet.path))
+    now = {**_wrong_hosts(changed, fleet.hosts), **_wrong_outputs(changed)}
+    before = _wrong_before(evaluator, now)
     for what, why in now.items():
         if what not in before:
             raise FleetError(f"{what}: would not evaluate any more: {_as_there(why, below, root)}")
     return [f"{what}: does not evaluate, as before: {_as_there(why, below, root)}" for what, why in now.items()]
 
 
-def _wrong_hosts(session: Session, host_ids: Collection[str]) -> dict[str, str]:
+def _wrong_hosts(evaluator: Evaluator, host_ids: Collection[str]) -> dict[str, str]:
     """The hosts that do not evaluate, and why."""
     found = {}
     for host_id in sorted(host_ids):
         try:
-            evaluate(session, tuple(sorted(host_ids)), host_id)
+            evaluator.evaluate(tuple(sorted(host_ids)), host_id)
         except FAILURES as error:
             found[host_id] = str(worded(error, host_id)).removeprefix(f"{host_id}: ")
     return found
@@ -77,24 +75,24 @@ def _wrong_hosts(session: Session, host_ids: Collection[str]) -> dict[str, str]:
 _CHECK = "nix flake check"
 
 
-def _wrong_outputs(session: Session) -> dict[str, str]:
+def _wrong_outputs(evaluator: Evaluator) -> dict[str, str]:
     """What nix says of all of the flake's outputs; it stops at the first."""
     try:
-        run(nix.flake_evaluates(session.flake), timeout=DEADLINE)
+        run(nix.flake_evaluates(evaluator.flake), timeout=DEADLINE)
     except ProcessFailed as error:
         if not error.stderr:
             raise
-        return {_CHECK: explain(error.stderr, Path(session.fleet.path))}
+        return {_CHECK: explain(error.stderr, Path(evaluator.path))}
     return {}
 
 
-def _wrong_before(session: Session, now: Collection[str]) -> set[str]:
+def _wrong_before(evaluator: Evaluator, now: Collection[str]) -> set[str]:
     """Which of these were wrong already."""
     if not now:
         return set()
     hosts = [what for what in now if what != _CHECK]
-    before = set(_wrong_hosts(session, hosts)) if hosts else set()
-    return before | set(_wrong_outputs(session) if _CHECK in now else {})
+    before = set(_wrong_hosts(evaluator, hosts)) if hosts else set()
+    return before | set(_wrong_outputs(evaluator) if _CHECK in now else {})
 
 
 def _as_there(why: str, view: Path, root: Path) -> str:

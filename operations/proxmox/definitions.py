@@ -14,17 +14,17 @@ from nixherd.proxmox.guest.plan import drift as drift_of
 from nixherd.proxmox.guest.undo import reversible
 from nixherd.proxmox.steps import Cannot, Row, Steps
 from nixherd.pyinfra_glue.guests import deadline_of, guest_of, require_none, tell
-from nixherd.pyinfra_glue.hosts import fleet_host, session_of, vm_of
+from nixherd.pyinfra_glue.hosts import fleet_host, hypervisor_of, vm_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
 
 
 def steps_now() -> Steps:
     """What differs of the host's guest now; for a documented one its drift."""
-    session, vm = session_of(host), guest_of()
-    actual = observe(session.client, session.fleet, vm)
+    hypervisor, vm = hypervisor_of(host), guest_of()
+    actual = observe(hypervisor.client, hypervisor.fleet, vm)
     if not vm.is_managed:
-        return drift_of(vm, session.fleet.node_of(vm), actual)
-    return plan_vm(desired(session.client, session.fleet, vm, fleet_host(host)), actual)
+        return drift_of(vm, hypervisor.fleet.node_of(vm), actual)
+    return plan_vm(desired(hypervisor.client, hypervisor.fleet, vm, fleet_host(host)), actual)
 
 
 @operation()
@@ -50,8 +50,8 @@ def apply(allow_reboot: bool = False, snapshot: str | None = None) -> Planned:
     vm = vm_of(host)
     if vm is None or not vm.may_change:
         return NoChange(f"{label(vm)} is left alone" if vm else "no guest of the hypervisor")
-    session, deadline = session_of(host), deadline_of()
-    client, fleet = session.client, session.fleet
+    hypervisor, deadline = hypervisor_of(host), deadline_of()
+    client, fleet = hypervisor.client, hypervisor.fleet
     action = reversible(ApplyDefinition(flag_of("allow_reboot", allow_reboot)), snapshot)
     _show_an_unmarked(vm)
     steps = action.plan(client, fleet, vm)
@@ -71,9 +71,13 @@ def apply(allow_reboot: bool = False, snapshot: str | None = None) -> Planned:
 
 def _show_an_unmarked(vm: Vm) -> None:
     """Say what differs of a guest that may be ours and lacks our mark, before it is refused."""
-    session = session_of(host)
-    actual = observe(session.client, session.fleet, vm)
-    if actual is None or contradiction(session.fleet, vm, actual.config) or is_ours(session.fleet, vm, actual.config):
+    hypervisor = hypervisor_of(host)
+    actual = observe(hypervisor.client, hypervisor.fleet, vm)
+    if (
+        actual is None
+        or contradiction(hypervisor.fleet, vm, actual.config)
+        or is_ours(hypervisor.fleet, vm, actual.config)
+    ):
         return
-    steps = compared(desired(session.client, session.fleet, vm, fleet_host(host)), actual)
+    steps = compared(desired(hypervisor.client, hypervisor.fleet, vm, fleet_host(host)), actual)
     tell(f"differs: {step}" for step in steps if step.row is not Row.START)

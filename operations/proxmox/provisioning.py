@@ -4,15 +4,24 @@ from pyinfra import host
 
 from nixherd.errors import FleetInvalid
 from nixherd.locate.reach import Epoch
-from nixherd.nix.builder import build, kexec_tarball
+from nixherd.once import ahead
 from nixherd.proxmox.preflight import preflight
-from nixherd.proxmox.provisioning_survey import host_facts, hypervisor
+from nixherd.proxmox.provisioning_survey import host_facts, survey
 from nixherd.proxmox.steps import Row
 from nixherd.pyinfra_glue.guests import managed_vm, row
-from nixherd.pyinfra_glue.hosts import connector_of, evaluated, executing, fleet_host, selection, session_of
+from nixherd.pyinfra_glue.hosts import (
+    builder_of,
+    connector_of,
+    evaluated,
+    executing,
+    fleet_host,
+    fleet_of,
+    hypervisor_of,
+    keys_of,
+    selection,
+)
 from nixherd.pyinfra_glue.kexec import findings as obstacles_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
-from nixherd.session import ahead
 
 CLONE_DEADLINE = 3600.0
 
@@ -20,17 +29,17 @@ CLONE_DEADLINE = 3600.0
 @operation()
 def validate() -> Planned:
     """Refuse what cannot end well, before anything is changed: every reason at once, for this host alone."""
-    session, vm, chosen = session_of(host), managed_vm(), selection(host)
+    vm, chosen, builder = managed_vm(), selection(host), builder_of(host)
     config = evaluated(host)
-    seen = hypervisor(session, vm)
-    findings = [*preflight(session.fleet, vm, fleet_host(host), host_facts(config), seen)]
+    seen = survey(hypervisor_of(host), vm)
+    findings = [*preflight(fleet_of(host), vm, fleet_host(host), host_facts(config), seen)]
     if seen.actual is None:
         findings += obstacles_of(host)
     if findings:
         raise FleetInvalid(findings)
     if seen.actual is None and executing(host):
         # Needed after the first boot: made while the hypervisor clones and boots. `host` is unknown to those threads.
-        ahead(lambda: build(session, chosen, config.host_id), lambda: kexec_tarball(session))
+        ahead(lambda: builder.build(chosen, config.host_id), builder.kexec_tarball)
     return NoChange(f"{vm.name} may be provisioned")
 
 
@@ -39,7 +48,7 @@ def clone() -> Planned:
     """Clone the template, whole, with our mark on the copy from its first moment; the host key is made before."""
 
     def host_key() -> None:
-        session_of(host).key_to_install(fleet_host(host).id)  # before anything boots
+        keys_of(host).to_install(fleet_host(host).id)  # before anything boots
 
     return row(Row.CLONE, CLONE_DEADLINE, host_key)
 

@@ -48,7 +48,7 @@ def decide_on_node(body: Callable[[], Commands]) -> Commands:
 
     if isinstance(host.connector, NodeConnector):
         yield from decide(host, body)
-    elif host.data.get("session"):
+    elif host.data.get("context"):
         yield from decide(host, refused)
     elif not failed(host):
         complain(host, no)

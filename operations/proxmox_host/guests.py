@@ -10,13 +10,13 @@ from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
 from nixherd.proxmox.node.states import PciDevice
-from operations.steps import session_of
+from nixherd.pyinfra_glue.hosts import fleet_of, hypervisor_of
 
 
 def guests_line(host: Host) -> str:
     """Whom a boot of the node stops, as far as the token may see."""
     try:
-        client = session_of(host).client
+        client = hypervisor_of(host).client
         rows = [row for row in client.resources() if row.node == host.data.node and row.status == "running"]
         sees_all = client.permissions().allows("/vms", "VM.Audit")
     except FleetError as error:
@@ -34,7 +34,7 @@ def given_lines(
     said: Mapping[str, Mapping[str, str]],
 ) -> list[Line]:
     """What the fleet's guests on this node are given of its devices, where it is not as wanted, or as the node is."""
-    fleet = session_of(host).fleet
+    fleet = fleet_of(host)
     lines, unknown = [], dict[str, list[str]]()
     for key in said:
         if not any(key in names_of(vm) for vm in fleet.vms.values()):
@@ -60,11 +60,11 @@ def given_lines(
 def _given(host: Host, vm: Vm, *, asked: bool) -> Given | None:
     """What a guest has; None for one that is elsewhere, or not there. One that cannot be read is unknown, if `asked`
     for or on this node by its definition."""
-    session = session_of(host)
+    hypervisor = hypervisor_of(host)
     try:
-        found = find(session.client, session.fleet, vm)
+        found = find(hypervisor.client, hypervisor.fleet, vm)
     except FleetError as error:
-        there = asked or session.fleet.node_of(vm) == host.data.node
+        there = asked or hypervisor.fleet.node_of(vm) == host.data.node
         return Given(vm.vmid, vm.name, None, str(error)) if there else None
     if found is None or found[0] != host.data.node:
         return None
@@ -73,6 +73,6 @@ def _given(host: Host, vm: Vm, *, asked: bool) -> Given | None:
 
 def _mapping(host: Host, name: str) -> PciMapping | str | None:
     try:
-        return session_of(host).client.pci_mapping(name)
+        return hypervisor_of(host).client.pci_mapping(name)
     except FleetError as error:
         return f"{error} (Mapping.Audit on /mapping/pci/{name} shows it)"

@@ -10,41 +10,41 @@ from pyinfra.api.facts import get_fact
 from facts import proxmox
 from nixherd.exit_codes import Exit
 from nixherd.fleet.models import VmidRange
-from nixherd.session import Session
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.dev import begin
-from tests.runs import connected, session_at
+from tests.runs import connected, shared_at
+from tests.shared import Shared
 
 pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture
-def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:  # noqa: F811
+def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:  # noqa: F811
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return session_at(emulator, tmp_path)
+    return shared_at(emulator, tmp_path)
 
 
-def fact(session: Session, which: type, host_id: str = "dev", **arguments: Any) -> Any:
-    host = connected(session, host_id, api_only=True)
+def fact(shared: Shared, which: type, host_id: str = "dev", **arguments: Any) -> Any:
+    host = connected(shared, host_id, api_only=True)
     assert host.connected
     return get_fact(host.state, host, which, kwargs=arguments)
 
 
-def test_what_the_hypervisor_says_of_a_guest(session: Session, emulator: Emulator) -> None:  # noqa: F811
+def test_what_the_hypervisor_says_of_a_guest(shared: Shared, emulator: Emulator) -> None:  # noqa: F811
     begin(emulator, status="running")
-    status = fact(session, proxmox.VmStatus)
+    status = fact(shared, proxmox.VmStatus)
     assert (status["vmid"], status["name"], status["node"], status["status"]) == (110, "dev", "prom", "running")
-    assert fact(session, proxmox.VmConfig)["cores"] == 4
-    assert fact(session, proxmox.VmPending) == []
+    assert fact(shared, proxmox.VmConfig)["cores"] == 4
+    assert fact(shared, proxmox.VmPending) == []
     emulator.client().set_config("prom", 110, {"cores": 2})
-    assert fact(session, proxmox.VmPending) == [{"key": "cores", "before": "4", "after": "2"}]
-    assert fact(session, proxmox.VmSnapshots) == []
-    assert fact(session, proxmox.VmBackups) == []
-    assert fact(session, proxmox.VmBackups, storage="local") == []
-    assert fact(session, proxmox.VmAddress) is None
-    assert fact(session, proxmox.VmTasks) == []
-    assert {each["name"] for each in fact(session, proxmox.Storages)} == {"nvmeprom", "local", "tank"}
-    volumes = fact(session, proxmox.StorageContent, storage="nvmeprom", content="images")
+    assert fact(shared, proxmox.VmPending) == [{"key": "cores", "before": "4", "after": "2"}]
+    assert fact(shared, proxmox.VmSnapshots) == []
+    assert fact(shared, proxmox.VmBackups) == []
+    assert fact(shared, proxmox.VmBackups, storage="local") == []
+    assert fact(shared, proxmox.VmAddress) is None
+    assert fact(shared, proxmox.VmTasks) == []
+    assert {each["name"] for each in fact(shared, proxmox.Storages)} == {"nvmeprom", "local", "tank"}
+    volumes = fact(shared, proxmox.StorageContent, storage="nvmeprom", content="images")
     assert "nvmeprom:vm-110-disk-0" in {each["volid"] for each in volumes}
     assert emulator.changes() == ["PUT /nodes/prom/qemu/110/config"]
 
@@ -58,21 +58,21 @@ EVERY = [
 @pytest.mark.parametrize("which", EVERY)
 @pytest.mark.parametrize("host_id", ["dev", "metal"])
 def test_a_guest_that_is_not_there_is_unknown(
-    session: Session,
+    shared: Shared,
     emulator: Emulator,  # noqa: F811
     which: type,
     host_id: str,
 ) -> None:
-    assert fact(session, which, host_id) is None
+    assert fact(shared, which, host_id) is None
     assert which().default() is None
 
 
-def test_a_free_vmid_is_a_proposal(session: Session, emulator: Emulator) -> None:  # noqa: F811
-    object.__setattr__(session.fleet, "ranges", (VmidRange("production", 104, 199),))
-    assert fact(session, proxmox.NextVmid) == 105
+def test_a_free_vmid_is_a_proposal(shared: Shared, emulator: Emulator) -> None:  # noqa: F811
+    object.__setattr__(shared.fleet, "ranges", (VmidRange("production", 104, 199),))
+    assert fact(shared, proxmox.NextVmid) == 105
     with pytest.raises(PyinfraError, match="No hosts remaining"):
-        fact(session, proxmox.NextVmid, range="nosuch")
-    assert session.failures == {"dev": Exit.USAGE}
+        fact(shared, proxmox.NextVmid, range="nosuch")
+    assert shared.run.failures == {"dev": Exit.USAGE}
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,13 @@ from lab.places import cache_directory
 from nixherd.cli.main import run
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.commands import Evaluated
-from nixherd.nix.evaluator import evaluate
 from nixherd.proxmox.answers import Permissions, Version
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.preflight import Hypervisor, preflight
+from nixherd.proxmox.preflight import Survey, preflight
 from nixherd.proxmox.provisioning_survey import host_facts
-from nixherd.session import Session
 from tests.nix_cli import environment, nix_json, try_nix
 from tests.nixherd.trust.secrets.repositories import git
+from tests.shared import Shared
 
 pytestmark = pytest.mark.xdist_group("new-hosts")
 
@@ -36,7 +35,7 @@ BIOS = {"bios-1": ("--purpose", "On SeaBIOS")}
 SEABIOS = '    bios = "seabios";\n    specs = {\n      disk = "virtio0";\n'
 
 
-def own(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+def use_own_state(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     for name in ("PATH", "NIX_CONF_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, environment()[name])
     monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
@@ -53,7 +52,7 @@ def made(flake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     fleet = place / "fleet"
     shutil.copytree(flake, fleet, symlinks=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        own(monkeypatch, place)
+        use_own_state(monkeypatch, place)
         for name, words in NEW.items():
             assert new(fleet, name, *words, "--no-eval") == 0, name
         definitions = fleet / "vms" / "definitions.nix"
@@ -70,26 +69,33 @@ def made(flake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 @pytest.fixture(scope="module")
 def found(made: Path) -> dict[str, Evaluated]:
-    session = Session(load_fleet(made), Path("/nonexistent"))
+    shared = Shared(load_fleet(made), Path("/nonexistent"))
     names = tuple(sorted({*NEW, *BIOS}))
     try:
-        return {name: evaluate(session, names, name) for name in names}
+        return {name: shared.evaluator.evaluate(names, name) for name in names}
     finally:
-        session.close()
+        shared.run.close()
 
 
 def test_each_evaluates_to_what_it_was_made_for(made: Path, found: dict[str, Evaluated]) -> None:
-    facts = {name: host_facts(about) for name, about in found.items() if name != "home-1"}
-    assert {name: (str(about.boot_loader), about.disko_devices) for name, about in facts.items()} == {
+    facts = {name: host_facts(evaluated) for name, evaluated in found.items() if name != "home-1"}
+    assert {name: (str(evaluated.boot_loader), evaluated.disko_devices) for name, evaluated in facts.items()} == {
         **dict.fromkeys(("small-1", "docker-1", "gpu-1"), ("systemd-boot", ("/dev/sda",))),
         "bios-1": ("grub", ("/dev/vda",)),
         "metal-1": ("systemd-boot", ("/dev/nvme0n1",)),
         "lxc-1": ("None", ()),
     }
-    assert all(about.ssh and about.root_access and about.hostname == name for name, about in facts.items())
-    assert {name for name, about in facts.items() if about.guest_agent} == {"small-1", "docker-1", "gpu-1", "bios-1"}
+    assert all(
+        evaluated.ssh and evaluated.root_access and evaluated.hostname == name for name, evaluated in facts.items()
+    )
+    assert {name for name, evaluated in facts.items() if evaluated.guest_agent} == {
+        "small-1",
+        "docker-1",
+        "gpu-1",
+        "bios-1",
+    }
     assert found["home-1"].toplevel.endswith("-home-manager-generation")
-    secrets = {name: sorted(set(about.secrets.values())) for name, about in found.items() if about.secrets}
+    secrets = {name: sorted(set(evaluated.secrets.values())) for name, evaluated in found.items() if evaluated.secrets}
     assert secrets["small-1"] == ["secrets/small-1.yaml"]
     assert secrets["lxc-1"] == ["secrets/lxc-1.yaml"]
     assert "docker-1" not in secrets
@@ -129,19 +135,19 @@ def test_provisioning_has_nothing_against_it(
         **{disk: "nvmeprom:base-9002-disk-0,size=3G", "ide2": "nvmeprom:vm-9002-cloudinit,media=cdrom"},
         **{"net0": "virtio=BC:24:11:00:00:01,bridge=vmbr0", "scsihw": "virtio-scsi-pci"},
     })  # fmt: skip
-    seen = Hypervisor(Version("9.0.3", "9.0"), ("prom",), _Everything({}), config, None, {})
+    seen = Survey(Version("9.0.3", "9.0"), ("prom",), _Everything({}), config, None, {})
     host = fleet.hosts[name]
     findings = preflight(fleet, fleet.vms[name], host, host_facts(found[name]), seen)
     assert findings == ()
     other = VmConfig({**config.values, "bios": "seabios" if bios == "ovmf" else "ovmf"})
-    wrong = Hypervisor(Version("9.0.3", "9.0"), ("prom",), _Everything({}), other, None, {})
+    wrong = Survey(Version("9.0.3", "9.0"), ("prom",), _Everything({}), other, None, {})
     assert len(preflight(fleet, fleet.vms[name], host, host_facts(found[name]), wrong)) == 1
 
 
 @pytest.fixture
 def alone(flake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The fleet in a directory of a repository."""
-    own(monkeypatch, tmp_path)
+    use_own_state(monkeypatch, tmp_path)
     fleet = shutil.copytree(flake, tmp_path / "my repository" / "fleet", symlinks=True, ignore=lambda *_: [".git"])
     git(fleet.parent, "init", "-q")
     git(fleet.parent, "add", "-A")

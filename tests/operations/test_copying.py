@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from nixherd.pyinfra_glue.hosts import connector_of
-from nixherd.session import Session
 from nixherd.ssh.sudo import Sudo, told
 from operations import nix as operations
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.nix_cli import environment, nix
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Outcome, Said, connected, perform, vm
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 pytestmark = pytest.mark.xdist_group("emulator")
@@ -52,13 +52,13 @@ def built(text: str) -> str:
 
 
 @pytest.fixture
-def machine(emulator: Emulator, sshd: Sshd, session: Session, said: Said) -> Machine:
+def machine(emulator: Emulator, sshd: Sshd, shared: Shared, said: Said) -> Machine:
     """Starts `dev`; returns what performs an operation on it as the plain user."""
 
     def start(sudoers: str, password: str = "", conf: str = "") -> Callable[..., Outcome]:
-        hosts = {**session.fleet.hosts, "dev": replace(session.fleet.hosts["dev"], user="plain")}
-        session.fleet = replace(session.fleet, hosts=hosts)
-        pair = session.state_of("dev").ensure_host_key()
+        hosts = {**shared.fleet.hosts, "dev": replace(shared.fleet.hosts["dev"], user="plain")}
+        shared.fleet = replace(shared.fleet, hosts=hosts)
+        pair = shared.keys.ensure("dev")
         vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
         hashed = subprocess.run(
             ["openssl", "passwd", "-6", "-stdin"], input=password or "none", capture_output=True, text=True, check=True
@@ -69,7 +69,7 @@ def machine(emulator: Emulator, sshd: Sshd, session: Session, said: Said) -> Mac
         def one(
             operation: Any, *, data: dict[str, Any] | None = None, told: str | None = None, **arguments: Any
         ) -> Outcome:
-            host = connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10, **(data or {}))
+            host = connected(shared, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10, **(data or {}))
             connector_of(host).sudo_password = told
             return perform(host, said, operation, **arguments)
 
@@ -94,12 +94,10 @@ def test_sudo_without_a_password_takes_what_nobody_signed(machine: Machine, sshd
     assert there(sshd, f"stat -c %U {path}; nix-store --verify-path {path} && echo valid").split() == ["root", "valid"]
 
 
-def test_a_password_goes_to_sudo_and_nowhere_else(
-    machine: Machine, sshd: Sshd, session: Session, tmp_path: Path
-) -> None:
+def test_a_password_goes_to_sudo_and_nowhere_else(machine: Machine, sshd: Sshd, shared: Shared, tmp_path: Path) -> None:
     word = secrets.token_hex(12)
     run = machine(ASKS, word)
-    session.sudo_password(lambda: word)
+    shared.run.sudo_password(lambda: word)
     paths = [built("with a password"), built("and another one")]
     with watched(pattern(word.encode())) as seen:
         outcome = run(operations.copied, paths=paths, data={"sudo_password": "stdin"})
@@ -120,11 +118,11 @@ def test_a_password_that_sudo_does_not_ask_for_stays_here(machine: Machine) -> N
 
 @pytest.mark.parametrize(("sudoers", "password"), [(ASKS, None), (ASKS, "wrong"), (NOT_AT_ALL, "right")])
 def test_who_may_not_be_root_there_is_told_what_to_do(
-    machine: Machine, session: Session, sudoers: str, password: str | None
+    machine: Machine, shared: Shared, sudoers: str, password: str | None
 ) -> None:
     run = machine(sudoers, "right")
     if password:
-        session.sudo_password(lambda: password)
+        shared.run.sudo_password(lambda: password)
     outcome = run(operations.copied, paths=[built("x")], data={"sudo_password": "stdin"} if password else {})
     assert outcome.failed
     assert "its store takes nothing unsigned from plain, and sudo does not let it be root" in outcome.said[-1]
@@ -150,10 +148,10 @@ def test_a_key_that_is_not_trusted_there_yet_comes_by_sudo(machine: Machine, ssh
     assert " fleet-1:" in there(sshd, f"{SIGNATURES} {path}").replace("\t", " ")
 
 
-def test_a_store_that_is_not_ours_takes_what_its_user_may_bring(machine: Machine, session: Session) -> None:
+def test_a_store_that_is_not_ours_takes_what_its_user_may_bring(machine: Machine, shared: Shared) -> None:
     run = machine(FREE)
-    home = replace(session.fleet.hosts["dev"], configuration_file=None, home_file="/fleet/hosts/dev/home.nix")
-    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": home})
+    home = replace(shared.fleet.hosts["dev"], configuration_file=None, home_file="/fleet/hosts/dev/home.nix")
+    shared.fleet = replace(shared.fleet, hosts={**shared.fleet.hosts, "dev": home})
     outcome = run(operations.copied, paths=[built("a home")])
     assert outcome.failed
     assert "dev: its store takes what a key of its trusted-public-keys has signed, and none has" in outcome.said[-1]

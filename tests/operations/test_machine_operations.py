@@ -17,7 +17,6 @@ from nixherd.install.permission import mark
 from nixherd.pyinfra_glue import proving
 from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.pyinfra_glue.installing import machine_for
-from nixherd.session import Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519
 from nixherd.ssh.transient_unit import DIRECTORY, Job
 from operations import disko, installer, nixos
@@ -35,6 +34,7 @@ from tests.runs import (
     perform,
     vm,
 )
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 pytestmark = pytest.mark.xdist_group("emulator")
@@ -49,8 +49,8 @@ def job(name: str, said: str) -> str:
     return f"mkdir -p {DIRECTORY}; printf %s '{said}' > {DIRECTORY}/{name}.done"
 
 
-def ours(session: Session) -> str:
-    return f"mkdir -p {DIRECTORY}; printf %s '{mark(session.fleet, 'dev')}' > {DIRECTORY}/mark"
+def ours(shared: Shared) -> str:
+    return f"mkdir -p {DIRECTORY}; printf %s '{mark(shared.fleet, 'dev')}' > {DIRECTORY}/mark"
 
 
 def runs(system: str = SYSTEM, revision: str | None = DESCRIBED.revision) -> str:
@@ -63,16 +63,16 @@ def runs(system: str = SYSTEM, revision: str | None = DESCRIBED.revision) -> str
 
 
 @pytest.fixture
-def machine(emulator: Emulator, sshd: Sshd, session: Session, said: Said) -> Machine:
+def machine(emulator: Emulator, sshd: Sshd, shared: Shared, said: Said) -> Machine:
     """Starts `dev` with this system and set-up, and returns how to perform operations on it."""
 
     def start(system: str, *setup: str) -> Perform:
-        pair: KeyPair = session.state_of("dev").ensure_host_key() if system == NIXOS else generate_ed25519("clone")
+        pair: KeyPair = shared.keys.ensure("dev") if system == NIXOS else generate_ed25519("clone")
         vm(emulator, "127.0.0.1", key=pair.public, system=system)
         sshd.start(pair, system=system, setup="\n".join(setup) or ":")
 
         def one(operation: Any, *, plan: bool = False, **arguments: Any) -> Outcome:
-            host = connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10)
+            host = connected(shared, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10)
             return perform(host, said, operation, plan=plan, **arguments)
 
         return one
@@ -110,9 +110,9 @@ def test_only_an_installer_is_worked_in(machine: Machine, operation: Any) -> Non
     ("operation", "verb"),
     list(zip(OPERATIONS, ("boot the installer on", "wipe the disks of", "install", "reboot"), strict=True)),
 )
-def test_a_readonly_vm_is_refused(machine: Machine, session: Session, operation: Any, verb: str) -> None:
-    session.fleet = replace(session.fleet, vms={"dev": replace(session.fleet.vms["dev"], readonly=True)})
-    outcome = machine(INSTALLER if operation is not installer.boot else DEBIAN, ours(session), MOUNTED)(operation)
+def test_a_readonly_vm_is_refused(machine: Machine, shared: Shared, operation: Any, verb: str) -> None:
+    shared.fleet = replace(shared.fleet, vms={"dev": replace(shared.fleet.vms["dev"], readonly=True)})
+    outcome = machine(INSTALLER if operation is not installer.boot else DEBIAN, ours(shared), MOUNTED)(operation)
     assert outcome.failed
     assert outcome.said[-1].startswith(f"vm 110 (dev) is readonly in vms/definitions.nix; refusing to {verb} dev;")
 
@@ -126,99 +126,98 @@ def test_a_machine_that_talks_nonsense_is_unknown_and_left_alone(machine: Machin
         assert outcome.said[-1] == "dev: the machine did not say what runs on it; run this again"
 
 
-def test_our_installer_is_left_as_it_is(machine: Machine, session: Session) -> None:
-    outcome = machine(INSTALLER, ours(session))(installer.boot)
+def test_our_installer_is_left_as_it_is(machine: Machine, shared: Shared) -> None:
+    outcome = machine(INSTALLER, ours(shared))(installer.boot)
     assert (outcome.changed, outcome.failed) == (False, False), outcome.said
 
 
 def test_an_installer_that_a_killed_run_booted_is_marked_then(
-    machine: Machine, session: Session, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, shared: Shared, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proving, "prove_by_word", lambda *given: None)  # the emulator's agent writes on no sshd
     run = machine(INSTALLER)
     key = emulator.client().agent_read("prom", 110, "/etc/ssh/ssh_host_ed25519_key.pub").strip()
-    session.state_of("dev").note("kexec", f"{mark(session.fleet, 'dev')}\n{key}\n")
+    shared.run.state_of("dev").note("kexec", f"{mark(shared.fleet, 'dev')}\n{key}\n")
     outcome = run(installer.boot)
     assert (outcome.changed, outcome.failed) == (True, False), outcome.said
     assert outcome.said[-1] == "mark the installer of dev as ours"
-    assert session.state_of("dev").noted("kexec") is None
+    assert shared.run.state_of("dev").noted("kexec") is None
     assert not run(installer.boot).changed
 
 
 def test_an_installer_is_not_touched_before_its_root_has_what_the_agent_wrote(
-    machine: Machine, session: Session, emulator: Emulator
+    machine: Machine, shared: Shared, emulator: Emulator
 ) -> None:
     run = machine(INSTALLER)
     key = emulator.client().agent_read("prom", 110, "/etc/ssh/ssh_host_ed25519_key.pub").strip()
-    note = f"{mark(session.fleet, 'dev')}\n{key}\n"
-    session.state_of("dev").note("kexec", note)
+    note = f"{mark(shared.fleet, 'dev')}\n{key}\n"
+    shared.run.state_of("dev").note("kexec", note)
     outcome = run(installer.boot)
     assert outcome.failed
     assert "it does not have what the agent wrote down for its root; nothing was done there" in outcome.said[-1]
-    assert session.failures == {"dev": Exit.REFUSED}
-    assert session.state_of("dev").noted("kexec") == note
+    assert shared.run.failures == {"dev": Exit.REFUSED}
+    assert shared.run.state_of("dev").noted("kexec") == note
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_no_disk_is_touched_of_a_machine_that_only_looks_like_the_guest(
-    machine: Machine, session: Session, sshd: Sshd, operation: Any
+    machine: Machine, shared: Shared, sshd: Sshd, operation: Any
 ) -> None:
     """To the last bit of what it shows; the emulator's agent writes on no sshd."""
-    done = (ours(session), MOUNTED, job("install", f"{SYSTEM} 0" if operation is nixos.reboot_installed else "other 0"))
+    done = (ours(shared), MOUNTED, job("install", f"{SYSTEM} 0" if operation is nixos.reboot_installed else "other 0"))
     outcome = machine(*(DEBIAN,) if operation is installer.boot else (INSTALLER, *done))(operation)
     assert outcome.failed
     assert "it does not have what the agent wrote down for its root; nothing was done there" in outcome.said[-1]
-    assert session.failures == {"dev": Exit.REFUSED}
+    assert shared.run.failures == {"dev": Exit.REFUSED}
     planned = operation is not installer.boot  # what a clone is cannot be asked before cloud-init is done
     assert sshd.commands == 3 + planned  # the proof, what runs there, planned and executing, and the word
 
 
-def test_disks_that_are_formatted_and_mounted_stay(machine: Machine, session: Session) -> None:
-    done = (ours(session), MOUNTED, job("disko", f"{SCRIPT} 0"))
+def test_disks_that_are_formatted_and_mounted_stay(machine: Machine, shared: Shared) -> None:
+    done = (ours(shared), MOUNTED, job("disko", f"{SCRIPT} 0"))
     outcome = machine(INSTALLER, *done)(disko.format_disks)
     assert (outcome.changed, outcome.failed) == (False, False), outcome.said
 
 
 @pytest.mark.parametrize("state", ["/nix/store/another-script 0", f"{SCRIPT} 1", ""])
 def test_disks_are_formatted_anew_after_another_script_or_a_bad_end(
-    machine: Machine, session: Session, state: str
+    machine: Machine, shared: Shared, state: str
 ) -> None:
-    run = machine(INSTALLER, ours(session), MOUNTED, job("disko", state))
+    run = machine(INSTALLER, ours(shared), MOUNTED, job("disko", state))
     planned = run(disko.format_disks, plan=True)
     assert planned.changed
     assert planned.said[-1] == "wipe /dev/sda of dev, partition, format and mount below /mnt"
 
 
-def test_without_a_disko_script_there_is_nothing_to_run(machine: Machine, session: Session) -> None:
-    session._memo.clear()
-    evaluates_to(session, disko_script=None)
-    outcome = machine(INSTALLER, ours(session))(disko.format_disks)
+def test_without_a_disko_script_there_is_nothing_to_run(machine: Machine, shared: Shared) -> None:
+    evaluates_to(shared, disko_script=None)
+    outcome = machine(INSTALLER, ours(shared))(disko.format_disks)
     assert outcome.failed
     assert "config.system.build.diskoScript is missing; import disko" in outcome.said[-1]
 
 
-def test_what_was_installed_whole_is_not_installed_again(machine: Machine, session: Session) -> None:
-    run = machine(INSTALLER, ours(session), MOUNTED, job("install", f"{SYSTEM} 0"))
+def test_what_was_installed_whole_is_not_installed_again(machine: Machine, shared: Shared) -> None:
+    run = machine(INSTALLER, ours(shared), MOUNTED, job("install", f"{SYSTEM} 0"))
     assert not run(nixos.install).changed
     assert run(nixos.reboot_installed, plan=True).said[-1] == "reboot dev into its installed system"
 
 
-def test_nothing_is_installed_where_nothing_is_mounted(machine: Machine, session: Session) -> None:
-    outcome = machine(INSTALLER, ours(session))(nixos.install)
+def test_nothing_is_installed_where_nothing_is_mounted(machine: Machine, shared: Shared) -> None:
+    outcome = machine(INSTALLER, ours(shared))(nixos.install)
     assert outcome.failed
     assert outcome.said[-1] == "dev: nothing is mounted at /mnt; run deploys/install.py from its start"
 
 
-def test_nothing_is_rebooted_before_it_is_installed(machine: Machine, session: Session) -> None:
-    outcome = machine(INSTALLER, ours(session), MOUNTED, job("install", "/nix/store/another 0"))(nixos.reboot_installed)
+def test_nothing_is_rebooted_before_it_is_installed(machine: Machine, shared: Shared) -> None:
+    outcome = machine(INSTALLER, ours(shared), MOUNTED, job("install", "/nix/store/another 0"))(nixos.reboot_installed)
     assert outcome.failed
     assert outcome.said[-1] == "dev is not installed yet; run deploys/install.py from its start"
 
 
-def test_proof_is_read_back_and_left_for_ci(machine: Machine, session: Session) -> None:
+def test_proof_is_read_back_and_left_for_ci(machine: Machine, shared: Shared) -> None:
     outcome = machine(NIXOS, runs())(nixos.verify)
     assert (outcome.changed, outcome.failed) == (False, False), outcome.said
-    report = json.loads((session.state_of("dev").directory / "verified.json").read_text())
+    report = json.loads((shared.run.state_of("dev").directory / "verified.json").read_text())
     assert (report["system"], report["hostname"], report["revision"]) == (SYSTEM, "dev", DESCRIBED.revision)
 
 
@@ -227,14 +226,14 @@ def test_proof_is_read_back_and_left_for_ci(machine: Machine, session: Session) 
     [(None, "unknown"), ("9ab1" * 10, "9ab19ab19ab1")],
 )
 def test_another_revision_of_the_same_system_is_said_and_is_no_failure(
-    machine: Machine, session: Session, revision: str | None, shown: str
+    machine: Machine, shared: Shared, revision: str | None, shown: str
 ) -> None:
-    session.arrived.add("dev")
+    shared.run.arrived.add("dev")
     outcome = machine(NIXOS, runs(revision=revision))(nixos.verify)
     assert (outcome.changed, outcome.failed) == (False, False), outcome.said
     text = f"dev notes revision {shown}, the flake is at 4f2c0d9b7e6a, which is the same system: deploy it to note that"
     assert text in outcome.said
-    report = json.loads((session.state_of("dev").directory / "verified.json").read_text())
+    report = json.loads((shared.run.state_of("dev").directory / "verified.json").read_text())
     assert (report["revision"], report["flake_revision"]) == (revision, DESCRIBED.revision)
 
 
@@ -246,24 +245,24 @@ def test_another_revision_of_the_same_system_is_said_and_is_no_failure(
     ],
 )
 def test_another_system_than_the_flakes_is_no_proof(
-    machine: Machine, session: Session, setup: str, complaint: str
+    machine: Machine, shared: Shared, setup: str, complaint: str
 ) -> None:
-    session.arrived.add("dev")
+    shared.run.arrived.add("dev")
     outcome = machine(NIXOS, setup)(nixos.verify)
     assert outcome.failed
     assert outcome.said[-1].startswith(f"dev: {complaint}")
-    assert not (session.state_of("dev").directory / "verified.json").exists()
+    assert not (shared.run.state_of("dev").directory / "verified.json").exists()
 
 
-def test_what_runs_is_said_as_it_was_read(machine: Machine, session: Session) -> None:
+def test_what_runs_is_said_as_it_was_read(machine: Machine, shared: Shared) -> None:
     """It was installed from an earlier revision, and so runs another system than the flake's present one."""
     other = SYSTEM.replace("0v9", "2v9")
-    session.state_of("dev").note("installed", other)
+    shared.run.state_of("dev").note("installed", other)
     outcome = machine(NIXOS, runs(system=other, revision="9ab1" * 10))(nixos.verify)
     assert (outcome.changed, outcome.failed) == (False, False), outcome.said
     assert any(line.startswith(f"dev at 127.0.0.1 runs {other} (revision 9ab19ab19ab1) from ") for line in outcome.said)
     assert not any(SYSTEM in line for line in outcome.said)
-    report = json.loads((session.state_of("dev").directory / "verified.json").read_text())
+    report = json.loads((shared.run.state_of("dev").directory / "verified.json").read_text())
     assert report["system"] == other
 
 
@@ -271,13 +270,13 @@ def test_what_runs_is_said_as_it_was_read(machine: Machine, session: Session) ->
 
 
 @pytest.fixture
-def flake(tmp_path: Path, session: Session) -> Path:
+def flake(tmp_path: Path, shared: Shared) -> Path:
     """The host's flake, in no git tree, with a hardware configuration that says nothing yet."""
     (tmp_path / "flake/hosts/dev").mkdir(parents=True)
     file = tmp_path / "flake/hosts/dev/hardware-configuration.nix"
     file.write_text("{ }\n")
-    dev = replace(session.host("dev"), configuration_file=str(file.with_name("configuration.nix")))
-    session.fleet = replace(session.fleet, path=str(tmp_path / "flake"), hosts={"dev": dev})
+    dev = replace(shared.host("dev"), configuration_file=str(file.with_name("configuration.nix")))
+    shared.fleet = replace(shared.fleet, path=str(tmp_path / "flake"), hosts={"dev": dev})
     return file
 
 
@@ -286,8 +285,8 @@ GENERATES = (
 )
 
 
-def test_what_the_machine_has_is_written_once(machine: Machine, session: Session, flake: Path) -> None:
-    run = machine(INSTALLER, ours(session), GENERATES)
+def test_what_the_machine_has_is_written_once(machine: Machine, shared: Shared, flake: Path) -> None:
+    run = machine(INSTALLER, ours(shared), GENERATES)
     planned = run(nixos.hardware_configuration, plan=True, path=True)
     assert planned.said[-1] == f"write what hardware dev has to {flake}"
     assert flake.read_text() == "{ }\n"
@@ -296,8 +295,8 @@ def test_what_the_machine_has_is_written_once(machine: Machine, session: Session
     assert not run(nixos.hardware_configuration, path="hosts/dev/hardware-configuration.nix").changed
 
 
-def test_hardware_is_written_into_the_flake_only(machine: Machine, session: Session, flake: Path) -> None:
-    run = machine(INSTALLER, ours(session), GENERATES)
+def test_hardware_is_written_into_the_flake_only(machine: Machine, shared: Shared, flake: Path) -> None:
+    run = machine(INSTALLER, ours(shared), GENERATES)
     (flake.parents[3] / "outside.nix").write_text("{ }\n")
     for path, complaint in (("../outside.nix", "is not in the flake"), ("hosts/nothing.nix", "not there; create it")):
         outcome = run(nixos.hardware_configuration, path=path)
@@ -321,39 +320,39 @@ def jobs(script: str) -> str:
 RUNS_IT = 'while [ "$1" != sh ]; do shift; done; exec "$@"'
 
 
-def perform_job(session: Session, sshd: Sshd, what: str, deadline: int = 5) -> None:
-    host = executing(connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
+def perform_job(shared: Shared, sshd: Sshd, what: str, deadline: int = 5) -> None:
+    host = executing(connected(shared, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
     connector_of(host).installs = True
     run_job(machine_for(host), Job("try", "key", what, deadline))
 
 
-def test_a_job_runs_to_its_end_and_not_again(machine: Machine, session: Session, sshd: Sshd) -> None:
-    machine(INSTALLER, ours(session), jobs(RUNS_IT))
+def test_a_job_runs_to_its_end_and_not_again(machine: Machine, shared: Shared, sshd: Sshd) -> None:
+    machine(INSTALLER, ours(shared), jobs(RUNS_IT))
     for _ in range(2):
-        perform_job(session, sshd, "echo once >> /run/times; test $(wc -l < /run/times) = 1")
+        perform_job(shared, sshd, "echo once >> /run/times; test $(wc -l < /run/times) = 1")
 
 
-def test_a_job_that_fails_says_its_last_words(machine: Machine, session: Session, sshd: Sshd) -> None:
-    machine(INSTALLER, ours(session), jobs(RUNS_IT))
+def test_a_job_that_fails_says_its_last_words(machine: Machine, shared: Shared, sshd: Sshd) -> None:
+    machine(INSTALLER, ours(shared), jobs(RUNS_IT))
     with pytest.raises(FleetError, match=r"^dev: try failed with status 1: mkfs: no space$"):
-        perform_job(session, sshd, "echo mkfs: no space; false; echo never")
+        perform_job(shared, sshd, "echo mkfs: no space; false; echo never")
 
 
-def test_a_job_that_was_killed_is_not_waited_for(machine: Machine, session: Session, sshd: Sshd) -> None:
-    machine(INSTALLER, ours(session), jobs("exit 0"))
+def test_a_job_that_was_killed_is_not_waited_for(machine: Machine, shared: Shared, sshd: Sshd) -> None:
+    machine(INSTALLER, ours(shared), jobs("exit 0"))
     with pytest.raises(FleetError, match=r"^dev: try was ended \(its deadline, or no memory left\)"):
-        perform_job(session, sshd, "true")
+        perform_job(shared, sshd, "true")
 
 
 # What ends the machine that it runs on
 
 
 def test_a_machine_that_is_gone_before_it_answers_did_as_it_was_told(
-    machine: Machine, session: Session, sshd: Sshd
+    machine: Machine, shared: Shared, sshd: Sshd
 ) -> None:
-    machine(INSTALLER, ours(session), ":")
-    host = executing(connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
+    machine(INSTALLER, ours(shared), ":")
+    host = executing(connected(shared, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10))
     connector_of(host).installs = True
-    restart(machine_for(host), "sleep 0.2; kill -9 $PPID")  # the session, as a boot does that comes before the answer
+    restart(machine_for(host), "sleep 0.2; kill -9 $PPID")  # the shared, as a boot does that comes before the answer
     with pytest.raises(FleetError, match=r"the reboot failed: umount: target is busy$"):
         restart(machine_for(host), "echo umount: target is busy >&2; false")

@@ -9,11 +9,11 @@ from lab.start import PRIVILEGES
 from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Origin, Vm
 from nixherd.proxmox.config import VmConfig
-from nixherd.session import Session
 from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 from tests.runs import Outcome, Perform
+from tests.shared import Shared
 
 pytestmark = [pytest.mark.xdist_group("emulator"), pytest.mark.usefixtures("no_long_pauses")]
 
@@ -166,13 +166,13 @@ def test_a_mapped_device(by_api: Perform, off: Emulator) -> None:
 # The whole definition
 
 
-def declare(session: Session, **changes: Any) -> None:
-    dev: Vm = replace(session.fleet.vms["dev"], **changes)
-    session.fleet = replace(session.fleet, vms={**session.fleet.vms, "dev": dev})
+def declare(shared: Shared, **changes: Any) -> None:
+    dev: Vm = replace(shared.fleet.vms["dev"], **changes)
+    shared.fleet = replace(shared.fleet, vms={**shared.fleet.vms, "dev": dev})
 
 
-def test_a_guest_is_brought_to_its_definition(by_api: Perform, dev: Emulator, session: Session) -> None:
-    declare(session, cores=2, tags=("web",))
+def test_a_guest_is_brought_to_its_definition(by_api: Perform, dev: Emulator, shared: Shared) -> None:
+    declare(shared, cores=2, tags=("web",))
     says = twice(by_api, dev, proxmox.apply)
     assert "set cores 4 → 2, tags none → web (from its next start on)" in says
     assert "reboot" not in says
@@ -183,33 +183,31 @@ def test_a_guest_is_brought_to_its_definition(by_api: Perform, dev: Emulator, se
 
 
 def test_what_cannot_be_done_fails_the_host_after_the_rest_was_done(
-    by_api: Perform, dev: Emulator, session: Session
+    by_api: Perform, dev: Emulator, shared: Shared
 ) -> None:
-    declare(session, disk=1 << 30, tags=("web",))
+    declare(shared, disk=1 << 30, tags=("web",))
     done = by_api(proxmox.apply)
     assert done.failed
     assert "disks are never shrunk" in done.said[-1]
-    assert session.failures == {"dev": Exit.FAILED}
+    assert shared.run.failures == {"dev": Exit.FAILED}
     assert config(dev).tags == ("web",)
 
 
-def test_a_disk_that_would_have_to_shrink_is_no_silent_success(
-    by_api: Perform, dev: Emulator, session: Session
-) -> None:
-    declare(session, disk=1 << 30)
+def test_a_disk_that_would_have_to_shrink_is_no_silent_success(by_api: Perform, dev: Emulator, shared: Shared) -> None:
+    declare(shared, disk=1 << 30)
     done = by_api(proxmox.resize)
     assert done.failed
     assert "not as declared: vm 110 (dev): scsi0 has 64G" in done.said[-1]
-    assert session.failures == {"dev": Exit.REMOTE}  # nothing was changed
+    assert shared.run.failures == {"dev": Exit.REMOTE}  # nothing was changed
     assert dev.changes() == []
 
 
-def test_what_is_left_alone_shows_how_it_differs(by_api: Perform, dev: Emulator, session: Session) -> None:
-    declare(session, readonly=True, cores=2)
+def test_what_is_left_alone_shows_how_it_differs(by_api: Perform, dev: Emulator, shared: Shared) -> None:
+    declare(shared, readonly=True, cores=2)
     for operation in (proxmox.drift, proxmox.apply):
         done = by_api(operation)
         assert (done.changed, done.failed) == (False, False)
-    declare(session, origin=Origin.IMPORTED, specs={"cores": 8})
+    declare(shared, origin=Origin.IMPORTED, specs={"cores": 8})
     shown = by_api(proxmox.drift)
     assert set(shown.said) == {"left alone: cores: documented 8, is 4"}
     assert dev.changes() == []
@@ -217,25 +215,25 @@ def test_what_is_left_alone_shows_how_it_differs(by_api: Perform, dev: Emulator,
 
 @pytest.mark.parametrize("changes", [{"readonly": True}, {"origin": Origin.IMPORTED}], ids=["readonly", "imported"])
 def test_what_is_left_alone_and_not_visible_fails_nobody(
-    by_api: Perform, dev: Emulator, session: Session, changes: Arguments
+    by_api: Perform, dev: Emulator, shared: Shared, changes: Arguments
 ) -> None:
-    declare(session, **changes)
+    declare(shared, **changes)
     begin(dev, acl=granted(), pools={"nixherd": {"members": []}})
     for operation in (proxmox.drift, proxmox.apply):
         done = by_api(operation)
         assert (done.changed, done.failed) == (False, False)
     shown = by_api(proxmox.drift)
     assert any("vm 110 (dev) is not visible: VMID 110 is taken" in line for line in shown.said)
-    assert session.failures == {}
+    assert shared.run.failures == {}
     assert dev.changes() == []
 
 
-def test_one_that_is_to_be_changed_and_not_visible_fails(by_api: Perform, dev: Emulator, session: Session) -> None:
+def test_one_that_is_to_be_changed_and_not_visible_fails(by_api: Perform, dev: Emulator, shared: Shared) -> None:
     begin(dev, acl=granted(), pools={"nixherd": {"members": []}})
     done = by_api(proxmox.apply)
     assert done.failed
     assert done.said[-1].startswith("vm 110 (dev) is not visible")
-    assert session.failures == {"dev": Exit.REFUSED}
+    assert shared.run.failures == {"dev": Exit.REFUSED}
     assert dev.changes() == []
 
 
@@ -258,15 +256,15 @@ EVERYTHING: list[tuple[Any, Arguments]] = [
 @pytest.mark.parametrize("changes", [{"readonly": True}, {"origin": Origin.IMPORTED}], ids=["readonly", "imported"])
 @pytest.mark.parametrize(("operation", "arguments"), [each for each in EVERYTHING if each[0] is not proxmox.start])
 def test_a_protected_guest_is_refused_and_nothing_is_sent(
-    by_api: Perform, dev: Emulator, session: Session, operation: Any, arguments: Arguments, changes: Arguments
+    by_api: Perform, dev: Emulator, shared: Shared, operation: Any, arguments: Arguments, changes: Arguments
 ) -> None:
-    declare(session, **changes)
+    declare(shared, **changes)
     before = dev.requests()
     done = by_api(operation, **arguments)
     assert done.failed
     assert len(done.said) == 1
     assert done.said[0].startswith("vm 110 (dev) is ")
-    assert session.failures == {"dev": Exit.REFUSED}
+    assert shared.run.failures == {"dev": Exit.REFUSED}
     assert dev.requests() == before
 
 
@@ -303,18 +301,18 @@ def test_a_protected_guest_is_refused_and_nothing_is_sent(
     ],
 )
 def test_what_cannot_be_meant_is_one_line_and_sends_nothing(
-    by_api: Perform, dev: Emulator, session: Session, operation: Any, arguments: Arguments, words: str
+    by_api: Perform, dev: Emulator, shared: Shared, operation: Any, arguments: Arguments, words: str
 ) -> None:
     done = by_api(operation, **arguments)
     assert done.failed
     assert len(done.said) == 1
     assert done.said[0].startswith(words)
-    assert session.failures["dev"] in (Exit.USAGE, Exit.REMOTE)
+    assert shared.run.failures["dev"] in (Exit.USAGE, Exit.REMOTE)
     assert dev.changes() == []
 
 
-def test_a_host_that_is_no_guest_has_nothing_to_shut_down(run: Perform, session: Session, emulator: Emulator) -> None:
-    session.fleet = replace(session.fleet, vms={})
+def test_a_host_that_is_no_guest_has_nothing_to_shut_down(run: Perform, shared: Shared, emulator: Emulator) -> None:
+    shared.fleet = replace(shared.fleet, vms={})
     done = run(proxmox.shutdown, data={"api_only": True})
     assert done.failed
     assert done.said == ["dev is not a guest of vms/definitions.nix; nothing can be done for it here"]

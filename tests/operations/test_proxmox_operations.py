@@ -9,10 +9,10 @@ import pytest
 from nixherd.deploy.journal import Journal, entries
 from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
-from nixherd.session import Session
 from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Perform, evaluates_to, vm
+from tests.shared import Shared
 
 pytestmark = pytest.mark.xdist_group("emulator")
 
@@ -25,17 +25,17 @@ ROWS = [
 ]
 
 
-def declare(session: Session, **changes: Any) -> None:
+def declare(shared: Shared, **changes: Any) -> None:
     """Other definitions of `dev`."""
-    fleet: Fleet = session.fleet
+    fleet: Fleet = shared.fleet
     dev: Vm = replace(fleet.vms["dev"], **changes)
-    session.fleet = replace(fleet, vms={**fleet.vms, "dev": dev})
+    shared.fleet = replace(fleet, vms={**fleet.vms, "dev": dev})
 
 
 def test_rows_change_what_they_planned_and_then_nothing(
-    run: Perform, session: Session, emulator: Emulator, tmp_path: Path
+    run: Perform, shared: Shared, emulator: Emulator, tmp_path: Path
 ) -> None:
-    session.journal = Journal(tmp_path / "run")
+    shared.run.journal = Journal(tmp_path / "run")
     for operation, summary in ROWS:
         planned = run(operation, plan=True)
         assert (planned.changed, planned.failed) == (True, False)
@@ -60,14 +60,14 @@ def test_rows_change_what_they_planned_and_then_nothing(
         assert (first["planned"], last["planned"], last["host"]) == (True, False, "dev")
 
 
-def test_the_host_key_is_there_before_the_clone(run: Perform, session: Session, emulator: Emulator) -> None:
+def test_the_host_key_is_there_before_the_clone(run: Perform, shared: Shared, emulator: Emulator) -> None:
     run(proxmox.clone, plan=True)
-    assert session.state_of("dev").host_key() is None
+    assert shared.keys.held("dev") is None
     emulator.control("fault", name="task-fails", type="qmclone")
     failed = run(proxmox.clone)
     assert failed.failed
     assert "qmclone" in failed.said[-1]
-    assert session.state_of("dev").host_key() is not None
+    assert shared.keys.held("dev") is not None
 
 
 def test_a_vm_that_may_be_made_is_valid(run: Perform, emulator: Emulator) -> None:
@@ -87,10 +87,9 @@ def test_every_finding_is_a_line_and_fails_the_host(run: Perform, emulator: Emul
     ]
 
 
-def test_what_the_flake_lacks_is_found_before_the_clone(run: Perform, session: Session, emulator: Emulator) -> None:
-    session._memo.clear()
-    evaluates_to(session, disko_script=None, devices=("/dev/vda",))
-    session._memo["installer"] = "[]"
+def test_what_the_flake_lacks_is_found_before_the_clone(run: Perform, shared: Shared, emulator: Emulator) -> None:
+    evaluates_to(shared, disko_script=None, devices=("/dev/vda",))
+    shared.builder._installer.set("[]")
     outcome = run(proxmox.validate, data={"extra_files": {"x": "/nowhere"}})
     assert [line.partition(";")[0].partition(", but")[0] for line in outcome.said[-5:]] == [
         "dev: disko formats /dev/vda",
@@ -105,20 +104,20 @@ def test_what_the_flake_lacks_is_found_before_the_clone(run: Perform, session: S
 
 @pytest.mark.parametrize("operation", [proxmox.validate, *(row[0] for row in ROWS), proxmox.address])
 def test_what_is_documented_is_refused_in_each_row(
-    run: Perform, session: Session, emulator: Emulator, operation: Any
+    run: Perform, shared: Shared, emulator: Emulator, operation: Any
 ) -> None:
-    declare(session, origin=Origin.IMPORTED)
+    declare(shared, origin=Origin.IMPORTED)
     outcome = run(operation)
     assert outcome.failed
     refusal = "vm 110 (dev) is imported.dev in vms/definitions.nix: documented, never changed;"
     assert outcome.said[-1].startswith(refusal)
-    assert session.failures == {"dev": Exit.REFUSED}
+    assert shared.run.failures == {"dev": Exit.REFUSED}
     assert emulator.changes() == []
 
 
 @pytest.mark.parametrize("operation", [proxmox.validate, proxmox.address])
-def test_a_container_is_not_provisioned(run: Perform, session: Session, emulator: Emulator, operation: Any) -> None:
-    declare(session, type=GuestType.LXC)
+def test_a_container_is_not_provisioned(run: Perform, shared: Shared, emulator: Emulator, operation: Any) -> None:
+    declare(shared, type=GuestType.LXC)
     outcome = run(operation)
     assert outcome.failed
     refusal = "managed.dev is a container (lxc); only virtual machines are provisioned by cloning"
@@ -128,10 +127,10 @@ def test_a_container_is_not_provisioned(run: Perform, session: Session, emulator
 
 @pytest.mark.parametrize("operation", [row[0] for row in ROWS])
 def test_a_readonly_vm_that_would_need_a_change_is_refused(
-    run: Perform, session: Session, emulator: Emulator, operation: Any
+    run: Perform, shared: Shared, emulator: Emulator, operation: Any
 ) -> None:
     vm(emulator, "127.0.0.1", scsi0="nvmeprom:vm-110-disk-0,size=4G", boot="order=scsi0")
-    declare(session, readonly=True)
+    declare(shared, readonly=True)
     outcome = run(operation)
     assert outcome.failed
     assert outcome.said[-1].startswith("vm 110 (dev) is readonly in vms/definitions.nix; refusing to set cores")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from nixherd.fleet.load import load_fleet
-from nixherd.session import Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519
 from operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, nobodys, recipients, repository
 from tests.runs import DESCRIBED, Outcome, Said, connected, evaluates_to, perform, vm
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 pytestmark = pytest.mark.xdist_group("emulator")
@@ -24,41 +24,41 @@ Rows = Callable[..., Outcome]
 
 
 @pytest.fixture
-def fleet(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fleet(shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The session's fleet lies in a repository, with secrets."""
     nobodys(monkeypatch, tmp_path)
     place = repository(tmp_path / "fleet")
     found = load_fleet(place)
     hosts = {name: replace(host, user="root") for name, host in found.hosts.items()}
-    session.fleet = replace(session.fleet, path=str(place), hosts={**hosts, "metal": session.fleet.hosts["metal"]})
+    shared.fleet = replace(shared.fleet, path=str(place), hosts={**hosts, "metal": shared.fleet.hosts["metal"]})
     return place
 
 
 @pytest.fixture
-def row(session: Session, fleet: Path, said: Said) -> Rows:
+def row(shared: Shared, fleet: Path, said: Said) -> Rows:
     """Performs an operation on `dev` in a run of its own, machine or not."""
 
     def one(operation: Any, *, plan: bool = False, data: dict[str, Any] | None = None, **arguments: Any) -> Outcome:
         own = {"age_identity": str(identity_of(fleet.parent)), **(data or {})}
-        host = connected(session, **own)
+        host = connected(shared, **own)
         host.state.activate_host(host)
         return perform(host, said, operation, plan=plan, **arguments)
 
     return one
 
 
-def test_before_the_machine_exists(row: Rows, fleet: Path, session: Session, emulator: Emulator) -> None:
+def test_before_the_machine_exists(row: Rows, fleet: Path, shared: Shared, emulator: Emulator) -> None:
     planned = row(trust.enroll, plan=True)
     assert planned.changed
     summary = next(line for line in planned.said if ".sops.yaml" in line)
     assert "dev joins rule 1 (^(common|settings|sub/)), rule 2 (^dev\\.yaml$); hosts.nix: dev.publicKey pins" in summary
     assert recipients(fleet) == BEFORE
-    assert session.state_of("dev").host_key() is None
+    assert shared.keys.held("dev") is None
 
     done = row(trust.enroll)
     assert (done.changed, done.failed) == (True, False), done.said
     assert summary in done.said
-    pair = session.state_of("dev").host_key()
+    pair = shared.keys.held("dev")
     assert pair is not None
     assert load_fleet(fleet).hosts["dev"].public_key == pair.public
     assert git(fleet, "log", "--format=%s").split("\n")[0] == "fleet: dev joins"
@@ -78,7 +78,7 @@ def test_no_commit(row: Rows, fleet: Path) -> None:
 
 
 def test_a_guest_made_elsewhere_tells_its_key_through_the_agent_and_proves_it(
-    row: Rows, fleet: Path, emulator: Emulator, session: Session, sshd: Sshd
+    row: Rows, fleet: Path, emulator: Emulator, shared: Shared, sshd: Sshd
 ) -> None:
     pair = KeyPair(key("dev").private_openssh, key("dev").public)
     to_it = {"ssh_port": sshd.port, "ssh_key": str(sshd.key)}
@@ -96,13 +96,13 @@ def test_a_guest_made_elsewhere_tells_its_key_through_the_agent_and_proves_it(
     done = row(trust.enroll, data=to_it)
     assert not done.failed, done.said
     assert recipients(fleet) == WITH_DEV
-    assert session.state_of("dev").host_key() is None
+    assert shared.keys.held("dev") is None
 
 
 def test_the_key_of_another_host_is_nobodys_to_enroll(
-    row: Rows, fleet: Path, emulator: Emulator, session: Session
+    row: Rows, fleet: Path, emulator: Emulator, shared: Shared
 ) -> None:
-    other = next(host for host in session.fleet.hosts.values() if host.public_key and host.id != "dev")
+    other = next(host for host in shared.fleet.hosts.values() if host.public_key and host.id != "dev")
     vm(emulator, "127.0.0.1", key=str(other.public_key), system=NIXOS)
     outcome = row(trust.enroll)
     assert outcome.failed
@@ -119,9 +119,9 @@ def test_a_guest_that_is_somebody_elses_is_refused(row: Rows, fleet: Path, emula
 
 
 def test_a_machine_that_nobody_knows_is_enrolled_after_its_installation(
-    session: Session, fleet: Path, said: Said
+    shared: Shared, fleet: Path, said: Said
 ) -> None:
-    host = connected(session, "metal", age_identity=str(identity_of(fleet.parent)))
+    host = connected(shared, "metal", age_identity=str(identity_of(fleet.parent)))
     host.state.activate_host(host)
     outcome = perform(host, said, trust.enroll)
     assert outcome.failed
@@ -132,18 +132,18 @@ def test_a_machine_that_nobody_knows_is_enrolled_after_its_installation(
 
 
 @pytest.fixture
-def machine(emulator: Emulator, sshd: Sshd, session: Session, fleet: Path, said: Said) -> Callable[..., Rows]:
+def machine(emulator: Emulator, sshd: Sshd, shared: Shared, fleet: Path, said: Said) -> Callable[..., Rows]:
     """Starts `dev`, installed, with its key and this set-up."""
 
     def start(*setup: str, pair: Any = None) -> Rows:
-        pair = pair or session.state_of("dev").ensure_host_key()
+        pair = pair or shared.keys.ensure("dev")
         vm(emulator, "127.0.0.1", key=pair.public, system=NIXOS)
         system = f"mkdir -p {DESCRIBED.toplevel}; ln -s {DESCRIBED.toplevel} /run/current-system"
         sshd.start(pair, system=NIXOS, setup="\n".join((system, *setup)))
 
         def one(operation: Any, *, plan: bool = False, **arguments: Any) -> Outcome:
             own: dict[str, Any] = {"age_identity": str(identity_of(fleet.parent))}
-            host = connected(session, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10, **own)
+            host = connected(shared, ssh_port=sshd.port, ssh_key=str(sshd.key), boot_deadline=10, **own)
             return perform(host, said, operation, plan=plan, **arguments)
 
         return one
@@ -152,45 +152,45 @@ def machine(emulator: Emulator, sshd: Sshd, session: Session, fleet: Path, said:
 
 
 def test_the_private_half_goes_when_the_machine_has_shown_it_and_hosts_nix_pins_it(
-    machine: Callable[..., Rows], session: Session
+    machine: Callable[..., Rows], shared: Shared
 ) -> None:
     run = machine()
     early = run(trust.forget_key)
     assert early.failed
     assert "hosts.nix does not pin the key whose private half is here; enroll it first" in early.said[-1]
-    assert session.state_of("dev").host_key() is not None
+    assert shared.keys.held("dev") is not None
     assert not run(trust.enroll).failed
     done = run(trust.forget_key)
     assert (done.changed, done.failed) == (True, False), done.said
-    assert session.state_of("dev").host_key() is None
-    assert not session.state_of("dev").private_key_file.with_suffix(".pub").exists()
-    session.fleet = replace(session.fleet, hosts=load_fleet(session.fleet.path).hosts)
+    assert shared.keys.held("dev") is None
+    assert not shared.keys.private_key_file("dev").with_suffix(".pub").exists()
+    shared.fleet = replace(shared.fleet, hosts=load_fleet(shared.fleet.path).hosts)
     assert not run(trust.forget_key).changed
 
 
 @pytest.mark.slow
-def test_another_key_than_the_one_that_is_here_is_not_proof(machine: Callable[..., Rows], session: Session) -> None:
+def test_another_key_than_the_one_that_is_here_is_not_proof(machine: Callable[..., Rows], shared: Shared) -> None:
     run = machine()
     run(trust.enroll)
-    kept = session.state_of("dev")
-    kept.private_key_file.write_text(generate_ed25519("root@dev").private_openssh)
+    kept = shared.keys.private_key_file("dev")
+    kept.write_text(generate_ed25519("root@dev").private_openssh)
     outcome = run(trust.forget_key)
     assert outcome.failed
-    assert kept.private_key_file.exists()
+    assert kept.exists()
 
 
 TWO = {"/run/secrets/api_token": "secrets/dev.yaml", "/run/secrets/wifi/password": "secrets/common.yaml"}
 FILLED = "mkdir -p /run/secrets.d/1/wifi; ln -s secrets.d/1 /run/secrets; printf xyzzy >/run/secrets/api_token"
 
 
-def declares(session: Session, **changes: Any) -> None:
+def declares(shared: Shared, **changes: Any) -> None:
     """The flake says of `dev` that it has two secrets."""
-    session.forget("evaluate")
-    evaluates_to(session, secrets=TWO, **changes)
+    shared.evaluator.forget()
+    evaluates_to(shared, secrets=TWO, **changes)
 
 
-def test_what_the_machine_has_decrypted(machine: Callable[..., Rows], session: Session) -> None:
-    declares(session)
+def test_what_the_machine_has_decrypted(machine: Callable[..., Rows], shared: Shared) -> None:
+    declares(shared)
     run = machine(FILLED, "printf hunter2 >/run/secrets/wifi/password")
     outcome = run(sops.decrypted)
     assert (outcome.changed, outcome.failed) == (False, False), outcome.said
@@ -202,8 +202,8 @@ def test_what_the_machine_has_decrypted(machine: Callable[..., Rows], session: S
 
 
 @pytest.mark.parametrize("setup", [FILLED, f"{FILLED}; : >/run/secrets/wifi/password"])
-def test_what_it_has_not_decrypted(machine: Callable[..., Rows], session: Session, setup: str) -> None:
-    declares(session)
+def test_what_it_has_not_decrypted(machine: Callable[..., Rows], shared: Shared, setup: str) -> None:
+    declares(shared)
     run = machine(setup)
     missing = "dev has not decrypted /run/secrets/wifi/password: "
     outcome = run(sops.decrypted)
@@ -211,11 +211,11 @@ def test_what_it_has_not_decrypted(machine: Callable[..., Rows], session: Sessio
     assert outcome.said[-1].startswith(f"{missing}not encrypted for it: secrets/common.yaml; enroll it")
     assert not run(sops.decrypted, strict=False).failed  # there is nothing to show yet
     run(trust.enroll)
-    declares(session)
+    declares(shared)
     failed = run(sops.decrypted, strict=False)
     assert failed.failed  # it runs what the flake says, and its files are encrypted for it
     assert failed.said[-1].startswith(f"{missing}look at `journalctl")
-    declares(session, toplevel=f"{DESCRIBED.toplevel}-new")
+    declares(shared, toplevel=f"{DESCRIBED.toplevel}-new")
     assert not run(sops.decrypted, strict=False).failed
     older = run(sops.decrypted)
     assert older.said[-1].endswith("its system is older than the files, which are encrypted for it by now; deploy it")

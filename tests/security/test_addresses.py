@@ -11,54 +11,54 @@ from pyinfra.api.host import Host
 from nixherd.fleet.settings import Device
 from nixherd.fleet.validate import find
 from nixherd.locate import whereabouts
-from nixherd.session import Session
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.fleet.test_validate import DEFINITIONS, HOSTS
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401
 from tests.nixherd.pyinfra_glue.test_connector import connector_of
-from tests.runs import Said, connected, executing, said_by, session_at
+from tests.runs import Said, connected, executing, said_by, shared_at
+from tests.shared import Shared
 from tests.sshd import MAC, Sshd
 
 pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture
-def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:  # noqa: F811
+def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:  # noqa: F811
     """`dev` is installed and nobody knows where; `metal` is asked for its neighbours, and there is no hypervisor."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(whereabouts, "_ours", tuple)
     # loopback is no address that others can reach
     monkeypatch.setattr(whereabouts, "usable", lambda text: ipaddress.ip_address(text) if text else None)
-    session = session_at(emulator, tmp_path)
-    session.token_file.unlink()
-    return session
+    shared = shared_at(emulator, tmp_path)
+    shared.token_file.unlink()
+    return shared
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Said:
+def messages(caplog: pytest.LogCaptureFixture) -> Said:
     return said_by(caplog)
 
 
 @pytest.fixture
-def run(session: Session, sshd: Sshd) -> Callable[[], Host]:  # noqa: F811
-    return lambda: connected(session, beside=("metal",), ssh_port=sshd.port, ssh_key=str(sshd.key), must_answer=True)
+def run(shared: Shared, sshd: Sshd) -> Callable[[], Host]:  # noqa: F811
+    return lambda: connected(shared, beside=("metal",), ssh_port=sshd.port, ssh_key=str(sshd.key), must_answer=True)
 
 
 def test_a_table_that_lies_costs_a_look_at_another_key(
     run: Callable[[], Host],
-    session: Session,
+    shared: Shared,
     sshd: Sshd,  # noqa: F811
-    said: Said,
+    messages: Said,
     tmp_path: Path,
 ) -> None:
     """It names another machine first, and hostile words; the pinned key decides, and the machine is found."""
     dev, metal = generate_ed25519("dev"), generate_ed25519("metal")
-    hosts, vm, endpoint = session.fleet.hosts, session.fleet.vms["dev"], session.fleet.endpoint
+    hosts, vm, endpoint = shared.fleet.hosts, shared.fleet.vms["dev"], shared.fleet.endpoint
     assert endpoint is not None
     card = replace(vm.settings, networks=(Device("net0", {"macaddr": MAC}),))
-    session.fleet = replace(
-        session.fleet,
+    shared.fleet = replace(
+        shared.fleet,
         hosts={
             "dev": replace(hosts["dev"], public_key=dev.public, hostname="dev.invalid", ssh_alias=None),
             "metal": replace(hosts["metal"], public_key=metal.public, addresses=("127.0.0.2",)),
@@ -81,10 +81,10 @@ def test_a_table_that_lies_costs_a_look_at_another_key(
         assert place is not None
         assert (place.address, place.host_key) == ("127.0.0.5", dev.public)
         assert executing(host).run_shell_command("echo here")[1].stdout == "here"
-        assert not other.asked, "nothing was sent to it, no login either"
+        assert not other.contacted, "nothing was sent to it, no login either"
     finally:
         other.kill()
-    told = [line for line in said() if "without the hypervisor" in line]
+    told = [line for line in messages() if "without the hypervisor" in line]
     assert len(told) == 1
     assert "which cannot be asked: token file" in told[0]
 

@@ -9,10 +9,10 @@ from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 
-from nixherd.session import Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519, known_hosts_line
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.fleets import FLEET
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 # What others have in their files, which is to have no part in it.
@@ -29,7 +29,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def connected(machine: Sshd, home: Path, **data: Any) -> Host:
-    given = {"session": Session(FLEET, home / "token"), "host_id": "node prom", "node": "prom", "address": "127.0.0.1"}
+    given = {
+        "context": Shared(FLEET, home / "token").context,
+        "host_id": "node prom",
+        "node": "prom",
+        "address": "127.0.0.1",
+    }
     given |= {"ssh_port": machine.port, "ssh_key": str(machine.key), **data}
     state = State(Inventory(([("@node/prom", given)], {})), Config())
     state.should_raise_failed_hosts = lambda state: False
@@ -52,7 +57,7 @@ def test_no_node_is_logged_in_to_on_trust(
     sshd.start(key)
     assert not connected(sshd, home).connected
     assert "no host key is known for prom or 127.0.0.1, and none is taken on trust" in caplog.text
-    assert not sshd.asked
+    assert not sshd.contacted
     for pair, mark, why in (
         (other, "", "shows another host key than the pinned one"),
         (key, "@cert-authority ", "none is taken on trust"),
@@ -72,7 +77,7 @@ def test_no_node_is_logged_in_to_on_trust(
         assert not connected(sshd, home, **data).connected
         assert why in caplog.text
         assert "mistake in nixherd" not in caplog.text
-    assert not sshd.asked
+    assert not sshd.contacted
     pinned(other)
     host = connected(sshd, home, host_key=key.public)  # what is said for this run counts
     assert host.connected

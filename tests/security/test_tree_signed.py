@@ -30,11 +30,13 @@ from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet import commits
 from nixherd.fleet.commits import Commit, NotFollowed
 from nixherd.fleet.load import load_fleet
-from nixherd.nix.evaluator import evaluate
+from nixherd.nix.evaluator import Evaluator
+from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.inventory import inventory_beside
-from nixherd.session import Session
+from nixherd.run import Run
 from tests import nix_cli
 from tests.properties import examples
+from tests.shared import Shared
 
 pytestmark = pytest.mark.nix
 
@@ -106,13 +108,13 @@ class Tree:
         file.write_text("".join(f"{each}@x {options} {(self.home / f'{each}.pub').read_text()}" for each in who))
         return file
 
-    def gate(self, **said: Any) -> Gate:
-        gate = Gate.of(self.path, {"require_signed": True, **said}, [], notes=True)
+    def gate(self, **data: Any) -> Gate:
+        gate = Gate.of(self.path, {"require_signed": True, **data}, [], notes=True)
         assert gate
         return gate
 
-    def verify(self, **said: Any) -> Verified:
-        return self.gate(**said).verify()
+    def verify(self, **data: Any) -> Verified:
+        return self.gate(**data).verify()
 
 
 @pytest.fixture
@@ -134,9 +136,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     return tree
 
 
-def refused(tree: Tree, kind: type[FleetError] = Refused, **said: Any) -> str:
+def refused(tree: Tree, kind: type[FleetError] = Refused, **data: Any) -> str:
     with pytest.raises(kind) as caught:
-        tree.verify(**said)
+        tree.verify(**data)
     [line] = str(caught.value).splitlines()
     return line
 
@@ -469,7 +471,7 @@ def test_other_signatures_are_none(tree: Tree) -> None:
     content = tree.git("cat-file", "commit", tree.commit("signed"))
     header, _, message = content.partition("\n\n")
     signature = header[header.index("gpgsig ") :]
-    for case, said in {
+    for case, data in {
         content.replace("signed", "signed otherwise"): "by nobody who may",
         content.replace("SSH SIGNATURE", "PGP SIGNATURE"): "not by an SSH key",
         f"{header}\n{signature}\n\n{message}\n": "more than one signature",
@@ -478,7 +480,7 @@ def test_other_signatures_are_none(tree: Tree) -> None:
     }.items():
         made = tree.git("hash-object", "-t", "commit", "-w", "--stdin", "--literally", input=case)
         tree.git("update-ref", "refs/heads/main", made)
-        assert said in refused(tree)
+        assert data in refused(tree)
 
 
 # What is evaluated
@@ -487,10 +489,15 @@ def test_other_signatures_are_none(tree: Tree) -> None:
 def toplevel(tree: Tree, gate: Gate, then: Any = lambda: None) -> str:
     """What the flake comes to, with something that happens after the gate."""
     verified = gate.verify()
-    session = Session(verified.fleet(tree.path), tree.home / "token", gate=gate)
-    session.take(verified)
+    evaluator = evaluator_of(gate, verified)
+    evaluator.source = verified
     then()
-    return Path(evaluate(session, ("a",), "a").toplevel_drv).read_text()
+    return Path(evaluator.evaluate(("a",), "a").toplevel_drv).read_text()
+
+
+def evaluator_of(gate: Gate, verified: Verified) -> Evaluator:
+    fleet = verified.fleet(gate.fleet)
+    return Evaluator(fleet, Run(fleet.id), gate.verify)
 
 
 def test_what_is_evaluated_is_the_commit_that_was_verified(tree: Tree) -> None:
@@ -509,16 +516,16 @@ def test_what_is_evaluated_is_the_commit_that_was_verified(tree: Tree) -> None:
 
 def test_what_is_changed_within_a_run_is_verified_too(tree: Tree) -> None:
     gate = tree.gate()
-    session = Session(gate.verify().fleet(tree.path), tree.home / "token", gate=gate)
-    before = session.flake
+    evaluator = evaluator_of(gate, gate.verify())
+    before = evaluator.flake
     tree.commit("signed")
-    assert session.flake == before
-    session.forget("evaluate")
-    assert session.flake == before.replace(tree.git("rev-parse", "HEAD^"), tree.git("rev-parse", "HEAD"))
+    assert evaluator.flake == before
+    evaluator.forget()
+    assert evaluator.flake == before.replace(tree.git("rev-parse", "HEAD^"), tree.git("rev-parse", "HEAD"))
     tree.commit("unsigned", by=None)
-    session.forget("evaluate")
+    evaluator.forget()
     with pytest.raises(Refused, match="it is not signed"):
-        assert session.flake
+        assert evaluator.flake
 
 
 def test_what_no_lock_names_is_not_looked_up(tree: Tree) -> None:
@@ -584,8 +591,8 @@ def test_a_deployment_evaluates_nothing_before(tree: Tree) -> None:
     pyinfra = Path(sys.executable).with_name("pyinfra")
     (tree.home / "group_data").mkdir()
     (tree.home / "group_data/all.py").write_text("require_signed = True\n")
-    said, standing = ("--data", "require_signed=true"), ("--group-data", str(tree.home / "group_data"))
-    for words in (("deploys/deploy.py", "--dry", *said), ("deploys/provision.py", "-y", *standing)):
+    data, standing = ("--data", "require_signed=true"), ("--group-data", str(tree.home / "group_data"))
+    for words in (("deploys/deploy.py", "--dry", *data), ("deploys/provision.py", "-y", *standing)):
         done = subprocess.run(
             [pyinfra, "inventory.py", *words],
             cwd=CHECKOUT, env=tree.environment | os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -595,32 +602,32 @@ def test_a_deployment_evaluates_nothing_before(tree: Tree) -> None:
 
 
 def test_hosts_may_require_it_and_every_run_has_the_gate(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    def session() -> Session:
+    def context() -> Context:
         entry = inventory_beside(str(tree.home / "inventory.py"))["all"][0]
         assert isinstance(entry, tuple)
-        found = entry[1]["session"]
-        assert isinstance(found, Session)
+        found = entry[1]["context"]
+        assert isinstance(found, Context)
         return found
 
-    assert session().gate is None
+    assert not context().must_be_signed
     (tree.path / "hosts.nix").write_text(HOSTS.replace("hostname", "require_signed = true; hostname"))
     tree.commit("of nobody", by=None)
     with pytest.raises(Refused, match="it is not signed"):
-        assert session().flake
+        assert context().evaluator.flake
     tree.commit(amend=True)
-    assert f"rev={tree.git('rev-parse', 'HEAD')}" in session().flake
+    assert f"rev={tree.git('rev-parse', 'HEAD')}" in context().evaluator.flake
 
 
 def test_a_host_alone_does_not_go_without(tree: Tree) -> None:
     """Group data of one group is known when the run has begun: too late to verify, and no reason to go on."""
-    session = Session(load_fleet(tree.path), tree.home / "token")
+    shared = Shared(load_fleet(tree.path), tree.home / "token")
     journal = Journal(tree.home / "journal")
     options = Options(require_signed=True)
-    host = session.fleet.hosts["a"]
+    host = shared.fleet.hosts["a"]
     host_run = HostRun(host, options, cast(Machine, None), journal, str(tree.path), lambda: None)
     rollout = Rollout("one", journal, ("a",), {"a": host_run})
     with pytest.raises(Usage, match="require_signed holds for the whole fleet"):
-        plan.plan(session, rollout, host_run, ReachedToPull("127.0.0.1"), ("a",))
+        plan.plan(shared.evaluator, rollout, host_run, ReachedToPull("127.0.0.1"), ("a",))
 
 
 def test_a_flake_by_reference_has_no_commits_to_look_at(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:

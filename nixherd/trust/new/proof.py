@@ -10,21 +10,18 @@ from nixherd.fleet import lockout
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import Fleet
 from nixherd.nix.commands import Evaluated
-from nixherd.nix.evaluator import evaluate
+from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.flakes import Flake
 from nixherd.proxmox import preflight
-from nixherd.proxmox.provisioning_survey import host_facts, hypervisor
-from nixherd.session import Session
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.provisioning_survey import host_facts, survey
+from nixherd.run import Run
 from nixherd.trust.new.host import Kind, NewHost
 
 
-def evaluated(session: Session, fleet: Fleet, host: NewHost, url: str) -> Evaluated:
+def evaluated(run: Run, fleet: Fleet, host: NewHost, url: str) -> Evaluated:
     """What the flake at `url` says of the host. FleetError where it does not, or where it is not as it has to be."""
-    of_copy = Session(fleet, session.token_file, locked=url)
-    try:
-        about = evaluate(of_copy, (host.id,), host.id)
-    finally:
-        of_copy.close()
-    return about
+    return Evaluator(fleet, run, lambda: Flake(url, Path(fleet.path), None)).evaluate((host.id,), host.id)
 
 
 def copied(root: Path, repository: Repository | None, edited: Mapping[str, bytes], target: Path) -> str:
@@ -79,15 +76,12 @@ def problem(host: NewHost, about: Evaluated, fleet: Fleet) -> str | None:
     return None
 
 
-def obstacles(session: Session, fleet: Fleet, host: NewHost, about: Evaluated) -> tuple[str, ...]:
+def obstacles(token_file: Path, fleet: Fleet, host: NewHost, about: Evaluated) -> tuple[str, ...]:
     """What would keep the new VM from being provisioned as things are now; only GETs are sent."""
-    here = Session(fleet, session.token_file)
     try:
         vm = fleet.vms[host.id]
-        seen = hypervisor(here, vm)
+        seen = survey(Hypervisor(fleet, token_file), vm)
         found = preflight.preflight(fleet, vm, fleet.hosts[host.id], host_facts(about), seen)
         return tuple(f"{host.id}: provisioning would be refused now: {each}" for each in found)
     except FleetError as error:
         return (f"{host.id}: whether it could be provisioned now is unknown: {error}",)
-    finally:
-        here.close()

@@ -13,7 +13,7 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.nix.commands import Evaluated
-from nixherd.session import Session
+from nixherd.run import Run
 from nixherd.trust.new import entries, files, proof
 from nixherd.trust.new import secrets as secrets_
 from nixherd.trust.new.host import Kind, NewHost
@@ -80,7 +80,7 @@ def there_already(root: Path, fleet: Fleet, host: NewHost, repository: Repositor
 
 
 def scaffold(
-    session: Session,
+    run: Run,
     fleet: Fleet,
     host: NewHost,
     scratch: Path,
@@ -89,10 +89,10 @@ def scaffold(
     sops: Callable[[], Sops],
     recipients: Collection[str] = (),
     evaluated: bool = True,
-    online: bool = False,
+    token_file: Path | None = None,
     say: Say,
 ) -> Scaffold:
-    """Make all of it in memory and below `scratch`, and prove it.
+    """Make all of it in memory and below `scratch`, and prove it; with a token the hypervisor is asked as well.
 
     FleetInvalid, or another FleetError, with what is wrong: then nothing was changed.
     """
@@ -114,7 +114,7 @@ def scaffold(
     if repository is not None and (unknown := _unknown_to_git(repository, [entry.path for entry in edits])):
         raise FleetError(f"{unknown}: git does not know it, and a flake has what git knows; git add it first")
     done = Scaffold(host, after, contents, {path: tree.read(root, path) for path in contents}, secrets)
-    return _proven(session, done, scratch, repository, online=online, say=say) if evaluated else done
+    return _proven(run, done, scratch, repository, token_file=token_file, say=say) if evaluated else done
 
 
 def _unknown_to_git(repository: Repository, paths: Collection[str]) -> str | None:
@@ -152,7 +152,7 @@ def _require_no_new_warnings(before: Fleet, after: Fleet) -> None:
 
 
 def _proven(
-    session: Session, done: Scaffold, scratch: Path, repository: Repository | None, *, online: bool, say: Say
+    run: Run, done: Scaffold, scratch: Path, repository: Repository | None, *, token_file: Path | None, say: Say
 ) -> Scaffold:
     """With what the flake says of it. Where nobody could become root there, its own configuration lets them."""
     root, host = Path(done.fleet.path), done.host
@@ -160,7 +160,7 @@ def _proven(
         say(f"evaluate {host.id}")
         url = proof.copied(root, repository, done.files, scratch / "flake")
         try:
-            about = proof.evaluated(session, done.fleet, host, url)
+            about = proof.evaluated(run, done.fleet, host, url)
         except FleetError as error:
             raise FleetError(f"{error}; nothing was changed (--no-eval leaves the evaluation out)") from error
         if about.root_access is not False or host.root_keys:
@@ -169,5 +169,5 @@ def _proven(
         done = replace(done, host=host, files={**done.files, **files.render(host)})
     if why := proof.problem(host, about, done.fleet):
         raise FleetError(f"{why}; nothing was changed")
-    obstacles = proof.obstacles(session, done.fleet, host, about) if online and host.kind is Kind.VM else ()
+    obstacles = proof.obstacles(token_file, done.fleet, host, about) if token_file and host.kind is Kind.VM else ()
     return replace(done, evaluated=about, obstacles=obstacles)

@@ -20,7 +20,6 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.tree import Tree
 from nixherd.nix.commands import Evaluated
-from nixherd.session import Session
 from nixherd.trust.new import proof
 from nixherd.trust.secrets import files
 from tests.conftest import DEFINITIONS_NIX
@@ -467,9 +466,9 @@ def test_what_would_keep_it_from_being_provisioned_is_said(
         root_access=True,
     )
     host = replace(VM, id="dev")
-    assert proof.obstacles(Session(fleet, token), fleet, host, about) == ()
-    [line] = proof.obstacles(Session(fleet, token), fleet, host, replace(about, boot_loader="grub"))
+    assert proof.obstacles(token, fleet, host, about) == ()
+    [line] = proof.obstacles(token, fleet, host, replace(about, boot_loader="grub"))
     assert line.startswith("dev: provisioning would be refused now: dev: its configuration installs grub")
-    [line] = proof.obstacles(Session(fleet, tmp_path / "none"), fleet, host, about)
+    [line] = proof.obstacles(tmp_path / "none", fleet, host, about)
     assert line.startswith("dev: whether it could be provisioned now is unknown: token file")
     assert emulator.changes() == []

@@ -5,7 +5,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -22,19 +22,21 @@ from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, NotWell, Proc
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
+from nixherd.nix.builder import Builder
+from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.process import Completed
-from nixherd.session import Session
 from nixherd.ssh.sudo import Sudo
 from nixherd.ssh.transient_unit import Job
 from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, Scripted, rolled_out
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 from tests.runs import DESCRIBED
+from tests.shared import Shared
 
 BEFORE = Running(OLD, OLD, "dev", "1", revision="old")
 CONFIG = replace(DESCRIBED, toplevel=NEW, toplevel_drv=f"{NEW}.drv", revision=REVISION)
 FAILED = Completed("", "sorry\nit is broken\n", 1)
-SESSION = Session(replace(FLEET, hosts={"dev": replace(HOST, id="dev"), "far": replace(HOST, id="far")}), Path("token"))
+SHARED = Shared(replace(FLEET, hosts={"dev": replace(HOST, id="dev"), "far": replace(HOST, id="far")}), Path("token"))
 
 
 def system(current: str = OLD, **values: str) -> str:
@@ -221,11 +223,11 @@ def test_a_home_is_not_rebooted() -> None:
 
 
 def planned(machine: Scripted, monkeypatch: pytest.MonkeyPatch, config: Any = CONFIG, **options: Any) -> Any:
-    monkeypatch.setattr(plan, "evaluate", lambda session, hosts, host_id: config)
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: config)
     monkeypatch.setattr(commit_policy, "uncommitted", lambda path: [])
     rollout, host_run, notes = rolled_out(machine, **options)
     host_run.value = plan.reach(host_run)
-    return plan.plan(SESSION, rollout, host_run, host_run.reached, ("dev",)), rollout, host_run, notes
+    return plan.plan(SHARED.evaluator, rollout, host_run, host_run.reached, ("dev",)), rollout, host_run, notes
 
 
 def test_another_system_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +236,7 @@ def test_another_system_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (value.reached.running.current, value.config.toplevel, value.revision_only) == (OLD, NEW, False)
     assert (notes.found["old"], notes.found["new"], host_run.outcome) == (OLD, NEW, None)
     host_run.value = value
-    assert plan.to_come(SESSION, rollout, ("dev",)) == [CONFIG]
+    assert plan.to_come(SHARED.evaluator, rollout, ("dev",)) == [CONFIG]
     assert plan.running_of(host_run) is value.reached.running
     host_run.value = Copied(Built(value))
     assert plan.planned_of(host_run) is value
@@ -400,14 +402,14 @@ def test_who_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     def machines(host_id: str) -> Any:
         return far
 
-    assert build.builder_of(SESSION, machine, "local", machines) is None
-    assert build.builder_of(SESSION, machine, "target", machines) is machine
-    assert build.builder_of(SESSION, machine, "far", machines) is far
+    assert build.builder_of(SHARED.fleet, machine, "local", machines) is None
+    assert build.builder_of(SHARED.fleet, machine, "target", machines) is machine
+    assert build.builder_of(SHARED.fleet, machine, "far", machines) is far
     with pytest.raises(Usage, match="build_on=none is neither local, target nor a host of the fleet"):
-        build.builder_of(SESSION, machine, "none", machines)
+        build.builder_of(SHARED.fleet, machine, "none", machines)
     far.access = Access.TRIGGER
     with pytest.raises(Usage, match="far takes forced commands alone and builds for nobody"):
-        build.builder_of(SESSION, machine, "far", machines)
+        build.builder_of(SHARED.fleet, machine, "far", machines)
 
 
 def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,7 +418,7 @@ def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
     value = Planned(Reached("x", BEFORE), CONFIG)
     made: list[Any] = []
 
-    def realise(session: Any, derivations: Any, host_id: str, tell: Any, fetch: Any = None) -> None:
+    def realise(self: Any, derivations: Any, host_id: str, tell: Any, fetch: Any = None) -> None:
         made.append(dict(derivations))
         if fetch:
             fetch([f"{NEW}.drv^*"])
@@ -428,16 +430,16 @@ def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
             raise ProcessFailed("x", 1, "error: builder failed")
         made.append(machine.id)
 
-    monkeypatch.setattr(build, "realise", realise)
+    monkeypatch.setattr(Builder, "realise", realise)
     monkeypatch.setattr(build, "run_towards", run_towards)
-    assert build.build(SESSION, rollout, host_run, value, None, [CONFIG]) == Built(value)
-    assert build.build(SESSION, rollout, host_run, value, far, []) == Built(value)
-    assert build.build(SESSION, rollout, host_run, value, machine, []).is_there
+    assert build.build(SHARED.builder, rollout, host_run, value, None, [CONFIG]) == Built(value)
+    assert build.build(SHARED.builder, rollout, host_run, value, far, []) == Built(value)
+    assert build.build(SHARED.builder, rollout, host_run, value, machine, []).is_there
     assert made == [{"dev": [f"{NEW}.drv"]}, {"dev": [f"{NEW}.drv"]}, "far", "dev"]
     fails = True
     for builder, error in ((far, "building on far failed"), (machine, "dev: building on it failed")):
         with pytest.raises(FleetError, match=error):
-            build.build(SESSION, rollout, host_run, value, builder, [])
+            build.build(SHARED.builder, rollout, host_run, value, builder, [])
 
 
 def test_what_changes_is_said_of_what_was_built_there() -> None:
@@ -484,7 +486,6 @@ def test_a_job_past_its_deadline_is_said_to_be_that(monkeypatch: pytest.MonkeyPa
 
 def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild, "_flavour", lambda: Flavour("--sudo", "--no-reexec"))
-    session = cast(Session, type("S", (), {"flake": "/fleet"})())
     value = Planned(Reached("x", BEFORE), replace(CONFIG, revision=None))
     for answer, status, error in ((system(NEW), 0, None), (system(), 1, "runs and boots what it did before")):
         rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": answer}), engine=Engine.NIXOS_REBUILD)
@@ -498,10 +499,10 @@ def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatc
         request = rebuild.Rebuild("switch")
         if error:
             with pytest.raises(NotBegun, match=error):
-                rebuild.rebuild_in_turn(session, rollout, host_run, value, request)
+                rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, value, request)
         else:
-            rebuild.rebuild_in_turn(session, rollout, host_run, Copied(Built(value)), request)
+            rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, Copied(Built(value)), request)
             assert host_run.outcome == "deployed"
     rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": OSError("silence")}))
     with pytest.raises(Undecided, match="it cannot be asked what it runs now: silence"):
-        rebuild.rebuild(session, rollout, host_run, value, request)
+        rebuild.rebuild(SHARED.evaluator, rollout, host_run, value, request)

@@ -18,7 +18,7 @@ _GIVEN = {
     "may_install",
     "must_answer",
     "node",
-    "session",
+    "context",
     "steps",
     "without_order",
 }

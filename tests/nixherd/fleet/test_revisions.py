@@ -10,7 +10,7 @@ import pytest
 
 from nixherd.deploy import protocol as activation
 from nixherd.fleet import revisions
-from nixherd.fleet.revisions import Note
+from nixherd.fleet.revisions import Note, Tree
 
 PATHS = [f"/nix/store/{char * 32}-nixos-system-dev-26.05" for char in "abc"]
 FIRST, SECOND = "4f2c0d9b7e6a000000000000000000000000c0de", "9ab1" * 16
@@ -170,3 +170,9 @@ def test_a_tree_is_its_commit_unless_something_is_not_committed(tmp_path: Path) 
     assert revisions.of_tree(fleet) == f"{head}-dirty"
     (tmp_path / "repository/.git/HEAD").write_text("nonsense")
     assert revisions.of_tree(fleet) is None
+
+
+def test_a_fleet_by_a_link_is_a_flake_all_the_same(tmp_path: Path) -> None:
+    """Nix says of a link that it is no flake; what broke by a change would then have been broken before."""
+    (tmp_path / "link").symlink_to(tmp_path / "fleet")
+    assert Tree(str(tmp_path / "link")).url == str(tmp_path / "fleet")

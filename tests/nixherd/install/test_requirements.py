@@ -6,27 +6,27 @@ from typing import Any
 import pytest
 
 from nixherd.install.requirements import obstacles
-from nixherd.session import Session
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.runs import DESCRIBED
+from tests.shared import Shared
 
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    found = Session(FLEET, tmp_path / "token")
-    found.once("installer", lambda: '["kexec-installer"]')
+    found = Shared(FLEET, tmp_path / "token")
+    found.builder._installer.set('["kexec-installer"]')
     return found
 
 
-def findings(session: Session, extra_files: Any = None) -> list[str]:
-    return list(obstacles(session, DESCRIBED, extra_files, None))
+def findings(shared: Shared, extra_files: Any = None) -> list[str]:
+    return list(obstacles(shared.keys, shared.builder, DESCRIBED, extra_files, None))
 
 
-def test_nothing_to_say(session: Session, tmp_path: Path) -> None:
+def test_nothing_to_say(shared: Shared, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert findings(session) == []
-    assert findings(session, {"/etc/x": str(tmp_path / "file")}) == []
+    assert findings(shared) == []
+    assert findings(shared, {"/etc/x": str(tmp_path / "file")}) == []
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_nothing_to_say(session: Session, tmp_path: Path) -> None:
         ({"/etc/x": "/"}, "dev: extra_files: / is not there"),
     ],
 )
-def test_extra_files(session: Session, files: Any, finding: str) -> None:
+def test_extra_files(shared: Shared, files: Any, finding: str) -> None:
     given = {key: value.replace("HERE", __file__) for key, value in files.items()} if isinstance(files, dict) else files
-    [line] = findings(session, given)
+    [line] = findings(shared, given)
     assert line.startswith(finding)
 
 
-def test_a_key_that_is_no_key_is_one_of_the_findings(session: Session) -> None:
-    path = session.state_of("dev").private_key_file
+def test_a_key_that_is_no_key_is_one_of_the_findings(shared: Shared) -> None:
+    path = shared.keys.private_key_file("dev")
     path.parent.mkdir(parents=True)
     path.write_text("no key")
     path.chmod(0o600)
-    session._memo["installer"] = "[]"
-    assert len(findings(session, "x")) == 3
+    shared.builder._installer.set("[]")
+    assert len(findings(shared, "x")) == 3

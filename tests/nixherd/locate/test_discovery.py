@@ -40,4 +40,4 @@ def test_the_one_that_shows_the_key(sshd: Sshd, monkeypatch: pytest.MonkeyPatch)
     assert discovery.showing(pair.public, ["127.0.0.2", "127.0.0.3"]) == ["127.0.0.2"]
     assert discovery.showing(generate_ed25519("other").public, ["127.0.0.2"]) == []
     assert discovery.showing(pair.public, []) == []
-    assert not sshd.asked, "a key is read without a login"
+    assert not sshd.contacted, "a key is read without a login"

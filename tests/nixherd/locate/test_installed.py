@@ -17,9 +17,9 @@ from nixherd.locate.reach import Absent, Hints, Place
 from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NoAgent
-from nixherd.session import Session
 from tests.nixherd.locate.reach.conftest import MAC, FakeClient
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
+from tests.shared import Shared
 
 NO_HINTS = Hints()
 ROUTER = replace(HOST, id="router", hostname="router", ssh_alias="gw", addresses=("10.0.0.1",), public_key=KEY)
@@ -50,7 +50,7 @@ class Agentless(FakeClient):
 class Scene:
     """A fleet with `dev` and a router, and one look for `dev` at a time."""
 
-    session: Session
+    shared: Shared
     told: dict[str, tuple[str, ...]] = field(default_factory=dict)
     questions: list[str] = field(default_factory=list)
     search: Search | None = None
@@ -58,11 +58,11 @@ class Scene:
     def has(self, host: Host = PINNED, vm: Vm = DEV, **endpoint: Any) -> "Scene":
         assert FLEET.endpoint is not None
         hosts = {"dev": host, "router": ROUTER}
-        self.session.fleet = replace(FLEET, hosts=hosts, vms={"dev": vm}, endpoint=replace(FLEET.endpoint, **endpoint))
+        self.shared.fleet = replace(FLEET, hosts=hosts, vms={"dev": vm}, endpoint=replace(FLEET.endpoint, **endpoint))
         return self
 
     def hypervisor(self, client: Any) -> "Scene":
-        self.session._memo["client"] = client
+        self.shared.asks(client)
         return self
 
     def ask(self, host: Host) -> tuple[Neighbour, ...]:
@@ -72,9 +72,13 @@ class Scene:
         return tuple(Neighbour(MAC, address, Sure.SEEN, "br0") for address in self.told[host.id])
 
     def look(self, hints: Hints = NO_HINTS, before: str | None = None) -> list[Place]:
-        search = Search(self.session, self.session.host("dev"), hints, print, self.ask, before)
-        self.search = search
-        return list(search.places())
+        self.search = self.search_for(self.shared.host("dev"), hints, before)
+        return list(self.search.places())
+
+    def search_for(self, host: Host, hints: Hints = NO_HINTS, before: str | None = None) -> Search:
+        shared = self.shared
+        sources = (shared.hypervisor, shared.keys, shared.context.sightings, shared.run)
+        return Search(*sources, host, hints, print, self.ask, before)
 
     @property
     def reasons(self) -> str:
@@ -86,7 +90,7 @@ class Scene:
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(whereabouts, "_ours", tuple)
-    return Scene(Session(FLEET, tmp_path / "no-token")).has()
+    return Scene(Shared(FLEET, tmp_path / "no-token")).has()
 
 
 def places(found: list[Place]) -> list[str]:
@@ -98,7 +102,7 @@ def test_names_come_first_and_ask_nobody(scene: Scene) -> None:
     client = Agentless(system="ID=nixos\n")
     fixed = replace(DEV.settings, cloud_init=CloudInitSettings(addresses={"ipconfig0": "ip=10.0.0.9/24,gw=10.0.0.1"}))
     scene.has(replace(PINNED, addresses=("dev.example", "192.0.2.7")), replace(DEV, settings=fixed)).hypervisor(client)
-    search = Search(scene.session, scene.session.host("dev"), Hints(), print, scene.ask, "192.0.2.50")
+    search = scene.search_for(scene.shared.host("dev"), before="192.0.2.50")
     found = search.places()
     tried = [next(found).address for _ in range(4)]
     assert tried == ["192.0.2.50", "dev.example", "192.0.2.7", "10.0.0.9"]
@@ -127,14 +131,12 @@ def test_what_is_absent_is_not_looked_for_elsewhere(scene: Scene, client: Agentl
     assert scene.questions == []
 
 
-def test_a_guest_without_an_agent(scene: Scene) -> None:
+def test_a_guest_without_an_agent(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fixed address, our own table, another machine's: in this order, each address once."""
     client = Agentless(agent=False, config_={"ipconfig0": "ip=10.0.0.9/24,ip6=2001:db8::9/64"})
     scene.has(neighbours=("gw",)).hypervisor(client)
-    scene.session._recent["neighbours of this machine"] = (
-        float("inf"),
-        (Neighbour(MAC, "10.0.0.5", Sure.STALE), Neighbour(MAC, "fe80::5", Sure.SEEN, "eth0")),
-    )
+    ours = Neighbour(MAC, "10.0.0.5", Sure.STALE), Neighbour(MAC, "fe80::5", Sure.SEEN, "eth0")
+    monkeypatch.setattr(whereabouts, "_ours", lambda: ours)
     scene.told = {"router": ("10.0.0.6", "10.0.0.5", "fe80::6", "127.0.0.1", "0.0.0.0", "255.255.255.255")}
     found = scene.look()
     assert places(found) == ["dev", "10.0.0.9", "2001:db8::9", "fe80::5%eth0", "10.0.0.5", "10.0.0.6"]
@@ -176,7 +178,7 @@ def test_what_is_declared_or_told_by_the_agent_may_be_somebodys_too(scene: Scene
         assert places(scene.look()) == ["dev", address]
     client = Agentless(exists=True)
     scene.has(vm=replace(DEV, settings=fixed)).hypervisor(client)
-    search = Search(scene.session, scene.session.host("dev"), Hints(), print, scene.ask)
+    search = scene.search_for(scene.shared.host("dev"))
     found = search.places()
     assert [next(found).address for _ in range(1 + len(kept))] == ["dev", *kept]
     assert client.asked == []
@@ -192,7 +194,7 @@ def test_a_gateway_is_nobodys_address_whoever_says_it(scene: Scene) -> None:
     assert "its configuration says 10.0.0.7, which its gateway has: left out" in scene.reasons
     fixed = CloudInitSettings(addresses={"ipconfig0": "ip6=2001:db8:5:0::1/64,gw6=2001:db8:5::1"})
     scene.has(vm=replace(DEV, settings=replace(DEV.settings, cloud_init=fixed)))
-    del scene.session._memo["client"]
+    scene.shared.asks_nobody()
     assert places(scene.look()) == ["dev"]
     assert "managed.dev says 2001:db8:5::1, which its gateway has: left out" in scene.reasons
 
@@ -211,8 +213,8 @@ def test_what_cannot_be_asked_is_said_once_for_many(scene: Scene) -> None:
     scene.look()
     other = replace(PINNED, id="other", hostname="other")
     vms = {"dev": DEV, "other": replace(DEV, name="other", vmid=112, host_id="other")}
-    scene.session.fleet = replace(scene.session.fleet, hosts={"dev": PINNED, "other": other}, vms=vms)
-    search = Search(scene.session, other, Hints(), print, scene.ask)
+    scene.shared.fleet = replace(scene.shared.fleet, hosts={"dev": PINNED, "other": other}, vms=vms)
+    search = scene.search_for(other)
     list(search.places())
     assert search.reasons == ["the hypervisor cannot be asked, either, for the same reason as dev"]
     assert isinstance(search.problem, FleetError)
@@ -259,13 +261,12 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
     assert places(scene.look()) == ["dev"]
     assert searched == []
     monkeypatch.setattr(Agentless, "node_addresses", lambda self: {"10.9.9.3": "prom"})
-    scene.session.forget("hypervisor's addresses")
-    scene.session._memo.pop("hypervisor's addresses", None)
+    scene.shared.hypervisor._addresses.forget()
     scene.has(discover=("10.9.9.0/29",))
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert searched == [["10.9.9.1", "10.9.9.2", "10.9.9.4", "10.9.9.5", "10.9.9.6"]], "without the node's, and once"
-    monkeypatch.setattr(discovery, "AGAIN", 0.0)
+    scene.shared.context.sightings._listening._seconds = 0.0
     for _ in range(discovery.MOST_SEARCHES + 2):
         scene.look()
     assert len(searched) == discovery.MOST_SEARCHES
@@ -275,9 +276,11 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
 
 
 def test_whom_it_is_for(scene: Scene) -> None:
-    is_for: Callable[..., bool] = lambda hints=NO_HINTS: Search.is_for(scene.session, scene.session.host("dev"), hints)
+    is_for: Callable[..., bool] = lambda hints=NO_HINTS: Search.is_for(
+        scene.shared.keys, scene.shared.host("dev"), hints
+    )
     assert is_for()
     assert not is_for(Hints(host_key=KEY))
     scene.has(HOST)
     assert not is_for(), "a machine without a pinned key has nothing to prove itself by"
-    assert not Search.is_for(scene.session, ROUTER, Hints())
+    assert not Search.is_for(scene.shared.keys, ROUTER, Hints())

@@ -15,11 +15,10 @@ import pytest
 
 from nixherd.errors import FleetError
 from nixherd.nix import eval_jobs
-from nixherd.nix.evaluator import evaluate
-from nixherd.session import Session
 from tests import nix_cli
 from tests.nixherd.nix.test_commands import described
 from tests.nixherd.proxmox.fleets import FLEET, HOST
+from tests.shared import Shared
 
 pytestmark = pytest.mark.nix
 
@@ -70,7 +69,7 @@ for name in json.loads(evaluate(f"root: builtins.attrNames (({{o.select}}) root)
 
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     flake = tmp_path / "fleet"
     flake.mkdir()
     (flake / "flake.nix").write_text(FLAKE)
@@ -78,7 +77,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     hosts = {name: replace(HOST, id=name) for name in ("a", "b", "wrong", "missing")}
-    return Session(replace(FLEET, path=str(flake), hosts=hosts), tmp_path / "token")
+    return Shared(replace(FLEET, path=str(flake), hosts=hosts), tmp_path / "token")
 
 
 @pytest.fixture
@@ -96,35 +95,35 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 ALL = ("a", "b", "missing", "wrong")
 
 
-def test_it_comes_to_the_same_as_nix_eval(session: Session, calls: Callable[[], list[str]], tmp_path: Path) -> None:
-    found = {name: evaluate(session, ALL, name) for name in ("a", "b")}
+def test_it_comes_to_the_same_as_nix_eval(shared: Shared, calls: Callable[[], list[str]], tmp_path: Path) -> None:
+    found = {name: shared.evaluator.evaluate(ALL, name) for name in ("a", "b")}
     assert found["a"].hostname == "a"
     [workers] = calls()
     assert 1 <= int(workers) <= (os.cpu_count() or 1)
     (tmp_path / "bin/nix-eval-jobs").unlink()
-    alone = Session(session.fleet, tmp_path / "token")
-    assert {name: evaluate(alone, ("a", "b"), name) for name in ("a", "b")} == found
+    alone = Shared(shared.fleet, tmp_path / "token")
+    assert {name: alone.evaluator.evaluate(("a", "b"), name) for name in ("a", "b")} == found
 
 
-def test_one_that_is_wrong_or_missing_fails_alone(session: Session, calls: Callable[[], list[str]]) -> None:
+def test_one_that_is_wrong_or_missing_fails_alone(shared: Shared, calls: Callable[[], list[str]]) -> None:
     with pytest.raises(FleetError, match=r"flake.nix:\d+:\d+: no such thing; correct the Nix there"):
-        evaluate(session, ALL, "wrong")
+        shared.evaluator.evaluate(ALL, "wrong")
     with pytest.raises(FleetError, match=r"it has no nixosConfigurations\.missing; add it"):
-        evaluate(session, ALL, "missing")
-    assert evaluate(session, ALL, "b").hostname == "b"
+        shared.evaluator.evaluate(ALL, "missing")
+    assert shared.evaluator.evaluate(ALL, "b").hostname == "b"
     assert len(calls()) == 1
 
 
 def test_one_that_a_worker_lost_is_evaluated_by_nix(
-    session: Session, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    shared: Shared, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOST", "a")
-    assert evaluate(session, ("a", "b"), "a").hostname == "a"
+    assert shared.evaluator.evaluate(("a", "b"), "a").hostname == "a"
     assert len(calls()) == 1
 
 
-def test_one_host_alone_is_evaluated_by_nix(session: Session, calls: Callable[[], list[str]]) -> None:
-    assert evaluate(session, ("a",), "a").hostname == "a"
+def test_one_host_alone_is_evaluated_by_nix(shared: Shared, calls: Callable[[], list[str]]) -> None:
+    assert shared.evaluator.evaluate(("a",), "a").hostname == "a"
     assert calls() == []
 
 

@@ -9,12 +9,11 @@ import pytest
 from nixherd.deploy.journal import Journal, entries
 from nixherd.deploy.report import report
 from nixherd.errors import FleetError
-from nixherd.nix.evaluator import evaluate
 from nixherd.nix.log import warnings
 from nixherd.process import run
-from nixherd.session import Session
 from tests import nix_cli
 from tests.nixherd.proxmox.fleets import FLEET, HOST
+from tests.shared import Shared
 
 pytestmark = pytest.mark.nix
 
@@ -64,13 +63,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def session(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def shared(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     for name, value in nix_cli.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("NIX_CONFIG", "download-attempts = 1")
     hosts = {name: replace(HOST, id=name) for name in HOSTS}
-    return Session(replace(FLEET, path=str(repository / "fleet"), hosts=hosts), tmp_path / "token")
+    return Shared(replace(FLEET, path=str(repository / "fleet"), hosts=hosts), tmp_path / "token")
 
 
 @pytest.mark.parametrize(
@@ -87,28 +86,28 @@ def session(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=["beside", "builder", "option", "offline", "untracked"],
 )
-def test_an_error_has_its_place_and_the_remedy_that_fits(session: Session, host: str, expected: str) -> None:
+def test_an_error_has_its_place_and_the_remedy_that_fits(shared: Shared, host: str, expected: str) -> None:
     with pytest.raises(FleetError, match=expected):
-        evaluate(session, (host,), host)
+        shared.evaluator.evaluate((host,), host)
 
 
 def test_warnings_are_on_stderr_and_in_the_report_once_each_with_their_hosts(
-    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared: Shared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session.journal = Journal(tmp_path / "run")
-    session.journal.note("run", hosts=["db", "web"], warnings=["hosts.nix: known before"])
+    shared.run.journal = Journal(tmp_path / "run")
+    shared.run.journal.note("run", hosts=["db", "web"], warnings=["hosts.nix: known before"])
     for host_id in ("web", "db", "web"):
-        evaluate(session, ("web", "db"), host_id)
+        shared.evaluator.evaluate(("web", "db"), host_id)
     expected = ["trace: seen once (db)", "from a module (db, web)"]
     assert capsys.readouterr().err.splitlines() == [f"warning: {each}" for each in expected]
     assert report(entries(tmp_path / "run")).to_json()["warnings"] == ["hosts.nix: known before", *expected]
 
 
 def test_what_an_evaluation_warned_of_before_it_failed_is_said_too(
-    session: Session, capsys: pytest.CaptureFixture[str]
+    shared: Shared, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(FleetError, match=r"^flake\.nix:\d+:\d+: it fails; correct the Nix there$"):
-        evaluate(session, ("warned",), "warned")
+        shared.evaluator.evaluate(("warned",), "warned")
     assert capsys.readouterr().err == "warning: before it fails (warned)\n"
 
 

@@ -11,7 +11,7 @@ from nixherd.fleet.settings import Device, Settings
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.plan import Desired, cloned, plan_vm
-from nixherd.proxmox.preflight import BootLoader, HostFacts, Hypervisor, preflight
+from nixherd.proxmox.preflight import BootLoader, HostFacts, Survey, preflight
 from nixherd.proxmox.steps import Clone
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV as POOLED
@@ -32,7 +32,7 @@ ALL = {
     "/storage/nvmeprom": {"Datastore.AllocateSpace": True},
     "/sdn/zones/localnetwork": {"SDN.Use": True},
 }
-SEEN = Hypervisor(
+SEEN = Survey(
     version=Version("9.2.11", "9.2"),
     nodes=("prom",),
     permissions=Permissions(ALL),
@@ -42,15 +42,15 @@ SEEN = Hypervisor(
 )
 
 
-def findings(seen: Hypervisor = SEEN, facts: HostFacts = FACTS, vm: Vm = DEV, fleet: Fleet = FLEET) -> tuple[str, ...]:
+def findings(seen: Survey = SEEN, facts: HostFacts = FACTS, vm: Vm = DEV, fleet: Fleet = FLEET) -> tuple[str, ...]:
     return preflight(fleet, vm, HOST, facts, seen)
 
 
-def with_template(**values: Any) -> Hypervisor:
+def with_template(**values: Any) -> Survey:
     return replace(SEEN, template=template(**values))
 
 
-def without(path: str, privilege: str) -> Hypervisor:
+def without(path: str, privilege: str) -> Survey:
     kept = {
         where: {p: v for p, v in granted.items() if (where, p) != (path, privilege)} for where, granted in ALL.items()
     }
@@ -107,7 +107,7 @@ def test_nothing_to_say() -> None:
         (replace(SEEN, version=Version("8.4.21", "8.4")), "lacks VM.Monitor on /vms/110"),
     ],
 )
-def test_finds_in_one_line(seen: Hypervisor, words: str) -> None:
+def test_finds_in_one_line(seen: Survey, words: str) -> None:
     [finding] = findings(seen)
     assert words in finding
     assert "\n" not in finding
@@ -313,7 +313,7 @@ def test_a_storage_that_the_token_may_not_see_may_not_be_there() -> None:
     assert "`pveum acl modify /storage/nvmeprom --roles PVEDatastoreUser --tokens TOKEN --users USER`" in finding
 
 
-def existing(**values: Any) -> Hypervisor:
+def existing(**values: Any) -> Survey:
     [clone, *_] = plan_vm(Desired(FLEET, DEV, HOST, template()), None)
     assert isinstance(clone, Clone)
     config = cloned(clone, template(**values)).config

@@ -21,29 +21,29 @@ from nixherd.proxmox.token import Server
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.asking import asker
 from nixherd.pyinfra_glue.fleet import FleetConnector
-from nixherd.session import Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.runs import Said, connected, executing, said_by, session_at, vm
+from tests.runs import Said, connected, executing, said_by, shared_at, vm
+from tests.shared import Shared
 from tests.sshd import MAC, Sshd, free_port
 
 pytestmark = pytest.mark.xdist_group("emulator")
 
 
 @pytest.fixture
-def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     # loopback is no address that others can reach
     monkeypatch.setattr(reach, "address_of", lambda config, interfaces: interfaces[0].addresses[0])
-    return session_at(emulator, tmp_path)
+    return shared_at(emulator, tmp_path)
 
 
 @pytest.fixture
-def run(session: Session, sshd: Sshd) -> Callable[..., Host]:
+def run(shared: Shared, sshd: Sshd) -> Callable[..., Host]:
     """A run over one host, connected as pyinfra does it."""
 
     def start(host_id: str = "dev", **data: Any) -> Host:
-        return connected(session, host_id, **{"ssh_port": sshd.port, "ssh_key": str(sshd.key), **data})
+        return connected(shared, host_id, **{"ssh_port": sshd.port, "ssh_key": str(sshd.key), **data})
 
     return start
 
@@ -126,22 +126,22 @@ def test_the_clone_must_show_the_key_that_its_agent_read(
 
 @pytest.mark.parametrize("system", ["ID=debian", "ID=nixos\nVARIANT_ID=installer", "ID=nixos"])
 def test_another_key_is_refused_before_anything_is_sent(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, system: str
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared, system: str
 ) -> None:
-    pinned = session.state_of("dev").ensure_host_key().public
+    pinned = shared.keys.ensure("dev").public
     vm(emulator, "127.0.0.1", key=new_key("the agent's word").public, system=system)
     sshd.start(new_key("somebody in between"), system=system)
     with pytest.raises(OSError, match=r"shows another host key than the pinned one .*; nothing was sent to it"):
         installing(run()).run_shell_command("true")
-    assert not sshd.asked
+    assert not sshd.contacted
     assert pinned  # which is not what the agent says
 
 
 def test_each_epoch_accepts_its_own_key_only(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared
 ) -> None:
     """The installed machine shows the key that was generated here, whatever the agent reads there."""
-    pair = session.state_of("dev").ensure_host_key()
+    pair = shared.keys.ensure("dev")
     vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = run()
@@ -165,11 +165,11 @@ Machine = Callable[..., None]
 
 
 @pytest.fixture
-def machine(emulator: Emulator, sshd: Sshd, session: Session) -> Machine:
+def machine(emulator: Emulator, sshd: Sshd, shared: Shared) -> Machine:
     """The VM `dev` in an epoch, and an sshd with its key, which need not be in it."""
 
     def start(epoch: str, *, shows: str | None = None, mac: str = MAC, **config: Any) -> None:
-        pair = session.state_of("dev").ensure_host_key() if epoch == "final" else new_key()
+        pair = shared.keys.ensure("dev") if epoch == "final" else new_key()
         vm(emulator, "127.0.0.1", key=pair.public, system=SYSTEMS[epoch], **config)
         sshd.start(pair, system=SYSTEMS[shows or epoch], mac=mac)
 
@@ -178,7 +178,7 @@ def machine(emulator: Emulator, sshd: Sshd, session: Session) -> Machine:
 
 @pytest.mark.parametrize("epoch", SYSTEMS)
 def test_a_machine_without_the_vms_card_is_another(
-    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session, epoch: str
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, shared: Shared, epoch: str
 ) -> None:
     machine(epoch, mac="bc:24:11:00:00:99")
     host = installing(run())
@@ -186,19 +186,19 @@ def test_a_machine_without_the_vms_card_is_another(
         OSError, match=r"the machine at 127\.0\.0\.1 is not vm 110 \(dev\).*: no card of it has net0's MAC"
     ):
         host.run_shell_command("touch /etc/was-here")
-    assert session.failures == {"dev": Exit.REFUSED}
+    assert shared.run.failures == {"dev": Exit.REFUSED}
     assert sshd.commands == sshd.logins > 0  # the proof's own, each time
 
 
 @pytest.mark.parametrize("epoch", SYSTEMS)
 def test_a_machine_in_another_boot_than_the_vm_is_another(
-    run: Callable[..., Host], machine: Machine, session: Session, epoch: str
+    run: Callable[..., Host], machine: Machine, shared: Shared, epoch: str
 ) -> None:
     machine(epoch, boot_id="0ea6c7f2-0000-4000-8000-000000000000\n")
     host = installing(run())
     with pytest.raises(OSError, match=r"its boot_id is [0-9a-f-]{36}, and the agent tells 0ea6c7f2-"):
         host.run_shell_command("true")
-    assert session.failures == {"dev": Exit.REFUSED}
+    assert shared.run.failures == {"dev": Exit.REFUSED}
 
 
 def test_a_vm_is_proven_by_file_read_alone(run: Callable[..., Host], machine: Machine, emulator: Emulator) -> None:
@@ -231,39 +231,39 @@ def test_a_guest_proves_by_its_root_what_is_to_be_wiped(
 # By names and addresses first
 
 
-def known_at(session: Session, *addresses: str) -> KeyPair:
+def known_at(shared: Shared, *addresses: str) -> KeyPair:
     """`dev` is installed, its key is pinned, and hosts.nix says where it is."""
     pair = new_key()
-    dev = replace(session.host("dev"), public_key=pair.public, addresses=addresses)
-    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": dev})
+    dev = replace(shared.host("dev"), public_key=pair.public, addresses=addresses)
+    shared.fleet = replace(shared.fleet, hosts={**shared.fleet.hosts, "dev": dev})
     return pair
 
 
 @pytest.mark.parametrize("data", [{"must_answer": True}, {}])
 def test_a_machine_that_answers_at_its_address_needs_no_hypervisor(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, data: dict[str, Any]
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared, data: dict[str, Any]
 ) -> None:
-    pair = known_at(session, "127.0.0.2", "127.0.0.1")
+    pair = known_at(shared, "127.0.0.2", "127.0.0.1")
     vm(emulator, "127.0.0.3", key=new_key().public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     before = len(emulator.requests())
     host = executing(run(**data))
     assert host.run_shell_command("echo here")[1].stdout == "here"
-    session.token_file.unlink()
+    shared.token_file.unlink()
     host.connector.drop()  # type: ignore[attr-defined]
     assert host.run_shell_command("echo again")[1].stdout == "again"
     assert emulator.requests()[before:] == []
 
 
 def test_a_name_that_ssh_config_knows_needs_no_hypervisor(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, tmp_path: Path
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared, tmp_path: Path
 ) -> None:
-    pair, dev = new_key(), session.host("dev")
-    session.fleet = replace(
-        session.fleet,
+    pair, dev = new_key(), shared.host("dev")
+    shared.fleet = replace(
+        shared.fleet,
         hosts={"dev": replace(dev, public_key=pair.public, hostname="box.invalid", ssh_alias="box")},
     )
-    session.token_file.unlink()
+    shared.token_file.unlink()
     sshd.start(pair, address="127.0.0.2", system="ID=nixos")
     config = tmp_path / "ssh_config"
     config.write_text("Host box\n  HostName 127.0.0.2\n")
@@ -272,9 +272,9 @@ def test_a_name_that_ssh_config_knows_needs_no_hypervisor(
 
 
 def test_whose_names_lead_elsewhere_is_where_its_agent_says(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared
 ) -> None:
-    pair = known_at(session, "127.0.0.2")
+    pair = known_at(shared, "127.0.0.2")
     vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos")
     sshd.start(new_key("a stranger"), address="127.0.0.2")
     sshd.start(pair, system="ID=nixos")
@@ -285,19 +285,19 @@ def test_whose_names_lead_elsewhere_is_where_its_agent_says(
 
 @pytest.mark.parametrize(("down", "why"), [("token", "token file "), ("endpoint", "cannot connect to https://")])
 def test_what_could_not_be_asked_is_said_where_nobody_answers(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, said: Said, down: str, why: str
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared, said: Said, down: str, why: str
 ) -> None:
-    known_at(session, "127.0.0.2")
-    session.token_file.unlink()
+    known_at(shared, "127.0.0.2")
+    shared.token_file.unlink()
     if down == "endpoint":
         endpoint = replace(emulator.endpoint, port=free_port())
-        session.fleet = replace(session.fleet, endpoint=endpoint)
-        session.token_file.write_text(replace(emulator.token, server=Server.of(endpoint)).to_toml())
-        session.token_file.chmod(0o600)
+        shared.fleet = replace(shared.fleet, endpoint=endpoint)
+        shared.token_file.write_text(replace(emulator.token, server=Server.of(endpoint)).to_toml())
+        shared.token_file.chmod(0o600)
     assert not run(must_answer=True).connected
     [line] = [line for line in said() if "127.0.0.2" in line]
     assert line.startswith(f"no SSH at 127.0.0.2: Connection refused; the hypervisor cannot be asked: {why}")
-    assert session.failures == {"dev": Exit.REMOTE}
+    assert shared.run.failures == {"dev": Exit.REMOTE}
 
 
 def test_without_an_agent_and_a_pinned_key_nothing_can_be_proven(
@@ -316,10 +316,10 @@ def test_without_an_agent_and_a_pinned_key_nothing_can_be_proven(
 
 @pytest.mark.parametrize("data", [{"may_install": True}, {}])
 def test_whoever_installs_has_the_hypervisor_vouch_for_the_guest(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, data: dict[str, Any]
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared, data: dict[str, Any]
 ) -> None:
     """Also where a run has found it by its name before that was known."""
-    pair = known_at(session, "127.0.0.1")
+    pair = known_at(shared, "127.0.0.1")
     vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = run(**data)
@@ -333,12 +333,12 @@ def test_whoever_installs_has_the_hypervisor_vouch_for_the_guest(
 
 
 def test_a_host_is_asked_for_its_neighbours_on_a_connection_of_its_own(
-    run: Callable[..., Host], sshd: Sshd, session: Session
+    run: Callable[..., Host], sshd: Sshd, shared: Shared
 ) -> None:
     """Pinned like any other, and never the hypervisor, which 127.0.0.1 is here."""
-    pair, hosts = new_key(), session.fleet.hosts
+    pair, hosts = new_key(), shared.fleet.hosts
     metal = replace(hosts["metal"], public_key=pair.public, addresses=("127.0.0.2",))
-    session.fleet = replace(session.fleet, hosts={**hosts, "metal": metal})
+    shared.fleet = replace(shared.fleet, hosts={**hosts, "metal": metal})
     leases = "mkdir -p /var/lib/misc; echo 0 bc:24:11:00:01:10 10.9.9.8 dev '*' >/var/lib/misc/dnsmasq.leases"
     sshd.start(pair, address="127.0.0.2", setup=leases)
     connector = connector_of(run("metal"))
@@ -350,10 +350,10 @@ def test_a_host_is_asked_for_its_neighbours_on_a_connection_of_its_own(
     assert sshd.logins == logins, "it was asked a moment ago"
 
     def refused(**changes: Any) -> str:
-        session._recent.clear()
-        session.fleet = replace(session.fleet, hosts={**hosts, "metal": replace(metal, **changes)})
+        shared.context.sightings._told._results.clear()
+        shared.fleet = replace(shared.fleet, hosts={**hosts, "metal": replace(metal, **changes)})
         with pytest.raises((OSError, FleetError)) as caught:
-            asker(connector)(session.host("metal"))
+            asker(connector)(shared.host("metal"))
         return str(caught.value)
 
     assert "shows another host key than the pinned one" in refused(public_key=new_key().public)
@@ -367,19 +367,19 @@ def test_a_host_is_asked_for_its_neighbours_on_a_connection_of_its_own(
 
 @pytest.mark.parametrize("epoch", ["clone", "installer"])
 def test_who_only_asks_never_meets_what_is_not_installed(
-    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session, said: Said, epoch: str
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, shared: Shared, said: Said, epoch: str
 ) -> None:
     machine(epoch)
     assert not run(must_answer=True).connected
     assert any(
         f"vm 110 (dev) runs no installed system: its agent says that it is the {epoch}" in line for line in said()
     )
-    assert session.failures == {"dev": Exit.REFUSED}
-    assert not sshd.asked
+    assert shared.run.failures == {"dev": Exit.REFUSED}
+    assert not sshd.contacted
 
 
 def test_a_run_that_installs_nothing_does_nothing_in_an_installer(
-    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, shared: Shared
 ) -> None:
     machine("installer")
     host = run()
@@ -388,28 +388,28 @@ def test_a_run_that_installs_nothing_does_nothing_in_an_installer(
         executing(host).run_shell_command("touch /etc/was-here")
     with pytest.raises(NotInstalled):
         connector_of(host).destination()
-    assert session.failures == {"dev": Exit.REFUSED}
+    assert shared.run.failures == {"dev": Exit.REFUSED}
     assert sshd.commands == 1
     assert installing(host).run_shell_command("echo here")[1].stdout == "here"
 
 
 def test_a_host_whose_key_is_pinned_answers_as_installed_only(
-    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session, said: Said
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, shared: Shared, said: Said
 ) -> None:
-    pinned = replace(session.host("dev"), public_key=new_key().public)
-    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": pinned})
+    pinned = replace(shared.host("dev"), public_key=new_key().public)
+    shared.fleet = replace(shared.fleet, hosts={**shared.fleet.hosts, "dev": pinned})
     machine("installer")
     assert not run().connected
     assert any("vm 110 (dev) answers as installed only, for hosts.nix pins the key of dev" in line for line in said())
-    assert not sshd.asked
+    assert not sshd.contacted
 
 
 def test_forced_commands_are_not_put_to_the_proof(
-    run: Callable[..., Host], machine: Machine, sshd: Sshd, session: Session
+    run: Callable[..., Host], machine: Machine, sshd: Sshd, shared: Shared
 ) -> None:
     """It would be taken for what they are there for; the pinned key is what such a machine proves itself by."""
-    triggered = replace(session.host("dev"), access=Access.TRIGGER)
-    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": triggered})
+    triggered = replace(shared.host("dev"), access=Access.TRIGGER)
+    shared.fleet = replace(shared.fleet, hosts={**shared.fleet.hosts, "dev": triggered})
     machine("final", mac="bc:24:11:00:00:99")
     host = run(must_answer=True)
     assert host.connected
@@ -422,16 +422,16 @@ def test_nobody_elses_machine_is_believed(run: Callable[..., Host], emulator: Em
     sshd.start(key)
     assert not run().connected
     assert any("vm 110 on prom exists but is not this fleet's: its notes lack" in line for line in said())
-    assert not sshd.asked
+    assert not sshd.contacted
 
 
 def test_an_installed_system_needs_no_mark(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session, said: Said
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared, said: Said
 ) -> None:
     """Its key is pinned, whoever made the VM; a switched-off one is that, and nothing else."""
     pair = new_key()
-    pinned = replace(session.host("dev"), public_key=pair.public)
-    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "dev": pinned})
+    pinned = replace(shared.host("dev"), public_key=pair.public)
+    shared.fleet = replace(shared.fleet, hosts={**shared.fleet.hosts, "dev": pinned})
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos", description="built by hand")
     sshd.start(pair, system="ID=nixos")
     host = run(must_answer=True)
@@ -448,14 +448,14 @@ def test_an_installed_system_needs_no_mark(
 
 
 def test_known_hosts_are_gone_afterwards(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared
 ) -> None:
-    pair = session.state_of("dev").ensure_host_key()
+    pair = shared.keys.ensure("dev")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = run()
-    directory = session.state_of("dev").directory
-    known = list(session.known_hosts_of("dev").iterdir())
+    directory = shared.run.state_of("dev").directory
+    known = list(shared.run.known_hosts_of("dev").iterdir())
     key = " ".join(pair.public.split()[:2])
     assert {file.read_text() for file in known} == {f"[{at}]:{sshd.port} {key}\n" for at in ("127.0.0.1", "dev")}
     host.disconnect()
@@ -467,9 +467,9 @@ def test_known_hosts_are_gone_afterwards(
 
 
 def test_a_dead_connection_is_made_anew(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared
 ) -> None:
-    pair = session.state_of("dev").ensure_host_key()
+    pair = shared.keys.ensure("dev")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = executing(run(boot_deadline=10))
@@ -480,9 +480,9 @@ def test_a_dead_connection_is_made_anew(
 
 
 def test_a_machine_that_moved_is_found_again(
-    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, session: Session
+    run: Callable[..., Host], emulator: Emulator, sshd: Sshd, shared: Shared
 ) -> None:
-    pair = session.state_of("dev").ensure_host_key()
+    pair = shared.keys.ensure("dev")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     host = executing(run(boot_deadline=10))
@@ -514,13 +514,13 @@ def test_addresses_are_tried_in_order(run: Callable[..., Host], sshd: Sshd) -> N
 
 
 def test_who_only_asks_goes_to_an_installed_machine_of_which_the_operator_told(
-    run: Callable[..., Host], sshd: Sshd, session: Session, said: Said
+    run: Callable[..., Host], sshd: Sshd, shared: Shared, said: Said
 ) -> None:
     key = new_key()
     sshd.start(key, system=SYSTEMS["installer"])
     assert not run("metal", host_key=key.public, must_answer=True).connected
     assert any("metal runs no installed system: what answers is the installer;" in line for line in said())
-    assert session.failures == {"metal": Exit.REFUSED}
+    assert shared.run.failures == {"metal": Exit.REFUSED}
     assert sshd.commands == 1
     sshd.kill()
     sshd.start(key, system=SYSTEMS["final"])
@@ -535,14 +535,14 @@ def test_without_any_key_nobody_is_asked(run: Callable[..., Host], sshd: Sshd, s
 
 
 def test_what_stops_the_api_does_not_stop_who_needs_none(
-    run: Callable[..., Host], sshd: Sshd, session: Session, said: Said
+    run: Callable[..., Host], sshd: Sshd, shared: Shared, said: Said
 ) -> None:
     key = new_key()
     sshd.start(key)
-    session.token_file.unlink()
+    shared.token_file.unlink()
     assert not run("dev").connected
     assert run("metal", host_key=key.public).connected
-    assert len([line for line in said() if line.startswith(f"token file {session.token_file}: missing")]) == 1
+    assert len([line for line in said() if line.startswith(f"token file {shared.token_file}: missing")]) == 1
 
 
 def test_a_guest_that_refuses_our_keys_is_asked_once_and_the_refusal_is_the_reason(

@@ -13,10 +13,10 @@ from facts.nixos import BootedSystem, CurrentSystem, Generations
 from nixherd.deploy.journal import Journal, entries
 from nixherd.pyinfra_glue.failures import NoShell
 from nixherd.pyinfra_glue.fleet import FleetConnector
-from nixherd.session import Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.runs import Said, connected, executing, said_by, session_at
+from tests.runs import Said, connected, executing, said_by, shared_at
+from tests.shared import Shared
 from tests.sshd import Sshd, free_port
 
 pytestmark = pytest.mark.xdist_group("emulator")
@@ -67,23 +67,23 @@ def machine(
 
 
 @pytest.fixture
-def session(emulator: Emulator, pair: KeyPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def shared(emulator: Emulator, pair: KeyPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    session = session_at(emulator, tmp_path)
-    metal = replace(session.host("metal"), public_key=pair.public, addresses=("127.0.0.1",))
-    session.fleet = replace(session.fleet, hosts={"metal": metal})
-    session.journal = Journal(tmp_path / "journal")
-    return session
+    shared = shared_at(emulator, tmp_path)
+    metal = replace(shared.host("metal"), public_key=pair.public, addresses=("127.0.0.1",))
+    shared.fleet = replace(shared.fleet, hosts={"metal": metal})
+    shared.run.journal = Journal(tmp_path / "journal")
+    return shared
 
 
 Login = Callable[[str], Host]
 
 
 @pytest.fixture
-def login(session: Session, machine: Sshd) -> Login:
+def login(shared: Shared, machine: Sshd) -> Login:
     def login(user: str) -> Host:
         data: dict[str, Any] = {"ssh_port": machine.port, "ssh_key": str(machine.key), "ssh_user": user}
-        return executing(connected(session, "metal", **data))
+        return executing(connected(shared, "metal", **data))
 
     return login
 
@@ -95,7 +95,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Said:
 
 @pytest.mark.parametrize("shell", NOISY)
 def test_an_answer_is_what_was_asked_and_the_noise_is_named_once(
-    login: Login, session: Session, logged: Said, shell: str
+    login: Login, shared: Shared, logged: Said, shell: str
 ) -> None:
     host = login(shell)
     for _ in range(2):
@@ -108,8 +108,8 @@ def test_an_answer_is_what_was_asked_and_the_noise_is_named_once(
     assert warning.startswith('the login shell there prints "')
     assert f"; /home/{shell}/{file}, or what it reads, prints it in every command: " in warning
     assert warning.partition('"')[2].partition('"')[0].split(" ⏎ ")[0] in printed
-    assert session.journal is not None
-    [found] = [entry for entry in entries(session.journal.directory) if entry["event"] == "found"]
+    assert isinstance(shared.run.journal, Journal)
+    [found] = [entry for entry in entries(shared.run.journal.directory) if entry["event"] == "found"]
     assert (found["host"], found["login_shell"]) == ("metal", warning)
 
 

@@ -143,8 +143,8 @@ def at_prepare(declare: Callable[[], None], **data: Any) -> None:
         declare()
 
 
-FLEET = {"session": SimpleNamespace(gate=None)}
-SIGNED = {"session": SimpleNamespace(gate=object())}
+FLEET = {"context": SimpleNamespace(must_be_signed=False)}
+SIGNED = {"context": SimpleNamespace(must_be_signed=True)}
 DEPLOY, NODE = partial(deploy_file, "deploy", rollout=True, from_flake=True), partial(deploy_file, "n", for_nodes=True)
 
 

@@ -16,16 +16,16 @@ from nixherd.errors import FleetError, Usage
 from nixherd.fleet.models import Access
 from nixherd.pyinfra_glue import rollouts
 from nixherd.pyinfra_glue.machine import PyinfraMachine
-from nixherd.session import Session
 from tests.nixherd.proxmox.fleets import FLEET, HOST
+from tests.shared import Shared
 
 OLD, NEW = (f"/nix/store/{letter * 32}-nixos-system-dev" for letter in "ab")
 
 
-def host_of(session: Session, *, stage: StateStage, row: str = "1", **data: Any) -> Host:
+def host_of(shared: Shared, *, stage: StateStage, row: str = "1", **data: Any) -> Host:
     """As much of pyinfra's host as a rollout needs."""
     made = SimpleNamespace(
-        data=SimpleNamespace(session=session, host_id="dev", get=data.get),
+        data=SimpleNamespace(context=shared.context, host_id="dev", get=data.get),
         connector=SimpleNamespace(access=Access.SHELL, here=None, data={"ssh_user": "root"}, sudo_password=None),
         current_op_hash=row,
         log=lambda text: None,
@@ -37,32 +37,32 @@ def host_of(session: Session, *, stage: StateStage, row: str = "1", **data: Any)
 
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return Session(replace(FLEET, hosts={"dev": replace(HOST, id="dev")}), tmp_path / "token")
+    return Shared(replace(FLEET, hosts={"dev": replace(HOST, id="dev")}), tmp_path / "token")
 
 
 def files_below(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
-def test_a_plan_takes_no_lock_and_leaves_no_file(session: Session, tmp_path: Path) -> None:
+def test_a_plan_takes_no_lock_and_leaves_no_file(shared: Shared, tmp_path: Path) -> None:
     """§2.4: two plans at once; neither keeps the other, or a deployment, from beginning."""
-    other = Session(session.fleet, session.token_file)
-    for each in (session, other):
+    other = Shared(shared.fleet, shared.token_file)
+    for each in (shared, other):
         rollout, host_run = rollouts.begin(host_of(each, stage=StateStage.Prepare))
         host_run.enter("reach")
         assert rollout.id == "plan"
     assert files_below(tmp_path) == []
-    rollouts.begin(host_of(session, stage=StateStage.Execute))
+    rollouts.begin(host_of(shared, stage=StateStage.Execute))
     with pytest.raises(FleetError, match="another deployment of this fleet"):
         rollouts.begin(host_of(other, stage=StateStage.Execute))
     rollouts.begin(host_of(other, stage=StateStage.Prepare))
-    session.close()
+    shared.run.close()
 
 
 def test_each_row_reads_anew_and_what_was_planned_answers_nothing(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """§2.2: activated(OLD), activated(NEW): the second goes by what the first has left."""
     runs = [NEW, OLD]
@@ -72,27 +72,27 @@ def test_each_row_reads_anew_and_what_was_planned_answers_nothing(
 
     monkeypatch.setattr(rollouts, "ask_running", ask)
     monkeypatch.setattr(PyinfraMachine, "reconnect", lambda *_, **__: "192.0.2.1")
-    planned = [rollouts.read(host_of(session, stage=StateStage.Prepare, row=row))[2] for row in "12"]
+    planned = [rollouts.read(host_of(shared, stage=StateStage.Prepare, row=row))[2] for row in "12"]
     assert [each.running.current for each in planned] == [NEW, NEW]
-    _, first, reached = rollouts.read(host_of(session, stage=StateStage.Execute, row="1"))
+    _, first, reached = rollouts.read(host_of(shared, stage=StateStage.Execute, row="1"))
     assert reached.running.current == NEW
     runs.pop(0)
-    _, second, reached = rollouts.read(host_of(session, stage=StateStage.Execute, row="2"))
+    _, second, reached = rollouts.read(host_of(shared, stage=StateStage.Execute, row="2"))
     assert reached.running.current == OLD
     assert first is not second
-    session.close()
+    shared.run.close()
 
 
-def test_two_rollouts_of_a_run_have_names_of_their_own(session: Session) -> None:
-    hosts = [host_of(session, stage=StateStage.Execute, row=row) for row in "12"]
+def test_two_rollouts_of_a_run_have_names_of_their_own(shared: Shared) -> None:
+    hosts = [host_of(shared, stage=StateStage.Execute, row=row) for row in "12"]
     (first, _), (second, later) = (rollouts.begin(host) for host in hosts)
     assert second.id == f"{first.id}.2"
     assert rollouts.current(hosts[0])[1] is later
-    session.close()
+    shared.run.close()
 
 
-def test_a_row_without_the_one_before_says_which_is_missing(session: Session) -> None:
-    host = host_of(session, stage=StateStage.Prepare)
+def test_a_row_without_the_one_before_says_which_is_missing(shared: Shared) -> None:
+    host = host_of(shared, stage=StateStage.Prepare)
     with pytest.raises(Usage, match=r"dev: this row goes on with a rollout; put deployment.reach before it"):
         rollouts.current(host)
     _, host_run = rollouts.begin(host)
@@ -103,7 +103,7 @@ def test_a_row_without_the_one_before_says_which_is_missing(session: Session) ->
     assert host_run.reached is reached
 
 
-def test_a_home_can_be_switched_to_and_no_more(session: Session) -> None:
-    session.fleet = replace(session.fleet, hosts={"dev": replace(HOST, id="dev", configuration_file=None)})
+def test_a_home_can_be_switched_to_and_no_more(shared: Shared) -> None:
+    shared.fleet = replace(shared.fleet, hosts={"dev": replace(HOST, id="dev", configuration_file=None)})
     with pytest.raises(Usage, match="goal=boot: a home can be switched to"):
-        rollouts.begin(host_of(session, stage=StateStage.Prepare, goal="boot"))
+        rollouts.begin(host_of(shared, stage=StateStage.Prepare, goal="boot"))

@@ -3,7 +3,7 @@
 import getpass
 import os
 import shutil
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from nixherd.errors import Usage
 from nixherd.ssh import ssh_config
 from nixherd.ssh.destination import Destination, Identities, Jump, Route
-from nixherd.ssh.ssh_config import Configuration, Way, config_options
+from nixherd.ssh.ssh_config import Answers, Configuration, Way, config_options
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh")
 
@@ -34,17 +34,11 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
         address: str | None = None,
     ) -> Way:
         (tmp_path / "config").write_text(text)
-        memo: dict[Hashable, Any] = {}
-
-        def once(key: Hashable, compute: Callable[[], Any]) -> Any:
-            if key not in memo:
-                memo[key] = compute()
-            return memo[key]
 
         def pin(names: Any) -> tuple[str, Path] | None:
             return next(((name, path) for name, path in (pins or {}).items() if name in names), None)
 
-        configuration = Configuration(("-F", str(tmp_path / "config")), once, pin)
+        configuration = Configuration(("-F", str(tmp_path / "config")), Answers(), pin)
         return configuration.way_to(names or ("dev", "10.0.0.5"), "admin", port, address=address, installed=installed)
 
     return way_to

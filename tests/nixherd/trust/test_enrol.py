@@ -14,7 +14,6 @@ from nixherd.fleet.changeset import changing
 from nixherd.fleet.edited import require_exactly
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.edit import NixText
-from nixherd.session import Session
 from nixherd.trust.enrol import Wanted, choose, documented, protected, publish, trusted
 from nixherd.trust.secrets.identity import operator
 from nixherd.trust.secrets.plan import People
@@ -34,6 +33,7 @@ from tests.nixherd.trust.secrets.repositories import (
     repository,
     sops,
 )
+from tests.shared import Shared
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
@@ -135,14 +135,14 @@ def attempt(
     place: Path | None = None,
     **options: Any,
 ) -> None:
-    session = Session(load_fleet(fleet), Path("/nonexistent"))
+    shared = Shared(load_fleet(fleet), Path("/nonexistent"))
     with changing(fleet) as changes:
         about = load_fleet(fleet)
         wanted = trusted(Wanted(about, Store.load(fleet)), about.hosts["dev"], public or key("dev").public, rules)
         wanted = documented(protected(wanted, "dev"), "docs/machines.md")
         path = identity_of(place or fleet.parent, identity)
-        publish(changes, wanted, "x", sops=lambda: operator(session, path), say=lambda line: None, **options)
-    session.close()
+        publish(changes, wanted, "x", sops=lambda: operator(shared.run, path), say=lambda line: None, **options)
+    shared.run.close()
 
 
 def refused(fleet: Path, words: str, act: Callable[[], None]) -> None:

@@ -14,40 +14,40 @@ from pyinfra.api.host import Host
 from nixherd.fleet import models
 from nixherd.locate import reach
 from nixherd.pyinfra_glue.fleet import FleetConnector
-from nixherd.session import Session
 from nixherd.ssh.keys import KeyPair, generate_ed25519
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
-from tests.runs import connected, executing, session_at
+from tests.runs import connected, executing, shared_at
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 GATE = generate_ed25519("a hop that is a host of the fleet")
 
 
-def _not_nixos(session: Session) -> models.Host:
+def _not_nixos(shared: Shared) -> models.Host:
     """The host that this very machine stands for, which runs another system: what answers is what is meant."""
-    return replace(session.fleet.hosts["metal"], configuration_file=None)
+    return replace(shared.fleet.hosts["metal"], configuration_file=None)
 
 
 @pytest.fixture
-def session(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:  # noqa: F811
+def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:  # noqa: F811
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     (tmp_path / "home" / ".ssh").mkdir(parents=True, mode=0o700)
     monkeypatch.setattr(reach, "address_of", lambda config, interfaces: interfaces[0].addresses[0])
-    session = session_at(emulator, tmp_path)
-    metal = replace(_not_nixos(session), ssh_alias=None, hostname="metal")
+    shared = shared_at(emulator, tmp_path)
+    metal = replace(_not_nixos(shared), ssh_alias=None, hostname="metal")
     gate = replace(metal, id="Gate", hostname="gate", public_key=GATE.public, addresses=None)
-    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "metal": metal, "Gate": gate})
-    yield session
-    session.close()
+    shared.fleet = replace(shared.fleet, hosts={**shared.fleet.hosts, "metal": metal, "Gate": gate})
+    yield shared
+    shared.run.close()
 
 
 @pytest.fixture
-def run(session: Session, sshd: Sshd) -> Callable[..., Host]:  # noqa: F811
+def run(shared: Shared, sshd: Sshd) -> Callable[..., Host]:  # noqa: F811
     def start(host_id: str = "metal", **data: Any) -> Host:
-        return connected(session, host_id, **{"ssh_port": sshd.port, "ssh_key": str(sshd.key), **data})
+        return connected(shared, host_id, **{"ssh_port": sshd.port, "ssh_key": str(sshd.key), **data})
 
     return start
 

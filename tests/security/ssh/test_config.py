@@ -14,11 +14,11 @@ from paramiko import SSHClient, SSHException
 from pyinfra.api.host import Host
 
 from nixherd.locate import reach
-from nixherd.session import Session
 from nixherd.ssh.destination import Destination, Identities, Jump, Route
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import executing, vm
 from tests.security.ssh.conftest import configure, connector_of, new_key
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("emulator")]
@@ -131,11 +131,11 @@ def test_the_file_and_the_words_say_the_same(tmp_path: Path) -> None:
     to = Destination("127.0.0.1", "root", Path("/state/known"), port=2222, offered=(Path("/a b"), Path("/c%d")))
     file = tmp_path / "config"
     file.write_text(to.text)
-    said = [
+    messages = [
         subprocess.run(["ssh", "-G", *words, to.target], capture_output=True, text=True, check=True).stdout
         for words in (to.options, ["-F", str(file)])
     ]
-    assert said[0] == said[1]
+    assert messages[0] == messages[1]
 
 
 # paramiko, and what is found out for both
@@ -145,7 +145,7 @@ def test_the_file_and_the_words_say_the_same(tmp_path: Path) -> None:
 def test_neither_connection_differs_under_any_of_them(
     run: Callable[..., Host],
     sshd: Sshd,
-    session: Session,
+    shared: Shared,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -176,8 +176,8 @@ def test_neither_connection_differs_under_any_of_them(
     def see(text: str) -> object:
         told.clear()
         configure(text)
-        shutil.rmtree(session.known_hosts_of("metal"), ignore_errors=True)
-        session.forget("ssh_config")
+        shutil.rmtree(shared.run.known_hosts_of("metal"), ignore_errors=True)
+        shared.changed_ssh_config()
         host = run("metal", host_key=key.public, ssh_hostname="127.0.0.1")
         place = reach.Place("127.0.0.1", reach.Epoch.FINAL, key.public, "root")
         to = connector_of(host)._destination(place)
@@ -214,18 +214,18 @@ def test_an_agent_is_never_forwarded_and_nothing_of_it_runs(
 def test_a_configuration_that_cannot_be_read_is_one_line(
     run: Callable[..., Host],
     sshd: Sshd,
-    session: Session,
+    shared: Shared,
     emulator: Emulator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """For a machine that the hypervisor knows and for one that it does not; nobody is asked anything then."""
-    pair = session.state_of("dev").ensure_host_key()
+    pair = shared.keys.ensure("dev")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     configure("Nonsense yes\n")
     for host_id in ("dev", "metal"):
         assert not run(host_id, **({"host_key": new_key().public} if host_id == "metal" else {})).connected
-    said = [record.getMessage() for record in caplog.records if record.name == "pyinfra"]
-    assert ["your ssh_config cannot be read: " in line for line in said] == [True, False]
-    assert said[1].endswith("not connected, for the same reason as dev")
-    assert not sshd.asked
+    messages = [record.getMessage() for record in caplog.records if record.name == "pyinfra"]
+    assert ["your ssh_config cannot be read: " in line for line in messages] == [True, False]
+    assert messages[1].endswith("not connected, for the same reason as dev")
+    assert not sshd.contacted

@@ -18,11 +18,11 @@ from nixherd.deploy import copy as copying
 from nixherd.deploy import stalls
 from nixherd.deploy.stalls import Stalled
 from nixherd.pyinfra_glue.machine import PyinfraMachine
-from nixherd.session import Session
 from nixherd.ssh.keys import known_hosts_line
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import connected, executing, vm
 from tests.security.ssh.conftest import HOP, assert_both_go_through, configure, connector_of, new_key, through
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("emulator")]
@@ -113,11 +113,11 @@ def test_nix_itself_at_a_machine_whose_store_hangs(
 def test_a_vms_connection_is_the_same(
     run: Callable[..., Host],
     sshd: Sshd,
-    session: Session,
+    shared: Shared,
     emulator: Emulator,
 ) -> None:
     """Its address is the hypervisor's word, whatever HostName and Port stand beside its name; ProxyJump is followed."""
-    pair, hop = session.state_of("dev").ensure_host_key(), new_key("hop")
+    pair, hop = shared.keys.ensure("dev"), new_key("hop")
     vm(emulator, "127.0.0.1", key=pair.public, system="ID=nixos")
     sshd.start(pair, system="ID=nixos")
     sshd.start(hop, address=HOP)
@@ -126,7 +126,7 @@ def test_a_vms_connection_is_the_same(
     through(sshd)
     config = Path.home() / ".ssh" / "config"
     configure(config.read_text().replace("Host 127.0.0.1\n", f"Host dev\n  HostName 192.0.2.9\n  Port {sshd.port}\n"))
-    host = connected(session, "dev", ssh_key=str(sshd.key))
+    host = connected(shared, "dev", ssh_key=str(sshd.key))
     assert host.connected
     to = connector_of(host).destination()
     assert (to.address, to.port, [jump.name for jump in to.route.jumps]) == ("127.0.0.1", sshd.port, ["bastion"])
@@ -134,7 +134,7 @@ def test_a_vms_connection_is_the_same(
 
 
 def test_the_agent_and_the_key_that_the_file_names_are_used_by_both(
-    session: Session,
+    shared: Shared,
     sshd: Sshd,
     agent: Path,
     tmp_path: Path,
@@ -148,8 +148,8 @@ def test_the_agent_and_the_key_that_the_file_names_are_used_by_both(
 
     def attempt(text: str) -> Host:
         configure(f"Host 127.0.0.1\n  IdentityAgent {agent}\n{text}")
-        session.forget("ssh_config")
-        return connected(session, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
+        shared.changed_ssh_config()
+        return connected(shared, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
 
     assert not attempt("").connected
     assert "it hung up before all of our keys were offered; name the right one" in caplog.text
@@ -163,7 +163,7 @@ def test_the_agent_and_the_key_that_the_file_names_are_used_by_both(
 
 
 def test_a_certificate_that_the_file_names_is_used_by_both(
-    session: Session,
+    shared: Shared,
     sshd: Sshd,
     tmp_path: Path,
 ) -> None:
@@ -176,7 +176,7 @@ def test_a_certificate_that_the_file_names_is_used_by_both(
     authority = f"cert-authority {Path(f'{ca}.pub').read_text().strip()}"
     sshd.start(key, setup=f"echo {shlex.quote(authority)} >/run/test/authorized_keys")
     configure(f'Host 127.0.0.1\n  IdentityFile {mine}\n  CertificateFile "{elsewhere}"\n')
-    host = connected(session, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
+    host = connected(shared, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
     assert host.connected
     done = subprocess.run(connector_of(host).destination().argv("echo there"), capture_output=True, text=True)
     assert done.stdout == "there\n", done.stderr

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from pyinfra.api.host import Host
 
-from nixherd.session import Session
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.keys import known_hosts_line
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.runs import connected, session_at
+from tests.runs import connected, shared_at
 from tests.security.ssh.conftest import (
     GATE,
     HOP,
@@ -26,6 +25,7 @@ from tests.security.ssh.conftest import (
     new_key,
     through,
 )
+from tests.shared import Shared
 from tests.sshd import Sshd
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("emulator")]
@@ -52,7 +52,7 @@ def test_a_hop_that_nobody_knows_is_refused(
 def test_a_hop_is_known_by_the_operators_file_or_by_the_fleet(
     run: Callable[..., Host],
     sshd: Sshd,
-    session: Session,
+    shared: Shared,
     emulator: Emulator,
 ) -> None:
     key, hop = new_key(), new_key("hop")
@@ -64,7 +64,7 @@ def test_a_hop_is_known_by_the_operators_file_or_by_the_fleet(
     assert_both_go_through(run("metal", host_key=key.public, ssh_hostname="127.0.0.1"))
     # a host of the fleet is known by its key there, and by no other one
     configure((Path.home() / ".ssh" / "config").read_text().replace("bastion", "Gate"))
-    session.forget("ssh_config")
+    shared.changed_ssh_config()
     assert not run("metal", host_key=key.public, ssh_hostname="127.0.0.1").connected
     known.write_text("")
     sshd.kill()
@@ -106,6 +106,7 @@ def test_a_command_of_the_operators_leads_to_the_machine(
     sshd: Sshd,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    shared: Shared,
 ) -> None:
     """As OpenSSH runs it: by a shell, tokens replaced; ended with the connection. Its last words are the reason."""
     key = new_key()
@@ -116,16 +117,16 @@ def test_a_command_of_the_operators_leads_to_the_machine(
     configure(f"Host 127.0.0.1\n  ProxyCommand {shutil.which('python3')} {pipe} %h %p {began} %n %r\n")
     host = run("metal", host_key=key.public, ssh_hostname="127.0.0.1")
     assert host.connected
-    said = (tmp_path / "began 100%").read_text().split()
-    assert said[1:] == ["127.0.0.1", "root"]
-    assert Path(f"/proc/{said[0]}").exists()
+    output = (tmp_path / "began 100%").read_text().split()
+    assert output[1:] == ["127.0.0.1", "root"]
+    assert Path(f"/proc/{output[0]}").exists()
     to = connector_of(host).destination()
     done = subprocess.run(to.argv("echo there"), capture_output=True, text=True, timeout=20)
     assert done.stdout == "there\n", done.stderr
     host.disconnect()
-    assert not Path(f"/proc/{said[0]}").exists()
+    assert not Path(f"/proc/{output[0]}").exists()
     configure("Host 127.0.0.1\n  ProxyCommand echo the door is shut >&2; exit 1\n")
-    connector_of(host).session.forget("ssh_config")
+    shared.changed_ssh_config()
     assert not run("metal", host_key=key.public, ssh_hostname="127.0.0.1").connected
     assert "no SSH at 127.0.0.1 through the ProxyCommand of your ssh_config: the door is shut" in caplog.text
 
@@ -188,9 +189,9 @@ def test_paths_are_taken_as_they_are(
     shutil.copy(sshd.key, home / ".ssh" / "id_ed25519")
     key = new_key()
     sshd.start(key)
-    session = session_at(emulator, tmp_path)
-    session.fleet = replace(session.fleet, hosts={**session.fleet.hosts, "metal": _not_nixos(session)})
-    host = connected(session, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
+    shared = shared_at(emulator, tmp_path)
+    shared.fleet = replace(shared.fleet, hosts={**shared.fleet.hosts, "metal": _not_nixos(shared)})
+    host = connected(shared, "metal", ssh_port=sshd.port, host_key=key.public, ssh_hostname="127.0.0.1")
     assert host.connected
     to = connector_of(host).destination()
     for command in (
@@ -201,9 +202,9 @@ def test_paths_are_taken_as_they_are(
         env = {**os.environ, "NIX_SSHOPTS": to.nix_sshopts}
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=env)
         assert done.stdout == "there\n", done.stderr
-    used = session.known_hosts_of("metal")
+    used = shared.run.known_hosts_of("metal")
     host.disconnect()
-    session.close()
+    shared.run.close()
     assert not used.exists()
     assert not used.parent.parent.exists()
 

@@ -19,9 +19,9 @@ from nixherd.proxmox.answers import ExecResult, Interface, Node, Resource, VmSta
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.guest.identity import mark
-from nixherd.session import Session
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
+from tests.shared import Shared
 
 MAC = "bc:24:11:00:01:10"
 AGENTS_KEY = generate_ed25519("clone").public
@@ -92,19 +92,19 @@ class FakeClient:
 
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return Session(replace(FLEET, vms={"dev": DEV}), tmp_path / "token")
+    return Shared(replace(FLEET, vms={"dev": DEV}), tmp_path / "token")
 
 
 def places(
-    session: Session,
+    shared: Shared,
     client: FakeClient,
     *,
     patience: float = 10,
     epochs: Collection[Epoch] = tuple(Epoch),
     said: list[str] | None = None,
 ) -> list[Place]:
-    session._memo["client"] = client
+    shared.asks(client)
     progress = (said if said is not None else []).append
-    return look(session, HOST, Hints(), epochs=epochs, patience=patience, progress=progress)
+    return look(shared.hypervisor, shared.keys, HOST, Hints(), epochs=epochs, patience=patience, progress=progress)

@@ -24,10 +24,10 @@ from nixherd.locate.reach import (
 )
 from nixherd.proxmox.errors import NoAgent
 from nixherd.proxmox.guest.identity import mark
-from nixherd.session import Session
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY, INSTALLER, MAC, FakeClient, places
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
+from tests.shared import Shared
 
 # What cannot be a guest's own
 
@@ -35,49 +35,65 @@ OTHER = generate_ed25519("other")
 TWO = {"dev": HOST, "other": replace(HOST, id="other", hostname="other")}
 
 
-def refusal(session: Session, client: FakeClient, **how: Any) -> str:
+def refusal(shared: Shared, client: FakeClient, **how: Any) -> str:
     with pytest.raises(Refused) as caught:
-        places(session, client, **how)
+        places(shared, client, **how)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("patience", [10, 0])
 @pytest.mark.parametrize("system", ["ID=debian\n", INSTALLER])
-def test_a_key_that_hosts_nix_pins_for_another_is_refused(session: Session, system: str, patience: float) -> None:
+def test_a_key_that_hosts_nix_pins_for_another_is_refused(shared: Shared, system: str, patience: float) -> None:
     """However its base64 is written."""
-    session.fleet = replace(session.fleet, hosts={**TWO, "other": replace(TWO["other"], public_key=OTHER.public)})
-    said = refusal(session, FakeClient(system=system, key=OTHER.public), patience=patience)
+    shared.fleet = replace(shared.fleet, hosts={**TWO, "other": replace(TWO["other"], public_key=OTHER.public)})
+    said = refusal(shared, FakeClient(system=system, key=OTHER.public), patience=patience)
     assert said.startswith("vm 110 (dev): its agent tells the host key of other as its own (SHA256:")
 
 
-def test_a_key_that_was_generated_here_for_another_is_refused(session: Session) -> None:
-    session.fleet = replace(session.fleet, hosts=TWO)
-    key = session.state_of("other").ensure_host_key().public
-    assert "the host key of other" in refusal(session, FakeClient(system=INSTALLER, key=key))
-    session.state_of("other").private_key_file.write_text("no key at all")
-    assert places(session, FakeClient(system=INSTALLER, key=key))  # nobody can be installed with that
+def test_a_key_that_was_generated_here_for_another_is_refused(shared: Shared) -> None:
+    shared.fleet = replace(shared.fleet, hosts=TWO)
+    key = shared.keys.ensure("other").public
+    assert "the host key of other" in refusal(shared, FakeClient(system=INSTALLER, key=key))
+    shared.keys.private_key_file("other").write_text("no key at all")
+    assert places(shared, FakeClient(system=INSTALLER, key=key))  # nobody can be installed with that
 
 
-def test_a_key_that_another_vm_told_in_this_run_is_refused(session: Session) -> None:
-    assert places(session, FakeClient(system=INSTALLER))
-    assert places(session, FakeClient(system=INSTALLER)), "its own again"
+def test_a_key_that_another_vm_told_in_this_run_is_refused(shared: Shared) -> None:
+    assert places(shared, FakeClient(system=INSTALLER))
+    assert places(shared, FakeClient(system=INSTALLER)), "its own again"
     other = replace(DEV, name="other", vmid=112, host_id="other")
-    session.fleet = replace(session.fleet, hosts=TWO, vms={"dev": DEV, "other": other})
+    shared.fleet = replace(shared.fleet, hosts=TWO, vms={"dev": DEV, "other": other})
     ours = {"name": "other", "description": mark(FLEET, other)}
-    session._memo["client"] = FakeClient(system=INSTALLER, config_=ours)
+    shared.asks(FakeClient(system=INSTALLER, config_=ours))
     with pytest.raises(Refused, match=r"^vm 112 \(other\): its agent tells the host key of vm 110 \(dev\) as its own"):
-        look(session, TWO["other"], Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+        look(
+            shared.hypervisor,
+            shared.keys,
+            TWO["other"],
+            Hints(),
+            epochs=tuple(Epoch),
+            patience=1,
+            progress=lambda said: None,
+        )
 
 
-def test_an_address_that_two_guests_report_is_a_place_of_whichever_proves_itself(session: Session) -> None:
+def test_an_address_that_two_guests_report_is_a_place_of_whichever_proves_itself(shared: Shared) -> None:
     """Both are tried there, each as itself; no third guest's agent is asked whose it is."""
     other = replace(DEV, name="other", vmid=112, host_id="other")
     card = "bc:24:11:00:01:12"
-    session.fleet = replace(session.fleet, hosts=TWO, vms={"dev": DEV, "other": other})
-    [ours] = places(session, FakeClient())
+    shared.fleet = replace(shared.fleet, hosts=TWO, vms={"dev": DEV, "other": other})
+    [ours] = places(shared, FakeClient())
     others = {"name": "other", "description": mark(FLEET, other)}
-    session._memo["client"] = FakeClient(card=card, key=generate_ed25519("other").public, config_=others)
-    [theirs] = look(session, TWO["other"], Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None)
+    shared.asks(FakeClient(card=card, key=generate_ed25519("other").public, config_=others))
+    [theirs] = look(
+        shared.hypervisor,
+        shared.keys,
+        TWO["other"],
+        Hints(),
+        epochs=tuple(Epoch),
+        patience=1,
+        progress=lambda said: None,
+    )
     assert ours.address == theirs.address == "192.0.2.110"
     assert ours.asked is not None
     assert theirs.asked is not None
@@ -88,12 +104,12 @@ def test_an_address_that_two_guests_report_is_a_place_of_whichever_proves_itself
 
 
 @pytest.mark.parametrize("key", ["", "no key", "ssh-ed25519 AAAA", f"{KEY}\n{KEY}"])
-def test_what_is_no_key_is_an_error_in_one_line(session: Session, key: str) -> None:
+def test_what_is_no_key_is_an_error_in_one_line(shared: Shared, key: str) -> None:
     with pytest.raises(FleetError, match=r"^vm 110 \(dev\): what its agent tells as its host key is none: it|nothing"):
-        places(session, FakeClient(system=INSTALLER, key=key))
+        places(shared, FakeClient(system=INSTALLER, key=key))
 
 
-def test_another_key_of_another_machine_is_no_ed25519_key(session: Session) -> None:
+def test_another_key_of_another_machine_is_no_ed25519_key(shared: Shared) -> None:
     """Of those only the ed25519 key is known."""
     key = (
         "ecdsa-sha2-nistp256 "
@@ -102,7 +118,7 @@ def test_another_key_of_another_machine_is_no_ed25519_key(session: Session) -> N
         ).decode()
     )
     assert "as its ed25519 host key is of type ecdsa-sha2-nistp256" in refusal(
-        session, FakeClient(system=INSTALLER, key=key)
+        shared, FakeClient(system=INSTALLER, key=key)
     )
 
 
@@ -119,25 +135,25 @@ def test_another_key_of_another_machine_is_no_ed25519_key(session: Session) -> N
     ],
 )
 def test_the_addresses_of_the_hypervisor_and_our_own_are_no_guests(
-    session: Session, monkeypatch: pytest.MonkeyPatch, address: str, whose: str
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, address: str, whose: str
 ) -> None:
-    assert session.fleet.endpoint is not None
-    session.fleet = replace(session.fleet, endpoint=replace(session.fleet.endpoint, host="203.0.113.8"))
+    assert shared.fleet.endpoint is not None
+    shared.fleet = replace(shared.fleet, endpoint=replace(shared.fleet.endpoint, host="203.0.113.8"))
     monkeypatch.setattr(this_machine, "has_address", lambda address: address == "203.0.113.9")
-    said = refusal(session, FakeClient(addresses=(address,), system=INSTALLER))
+    said = refusal(shared, FakeClient(addresses=(address,), system=INSTALLER))
     assert re.match(rf"vm 110 \(dev\): its agent tells \S+ as its address, which {whose} has; nothing was sent", said)
     monkeypatch.setattr(this_machine, "has_mac", lambda mac: mac == MAC)
     if whose == "the machine that this runs on":  # and it is this VM
-        assert places(session, FakeClient(addresses=(address,), system=INSTALLER))
+        assert places(shared, FakeClient(addresses=(address,), system=INSTALLER))
 
 
-def test_a_token_that_shows_no_nodes_addresses_is_no_obstacle(session: Session) -> None:
+def test_a_token_that_shows_no_nodes_addresses_is_no_obstacle(shared: Shared) -> None:
     def forbidden(*given: str) -> Any:
         raise ApiError("Permission check failed", 403)
 
     client = FakeClient(system=INSTALLER)
     client.node_addresses = client.interface_addresses = forbidden  # type: ignore[assignment,method-assign]
-    assert places(session, client)
+    assert places(shared, client)
 
 
 def test_this_machines_own_addresses_are_known() -> None:
@@ -151,43 +167,60 @@ def test_this_machines_own_addresses_are_known() -> None:
 
 
 @pytest.mark.parametrize(("system", "epoch"), [("ID=debian\n", "clone"), (INSTALLER, "installer")])
-def test_what_is_not_installed_is_refused_where_nothing_is_installed(session: Session, system: str, epoch: str) -> None:
+def test_what_is_not_installed_is_refused_where_nothing_is_installed(shared: Shared, system: str, epoch: str) -> None:
     client = FakeClient(system=system)
-    session._memo["client"] = client
+    shared.asks(client)
     only = (Epoch.FINAL,)
     with pytest.raises(NotInstalled, match=rf"vm 110 \(dev\) runs no installed system: its agent says .* the {epoch};"):
-        look(session, HOST, Hints(), epochs=only, accepted=only, patience=5, progress=lambda said: None)
+        look(
+            shared.hypervisor,
+            shared.keys,
+            HOST,
+            Hints(),
+            epochs=only,
+            accepted=only,
+            patience=5,
+            progress=lambda said: None,
+        )
     assert client.executed == []
 
 
-def test_a_host_whose_key_is_pinned_answers_as_installed_unless_its_private_half_is_here(session: Session) -> None:
+def test_a_host_whose_key_is_pinned_answers_as_installed_unless_its_private_half_is_here(shared: Shared) -> None:
     pair = generate_ed25519("dev")
-    session.fleet = replace(session.fleet, hosts={"dev": replace(HOST, public_key=pair.public)})
-    host, client = session.host("dev"), FakeClient(system=INSTALLER)
-    session._memo["client"] = client
+    shared.fleet = replace(shared.fleet, hosts={"dev": replace(HOST, public_key=pair.public)})
+    host, client = shared.host("dev"), FakeClient(system=INSTALLER)
+    shared.asks(client)
     found: Callable[[], list[Place]] = lambda: look(
-        session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None
+        shared.hypervisor, shared.keys, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None
     )
     with pytest.raises(Refused, match=r"answers as installed only, for hosts.nix pins the key of dev; its agent says"):
         found()
-    kept = session.state_of("dev")
-    kept._write(kept.private_key_file, pair.private_openssh)  # enrolled before it is made
+    shared.run.state_of("dev").note("ssh_host_ed25519_key", pair.private_openssh)  # enrolled before it is made
     assert [place.epoch for place in found()] == [Epoch.INSTALLER]
 
 
-def test_a_machine_without_nixos_is_installed_as_it_is(session: Session) -> None:
+def test_a_machine_without_nixos_is_installed_as_it_is(shared: Shared) -> None:
     home = replace(HOST, configuration_file=None, public_key=KEY)
-    session.fleet = replace(session.fleet, hosts={"dev": home})
-    session._memo["client"] = FakeClient()
+    shared.fleet = replace(shared.fleet, hosts={"dev": home})
+    shared.asks(FakeClient())
     only = (Epoch.FINAL,)
-    [place] = look(session, home, Hints(), epochs=only, accepted=only, patience=0, progress=lambda said: None)
+    [place] = look(
+        shared.hypervisor,
+        shared.keys,
+        home,
+        Hints(),
+        epochs=only,
+        accepted=only,
+        patience=0,
+        progress=lambda said: None,
+    )
     assert (place.epoch, place.host_key) == (Epoch.FINAL, KEY)
 
 
-def test_where_a_guest_is_whose_key_only_its_agent_tells(session: Session) -> None:
+def test_where_a_guest_is_whose_key_only_its_agent_tells(shared: Shared) -> None:
     def told(**client: Any) -> Place | None:
-        session._memo["client"] = FakeClient(**{"system": "ID=nixos\n", **client})
-        return told_place(session, HOST)
+        shared.asks(FakeClient(**{"system": "ID=nixos\n", **client}))
+        return told_place(shared.hypervisor, shared.keys, HOST)
 
     place = told()
     assert place is not None
@@ -206,10 +239,10 @@ def test_where_a_guest_is_whose_key_only_its_agent_tells(session: Session) -> No
         told(config_={"description": "built by hand"})
 
 
-def test_who_is_a_stranger(session: Session) -> None:
+def test_who_is_a_stranger(shared: Shared) -> None:
     def found(*, installs: bool = True, **config: Any) -> str | None:
-        session._memo["client"] = FakeClient(exists=config.pop("exists", True), config_=config)
-        return stranger(session, HOST, installs=installs)
+        shared.asks(FakeClient(exists=config.pop("exists", True), config_=config))
+        return stranger(shared.hypervisor, shared.keys, HOST, installs=installs)
 
     assert found() is None
     assert "its notes lack the line" in (found(description="built by hand") or "")
@@ -219,11 +252,11 @@ def test_who_is_a_stranger(session: Session) -> None:
     assert found(exists=False) is None
     assert found(lock="clone", name="", description="") is None  # a clone in the making
     assert "its name is theirs, not dev" in (found(name="theirs") or "")
-    session.fleet = replace(session.fleet, vms={})
+    shared.fleet = replace(shared.fleet, vms={})
     assert found(name="theirs") is None
 
 
-def test_without_an_agent_nothing_can_be_proven_without_a_pinned_key(session: Session) -> None:
+def test_without_an_agent_nothing_can_be_proven_without_a_pinned_key(shared: Shared) -> None:
     client = FakeClient(agent=False)
 
     def silent() -> None:
@@ -231,20 +264,20 @@ def test_without_an_agent_nothing_can_be_proven_without_a_pinned_key(session: Se
 
     client._answer = silent  # type: ignore[method-assign]
     with pytest.raises(Absent, match=r"vm 110 \(dev\) has no guest agent, .*; put the host key of dev into hosts.nix"):
-        places(session, client)
-    session.key_to_install("dev")
+        places(shared, client)
+    shared.keys.to_install("dev")
     with pytest.raises(Absent, match="have one run there"):
-        places(session, client)
+        places(shared, client)
 
 
-def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(session: Session) -> None:
+def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(shared: Shared) -> None:
     container = replace(DEV, type=GuestType.LXC)
     host = replace(HOST, public_key=KEY)
-    session.fleet = replace(session.fleet, hosts={"dev": host}, vms={"dev": container})
+    shared.fleet = replace(shared.fleet, hosts={"dev": host}, vms={"dev": container})
     found: Callable[[], list[Place]] = lambda: look(
-        session, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None
+        shared.hypervisor, shared.keys, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None
     )
-    session._memo["client"] = FakeClient(config_={"net0": f"name=eth0,bridge=vmbr0,hwaddr={MAC.upper()}"})
+    shared.asks(FakeClient(config_={"net0": f"name=eth0,bridge=vmbr0,hwaddr={MAC.upper()}"}))
     assert [(place.asked.mac, place.asked.has_agent) for place in found() if place.asked] == [(MAC, False)]
-    del session._memo["client"]  # there is no token
+    shared.asks_nobody()  # there is no token
     assert [place.asked for place in found()] == [None]

@@ -16,45 +16,54 @@ from nixherd.locate.reach import (
     look,
     until,
 )
-from nixherd.session import Session, Unusable
+from nixherd.proxmox.errors import Unusable
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY
 from tests.nixherd.proxmox.fleets import HOST, KEY
+from tests.shared import Shared
 
 # A machine that no hypervisor knows of
 
 
-def metal(session: Session, hints: Hints, **host: Any) -> list[Place]:
-    session.fleet = replace(session.fleet, vms={}, hosts={"dev": replace(HOST, **host)})
+def metal(shared: Shared, hints: Hints, **host: Any) -> list[Place]:
+    shared.fleet = replace(shared.fleet, vms={}, hosts={"dev": replace(HOST, **host)})
     everything = tuple(Epoch)
-    return look(session, session.host("dev"), hints, epochs=everything, patience=1, progress=lambda said: None)
+    return look(
+        shared.hypervisor,
+        shared.keys,
+        shared.host("dev"),
+        hints,
+        epochs=everything,
+        patience=1,
+        progress=lambda said: None,
+    )
 
 
-def test_its_addresses_are_tried_in_order(session: Session) -> None:
-    tried = metal(session, Hints(), public_key=KEY, addresses=("b.example", "192.0.2.1"))
+def test_its_addresses_are_tried_in_order(shared: Shared) -> None:
+    tried = metal(shared, Hints(), public_key=KEY, addresses=("b.example", "192.0.2.1"))
     assert [place.address for place in tried] == ["b.example", "192.0.2.1"]
     assert {(place.epoch, place.host_key, place.user) for place in tried} == {(Epoch.FINAL, KEY, HOST.user)}
     assert addresses(replace(HOST, hostname="h", ssh_alias="a")) == ["h", "a"]
     assert addresses(replace(HOST, hostname="h", ssh_alias="h")) == ["h"]
 
 
-def test_what_its_operator_says_of_it(session: Session) -> None:
+def test_what_its_operator_says_of_it(shared: Shared) -> None:
     hints = Hints("192.0.2.9", AGENTS_KEY, "admin")
-    assert metal(session, hints) == [
+    assert metal(shared, hints) == [
         Place("192.0.2.9", Epoch.CLONE, AGENTS_KEY, "admin"),
         Place("192.0.2.9", Epoch.CLONE, AGENTS_KEY, "root"),
     ]
     with pytest.raises(
         Refused, match=r"^dev has a publicKey in hosts.nix, so it is installed already and answers with"
     ):
-        metal(session, hints, public_key=KEY)
-    assert [place.epoch for place in metal(session, replace(hints, host_key=KEY), public_key=KEY)] == [Epoch.FINAL]
-    session.state_of("dev").ensure_host_key()
-    assert [place.epoch for place in metal(session, hints)] == [Epoch.FINAL, Epoch.CLONE, Epoch.CLONE]
+        metal(shared, hints, public_key=KEY)
+    assert [place.epoch for place in metal(shared, replace(hints, host_key=KEY), public_key=KEY)] == [Epoch.FINAL]
+    shared.keys.ensure("dev")
+    assert [place.epoch for place in metal(shared, hints)] == [Epoch.FINAL, Epoch.CLONE, Epoch.CLONE]
 
 
-def test_without_a_key_there_is_nobody_to_ask(session: Session) -> None:
+def test_without_a_key_there_is_nobody_to_ask(shared: Shared) -> None:
     with pytest.raises(Absent, match=r"no host key is known to pin; say which one it shows now with --data host_key="):
-        metal(session, Hints("192.0.2.9"))
+        metal(shared, Hints("192.0.2.9"))
 
 
 @pytest.mark.parametrize(

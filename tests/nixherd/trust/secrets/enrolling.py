@@ -17,11 +17,11 @@ from typing import Any
 from nixherd import process
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
-from nixherd.session import Session
 from nixherd.trust.enrol import Wanted, documented, protected, publish, trusted
 from nixherd.trust.secrets.identity import as_host, operator
 from nixherd.trust.secrets.store import Store
 from tests.nixherd.trust.secrets.keys import key
+from tests.shared import Shared
 
 
 class Killer:
@@ -48,12 +48,9 @@ class Killer:
 def main(fleet: str, identity: str, state: str, last: str | None = None) -> None:
     os.environ["XDG_STATE_HOME"] = state
     root, killer = Path(fleet), Killer(int(last) if last else None)
-    session = Session(load_fleet(root), Path("/nonexistent"))
-    kept = session.state_of("dev")
-    if kept.host_key() is None:
-        kept.directory.mkdir(parents=True, exist_ok=True)
-        kept.private_key_file.touch(0o600)
-        kept.private_key_file.write_text(key("dev").private_openssh)
+    shared = Shared(load_fleet(root), Path("/nonexistent"))
+    if shared.keys.held("dev") is None:
+        shared.run.state_of("dev").note("ssh_host_ed25519_key", key("dev").private_openssh)
     for owner, name in (
         *((Path, each) for each in ("replace", "write_bytes", "unlink")),
         *((os, each) for each in ("link", "fsync", "replace", "unlink")),
@@ -69,8 +66,8 @@ def main(fleet: str, identity: str, state: str, last: str | None = None) -> None
             changes,
             wanted,
             "fleet: dev joins",
-            sops=lambda: operator(session, Path(identity)),
-            as_host=as_host(session, "dev"),
+            sops=lambda: operator(shared.run, Path(identity)),
+            as_host=as_host(shared.run, shared.keys, "dev"),
             say=lambda line: None,
         )
     print(killer.count)

@@ -1,0 +1,106 @@
+"""The host keys of the fleet: which one is pinned for a host, which private half is kept here, and whose a key is."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from nixherd.errors import FleetError
+from nixherd.fleet.models import Fleet
+from nixherd.once import OncePer
+from nixherd.run import Run
+from nixherd.ssh.keys import KeyPair, generate_ed25519, pair_of, same_key
+
+PRIVATE = "ssh_host_ed25519_key"
+PUBLIC = f"{PRIVATE}.pub"  # for people only
+
+
+class HostKeys:
+    """The keys by host id. The private half of one generated for a machine is kept until hosts.nix pins it."""
+
+    def __init__(self, fleet: Fleet, run: Run) -> None:
+        self.fleet = fleet
+        self._run = run
+        self._told: OncePer[str, str] = OncePer("comparing the host keys that guests tell")
+
+    def private_key_file(self, host_id: str) -> Path:
+        return self._run.state_of(host_id).directory / PRIVATE
+
+    def held(self, host_id: str) -> KeyPair | None:
+        """The key generated for this host or put here by the operator, or None if there is none (yet).
+
+        FleetError when others can read it, or no machine could use it.
+        """
+        path = self.private_key_file(host_id)
+        try:
+            private, mode = path.read_text(errors="replace"), path.stat().st_mode & 0o777
+        except FileNotFoundError:
+            return None
+        if mode & 0o077:
+            raise FleetError(f"{path}: others may read this private key (mode {mode:04o}); chmod 600 it")
+        try:
+            return pair_of(private, self._comment(host_id))
+        except ValueError as error:
+            raise FleetError(f"{path}: {error}; put the host's ed25519 private key there, or move it away") from None
+
+    def ensure(self, host_id: str) -> KeyPair:
+        """The key that is kept here; generated now if there is none."""
+        pair = self.held(host_id)
+        if pair is None:
+            pair = generate_ed25519(self._comment(host_id))
+            state = self._run.state_of(host_id)
+            state.note(PRIVATE, pair.private_openssh)
+            state.note(PUBLIC, pair.public + "\n")
+        return pair
+
+    def forget(self, host_id: str) -> None:
+        """Delete both halves here; the private one first."""
+        for name in (PRIVATE, PUBLIC):
+            self._run.state_of(host_id).forget(name)
+
+    def pinned(self, host_id: str) -> str | None:
+        """The installed machine's host key: the one in hosts.nix, else the one generated here, else None."""
+        if public := self.fleet.hosts[host_id].public_key:
+            return public
+        held = self.held(host_id)
+        return held.public if held else None
+
+    def problem(self, host_id: str) -> str | None:
+        """Why this host cannot be installed with the key that hosts.nix pins; None when it can."""
+        try:
+            public, held = self.fleet.hosts[host_id].public_key, self.held(host_id)
+        except FleetError as error:
+            return str(error)
+        if public is None or (held and same_key(public, held.public)):
+            return None
+        return (
+            f"{self.fleet.path}/hosts.nix: {host_id}.publicKey: its private half is not in "
+            f"{self.private_key_file(host_id)}; put it there, or a placeholder here to have a new key made"
+        )
+
+    def to_install(self, host_id: str) -> KeyPair:
+        """The host key that the new system gets: generated here unless it was before.
+
+        FleetError when hosts.nix pins another key than the one whose private half is kept here.
+        """
+        if problem := self.problem(host_id):
+            raise FleetError(problem)
+        return self.ensure(host_id)
+
+    def owner(self, host_key: str, *, but: str) -> str | None:
+        """The host, but for this one, whose key this is: pinned in hosts.nix, or generated here for it."""
+        for other in self.fleet.hosts.values():
+            if other.id == but:
+                continue
+            known = [other.public_key]
+            with suppress(FleetError):  # a key that cannot be used is nobody's
+                held = self.held(other.id)
+                known.append(held.public if held else None)
+            if any(key and same_key(key, host_key) for key in known):
+                return other.id
+        return None
+
+    def first_to_tell(self, fingerprint: str, guest: str) -> str:
+        """The guest that told the key with this fingerprint first in this run; no other one has it as well."""
+        return self._told(fingerprint, lambda: guest)
+
+    def _comment(self, host_id: str) -> str:
+        return f"root@{self.fleet.hosts[host_id].hostname}"

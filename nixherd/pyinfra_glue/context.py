@@ -1,0 +1,51 @@
+"""What a run of pyinfra is about: the one value among a host's data that holds what all hosts of the run share."""
+
+from dataclasses import dataclass, field
+
+from nixherd.deploy.run import Rollouts
+from nixherd.fleet.host_keys import HostKeys
+from nixherd.fleet.models import Fleet
+from nixherd.gate.results import Result
+from nixherd.locate.whereabouts import Sightings
+from nixherd.nix.builder import Builder
+from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.flakes import Flake
+from nixherd.once import OncePer
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.pyinfra_glue.rollcall import RollCall
+from nixherd.run import Run
+from nixherd.ssh.ssh_config import Answers
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Made by the inventory; what is below `pyinfra_glue` takes the parts of it that it needs.
+
+    `flake` is the fleet as it was named, a locked reference or its directory; `roll_call` is there where something
+    waits to begin with the hosts that answer.
+    """
+
+    fleet: Fleet
+    run: Run
+    keys: HostKeys
+    evaluator: Evaluator
+    builder: Builder
+    hypervisor: Hypervisor
+    flake: str
+    must_be_signed: bool = False
+    roll_call: RollCall | None = None
+    rollouts: Rollouts = field(default_factory=Rollouts)
+    sightings: Sightings = field(default_factory=Sightings)
+    ssh_config: Answers = field(default_factory=Answers)
+    gate: OncePer[tuple[str, ...], list[Result]] = field(default_factory=lambda: OncePer("the quality gate"))
+
+    @classmethod
+    def of(cls, evaluator: Evaluator, hypervisor: Hypervisor, flake: Flake | None = None) -> "Context":
+        """The context of the run of `evaluator`; `flake` is the fleet where it was named by a reference."""
+        fleet, run = hypervisor.fleet, evaluator.run
+        parts = (fleet, run, HostKeys(fleet, run), evaluator, Builder(evaluator), hypervisor)
+        return cls(*parts, flake.url if flake else fleet.path)
+
+    def to_json(self) -> dict[str, str]:
+        """What `pyinfra inventory.py debug-inventory` shows of it."""
+        return {"fleet": self.fleet.path, "token_file": str(self.hypervisor.token_file)}
