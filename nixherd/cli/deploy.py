@@ -13,7 +13,7 @@ import click
 
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
-from nixherd.cli.parameters import F, WholeSeconds, data_option, json_option
+from nixherd.cli.parameters import WholeSeconds, data_option, json_option, together
 from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.deploy.goal import Goal
 from nixherd.deploy.journal import NAME, entries, runs
@@ -30,22 +30,16 @@ from nixherd.terminal import is_terminal, say
 _AT_LEAST_ONE = WholeSeconds(1, LONGEST)
 
 
-def _selection(command: F) -> F:
-    """What all of them take."""
-    options = [
-        click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
-        click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
-        click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
-        data_option,
-        click.option("--local", is_flag=True, default=None, help="The machine that this runs on, which needs no SSH."),
-        click.option(
-            "--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."
-        ),
-        json_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+# what all of them take
+_selection = together(
+    click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
+    click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
+    click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
+    data_option,
+    click.option("--local", is_flag=True, default=None, help="The machine that this runs on, which needs no SSH."),
+    click.option("--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."),
+    json_option,
+)
 
 
 # What hosts.nix or group data may say as well has no default here: an option that nobody gave must not overrule them.
@@ -64,11 +58,7 @@ _dirty = click.option(
 )
 @click.option("--specialisation", metavar="NAME", help="The specialisation to switch to.")
 @click.option("--activation-deadline", type=_AT_LEAST_ONE, help="For an activation.")
-@click.option(
-    "--confirm-deadline",
-    type=_AT_LEAST_ONE,
-    help="For the proof; then the machine goes back.",
-)
+@click.option("--confirm-deadline", type=_AT_LEAST_ONE, help="For the proof; then the machine goes back.")
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held; else none before a wave.")
 @click.option("--rerun-failed", is_flag=True, help="Only the hosts that the last deployment did not bring there.")
 @click.option("--build-on", metavar="local|target|HOST", help="Here, on each machine itself, or on one of the fleet.")
@@ -78,16 +68,9 @@ _dirty = click.option(
     help="Boot into the new system where that is needed, and prove it after that; else what hosts.nix says.",
 )
 @click.option(
-    "--no-check",
-    is_flag=True,
-    default=None,
-    help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK).",
+    "--no-check", is_flag=True, default=None, help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK)."
 )
-@click.option(
-    "--soak",
-    type=WholeSeconds(0, LONGEST),
-    help="Watch the new system for so long before it is kept.",
-)
+@click.option("--soak", type=WholeSeconds(0, LONGEST), help="Watch the new system for so long before it is kept.")
 @pass_front
 def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
     """Bring hosts to what the flake says: all of them, or those named.

@@ -55,10 +55,7 @@ class Front:
     @classmethod
     def of_environment(cls) -> "Front":
         """What the environment says, else what is usual; options come on top."""
-        return cls(
-            fleet_path=os.environ.get("FLEET") or "fleet",
-            token_file=os.environ.get("PROXMOX_TOKEN_FILE"),
-        )
+        return cls(fleet_path=os.environ.get("FLEET") or "fleet", token_file=os.environ.get("PROXMOX_TOKEN_FILE"))
 
     @cached_property
     def definitions(self) -> "Definitions":

@@ -11,7 +11,7 @@ import click
 
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import confirm, narrate, progress
-from nixherd.cli.parameters import json_option
+from nixherd.cli.parameters import VMID, json_option
 from nixherd.errors import FleetError, Usage
 from nixherd.files import expanded
 from nixherd.fleet import tree
@@ -37,7 +37,7 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 @click.option("--size", type=click.Choice(list(SIZES)), help="What it starts with; asked for, else small.")
 @click.option("--no-vm", "bare_metal", is_flag=True, help="Not in a guest of the hypervisor: a machine of its own.")
 @click.option("--home-only", is_flag=True, help="A home alone, on a system that somebody else keeps.")
-@click.option("--vmid", type=click.IntRange(100, 999_999_999), help="Its VMID; else the next free one of the range.")
+@click.option("--vmid", type=VMID, help="Its VMID; else the next free one of the range.")
 @click.option("--range", "range", metavar="RANGE", help="A range of vmidRanges, or FIRST-LAST.")
 @click.option(
     "--offline", is_flag=True, help="Do not ask the hypervisor: VMID and template from the definitions alone."

@@ -11,8 +11,8 @@ import click
 
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import Say, confirm, progress
+from nixherd.cli.parameters import VMID, commit_option, identity_option, standing
 from nixherd.cli.parameters import changing as changing_options
-from nixherd.cli.parameters import commit_option, identity_option, standing
 from nixherd.deploy import duties
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
@@ -71,13 +71,7 @@ class Plan:
 
 @click.command()
 @click.argument("name")
-@click.option(
-    "--destroy",
-    "vmid",
-    type=click.IntRange(100, 999_999_999),
-    metavar="VMID",
-    help="Destroy its guest, after a backup.",
-)
+@click.option("--destroy", "vmid", type=VMID, metavar="VMID", help="Destroy its guest, after a backup.")
 @click.option("--keep-vm", is_flag=True, help="Leave its guest on the hypervisor, which is not asked at all.")
 @click.option("--stop", is_flag=True, help="Destroy the guest also when it runs.")
 @click.option("--no-backup", is_flag=True, help="Make no backup of the guest: all of it is given up.")

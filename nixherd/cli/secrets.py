@@ -9,7 +9,7 @@ import click
 
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, progress, show_json, show_rows
-from nixherd.cli.parameters import F, commit_option, identity_option, json_option, standing
+from nixherd.cli.parameters import commit_option, dry_run_option, identity_option, json_option, standing, together
 from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.fleet.changeset import Done, changing, interrupted
@@ -53,18 +53,15 @@ def _store(front: Front, directory: str | None = None) -> Store:
     return Store.load(front.root, directory or _directory())
 
 
-def _changes(command: F) -> F:
-    """What commands take that encrypt files anew."""
-    options = [
-        identity_option,
-        click.option("--rotate", is_flag=True, help="New data keys for files that somebody leaves."),
-        commit_option,
-        click.option("--message", metavar="TEXT", help="The commit's message."),
-        click.option("--dry-run", is_flag=True, help="Show the steps, do none."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return json_option(command)
+# what commands take that encrypt files anew
+_changes = together(
+    json_option,
+    identity_option,
+    click.option("--rotate", is_flag=True, help="New data keys for files that somebody leaves."),
+    commit_option,
+    click.option("--message", metavar="TEXT", help="The commit's message."),
+    dry_run_option,
+)
 
 
 @secrets.command()
@@ -220,10 +217,9 @@ def _carry_out(
     rotate: bool,
     commit: bool,
     message: str | None,
-    dry_run: bool,
 ) -> None:
-    if dry_run:
-        _show(front, change(Wanted(front.fleet, _store(front))), None, dry_run=True)
+    if front.dry_run:
+        _show(front, change(Wanted(front.fleet, _store(front))), None)
         return
     with changing(front.root) as changeset, progress("secrets") as tell:
         changeset.resume(tell)  # before anything is read: what an interrupted run began
@@ -235,16 +231,16 @@ def _carry_out(
         sops = lambda: operator(front.run, path)  # noqa: E731
         done = publish(changeset, result, text, sops=sops, rotate=rotate, commit=commit, say=tell)
         front.wrote = bool(done.paths)
-    _show(front, result, done, dry_run=False)
+    _show(front, result, done)
     if not rotate and any(rekey.removed for rekey in result.rekeys):
         text = "whoever was removed may have kept what the files held and their data keys"
         say(f"{text}; change the secrets, and use --rotate for new data keys", err=True)
 
 
-def _show(front: Front, change: Wanted, done: Done | None, *, dry_run: bool) -> None:
+def _show(front: Front, change: Wanted, done: Done | None) -> None:
     document: dict[str, Any] = {"steps": change.steps, "files": done.paths if done else change.paths}
     document |= {"changed": bool(done and done.paths), "commit": done.commit if done else None}
-    lines = [f"would {step}" if dry_run else step for step in change.steps]
+    lines = [f"would {step}" if front.dry_run else step for step in change.steps]
     lines = lines or ["nothing to do: every file is encrypted for whom its rule names"]
     lines += [f"commit {done.commit}: {len(done.paths)} files"] if done and done.commit else []
     front.show(document, lines)

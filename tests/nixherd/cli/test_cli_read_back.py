@@ -77,4 +77,4 @@ def test_a_published_system(
     assert run(["publish", str(cache), "a", "--key-file", key, "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["published"] == {}
-    assert f"a: not published: {file}: what was written there is not what is there now" in err
+    assert f"a: not published: {file}: does not hold what was written to it" in err
