@@ -100,8 +100,7 @@ def new(front: Front, /, name: str, **options: Any) -> None:
         confirm("Write all of this?", f"{name} was not written", yes=how["yes"])
         published = _publish(changeset, done, commit=bool(how["commit"]))
         front.wrote = True
-    _read_back(front, done)
-    _report(front, done, published)
+    _report(front, done, published, _read_back(front, done))
 
 
 def _resumed(front: Front, changeset: Changeset, name: str) -> bool:
@@ -191,8 +190,8 @@ def _publish(changeset: Changeset, done: Scaffold, *, commit: bool) -> Done:
         return changeset.publish(dict(done.seen), _message(done.host), commit=commit, say=tell)
 
 
-def _read_back(front: Front, done: Scaffold) -> None:
-    """FleetError unless the fleet's files hold the host now: a git hook may have changed them."""
+def _read_back(front: Front, done: Scaffold) -> list[str]:
+    """FleetError unless the fleet's files hold the host now; return the new files that a git hook has changed."""
     host, look = done.host, f"did a git hook change it? Look at it by hand (git -C {front.root} status)"
     try:
         now = load_fleet(front.root)
@@ -204,6 +203,7 @@ def _read_back(front: Front, done: Scaffold) -> None:
     left += [path for path in done.new if not (front.root / path).is_file()]
     if left:
         raise FleetError(f"{', '.join(left)}: was written, but is not so in the files now; {look}")
+    return [path for path in done.new if (front.root / path).read_bytes() != done.files[path]]
 
 
 def _apart(host: Host | None) -> Host | None:
@@ -242,15 +242,17 @@ def _findings(done: Scaffold) -> list[str]:
     return [*findings, *done.obstacles]
 
 
-def _report(front: Front, done: Scaffold, published: Done | None) -> None:
-    """Show what was written; without `published`, what would be."""
+def _report(front: Front, done: Scaffold, published: Done | None, altered: Sequence[str] = ()) -> None:
+    """Show what was written, without `published` what would be; `altered` files are not those that were evaluated."""
     host, guest, files = done.host, done.host.guest, len(done.files)
-    system = done.evaluated.toplevel if done.evaluated else None
+    system = done.evaluated.toplevel if done.evaluated and not altered else None
+    unknown = [f"{path}: a git hook changed it; whether Nix makes a system of it is not known" for path in altered]
     document: dict[str, Any] = {"name": host.id, "kind": str(host.kind), "files": sorted(done.files)}
     if guest is not None:
         document |= {"vmid": guest.vmid, "vmid_free": guest.free, "size": guest.size.name}
         document["firmware"] = host.machine.firmware
-    document |= {"evaluated": done.evaluated is not None, "system": system, "findings": _findings(done)}
+    document |= {"evaluated": done.evaluated is not None and not altered, "system": system}
+    document["findings"] = [*_findings(done), *unknown]
     if published is None:
         document |= {"diff": "\n".join(done.diff()), "planned": True, "commit": None}
         front.show(document, [f"{host.id}: would write {files} files; nothing was changed"])
@@ -260,7 +262,7 @@ def _report(front: Front, done: Scaffold, published: Done | None) -> None:
     lines += [f"commit {published.commit}: {len(published.paths)} files"] if published.commit else []
     front.show({**document, "changed": bool(published.paths), "commit": published.commit}, lines)
     if not front.wants_json:
-        narrate(_next(front, host, committed=published.commit is not None))
+        narrate([*unknown, *_next(front, host, committed=published.commit is not None)])
 
 
 def _next(front: Front, host: NewHost, *, committed: bool) -> list[str]:

@@ -1,6 +1,7 @@
 """`nixherd token`: the API token, and the one server that it is for, as a person has confirmed it."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -50,7 +51,7 @@ def add(
         raise Usage(f"the token is {error}; give it as pveum printed it") from None
     write_whole(file, made.to_toml())
     front.wrote = True
-    say(f"{file}: {Token.read(file)} for {server}, known by {server.known_by}")
+    say(_line(file, Token.read(file)))
 
 
 @token.command()
@@ -62,8 +63,11 @@ def show(front: Front) -> None:
     token = Token.read(file)
     server = token.server
     document = {"file": str(file), "token": token.id, "server": str(server), "fingerprint": server.fingerprint}
-    line = f"{file}: {token} for {server}, known by {server.known_by}"
-    front.show({**document, "authorities": list(server.authorities)}, [line])
+    front.show({**document, "authorities": list(server.authorities)}, [_line(file, token)])
+
+
+def _line(file: Path, token: Token) -> str:
+    return f"{file}: {token} for {token.server}, known by {token.server.known_by}"
 
 
 def _server_given(endpoint: str, fingerprint: str | None, ca_file: str | None) -> Server:

@@ -60,6 +60,24 @@ class Fleet:
         return contents(self.root), git(self.root, "status", "--porcelain"), git(self.root, "log"), directories
 
 
+def evaluated(hostname: str, toplevel: str) -> Evaluated:
+    return Evaluated(
+        host_id=hostname,
+        toplevel=toplevel,
+        toplevel_drv=f"{toplevel}.drv",
+        hostname=hostname,
+        disko_script=None,
+        disko_drv=None,
+        configuration_revision=None,
+        devices=("/dev/sda",),
+        boot_loader="systemd-boot",
+        grub_efi=False,
+        guest_agent=True,
+        ssh=True,
+        root_access=True,
+    )
+
+
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Fleet:
     """With the secrets of the tests', doc1, igp and dev (110)."""
@@ -327,7 +345,7 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
                 "sed -i s/admin/root/ hosts.nix; rm hosts/web0/disko.nix",
                 "hosts.nix: web0, hosts/web0/disko.nix: was writ",
             ),
-            ("git show HEAD:hosts.nix > hosts.nix", "web1 was written, and now the fleet's files do not load: vms/def"),
+            ("git show HEAD:hosts.nix > hosts.nix", "web1 was written, the fleet's files do not load now: vms/def"),
         )
     ):
         hook.write_text(f"#!/bin/sh\n{does}\n")
@@ -335,7 +353,7 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
         done = fleet.new(f"web{number}", "--vmid", f"15{number}", "--yes", "--commit")
         assert done.status != 0
         assert said in done.err, done.err
-        assert "did a hook of git's change it?" in done.err
+        assert "did a git hook change it?" in done.err
         git(fleet.root, "reset", "-q", "--hard", "HEAD~1")
 
 
@@ -450,25 +468,11 @@ def test_what_would_keep_it_from_being_provisioned_is_said(
     token = tmp_path / "token"
     token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
-    about = Evaluated(
-        host_id="dev",
-        toplevel="/nix/store/x",
-        toplevel_drv="/nix/store/x.drv",
-        hostname="dev",
-        disko_script=None,
-        disko_drv=None,
-        configuration_revision=None,
-        devices=("/dev/sda",),
-        boot_loader="systemd-boot",
-        grub_efi=False,
-        guest_agent=True,
-        ssh=True,
-        root_access=True,
-    )
+    system = evaluated("dev", "/nix/store/x")
     host = replace(VM, id="dev")
-    assert proof.obstacles(token, fleet, host, about) == ()
-    [line] = proof.obstacles(token, fleet, host, replace(about, boot_loader="grub"))
+    assert proof.obstacles(token, fleet, host, system) == ()
+    [line] = proof.obstacles(token, fleet, host, replace(system, boot_loader="grub"))
     assert line.startswith("dev: provisioning would be refused now: dev: its configuration installs grub")
-    [line] = proof.obstacles(tmp_path / "none", fleet, host, about)
+    [line] = proof.obstacles(tmp_path / "none", fleet, host, system)
     assert line.startswith("dev: whether it could be provisioned now is unknown: token file")
     assert emulator.changes() == []
