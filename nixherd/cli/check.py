@@ -16,7 +16,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Seconds, json_option
 from nixherd.display import visible
-from nixherd.errors import FleetError, FleetInvalid, Usage
+from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.files import expanded, write_whole
 from nixherd.fleet.git import Repository
@@ -66,7 +66,6 @@ def check(
     """
     require_known(without, "--without")
     require_known(only, "--only")
-    require_fleet(front.root)
     with Scope(front.root, only_changed=changed, deadline=deadline) as scope:
         if fix:
             names = [name for name in MENDERS if name not in without and (not only or name in only)]
@@ -88,12 +87,6 @@ def _write(file: str, text: str) -> None:
             stream.write(text)
     else:
         write_whole(path.resolve(), text, 0o644)
-
-
-def require_fleet(root: Path) -> None:
-    """FleetInvalid unless the directory exists."""
-    if not root.is_dir():
-        raise FleetInvalid([f"{root}: no such directory; FLEET names the directory of the fleet's flake"])
 
 
 def run(scope: Scope, without: Sequence[str] = (), only: Sequence[str] = ()) -> Iterator[Result]:
@@ -179,7 +172,6 @@ def fmt(front: Front, paths: tuple[str, ...], only_check: bool, as_diff: bool) -
 
     A file is replaced as a whole, or not at all. One that does not parse stays as it is, and is reported.
     """
-    require_fleet(front.root)
     place = Place(front.root, chosen(front.root, paths), front.root)
     findings = alejandra.check(place, QUICK).findings
     wrong = [each for each in findings if each.rule != "format"]
@@ -215,7 +207,6 @@ def fmt(front: Front, paths: tuple[str, ...], only_check: bool, as_diff: bool) -
 def lint(front: Front, /, paths: tuple[str, ...], fix: bool, without: tuple[str, ...]) -> int:
     """Lint Nix files with deadnix and statix: those that are named, or all that git knows."""
     require_known(without, "--without")
-    require_fleet(front.root)
     files = chosen(front.root, paths)
     with Scope(front.root, chosen=files) as scope:
         names = [name for name in _LINTERS if name not in without]
@@ -277,7 +268,6 @@ def hooks() -> None:
 @pass_front
 def install(front: Front) -> None:
     """Have git run `nixherd check --changed` before each commit; a hook that is not ours is left alone."""
-    require_fleet(front.root)
     repository = Repository.around(front.root)
     if repository is None:
         raise FleetError(f"{front.root}: is not in a git repository; `git init` it")

@@ -176,11 +176,11 @@ def failed_last(front: Front, named: Sequence[str] = ()) -> list[str]:
 def _failed_last(front: Front) -> list[str]:
     for directory in reversed(runs()):
         last = report(entries(directory))
-        is_ours = last.about.get("fleet") == str(front.root) and "deploy" in last.about.get("steps", ())
+        is_ours = last.about.get("fleet") == str(front.directory) and "deploy" in last.about.get("steps", ())
         is_plan = last.about.get("dry") or all(each.outcome is Outcome.PLANNED for each in last.hosts)
         if is_ours and not is_plan:
             return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
-    raise Usage(f"{front.root}: no deployment of this fleet is on record here")
+    raise Usage(f"{front.directory}: no deployment of this fleet is on record here")
 
 
 def _password() -> str:

@@ -18,7 +18,7 @@ from nixherd.exit_codes import Exit
 from nixherd.files import expanded, fleet_root
 from nixherd.fleet.group_data import said_for_all
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.fleet.load import load_fleet
+from nixherd.fleet.load import load_fleet, require_directory
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
@@ -122,9 +122,15 @@ class Front:
             self.run.close()
 
     @cached_property
-    def root(self) -> Path:
-        """The fleet's directory, without links; nothing in it is read yet."""
+    def directory(self) -> Path:
+        """The fleet's directory, without links; it need not exist, as a rollout may take any flake."""
         return fleet_root(self.fleet_path)
+
+    @cached_property
+    def root(self) -> Path:
+        """The same. FleetInvalid where it does not exist."""
+        require_directory(self.directory)
+        return self.directory
 
     @property
     def token_path(self) -> Path:

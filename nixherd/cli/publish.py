@@ -52,10 +52,11 @@ def publish(
     the one that it had there.
     """
     front.guarded = False
+    root = str(front.root)
     key = SigningKey.read(expanded(key_file).absolute())
     _through_the_gate(front, data)
     if not allow_dirty:
-        gate.require_committed(str(front.root), gate.uncommitted(str(front.root)))
+        gate.require_committed(root, gate.uncommitted(root))
     groups = groups_of(front.fleet)
     chosen = check_selection(separate(hosts, groups) or ["nixos"], groups, "HOST")
     ids = tuple(sorted(host_id for host_id in chosen if front.fleet.hosts[host_id].is_nixos))

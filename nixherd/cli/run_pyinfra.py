@@ -201,7 +201,7 @@ def run_pyinfra(
     what goes on after an interruption.
     """
     argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
-    env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(front.token_path)}
+    env = {"FLEET": str(front.directory), "PROXMOX_TOKEN_FILE": str(front.token_path)}
     env |= {"NO_COLOR": "1", "PYINFRA_PROGRESS": "off"}
     ended: list[Completed | FleetError] = []
 
