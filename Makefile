@@ -45,7 +45,7 @@ test: check ## check, then every test; CI=1: each property with all of its examp
 	@$(LAB) programs
 	@$(LAB) nix -- $(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
-# What of COVER (a package, such as nixherd.deploying) the unit tests reach is shown, and less than LEAST percent fails.
+# What of COVER (a package, such as nixherd.deploy) the unit tests reach is shown, and less than LEAST percent fails.
 LEAST ?= 90
 
 unit: $(STAMP) ## the tests that need neither Nix nor root nor the lab; COVER=PACKAGE: 90 % of its lines, or it fails

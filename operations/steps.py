@@ -5,74 +5,47 @@ would stop the run for every host; what is wrong with one host must fail that ho
 """
 
 import shlex
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyinfra import logger
-from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
+from pyinfra.api.command import FunctionCommand, StringCommand
 from pyinfra.api.host import Host
-from pyinfra.api.state import State, StateStage
+from pyinfra.api.state import State
 from pyinfra.connectors.util import CommandOutput
 
 from nixherd.errors import FAILURES, FleetError
 from nixherd.faults import worded
-from nixherd.fleet.models import Host as FleetHost
-from nixherd.fleet.models import Vm
-from nixherd.nix.builder import build
-from nixherd.nix.commands import Evaluated
-from nixherd.nix.evaluator import evaluate
-from nixherd.session import Session
+from nixherd.pyinfra_glue.hosts import (
+    build_selection,
+    connector_of,
+    evaluated,
+    executing,
+    failed,
+    fleet_host,
+    selection,
+    session_of,
+    vm_of,
+)
+from nixherd.pyinfra_glue.operation import Commands, complain
 
 if TYPE_CHECKING:
     from nixherd.pyinfra_glue.fleet import FleetConnector
 
+__all__ = [
+    "Commands",
+    "build_selection",
+    "complain",
+    "connector_of",
+    "evaluated",
+    "executing",
+    "failed",
+    "fleet_host",
+    "selection",
+    "session_of",
+    "vm_of",
+]
+
 COMMAND_DEADLINE = 120  # seconds for a command of ours; what takes longer is a job
-Commands = Generator[PyinfraCommand, None, None]
-
-
-def session_of(host: Host) -> Session:
-    session: Session = host.data.session
-    return session
-
-
-def fleet_host(host: Host) -> FleetHost:
-    return session_of(host).host(host.data.host_id)
-
-
-def vm_of(host: Host) -> Vm | None:
-    return session_of(host).vm(host.data.host_id)
-
-
-def connector_of(host: Host) -> "FleetConnector":
-    connector: FleetConnector = host.connector  # type: ignore[assignment]
-    return connector
-
-
-def selection(host: Host) -> tuple[str, ...]:
-    """The ids of all NixOS hosts of this run that we could install: they are evaluated and built together."""
-    session, state = session_of(host), host.state
-    limited = (each.data.host_id for each in state.inventory if state.is_host_in_limit(each))
-    vms = {host_id: session.vm(host_id) for host_id in limited if session.host(host_id).is_nixos}
-    return tuple(sorted(host_id for host_id, vm in vms.items() if vm is None or vm.is_managed))
-
-
-def evaluated(host: Host) -> Evaluated:
-    """What the flake says of this host; one evaluation for all hosts of the run. FleetError when it has none for it."""
-    return evaluate(session_of(host), selection(host), host.data.host_id)
-
-
-def build_selection(host: Host) -> None:
-    """Build what the hosts of this run need, all in one go. FleetError when it fails for this one."""
-    build(session_of(host), selection(host), host.data.host_id)
-
-
-def executing(host: Host) -> bool:
-    return bool(host.state.current_stage >= StateStage.Execute)
-
-
-def failed(host: Host) -> bool:
-    """This host was refused already; its remaining rows have nothing to say."""
-    return host in host.state.failed_hosts
 
 
 def do(host: Host, summary: str, act: Callable[[], object], *, by_api: bool = False, changes: bool = True) -> Commands:
@@ -115,11 +88,6 @@ def refuse(host: Host, error: Exception) -> Commands:
         yield FunctionCommand(no, (), {})
     else:
         host.state.fail_hosts({host})
-
-
-def complain(host: Host, error: Exception) -> None:
-    for line in str(error).splitlines():
-        host.log_styled(line, fg="red", log_func=logger.error)
 
 
 def decide(host: Host, body: Callable[[], Commands]) -> Commands:

@@ -51,3 +51,37 @@ def test_what_needs_more_is_no_unit_test(request: pytest.FixtureRequest) -> None
     assert not [
         item.nodeid for item in marked if any(item.get_closest_marker(each) for each in ("slow", *unit_guard.NEEDS))
     ]
+
+
+@pytest.mark.process
+def test_what_a_shared_fixture_ends_is_not_the_last_tests(tmp_path: Path) -> None:
+    """A unit test that comes last in its worker ends the fixtures of all: refused, machines would be left running."""
+    (tmp_path / "conftest.py").write_text("from tests.unit_guard import *\nfrom tests.unit_guard import mark\n" + ITEMS)
+    (tmp_path / "test_shared.py").write_text(SHARED)
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(tmp_path)]
+    done = subprocess.run(argv, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+    assert "2 passed" in done.stdout, done.stdout
+    assert (tmp_path / "ended").read_text() == "by the fixture"
+
+
+ITEMS = """
+def pytest_collection_modifyitems(items):
+    mark(items)
+"""
+SHARED = """
+import subprocess, sys
+from pathlib import Path
+import pytest
+
+@pytest.fixture(scope="session")
+def started():
+    yield
+    subprocess.run([sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write('by the fixture')",
+                    Path(__file__).with_name("ended")], check=True)
+
+def test_that_uses_it(started):
+    pass
+
+def test_of_its_own():
+    pass
+"""

@@ -65,7 +65,7 @@ class Route:
     """A request that may be sent. `path` as the API's documentation writes it; a trailing `{volume}` holds slashes.
 
     `indexed` are families of parameters (`net0` … `net31`) by their name without the number. `template` and `trial`:
-    it may also name the declared template that is being made, or the clone that tries it (`nixherd.proxmox.making`).
+    it may also name the declared template that is being made, or the clone that tries it (`guard.policy.Making`).
     """
 
     method: str

@@ -260,6 +260,7 @@ def arguments_of(operation: Any) -> dict[str, Any]:
     return given
 
 
+@pytest.mark.slow
 def test_every_operation(tmp_path: Path, make_fleet: Callable[..., Path]) -> None:
     every = found_operations()
     assert len(every) > 50

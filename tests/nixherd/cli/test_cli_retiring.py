@@ -83,6 +83,7 @@ def data_key_changed(fleet: Path, name: str) -> bool:
     return values[0] != values[1]
 
 
+@pytest.mark.slow
 def test_a_host_leaves_with_all_that_was_its(retire: Any, fleet: Path, emulator: Emulator) -> None:  # noqa: F811
     kept = state_home() / "homelab" / "dev" / "ssh_host_ed25519_key"
     kept.parent.mkdir(parents=True)

@@ -353,6 +353,7 @@ FLAKE = """{
 """
 
 
+@pytest.mark.slow
 def test_a_foreign_flake_without_checks_is_built_and_a_run_of_pyinfra_depends_on_it(fleet: Path, ask: Ask) -> None:
     (fleet / "flake.nix").write_text(FLAKE)
     git(fleet, "add", "-A")

@@ -141,6 +141,7 @@ def test_the_file_and_the_words_say_the_same(tmp_path: Path) -> None:
 # paramiko, and what is found out for both
 
 
+@pytest.mark.slow
 def test_neither_connection_differs_under_any_of_them(
     run: Callable[..., Host],
     sshd: Sshd,

@@ -42,6 +42,7 @@ def test_what_passes_the_gate_is_merged_and_nothing_moved_makes_no_commit(forge:
     assert forge.git("fleet", "branch", "--list", "flake-lock-update") == ""
 
 
+@pytest.mark.slow
 def test_what_breaks_is_left_behind_and_named_and_the_rest_goes_on(forge: Forge) -> None:
     old = forge.locked()
     forge.upstream("tool", bad="tool has no lid")
@@ -66,6 +67,7 @@ def test_what_breaks_is_left_behind_and_named_and_the_rest_goes_on(forge: Forge)
     assert forge.update(*MERGE).brief() == (0, ["tool"], [], [])
 
 
+@pytest.mark.slow
 def test_a_group_goes_or_stays_as_one_and_one_that_needs_another_goes_with_it(forge: Forge) -> None:
     old = forge.locked()
     forge.upstream("base", bad="base is broken")
@@ -82,6 +84,7 @@ def test_a_group_goes_or_stays_as_one_and_one_that_needs_another_goes_with_it(fo
     assert ended.brief() == (1, ["base", "data"], ["tool"], [])
 
 
+@pytest.mark.slow
 def test_the_fleet_itself_is_not_blamed_on_an_input(forge: Forge) -> None:
     tip = forge.tip
     forge.upstream("data")
@@ -102,6 +105,7 @@ def test_the_fleet_itself_is_not_blamed_on_an_input(forge: Forge) -> None:
     assert "is no work tree of git any more" in ended.err
 
 
+@pytest.mark.slow
 def test_the_gate_is_nixherd_check_unless_another_is_said(forge: Forge) -> None:
     forge.upstream("data")
     assert forge.capture
