@@ -1,6 +1,7 @@
 """What is started under gevent in the short way is started as it is in the long one."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import gevent
 import pytest
 from gevent import subprocess
 
+from nixherd import process as programs
 from tests import spawning
 
 
@@ -45,6 +47,17 @@ def test_a_function_for_the_child_and_a_group_of_its_own() -> None:
     mask, group, leader = ended.stdout.split()
     assert mask == b"0027"
     assert group == leader
+
+
+def test_what_the_library_starts_is_led_by_itself_kept_off_the_terminal_and_limited() -> None:
+    show = ["sh", "-c", "cut -d' ' -f5 /proc/$$/stat; echo $$; grep SigIgn /proc/$$/status; ulimit -d"]
+    group, leader, ignored, data = programs.run(show).stdout.splitlines()
+    assert group == leader
+    assert int(ignored.split()[1], 16) & 1 << (signal.SIGTTIN - 1)
+    assert data == "unlimited"
+    assert signal.getsignal(signal.SIGTTIN) == signal.SIG_DFL
+    limited = programs.run(show, limits=programs.Limits(memory=64 << 20, output=1 << 20)).stdout.splitlines()
+    assert (limited[0] == limited[1], limited[3]) == (True, str(64 << 10))
 
 
 def test_no_descriptor_is_passed_on_and_what_is_given_blocks() -> None:
