@@ -1,26 +1,23 @@
-"""Start programs under gevent as CPython does, in C and, where nothing is to run in the child, by vfork.
+"""Start programs as CPython does, in C and, where nothing is to run in the child, by vfork; under gevent too.
 
 gevent's own `Popen` forks and then runs Python in the child: with 30 MB of memory that takes ten milliseconds of CPU
 for each program, and forty with the memory of a process that runs tests, instead of two.
 
-What nixherd.process has run in the child, so that the program ends with us and is kept off our terminal, is left out
-in a process that runs tests: it alone would need the fork. The second is done without it here, the first is not: the
-tests that show both start processes of ours.
+What nixherd.process has run in the child, so that the program ends with us and is kept off our terminal, is left out:
+it alone would need the fork. The second is done without it here, the first is not: the tests that show it start
+processes of ours, as people do.
 """
 
 import importlib.util
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial, partialmethod
 from threading import get_native_id
 from types import SimpleNamespace
 from typing import Any
-
-from gevent import monkey
-from gevent.os import fork_and_watch
-from gevent.subprocess import Popen
 
 from nixherd import process as programs
 
@@ -30,12 +27,20 @@ _UNIVERSAL_NEWLINES = 7  # the place of the argument that CPython's function lac
 
 
 @cache
-def put_right() -> None:
-    """Change how `Popen`, gevent's and CPython's, starts programs; how it waits for them stays. Safe to call again."""
-    Popen._close_pipe_fds = _cpythons()._close_pipe_fds
-    Popen._execute_child = _execute_child
-    unpatched = monkey.get_original("subprocess", "Popen")
-    unpatched._execute_child = partialmethod(_shortly, unpatched._execute_child)
+def put_right(*, gevent: bool = True) -> None:
+    """Change how `Popen`, CPython's and gevent's, starts programs; how it waits for them stays. Safe to call again.
+
+    Without `gevent` that is not imported for it.
+    """
+    unpatched = subprocess.Popen
+    if gevent:
+        from gevent import monkey
+        from gevent.subprocess import Popen
+
+        [unpatched] = monkey.get_original("subprocess", ["Popen"])
+        Popen._close_pipe_fds = _cpythons()._close_pipe_fds
+        Popen._execute_child = _execute_child
+    unpatched._execute_child = partialmethod(_shortly, unpatched._execute_child)  # type: ignore[attr-defined]
 
 
 @cache
@@ -44,6 +49,8 @@ def _cpythons() -> Any:
 
     Nor is its `os`: gevent's `close` does so later, when it waits, and what reads until then would wait for ever.
     """
+    from gevent import monkey
+
     specification = importlib.util.find_spec("subprocess")
     assert specification is not None
     assert specification.loader is not None
@@ -56,6 +63,8 @@ def _cpythons() -> Any:
 
 def _execute_child(process: Any, *arguments: Any) -> None:
     """Stand in for the method of gevent's `Popen`: raises what CPython's raises when the program cannot be started."""
+    from gevent.os import fork_and_watch
+
     process._loop.install_sigchld()
     p2cread, c2pwrite, errwrite = arguments[11], arguments[14], arguments[16]
     for given, standard in ((p2cread, 0), (c2pwrite, 1), (errwrite, 2)):
