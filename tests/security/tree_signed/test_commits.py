@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetError
-from nixherd.fleet import commits
-from nixherd.fleet.commits import Commit, NotFollowed
+from nixherd.fleet import signatures
+from nixherd.fleet.signatures import Commit, NotFollowed
 from tests.properties import examples
 from tests.security.tree_signed.conftest import THEY, WE, Tree, refused, toplevel
 
@@ -82,7 +82,7 @@ def test_which_commits_count(shape: list[tuple[set[int], bool]], at: int, to: in
     head, start = made[to % len(made)].id, made[at % len(made)].id if has_start else None
     follows = start is None or start in reach(head)
     try:
-        found = [each.id for each in commits.since(start, head, lambda ids: {id: known.get(id) for id in ids})]
+        found = [each.id for each in signatures.since(start, head, lambda ids: {id: known.get(id) for id in ids})]
     except NotFollowed:
         assert not follows
         return

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.cli.main import run
+from nixherd.nix.commands import Evaluated
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import contents, git, nobodys, repository
@@ -35,6 +36,24 @@ class Fleet:
     def state(self) -> tuple[dict[str, bytes], str, str, list[str]]:
         directories = sorted(str(path) for path in self.root.rglob("*") if path.is_dir() and ".git" not in path.parts)
         return contents(self.root), git(self.root, "status", "--porcelain"), git(self.root, "log"), directories
+
+
+def evaluated(hostname: str, toplevel: str) -> Evaluated:
+    return Evaluated(
+        host_id=hostname,
+        toplevel=toplevel,
+        toplevel_drv=f"{toplevel}.drv",
+        hostname=hostname,
+        disko_script=None,
+        disko_drv=None,
+        configuration_revision=None,
+        devices=("/dev/sda",),
+        boot_loader="systemd-boot",
+        grub_efi=False,
+        guest_agent=True,
+        ssh=True,
+        root_access=True,
+    )
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 
 from nixherd.cli.main import run
 from nixherd.fleet.load import load_fleet
-from nixherd.nix.commands import Evaluated
-from nixherd.trust.new import proof
+from nixherd.trust.new import scaffold
 from tests.conftest import DEFINITIONS_NIX
 from tests.nixherd.cli.conftest import Ended
+from tests.nixherd.cli.new.conftest import evaluated
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.new.hosts import VM
 from tests.nixherd.trust.secrets.repositories import nobodys
@@ -85,25 +85,11 @@ def test_what_would_keep_it_from_being_provisioned_is_said(
     token = tmp_path / "token"
     token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
-    about = Evaluated(
-        host_id="dev",
-        toplevel="/nix/store/x",
-        toplevel_drv="/nix/store/x.drv",
-        hostname="dev",
-        disko_script=None,
-        disko_drv=None,
-        configuration_revision=None,
-        devices=("/dev/sda",),
-        boot_loader="systemd-boot",
-        grub_efi=False,
-        guest_agent=True,
-        ssh=True,
-        root_access=True,
-    )
+    system = evaluated("dev", "/nix/store/x")
     host = replace(VM, id="dev")
-    assert proof.obstacles(token, fleet, host, about) == ()
-    [line] = proof.obstacles(token, fleet, host, replace(about, boot_loader="grub"))
+    assert scaffold.obstacles_of(token, fleet, host, system) == ()
+    [line] = scaffold.obstacles_of(token, fleet, host, replace(system, boot_loader="grub"))
     assert line.startswith("dev: provisioning would be refused now: dev: its configuration installs grub")
-    [line] = proof.obstacles(tmp_path / "none", fleet, host, about)
+    [line] = scaffold.obstacles_of(tmp_path / "none", fleet, host, system)
     assert line.startswith("dev: whether it could be provisioned now is unknown: token file")
     assert emulator.changes() == []

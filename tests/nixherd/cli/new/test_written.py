@@ -7,6 +7,7 @@ import click
 import pytest
 
 from nixherd.cli import new as new_module
+from nixherd.cli import output
 from nixherd.fleet.load import load_fleet
 from nixherd.trust.secrets import files
 from tests.nixherd.cli.new.conftest import NEW, TOLD, Fleet
@@ -63,7 +64,7 @@ def test_a_person_is_shown_what_changes_and_asked(fleet: Fleet, monkeypatch: pyt
     refused = fleet.new("web", "--vmid", "150", "--secret", "a", "--table")
     assert (refused.status, refused.err.splitlines()[-1]) == (
         2,
-        "web: nothing was changed: without a terminal to ask on, say --yes",
+        "web was not written: without a terminal to ask on, say --yes",
     )
     assert "vmid = 150;" in refused.out
     assert "secrets/web.yaml: new, encrypted for admin: a" in refused.out
@@ -78,7 +79,8 @@ def test_a_person_is_shown_what_changes_and_asked(fleet: Fleet, monkeypatch: pyt
         asked.append((question.split(" (")[0], default))
         return next((answer for words, answer in answers.items() if question.startswith(words)), default)
 
-    monkeypatch.setattr(new_module, "is_terminal", lambda stream: True)
+    for module in (new_module, output):
+        monkeypatch.setattr(module, "is_terminal", lambda stream: True)
     monkeypatch.setattr(click, "prompt", prompt)
     for answer, status in ((False, 2), (True, 0)):
         assert fleet.state() == before

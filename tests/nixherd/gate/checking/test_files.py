@@ -111,7 +111,7 @@ def test_no_file_at_all_is_not_ok(fleet: Path, ask: Ask, capfd: pytest.CaptureFi
     assert (status, {each["status"] for each in document["tools"]}) == (1, {"unknown", "not run"})
     for words in (["fmt"], ["fmt", "--check"], ["lint"], ["fmt", str(fleet / "vms")]):
         assert run(words) == 2
-        assert "no Nix file that git knows" in capfd.readouterr().err
+        assert "git knows no Nix file there" in capfd.readouterr().err
 
 
 def test_a_private_key_is_found_wherever_it_lies(fleet: Path, ask: Ask) -> None:
