@@ -1,4 +1,6 @@
-"""`python -m bench [NAME …] [--rounds N]`: all benchmarks, or those that are named. Ends with 1 beyond a limit."""
+"""`python -m bench [NAME …] [--rounds N]`: run all benchmarks, or those named. The exit status is 1 when a limit is
+exceeded.
+"""
 
 import argparse
 import sys
@@ -17,11 +19,11 @@ BENCHMARKS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; all of them without any")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
-        parser.error(f"no benchmark is called {unknown[0]}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown benchmark {unknown[0]}; known benchmarks: {', '.join(BENCHMARKS)}")
     return max(BENCHMARKS[name](options.rounds) for name in options.names or BENCHMARKS)
 
 

@@ -1,8 +1,8 @@
-"""What a provisioning cannot do without, and nothing else: the yardstick for what nixherd adds.
+"""The minimum that a provisioning needs: the baseline for what nixherd adds.
 
-Run inside the lab, after what is to be installed has been built: `python -m bench.bare HOST VMID USER`. It makes the
-same requests of the API and runs the same programs on the machine in the same order, by hand; it looks for the end of
-each as often as it can, decides nothing, verifies nothing and could not be run again. Prints the seconds of each part.
+Run inside the lab, after building what is installed: `python -m bench.bare HOST VMID USER`. It sends the same API
+requests and runs the same programs in the same order, polls as often as it can, decides and verifies nothing and cannot
+be run again. Prints the seconds of each part.
 """
 
 import http.client
@@ -18,12 +18,12 @@ import urllib.parse
 from pathlib import Path
 from typing import IO, Any
 
-TIGHT = 0.01  # seconds between two looks
+TIGHT = 0.01  # seconds between two polls
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
 
 
 class Api:
-    """The lab's API by the standard library; every answer but 200 is None."""
+    """The lab's API through the standard library; every answer but 200 is None."""
 
     def __init__(self) -> None:
         context = ssl._create_unverified_context()
@@ -76,7 +76,7 @@ class Bare:
         return answer
 
     def find(self, system: str, user: str, key: str | None = None) -> None:
-        """Wait until that system answers; pin its key and open one connection for all that follows."""
+        """Wait until that system answers; pin its key and open one connection for all further commands."""
         release = f"{self.vm}/agent/file-read?file=/etc/os-release"
         while not re.search(system, (self.api("GET", release) or {}).get("content", ""), re.DOTALL):
             time.sleep(TIGHT)
@@ -101,8 +101,8 @@ class Bare:
 
     def address(self) -> str | None:
         cards = (self.api("GET", f"{self.vm}/agent/network-get-interfaces") or {"result": []})["result"]
-        found = [item["ip-address"] for card in cards for item in card.get("ip-addresses", [])]
-        return next((text for text in found if text.startswith("10.77.0.")), None)
+        addresses = [item["ip-address"] for card in cards for item in card.get("ip-addresses", [])]
+        return next((text for text in addresses if text.startswith("10.77.0.")), None)
 
     def remote(self, script: str, input: str | None = None, stdin: IO[bytes] | None = None) -> None:
         self.local("ssh", *self.ssh, self.target, script, input=input, stdin=stdin)

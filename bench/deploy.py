@@ -1,10 +1,10 @@
-"""A fleet deployed, changed and unchanged: `nixherd deploy` beside what else would do it, on light hosts.
+"""Compares `nixherd deploy` with other tools on light hosts, with a changed and an unchanged fleet.
 
-Beside it stand the steps of `nixos-rebuild switch --target-host` in a loop over the hosts, deploy-rs on the same flake
-(without `nix flake check`, which it would run first), a playbook of Ansible with the same steps, and a floor: one raw
-build, then `nix copy` and activation side by side, without a question asked. Ansible's tasks there are raw ones, since
-NixOS has no Python by itself. Every contender deploys the same change, each time another one, and is judged by what the
-hosts run afterwards. The hosts share the machine with all of them, so that their part is in every figure.
+The others are the steps of `nixos-rebuild switch --target-host` in a loop over the hosts, deploy-rs on the same flake
+(without the `nix flake check` that it would run first), an Ansible playbook with the same steps (raw tasks, because
+NixOS has no Python by default), and a floor: one raw build, then `nix copy` and activation in parallel without any
+check. Each deploys the same kind of change, a new one each time, and is judged by what the hosts run afterwards. The
+hosts share the computer with the tools, so their cost is in every figure.
 """
 
 import json
@@ -22,9 +22,9 @@ from bench.results import DIRECTORY, Comparison
 
 COUNTS = (1, 10, 50)
 EVALUATED = 100  # hosts
-# ours/theirs, of the most hosts: with fewer, starting is most of what we do (0.8 s, and the lab's hosts evaluate in
-# 0.02 s each where real ones take seconds), and a ratio is told and not judged. Unchanged, who does least wins;
-# changed, nobody can do less than the floor.
+# ours/theirs for the largest number of hosts: with fewer, start-up dominates (0.8 s, and the lab's hosts evaluate in
+# 0.02 s each where real ones take seconds), so the ratio is printed but not judged. Unchanged, the tool that does
+# least wins; changed, no tool can do less than the floor.
 LIMITS = {
     "unchanged": {"loop": 0.25, "deploy-rs": 0.5, "ansible": 0.33},
     "changed": {"floor": 1.3},
@@ -32,16 +32,16 @@ LIMITS = {
 }
 NO_LIMIT = float("inf")
 LAB = Path(".bench/lab").absolute()
-GATEWAY = "10.78.255.254"  # the controller, for light hosts
+GATEWAY = "10.78.255.254"  # the controller for light hosts
 CRATES = Path(".bench/crates/bin").absolute()
-HOSTS = LAB / "light-hosts"  # NAME ADDRESS, a line each
+HOSTS = LAB / "light-hosts"  # one line each: NAME ADDRESS
 
 SSH = "-o UserKnownHostsFile=$KNOWN -o StrictHostKeyChecking=yes -o BatchMode=yes -o LogLevel=ERROR"
 TOPLEVEL = "nixosConfigurations.$name.config.system.build.toplevel"
 SET = "nix-env -p /nix/var/nix/profiles/system --set"
 
 OURS = "nixherd deploy 'light*' --json >/dev/null 2>&1"
-# What nixos-rebuild does, step by step; it has a connection master of its own as well.
+# The steps of nixos-rebuild, which uses a connection master as well.
 LOOP = f"""
 T=$(mktemp -d); O="{SSH} -o ControlMaster=auto -o ControlPath=$T/%h -o ControlPersist=60"; export NIX_SSHOPTS="$O"
 while read -r name address <&3; do
@@ -113,9 +113,9 @@ def lab(*words: str) -> str:
 
 
 def words_inside(script: str) -> list[str]:
-    given = {"HOSTS": str(HOSTS), "KNOWN": f"{HOSTS}.known"}
+    variables = {"HOSTS": str(HOSTS), "KNOWN": f"{HOSTS}.known"}
     path = f'PATH="{CRATES}:$PATH"\n'
-    return ["run", "--", "env", *(f"{name}={value}" for name, value in given.items()), "sh", "-c", path + script]
+    return ["run", "--", "env", *(f"{name}={value}" for name, value in variables.items()), "sh", "-c", path + script]
 
 
 def inside(script: str) -> str:
@@ -139,7 +139,7 @@ def prepare(count: int) -> None:
 
 
 def _prepare_deploy_rs(addresses: dict[str, str]) -> None:
-    """Its nodes and profiles in the lab's copy of the fleet."""
+    """Add deploy-rs nodes and profiles to the lab's copy of the fleet."""
     fleet = LAB / "fleet"
     shutil.copy(CRATES / "activate", fleet / "activate")
     shutil.copy(Path(__file__).with_name("deploy_rs.nix"), fleet / "deploy-rs.nix")
@@ -155,7 +155,7 @@ def _prepare_deploy_rs(addresses: dict[str, str]) -> None:
 
 
 def change(marker: str, module: str = '{ environment.etc.marker.text = "MARKER"; }') -> None:
-    """The next system of all hosts has this marker."""
+    """Give the next system of all hosts this marker."""
     (LAB / "fleet/hosts/light/marker.nix").write_text(module.replace("MARKER", marker))
     inside(
         "cd $FLEET/hosts/light && "
@@ -166,7 +166,7 @@ def change(marker: str, module: str = '{ environment.etc.marker.text = "MARKER";
 
 
 def measured(script: str, marker: str) -> float:
-    """Seconds that it took; SystemExit unless every host has the marker then."""
+    """Return the seconds that the script took; raises SystemExit unless every host has the marker then."""
     began = time.monotonic()
     inside(script)
     seconds = time.monotonic() - began
@@ -175,14 +175,14 @@ def measured(script: str, marker: str) -> float:
 
 
 def require(marker: str, script: str = "") -> None:
-    """SystemExit unless every host has the marker."""
+    """Raise SystemExit unless every host has the marker."""
     look = f"""xargs -P 16 -n 2 sh -c 'echo "$(ssh {SSH} root@$2 cat /etc/marker)"' sh <"$HOSTS" """
     if set(inside(look).split()) != {marker}:
         raise SystemExit(f"not every host has {marker} after: {script[:200]}")
 
 
 def memory(script: str) -> float:
-    """MiB that it has at most, in a run of its own: looking costs time."""
+    """Return the script's peak memory in MiB, from a separate run because sampling costs time."""
     mib, status, output = peak_of([sys.executable, "-m", "lab", *words_inside(script)], environment())
     if status:
         raise SystemExit(f"{script[:200]}: {output}")
@@ -190,21 +190,21 @@ def memory(script: str) -> float:
 
 
 def contenders() -> dict[str, str]:
-    found = {}
+    results = {}
     if (CRATES / "deploy").exists():
-        found["deploy-rs"] = DEPLOY_RS  # before the loop: its profile is a wrapper, which would be a change for ours
+        results["deploy-rs"] = DEPLOY_RS  # before the loop: its wrapper profile would be a change for our tool
     else:
         print(f"deploy: {CRATES} has no deploy-rs (make bench puts it there): not compared", flush=True)
-    found |= {"loop": LOOP, "floor": FLOOR}
+    results |= {"loop": LOOP, "floor": FLOOR}
     if (Path(sys.executable).parent / "ansible-playbook").exists():
-        found["ansible"] = ANSIBLE
+        results["ansible"] = ANSIBLE
     else:
         print("deploy: ansible-core is not installed (pip install -e '.[bench]'): not compared", flush=True)
-    return found
+    return results
 
 
 def compare(count: int, scenario: str, rounds: int) -> list[bool]:
-    """All contenders over so many hosts: whether each of ours' ratios is good enough."""
+    """Compare all tools over that many hosts; return whether each ratio of ours is within its limit."""
     scripts = {"ours": OURS, **contenders()}
     marker = f"start-{count}-{scenario}"
     change(marker)
@@ -223,8 +223,8 @@ def compare(count: int, scenario: str, rounds: int) -> list[bool]:
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     summary = {"count": count, "scenario": scenario, "seconds": medians, "mib": peaks}
     (DIRECTORY / f"deploy-{count}-{scenario}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    told = ", ".join(f"{name} {mib:.0f}" for name, mib in peaks.items())
-    print(f"deploy-{count}-{scenario}: MiB at most: {told}", flush=True)
+    peak_text = ", ".join(f"{name} {mib:.0f}" for name, mib in peaks.items())
+    print(f"deploy-{count}-{scenario}: MiB at most: {peak_text}", flush=True)
     limits = LIMITS[scenario] if count == COUNTS[-1] else {}
     return [
         Comparison(f"deploy-{count}-{scenario}-{name}", times["ours"], times[name], limits.get(name, NO_LIMIT)).report()
@@ -234,12 +234,12 @@ def compare(count: int, scenario: str, rounds: int) -> list[bool]:
 
 
 def compare_evaluation(rounds: int) -> bool:
-    """What a deployment evaluates of a hundred hosts, beside the bare evaluation of their systems."""
+    """Compare a deployment's evaluation of a hundred hosts with the bare evaluation of their systems."""
     prepare(EVALUATED)
     times: dict[str, list[float]] = {"ours": [], "bare": []}
     for _ in range(rounds):
-        for which, seconds in times.items():
-            seconds.append(float(lab("run", "--", sys.executable, "-m", "bench.evaluation", which)))
+        for label, seconds in times.items():
+            seconds.append(float(lab("run", "--", sys.executable, "-m", "bench.evaluation", label)))
     limit = LIMITS["evaluation"]["nix"]
     return Comparison(f"deploy-{EVALUATED}-evaluation-nix", times["ours"], times["bare"], limit).report()
 

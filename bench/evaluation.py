@@ -1,6 +1,6 @@
-"""The light hosts evaluated, as a deployment does it or bare: `python -m bench.evaluation ours|bare`, inside the lab.
+"""Evaluate the light hosts like a deployment or bare: `python -m bench.evaluation ours|bare`, inside the lab.
 
-Bare is one `nix eval` of their systems' derivations: the least that anybody could ask. Prints seconds.
+Bare is one `nix eval` of their systems' derivations, the minimum. Prints seconds.
 """
 
 import os

@@ -1,10 +1,9 @@
-"""The quality gate beside its own tools one by one: what running them side by side is worth on two cores.
+"""Compares the quality gate with its tools one by one: the gain from running them in parallel on two cores.
 
-The least that anybody could wait for is the longer of the slowest tool and half of the sum of all. Each is what
-somebody would type without the gate: the program itself, and for what is nixherd's own `nixherd check --only`.
-`builds`, `lockout` and `closures`, which share an evaluation, count once. Everything is warm: built, evaluated and read
-before. statix is left out where there is none. The machine has to be calm: with others at work, two programs side by
-side get no more than one would.
+The lower bound is the longer of the slowest tool and half of the sum of all. Each tool runs as a user would run it
+without the gate: the program itself, and `nixherd check --only` for nixherd's own checks. `builds`, `lockout` and
+`closures` share an evaluation and count once. Everything is warm: built, evaluated and read before. statix is skipped
+where it is not installed. The computer must be idle, because under load two parallel programs get no more CPU than one.
 """
 
 import json
@@ -27,7 +26,7 @@ TOGETHER = ("lockout", "closures", "builds")
 
 
 def main(rounds: int) -> int:
-    """The gate over the lab's copy of the reference fleet."""
+    """Measure the gate on the lab's copy of the reference fleet."""
     from tests import fleet_copy
 
     with tempfile.TemporaryDirectory() as made:
@@ -36,7 +35,7 @@ def main(rounds: int) -> int:
         env |= {"XDG_STATE_HOME": f"{made}/state", "FLEET": str(fleet)}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         without = [] if shutil.which("statix", path=env["PATH"]) else ["--without", "statix"]
-        names = [name for name in run(env, *without)[1] if name not in TOGETHER]  # which warms everything up
+        names = [name for name in run(env, *without)[1] if name not in TOGETHER]  # warms everything up
         parts = [*((name,) for name in names), TOGETHER]
         ours, theirs = [], []
         for _ in range(rounds):
@@ -47,7 +46,7 @@ def main(rounds: int) -> int:
 
 
 def bare(env: dict[str, str], fleet: Path, name: str, *_: str) -> float | None:
-    """Seconds of the program itself; None for what is our own."""
+    """Return the seconds of the tool's own program; None for nixherd's own checks."""
     files = subprocess.run(["git", "ls-files", "*.nix"], cwd=fleet, capture_output=True, text=True).stdout.split("\n")
     argv = {
         "alejandra": ["alejandra", "--check", *files[:-1]],
@@ -63,7 +62,7 @@ def bare(env: dict[str, str], fleet: Path, name: str, *_: str) -> float | None:
 
 
 def run(env: dict[str, str], *words: str) -> tuple[float, dict[str, float]]:
-    """How many seconds the command took, and each tool that ran; all of them passed."""
+    """Return the seconds that the command took, and each tool that ran; all must pass."""
     began = time.monotonic()
     argv = ["taskset", "--cpu-list", cores(), NIXHERD, "check", "--json", *words]
     done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -75,5 +74,5 @@ def run(env: dict[str, str], *words: str) -> tuple[float, dict[str, float]]:
 
 
 def cores() -> str:
-    """The first two that we may use."""
+    """Return the first two cores that we may use."""
     return ",".join(map(str, sorted(os.sched_getaffinity(0))[:CORES]))

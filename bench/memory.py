@@ -1,4 +1,4 @@
-"""How much memory a command and all that it starts have at most, by looking again and again (proc_pid_smaps(5))."""
+"""Measures the peak memory of a command and its descendants by sampling (proc_pid_smaps(5))."""
 
 import subprocess
 import threading
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PAUSE = 0.1  # seconds between two looks
+PAUSE = 0.1  # seconds between two samples
 
 
 class Peak:
-    """`mib` is the most that was seen: proportional set sizes, so that what processes share counts once."""
+    """`mib` is the peak: the sum of proportional set sizes, so that shared memory counts once."""
 
     def __init__(self) -> None:
         self.mib = 0.0
@@ -19,7 +19,7 @@ class Peak:
 
 @contextmanager
 def watched(process: "subprocess.Popen[str]") -> Iterator[Peak]:
-    """Look at the process and its descendants for as long as the block runs."""
+    """Sample the process and its descendants for as long as the block runs."""
     peak, over = Peak(), threading.Event()
 
     def look() -> None:
@@ -49,7 +49,7 @@ def _family(root: int) -> Iterator[int]:
 
 
 def _pss(pid: int) -> int:
-    """KiB."""
+    """Return KiB."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -58,7 +58,7 @@ def _pss(pid: int) -> int:
 
 
 def peak_of(argv: list[str], environment: dict[str, str]) -> tuple[float, int, str]:
-    """MiB at most, status and output of a command."""
+    """Return peak MiB, status and output of a command."""
     process = subprocess.Popen(
         argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -1,36 +1,37 @@
-"""A picture of what the deployment benchmark found: seconds by contender and number of hosts, memory under them."""
+"""Plots the results of the deployment benchmark: seconds by tool and number of hosts, with memory below."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-# In the order in which they are drawn; the same colour everywhere.
+# In drawing order; the same colour in every plot.
 COLOURS = {"ours": "#1b6ca8", "floor": "#9aa5b1", "loop": "#d1495b", "deploy-rs": "#edae49", "ansible": "#5f8f5f"}
 NAMES = {"ours": "nixherd", "floor": "floor (raw nix copy)", "loop": "loop of nixos-rebuild's steps"}
 
 
 def draw(directory: Path, counts: Sequence[int]) -> None:
-    """From `deploy-COUNT-SCENARIO.json` in the directory to `deploy.svg` there."""
+    """Draw `deploy.svg` from `deploy-COUNT-SCENARIO.json` in the directory."""
     try:
         import matplotlib
     except ImportError:
         print("deploy: matplotlib is not installed (pip install -e '.[bench]'): no picture", flush=True)
         return
     matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "deploy"}  # small, and alike for alike figures
+    # A small file, identical for identical figures.
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "deploy"}
     from matplotlib import pyplot
 
     scenarios = ("changed", "unchanged")
     figure, axes = pyplot.subplots(2, len(scenarios), figsize=(10, 6.5), sharex=True)
     for column, scenario in enumerate(scenarios):
-        found = [json.loads((directory / f"deploy-{count}-{scenario}.json").read_text()) for count in counts]
+        measurements = [json.loads((directory / f"deploy-{count}-{scenario}.json").read_text()) for count in counts]
         for row, (what, unit) in enumerate((("seconds", "seconds (median)"), ("mib", "MiB at most"))):
             axis = axes[row][column]
-            names = [name for name in COLOURS if name in found[0][what]]
+            names = [name for name in COLOURS if name in measurements[0][what]]
             width = 0.8 / len(names)
             for at, name in enumerate(names):
                 places = [index + (at - (len(names) - 1) / 2) * width for index in range(len(counts))]
-                heights = [each[what][name] for each in found]
+                heights = [each[what][name] for each in measurements]
                 axis.bar(places, heights, width, color=COLOURS[name], label=NAMES.get(name, name))
             axis.set_xticks(range(len(counts)), [f"{count} host{'s' if count > 1 else ''}" for count in counts])
             axis.set_ylabel(unit)

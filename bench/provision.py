@@ -1,9 +1,9 @@
-"""Measures provisioning in a lab of its own: `make bench ONLY=provision`.
+"""Measures provisioning in a separate lab: `make bench ONLY=provision`.
 
-Each round makes the same machine by hand with nothing but what it cannot do without (`bench/bare.py`: the API's tasks,
-boots, copies, the installer's own commands), then with nixherd, then four at once with nixherd, one after the
-other on the same machine. Printed are the medians of the seconds, and of what is compared within each round: how much
-longer four take than one, and what nixherd adds. Ends with status 1 beyond the limits.
+Each round creates the same machine by hand with only the necessary steps (`bench/bare.py`: the API's tasks, boots,
+copies, the installer's commands), then with nixherd, then four at once with nixherd, one after the other on the same
+computer. It prints the medians of the seconds and of what is compared within each round: how much longer four take than
+one, and what nixherd adds. The exit status is 1 when a limit is exceeded.
 """
 
 import json
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from bench.results import Comparison
 
 FOUR_TO_ONE = 2.0
-ADDED_SHARE, ADDED_SECONDS = 0.15, 3.0  # of the run, or so many seconds, whichever is larger
+ADDED_SHARE, ADDED_SECONDS = 0.15, 3.0  # share of the run, or seconds, whichever is larger
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def main(rounds: int) -> int:
         os.environ["NIXHERD_LAB"] = state
         lab("up", "--hosts", "4")
         try:
-            provision("managed")  # builds all that is built only once
+            provision("managed")  # builds everything that is built only once
             parts, measured = [], []
             for _ in range(rounds):
                 parts.append(by_hand())

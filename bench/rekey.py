@@ -1,8 +1,8 @@
-"""A host joins 200 files of 10 recipients: `nixherd secrets apply` beside a loop of `sops updatekeys`.
+"""A host joins 200 files of 10 recipients: `nixherd secrets apply` compared with a loop of `sops updatekeys`.
 
-The whole command is measured: the fleet's evaluation, the plan, encrypting, reading back, swapping in, one commit. The
-loop does the encrypting alone, in place. Measured with the operator's key first among the recipients and with it last,
-since sops tries them in their order.
+The whole command is measured: evaluation of the fleet, plan, encryption, reading back, replacement, one commit. The
+loop only encrypts, in place. Measured with the operator's key first and last among the recipients, since sops tries
+them in order.
 """
 
 import os
@@ -28,7 +28,7 @@ HOSTS = """{
 
 def run(words: list[str], directory: Path, env: dict[str, str]) -> None:
     environment = {**os.environ, **GIT, **env}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # our own modules are compiled once, as where it is installed
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compile our modules once, as where it is installed
     done = subprocess.run(
         words, cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -37,7 +37,7 @@ def run(words: list[str], directory: Path, env: dict[str, str]) -> None:
 
 
 def keys(place: Path) -> list[tuple[str, Path]]:
-    """Recipients, and the files of their identities."""
+    """Return recipients, and the files of their identities."""
     made = []
     for number in range(RECIPIENTS):
         file = place / f"key{number}"
@@ -53,7 +53,7 @@ def config(recipients: list[str]) -> str:
 
 
 def fleet(place: Path, recipients: list[str], env: dict[str, str]) -> Path:
-    """A repository whose files are encrypted for all but the last recipient, and whose rule names all of them."""
+    """Create a fleet whose files are encrypted for all but the last recipient, and whose rule names all of them."""
     secrets = place / "secrets"
     secrets.mkdir(parents=True)
     (place / "hosts.nix").write_text(HOSTS)
@@ -92,24 +92,24 @@ def ours(directory: Path, env: dict[str, str]) -> float:
 
 
 def compare(rounds: int) -> list[Comparison]:
-    found = []
+    measurements = []
     with tempfile.TemporaryDirectory(prefix="nixherd-bench-") as name:
         place = Path(name)
         made = keys(place)
-        for where, operator in (("first", 0), ("last", RECIPIENTS - 2)):
+        for position, operator in (("first", 0), ("last", RECIPIENTS - 2)):
             env = {"SOPS_AGE_KEY_FILE": str(made[operator][1]), "HOME": name, "XDG_STATE_HOME": f"{name}/state"}
-            original = fleet(place / where, [recipient for recipient, _ in made], env)
+            original = fleet(place / position, [recipient for recipient, _ in made], env)
             times: tuple[list[float], list[float]] = ([], [])
             for number in range(rounds):
                 for seconds, measure in zip(times, (ours, loop), strict=True):
-                    copy = place / f"{where}-{number}-{measure.__name__}"
+                    copy = place / f"{position}-{number}-{measure.__name__}"
                     shutil.copytree(original, copy)
-                    run(["git", "status"], copy, env)  # its index knows the copies' times, as in a checkout at rest
-                    os.sync()  # nobody's fsync writes the copies out
+                    run(["git", "status"], copy, env)  # refreshes the index for the copies' times
+                    os.sync()  # write the copies out, so that no measured fsync does
                     seconds.append(measure(copy, env))
                     shutil.rmtree(copy)
-            found.append(Comparison(f"rekey-identity-{where}", *times, LIMIT))
-    return found
+            measurements.append(Comparison(f"rekey-identity-{position}", *times, LIMIT))
+    return measurements
 
 
 def main(rounds: int) -> int:

@@ -1,4 +1,4 @@
-"""How a benchmark says what it found: one last line a comparison, and the same as JSON in `.bench/`."""
+"""The output of a benchmark: one line per comparison, and the same as JSON in `.bench/`."""
 
 import json
 import math
@@ -12,7 +12,7 @@ DIRECTORY = Path(".bench")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of the rounds, measured side by side; `limit` is the largest ratio that is good enough."""
+    """Seconds by round, with both sides measured in each round; `limit` is the largest acceptable ratio."""
 
     name: str
     ours: Sequence[float]
@@ -21,11 +21,11 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """The median of the rounds' ratios: what else the machine does hits both of a round alike."""
+        """The median of the rounds' ratios: other load on the computer affects both sides of a round alike."""
         return statistics.median(ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True))
 
     def report(self) -> bool:
-        """Print the line and write the JSON; whether it is good enough."""
+        """Print the line and write the JSON; return whether the ratio is within its limit."""
         ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
         print(f"{self.name}: ours/theirs {self.ratio:.2f} ({ours:.2f} s, {theirs:.2f} s)", flush=True)
         DIRECTORY.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
-"""The same change to many light hosts, three ways: sent over SSH, fetched from a cache, pulled.
+"""The same change to many light hosts, in three ways: sent over SSH, fetched from a cache, pulled.
 
-Sent: `nixherd deploy`, every byte from here. Fetched: `nixherd publish` into a cache that a web server of the
-lab serves, then the same deployment, for which machines fetch from it. Pulled: `nixherd publish`, and then every
-machine deploys to itself, all of them at the same moment, as their timers would have it. Each system differs from the
-one before by PAYLOAD. Of each: seconds until the last host runs it, seconds that somebody has to be there for it, and
-MiB of memory here. Nothing is judged: docs/scale.md has what it came to.
+Sent: `nixherd deploy`, every byte from the controller. Fetched: `nixherd publish` to a cache that a web server of the
+lab serves, then the same deployment, for which machines fetch from it. Pulled: `nixherd publish`, then every machine
+deploys to itself at the same moment, as by its timer. Each system differs from the previous one by PAYLOAD. Printed for
+each: seconds until the last host runs it, seconds that an operator must attend, and MiB of memory on the controller.
+Nothing is judged: docs/scale.md has the results.
 """
 
 import json
@@ -31,7 +31,7 @@ MODULE = """
 """
 SENT = "nixherd deploy 'light*' --json --data substitute_on_destination=false >/dev/null 2>&1"
 PUBLISH = f"nixherd publish {CACHE} 'light*' --key-file {deploy.LAB}/cache-key >/dev/null 2>&1"
-# What a machine's timer would start, in its own namespaces.
+# What a machine's timer starts, in its namespaces.
 PULL_ONE = """#!/bin/sh
 here=$(dirname "$0")
 inside=$(pgrep -P "$(cat "$here/light/$1/pid")" | head -n 1)
@@ -51,7 +51,7 @@ def key() -> str:
 
 
 def timed(script: str) -> tuple[float, float]:
-    """Seconds, and MiB at most."""
+    """Return seconds and peak MiB."""
     began = time.monotonic()
     argv = [sys.executable, "-m", "lab", *deploy.words_inside(script)]
     mib, status, output = peak_of(argv, deploy.environment())
@@ -77,7 +77,7 @@ def compare(count: int, public: str) -> list[dict[str, object]]:
 
 
 def main(rounds: int) -> int:
-    """One round each: what is of interest are orders of magnitude."""
+    """Run one round: only orders of magnitude matter."""
     DIRECTORY.mkdir(exist_ok=True)
     rows = []
     server = None
@@ -85,7 +85,7 @@ def main(rounds: int) -> int:
         for count in COUNTS:
             deploy.prepare(count)
             public = key()
-            shutil.rmtree(CACHE, ignore_errors=True)  # what another key has signed
+            shutil.rmtree(CACHE, ignore_errors=True)  # systems signed by another key
             CACHE.mkdir()
             (deploy.LAB / "pull-one").write_text(PULL_ONE)
             if server is None:
@@ -106,7 +106,7 @@ def main(rounds: int) -> int:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
-            # what pulls has to be there before anything can be pulled
+            # machines can only pull once the pull unit is deployed
             deploy.change("first", MODULE.format(marker="first", payload=PAYLOAD, url=URL, key=public))
             deploy.inside(SENT)
             rows += compare(count, public)

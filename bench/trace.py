@@ -1,10 +1,10 @@
-"""Follow one host's enrolment, provisioning and deployment through our code: `make bench ONLY=trace`.
+"""Traces one host's enrolment, provisioning and deployment through our code: `make bench ONLY=trace`.
 
-Each is run once by pyinfra in a lab of its own, with `bench.trace_child` watching. Printed are the distinct files of
-ours in which a function is called, and for the points of effect how many frames of ours lie on the stack and whether a
-file is entered again after it was left. A point of effect is a place in our code with its callers: a loop that looks
-until something is done counts once. Requests of the API are counted apart, since the guard's own frames are on their
-stacks. Ends with status 1 beyond a bound. The traces are in .bench/trace-NAME.jsonl, the stacks in the .txt beside it.
+Each is run once by pyinfra in a separate lab, recorded by `bench.trace_child`. It prints the number of our files in
+which a function is called, and for each point of effect the number of our frames on the stack and whether a file is
+entered again after it was left. A point of effect is a place in our code with its callers: a loop that polls counts
+once. API requests are counted separately, because the guard's own frames are on their stacks. The exit status is 1 when
+a bound is exceeded. The traces are in .bench/trace-NAME.jsonl, the stacks in the .txt beside it.
 
 At e8e5084 this counts the 54, 67 and 48 files of issue 16 (the deployment being a light host's), and in the deployment
 a median of 10 frames and 13 points, 10 of which enter a file twice; the issue has 11 of 15.
@@ -33,7 +33,7 @@ Stack = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Effect:
-    """`stack` are our frames, (file, function), from the outside in; `row` is the operation that executes, if any."""
+    """`stack` are our frames, (file, function), from the outside in; `row` is the operation that executes, or None."""
 
     kind: str
     what: str
@@ -42,7 +42,7 @@ class Effect:
 
     @property
     def frames(self) -> int:
-        """How many lie on the stack, up to the function that sends: one private helper of it is not counted."""
+        """The number of our frames up to the function that sends; one private helper of it is not counted."""
         name = self.stack[-1][1].rpartition(".")[2] if self.stack else ""
         return len(self.stack) - name.startswith(("_", "<lambda"))
 
@@ -59,7 +59,7 @@ class Trace:
     effects: tuple[Effect, ...]
 
     def points(self, *, requests: bool) -> list[Effect]:
-        """The requests, or all other effects, each stack once."""
+        """Return the requests, or all other effects, each stack once."""
         chosen = [each for each in self.effects if each.stack and (each.kind == "request") == requests]
         return list({each.stack: each for each in reversed(chosen)}.values())[::-1]
 
@@ -90,12 +90,12 @@ def traced(name: str, deploy_file: str, host: str) -> Trace:
     lab("run", "--", sys.executable, "-m", "bench.trace_child", str(output.absolute()), *words)
     trace = read(output.read_text().splitlines())
     if not (trace.files and trace.points(requests=False)):
-        sys.exit(f"trace: {name}: no function of ours was seen at work; see {output}")
+        sys.exit(f"trace: {name}: recorded no call of our functions; see {output}")
     return trace
 
 
 def report(name: str, trace: Trace) -> bool:
-    """Print the figures and write the stacks. Whether all are within their bounds."""
+    """Print the figures and write the stacks; return whether all are within their bounds."""
     points, requests = trace.points(requests=False), trace.points(requests=True)
     stacks = [described(effect) for effect in (*points, *requests)]
     (DIRECTORY / f"trace-{name}.txt").write_text("\n\n".join(["\n".join(trace.files), *stacks]) + "\n")
@@ -128,7 +128,7 @@ def described(effect: Effect) -> str:
 
 
 def change(fleet: Path, directory: str) -> None:
-    """Give the hosts of a directory something new to be deployed."""
+    """Change something in each host of a directory, to be deployed."""
     configuration = fleet / "hosts" / directory / "configuration.nix"
     text = configuration.read_text()
     mark = "  system.stateVersion"
@@ -138,7 +138,7 @@ def change(fleet: Path, directory: str) -> None:
 
 
 def main(rounds: int) -> int:
-    """Trace once, however many rounds are asked for: nothing is timed."""
+    """Trace once, whatever the number of rounds: nothing is timed."""
     DIRECTORY.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nixherd-trace-") as state:
         os.environ["NIXHERD_LAB"] = state

@@ -1,10 +1,10 @@
-"""`python -m bench.trace_child OUTPUT WORD…`: pyinfra with these words, recorded into a file of JSON lines.
+"""`python -m bench.trace_child OUTPUT WORD…`: run pyinfra with these words and record it as JSON lines.
 
-Which functions of which of our files are called, and where in our code each effect begins: a command for a machine, a
-file for it, a program here, a request of the hypervisor's API, a write of the fleet's files. What is watched lies
-outside of our code (paramiko, requests, subprocess, the interpreter's audit events): ours may be reorganised.
-Lines: `{"file": PATH}`, each file once; `{"effect": KIND, "what": TEXT, "row": NAME or null, "stack": [[PATH,
-FUNCTION]…]}`, the row being the operation that is executed, the stack our frames from the outside in.
+It records which functions of which of our files are called, and where in our code each effect begins: a command or a
+file for a machine, a local program, an API request to the hypervisor, a write to the fleet's files. It hooks code
+outside of ours (paramiko, requests, subprocess, the interpreter's audit events), so our code may be reorganised. Lines:
+`{"file": PATH}`, each file once; `{"effect": KIND, "what": TEXT, "row": NAME or null, "stack": [[PATH, FUNCTION]…]}`:
+the row is the operation that executes, the stack our frames from the outside in.
 """
 
 import importlib
@@ -25,7 +25,7 @@ Told = Callable[..., str]
 
 
 class Recorder:
-    """Watches from `start` to the end of the process. `root` is the checkout, `fleet` the fleet's directory."""
+    """Records from `start` to the end of the process. `root` is the checkout, `fleet` the fleet's directory."""
 
     def __init__(self, output: Path, root: Path, fleet: Path | None) -> None:
         self._lines = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -38,7 +38,7 @@ class Recorder:
         self._writing = False
 
     def start(self) -> None:
-        """Raises SystemExit where a function that is to be watched is not there any more."""
+        """Start recording. Raises SystemExit if a function to hook no longer exists."""
         self._wrap("paramiko.channel", "Channel", "exec_command", "command", lambda channel, command, *_: str(command))
         self._wrap("paramiko.sftp_client", "SFTPClient", "open", "transfer", lambda sftp, name, *_: str(name))
         self._wrap(
@@ -62,7 +62,7 @@ class Recorder:
         return frames[::-1]
 
     def ours(self, filename: str) -> str | None:
-        """The path of one of our files below the checkout, None of any other."""
+        """Return the path of one of our files below the checkout, None for any other."""
         if filename not in self._ours:
             path = Path(os.path.normpath(self._root / filename))
             inside = path.relative_to(self._root) if path.is_relative_to(self._root) else None
@@ -70,7 +70,7 @@ class Recorder:
             self._ours[filename] = str(inside) if is_ours else None
         return self._ours[filename]
 
-    def _wrap(self, module: str, owner: str, name: str, kind: str, told: Told) -> None:
+    def _wrap(self, module: str, owner: str, name: str, kind: str, settings: Told) -> None:
         cls = getattr(importlib.import_module(module), owner, None)
         original = getattr(cls, name, None)
         if original is None:
@@ -79,7 +79,7 @@ class Recorder:
             )
 
         def watched(*args: Any, **arguments: Any) -> Any:
-            self.effect(kind, told(*args, *arguments.values()))
+            self.effect(kind, settings(*args, *arguments.values()))
             return original(*args, **arguments)
 
         setattr(cls, name, watched)
@@ -90,7 +90,7 @@ class Recorder:
             return
         self._codes.add(code)
         name = self.ours(code.co_filename)
-        # the body of a module or class is run by being imported
+        # the body of a module or class runs when it is imported
         if name and name not in self._files and code.co_flags & inspect.CO_OPTIMIZED:
             self._files.add(name)
             self._write({"file": name})
@@ -119,18 +119,18 @@ def shown(words: object) -> str:
 
 
 def row() -> str | None:
-    """The name of the operation that pyinfra executes."""
+    """Return the name of the operation that pyinfra executes."""
     context = sys.modules.get("pyinfra.context")
     state: Any = context.state if context and context.ctx_state.isset() else None
     if not hasattr(state, "inventory"):
-        return None  # it is being read
+        return None  # it is being loaded
     rows = [host.executing_op_hash for host in state.inventory if host.executing_op_hash]
     return min(state.get_op_meta(rows[0]).names) if rows else None
 
 
 def main() -> None:
     output, words = Path(sys.argv[1]), sys.argv[2:]
-    pyinfra_cli: Any = importlib.import_module("pyinfra_cli.main")  # first: it lets gevent replace what is watched
+    pyinfra_cli: Any = importlib.import_module("pyinfra_cli.main")  # first: it lets gevent replace what is hooked
     fleet = os.environ.get("FLEET")
     Recorder(output.absolute(), Path.cwd(), Path(fleet) if fleet else None).start()
     sys.argv = ["pyinfra", *words]

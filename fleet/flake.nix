@@ -15,12 +15,12 @@
       url = "github:nix-community/disko";
       inputs.nixpkgs.follows = "nixpkgs";
     };
-    # What is known of a machine's hardware, a laptop's above all.
+    # Hardware profiles, mainly for laptops.
     nixos-hardware = {
       url = "github:NixOS/nixos-hardware/master";
       inputs.nixpkgs.follows = "nixpkgs";
     };
-    # The installer that a new machine is taken into.
+    # The installer that new machines boot into.
     nixos-images = {
       url = "github:nix-community/nixos-images";
       inputs.nixos-unstable.follows = "nixpkgs";
@@ -40,11 +40,11 @@
     inherit (nixpkgs) lib;
     system = "x86_64-linux";
     pkgs = nixpkgs.legacyPackages.${system};
-    # What begins with _ is the owner's own, and no host.
+    # Names that begin with _ are the owner's own attributes, not hosts.
     allHosts = lib.filterAttrs (name: _: !lib.hasPrefix "_" name) (import ./hosts.nix);
     fleetLib = import ./nix/lib.nix {inherit inputs self system allHosts;};
     isNixos = _: host: host ? configurationFile;
-    # A host with a configurationFile is a whole NixOS machine, one without has only its user's home from here.
+    # A host with a configurationFile is a whole NixOS machine, one without is only a user's home.
     nixosConfigurations =
       lib.mapAttrs fleetLib.mkNixosSystem (lib.filterAttrs isNixos allHosts);
     homeConfigurations =
@@ -53,8 +53,8 @@
   in {
     inherit nixosConfigurations homeConfigurations;
 
-    # For other flakes: the modules without our hosts, off until they are switched on. `base` is what our own hosts
-    # start from. sops-nix is imported by whoever wants secrets.
+    # For other flakes: the modules without our hosts; all are disabled by default. `base` is the profile of our own
+    # hosts. A flake that uses secrets must import sops-nix.
     nixosModules = {
       default = ./modules/nixos;
       base = ./modules/nixos/profiles/base.nix;

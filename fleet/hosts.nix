@@ -1,7 +1,7 @@
 # Every machine of the fleet, once. The inventory, the pinned known_hosts, SSH aliases, deploy targets and the
 # recipients of secrets all derive from this file.
 let
-  # The people who may log in, everywhere.
+  # The people who may log in on every machine.
   masterKeys = [
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIVZkgrGCfFDxP3d/gwqeFV+tHOQhEfj6q4ZZ+VfJkNc abl030@epimetheus"
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAXfRSazaOCoVJ06QoaiWo7BAR9e62ImBcIzwGPbM0hK abl030@framework"
@@ -33,7 +33,7 @@ in {
     homeFile = ./hosts/framework/home.nix;
   };
 
-  # Another system below, Home Manager on top: no configurationFile.
+  # Another operating system with Home Manager: no configurationFile.
   caddy = {
     hostname = "caddy";
     sshAlias = "cad";
@@ -81,7 +81,7 @@ in {
     homeFile = ./hosts/igpu/home.nix;
   };
 
-  # VM 110: made and kept by nixherd.
+  # VM 110: created and managed by nixherd.
   dev = {
     hostname = "dev";
     sshAlias = "dev";

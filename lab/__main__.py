@@ -1,9 +1,9 @@
-"""python -m lab COMMAND."""
+"""Run `python -m lab COMMAND`."""
 
 import sys
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["api"]:  # alone it needs nothing of the machines
+    if sys.argv[1:2] == ["api"]:  # the emulator alone does not import the machines
         from lab.api.server import main as api
 
         api(sys.argv[2:])

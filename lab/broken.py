@@ -1,6 +1,6 @@
-"""Hosts of the lab's fleet whose next system is broken in a known way: `python -m lab break HOST FAULT…`.
+"""Makes the next system of a host fail in a known way: `python -m lab break HOST FAULT…`.
 
-Each fault is a NixOS module in `lab/faults/`; what it does is its first line.
+Each fault is a NixOS module in `lab/faults/`; its first line describes the effect.
 """
 
 import shutil
@@ -14,18 +14,18 @@ FAULTS = Path(__file__).resolve().parent / "faults"
 
 
 def faults() -> dict[str, str]:
-    """What each does, by name."""
+    """Return each fault's description by name."""
     return {path.stem: path.read_text().partition("\n")[0].lstrip("# ") for path in sorted(FAULTS.glob("*.nix"))}
 
 
 def break_host(fleet: Path, host: str, names: Sequence[str], env: Mapping[str, str]) -> None:
-    """Give a host of the fleet's copy these faults and no others, and commit that. Raises LabError."""
+    """Set the faults of a host in the fleet's copy, replacing earlier ones, and commit. Raises LabError."""
     directory = fleet / "hosts" / host
     configuration = directory / "configuration.nix"
     if not configuration.is_file():
         raise LabError(f"the fleet has no host {host} with a configuration.nix")
     if unknown := [name for name in names if name not in faults()]:
-        raise LabError(f"no fault is called {unknown[0]}; there are: {', '.join(faults())}")
+        raise LabError(f"unknown fault {unknown[0]}; known faults: {', '.join(faults())}")
     place = directory / "faults"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()

@@ -1,4 +1,4 @@
-"""python -m lab: a Proxmox VE node and real machines on this one, for demo, tests and play."""
+"""The command `python -m lab`: a Proxmox VE node and real machines on this computer, for the demo, tests and trials."""
 
 import argparse
 import json
@@ -16,32 +16,9 @@ from lab.machines.network import GATEWAY
 from lab.places import Places, cache_directory
 from lab.setup import prepare_nix, programs
 
-FAULTS = {
-    "lock-held": "vmid=N requests=N seconds=N: somebody else holds the VM's lock",
-    "file-held": "vmid=N seconds=30: `qm cleanup` holds the lock of the VM's configuration file",
-    "restart": "vmid=N message=TEXT: the second task of a reboot fails so; never=1: it does not come; seconds=N: late",
-    "task-fails": "type=qmclone once=1: a task ends with an error after its 200",
-    "task-killed": "type=qmclone: its worker dies half-way, what it held stays",
-    "task-lost": "type=qmclone works=1: nobody knows of it any more; works=0: nor was it done",
-    "drop-connection": "method=POST path=REGEX count=1: the request is done, its answer lost; refused=1: a refusal is",
-    "timed-out": "method=POST path=REGEX count=1: the request is done, the answer is 596",
-    "refused": "method=POST path=REGEX count=1: the request is not done, the answer is 595",
-    "node-down": "node=NAME: that node does not answer",
-    "hotplug-fails": "option=scsi1 count=1: that hotplug fails: the option waits, and the answer is 400",
-    "storage-full": "storage=NAME: nothing more fits there",
-    "stale-resources": "the cluster's list shows what it showed when this was switched on",
-    "archive-damaged": "part=header|data: nothing of a backup can be read, or not to its end",
-    "vmid-taken": "vmid=N: a stranger's VM appears there when somebody comes to make one",
-    "agent-silent": "vmid=N: the guest agent never answers",
-    "address-changes": "vmid=N: every boot gets another address",
-    "address-moves": "vmid=N: addresses of running machines change now",
-    "no-return": "vmid=N: a machine that reboots does not come back",
-    "impostor": "HOST VMID marker=installer|clone|installed|own key=true address=true boot_id=true: HOST plays VMID",
-}
-
 
 def main(argv: list[str]) -> int:
-    """Run one command; returns its exit status."""
+    """Run one command and return its exit status."""
     options = _parser().parse_args(argv)
     try:
         status: int = options.act(Places.here(), options)
@@ -62,36 +39,38 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(act=act)
         return made
 
-    up = command("up", _up, "start the lab, with everything that it needs")
+    up = command("up", _up, "start the lab, and set up what it needs")
     up.add_argument(
         "--hosts", type=_count, default=1, metavar="N", help="managed VMs that the fleet declares (1 to 40)"
     )
-    command("down", _down, "end it; nothing stays")
-    reset = command("reset", _reset, "bring the start state back")
+    command("down", _down, "stop the lab and remove everything that it started")
+    reset = command("reset", _reset, "restore the start state")
     reset.add_argument(
-        "--patch", type=_object, metavar="JSON", help="until the next reset, with this merge patch (RFC 7396) on it"
+        "--patch", type=_object, metavar="JSON", help="until the next reset, apply this merge patch (RFC 7396)"
     )
     command("status", _status, "what runs")
     run = command("run", _run, "run a command inside, with FLEET, PROXMOX_TOKEN_FILE, HOME and PATH set")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
     command("shell", _shell, "a shell inside")
-    command("demo", _demo, "the main job from the start to its proof, in a lab of its own")
-    log = command("log", _log, "every API request, a JSON line each")
-    log.add_argument("-f", "--follow", action="store_true", help="go on as requests come in")
-    fault = command("fault", _fault, "switch a fault; without a name: list them")
+    command("demo", _demo, "the main workflow from start to proof, in the lab")
+    log = command("log", _log, "print the API requests, one JSON line each")
+    log.add_argument("-f", "--follow", action="store_true", help="keep printing new requests")
+    fault = command("fault", _fault, "switch a fault on or off; without a name: list the faults")
     fault.add_argument("name", nargs="?")
-    fault.add_argument("switch", nargs="?", default="on", help="on (default) or off, or already KEY=VALUE")
+    fault.add_argument("switch", nargs="?", default="on", help="on (default), off, or the first KEY=VALUE")
     fault.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
-    deployed = command("fleet", _fleet, "have N deployed machines to deploy to; starts the lab")
+    deployed = command("fleet", _fleet, "start the lab with N machines that are already deployed")
     deployed.add_argument("count", type=int, metavar="N")
     deployed.add_argument("--light", action="store_true", help="without systemd and disks: a hundred in seconds")
-    broken = command("break", _break, "break the next system of a host; without faults: mend it; without a host: list")
+    broken = command(
+        "break", _break, "break a host's next system; without faults: repair it; without a host: list them"
+    )
     broken.add_argument("host", nargs="?")
     broken.add_argument("faults", nargs="*", metavar="FAULT")
-    nix = command("nix", _nix, "run a command with Nix and sops on its PATH, outside the lab; made if there is none")
+    nix = command("nix", _nix, "run a command outside the lab with Nix and sops on its PATH; builds them if needed")
     nix.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
     command("programs", _programs, "build what only tests need: the gate's tools, compose-go, actionlint, act")
-    commands.add_parser("api", help="the API emulator alone, its machines being states", add_help=False)
+    commands.add_parser("api", help="run the API emulator alone, without real machines", add_help=False)
     return parser
 
 
@@ -103,12 +82,12 @@ def _count(text: str) -> int:
 
 def _object(text: str) -> object:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        value = None
+    if not isinstance(value, dict):
         raise argparse.ArgumentTypeError("a JSON object, in the shape of the lab's state.json")
-    return found
+    return value
 
 
 def _progress(text: str) -> None:
@@ -123,14 +102,14 @@ def _up(places: Places, options: argparse.Namespace) -> int:
 
 
 def _down(places: Places, options: argparse.Namespace) -> int:
-    _progress("down" if control.down(places) else "was not up")
+    _progress("down" if control.down(places) else "it was not running")
     return 0
 
 
 def _reset(places: Places, options: argparse.Namespace) -> int:
     began = time.monotonic()
     control.reset(places, options.patch)
-    _progress(f"as at the start, after {time.monotonic() - began:.1f} s")
+    _progress(f"reset in {time.monotonic() - began:.1f} s")
     return 0
 
 
@@ -148,7 +127,7 @@ def _status(places: Places, options: argparse.Namespace) -> int:
 def _run(places: Places, options: argparse.Namespace) -> int:
     argv = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not argv:
-        raise LabError("run what? python -m lab run -- CMD …")
+        raise LabError("no command; use: python -m lab run -- CMD …")
     running = Running.require(places)
     sys.stdout.flush()
     inside = running.inside(argv, Path.cwd())
@@ -156,7 +135,7 @@ def _run(places: Places, options: argparse.Namespace) -> int:
 
 
 def _demo(places: Places, options: argparse.Namespace) -> int:
-    from lab.demo import demo  # the other commands need none of it
+    from lab.demo import demo  # the other commands do not need these imports
 
     demo(places)
     return 0
@@ -173,32 +152,41 @@ def _log(places: Places, options: argparse.Namespace) -> int:
     return subprocess.call(["tail", "-n", "+1", *(["-f"] if options.follow else []), str(places.api_log)])
 
 
+def switchable() -> dict[str, str]:
+    """Return the parameters and the effect of every fault of the API and the machines, by name."""
+    from lab.api.faults import FAULTS as OF_THE_API
+    from lab.machines.machine import FAULTS as OF_MACHINES
+
+    return {**OF_THE_API, **OF_MACHINES}
+
+
 def _fault(places: Places, options: argparse.Namespace) -> int:
+    known = switchable()
     if options.name is None:
-        for name, text in FAULTS.items():
+        for name, text in known.items():
             print(f"{name:16} {text}")
         return 0
-    if options.name not in FAULTS:
-        raise LabError(f"no fault is called {options.name}; there are: {', '.join(FAULTS)}")
-    given = options.parameters
+    if options.name not in known:
+        raise LabError(f"unknown fault {options.name}; known faults: {', '.join(known)}")
+    words = options.parameters
     if options.name == "impostor":
-        options.switch, given = _cast(places, [options.switch, *given])
+        options.switch, words = _cast(places, [options.switch, *words])
     if "=" in options.switch:
-        options.switch, given = "on", [options.switch, *given]
-    if options.switch not in ("on", "off") or not all("=" in item for item in given):
+        options.switch, words = "on", [options.switch, *words]
+    if options.switch not in ("on", "off") or not all("=" in item for item in words):
         raise LabError(f"python -m lab fault {options.name} [on|off] [KEY=VALUE …]")
-    parameters = {key: _value(value) for key, _, value in (item.partition("=") for item in given)}
+    parameters = {key: _value(value) for key, _, value in (item.partition("=") for item in words)}
     body = {**parameters, "name": options.name, "on": options.switch == "on"}
     control.request(places, Running.require(places), "POST", "/_lab/fault", body)
     return 0
 
 
 def _cast(places: Places, words: list[str]) -> tuple[str, list[str]]:
-    """`HOST VMID KEY=VALUE …` or `off HOST` in the words of every other fault."""
+    """Convert `HOST VMID KEY=VALUE …` or `off HOST` to the arguments of other faults."""
     names = {str(vm["name"]): int(vm["vmid"]) for vm in control.virtual_machines(places, Running.require(places))}
     off = words[:1] == ["off"]
-    who, *rest = [*(words[1:] if words[:1] in (["on"], ["off"]) else words), ""]
-    vmid, other = (str(names.get(word, word)) for word in (who, rest[0] if rest else ""))
+    machine, *rest = [*(words[1:] if words[:1] in (["on"], ["off"]) else words), ""]
+    vmid, other = (str(names.get(word, word)) for word in (machine, rest[0] if rest else ""))
     if not vmid.isdigit() or not (off or other.isdigit()):
         raise LabError("python -m lab fault impostor HOST VMID [KEY=VALUE …], or: fault impostor off HOST")
     return ("off", [f"vmid={vmid}"]) if off else ("on", [f"vmid={vmid}", f"other={other}", *filter(None, rest[1:])])
@@ -233,7 +221,7 @@ def _break(places: Places, options: argparse.Namespace) -> int:
 
 
 def _value(text: str) -> object:
-    """A number or true/false where it reads as one, else the text."""
+    """Return a number or boolean if the text reads as one, otherwise the text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -249,10 +237,10 @@ def _nix(places: Places, options: argparse.Namespace) -> int:
     nix, tools = prepare_nix(cache_directory(), _progress)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        raise LabError("no command; say: python -m lab nix -- CMD …")
+        raise LabError("no command; use: python -m lab nix -- CMD …")
     environment = os.environ | {"PATH": f"{nix.bin}:{tools}:{os.environ['PATH']}", "NIX_CONF_DIR": str(nix.conf)}
     if nix.of_the_lab and os.geteuid() == 0:
-        # A machine without Nix stays one: its /nix is ours for this command alone.
+        # Without Nix on this computer, mount the lab's /nix for this command only.
         places.nix_root.mkdir(parents=True, exist_ok=True)
         Path("/nix").mkdir(exist_ok=True)
         bound = 'mount --bind "$0" /nix && exec "$@"'

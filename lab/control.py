@@ -1,4 +1,4 @@
-"""Starting and ending the lab of this checkout, and talking to the one that runs."""
+"""Starts and ends the lab of this checkout, and talks to the running one."""
 
 import contextlib
 import ctypes
@@ -36,7 +36,9 @@ CLONE_NEWNET = 0x40000000
 
 @dataclass(frozen=True)
 class Running:
-    """The lab that runs: `pid` is its PID 1 as seen from here; `started` tells it from a later process so numbered."""
+    """The running lab: `pid` is its PID 1 as seen from here; `started` distinguishes it from a later process with that
+    number.
+    """
 
     pid: int
     started: str
@@ -48,21 +50,23 @@ class Running:
     @classmethod
     def find(cls, places: Places) -> "Running | None":
         try:
-            found = cls(**json.loads(places.running.read_text()))
+            running = cls(**json.loads(places.running.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return found if _start_time(found.pid) == found.started else None
+        return running if _start_time(running.pid) == running.started else None
 
     @classmethod
     def require(cls, places: Places) -> "Running":
-        """Raises LabError when none runs."""
-        found = cls.find(places)
-        if found is None:
+        """Return the running lab; raises LabError if it is not running."""
+        running = cls.find(places)
+        if running is None:
             raise LabError("the lab is not up; start it with: python -m lab up")
-        return found
+        return running
 
     def environment(self, places: Places) -> dict[str, str]:
-        """What commands in the lab see: its fleet, token, home and Nix; nothing that leads out of it."""
+        """Return the environment of commands in the lab: its fleet, token, home and Nix, without references to the
+        outside.
+        """
         gone = (
             "XDG_STATE_HOME",
             "XDG_CONFIG_HOME",
@@ -88,13 +92,13 @@ class Running:
         }
 
     def inside(self, argv: list[str], cwd: Path) -> list[str]:
-        """An argv that runs `argv` in the lab's namespaces. Its PID namespace too: it ends with the lab."""
+        """Return an argv that runs `argv` in the lab's namespaces, PID namespace included: it ends with the lab."""
         enter = ["nsenter", "-t", str(self.pid), "-p", "-m", "-n", "--"]
         return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(cwd), *argv]
 
 
 def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat; None without such a process."""
+    """Return field 22 of /proc/PID/stat; None without such a process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -103,9 +107,9 @@ def _start_time(pid: int) -> str | None:
 
 @contextlib.contextmanager
 def exclusive(places: Places) -> Iterator[None]:
-    """One `up`, `down` or `reset` at a time. Raises LabError for who is not root."""
+    """Allow one `up`, `down` or `reset` at a time. Raises LabError unless run as root."""
     if os.geteuid() != 0:
-        raise LabError("the lab makes namespaces and loop devices: run it as root")
+        raise LabError("the lab creates namespaces and loop devices: run it as root")
     places.state.mkdir(exist_ok=True)
     with (places.state / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -113,14 +117,14 @@ def exclusive(places: Places) -> Iterator[None]:
 
 
 def up(places: Places, hosts: int, progress: Progress) -> Running:
-    """Start the lab unless it runs; returns when its API answers. Raises LabError."""
+    """Start the lab unless it is running; return when its API answers. Raises LabError."""
     with exclusive(places):
-        found = Running.find(places)
-        if found:
-            if found.hosts != hosts:
-                raise LabError(f"the lab is up with {found.hosts} host(s); first: python -m lab down")
-            _make_fleet(places, found)  # the `up` that started it may have been killed before that
-            return found
+        lab = Running.find(places)
+        if lab:
+            if lab.hosts != hosts:
+                raise LabError(f"the lab is up with {lab.hosts} host(s); first: python -m lab down")
+            _make_fleet(places, lab)  # the `up` that started it may have been killed before it did this
+            return lab
         clean(places)
         parts = setup.prepare(cache_directory(), progress)
         progress("starting")
@@ -137,9 +141,9 @@ def up(places: Places, hosts: int, progress: Progress) -> Running:
 
 
 def _start_supervisor(places: Places, hosts: int, parts: setup.Parts) -> Running:
-    """Start it detached, wait until it is ready, note it down, and only then let it live on. Raises LabError.
+    """Start the supervisor detached, wait until it is ready, record it, then let it outlive us. Raises LabError.
 
-    Until our word arrives it ends when we do: a killed `up` leaves no lab that nobody knows of.
+    Until our confirmation arrives it ends when we do, so a killed `up` never leaves an unrecorded lab.
     """
     report, reporting = os.pipe()
     listening, word = os.pipe()
@@ -162,7 +166,7 @@ def _start_supervisor(places: Places, hosts: int, parts: setup.Parts) -> Running
             process.kill()
             process.wait()
             last = places.lab_log.read_text().strip().splitlines()[-1:]
-            raise LabError(f"the lab did not start: {line or ' '.join(last) or 'no reason'} (see {places.lab_log})")
+            raise LabError(f"the lab did not start: {line or ' '.join(last) or 'no output'} (see {places.lab_log})")
         pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
         nix = parts.nix
         running = Running(pid, _start_time(pid) or "", hosts, str(nix.bin), str(nix.conf), str(parts.tools))
@@ -172,7 +176,7 @@ def _start_supervisor(places: Places, hosts: int, parts: setup.Parts) -> Running
 
 
 def _write_state(places: Places, hosts: int) -> None:
-    """Keys, token and start state; what exists is kept, so that the fleet's copy stays as it is."""
+    """Write keys, token and start state; existing files are kept, so the fleet's copy stays the same."""
     keys = places.home / ".ssh"
     keys.mkdir(parents=True, exist_ok=True)
     keys.chmod(0o700)
@@ -198,7 +202,7 @@ def _write_state(places: Places, hosts: int) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """The file whole or not at all, for the owner only."""
+    """Write the file atomically, for its owner only."""
     making = path.with_name(f"{path.name}.making")
     making.touch(0o600)
     making.write_text(text)
@@ -206,11 +210,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def down(places: Places) -> bool:
-    """End the lab and whatever a killed one left; False when none ran."""
+    """End the lab and any remains of a killed one; return False if none was running."""
     with exclusive(places):
-        found = Running.find(places)
-        _end(places, found)
-        return found is not None
+        running = Running.find(places)
+        _end(places, running)
+        return running is not None
 
 
 def _end(places: Places, running: Running | None) -> None:
@@ -225,7 +229,7 @@ def clean(places: Places, deadline: float = 10.0) -> None:
     end = time.monotonic() + deadline
     while left := leftovers(places):
         if time.monotonic() > end:
-            raise LabError(f"still there after {deadline:.0f} s: {', '.join(left)}")
+            raise LabError(f"left over after {deadline:.0f} s: {', '.join(left)}")
         time.sleep(0.02)
     for group in cgroups(places):
         remove_tree(group)
@@ -234,16 +238,16 @@ def clean(places: Places, deadline: float = 10.0) -> None:
 
 
 def cgroups(places: Places) -> list[Path]:
-    """Control groups of this checkout's lab, as the host shows the unified hierarchy."""
-    found = (root / places.name for root in (ROOT, ROOT / "unified"))
-    return [group for group in found if group.exists()]
+    """Return the control groups of this checkout's lab in the host's unified hierarchy."""
+    groups = (root / places.name for root in (ROOT, ROOT / "unified"))
+    return [group for group in groups if group.exists()]
 
 
 def leftovers(places: Places) -> list[str]:
-    """What of this checkout's lab still lives: processes in its control groups, loop devices on its disks."""
+    """List what is left of this checkout's lab: processes in its control groups, loop devices on its disks."""
     left = []
     for group in cgroups(places):
-        for directory, _, _ in os.walk(group):  # which passes over groups that end meanwhile; rglob does not
+        for directory, _, _ in os.walk(group):  # skips groups that end during the search; rglob raises
             with contextlib.suppress(OSError):
                 left += [f"process {pid}" for pid in (Path(directory) / "cgroup.procs").read_text().split()]
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
@@ -258,9 +262,9 @@ def _make_fleet(places: Places, running: Running) -> None:
 
 
 def reset(places: Places, patch: dict[str, Any] | None = None) -> None:
-    """Back to the start state: no machine, the start's VMs and volumes, the fleet as shipped. Raises LabError.
+    """Restore the start state: no machines, the initial VMs and volumes, the original fleet. Raises LabError.
 
-    `patch`, an RFC 7396 merge patch of the API's state, changes it until the next reset.
+    `patch`, an RFC 7396 merge patch of the API's state, applies until the next reset.
     """
     with exclusive(places):
         running = Running.require(places)
@@ -272,13 +276,13 @@ def reset(places: Places, patch: dict[str, Any] | None = None) -> None:
 
 
 def virtual_machines(places: Places, running: Running) -> list[dict[str, Any]]:
-    """What the node's list says of each VM (`vmid`, `name`, `status`), by VMID. Raises LabError."""
-    found = request(places, running, "GET", f"/api2/json/nodes/{start.NODE}/qemu")["data"]
-    return sorted(found, key=lambda vm: int(vm["vmid"]))
+    """Return each VM's entry in the node's list (`vmid`, `name`, `status`), by VMID. Raises LabError."""
+    vms = request(places, running, "GET", f"/api2/json/nodes/{start.NODE}/qemu")["data"]
+    return sorted(vms, key=lambda vm: int(vm["vmid"]))
 
 
 def request(places: Places, running: Running, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """One request to the emulator, from inside its network. Returns the JSON; raises LabError."""
+    """Send one request to the emulator from inside its network and return the JSON. Raises LabError."""
     with _network_of(running.pid):
         context = ssl.create_default_context(cafile=str(places.certificate))
         connection = http.client.HTTPSConnection(GATEWAY, PORT, timeout=30, context=context)
@@ -303,7 +307,7 @@ def request(places: Places, running: Running, method: str, path: str, body: dict
 
 @contextlib.contextmanager
 def _network_of(pid: int) -> Iterator[None]:
-    """This thread in the network namespace of a process."""
+    """Run this thread in the network namespace of a process."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/self/ns/net").open() as ours, Path(f"/proc/{pid}/ns/net").open() as other:
         if libc.setns(other.fileno(), CLONE_NEWNET):

@@ -1,7 +1,6 @@
-"""`make demo`: the main job as a person would do it, in the lab, with a proof through other channels.
+"""`make demo`: the main workflow in the lab as an operator runs it, with a proof through other channels.
 
-Every command that is shown is run as shown; what it should have shown is checked, so that a demo which ends
-well is a proof and one that does not ends with a status other than 0.
+Every command runs as shown and its output is checked: the exit status is 0 only if everything was proven.
 """
 
 import json
@@ -22,7 +21,7 @@ POST_PROVISION = "pyinfra -y inventory.py deploys/post_provision.py --limit dev"
 CHANGE = """cd $FLEET/hosts/dev &&
 sed -i '/system.stateVersion/i \\  environment.etc.motd.text = "deployed";' configuration.nix &&
 git commit --quiet --all --message 'dev: a message of the day' && git show --stat --format=%s"""
-# The guard below everything that could forget to ask: a program that means to stop what must not be touched.
+# The guard below all callers: a program that tries to stop a protected VM.
 STOP_104 = """python -c '
 import os; from pathlib import Path
 from nixherd.fleet.load import load_fleet
@@ -35,14 +34,14 @@ SYSTEM = "nixosConfigurations.dev.config.system.build.toplevel"
 
 
 def demo(places: Places) -> None:
-    """Raises LabError, with what was missing, when anything is not as it should be."""
+    """Run the demo. Raises LabError naming what differs from the expectation."""
     if not Path("inventory.py").exists():
         raise LabError("run the demo from the checkout: make demo")
     began = time.monotonic()
-    directory = places.state / "demo"  # a lab that is up stays as it is
+    directory = places.state / "demo"  # a running lab stays up
     directory.mkdir(parents=True, exist_ok=True)
     os.environ["NIXHERD_LAB"] = str(directory)
-    print("The lab: a Proxmox VE API and real machines behind it, in a network namespace with no way out.")
+    print("The lab: a Proxmox VE API and real machines, in an isolated network namespace.")
     lab("up")
     try:
         story(Places.here())
@@ -53,20 +52,20 @@ def demo(places: Places) -> None:
 
 
 def story(places: Places) -> None:
-    heading("The plan: what would be done for a machine that does not exist. Nothing is changed.")
+    heading("The plan for a machine that does not exist yet. It changes nothing.")
     before = changing_requests(places)
     shows(PROVISION.replace("-y", "--dry"), "clone template 9002 to vm 110")
     require(changing_requests(places) == before, "the plan sent a changing request")
     shows("git -C $FLEET status --short --branch", "## main\n")
 
-    heading("The run: its key into the fleet's trust, clone, configure, boot, find, install, reboot, prove.")
+    heading("The run: enrol the key, clone, configure, boot, locate, install, reboot, verify.")
     shows(PROVISION, "decrypted /run/secrets/api_token")
 
-    heading("The commit: the key is a recipient, the secret files are encrypted for it, hosts.nix pins it.")
+    heading("The commit: the key is a recipient, secret files are encrypted for it, hosts.nix pins it.")
     shows("git -C $FLEET show --stat", "secrets/dev.yaml")
     shows("nixherd secrets status --table", "dev.yaml             yaml       5  abl030,dev")
 
-    heading("The proof, through other channels than the one that did it.")
+    heading("The proof, through independent channels.")
     built = shows(f"nix build --no-link --print-out-paths $FLEET#{SYSTEM}").strip()
     address, key = (verified(places)[part] for part in ("address", "host_key"))
     pinned = places.state / "demo-known-hosts"
@@ -78,11 +77,11 @@ def story(places: Places) -> None:
     shows(f"{ssh} sudo sgdisk -p /dev/sda", "EF00")
     shows(f"ssh-keyscan -t ed25519 {address}", key.split()[1])
     shows(f"{ssh} sudo ls -l /run/secrets/", "api_token")
-    there = f"{ssh} sudo cat /run/secrets/api_token | sha256sum"
+    on_machine = f"{ssh} sudo cat /run/secrets/api_token | sha256sum"
     here = "sops decrypt --extract '[\"api_token\"]' $FLEET/secrets/dev.yaml | sha256sum"
-    require(shows(here, "  -").split() == shows(there, "  -").split(), "the machine decrypted something else")
+    require(shows(here, "  -").split() == shows(on_machine, "  -").split(), "the machine decrypted a different secret")
 
-    heading("The same again changes nothing.")
+    heading("A second run changes nothing.")
     before = changing_requests(places)
     shows(PROVISION, "No changes")
     require(changing_requests(places) == before, "the second run sent a changing request")
@@ -91,7 +90,7 @@ def story(places: Places) -> None:
     shows("pyinfra -y inventory.py --limit dev exec -- uptime", "load average")
     shows("pyinfra inventory.py --limit dev fact facts.nixos.CurrentSystem", built)
 
-    heading("Every day: look at it, and ask something of it. What was done is told from what was there already.")
+    heading("Daily use: status and changes. A repeated request reports that it changed nothing.")
     shows("nixherd vm list --table", "managed")
     shows("nixherd vm snapshot dev clean", '"changed": true')
     shows("nixherd vm snapshot dev clean", "vm 110 (dev): it has a snapshot clean", status=2)
@@ -104,19 +103,19 @@ def story(places: Places) -> None:
     shows("pyinfra -y inventory.py deploys/secrets_check.py --limit dev", "decrypted /run/secrets/wifi/password")
     shows("nixherd vm stop dev", "vm 110 (dev) is readonly in vms/definitions.nix", status=3)
 
-    heading("Deploying: what would change; then activated, proven, kept. Readonly, the VM is deployed to all the same.")
+    heading("Deployment: planned, activated, verified, kept. It works although the VM is readonly for the hypervisor.")
     shows(CHANGE)
     shows("nixherd plan dev --table", "dev  planned")
     shows("nixherd deploy dev --table", "dev  deployed")
     shows(f"{ssh} cat /etc/motd", "deployed")
     shows("nixherd deploy dev --table", "dev  unchanged")
 
-    heading("A system that is broken: the machine goes back by itself to the one that ran before.")
+    heading("A broken system: the machine rolls back by itself.")
     lab("break", "dev", "unit-fails")
     shows("nixherd deploy dev --table", "rolled back", status=1)
     shows(f"{ssh} systemctl is-system-running", "running")
 
-    heading("The guard: vm 104 is readonly in the definitions, whatever is typed.")
+    heading("The guard: vm 104 is readonly in the definitions, so every change is refused.")
     before = changing_requests(places)
     shows("pyinfra -y inventory.py deploys/provision.py --limit doc1", "104", status=3)
     shows("nixherd vm stop doc1", "vm 104 (doc1) is readonly in vms/definitions.nix", status=3)
@@ -129,7 +128,7 @@ def heading(text: str) -> None:
 
 
 def shows(command: str, expected: str = "", status: int = 0) -> str:
-    """Run a command in the lab, show it and what it prints, and return that. LabError when it is not as expected."""
+    """Run a command in the lab, print and return its output. Raises LabError if the result differs."""
     print(f"$ {command}", flush=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "lab", "run", "--", "sh", "-c", command],
@@ -157,25 +156,25 @@ def lab(*words: str) -> None:
 
 
 def changing_requests(places: Places) -> int:
-    """How many requests other than GET the hypervisor has answered; its log is the lab's, not ours to write."""
+    """Return how many requests other than GET the hypervisor answered, from the lab's own log."""
     with places.api_log.open() as log:
         return sum(json.loads(line)["method"] != "GET" for line in log)
 
 
 def verified(places: Places) -> dict[str, str]:
-    """What the run wrote down as proven."""
+    """Return what the run recorded as verified."""
     [report] = (places.home / ".local/state/nixherd").glob("*/dev/verified.json")
     document: dict[str, str] = json.loads(report.read_text())
     return document
 
 
 def user(places: Places) -> str:
-    """The admin user of dev, as hosts.nix names it."""
+    """Return dev's admin user from hosts.nix."""
     hosts = (places.fleet / "hosts.nix").read_text()
-    found = re.search(r'user = "([^"]+)"', hosts)
-    require(found is not None, "no user in hosts.nix")
-    assert found is not None
-    return shlex.quote(found[1])
+    match = re.search(r'user = "([^"]+)"', hosts)
+    require(match is not None, "no user in hosts.nix")
+    assert match is not None
+    return shlex.quote(match[1])
 
 
 def require(condition: bool, otherwise: str) -> None:

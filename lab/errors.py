@@ -1,4 +1,4 @@
-"""The one exception that the lab's commands show as a line."""
+"""The exception that the lab's commands print as one line."""
 
 
 class LabError(Exception):

@@ -1,8 +1,8 @@
-"""Makes the lab's copy of the reference fleet: a git tree of its own whose flake.lock points at the stand-ins.
+"""Makes the lab's copy of the reference fleet: a separate git repository whose flake.lock points at the stand-ins.
 
-The copy is the fleet as it is before its first provisioning: `dev` is not protected yet, has a placeholder for its key
-and is not a recipient of secrets; the definitions name the lab's node, and the operator's key may log in and decrypt.
-The secret files are made anew, with content of the lab's own. Nothing else differs.
+The copy is the fleet before its first provisioning: `dev` is not protected yet, has a placeholder for its key and is
+not a recipient of secrets; the definitions name the lab's node, and the operator's key may log in and decrypt. The
+secret files are new, with the lab's own content. Nothing else differs.
 """
 
 import json
@@ -20,11 +20,11 @@ from lab.options import write as write_options
 LAB = Path(__file__).resolve().parent
 REFERENCE = LAB.parent / "fleet"
 
-# The VMID of the reference fleet's managed VM; further ones follow it.
+# The VMID of the reference fleet's managed VM; more VMs get the next numbers.
 FIRST_VMID = 110
 PLACEHOLDER = "placeholder: set when the machine has been installed"
 
-# Older than anything in a checkout, in seconds since 1970.
+# Older than any file of a checkout, in seconds since 1970.
 _LOCKED_AT = 1_600_000_000
 
 _WORD = re.compile(r"[a-zA-Z_][a-zA-Z0-9_'-]*")
@@ -41,11 +41,11 @@ def prepare_fleet(
     recipient: str,
     env: Mapping[str, str],
 ) -> None:
-    """Make the copy at `target` anew, and the stand-ins that it is locked to beside it.
+    """Recreate the copy at `target`, and next to it the stand-ins that its lock names.
 
-    `machines` is how many managed VMs there are: dev, dev2, … with the VMIDs from 110. `fingerprint` is the SHA-256
-    of the API's certificate, `operator_key` the line of a public SSH key, `recipient` the operator's age key; sops is
-    on the PATH of `env`. Raises LabError.
+    `machines` is the number of managed VMs: dev, dev2, … with VMIDs from 110. `fingerprint` is the SHA-256 of the API's
+    certificate, `operator_key` a public SSH key line, `recipient` the operator's age key; `env`'s PATH has sops. Raises
+    LabError.
     """
     inputs = target.with_name(f"{target.name}-inputs")
     for directory in (target, inputs):
@@ -64,29 +64,29 @@ def prepare_fleet(
 
 
 class Edit:
-    """A file of the copy, changed by replacing texts that are known to be in it, once each. Raises LabError."""
+    """Changes a file of the copy by replacing known texts, each exactly once. Raises LabError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.text = path.read_text()
 
     def replace(self, pattern: str, new: str) -> None:
-        """Replace the one match of `pattern` (a regular expression over lines) by the text `new`."""
-        found = list(re.finditer(pattern, self.text, re.MULTILINE | re.DOTALL))
-        if len(found) != 1:
+        """Replace the only match of `pattern` (a multi-line regular expression) with the text `new`."""
+        matches = list(re.finditer(pattern, self.text, re.MULTILINE | re.DOTALL))
+        if len(matches) != 1:
             raise LabError(
-                f"{self.path.name} of the reference fleet has {len(found)} places that match {pattern!r}, not one; "
-                "lab/fleet.py has to be brought in line with it"
+                f"{self.path.name} of the reference fleet has {len(matches)} places that match {pattern!r}, not one; "
+                "update lab/fleet.py"
             )
-        start, end = found[0].span()
+        start, end = matches[0].span()
         self.text = self.text[:start] + new + self.text[end:]
 
     def section(self, opening: str) -> str:
-        """The text of the attribute that the line `opening` opens, up to the line that closes it."""
-        found = re.findall(rf"^( *){re.escape(opening)}\n(.*?\n)\1}};\n", self.text, re.MULTILINE | re.DOTALL)
-        if len(found) != 1:
+        """Return the text of the attribute that starts with the line `opening`, up to its closing line."""
+        sections = re.findall(rf"^( *){re.escape(opening)}\n(.*?\n)\1}};\n", self.text, re.MULTILINE | re.DOTALL)
+        if len(sections) != 1:
             raise LabError(f"{self.path.name} of the reference fleet has no attribute that starts with {opening!r}")
-        indent, body = found[0]
+        indent, body = sections[0]
         return f"{indent}{opening}\n{body}{indent}}};\n"
 
     def save(self) -> None:
@@ -134,7 +134,7 @@ def _edit_definitions(path: Path, machines: int, endpoint_host: str, fingerprint
     edit.save()
 
 
-# The env files of doc1's stacks of containers, by stack and name: one password each.
+# The env files of doc1's container stacks, by stack and name, with one password each.
 STACKS = "".join(
     f"{stack}:\n" + "".join(f"  {name}: {variable}={{0}}\n" for name, variable in files.items())
     for stack, files in {
@@ -158,7 +158,7 @@ SECRETS = {
 
 
 def _make_secrets(directory: Path, machines: int, recipient: str, env: Mapping[str, str]) -> None:
-    """The reference's secrets for the lab's operator, and for no machine that is not there yet."""
+    """Create the reference's secrets for the lab's operator only; no machine exists yet."""
     edit = Edit(directory / ".sops.yaml")
     edit.replace(r"(?<=&abl030 )age1\w+", recipient)
     edit.text = re.sub(r"^ *- [&*]dev\b.*\n", "", edit.text, flags=re.MULTILINE)
@@ -193,26 +193,26 @@ def _make_secrets(directory: Path, machines: int, recipient: str, env: Mapping[s
 
 
 def _stand_ins(inputs: Path, fleet: Path) -> dict[str, Path]:
-    """Where each input's stand-in is. nixpkgs' is a copy that knows every word of the fleet's files as a package."""
+    """Return the path of each input's stand-in. nixpkgs' copy provides every word of the fleet's files as a package."""
     nixpkgs = inputs / "nixpkgs"
     shutil.copytree(LAB / "nixpkgs", nixpkgs)
     words = {word for file in sorted(fleet.rglob("*.nix")) for word in _WORD.findall(file.read_text())}
     names = nixpkgs / "pkgs" / "names.json"
     names.write_text(json.dumps(sorted(words)))
-    # The lock file has the time of the newest file: the same fleet gets the same lock.
+    # The lock file records the newest file's time: the same fleet gets the same lock.
     for path in (names, names.parent):
         os.utime(path, (_LOCKED_AT, _LOCKED_AT))
     write_options(nixpkgs / "options", _LOCKED_AT)
     os.utime(nixpkgs, (_LOCKED_AT, _LOCKED_AT))
-    found = {path.parent.name: path.parent for path in sorted((LAB / "inputs").glob("*/flake.nix"))}
-    return {"nixpkgs": nixpkgs, **found}
+    stand_ins = {path.parent.name: path.parent for path in sorted((LAB / "inputs").glob("*/flake.nix"))}
+    return {"nixpkgs": nixpkgs, **stand_ins}
 
 
 def _commit_locked(fleet: Path, nix: Path | str, overrides: Mapping[str, Path], env: Mapping[str, str]) -> None:
-    """Make `fleet` a git tree with a lock file that names the stand-ins, all of it committed."""
-    # Only what is here counts: no configuration, hooks or templates of whoever runs the lab.
-    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in _IDENTITY.items()}
-    isolated = {**env, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    """Commit `fleet` as a git repository with a lock file that names the stand-ins."""
+    # Ignore the git configuration, hooks and templates of the user who runs the lab.
+    identity = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in _IDENTITY.items()}
+    isolated = {**env, **identity, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 
     def run(*argv: str) -> None:
         done = subprocess.run(argv, cwd=fleet, env=isolated, capture_output=True, text=True)
@@ -223,7 +223,7 @@ def _commit_locked(fleet: Path, nix: Path | str, overrides: Mapping[str, Path], 
     run("git", "init", "--quiet", "--initial-branch=main", "--template=")
     run("git", "config", "user.name", _IDENTITY["NAME"])
     run("git", "config", "user.email", _IDENTITY["EMAIL"])
-    # A flake sees only what git knows.
+    # A flake contains only what git tracks.
     run("git", "add", "--all")
     flags = [f"--override-input={name}" for name in overrides]
     pairs = [

@@ -1,4 +1,4 @@
-"""Keeps the lab's copy of the fleet as it is at the start; what the copy consists of is for `lab.fleet` to say."""
+"""Keeps the lab's copy of the fleet in its start state; `lab.fleet` defines its content."""
 
 import hashlib
 import os
@@ -18,9 +18,9 @@ from lab.setup.cache import stamp
 def make_fleet(
     places: Places, hosts: int, inside: Callable[[list[str], Path], list[str]], environment: Mapping[str, str]
 ) -> bool:
-    """Make the copy again if its sources or it itself changed; True when it did. Raises LabError.
+    """Recreate the copy if its sources or the copy changed; return True if so. Raises LabError.
 
-    `inside` and `environment`: how to run a command in the lab, where /nix is.
+    `inside` and `environment` say how to run a command in the lab, where /nix is.
     """
     parts = [
         places.checkout / "fleet",
@@ -52,7 +52,7 @@ def _make(
 
 
 def _keep(places: Places, kept: Path) -> None:
-    """Keep what was made beside it, whole or not at all: a second's work that the next reset need not do again."""
+    """Keep the new copy in the cache, atomically, so that the next reset need not build it again."""
     for old in places.state.glob("fleet-as-made-*"):
         shutil.rmtree(old, ignore_errors=True)
     making = places.state / "fleet-as-made"
@@ -63,14 +63,14 @@ def _keep(places: Places, kept: Path) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """The fleet and the stand-ins that its lock names, with their times, from one directory in another."""
+    """Copy the fleet and the stand-ins that its lock names to another directory, preserving times."""
     for name in ("fleet", "fleet-inputs"):
         shutil.rmtree(target / name, ignore_errors=True)
         shutil.copytree(source / name, target / name, symlinks=True)
 
 
 def _fleet_state(places: Places) -> str:
-    """Changes with every commit and every changed file of the copy."""
+    """Return a value that changes with every commit and every changed file of the copy."""
     if not (places.fleet / ".git").exists():
         return "none"
     output = ""
@@ -80,7 +80,7 @@ def _fleet_state(places: Places) -> str:
 
 
 def fingerprint(places: Places) -> str:
-    """SHA-256 of the API's certificate, as Proxmox shows it: AA:BB:…"""
+    """Return the SHA-256 of the API's certificate in Proxmox' notation: AA:BB:…"""
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(places.certificate.read_text())).hexdigest().upper()
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
 
@@ -90,7 +90,7 @@ def _key(places: Places) -> str:
 
 
 def _recipient(places: Places) -> str:
-    """The operator's age key, whose identity is where sops looks for it; made once."""
+    """Return the operator's age key; create the identity once, where sops looks for it."""
     identity = places.home / ".config" / "sops" / "age" / "keys.txt"
     if not identity.exists():
         identity.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def _recipient(places: Places) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """In the lab's namespace: make the copy, for so many managed machines."""
+    """Make the copy with that many managed machines, inside the lab's namespace."""
     from lab.fleet import prepare_fleet
 
     places = Places.here()

@@ -1,7 +1,7 @@
-"""Light hosts: deployed machines without systemd and without a disk, a namespace and an overlay each.
+"""Light hosts: deployed machines without systemd and disk, each with a namespace and an overlay.
 
-`python -m lab fleet N` adds them to the fleet's copy (light001, …, one configuration for all), builds what they run and
-starts them: sshd, a Nix store of their own, the system activated. A hundred are up in seconds. They end with the lab.
+`python -m lab fleet N` adds them to the fleet's copy (light001, …, one configuration for all), builds their system and
+starts them: sshd, a separate Nix store, the system activated. A hundred start in seconds. They end with the lab.
 """
 
 import json
@@ -22,8 +22,8 @@ from lab.fleet import Edit
 from lab.machines.network import BRIDGE, ip
 from lab.places import Places
 
-NETWORK = "10.78"  # .0.0/16, beside the machines' own
-MOST = 500  # beyond it the kernel forgets neighbours: its table holds 1,024, of all namespaces together
+NETWORK = "10.78"  # .0.0/16, separate from the machines' network
+MOST = 500  # above this the kernel forgets neighbours: its table holds 1,024 for all namespaces together
 CONFIGURATION = """\
 # A light host of the lab: no boot loader, no hardware; what is common to all machines comes by itself.
 {lib, ...}: {
@@ -77,7 +77,7 @@ class Light:
 
     @property
     def mac(self) -> str:
-        """A local one, by the address."""
+        """Return a locally administered address, derived from the IP address."""
         return "02:4c:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
 
     @classmethod
@@ -89,13 +89,13 @@ Inside = Callable[[list[str], Path], list[str]]
 
 
 def make(places: Places, base: str, count: int, inside: Inside, environment: Mapping[str, str]) -> list[Light]:
-    """Have so many light hosts, and no others, in the fleet's copy and running. Raises LabError."""
+    """Ensure that exactly this many light hosts are in the fleet's copy and running. Raises LabError."""
     if not 0 <= count <= MOST:
         raise LabError(f"0 to {MOST} light hosts")
 
-    def run(argv: list[str], given: str = "") -> str:
+    def run(argv: list[str], stdin: str = "") -> str:
         done = subprocess.run(
-            inside(argv, places.checkout), env=dict(environment), input=given, capture_output=True, text=True
+            inside(argv, places.checkout), env=dict(environment), input=stdin, capture_output=True, text=True
         )
         if done.returncode:
             raise LabError(f"{argv[0]}: {' / '.join((done.stderr or done.stdout).strip().splitlines()[-3:])}")
@@ -123,7 +123,7 @@ def make(places: Places, base: str, count: int, inside: Inside, environment: Map
 
 
 def _declare(places: Places, hosts: Sequence[Light], run: Callable[[list[str]], str]) -> None:
-    """Exactly these light hosts in the fleet's copy, committed."""
+    """Declare exactly these light hosts in the fleet's copy, and commit."""
     edit = Edit(places.fleet / "hosts.nix")
     begin, end = "  # light hosts\n", "  # no more light hosts\n"
     if begin in edit.text:
@@ -152,7 +152,7 @@ def _entry(places: Places, host: Light) -> str:
 
 def main() -> int:
     orders = json.load(sys.stdin)
-    with suppress(subprocess.CalledProcessError):  # it is there already
+    with suppress(subprocess.CalledProcessError):  # it exists already
         ip("addr", "add", f"{NETWORK}.255.254/16", "dev", BRIDGE)
     hosts = [Light(**host) for host in orders["hosts"]]
     with ThreadPoolExecutor((os.cpu_count() or 1) * 2) as pool:
@@ -164,7 +164,7 @@ def main() -> int:
 
 
 def _start(host: Light, orders: Mapping[str, str]) -> str | None:
-    """Start one; what was wrong, when it did not come up."""
+    """Start one host; return the error if it did not start."""
     directory = Path(orders["directory"]) / host.name
     link = f"l-{host.name[-3:]}"
     for old in (("netns", "del", host.name), ("link", "del", link)):
@@ -173,7 +173,7 @@ def _start(host: Light, orders: Mapping[str, str]) -> str | None:
     ip("netns", "add", host.name)
     ip(
         batch=[
-            # the same card each time: nobody has to forget the one of before
+            # the same MAC each time, so neighbour caches stay valid
             f"link add {link} type veth peer name eth0 address {host.mac} netns {host.name}",
             f"link set {link} master {BRIDGE} up",
         ]

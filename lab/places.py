@@ -1,4 +1,4 @@
-"""Where the lab keeps things: state in the checkout's `.lab/`, what is dear to make in a cache that checkouts share."""
+"""Paths of the lab: state in the checkout's `.lab/`, expensive results in a cache that checkouts share."""
 
 import hashlib
 import os
@@ -9,25 +9,25 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/nixherd-lab`, by default below ~/.cache."""
+    """Return `$XDG_CACHE_HOME/nixherd-lab`, by default below ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "nixherd-lab"
 
 
 @dataclass(frozen=True)
 class Places:
-    """Paths of one checkout's lab; nothing is created by naming them."""
+    """Paths of one checkout's lab; creating this object creates no files."""
 
     checkout: Path
 
     @classmethod
     def here(cls) -> "Places":
-        """Those of the checkout that this file belongs to."""
+        """Return the paths of the checkout that contains this file."""
         return cls(Path(__file__).resolve().parent.parent)
 
     @property
     def state(self) -> Path:
-        """`.lab/`, or where NIXHERD_LAB says: a second lab of the same checkout, such as the tests' own."""
+        """`.lab/`, or the value of NIXHERD_LAB: a second lab of the same checkout, such as the tests' own."""
         return Path(os.environ.get("NIXHERD_LAB") or self.checkout / ".lab")
 
     @property
@@ -44,7 +44,7 @@ class Places:
         return self.state / "token"
 
     def token_line(self) -> str:
-        """The token itself, `USER@REALM!ID=SECRET`."""
+        """Return the token itself, `USER@REALM!ID=SECRET`."""
         return str(tomllib.loads(self.token.read_text())["token"])
 
     @property
@@ -57,7 +57,7 @@ class Places:
 
     @property
     def consoles(self) -> Path:
-        """What the machines print, a file each."""
+        """The machines' console output, one file each."""
         return self.state / "consoles"
 
     @property
@@ -66,7 +66,7 @@ class Places:
 
     @property
     def running(self) -> Path:
-        """JSON about the supervisor that runs now; see `lab.control`."""
+        """JSON about the running supervisor; see `lab.control`."""
         return self.state / "running.json"
 
     @property
@@ -79,10 +79,10 @@ class Places:
 
     @property
     def nix_root(self) -> Path:
-        """What the lab's namespace sees as /nix, unless the user has a Nix."""
+        """The /nix of the lab's namespace, unless the user has a Nix."""
         return self.state / "nix"
 
     @cached_property
     def name(self) -> str:
-        """Tells this lab's control groups and mounts from another's."""
+        """A name that distinguishes this lab's control groups and mounts from another's."""
         return "nixherd-lab-" + hashlib.sha256(str(self.state).encode()).hexdigest()[:8]

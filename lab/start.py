@@ -1,6 +1,6 @@
-"""The lab's start state, in the shape that the API emulator loads: the reference fleet's node before provisioning.
+"""The lab's start state for the API emulator: the reference fleet's node before provisioning.
 
-Node `prom`, the template 9002, and the VMs 104 and 109 that nobody may touch: they run without a machine behind them.
+Node `prom`, the template 9002, and the protected VMs 104 and 109, which run without a machine behind them.
 """
 
 import uuid
@@ -14,7 +14,7 @@ NODE = "prom"
 STORAGE = "nvmeprom"
 TEMPLATE = 9002
 TEMPLATE_DISK = f"{STORAGE}:base-{TEMPLATE}-disk-1"
-IMAGE = "local:import/debian-13-genericcloud-amd64.qcow2"  # what the template was made of
+IMAGE = "local:import/debian-13-genericcloud-amd64.qcow2"  # the image that the template was made from
 USER = "nixherd@pve"
 TOKEN = "lab"
 POOL = "nixherd"
@@ -22,7 +22,7 @@ SHOWN = (104, 109)  # guests that are documented and never changed
 ROLE = "Nixherd"
 GIB = 1 << 30
 
-# The role of docs/proxmox.md, and no more.
+# The role in docs/proxmox.md, and nothing more.
 PRIVILEGES = [
     *("VM.Allocate", "VM.Audit", "VM.Clone", "VM.PowerMgmt", "VM.Migrate", "VM.Backup", "VM.Snapshot"),
     *("VM.Snapshot.Rollback", "VM.GuestAgent.Unrestricted"),
@@ -32,9 +32,9 @@ ARCHIVE = "local:vztmpl/debian-13-standard_13.1-1_amd64.tar.zst"
 
 
 def recipe(managed: Iterable[int]) -> list[tuple[str, str]]:
-    """Where docs/proxmox.md has which role granted, for this node and fleet; word for word, and nothing else.
+    """Return the paths and roles that docs/proxmox.md grants for this node and fleet, and nothing else.
 
-    `managed` are the VMIDs of guests that declare no pool, each of which has the role on itself.
+    `managed` are the VMIDs of guests without a pool; each of them is granted the role directly.
     """
     return [
         (f"/pool/{POOL}", ROLE),
@@ -47,11 +47,11 @@ def recipe(managed: Iterable[int]) -> list[tuple[str, str]]:
 
 
 def start_state(secret: str, managed: Iterable[int]) -> dict[str, Any]:
-    """The state; `secret` is the token's, `managed` the VMIDs that the fleet may create."""
+    """Return the state; `secret` is the token's, `managed` the VMIDs that the fleet may create."""
     acl = [
-        {"path": path, "type": kind, "ugid": who, "roleid": role, "propagate": 1}
+        {"path": path, "type": kind, "ugid": principal, "roleid": role, "propagate": 1}
         for path, role in recipe(managed)
-        for kind, who in (("user", USER), ("token", f"{USER}!{TOKEN}"))
+        for kind, principal in (("user", USER), ("token", f"{USER}!{TOKEN}"))
     ]
     return {
         "version": 9,
@@ -135,7 +135,7 @@ def _identity(vmid: int) -> dict[str, str]:
 
 
 def _people(vmid: int, name: str, *, cores: int, memory: int, disk: str, mac: str) -> dict[str, Any]:
-    """A VM of the owners', running."""
+    """Return a running VM of the hypervisor's owners."""
     return {
         "type": "qemu",
         "node": NODE,

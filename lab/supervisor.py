@@ -1,8 +1,8 @@
-"""PID 1 of the lab: owns the namespaces, and with its end everything in them ends.
+"""PID 1 of the lab: owns the namespaces; everything in them ends when it does.
 
-Started as `unshare -p -f --kill-child -m -n --mount-proc python -m lab.supervisor REPORT WORD`, the numbers of two
-pipes. REPORT takes a line, "ready" or the reason why not; then it ends, unless WORD gives one. What it is to do stands
-in `.lab/supervisor.json` (see `Orders`).
+Started as `unshare -p -f --kill-child -m -n --mount-proc python -m lab.supervisor REPORT WORD`, with the numbers of two
+pipes. It writes a line to REPORT, "ready" or the error; then it ends unless WORD confirms. Its orders are in
+`.lab/supervisor.json` (see `Orders`).
 """
 
 import json
@@ -19,7 +19,7 @@ from lab.places import Places
 
 @dataclass(frozen=True)
 class Orders:
-    """What `up` decided: paths of what set-up made, whether /nix is the lab's own."""
+    """The decisions of `up`: paths from set-up, whether /nix is the lab's own."""
 
     base: str
     template: str
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         os._exit(0)
     os.close(outgoing)
     threading.Thread(target=_forward, args=(incoming, report, word), daemon=True).start()
-    while True:  # reap what was orphaned, until the server is gone
+    while True:  # reap orphans until the server ends
         pid, status = os.wait()
         if pid == server:
             print(f"the lab's server ended ({os.waitstatus_to_exitcode(status)})", file=sys.stderr, flush=True)
@@ -59,13 +59,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _forward(incoming: int, report: int, word: int) -> None:
-    """Pass the server's first line on to `up` and wait for its word; pass the other lines to our stderr."""
+    """Pass the server's first line on to `up` and wait for its confirmation; pass the other lines to our stderr."""
     with os.fdopen(incoming) as lines:
         try:
             os.write(report, lines.readline().encode())
         except BrokenPipeError:
             os._exit(1)
-        if not os.read(word, 1):  # `up` is gone and has told nobody of us
+        if not os.read(word, 1):  # `up` has ended without recording this lab
             os._exit(1)
         os.close(report)
         for line in lines:
@@ -73,8 +73,8 @@ def _forward(incoming: int, report: int, word: int) -> None:
 
 
 def arrange(places: Places, orders: Orders) -> None:
-    """Mounts that only this namespace sees. Raises CalledProcessError."""
-    # Shared among ourselves only: with private mounts each guest would pin the others'.
+    """Mount what only this namespace sees. Raises CalledProcessError."""
+    # Shared within this namespace: with private mounts each guest would pin the others' mounts.
     _mount("--make-rprivate", "/")
     _mount("--make-rshared", "/")
     for directory in ("/run/netns", "/run/systemd"):
@@ -89,7 +89,7 @@ def arrange(places: Places, orders: Orders) -> None:
         places.nix_root.mkdir(exist_ok=True)
         Path("/nix").mkdir(exist_ok=True)
         _mount("--bind", str(places.nix_root), "/nix")
-    # ssh reads the home of the password file, whatever HOME says: the lab's keys and hosts, not the user's.
+    # ssh uses the home of the password file, whatever HOME is: the lab's keys and hosts, not the user's.
     theirs = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
     theirs.mkdir(mode=0o700, exist_ok=True)
     _mount("--bind", str(places.home / ".ssh"), str(theirs))
@@ -100,7 +100,7 @@ def _mount(*arguments: str) -> None:
 
 
 def serve(places: Places, orders: Orders) -> None:
-    """Emulator and machines, in this process."""
+    """Run emulator and machines in this process."""
     from lab.api.server import serve as serve_api
     from lab.machines.backend import MachinesBackend
     from lab.machines.network import GATEWAY

@@ -78,9 +78,9 @@ def vm(
             {"argv": argv, "exitcode": 0} for argv in (["cloud-init", "status", "--wait"], ["/bin/sh", "-c", PLANT])
         ],
     }
-    about = {"name": "dev", "agent": "1", "net0": f"virtio={MAC},bridge=vmbr0", "description": mark(FLEET, DEV)}
+    base = {"name": "dev", "agent": "1", "net0": f"virtio={MAC},bridge=vmbr0", "description": mark(FLEET, DEV)}
     one = {"type": "qemu", "node": "prom", "status": "running", "agent": "running", "guest": guest}
-    emulator.control("reset", patch={"vms": {"110": {**one, "config": {**about, **config}}}})
+    emulator.control("reset", patch={"vms": {"110": {**one, "config": {**base, **config}}}})
 
 
 def connected(shared: Shared, host_id: str = "dev", *, beside: tuple[str, ...] = (), **data: Any) -> Host:
@@ -122,11 +122,13 @@ Perform = Callable[..., Outcome]
 def said_by(caplog: pytest.LogCaptureFixture) -> Said:
     """The lines that were logged so far, without the name of the host and pyinfra's own words."""
     caplog.set_level(logging.INFO, logger="pyinfra")
-    own = ("Connected", "Success", "No changes", "Error: ", "")
+    narration = ("Connected", "Success", "No changes", "Error: ", "")
 
     def lines() -> list[str]:
         found = (record.getMessage().partition("] ")[2].strip() for record in caplog.records)
-        return [line for line in found if not any(line == word or (word and line.startswith(word)) for word in own)]
+        return [
+            line for line in found if not any(line == word or (word and line.startswith(word)) for word in narration)
+        ]
 
     return lines
 

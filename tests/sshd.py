@@ -106,7 +106,7 @@ class Sshd:
         return self.log.read_text().count("Starting session: command")
 
     @property
-    def asked(self) -> bool:
+    def contacted(self) -> bool:
         """Whether anybody has come so far as to say who wants to log in."""
         return "user root" in self.log.read_text() or "for root" in self.log.read_text()
 

@@ -10,7 +10,7 @@ from bench.map.figures import Figure, Rooms, measure, rooms
 from bench.map.picture import draw
 from bench.map.tree import BESIDE, NotInClone, Tree, of_commit, read
 
-EARLIER = ("4a5b6ee", "e8e5084")  # where issue 16 began, and the commit whose figures it gives
+EARLIER = ("4a5b6ee", "e8e5084")  # where issue 16 began, and the commit whose figures it names
 OUTPUT = Path("build/map")
 DEFINITIONS = f"""\
 A room is a package or a module directly below the library's root, or the root itself. Counted so, e8e5084 has the 10
@@ -24,7 +24,7 @@ and no package in it (an __init__.py without code is not counted). SLOC: the lib
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.map", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="end with 1 when a bound is not kept")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 when a bound is exceeded")
     options = parser.parse_args(arguments)
     tree = read(Path.cwd())
     figures = measure(tree)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _picture(tree: Tree, name: str) -> Path:
-    """Draw all packages, each room with the number of its modules: the library's rooms below those that use it."""
+    """Draw all packages, each room with its number of modules; the library's rooms are below those that use it."""
     every = rooms(tree, tree.packages)
     sizes = Counter(room for module in tree.modules for room in every.names if f"{module}.".startswith(f"{room}."))
     sizes[tree.library] = 1

@@ -1,4 +1,4 @@
-"""A picture of rooms: one row a floor, a curve for each arrow, an arrow that leads upwards (a cycle's) in red."""
+"""A picture of rooms: one row per floor, a curve for each arrow, red for an arrow that leads upwards (a cycle)."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -7,14 +7,14 @@ from xml.sax.saxutils import escape
 from bench.map.figures import Rooms
 
 BOX_HEIGHT, GAP, ROW, MARGIN, LETTER = 30, 14, 120, 30, 7.4  # pixels
-WIDEST = 2400  # a floor that is wider is drawn in several lines
+WIDEST = 2400  # a wider floor is drawn in several lines
 SWEEPS = 12
 
 Place = tuple[float, float, float]  # centre's x, top's y, width
 
 
 def draw(rooms: Rooms, title: str, labels: Mapping[str, str]) -> str:
-    """Return SVG. `labels` are what stands in the rooms' boxes."""
+    """Return SVG. `labels` are the texts of the rooms' boxes."""
     widths = {name: len(label) * LETTER + 16 for name, label in labels.items()}
     rows = _untangled(_split(rooms.floors, widths), rooms)
     places = _places(rows, widths)
@@ -32,7 +32,7 @@ def draw(rooms: Rooms, title: str, labels: Mapping[str, str]) -> str:
 
 
 def _split(floors: list[list[str]], widths: Mapping[str, float]) -> list[list[str]]:
-    """Rows from the top."""
+    """Return the rows from the top."""
     rows: list[list[str]] = []
     for floor in reversed(floors):
         row: list[str] = []
@@ -46,7 +46,7 @@ def _split(floors: list[list[str]], widths: Mapping[str, float]) -> list[list[st
 
 
 def _untangled(rows: list[list[str]], rooms: Rooms) -> list[list[str]]:
-    """Each row ordered by where its neighbours are, which leaves fewer crossings."""
+    """Return each row ordered by the position of its neighbours, which reduces crossings."""
     neighbours: dict[str, list[str]] = {name: [] for name in rooms.names}
     for importer, imported in rooms.arrows:
         neighbours[importer].append(imported)

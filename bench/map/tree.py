@@ -1,4 +1,4 @@
-"""A tree of the project, as it is here or as a commit has it: its modules, their imports and their sizes."""
+"""A tree of the project, from the working directory or a commit: its modules, their imports and their sizes."""
 
 import ast
 import io
@@ -24,12 +24,12 @@ SOURCE_SUFFIXES = (".py", ".nix", ".sh", ".j2")
 
 
 class NotInClone(Exception):
-    """The commit is not in this clone."""
+    """This clone does not have the commit."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """`library` is the library's package; `packages` are it and those of BESIDE that the tree has."""
+    """`library` is the library's package; `packages` are the library and the packages of BESIDE in the tree."""
 
     directory: Path
     library: str
@@ -45,7 +45,7 @@ class Tree:
 
     @cached_property
     def source_files(self) -> tuple[Path, ...]:
-        """Of all packages."""
+        """The source files of all packages."""
         return tuple(
             path
             for package in self.packages
@@ -55,7 +55,7 @@ class Tree:
 
     @cached_property
     def lengths(self) -> dict[Path, int]:
-        """Lines of every source file of the project, the path relative to the tree."""
+        """Return the number of lines of every source file, by path relative to the tree."""
         visible = [
             path
             for top in sorted(self.directory.iterdir())
@@ -67,12 +67,12 @@ class Tree:
 
     @cached_property
     def sloc(self) -> int:
-        """As `radon raw` counts them, over all packages."""
+        """The source lines of all packages, counted like `radon raw`."""
         return sum(analyze(path.read_text()).sloc for path in self.source_files if path.suffix == ".py")
 
     @cached_property
     def entry_points(self) -> frozenset[str]:
-        """Modules that are reached without an import statement of a module: by pyproject.toml, a script, or by name."""
+        """The modules that are reached without an import statement: from pyproject.toml, from a script, or by name."""
         project = tomllib.loads((self.directory / "pyproject.toml").read_text())["project"]
         groups = [project.get("scripts", {}), *project.get("entry-points", {}).values()]
         names = {value.partition(":")[0] for group in groups for value in group.values()}
@@ -84,7 +84,7 @@ class Tree:
         return frozenset(name for name in self.modules if name in names or name.endswith(".__main__"))
 
     def file(self, module: str) -> Path:
-        """The Python file of a module; of a package, its `__init__.py`."""
+        """Return the Python file of a module; of a package, its `__init__.py`."""
         path = self._path(module)
         return path / "__init__.py" if module in self.parents else path.with_suffix(".py")
 
@@ -93,7 +93,7 @@ class Tree:
         return len(file.read_text().splitlines()) if file.exists() else 0
 
     def has_code(self, module: str) -> bool:
-        """Whether there is more in its file than a docstring."""
+        """Return whether the file contains more than a docstring."""
         file = self.file(module)
         body = ast.parse(file.read_text()).body if file.exists() else []
         return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
@@ -103,7 +103,7 @@ class Tree:
 
 
 def read(directory: Path) -> Tree:
-    """The tree that lies there. The library's package is called like the project in pyproject.toml."""
+    """Read the tree in a directory. The library's package has the project's name in pyproject.toml."""
     project = tomllib.loads((directory / "pyproject.toml").read_text())["project"]
     library = project["name"]
     packages = (library, *(name for name in BESIDE if (directory / name).is_dir()))
@@ -121,7 +121,7 @@ def read(directory: Path) -> Tree:
 
 @contextmanager
 def of_commit(repository: Path, commit: str) -> Iterator[Path]:
-    """A temporary directory with the commit's files. Raises NotInClone."""
+    """Provide a temporary directory with the commit's files. Raises NotInClone."""
     archive = subprocess.run(["git", "-C", str(repository), "archive", commit], capture_output=True)
     if archive.returncode:
         raise NotInClone(commit)

@@ -1,7 +1,7 @@
-# The database of a stack, beside its own services: `services.database = import ../postgres.nix {name = …;}`, with a network
-# `database` that is internal and a secret `database` that holds POSTGRES_PASSWORD=….
+# A stack's database, for use among its services: `services.database = import ../postgres.nix {name = …;}`, with a network
+# `database` that is internal and a secret `database` that contains POSTGRES_PASSWORD=….
 #
-# The roles and the password are made when the data is; later they are changed by psql.
+# Roles and password are created with the data; later, change them with psql.
 {
   name, # of the database, and of the role that owns it
   # https://github.com/runtipi/runtipi-appstore/blob/9ae305b6028e5fa295ab9d539586aa8097a3c847/apps/paperless-ngx/docker-compose.yml

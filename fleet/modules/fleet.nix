@@ -1,12 +1,12 @@
-# What the modules know of the fleet: its hosts, and which of them this machine or home is of. nix/lib.nix says it by
-# special arguments; whoever imports the modules into another flake sets the options, or leaves them out.
+# The modules' access to the fleet: its hosts, and the host of this machine or home. nix/lib.nix passes it as special
+# arguments; flakes that import the modules set the options instead, or leave them out.
 {
   lib,
   specialArgs,
   ...
 }: let
   inherit (lib) mkOption types;
-  # Another flake may have special arguments of these names with another meaning: all three are ours, or none is.
+  # Another flake may use special arguments of these names for something else: ours are used only if all three match.
   ours = specialArgs ? hostname && specialArgs ? hostConfig && specialArgs ? allHosts;
   given = name: otherwise:
     if ours

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quality gate of the fleet that we are in: `nixherd check` with the same words, its tools on PATH.
+# The quality gate of the current fleet: `nixherd check` with the same arguments, its tools on PATH.
 set -euo pipefail
 
 # shellcheck disable=SC1091

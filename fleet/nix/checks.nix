@@ -1,13 +1,13 @@
-# What `nix flake check` builds: every machine, every home, and the program that makes a machine's disks. A flake's other
-# outputs it only evaluates, and passes over a system whose files are wrong.
+# What `nix flake check` builds: every machine, every home, and the program that partitions a machine's disks. The other
+# outputs of a flake are only evaluated, and a system whose files are wrong passes that.
 {
   lib,
   nixosConfigurations,
   homeConfigurations,
 }: let
-  # The kind comes first: no name of a host makes one of two the same.
+  # The kind comes first, so that no two names collide.
   named = kind: lib.mapAttrs' (id: lib.nameValuePair "${kind}-${id}");
-  # disko's program for a machine without disks of its own is an error.
+  # disko's program fails for a machine without declared disks.
   hasDisks = _: host: host.config.disko.devices.disk != {};
 in
   named "host" (lib.mapAttrs (_: host: host.config.system.build.toplevel) nixosConfigurations)

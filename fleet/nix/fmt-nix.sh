@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# fmt-nix, which `nix fmt` runs: the Nix files of the flake that we are in as Alejandra writes them. It gets them named:
-# without any, Alejandra reads stdin, and `nix fmt` names none since Nix 2.24.
+# fmt-nix, which `nix fmt` runs: format the Nix files of the current flake with Alejandra. The files are passed by name:
+# without names Alejandra reads stdin, and `nix fmt` passes none since Nix 2.24.
 set -euo pipefail
 
 # shellcheck disable=SC1091
@@ -44,20 +44,20 @@ half_written=
 trap 'rm -rf -- "$scratch" ${half_written:+"$half_written"}' EXIT
 files=()
 
-# files_below DIRECTORY PREFIX WORDS…: the Nix files there, by `git ls-files` with these words; in no repository, by name.
+# files_below DIRECTORY PREFIX OPTIONS…: the Nix files there, from `git ls-files` with these options; outside of git, by name.
 files_below() {
   local directory=$1 prefix=$2 name
   shift 2
   if ! LC_ALL=C git -C "$directory" ls-files -z "$@" -- '*.nix' >"$scratch/list" 2>"$scratch/why"; then
     if ! grep -q 'not a git repository' "$scratch/why"; then
-      echo "fmt-nix: git does not say which files are in $directory: $(tail -n 1 "$scratch/why")" >&2
+      echo "fmt-nix: git cannot list the files in $directory: $(tail -n 1 "$scratch/why")" >&2
       exit 2
     fi
     (cd -- "$directory" && find . \( -name .git -o -name .direnv -o -name 'result*' -type l \) -prune \
       -o -type f -name '*.nix' -print0) >"$scratch/list"
   fi
   while IFS= read -r -d '' name; do
-    # one that is deleted and not committed, or a link to another one of them
+    # a file that is deleted but not committed, or a link to another one of them
     if [ -f "$directory/$name" ] && [ ! -L "$directory/$name" ]; then
       files+=("$prefix${name#./}")
     fi
@@ -66,7 +66,7 @@ files_below() {
 
 if [ ${#words[@]} -eq 0 ]; then
   if ! root=$(flake_here); then
-    echo "fmt-nix: no flake.nix is here nor above; go into a flake, or name files" >&2
+    echo "fmt-nix: no flake.nix in this directory or above; change to a flake, or name files" >&2
     exit 2
   fi
   cd -- "$root"
@@ -81,15 +81,15 @@ for word in "${words[@]}"; do
   elif [[ $word = *.nix ]]; then
     files+=("$word")
   else
-    echo "$word: no Nix file (*.nix), left as it is" >&2
+    echo "$word: not a Nix file (*.nix), left unchanged" >&2
   fi
 done
 if [ ${#files[@]} -eq 0 ]; then
-  echo "no Nix file to format" >&2
+  echo "there are no Nix files to format" >&2
   exit 0
 fi
 
-# Copies are formatted: whatever is interrupted, a file is as it was or as it is to be.
+# Copies are formatted, so that an interruption never leaves a half-written file.
 copies=()
 for at in "${!files[@]}"; do
   copies+=("$scratch/$at.nix")

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# For the fleet's commands: where the flake is that they are for, and where nixherd is.
+# For the fleet's commands: where their flake is, and where nixherd is.
 
-# The nearest directory from here upwards that has a flake.nix; none: nothing, and status 1.
+# Print the nearest directory upwards that has a flake.nix; status 1 if there is none.
 flake_here() {
   local place=$PWD
   until [ -e "$place/flake.nix" ]; do
@@ -11,19 +11,19 @@ flake_here() {
   printf '%s\n' "${place:-/}"
 }
 
-# shellcheck disable=SC2317,SC2329  # some commands use the one above alone
-# Becomes nixherd with these words, on the fleet that we are in, else on the one in FLEET, else on the one of this file.
+# shellcheck disable=SC2317,SC2329  # some commands only use the function above
+# Replace this process by nixherd with these arguments, for the current fleet, else that in FLEET, else this file's.
 nixherd_here() {
   local fleet program=${NIXHERD:-nixherd}
   if fleet=$(flake_here) && [ -e "$fleet/hosts.nix" ]; then
     if [ -n "${FLEET:-}" ] && ! [ "$FLEET" -ef "$fleet" ]; then
-      echo "${0##*/}: which fleet? FLEET says $FLEET, and this is $fleet; unset FLEET, or go there" >&2
+      echo "${0##*/}: FLEET is $FLEET, but the current fleet is $fleet; unset FLEET, or change to that directory" >&2
       exit 2
     fi
   else
     fleet=${FLEET:-$(cd "$(dirname -- "$0")/.." && pwd)}
     if [ ! -e "$fleet/hosts.nix" ]; then
-      echo "${0##*/}: no fleet is here (flake.nix with hosts.nix) nor above; go into one, or name it in FLEET" >&2
+      echo "${0##*/}: no fleet (flake.nix with hosts.nix) in this directory or above; change to one, or set FLEET" >&2
       exit 2
     fi
   fi

@@ -1,8 +1,8 @@
-# The installer as a tarball that a running Linux unpacks and jumps into (kexec). The directory holds
+# The installer as a tarball that a running Linux unpacks and starts with kexec. The directory contains
 # nixos-kexec-installer-noninteractive-x86_64-linux.tar.gz.
 #
-# It is nixos-images' own installer with one addition: the QEMU guest agent. An installer may get another address than
-# the system it was started from, and the agent is how the new one is learned.
+# It is nixos-images' own installer plus the QEMU guest agent: an installer may get a different address than the system
+# that started it, and the agent reports the new one.
 {
   inputs,
   pkgs,

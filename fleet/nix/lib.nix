@@ -1,4 +1,4 @@
-# The factory: an entry of hosts.nix becomes a NixOS machine or a home.
+# Builds a NixOS machine or a home from an entry of hosts.nix.
 {
   inputs,
   self,
@@ -9,24 +9,24 @@
   inherit (nixpkgs) lib;
   overlays = import ./overlays.nix;
 
-  # What modules may ask for beside the usual. `hostname` is the host's id in hosts.nix, which its real hostname,
-  # hostConfig.hostname, may differ from.
+  # Further arguments for modules. `hostname` is the host's id in hosts.nix, which may differ from its real hostname,
+  # hostConfig.hostname.
   specialArgs = hostname: hostConfig: {
     inherit inputs hostname allHosts system hostConfig;
     flake-root = self;
   };
 
-  # The files encrypted with sops. By path literal: each file that is used goes into the store alone, never all of this.
+  # The files encrypted with sops. A path literal: only the files that are used go into the store.
   secrets = {homelab.fleet.secrets = ../secrets;};
 
-  # `nix run nixpkgs#…` and `<nixpkgs>` on a machine are what it was built from.
+  # `nix run nixpkgs#…` and `<nixpkgs>` on a machine refer to the nixpkgs that it was built from.
   registry = {
     nix.registry.nixpkgs.flake = nixpkgs;
     nix.nixPath = ["nixpkgs=flake:nixpkgs"];
   };
 in {
-  # A whole NixOS machine. Which revision of the fleet it is is noted on it, and no part of it: every commit would change
-  # every machine.
+  # A whole NixOS machine. The fleet's revision is recorded on it, but not part of it: every commit would change every
+  # machine.
   mkNixosSystem = hostname: hostConfig:
     nixpkgs.lib.nixosSystem {
       inherit system;
@@ -53,7 +53,7 @@ in {
       ];
     };
 
-  # The home of a user on a machine that something else takes care of.
+  # The home of a user on a machine that is managed otherwise.
   mkHomeConfiguration = hostname: hostConfig:
     inputs.home-manager.lib.homeManagerConfiguration {
       pkgs = import nixpkgs {inherit system overlays;};

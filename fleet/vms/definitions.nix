@@ -1,10 +1,10 @@
-# The virtual machines: where they live, which there are, and which of them nixherd may change.
+# The virtual machines: the hypervisor, the VMs, and which of them nixherd may change.
 #
-# `managed` ones are created and kept by nixherd; `imported` ones are documented here and never changed.
-# `readonly = true` protects either: before any changing request the flag is looked up here, and there is no way
-# around it but to edit this file.
+# `managed` VMs are created and changed by nixherd; `imported` ones are documented here and never changed.
+# `readonly = true` protects either: nixherd checks the flag here before every change, and the only way around it is to
+# edit this file.
 {
-  # Marks the VMs that this fleet made.
+  # Marks the VMs that this fleet created.
   fleet = "homelab";
 
   proxmox = {
@@ -65,12 +65,12 @@
       nixosConfig = "dev";
       purpose = "Development and tests";
       services = ["ssh"];
-      # Provisioned; from here on it is deployed to, never wiped. Take the line out to let nixherd change the VM.
+      # Provisioned; deployments continue, but it is never wiped. Remove the line to let nixherd change the VM.
       readonly = true;
     };
   };
 
-  # What new VMs are cloned from: a cloud image with the QEMU guest agent, OVMF and its disk on scsi0.
+  # The template of new VMs: a cloud image with the QEMU guest agent, OVMF and its disk on scsi0.
   template = {
     vmid = 9002;
     name = "debian-13-cloud";

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# post-provision-vm NAME [IP VMID] [--dry-run]: takes an installed virtual machine into service. IP and VMID are compared
-# with what the hypervisor and the definitions say; where those say something else, nothing is done.
+# post-provision-vm NAME [IP VMID] [--dry-run]: put an installed virtual machine into service. IP and VMID are compared
+# with the hypervisor and the definitions; if they differ, nothing is changed.
 set -euo pipefail
 
 # shellcheck disable=SC1091

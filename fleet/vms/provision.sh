@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# provision-vm NAME… [--dry-run]: makes a virtual machine out of its definition, installs it, takes it into service.
+# provision-vm NAME… [--dry-run]: create a virtual machine from its definition, install it, put it into service.
 set -euo pipefail
 
 # shellcheck disable=SC1091

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A short front of `nixherd vm`. Everything goes through the hypervisor's API and nixherd's guard, nothing over SSH to it.
+# A short form of `nixherd vm`. Everything uses the hypervisor's API and nixherd's guard, never SSH to the hypervisor.
 set -euo pipefail
 
 # shellcheck disable=SC1091
@@ -17,9 +17,9 @@ GUEST is a name of the definitions, a host's name or alias, or a VMID. All else:
 EOT
 }
 
-# What somebody who knows the command from elsewhere is told.
+# Hints for users of other tools' commands.
 instead() {
-  echo "proxmox-ops: $command is not here; it is: $1" >&2
+  echo "proxmox-ops: the command is not $command but: $1" >&2
   exit 2
 }
 

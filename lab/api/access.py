@@ -73,13 +73,13 @@ def token(call: Call) -> Any:
 
 @route("POST", f"{_TOKEN}/{{tokenid}}")
 def create_token(call: Call) -> Any:
-    """The only answer that holds the token's value."""
+    """Create a token; this is the only answer that contains its value."""
     known = _user(call).setdefault("tokens", {})
     name = call.params["tokenid"]
     if name in known:
         raise ParameterError({"tokenid": "Token already exists."})
-    given: dict[str, Any] = {key: call.params[key] for key in ("comment", "expire", "privsep") if key in call.params}
-    record = {"privsep": 1, **given}
+    options: dict[str, Any] = {key: call.params[key] for key in ("comment", "expire", "privsep") if key in call.params}
+    record = {"privsep": 1, **options}
     known[name] = {**record, "secret": str(uuid.uuid4())}
     info = {key: str(value) for key, value in record.items()}
     return {"full-tokenid": f"{call.params['userid']}!{name}", "info": info, "value": known[name]["secret"]}
@@ -87,9 +87,9 @@ def create_token(call: Call) -> Any:
 
 @route("PUT", f"{_TOKEN}/{{tokenid}}")
 def update_token(call: Call) -> Any:
-    found = _token(call)
-    found.update({key: call.params[key] for key in ("comment", "expire", "privsep") if key in call.params})
-    return _shown(found)
+    token = _token(call)
+    token.update({key: call.params[key] for key in ("comment", "expire", "privsep") if key in call.params})
+    return _shown(token)
 
 
 @route("DELETE", f"{_TOKEN}/{{tokenid}}")
@@ -145,7 +145,10 @@ def roles(call: Call) -> Any:
 
 @route("GET", "/access/permissions")
 def permissions(call: Call) -> Any:
-    """One's own and those of one's tokens, or with Sys.Audit those of another; a token has no tokens."""
+    """List the caller's permissions and those of the caller's tokens; with Sys.Audit, those of another user.
+
+    A token has no tokens of its own.
+    """
     name = call.params.get("userid", call.user.name)
     userid, _, tokenid = name.partition("!")
     user = call.user

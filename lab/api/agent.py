@@ -1,8 +1,9 @@
-"""The guest agent's calls: limits, encodings and errors of the API; the answers come from the backend.
+"""Guest agent calls: the API's limits, encodings and errors; the answers come from the backend.
 
-To and from the backend, content and output are text with a character for each byte (latin-1). `exec` takes `command`
-(a list) and `input-data` (text or None), `exec-status` gives `exited`, `exitcode` or `signal`, `out-data`, `err-data`;
-`file-read` gives `content`, the whole file, which is cut here; `file-write` takes `file` and `content`.
+Content and output pass to and from the backend as text with one character per byte (latin-1). `exec` takes `command` (a
+list) and `input-data` (text or None); `exec-status` returns `exited`, `exitcode` or `signal`, `out-data` and
+`err-data`; `file-read` returns the whole file as `content`, which is truncated here; `file-write` takes `file` and
+`content`.
 """
 
 import base64
@@ -47,7 +48,7 @@ _DOING = (
 
 
 def is_configured(config: Config) -> bool:
-    """Is the agent switched on in the VM's configuration?"""
+    """Return whether the VM's configuration enables the agent."""
     parts = dict(part.partition("=")[::2] for part in str(config.get("agent", "0")).split(","))
     return parts.get("enabled", next(iter(parts))) in ("1", "on", "yes", "true")
 
@@ -62,11 +63,11 @@ def _running_vm(call: Call) -> Vm:
 
 
 def ask(call: Call, command: str, params: Mapping[str, Any] | None = None) -> Any:
-    """The agent's answer to a command; ApiError after the pause of a ping that nobody answers."""
+    """Return the agent's answer to a command. Raises ApiError after the usual delay when nothing answers the ping."""
     vm = _running_vm(call)
     deadline = time.monotonic() + PING_SECONDS
     try:
-        while True:  # the ping waits in the port's buffer: an agent that comes up meanwhile answers it
+        while True:  # the ping stays in the port's buffer, so an agent that starts during the wait answers it
             try:
                 if call.emulator.faults.agent_silent(vm.vmid):
                     raise AgentAbsent
@@ -112,7 +113,7 @@ def set_user_password(call: Call) -> Any:
 
 
 def _latin(text: str, what: str) -> str:
-    """The text, if Perl can encode it: a byte for each character."""
+    """Return the text if Perl can encode it with one byte per character; raises ApiError otherwise."""
     if any(ord(character) > 0xFF for character in text):
         raise ApiError(f"Wide character in subroutine entry at /usr/share/perl5/PVE/{what}")
     return text
@@ -132,19 +133,19 @@ def execute(call: Call) -> Any:
 
 @route("GET", f"{_AGENT}/exec-status")
 def exec_status(call: Call) -> Any:
-    """Whether a command has ended, with its output then: a character for each byte."""
-    found = ask(call, "exec-status", {"pid": int(call.params["pid"])})
-    if not found.get("exited"):
+    """Return whether a command has ended and, if so, its output with one character per byte."""
+    status = ask(call, "exec-status", {"pid": int(call.params["pid"])})
+    if not status.get("exited"):
         return {"exited": 0}
     answer: dict[str, Any] = {
         "exited": 1,
-        **{key: found[key] for key in ("exitcode", "signal") if found.get(key) is not None},
+        **{key: status[key] for key in ("exitcode", "signal") if status.get(key) is not None},
     }
     for stream in ("out", "err"):
-        data = found.get(f"{stream}-data")
+        data = status.get(f"{stream}-data")
         if data:
             answer[f"{stream}-data"] = data
-            answer[f"{stream}-truncated"] = int(bool(found.get(f"{stream}-truncated")))
+            answer[f"{stream}-truncated"] = int(bool(status.get(f"{stream}-truncated")))
     return answer
 
 

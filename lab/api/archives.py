@@ -1,8 +1,8 @@
-"""Backup archives: which volumes of a guest one holds, its configuration as kept there, and who may use it.
+"""Backup archives: the volumes of a guest that an archive holds, the configuration in it, and who may use it.
 
-An archive is one volume of the content `backup`. `Volume.archive` says what is in it: `type`, `config` (the guest's,
-as it was) and `disks`, by name in that configuration {size, used, format, storage}; without `disks` the archive is
-damaged. What the disks held is the backend's, under names of the archive.
+An archive is one volume of content type `backup`. `Volume.archive` describes it: `type`, `config` (the guest's
+configuration at that time) and `disks`, by name in that configuration: {size, used, format, storage}. An archive
+without `disks` is damaged. The backend keeps the disks' data under names of the archive.
 """
 
 import re
@@ -25,7 +25,7 @@ _MOUNTED = re.compile(r"rootfs|mp\d+")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A volume of a guest, and whether a backup holds it. `where` is a container's mount point."""
+    """A volume of a guest, and whether a backup includes it. `where` is a container's mount point."""
 
     name: str
     volid: str
@@ -36,12 +36,14 @@ class Candidate:
 
 
 def candidates(vm: Vm) -> Iterator[Candidate]:
-    """The guest's volumes in the order in which a backup looks at them. CD-ROMs are none; `unusedN` is in no backup."""
+    """List the guest's volumes in the order in which a backup visits them, without CD-ROMs. Backups never include
+    `unusedN`.
+    """
     yield from (_of_a_container if vm.type == "lxc" else _of_a_vm)(vm.config)
 
 
 def _of_a_vm(config: Config) -> Iterator[Candidate]:
-    for name, drive in sorted(drives.of(config), key=lambda found: drives.NAMES.index(found[0])):
+    for name, drive in sorted(drives.of(config), key=lambda item: drives.NAMES.index(item[0])):
         if drives.is_cdrom(drive) or drives.is_cloudinit(drive):
             continue
         flag = drive.get("backup")
@@ -67,7 +69,7 @@ def _of_a_container(config: Config) -> Iterator[Candidate]:
 
 
 def kept(vm: Vm) -> Config:
-    """The configuration as an archive keeps it: a VM's without unused disks."""
+    """Return the configuration as an archive stores it; a VM's has no unused disks."""
     dropped = {"lock", "parent"}
     if vm.type == "qemu":
         dropped |= set(filter(is_unused, vm.config))
@@ -75,7 +77,7 @@ def kept(vm: Vm) -> Config:
 
 
 def text_of(volid: str, holds: dict[str, Any]) -> str:
-    """The configuration as `extractconfig` answers it: a VM's names the disks of the archive in comments."""
+    """Return the configuration as `extractconfig` prints it; for a VM, comments name the disks of the archive."""
     if "disks" not in holds:
         raise ApiError(f"Failed to extract config from VMA archive: vma: vma_reader_register_bs failed ({volid})")
     text = section(holds.get("config", {}))
@@ -87,33 +89,35 @@ def text_of(volid: str, holds: dict[str, Any]) -> str:
 
 
 def device(name: str) -> str:
-    """What an archive calls a disk."""
+    """Return the archive's name for a disk."""
     return "drive-tpmstate0-backup" if name == "tpmstate0" else f"drive-{name}"
 
 
 def content_of(volid: str, disk: str) -> str:
-    """The name under which the backend keeps what an archive holds of a disk."""
+    """Return the name under which the backend keeps an archive's copy of a disk."""
     return f"{volid}#{disk}"
 
 
 def of_guest(storage: Storage, vmid: int, kind: str | None = None) -> list[str]:
-    """The archives of a guest, oldest first."""
-    found = [
+    """List the archives of a guest, oldest first."""
+    archives = [
         (volume.ctime, volid)
         for volid, volume in list(storage.volumes.items())
         if volume.content == "backup" and parse_volid(volid).vmid == vmid and kind in (None, type_of(volid))
     ]
-    return [volid for _, volid in sorted(found)]
+    return [volid for _, volid in sorted(archives)]
 
 
 def type_of(volid: str) -> str:
-    """`qemu` or `lxc`, as the archive's name says."""
+    """Return `qemu` or `lxc`, from the archive's name."""
     match = re.search(r"backup/vzdump-(\w+)-", volid)
     return match[1] if match else "unknown"
 
 
 def name_for(vm: Vm, storage: Storage, extension: str, now: int) -> tuple[str, int]:
-    """A name that is free, and its time, which is to the second: no two archives of a guest share one."""
+    """Return a free archive name and its time. Names have a resolution of one second, so each archive gets its own
+    second.
+    """
     newest = [storage.volumes[volid].ctime for volid in of_guest(storage, vm.vmid)]
     moment = max([now, *(ctime + 1 for ctime in newest)])
     when = time.strftime("%Y_%m_%d-%H_%M_%S", time.gmtime(moment))
@@ -122,7 +126,7 @@ def name_for(vm: Vm, storage: Storage, extension: str, now: int) -> tuple[str, i
 
 
 def find(call: Call, volid: str) -> Volume:
-    """The archive of that volid, which the caller may use. ApiError as the server refuses others."""
+    """Return the archive with that volid if the caller may use it; raises ApiError with the real server's texts."""
     parsed = parse_volid(volid) if ":" in volid else None
     if parsed is None or volid.startswith("/"):
         if call.user.is_root:
@@ -131,24 +135,24 @@ def find(call: Call, volid: str) -> Volume:
     if not parsed.name.startswith("backup/"):
         raise ApiError(f"unable to use volume {volid} - content type needs to be 'backup'")
     require_readable(call, volid, call.params.get("vmid"))
-    found = call.emulator.volumes.find(volid)
-    if found is None:
+    volume = call.emulator.volumes.find(volid)
+    if volume is None:
         call.emulator.volumes.storage(parsed.storage)
         raise ApiError(f"volume '{volid}' does not exist")
-    return found
+    return volume
 
 
 def content(call: Call, volid: str) -> dict[str, Any]:
-    """What can be read of the archive of that volid, which the caller may use; `truncated`: not to its end."""
-    found, faults = find(call, volid), call.emulator.faults
+    """Return the readable content of an archive that the caller may use; `truncated` when it ends early."""
+    volume, faults = find(call, volid), call.emulator.faults
     if faults.is_on("archive-damaged") and faults.is_on("archive-damaged", part="header"):
         return {}
     damaged = {"truncated": True} if faults.is_on("archive-damaged") else {}
-    return {**(found.archive or {}), **damaged}
+    return {**(volume.archive or {}), **damaged}
 
 
 def forget(call: Call, volid: str) -> None:
-    """Remove a backup and what it holds."""
+    """Remove a backup and its data."""
     volume = call.emulator.volumes.get(volid)
     for name in (volume.archive or {}).get("disks", {}):
         call.emulator.backend.delete_volume(content_of(volid, name))

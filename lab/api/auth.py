@@ -1,4 +1,4 @@
-"""Who is calling: API tokens, tickets and their tokens against cross-site requests."""
+"""Authentication: API tokens, tickets and CSRF prevention tokens."""
 
 import base64
 import hashlib
@@ -13,14 +13,14 @@ from lab.api.permissions import User
 from lab.api.state import State
 
 TICKET_SECONDS = 2 * 60 * 60
-# Refusals come late, to make guessing slow.
+# Refusals are delayed to slow down guessing.
 REFUSAL_SECONDS = 3.0
 _TOKEN = re.compile(r"PVEAPIToken(?:=| )(?P<userid>[^!]+)!(?P<token>[A-Za-z][A-Za-z0-9.\-_]+)=(?P<secret>.+)")
 _COOKIE = re.compile(r"(?:^|;\s*)PVEAuthCookie=([^;]*)")
 
 
 class Refused(ApiError):
-    """401 with an empty body, after a pause."""
+    """401 with an empty body, after a delay."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, 401, body="", delay=REFUSAL_SECONDS)
@@ -33,7 +33,7 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
 
     def authenticate(self, state: State, method: str, headers: Mapping[str, str]) -> User:
-        """The user of a request; Refused if there is none."""
+        """Return the user of a request; raises Refused if there is none."""
         authorization = headers.get("Authorization", "")
         if authorization:
             return self._by_token(state, unquote(authorization))
@@ -50,7 +50,7 @@ class Authenticator:
         return User(userid)
 
     def login(self, state: State, username: str, password: str) -> tuple[str, str]:
-        """Ticket and token for a password, or for a ticket that still holds. ApiError 401 after a pause."""
+        """Return a ticket and its token for a password or a valid ticket. Raises ApiError 401 after a delay."""
         record = state.users.get(username, {})
         good = self._by_ticket(state, password) == username if password.startswith("PVE:") else False
         if record and record.get("password") is not None:
@@ -91,6 +91,6 @@ class Authenticator:
 
 
 def _is_active(state: State, record: Mapping[str, object]) -> bool:
-    """A user or token that is enabled and has not expired."""
+    """Return whether a user or token is enabled and has not expired."""
     expire = int(str(record.get("expire") or 0))
     return bool(record) and bool(record.get("enable", 1)) and (not expire or expire > state.clock.seconds())

@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificate(folder: Path, host: str) -> tuple[Path, Path]:
-    """Write `api.pem` and `api.key` (0600) into the folder; their paths."""
+    """Write `api.pem` and `api.key` (0600) into the folder and return their paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     try:

@@ -1,4 +1,4 @@
-"""Changing a VM's configuration: at once, or pending where a running VM cannot take it over."""
+"""Changes of a VM's configuration: immediate, or pending where the running VM cannot apply them."""
 
 import uuid
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Log = Callable[[str], None]
 
 
 def prepared(call: "Call", params: dict[str, Any], *, creating: bool = False) -> dict[str, Any]:
-    """The values as the configuration will have them, drives excepted: MACs, hashes and UUIDs made."""
+    """Return the values as they will be stored, drives excepted: MAC addresses, hashes and UUIDs are generated."""
     values = dict(params)
     version = call.emulator.state.version
     for option, value in params.items():
@@ -38,7 +38,7 @@ def prepared(call: "Call", params: dict[str, Any], *, creating: bool = False) ->
 
 
 def require_storages(call: "Call", vmid: int, params: dict[str, Any]) -> None:
-    """The checks of drives that are made before anything is done: storages exist and may be used, volumes be read."""
+    """Check drives before anything changes: storages exist and may be used, volumes are readable."""
     for option, value in params.items():
         if not drives.is_drive(option):
             continue
@@ -59,7 +59,7 @@ def require_storages(call: "Call", vmid: int, params: dict[str, Any]) -> None:
 
 
 def _require_importable(call: "Call", option: str, source: str | None) -> None:
-    """Disks are imported from images and from content `import`."""
+    """Require content type `images` or `import` for a disk that is imported."""
     volume = call.emulator.volumes.find(source) if source else None
     if volume and volume.content not in ("images", "import"):
         why = f"{source} has wrong type '{volume.content}' - needs to be 'images' or 'import'"
@@ -67,13 +67,13 @@ def _require_importable(call: "Call", option: str, source: str | None) -> None:
 
 
 def make_drive(call: "Call", vmid: int, option: str, value: str, log: Log) -> tuple[str, str | None]:
-    """The drive with its volume made, if it asks for a new one. Its text and the volid that was made."""
+    """Create the drive's volume if it requests a new one. Returns the drive's text and the volid created."""
     volumes, drive = call.emulator.volumes, drives.parse(value)
     new = drives.NEW.fullmatch(drive["file"])
     if not new:
         if ":" in drive["file"]:
             volume = volumes.get(drive["file"])
-            if not drives.is_cdrom(drive):  # whatever size was named: the volume's own
+            if not drives.is_cdrom(drive):  # the volume's size, whatever size was given
                 drive["size"] = drives.to_text(volume.size)
         drive.pop("format", None)
         return drives.write(drive), None
@@ -103,14 +103,14 @@ class Change:
         self.errors: dict[str, str] = {}
 
     def reverted(self, names: list[str]) -> tuple[dict[str, Any], list[str]]:
-        """What taking back comes to: the values that are in force set again, and what only waits deleted."""
+        """Translate `revert`: values in force are set again, options that are only pending are deleted."""
         values = {name: self.vm.config[name] for name in names if name in self.vm.config}
         return values, [name for name in names if name not in values and name in self.vm.pending]
 
     def delete(self, names: list[str], *, force: bool = False) -> None:
-        """Delete options; where the VM runs and cannot do without, at its next start.
+        """Delete options; where the running VM needs one, at its next start.
 
-        A disk stays as `unusedN`, also one that only waits, unless `force` removes it.
+        A disk stays as `unusedN`, even one that is only pending, unless `force` removes it.
         """
         for name in names:
             waiting = self.vm.pending.get(name)
@@ -136,9 +136,9 @@ class Change:
         self._forget_used()
 
     def set(self, values: dict[str, Any]) -> None:
-        """Set options; ParameterError in the end for what a running VM refused (it stays pending).
+        """Set options. Raises ParameterError at the end for those that the running VM refused, which stay pending.
 
-        All of them are pending first: a disk that cannot be made leaves those before it so.
+        All options become pending first: if a disk cannot be created, the earlier ones stay pending.
         """
         for name in sorted(values):
             value, waiting = values[name], self.vm.pending.get(name)
@@ -159,7 +159,7 @@ class Change:
             elif not self.vm.running or self._can_do_without(name, value):
                 del self.vm.pending[name]
                 self._apply(name, value)
-        if not self.vm.running:  # what waited since it was switched off
+        if not self.vm.running:  # changes pending since the VM was switched off
             self.apply_pending()
         self._forget_used()
         if self.errors:
@@ -172,7 +172,7 @@ class Change:
             self.call.emulator.permissions.require(self.call.user, f"/vms/{self.vm.vmid}", ["VM.Config.Disk"])
 
     def apply_pending(self) -> None:
-        """What waited: before a start."""
+        """Apply pending changes before a start."""
         for name in sorted(self.vm.pending_delete):
             if name in self.vm.config:
                 self._drop(name, force=name in self.vm.pending_force)
@@ -190,7 +190,9 @@ class Change:
         return text
 
     def _can_do_without(self, name: str, value: Any) -> bool:
-        """Does the running VM take over this value at once (None: that the option goes)? A failing try is an error."""
+        """Return whether the running VM applies this value now (None: the option is removed). Raises the hotplug error
+        if that fails.
+        """
         if not hotplug.at_once(self.call, self.vm, name, value):
             return False
         failure = self.call.emulator.faults.hotplug_failure(name) or hotplug.failure(self.call, self.vm, name, value)
@@ -199,7 +201,7 @@ class Change:
         return not failure
 
     def _leave_boot_order(self, name: str) -> None:
-        """A device that goes is taken out of the boot order, which may become empty."""
+        """Remove a device from the boot order, which may become empty."""
         order = drives.boot_order(self.vm.pending.get("boot", self.vm.config.get("boot")))
         if name in order:
             left = drives.boot_text(device for device in order if device != name)
@@ -229,14 +231,14 @@ class Change:
         self._remember(name, value)
 
     def _detach(self, drive: drives.Drive) -> None:
-        """A disk that is not used any more stays as `unusedN`; a cloud-init drive goes."""
+        """Keep a disk that is no longer used as `unusedN`; delete a cloud-init drive."""
         if drives.is_cloudinit(drive):
             self.call.emulator.volumes.remove(drive["file"])
         elif not drives.is_cdrom(drive) and ":" in drive["file"] and parse_volid(drive["file"]).vmid == self.vm.vmid:
             drives.add_unused(self.vm.config, drive["file"])
 
     def _forget_used(self) -> None:
-        """Take what a drive uses, or will use, out of the unused disks."""
+        """Remove the volumes that a drive uses, or will use, from the unused disks."""
         used = {
             drives.parse(str(value))["file"]
             for config in (self.vm.config, self.vm.pending)
@@ -248,7 +250,7 @@ class Change:
                 del self.vm.config[name]
 
     def _remember(self, name: str, before: Any) -> None:
-        """What the cloud-init drive of a running VM still says."""
+        """Remember what the cloud-init drive of a running VM still contains."""
         if not self.vm.running or not drives.cloudinit_of(self.vm.config):
             return
         if options.is_cloudinit(name) or options.is_network(name):

@@ -32,7 +32,7 @@ class Plan:
         self.newid = int(call.params["newid"])
 
     def check(self) -> tuple[Vm, Config, bool]:
-        """The source, the configuration that is copied, and whether disks are copied whole."""
+        """Check the source; return its configuration and whether disks are copied in full."""
         call, params = self.call, self.params
         if "pool" in params:
             require_allocate(call, self.newid, params["pool"])
@@ -60,12 +60,12 @@ class Plan:
 
     @property
     def target(self) -> str:
-        """The node on which the copy will be."""
+        """Return the node that gets the copy."""
         state = self.call.emulator.state
         return state.name_of(self.params.get("target") or self.call.node)
 
     def _require_reach(self, config: Config) -> None:
-        """To another node only what both see is copied."""
+        """Require that another target node can reach every copied volume."""
         if self.target == self.call.emulator.state.name_of(self.call.node):
             return
         volumes = self.call.emulator.volumes
@@ -92,7 +92,7 @@ class Plan:
         return [(name, drive) for name, drive in drives.of(config) if not drives.is_cdrom(drive)]
 
     def _require_rights(self, config: Config) -> None:
-        """Space on each storage that gets a volume, and the use of each bridge."""
+        """Require space on each storage that gets a volume, and access to each bridge."""
         call = self.call
         for _, drive in drives.of(config):
             if ":" in drive["file"] and (not drives.is_cdrom(drive) or drives.is_cloudinit(drive)):
@@ -101,7 +101,7 @@ class Plan:
         options.require_devices(call, {name: value for name, value in config.items() if options.is_network(name)})
 
     def work(self, task: Task) -> None:
-        """The worker: target locked exclusively all the while, the source too if it runs, else shared."""
+        """Run the worker: it locks the target exclusively, and the source exclusively if it runs, otherwise shared."""
         call, locks = self.call, self.call.emulator.locks
         shared = not call.emulator.state.find_vm(call.vmid).running
         with call.emulator.mutex:
@@ -127,7 +127,7 @@ class Plan:
         self.call.emulator.state.vms.pop(self.newid, None)
 
     def _copied(self, source: Vm, made: list[str], task: Task) -> Config:
-        """The new configuration; `made` grows by each volume."""
+        """Return the new configuration; each new volume is appended to `made`."""
         full = bool(self.params.get("full", not source.is_template))
         old = self._source(source)
         config = {name: value for name, value in old.items() if name not in _NOT_COPIED and not options.is_unused(name)}

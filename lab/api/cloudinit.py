@@ -1,4 +1,4 @@
-"""The cloud-init drive: what is on it, and what it does not say yet."""
+"""The cloud-init drive: its content, and changes that are not on it yet."""
 
 import hashlib
 import ipaddress
@@ -12,12 +12,12 @@ from lab.api.routes import Call, route
 from lab.api.state import Config, State, Vm
 
 _BASE = "/nodes/{node}/qemu/{vmid}/cloudinit"
-# What GET cloudinit lists even when nothing has changed.
+# Keys that GET cloudinit lists even when nothing has changed.
 _LISTED = ("cicustom", "cipassword", "citype", "ciuser", "nameserver", "searchdomain", "sshkeys")
 
 
 def _names(vm: Vm) -> tuple[str, str]:
-    """Host name and full name."""
+    """Return the host name and the fully qualified name."""
     name = str(vm.config.get("name") or f"VM{vm.vmid}")
     if "." in name:
         return name.split(".")[0], name
@@ -26,7 +26,7 @@ def _names(vm: Vm) -> tuple[str, str]:
 
 
 def user_data(vm: Vm) -> str:
-    """The #cloud-config of the drive."""
+    """Return the drive's #cloud-config."""
     config, (hostname, fqdn) = vm.config, _names(vm)
     lines = ["#cloud-config", f"hostname: {hostname}", "manage_etc_hosts: true", f"fqdn: {fqdn}"]
     user = config.get("ciuser")
@@ -48,13 +48,13 @@ def user_data(vm: Vm) -> str:
 
 
 def _ipconfigs(config: Config) -> dict[int, dict[str, str]]:
-    """Address settings by number of the network card; without any, DHCP."""
+    """Return the address settings by network card number; the default is DHCP."""
     cards = sorted(int(name[3:]) for name in config if options.is_network(name))
-    found = {}
+    settings = {}
     for number in cards:
         text = str(config.get(f"ipconfig{number}") or "ip=dhcp")
-        found[number] = dict(part.partition("=")[::2] for part in text.split(","))
-    return found
+        settings[number] = dict(part.partition("=")[::2] for part in text.split(","))
+    return settings
 
 
 def _subnets(ipconfig: Mapping[str, str]) -> list[str]:
@@ -81,14 +81,14 @@ def _subnets(ipconfig: Mapping[str, str]) -> list[str]:
 
 
 def _dns(state: State, vm: Vm) -> tuple[list[str], list[str]]:
-    """Name servers and search domains: the VM's, or with neither those of the node."""
+    """Return name servers and search domains: the VM's, or the node's if the VM has neither."""
     config, node = vm.config, state.nodes[vm.node]
     servers, domains = (split_list(str(config.get(key, ""))) for key in ("nameserver", "searchdomain"))
     return (servers, domains) if servers or domains else (list(node.get("dns", [])), list(node.get("search", [])))
 
 
 def network_config(state: State, vm: Vm) -> str:
-    """Version 1 of cloud-init's network configuration."""
+    """Return the network configuration in cloud-init's version 1 format."""
     lines = ["version: 1", "config:"]
     for number, ipconfig in _ipconfigs(vm.config).items():
         device = str(vm.config[f"net{number}"]).split(",")[0].partition("=")[2]
@@ -108,14 +108,14 @@ def network_config(state: State, vm: Vm) -> str:
 
 
 def files(state: State, vm: Vm) -> dict[str, str]:
-    """The drive's files by name."""
+    """Return the drive's files by name."""
     user, network = user_data(vm), network_config(state, vm)
     instance = hashlib.sha1((user + network).encode()).hexdigest()
     return {"user-data": user, "meta-data": f"instance-id: {instance}\n", "network-config": network}
 
 
 def warnings(config: Config) -> list[str]:
-    """What a start has to say about the settings."""
+    """List the warnings about these settings that a start prints."""
     line = "gateway specified together with DHCP at /usr/share/perl5/PVE/QemuServer/Network.pm line 242."
     return [line for ipconfig in _ipconfigs(config).values() if ipconfig.get("ip") == "dhcp" and "gw" in ipconfig]
 
@@ -129,7 +129,7 @@ def dump(call: Call) -> Any:
 
 @route("GET", _BASE)
 def pending(call: Call) -> Any:
-    """What the drive says, and what it will say once it is made anew."""
+    """Return the drive's current content and the content after it is regenerated."""
     vm = call.emulator.state.vm(call.vmid)
     hidden = {"cipassword": "**********"}
 
@@ -147,7 +147,7 @@ def pending(call: Call) -> Any:
 
 @route("PUT", _BASE)
 def regenerate(call: Call) -> Any:
-    """Make the drive anew now."""
+    """Regenerate the drive now."""
     with call.emulator.locks.config(call.vmid):
         vm = call.emulator.state.vm(call.vmid)
         call.emulator.require_unlocked(vm)

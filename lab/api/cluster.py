@@ -1,4 +1,4 @@
-"""The cluster: what there is, free VMIDs, options."""
+"""The cluster: resources, free VMIDs, options."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ FIRST_VMID, LAST_VMID = 100, 1_000_000
 
 @route("GET", "/cluster/nextid")
 def next_vmid(call: Call) -> Any:
-    """The lowest free VMID, as text. Nothing is reserved."""
+    """Return the lowest free VMID as text. Nothing is reserved."""
     taken = call.emulator.state.vms
     requested = call.params.get("vmid")
     if requested is not None:
@@ -95,7 +95,7 @@ def status(call: Call) -> Any:
 
 @route("GET", "/cluster/options")
 def options(call: Call) -> Any:
-    """Who may not audit the cluster sees the tags of the guests that it sees."""
+    """Return the cluster's options; a caller without audit rights gets only the tags of visible guests."""
     allowed = call.emulator.permissions.allowed
     vms = [vm for vm in list(call.emulator.state.vms.values()) if allowed(call.user, f"/vms/{vm.vmid}", ["VM.Audit"])]
     tags = {"allowed-tags": sorted({tag for vm in vms for tag in split_list(str(vm.config.get("tags", "")))})}
@@ -104,7 +104,10 @@ def options(call: Call) -> Any:
 
 @route("GET", "/cluster/tasks")
 def tasks(call: Call) -> Any:
-    """Of all nodes; running ones first. Who may not audit the cluster sees his own; a token is not a user: none."""
+    """List the tasks of all nodes, running ones first.
+
+    A caller without audit rights sees only their own; a token is not a user and sees none.
+    """
     audits = call.emulator.permissions.allowed(call.user, "/", ["Sys.Audit"])
     rows = task_rows(call, running=True)[:50] + task_rows(call, running=False)[:50]
     newest = call.emulator.tasks.ended_last
@@ -113,7 +116,7 @@ def tasks(call: Call) -> Any:
         row["user"], _, token = row["user"].partition("!")
         row |= {"tokenid": token} if token else {}
         if audits or row["user"] == call.user.name:
-            # which of them had been noted when the last one ended
+            # the running tasks that the node had recorded when the latest one ended
             saved: int | str = 1 if newest is not None and row["upid"] == newest.upid else row.get("saved", "1")
             shown.append({key: value for key, value in row.items() if key not in ("pid", "pstart")} | {"saved": saved})
     return shown
@@ -129,21 +132,21 @@ _USES = ["Mapping.Audit", "Mapping.Use", "Mapping.Modify"]
 @route("GET", "/cluster/mapping/pci")
 def pci_mappings(call: Call) -> Any:
     allowed = call.emulator.permissions.allowed
-    found = call.emulator.state.pci_mappings
+    mappings = call.emulator.state.pci_mappings
     return [
         _mapping_row(name, record)
-        for name, record in found.items()
+        for name, record in mappings.items()
         if allowed(call.user, f"/mapping/pci/{name}", _USES, any_of=True)
     ]
 
 
 @route("GET", "/cluster/mapping/pci/{id}")
 def pci_mapping(call: Call) -> Any:
-    name, found = call.params["id"], call.emulator.state.pci_mappings
+    name, mappings = call.params["id"], call.emulator.state.pci_mappings
     call.emulator.permissions.require(call.user, f"/mapping/pci/{name}", _USES, any_of=True)
-    if name not in found:
+    if name not in mappings:
         raise ApiError(f"pci device mapping '{name}' not found")
-    return _mapping_row(name, found[name])
+    return _mapping_row(name, mappings[name])
 
 
 @route("GET", "/cluster/ha/resources")

@@ -1,4 +1,4 @@
-"""A VM's configuration: reading, changing, what is pending."""
+"""A VM's configuration: reading it, changing it, pending changes."""
 
 import re
 import time
@@ -20,7 +20,7 @@ _HIDDEN = "**********"
 
 
 def shown(config: Config) -> Config:
-    """The configuration as the API shows it: the password hidden."""
+    """Return the configuration as the API shows it, with the password hidden."""
     return {**config, "cipassword": _HIDDEN} if "cipassword" in config else dict(config)
 
 
@@ -54,7 +54,7 @@ def pending(call: Call) -> Any:
 
 @route("PUT", f"{_BASE}/config")
 def change(call: Call) -> Any:
-    """Synchronous: done when it answers."""
+    """Change the configuration synchronously."""
     request = Request(call)
     with call.emulator.locks.config(call.vmid):
         vm = request.checked_vm()
@@ -63,7 +63,7 @@ def change(call: Call) -> Any:
 
 @route("POST", f"{_BASE}/config")
 def change_in_background(call: Call) -> Any:
-    """The same in a worker. `background_delay` waits so many seconds for its end."""
+    """Change the configuration in a worker; `background_delay` waits up to that many seconds for its end."""
     request = Request(call)
     with call.emulator.locks.config(call.vmid):
         request.checked_vm()
@@ -73,7 +73,7 @@ def change_in_background(call: Call) -> Any:
         with call.emulator.locks.config(call.vmid):
             try:
                 request.apply(request.checked_vm(), task.write)
-            except ParameterError as error:  # a task has one line for all of it
+            except ParameterError as error:  # a task prints everything on one line
                 why = "".join(f"{name}: {text}" for name, text in sorted(error.errors.items()))
                 raise ApiError(f"400 {error.message} {why}".replace("\n", " ")) from error
 
@@ -91,14 +91,14 @@ def change_in_background(call: Call) -> Any:
 
 @route("PUT", f"{_BASE}/unlink")
 def unlink(call: Call) -> Any:
-    """Detach disks; with `force` their volumes go as well."""
+    """Detach disks; with `force`, delete their volumes as well."""
     params = {**call.params, "delete": call.params["idlist"]}
     del params["idlist"]
     return change(replace(call, params=params))
 
 
 class Request:
-    """What a call wants changed, checked as far as that goes without the VM."""
+    """The changes that a call requests, checked as far as possible without the VM."""
 
     _META = (
         "node",
@@ -150,7 +150,7 @@ class Request:
         require_storages(call, call.vmid, self.values)
 
     def checked_vm(self) -> Vm:
-        """The VM, if its configuration is there, as the caller knows it and not locked."""
+        """Return the VM if its configuration exists, matches the digest given and is not locked."""
         vm = self.call.emulator.state.vm(self.call.vmid)
         digest = self.call.params.get("digest")
         if digest and digest != vm.digest():
@@ -166,7 +166,7 @@ class Request:
         change.set({**prepared(self.call, self.values), **values})
 
     def description(self) -> str:
-        """As the task's log has it."""
+        """Return the change as the task's log prints it."""
         shown = {**self.values, **({"cipassword": "<hidden>"} if "cipassword" in self.values else {})}
         parts = [f"-{name} {_quoted(value)}" for name, value in sorted(shown.items())]
         parts += [
@@ -178,7 +178,7 @@ class Request:
 
 
 def _require_script(call: Call, volid: str) -> None:
-    """A hook script is one of a storage's snippets."""
+    """Require that a hook script is one of a storage's snippets."""
     if kind_of(volid) != "snippets":
         raise ParameterError({"hookscript": f"'{volid}' is not in the snippets directory\n"})
     if call.emulator.volumes.find(volid) is None:

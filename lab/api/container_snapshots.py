@@ -32,7 +32,7 @@ def snapshots(call: Call) -> Any:
 
 
 def _can_snapshot(call: Call, config: Config) -> bool:
-    """Can the root and each mount point be snapshotted where it is? A directory that is bind-mounted never can."""
+    """Return whether the root and every mount point can be snapshotted. A bind-mounted directory cannot."""
     volids = (drives.parse(str(value))["file"] for key, value in config.items() if is_volume(key))
     return features.all_can_snapshot(call.emulator.volumes, volids)
 
@@ -52,8 +52,8 @@ def feature(call: Call) -> Any:
 
 @route("GET", f"{BASE}/snapshot/{{snapname}}/config")
 def snapshot_config(call: Call) -> Any:
-    found = snapshot_of(container(call), call.params["snapname"])
-    return {**found.config, "snaptime": found.snaptime, "description": found.description}
+    snapshot = snapshot_of(container(call), call.params["snapname"])
+    return {**snapshot.config, "snaptime": snapshot.snaptime, "description": snapshot.description}
 
 
 @route("POST", f"{BASE}/snapshot")
@@ -104,11 +104,11 @@ def roll_back(call: Call) -> Any:
     name = call.params["snapname"]
 
     def work(vm: Vm) -> None:
-        found = snapshot_of(vm, name)
+        snapshot = snapshot_of(vm, name)
         if vm.running:
             set_power(call, False)
         description = {"description": vm.config["description"]} if "description" in vm.config else {}
-        vm.config = {**unused.kept(vm, copy.deepcopy(found.config)), **description, "parent": name}
+        vm.config = {**unused.kept(vm, copy.deepcopy(snapshot.config)), **description, "parent": name}
         vm.pending, vm.pending_delete = {}, set()
 
     return power_task(call, "vzrollback", work)

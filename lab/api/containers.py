@@ -1,6 +1,6 @@
-"""Containers: states only, no machine is behind them.
+"""Containers: states only, without machines.
 
-There are no recordings of them: written after the schema, PVE::LXC and PVE::API2::LXC.
+There are no recordings of them; this follows the schema, PVE::LXC and PVE::API2::LXC.
 """
 
 import re
@@ -27,7 +27,7 @@ _NEW = re.compile(r"(?P<storage>[A-Za-z][\w.-]*):(?P<size>\d+(?:\.\d+)?)")
 
 
 def is_volume(key: str) -> bool:
-    """Is an option of that name the root file system or a mount point?"""
+    """Return whether an option of that name is the root file system or a mount point."""
     return _VOLUME.fullmatch(key) is not None
 
 
@@ -51,7 +51,7 @@ def snapshot_of(vm: Vm, name: str) -> Snapshot:
     return vm.snapshots[name]
 
 
-# Looking
+# Status and configuration
 
 
 @route("GET", _LIST)
@@ -86,7 +86,7 @@ def current(call: Call) -> Any:
 
 @route("GET", f"{BASE}/interfaces")
 def interfaces(call: Call) -> Any:
-    """Each card, with the address that the configuration gives it, or else one that its MAC makes up."""
+    """List each card with the address from the configuration, or with one derived from its MAC."""
     vm = container(call)
     if not vm.running:
         raise ApiError(f"CT {vm.vmid} not running")
@@ -94,8 +94,8 @@ def interfaces(call: Call) -> Any:
     for name in sorted(filter(options.is_network, vm.config)):
         card = _pairs(str(vm.config[name]))
         ip = card.get("ip", "manual")
-        given = {"inet": ip if "/" in ip else f"10.77.1.{vm.vmid % 250}/24"} if ip != "manual" else {}
-        rows.append({"name": card["name"], "hwaddr": card["hwaddr"].lower(), **given})
+        address = {"inet": ip if "/" in ip else f"10.77.1.{vm.vmid % 250}/24"} if ip != "manual" else {}
+        rows.append({"name": card["name"], "hwaddr": card["hwaddr"].lower(), **address})
     return rows
 
 
@@ -103,13 +103,13 @@ def _pairs(text: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in text.split(",") if "=" in part)
 
 
-# Making and changing
+# Creating and changing
 
 
 @route("POST", _LIST)
 def create(call: Call) -> Any:
     if call.params.get("restore"):
-        from lab.api.restore_container import restore  # which makes guests with what is here
+        from lab.api.restore_container import restore  # which imports this module
 
         return restore(call, call.params["ostemplate"])
     state, vmid = call.emulator.state, call.vmid
@@ -120,8 +120,8 @@ def create(call: Call) -> Any:
     _require_rights(call, values)
     archive = call.params["ostemplate"]
     require_readable(call, archive, vmid)
-    found = call.emulator.volumes.find(archive)
-    if found is None or found.content != "vztmpl":
+    volume = call.emulator.volumes.find(archive)
+    if volume is None or volume.content != "vztmpl":
         raise ApiError(f"volume '{archive}' does not exist")
     values.setdefault("rootfs", f"{call.params.get('storage', 'local')}:4")
 
@@ -162,7 +162,7 @@ def _unpacked(call: Call, values: Mapping[str, Any], task: Task) -> Config:
 
 
 def _prepared(call: Call, values: Mapping[str, Any]) -> Config:
-    """The values as the configuration has them: each card with a MAC and its type."""
+    """Return the values as the configuration stores them: each card gets a MAC and its type."""
     prepared = dict(values)
     for name in filter(options.is_network, values):
         card = _pairs(str(values[name]))
@@ -180,7 +180,7 @@ def _prepared(call: Call, values: Mapping[str, Any]) -> Config:
 
 
 def _volume(call: Call, value: str, task: Task) -> tuple[str, str | None]:
-    """The volume made, if one is asked for: its text, and its name."""
+    """Create the volume if one is requested; return its text and its name."""
     drive = drives.parse(value)
     new = _NEW.fullmatch(drive["file"])
     if new is None:
@@ -193,7 +193,7 @@ def _volume(call: Call, value: str, task: Task) -> tuple[str, str | None]:
 
 
 def _require_rights(call: Call, values: Mapping[str, Any]) -> None:
-    """What each option needs on the container, and each new volume on its storage."""
+    """Require the container privileges of each option, and space on the storage of each new volume."""
     allowed, path = call.emulator.permissions.require, f"/vms/{call.vmid}"
     new = call.vmid not in call.emulator.state.vms
     for name, value in values.items():
@@ -242,7 +242,7 @@ def change(call: Call) -> Any:
 
 
 def _drop(call: Call, vm: Vm, name: str) -> None:
-    """Take an option away: a mount point's volume stays as an unused one, and an unused one is destroyed."""
+    """Remove an option: a mount point's volume is kept as unused, an unused volume is destroyed."""
     value = drives.parse(str(vm.config.pop(name, "")))["file"]
     if options.is_unused(name) and value:
         call.emulator.volumes.remove(value)
@@ -360,7 +360,7 @@ def migrate(call: Call) -> Any:
     if vm.running and not (call.params.get("online") or call.params.get("restart")):
         raise ApiError("can't migrate running container without --online or --restart")
 
-    def work(found: Vm) -> None:
-        found.node = target
+    def work(vm: Vm) -> None:
+        vm.node = target
 
     return power_task(call, "vzmigrate", work)

@@ -1,8 +1,8 @@
-"""`/_lab/…`: what tests and people do to the node outside its API. No credentials needed.
+"""`/_lab/…`: what tests and people do to the node outside its API, without credentials.
 
 `POST /_lab/outside` takes an event of a start state (`do` and its parameters), `POST /_lab/fault` {name, on, …}
-switches a fault, `GET /_lab/faults` lists those of the API that are on, `POST /_lab/reset` brings the start state back,
-with {patch} as an RFC 7396 merge patch on it (another storage, another template) until the next reset.
+switches a fault, `GET /_lab/faults` lists the API faults that are on, `POST /_lab/reset` restores the start state;
+{patch} is an RFC 7396 merge patch applied to it (another storage, another template) until the next reset.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from lab.errors import LabError
 
 
 def outside(emulator: Emulator, daemon: Daemon, event: Mapping[str, Any]) -> bool:
-    """Do it; False if this server cannot."""
+    """Apply an event; return False if this server does not support it."""
     done = str(event.get("do"))
     if done in ("freeze-pvedaemon", "kill-pvedaemon", "start-pvedaemon"):
         {"freeze-pvedaemon": daemon.freeze, "kill-pvedaemon": daemon.kill, "start-pvedaemon": daemon.start}[done]()
@@ -43,7 +43,7 @@ def outside(emulator: Emulator, daemon: Daemon, event: Mapping[str, Any]) -> boo
 
 
 def handle(emulator: Emulator, daemon: Daemon, method: str, path: str, params: Mapping[str, Any]) -> tuple[int, Any]:
-    """Status and JSON of one control request."""
+    """Return status and JSON of one control request."""
     verb = (method, path)
     if verb == ("POST", "/_lab/outside"):
         return (200 if outside(emulator, daemon, params) else 501), {}
@@ -64,5 +64,5 @@ def handle(emulator: Emulator, daemon: Daemon, method: str, path: str, params: M
             return 409, {"error": str(error)}
         if name == "stale-resources":
             emulator.statistics.freeze(on)
-        return (200, {}) if known else (404, {"error": f"no fault is called {name!r}"})
-    return 404, {"error": f"no such control: {method} {path}"}
+        return (200, {}) if known else (404, {"error": f"unknown fault {name!r}"})
+    return 404, {"error": f"unknown control request: {method} {path}"}

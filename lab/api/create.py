@@ -1,4 +1,4 @@
-"""New virtual machines, and templates made of them."""
+"""New virtual machines, and their conversion to templates."""
 
 import uuid
 from typing import Any
@@ -18,7 +18,7 @@ _META = {
 
 
 def require_allocate(call: Call, vmid: int, pool: str | None) -> None:
-    """May the user make this VM, or any in the pool?"""
+    """Require the right to create this VM, directly or through the pool."""
     permissions = call.emulator.permissions
     if pool is not None:
         permissions.require_pool(pool)
@@ -38,7 +38,7 @@ def create(call: Call) -> Any:
     state, vmid, pool = call.emulator.state, call.vmid, call.params.get("pool")
     values = {name: value for name, value in call.params.items() if name not in _META}
     if "archive" in call.params:
-        from lab.api.restore import restore  # which makes guests with what is here
+        from lab.api.restore import restore  # which imports this module
 
         return restore(call, call.params["archive"])
     require_allocate(call, vmid, pool)
@@ -56,7 +56,7 @@ def create(call: Call) -> Any:
             try:
                 _fill(call, vm, values, task)
             except Killed:
-                raise  # nobody is there to tidy up
+                raise  # a killed worker leaves its lock behind
             except BaseException as error:
                 del state.vms[vmid]
                 if isinstance(error, ApiError):
@@ -71,7 +71,7 @@ def create(call: Call) -> Any:
 
 
 def _reserve(call: Call, vmid: int) -> Vm:
-    """Take the VMID: a configuration that holds nothing but the lock."""
+    """Reserve the VMID with a configuration that contains only the lock."""
     state = call.emulator.state
     with call.emulator.mutex:
         if vmid in state.vms:
@@ -104,7 +104,7 @@ def _fill(call: Call, vm: Vm, values: dict[str, Any], task: Task) -> None:
 
 @route("POST", "/nodes/{node}/qemu/{vmid}/template")
 def to_template(call: Call) -> Any:
-    """Make the VM a template: its disks become bases that linked clones share."""
+    """Convert the VM to a template: its disks become bases that linked clones share."""
     chosen = call.params.get("disk")
 
     def checked() -> Vm:

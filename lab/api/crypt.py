@@ -1,4 +1,4 @@
-"""The `$5$` password hash (SHA-256 crypt, as specified by Ulrich Drepper), which Python itself no longer has."""
+"""The `$5$` password hash (SHA-256 crypt, as specified by Ulrich Drepper), which Python no longer has."""
 
 import hashlib
 import secrets
@@ -12,7 +12,7 @@ def _repeated(block: bytes, length: int) -> bytes:
 
 
 def sha256_crypt(password: str, salt: str | None = None) -> str:
-    """The hash of a password with a fresh salt, or the given one (at most 16 characters)."""
+    """Return the hash of a password with a new salt, or with the given one (at most 16 characters)."""
     salt = salt or "".join(secrets.choice(_ALPHABET) for _ in range(8))
     key, grain = password.encode(), salt.encode()[:16]
     alternate = hashlib.sha256(key + grain + key).digest()

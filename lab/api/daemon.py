@@ -1,4 +1,4 @@
-"""The two daemons: pveproxy answers, and hands protected calls to pvedaemon with its three workers."""
+"""The two daemons: pveproxy answers, and forwards protected calls to pvedaemon with its three workers."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Daemon:
-    """pvedaemon: serving, frozen or dead. Made in the event loop; its state may be changed from any thread."""
+    """pvedaemon: serving, frozen or dead. Created in the event loop; any thread may change its state."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -23,12 +23,12 @@ class Daemon:
         self._late: set[asyncio.Task[Any]] = set()
 
     def freeze(self) -> None:
-        """Calls wait; after 30 s their caller gets 596, and they run later all the same."""
+        """Make calls wait: their caller gets 596 after 30 s, and they still run later."""
         self._loop.call_soon_threadsafe(self._serving.clear)
         self._dead = False
 
     def kill(self) -> None:
-        """Calls are refused at once."""
+        """Refuse calls immediately."""
         self._loop.call_soon_threadsafe(self._serving.clear)
         self._dead = True
 
@@ -37,7 +37,7 @@ class Daemon:
         self._loop.call_soon_threadsafe(self._serving.set)
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The call's result, once a worker is free for it."""
+        """Return the call's result once a worker is free."""
         if self._dead:
             raise ApiError("Connection refused", 595, body="")
         if self._serving.is_set():

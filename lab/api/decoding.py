@@ -1,4 +1,4 @@
-"""The parameters of a request: query, form, JSON or upload, as the real server decodes them."""
+"""Decodes the parameters of a request (query, form, JSON or upload) like the real server."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _PLAIN_ERROR = "at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 934."
 
 
 def urlencoded(text: str) -> dict[str, Any]:
-    """Pairs separated by `&` or `;`. A key that comes again makes a list."""
+    """Parse pairs separated by `&` or `;`. A repeated key becomes a list."""
     params: dict[str, Any] = {}
     for part in filter(None, re.split("[&;]", text)):
         key, _, value = (unquote_plus(side) for side in part.partition("="))
@@ -28,7 +28,7 @@ def urlencoded(text: str) -> dict[str, Any]:
 
 
 def _plain(message: str, status: int) -> ApiError:
-    """An error that the server notices too early to answer with JSON."""
+    """Return an error that the real server raises before it can answer with JSON."""
     return ApiError(message, status, body=message if status == 501 or status == 506 else message + "\n")
 
 
@@ -45,7 +45,7 @@ def _json(text: str) -> dict[str, Any]:
 
 
 def _multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Fields, and files by field name; a file's own name is the field's value."""
+    """Return the fields, and the uploaded files by field name; a file's own name is the field's value."""
     message = BytesParser(policy=HTTP).parsebytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
@@ -62,7 +62,7 @@ def _multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], dict[str
 
 
 def check_framing(method: str, headers: Mapping[str, str]) -> None:
-    """What the server refuses before it reads a body."""
+    """Raise what the server refuses before it reads a body."""
     if method not in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
         raise ApiError(f"method '{method}' not available", 501, body="")
     if headers.get("Transfer-Encoding"):
@@ -70,7 +70,7 @@ def check_framing(method: str, headers: Mapping[str, str]) -> None:
 
 
 def check_content(method: str, headers: Mapping[str, str]) -> None:
-    """What it refuses once it knows who is calling."""
+    """Raise what the server refuses once it knows the caller."""
     length = int(headers.get("Content-Length") or 0)
     if not length:
         return
@@ -84,7 +84,7 @@ def check_content(method: str, headers: Mapping[str, str]) -> None:
 
 
 def decode(query: str, content_type: str, body: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Parameters and files; the query's win over the body's."""
+    """Return parameters and files; the query overrides the body."""
     files: dict[str, bytes] = {}
     params: dict[str, Any] = {}
     kind = content_type.partition(";")[0].strip().lower()

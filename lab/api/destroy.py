@@ -1,7 +1,7 @@
-"""Removing guests: the volumes of their own that their configuration names go, all else of their storages stays.
+"""Removing guests: deletes the guest's own volumes that its configuration names and leaves all others.
 
-After `destroy_vm` of PVE::QemuServer and `destroy_lxc_container` of PVE::LXC: what is pending counts as well, and of
-the snapshots the memory alone. A volume that nothing but a snapshot names is left where it is.
+After `destroy_vm` of PVE::QemuServer and `destroy_lxc_container` of PVE::LXC: pending changes count as well, and from
+snapshots only the memory. A volume that only a snapshot names is not deleted.
 """
 
 import re
@@ -21,7 +21,7 @@ _MOUNT = re.compile(r"rootfs|mp\d+")
 
 
 def _named(vm: Vm) -> Iterator[str]:
-    """What goes with the guest, whoever it belongs to, as often as it is named."""
+    """List what is deleted with the guest, whoever owns it, once for each mention."""
     for config in (vm.config, vm.pending):
         yield from _in_config(config) if vm.type == "qemu" else _in_container(config)
     for snapshot in vm.snapshots.values() if vm.type == "qemu" else ():
@@ -30,7 +30,7 @@ def _named(vm: Vm) -> Iterator[str]:
 
 
 def _in_config(config: Config) -> Iterator[str]:
-    """Disks, unused ones, the cloud-init drive and what a suspension to disk has saved; no other CD-ROM."""
+    """List disks, unused disks, the cloud-init drive and the saved memory; other CD-ROMs are skipped."""
     for _, drive in drives.of(config):
         if not drives.is_cdrom(drive) or drives.is_cloudinit(drive):
             yield drive["file"]
@@ -46,9 +46,9 @@ def _in_container(config: Config) -> Iterator[str]:
 
 
 def owned(vm: Vm) -> list[str]:
-    """The volumes in the guest's own name that go with it. Paths of the node and others' volumes do not."""
-    found = dict.fromkeys(volid for volid in _named(vm) if ":" in volid and not volid.startswith("/"))
-    return [volid for volid in found if parse_volid(volid).vmid == vm.vmid]
+    """List the guest's own volumes that are deleted with it. Paths on the node and other guests' volumes stay."""
+    volids = dict.fromkeys(volid for volid in _named(vm) if ":" in volid and not volid.startswith("/"))
+    return [volid for volid in volids if parse_volid(volid).vmid == vm.vmid]
 
 
 @route("DELETE", "/nodes/{node}/qemu/{vmid}")
@@ -113,7 +113,7 @@ def _remove(call: Call, vm: Vm, task: Task) -> None:
     for volid in volumes.of_vm(vm.vmid) if call.params.get("destroy-unreferenced-disks") else []:
         _free(call, task, volid)
     task.linger()
-    # a configuration in which nothing is left but this lock stands there, without its rights, until all else is done
+    # until everything else is done, a configuration with only this lock remains, without the guest's rights
     vm.config, vm.pending, vm.pending_delete, vm.snapshots = {"lock": "destroyed"}, {}, set(), {}
     state.acl[:] = [row for row in state.acl if row["path"] != f"/vms/{vm.vmid}"]
     if call.params.get("purge"):

@@ -32,8 +32,11 @@ def _move(call: Call, place: str) -> str:
 
     def checked() -> tuple[Vm, drives.Drive]:
         vm, drive = _disk(call, name)
-        parsed, there = parse_volid(drive["file"]), call.emulator.volumes.storage(parse_volid(drive["file"]).storage)
-        known = call.emulator.volumes.get(drive["file"]).format if there.on_files else None
+        parsed, source_storage = (
+            parse_volid(drive["file"]),
+            call.emulator.volumes.storage(parse_volid(drive["file"]).storage),
+        )
+        known = call.emulator.volumes.get(drive["file"]).format if source_storage.on_files else None
         if parsed.storage == storage.name and (not form or not known or form == known):
             raise ApiError("you can't move to the same storage with same format")
         if call.params.get("delete") and _in_a_snapshot(vm, drive["file"]):
@@ -69,7 +72,7 @@ def _move(call: Call, place: str) -> str:
 
 
 def _disk(call: Call, name: str) -> tuple[Vm, drives.Drive]:
-    """The VM, as the caller knows it and not locked, and its disk of that name, used or not."""
+    """Return the VM, checked for digest and lock, and its disk of that name, used or unused."""
     vm = call.emulator.state.vm(call.vmid)
     call.emulator.require_unlocked(vm)
     digest = call.params.get("digest")
@@ -92,10 +95,10 @@ def _in_a_snapshot(vm: Vm, volid: str) -> bool:
 def moved(
     call: Call, vm: Vm, volid: str, storage: str, form: str | None, task: Task, *, live: str | None = None
 ) -> str:
-    """The volume's content under a new name on a storage, a running machine going on there; the old one stays.
+    """Copy the volume to a storage under a new name, to which a running machine switches; the old one stays.
 
-    `live` names the drive, for the log, where the machine runs on it. The machine keeps the image that it has open:
-    what is left behind under the old name is the copy.
+    `live` is the drive's name in the log when a machine runs on it. The machine keeps its open image: the copy is what
+    remains under the old name.
     """
     volumes = call.emulator.volumes
     made = volumes.copy(volid, volumes.storage(storage), vm.vmid, form, task.write, task, mirror=live)

@@ -1,4 +1,4 @@
-"""From a request whose caller is known to the work that answers it: route, permissions, node, parameters."""
+"""From a request of a known caller to the function that answers it: route, permissions, node, parameters."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ def resolve(
     params: Mapping[str, Any],
     files: Mapping[str, bytes] | None = None,
 ) -> tuple[RouteSchema, Callable[[], Any]]:
-    """The schema of the call, and what does it (blocking). ApiError where it is refused before that."""
-    found = find(method, path)
-    schema = emulator.schema.route(found[0]) if found else None
-    if not found or not schema:
+    """Return the schema of the call and the function that runs it (blocking). Raises ApiError for a refusal."""
+    match = find(method, path)
+    schema = emulator.schema.route(match[0]) if match else None
+    if not match or not schema:
         raise NotImplementedHere(method, path)
-    key, uri = found
+    key, uri = match
     merged = merge_uri(uri, params)
     _check_access(emulator, schema, user, path, merged)
 
@@ -57,7 +57,7 @@ _GUEST = re.compile(r"/nodes/[^/]+/(?P<type>qemu|lxc)/(?P<vmid>\d+)(/.*)?")
 
 
 def _require_here(emulator: Emulator, path: str, params: Mapping[str, Any]) -> None:
-    """A guest's files are on the node where it is; on any other they are missing."""
+    """Require that the guest is on the requested node; elsewhere its configuration file is missing."""
     match = _GUEST.fullmatch(path)
     vm = emulator.state.vms.get(int(match["vmid"])) if match else None
     node = emulator.state.name_of(params.get("node"))

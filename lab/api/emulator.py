@@ -1,4 +1,4 @@
-"""The node: its state with everything that works on it, put together once and anew after each reset."""
+"""The emulated node: the state and everything that works on it, rebuilt at each reset."""
 
 import threading
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from lab.backend import Backend
 
 
 class Emulator:
-    """One cluster. Handlers run in threads of their own; `mutex` guards what must happen at once."""
+    """One cluster. Handlers run in their own threads; `mutex` guards what must be atomic."""
 
     state: State
     schema: Schema
@@ -35,7 +35,7 @@ class Emulator:
         self.backend = backend
         self.mutex = threading.RLock()
         self.faults = Faults()
-        # Of the server's certificate, as lists and consoles show it.
+        # The fingerprint of the server's certificate, as lists and consoles show it.
         self.certificate = self.fingerprint = ""
         self.authenticator = Authenticator()
         self._build(document)
@@ -57,7 +57,7 @@ class Emulator:
         self.qmeventd = Qmeventd(self)
 
     def reset(self, patch: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Back to the start state, with a merge patch on it until the next reset; tasks that run are ended.
+        """Restore the start state with a merge patch that applies until the next reset; running tasks are ended.
 
         Returns that state.
         """
@@ -71,18 +71,18 @@ class Emulator:
         return document
 
     def lock_of(self, vm: Vm) -> str | None:
-        """The lock in a VM's configuration; a fault may hold one too."""
+        """Return the lock in a VM's configuration; a fault may hold one too."""
         lock = vm.config.get("lock") or self.faults.lock_of(vm.vmid)
         return str(lock) if lock else None
 
     def require_unlocked(self, vm: Vm) -> None:
-        """ApiError if the VM's configuration is locked."""
+        """Raise ApiError if the VM's configuration is locked."""
         lock = self.lock_of(vm)
         if lock:
             raise ApiError(f"VM is locked ({lock})")
 
     def switched_off(self, vm: Vm) -> None:
-        """The VM's QEMU has ended, whoever ended it. A second report of the same end changes nothing."""
+        """Record that the VM's QEMU has ended. A repeated report of the same end changes nothing."""
         with self.mutex:
             if not vm.running:
                 return
@@ -98,7 +98,7 @@ class Emulator:
 
 
 def merged(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with an RFC 7396 merge patch on it: objects are merged, null removes, all else replaces."""
+    """Apply an RFC 7396 merge patch: objects are merged, null removes, other values replace."""
     result = dict(document)
     for key, value in patch.items():
         if value is None:

@@ -1,10 +1,10 @@
-"""What the API answers when it refuses. Texts are those of the real server, without its final newline."""
+"""Refusals of the API. The texts are those of the real server, without the final newline."""
 
 from collections.abc import Mapping
 
 
 class ApiError(Exception):
-    """An answer other than 200. `body` replaces the usual JSON object (`""`: no body at all)."""
+    """An answer other than 200. `body` replaces the usual JSON object (`""`: an empty body)."""
 
     def __init__(self, message: str, status: int = 500, *, body: str | None = None, delay: float = 0) -> None:
         super().__init__(message)
@@ -12,7 +12,7 @@ class ApiError(Exception):
 
 
 class ParameterError(ApiError):
-    """400: one text for each parameter that is wrong."""
+    """400: one text for each invalid parameter."""
 
     def __init__(self, errors: Mapping[str, str]) -> None:
         super().__init__("Parameter verification failed.", 400)
@@ -20,24 +20,24 @@ class ParameterError(ApiError):
 
 
 class PermissionDenied(ApiError):
-    """403, before anything is said about what exists."""
+    """403, raised before the answer reveals what exists."""
 
     def __init__(self, what: str = "") -> None:
         super().__init__(f"Permission check failed ({what})" if what else "Permission check failed", 403)
 
 
 class NotImplementedHere(ApiError):
-    """501: no such path, or not with this method."""
+    """501: an unknown path, or a method that the path does not have."""
 
     def __init__(self, method: str, path: str) -> None:
         super().__init__(f"Method '{method} {path}' not implemented", 501)
 
 
 def config_missing(node: str, vmid: int) -> ApiError:
-    """What calls say that read a configuration which is not there."""
+    """Return the error of calls that read a missing configuration."""
     return ApiError(f"Configuration file 'nodes/{node}/qemu-server/{vmid}.conf' does not exist")
 
 
 def vm_not_found(node: str, vmid: int) -> ApiError:
-    """The same from calls that look for the VM first."""
+    """Return the error of calls that look up the VM first."""
     return ApiError(f"unable to find configuration file for VM {vmid} on node '{node}'")

@@ -1,20 +1,20 @@
-"""What storages can do with a guest's volumes, as PVE::Storage's plugins say it of each type."""
+"""What storages can do with a guest's volumes, after the storage types of PVE::Storage."""
 
 from collections.abc import Iterable
 
 from lab.api.errors import ApiError
 from lab.api.volumes import Volumes, parse_volid
 
-# Storages that snapshot any volume; files are snapshotted inside of themselves, which only qcow2 can.
+# Storages that snapshot any volume; on file storages only qcow2 supports it.
 _SNAPSHOT_ALL = frozenset(("zfspool", "lvmthin", "rbd", "btrfs"))
 
 
 def can_snapshot(volumes: Volumes, volid: str) -> bool:
-    """Can this volume be snapshotted where it is? The base of linked clones never; nor what is not a volume at all."""
+    """Return whether this volume can be snapshotted. Bases of linked clones and non-volumes cannot."""
     try:
         parsed = parse_volid(volid)
     except ApiError:
-        return False  # a path of the node's, or a device
+        return False  # a path on the node, or a device
     if parsed.is_base:
         return False
     storage, volume = volumes.storage(parsed.storage), volumes.find(volid)

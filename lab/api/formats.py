@@ -11,11 +11,11 @@ _BOOLEANS = {**dict.fromkeys(("1", "on", "yes", "true"), "1"), **dict.fromkeys((
 
 
 class FormatError(ValueError):
-    """Why a value does not fit; the text as the server ends it, with its newline."""
+    """Why a value does not match; the text includes the server's final newline."""
 
 
 def split_list(text: str) -> list[str]:
-    """Elements of a list as people write it: separated by comma, semicolon or blank."""
+    """Split a list separated by comma, semicolon or blank."""
     return [part for part in re.split(r"[,;\s\0]+", text) if part]
 
 
@@ -40,7 +40,7 @@ def _address(kind: Callable[[str], object], message: str) -> Callable[[str], Non
 
 
 def _network(version: int, words: tuple[str, ...]) -> Callable[[str], None]:
-    """An address with its prefix length, or one of the words."""
+    """Check an address with its prefix length, or one of the keywords."""
 
     def check(value: str) -> None:
         try:
@@ -96,7 +96,7 @@ NAMED: dict[str, Callable[[str], None]] = {
     "pve-ipv6-config": _network(6, ("dhcp", "auto")),
 }
 
-# Property strings that the documentation names without spelling them out.
+# Property strings that the documentation names but does not spell out.
 _OPTIONAL = {"type": "string", "optional": 1}
 PROPERTY_STRINGS: dict[str, Format] = {
     "pve-qm-ipconfig": {
@@ -124,7 +124,7 @@ PROPERTY_STRINGS: dict[str, Format] = {
 
 
 def check_format(form: str | Format, value: str, path: str) -> None:
-    """Raise FormatError if the value is not of the format. A format that nobody knows accepts everything."""
+    """Raise FormatError if the value does not match the format. Unknown formats accept everything."""
     if not isinstance(form, str):
         parse_property_string(form, value, path)
     elif form in PROPERTY_STRINGS:
@@ -140,7 +140,7 @@ def check_format(form: str | Format, value: str, path: str) -> None:
 
 
 def _parts(form: Format, text: str) -> Iterator[tuple[str, str]]:
-    """Keys and values as written, values without key under the default key, aliases resolved."""
+    """Return keys and values as written; a value without key gets the default key, aliases are resolved."""
     default = next((key for key, prop in form.items() if prop.get("default_key")), None)
     for part in filter(str.strip, text.split(",")):
         key, separator, value = part.partition("=")
@@ -159,27 +159,27 @@ def _parts(form: Format, text: str) -> Iterator[tuple[str, str]]:
 
 
 def parse_property_string(form: Format, text: str, path: str = "value") -> dict[str, str]:
-    """The string as a dictionary; booleans are `1` and `0`. FormatError names every part that is wrong."""
-    found: dict[str, str] = {}
+    """Parse the string into a dictionary; booleans are `1` and `0`. FormatError names every invalid part."""
+    parsed: dict[str, str] = {}
     for key, value in _parts(form, text):
-        if key in found:
+        if key in parsed:
             raise FormatError(f"duplicate key in comma-separated list property: {key}\n")
         boolean = form.get(key, {}).get("type") == "boolean"
-        found[key] = _BOOLEANS.get(value.lower(), value) if boolean else value
-    errors = check_members(form, found, path + ".")
+        parsed[key] = _BOOLEANS.get(value.lower(), value) if boolean else value
+    errors = check_members(form, parsed, path + ".")
     if errors:
         raise FormatError("format error\n" + "".join(f"{name}: {why}\n" for name, why in sorted(errors.items())))
-    return found
+    return parsed
 
 
 def print_property_string(values: Mapping[str, str], first: str) -> str:
-    """The dictionary as a string: the value of the default key first and alone, the others sorted."""
+    """Format the dictionary: the default key's value alone and first, the others sorted."""
     rest = [f"{key}={values[key]}" for key in sorted(values) if key != first]
     return ",".join([values[first], *rest])
 
 
 def check_members(form: Format, values: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    """Errors of an object's members, by their full name."""
+    """Return the errors of an object's members by their full name."""
     errors: dict[str, str] = {}
     for name, prop in form.items():
         if "alias" not in prop and not prop.get("optional") and name not in values:
@@ -201,7 +201,7 @@ _TYPES = {"integer": r"[+-]?\d+", "number": r"[+-]?(\d+\.\d+|\d+\.?|\.\d+)", "bo
 
 
 def check_value(prop: Mapping[str, Any], value: Any, path: str) -> str | None:
-    """Why the value does not fit its property, or None."""
+    """Return why the value does not match its property, or None."""
     kind = str(prop.get("type", "string"))
     if isinstance(value, list):
         if kind != "array":

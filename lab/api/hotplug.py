@@ -1,4 +1,4 @@
-"""What a running VM takes over at once, and what it answers when that fails."""
+"""Which values a running VM applies at once, and the errors when that fails."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,23 +10,23 @@ if TYPE_CHECKING:
     from lab.api.routes import Call
 
 _DEFAULT = "network,disk,usb"
-# What of a drive that stays the same volume is taken up at the next start only.
+# Properties of a drive that, on the same volume, only take effect at the next start.
 _DRIVE_WAITS = ("aio", "cache", "discard", "iothread", "queues", "ro", "ssd")
-# What of a network card can be changed while it stays plugged in.
+# Properties of a network card that can change while it stays plugged in.
 _CARD_STAYS = ("bridge", "firewall", "link_down", "rate", "tag", "trunks")
 
 
 def features(vm: Vm) -> set[str]:
-    """The kinds of devices that may be plugged in and out while the VM runs."""
+    """Return the kinds of devices that can be hotplugged."""
     chosen = str(vm.config.get("hotplug", "1"))
     return set() if chosen == "0" else set(split_list(_DEFAULT if chosen == "1" else chosen))
 
 
 def at_once(call: "Call", vm: Vm, name: str, value: Any) -> bool:
-    """Is it tried to take the value over while the VM runs? None: that the option goes."""
+    """Return whether the running VM tries to apply the value at once. None: the option is removed."""
     if name in options.IMMEDIATE or options.is_cloudinit(name) or options.is_unused(name):
         return True
-    if name == "balloon":  # the device itself cannot be plugged in or out
+    if name == "balloon":  # the device itself cannot be hotplugged
         return (str(vm.config.get(name, 1)) != "0") == (value is None or str(value) != "0")
     if options.is_network(name):
         return "network" in features(vm)
@@ -46,7 +46,7 @@ def _drive_at_once(vm: Vm, name: str, value: Any) -> bool:
 
 
 def failure(call: "Call", vm: Vm, name: str, value: Any) -> str | None:
-    """Why taking the value over fails; None where it does not."""
+    """Return why applying the value fails, or None."""
     if value is None or not options.is_network(name):
         return None
     card = options.network(call, name, value)

@@ -1,4 +1,4 @@
-"""The node's lock files: one for each VM's configuration (shared or exclusive), one for each storage."""
+"""The node's lock files: one per VM configuration (shared or exclusive), one per storage."""
 
 import threading
 import time
@@ -9,18 +9,18 @@ from lab.api.errors import ApiError
 
 CLONE_SECONDS = 1.0
 STORAGE_SECONDS = 60.0
-_LOOK = 0.1  # how often one who waits looks whether he has been ended
+_LOOK = 0.1  # how often a waiting task checks whether it has been ended
 
 
 class _Flock:
-    """A lock with one writer or many readers, and a time-out, as flock(2) in a loop gives it."""
+    """A lock for one writer or many readers with a time-out, like flock(2) in a loop."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._readers, self._writer = 0, False
 
     def acquire(self, shared: bool, timeout: float, check: Callable[[], None] = lambda: None) -> bool:
-        """Take it within `timeout` seconds. Whatever `check` raises ends the wait."""
+        """Acquire the lock within `timeout` seconds. An exception from `check` ends the wait."""
         until = time.monotonic() + timeout
 
         def free() -> bool:
@@ -47,16 +47,16 @@ class _Flock:
 
 
 class Locks:
-    """Lock files by path; waiting longer than the time-out is the error that the real server gives."""
+    """Lock files by path. A wait beyond the time-out raises the real server's error."""
 
     def __init__(self, config_seconds: float = 10.0) -> None:
         self._config_seconds = config_seconds
         self._files: dict[str, _Flock] = {}
         self._mutex = threading.Lock()
-        # Of the task that waits: ends the wait by raising; takes a line for its log.
+        # Of the waiting task: `check` ends the wait by raising, `write` appends a line to its log.
         self.check: Callable[[], None] = lambda: None
         self.tell: Callable[[str], None] = lambda line: None
-        # For how many seconds somebody outside holds the lock of a VM's configuration.
+        # For how many more seconds another process holds the lock of a VM's configuration.
         self.held: Callable[[int], float] = lambda vmid: 0
 
     @contextmanager
@@ -95,13 +95,13 @@ class Locks:
 
     @contextmanager
     def storage(self, storage: str) -> Iterator[None]:
-        """Hold the lock under which volumes of a storage are made and removed."""
+        """Hold the lock under which a storage's volumes are created and removed."""
         with self._file(f"/var/lock/pve-manager/pve-storage-{storage}", STORAGE_SECONDS, False):
             yield
 
     @contextmanager
     def backup_job(self, node: str, timeout: float, wait: Callable[[str], None]) -> Iterator[None]:
-        """Hold the node's lock of backup jobs, of which one runs at a time; `wait` is told when another one does."""
+        """Hold the node's lock of backup jobs, of which one runs at a time; `wait` is called when another one does."""
         path = "/var/run/vzdump.lock"
         with self._mutex:
             lock = self._files.setdefault(f"{node}:{path}", _Flock())

@@ -1,4 +1,4 @@
-"""The log of requests: a JSON line each, without secrets."""
+"""The request log: one JSON line each, without secrets."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ _CONTENT = {"input-data", "content"}
 
 
 def mask(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as they may be shown: secrets as stars, of content its length only."""
+    """Return the parameters for display: secrets as stars, of content only the length."""
     shown: dict[str, Any] = {}
     for name, value in params.items():
         if name in _SECRET:
@@ -25,7 +25,7 @@ def mask(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class RequestLog:
-    """Appends to a file; without one it does nothing."""
+    """Appends to a file; without a file it does nothing."""
 
     def __init__(self, path: Path | None) -> None:
         self._file = path.open("a", encoding="utf-8") if path else None
@@ -34,7 +34,7 @@ class RequestLog:
     def write(
         self, user: str | None, method: str, path: str, params: Mapping[str, Any], status: int, seconds: float
     ) -> None:
-        """One request, `seconds` after it came. `status` 0: it was answered with nothing."""
+        """Write one request, `seconds` after it arrived. `status` 0: the connection was closed without an answer."""
         if self._file:
             entry = {
                 "time": round(time.time(), 3),

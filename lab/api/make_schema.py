@@ -35,7 +35,7 @@ NUMBERS = ("minimum", "maximum", "minLength", "maxLength")
 
 
 def routes(tree: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All methods of a documented tree as (`GET /path`, its description)."""
+    """Yield every method of a documented tree as (`GET /path`, its description)."""
     for node in tree:
         for method, info in (node.get("info") or {}).items():
             yield f"{method} {node['path']}", info
@@ -43,10 +43,10 @@ def routes(tree: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def condense(prop: dict[str, Any]) -> dict[str, Any]:
-    """One property without its prose."""
+    """Return one property without its prose."""
     kept = {key: prop[key] for key in KEPT if key in prop}
     kept.update({key: float(kept[key]) if "." in str(kept[key]) else int(kept[key]) for key in NUMBERS if key in kept})
-    if "pattern" in kept:  # Perl writes compiled patterns so
+    if "pattern" in kept:  # the form in which Perl prints compiled patterns
         kept["pattern"] = re.sub(r"\(\?\^([a-z]*):", lambda m: f"(?{m[1]}:", kept["pattern"])
     form = prop.get("format")
     if isinstance(form, dict):
@@ -59,7 +59,7 @@ def condense(prop: dict[str, Any]) -> dict[str, Any]:
 
 
 class Table:
-    """Properties numbered in the order of their first use."""
+    """Properties, numbered in the order of first use."""
 
     def __init__(self) -> None:
         self.rows: list[str] = []
@@ -91,7 +91,7 @@ class Table:
 
 
 def condensed(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> str:
-    """The file's text from the documented routes of versions 8 and 9."""
+    """Return the file's text from the documented routes of versions 8 and 9."""
     table = Table()
     nine = {key: table.route(new[key]) for key in sorted(REGISTRY) if key in new}
     eight = {key: table.route(old[key]) if key in old else "null" for key in sorted(REGISTRY)}
@@ -105,12 +105,12 @@ def condensed(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) ->
 
 
 def documented(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The routes of one documentation file."""
+    """Return the routes of one documentation file."""
     return dict(routes(json.loads(Path(path).read_text())))
 
 
 def main(argv: list[str]) -> None:
-    """Write the file; prints routes that neither version documents."""
+    """Write the file and print routes that neither version documents."""
     old, new = map(documented, argv)
     FILE.write_text(condensed(old, new))
     print(*(key for key in REGISTRY if key not in old and key not in new), sep="\n")

@@ -1,4 +1,4 @@
-"""The memory of a running VM in a snapshot: a volume of its own, and what its QEMU was, beside the configuration."""
+"""The memory of a running VM in a snapshot: its own volume, and QEMU's settings beside the configuration."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lab.api.routes import Call
     from lab.api.state import Config, Vm
 
-_DRIVER_BYTES = 500 << 20  # what the server reserves for devices, beside twice the memory
+_DRIVER_BYTES = 500 << 20  # what the server reserves for devices, in addition to twice the memory
 _HOST_MTU = "running-nets-host-mtu"
 _OF_THE_STATE = ("vmstate", "runningmachine", "runningcpu", _HOST_MTU)
 
@@ -19,16 +19,16 @@ _OF_THE_STATE = ("vmstate", "runningmachine", "runningcpu", _HOST_MTU)
 def save(
     call: "Call", vm: "Vm", name: str, log: Log, *, storage: str | None = None, quiet: bool = False
 ) -> dict[str, Any]:
-    """Write the memory to a volume that is named for the snapshot. What the snapshot's configuration has of it.
+    """Write the memory to a volume named after the snapshot. Returns its entries in the snapshot's configuration.
 
-    `storage` is where it goes, else where the VM says or its first disk is; `quiet`: nothing is told of the saving.
+    `storage` is the target; the default is the VM's setting or the storage of its first disk. `quiet` logs nothing.
     """
     emulator = call.emulator
     place = emulator.volumes.storage(storage or _storage(vm))
     size = 2 * memory_bytes(vm) + _DRIVER_BYTES
     volid = emulator.volumes.allocate(place, vm.vmid, size, "raw", name=f"vm-{vm.vmid}-state-{name}", log=log)
     volume = emulator.volumes.get(volid)
-    volume.size = volume.used = max(1, memory_bytes(vm) >> 7)  # it is cut to what was written
+    volume.size = volume.used = max(1, memory_bytes(vm) >> 7)  # the volume is truncated to what was written
     if not quiet:
         log(f"saving VM state and RAM using storage '{place.name}'")
         mebibytes = f"{volume.size / (1 << 20):.2f} MiB"
@@ -47,7 +47,7 @@ def save(
 
 
 def _storage(vm: "Vm") -> str:
-    """Where the memory goes: where the VM says, else where its first disk is."""
+    """Return the storage for the memory: the VM's setting, otherwise that of its first disk."""
     if chosen := vm.config.get("vmstatestorage"):
         return str(chosen)
     disks = [drive["file"] for _, drive in drives.of(vm.config) if not drives.is_cdrom(drive)]
@@ -55,14 +55,14 @@ def _storage(vm: "Vm") -> str:
 
 
 def _running_cpu(vm: "Vm") -> str:
-    """The processor as QEMU was told it; without a setting the server's default with what it adds to that."""
+    """Return the CPU argument that QEMU runs with; by default the server's, with its additions."""
     kind = str(vm.config.get("cpu", "kvm64")).split(",")[0].removeprefix("cputype=")
     added = "enforce,+kvm_pv_eoi,+kvm_pv_unhalt,+lahf_lm,+sep" if kind == "kvm64" else "+kvm_pv_eoi,+kvm_pv_unhalt"
     return f"{kind},{added}"
 
 
 def load(config: Mapping[str, Any], log: Log) -> None:
-    """What taking the memory up again leaves in the log."""
+    """Log what loading the memory logs."""
     for pair in str(config.get(_HOST_MTU) or "").split(","):
         card, _, mtu = pair.partition("=")
         if card:
@@ -70,5 +70,5 @@ def load(config: Mapping[str, Any], log: Log) -> None:
 
 
 def without(config: "Config") -> "Config":
-    """The configuration of the VM itself, without what belongs to the snapshot's memory."""
+    """Return the VM's configuration without the entries for the snapshot's memory."""
     return {key: value for key, value in config.items() if key not in _OF_THE_STATE}

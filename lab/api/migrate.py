@@ -1,4 +1,4 @@
-"""Moving virtual machines to another node. No recording is behind any of this: the schema and PVE::QemuMigrate are."""
+"""Migration of virtual machines. Not recorded: this follows the schema and PVE::QemuMigrate."""
 
 import re
 from collections.abc import Callable
@@ -17,14 +17,14 @@ _PATH = "/nodes/{node}/qemu/{vmid}/migrate"
 
 
 def _local_disks(call: Call, vm: Vm) -> list[tuple[str, drives.Drive]]:
-    """The disks that only this node sees."""
+    """List the disks that only this node can access."""
     volumes = call.emulator.volumes
-    found = [(name, drive) for name, drive in drives.of(vm.config) if ":" in drive["file"]]
-    return [(name, drive) for name, drive in found if not volumes.storage(parse_volid(drive["file"]).storage).shared]
+    disks = [(name, drive) for name, drive in drives.of(vm.config) if ":" in drive["file"]]
+    return [(name, drive) for name, drive in disks if not volumes.storage(parse_volid(drive["file"]).storage).shared]
 
 
 def _local_resources(vm: Vm) -> list[str]:
-    """Devices of the node itself; mapped ones are not."""
+    """List devices of the node itself, without mapped ones."""
     return [
         name
         for name, value in sorted(vm.config.items())
@@ -33,12 +33,12 @@ def _local_resources(vm: Vm) -> list[str]:
 
 
 def _mapped(vm: Vm) -> list[str]:
-    found = (name for name, value in sorted(vm.config.items()) if options.is_mapped(name, value))
-    return list(found)
+    names = (name for name, value in sorted(vm.config.items()) if options.is_mapped(name, value))
+    return list(names)
 
 
 def _reason(call: Call, vm: Vm, node: str) -> dict[str, Any]:
-    """Why the VM cannot go to a node; empty when it can."""
+    """Return why the VM cannot migrate to a node; empty when it can."""
     storages = call.emulator.state.storages
     needed = {parse_volid(drive["file"]).storage for _, drive in drives.of(vm.config) if ":" in drive["file"]}
     missing = sorted(name for name in needed if node not in (storages[name].nodes or [node]))
@@ -47,7 +47,7 @@ def _reason(call: Call, vm: Vm, node: str) -> dict[str, Any]:
 
 @route("GET", _PATH)
 def preconditions(call: Call) -> Any:
-    """What stands in the way of a migration."""
+    """Return what prevents a migration."""
     state, vm = call.emulator.state, call.emulator.state.vm(call.vmid)
     others = [node for node in state.nodes if node != vm.node]
     refused = {node: why for node in others if (why := _reason(call, vm, node))}
@@ -117,15 +117,15 @@ def migrate(call: Call) -> Any:
 
 
 def _targets(call: Call) -> dict[str, str]:
-    """Which storage takes the place of which; the key `*` is for all others."""
-    found: dict[str, str] = {}
+    """Return the target storage of each source storage; the key `*` stands for all others."""
+    targets: dict[str, str] = {}
     for part in split_list(str(call.params.get("targetstorage", ""))):
         source, colon, target = part.partition(":")
         if colon:
-            found[source] = target
+            targets[source] = target
         elif part != "1":
-            found["*"] = part
-    return found
+            targets["*"] = part
+    return targets
 
 
 def _work(call: Call, task: Task) -> None:
@@ -184,5 +184,5 @@ def _move_disks(call: Call, vm: Vm, task: Task) -> None:
             task.pace(_share(name, total))
 
 
-def _share(name: str, whole: int) -> Callable[[float], str]:
-    return lambda part: f"{name}: transferred {int(whole * part)} of {whole} bytes ({part * 100:.2f}%)"
+def _share(name: str, total: int) -> Callable[[float], str]:
+    return lambda part: f"{name}: transferred {int(total * part)} of {total} bytes ({part * 100:.2f}%)"

@@ -10,7 +10,7 @@ from lab.api.routes import Call, Page, RawBody, paths, route
 from lab.api.tasks import UPID, Task
 
 _TASK = "/nodes/{node}/tasks/{upid}"
-PATIENCE = 5.0  # seconds that a worker gets to end in
+PATIENCE = 5.0  # time for a worker to end
 
 
 @route("GET", "/version")
@@ -78,7 +78,7 @@ def node_time(call: Call) -> Any:
 
 @route("GET", "/nodes/{node}/network")
 def network(call: Call) -> Any:
-    """The node's bridges; it has no other interfaces."""
+    """List the node's bridges; it has no other interfaces."""
     state = call.emulator.state
     bridges = state.nodes[state.name_of(call.node)].get("bridges", {})
     if call.params.get("type", "any_bridge") not in ("any_bridge", "any_local_bridge", "bridge", "include_sdn"):
@@ -107,7 +107,7 @@ def _bridge_row(name: str, cidr: str) -> dict[str, Any]:
 
 @route("GET", "/nodes/{node}/capabilities/qemu/machines")
 def machines(call: Call) -> Any:
-    """The machine types of the node's QEMU version."""
+    """List the machine types of the node's QEMU version."""
     release = ".".join(call.emulator.state.qemu.split(".")[:2])
     return [{"id": f"pc-{kind}-{release}", "type": kind, "version": release} for kind in ("i440fx", "q35")]
 
@@ -119,7 +119,7 @@ def _may_see(call: Call, task: Task) -> bool:
 
 
 def task_rows(call: Call, *, running: bool, node: str | None = None) -> list[dict[str, Any]]:
-    """Tasks that the user may see, newest first; of one node, or of all."""
+    """List the tasks that the user may see, newest first; of one node, or of all."""
     rows = []
     for task in reversed(list(call.emulator.tasks.by_upid.values())):
         if (task.exitstatus is None) != running or task.lost or not _may_see(call, task):
@@ -128,7 +128,7 @@ def task_rows(call: Call, *, running: bool, node: str | None = None) -> list[dic
             continue
         row = task.row()
         if running:
-            row.pop("tokenid", None)  # its user has it
+            row.pop("tokenid", None)  # the task's own user may read it
             rows.append({**row, "user": task.parts["user"], "status": "RUNNING", "saved": "0"})
         else:
             rows.append({**row, "endtime": task.endtime, "status": task.exitstatus})
@@ -161,7 +161,7 @@ def tasks(call: Call) -> Any:
 
 
 def _task(call: Call) -> Task | None:
-    """The task, None if there is none; ParameterError and PermissionDenied as the server gives them."""
+    """Return the task, or None. Raises ParameterError and PermissionDenied like the real server."""
     upid = call.params["upid"]
     match = UPID.fullmatch(upid)
     if not match:
@@ -178,14 +178,14 @@ def _task(call: Call) -> Task | None:
 
 @route("GET", "/nodes/{node}")
 def node_index(call: Call) -> Any:
-    """What there is below a node here."""
+    """List the paths below a node that the lab serves."""
     below = {path.split("/")[3] for path in paths() if path.startswith("/nodes/{node}/")}
     return [{"name": name} for name in sorted(below)]
 
 
 @route("GET", _TASK)
 def task_index(call: Call) -> Any:
-    """What can be asked of a task, whether there is one or not."""
+    """List the paths below a task, which need not exist."""
     return [{"name": "log"}, {"name": "status"}]
 
 
@@ -200,7 +200,7 @@ def task_status(call: Call) -> Any:
 
 @route("GET", f"{_TASK}/log")
 def task_log(call: Call) -> Any:
-    """Fifty lines unless told; 0 is all."""
+    """Return the log: fifty lines by default; 0 means all."""
     task = _task(call)
     lines = ["unable to open file - No such file or directory"] if task is None else task.lines()
     if call.params.get("download"):
@@ -214,7 +214,7 @@ def task_log(call: Call) -> Any:
 
 @route("DELETE", _TASK)
 def stop_task(call: Call) -> Any:
-    """End the task, and wait for that; what it has done stays as it is. One that has ended already is not an error."""
+    """Stop a task and wait for its end; its effects stay. A task that has already ended is not an error."""
     task = _task(call)
     if task is None:
         raise ParameterError({"upid": "no such task"})

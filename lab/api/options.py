@@ -1,4 +1,4 @@
-"""The options of a VM's configuration: who may set them, which take effect at once, and what values are made into."""
+"""The options of a VM's configuration: who may set them, which take effect at once, and how values are normalised."""
 
 import base64
 import binascii
@@ -35,21 +35,21 @@ _PRIVILEGES = {
 }
 _PRIVILEGE_OF = {option: privilege for privilege, lines in _PRIVILEGES.items() for option in " ".join(lines).split()}
 CLOUDINIT = {"cicustom", "cipassword", "citype", "ciuser", "ciupgrade", "nameserver", "searchdomain", "sshkeys"}
-# Options that a running VM takes over at once.
+# Options that a running VM applies at once.
 IMMEDIATE = {
     *("description", "hookscript", "lock", "name", "onboot", "protection", "shares", "startup", "tags"),
     *("affinity", "cpulimit", "cpuunits", "vmstatestorage"),
 }
 
 
-# Of a configuration, and no parameter of its change.
+# In a configuration, but not a parameter of a change.
 _INTERNAL = {"meta", "parent", "runningcpu", "runningmachine", "snapstate", "snaptime", "vmstate"}
-# Parameters of a change, and nothing of a configuration.
+# Parameters of a change that are not stored.
 _META = {"background_delay", "delete", "digest", "force", "node", "revert", "skiplock", "vmid"}
 
 
 def exists(call: "Call", option: str) -> bool:
-    """Is there an option of that name, whoever may set it?"""
+    """Return whether an option of that name exists, whoever may set it."""
     known = option in _INTERNAL or is_unused(option) or call.emulator.schema.config_property(option)
     return bool(known) and option not in _META
 
@@ -59,7 +59,7 @@ def is_network(option: str) -> bool:
 
 
 def is_mapped(option: str, value: Any) -> bool:
-    """Is it a device of the node by the name of a mapping?"""
+    """Return whether the device is given by the name of a mapping."""
     return re.fullmatch(r"(hostpci|usb)\d+", option) is not None and "mapping=" in str(value)
 
 
@@ -68,14 +68,14 @@ def is_unused(option: str) -> bool:
 
 
 def is_cloudinit(option: str) -> bool:
-    """Does the option decide what is on the cloud-init drive?"""
+    """Return whether the option affects the content of the cloud-init drive."""
     return option in CLOUDINIT or re.fullmatch(r"ipconfig\d+", option) is not None
 
 
 def require_privileges(call: "Call", vmid: int, options: Iterable[str], pool: str | None = None) -> None:
-    """PermissionDenied or ApiError if the user may not set or delete one of these options.
+    """Raise PermissionDenied or ApiError if the user may not set or delete one of these options.
 
-    Drives are asked for later, by what they are. A guest that is made in a pool needs the privilege there or on itself.
+    Drives are checked later, by their kind. In a pool, the privilege on the pool or on the guest is enough.
     """
     if call.user.is_root:
         return
@@ -106,7 +106,7 @@ def require_privileges(call: "Call", vmid: int, options: Iterable[str], pool: st
 
 
 def require_mapping(call: "Call", option: str, value: str) -> None:
-    """A device by the name of a mapping: it must be there, on this node, and the user may use it."""
+    """Require that a mapped device exists on this node and that the user may use it."""
     name = re.search(r"mapping=([^,]+)", value)
     assert name is not None
     call.emulator.permissions.require(call.user, f"/mapping/pci/{name[1]}", ["Mapping.Use"])
@@ -120,7 +120,7 @@ def require_mapping(call: "Call", option: str, value: str) -> None:
 
 
 def require_devices(call: "Call", params: dict[str, Any]) -> None:
-    """Raw devices of the host are root's; a bridge needs SDN.Use, a mapped device Mapping.Use."""
+    """Require root for raw host devices, SDN.Use for a bridge, Mapping.Use for a mapped device."""
     for option, value in params.items():
         if is_mapped(option, value):
             require_mapping(call, option, str(value))
@@ -141,18 +141,18 @@ def require_devices(call: "Call", params: dict[str, Any]) -> None:
 
 
 def new_mac() -> str:
-    """An address of Proxmox' own range."""
+    """Return an address from Proxmox' prefix."""
     return "BC:24:11:" + ":".join(f"{byte:02X}" for byte in secrets.token_bytes(3))
 
 
 def network(call: "Call", option: str, value: str) -> dict[str, str]:
-    """A network device's properties, `model` and perhaps `macaddr` among them."""
+    """Return a network device's properties, `model` and possibly `macaddr` among them."""
     prop = call.emulator.schema.config_property(option)
     return parse_property_string(prop["format"] if prop else {}, value, option)
 
 
 def write_network(device: dict[str, str]) -> str:
-    """The device as the configuration has it: `virtio=MAC,bridge=vmbr0`."""
+    """Format the device like the configuration: `virtio=MAC,bridge=vmbr0`."""
     rest = [f"{key}={device[key]}" for key in sorted(device) if key not in ("model", "macaddr")]
     return ",".join([f"{device['model']}={device['macaddr']}", *rest])
 
@@ -162,7 +162,7 @@ def new_smbios() -> str:
 
 
 def with_new_uuid(smbios: str) -> str:
-    """The same SMBIOS fields with another UUID."""
+    """Return the same SMBIOS fields with a new UUID."""
     rest = [part for part in smbios.split(",") if not part.startswith("uuid=")]
     return ",".join([new_smbios(), *filter(None, rest)])
 
@@ -172,7 +172,7 @@ def normalised_tags(text: str) -> str:
 
 
 def require_ssh_keys(encoded: str) -> None:
-    """ApiError unless every line of the URL-encoded text is a public key."""
+    """Raise ApiError unless every line of the URL-encoded text is a public key."""
     lines = [line for line in unquote(encoded).splitlines() if line.strip() and not line.startswith("#")]
     if not lines or not all(map(_is_public_key, lines)):
         raise ApiError("SSH public key validation error")

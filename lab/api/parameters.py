@@ -1,4 +1,4 @@
-"""The parameters of a call: what came in, checked against the schema and given its types."""
+"""The parameters of a call: checked against the schema and converted to their types."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ Raw = Mapping[str, Any]
 
 
 def merge_uri(uri: Mapping[str, str], params: Raw) -> dict[str, Any]:
-    """Parameters of request and URI; naming one of the URI again is fine if the value is the same."""
+    """Merge the parameters of request and URI; a parameter may be repeated with the same value."""
     for name in uri.keys() & params.keys():
         if str(params[name]) != uri[name]:
             raise ParameterError({name: "duplicate parameter (already defined in URI) with conflicting values!"})
@@ -19,7 +19,7 @@ def merge_uri(uri: Mapping[str, str], params: Raw) -> dict[str, Any]:
 
 
 def _as_text(value: Any, prop: Property) -> Any:
-    """JSON values and repeated keys as a form would have said them."""
+    """Return JSON values and repeated keys in the form of a urlencoded body."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, list):
@@ -36,7 +36,7 @@ def _typed(value: Any, prop: Property) -> Any:
 
 
 def checked(schema: RouteSchema, params: Raw) -> dict[str, Any]:
-    """The parameters with their types, or ParameterError with all that is wrong. JSON's null is as if not there."""
+    """Return the parameters with their types; raises ParameterError with all errors. JSON's null counts as absent."""
     errors: dict[str, str] = {}
     good: dict[str, Any] = {}
     for name, value in params.items():

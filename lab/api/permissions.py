@@ -1,4 +1,4 @@
-"""Who may do what: roles, access control list, pools, and the checks that the schema names for each call."""
+"""Permissions: roles, access control list, pools, and the checks that the schema names for each call."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ _ROOT_ONLY = (
 
 
 def builtin_roles(version: int) -> dict[str, frozenset[str]]:
-    """The roles that every installation has. 9 has the guest agent's privileges in place of VM.Monitor."""
+    """Return the predefined roles. Version 9 has the guest agent's privileges in place of VM.Monitor."""
     agent, replicate = (_AGENT, ("VM.Replicate",)) if version >= 9 else (("VM.Monitor",), ())
     vm_admin = (*_VM_ADMIN, *agent, *replicate)
     admin = (*_STORE_ADMIN, *_USERS, "Mapping.Audit", "Mapping.Use", *_POOL, *_SDN, *_SYS_AUDIT, *vm_admin)
@@ -65,7 +65,7 @@ def builtin_roles(version: int) -> dict[str, frozenset[str]]:
 
 @dataclass(frozen=True)
 class User:
-    """Who calls. `token` is the name of the API token, None with a ticket."""
+    """The caller. `token` is the name of the API token, None with a ticket."""
 
     userid: str
     token: str | None = None
@@ -73,50 +73,50 @@ class User:
 
     @property
     def name(self) -> str:
-        """As tasks and logs write it."""
+        """The name in tasks and logs."""
         return f"{self.userid}!{self.token}" if self.token else self.userid
 
     @property
     def is_root(self) -> bool:
-        """root@pam itself; its tokens are not."""
+        """Whether this is root@pam itself; its tokens are not."""
         return self.name == "root@pam"
 
 
 class Permissions:
-    """Answers questions about one state."""
+    """Evaluates permissions on one state."""
 
     def __init__(self, state: "State") -> None:
         self._state = state
 
     def roles(self) -> dict[str, frozenset[str]]:
-        """All roles, custom ones too."""
+        """All roles, including custom ones."""
         return {
             **builtin_roles(self._state.version),
             **{name: frozenset(privs) for name, privs in self._state.roles.items()},
         }
 
     def _roles_of(self, name: str, path: str) -> dict[str, int]:
-        """Roles that the ACL gives to a user or token, and whether they hold below the path as well.
+        """Return the roles that the ACL gives to a user or token, and whether they apply below the path as well.
 
-        Nearer paths replace farther ones, NoAccess all others.
+        Nearer paths override farther ones, NoAccess overrides all others.
         """
         if name == "root@pam":
             return {"Administrator": 1}
         kind = "token" if "!" in name else "user"
-        found: dict[str, int] = {}
+        roles: dict[str, int] = {}
         for prefix in _prefixes(path):
             rows = [
                 row for row in self._state.acl if row["path"] == prefix and row["type"] == kind and row["ugid"] == name
             ]
             here = {row["roleid"]: int(row.get("propagate", 1)) for row in rows}
-            found = {role: on for role, on in here.items() if prefix == path or on} or found
-        return {"NoAccess": found["NoAccess"]} if "NoAccess" in found else found
+            roles = {role: on for role, on in here.items() if prefix == path or on} or roles
+        return {"NoAccess": roles["NoAccess"]} if "NoAccess" in roles else roles
 
     def _of(self, name: str, path: str) -> dict[str, int]:
         roles = self._roles_of(name, path)
         if "NoAccess" not in roles:
             for pool in self._pools_of(path):
-                # What comes by way of a pool never holds below its members.
+                # Rights through a pool never propagate below its members.
                 roles = {**dict.fromkeys(self._roles_of(name, f"/pool/{pool}"), 0), **roles}
         known, held = self.roles(), dict[str, int]()
         for role in roles.keys() - {"NoAccess"}:
@@ -136,7 +136,7 @@ class Permissions:
         return []
 
     def held(self, user: User, path: str) -> dict[str, int]:
-        """What the user may do at a path: 1 where it holds for what is below the path too, else 0."""
+        """Return the privileges at a path: 1 if they propagate below the path, otherwise 0."""
         granted = self._of(user.userid, path)
         if not (user.token and user.privsep):
             return granted
@@ -144,7 +144,7 @@ class Permissions:
         return {privilege: granted[privilege] & separate[privilege] for privilege in granted.keys() & separate.keys()}
 
     def privileges(self, user: User, path: str) -> set[str]:
-        """What the user may do at a path."""
+        """Return the privileges at a path."""
         return set(self.held(user, path))
 
     def allowed(self, user: User, path: str, privileges: Sequence[str], *, any_of: bool = False) -> bool:
@@ -152,7 +152,7 @@ class Permissions:
         return any(p in held for p in privileges) if any_of else all(p in held for p in privileges)
 
     def require(self, user: User, path: str, privileges: Sequence[str], *, any_of: bool = False) -> None:
-        """PermissionDenied naming what is missing: the first of all, or any of them."""
+        """Raise PermissionDenied naming the missing privilege: the first of all, or any of them."""
         held = self.privileges(user, path)
         if any_of:
             if not held.intersection(privileges):
@@ -167,7 +167,7 @@ class Permissions:
             raise PermissionDenied(f"pool '{pool}' does not exist")
 
     def effective(self, user: User) -> dict[str, dict[str, int]]:
-        """GET /access/permissions: the privileges at every path that anything refers to, empty ones left out."""
+        """Return GET /access/permissions: the privileges at every referenced path, without empty ones."""
         paths = {"/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms"}
         paths.update(row["path"] for row in self._state.acl)
         for pool, record in list(self._state.pools.items()):
@@ -178,7 +178,7 @@ class Permissions:
         return {path: dict(sorted(held.items())) for path, held in by_path.items() if held}
 
     def check_call(self, user: User, permissions: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-        """The check that the schema names for a call; raises PermissionDenied."""
+        """Run the check that the schema names for a call; raises PermissionDenied."""
         if user.is_root or permissions.get("user") in ("all", "world"):
             return
         if "check" not in permissions:
@@ -200,7 +200,7 @@ class Permissions:
             if not self.allowed(user, "/access/groups", rest[0], any_of=True):
                 raise PermissionDenied
         elif verb == "userid-param":
-            # A token is not its user: none may look at itself.
+            # A token is not its user, so it may not look at itself.
             if rest[0] == "self" and user.name == params.get("userid"):
                 return
             realm = str(params.get("userid", "")).rpartition("@")[2]
@@ -235,7 +235,7 @@ class Permissions:
 
 
 def _prefixes(path: str) -> Iterator[str]:
-    """The path and those above it, from the root on."""
+    """List the path and its parents, starting at the root."""
     yield "/"
     parts = [part for part in path.split("/") if part]
     for length in range(1, len(parts) + 1):
@@ -252,5 +252,5 @@ _ACL_ROOTS = {"access", "mapping", "nodes", "pool", "sdn", "storage", "vms"}
 
 
 def is_acl_path(path: str) -> bool:
-    """Is this a path that the access control list knows?"""
+    """Return whether the access control list accepts this path."""
     return path == "/" or (path.startswith("/") and path.split("/")[1] in _ACL_ROOTS)

@@ -24,7 +24,7 @@ def _members(call: Call, record: dict[str, Any]) -> list[dict[str, Any]]:
 
 @route("GET", "/pools")
 def listing(call: Call) -> Any:
-    """Those that may be audited; one that is asked for by its name is shown to everybody, with all its members."""
+    """List the pools that may be audited; a pool requested by name is shown to everybody, with all its members."""
     poolid = call.params.get("poolid")
     pools = call.emulator.state.pools
     if poolid and poolid not in pools:

@@ -23,7 +23,7 @@ _OF_A_MIGRATION = ("migratedfrom", "migration_type", "migration_network", "targe
 
 
 def _require_root_for(call: Call, *options: str) -> None:
-    """ParameterError for options that are root's alone, which no token is."""
+    """Raise ParameterError for options of root alone; a token is not root."""
     for name in options:
         if call.params.get(name) and not call.user.is_root:
             raise ParameterError({name: "Only root may use this option."})
@@ -42,7 +42,7 @@ def _require_unlocked(call: Call, vm: Vm) -> None:
 
 
 def start_vm(call: Call, vmid: int, task: Task) -> None:
-    """Switch the VM on, with what was pending; its lock is held. What was suspended to disk goes on."""
+    """Start the VM with its pending changes, while its lock is held. A VM suspended to disk resumes."""
     vm = call.emulator.state.vm(vmid)
     if vm.is_template:
         raise ApiError("you can't start a vm if it's a template")
@@ -77,7 +77,7 @@ def start_vm(call: Call, vmid: int, task: Task) -> None:
 
 
 def switched_off(call: Call, vm: Vm, task: Task) -> None:
-    """Its QEMU has ended, its lock is held: what waited takes effect at once, where it can."""
+    """Record that the VM's QEMU has ended, while its lock is held; pending changes apply where they can."""
     call.emulator.switched_off(vm)
     try:
         Change(call, vm, task.write).apply_pending()
@@ -86,7 +86,7 @@ def switched_off(call: Call, vm: Vm, task: Task) -> None:
 
 
 def _require_machine(call: Call, vm: Vm) -> None:
-    """ApiError for a type of machine that is newer than the node's QEMU."""
+    """Raise ApiError for a machine type newer than the node's QEMU."""
     machine = str(call.params.get("machine") or vm.config.get("machine") or "").split(",")[0].removeprefix("type=")
     version, qemu = re.search(r"-(\d+)\.(\d+)", machine), call.emulator.state.qemu
     if version and (int(version[1]), int(version[2])) > tuple(map(int, qemu.split(".")[:2])):
@@ -95,7 +95,7 @@ def _require_machine(call: Call, vm: Vm) -> None:
 
 
 def _use_up(call: Call, vm: Vm, task: Task) -> None:
-    """The memory of what was suspended to disk has been read: away with it."""
+    """Delete the saved memory after it has been read."""
     memory_state.load(vm.config, task.write)
     volid = str(vm.config["vmstate"])
     task.write(f"activating and using '{volid}' as vmstate", "Resumed VM, removing state")
@@ -116,7 +116,7 @@ def start(call: Call) -> Any:
 
 @route("POST", f"{_STATUS}/stop")
 def stop(call: Call) -> Any:
-    """Pull the plug. `overrule-shutdown` ends shutdowns that hold the lock."""
+    """Stop the VM immediately. `overrule-shutdown` ends shutdown tasks that hold the lock."""
     _require_root_for(call, "skiplock", "keepActive", "migratedfrom")
 
     def work(task: Task) -> None:
@@ -139,7 +139,7 @@ def stop(call: Call) -> Any:
 
 
 def _shut_down(call: Call, vm: Vm, task: Task, timeout: float, *, force: bool) -> None:
-    """Ask the agent, else ACPI; wait; with `force` stop what does not."""
+    """Ask the agent, otherwise ACPI, and wait; with `force`, stop the VM if it does not shut down."""
     backend = call.emulator.backend
     if is_configured(vm.config):
         try:
@@ -184,7 +184,7 @@ def shutdown(call: Call) -> Any:
 
 @route("POST", f"{_STATUS}/reboot")
 def reboot(call: Call) -> Any:
-    """Shut down; qmeventd starts it again, in a task of its own, so that pending changes take effect."""
+    """Shut down; qmeventd then starts the VM in another task, so that pending changes take effect."""
     if _require_running(call).paused:
         raise ApiError("VM is paused - cannot shutdown")
 
@@ -219,7 +219,7 @@ def reset(call: Call) -> Any:
 
 
 def _set_paused(call: Call, kind: str, paused: bool) -> str:
-    """Also while it is backed up, which the other locks do not allow."""
+    """Set the pause state; allowed during a backup, unlike under other locks."""
     _require_root_for(call, "skiplock", "nocheck")
     _require_running(call)
 
@@ -235,7 +235,7 @@ def _set_paused(call: Call, kind: str, paused: bool) -> str:
 
 @route("POST", f"{_STATUS}/suspend")
 def suspend(call: Call) -> Any:
-    """Pause, or write the memory to disk and switch off. (Machines behind it go on running, or boot anew.)"""
+    """Pause, or write the memory to disk and switch off. Machines behind the lab keep running, or boot again."""
     if call.params.get("statestorage") and "todisk" not in call.params:
         raise ParameterError({"todisk": "missing property - 'statestorage' requires this property"})
     return _to_disk(call) if call.params.get("todisk") else _set_paused(call, "qmpause", True)

@@ -1,4 +1,4 @@
-"""Which backups go: the marks of a retention (`keep-last=3,keep-daily=7`), and the calls that show and use them."""
+"""Pruning of backups: the marks of a retention (`keep-last=3,keep-daily=7`), and the calls that show and apply them."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from lab.api.tasks import Task
 from lab.api.volumes import parse_volid
 
 _PATH = "/nodes/{node}/storage/{storage}/prunebackups"
-# What two backups of the same period have in common; of each period the newest is kept.
+# What two backups of the same period have in common; the newest of each period is kept.
 _PERIODS: dict[str, Callable[[int], Any]] = {
     "keep-last": lambda ctime: ctime,
     "keep-hourly": lambda ctime: time.gmtime(ctime)[:4],
@@ -23,7 +23,7 @@ _PERIODS: dict[str, Callable[[int], Any]] = {
 
 
 def retention(text: str) -> dict[str, int]:
-    """How many to keep of each period; empty: all are kept."""
+    """Return how many to keep of each period; empty: keep all."""
     pairs = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
     if pairs.get("keep-all", "0") not in ("0", "off", "no", "false"):
         return {}
@@ -33,7 +33,7 @@ def retention(text: str) -> dict[str, int]:
 def marks(
     storage: Storage, keep: dict[str, int], vmid: int | None = None, kind: str | None = None
 ) -> list[dict[str, Any]]:
-    """A row for each backup, with what becomes of it: keep, remove, or protected."""
+    """Return a row for each backup with its mark: keep, remove, or protected."""
     owners = {parse_volid(volid).vmid for volid, volume in list(storage.volumes.items()) if volume.content == "backup"}
     rows: list[dict[str, Any]] = []
     for owner in sorted(owner for owner in owners if owner is not None and vmid in (None, owner)):
@@ -57,7 +57,7 @@ def _marked(storage: Storage, volids: list[str], keep: dict[str, int], vmid: int
 
 
 def _mark(rows: list[dict[str, Any]], period: Callable[[int], Any], count: int) -> None:
-    """Newest first: keep one of each of `count` periods that have none yet."""
+    """Keep the newest backup of each of `count` periods that do not have one yet."""
     covered = {period(row["ctime"]) for row in rows if row["mark"] == "keep"}
     begun: set[Any] = set()
     for row in rows:

@@ -1,9 +1,9 @@
-"""What happens after a VM's QEMU has ended: qmeventd notices, `qm cleanup` tidies up, and starts those that reboot.
+"""The end of a VM's QEMU: qmeventd notices it, `qm cleanup` cleans up, and rebooting VMs are started.
 
-A reboot is two tasks. The first ends when the VM is off; the second, of root@pam, starts it again seconds later, and
-may fail. A VM that was started before `qm cleanup` came makes that wait for it to end, the configuration's lock in its
-hands, for half a minute. Here the cleanup comes at once when somebody looks at the guest: who does that takes his time,
-and requests follow each other faster here than there.
+A reboot is two tasks. The first ends when the VM is off; the second, by root@pam, starts it seconds later and may fail.
+If a VM was started before `qm cleanup`, the cleanup waits up to half a minute for it to end while holding the
+configuration's lock. In the lab the cleanup runs as soon as somebody reads the guest's status: requests follow each
+other faster here than on a real server.
 """
 
 import threading
@@ -25,29 +25,29 @@ CLEANUP_LOCK_SECONDS = 60.0
 
 
 class Qmeventd:
-    """Made anew with each state, which says how long all that takes (`qmeventd`)."""
+    """Created with each state, which sets the delays (`qmeventd`)."""
 
     def __init__(self, emulator: "Emulator") -> None:
         self._emulator, self._state, self._locks = emulator, emulator.state, emulator.locks
         self._times = emulator.state.qmeventd
         self._closed = threading.Event()
-        # By VMID: somebody looked, and the cleanup has had its turn.
+        # By VMID: the status was read, so the cleanup has had time to run.
         self._waiting: dict[int, tuple[threading.Event, threading.Event]] = {}
 
     def close(self) -> None:
-        """Nothing is tidied up or started any more."""
+        """Stop all cleanups and starts."""
         self._closed.set()
         for looked, _ in list(self._waiting.values()):
             looked.set()
 
     def ended(self, vm: Vm) -> None:
-        """The VM's QEMU has ended."""
+        """Record that the VM's QEMU has ended."""
         looked, had = self._waiting[vm.vmid] = threading.Event(), threading.Event()
         arguments = (vm, looked, had)
         threading.Thread(target=self._run, args=arguments, daemon=True, name=f"cleanup {vm.vmid}").start()
 
     def looked(self, vmid: int) -> None:
-        """Somebody looks at the guest."""
+        """Record that a request has read the guest's status."""
         if waiting := self._waiting.get(vmid):
             waiting[0].set()
             waiting[1].wait(self._times["after"])
@@ -76,7 +76,7 @@ class Qmeventd:
                 power.switched_off(self._call(vm), vm, Task(""))
                 restarts, vm.reboots = vm.reboots, False
             had.set()
-        except ApiError:  # somebody holds the lock for longer than that: a VM that reboots stays off
+        except ApiError:  # somebody holds the lock for longer than that, so the rebooting VM stays off
             return
         if restarts and not self._closed.wait(self._times["restarts"]):
             self._start(vm)
@@ -98,7 +98,7 @@ class Qmeventd:
                         raise ApiError(str(fault["message"]))
                     power.start_vm(call, vm.vmid, task)
             except ApiError:
-                task.write("")  # as the task of a command does, not that of the API
+                task.write("")  # the UPID of a command's task, not of an API task
                 raise
 
         self._emulator.tasks.here.node = vm.node

@@ -1,4 +1,4 @@
-"""Giving a disk to another VM of the same node."""
+"""Reassignment of a disk to another VM on the same node."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,20 +15,20 @@ STALE = "detected modified configuration - file changed by other user? Try again
 
 
 def reassign(call: Call, other: int) -> Any:
-    """The disk's volume gets the other VM's name and goes into its configuration, the source being off."""
+    """Rename the disk's volume for the other VM and add it to that configuration; the source must be off."""
     call.emulator.permissions.require(call.user, f"/vms/{other}", ["VM.Config.Disk"])
     if other == call.vmid:
         raise ParameterError({"target-vmid": "must be different than source VMID to reassign disk"})
     name = call.params["disk"]
-    there = call.params.get("target-disk", name)
-    _, _, drive = _checked(call, other, name, there)
+    target_key = call.params.get("target-disk", name)
+    _, _, drive = _checked(call, other, name, target_key)
     place = parse_volid(drive["file"]).storage
     call.emulator.permissions.require(call.user, f"/storage/{place}", ["Datastore.AllocateSpace"])
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid), call.emulator.locks.config(other):
-            vm, target, drive = _checked(call, other, name, there)
-            task.write(f"reassign disk '{name}' from VM '{vm.vmid}' as '{there}' to VM '{other}'")
+            vm, target, drive = _checked(call, other, name, target_key)
+            task.write(f"reassign disk '{name}' from VM '{vm.vmid}' as '{target_key}' to VM '{other}'")
             task.write(f"removing disk '{name}' from VM '{vm.vmid}' config")
             volumes = call.emulator.volumes
             storage = volumes.storage(parse_volid(drive["file"]).storage)
@@ -38,18 +38,18 @@ def reassign(call: Call, other: int) -> Any:
             order = drives.boot_order(vm.config.get("boot"))
             if name in order:
                 vm.config["boot"] = drives.boot_text(device for device in order if device != name)
-            text = volid if options.is_unused(there) else drives.write({**drive, "file": volid})
-            task.write(f"update VM {other}: -{there} {text}")
-            if options.is_unused(there):
-                target.config[there] = text
+            text = volid if options.is_unused(target_key) else drives.write({**drive, "file": volid})
+            task.write(f"update VM {other}: -{target_key} {text}")
+            if options.is_unused(target_key):
+                target.config[target_key] = text
             else:
-                Change(replace(call, params={**call.params, "vmid": other}), target, task.write).set({there: text})
+                Change(replace(call, params={**call.params, "vmid": other}), target, task.write).set({target_key: text})
 
-    return call.emulator.tasks.start("qmmove", f"{call.vmid}-{name}>{other}-{there}", call.user, work)
+    return call.emulator.tasks.start("qmmove", f"{call.vmid}-{name}>{other}-{target_key}", call.user, work)
 
 
-def _checked(call: Call, other: int, name: str, there: str) -> tuple[Vm, Vm, drives.Drive]:
-    """Both VMs, as the caller knows them and not locked, and the disk that is to go."""
+def _checked(call: Call, other: int, name: str, target_key: str) -> tuple[Vm, Vm, drives.Drive]:
+    """Return both VMs, checked for digest and lock, and the disk to reassign."""
     vms = call.emulator.state.vms
     for vmid, word in ((call.vmid, "VM"), (other, "target VM")):
         if vmid not in vms or vms[vmid].type != "qemu":
@@ -66,8 +66,8 @@ def _checked(call: Call, other: int, name: str, there: str) -> tuple[Vm, Vm, dri
             raise ApiError(f"VM {each.vmid}: {STALE}")
     if name not in vm.config:
         raise ApiError(f"Disk '{name}' for VM '{vm.vmid}' does not exist")
-    if there in target.config:
-        raise ApiError(f"Target disk key '{there}' is already in use for VM '{other}'")
+    if target_key in target.config:
+        raise ApiError(f"Target disk key '{target_key}' is already in use for VM '{other}'")
     drive = drives.parse(str(vm.config[name]))
     if drives.is_cdrom(drive):
         raise ApiError("CD drive contents can't be moved to another VM")

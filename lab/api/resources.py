@@ -1,4 +1,4 @@
-"""What the statistics daemon last saw of the VMs: lists are fed from it, a few seconds late."""
+"""The statistics daemon's latest samples of VMs, which lists show a few seconds late."""
 
 import threading
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ PERIOD = 10.0
 
 @dataclass(frozen=True)
 class Sample:
-    """Of one VM, at the daemon's last round."""
+    """One VM in the daemon's latest round."""
 
     name: str
     running: bool
@@ -25,7 +25,7 @@ class Sample:
 
 
 def memory_bytes(vm: Vm) -> int:
-    """The VM's memory; without a setting it is 512 MiB."""
+    """Return the VM's memory; the default is 512 MiB."""
     memory = str(vm.config.get("memory", 512)).removeprefix("current=")
     return int(memory) << 20
 
@@ -63,12 +63,12 @@ class Statistics:
             return self._samples
 
     def see(self, vm: Vm) -> None:
-        """The daemon comes by now, and sees this one VM as it is; its next round is when it would have been."""
+        """Sample this VM now; the next round of all VMs stays as scheduled."""
         if self.frozen is None:
             self._current()[vm.vmid] = self._sample(vm)
 
     def freeze(self, on: bool) -> None:
-        """Show what is seen now for as long as this is on; unlike the real server, where a guest is as well."""
+        """Keep showing the current samples while this is on; on a real server this applies to single guests as well."""
         self.frozen = {vmid: vm.node for vmid, vm in list(self._state.vms.items())} if on else None
         self._samples = self._round()
 
@@ -76,9 +76,9 @@ class Statistics:
         return self._samples if self.frozen is not None else self._current()
 
     def vm_row(self, vm: Vm, *, lock: str | None = None, pool: str | None = None, bare: bool = False) -> dict[str, Any]:
-        """The VM in /cluster/resources; without name and sizes until it has been seen. `bare`: as pools show it.
+        """Return the VM's row in /cluster/resources, without name and sizes until the first sample. `bare`: for pools.
 
-        `pool` is shown to who may audit it.
+        `pool` is shown to callers who may audit it.
         """
         sample = self._current_or_frozen().get(vm.vmid)
         row: dict[str, Any] = {
@@ -109,14 +109,14 @@ class Statistics:
         return {**row, **{key: value for key, value in current.items() if value}}
 
     def down(self, node: str) -> bool:
-        """Is the node away?"""
+        """Return whether the node is unreachable."""
         return self._faults.is_on("node-down") and self._faults.is_on("node-down", node=node)
 
     def node_uptime(self, node: str) -> int:
         return int(self._state.nodes[node].get("uptime", 3600) + self._state.clock.now() - self._began)
 
     def node_row(self, node: str, *, whole: bool) -> dict[str, Any]:
-        """The node; those who may not audit it learn only that it is there."""
+        """Return the node's row; without audit rights only its existence."""
         record = self._state.nodes[node]
         row: dict[str, Any] = {"id": f"node/{node}", "node": node, "type": "node", "status": "online", "level": ""}
         row["cgroup-mode"] = record.get("cgroup_mode", 2)

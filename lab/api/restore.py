@@ -1,8 +1,8 @@
-"""Virtual machines out of backups.
+"""Restoring virtual machines from backups.
 
-The guest is there as soon as the request is answered, with nothing but the lock `create`; a restore that fails takes
-the lock away and leaves the rest. Over a guest that is there, the disks that the archive holds are removed before the
-new ones are made; what the archive lacks stays, and becomes `unusedN` in the end.
+The guest exists as soon as the request is answered, with only the lock `create`; a failed restore removes the lock and
+leaves the rest. Over an existing guest, the disks in the archive are deleted before the new ones are created; disks
+that the archive lacks are kept and become `unusedN` at the end.
 """
 
 import re
@@ -28,7 +28,7 @@ _EMPTY: Config = {"memory": "128"}
 
 
 def restore(call: Call, archive: str) -> str:
-    """Begin to make the VM out of the archive."""
+    """Start restoring the VM from the archive."""
     emulator, vmid = call.emulator, call.vmid
     require_rights(call)
     for name in call.params:
@@ -66,7 +66,7 @@ def restore(call: Call, archive: str) -> str:
 
 
 def require_rights(call: Call) -> None:
-    """Who may allocate the guest may restore it; one that is there also who may back it up."""
+    """Require the right to allocate the guest; for an existing one the right to back it up is enough as well."""
     permissions, vmid = call.emulator.permissions, call.vmid
     if call.params.get("storage"):
         permissions.require(call.user, f"/storage/{call.params['storage']}", ["Datastore.AllocateSpace"])
@@ -80,7 +80,7 @@ def require_rights(call: Call) -> None:
 
 
 def reserve(call: Call, kind: str) -> None:
-    """Take the VMID, or the guest that is there and is to be overwritten, with the lock `create`."""
+    """Take the VMID, or the existing guest that may be overwritten, with the lock `create`."""
     state, vmid, word = call.emulator.state, call.vmid, "VM" if kind == "qemu" else "CT"
     unable = f"unable to restore {word} {vmid} -"
     with call.emulator.locks.config(vmid, 5), call.emulator.mutex:
@@ -95,11 +95,11 @@ def reserve(call: Call, kind: str) -> None:
         vm = state.vms.setdefault(vmid, Vm(vmid, kind, state.name_of(call.node), {}))
         vm.config["lock"] = "create"
     if present is None:
-        call.emulator.statistics.see(vm)  # a restore takes so long that the statistics daemon comes by meanwhile
+        call.emulator.statistics.see(vm)  # a restore takes long enough for the statistics daemon to sample the guest
 
 
 def _start(call: Call) -> None:
-    """In a task of its own, which nobody waits for: the restore has ended well by then."""
+    """Start the VM in a separate task; the restore has already succeeded."""
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
@@ -125,7 +125,7 @@ class _Restore:
         self._require_use_of(self.config)
         self._header()
         planned = self._planned()
-        if len(before.config) > 1:  # more than the lock
+        if len(before.config) > 1:  # more than only the lock
             self._clear(before, planned)
         try:
             self._disks(planned)
@@ -146,7 +146,7 @@ class _Restore:
             self._to_template(vm)
 
     def _header(self) -> None:
-        """What the reader finds first; a damaged archive ends here, before anything is changed."""
+        """Read the header; a damaged archive ends here, before any change."""
         path, pid = self.volumes.path(self.archive), self.task.parts["pid"].lstrip("0")
         reader = _READERS.get(self.archive.rpartition(".")[2])
         scratch = f"/var/tmp/vzdumptmp{int(pid, 16)}"
@@ -163,7 +163,7 @@ class _Restore:
         self.task.write(f"CTIME: {time.strftime('%a %b %e %H:%M:%S %Y', time.gmtime(made))}")
 
     def _planned(self) -> dict[str, dict[str, Any]]:
-        """The volumes to be made, by drive: those of the archive, and a new cloud-init drive."""
+        """Return the volumes to create, by drive: those of the archive, and a new cloud-init drive."""
         chosen = self.call.params.get("storage")
         planned = {name: {**disk, "storage": chosen or disk["storage"]} for name, disk in self.holds["disks"].items()}
         for name, drive in drives.of(self.config):
@@ -185,7 +185,7 @@ class _Restore:
             raise ApiError(f"403 {error.message}") from error
 
     def _clear(self, before: Vm, planned: dict[str, Any]) -> None:
-        """The guest that is there becomes an empty one, and loses the disks that the archive has."""
+        """Empty the existing guest and delete the disks that the archive contains."""
         for name, drive in list(drives.of(before.config)):
             volid = drive["file"]
             if name in planned and ":" in volid and parse_volid(volid).vmid == self.vmid:
@@ -222,7 +222,9 @@ class _Restore:
         self.task.write(f"total bytes read {total}, sparse bytes 0 (0%)")
 
     def _new_config(self) -> Config:
-        """The archive's configuration on the new volumes; a disk that no archive holds becomes a line of the notes."""
+        """Return the archive's configuration with the new volumes; a disk without archived data becomes a line in the
+        notes.
+        """
         config, lines = dict(self.config), []
         for name, drive in list(drives.of(config)):
             if drive.get("backup") in ("0", "no", "off", "false"):
@@ -245,14 +247,14 @@ class _Restore:
         return config | {key: value for key, value in self.call.params.items() if key not in _NOT_VALUES}
 
     def _require_use_of(self, config: Config) -> None:
-        """May the caller use the bridges and mapped devices of the archive's configuration?"""
+        """Require access to the bridges and mapped devices in the archive's configuration."""
         try:
             options.require_devices(self.call, {name: config[name] for name in config if _DEVICE.match(name)})
         except ApiError as error:
             raise ApiError(f"403 {error.message}" if error.status == 403 else error.message) from error
 
     def _rescan(self, vm: Vm) -> None:
-        """Volumes of the VM that its configuration does not name become `unusedN`."""
+        """Add volumes of the VM that its configuration does not name as `unusedN`."""
         self.task.write("rescan volumes...")
         named = {drive["file"] for _, drive in drives.of(vm.config)}
         for volid in sorted(self.volumes.of_vm(self.vmid)):

@@ -1,10 +1,10 @@
-"""Containers out of backups. Nothing of this is recorded: it follows PVE::API2::LXC and PVE::LXC::Create.
+"""Restoring containers from backups. Not recorded: this follows PVE::API2::LXC and PVE::LXC::Create.
 
-All volumes of the archive's configuration are made anew, on one storage, and then all those that the configuration of a
-container that is there names are removed, what waits and unused ones included. Its snapshots go with the configuration;
-a volume that they alone name stays, as do others in its name, and nothing names them any more. The archive's unused
-ones are not taken over. A mount point that the archive does not hold (`backup=1` is not set) comes
-back empty. A restore that fails after that leaves no container.
+All volumes in the archive's configuration are created on one storage; then all volumes that an existing container's
+configuration names are removed, pending and unused ones included. Snapshots are deleted with the configuration; volumes
+that only they name, and other volumes under the container's name, stay without a reference. The archive's unused
+volumes are not restored. A mount point that the archive does not contain (no `backup=1`) comes back empty. A restore
+that fails after that leaves no container.
 """
 
 import re
@@ -27,7 +27,7 @@ _NOT_VALUES = frozenset(
 
 
 def restore(call: Call, archive: str) -> str:
-    """Begin to make the container out of the archive."""
+    """Start restoring the container from the archive."""
     emulator, state, vmid = call.emulator, call.emulator.state, call.vmid
     present = state.vms.get(vmid)
     if present is not None and present.type == "lxc" and call.params.get("force"):
@@ -66,7 +66,7 @@ class _Restore:
             set_power(self.call, True)
 
     def failed(self, task: Task) -> None:
-        """A container that was changed is gone; one that was not loses the lock."""
+        """Delete a container that was changed; unlock one that was not."""
         for volid in self.made:
             self.volumes.remove(volid)
         if self.destroys:
@@ -101,7 +101,7 @@ class _Restore:
             join_pool(self.call, self.vmid, pool)
 
     def _require_volumes(self, config: Config) -> None:
-        """Directories and devices of the node are mounted for root alone, and a volume needs its size."""
+        """Allow directories and devices of the node for root only, and require a size for each volume."""
         for name in sorted(filter(_VOLUME.fullmatch, config)):
             drive = drives.parse(str(config[name]))
             if drive["file"].startswith("/"):
@@ -114,7 +114,7 @@ class _Restore:
                 raise ApiError(f"unable to detect disk size - please specify {name} (size)")
 
     def _made(self, value: str, task: Task) -> str:
-        """A new, empty volume of the size that the configuration says; a bind mount as it is."""
+        """Create a new, empty volume of the configured size; keep a bind mount as it is."""
         drive = drives.parse(str(value))
         if ":" not in drive["file"]:
             return value

@@ -1,4 +1,4 @@
-"""The routes served: a function for each method of each path of the API tree."""
+"""The routes served: a function per method and path of the API tree."""
 
 import re
 from collections.abc import Callable
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Call:
-    """One request that has passed authentication, permissions and parameter checks.
+    """One request that has passed authentication, permission and parameter checks.
 
-    `params` holds the parameters of URI, query and body with their types: int for integers and booleans, else
-    str, lists where the schema says array. `nulls` were given as JSON's null. `files` holds uploaded content by name.
+    `params` holds the parameters of URI, query and body with their types: int for integers and booleans, list where the
+    schema says array, otherwise str. `nulls` were given as JSON's null. `files` holds uploaded content by name.
     """
 
     emulator: "Emulator"
@@ -39,7 +39,7 @@ class Call:
 
 @dataclass
 class Page:
-    """Data whose answer also tells the number of all rows."""
+    """Data whose answer also contains the total number of rows."""
 
     data: Any
     total: int
@@ -59,7 +59,7 @@ H = TypeVar("H", bound=Handler)
 # Handlers by `METHOD /path/{name}`, as the documentation writes paths.
 REGISTRY: dict[str, Handler] = {}
 _PATTERNS: list[tuple[re.Pattern[str], str]] = []
-# Names whose value may hold slashes.
+# Names whose value may contain slashes.
 _GREEDY = {"volume"}
 
 
@@ -77,12 +77,12 @@ def route(method: str, path: str) -> Callable[[H], H]:
 
 
 def paths() -> set[str]:
-    """The paths served, as the documentation writes them."""
+    """List the paths served, in the documentation's notation."""
     return {key.partition(" ")[2] for key in REGISTRY}
 
 
 def find(method: str, path: str) -> tuple[str, dict[str, str]] | None:
-    """The registry's key for a request and what the URI says; None if nothing serves it."""
+    """Return the registry's key for a request and the parameters in the URI; None if no route matches."""
     exact = f"{method} {path}"
     if exact in REGISTRY:
         return exact, {}

@@ -12,7 +12,7 @@ FILE = Path(__file__).with_name("schema.json")
 
 Property = Mapping[str, Any]
 
-# How many of an indexed option (`net[n]`) there are.
+# The number of instances of an indexed option (`net[n]`).
 INDEXED = {
     "net": 32,
     "ipconfig": 32,
@@ -35,7 +35,7 @@ _INDEX = re.compile(r"([a-z]+)(0|[1-9]\d*)")
 
 @dataclass(frozen=True)
 class RouteSchema:
-    """What the documentation says of one call."""
+    """The documentation of one call."""
 
     parameters: Mapping[str, Property]
     permissions: Mapping[str, Any]
@@ -44,7 +44,7 @@ class RouteSchema:
     proxied: bool
 
     def property(self, name: str) -> Property | None:
-        """The property of that name; `net0` is found as `net[n]`."""
+        """Return the property of that name; `net0` matches `net[n]`."""
         if name in self.parameters:
             return self.parameters[name]
         match = _INDEX.fullmatch(name)
@@ -70,7 +70,7 @@ class Schema:
         self._parsed: dict[str, RouteSchema] = {}
 
     def route(self, key: str) -> RouteSchema | None:
-        """What is documented for `GET /path/{name}`; None if this version has no such call."""
+        """Return the documentation of `GET /path/{name}`; None if this version does not have that call."""
         if key not in self._parsed:
             document = _document()
             raw = document["9"].get(key)
@@ -89,12 +89,12 @@ class Schema:
         return self._parsed[key]
 
     def config_property(self, name: str) -> Property | None:
-        """The property of an option of a VM's configuration."""
+        """Return the property of an option in a VM's configuration."""
         return self.require("PUT /nodes/{node}/qemu/{vmid}/config").property(name)
 
     def require(self, key: str) -> RouteSchema:
-        """The schema of a call that both versions have."""
-        found = self.route(key)
-        if found is None:
+        """Return the schema of a call that both versions have."""
+        route = self.route(key)
+        if route is None:
             raise KeyError(key)
-        return found
+        return route

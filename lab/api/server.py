@@ -1,4 +1,4 @@
-"""The HTTP server: requests in, answers out, in the server's own words, formats and pauses."""
+"""The HTTP server, with the real server's texts, formats and delays."""
 
 import argparse
 import asyncio
@@ -33,7 +33,7 @@ from lab.backend import Backend, BackendError
 
 KEEPALIVE_SECONDS = 5
 REQUESTS_PER_CONNECTION = 100
-# How long pveproxy waits for an answer that pvedaemon cannot give.
+# How long pveproxy waits for an answer from pvedaemon.
 BROKEN_PIPE_SECONDS = 5.0
 T = TypeVar("T")
 _JSON = "application/json;charset=UTF-8"
@@ -78,7 +78,7 @@ class Server:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Run blocking work without blocking the others. The thread is a daemon: it never keeps the process alive."""
+    """Run blocking work in a daemon thread, which never keeps the process alive."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -94,9 +94,9 @@ async def in_thread(work: Callable[[], T]) -> T:
         result, error = None, None
         try:
             result = work()
-        except BaseException as raised:  # noqa: BLE001  (it goes on to the one who waits)
+        except BaseException as raised:  # noqa: BLE001  (the waiting caller gets it)
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop has ended in the meantime
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -104,7 +104,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 class Exchange:
-    """One request on its way to its answer."""
+    """One request up to its answer."""
 
     def __init__(self, server: Server, request: web.BaseRequest, path: str, form: str) -> None:
         self.server, self.request, self.path, self.form = server, request, path, form
@@ -116,7 +116,7 @@ class Exchange:
         self.began = time.monotonic()
 
     async def answer(self, query: str) -> web.Response:
-        """The answer, logged."""
+        """Return the answer and log it."""
         faults = self.server.emulator.faults
         try:
             if faults.refuses(self.method, self.path):
@@ -167,7 +167,7 @@ class Exchange:
         message = error.message
         reason = message.split("\n")[0]
         if self.protected and any(ord(character) > 0xFF for character in reason):
-            # The daemon cannot write such a status line and says nothing.
+            # The daemon cannot send such a status line and closes the connection.
             await asyncio.sleep(BROKEN_PIPE_SECONDS)
             return self._plain(596, "Broken pipe", "")
         if error.body is not None:
@@ -216,7 +216,7 @@ async def _run(emulator: Emulator, log: RequestLog, listen: tuple[str, int], con
 def serve(
     state: Mapping[str, Any], backend: Backend, listen: tuple[str, int], certificate: Path, key: Path, log: Path | None
 ) -> None:
-    """Serve the API of the node that `state` describes until SIGTERM; prints `ready` once it listens."""
+    """Serve the API of the node in `state` until SIGTERM; prints `ready` once it listens."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     emulator = Emulator(state, backend)
@@ -227,7 +227,7 @@ def serve(
 
 
 def main(argv: list[str]) -> None:
-    """`python -m lab api`: the API alone, its machines being states only."""
+    """Run `python -m lab api`: the API alone, with machines that are only states."""
     parser = argparse.ArgumentParser(prog="python -m lab api", description=main.__doc__)
     parser.add_argument("--state", type=Path, required=True, help="a start state (JSON)")
     parser.add_argument("--listen", required=True, metavar="HOST:PORT")

@@ -1,4 +1,4 @@
-"""Snapshots, with and without the memory."""
+"""Snapshots, with and without memory."""
 
 import copy
 import uuid
@@ -22,7 +22,7 @@ def _disks(config: Config) -> list[tuple[str, drives.Drive]]:
 
 
 def can_snapshot(call: Call, config: Config) -> bool:
-    """Can every disk of the configuration be snapshotted where it is?"""
+    """Return whether every disk in the configuration can be snapshotted."""
     return features.all_can_snapshot(call.emulator.volumes, (drive["file"] for _, drive in _disks(config)))
 
 
@@ -33,7 +33,7 @@ def snapshot_of(vm: Vm, name: str) -> Snapshot:
 
 
 def config_of(snapshot: Snapshot) -> Config:
-    """The snapshot's section of the configuration file."""
+    """Return the snapshot's section of the configuration file."""
     optional = {key: getattr(snapshot, key) for key in ("parent", "snapstate", "description") if getattr(snapshot, key)}
     return {**snapshot.config, "snaptime": snapshot.snaptime, **optional}
 
@@ -86,7 +86,7 @@ def _take(call: Call, vm: Vm, name: str, task: Task) -> None:
     }
     with_memory = bool(call.params.get("vmstate") and vm.running)
     agent = False
-    if with_memory:  # the guest stands still by itself meanwhile: nothing needs to be frozen
+    if with_memory:  # the guest is paused during the save, so its file systems need no freeze
         agent = _agent_answers(call, vm)
         config.update(memory_state.save(call, vm, name, task.write))
     elif vm.running and is_configured(vm.config):
@@ -109,7 +109,7 @@ def _take(call: Call, vm: Vm, name: str, task: Task) -> None:
 
 
 def _copy_of(volid: str, name: str) -> str:
-    """The name under which the backend keeps what a snapshot holds of a volume."""
+    """Return the name under which the backend keeps a snapshot's copy of a volume."""
     return f"{volid}@{name}"
 
 
@@ -127,7 +127,7 @@ def _agent_answers(call: Call, vm: Vm) -> bool:
 
 
 def _note_absent_agent(call: Call, vm: Vm, task: Task) -> None:
-    """Without its agent the guest's file systems are not frozen."""
+    """Warn that the guest's file systems are not frozen because its agent does not answer."""
     if _agent_answers(call, vm):
         return
     if call.emulator.state.version >= 9:
@@ -138,7 +138,7 @@ def _note_absent_agent(call: Call, vm: Vm, task: Task) -> None:
 
 @route("GET", f"{_BASE}/{{snapname}}/config")
 def read_config(call: Call) -> Any:
-    """The configuration in a snapshot, the password's hash with it, as the real server shows it."""
+    """Return the configuration in a snapshot, including the password's hash, like the real server."""
     return config_of(snapshot_of(call.emulator.state.vm(call.vmid), call.params["snapname"]))
 
 
@@ -153,7 +153,7 @@ def update_config(call: Call) -> Any:
 
 @route("POST", f"{_BASE}/{{snapname}}/rollback")
 def rollback(call: Call) -> Any:
-    """Configuration and disks as they were; running again when the memory is in it, or with `start`."""
+    """Restore configuration and disks; the VM runs again if the memory was saved, or with `start`."""
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
@@ -166,7 +166,7 @@ def rollback(call: Call) -> Any:
 
 
 def _start(call: Call) -> None:
-    """Switch the VM on in a task of its own, and wait for that: its failure is not the rollback's."""
+    """Start the VM in a separate task and wait for it; its failure does not fail the rollback."""
 
     def work(task: Task) -> None:
         with call.emulator.locks.config(call.vmid):
@@ -187,7 +187,7 @@ def _roll_back(call: Call, vm: Vm, snapshot: Snapshot, task: Task) -> None:
     description = {"description": vm.config["description"]} if "description" in vm.config else {}
     config = unused.kept(vm, memory_state.without(copy.deepcopy(snapshot.config)))
     vm.config = {**config, **description, "parent": call.params["snapname"]}
-    if "vmgenid" in vm.config:  # tells the guest that it has gone back in time
+    if "vmgenid" in vm.config:  # tells the guest about the rollback
         vm.config["vmgenid"] = str(uuid.uuid4())
     vm.pending, vm.pending_delete = {}, set()
     for _, drive in _disks(vm.config):

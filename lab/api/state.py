@@ -1,8 +1,8 @@
 """The node as values that change: virtual machines, storages, users. Loaded from a start state (JSON).
 
-The shape of a start state: `version`, `release`, `qemu`, `clock`, `nodes`, `storages` (with `volumes` by volid),
-`users` (with `tokens`), `roles`, `acl`, `pools`, `vms` by VMID, `tasks`, `task_seconds`; absent means empty. Sizes are
-bytes, a VM's memory MiB. `qmeventd` and `lock_seconds` say how long some things take here (QMEVENTD).
+A start state has `version`, `release`, `qemu`, `clock`, `nodes`, `storages` (with `volumes` by volid), `users` (with
+`tokens`), `roles`, `acl`, `pools`, `vms` by VMID, `tasks` and `task_seconds`; a missing key means empty. Sizes are in
+bytes, a VM's memory in MiB. `qmeventd` and `lock_seconds` set some delays (QMEVENTD).
 """
 
 import copy
@@ -17,19 +17,19 @@ from typing import Any
 from lab.api.errors import config_missing, vm_not_found
 
 Config = dict[str, Any]
-# Seconds from the end of a VM's QEMU to `qm cleanup` (`after`), for how long that waits for one that runs again
-# (`waits`), and from there to the start of one that reboots (`restarts`), which takes a real server 2 to 6.
+# Seconds from the end of a VM's QEMU to `qm cleanup` (`after`), for how long that waits for a VM that runs again
+# (`waits`), and then until a rebooting VM starts (`restarts`); the last takes 2 to 6 on a real server.
 QMEVENTD = {"after": 0.5, "waits": 30.0, "restarts": 1.0}
-# Storages that give a volume its whole size at once, unless they are told to be sparse.
+# Storages that allocate a volume's full size at once, unless they are configured as sparse.
 THICK = {"lvm", "zfspool"}
 _ESCAPED = re.compile(r"[^\x20-\x24\x26-\x7e]+")
-# Storages that every node sees the same of, whatever their configuration says.
+# Storages with the same content on every node, whatever their configuration says.
 SHARED = {"nfs", "cifs", "cephfs", "rbd", "iscsi", "iscsidirect", "pbs", "zfs"}
 
 
 @dataclass
 class Volume:
-    """One volume. `size` is what a guest sees, `used` what it takes; `parent` names the base of a linked clone."""
+    """One volume. `size` is the guest's view, `used` the allocation; `parent` names the base of a linked clone."""
 
     content: str
     format: str
@@ -37,9 +37,9 @@ class Volume:
     used: int = 0
     ctime: int = 0
     parent: str | None = None
-    # Of a volume without a guest: the node that has it, None for the first.
+    # The node of a volume without a guest; None for the first node.
     node: str | None = None
-    # Of a backup: what it holds, and what people say of it.
+    # Of a backup: its content, notes and protection.
     notes: str | None = None
     protected: bool = False
     archive: dict[str, Any] | None = None
@@ -47,7 +47,7 @@ class Volume:
 
 @dataclass
 class Storage:
-    """One storage; `total`, `used` and `avail` are as of the start, volumes count from there."""
+    """One storage; `total`, `used` and `avail` are from the start state, volumes count in addition."""
 
     name: str
     type: str
@@ -58,10 +58,10 @@ class Storage:
     path: str | None = None
     sparse: bool = False
     shared: bool = False
-    # Where it is; None: on every node, each with volumes of its own unless it is shared.
+    # The nodes that have it; None: all, each with its own volumes unless the storage is shared.
     nodes: list[str] | None = None
     prune: str | None = None
-    # Can it be activated: is its disk mounted, its server there? Switched off, nobody tries.
+    # Whether it can be activated (disk mounted, server reachable); not tried when it is disabled.
     active: bool = True
     enabled: bool = True
     volumes: dict[str, Volume] = field(default_factory=dict)
@@ -69,11 +69,11 @@ class Storage:
 
     @property
     def on_files(self) -> bool:
-        """Volumes are files below `path`; otherwise block devices."""
+        """Return whether volumes are files below `path`; otherwise they are block devices."""
         return self.path is not None
 
     def charge(self, volume: Volume) -> int:
-        """Bytes that the volume takes of the storage."""
+        """Return the bytes that the volume occupies on the storage."""
         return volume.size if self.type in THICK and not self.sparse else volume.used
 
     @property
@@ -82,7 +82,7 @@ class Storage:
 
     @property
     def obstacle(self) -> str | None:
-        """What the server says where it would have to use one that is away."""
+        """Return the server's error for using a storage that is unavailable."""
         if not self.enabled:
             return f"storage '{self.name}' is disabled"
         if self.active:
@@ -107,7 +107,7 @@ class Storage:
 
 @dataclass
 class Snapshot:
-    """A snapshot of a configuration. `snapstate` is set while one is made or removed."""
+    """A snapshot of a configuration. `snapstate` is set while it is created or removed."""
 
     config: Config
     snaptime: int
@@ -115,13 +115,13 @@ class Snapshot:
     parent: str | None = None
     vmstate: int = 0
     snapstate: str | None = None
-    # With memory: whether the guest's agent ran, which it does again after a rollback.
+    # With memory: whether the guest's agent was running, which it is again after a rollback.
     agent: bool = False
 
 
 @dataclass
 class Vm:
-    """One guest: its configuration file, and whether it has power."""
+    """One guest: its configuration file and its power state."""
 
     vmid: int
     type: str
@@ -131,12 +131,12 @@ class Vm:
     paused: bool = False
     pending: Config = field(default_factory=dict)
     pending_delete: set[str] = field(default_factory=set)
-    # Of those, disks whose volume goes as well.
+    # The pending deletions whose volume is deleted as well.
     pending_force: set[str] = field(default_factory=set)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
-    # What the cloud-init drive holds where the configuration of a running VM says something else; None: nothing.
+    # What the cloud-init drive contains where a running VM's configuration differs; None: nothing.
     on_drive: dict[str, Any] = field(default_factory=dict)
-    # Is it to be started again when its QEMU has ended?
+    # Whether to start it again when its QEMU has ended.
     reboots: bool = False
     started: float = 0
     pid: int = 0
@@ -148,12 +148,12 @@ class Vm:
 
     @property
     def name(self) -> str:
-        """The name that lists show; there always is one."""
+        """The name that lists show; never empty."""
         return str(self.config.get("name") or f"{'VM' if self.type == 'qemu' else 'CT'} {self.vmid}")
 
     @property
     def desired(self) -> Config:
-        """The configuration with what waits for the next start."""
+        """The configuration with the changes that are pending until the next start."""
         kept = {key: value for key, value in self.config.items() if key not in self.pending_delete}
         return {**kept, **self.pending}
 
@@ -177,7 +177,7 @@ class Vm:
 
 
 def section(values: Mapping[str, Any]) -> str:
-    """The values as a configuration file has them; the description is a comment, anything but plain ASCII escaped."""
+    """Format values like a configuration file; the description becomes a comment, non-ASCII is escaped."""
     lines = str(values.get("description") or "").split("\n") if values.get("description") else []
     description = "".join(f"#{_ESCAPED.sub(_escape, line)}\n" for line in lines)
     return description + "".join(f"{key}: {values[key]}\n" for key in sorted(values) if key != "description")
@@ -188,7 +188,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class Clock:
-    """The node's time, running on from where the state says."""
+    """The node's time, starting at the state's `clock`."""
 
     def __init__(self, start: float | None) -> None:
         self._start = time.time() if start is None else start
@@ -202,7 +202,7 @@ class Clock:
 
 
 class State:
-    """All that the API knows of."""
+    """Everything that the API knows."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         raw: dict[str, Any] = copy.deepcopy(dict(document))
@@ -222,12 +222,12 @@ class State:
         self.vms = {int(vmid): self._vm(int(vmid), record) for vmid, record in raw.get("vms", {}).items()}
         self.tasks: list[dict[str, Any]] = raw.get("tasks", [])
         self.task_seconds: dict[str, float] = raw.get("task_seconds", {})
-        # What the node can fetch: by URL its `size` and `sha256`, and the volume whose content it is (`like`).
+        # Downloads by URL: `size`, `sha256`, and the volume that provides the content (`like`).
         self.web: dict[str, dict[str, Any]] = raw.get("web", {})
         self.qmeventd: dict[str, float] = {**QMEVENTD, **raw.get("qmeventd", {})}
-        # Is the statistics daemon gone, and what it knew forgotten?
+        # Whether the statistics daemon is stopped and its samples are lost.
         self.unknown = False
-        # For how long one waits for the lock of a configuration file.
+        # How long to wait for the lock of a configuration file.
         self.lock_seconds: float = raw.get("lock_seconds", 10.0)
         self.pci_mappings: dict[str, dict[str, Any]] = raw.get("pci_mappings", {})
 
@@ -237,18 +237,18 @@ class State:
         return next(iter(self.nodes))
 
     def name_of(self, node: Any) -> str:
-        """The node that a request names; none and `localhost` are the one that answers."""
+        """Return the node that a request names; none and `localhost` mean the answering node."""
         return str(node) if node in self.nodes else self.node
 
     def vm(self, vmid: int) -> Vm:
-        """The VM, for calls that read its configuration file."""
+        """Return the VM, for calls that read its configuration file."""
         vm = self.vms.get(vmid)
         if vm is None or vm.type != "qemu":
             raise config_missing(self.node, vmid)
         return vm
 
     def find_vm(self, vmid: int) -> Vm:
-        """The VM, for calls that look where it is first."""
+        """Return the VM, for calls that look up its node first."""
         vm = self.vms.get(vmid)
         if vm is None or vm.type != "qemu":
             raise vm_not_found(self.node, vmid)
@@ -289,7 +289,7 @@ def _snapshot(record: Mapping[str, Any]) -> Snapshot:
 
 
 def _privileges(record: Any) -> list[str]:
-    """A custom role: a list of privileges, a comma-separated text, or an object with `privs`."""
+    """Return a custom role's privileges: from a list, a comma-separated text, or an object with `privs`."""
     privileges = record.get("privs", "") if isinstance(record, dict) else record
     return [p for p in privileges.split(",") if p] if isinstance(privileges, str) else list(privileges)
 
@@ -331,7 +331,7 @@ def _volume(record: Mapping[str, Any]) -> Volume:
 
 
 def load(text: str) -> dict[str, Any]:
-    """A start state from its JSON text."""
+    """Load a start state from its JSON text."""
     document = json.loads(text)
     if not isinstance(document, dict):
         raise ValueError("a start state is a JSON object")

@@ -1,4 +1,4 @@
-"""A backend without machines: power and agents are states, as a start state's `agent` and `guest` describe them."""
+"""A backend without machines: power and agents are states, described by a start state's `agent` and `guest`."""
 
 import copy
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.backend import AgentAbsent, AgentError
 
-# Agent commands that answer with a value of the guest, and its name there.
+# Agent commands that return a value of the guest, and the name of that value.
 _FACTS = {
     "info": "info",
     "get-osinfo": "osinfo",
@@ -48,7 +48,7 @@ class Process:
 
 @dataclass
 class Guest:
-    """One guest's power and agent."""
+    """One guest's power and agent state."""
 
     running: bool
     agent: bool
@@ -58,7 +58,7 @@ class Guest:
 
 
 def _text(content: Any) -> str:
-    """Content as a start state writes it: text, or {"repeat": text, "times": n}."""
+    """Return content from a start state: text, or {"repeat": text, "times": n}."""
     return str(content["repeat"]) * int(content["times"]) if isinstance(content, Mapping) else str(content)
 
 
@@ -73,7 +73,7 @@ class StatesBackend:
         self.reset_all()
 
     def load(self, document: Mapping[str, Any]) -> None:
-        """Take the guests from another start state."""
+        """Load the guests from another start state."""
         self._document = document
         self.reset_all()
 
@@ -93,34 +93,34 @@ class StatesBackend:
             return self._guests.setdefault(vmid, Guest(running=False, agent=False, facts={}))
 
     def set_agent(self, vmid: int, running: bool) -> None:
-        """The guest's agent stops or starts to answer."""
+        """Make the guest's agent answer or stop answering."""
         self._guest(vmid).agent = running
 
     def boot_guest(self, vmid: int, facts: Mapping[str, Any]) -> None:
-        """The guest is up: its agent answers from `about`."""
+        """Mark the guest as booted: its agent answers with the values of `about`."""
         guest = self._guest(vmid)
         guest.facts, guest.agent = copy.deepcopy(dict(facts)), True
 
     def create_volume(self, volid: str, size: int) -> None:
-        """Volumes are in the emulator's state only."""
+        """Do nothing: volumes exist only in the emulator's state."""
 
     def clone_volume(self, source: str, target: str, size: int) -> None:
-        """Likewise."""
+        """Do nothing, like create_volume."""
 
     def resize_volume(self, volid: str, size: int) -> None:
-        """Likewise."""
+        """Do nothing, like create_volume."""
 
     def rename_volume(self, source: str, target: str) -> None:
-        """Likewise."""
+        """Do nothing, like create_volume."""
 
     def delete_volume(self, volid: str) -> None:
-        """Likewise."""
+        """Do nothing, like create_volume."""
 
     def start(self, vmid: int, config: Mapping[str, Any], cloudinit: Mapping[str, str] | None) -> None:
         with self._mutex:
             guest = self._guest(vmid)
             guest.running, guest.agent, guest.processes = True, False, {}
-            facts = self._document.get("boots")  # what every machine that is not in the start state comes up as
+            facts = self._document.get("boots")  # the guest of every machine that is not in the start state
             if facts and str(vmid) not in self._document.get("vms", {}):
                 self.boot_guest(vmid, facts)
 
@@ -133,7 +133,7 @@ class StatesBackend:
             guest.running = guest.agent = False
 
     def shutdown(self, vmid: int, timeout: float, check: Callable[[], None] = lambda: None) -> bool:
-        """Only the agent shuts such a guest down; it ignores ACPI."""
+        """Shut the guest down through the agent; such a guest ignores ACPI."""
         deadline = time.monotonic() + timeout
         while self.running(vmid):
             if self._guest(vmid).agent:

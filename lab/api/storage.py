@@ -28,12 +28,12 @@ _USES = ["Datastore.Audit", "Datastore.AllocateSpace"]
 
 
 def _here(call: Call, storage: Storage) -> bool:
-    """Is the storage on the node that is asked?"""
+    """Return whether the storage is on the requested node."""
     return storage.nodes is None or call.emulator.state.name_of(call.node) in storage.nodes
 
 
 def _required(call: Call) -> Storage:
-    """The storage that is asked for. ApiError when there is none, or not on this node."""
+    """Return the requested storage. Raises ApiError if it does not exist or is not on this node."""
     storage = call.emulator.volumes.storage(call.params["storage"])
     if not _here(call, storage):
         node = call.emulator.state.name_of(call.node)
@@ -42,7 +42,7 @@ def _required(call: Call) -> Storage:
 
 
 def _numbers(storage: Storage) -> dict[str, Any]:
-    """Of one that is away all sizes are 0."""
+    """Return the sizes; those of an unavailable storage are 0."""
     usable = storage.usable
     return {
         "total": storage.total if usable else 0,
@@ -60,7 +60,7 @@ def _about(storage: Storage) -> dict[str, Any]:
 
 @route("GET", _NODE)
 def listing(call: Call) -> Any:
-    """Whoever asks for a kind of content is shown none that is switched off."""
+    """List storages; a filter by content hides disabled ones."""
     rows = []
     types = split_list(call.params.get("content", ""))
     for name, storage in call.emulator.state.storages.items():
@@ -89,8 +89,8 @@ def configuration(call: Call) -> Any:
 
 
 def _configured(storage: Storage, digest: str) -> dict[str, Any]:
-    """The storage's section of the configuration file, and that file's digest."""
-    mounted = storage.type == "dir" and not storage.active  # the one reason for which a directory cannot be activated
+    """Return the storage's section of the configuration file, and the digest of that file."""
+    mounted = storage.type == "dir" and not storage.active  # the only reason for which a directory cannot be activated
     return {
         "storage": storage.name,
         "type": storage.type,
@@ -131,13 +131,13 @@ def _row(volid: str, volume: Volume) -> dict[str, Any]:
         row.update(vmid=vmid, used=volume.used, parent=volume.parent)
     if volume.content == "backup":
         row.update(vmid=vmid, subtype=(volume.archive or {}).get("type", "qemu"))
-        row.update({"notes": volume.notes.split("\n")[0]} if volume.notes else {})  # a list has the first line alone
+        row.update({"notes": volume.notes.split("\n")[0]} if volume.notes else {})  # a list shows only the first line
         row.update({"protected": 1} if volume.protected else {})
     return row
 
 
 def _on_node(call: Call, storage: Storage, volid: str, volume: Volume) -> bool:
-    """Is a volume on the node that is asked? Of a storage that is not shared each node has its own."""
+    """Return whether a volume is on the requested node. Without sharing each node has its own volumes."""
     state = call.emulator.state
     if storage.shared or len(state.nodes) == 1:
         return True
@@ -147,7 +147,7 @@ def _on_node(call: Call, storage: Storage, volid: str, volume: Volume) -> bool:
 
 @route("GET", _CONTENT)
 def content(call: Call) -> Any:
-    """Volumes that the user may read; those to import from are listed for every VMID."""
+    """List the volumes that the user may read; volumes to import from are listed for every VMID."""
     storage, params = _required(call), call.params
     call.emulator.volumes.activated(storage.name)
     rows = [
@@ -190,7 +190,7 @@ def volume_about(call: Call) -> Any:
         "path": call.emulator.volumes.path(volid),
         "size": volume.size,
         "used": volume.used,
-        "format": "raw" if kept else volume.format,  # a file like any other
+        "format": "raw" if kept else volume.format,  # handled like any other file
         **({"protected": int(volume.protected)} if kept else {}),
         **({"notes": volume.notes or ""} if kept else {}),
         **({"parent": volume.parent} if volume.parent else {}),
@@ -199,7 +199,7 @@ def volume_about(call: Call) -> Any:
 
 @route("PUT", f"{_CONTENT}/{{volume}}")
 def update(call: Call) -> Any:
-    """What people say of a backup, and whether it may go. Reading it is right enough."""
+    """Update a backup's notes and protection. The right to read the backup is enough."""
     require_readable(call, _volid(call))
     volume = call.emulator.volumes.get(_volid(call))
     volume.notes = call.params.get("notes", volume.notes)
@@ -214,12 +214,12 @@ def remove(call: Call) -> Any:
     storage = volumes.storage(parsed.storage)
 
     def work(task: Task) -> None:
-        found = volumes.find(volid)
-        if found and found.protected:
+        volume = volumes.find(volid)
+        if volume and volume.protected:
             raise ApiError(f"cannot remove protected volume '{parsed.name}' on '{storage.name}'")
         if storage.on_files and not volumes.find(volid):
             task.write(f"disk image '{volumes.path(volid)}' does not exist")
-        if found and found.content == "backup":
+        if volume and volume.content == "backup":
             archives.forget(call, volid)
         else:
             volumes.remove(volid)
@@ -257,20 +257,20 @@ def upload(call: Call) -> Any:
 
 
 def _require_checksum(call: Call, task: Task, digest: Callable[[str], str]) -> None:
-    """ApiError, in the task, unless the file has the checksum that was given with it."""
+    """Raise ApiError, in the task, unless the file matches the given checksum."""
     expected = call.params.get("checksum")
     if expected is None:
         return
-    found = digest(call.params["checksum-algorithm"])
+    actual = digest(call.params["checksum-algorithm"])
     task.write("calculating checksum...")
-    if found.lower() != str(expected).lower():
-        raise ApiError(f"checksum mismatch: got '{found}' != expect '{expected}'")
+    if actual.lower() != str(expected).lower():
+        raise ApiError(f"checksum mismatch: got '{actual}' != expect '{expected}'")
     task.write("OK, checksum verified")
 
 
 @route("POST", f"{_NODE}/{{storage}}/download-url")
 def download(call: Call) -> Any:
-    """Only what the state says is on the web can be had: the lab has no way out."""
+    """Download a URL that the state lists; the lab has no internet access."""
     name, url, kind = re.sub(r"[^-\w.]", "_", call.params["filename"]), call.params["url"], call.params["content"]
     volumes, state = call.emulator.volumes, call.emulator.state
     storage = volumes.storage(call.params["storage"])

@@ -1,4 +1,4 @@
-"""Workers: what a changing call starts and answers with a UPID, and their logs."""
+"""Tasks: the workers that change the node, their UPIDs and logs."""
 
 import re
 import threading
@@ -19,11 +19,11 @@ UPID = re.compile(
 
 
 class Interrupted(Exception):
-    """Someone ended the task."""
+    """Raised in a task that was stopped."""
 
 
 class Killed(BaseException):
-    """The worker died: nothing is tidied up."""
+    """Raised when the worker dies: nothing is cleaned up."""
 
 
 @dataclass
@@ -34,14 +34,14 @@ class Task:
     log: list[str] = field(default_factory=list)
     warnings: int = 0
     exitstatus: str | None = None
-    # The further lines of an error of several.
+    # The remaining lines of an error with several.
     explanation: list[str] = field(default_factory=list)
     endtime: int | None = None
-    # Not before this moment (monotonic) does the task end.
+    # The task does not end before this time (monotonic).
     not_before: float = 0
     interrupt: threading.Event = field(default_factory=threading.Event)
     dies: bool = False
-    # Nobody knows of it any more.
+    # The node has forgotten the task.
     lost: bool = False
     thread: threading.Thread | None = None
 
@@ -51,23 +51,23 @@ class Task:
         return match.groupdict() if match else {}
 
     def write(self, *lines: str) -> None:
-        """Lines for the log."""
+        """Append lines to the log."""
         self.log.extend(lines)
 
     def warn(self, line: str) -> None:
-        """A warning: the task will end well, but say so."""
+        """Log a warning: the task succeeds, but its status counts it."""
         self.warnings += 1
         self.log.append(f"WARN: {line}")
 
     def checkpoint(self) -> None:
-        """Raise Interrupted if someone has ended the task meanwhile."""
+        """Raise Interrupted if the task has been stopped."""
         if self.dies:
             raise Killed
         if self.interrupt.is_set():
             raise Interrupted
 
     def pace(self, line: Callable[[float], str]) -> None:
-        """Write how far the work is, at a quarter, a half and three quarters of what the task takes at least."""
+        """Log progress at a quarter, a half and three quarters of the task's minimum duration."""
         left = self.not_before - time.monotonic()
         for part in (0.25, 0.5, 0.75) if left > 0 else ():
             self.interrupt.wait(left / 4)
@@ -75,16 +75,16 @@ class Task:
             self.write(line(part))
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long. Raises Interrupted if someone ends the task meanwhile."""
+        """Sleep for that long. Raises Interrupted if the task is stopped in the meantime."""
         self.interrupt.wait(seconds)
         self.checkpoint()
 
     def linger(self) -> None:
-        """Wait until the task is as old as its type must become at least (`task_seconds`)."""
+        """Wait until the task has reached its type's minimum duration (`task_seconds`)."""
         self.sleep(max(0, self.not_before - time.monotonic()))
 
     def lines(self) -> list[str]:
-        """The log as it can be read now."""
+        """Return the log as far as it can be read now."""
         if self.exitstatus is None:
             return list(self.log)
         if self.exitstatus == "OK":
@@ -95,7 +95,7 @@ class Task:
         return [*self.log, f"TASK ERROR: {first}", *self.explanation]
 
     def row(self) -> dict[str, Any]:
-        """The fields that lists and status share; the user is without token."""
+        """Return the fields that lists and status share; the user is shown without token."""
         parts = self.parts
         user, _, token = parts["user"].partition("!")
         return {
@@ -143,9 +143,9 @@ class Tasks:
         work: Callable[[Task], None],
         failed: Callable[[Task], None] | None = None,
     ) -> str:
-        """Run `work` in a worker of its own and return the UPID. ApiError and BackendError end it with their text.
+        """Start `work` in its own worker and return the UPID. ApiError and BackendError end it with their text.
 
-        `failed` is what the worker still does then.
+        `failed` is called then, still inside the worker.
         """
         pid, now = self.next_pid(), self._state.clock.seconds()
         pstart = int((time.monotonic() - self._began) * 100) + pid
@@ -188,30 +188,30 @@ class Tasks:
             self.end(task, status)
 
     def check_here(self) -> None:
-        """Raise Interrupted where somebody has ended the task whose worker calls."""
+        """Raise Interrupted if the caller's task has been stopped."""
         if task := getattr(self.here, "task", None):
             task.checkpoint()
 
     def write_here(self, line: str) -> None:
-        """A line for the log of the task whose worker calls; of a call without task it goes elsewhere."""
+        """Append a line to the log of the caller's task; without a task it is dropped."""
         if task := getattr(self.here, "task", None):
             task.write(line)
 
     def end(self, task: Task, status: str) -> None:
-        """Write the exit status, once."""
+        """Write the exit status once."""
         with self._mutex:
             if task.exitstatus is None:
                 task.exitstatus, task.endtime = status, self._state.clock.seconds()
                 self.ended_last = task
 
     def interrupt(self, task: Task, patience: float) -> None:
-        """End a task, and wait so many seconds for it to notice."""
+        """Stop a task and wait up to that many seconds for it to end."""
         task.interrupt.set()
         if task.thread and task.thread is not threading.current_thread():
             task.thread.join(patience)
 
     def interrupt_all(self, patience: float) -> None:
-        """End all tasks, and wait so many seconds for those that are slow to notice."""
+        """Stop all tasks and wait up to that many seconds for slow ones."""
         tasks = list(self.by_upid.values())
         for task in tasks:
             task.interrupt.set()
@@ -220,6 +220,6 @@ class Tasks:
             time.sleep(0.02)
 
     def running(self, kind: str, ident: str | int) -> list[Task]:
-        """Tasks of that type and id that have not ended."""
+        """List the tasks of that type and id that have not ended."""
         tasks = list(self.by_upid.values())
         return [t for t in tasks if t.exitstatus is None and (t.parts["type"], t.parts["id"]) == (kind, str(ident))]

@@ -1,4 +1,4 @@
-"""Volumes that no option of a guest uses any more, as its configuration keeps them: `unused0`, `unused1`, …"""
+"""Volumes that no option of a guest uses, kept in its configuration as `unused0`, `unused1`, …"""
 
 import re
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ _MOUNT = re.compile(r"rootfs|mp\d+")
 
 
 def add(config: Config, volid: str) -> None:
-    """Keep a volume, unless an option names it."""
+    """Add a volume unless an option names it."""
     if volid in set(used(config)) | {str(config[name]) for name in config if is_unused(name)}:
         return
     config[next(f"unused{n}" for n in range(256) if f"unused{n}" not in config)] = volid
 
 
 def used(config: Config) -> Iterable[str]:
-    """The volumes of a guest's disks or mount points; CD-ROMs, directories and devices of the node are none."""
+    """Return the volumes of a guest's disks or mount points, without CD-ROMs, directories and devices of the node."""
     for name, value in config.items():
         if drives.is_drive(name) or _MOUNT.fullmatch(name):
             drive = drives.parse(str(value))
@@ -27,7 +27,7 @@ def used(config: Config) -> Iterable[str]:
 
 
 def kept(vm: Vm, config: Config) -> Config:
-    """The configuration of a snapshot that the guest goes back to, with the disks that it did not have then."""
+    """Return a snapshot's configuration for a rollback, with the disks added since then as unused."""
     config = {**config, **{name: value for name, value in vm.config.items() if is_unused(name)}}
     for volid in used(vm.config):
         add(config, volid)

@@ -1,4 +1,4 @@
-"""The lesser calls of a VM: features, monitor, keys, console, firewall."""
+"""Further calls of a VM: features, monitor, keys, console, firewall."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def send_key(call: Call) -> Any:
 
 @route("POST", f"{_VM}/vncproxy")
 def vnc_proxy(call: Call) -> Any:
-    """A ticket for a console that is not there."""
+    """Return a ticket for a console that does not exist."""
     call.emulator.state.vm(call.vmid)
     upid = call.emulator.tasks.start("vncproxy", call.vmid, call.user, lambda task: None)
     password = secrets.token_urlsafe(6)
@@ -63,7 +63,7 @@ def vnc_proxy(call: Call) -> Any:
 
 @route("GET", f"{_VM}/rrddata")
 def statistics(call: Call) -> Any:
-    """Rows of an hour by minute; nothing was measured."""
+    """Return one row per minute of an hour; the values are not measured."""
     last = call.emulator.state.clock.seconds() // 60 * 60
     return [{"time": last - 60 * n} for n in reversed(range(60))]
 
@@ -85,6 +85,6 @@ def firewall_rules(call: Call) -> Any:
 
 @route("POST", f"{_VM}/firewall/rules")
 def add_firewall_rule(call: Call) -> Any:
-    """A new rule comes first."""
+    """Insert the new rule at the top."""
     rule = {name: value for name, value in call.params.items() if name not in ("node", "vmid", "digest", "pos")}
     call.emulator.state.vm(call.vmid).firewall_rules.insert(0, rule)

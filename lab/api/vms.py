@@ -29,7 +29,7 @@ _PRESSURES = tuple(f"pressure{what}{how}" for what in ("cpu", "io", "memory") fo
 
 
 def status_row(state: State, vm: Vm, lock: str | None) -> dict[str, Any]:
-    """What list and status share."""
+    """Return the fields that list and status share."""
     row: dict[str, Any] = {
         "vmid": vm.vmid,
         "name": vm.name,
@@ -56,7 +56,7 @@ def status_row(state: State, vm: Vm, lock: str | None) -> dict[str, Any]:
 
 
 def qemu_row(state: State, vm: Vm) -> dict[str, Any]:
-    """What QEMU itself says of a VM."""
+    """Return the fields that come from QEMU itself."""
     row: dict[str, Any] = {"qmpstatus": "stopped" if not vm.running else "paused" if vm.paused else "running"}
     if not vm.running:
         return row

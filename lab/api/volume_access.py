@@ -1,4 +1,4 @@
-"""Who may read, attach and remove which volume: what a volume is and whose it is decides."""
+"""Who may read, attach and remove a volume: depends on its kind and its owner."""
 
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,16 @@ _ROOT_ONLY = "Only root can pass arbitrary filesystem paths. at /usr/share/perl5
 
 
 def kind_of(volid: str) -> str:
-    """What a volume is, by its name: a folder of a storage's files, or `images`."""
+    """Return the kind of a volume from its name: the directory on a file storage, or `images`."""
     folder, separator, _ = parse_volid(volid).name.partition("/")
     return folder if separator and folder in _FOLDERS else "images"
 
 
 def require_readable(call: "Call", volid: str, vmid: int | None = None) -> None:
-    """PermissionDenied or ApiError if the user may not read the volume on behalf of guest `vmid` (None: of no guest).
+    """Raise PermissionDenied or ApiError if the user may not read the volume for guest `vmid` (None: for no guest).
 
-    Whoever may allocate on the storage may read all of it. Else images are for who may change their owner's disks,
-    backups for who may back their owner up.
+    The right to allocate on the storage covers all its volumes. Otherwise images require the right to change their
+    owner's disks, and backups the right to back up their owner.
     """
     if ":" not in volid:
         if not call.user.is_root:
@@ -49,7 +49,7 @@ def require_readable(call: "Call", volid: str, vmid: int | None = None) -> None:
 
 
 def is_readable(call: "Call", volid: str) -> bool:
-    """Is the volume in a list that the user asks for?"""
+    """Return whether the volume is in the list that the user requests."""
     try:
         require_readable(call, volid)
     except ApiError:
@@ -58,7 +58,9 @@ def is_readable(call: "Call", volid: str) -> bool:
 
 
 def require_removable(call: "Call", volid: str) -> None:
-    """PermissionDenied if the user may not remove the volume: a backup like its owner's, all else like the storage."""
+    """Raise PermissionDenied if the user may not remove the volume: backups like their owner's, others like the
+    storage.
+    """
     parsed, permissions = parse_volid(volid), call.emulator.permissions
     call.emulator.volumes.storage(parsed.storage)
     if kind_of(volid) == "backup" and parsed.vmid is not None:
@@ -69,7 +71,7 @@ def require_removable(call: "Call", volid: str) -> None:
 
 
 def require_source(call: "Call", source: str, vmid: int) -> None:
-    """The same for what a new disk is to be a copy of: a guest's disk is cloned."""
+    """Check the source of a new disk like require_readable; another guest's disk needs the right to clone."""
     owner = parse_volid(source).vmid if ":" in source and kind_of(source) == "images" else None
     if owner is None:
         require_readable(call, source, vmid)
@@ -78,7 +80,7 @@ def require_source(call: "Call", source: str, vmid: int) -> None:
 
 
 def require_drive(call: "Call", vmid: int, drive: drives.Drive) -> None:
-    """The privileges on a guest that putting a drive there, or taking one away, needs by what the drive is."""
+    """Require the guest privileges for adding or removing a drive, by its kind."""
     if call.user.is_root:
         return
     privileges = ["VM.Config.Disk"]

@@ -1,4 +1,4 @@
-"""Volumes on storages: their names, making, cloning, growing and removing them, with the log lines of each type."""
+"""Volumes: naming, creating, cloning, growing and removing them, with the log lines of each storage type."""
 
 import re
 from collections.abc import Callable
@@ -26,13 +26,13 @@ def _no_log(_line: str) -> None:
 
 
 def _has_content(volid: str) -> bool:
-    """Is there anything on it that outlives it? Of cloud-init drives and saved memories nothing is kept."""
+    """Return whether the volume's content is stored. Cloud-init drives and saved memory have none."""
     return not re.search(r"-cloudinit(\.|$)|-state-", volid)
 
 
 @dataclass(frozen=True)
 class VolumeId:
-    """A volid taken apart: `STORAGE:[BASE/]NAME`, both with the owner's directory on storages of files."""
+    """The parts of a volid: `STORAGE:[BASE/]NAME`, both with the owner's directory on file storages."""
 
     storage: str
     base: str | None
@@ -49,7 +49,7 @@ class VolumeId:
 
 
 def parse_volid(volid: str) -> VolumeId:
-    """The parts of a volid. ApiError if it is none."""
+    """Return the parts of a volid. Raises ApiError if it is malformed."""
     storage, separator, rest = volid.partition(":")
     if not separator or not rest:
         raise ApiError(f"unable to parse volume ID '{volid}'")
@@ -66,7 +66,7 @@ def human(size: int) -> str:
 
 
 class Volumes:
-    """Changes volumes, in the state and with the backend."""
+    """Changes volumes in the state and in the backend."""
 
     def __init__(self, state: State, locks: "Locks", backend: "Backend", faults: "Faults") -> None:
         self._state, self._locks, self._backend, self._faults = state, locks, backend, faults
@@ -77,7 +77,7 @@ class Volumes:
         return self._state.storages[name]
 
     def activated(self, name: str) -> Storage:
-        """The storage, for whoever is about to use it. ApiError when it is switched off or cannot be activated."""
+        """Return the storage for use. Raises ApiError when it is disabled or cannot be activated."""
         storage = self.storage(name)
         self._require_usable(storage)
         return storage
@@ -92,13 +92,13 @@ class Volumes:
         return storage.volumes.get(volid) if storage else None
 
     def get(self, volid: str) -> Volume:
-        found = self.find(volid)
-        if found is None:
+        volume = self.find(volid)
+        if volume is None:
             raise ApiError(f"volume '{volid}' does not exist")
-        return found
+        return volume
 
     def path(self, volid: str) -> str:
-        """Where the node has it."""
+        """Return the volume's path on the node."""
         parsed = parse_volid(volid)
         storage = self.storage(parsed.storage)
         if not storage.on_files:
@@ -118,13 +118,15 @@ class Volumes:
         return f"{storage.path}/{folders[kind]}/{name}" if kind in folders else f"{storage.path}/images/{parsed.name}"
 
     def format_for(self, storage: Storage, requested: str | None) -> str:
-        """The format a volume gets there: block devices are raw."""
+        """Return the format that a volume gets on that storage: block devices are raw."""
         return (requested or "raw") if storage.on_files else "raw"
 
     def allocate(
         self, storage: Storage, vmid: int, size: int, form: str | None, *, name: str | None = None, log: Log = _no_log
     ) -> str:
-        """A new, empty volume; `name` without extension (`vm-110-cloudinit`), else the next free disk. The volid."""
+        """Create an empty volume and return its volid. `name` has no extension (`vm-110-cloudinit`); default: next free
+        disk.
+        """
         self._require_usable(storage)
         form = self.format_for(storage, form)
         with self._locks.storage(storage.name):
@@ -142,7 +144,7 @@ class Volumes:
         return volid
 
     def allocate_named(self, storage: Storage, volid: str, volume: Volume) -> None:
-        """A new volume under a name that the caller chose."""
+        """Create a volume under a name that the caller chose."""
         self._require_usable(storage)
         with self._locks.storage(storage.name):
             if volid in storage.volumes:
@@ -163,7 +165,7 @@ class Volumes:
         *,
         mirror: str | None = None,
     ) -> str:
-        """A full copy of a disk; a task's log says how far it is. `mirror` names the drive of a VM that runs on it."""
+        """Copy a disk in full; the task's log shows progress. `mirror` names the drive of a running VM."""
         original = self.get(source)
         self._require_usable(self.storage(parse_volid(source).storage))
         self._require_usable(storage)
@@ -194,11 +196,11 @@ class Volumes:
         return volid
 
     def link(self, source: str, vmid: int, log: Log) -> str:
-        """A linked clone of a template's disk, on the same storage."""
+        """Create a linked clone of a template's disk on the same storage."""
         original, parsed = self.get(source), parse_volid(source)
         storage = self.storage(parsed.storage)
         self._require_usable(storage)
-        form = "qcow2" if storage.on_files else original.format  # a file stands on another only as qcow2
+        form = "qcow2" if storage.on_files else original.format  # on file storages only qcow2 supports a backing file
         with self._locks.storage(storage.name):
             name = self._free_name(storage, vmid)
             volid = self._linked_volid(storage, parsed, vmid, name, form)
@@ -224,7 +226,7 @@ class Volumes:
         volume.size, volume.ctime = size, self._state.clock.seconds()
 
     def remove(self, volid: str) -> None:
-        """Remove the volume; one that is not there is not an error, but a base with linked clones is."""
+        """Remove the volume. A missing volume is not an error, a base with linked clones is."""
         storage = self.activated(parse_volid(volid).storage)
         with self._locks.storage(storage.name):
             if self.is_in_use(volid):
@@ -233,14 +235,14 @@ class Volumes:
                 self._backend.delete_volume(volid)
 
     def is_in_use(self, volid: str) -> bool:
-        """Is it the base of a linked clone?"""
+        """Return whether the volume is the base of a linked clone."""
         parsed = parse_volid(volid)
         storage = self.storage(parsed.storage)
         parents = {volume.parent for volume in list(storage.volumes.values()) if volume.parent}
         return parsed.is_base and bool(parents & {parsed.name, f"../{parsed.name}"})
 
     def to_base(self, volid: str) -> str:
-        """Rename a disk of a VM that becomes a template. The new volid."""
+        """Rename the disk of a VM that becomes a template; return the new volid."""
         parsed = parse_volid(volid)
         if parsed.is_base:
             return volid
@@ -255,26 +257,26 @@ class Volumes:
         return target
 
     def rename(self, volid: str, target: str) -> None:
-        """Give a volume another name, on its own storage or another one; a machine that runs goes on with it."""
+        """Rename a volume, possibly to another storage; a running machine keeps using it."""
         old, new = self.storage(parse_volid(volid).storage), self.storage(parse_volid(target).storage)
         self._backend.rename_volume(volid, target)
         new.volumes[target] = old.volumes.pop(volid)
 
     def swap(self, volid: str, copy: str) -> None:
-        """A running machine's disk and a copy of it change names, so that it goes on under the copy's name."""
+        """Swap the names of a running machine's disk and its copy; the machine continues under the copy's name."""
         aside = f"{copy}.aside"
         for source, target in ((copy, aside), (volid, copy), (aside, volid)):
             self._backend.rename_volume(source, target)
 
     def free_volid(self, storage: Storage, vmid: int, form: str | None) -> str:
-        """The name of the next disk of a VM there."""
+        """Return the name of a VM's next disk on that storage."""
         return self._volid(storage, vmid, self._free_name(storage, vmid), self.format_for(storage, form))
 
     def require_space(self, storage: Storage, volid: str, size: int) -> None:
         self._require_space(storage, volid, size)
 
     def of_vm(self, vmid: int) -> list[str]:
-        """All volumes that belong to a VMID."""
+        """List all volumes that belong to a VMID."""
         return [
             volid
             for storage in self._state.storages.values()
@@ -309,18 +311,18 @@ class Volumes:
         return f"{storage.name}:{base.name}/{name}" if storage.type == "zfspool" else f"{storage.name}:{name}"
 
     def _made(self, storage: Storage, volid: str, volume: Volume) -> str:
-        """What making it leaves in a log."""
+        """Log what creating the volume logs."""
         if storage.on_files:
             return self._formatting(storage, volid, volume)
         return f'  Logical volume "{parse_volid(volid).name}" created.' if storage.type in ("lvm", "lvmthin") else ""
 
     def _formatting(self, storage: Storage, volid: str, volume: Volume) -> str:
-        where = f"{storage.path}/images/{parse_volid(volid).name}"
+        path = f"{storage.path}/images/{parse_volid(volid).name}"
         on_raw = (volume.parent or "").endswith(".raw")
         if volume.format != "qcow2":
-            return f"Formatting '{where}', fmt={volume.format} size={volume.size} preallocation=off"
+            return f"Formatting '{path}', fmt={volume.format} size={volume.size} preallocation=off"
         extended = bool(volume.parent) and self._state.version >= 9
-        words = [f"Formatting '{where}', fmt=qcow2 cluster_size={131072 if extended else 65536}"]
+        words = [f"Formatting '{path}', fmt=qcow2 cluster_size={131072 if extended else 65536}"]
         words.append(f"extended_l2={'on' if extended else 'off'}")
         preallocation = "off" if on_raw else "metadata"
         words += [f"preallocation={preallocation}"] if not volume.parent or extended else []
@@ -329,7 +331,7 @@ class Volumes:
         return " ".join([*words, "lazy_refcounts=off refcount_bits=16"])
 
     def _require_space(self, storage: Storage, volid: str, requested: int) -> None:
-        """ApiError in the words of the storage when it is full."""
+        """Raise ApiError with the storage's text when it is full."""
         full = self._faults.is_on("storage-full") and self._faults.is_on("storage-full", storage=storage.name)
         if requested <= storage.avail and not full:
             return

@@ -1,6 +1,6 @@
-"""Backups: a job is one task for one guest after the other, and its log alone says what went wrong with which.
+"""Backups: a job is one task that handles guests in turn; only its log says which failed and why.
 
-The log's lines are those of recorded jobs of virtual machines; for containers they follow PVE::VZDump::LXC.
+The log lines follow recorded jobs of virtual machines; for containers they follow PVE::VZDump::LXC.
 """
 
 import re
@@ -22,21 +22,21 @@ from lab.api.volumes import human, parse_volid
 
 _ROOT_ONLY = ("tmpdir", "dumpdir", "script", "job-id")
 _EXTENSIONS = {"0": "", "1": ".lzo", "lzo": ".lzo", "gzip": ".gz", "zstd": ".zst"}
-_SHRINKS = 2  # how much smaller than the guest's used bytes an archive is
+_SHRINKS = 2  # how much smaller an archive is than the guest's used bytes
 _LOCK_MINUTES = 180
-_MAX_PROTECTED = 5  # for who may not allocate on the storage
+_MAX_PROTECTED = 5  # for callers who may not allocate on the storage
 _SAFE = re.compile(r"[\w!%+,\-./:=@^]+")
 
 
 @route("GET", "/nodes/{node}/vzdump/defaults")
 def defaults(call: Call) -> Any:
-    """What a job does unless told: the built-in values, and the retention of its storage."""
+    """Return a job's defaults: the built-in values and the retention of its storage."""
     name = call.params.get("storage", "local")
     privileges = ["Datastore.Audit", "Datastore.AllocateSpace"]
     call.emulator.permissions.require(call.user, f"/storage/{name}", privileges, any_of=True)
     storage = _backup_storage(call, name)
     node = call.emulator.state.name_of(call.node)
-    told = call.emulator.permissions.allowed(call.user, f"/nodes/{node}", ["Sys.Audit"])
+    audits = call.emulator.permissions.allowed(call.user, f"/nodes/{node}", ["Sys.Audit"])
     return {
         **{"storage": name, "mode": "snapshot", "compress": "0", "remove": 1, "prune-backups": "keep-all=1"},
         **{"bwlimit": 0, "lockwait": _LOCK_MINUTES, "stopwait": 10, "pigz": 0, "zstd": 1, "stdexcludes": 1, "stop": 0},
@@ -47,8 +47,8 @@ def defaults(call: Call) -> Any:
             "notification-mode": "auto",
             "pbs-change-detection-mode": "legacy",
         },
-        **({"ionice": 7} if told else {}),
-        **({"dumpdir": f"{storage.path}/dump"} if told and storage.path else {}),
+        **({"ionice": 7} if audits else {}),
+        **({"dumpdir": f"{storage.path}/dump"} if audits and storage.path else {}),
         **({"prune-backups": storage.prune} if storage.prune else {}),
     }
 
@@ -68,7 +68,7 @@ def vzdump(call: Call) -> Any:
     elsewhere = [vmid for vmid in chosen if vmid in state.vms and state.vms[vmid].node != node]
     vmids = sorted(set(chosen) - set(elsewhere))
     if not vmids and not call.params.get("all"):
-        return "OK"  # nothing to do on this node, and no task
+        return "OK"  # nothing to do on this node, so there is no task
     name = call.params.get("storage", "local")
     call.emulator.permissions.require(call.user, f"/storage/{name}", ["Datastore.AllocateSpace"])
     command, ident = _command(call, node), vmids[0] if len(vmids) == 1 else ""
@@ -97,7 +97,7 @@ def _require_parameters(call: Call) -> None:
 
 
 def _require_template(template: str) -> None:
-    """Only known escapes and variables."""
+    """Allow only known escapes and variables."""
     if "\n" in template:
         raise ParameterError({"notes-template": "contains a line feed\n"})
     wrong = [
@@ -115,7 +115,7 @@ def _require_template(template: str) -> None:
 
 
 def _chosen(call: Call) -> list[int]:
-    """The VMIDs that are asked for, on whatever node; those that no guest has are among them."""
+    """Return the requested VMIDs on any node, including those without a guest."""
     params, state = call.params, call.emulator.state
     if params.get("pool"):
         call.emulator.permissions.require_pool(params["pool"])
@@ -127,7 +127,7 @@ def _chosen(call: Call) -> list[int]:
 
 
 def _command(call: Call, node: str) -> str:
-    """The job as a command line, as its log begins."""
+    """Return the job as the command line that starts its log."""
     words = ["vzdump", *split_list(str(call.params.get("vmid", "")))]
     for name, value in {**call.params, "node": node}.items():
         if name != "vmid" and str(value) != "":
@@ -145,12 +145,12 @@ def _job(call: Call, task: Task, command: str, vmids: list[int], elsewhere: list
     except ApiError as error:
         if "vzdump.lock" not in error.message:
             raise
-        task.write(f"ERROR: {error.message}")  # and the worker leaves without another word
+        task.write(f"ERROR: {error.message}")  # the worker ends without another message
         raise Killed from error
 
 
 def _activated(call: Call) -> Storage:
-    """The storage of the job; nothing is said before it is there."""
+    """Activate the job's storage before anything is logged."""
     name, problems = call.params.get("storage", "local"), []
     try:
         call.emulator.volumes.activated(name)
@@ -182,17 +182,17 @@ def _guests(call: Call, task: Task, command: str, vmids: list[int], elsewhere: l
 
 
 def _allowed(call: Call, vmids: list[int]) -> list[int]:
-    """Those that the caller may back up: with `all` the others are left out, without it they end the job."""
-    found = []
+    """Return the guests that the caller may back up: with `all` others are skipped, without it they end the job."""
+    allowed = []
     for vmid in vmids:
         try:
             if vmid in call.emulator.state.vms:
                 call.emulator.permissions.require(call.user, f"/vms/{vmid}", ["VM.Backup"])
-            found.append(vmid)
+            allowed.append(vmid)
         except PermissionDenied as error:
             if not call.params.get("all"):
                 raise ApiError(f"403 {error.message}") from error
-    return found
+    return allowed
 
 
 def _now(call: Call) -> str:
@@ -227,12 +227,12 @@ def _one(call: Call, task: Task, vmid: int, storage: Storage) -> None:
 
 
 def _retention(call: Call, storage: Storage) -> dict[str, int]:
-    """How many to keep, by `keep-…`; empty: all."""
+    """Return how many to keep, from `keep-…`; empty: all."""
     return prune.retention(str(call.params.get("prune-backups") or storage.prune or ""))
 
 
 def _require_room(call: Call, vm: Vm, storage: Storage, retention: dict[str, int]) -> None:
-    """A job that prunes nothing fails when there are as many as the retention keeps; and protected ones are limited."""
+    """Fail when pruning is off and the retention limit is reached, or when protected backups reach their limit."""
     limit = sum(retention.values())
     mine = [storage.volumes[volid].protected for volid in archives.of_guest(storage, vm.vmid, vm.type)]
     if call.params.get("protected"):
@@ -249,14 +249,14 @@ def _require_room(call: Call, vm: Vm, storage: Storage, retention: dict[str, int
 
 
 def _archive(call: Call, task: Task, vm: Vm, storage: Storage) -> str:
-    """Make the archive; nothing of it is left when that fails."""
+    """Create the archive; nothing is left of it on failure."""
     emulator, volumes = call.emulator, call.emulator.volumes
     extension = _EXTENSIONS.get(str(call.params.get("compress", "0")), "")
     volid, moment = archives.name_for(vm, storage, extension, emulator.state.clock.seconds())
-    found = list(archives.candidates(vm))
+    candidates = list(archives.candidates(vm))
     mode = str(call.params.get("mode", "snapshot")) if vm.running else "stop"
-    _say_what(task, vm, mode, found)
-    disks = {each.name: each.volid for each in found if each.included}
+    _say_what(task, vm, mode, candidates)
+    disks = {each.name: each.volid for each in candidates if each.included}
     config = archives.kept(vm)
     task.write(f"INFO: creating vzdump archive '{volumes.path(volid)}'")
     total = sum(volumes.get(source).size for source in disks.values())
@@ -264,7 +264,7 @@ def _archive(call: Call, task: Task, vm: Vm, storage: Storage) -> str:
     for line in _before(vm, mode, disks):
         task.write(f"INFO: {line}")
         if line.startswith("starting kvm") and drives.cloudinit_of(vm.config):
-            task.write("generating cloud-init ISO")  # said by what starts it, not by the job
+            task.write("generating cloud-init ISO")  # logged by the start, not by the job
     copies: list[str] = []
     try:
         volumes.require_space(storage, volid, size)
@@ -281,19 +281,19 @@ def _archive(call: Call, task: Task, vm: Vm, storage: Storage) -> str:
     task.write(*(f"INFO: {line}" for line in _after(vm, mode, disks, total)))
     volume = Volume("backup", volid.partition("-")[2].partition(".")[2], size, size, moment)
     volume.node = vm.node
-    saved = {name: _about(call, source) for name, source in disks.items()}
+    saved = {name: _contents(call, source) for name, source in disks.items()}
     volume.archive = {"type": vm.type, "config": config, "disks": saved}
     storage.volumes[volid] = volume
     task.write(f"INFO: archive file size: {_size(size)}")
     return volid
 
 
-def _say_what(task: Task, vm: Vm, mode: str, found: list[Candidate]) -> None:
-    """What goes into the archive and what does not. How is said before, unless that had to be tried first."""
+def _say_what(task: Task, vm: Vm, mode: str, candidates: list[Candidate]) -> None:
+    """Log what the archive includes and excludes, after the mode unless that had to be tried first."""
     how = [f"INFO: backup mode: {mode}", "INFO: ionice priority: 7"]
     name = vm.config.get("name" if vm.type == "qemu" else "hostname")
     what = [f"INFO: {'VM' if vm.type == 'qemu' else 'CT'} Name: {name}"] if name else []
-    for each in found:
+    for each in candidates:
         if vm.type == "lxc":
             entry = f"including mount point {each.name} ('{each.where}') in backup"
             kind = "volume" if ":" in each.volid else "bind"
@@ -317,7 +317,7 @@ def _say_what(task: Task, vm: Vm, mode: str, found: list[Candidate]) -> None:
 
 
 def _before(vm: Vm, mode: str, disks: dict[str, str]) -> list[str]:
-    """The steps up to where the data flows. A VM that is off is started, paused, to read its disks."""
+    """Log the steps up to the data transfer. A stopped VM is started, paused, to read its disks."""
     if vm.type == "lxc":
         return ["create storage snapshot 'vzdump'"] if mode == "snapshot" else []
     if not disks:
@@ -353,8 +353,8 @@ def _attributes(call: Call, task: Task, vm: Vm, storage: Storage, volid: str) ->
 
 
 def _prune(call: Call, task: Task, vm: Vm, storage: Storage, retention: dict[str, int]) -> None:
-    told = ", ".join(f"{name}={retention[name]}" for name in sorted(retention))
-    task.write(f"INFO: prune older backups with retention: {told}")
+    policy = ", ".join(f"{name}={retention[name]}" for name in sorted(retention))
+    task.write(f"INFO: prune older backups with retention: {policy}")
     gone = [row for row in prune.marks(storage, retention, vm.vmid, vm.type) if row["mark"] == "remove"]
     for row in gone:
         task.write(f"INFO: removing backup '{row['volid']}'")
@@ -362,13 +362,13 @@ def _prune(call: Call, task: Task, vm: Vm, storage: Storage, retention: dict[str
     task.write(f"INFO: pruned {len(gone)} backup(s){' not covered by keep-retention policy' if gone else ''}")
 
 
-def _about(call: Call, source: str) -> dict[str, Any]:
+def _contents(call: Call, source: str) -> dict[str, Any]:
     volume = call.emulator.volumes.get(source)
     return {"size": volume.size, "used": volume.used, "format": volume.format, "storage": parse_volid(source).storage}
 
 
 def _size(size: int) -> str:
-    """As the log writes the archive's size."""
+    """Return the archive's size as the log prints it."""
     for unit in ("KB", "MB"):
         size //= 1024
         if size < 1024:

@@ -1,4 +1,4 @@
-# sshd shows another host key than the pinned one, as a wrong machine behind the address would.
+# sshd shows a host key that is not pinned, like a wrong machine at the address.
 {lib, ...}: {
   services.openssh.hostKeys = lib.mkForce [
     {

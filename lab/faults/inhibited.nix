@@ -1,4 +1,4 @@
-# Another bus than the running one: the new system asks for a boot, and switch-to-configuration ends with 1.
+# The new system has a different D-Bus and needs a boot: switch-to-configuration ends with 1.
 {
   system.switch.inhibitors.dbus-implementation = "broker";
 }

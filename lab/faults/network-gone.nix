@@ -1,4 +1,4 @@
-# The new system takes no address.
+# The new system configures no address.
 {
   networking.useDHCP = false;
   systemd.network.networks."10-fault" = {

@@ -1,4 +1,4 @@
-# Nothing can be started as a unit any more, and the activation fails.
+# No unit can be started any more, and the activation fails.
 {
   system.activationScripts.fault = "mount --bind /usr/bin/false /usr/bin/systemd-run; false";
 }

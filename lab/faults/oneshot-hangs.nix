@@ -1,4 +1,4 @@
-# A oneshot that the new system wants never ends, and ignores SIGTERM.
+# A oneshot unit of the new system never ends, and ignores SIGTERM.
 {
   systemd.services.fault = {
     wantedBy = ["multi-user.target"];

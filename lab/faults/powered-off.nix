@@ -1,4 +1,4 @@
-# The machine loses its power in the middle of its activation.
+# The machine loses its power during the activation.
 {
   system.activationScripts.fault = "sync; systemctl poweroff --force --force; sleep 100000";
 }

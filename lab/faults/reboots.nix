@@ -1,4 +1,4 @@
-# The machine reboots in the middle of its activation.
+# The machine reboots during the activation.
 {
   system.activationScripts.fault = "systemctl reboot; sleep 100000";
 }

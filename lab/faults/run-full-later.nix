@@ -1,4 +1,4 @@
-# All is well, but a unit has filled /run, which is bounded, to the last block when it is to be proven.
+# The system works, but a unit has filled /run, which is limited, before it is verified.
 {
   systemd.services.fault = {
     wantedBy = ["multi-user.target"];

@@ -1,4 +1,4 @@
-# The activation fills /run, which is bounded, to the last block: systemd reloads nothing any more.
+# The activation fills /run, which is limited: systemd can no longer reload.
 {
   system.activationScripts.fault = "mount -o remount,size=96m /run; cat /dev/zero >/run/fault 2>/dev/null || true";
 }

@@ -1,4 +1,4 @@
-# The activation ends the sessions of whoever deploys.
+# The activation ends the sessions of the deploying user.
 {
   system.activationScripts.fault = "pkill -KILL -f '^sshd(-session)?: ' || true";
 }

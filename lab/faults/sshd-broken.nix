@@ -1,4 +1,4 @@
-# sshd's configuration is none: it does not come back.
+# sshd's configuration is invalid: it does not start again.
 {
   services.openssh.extraConfig = "ThisIsNoOption yes";
 }

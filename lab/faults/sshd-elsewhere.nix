@@ -1,4 +1,4 @@
-# sshd listens on another port than everybody thinks; nothing fails.
+# sshd listens on a different port than expected; nothing fails.
 {
   services.openssh.ports = [2222];
 }

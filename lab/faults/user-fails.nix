@@ -1,4 +1,4 @@
-# What unprivileged users and clocks can make fail does: a connection, a transient unit, a timer's job.
+# What unprivileged users and clocks can make fail fails: a connection, a transient unit, a timer job.
 {
   systemd.timers.clockwork = {
     wantedBy = ["timers.target"];

@@ -1,4 +1,4 @@
-# The system calls itself something else than the fleet says.
+# The system has a different hostname than in the fleet.
 {
   system.activationScripts.fault = {
     deps = ["hostname"];

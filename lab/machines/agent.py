@@ -1,4 +1,4 @@
-"""The guest agent's commands, done from outside in the machine's namespaces; shapes as in qemu-ga's QMP reference."""
+"""The guest agent's commands, run from outside in the machine's namespaces; shapes as in qemu-ga's QMP reference."""
 
 import os
 import shlex
@@ -18,12 +18,12 @@ ROOT_ENVIRONMENT = {
     "USER": "root",
     "LANG": "C.UTF-8",
 }
-READ_LIMIT = 16 << 20  # bytes; qemu-ga's
+READ_LIMIT = 16 << 20  # bytes; qemu-ga's limit
 
 
 @dataclass
 class _Run:
-    """A command that guest-exec started; a thread collects what it prints."""
+    """A command started by guest-exec; a thread collects its output."""
 
     process: subprocess.Popen[bytes]
     collector: threading.Thread
@@ -31,14 +31,14 @@ class _Run:
 
 
 class Agent:
-    """The agent of one machine, across its boots; commands it started are forgotten with the guest they ran in."""
+    """One machine's agent across its boots; started commands are forgotten at the end of the boot."""
 
     def __init__(self) -> None:
         self._runs: dict[int, _Run] = {}
         self._guest: Guest | None = None
 
     def call(self, guest: Guest | None, command: str, params: Mapping[str, Any]) -> Any:
-        """What `command` returns. Raises AgentAbsent, AgentError."""
+        """Return the result of `command`. Raises AgentAbsent, AgentError."""
         if guest is None or guest.leader is None or not guest.runs(AGENT):
             raise AgentAbsent
         if guest is not self._guest:
@@ -51,12 +51,12 @@ class Agent:
         except ProcessLookupError:
             raise AgentAbsent from None
         except AgentError:
-            if guest.leader is None:  # it went down under the command
+            if guest.leader is None:  # the guest went down during the command
                 raise AgentAbsent from None
             raise
 
     def execute(self, guest: Guest, params: Mapping[str, Any]) -> dict[str, int]:
-        """guest-exec: `command` is an argv (a single string: a path), `input-data` its stdin as Latin-1."""
+        """Run guest-exec: `command` is an argv (a single string: a path), `input-data` its stdin as Latin-1."""
         command = params["command"]
         argv = [command] if isinstance(command, str) else list(command)
         if _in_guest(guest, "/bin/sh", "-c", 'command -v -- "$0" >/dev/null', argv[0]).returncode:
@@ -67,20 +67,20 @@ class Agent:
         process = subprocess.Popen(
             guest.command(_clean(argv)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        given = str(params.get("input-data") or "").encode("latin-1")
-        collector = threading.Thread(target=self._collect, args=(process, given), daemon=True)
+        stdin = str(params.get("input-data") or "").encode("latin-1")
+        collector = threading.Thread(target=self._collect, args=(process, stdin), daemon=True)
         self._runs[process.pid] = _Run(process, collector)
         collector.start()
         return {"pid": process.pid}
 
-    def _collect(self, process: subprocess.Popen[bytes], given: bytes) -> None:
-        output = process.communicate(given)
+    def _collect(self, process: subprocess.Popen[bytes], stdin: bytes) -> None:
+        output = process.communicate(stdin)
         run = self._runs.get(process.pid)
         if run:
             run.output = output
 
     def execute_status(self, guest: Guest, params: Mapping[str, Any]) -> dict[str, Any]:
-        """guest-exec-status: the result of an ended command is given once."""
+        """Run guest-exec-status: the result of an ended command is returned once."""
         pid = int(params["pid"])
         run = self._runs.get(pid)
         if run is None:
@@ -91,7 +91,7 @@ class Agent:
         del self._runs[pid]
         status = run.process.returncode
         answer: dict[str, Any] = {"exited": True}
-        if status < 0 or status > 128:  # nsenter repeats a signal's death as 128 + n when it cannot die of it
+        if status < 0 or status > 128:  # nsenter reports a signal's death as 128 + n when it cannot die of it itself
             answer["signal"] = -status if status < 0 else status - 128
         else:
             answer["exitcode"] = status
@@ -103,16 +103,16 @@ class Agent:
 
 
 def _clean(argv: list[str]) -> list[str]:
-    """`argv` with the agent's environment, nothing of ours."""
+    """Return `argv` with the agent's environment only."""
     return ["/usr/bin/env", "-i", "-C", "/", *(f"{key}={value}" for key, value in ROOT_ENVIRONMENT.items()), *argv]
 
 
-def _in_guest(guest: Guest, *argv: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(guest.command(_clean(list(argv))), input=given, capture_output=True)
+def _in_guest(guest: Guest, *argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(guest.command(_clean(list(argv))), input=stdin, capture_output=True)
 
 
 def _text(guest: Guest, *argv: str) -> str:
-    """What a program in the guest prints. Raises AgentError."""
+    """Return the output of a program in the guest. Raises AgentError."""
     done = _in_guest(guest, *argv)
     if done.returncode:
         raise AgentError(done.stderr.decode(errors="replace").strip())
@@ -124,7 +124,7 @@ def _ping(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str, An
 
 
 def _interfaces(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = []
+    interfaces = []
     for link in guest.plug.interfaces():
         item: dict[str, Any] = {"name": link["ifname"], "hardware-address": link.get("address", "00:00:00:00:00:00")}
         addresses = [
@@ -143,8 +143,8 @@ def _interfaces(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> list[d
             for way in ("rx", "tx")
             for ours, theirs in (("bytes", "bytes"), ("packets", "packets"), ("errs", "errors"), ("dropped", "dropped"))
         }
-        found.append(item)
-    return found
+        interfaces.append(item)
+    return interfaces
 
 
 def _host_name(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str, str]:
@@ -162,7 +162,7 @@ def _os_info(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str,
 
 
 def _file_read(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str, str]:
-    """{content}: the file's bytes as Latin-1, at most one more than may be shown."""
+    """Return {content}: the file's bytes as Latin-1, at most one more than may be shown."""
     path = str(params["file"])
     done = _in_guest(guest, "/usr/bin/head", "-c", str(READ_LIMIT + 1), "--", path)
     if done.returncode:
@@ -172,10 +172,10 @@ def _file_read(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[st
 
 
 def _file_write(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> None:
-    """`content` is Latin-1 text of the bytes; the file's mode as with the agent's umask of 0."""
+    """Write `content`, Latin-1 text of the bytes; the file's mode follows the agent's umask of 0."""
     path = str(params["file"])
     script = 'umask 0; exec cat >"$0"'
-    done = _in_guest(guest, "/bin/sh", "-c", script, path, given=str(params["content"]).encode("latin-1"))
+    done = _in_guest(guest, "/bin/sh", "-c", script, path, stdin=str(params["content"]).encode("latin-1"))
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().rpartition(": ")[2]
         raise AgentError(f"failed to open file '{path}' (mode: 'w+'): {reason}")
@@ -183,8 +183,8 @@ def _file_write(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> None:
 
 def _set_password(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str, Any]:
     crypted = ["-e"] if params.get("crypted") else []
-    given = f"{params['username']}:{params['password']}\n".encode()
-    done = _in_guest(guest, "/usr/sbin/chpasswd", *crypted, given=given)
+    stdin = f"{params['username']}:{params['password']}\n".encode()
+    done = _in_guest(guest, "/usr/sbin/chpasswd", *crypted, stdin=stdin)
     if done.returncode:
         raise AgentError("child process has failed to set user password")
     return {}
@@ -201,19 +201,19 @@ def _timezone(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> dict[str
 
 
 def _fs_info(agent: Agent, guest: Guest, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = []
+    filesystems = []
     for line in _text(guest, "/usr/bin/findmnt", "-rnbo", "SOURCE,TARGET,FSTYPE,SIZE,USED").splitlines():
         source, target, kind, size, used = (line.split(" ") + [""] * 5)[:5]
         if _is_disk(source):
-            found.append(
+            filesystems.append(
                 {"name": source.removeprefix("/dev/"), "mountpoint": target, "type": kind, "disk": []}
                 | {"total-bytes": int(size or 0), "used-bytes": int(used or 0)}
             )
-    return found
+    return filesystems
 
 
 def _is_disk(source: str) -> bool:
-    """Whether a mount's source is a disk of the machine."""
+    """Return whether a mount's source is a disk of the machine."""
     return source.startswith(("/dev/sd", "/dev/vd")) and "[" not in source
 
 

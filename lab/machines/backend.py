@@ -1,4 +1,4 @@
-"""The backend with real machines: disks are images, power is systemd-nspawn."""
+"""The backend with real machines: disks are images, machines run in systemd-nspawn."""
 
 import contextlib
 import os
@@ -16,19 +16,18 @@ from lab.machines.agent import Agent
 from lab.machines.cgroups import ROOT, Cgroup
 from lab.machines.guest import Guest, Hardware
 from lab.machines.impostor import Role, be_itself, pretend
-from lab.machines.machine import Card, Faults, Machine, attach
+from lab.machines.machine import FAULTS, Card, Faults, Machine, attach
 from lab.machines.network import Network
 from lab.machines.volumes import Volumes
 
 BUSES = {"scsi": "sd", "sata": "sd", "ide": "sd", "virtio": "vd"}
-FAULTS = ("address-changes", "no-return", "address-moves", "impostor")
 
 
 class MachinesBackend:
-    """See `lab.backend.Backend`. Give it the lab's namespaces: it makes bridge, mounts and control groups."""
+    """See `lab.backend.Backend`. Run it in the lab's namespaces: it creates bridge, mounts and control groups."""
 
     def __init__(self, base: Path, volumes: Volumes, directory: Path, consoles: Path, name: str) -> None:
-        """`directory`: on a tmpfs, for what machines need while they run; `name`: the control group's."""
+        """`directory`: on a tmpfs, for running machines; `name`: the control group's."""
         consoles.mkdir(exist_ok=True)
         self._consoles = consoles
         self._base = base
@@ -39,7 +38,7 @@ class MachinesBackend:
         self._machines: dict[int, Machine] = {}
         self._agents: dict[int, Agent] = {}
         self._faults = Faults()
-        self._lock = threading.Lock()  # over the dictionaries
+        self._lock = threading.Lock()  # guards the dictionaries
         self._powered_off: Callable[[int], None] = lambda vmid: None
 
     def create_volume(self, volid: str, size: int) -> None:
@@ -49,7 +48,7 @@ class MachinesBackend:
         image = self._volumes.path(source)
         for machine in list(self._machines.values()):
             for loop in machine.hardware.disks.values():
-                if loop.image == image:  # what the machine wrote, as far as it would survive a loss of power
+                if loop.image == image:  # what the machine wrote, as far as it would survive a power loss
                     os.sync()
                     loop.flush()
         self._volumes.clone(source, target, size)
@@ -97,7 +96,7 @@ class MachinesBackend:
             self._machines[vmid] = Machine(vmid, hardware, card, self._network, self._faults, drive, self._gone)
 
     def resume_guest(self, vmid: int, agent: bool) -> None:
-        """No machine's memory is kept: it boots."""
+        """Boot the machine: memory is not saved here."""
 
     def _gone(self, vmid: int) -> None:
         with self._lock:
@@ -122,7 +121,7 @@ class MachinesBackend:
                 return False
             check()
             if not signalled:
-                with contextlib.suppress(AgentAbsent):  # it ignores ACPI, as a guest without logind does
+                with contextlib.suppress(AgentAbsent):  # it ignores ACPI, like a guest without logind
                     self.agent(vmid, "shutdown", {})
                     signalled = True
         return True
@@ -187,17 +186,17 @@ class MachinesBackend:
 
 
 def disks(config: Mapping[str, Any]) -> dict[str, str]:
-    """Device name → volid, in boot order first: scsi0 is sda, virtio0 vda; cloud-init drives and CDs are none.
+    """Map device names to volids in boot order: scsi0 is sda, virtio0 vda; cloud-init drives and CDs are skipped.
 
-    Letters follow the slots (scsi1 is sdb whether scsi0 is there or not), which is simpler than a kernel's probing.
+    Letters follow the slots (scsi1 is sdb even without scsi0), which is simpler than a kernel's probing.
     """
-    found = {}
+    devices = {}
     for key, value in config.items():
         bus = key.rstrip("0123456789")
         if bus in BUSES and key != bus and isinstance(value, str) and "media=cdrom" not in value:
             volid = value.split(",")[0].removeprefix("file=")
             if ":" in volid:
-                found[key] = (f"{BUSES[bus]}{chr(ord('a') + int(key[len(bus) :]))}", volid)
+                devices[key] = (f"{BUSES[bus]}{chr(ord('a') + int(key[len(bus) :]))}", volid)
     order = str(config.get("boot", "")).removeprefix("order=").split(";")
-    slots = sorted(found, key=lambda slot: (order.index(slot) if slot in order else len(order), slot))
-    return dict(found[slot] for slot in slots)
+    slots = sorted(devices, key=lambda slot: (order.index(slot) if slot in order else len(order), slot))
+    return dict(devices[slot] for slot in slots)

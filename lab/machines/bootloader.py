@@ -1,4 +1,4 @@
-"""Finds what a machine boots, by what is on its disk, as its firmware and boot loader would."""
+"""Finds what a machine boots from the content of its disk, like firmware and boot loader."""
 
 import re
 import subprocess
@@ -9,12 +9,12 @@ from lab.machines.gpt import BIOS_BOOT, ESP, Partition, is_ext4, read_partitions
 
 
 class NotBootable(Exception):
-    """What the screen of the machine would say."""
+    """The error on the machine's screen."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A boot entry: the program that `init=` names, and the partitions its root may be on."""
+    """A boot entry: the program in `init=`, and the partitions that its root may be on."""
 
     name: str
     init: str
@@ -22,9 +22,9 @@ class Entry:
 
 
 def read_entry(image: Path, bios: str) -> Entry:
-    """The default entry of the disk for this firmware, `ovmf` or `seabios`. Raises NotBootable.
+    """Return the disk's default entry for this firmware, `ovmf` or `seabios`. Raises NotBootable.
 
-    OVMF needs an ESP. SeaBIOS needs a BIOS boot partition, GRUB's place; the entries are the same files.
+    OVMF needs an ESP. SeaBIOS needs a BIOS boot partition for GRUB; the entries are the same files.
     """
     partitions = read_partitions(image)
     if not partitions:
@@ -58,6 +58,6 @@ def _read(image: Path, esp: Partition, path: str) -> str:
 
 
 def _value(text: str, key: str) -> str | None:
-    """The value of the last line `key value`."""
-    found = re.findall(rf"^{key}\s+(.*\S)", text, re.MULTILINE)
-    return found[-1] if found else None
+    """Return the value of the last line `key value`."""
+    values = re.findall(rf"^{key}\s+(.*\S)", text, re.MULTILINE)
+    return values[-1] if values else None

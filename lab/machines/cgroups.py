@@ -1,4 +1,4 @@
-"""One control group per machine: who runs in it, and its end."""
+"""One control group per machine: holds its processes and ends them."""
 
 import os
 import signal
@@ -9,28 +9,28 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 class Cgroup:
-    """A group of the unified hierarchy, made when missing."""
+    """A group of the unified hierarchy, created if missing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
 
     def joining(self, argv: list[str]) -> list[str]:
-        """`argv`, started inside the group."""
+        """Return an argv that starts `argv` inside the group."""
         return ["sh", "-c", 'echo 0 >"$0/cgroup.procs" && exec "$@"', str(self.path), *argv]
 
     def processes(self) -> list[int]:
-        """Process ids here and below, as this process sees them."""
-        found = []
+        """Return the process ids in this group and below, as seen by this process."""
+        pids = []
         for directory, _, _ in os.walk(self.path):
             try:
-                found += [int(line) for line in (Path(directory) / "cgroup.procs").read_text().split()]
-            except OSError:  # the group went away meanwhile
+                pids += [int(line) for line in (Path(directory) / "cgroup.procs").read_text().split()]
+            except OSError:  # the group has ended in the meantime
                 continue
-        return [pid for pid in found if pid]
+        return [pid for pid in pids if pid]
 
     def kill(self, deadline: float = 10.0) -> None:
-        """SIGKILL to all at once; returns when none is left. Raises TimeoutError."""
+        """Send SIGKILL to all processes; return when they have ended. Raises TimeoutError."""
         try:
             (self.path / "cgroup.kill").write_text("1")
         except FileNotFoundError:  # before Linux 5.14
@@ -47,7 +47,7 @@ class Cgroup:
             time.sleep(0.005)
 
     def clear(self) -> None:
-        """Remove the groups that a guest made below."""
+        """Remove the groups that a guest created below."""
         for child in self.path.iterdir():
             if child.is_dir():
                 remove_tree(child)
@@ -58,6 +58,6 @@ class Cgroup:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove empty groups from the leaves up; nothing there is fine."""
+    """Remove empty groups from the leaves up; a missing path is not an error."""
     for directory, _, _ in os.walk(path, topdown=False):
         Path(directory).rmdir()

@@ -1,6 +1,6 @@
-"""A device allow-list for a control group: a BPF program, hence the same on every cgroup layout (linux/bpf.h).
+"""A control group's device allow-list: a BPF program, so it works on every cgroup layout (linux/bpf.h).
 
-Guests have all capabilities and could otherwise make a node of the host's disk.
+Guests have all capabilities and could otherwise create a node for the host's disk.
 """
 
 import ctypes
@@ -28,27 +28,27 @@ COMMON: tuple[Rule, ...] = (
 
 
 def allow(cgroup: Path, loops: Iterable[tuple[int, int]]) -> None:
-    """Let the processes of `cgroup` use common devices, these loop devices and partitions, no other. Raises OSError.
+    """Allow the processes of `cgroup` common devices, these loop devices and partitions only. Raises OSError.
 
-    Minors of partitions change whenever a table is read, so all of blkext are allowed but the host's own disks there.
+    Partition minors change whenever a table is read, so all of blkext is allowed except the host's own disks.
     """
     allowed: list[Rule] = [*COMMON, *((BLOCK, major, minor) for major, minor in loops), (BLOCK, BLKEXT_MAJOR, None)]
     _attach(cgroup, _program(_disks_of_the_host(), allowed))
 
 
 def _disks_of_the_host() -> list[Rule]:
-    """Block devices of blkext that are not (parts of) loop devices."""
-    found: list[Rule] = []
+    """Return the block devices of blkext that are not (parts of) loop devices."""
+    disks: list[Rule] = []
     for device in Path("/sys/class/block").iterdir():
         if not device.name.startswith("loop"):
             major, minor = (device / "dev").read_text().split(":")
             if int(major) == BLKEXT_MAJOR:
-                found.append((BLOCK, BLKEXT_MAJOR, int(minor)))
-    return found
+                disks.append((BLOCK, BLKEXT_MAJOR, int(minor)))
+    return disks
 
 
 def _program(denied: Iterable[Rule], allowed: Iterable[Rule]) -> bytes:
-    """Bytecode: the verdict of the first rule that matches, else no."""
+    """Return the bytecode: the first matching rule decides, the default is deny."""
 
     def instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0) -> bytes:
         return struct.pack("<BBhi", code, src << 4 | dst, offset, value)
@@ -66,7 +66,7 @@ def _program(denied: Iterable[Rule], allowed: Iterable[Rule]) -> bytes:
             for position, (register, value) in enumerate(tests):
                 rules.append(
                     instruction(0x55, register, offset=len(tests) - position + 1, value=value)
-                )  # differs: next
+                )  # no match: next rule
             rules += [instruction(0xB7, 0, value=verdict), instruction(0x95)]
     return b"".join([*load, *rules, instruction(0xB7, 0, value=0), instruction(0x95)])
 

@@ -1,6 +1,6 @@
-"""What is on a disk: its GUID partition table and the file systems' magic numbers.
+"""The content of a disk: its GUID partition table and the file systems' magic numbers.
 
-Read from the image, because the kernel of the lab's host may know no partition tables (UEFI specification, chapter 5).
+Read from the image, because the host's kernel may not support partition tables (UEFI specification, chapter 5).
 """
 
 import struct
@@ -25,7 +25,7 @@ class Partition:
 
 
 def read_partitions(image: Path) -> tuple[Partition, ...]:
-    """The partitions in the order of their numbers; none without a valid table."""
+    """Return the partitions by number; empty without a valid table."""
     with image.open("rb") as file:
         file.seek(SECTOR)
         header = file.read(92)
@@ -36,7 +36,7 @@ def read_partitions(image: Path) -> tuple[Partition, ...]:
             return ()
         file.seek(start * SECTOR)
         table = file.read(count * length)
-    found = []
+    partitions = []
     for number in range(1, len(table) // length + 1):
         entry = table[(number - 1) * length : number * length]
         kind = uuid.UUID(bytes_le=entry[:16])
@@ -44,12 +44,12 @@ def read_partitions(image: Path) -> tuple[Partition, ...]:
             continue
         first, last = struct.unpack_from("<QQ", entry, 32)
         name = entry[56:128].decode("utf-16-le", errors="replace").rstrip("\0")
-        found.append(Partition(number, kind, name, first * SECTOR, (last - first + 1) * SECTOR))
-    return tuple(found)
+        partitions.append(Partition(number, kind, name, first * SECTOR, (last - first + 1) * SECTOR))
+    return tuple(partitions)
 
 
 def is_ext4(image: Path, partition: Partition) -> bool:
-    """Whether an ext file system's superblock is there."""
+    """Return whether an ext file system's superblock is at that place."""
     with image.open("rb") as file:
         file.seek(partition.offset + 1024 + 56)
         return file.read(2) == b"\x53\xef"

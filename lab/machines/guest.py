@@ -1,4 +1,4 @@
-"""One boot of a machine: its root mounted, its network plugged, systemd-nspawn around its init."""
+"""One boot of a machine: its root mounted, its network connected, systemd-nspawn around its init."""
 
 import os
 import re
@@ -16,11 +16,11 @@ from lab.machines.cgroups import Cgroup
 from lab.machines.loops import Loop
 from lab.machines.network import Plug
 
-REBOOT = 133  # nspawn's exit status when the guest asks for a reboot
+REBOOT = 133  # nspawn's exit status when the guest requests a reboot
 INSTALLER_OVERLAY = Path(__file__).parent.parent / "guest" / "installer"
 SYSTEMD = "/usr/lib/systemd/systemd"
 _POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
-# nspawn's /sys shows the network cards of whoever started it, and the host's firmware, which are not the guest's.
+# nspawn's /sys shows the caller's network cards and the host's firmware instead of the guest's.
 _SYS = (
     "mkdir -p /run/groups && mount --bind /sys/fs/cgroup /run/groups",
     "mount -t sysfs -o ro,nosuid,nodev,noexec sysfs /sys",
@@ -30,14 +30,14 @@ _SYS = (
 
 
 class UnmountBusy(Exception):
-    """A file system of the machine is still in use, which must not be."""
+    """A file system of the machine is unexpectedly still in use."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a boot gets: disks by device name (`sda`), firmware, the lab's base root.
+    """The inputs of a boot: disks by device name (`sda`), firmware, the lab's base root.
 
-    `directory` is the machine's own on a tmpfs, `console` the file for what its systems print.
+    `directory` is the machine's own on a tmpfs, `console` the file for the output of its systems.
     """
 
     vmid: int
@@ -50,7 +50,7 @@ class Hardware:
 
 
 class Guest:
-    """A booted system; make it by `from_disk` or `installer`."""
+    """A booted system, created by `from_disk` or `installer`."""
 
     def __init__(self, hardware: Hardware, root: Path, init: str, plug: Plug) -> None:
         self.hardware = hardware
@@ -78,7 +78,7 @@ class Guest:
 
     @classmethod
     def from_disk(cls, hardware: Hardware, plug: Plug) -> "Guest":
-        """Boot the first disk that has something to boot. Raises NotBootable."""
+        """Boot the first bootable disk. Raises NotBootable."""
         reason = "no disk"
         for name, loop in hardware.disks.items():
             try:
@@ -91,43 +91,43 @@ class Guest:
 
     @classmethod
     def installer(cls, hardware: Hardware, plug: Plug) -> "Guest":
-        """The environment that kexec jumps into: the base root in memory, with the keys that kexec brought."""
+        """Boot the installer that kexec jumps into: the base root in memory, with the keys that kexec was given."""
         return cls(hardware, _make_installer(hardware), SYSTEMD, plug)
 
     def wait(self) -> int:
-        """Until it ends: 0 off, REBOOT, anything else is a crash. Its root is unmounted then. Raises UnmountBusy."""
+        """Wait for the end and unmount the root: 0 off, REBOOT, anything else a crash. Raises UnmountBusy."""
         status = self._process.wait()
-        self.hardware.cgroup.kill()  # what agent calls started and what outlived a crashed nspawn
+        self.hardware.cgroup.kill()  # processes started by agent calls, or left by a crashed nspawn
         self.hardware.cgroup.clear()
         self.plug.unplug()
         _unmount(self._mount)
         return status
 
     def kill(self) -> None:
-        """Pull the plug: everything at once. A killed nspawn alone would orphan its guest."""
-        while self._process.poll() is None:  # again, should it only now join the group
+        """Kill all processes at once. Killing only nspawn would orphan its guest."""
+        while self._process.poll() is None:  # again, in case it joins the group only now
             self.hardware.cgroup.kill()
             time.sleep(0.005)
 
     def power_button(self) -> None:
-        """What the agent's guest-shutdown does."""
+        """Power off like the agent's guest-shutdown."""
         leader = self.leader
         if leader:
             os.kill(leader, _POWER_OFF)
 
     @property
     def leader(self) -> int | None:
-        """The guest's PID 1 as seen from here; None before it starts and after it ended."""
+        """Return the guest's PID 1 as seen from here; None before its start and after its end."""
         if self._leader is None or not _has_namespaces(self._leader):
             self._leader = next(filter(_is_init, self.hardware.cgroup.processes()), None)
         return self._leader
 
     def runs(self, name: str) -> bool:
-        """Whether a process of that comm runs in it."""
+        """Return whether a process with that comm runs in the guest."""
         return any(_comm(pid) == name for pid in self.hardware.cgroup.processes())
 
     def command(self, argv: Sequence[str], *, pid_namespace: bool = True) -> list[str]:
-        """An argv that runs `argv` inside as root, in the machine's control group. Raises ProcessLookupError."""
+        """Return an argv that runs `argv` as root in the guest's control group. Raises ProcessLookupError."""
         leader = self.leader
         if leader is None:
             raise ProcessLookupError("no guest")
@@ -136,18 +136,18 @@ class Guest:
 
 
 def _is_init(pid: int) -> bool:
-    """Whether it is PID 1 of a namespace below ours."""
+    """Return whether the process is PID 1 of a namespace below ours."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
-    found = re.search(r"^NSpid:\s+(.+)$", status, re.MULTILINE)
-    numbers = found[1].split() if found else []
+    match = re.search(r"^NSpid:\s+(.+)$", status, re.MULTILINE)
+    numbers = match[1].split() if match else []
     return len(numbers) > 1 and numbers[-1] == "1" and _has_namespaces(pid)
 
 
 def _has_namespaces(pid: int) -> bool:
-    """Whether the process lives and is not about to end: then others can enter its namespaces."""
+    """Return whether the process lives and is not about to end, so that others can enter its namespaces."""
     try:
         return Path(f"/proc/{pid}/ns/ipc").exists()
     except OSError:
@@ -162,7 +162,9 @@ def _comm(pid: int) -> str:
 
 
 def _write_start(shared: Path, disks: Mapping[str, Loop]) -> None:
-    """The script that runs as PID 1 before init: device nodes, which nspawn's /dev has not, and a /sys of its own."""
+    """Write the script that runs as PID 1 before init: it adds device nodes missing in nspawn's /dev, and a separate
+    /sys.
+    """
     nodes = [f"mknod -m 660 /dev/{name} b {loop.major_minor[0]} {loop.major_minor[1]}" for name, loop in disks.items()]
     lines = ["#!/usr/bin/sh", "export PATH=/usr/bin:/usr/sbin", "mknod -m 666 /dev/fuse c 10 229", *nodes, *_SYS]
     start = shared / "start"
@@ -171,16 +173,16 @@ def _write_start(shared: Path, disks: Mapping[str, Loop]) -> None:
 
 
 def _mount_disk(hardware: Hardware, name: str, loop: Loop) -> tuple[Path, str]:
-    """Mount the root that the disk's boot entry is on; returns it and init. Raises NotBootable."""
+    """Mount the root of the disk's boot entry; return it and init. Raises NotBootable."""
     loop.flush()
     entry = read_entry(loop.image, hardware.bios)
-    subprocess.run(["partx", "-u", loop.device], capture_output=True)  # nothing to do where the kernel reads tables
+    subprocess.run(["partx", "-u", loop.device], capture_output=True)  # no-op if the kernel reads the tables
     for part in entry.roots:
         numbers = loop.partition(part.number)
         if numbers is None:
             continue
         root = _mount(hardware, f"{name}{part.number}", numbers)
-        # init may be a link into the store, or below /usr, which comes with the lab
+        # init may be a link into the store, or below /usr, which the lab provides
         if entry.init.startswith("/usr/") or os.path.lexists(root / entry.init.lstrip("/")):
             _make_links(root)
             return root, entry.init
@@ -189,7 +191,7 @@ def _mount_disk(hardware: Hardware, name: str, loop: Loop) -> tuple[Path, str]:
 
 
 def _mount(hardware: Hardware, name: str, numbers: tuple[int, int]) -> Path:
-    """Mount a partition under the name that the guest knows it by: the source is recorded as mount saw it."""
+    """Mount a partition under the guest's name for it: the mount table records the source as given."""
     place = hardware.directory
     root = place / "root"
     root.mkdir(exist_ok=True)
@@ -199,7 +201,7 @@ def _mount(hardware: Hardware, name: str, numbers: tuple[int, int]) -> Path:
     os.mknod(node, stat.S_IFBLK | 0o600, os.makedev(*numbers))
     busybox = place / "busybox"
     if not busybox.exists():
-        # By a child: a program that we hold open for writing is "busy" while another thread forks.
+        # In a child: a program that we hold open for writing is "busy" while another thread forks.
         subprocess.run(["cp", hardware.base / "usr/bin/busybox", busybox], check=True)
     done = subprocess.run(
         ["chroot", str(place), "/busybox", "mount", "-t", "ext4", f"/dev/{name}", "/root"],
@@ -212,7 +214,7 @@ def _mount(hardware: Hardware, name: str, numbers: tuple[int, int]) -> Path:
 
 
 def _make_links(root: Path) -> None:
-    """What every system here has: the way to the programs of the base, and places to mount on."""
+    """Create what every system here needs: links to the base's programs, and mount points."""
     for directory in ("usr", "dev", "proc", "sys", "run", "tmp", "var", "etc"):
         (root / directory).mkdir(exist_ok=True)
     for link in ("bin", "sbin", "lib", "lib64"):
@@ -221,7 +223,7 @@ def _make_links(root: Path) -> None:
 
 
 def _make_installer(hardware: Hardware) -> Path:
-    """An overlay on the base; its upper half is the machine's memory."""
+    """Create an overlay on the base; its upper half is the machine's memory."""
     memory = hardware.directory / "memory"
     memory.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", memory], check=True)
@@ -246,7 +248,7 @@ def _make_installer(hardware: Hardware) -> Path:
 
 
 def _unmount(root: Path) -> None:
-    """Unmount a root, and the memory behind it. Raises UnmountBusy."""
+    """Unmount a root and the memory behind it. Raises UnmountBusy."""
     for mount in (root, root.parent) if root.parent.name == "memory" else (root,):
         end = time.monotonic() + 5
         while True:

@@ -1,4 +1,4 @@
-"""Loop devices that go when their owner does, however it dies (linux/loop.h)."""
+"""Loop devices that detach when their owner ends, however it ends (linux/loop.h)."""
 
 import errno
 import fcntl
@@ -33,7 +33,7 @@ class Loop:
                     break
                 except OSError as error:
                     os.close(self._fd)
-                    if error.errno != errno.EBUSY:  # somebody else was faster
+                    if error.errno != errno.EBUSY:  # another process took the device
                         raise
         finally:
             os.close(control)
@@ -50,23 +50,23 @@ class Loop:
         return os.major(number), os.minor(number)
 
     def flush(self) -> None:
-        """What was written to the device is in the image afterwards."""
+        """Write everything on the device to the image."""
         os.fsync(self._fd)
 
     def grown(self) -> None:
-        """Take over the image's new size."""
+        """Apply the image's new size."""
         fcntl.ioctl(self._fd, LOOP_SET_CAPACITY)
 
     def partition(self, number: int) -> tuple[int, int] | None:
-        """Major and minor of a partition that the kernel knows."""
-        for found in Path(f"/sys/block/loop{self.number}").glob("*/partition"):
-            if int(found.read_text()) == number:
-                major, minor = (found.parent / "dev").read_text().split(":")
+        """Return major and minor of a partition that the kernel knows."""
+        for path in Path(f"/sys/block/loop{self.number}").glob("*/partition"):
+            if int(path.read_text()) == number:
+                major, minor = (path.parent / "dev").read_text().split(":")
                 return int(major), int(minor)
         return None
 
     def close(self, deadline: float = 5.0) -> bool:
-        """Let go; True when the image is detached within `deadline` seconds, False when someone still holds it."""
+        """Close it; return True when the image is detached within `deadline` seconds, False when it is still in use."""
         os.close(self._fd)
         backing = Path(f"/sys/block/loop{self.number}/loop/backing_file")
         end = time.monotonic() + deadline

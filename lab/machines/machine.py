@@ -1,4 +1,4 @@
-"""A machine that is switched on: its disks attached, one system after another booted in it."""
+"""A machine that is switched on: its disks attached, booted into one system after another."""
 
 import json
 import shutil
@@ -15,15 +15,23 @@ from lab.machines.guest import REBOOT, Guest, Hardware, UnmountBusy
 from lab.machines.loops import Loop
 from lab.machines.network import Network, Plug
 
+# By name: the parameters, and the effect.
+FAULTS = {
+    "address-changes": "vmid=N: every boot gets a different address",
+    "address-moves": "vmid=N: running machines change their address now",
+    "no-return": "vmid=N: a rebooting machine does not come back",
+    "impostor": "HOST VMID marker=installer|clone|installed|own key=true address=true boot_id=true: HOST poses as VMID",
+}
+
 
 @dataclass
 class Faults:
-    """The machines' faults; each holds the VMIDs it is on for, or None for every one."""
+    """The machines' faults; each has the VMIDs that it applies to, or None for all."""
 
     on: dict[str, set[int] | None] = field(default_factory=dict)
 
     def hits(self, name: str, vmid: int) -> bool:
-        """Whether this fault is on for this machine."""
+        """Return whether this fault applies to this machine."""
         if name not in self.on:
             return False
         chosen = self.on[name]
@@ -32,14 +40,14 @@ class Faults:
 
 @dataclass(frozen=True)
 class Card:
-    """net0 as the configuration has it."""
+    """The network card net0 of the configuration."""
 
     mac: str | None
     link_down: bool
 
     @classmethod
     def parse(cls, net0: str | None) -> "Card":
-        """From `virtio=BC:24:11:00:00:01,bridge=vmbr0,link_down=1`."""
+        """Parse `virtio=BC:24:11:00:00:01,bridge=vmbr0,link_down=1`."""
         parts = dict(part.partition("=")[::2] for part in (net0 or "").split(",") if part)
         mac = next((value for value in parts.values() if value.count(":") == 5), None)
         return cls(mac, parts.get("link_down") == "1")
@@ -66,9 +74,9 @@ class Machine:
         self._faults = faults
         self._powered_off = powered_off
         self._ending = False
-        self._wake = threading.Event()  # the plug was pulled
+        self._wake = threading.Event()  # it was switched off
         self.off = threading.Event()
-        self._lock = threading.Lock()  # over `guest` and `_ending` together
+        self._lock = threading.Lock()  # guards `guest` and `_ending` together
         shared = hardware.directory / "shared"
         (shared / "cidata").mkdir(parents=True)
         if cloudinit is not None:
@@ -78,14 +86,14 @@ class Machine:
         self._thread.start()
 
     def stop(self) -> None:
-        """Pull the plug; the disks are free when it returns."""
+        """Switch off immediately; the disks are free on return."""
         with self._lock:
             self._ending = True
             self._pull()
         self._thread.join()
 
     def reset(self) -> None:
-        """Pull the plug and boot from the disk again."""
+        """Switch off immediately and boot from the disk again."""
         with self._lock:
             self._pull()
 
@@ -95,7 +103,7 @@ class Machine:
             self.guest.kill()
 
     def address_moves(self) -> None:
-        """A running machine's address changes under it."""
+        """Change a running machine's address."""
         guest = self.guest
         if guest and self._card.mac:
             self._network.give_address(self._card.mac, fresh=True)
@@ -104,7 +112,7 @@ class Machine:
     def _allow_devices(self) -> None:
         try:
             devices.allow(self.hardware.cgroup.path, [loop.major_minor for loop in self.hardware.disks.values()])
-        except OSError as error:  # a kernel without BPF for control groups: the lab works, guests see more
+        except OSError as error:  # the kernel has no BPF for control groups: the lab works, guests can access more
             self._say(f"no device allow-list: {error}")
 
     def _run(self) -> None:
@@ -136,7 +144,7 @@ class Machine:
             self._powered_off(self.vmid)
 
     def _boot(self, hop: str) -> int | None:
-        """Boot and wait for the end; None when the plug was pulled meanwhile."""
+        """Boot and wait for the end; return None if it was switched off in the meantime."""
         plug = self._plug()
         with self._lock:
             if self._ending:
@@ -171,7 +179,7 @@ class Machine:
 
 
 def attach(images: Mapping[str, Path]) -> dict[str, Loop]:
-    """Loop devices for the images, by the disks' names. Raises OSError, with nothing left attached."""
+    """Attach the images to loop devices by the disks' names. Raises OSError, with nothing left attached."""
     loops: dict[str, Loop] = {}
     try:
         for name, image in images.items():

@@ -1,4 +1,4 @@
-"""The lab's network: one bridge without uplink, DHCP by dnsmasq, a namespace and a veth per boot of a machine."""
+"""The lab's network: a bridge without uplink, DHCP by dnsmasq, a namespace and a veth per boot of a machine."""
 
 import json
 import signal
@@ -12,7 +12,7 @@ BRIDGE = "br0"
 GATEWAY = "10.77.0.1"
 PREFIX = 24
 FIRST, LAST = 100, 250
-GUEST_INTERFACE = "ens18"  # what a PVE guest calls its first virtio card
+GUEST_INTERFACE = "ens18"  # a PVE guest's name for its first virtio card
 
 
 def ip(*arguments: str, batch: Iterable[str] = ()) -> str:
@@ -23,10 +23,10 @@ def ip(*arguments: str, batch: Iterable[str] = ()) -> str:
 
 
 class Network:
-    """Bridge, DHCP server and the address of every card. Make one per network namespace."""
+    """Bridge, DHCP server and the address of every card. Create one per network namespace."""
 
     def __init__(self, directory: Path) -> None:
-        """`directory` takes dnsmasq's files."""
+        """`directory` holds dnsmasq's files."""
         self._directory = directory
         self._hosts = directory / "dhcp-hosts"
         self._hosts.write_text("")
@@ -54,7 +54,7 @@ class Network:
         )
 
     def give_address(self, mac: str, *, fresh: bool) -> str:
-        """The address that DHCP will hand to this card; `fresh`: another one than before."""
+        """Return the address that DHCP assigns to this card; `fresh`: a different one than before."""
         with self._lock:
             if fresh or mac not in self._addresses:
                 taken = set(self._addresses.values())
@@ -62,7 +62,7 @@ class Network:
                     self._next = FIRST + (self._next + 1 - FIRST) % (LAST + 1 - FIRST)
                 self._addresses[mac] = self._next
                 self._next = FIRST + (self._next + 1 - FIRST) % (LAST + 1 - FIRST)
-                # Whatever client id the system of the hour sends: the card counts.
+                # The MAC identifies the card, whatever client id the running system sends.
                 lines = [f"{card},id:*,10.77.0.{last}\n" for card, last in self._addresses.items()]
                 self._hosts.write_text("".join(lines))
                 self._dnsmasq.send_signal(signal.SIGHUP)
@@ -73,7 +73,7 @@ class Network:
         return self._directory / "dhcp-leases"
 
     def forget(self) -> None:
-        """Every card as never seen: an address that is leased to one of before would be given to no other."""
+        """Forget all cards: dnsmasq would not assign an address with an old lease to another card."""
         with self._lock:
             self._addresses.clear()
             self._next = FIRST
@@ -84,7 +84,7 @@ class Network:
             self._dnsmasq = self._serve()
 
     def plug(self, vmid: int, mac: str | None, link_down: bool) -> "Plug":
-        """A network namespace for one boot, with lo, docker0 and, given a MAC, a card on the bridge."""
+        """Create a network namespace for one boot, with lo, docker0 and, given a MAC, a card on the bridge."""
         with self._lock:
             self._boots += 1
             number = self._boots % 1000
@@ -92,7 +92,7 @@ class Network:
 
 
 class Plug:
-    """A machine's network of one boot: `namespace` by name, `link` the bridge's end."""
+    """A machine's network for one boot: `namespace` by name, `link` the bridge's end."""
 
     def __init__(self, namespace: str, link: str, mac: str | None, link_down: bool) -> None:
         self.namespace = namespace
@@ -106,7 +106,7 @@ class Plug:
                     f"link set {link} master {BRIDGE} {state}",
                 ]
             )
-        # A trap that real fleets have: an address that is nobody's way to the machine, listed before the real one.
+        # A trap of real fleets: an address that does not reach the machine, listed before the real one.
         ip(
             "-n",
             namespace,
@@ -123,21 +123,23 @@ class Plug:
         return f"/run/netns/{self.namespace}"
 
     def interfaces(self) -> list[dict[str, Any]]:
-        """What `ip -json address` shows inside, lo and docker0 first."""
-        found: list[dict[str, Any]] = json.loads(ip("-n", self.namespace, "-json", "-statistics", "address") or "[]")
+        """Return the output of `ip -json address` inside, lo and docker0 first."""
+        interfaces: list[dict[str, Any]] = json.loads(
+            ip("-n", self.namespace, "-json", "-statistics", "address") or "[]"
+        )
         order = {"lo": 0, "docker0": 1}
         return sorted(
-            (item for item in found if item), key=lambda item: (order.get(item["ifname"], 2), item["ifindex"])
+            (item for item in interfaces if item), key=lambda item: (order.get(item["ifname"], 2), item["ifindex"])
         )
 
     def replug(self) -> None:
-        """Cable out and in again: the guest asks DHCP anew."""
+        """Reconnect the cable, so that the guest asks DHCP again."""
         if self.link:
             ip("link", "set", self.link, "down")
             ip("link", "set", self.link, "up")
 
     def unplug(self) -> None:
-        """The namespace and its links go."""
+        """Remove the namespace and its links."""
         if self.link:
             ip("link", "del", self.link)
         ip("netns", "del", self.namespace)

@@ -1,7 +1,7 @@
-"""The options of the real NixOS and Home Manager by name and type, for what stands in for them here.
+"""The options of the real NixOS and Home Manager by name and type, for the stand-ins here.
 
-`data/` holds names and types only, one option a line, as nixpkgs 26.11 (July 2026), Home Manager, sops-nix, disko,
-NixOS-WSL and nixos-hardware declare them; how the files were made is in docs/fleet-real.md.
+`data/` contains names and types only, one option per line, as declared by nixpkgs 26.11 (July 2026), Home Manager,
+sops-nix, disko, NixOS-WSL and nixos-hardware; docs/fleet-real.md says how the files were made.
 """
 
 from lab.options.tables import SETS, Former, former, options

@@ -1,4 +1,4 @@
-"""Options' names as Nix writes them: `a.b."c.d".<name>.*`."""
+"""Option names as Nix writes them: `a.b."c.d".<name>.*`."""
 
 import json
 import re
@@ -7,15 +7,15 @@ _PART = re.compile(r'"(?:[^"\\]|\\.)*"|<[^>]*>|[^."]+')
 
 
 def parts(name: str) -> list[str]:
-    """The attributes that a name goes through, quotes taken off: `a."b.c"` is a, b.c. Raises ValueError."""
+    """Split a name into attributes without quotes: `a."b.c"` is a, b.c. Raises ValueError."""
     if '"' not in name:
         return name.split(".")
-    found = _PART.findall(name)
-    if ".".join(found) != name:
+    parts = _PART.findall(name)
+    if ".".join(parts) != name:
         raise ValueError(f"{name} is not an option's name")
-    return [json.loads(part) if part.startswith('"') else part for part in found]
+    return [json.loads(part) if part.startswith('"') else part for part in parts]
 
 
 def is_attribute(part: str) -> bool:
-    """Whether a part stands for any attribute's name: `<name>`, `<path>`, …"""
+    """Return whether a part is a placeholder for any attribute: `<name>`, `<path>`, …"""
     return part.startswith("<") and part.endswith(">")

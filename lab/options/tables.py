@@ -1,4 +1,4 @@
-"""The tables as they lie in `data/`: which set of modules declares which option, with which type."""
+"""The tables in `data/`: which module set declares which option, with which type."""
 
 import functools
 import lzma
@@ -8,10 +8,10 @@ from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
 
-# Where NixOS' table has options of modules that a flake brings only when it imports them.
+# Where NixOS' table has options of modules that a flake only provides when it imports them.
 _IMPORTED = {"sops": "sops-nix", "disko": "disko", "home-manager": "home-manager-nixos"}
 
-# Every set of modules. `home-manager-nixos` are the few options that homes inside a NixOS machine are set by.
+# Every module set. `home-manager-nixos` are the few options that configure homes inside a NixOS machine.
 SETS = (
     "nixos",
     "home-manager",
@@ -26,7 +26,7 @@ SETS = (
 
 @dataclass(frozen=True)
 class Former:
-    """An option that was removed: `now` is the one that took its place, None without one."""
+    """An option that was removed: `now` is its replacement, or None."""
 
     name: str
     now: str | None
@@ -34,26 +34,28 @@ class Former:
 
 @functools.cache
 def options() -> Mapping[str, Mapping[str, str]]:
-    """The options of each of SETS: name → type in Nix' words. Names have `<name>` and `*` for names and list places."""
-    found: dict[str, dict[str, str]] = {name: {} for name in SETS}
+    """Return the options of each of SETS: name → type in Nix' words. `<name>` and `*` stand for names and list
+    positions.
+    """
+    options: dict[str, dict[str, str]] = {name: {} for name in SETS}
     for name, kind in _lines("nixos"):
-        found[_IMPORTED.get(name.split(".", 1)[0], "nixos")][name] = kind
-    found["home-manager"] = dict(_lines("home-manager"))
-    for where, name, kind in _lines("more"):
-        # what is internal has its place by its name too
-        home = _IMPORTED.get(name.split(".", 1)[0], where) if where == "nixos" else where
-        found[home][name] = kind
-    return found
+        options[_IMPORTED.get(name.split(".", 1)[0], "nixos")][name] = kind
+    options["home-manager"] = dict(_lines("home-manager"))
+    for module_set, name, kind in _lines("more"):
+        # the position of internal options comes from the name as well
+        home = _IMPORTED.get(name.split(".", 1)[0], module_set) if module_set == "nixos" else module_set
+        options[home][name] = kind
+    return options
 
 
 @functools.cache
 def former() -> Mapping[str, tuple[Former, ...]]:
-    """The options of each of SETS that are only there to say that they are gone or renamed."""
-    found: dict[str, list[Former]] = {name: [] for name in SETS}
-    for where, name, now in _lines("former"):
-        home = _IMPORTED.get(name.split(".", 1)[0], where) if where == "nixos" else where
-        found[home].append(Former(name, now or None))
-    return {where: tuple(each) for where, each in found.items()}
+    """Return the options of each of SETS that only report a removal or a new name."""
+    former: dict[str, list[Former]] = {name: [] for name in SETS}
+    for module_set, name, now in _lines("former"):
+        home = _IMPORTED.get(name.split(".", 1)[0], module_set) if module_set == "nixos" else module_set
+        former[home].append(Former(name, now or None))
+    return {module_set: tuple(each) for module_set, each in former.items()}
 
 
 def _lines(table: str) -> Iterator[list[str]]:

@@ -1,10 +1,10 @@
-"""The tables as trees that Nix reads lazily: the first levels are an object, what is below is JSON in a string.
+"""The tables as trees that Nix reads lazily: the first levels are an object, deeper ones JSON in a string.
 
 A node of the tree is
 - a number: an option of that type, as an index into `types.json`;
-- an object: the options below, by attribute; with the attribute "" where it is itself an option, of that type;
-- a list of one string: the JSON text of such an object, so that only who looks below reads it.
-Of options that are gone a tree of its own (`former`) has the new name's attributes as a list, empty where none is new.
+- an object: the options below, by attribute; attribute "" is the object's own type if it is an option itself;
+- a list of one string: the JSON text of such an object, parsed only when it is needed.
+Removed options have a separate tree (`former`) with the new name's attributes as a list, empty without a new name.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 from lab.options import names, tables, types
 
-# An object whose text is longer is read level by level, a shorter one at once, in letters.
+# Objects with a longer text are read level by level, shorter ones (in characters) at once.
 _AT_ONCE = 6000
 _INLINE = 60
 
@@ -25,10 +25,10 @@ def write(directory: Path, at: int | None = None) -> None:
     directory.mkdir()
     kinds: dict[str, int] = {}
     files: dict[str, Any] = {}
-    for where, found in tables.options().items():
-        files[where] = _lazy(_tree({name: kinds.setdefault(kind, len(kinds)) for name, kind in found.items()}))
-        files[f"{where}-former"] = _tree(
-            {gone.name: names.parts(gone.now) if gone.now else [] for gone in tables.former()[where]}
+    for module_set, options in tables.options().items():
+        files[module_set] = _lazy(_tree({name: kinds.setdefault(kind, len(kinds)) for name, kind in options.items()}))
+        files[f"{module_set}-former"] = _tree(
+            {gone.name: names.parts(gone.now) if gone.now else [] for gone in tables.former()[module_set]}
         )
     files["types"] = [[kind, types.parse(kind)] for kind in kinds]
     for name, content in files.items():
@@ -62,14 +62,14 @@ def _tree(leaves: Mapping[str, int | list[str]]) -> dict[str, Any]:
 
 
 def _lazy(node: dict[str, Any]) -> dict[str, Any]:
-    """`node` itself, what is below as strings where that is worth it."""
-    found: dict[str, Any] = {}
+    """Return `node` with its larger children as strings."""
+    lazy: dict[str, Any] = {}
     for name, below in node.items():
         text = _text(below)
         if not isinstance(below, dict) or len(text) < _INLINE:
-            found[name] = below
+            lazy[name] = below
         elif len(text) < _AT_ONCE:
-            found[name] = [text]
+            lazy[name] = [text]
         else:
-            found[name] = _lazy(below)
-    return found
+            lazy[name] = _lazy(below)
+    return lazy

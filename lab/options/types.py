@@ -1,6 +1,6 @@
-"""What an option's type, in the words of Nix' manual, says of its values.
+"""Derives from an option's type, in the words of Nix' manual, which values it accepts.
 
-A type becomes a word or a list that `lab/nixpkgs/lib/modules/known.nix` makes a type of:
+The result is a word or a list that `lab/nixpkgs/lib/modules/known.nix` turns into a type:
 "bool", ["listOf", TYPE], ["attrsOf", TYPE], ["nullOr", TYPE], ["either", [TYPE, …]], ["enum", [VALUE, …]],
 ["separated", STRING], ["between", LOW, HIGH], ["matching", PATTERN], ["open", TYPE], "submodule", …
 What the words do not tell (formats of one program, types with a text of their own) is "any".
@@ -46,7 +46,7 @@ _ENUM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|-?\d+|true|false|null)(?:, (?:"(?:[^"\
 
 
 def parse(text: str) -> Type:
-    """The type that `text` tells of."""
+    """Return the type that `text` describes."""
     if "string matching the pattern " in text:
         return _matching(text)
     alternatives = _split(_bare(text))
@@ -54,9 +54,9 @@ def parse(text: str) -> Type:
         return "any"
     if len(alternatives) == 1:
         return _single(alternatives[0])
-    # what is converted may be written as well
+    # converted types accept the value before the conversion as well
     alternatives[-1] = alternatives[-1].removesuffix(" convertible to it")
-    kinds = [parse(one) for one in alternatives]
+    kinds = [parse(alternative) for alternative in alternatives]
     rest = [kind for kind in kinds if kind != "null"]
     if "any" in rest or not rest:
         return "any"
@@ -70,21 +70,21 @@ def _single(text: str) -> Type:
     for prefix, name in _PREFIXES.items():
         if text.startswith(prefix):
             return [name, parse(text.removeprefix(prefix))]
-    if found := _BETWEEN.fullmatch(text):
-        return ["between", int(found[1]), int(found[2])]
+    if match := _BETWEEN.fullmatch(text):
+        return ["between", int(match[1]), int(match[2])]
     if text.startswith("strings concatenated with "):
         return ["separated", json.loads(text.removeprefix("strings concatenated with "))]
     if text.startswith("non-empty "):
         inner = parse(text.removeprefix("non-empty "))
         return ["nonEmptyListOf", inner[1]] if isinstance(inner, list) and inner[0] == "listOf" else "any"
     values = text.removeprefix("one of ") if text.startswith("one of ") else ""
-    if found := re.fullmatch(r"value (.*) \(singular enum\)", text):
-        values = found[1]
+    if match := re.fullmatch(r"value (.*) \(singular enum\)", text):
+        values = match[1]
     return ["enum", json.loads(f"[{values}]")] if values and _ENUM.fullmatch(values) else "any"
 
 
 def _matching(text: str) -> Type:
-    """Patterns may hold parentheses and every word: only where nothing can follow one is it taken."""
+    """Match a pattern that may contain parentheses and any word: it is accepted only where nothing can follow it."""
     for prefix, wrap in (("null or ", "nullOr"), ("list of ", "listOf"), ("attribute set of ", "attrsOf"), ("", "")):
         before = f"{prefix}string matching the pattern "
         if text.startswith(before):
@@ -95,19 +95,19 @@ def _matching(text: str) -> Type:
 
 
 def _bare(text: str) -> str:
-    """Without the parentheses around all of it."""
+    """Remove parentheses around the whole text."""
     while text.startswith("(") and _closing(text, 0) == len(text) - 1:
         text = text[1:-1]
     return text
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Where the parenthesis that opens at `start` closes."""
+    """Return where the parenthesis that opens at `start` closes."""
     return next((at for at, depth in _depths(text, start) if depth == 0), None)
 
 
 def _split(text: str) -> list[str] | None:
-    """At every " or " outside of quotes and parentheses; None where these do not fit together."""
+    """Split at every " or " outside of quotes and parentheses; None if these do not match."""
     *places, (end, left_open) = _depths(text, 0)
     if left_open:
         return None
@@ -116,8 +116,7 @@ def _split(text: str) -> list[str] | None:
 
 
 def _depths(text: str, start: int) -> Iterator[tuple[int, int]]:
-    """Each place outside of quotes, and how many parentheses are open behind it; an open quote at the end counts as
-    one."""
+    """Yield each position outside of quotes and the parenthesis depth after it; an open quote at the end adds one."""
     depth, quoted, at = 0, False, start
     while at < len(text):
         letter = text[at]

@@ -1,4 +1,4 @@
-"""The fleet on a real nixpkgs that lies on this machine: `make fleet-real NIXPKGS=/path …`.
+"""The fleet on a real nixpkgs on this computer: `make fleet-real NIXPKGS=/path …`.
 
-Nothing is fetched, copied or mended: what is given are directories, and the fleet's flake gets them as its inputs.
+It fetches, copies and changes nothing: the given directories become the inputs of the fleet's flake.
 """

@@ -1,8 +1,8 @@
-"""python -m lab.real NIXPKGS=/path [HOME_MANAGER=/path …]: the fleet on the real things, evaluated and not built.
+"""python -m lab.real NIXPKGS=/path [HOME_MANAGER=/path …]: evaluate the fleet with real inputs, without building it.
 
-Each host (with its disko script), home and package is evaluated by itself, then all by `nix flake check --no-build`.
-An input that is not given is an error of what needs it. The exit status is 0 when all of it evaluates and says nothing,
-1 when something does not, warns or fails an assertion, and 2 when what is given is not what it should be.
+Each host (with its disko script), home and package is evaluated separately, then all by `nix flake check --no-build`.
+What needs an input that is not given is an error. The exit status is 0 when everything evaluates without messages, 1
+after an evaluation error, warning or failed assertion, and 2 for wrong arguments.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         if shutil.which("nix") is None:
             raise LabError("nix is not on PATH; make fleet-real brings one")
         if options.jobs < 1:
-            raise LabError(f"--jobs {options.jobs}: at least one evaluation has to run")
+            raise LabError(f"--jobs {options.jobs}: must be at least 1")
         fleet = _directory("--fleet", str(options.fleet))
         sources = _sources(options.inputs, fleet)
         findings = _all(fleet, sources, options.jobs)
@@ -41,39 +41,41 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if findings else 0
 
 
-def _directory(name: str, given: str, is_flake: bool = True) -> Path:
-    path = Path(given).expanduser().resolve()
+def _directory(name: str, directory: str, is_flake: bool = True) -> Path:
+    path = Path(directory).expanduser().resolve()
     if not path.is_dir():
-        raise LabError(f"{name}={given}: no such directory")
+        raise LabError(f"{name}={directory}: no such directory")
     if is_flake and not (path / "flake.nix").is_file():
-        raise LabError(f"{name}={given}: it has no flake.nix")
+        raise LabError(f"{name}={directory}: the directory has no flake.nix")
     return path
 
 
-def _sources(given: Sequence[str], fleet: Path) -> dict[str, Path]:
-    """The directories by the names that the fleet's flake has for its inputs."""
-    found: dict[str, Path] = {}
+def _sources(arguments: Sequence[str], fleet: Path) -> dict[str, Path]:
+    """Return the directories by the names of the fleet flake's inputs."""
+    sources: dict[str, Path] = {}
     inputs = _declared(fleet)
     declared = {name.upper().replace("-", "_"): name for name in inputs}
-    for word in given:
+    for word in arguments:
         variable, equals, path = word.partition("=")
         if not equals or not path:
-            raise LabError(f"{word}: say NAME=DIRECTORY, as NIXPKGS=/path/to/nixpkgs")
+            raise LabError(f"{word}: expected NAME=DIRECTORY, for example NIXPKGS=/path/to/nixpkgs")
         if variable not in declared:
             raise LabError(f"{word}: {fleet}/flake.nix has no such input; it has {', '.join(sorted(declared))}")
-        if declared[variable] in found:
+        if declared[variable] in sources:
             raise LabError(f"{word}: {variable} is given twice")
-        found[declared[variable]] = _directory(variable, path, inputs[declared[variable]])
-    if "nixpkgs" not in found:
+        sources[declared[variable]] = _directory(variable, path, inputs[declared[variable]])
+    if "nixpkgs" not in sources:
         others = " ".join(f"[{variable}=/path]" for variable in sorted(declared) if declared[variable] != "nixpkgs")
-        raise LabError(f"say where a nixpkgs lies, nothing is fetched: NIXPKGS=/path {others}".rstrip())
-    if not (found["nixpkgs"] / "nixos" / "modules" / "module-list.nix").is_file():
-        raise LabError(f"NIXPKGS={found['nixpkgs']}: not a nixpkgs: it has no nixos/modules/module-list.nix")
-    return found
+        raise LabError(f"give the directory of a nixpkgs, nothing is fetched: NIXPKGS=/path {others}".rstrip())
+    if not (sources["nixpkgs"] / "nixos" / "modules" / "module-list.nix").is_file():
+        raise LabError(f"NIXPKGS={sources['nixpkgs']}: not a nixpkgs, it has no nixos/modules/module-list.nix")
+    return sources
 
 
 def _declared(fleet: Path) -> dict[str, bool]:
-    """The inputs that follow no other, by name, and whether each is a flake; the flake's text alone is evaluated."""
+    """Return the inputs that do not follow another, by name, and whether each is a flake; evaluates only the flake's
+    text.
+    """
     expression = """flake: let all = flake.inputs or {}; in builtins.mapAttrs (_: input: input.flake or true)
       (removeAttrs all (builtins.filter (name: all.${name} ? follows) (builtins.attrNames all)))"""
     argv = ["nix", "eval", "--json", "--extra-experimental-features", "nix-command", "--file", str(fleet / "flake.nix")]
@@ -84,7 +86,7 @@ def _declared(fleet: Path) -> dict[str, bool]:
 
 
 def _all(fleet: Path, sources: Mapping[str, Path], jobs: int) -> int:
-    """Evaluate and print everything; how many things are wrong."""
+    """Evaluate and print everything; return the number of problems."""
     print(f"fleet {_revision(fleet)} {fleet}")
     for name, path in sources.items():
         print(f"{name} {_revision(path)} {path}")
@@ -95,17 +97,23 @@ def _all(fleet: Path, sources: Mapping[str, Path], jobs: int) -> int:
     targets = [(kind, name) for kind in ("host", "home", "package") for name in names.answer[kind]]
     if not targets:
         raise LabError(f"{fleet}/flake.nix has no host, no home and no package")
-    found = []
+    evaluations = []
     with ThreadPoolExecutor(jobs) as pool:
-        for one in pool.map(lambda each: ask(each[0], each[1], fleet, sources), targets):
-            found.append(one)
-            _print(one)
-    found.append(_checked(fleet, sources))
-    _print(found[-1])
-    wrong = sum(one.found for one in found)
-    warnings, failed = sum(len(one.warnings) for one in found), sum(len(one.failed) for one in found)
-    errors = sum(bool(one.error) for one in found)
-    cpu, memory = sum(one.took.cpu for one in found), max(one.took.memory for one in found)
+        for evaluation in pool.map(lambda each: ask(each[0], each[1], fleet, sources), targets):
+            evaluations.append(evaluation)
+            _print(evaluation)
+    evaluations.append(_checked(fleet, sources))
+    _print(evaluations[-1])
+    wrong = sum(evaluation.problems for evaluation in evaluations)
+    warnings, failed = (
+        sum(len(evaluation.warnings) for evaluation in evaluations),
+        sum(len(evaluation.failed) for evaluation in evaluations),
+    )
+    errors = sum(bool(evaluation.error) for evaluation in evaluations)
+    cpu, memory = (
+        sum(evaluation.took.cpu for evaluation in evaluations),
+        max(evaluation.took.memory for evaluation in evaluations),
+    )
     print(
         f"\n{errors} errors, {failed} failing assertions, {warnings} warnings; CPU {cpu:.0f} s, at most {memory:.1f} GB"
     )
@@ -113,30 +121,36 @@ def _all(fleet: Path, sources: Mapping[str, Path], jobs: int) -> int:
 
 
 def _checked(fleet: Path, sources: Mapping[str, Path]) -> Evaluation:
-    """All of the flake at once, where it needs nothing that is not here."""
+    """Check the whole flake at once if all its inputs are given."""
     missing = sorted(set(_declared(fleet)) - set(sources))
     if missing:
-        return Evaluation("flake check", "", error=f"not run, without {', '.join(missing)} it would have to fetch")
+        return Evaluation("flake check", "", error=f"not run: missing {', '.join(missing)}, and nothing is fetched")
     return flake_check(fleet, sources)
 
 
-def _print(one: Evaluation) -> None:
-    ended = "does not evaluate" if one.error else "fails" if one.failed else "warns" if one.warnings else "ok"
-    disks = ", disko script" if one.answer and one.answer.get("disko") else ""
-    label = f"{one.kind} {one.name}{disks}".strip()
-    print(
-        f"{label:34} {ended:18} {one.took.wall:6.1f} s  CPU {one.took.cpu:5.1f} s  {one.took.memory:4.1f} GB",
-        flush=True,
+def _print(evaluation: Evaluation) -> None:
+    ended = (
+        "does not evaluate"
+        if evaluation.error
+        else "fails"
+        if evaluation.failed
+        else "warns"
+        if evaluation.warnings
+        else "ok"
     )
-    for line in _said(one):
+    disks = ", disko script" if evaluation.answer and evaluation.answer.get("disko") else ""
+    label = f"{evaluation.kind} {evaluation.name}{disks}".strip()
+    cost = evaluation.took
+    print(f"{label:34} {ended:18} {cost.wall:6.1f} s  CPU {cost.cpu:5.1f} s  {cost.memory:4.1f} GB", flush=True)
+    for line in _messages(evaluation):
         print(f"    {line}", flush=True)
 
 
-def _said(one: Evaluation) -> Iterator[str]:
+def _messages(evaluation: Evaluation) -> Iterator[str]:
     for title, texts in (
-        ("error", [one.error] if one.error else []),
-        ("assertion", one.failed),
-        ("warning", one.warnings),
+        ("error", [evaluation.error] if evaluation.error else []),
+        ("assertion", evaluation.failed),
+        ("warning", evaluation.warnings),
     ):
         for text in texts:
             first, *more = text.strip().splitlines() or [""]
@@ -145,12 +159,12 @@ def _said(one: Evaluation) -> Iterator[str]:
 
 
 def _revision(path: Path) -> str:
-    """The commit that the directory is at, with -dirty where it has changes; only git itself knows."""
+    """Return the commit of the directory, with -dirty for local changes; only git knows it."""
     git = ["git", "-C", str(path), "-c", "core.fsmonitor=false"]
     for arguments in (["ls-files", "--error-unmatch", "flake.nix"], ["describe", *_AS_A_HASH]):
         done = subprocess.run([*git, *arguments], capture_output=True, text=True)
         if done.returncode:
-            return "of an unknown revision"
+            return "unknown revision"
     return done.stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""One evaluation as a process of its own, with what it said, what it took, and how it ended."""
+"""One evaluation in a separate process: its messages, cost and result."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
-# Nothing but what lies here: no substituter, no registry, no cache that an earlier run filled.
+# Only local inputs: no substituter, no registry, no cache of an earlier run.
 _OFFLINE = ("--offline", "--extra-experimental-features", "nix-command flakes", "--option", "flake-registry", "")
-# What `lib.warn` and Nix say while they evaluate; of Nix' own, what it says of the fleet and not of this machine.
+# Messages of `lib.warn` and Nix during an evaluation; of Nix' own, those about the fleet, not about this computer.
 _WARNING = re.compile(r"^(?:trace: )?(?:evaluation )?warning: (.*)")
 _OF_THE_MACHINE = re.compile(r"Git tree '.*' is dirty|you don't have Internet access|not writing modified lock file")
 
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds of a clock and of the CPUs, and the memory at most, in GB."""
+    """Wall-clock and CPU seconds, and peak memory in GB."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -30,7 +30,7 @@ class Took:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of one; `error` is empty where it came to its end, and `answer` is evaluate.nix's."""
+    """The result of one evaluation; `error` is empty on success, and `answer` is evaluate.nix's result."""
 
     kind: str
     name: str
@@ -41,13 +41,13 @@ class Evaluation:
     answer: Any = field(default=None, repr=False)
 
     @property
-    def found(self) -> int:
-        """How many things are wrong."""
+    def problems(self) -> int:
+        """The number of problems."""
         return bool(self.error) + len(self.warnings) + len(self.failed)
 
 
 def ask(kind: str, name: str, fleet: Path, sources: Mapping[str, Path]) -> Evaluation:
-    """Evaluate one host, home or package; `kind` "names" for what there is."""
+    """Evaluate one host, home or package; `kind` "names" lists them."""
     question = {
         "fleet": str(fleet),
         "sources": {name: str(path) for name, path in sources.items()},
@@ -61,14 +61,14 @@ def ask(kind: str, name: str, fleet: Path, sources: Mapping[str, Path]) -> Evalu
         return Evaluation(kind, name, error=_last(log), warnings=_warnings(log), took=took)
     answer = json.loads(out)
     warnings = answer.get("warnings", [])
-    # those that the system says as it is evaluated are these again, of which a line is told
-    told = {line for text in warnings for line in text.splitlines()[:1]}
-    warnings += [words for words in _warnings(log) if words not in told]
+    # the system's own warnings repeat these; print each line once
+    first_lines = {line for text in warnings for line in text.splitlines()[:1]}
+    warnings += [words for words in _warnings(log) if words not in first_lines]
     return Evaluation(kind, name, warnings=warnings, failed=answer.get("failed", ()), answer=answer, took=took)
 
 
 def flake_check(fleet: Path, sources: Mapping[str, Path]) -> Evaluation:
-    """`nix flake check --no-build`: every output in one process, with the inputs as a flake's."""
+    """Run `nix flake check --no-build`: every output in one process, with the given inputs."""
     overrides = [part for name, path in sources.items() for part in ("--override-input", name, f"path:{path}")]
     argv = ["nix", "flake", "check", "--no-build", "--no-write-lock-file", *_OFFLINE, *overrides, f"path:{fleet}"]
     status, _, log, took = _run(argv, {})
@@ -76,7 +76,7 @@ def flake_check(fleet: Path, sources: Mapping[str, Path]) -> Evaluation:
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str, Took]:
-    """Exit status, stdout, stderr, and what it took; its caches are nobody's."""
+    """Return exit status, stdout, stderr and cost; the run has its own cache."""
     with tempfile.TemporaryDirectory() as caches, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
         started = time.monotonic()
         process = subprocess.Popen(
@@ -96,14 +96,14 @@ def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str,
 
 
 def _warnings(log: str) -> list[str]:
-    found = [match[1] for line in log.splitlines() if (match := _WARNING.match(line))]
-    return list(dict.fromkeys(words for words in found if not _OF_THE_MACHINE.search(words)))
+    warnings = [match[1] for line in log.splitlines() if (match := _WARNING.match(line))]
+    return list(dict.fromkeys(words for words in warnings if not _OF_THE_MACHINE.search(words)))
 
 
 def _last(log: str) -> str:
-    """The error itself: what Nix says after the trace that leads to it."""
+    """Return the error itself, which Nix prints after the trace that leads to it."""
     lines = log.strip().splitlines()
     starts = [at for at, line in enumerate(lines) if line.lstrip().startswith("error:")]
     if not starts:
-        return lines[-1] if lines else "nix said nothing"
+        return lines[-1] if lines else "nix printed no message"
     return "\n".join(line.strip() for line in lines[starts[-1] :]).removeprefix("error:").strip()

@@ -1,6 +1,7 @@
-"""Makes what the lab needs and keeps it in the cache: Debian packages, base root, Nix, template image.
+"""Builds the lab's parts and keeps them in the cache: Debian packages, base root, Nix, template image.
 
-Everything is built beside its place and renamed into it, and named after its recipe: a changed recipe makes a new one.
+Everything is built in a temporary place and renamed, under a name derived from its recipe: a changed recipe makes a new
+part.
 """
 
 import shutil
@@ -16,7 +17,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Parts:
-    """What set-up made: the base root, the template's raw image, where Nix and its nix.conf and where sops are."""
+    """The results of set-up: base root, template's raw image, and the places of Nix, its nix.conf and sops."""
 
     base: Path
     template: Path
@@ -25,7 +26,7 @@ class Parts:
 
 
 def prepare(cache_directory: Path, progress: Progress) -> Parts:
-    """Build what is missing; a second call finds everything. Raises LabError."""
+    """Build what is missing; a second call reuses everything. Raises LabError."""
     packages.install_missing(progress)
     with Cache(cache_directory, progress) as cache:
         programs = tools.build(cache)
@@ -34,7 +35,7 @@ def prepare(cache_directory: Path, progress: Progress) -> Parts:
 
 
 def prepare_nix(cache_directory: Path, progress: Progress) -> tuple[nix.Nix, Path]:
-    """Nix, and the directory of sops, for what runs outside the lab; without the base root when a good Nix is on PATH.
+    """Return Nix and the directory of sops for use outside the lab; without the base root if PATH has a suitable Nix.
 
     Raises LabError.
     """

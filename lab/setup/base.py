@@ -1,4 +1,4 @@
-"""The base root: Debian with the lab's stand-ins. Its /usr is every machine's, all of it the installer's root."""
+"""The base root: Debian with the lab's stand-ins. Every machine shares its /usr, the installer all of it."""
 
 import shutil
 from pathlib import Path
@@ -36,8 +36,8 @@ PACKAGES = [
 ]
 UNUSED = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bug", "usr/share/lintian"]
 
-# Units that a machine without kernel of its own cannot use or only spends time on. They go for good: installed
-# systems share this /usr and would otherwise have to mask them one by one.
+# Units that are useless without a kernel of their own, or only cost time. They are deleted here, because installed
+# systems share this /usr and would otherwise have to mask each of them.
 UNITS_TO_DROP = [
     "getty.target.wants/*",
     "local-fs.target.wants/*",
@@ -87,7 +87,7 @@ OVERLAY = Path(__file__).parent.parent / "guest" / "base"
 
 
 def build(cache: Cache, tools: Path) -> Path:
-    """The base root's directory; the programs in `tools` are on every machine's PATH."""
+    """Return the base root's directory; the programs in `tools` are on every machine's PATH."""
     debian = cache.make(
         f"debian-{stamp([SUITE, *PACKAGES, *UNUSED])}", f"making the machines' base from Debian {SUITE}", _bootstrap
     )
@@ -99,7 +99,7 @@ def build(cache: Cache, tools: Path) -> Path:
 
 def _bootstrap(path: Path) -> None:
     options = [f"--dpkgopt=path-exclude=/{directory}/*" for directory in UNUSED]
-    # The suite's own archive, unless apt here is told to use another mirror of Debian.
+    # The suite's own archive, unless apt here is configured to use another Debian mirror.
     mirror = call(["apt-get", "indextargets", "--format", "$(SITE)", "Origin: Debian"]).split() if _has_apt() else []
     call(
         ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", *options, f"--include={','.join(PACKAGES)}"]
@@ -127,13 +127,13 @@ def _finish(debian: Path, tools: Path, path: Path) -> None:
 
 
 def _trim_etc(root: Path) -> None:
-    """The /etc that template and installer start from: networkd and sshd on, nothing else of Debian's."""
+    """Create the /etc that template and installer start from: networkd and sshd enabled, nothing else of Debian's."""
     wants = root / "etc/systemd/system"
     shutil.rmtree(wants)
     (wants / "multi-user.target.wants").mkdir(parents=True)
     for unit in ("ssh.service", "systemd-networkd.service"):
         (wants / "multi-user.target.wants" / unit).symlink_to(f"/usr/lib/systemd/system/{unit}")
-    (root / "etc/machine-id").write_text("")  # empty: a new one per boot, and no first boot's presets
+    (root / "etc/machine-id").write_text("")  # empty: every boot gets a new one, without the presets of a first boot
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/fstab").write_text("")
     (root / "etc/nix").mkdir(exist_ok=True)

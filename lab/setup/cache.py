@@ -1,4 +1,4 @@
-"""The cache directory: one builder at a time, results appear whole or not at all."""
+"""The cache directory: one builder at a time; results appear atomically."""
 
 import fcntl
 import hashlib
@@ -17,7 +17,7 @@ KEEP_SECONDS = 14 * 86400
 
 
 def stamp(parts: Iterable[str | bytes | Path]) -> str:
-    """Twelve hex digits that stand for a recipe: strings, and files or trees by names, modes and content."""
+    """Return twelve hex digits for a recipe of strings, files and trees (by names, modes and content)."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -32,7 +32,7 @@ def stamp(parts: Iterable[str | bytes | Path]) -> str:
 
 
 def call(argv: Sequence[object], cwd: Path | None = None) -> str:
-    """Run a tool of the set-up and return its stdout. Raises LabError with its last words."""
+    """Run a set-up tool and return its stdout. Raises LabError with its last lines."""
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
@@ -71,20 +71,20 @@ class Cache:
             os.close(self._lock)
 
     def _forget(self, kind: str) -> None:
-        """Remove what older recipes made of this kind and nobody asked for in a while."""
+        """Remove results of older recipes of this kind that were not used for a while."""
         for old in self.directory.glob(f"{kind}-*"):
             if time.time() - old.stat().st_mtime > KEEP_SECONDS:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     def make(self, name: str, what: str, build: Callable[[Path], None]) -> Path:
-        """The path of `name`; when it is missing, `build(path)` makes it elsewhere first, a file or a directory."""
+        """Return the path of `name`; if it is missing, `build(path)` creates a file or directory elsewhere first."""
         final = self.directory / name
         if final.exists():
             os.utime(final)
             return final
         self._forget(name.rpartition("-")[0])
         self.progress(what)
-        for left in self.directory.glob("making-*"):  # of a set-up that was killed: we hold the lock
+        for left in self.directory.glob("making-*"):  # left by a set-up that was killed: we hold the lock
             shutil.rmtree(left)
         making = Path(tempfile.mkdtemp(prefix="making-", dir=self.directory))
         making.chmod(0o755)

@@ -1,7 +1,7 @@
 """The programs of the quality gate, for tests: alejandra and deadnix, which are built with cargo.
 
-alejandra's library is on crates.io, its command line is not: `lab/gate/alejandra` is a small one over it. statix is in
-no registry; tests that need one have a stand-in.
+crates.io has alejandra's library but not its command line: `lab/gate/alejandra` is a small one. statix is in no
+registry; tests that need it use a stand-in.
 """
 
 import os
@@ -17,11 +17,11 @@ DEADNIX = ("deadnix", "1.3.1")
 
 
 class CargoMissing(LabError):
-    """Rust is missing here."""
+    """Rust is not installed."""
 
 
 def build(cache_directory: Path) -> Path:
-    """The directory with `alejandra` and `deadnix`. Raises CargoMissing, LabError."""
+    """Return the directory with `alejandra` and `deadnix`. Raises CargoMissing, LabError."""
     with Cache(cache_directory, print) as cache:
         recipe = stamp([FRONT / "src", FRONT / "Cargo.toml", FRONT / "Cargo.lock", *DEADNIX])
         return cache.make(f"gate-{recipe}", "building alejandra and deadnix (2 minutes)", _build) / "bin"

@@ -1,4 +1,4 @@
-"""Programs that are built with Go from a module of a pinned version, for tests; kept in the cache."""
+"""Programs built with Go from a module of a pinned version, for tests; kept in the cache."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ ACT = "github.com/nektos/act@v0.2.89"
 
 
 class GoMissing(LabError):
-    """Go is missing here."""
+    """Go is not installed."""
 
 
 def program(cache_directory: Path, module: str, minutes: int) -> Path:
-    """The program of this module, built if it is not there, which takes so many minutes. Raises GoMissing, LabError."""
+    """Return this module's program, built if missing in about `minutes`. Raises GoMissing, LabError."""
     name = module.partition("@")[0].rpartition("/")[2]
     with Cache(cache_directory, print) as cache:
         what = f"building {name} ({minutes} minutes)"
@@ -29,5 +29,5 @@ def install(path: Path, module: str) -> None:
     if not go:
         raise GoMissing(f"{module} is built with Go: install it, or put it on PATH")
     settings = [f"GOBIN={path}", "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false"]
-    path_of_go = f"PATH={Path(go).parent}:{os.environ.get('PATH', os.defpath)}"  # it starts itself again
+    path_of_go = f"PATH={Path(go).parent}:{os.environ.get('PATH', os.defpath)}"  # the program starts itself again
     call(["env", path_of_go, *settings, go, "install", "-ldflags=-s -w", module])

@@ -1,4 +1,4 @@
-"""Nix for the controller: the user's own when it is new enough, else the base root's, made to run outside it."""
+"""Nix for the controller: the user's if it is new enough, otherwise the base root's, adapted to run outside it."""
 
 import os
 import re
@@ -25,7 +25,7 @@ ALIASES = [
 
 @dataclass(frozen=True)
 class Nix:
-    """`bin` holds the programs, `conf` nix.conf; `own` says that it is the lab's and /nix is too."""
+    """`bin` holds the programs, `conf` nix.conf; `of_the_lab`: whether the lab built it, with a /nix of its own."""
 
     bin: Path
     conf: Path
@@ -33,17 +33,17 @@ class Nix:
 
 
 def new_enough(program: str) -> bool:
-    """Whether flakes, `--print-out-paths` and `drv^*` are there (2.8, Debian 12's, has none of it)."""
+    """Return whether flakes, `--print-out-paths` and `drv^*` are supported (2.8, Debian 12's, has none of them)."""
     try:
         text = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired):
         return False
-    found = re.search(r"(\d+)\.(\d+)", text)
-    return found is not None and (int(found[1]), int(found[2])) >= OLDEST
+    match = re.search(r"(\d+)\.(\d+)", text)
+    return match is not None and (int(match[1]), int(match[2])) >= OLDEST
 
 
 def find(cache: Cache, base: Path) -> Nix:
-    """The user's Nix or the lab's."""
+    """Return the user's Nix or the lab's."""
     program = shutil.which("nix")
     if program and cache.directory not in Path(program).parents and new_enough(program):
         return of_the_user(cache, Path(program))
@@ -54,7 +54,7 @@ def find(cache: Cache, base: Path) -> Nix:
 
 
 def of_the_user(cache: Cache, program: Path) -> Nix:
-    """Their program, with a nix.conf that reaches no network."""
+    """Return the user's program with a nix.conf that uses no network."""
     conf = cache.make(f"nix-conf-{stamp([NIX_CONF])}", "writing nix.conf", _write_conf)
     return Nix(program.parent, conf, of_the_lab=False)
 
@@ -65,11 +65,11 @@ def _write_conf(directory: Path) -> None:
 
 
 def _extract(base: Path, made: Path) -> None:
-    """Copy the program and every library it names, and let each find the others beside it."""
+    """Copy the program and its libraries, and make each load the others from beside it."""
     for part in ("bin", "lib"):
         (made / part).mkdir(parents=True)
     _write_conf(made / "etc")
-    final = made.parent.parent / made.name  # where `make` moves it: the interpreter's path is absolute
+    final = made.parent.parent / made.name  # the final directory of `make`: the interpreter's path is absolute
     loader = None
     for library in _libraries(base, "/usr/bin/nix"):
         target = made / "lib" / Path(library).name
@@ -87,8 +87,8 @@ def _extract(base: Path, made: Path) -> None:
 
 
 def _libraries(base: Path, program: str) -> Iterator[str]:
-    """Absolute paths below `base` of what `program` loads, the loader among them."""
+    """Return the absolute paths below `base` of what `program` loads, including the loader."""
     for line in call(["chroot", base, "ldd", program]).splitlines():
-        found = re.search(r"(/\S+) \(0x", line)
-        if found:
-            yield found[1]
+        match = re.search(r"(/\S+) \(0x", line)
+        if match:
+            yield match[1]

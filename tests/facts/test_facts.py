@@ -34,7 +34,7 @@ def test_case(path: Path) -> None:
     assert fact.process(case["output"].splitlines()) == case["fact"]
 
 
-def said(fact: Any) -> Any:
+def read(fact: Any) -> Any:
     """What the fact says of this very machine."""
     command = fact.command()
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20, check=True)
@@ -43,7 +43,7 @@ def said(fact: Any) -> Any:
 
 
 def test_this_machine_says_what_it_is() -> None:
-    machine = said(Machine())
+    machine = read(Machine())
     assert machine["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert machine["hostname"] == Path("/proc/sys/kernel/hostname").read_text().strip()
     assert machine["jobs"] == {}
@@ -52,24 +52,24 @@ def test_this_machine_says_what_it_is() -> None:
 
 @pytest.mark.skipif(Path("/run/current-system").exists(), reason="this machine runs NixOS")
 def test_a_machine_without_nixos_has_no_current_system() -> None:
-    assert said(CurrentSystem()) is None
-    assert said(Running()) is None
-    assert said(Generations()) == []
-    assert said(NeedsReboot()) is None
-    assert said(LastDeployment()) is None
+    assert read(CurrentSystem()) is None
+    assert read(Running()) is None
+    assert read(Generations()) == []
+    assert read(NeedsReboot()) is None
+    assert read(LastDeployment()) is None
 
 
 def test_a_home_that_was_never_activated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    home = said(Home())
+    home = read(Home())
     assert home["current"] is None
     assert home["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     (tmp_path / "nix/profiles").mkdir(parents=True)
     (tmp_path / "generation").mkdir()
     (tmp_path / "nix/profiles/home-manager-1-link").symlink_to(tmp_path / "generation")
     (tmp_path / "nix/profiles/home-manager").symlink_to("home-manager-1-link")
-    assert said(Home())["current"] == str(tmp_path / "generation")
+    assert read(Home())["current"] == str(tmp_path / "generation")
 
 
 def test_a_machine_that_is_not_there_is_unknown() -> None:
@@ -117,9 +117,9 @@ def test_secrets_are_hashed_with_their_salt_and_never_shown(tmp_path: Path) -> N
     lines = ran(Secrets().command(salt="ab12"), tmp_path)
     found = Secrets().process(lines)
     assert sorted(found) == ["/run/secrets/api_token", "/run/secrets/wifi/pass word"]
-    about = found["/run/secrets/api_token"]
-    assert about["hash"] == hashlib.sha256(b"ab12xyzzy").hexdigest()
-    assert (about["mode"], about["size"]) == ("400", 5)
+    token = found["/run/secrets/api_token"]
+    assert token["hash"] == hashlib.sha256(b"ab12xyzzy").hexdigest()
+    assert (token["mode"], token["size"]) == ("400", 5)
     assert not any("xyzzy" in line or "hunter2" in line for line in lines)
     unsalted = Secrets().process(ran(Secrets().command(), tmp_path))
     assert unsalted["/run/secrets/api_token"]["hash"] == hashlib.sha256(b"xyzzy").hexdigest()

@@ -16,27 +16,27 @@ def packed(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def said(fact: Any) -> Any:
+def read(fact: Any) -> Any:
     done = subprocess.run(["sh", "-c", fact.command()], capture_output=True, text=True, timeout=20, check=False)
     return fact.process(done.stdout.splitlines())
 
 
 def test_this_machine_says_what_it_is() -> None:
-    node = said(Node())
+    node = read(Node())
     assert node["hostname"] == Path("/proc/sys/kernel/hostname").read_text().strip()
     assert node["kernel"] == Path("/proc/sys/kernel/osrelease").read_text().strip()
     assert node["booted"] > 0
     assert f"\nvendor_id\t: {node['vendor']}\n" in Path("/proc/cpuinfo").read_text() or node["vendor"] is None
-    boot = said(Boot())
+    boot = read(Boot())
     assert boot["command_line"] == Path("/proc/cmdline").read_text().strip()
     assert [kernel["version"] for kernel in boot["kernels"]] == sorted(
         path.name.removeprefix("vmlinuz-") for path in Path("/boot").glob("vmlinuz-*")
     )
     devices = {path.name for path in Path("/sys/bus/pci/devices").glob("*")}
-    assert {device["address"] for device in said(Pci())["devices"]} == devices
-    assert set(said(Modules())["loaded"]) >= {path.name for path in Path("/sys/module").glob("*")}
-    assert said(Dkms())["conf"] is None
-    assert isinstance(said(Kernels()), list)
+    assert {device["address"] for device in read(Pci())["devices"]} == devices
+    assert set(read(Modules())["loaded"]) >= {path.name for path in Path("/sys/module").glob("*")}
+    assert read(Dkms())["conf"] is None
+    assert isinstance(read(Kernels()), list)
 
 
 BOOT = [

@@ -78,11 +78,11 @@ def declarations(file: Path) -> Iterator[Said]:
             yield from _leaves(path[1:], value, file)
 
 
-def unknown(said: Said, table: Mapping[str, object]) -> bool:
+def unknown(setting: Said, table: Mapping[str, object]) -> bool:
     """Whether `said` sets nothing that is in the tree `table` (`tree`): no option, none above one, none below one."""
     nodes: list[Mapping[str, object]] = [table]
-    for at, part in enumerate(said.path):
-        if any("" in node and _takes(node[""], said.path[at:], len(node) == 1) for node in nodes):
+    for at, part in enumerate(setting.path):
+        if any("" in node and _takes(node[""], setting.path[at:], len(node) == 1) for node in nodes):
             return False
         nodes = [
             child

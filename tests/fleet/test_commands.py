@@ -126,7 +126,7 @@ def test_files_and_directories_that_are_named(place: Place) -> None:
     assert place.run(FMT, "read.md", "deep/") == (
         0,
         "formatted: deep/a.nix\nformatted: deep/b.nix\n",
-        "read.md: no Nix file (*.nix), left as it is\n",
+        "read.md: not a Nix file (*.nix), left unchanged\n",
     )
     assert {file.read_text() for file in inside} == {"a = 1\n"}
     assert {file.read_text() for file in (ignored, other, text)} == {"a=1\n"}
@@ -149,11 +149,11 @@ def test_mode_owner_and_links_stay(place: Place) -> None:
     file.chmod(0o750)
     if os.geteuid() == 0:
         os.chown(file, 12, 34)
-    about = file.stat()
+    status = file.stat()
     (place.root / "link.nix").symlink_to("a.nix")
     assert place.run(FMT, "link.nix") == (0, "formatted: link.nix\n", "")
     now = file.stat()
-    assert (now.st_mode, now.st_uid, now.st_gid) == (about.st_mode, about.st_uid, about.st_gid)
+    assert (now.st_mode, now.st_uid, now.st_gid) == (status.st_mode, status.st_uid, status.st_gid)
     assert stat.S_IMODE(now.st_mode) == 0o750
     assert (place.root / "link.nix").is_symlink()
     assert file.read_text() == "a = 1\n"
@@ -165,12 +165,12 @@ def test_one_that_cannot_be_formatted_is_named_and_the_others_are(place: Place) 
     broken = place.write("broken.nix", "a=1 {\n")
     place.write("c.nix", "a=1\n")
     place.git("add", ".")
-    for mode, said in (
+    for mode, expected in (
         ("--check", "would format: a.nix\nwould format: c.nix\n"),
         ("--write", "formatted: a.nix\nformatted: c.nix\n"),
     ):
         status, out, err = place.run(FMT, mode)
-        assert (status, out) == (2, said)
+        assert (status, out) == (2, expected)
         assert err == "broken.nix: cannot be formatted: unexpected end\n"
     assert broken.read_text() == "a=1 {\n"
 
@@ -185,10 +185,10 @@ def test_without_a_repository_by_name_and_with_a_sick_one_not_at_all(place: Plac
     place.write("b.nix", "a=1\n")
     status, out, err = place.run(FMT)
     assert (status, out) == (2, "")
-    assert err.startswith("fmt-nix: git does not say which files are in .: fatal: bad config line 1")
+    assert err.startswith("fmt-nix: git cannot list the files in .: fatal: bad config line 1")
     status, out, err = place.run(FMT, cwd=Path("/"))
     assert (status, out) == (2, "")
-    assert "no flake.nix is here nor above" in err
+    assert "no flake.nix in this directory or above" in err
 
 
 def test_killed_while_it_formats_no_file_is_half(place: Place) -> None:
@@ -215,13 +215,13 @@ LINT = "nix/lint-nix.sh"
         ("exit 0", "echo habit; exit 1", 2, "habit"),
         ("exit 1", "echo both; exit 1", 3, "both"),
         ("echo first; exit 1", "exit 0", 1, "▶ statix"),
-        ("exit 0", "echo \"thread 'main' panicked at src/x.rs:1\" >&2; exit 101", 2, "statix panicked: a fault"),
+        ("exit 0", "echo \"thread 'main' panicked at src/x.rs:1\" >&2; exit 101", 2, "statix panicked: a bug"),
         ("exit 0", "echo \"thread 'main' panicked at src/x.rs:1\" >&2; exit 0", 2, "counts as a failure"),
         ("echo 'thread main panicked at x'; exit 101", "exit 0", 1, "deadnix panicked"),
-        ("exit 0", "kill -9 $$", 2, "statix ended with status 137: not all files were looked at"),
+        ("exit 0", "kill -9 $$", 2, "statix ended with status 137: not all files were checked"),
         ("exit 0", "exit 127", 2, "statix: not found"),
-        ("echo 'Error parsing file ./a.nix: x' >&2", "exit 0", 1, "deadnix said something and ended with status 0"),
-        ("exit 0", "echo 'config error: statix.toml' >&2", 2, "not all files were looked at"),
+        ("echo 'Error parsing file ./a.nix: x' >&2", "exit 0", 1, "deadnix printed a message but ended with status 0"),
+        ("exit 0", "echo 'config error: statix.toml' >&2", 2, "not all files were checked"),
     ],
 )  # fmt: skip
 def test_both_look_whatever_the_first_one_finds(
@@ -237,7 +237,7 @@ def test_both_look_whatever_the_first_one_finds(
 
 
 def test_lint_takes_no_words_and_needs_a_flake(place: Place) -> None:
-    assert place.run(LINT, "x") == (64, "", "Usage: lint-nix (in a flake; it takes no words)\n")
+    assert place.run(LINT, "x") == (64, "", "Usage: lint-nix (in a flake, without arguments)\n")
     assert place.run(LINT, cwd=Path("/"))[0] == 64
 
 
@@ -295,7 +295,7 @@ ELSEWHERE = {
 def test_a_verb_that_is_elsewhere_is_one_line(place: Place, line: str) -> None:
     status, out, err = place.run("vms/proxmox-ops.sh", *line.split())
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(f"proxmox-ops: {line.split()[0]} is not here; it is: ")
+    assert err.startswith(f"proxmox-ops: the command is not {line.split()[0]} but: ")
     assert ELSEWHERE[line] in err
 
 
@@ -322,7 +322,8 @@ def test_which_fleet_and_which_nixherd(place: Place, tmp_path: Path) -> None:
     assert fleet(other, FLEET=f"{other}/../other") == (3, str(other))
     assert fleet(place.root, FLEET=str(other)) == (
         2,
-        f"proxmox-ops.sh: which fleet? FLEET says {other}, and this is {place.root}; unset FLEET, or go there\n",
+        f"proxmox-ops.sh: FLEET is {other}, but the current fleet is {place.root}; "
+        "unset FLEET, or change to that directory\n",
     )
     assert fleet(tmp_path, FLEET=str(tmp_path))[0] == 2
 

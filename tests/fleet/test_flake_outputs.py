@@ -33,20 +33,20 @@ in {
 
 
 def test_checks_are_all_that_is_deployed_and_apps_are_the_packages(flake: Path) -> None:
-    said: dict[str, Any] = nix_json("eval", "--json", "--impure", "--expr", OUTPUTS.replace("FLAKE", str(flake)))
-    wanted = {
+    output: dict[str, Any] = nix_json("eval", "--json", "--impure", "--expr", OUTPUTS.replace("FLAKE", str(flake)))
+    expected = {
         f"{kind}-{id}": derivation
-        for kind, found in (("host", said["hosts"]), ("home", said["homes"]), ("disko", said["disks"]))
+        for kind, found in (("host", output["hosts"]), ("home", output["homes"]), ("disko", output["disks"]))
         for id, derivation in found.items()
     }
-    assert said["checks"] == wanted
-    assert {"host-wsl", "home-caddy", "disko-dev"} <= wanted.keys()
-    assert "disko-wsl" not in wanted
-    assert sorted(said["packages"]) == sorted(said["apps"]) == COMMANDS
-    for name, app in said["apps"].items():
-        assert (app["type"], app["program"]) == ("app", f"{said['packages'][name]}/bin/{name}")
+    assert output["checks"] == expected
+    assert {"host-wsl", "home-caddy", "disko-dev"} <= expected.keys()
+    assert "disko-wsl" not in expected
+    assert sorted(output["packages"]) == sorted(output["apps"]) == COMMANDS
+    for name, app in output["apps"].items():
+        assert (app["type"], app["program"]) == ("app", f"{output['packages'][name]}/bin/{name}")
         assert len(app["about"]) > 10
-    assert said["formatter"] == said["packages"]["fmt-nix"]
+    assert output["formatter"] == output["packages"]["fmt-nix"]
 
 
 @pytest.mark.slow
@@ -104,18 +104,18 @@ def test_the_commands_of_people_run_in_the_flake_and_in_its_shell(flake: Path, t
     for name in ("new.nix", "docs/own.nix"):
         (copy / name).write_text("{a=1;}\n")
     subprocess.run(["git", "add", "."], cwd=copy, env=env, check=True)
-    status, said = typed("nix", "run", ".#fmt-nix", "--", "--check")
-    assert (status, said) == (1, ["would format: docs/own.nix", "would format: new.nix"])
+    status, output = typed("nix", "run", ".#fmt-nix", "--", "--check")
+    assert (status, output) == (1, ["would format: docs/own.nix", "would format: new.nix"])
     assert typed("nix", "fmt", "docs", cwd=copy) == (0, ["formatted: docs/own.nix"])
     assert typed("nix", "fmt", cwd=copy / "docs") == (0, ["formatted: new.nix"])
     assert (copy / "new.nix").read_text() == (copy / "docs/own.nix").read_text() == "{a = 1;}\n"
 
-    status, said = typed("nix", "run", ".#lint-nix")
-    assert (status, said[:3]) == (2, ["▶ deadnix", "▶ statix", "statix looks at ."])
+    status, output = typed("nix", "run", ".#lint-nix")
+    assert (status, output[:3]) == (2, ["▶ deadnix", "▶ statix", "statix looks at ."])
     assert (tmp_path / "deadnix-looked").read_text() == ".\n"
-    status, said = typed("nix", "run", ".#check", "--", "--json")
-    assert (status, said[0]) == (0, f"nixherd --fleet {copy} check --json")
-    assert [Path(line).parts[3].partition("-")[2] for line in said[1:]] == [
+    status, output = typed("nix", "run", ".#check", "--", "--json")
+    assert (status, output[0]) == (0, f"nixherd --fleet {copy} check --json")
+    assert [Path(line).parts[3].partition("-")[2] for line in output[1:]] == [
         "alejandra-0.lab",
         "deadnix-0.lab",
         "statix-0.lab",
@@ -130,6 +130,6 @@ def test_the_commands_of_people_run_in_the_flake_and_in_its_shell(flake: Path, t
 
     programs = ["sops", "age", "ssh-to-age", "alejandra", "deadnix", "statix", *COMMANDS]
     inside = f"check --only x | head -n 1; type -P {' '.join(programs)}"
-    status, said = typed("nix", "develop", "-c", "bash", "-c", inside)
-    assert (status, said[0]) == (0, f"nixherd --fleet {copy} check --only x")
-    assert [Path(line).name for line in said[1:] if line.startswith("/nix/store/")] == programs
+    status, output = typed("nix", "develop", "-c", "bash", "-c", inside)
+    assert (status, output[0]) == (0, f"nixherd --fleet {copy} check --only x")
+    assert [Path(line).name for line in output[1:] if line.startswith("/nix/store/")] == programs

@@ -23,10 +23,10 @@ NAR = "/nar/1w1fff338fvdw53sqgamddn1b2xgds473pv6y13gizdbqjv4i5p3.nar.xz"
 
 @dataclass
 class Upstream:
-    """A cache that has two files; `asked` is what it was asked for."""
+    """A cache that has two files; `requests` are the paths requested."""
 
     server: ThreadingHTTPServer
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -37,7 +37,7 @@ class Upstream:
 def upstream() -> Iterator[Upstream]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found.asked.append(self.path)
+            found.requests.append(self.path)
             there = self.path in (NARINFO, NAR, "/nix-cache-info")
             self.send_response(200 if there else 404)
             self.end_headers()
@@ -106,8 +106,8 @@ def test_the_virtual_hosts_serve_as_they_should(flake: Path, tmp_path: Path, ups
 
     def get(name: str, path: str) -> tuple[int, str, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{ports[name]}{path}", timeout=5) as said:
-                return said.status, said.read().decode(), said.headers.get("Cache-Control", "")
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports[name]}{path}", timeout=5) as response:
+                return response.status, response.read().decode(), response.headers.get("Cache-Control", "")
         except urllib.error.HTTPError as error:
             return error.code, "", ""
 
@@ -121,19 +121,19 @@ def test_the_virtual_hosts_serve_as_they_should(flake: Path, tmp_path: Path, ups
         assert (kept / "narinfo" / NARINFO[1:]).read_text() == (
             kept / NAR[1:].replace("nar/", "nar/nar/", 1)
         ).read_text()
-        assert upstream.asked == [NARINFO, NAR], "the second time it is served from the disk"
+        assert upstream.requests == [NARINFO, NAR], "the second time it is served from the disk"
         assert [get(mirror, "/nix-cache-info")[0] for _ in range(2)] == [200, 200]
-        assert upstream.asked[2:] == ["/nix-cache-info"] * 2
+        assert upstream.requests[2:] == ["/nix-cache-info"] * 2
         absent = NARINFO.replace("0c9", "1c9")
         assert [get(mirror, path)[0] for path in (absent, absent, "/", "/../etc/passwd", "/log/x")][:3] == [404] * 3
-        assert upstream.asked.count(absent) == 2, "what is not there today may be tomorrow"
+        assert upstream.requests.count(absent) == 2, "what is not there today may be tomorrow"
         assert get(mirror, "/log/x")[0] == 404
-        del upstream.asked[:]
+        del upstream.requests[:]
         assert get(local, "/systems/dev") == (200, "/nix/store/x", "no-store")
         assert get(local, "/systems/other")[0] == 404
-        assert upstream.asked == []
+        assert upstream.requests == []
         assert get(local, NARINFO)[:2] == (200, "of upstream")
-        assert upstream.asked == [NARINFO], "what the rolling update has not published is in the store"
+        assert upstream.requests == [NARINFO], "what the rolling update has not published is in the store"
     finally:
         running.terminate()
         running.wait(10)

@@ -69,39 +69,55 @@ def test_every_option_says_what_it_is(flake: Path) -> None:
 
 SECRET_KEY = "homelab.cache.nixServeSecretKeyFile"
 REFUSED = [
-    ("dev", "homelab.nixCaches.nixServe.publicKey = null;", "nixServe: a cache is asked by its url and believed"),
+    ("dev", "homelab.nixCaches.nixServe.publicKey = null;", "nixServe: a cache needs a url and a publicKey"),
     ("dev", "homelab.nixCaches.mirror = {enable = true; url = null;};", "nixCaches.mirror: set its url, or mirror."),
-    ("dev", "homelab.nixCaches.cachix.enable = true;", "homelab.nixCaches.cachix: a cache is asked by its name"),
+    (
+        "dev",
+        "homelab.nixCaches.cachix.enable = true;",
+        "homelab.nixCaches.cachix: a cache needs a name and a publicKey",
+    ),
     ("dev", "homelab.cache.enable = true; homelab.nginx.enable = false;", "homelab.cache serves nothing: set"),
-    ("dev", 'homelab.ssh.identitySecretName = "k"; homelab.fleet.secrets = lib.mkForce null;', "say where it is"),
-    ("proxmox-vm", f"{SECRET_KEY} = lib.mkForce null;", "set nixServeSecretKeyFile to where sops-nix puts the key"),
-    ("proxmox-vm", f'{SECRET_KEY} = lib.mkForce "${{FLAKE}}";', "in the Nix store, where everybody reads it"),
-    ("proxmox-vm", 'homelab.cache.mirrorHost = lib.mkForce "nixcache.ablz.au";', "two caches and need two names"),
+    (
+        "dev",
+        'homelab.ssh.identitySecretName = "k"; homelab.fleet.secrets = lib.mkForce null;',
+        "set homelab.fleet.secrets",
+    ),
+    ("proxmox-vm", f"{SECRET_KEY} = lib.mkForce null;", "set nixServeSecretKeyFile to the path of the key"),
+    ("proxmox-vm", f'{SECRET_KEY} = lib.mkForce "${{FLAKE}}";', "in the Nix store, which every user can read"),
+    ("proxmox-vm", 'homelab.cache.mirrorHost = lib.mkForce "nixcache.ablz.au";', "must be two different names"),
     ("proxmox-vm", 'homelab.nixCaches.upstream.url = "https://a.example/b";', "https://a.example/b cannot be mirrored"),
-    ("proxmox-vm", "homelab.nginx.acmeEmail = lib.mkForce null;", "acmeEmail: a certificate authority wants"),
-    ("proxmox-vm", "homelab.nginx.cloudflareSopsFile = lib.mkForce null;", "name a dotenv file that sops has"),
-    ("proxmox-vm", "homelab.services.githubRunner.repoUrl = lib.mkForce null;", "say which repository it works for"),
-    ("proxmox-vm", "homelab.services.githubRunner.tokenFile = lib.mkForce null;", "it registers with a token; set it"),
+    ("proxmox-vm", "homelab.nginx.acmeEmail = lib.mkForce null;", "acmeEmail: a certificate authority needs"),
+    ("proxmox-vm", "homelab.nginx.cloudflareSopsFile = lib.mkForce null;", "name a dotenv file, encrypted with sops"),
+    (
+        "proxmox-vm",
+        "homelab.services.githubRunner.repoUrl = lib.mkForce null;",
+        "set it to the repository that the runner serves",
+    ),
+    (
+        "proxmox-vm",
+        "homelab.services.githubRunner.tokenFile = lib.mkForce null;",
+        "the runner needs a token to register; set it",
+    ),
 ]
 
 
 def failing(flake: Path, cases: list[tuple[str, str]]) -> list[list[str]]:
     """For each (host, what it says besides): the messages of its failing assertions."""
-    said = "\n".join(
+    messages = "\n".join(
         f'(of "{host}" ({{lib, ...}}: {{{text.replace("FLAKE", f"{flake}/flake.nix")}}}))' for host, text in cases
     )
     read = f"""machines: let
       messages = machine: map (a: a.message) (builtins.filter (a: ! a.assertion) machine.config.assertions);
       of = host: module: messages (machines.${{host}}.extendModules {{modules = [module];}});
-    in [{said}]"""
+    in [{messages}]"""
     found: list[list[str]] = nix_json("eval", "--impure", "--json", f"{flake}#nixosConfigurations", "--apply", read)
     return found
 
 
 def test_what_cannot_work_is_refused_with_its_remedy(flake: Path) -> None:
     seen = failing(flake, [(host, text) for host, text, _why in REFUSED])
-    for (_host, text, why), said in zip(REFUSED, seen, strict=True):
-        assert any(why in message for message in said), (text, said)
+    for (_host, text, why), messages in zip(REFUSED, seen, strict=True):
+        assert any(why in message for message in messages), (text, messages)
 
 
 def test_no_host_of_the_reference_fails_an_assertion(flake: Path) -> None:

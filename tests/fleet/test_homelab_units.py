@@ -23,8 +23,8 @@ def test_systemd_reads_every_unit(flake: Path) -> None:
     [units] = build(".#nixosConfigurations.proxmox-vm.config.system.build.units", cwd=flake)
     argv = [analyze, "verify", "--man=no", "--recursive-errors=no", *(str(units / name) for name in OURS)]
     done = subprocess.run(argv, capture_output=True, text=True)
-    said = [line for line in done.stderr.splitlines() if any(name in line for name in OURS)]
-    assert (done.returncode, said) == (0, [])
+    lines = [line for line in done.stderr.splitlines() if any(name in line for name in OURS)]
+    assert (done.returncode, lines) == (0, [])
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_a_machine_stays_awake_while_somebody_is_logged_in_from_elsewhere(
         (logind / "sessions" / name).write_text(text)
     environment = {**os.environ, "PATH": f"{logind}:{os.environ['PATH']}"}
     subprocess.run(["/bin/sh", PROGRAM], env=environment, check=True, timeout=10)
-    said = (logind / "inhibited").read_text().splitlines() if (logind / "inhibited").exists() else []
+    lines = (logind / "inhibited").read_text().splitlines() if (logind / "inhibited").exists() else []
     if not inhibits:
-        assert said == []
+        assert lines == []
         return
-    held, slept = said
+    held, slept = lines
     assert held.startswith("--what=sleep --mode=block")
     assert slept == "slept"  # held until nobody was there any more

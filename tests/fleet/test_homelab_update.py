@@ -143,14 +143,14 @@ def test_what_is_on_is_a_timer_and_what_is_off_is_nothing(seen: dict[str, Any]) 
 
 def test_what_cannot_be_is_refused_with_a_remedy(seen: dict[str, Any]) -> None:
     remedies = {
-        "nothing": "Set nixherd.pull.from to the URL of a cache",
+        "nothing": "set nixherd.pull.from to the URL of a cache",
         "twice": "set system.autoUpgrade.enable = false",
         "wifi": "set networking.networkmanager.enable = true, or homelab.update.checkWifi = false",
         "ssids": "set networking.networkmanager.enable = true",
         "container": "set it to false",
         "unsigned": "Set signingKeyFile to a file",
-        "store": "everybody can read the store",
-        "token": "everybody can read the store",
+        "store": "every user can read the store",
+        "token": "every user can read the store",
     }
     assert seen["wrong"].pop("none") == []
     assert {case: [remedy in message for message in seen["wrong"][case]] for case, remedy in remedies.items()} == {

@@ -36,12 +36,12 @@ def test_caches_by_profile(flake: Path) -> None:
         }}""",
     )
     serve, mirror = "https://nixcache.ablz.au?priority=", "https://nix-mirror.ablz.au?priority="
-    asked = {name: settings["substituters"] for name, settings in seen.items()}
-    assert asked["internal"] == [f"{serve}10", f"{mirror}20"]
-    assert {f"{serve}20", f"{mirror}30"} <= set(asked["external"])
-    assert f"{mirror}20" in asked["server"]
-    assert f"{serve}10" not in asked["server"]
-    assert set(asked["more"]) == {
+    substituters = {name: settings["substituters"] for name, settings in seen.items()}
+    assert substituters["internal"] == [f"{serve}10", f"{mirror}20"]
+    assert {f"{serve}20", f"{mirror}30"} <= set(substituters["external"])
+    assert f"{mirror}20" in substituters["server"]
+    assert f"{serve}10" not in substituters["server"]
+    assert set(substituters["more"]) == {
         *(f"{serve}10", f"{mirror}20", "https://mine.example.org", "https://hyprland.cachix.org?priority=15"),
         *("https://cache.nixos.org?priority=5", "https://ours.cachix.org?priority=50"),
     }
@@ -226,8 +226,8 @@ def test_modules_and_homes_get_the_special_arguments(flake: Path) -> None:
     ]
     inputs = {"nixpkgs", "home-manager", "sops-nix", "disko", "nixos-hardware", "nixos-images", "nixos-wsl", "self"}
     for text, name in zip(seen, ("proxmox-vm", "proxmox-vm", "caddy"), strict=True):
-        about = json.loads(text)
-        assert (about["hostname"], about["system"], about["root"]) == (name, "x86_64-linux", "flake")
-        assert about["alias"] == {"proxmox-vm": "doc1", "caddy": "cad"}[name]
-        assert set(about["inputs"]) == inputs
-        assert {"dev", "caddy", "igpu"} <= set(about["hosts"])
+        properties = json.loads(text)
+        assert (properties["hostname"], properties["system"], properties["root"]) == (name, "x86_64-linux", "flake")
+        assert properties["alias"] == {"proxmox-vm": "doc1", "caddy": "cad"}[name]
+        assert set(properties["inputs"]) == inputs
+        assert {"dev", "caddy", "igpu"} <= set(properties["hosts"])

@@ -72,12 +72,12 @@ REFUSED = [
     (
         'homelab.ssh = {enable = true; forwardAgent = ["y"];}; homelab.fleet.hosts.a.sshAlias = "x";',
         "null",
-        "homelab.ssh.forwardAgent: no host has the sshAlias y: write one of x",
+        "homelab.ssh.forwardAgent: no host has the sshAlias y; use one of x",
     ),
     (
         "homelab.display.enable = true; homelab.hypridle = {enable = true; lockTimeout = 60; suspendTimeout = 60;};",
         HOST,
-        "homelab.hypridle.suspendTimeout (60 s) has to be longer than homelab.hypridle.lockTimeout (60 s)",
+        "homelab.hypridle.suspendTimeout (60 s) must be longer than homelab.hypridle.lockTimeout (60 s)",
     ),
     (
         "homelab.display.enable = true; homelab.hypridle.enable = true;",
@@ -87,17 +87,17 @@ REFUSED = [
     (
         "homelab.display.enable = true; homelab.hypridle.enable = true;",
         "null",
-        "set homelab.hypridle.lockCommand to the lock of the system below",
+        "set homelab.hypridle.lockCommand to the lock of the system, for example",
     ),
     (
         'homelab.display.enable = true; homelab.remote-desktop = {enable = true; address = "0.0.0.0";};',
         HOST,
-        "set certificateFile and privateKeyFile beside it, or leave the address 127.0.0.1 and come by ssh -L",
+        "set certificateFile and privateKeyFile, or keep the address 127.0.0.1 and connect with ssh -L",
     ),
     (
         'homelab.display.enable = true; homelab.remote-desktop = {enable = true; certificateFile = "/c";};',
         HOST,
-        "certificateFile and privateKeyFile go together; set both, or none",
+        "set both certificateFile and privateKeyFile, or neither",
     ),
     (
         "homelab.display.enable = true; homelab.remote-desktop = "
@@ -163,8 +163,8 @@ def test_nothing_comes_of_a_module_that_has_no_display_and_it_is_said(homes: Any
         made = homes["cases"][f"{name} alone"]
         assert (made["files"], made["packages"], made["failing"]) == ([], [], []), name
         assert made["warnings"] == [
-            f"homelab.{name}.enable: nothing comes of it, because homelab.display.enable is false. Set "
-            "homelab.display.enable = true where there is a display, or switch it off."
+            f"homelab.{name}.enable: has no effect, because homelab.display.enable is false. Set "
+            "homelab.display.enable = true if there is a display, or disable it."
         ]
 
 
@@ -185,7 +185,7 @@ def test_every_option_is_typed_described_and_off(homes: Any) -> None:
     assert not any(options[name]["default"] for name in switches)
 
 
-@pytest.mark.parametrize("number", range(len(REFUSED)), ids=[said[:50] for _, _, said in REFUSED])
+@pytest.mark.parametrize("number", range(len(REFUSED)), ids=[output[:50] for _, _, output in REFUSED])
 def test_what_cannot_be_is_refused_with_a_remedy(homes: Any, number: int) -> None:
     failing = homes["cases"][f"refused {number}"]["failing"]
     assert [REFUSED[number][2] in message for message in failing] == [True], failing
@@ -206,12 +206,12 @@ def test_ssh_knows_every_host_by_its_alias_and_its_pinned_key(flake: Path, deskt
         done = subprocess.run(
             ["ssh", "-G", "-F", config, host["sshAlias"]], capture_output=True, text=True, check=True
         ).stdout.splitlines()
-        said = dict(line.split(" ", 1) for line in done if " " in line)
-        assert (said["hostname"], said["user"]) == (host["hostname"], host["user"]), id
-        assert said["forwardagent"] == "no"
+        output = dict(line.split(" ", 1) for line in done if " " in line)
+        assert (output["hostname"], output["user"]) == (host["hostname"], host["user"]), id
+        assert output["forwardagent"] == "no"
         # dev has a placeholder in the lab's copy: its key is asked for
         pinned = id != "dev"
-        assert (said["stricthostkeychecking"], "known_hosts_fleet" in said["userknownhostsfile"]) == (
+        assert (output["stricthostkeychecking"], "known_hosts_fleet" in output["userknownhostsfile"]) == (
             ("true", True) if pinned else ("ask", False)
         )
         key = " ".join(host["publicKey"].split()[:2])
@@ -289,20 +289,20 @@ def test_a_pending_reboot_is_told_from_none_and_from_what_is_not_known(tmp_path:
             (tmp_path / name / part).unlink(missing_ok=True)
             (tmp_path / name / part).symlink_to(store)
 
-    def said() -> tuple[int, str]:
+    def pending() -> tuple[int, str]:
         done = run("reboot-pending", tmp_path)
         return done.returncode, done.stdout.strip()
 
-    assert said() == (2, f"unknown: {tmp_path}/booted-system is missing; is this machine NixOS?")
+    assert pending() == (2, f"unknown: {tmp_path}/booted-system is missing; is this machine NixOS?")
     system("booted-system")
     system("current-system")
-    assert said() == (2, "unknown: neither system has a kernel or systemd to compare")
+    assert pending() == (2, "unknown: neither system has a kernel or systemd to compare")
     system("booted-system", systemd="1")
     system("current-system", systemd="1")
-    assert said() == (0, "no")
+    assert pending() == (0, "no")
     system("booted-system", kernel="6.1", initrd="a")
     system("current-system", kernel="6.2", initrd="a")
-    assert said() == (1, "yes: kernel")
+    assert pending() == (1, "yes: kernel")
 
 
 def test_systems_are_compared_and_a_missing_one_is_named(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_an_archive_is_unpacked_beside_itself_and_over_nothing(tmp_path: Path) -
     assert (tmp_path / "a b/inside").read_text() == "text"
     (tmp_path / "a b/inside").write_text("mine")
     again = run("unpack", archive, path=programs)
-    assert (again.returncode, "would go into" in again.stderr) == (1, True)
+    assert (again.returncode, "would be unpacked to" in again.stderr) == (1, True)
     assert (tmp_path / "a b/inside").read_text() == "mine"
     assert run("unpack", tmp_path / "inside", path=programs).returncode == 1
 

@@ -35,7 +35,7 @@ BIOS = {"bios-1": ("--purpose", "On SeaBIOS")}
 SEABIOS = '    bios = "seabios";\n    specs = {\n      disk = "virtio0";\n'
 
 
-def own(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+def use_own_state(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     for name in ("PATH", "NIX_CONF_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, environment()[name])
     monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
@@ -52,7 +52,7 @@ def made(flake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     fleet = place / "fleet"
     shutil.copytree(flake, fleet, symlinks=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        own(monkeypatch, place)
+        use_own_state(monkeypatch, place)
         for name, words in NEW.items():
             assert new(fleet, name, *words, "--no-eval") == 0, name
         definitions = fleet / "vms" / "definitions.nix"
@@ -78,17 +78,24 @@ def found(made: Path) -> dict[str, Evaluated]:
 
 
 def test_each_evaluates_to_what_it_was_made_for(made: Path, found: dict[str, Evaluated]) -> None:
-    facts = {name: host_facts(about) for name, about in found.items() if name != "home-1"}
-    assert {name: (str(about.boot_loader), about.disko_devices) for name, about in facts.items()} == {
+    facts = {name: host_facts(evaluated) for name, evaluated in found.items() if name != "home-1"}
+    assert {name: (str(evaluated.boot_loader), evaluated.disko_devices) for name, evaluated in facts.items()} == {
         **dict.fromkeys(("small-1", "docker-1", "gpu-1"), ("systemd-boot", ("/dev/sda",))),
         "bios-1": ("grub", ("/dev/vda",)),
         "metal-1": ("systemd-boot", ("/dev/nvme0n1",)),
         "lxc-1": ("None", ()),
     }
-    assert all(about.ssh and about.root_access and about.hostname == name for name, about in facts.items())
-    assert {name for name, about in facts.items() if about.guest_agent} == {"small-1", "docker-1", "gpu-1", "bios-1"}
+    assert all(
+        evaluated.ssh and evaluated.root_access and evaluated.hostname == name for name, evaluated in facts.items()
+    )
+    assert {name for name, evaluated in facts.items() if evaluated.guest_agent} == {
+        "small-1",
+        "docker-1",
+        "gpu-1",
+        "bios-1",
+    }
     assert found["home-1"].toplevel.endswith("-home-manager-generation")
-    secrets = {name: sorted(set(about.secrets.values())) for name, about in found.items() if about.secrets}
+    secrets = {name: sorted(set(evaluated.secrets.values())) for name, evaluated in found.items() if evaluated.secrets}
     assert secrets["small-1"] == ["secrets/small-1.yaml"]
     assert secrets["lxc-1"] == ["secrets/lxc-1.yaml"]
     assert "docker-1" not in secrets
@@ -140,7 +147,7 @@ def test_provisioning_has_nothing_against_it(
 @pytest.fixture
 def alone(flake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The fleet in a directory of a repository."""
-    own(monkeypatch, tmp_path)
+    use_own_state(monkeypatch, tmp_path)
     fleet = shutil.copytree(flake, tmp_path / "my repository" / "fleet", symlinks=True, ignore=lambda *_: [".git"])
     git(fleet.parent, "init", "-q")
     git(fleet.parent, "add", "-A")

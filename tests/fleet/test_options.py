@@ -24,21 +24,26 @@ def _kinds(which: str) -> Mapping[str, str]:
 
 def _starts(which: str, fleet: Path) -> list[Path]:
     """The files that a machine or a home begins with."""
-    own = fleet / "modules" / ("nixos" if which == "NixOS" else "home-manager")
-    found = [own, *sorted(own.glob("profiles/*.nix"))]
+    declared = fleet / "modules" / ("nixos" if which == "NixOS" else "home-manager")
+    found = [declared, *sorted(declared.glob("profiles/*.nix"))]
     return found + sorted(fleet.glob(f"hosts/*/{'configuration' if which == 'NixOS' else 'home'}.nix"))
 
 
 def _wrong(which: str, fleet: Path) -> list[str]:
     files = {file: None for start in _starts(which, fleet) for file in modules(start)}
-    return [f"{said.file.relative_to(fleet)}:{said.line}: {'.'.join(said.path)}" for said in _undeclared(which, files)]
+    return [
+        f"{setting.file.relative_to(fleet)}:{setting.line}: {'.'.join(setting.path)}"
+        for setting in _undeclared(which, files)
+    ]
 
 
 def _undeclared(which: str, files: Iterable[Path]) -> list[Said]:
     files = list(files)
-    own = {".".join(f'"{part}"' for part in said.path): "any" for file in files for said in declarations(file)}
-    table = tree({name: _type(kind) for name, kind in _kinds(which).items()} | own)
-    return [said for file in files for said in settings(file) if unknown(said, table)]
+    declared = {
+        ".".join(f'"{part}"' for part in setting.path): "any" for file in files for setting in declarations(file)
+    }
+    table = tree({name: _type(kind) for name, kind in _kinds(which).items()} | declared)
+    return [setting for file in files for setting in settings(file) if unknown(setting, table)]
 
 
 _type = functools.cache(parse)
@@ -52,9 +57,9 @@ def test_every_option_that_the_fleet_sets_is_declared(which: str) -> None:
 def test_what_is_looked_at_is_the_whole_of_the_reference() -> None:
     files = {file for which in SETS for start in _starts(which, FLEET) for file in modules(start)}
     assert {FLEET / "hosts" / "dev" / "disko.nix", FLEET / "modules" / "nixos" / "pull.nix"} <= files
-    said = [said for file in files for said in settings(file)]
-    assert len(said) > 100
-    assert ("services", "openssh", "settings", "PermitRootLogin") in {one.path for one in said}
+    setting = [setting for file in files for setting in settings(file)]
+    assert len(setting) > 100
+    assert ("services", "openssh", "settings", "PermitRootLogin") in {one.path for one in setting}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_what_is_looked_at_is_the_whole_of_the_reference() -> None:
 def test_a_misspelt_option_is_found(text: str, found: list[str], tmp_path: Path) -> None:
     file = tmp_path / "a.nix"
     file.write_text(text)
-    assert [".".join(said.path) for said in _undeclared("NixOS", [file])] == found
+    assert [".".join(setting.path) for setting in _undeclared("NixOS", [file])] == found
 
 
 def test_its_place_is_said(tmp_path: Path) -> None:

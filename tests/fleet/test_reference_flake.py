@@ -205,8 +205,8 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
     def commit() -> str:
         for words in (("add", "-A"), ("commit", "-qm", "x"), ("rev-parse", "HEAD")):
             argv = ("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
-            said = subprocess.run(argv, cwd=copy, check=True, capture_output=True, text=True).stdout
-        return said.strip()
+            output = subprocess.run(argv, cwd=copy, check=True, capture_output=True, text=True).stdout
+        return output.strip()
 
     first = commit()
     assert run(["--fleet", str(copy), "check", "--only", "lockout", "--only", "closures", "--json"]) == 1
@@ -217,12 +217,12 @@ def test_a_host_whose_closure_holds_the_fleets_tree_is_named_with_the_line(
     found = [each for each in told if each["severity"] != "error"]
     assert [(each["severity"], each["file"], each["line"], each["attribute"]) for each in found] == [
         ("warning", f"hosts/{host}/planted.nix", 2, f"nixosConfigurations.{host}")
-        for host, (_, wanted) in sorted(PLANTED.items())
-        if wanted
+        for host, (_, expected) in sorted(PLANTED.items())
+        if expected
     ]
     for each in found:
-        wanted = PLANTED[each["attribute"].partition(".")[2]][1]
-        assert f"its closure holds {wanted}" in each["what"]
+        expected = PLANTED[each["attribute"].partition(".")[2]][1]
+        assert f"its closure holds {expected}" in each["what"]
 
     # the one with its revision in it: as of the revision before it is what it was
     shared = Shared(load_fleet(copy), tmp_path / "token")
@@ -248,9 +248,9 @@ def test_nix_trusts_root_alone_on_every_machine(flake: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ("", "say who signs them, in nixherd.trustedKeys"),
-        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.trusted-users = ["*"];', "nixherd-push no trusted user"),
-        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.require-sigs = false;', "require-sigs has to be on"),
+        ("", "list their keys in nixherd.trustedKeys"),
+        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.trusted-users = ["*"];', "nixherd-push not a trusted user"),
+        ('nixherd.trustedKeys = ["k-1:x"]; nix.settings.require-sigs = false;', "require-sigs must be true"),
         ('nixherd.trustedKeys = ["k-1:x"];', None),
     ],
 )
@@ -283,7 +283,7 @@ def test_root_has_no_other_keys_where_deployments_get_in_by_one_program(flake: P
     assert line.endswith('" ssh-ed25519 AAAA deployer')
     assert found["fine"] == []
     assert len(found["plain"]) == 1
-    assert "nixherd.access: ssh-ed25519 AAAA deployer is also among users.users.root" in found["plain"][0]
+    assert "nixherd.access: ssh-ed25519 AAAA deployer is also in users.users.root" in found["plain"][0]
 
 
 def test_dev_matches_its_firmware_boot_loader_and_disk(flake: Path) -> None:

@@ -157,8 +157,8 @@ def forge(tmp_path: Path) -> Forge:
 
 def test_an_update_is_built_put_into_the_cache_pushed_and_published_once(forge: Forge) -> None:
     first = forge.tip
-    status, said = forge.run()
-    assert status == 0, said
+    status, output = forge.run()
+    assert status == 0, output
     assert forge.sh(f"git --git-dir=origin.git diff --name-only {first} main") == "flake.lock"
     assert forge.told() == {"web01": ("1", forge.tip), "db01": ("1", forge.tip)}
     for system in (forge.state / "cache").glob("*.narinfo"):
@@ -194,22 +194,22 @@ def test_a_revision_that_is_bad_stops_at_the_gate(forge: Forge) -> None:
     told = forge.told()
     bad = forge.commit("hosts.nix", '{ web = "web01"; "db.one" = throw "no such thing"; bad = "x y/z"; }')
     forge.upstream("2")
-    status, said = forge.run()
+    status, output = forge.run()
     assert status == 1
-    assert 'nixosConfigurations."db.one".config.system.build.toplevel cannot be built' in said
-    assert "no such thing" in said
-    assert 'nixosConfigurations."web".config' not in said
-    assert "stops at the gate, too" in said
+    assert 'nixosConfigurations."db.one".config.system.build.toplevel cannot be built' in output
+    assert "no such thing" in output
+    assert 'nixosConfigurations."web".config' not in output
+    assert "does not pass the gate either" in output
     assert (forge.tip, forge.told()) == (bad, told)
 
     forge.commit("hosts.nix", '{ web = "web01"; other = "web01"; }')
-    status, said = forge.run()
-    assert (status, "more than one machine is called web01" in said) == (1, True)
+    status, output = forge.run()
+    assert (status, "more than one machine has the hostname web01" in output) == (1, True)
     assert forge.told() == told
 
     forge.commit("hosts.nix", "{ }")
-    status, said = forge.run()
-    assert (status, "it has no machines" in said) == (1, True)
+    status, output = forge.run()
+    assert (status, "has no machines" in output) == (1, True)
     forge.commit("hosts.nix", HOSTS)
     assert forge.run()[0] == 0
     assert forge.told() == {"web01": ("2", forge.tip), "db01": ("2", forge.tip)}
@@ -219,16 +219,16 @@ def test_what_people_have_committed_does_not_wait_for_an_input_that_breaks(forge
     forge.run()
     tip = forge.commit("readme", "words")
     forge.upstream("2", "echo upstream is broken >&2; exit 1")
-    status, said = forge.run()
-    assert (status, "upstream is broken" in said, f"{tip} goes on without it" in said) == (1, True, True)
+    status, output = forge.run()
+    assert (status, "upstream is broken" in output, f"continuing with {tip} without it" in output) == (1, True, True)
     assert forge.tip == tip
     assert forge.told() == {"web01": ("1", tip), "db01": ("1", tip)}
-    status, said = forge.run()  # and then there is only the input
-    assert (status, "machines keep what they have" in said) == (1, True)
+    status, output = forge.run()  # and then there is only the input
+    assert (status, "machines keep what they have" in output) == (1, True)
     (forge.root / "upstream").rename(forge.root / "away")
     tip = forge.commit("readme", "more words")
-    status, said = forge.run()
-    assert (status, "the inputs cannot be updated" in said) == (1, True)
+    status, output = forge.run()
+    assert (status, "the inputs cannot be updated" in output) == (1, True)
     assert forge.told() == {"web01": ("1", tip), "db01": ("1", tip)}
     assert forge.run()[0] == 1
 
@@ -249,8 +249,8 @@ def test_on_a_race_it_is_rebased_and_verified_again(forge: Forge) -> None:
     forge.run()
     forge.upstream("2")
     pushed_meanwhile(forge, "hosts.nix", '{ web = "web01"; "db.one" = "db01"; new = "new01"; }')
-    status, said = forge.run()
-    assert (status, "once more on that" in said) == (0, True), said
+    status, output = forge.run()
+    assert (status, "trying again on top of it" in output) == (0, True), output
     subjects = forge.sh("git --git-dir=origin.git log -3 --format=%s main").splitlines()
     assert subjects == ["flake.lock: update", "theirs", "flake.lock: update"]
     assert forge.told() == {"web01": ("2", forge.tip), "db01": ("2", forge.tip)}
@@ -267,8 +267,8 @@ def test_a_race_with_the_same_update_ends_with_theirs(forge: Forge) -> None:
     forge.git("checkout", "--quiet", "flake.lock")
     assert theirs.strip() != ours
     pushed_meanwhile(forge, "flake.lock", theirs)
-    status, said = forge.run()
-    assert status == 0, said
+    status, output = forge.run()
+    assert status == 0, output
     assert forge.sh("git --git-dir=origin.git log -1 --format=%s main") == "theirs"
     assert forge.told() == {"web01": ("2", forge.tip), "db01": ("2", forge.tip)}
 
@@ -278,8 +278,8 @@ def test_what_was_built_for_a_race_that_is_lost_is_held(forge: Forge) -> None:
     told = forge.told()
     forge.upstream("2")
     pushed_meanwhile(forge, "hosts.nix", '{ web = throw "theirs is bad"; "db.one" = "db01"; }')
-    status, said = forge.run()
-    assert (status, "theirs is bad" in said, forge.told()) == (1, True, told)
+    status, output = forge.run()
+    assert (status, "theirs is bad" in output, forge.told()) == (1, True, told)
     assert forge.sh("git --git-dir=origin.git log -1 --format=%s main") == "theirs"
     roots = forge.sh("nix-store --gc --print-roots")
     held = {line.split(" -> ")[1] for line in roots.splitlines() if line.startswith(f"{forge.state}/")}
@@ -294,8 +294,8 @@ def test_killed_between_push_and_publication_it_is_published_by_the_next_run(for
     tip = forge.tip
     assert forge.sh("git --git-dir=origin.git log -1 --format=%s main") == "flake.lock: update"
     assert not (forge.state / "cache/systems/db01").exists()
-    status, said = forge.run()
-    assert (status, forge.tip) == (0, tip), said
+    status, output = forge.run()
+    assert (status, forge.tip) == (0, tip), output
     assert forge.told() == {"web01": ("1", tip), "db01": ("1", tip)}
 
 
@@ -312,16 +312,16 @@ def served(forge: Forge) -> Iterator[str]:
 
     class Backend(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            said = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
+            output = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if said != f"x-access-token:{TOKEN}":
+            if output != f"x-access-token:{TOKEN}":
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", "Basic")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
             path, _, query = self.path.partition("?")
-            asked = {
+            requests = {
                 "GIT_PROJECT_ROOT": str(forge.root),
                 "GIT_HTTP_EXPORT_ALL": "1",
                 "REQUEST_METHOD": self.command,
@@ -332,7 +332,7 @@ def served(forge: Forge) -> Iterator[str]:
                 "REMOTE_USER": "x",
             }
             answer = subprocess.run(
-                ["git", "http-backend"], input=body, env={**forge.env, **asked}, capture_output=True, check=True
+                ["git", "http-backend"], input=body, env={**forge.env, **requests}, capture_output=True, check=True
             ).stdout
             head, _, content = answer.partition(b"\r\n\r\n")
             headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
@@ -373,30 +373,30 @@ def test_the_token_gets_to_git_and_nowhere_else(forge: Forge) -> None:
     with served(forge) as url:
         (forge.root / "credentials/clone").write_text(f'[remote "origin"]\n\turl = {url}\n')
         trusted = {"GIT_SSL_CAINFO": str(forge.root / "tls.crt")}
-        status, said = forge.run(**trusted)
-        assert status == 0, said
+        status, output = forge.run(**trusted)
+        assert status == 0, output
         assert forge.told() == {"web01": ("1", forge.tip), "db01": ("1", forge.tip)}
         seen_text = (forge.root / "seen").read_text()
         assert "rev-parse" in seen_text
         assert "flake update" in seen_text
-        assert TOKEN not in seen_text + said
+        assert TOKEN not in seen_text + output
         kept = [file for file in forge.state.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
         assert not kept
         (forge.root / "credentials/token").write_text("another\n")
         forge.commit("readme", "words")
-        status, said = forge.run(**trusted)
-        assert (status, "main cannot be fetched" in said or "which branch is its own" in said) == (1, True), said
+        status, output = forge.run(**trusted)
+        assert (status, "main cannot be fetched" in output or "names no default branch" in output) == (1, True), output
         (forge.root / "credentials/token").unlink()
-        status, said = forge.run("main", **trusted)
-        assert (status, f"main cannot be fetched from {url}" in said) == (1, True), said
+        status, output = forge.run("main", **trusted)
+        assert (status, f"main cannot be fetched from {url}" in output) == (1, True), output
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
-        (None, "has no remote that is called origin"),
+        (None, "has no remote named origin"),
         ("https://me:secret@forge.example/fleet.git", "has a password in its URL"),
-        ("http://forge.example/fleet.git", "is read without TLS"),
+        ("http://forge.example/fleet.git", "does not use TLS"),
         ("ext::sh -c id", "has a URL that cannot be used"),
         ("--upload-pack=id", "has a URL that cannot be used"),
         # without SSH, which there is no key for
@@ -405,19 +405,19 @@ def test_the_token_gets_to_git_and_nowhere_else(forge: Forge) -> None:
         ("https://me@127.0.0.1/fleet.git", "from https://127.0.0.1/fleet.git"),
     ],
 )
-def test_an_origin_that_cannot_be_used_is_said(tmp_path: Path, url: str | None, said: str) -> None:
+def test_an_origin_that_cannot_be_used_is_said(tmp_path: Path, url: str | None, message: str) -> None:
     for name in ("credentials", "runtime", "state"):
         (tmp_path / name).mkdir()
     (tmp_path / "credentials/clone").write_text(f'[remote "origin"]\n\turl = {url}\n' if url else "")
     (tmp_path / "credentials/token").write_text(f"{TOKEN}\n")
     (tmp_path / "credentials/key").write_text(f"t-1:{base64.b64encode(bytes(64)).decode()}\n")
     status, told = Forge(tmp_path).run("main")
-    assert (status, said in told) == (1, True), told
+    assert (status, message in told) == (1, True), told
     assert "secret" not in told
 
 
 def test_a_key_that_is_none_is_said_before_anything_is_fetched(forge: Forge) -> None:
     (forge.root / "credentials/key").write_text("t-1:c2hvcnQ=\n")
-    status, said = forge.run()
-    assert (status, "signingKeyFile is not a key" in said) == (1, True)
+    status, output = forge.run()
+    assert (status, "signingKeyFile is not a key" in output) == (1, True)
     assert not (forge.state / "work/tree").exists()

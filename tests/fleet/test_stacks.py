@@ -125,8 +125,8 @@ def test_the_units_are_ones_that_systemd_takes(flake: Path, tmp_path: Path) -> N
         (tmp_path / name).write_text(text)
         assert {"Requires=docker.service", "RemainAfterExit=true", "X-ReloadIfChanged=true"} <= set(text.splitlines())
     (tmp_path / "docker.service").write_text("[Service]\nExecStart=/bin/true\n")
-    said = verify(tmp_path, sorted(units))
-    assert said == ""
+    output = verify(tmp_path, sorted(units))
+    assert output == ""
     (tmp_path / "stack-mealie.service").write_text(units["stack-mealie.service"].replace("Type=oneshot", "Typ=oneshot"))
     assert "Unknown key" in verify(tmp_path, ["stack-mealie.service"])
 
@@ -194,27 +194,27 @@ def test_starting_makes_directories_once_and_calls_compose(flake: Path, tmp_path
 
 WRONG = {
     # a port of two stacks, on all addresses and on one
-    "a = one (port 80 // {hostNetwork = true;}); b = one (port 80);": "both want tcp port 80 of the machine",
+    "a = one (port 80 // {hostNetwork = true;}); b = one (port 80);": "both use tcp port 80 of the machine",
     'a = one {ports = [{host = 80; container = 1; address = "0.0.0.0";}];}; b = one (port 80);': (
-        "homelab.stacks.a.services.c and homelab.stacks.b.services.c both want tcp port 80 of the machine: "
+        "homelab.stacks.a.services.c and homelab.stacks.b.services.c both use tcp port 80 of the machine: "
         "give homelab.stacks.b.services.c another `host` port"
     ),
     'a = one {ports = [{host = 22; container = 1; address = "::";}];};': (
-        "services.openssh and homelab.stacks.a.services.c both want tcp port 22"
+        "services.openssh and homelab.stacks.a.services.c both use tcp port 22"
     ),
     'a = one {mounts = [{source = "media"; target = "/m";}];};': (
-        'homelab.stacks.a.services.c.mounts: source is "media": that has to be an absolute path'
+        'homelab.stacks.a.services.c.mounts: source is "media": it must be an absolute path'
     ),
     'a = one {mounts = [{source = "/srv/../etc"; target = "/m";}];};': "absolute path without `..`",
     'a = one {data.d = "var";};': 'homelab.stacks.a.services.c.data.d.target is "var"',
-    'a = one {data."../d" = "/var";};': "a name of letters, digits",
-    'a = one {image = "nginx:latest";};': "say a version as its tag, or add the digest",
-    'a = one {image = "registry.invalid:5000/nginx";};': "which is another image tomorrow",
-    'a = one {image = "nginx:stable-alpine";};': "say a version as its tag",
-    'a = one {image = "pgvecto-rs:latest-pg16";};': "say a version as its tag",
+    'a = one {data."../d" = "/var";};': "must consist of letters, digits",
+    'a = one {image = "nginx:latest";};': "use a version as its tag, or add the digest",
+    'a = one {image = "registry.invalid:5000/nginx";};': "whose image changes over time",
+    'a = one {image = "nginx:stable-alpine";};': "use a version as its tag",
+    'a = one {image = "pgvecto-rs:latest-pg16";};': "use a version as its tag",
     'a = one {image = "nginx:1@sha256:beef";};': "which is not an image",
     'a = one {secrets = ["env"];};': 'names "env", which the stack does not declare: add it to the stack\'s `secrets`',
-    "a = one {} // {secrets.env = {};};": "homelab.stacks.a.secrets.env is in no file: say which",
+    "a = one {} // {secrets.env = {};};": "homelab.stacks.a.secrets.env has no file: set homelab.docker.sopsFile",
     "a = one {} // {secrets.env.sopsFile = ./nowhere.yaml;};": "nowhere.yaml, which is not there: make it with sops",
     'a = one {networks = ["net"];};': 'networks names "net", which the stack does not declare',
     'a = one {dependsOn = ["db"];};': 'dependsOn names "db", which is not a container of the stack; it has c',
@@ -223,7 +223,7 @@ WRONG = {
     'a = one {environment.URL = "postgres://a:b@db/a";};': "environment.URL would be in the Nix store",
     r'a = one {image = "nginx:\${TAG}";};': "which is not an image",
     'a = one {data.x = "/v"; mounts = [{source = "/s"; target = "/v";}];};': "two volumes at one path of the",
-    'a = one {hostNetwork = true; networks = ["default"];};': "say one of the two",
+    'a = one {hostNetwork = true; networks = ["default"];};': "remove one of the two",
     "a = {services = {};};": "homelab.stacks.a.services has no container",
     'a.services."c d".image = "nginx:1.27";': "here are c d",
     "A = one {};": "homelab.stacks.A: docker compose wants names of lower-case letters",

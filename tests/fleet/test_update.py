@@ -26,7 +26,7 @@ class Machine:
         self.program("sleep")
         self.program("systemd-inhibit")
         (self.root / "bin/systemd-inhibit").write_text(
-            f'#!/bin/sh\necho systemd-inhibit "$@" >>{self.root}/asked\n'
+            f'#!/bin/sh\necho systemd-inhibit "$@" >>{self.root}/calls\n'
             'while case $1 in --) false ;; --*) ;; *) false ;; esac; do shift; done; [ "$1" != -- ] || shift\n"$@"\n'
         )
         self.program("machine.sh")
@@ -39,7 +39,7 @@ class Machine:
         file = self.root / "bin" / name
         file.write_text(
             f"""#!/bin/sh
-            echo {name} "$@" >>{self.root}/asked
+            echo {name} "$@" >>{self.root}/calls
             answers={self.root}/said/{name}
             read -r status text <$answers
             [ "$(wc -l <$answers)" = 1 ] || sed -i 1d $answers
@@ -80,7 +80,7 @@ class Machine:
         return {"PATH": f"{self.root}/bin:/usr/bin:/bin"}
 
     def update(self, boot: str = "-") -> tuple[int, list[str]]:
-        (self.root / "asked").unlink(missing_ok=True)
+        (self.root / "calls").unlink(missing_ok=True)
         done = subprocess.run(
             [*self.command, boot, str(self.root / "bin/gates"), "word", "a network"],
             env=self.environment(),
@@ -91,8 +91,8 @@ class Machine:
         assert done.stderr == ""
         return done.returncode, done.stdout.splitlines()
 
-    def asked(self, program: str) -> list[str]:
-        lines = (self.root / "asked").read_text().splitlines()
+    def calls(self, program: str) -> list[str]:
+        lines = (self.root / "calls").read_text().splitlines()
         return [line for line in lines if line.split()[0] == program]
 
     @property
@@ -109,26 +109,26 @@ def test_a_machine_whose_gates_are_open_pulls_once_and_does_not_sleep_meanwhile(
     machine.program("gates", "0 power: open: on mains (AC)")
     machine.program("pull", "0 pulled")
     assert machine.update("boot") == (0, ["power: open: on mains (AC)", "pulled"])
-    assert machine.asked("gates") == ["gates word a network"]
-    assert machine.asked("pull") == ["pull"]
-    assert [line.split(" --why")[0] for line in machine.asked("systemd-inhibit")[1:]] == [
+    assert machine.calls("gates") == ["gates word a network"]
+    assert machine.calls("pull") == ["pull"]
+    assert [line.split(" --why")[0] for line in machine.calls("systemd-inhibit")[1:]] == [
         "systemd-inhibit --what=sleep:idle:handle-lid-switch --who=nixherd"
     ]
-    assert not machine.asked("systemctl")
+    assert not machine.calls("systemctl")
     assert not machine.waits.exists()
 
 
 def test_where_nothing_can_hold_sleep_off_that_is_said_and_it_goes_on(machine: Machine) -> None:
     machine.program("systemd-inhibit", "1 no logind")
-    assert machine.update() == (0, ["sleep: unknown: nobody here holds it off"])
-    assert machine.asked("pull") == ["pull"]
+    assert machine.update() == (0, ["sleep: unknown: it cannot be inhibited here"])
+    assert machine.calls("pull") == ["pull"]
 
 
 def test_it_waits_for_each_reason_and_says_it_once(machine: Machine) -> None:
     machine.program("gates", *["75 power: waits: on battery"] * 3, *["75 network: waits: x is metered"] * 2, "0 ")
     assert machine.update() == (0, ["power: waits: on battery", "network: waits: x is metered"])
-    assert machine.asked("sleep") == ["sleep 60"] * 5
-    assert machine.asked("pull") == ["pull"]
+    assert machine.calls("sleep") == ["sleep 60"] * 5
+    assert machine.calls("pull") == ["pull"]
     assert not machine.waits.exists()
 
 
@@ -144,7 +144,7 @@ def test_that_it_waits_is_noted_and_outlives_it(machine: Machine) -> None:
             time.sleep(0.01)
         subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=True)
     assert machine.waits.read_text() == "power: unknown: nobody says\n"
-    assert not machine.asked("pull") if (machine.root / "asked").exists() else True
+    assert not machine.calls("pull") if (machine.root / "calls").exists() else True
     machine.program("gates")
     machine.program("sleep")
     assert machine.update() == (0, [])
@@ -165,7 +165,7 @@ def test_the_gates_are_asked_again_after_each_wait(machine: Machine) -> None:
 def test_a_cache_that_is_out_of_reach_is_asked_five_times(machine: Machine) -> None:
     machine.program("pull", "69 no answer")
     status, _said = machine.update("boot")
-    assert (status, len(machine.asked("pull")), machine.waits.exists()) == (69, 5, False)
+    assert (status, len(machine.calls("pull")), machine.waits.exists()) == (69, 5, False)
     machine.program("pull", "69 no answer", "0 pulled")
     assert machine.update()[0] == 0
 
@@ -174,33 +174,33 @@ def test_what_was_refused_or_went_back_is_a_failure_and_boots_nothing(machine: M
     machine.keeps(NEW)
     machine.program("pull", "1 why=own does not pass")
     assert machine.update("boot") == (1, ["why=own does not pass"])
-    assert not machine.asked("systemctl")
+    assert not machine.calls("systemctl")
 
 
 def test_another_kernel_boots_where_it_may(machine: Machine) -> None:
     machine.keeps(NEW)
     assert machine.update("-") == (
         0,
-        [f"boot: waits: another kernel asks for one ({NEW}), and homelab.update.rebootOnKernelUpdate is off"],
+        [f"boot: waits: a new kernel needs a reboot ({NEW}), but homelab.update.rebootOnKernelUpdate is off"],
     )
-    assert not machine.asked("systemctl")
-    assert machine.update("boot") == (0, [f"boot: another kernel asks for it ({NEW})"])
-    assert machine.asked("systemctl") == ["systemctl --check-inhibitors=yes reboot"]
+    assert not machine.calls("systemctl")
+    assert machine.update("boot") == (0, [f"boot: rebooting for a new kernel ({NEW})"])
+    assert machine.calls("systemctl") == ["systemctl --check-inhibitors=yes reboot"]
     machine.boots("second", NEW)
     assert machine.update("boot") == (0, [])
-    assert not machine.asked("systemctl")
+    assert not machine.calls("systemctl")
 
 
 def test_a_kernel_that_does_not_come_is_booted_for_once(machine: Machine) -> None:
     machine.keeps(NEW)
     machine.update("boot")
     machine.boots("second", OLD)
-    status, said = machine.update("boot")
-    assert (status, machine.asked("systemctl")) == (1, [])
-    assert "look at what its boot loader starts" in said[0]
+    status, output = machine.update("boot")
+    assert (status, machine.calls("systemctl")) == (1, [])
+    assert "check what its boot loader starts" in output[0]
     machine.keeps("cccc-linux-6.18.2")  # which is another one
     assert machine.update("boot")[0] == 0
-    assert machine.asked("systemctl")
+    assert machine.calls("systemctl")
 
 
 def test_a_boot_that_something_inhibits_waits_for_the_next_time(machine: Machine) -> None:
@@ -208,24 +208,24 @@ def test_a_boot_that_something_inhibits_waits_for_the_next_time(machine: Machine
     machine.program("systemctl", "1 User abl030 is logged in on tty1.", "0 ")
     assert machine.update("boot") == (
         75,
-        [f"boot: another kernel asks for it ({NEW})", "boot: waits: User abl030 is logged in on tty1."],
+        [f"boot: rebooting for a new kernel ({NEW})", "boot: waits: User abl030 is logged in on tty1."],
     )
     assert machine.update("boot")[0] == 0  # and was not booted for in between
-    assert machine.asked("systemctl")
+    assert machine.calls("systemctl")
 
 
 def test_no_boot_ends_a_deployment_that_somebody_has_pushed(machine: Machine) -> None:
     machine.keeps(NEW)
     machine.program("machine.sh", "0 state=proving", "0 state=keeping", "0 state=kept")
-    status, said = machine.update("boot")
-    assert (status, len(machine.asked("sleep"))) == (0, 2)
-    assert said[0] == "boot: waits: another deployment is under way"
-    assert machine.asked("machine.sh") == ["machine.sh system last"] * 3
+    status, output = machine.update("boot")
+    assert (status, len(machine.calls("sleep"))) == (0, 2)
+    assert output[0] == "boot: waits: another deployment is under way"
+    assert machine.calls("machine.sh") == ["machine.sh system last"] * 3
 
 
 @pytest.mark.parametrize(("boot", "status"), [("boot", 1), ("-", 0)])
 def test_a_machine_that_does_not_say_its_kernel_is_not_booted(machine: Machine, boot: str, status: int) -> None:
     machine.keeps(NEW)
     (machine.root / "run/booted-system").unlink()
-    assert machine.update(boot) == (status, ["boot: unknown: this machine does not say which kernel it booted"])
-    assert not machine.asked("systemctl")
+    assert machine.update(boot) == (status, ["boot: unknown: cannot determine which kernel this machine booted"])
+    assert not machine.calls("systemctl")

@@ -29,7 +29,7 @@ def gates(*words: str | Path, path: Path | None = None) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("supplies", "said"),
+    ("supplies", "message"),
     [
         ({"AC": MAINS}, "open: on mains (AC)"),
         ({"AC": MAINS, "BAT0": FULL}, "open: on mains (AC)"),
@@ -39,24 +39,24 @@ def gates(*words: str | Path, path: Path | None = None) -> tuple[int, str]:
         ({"AC0": MAINS, "AC1": UNPLUGGED, "BAT0": DISCHARGES}, "open: on mains (AC0)"),
         ({"BAT0": FULL, "BAT1": DISCHARGES}, "waits: on battery (BAT1 discharges)"),
         ({"BAT0": DISCHARGES, "ucsi": USB}, "waits: on battery (BAT0 discharges)"),
-        ({"AC": UNPLUGGED, "BAT0": CHARGES, "ucsi": USB}, "open: power comes in (ucsi)"),
-        ({"AC": UNPLUGGED, "BAT0": CHARGES}, "open: power comes in (BAT0)"),
-        ({"ucsi": USB}, "open: power comes in (ucsi)"),
-        ({"BAT0": FULL}, "open: nothing is taken from BAT0"),
+        ({"AC": UNPLUGGED, "BAT0": CHARGES, "ucsi": USB}, "open: powered by (ucsi)"),
+        ({"AC": UNPLUGGED, "BAT0": CHARGES}, "open: powered by (BAT0)"),
+        ({"ucsi": USB}, "open: powered by (ucsi)"),
+        ({"BAT0": FULL}, "open: BAT0 does not discharge"),
         ({"ups": {"type": "UPS", "status": "Discharging"}}, "waits: on battery (ups discharges)"),
         ({"AC": MAINS, "mouse": MOUSE}, "open: on mains (AC)"),
         # what it does not say is not known, and not mains
-        ({}, "unknown: the kernel names no mains and no battery"),
-        ({"mouse": MOUSE}, "unknown: the kernel names no mains and no battery"),
-        ({"AC": {"type": "Mains"}}, "unknown: the kernel names no mains and no battery"),
-        ({"BAT0": {"type": "Battery", "status": "Unknown"}}, "unknown: the kernel names no mains and no battery"),
-        ({"ucsi": {"type": "USB", "online": "0"}}, "unknown: the kernel names no mains and no battery"),
-        ({"AC": UNPLUGGED}, "unknown: mains are off, and no battery says that it discharges"),
-        ({"AC": UNPLUGGED, "BAT0": FULL}, "unknown: mains are off, and BAT0 says that it does not discharge"),
-        (None, "unknown: the kernel names no mains and no battery"),
+        ({}, "unknown: the kernel reports neither mains nor battery"),
+        ({"mouse": MOUSE}, "unknown: the kernel reports neither mains nor battery"),
+        ({"AC": {"type": "Mains"}}, "unknown: the kernel reports neither mains nor battery"),
+        ({"BAT0": {"type": "Battery", "status": "Unknown"}}, "unknown: the kernel reports neither mains nor battery"),
+        ({"ucsi": {"type": "USB", "online": "0"}}, "unknown: the kernel reports neither mains nor battery"),
+        ({"AC": UNPLUGGED}, "unknown: mains are off, and no battery reports that it discharges"),
+        ({"AC": UNPLUGGED, "BAT0": FULL}, "unknown: mains are off, and BAT0 reports that it does not discharge"),
+        (None, "unknown: the kernel reports neither mains nor battery"),
     ],
 )
-def test_power(tmp_path: Path, supplies: dict[str, dict[str, str]] | None, said: str) -> None:
+def test_power(tmp_path: Path, supplies: dict[str, dict[str, str]] | None, message: str) -> None:
     for name, attributes in (supplies or {}).items():
         (tmp_path / "power" / name).mkdir(parents=True)
         for attribute, value in attributes.items():
@@ -64,7 +64,7 @@ def test_power(tmp_path: Path, supplies: dict[str, dict[str, str]] | None, said:
     if supplies is not None:
         (tmp_path / "power").mkdir(exist_ok=True)
     status, line = gates(tmp_path / "power", "mains", "-")
-    assert line.startswith(f"power: {said}")
+    assert line.startswith(f"power: {message}")
     assert status == (OPEN if ": open: " in line else CLOSED)
 
 
@@ -97,36 +97,36 @@ TUNNEL = "tun:connected (externally):tailscale0\n"
 
 
 @pytest.mark.parametrize(
-    ("devices", "ssid", "metered", "allowed", "said"),
+    ("devices", "ssid", "metered", "allowed", "message"),
     [
         (WIFI, "home", "no (guessed)", (), "open: by home"),
         (WIFI, "home", "no", ("office", "home"), "open: by home"),
         (WIFI, "home", "yes", (), "waits: home is metered"),
         (WIFI, "phone", "yes (guessed)", ("phone",), "waits: phone is metered"),
-        (WIFI, "cafe", "no", ("home",), "waits: cafe is not one of homelab.update.checkWifi"),
-        (WIFI, "homer", "no", ("home",), "waits: homer is not one of"),
-        (WIFI, "home", "no", ("ho.*", "h*"), "waits: home is not one of"),
+        (WIFI, "cafe", "no", ("home",), "waits: cafe is not listed in homelab.update.checkWifi"),
+        (WIFI, "homer", "no", ("home",), "waits: homer is not listed in"),
+        (WIFI, "home", "no", ("ho.*", "h*"), "waits: home is not listed in"),
         (WIFI, "our: net", "no", ("our: net",), "open: by our: net"),
         (WIFI, "-n", "no", ("-n",), "open: by -n"),
-        (WIRE + WIFI, "cafe", "no", ("home",), "open: by wire (enp2s0)"),
+        (WIRE + WIFI, "cafe", "no", ("home",), "open: by cable (enp2s0)"),
         (WIRE, "", "yes (guessed)", (), "waits: enp2s0 is metered"),
         (TUNNEL + WIFI, "home", "no", (), "open: by home"),
         ("gsm:connected:ttyUSB0\n", "", "no", (), "waits: by a mobile network"),
         ("bt:connected:AA:BB:CC:DD:EE:FF\n", "", "no", (), "waits: by a mobile network"),
-        ("wifi:disconnected:wlp1s0\n", "", "no", (), "waits: there is none"),
-        ("wifi:connecting (getting IP configuration):wlp1s0\n", "", "no", (), "waits: there is none"),
-        (TUNNEL, "", "no", (), "waits: there is none"),
+        ("wifi:disconnected:wlp1s0\n", "", "no", (), "waits: not connected"),
+        ("wifi:connecting (getting IP configuration):wlp1s0\n", "", "no", (), "waits: not connected"),
+        (TUNNEL, "", "no", (), "waits: not connected"),
         # what it does not say is not known, and not free of charge
         (WIFI, "home", "unknown", (), "unknown: whether home is metered"),
         (WIFI, "home", "", ("home",), "unknown: whether home is metered"),
         (WIRE, "", "unknown", (), "unknown: whether enp2s0 is metered"),
-        (WIFI, "", "no", (), "unknown: which wireless network wlp1s0 is in"),
+        (WIFI, "", "no", (), "unknown: the wireless network of wlp1s0"),
     ],
 )
-def test_network(tmp_path: Path, devices: str, ssid: str, metered: str, allowed: tuple[str, ...], said: str) -> None:
+def test_network(tmp_path: Path, devices: str, ssid: str, metered: str, allowed: tuple[str, ...], message: str) -> None:
     path = network_manager(tmp_path, devices, ssid, metered)
     status, line = gates("/nonexistent", "-", "unmetered", *allowed, path=path)
-    assert line.startswith(f"network: {said}")
+    assert line.startswith(f"network: {message}")
     assert status == (OPEN if ": open: " in line else CLOSED)
 
 
@@ -135,7 +135,7 @@ def test_a_network_manager_that_does_not_run_is_unknown(tmp_path: Path, status: 
     path = network_manager(tmp_path, "", status=status)
     assert gates("/nonexistent", "-", "unmetered", path=path) == (
         CLOSED,
-        "network: unknown: NetworkManager does not answer; without it, homelab.update.checkWifi = false",
+        "network: unknown: NetworkManager does not answer; without it, set homelab.update.checkWifi = false",
     )
 
 

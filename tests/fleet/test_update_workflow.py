@@ -56,8 +56,13 @@ def act(program: Path, forge: Forge) -> Act:  # noqa: F811
         inputs = {name: {"default": ""} for name in ("path", "fetch-depth", "token", "name")}
         steps = [{"shell": "bash", "run": script, "id": "it"}]
         outputs = {"token": {"value": "${{ steps.it.outputs.token }}"}}
-        about = {"name": action, "inputs": inputs, "outputs": outputs, "runs": {"using": "composite", "steps": steps}}
-        (directory / "action.yml").write_text(json.dumps(about))
+        description = {
+            "name": action,
+            "inputs": inputs,
+            "outputs": outputs,
+            "runs": {"using": "composite", "steps": steps},
+        }
+        (directory / "action.yml").write_text(json.dumps(description))
         commits = set(re.findall(rf"{action}@([0-9a-f]{{40}})", text))
         replaced += [f"--local-repository={action}@{commit}={directory}" for commit in commits]
     (forge.root / "judge").write_text(f"#!/bin/sh\n{forge.gate}")
@@ -69,7 +74,7 @@ def act(program: Path, forge: Forge) -> Act:  # noqa: F811
         *("--env", f"ORIGIN={forge.root}/origin.git", "--env", f"KEPT={forge.root}/kept"),
         *("--var", "NIXHERD_TOOLS=none", "--var", f"NIXHERD_GATE={forge.root}/judge"),
     ]
-    own = {"HOME": str(forge.root), "XDG_STATE_HOME": str(forge.root / "state")}
+    home = {"HOME": str(forge.root), "XDG_STATE_HOME": str(forge.root / "state")}
     path = f"{Path(sys.executable).parent}:{environment()['PATH']}"
     # without a network: what would reach for one fails
     alone: list[str | Path] = ["unshare", "--net"] if os.geteuid() == 0 else []
@@ -80,7 +85,7 @@ def act(program: Path, forge: Forge) -> Act:  # noqa: F811
         (forge.root / "event.json").write_text(json.dumps(payload or {"schedule": "17 14 * * *"}))
         return subprocess.run(
             [*alone, program, event, "-W", f".github/workflows/{workflow}.yml", *replaced, *options, *words],
-            env={**environment(), **own, "PATH": f"{forge.root}/bin:{path}"},
+            env={**environment(), **home, "PATH": f"{forge.root}/bin:{path}"},
             capture_output=True,
             text=True,
             timeout=120,
@@ -103,16 +108,16 @@ def test_a_good_update_merges_a_bad_one_is_left_behind_a_race_is_retried(
     judge = forge.root / "judge"
     judge.write_text(f"#!/bin/sh\nif rm {forge.root}/first 2>/dev/null; then ({push}); fi\n{forge.gate}")
     done = act()
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said  # red, for the input that is left behind
-    assert forge.locked() == {**old, "data": data}, said
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output  # red, for the input that is left behind
+    assert forge.locked() == {**old, "data": data}, output
     assert forge.tip in forge.judged
     assert forge.git("origin.git", "log", "-2", "--format=%s", "main").splitlines() == [
         "flake.lock: update data",
         "theirs",
     ]
-    assert "left behind: tool: tool has no lid" in said
-    assert "origin/main moved meanwhile: once more on that" in said
+    assert "left behind: tool: tool has no lid" in output
+    assert "origin/main moved meanwhile: once more on that" in output
     assert "github-actions[bot]" in forge.git("origin.git", "log", "-1", "--format=%an", "main")
 
 
@@ -128,10 +133,10 @@ def test_a_day_on_which_all_is_well(
 
 def test_a_defect_fails_the_check_and_is_annotated(forge: Forge, act: Act) -> None:  # noqa: F811
     done = act("check", "push", {"ref": "refs/heads/main"}, "--var", "NIXHERD_CHECK=--only definitions")
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert "::error file=hosts.nix,title=definitions::missing" in said
-    assert (forge.root / "kept/junit.xml").exists(), said
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "::error file=hosts.nix,title=definitions::missing" in output
+    assert (forge.root / "kept/junit.xml").exists(), output
 
 
 def test_a_plan_is_a_comment_of_nothing_but_text(forge: Forge, act: Act) -> None:  # noqa: F811
@@ -146,10 +151,10 @@ def test_a_plan_is_a_comment_of_nothing_but_text(forge: Forge, act: Act) -> None
     payload = {"number": 7, "repository": {"full_name": "me/fleet"}, "pull_request": {"number": 7, "head": head}}
     words = ("--var", "NIXHERD_DEPLOY=true", "--env", "GITHUB_REPOSITORY=me/fleet")
     done = act("deploy", "pull_request", payload, *words)
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
     comment = (forge.root / "comment").read_text()
-    assert comment.startswith(f"What {'a' * 40} would change:\n\n    dev: changes\n    # loud @you\n"), said
+    assert comment.startswith(f"What {'a' * 40} would change:\n\n    dev: changes\n    # loud @you\n"), output
     assert "status 1" in comment
 
 
@@ -176,12 +181,12 @@ def test_with_an_app_it_is_a_pull_request_of_what_passed(forge: Forge, act: Act)
     forge.git("person", "push", "-q", "origin", "HEAD:flake-lock-update")
     steps = yaml.safe_load((GITHUB / "workflows/update.yml").read_text())["jobs"]["update"]["steps"]
     script = next(step["run"] for step in steps if step.get("name", "").startswith("A pull request"))
-    about = {"COMMIT": commit, "BRANCH": "main", "REPOSITORY": "me/fleet", "RUNNER_TEMP": str(forge.root)}
+    description = {"COMMIT": commit, "BRANCH": "main", "REPOSITORY": "me/fleet", "RUNNER_TEMP": str(forge.root)}
     path = f"{forge.root}/bin:{environment()['PATH']}"
     alone = subprocess.run(
         ["bash", "-e", "-c", script],
         cwd=forge.root,
-        env={**environment(), **about, "PATH": path},
+        env={**environment(), **description, "PATH": path},
         capture_output=True,
         text=True,
     )

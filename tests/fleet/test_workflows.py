@@ -33,8 +33,8 @@ SCHEDULE_OR = "github.event_name == 'schedule' || github.ref_name == github.even
 STRANGERS = {"pull_request_target", "issue_comment", "issues", "workflow_run", "discussion", "fork", "watch"}
 
 
-def steps_of(about: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(about.get("steps", ()))
+def steps_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(document.get("steps", ()))
 
 
 def wrong(name: str, text: str) -> Iterator[str]:
@@ -94,7 +94,7 @@ def test_the_action_of_all_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "message"),
     [
         ("check", "@de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2", "@v6", "not pinned: uses: actions/checkout@v6"),
         ("check", " # v6.0.2", "", "not pinned: uses: actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd"),
@@ -120,9 +120,9 @@ def test_the_action_of_all_of_them(tmp_path: Path) -> None:
         ("deploy", "          persist-credentials: false\n", "", "plan: the token is kept for later steps"),
     ],
 )
-def test_what_would_be_wrong_is_found(name: str, old: str, new: str, said: str) -> None:
+def test_what_would_be_wrong_is_found(name: str, old: str, new: str, message: str) -> None:
     assert old in WORKFLOWS[name]
-    assert said in list(wrong(name, WORKFLOWS[name].replace(old, new)))
+    assert message in list(wrong(name, WORKFLOWS[name].replace(old, new)))
 
 
 def test_a_deployment_is_protected_and_never_ended_in_the_middle() -> None:
@@ -207,8 +207,12 @@ def test_what_the_runner_cannot_read_is_nobodys(tmp_path: Path, event: str | Non
     bash = shutil.which("bash")
     assert bash
     program = FLEET / "modules/nixos/homelab/refuse-forks.sh"
-    about = {"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": str(tmp_path / "event"), "PATH": str(tmp_path)}
-    done = subprocess.run([bash, "-e", program], env=about, capture_output=True)
+    document = {
+        "GITHUB_EVENT_NAME": "pull_request",
+        "GITHUB_EVENT_PATH": str(tmp_path / "event"),
+        "PATH": str(tmp_path),
+    }
+    done = subprocess.run([bash, "-e", program], env=document, capture_output=True)
     assert done.returncode != 0
 
 
@@ -217,28 +221,28 @@ def run_of(steps: list[dict[str, Any]], name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("repository", "revision", "file", "status", "said"),
+    ("repository", "revision", "file", "status", "message"),
     [
         ("", "", None, 0, "repository=\nrevision=\n"),
         ("me/nixherd", "a" * 40, None, 0, f"repository=me/nixherd\nrevision={'a' * 40}\n"),
         # what a fork's pull request is given, which has no variables
         ("", "", f"me/nixherd {'b' * 40}\n", 0, f"repository=me/nixherd\nrevision={'b' * 40}\n"),
         ("me/nixherd", "a" * 40, f"you/nixherd {'b' * 40}", 0, f"repository=me/nixherd\nrevision={'a' * 40}\n"),
-        ("me/nixherd", "main", None, 1, "::error::NIXHERD_REVISION is not a whole hash of a commit (of the variables)"),
-        ("me/nixherd", "", None, 1, "::error::NIXHERD_REVISION is not a whole hash of a commit (of the variables)"),
+        ("me/nixherd", "main", None, 1, "::error::NIXHERD_REVISION is not a full commit hash (source: the variables)"),
+        ("me/nixherd", "", None, 1, "::error::NIXHERD_REVISION is not a full commit hash (source: the variables)"),
         ("https://github.com/me/nixherd", "a" * 40, None, 1, "::error::NIXHERD_REPOSITORY is not OWNER/NAME"),
         (
             "",
             "",
             "me/nixherd main\n",
             1,
-            "::error::NIXHERD_REVISION is not a whole hash of a commit (of fleet/.github/",
+            "::error::NIXHERD_REVISION is not a full commit hash (source: fleet/.github/",
         ),
         ("", "", "\n", 0, "repository=\nrevision=\n"),
     ],
 )
 def test_which_nixherd(
-    tmp_path: Path, repository: str, revision: str, file: str | None, status: int, said: str
+    tmp_path: Path, repository: str, revision: str, file: str | None, status: int, message: str
 ) -> None:
     if file is not None:
         (tmp_path / "fleet/.github").mkdir(parents=True)
@@ -251,7 +255,7 @@ def test_which_nixherd(
         ["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (status, "")
-    assert said in output.read_text() + done.stdout
+    assert message in output.read_text() + done.stdout
 
 
 def test_a_comment_is_of_a_size_that_is_taken_and_nothing_but_text(tmp_path: Path) -> None:
@@ -285,7 +289,7 @@ def test_what_others_wrote_is_no_command_to_the_runner() -> None:
         ("deploy", "deploy", "nixherd deploy"),
     ):
         lines = run_of(steps_of(yaml.safe_load(WORKFLOWS[name])["jobs"][job]), step).splitlines()
-        said = next(
+        output = next(
             n for n, line in enumerate(lines) if line.startswith(("nixherd ", "cat ")) and "plan --" not in line
         )
-        assert lines.index('echo "::stop-commands::$mute"') < said < lines.index('echo "::$mute::"')
+        assert lines.index('echo "::stop-commands::$mute"') < output < lines.index('echo "::$mute::"')

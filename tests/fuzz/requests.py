@@ -185,8 +185,8 @@ def random_request(dice: random.Random) -> Request:
     """Pieces of real requests, tricks, and VMIDs of all kinds; one in eight is what may be sent, for whomever."""
     vmid = dice.choice(_VMIDS)
     if dice.random() < 0.125:
-        method, path, wanted = dice.choice(GOOD)
-        return Request(method, path.format(vmid), _filled_in(wanted, vmid), passes=vmid == MANAGED or None)
+        method, path, expected = dice.choice(GOOD)
+        return Request(method, path.format(vmid), _filled_in(expected, vmid), passes=vmid == MANAGED or None)
     if dice.random() < 0.1:
         method, template = dice.choice(_DOCUMENTED)
         path = filled(template, vmid)

@@ -32,9 +32,9 @@ from tests.nixherd.proxmox.fleets import FLEET
 
 @dataclass
 class Outcome:
-    """What was asked, and what the server's log has of it."""
+    """What was sent, and what the server's log has of it."""
 
-    asked: int = 0
+    requests: int = 0
     refused: int = 0
     sent: list[tuple[Request, dict[str, Any]]] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ def fuzz(emulator: Emulator, requests: Iterable[Request]) -> Outcome:
     """Send them all; every mistake is a line."""
     outcome, wire = Outcome(), Wire(emulator, FLEET)
     for request in requests:
-        outcome.asked += 1
+        outcome.requests += 1
         passed = wire.send(request)
         outcome.refused += not passed
         rows = wire.logged()
@@ -132,7 +132,7 @@ def main(words: list[str]) -> int:
     for line in whole.mistakes[:20]:
         print(f"fuzz: MISTAKE {line}")
     wrong = _names(dice, count // 10)
-    print(f"fuzz: {whole.asked} requests, {len(whole.sent)} on the wire")
+    print(f"fuzz: {whole.requests} requests, {len(whole.sent)} on the wire")
     return 1 if whole.mistakes or not whole.sent or wrong else 0
 
 
@@ -143,7 +143,7 @@ def _names(dice: random.Random, count: int) -> list[str]:
         if names_are_judged()
         else ["the fleet is not sound without a name, or what protects is not; nothing is proven"]
     )
-    wrong += [said for named in near_names(dice, count) if (said := mistake(named))]
+    wrong += [output for named in near_names(dice, count) if (output := mistake(named))]
     for each in wrong[:20]:
         print(f"fuzz: MISTAKE {each}")
     print(f"fuzz: {count} near names, {len(wrong)} of them protect nothing and load")

@@ -59,9 +59,9 @@ def test_there_is_something_to_ask() -> None:
 def test_a_budget_of_requests(emulator: Emulator) -> None:
     outcome = fuzz(emulator, _all(random.Random(7), BUDGET))
     assert outcome.mistakes == []
-    assert outcome.asked == BUDGET
+    assert outcome.requests == BUDGET
     assert len(outcome.sent) > len(GOOD)
-    print(f"fuzz: {outcome.asked} requests, {len(outcome.sent)} on the wire")
+    print(f"fuzz: {outcome.requests} requests, {len(outcome.sent)} on the wire")
 
 
 # Names that are near one that protects
@@ -69,13 +69,13 @@ def test_a_budget_of_requests(emulator: Emulator) -> None:
 
 def test_a_budget_of_near_names() -> None:
     assert names_are_judged()
-    assert [said for named in near_names(random.Random(7), NAMES) if (said := mistake(named))] == []
+    assert [output for named in near_names(random.Random(7), NAMES) if (output := mistake(named))] == []
 
 
 def test_a_near_name_that_loads_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate, "judge", lambda place, name, value: None)
-    wrong = [said for named in near_names(random.Random(7), NAMES // 10) if (said := mistake(named))]
-    assert any("readonly protects nothing and loads silently" in said for said in wrong)
+    wrong = [output for named in near_names(random.Random(7), NAMES // 10) if (output := mistake(named))]
+    assert any("readonly protects nothing and loads silently" in output for output in wrong)
     assert len(wrong) > NAMES // 30
 
 
@@ -206,21 +206,21 @@ def test_nobody_else_speaks_http() -> None:
 
 def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) -> None:
     class Source:
-        asked = 0
+        calls = 0
 
         def policy(self) -> Policy:
-            Source.asked += 1
-            if Source.asked > 2:
+            Source.calls += 1
+            if Source.calls > 2:
                 raise Refused("the definitions cannot be read; refusing any change")
             return Policy.from_fleet(FLEET)
 
     found = connect(emulator.endpoint, Source(), emulator.token)
     found.version()
     found.nodes()
-    assert Source.asked == 1
+    assert Source.calls == 1
     with contextlib.suppress(ApiError):  # there may be no such guest; it was sent
         found.set_config("prom", 110, {"cores": 2})
-    assert Source.asked == 2
+    assert Source.calls == 2
     before = len(emulator.requests())
     with pytest.raises(Refused, match="cannot be read"):
         found.set_config("prom", 110, {"cores": 2})

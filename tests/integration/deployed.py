@@ -82,12 +82,12 @@ class Fleet:
         return self.lab.run("sh", "-c", "git -C $FLEET rev-parse HEAD").output.strip()
 
     def machine(self, host: str) -> Machine:
-        said = self.on(
+        output = self.on(
             host,
             "readlink -f /run/current-system; readlink -f /nix/var/nix/profiles/system; "
             "sudo sed -n 's/^default //p' /boot/loader/loader.conf || true; echo; cat /etc/marker 2>/dev/null || echo",
         ).output.splitlines()
-        current, profile, *rest = [line for line in said if line]
+        current, profile, *rest = [line for line in output if line]
         return Machine(current, profile, rest[0] if rest else "", rest[1] if len(rest) > 1 else "")
 
 
@@ -108,12 +108,12 @@ def made(running_lab: Lab) -> Lab:
         running_lab("reset")
         limits = [word for host in OURS for word in ("--limit", host)]
         # as one command, and by a deploy file of the operator's own: the machines are not there when it begins
-        own = running_lab.state / "own.py"
+        deploy_file = running_lab.state / "own.py"
         names = ("enroll", "provision", "deploy")
-        own.write_text(
+        deploy_file.write_text(
             "\n".join(["from pyinfra import local", *(f"local.include('deploys/{name}.py')" for name in names)])
         )
-        running_lab.pyinfra("-y", "inventory.py", str(own), *limits)
+        running_lab.pyinfra("-y", "inventory.py", str(deploy_file), *limits)
         running_lab.run("sh", "-c", f'git -C "$FLEET" update-ref {AS_PROVISIONED} HEAD')
     return running_lab
 

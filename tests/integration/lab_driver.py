@@ -80,9 +80,9 @@ class Run:
             self.output += line
             yield line
 
-    def until(self, said: Callable[[str], bool]) -> None:
+    def until(self, condition: Callable[[str], bool]) -> None:
         """Return as soon as a line comes that `said` likes; AssertionError when the command ends before."""
-        assert any(map(said, self._lines())), f"it ended before:\n{self.output}"
+        assert any(map(condition, self._lines())), f"it ended before:\n{self.output}"
 
     def end(self) -> Ended:
         """Wait for its end."""
@@ -144,12 +144,12 @@ class Lab:
 
     def _at_hand(self, words: Sequence[str], check: bool) -> Ended:
         """The same without a Python that starts for it, which takes longer than what it then does."""
-        began, said = time.monotonic(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        began, condition = time.monotonic(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(condition), redirect_stderr(condition):
             patch.setenv("NIXHERD_LAB", str(self.state))
             status = cli.main(list(words))
-        assert not check or status == 0, f"{words} ended with {status}:\n{said.getvalue()}"
-        return Ended(status, said.getvalue(), time.monotonic() - began)
+        assert not check or status == 0, f"{words} ended with {status}:\n{condition.getvalue()}"
+        return Ended(status, condition.getvalue(), time.monotonic() - began)
 
     def _ended(
         self, words: Sequence[str], argv: list[str], environment: Mapping[str, str], check: bool, timeout: float
@@ -225,10 +225,10 @@ class Lab:
         finally:
             run.kill()
 
-    def provision_until(self, said: Callable[[str], bool], limit: str = "dev") -> None:
+    def provision_until(self, condition: Callable[[str], bool], limit: str = "dev") -> None:
         """Provision, and SIGKILL the whole session as soon as a line comes that `said` likes."""
         with self.provisioning(limit) as run:
-            run.until(said)
+            run.until(condition)
 
     # the hypervisor, past our client
 

@@ -33,10 +33,10 @@ def agent(lab: Lab, vmid: int, command: str) -> Any:
 
 
 def address_of(lab: Lab, vmid: int) -> str | None:
-    said = agent(lab, vmid, "network-get-interfaces") or {"result": []}
+    output = agent(lab, vmid, "network-get-interfaces") or {"result": []}
     found = [
         address["ip-address"]
-        for card in said["result"]
+        for card in output["result"]
         for address in card.get("ip-addresses", [])
         if address["ip-address"].startswith("10.77.")
     ]

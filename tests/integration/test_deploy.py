@@ -70,8 +70,8 @@ def test_another_revision_of_the_same_systems_is_noted_and_nothing_else_is_done(
     before, old = {host: fleet.machine(host) for host in ("dev", "dev2")}, fleet.head
     (fleet.lab.places.fleet / "NOTES.md").write_text("What nobody runs.\n")
     fleet.commit()
-    said = fleet.lab.run("sh", "-c", "nixherd plan dev dev2 --table 2>/dev/null").output
-    assert f"dev, dev2:\n  revision only: {old[:12]} → {fleet.head[:12]}\n" in said
+    output = fleet.lab.run("sh", "-c", "nixherd plan dev dev2 --table 2>/dev/null").output
+    assert f"dev, dev2:\n  revision only: {old[:12]} → {fleet.head[:12]}\n" in output
     assert fleet.noted("dev")[1] == old, "a plan notes nothing"
     generations = "ls /nix/var/nix/profiles; stat -c %Z /nix/var/nix/profiles/system /run/current-system"
     were = {host: fleet.on(host, generations).output for host in before}
@@ -104,10 +104,10 @@ def test_another_revision_of_the_same_systems_is_noted_and_nothing_else_is_done(
 def test_the_plan_copies_and_activates_nothing(fleet: Fleet) -> None:
     fleet.change("dev", "planned")
     before = fleet.machine("dev")
-    said = fleet.lab.run("sh", "-c", "nixherd plan dev --table 2>/dev/null").output
-    assert "dev  planned" in said
-    assert "closure " in said
-    assert "needs a reboot: no" in said
+    output = fleet.lab.run("sh", "-c", "nixherd plan dev --table 2>/dev/null").output
+    assert "dev  planned" in output
+    assert "closure " in output
+    assert "needs a reboot: no" in output
     ended = fleet.lab.run("sh", "-c", "nixherd plan dev --json 2>/dev/null")
     [row] = json.loads(ended.output)["hosts"]
     assert fleet.on("dev", f"test -e {row['new']}", check=False).status == 1
@@ -133,8 +133,8 @@ def test_broken_systems_end_on_the_one_of_before_and_the_others_are_deployed(
     until(lambda: fleet.on("dev", MEND, check=False).status == 0, 60, "dev answers")
     rows = {row["host"]: row for row in document["hosts"]}
     for host, fault in broken.items():
-        said, seconds = FAULTS[fault]
-        assert said.format(host=host) in rows[host]["why"], rows[host]
+        output, seconds = FAULTS[fault]
+        assert output.format(host=host) in rows[host]["why"], rows[host]
         assert rows[host]["seconds"] < seconds
         now, was = fleet.machine(host), before[host]
         assert (now.current, now.profile, now.marker) == (was.current, was.profile, was.marker)
@@ -197,11 +197,11 @@ def test_a_damaged_copy_is_not_activated(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [("old-corrupted", "it is stuck on /nix/store/"), ("powered-off", "last: vm 110 (dev) is stopped")],
 )
 def test_a_machine_that_cannot_act_is_reported_and_a_boot_brings_the_one_of_before(
-    fleet: Fleet, fault: str, said: str
+    fleet: Fleet, fault: str, message: str
 ) -> None:
     before = fleet.machine("dev")
     fleet.lab("break", "dev", fault)
@@ -213,11 +213,11 @@ def test_a_machine_that_cannot_act_is_reported_and_a_boot_brings_the_one_of_befo
         fleet.lab.api_task("/nodes/prom/qemu/110/status/start")
     assert (ended.status, outcomes(document)) == (5, {"dev": "unknown", "dev2": "deployed"}), document
     why = document["hosts"][0]["why"]
-    assert said in why
+    assert message in why
     assert "see `pyinfra inventory.py --limit dev fact facts.nixos.LastDeployment _sudo=True`" in why
     if fault == "old-corrupted":
-        asked = fleet.lab.pyinfra("inventory.py", "--limit", "dev", "fact", "facts.nixos.LastDeployment", "_sudo=True")
-        assert "stuck" in asked.output
+        last = fleet.lab.pyinfra("inventory.py", "--limit", "dev", "fact", "facts.nixos.LastDeployment", "_sudo=True")
+        assert "stuck" in last.output
         fleet.on("dev", "sudo systemctl reboot", check=False)
     boots = f"test $(readlink -f /run/current-system) = {before.current} && ! test -e /run/nixherd"
     until(lambda: fleet.on("dev", boots, check=False).status == 0, 60, "dev runs what it ran before")
@@ -352,16 +352,16 @@ def test_who_does_not_answer_stops_nobody(fleet: Fleet) -> None:
 def test_a_host_that_cannot_be_evaluated_or_built_fails_alone(fleet: Fleet) -> None:
     fleet.change("dev2", "beside a broken one")
     hosts = fleet.lab.places.fleet / "hosts"
-    for text, said in (
+    for text, output in (
         ('{ environment.etc.x.text = throw "no such thing"; }', "no such thing"),
         ('{ system.systemBuilderCommands = "echo it cannot be built; exit 3"; }', "it cannot be built"),
     ):
         fleet.lab("break", "dev", "unit-fails")
         (hosts / "dev/faults/unit-fails.nix").write_text(text + "\n")
-        fleet.change("dev2", said)
+        fleet.change("dev2", output)
         ended, document = fleet.deploy("dev", "dev2", check=False)
         assert (ended.status, outcomes(document)) == (1, {"dev": "failed", "dev2": "deployed"}), document
-        assert said in document["hosts"][0]["why"]
+        assert output in document["hosts"][0]["why"]
 
 
 @pytest.mark.parametrize("goal", ["test", "boot"])
@@ -384,7 +384,7 @@ def test_goals(fleet: Fleet, goal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--goal", "nothing"), "'nothing' is not one of 'switch', 'boot', 'test', 'dry-activate'"),
         (("--soak", "500"), "soak=500 leaves no time to confirm: confirm_deadline=120 has to be longer"),
@@ -394,10 +394,10 @@ def test_goals(fleet: Fleet, goal: str) -> None:
         (("nosuch",), "--limit nosuch: no host or group has this name"),
     ],
 )
-def test_wrong_input_is_said_and_nothing_is_done(fleet: Fleet, words: tuple[str, ...], said: str) -> None:
+def test_wrong_input_is_said_and_nothing_is_done(fleet: Fleet, words: tuple[str, ...], message: str) -> None:
     ended = fleet.lab.run("nixherd", "deploy", "dev", *words, "--table", check=False)
     assert ended.status == 2, ended.output
-    assert said in ended.output
+    assert message in ended.output
     assert "Traceback" not in ended.output
 
 
@@ -426,9 +426,9 @@ def test_a_specialisation_is_switched_to_and_left(fleet: Fleet) -> None:
 def test_on_a_terminal_the_stages_are_a_table_that_lives(fleet: Fleet) -> None:
     fleet.change("dev", "on a terminal")
     command = "stty cols 120 rows 40; TERM=xterm nixherd deploy dev"
-    said = fleet.lab.run("script", "-qefc", command, "/dev/null").output
+    output = fleet.lab.run("script", "-qefc", command, "/dev/null").output
     # each is erased before the next one
-    frames = [re.sub(r"\x1b\[[0-9;?]*\w", "", frame) for frame in said.split("\x1b[2K\x1b[1A")]
+    frames = [re.sub(r"\x1b\[[0-9;?]*\w", "", frame) for frame in output.split("\x1b[2K\x1b[1A")]
     assert any(re.search(r"host +stage +time", frame) for frame in frames)
     stages = ("evaluate", "copy", "activate", "prove")
     shown = [stage for stage in stages if any(re.search(rf"dev +{stage} +\d s", frame) for frame in frames)]

@@ -93,14 +93,14 @@ def test_a_home_is_deployed_kept_and_taken_back(home: Home) -> None:
     assert (second != first, home.on("cat marker").output) == (True, "second")
     before = home.generations
 
-    for broken, said in (
+    for broken, output in (
         ('home.activation.zz = "echo it breaks; exit 3";', "the activation ended with status 3"),
         ('home.activation.zz = "sleep 1000";', "the activation did not end within 8 s"),
     ):
         home.change(f'{{ home.file.marker.text = "third"; {broken} }}')
         ended, document = run_deploy(home.lab, "caddy", *DEADLINES, check=False)
         assert (ended.status, outcomes(document)) == (1, {"caddy": "rolled back"}), document
-        assert said in document["hosts"][0]["why"]
+        assert output in document["hosts"][0]["why"]
         assert (home.generation, home.on("cat marker").output, home.generations) == (second, "second", before)
     assert not home.on("pgrep -f 'sleep 1000'", check=False).output.strip()
 

@@ -310,9 +310,9 @@ def test_through_a_jump_host(fleet: Fleet) -> None:
         before = fleet.on("dev", cursor).output.strip()
         _ended, document = fleet.deploy("dev")
         assert outcomes(document) == {"dev": "deployed"}
-        said = fleet.on("dev", f"sudo journalctl -u sshd --after-cursor '{before}' -o cat --no-pager").output
+        output = fleet.on("dev", f"sudo journalctl -u sshd --after-cursor '{before}' -o cat --no-pager").output
     finally:
         config.unlink()
-    ways = {line.split(" from ")[1].split()[0] for line in said.splitlines() if line.startswith("Accepted publickey")}
-    assert ways == {hop}, said
+    ways = {line.split(" from ")[1].split()[0] for line in output.splitlines() if line.startswith("Accepted publickey")}
+    assert ways == {hop}, output
     assert fleet.machine("dev").marker == "through dev2"

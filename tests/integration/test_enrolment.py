@@ -73,8 +73,8 @@ def test_enrolled_first_it_decrypts_at_its_first_boot(lab: Lab) -> None:
     seen = report(lab)
     runs = f"at {seen['address']} runs {seen['system']}"
     assert f"dev (vm 110): in service: {runs}; hosts.nix pins its key; readonly" in made.output.splitlines()
-    said = made.says("dev")
-    assert [line for line in said if line.startswith("decrypted /run/secrets/api_token (400 root), salted SHA-256 ")]
+    output = made.says("dev")
+    assert [line for line in output if line.startswith("decrypted /run/secrets/api_token (400 root), salted SHA-256 ")]
     assert subjects(lab) == ["fleet: dev is in service", "fleet: dev joins"]
     assert lab.boots() == ["disk", "installer", "disk"]
     assert_in_service(lab)
@@ -137,8 +137,8 @@ def assert_drift_is_noticed(lab: Lab) -> None:
 
 
 def test_enrolled_afterwards_it_decrypts_after_its_next_switch(lab: Lab) -> None:
-    said = deploy(lab, PROVISION)
-    assert "not encrypted for it: secrets/common.env, secrets/common.yaml, secrets/dev.yaml; enroll it" in said[-1]
+    output = deploy(lab, PROVISION)
+    assert "not encrypted for it: secrets/common.env, secrets/common.yaml, secrets/dev.yaml; enroll it" in output[-1]
     deploy(lab, POST)
     assert subjects(lab) == ["fleet: dev is in service"]
     assert git(lab, "show", "--format=", "--name-only") == [
@@ -190,8 +190,8 @@ def test_wrong_identities_and_rules_stop_it_before_anything_is_written(lab: Lab)
         ("commit_message={{ nosuch }}", "commit_message: 'nosuch' is undefined"),
         ("commit=perhaps", "commit=perhaps is neither true nor false"),
     ):
-        said = deploy(lab, ENROLL, check=False, data=(data,))
-        assert words in " ".join(said), said
+        output = deploy(lab, ENROLL, check=False, data=(data,))
+        assert words in " ".join(output), output
         assert subjects(lab) == []
         assert git(lab, "status", "--porcelain") == []
 

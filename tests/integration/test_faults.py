@@ -22,12 +22,12 @@ def complaint(ended: Ended, host: str = "dev") -> str:
 
 def test_every_address_changes_at_every_hop(lab: Lab) -> None:
     lab.fault("address-changes")
-    said = lab.provision().output
+    output = lab.provision().output
     assert_verified(lab)
     hops = ("the fresh clone", "the installer", "the installed system")
-    found = [re.search(rf"{hop} answers at (\S+)", said) for hop in hops]
+    found = [re.search(rf"{hop} answers at (\S+)", output) for hop in hops]
     addresses = [hop[1] for hop in found if hop]
-    assert len(set(addresses)) == 3, said
+    assert len(set(addresses)) == 3, output
 
 
 def test_an_address_that_moves_under_a_running_job(lab: Lab) -> None:

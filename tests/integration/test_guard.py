@@ -103,9 +103,9 @@ def test_nothing_that_can_be_typed_changes_a_guarded_machine(guarded: Lab) -> No
 def test_a_script_with_the_client_cannot_either(guarded: Lab) -> None:
     edit(guarded.state / "fleet/vms/definitions.nix", "vmid = 111; readonly = true;", "vmid = 111;")
     done = guarded.run("python3", "-c", SCRIPT, json.dumps(BY_HAND))
-    said = json.loads(done.output.splitlines()[-1])
-    assert {attempt: text for attempt, text in said.items() if text.startswith("done") or "\n" in text} == {}
-    assert set(said) == set(BY_HAND)
+    document = json.loads(done.output.splitlines()[-1])
+    assert {attempt: text for attempt, text in document.items() if text.startswith("done") or "\n" in text} == {}
+    assert set(document) == set(BY_HAND)
     assert guarded.changes() == []
 
 

@@ -77,9 +77,9 @@ def test_installs_carries_files_and_proves_it_and_again(metal: Metal, tmp_path: 
     done = metal.install(*metal.known, more)
     assert metal.lab.changes() == before  # no hypervisor was asked
     assert done.rows("Success") == ["installer", "disko", "install", "reboot"]
-    wanted = [line for line in planned.says(HOST) if line.startswith(("boot ", "wipe ", "install ", "reboot "))]
-    assert [line for line in done.says(HOST) if line in wanted] == wanted
-    assert len(wanted) == 4
+    expected = [line for line in planned.says(HOST) if line.startswith(("boot ", "wipe ", "install ", "reboot "))]
+    assert [line for line in done.says(HOST) if line in expected] == expected
+    assert len(expected) == 4
 
     assert metal.runs() == "nixos"
     assert metal.ssh("hostname; findmnt -no SOURCE /").split() == [HOST, "/dev/sda2"]

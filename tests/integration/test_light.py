@@ -66,8 +66,8 @@ def test_all_of_them_twice_and_some_that_are_broken(many: Lab) -> None:
     """,
     )
     ended, document = run_deploy(many, "light*", *DEADLINES, check=False)
-    wanted = dict.fromkeys(HOSTS, "deployed") | {"light003": "rolled back", "light007": "rolled back"}
-    assert (ended.status, outcomes(document)) == (1, wanted)
+    expected = dict.fromkeys(HOSTS, "deployed") | {"light003": "rolled back", "light007": "rolled back"}
+    assert (ended.status, outcomes(document)) == (1, expected)
     assert "the activation ended with status 2" in why(document, "light003")
     assert "the activation did not end within 8 s" in why(document, "light007")
     for host in ("light003", "light007"):

@@ -42,8 +42,8 @@ def test_from_nothing_to_a_verified_machine_and_again(lab: Lab) -> None:
     assert lab.changes() == before
     assert again.rows("No changes") == list(ROWS)
 
-    said = lab.pyinfra("-y", "inventory.py", "--limit", "dev", "exec", "--", "hostname")
-    assert "[dev] dev" in " ".join(said.output.split())
+    output = lab.pyinfra("-y", "inventory.py", "--limit", "dev", "exec", "--", "hostname")
+    assert "[dev] dev" in " ".join(output.output.split())
     fact = lab.pyinfra("inventory.py", "--limit", "dev", "fact", "facts.nixos.CurrentSystem")
     assert evaluated(lab, "dev")["toplevel"] in fact.output
 

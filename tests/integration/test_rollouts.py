@@ -24,8 +24,8 @@ def test_a_wave_waits_for_the_proof_of_the_one_before(fleet: Fleet) -> None:
         fleet.change("dev2", "mended")
         ended, document = fleet.deploy("--rerun-failed")
         assert (ended.status, outcomes(document)) == (0, {"dev2": "deployed"})
-        said = fleet.lab.run("nixherd", "deploy", "--rerun-failed").output
-        assert "left no host to run again" in said
+        output = fleet.lab.run("nixherd", "deploy", "--rerun-failed").output
+        assert "left no host to run again" in output
     refused = fleet.lab.pyinfra("-y", "--serial", "inventory.py", "deploys/deploy.py", "--limit", "dev", check=False)
     assert (refused.status, "--serial: a deployment goes in waves" in refused.output) == (2, True)
 

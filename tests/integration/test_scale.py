@@ -68,14 +68,14 @@ def test_what_a_cache_has_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:
         [row] = fleet.deploy("dev")[1]["hosts"]
         assert (row["outcome"], fleet.machine("dev").marker) == ("deployed", "from the cache")
         name = row["new"].removeprefix("/nix/store/")[:32]
-        asked = log.read_text()
-        assert f"GET /{name}.narinfo" in asked
-        assert "GET /nar/" in asked
+        requests = log.read_text()
+        assert f"GET /{name}.narinfo" in requests
+        assert "GET /nar/" in requests
         fleet.change("dev", "past the cache")
         fleet.lab.run("nixherd", "publish", str(cache), "dev", "--key-file", str(key))
         fleet.deploy("dev", "--data", "substitute_on_destination=false")
         assert fleet.machine("dev").marker == "past the cache"
-        assert log.read_text() == asked
+        assert log.read_text() == requests
     fleet.change("dev", "though the cache is down")
     fleet.deploy("dev")
     assert fleet.machine("dev").marker == "though the cache is down"
@@ -100,9 +100,9 @@ def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp
         published = json.loads(fleet.lab.run(*publish).output)["published"]
         assert sorted(published) == ["dev", "dev2"]
         assert f"system={published['dev']}\n" in (cache / "systems/dev").read_text()
-        status, said = pulled()
+        status, output = pulled()
         now = fleet.machine("dev")
-        assert (status, now.marker, now.current, now.profile) == (0, "pulled", *[published["dev"]] * 2), said
+        assert (status, now.marker, now.current, now.profile) == (0, "pulled", *[published["dev"]] * 2), output
         assert fleet.noted("dev")[1] == fleet.head
         assert pulled()[0] == 0
         # another revision of the same system, by itself and told to
@@ -119,8 +119,8 @@ def test_machines_pull_what_was_published_under_the_same_guard(fleet: Fleet, tmp
         fleet.broken_by("dev", f'{{ {pull} nixherd.healthChecks.own.command = "false"; '
                                "nixherd.healthChecks.own.timeout = 2; }")  # fmt: skip
         fleet.lab.run(*publish)
-        status, said = pulled()
-        assert (status != 0, "why=own does not pass" in said) == (True, True), said
+        status, output = pulled()
+        assert (status != 0, "why=own does not pass" in output) == (True, True), output
         assert fleet.machine("dev") == now
 
         fleet.lab("break", "dev", "unit-fails")
@@ -197,8 +197,8 @@ def rolled_by_its_unit(fleet: Fleet, host: str, flake: str, file: Path) -> tuple
     file.write_text(flake)
     fleet.on(host, f"sudo sh -euc {shlex.quote(PUSHED)}", stdin=file)
     ended = fleet.on(host, "sudo systemctl start rolling-flake-update", check=False)
-    said = fleet.on(host, "sudo journalctl -u rolling-flake-update -n 30 --no-pager -o cat").output
-    return ended.status, said
+    output = fleet.on(host, "sudo journalctl -u rolling-flake-update -n 30 --no-pager -o cat").output
+    return ended.status, output
 
 
 def test_three_hosts_follow_a_moving_branch_through_the_cache(fleet: Fleet, branch: Path, tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_three_hosts_follow_a_moving_branch_through_the_cache(fleet: Fleet, bran
         assert f"revision={log.split()[-1]}\n" in (state / "cache/systems/dev").read_text()
         systems = {host: told(host) for host in OURS}
 
-        said = update("dev")
+        output = update("dev")
         now = fleet.machine("dev")
-        assert (now.marker, now.current, now.profile) == ("followed", *[systems["dev"]] * 2), said
+        assert (now.marker, now.current, now.profile) == ("followed", *[systems["dev"]] * 2), output
 
         kernel = fleet.on("dev2", KERNEL).output.strip()
         fleet.on("dev2", "sudo systemctl start --no-block nixos-upgrade")
@@ -273,13 +273,13 @@ def test_three_hosts_follow_a_moving_branch_through_the_cache(fleet: Fleet, bran
         assert fleet.machine("dev") == now
 
     # the unit that does it, on a machine: as a user of no other use, who cannot have the key put into the store
-    status, said = rolled_by_its_unit(fleet, "dev3", SMALL.replace("INPUTS", ""), tmp_path / "flake.nix")
-    assert status == 0, said
+    status, output = rolled_by_its_unit(fleet, "dev3", SMALL.replace("INPUTS", ""), tmp_path / "flake.nix")
+    assert status == 0, output
     cache = "/var/lib/rolling-flake-update/cache"
     assert "system=/nix/store/" in fleet.on("dev3", f"cat {cache}/systems/any; cat {cache}/*.narinfo").output
     steals = 'inputs.stolen = { url = "path:/run/credentials/rolling-flake-update.service"; flake = false; };'
-    status, said = rolled_by_its_unit(fleet, "dev3", SMALL.replace("INPUTS", steals), tmp_path / "flake.nix")
-    assert status != 0, said
-    assert "the inputs cannot be updated" in said
+    status, output = rolled_by_its_unit(fleet, "dev3", SMALL.replace("INPUTS", steals), tmp_path / "flake.nix")
+    assert status != 0, output
+    assert "the inputs cannot be updated" in output
     found = fleet.on("dev3", "sudo sh -c 'grep -rqFf /srv/key /srv && ! grep -rqFf /srv/key /nix/store'", check=False)
     assert found.status == 0

@@ -28,9 +28,9 @@ pytestmark = pytest.mark.slow
 class Sampler(threading.Thread):
     """Notes which programs are seen with something wanted in their arguments or environment."""
 
-    def __init__(self, wanted: re.Pattern[bytes]) -> None:
+    def __init__(self, needle: re.Pattern[bytes]) -> None:
         super().__init__(daemon=True)
-        self.wanted, self.found, self.over = wanted, set[str](), threading.Event()
+        self.needle, self.found, self.over = needle, set[str](), threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.005):
@@ -38,12 +38,12 @@ class Sampler(threading.Thread):
                 for what in ("cmdline", "environ"):
                     with contextlib.suppress(OSError):  # it has ended
                         content = (process / what).read_bytes()
-                        self.found.update(f"{what}: {match[0]!r}" for match in self.wanted.finditer(content))
+                        self.found.update(f"{what}: {match[0]!r}" for match in self.needle.finditer(content))
 
 
 @contextmanager
-def watched(wanted: re.Pattern[bytes]) -> Iterator[set[str]]:
-    sampler = Sampler(wanted)
+def watched(needle: re.Pattern[bytes]) -> Iterator[set[str]]:
+    sampler = Sampler(needle)
     sampler.start()
     yield sampler.found
     sampler.over.set()
@@ -60,13 +60,13 @@ def pattern(*values: bytes) -> re.Pattern[bytes]:
     return re.compile(b"|".join(map(re.escape, sorted(shapes))))
 
 
-def files_with(wanted: re.Pattern[bytes], *directories: Path) -> set[Path]:
+def files_with(needle: re.Pattern[bytes], *directories: Path) -> set[Path]:
     """Regular files below these directories that hold something wanted."""
     found = set()
     for directory in directories:
         for path in directory.rglob("*"):
             with contextlib.suppress(FileNotFoundError):
-                if stat.S_ISREG(path.lstat().st_mode) and wanted.search(path.read_bytes()):
+                if stat.S_ISREG(path.lstat().st_mode) and needle.search(path.read_bytes()):
                     found.add(path)
     return found
 
@@ -88,23 +88,25 @@ def test_secrets_are_where_they_belong_and_nowhere_else(
         path.write_text(text)
         path.chmod(0o600)
     identity = lab.places.home / ".config/sops/age/keys.txt"
-    own = next(line for line in identity.read_text().splitlines() if line.startswith("AGE-SECRET-KEY-1"))
+    private_key = next(line for line in identity.read_text().splitlines() if line.startswith("AGE-SECRET-KEY-1"))
     part = ["--extract", '["api_token"]', str(lab.places.fleet / "secrets/dev.yaml")]
     secret = lab.run("sops", "decrypt", *part).output.strip()
     assert len(secret) == 32
     # the line of the key that holds its private half
-    wanted = pattern(*(text.encode() for text in (token, pair.private_openssh.splitlines()[3], content, own, secret)))
+    needle = pattern(
+        *(text.encode() for text in (token, pair.private_openssh.splitlines()[3], content, private_key, secret))
+    )
     whole = ("deploys/enroll.py", "deploys/provision.py", "deploys/post_provision.py")
 
-    with watched(wanted) as seen:
+    with watched(needle) as seen:
         data = ("--data", f'extra_files={{"/etc/carried": "{carried}"}}')
         ended = lab.pyinfra(*("-vvv", "--debug-all", "-y", *data, "inventory.py", *whole, "--limit", "dev"))
     assert seen == set()
-    assert not wanted.search(ended.output.encode())
+    assert not needle.search(ended.output.encode())
     logs = [lab.places.api_log, lab.places.lab_log]
-    assert not [path for path in logs if wanted.search(path.read_bytes())]
+    assert not [path for path in logs if needle.search(path.read_bytes())]
     left = [lab.places.home, lab.places.fleet, lab.places.consoles, lab.places.nix_root]
-    assert files_with(wanted, *left) == {identity}  # the host's key has left as well
+    assert files_with(needle, *left) == {identity}  # the host's key has left as well
     assert identity.stat().st_mode & 0o777 == 0o600
 
 

@@ -21,8 +21,8 @@ def git(lab: Lab, *words: str) -> list[str]:
 
 def nixherd(lab: Lab, *words: str) -> Any:
     """What a command says as JSON, the last that it says."""
-    said = lab.run("sh", "-c", f"nixherd {shlex.join(words)} --json 2>/dev/null").output
-    return json.loads(said[said.index("{") :])
+    output = lab.run("sh", "-c", f"nixherd {shlex.join(words)} --json 2>/dev/null").output
+    return json.loads(output[output.index("{") :])
 
 
 def key_of(lab: Lab, host: str) -> Path:
@@ -32,9 +32,9 @@ def key_of(lab: Lab, host: str) -> Path:
     address, known, found = report(lab, host)["address"], lab.state / f"known-{host}", lab.state / f"{host}.age"
     known.write_text(f"{address} {pinned}\n")
     options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
-    said = lab.run("ssh", *options, f"abl030@{address}", "sudo cat /etc/ssh/ssh_host_ed25519_key").output
+    output = lab.run("ssh", *options, f"abl030@{address}", "sudo cat /etc/ssh/ssh_host_ed25519_key").output
     found.touch(0o600)
-    found.write_text(identity_of(said.strip() + "\n") + "\n")
+    found.write_text(identity_of(output.strip() + "\n") + "\n")
     return found
 
 

@@ -65,17 +65,17 @@ def ssh(lab: Lab, host: str, user: str, command: str) -> str:
 
 def assert_verified(lab: Lab, host: str = "dev", vmid: int = 110) -> None:
     """All that a finished run must have left, and nothing else."""
-    wanted = evaluated(lab, host)
-    said = ssh(lab, host, wanted["user"], _LOOK)
-    found = dict(line.split("=", 1) for line in said.splitlines())
-    assert {found["running"], found["booted"], found["profile"]} == {wanted["toplevel"]}, said
-    assert found["hostname"] == wanted["hostname"] == host
-    assert found["noted"].split()[:2] == [wanted["toplevel"], wanted["revision"]], said
+    expected = evaluated(lab, host)
+    output = ssh(lab, host, expected["user"], _LOOK)
+    found = dict(line.split("=", 1) for line in output.splitlines())
+    assert {found["running"], found["booted"], found["profile"]} == {expected["toplevel"]}, output
+    assert found["hostname"] == expected["hostname"] == host
+    assert found["noted"].split()[:2] == [expected["toplevel"], expected["revision"]], output
     assert found["mode"] == "root 644"
     assert found["root"].split() == ["/dev/sda2", "ext4"]
-    assert f"init={wanted['toplevel']}/init" in found["loads"], said
-    assert (found["part1"], found["part2"]) == ("EF00", "8300"), said
-    assert (found["mounted"], found["units"], found["left"]) == ("", "", ""), said
+    assert f"init={expected['toplevel']}/init" in found["loads"], output
+    assert (found["part1"], found["part2"]) == ("EF00", "8300"), output
+    assert (found["mounted"], found["units"], found["left"]) == ("", "", ""), output
     born, touched = map(float, found["installs"].split())
     assert abs(touched - born) < 0.1, f"nixos-install ran twice, {touched - born:.1f} s apart"
 
@@ -83,16 +83,16 @@ def assert_verified(lab: Lab, host: str = "dev", vmid: int = 110) -> None:
     assert key in lab.run("ssh-keyscan", "-t", "ed25519", report(lab, host)["address"]).output
     assert key in (lab.kept / host / "ssh_host_ed25519_key.pub").read_text()
 
-    _assert_vm(lab, host, vmid, wanted)
+    _assert_vm(lab, host, vmid, expected)
     _assert_nothing_left(lab, host)
 
 
-def _assert_vm(lab: Lab, host: str, vmid: int, wanted: dict[str, Any]) -> None:
+def _assert_vm(lab: Lab, host: str, vmid: int, expected: dict[str, Any]) -> None:
     config = lab.api(f"/nodes/prom/qemu/{vmid}/config")
-    declared = wanted["vm"]
+    declared = expected["vm"]
     assert declared["vmid"] == vmid
     assert (config["name"], config["cores"], config["memory"]) == (host, declared["cores"], str(declared["memory"]))
-    assert f"nixherd fleet={wanted['fleet']} vmid={vmid}" in config["description"].splitlines()
+    assert f"nixherd fleet={expected['fleet']} vmid={vmid}" in config["description"].splitlines()
     assert f"size={declared['disk']}" in config["scsi0"].split(",")
     assert "lock" not in config
     assert lab.api(f"/nodes/prom/qemu/{vmid}/status/current")["status"] == "running"

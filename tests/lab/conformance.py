@@ -81,13 +81,13 @@ def main() -> int:
     found = dict(zip(every, replay_all(every), strict=True))
     status = 0
     for series in (FIRST, SECOND):
-        own = [found[series, name] for name in series.names]
-        for one in own:
+        cases = [found[series, name] for name in series.names]
+        for one in cases:
             differ = one.compared - one.agreed
             print(f"{one.name:22} {one.agreed:4} agree{f', {differ} differ' if differ else ''}")
-        agreed, compared = sum(one.agreed for one in own), sum(one.compared for one in own)
-        print(f"{series.recordings.name}: {agreed} of {compared} ({share(own):.1%}; at least {series.share:.1%})\n")
-        if share(own) < series.share:
+        agreed, compared = sum(one.agreed for one in cases), sum(one.compared for one in cases)
+        print(f"{series.recordings.name}: {agreed} of {compared} ({share(cases):.1%}; at least {series.share:.1%})\n")
+        if share(cases) < series.share:
             status = 1
     return status
 

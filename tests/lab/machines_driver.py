@@ -34,11 +34,11 @@ def main(checkout: Path) -> None:
                 result: object = switched_off
             else:
                 result = getattr(backend, request["call"])(*request["args"])
-            said: dict[str, object] = {"result": result}
+            reply: dict[str, object] = {"result": result}
         except Exception as error:  # noqa: BLE001  (the test judges it)
-            said = {"error": type(error).__name__, "text": str(error)}
+            reply = {"error": type(error).__name__, "text": str(error)}
         with answering:
-            print(json.dumps({"id": request["id"], **said}), flush=True)
+            print(json.dumps({"id": request["id"], **reply}), flush=True)
 
     print("ready", flush=True)
     for line in sys.stdin:

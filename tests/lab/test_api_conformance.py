@@ -41,7 +41,7 @@ def test_the_quick_recordings_agree() -> None:
     sets = [(series, name) for series, names in QUICK.items() for name in names]
     found = dict(zip(sets, replay_all(sets), strict=True))
     for series, names in QUICK.items():
-        own = [found[series, name] for name in names]
-        assert share(own) >= 0.98, "\n".join(one.report for one in own)
+        cases = [found[series, name] for name in names]
+        assert share(cases) >= 0.98, "\n".join(one.report for one in cases)
     rights = found[SECOND, "rights-recipe"]
     assert rights.agreed == rights.compared > 90, rights.report

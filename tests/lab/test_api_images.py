@@ -22,8 +22,8 @@ def node() -> Node:
 
 
 def fetch(node: Node, **params: str) -> str:
-    asked: dict[str, Any] = {"content": "import", "filename": "debian.qcow2", "url": URL, **params}
-    return node.run("POST", "/nodes/prom/storage/local/download-url", **asked)
+    request: dict[str, Any] = {"content": "import", "filename": "debian.qcow2", "url": URL, **params}
+    return node.run("POST", "/nodes/prom/storage/local/download-url", **request)
 
 
 def test_what_is_fetched_is_there_and_becomes_a_disk(node: Node) -> None:
@@ -36,8 +36,8 @@ def test_what_is_fetched_is_there_and_becomes_a_disk(node: Node) -> None:
 
 
 def test_what_is_not_what_was_meant_is_not_there(node: Node) -> None:
-    said = fetch(node, **{"checksum": "cd" * 32, "checksum-algorithm": "sha256"})
-    assert said == f"checksum mismatch: got '{'ab' * 32}' != expect '{'cd' * 32}'"
+    output = fetch(node, **{"checksum": "cd" * 32, "checksum-algorithm": "sha256"})
+    assert output == f"checksum mismatch: got '{'ab' * 32}' != expect '{'cd' * 32}'"
     assert fetch(node, url="https://elsewhere.example/x.qcow2") == "download failed: the lab's node has no network"
     assert node.get("/nodes/prom/storage/local/content", content="import") == []
     with pytest.raises(ParameterError) as refused:

@@ -101,8 +101,8 @@ def test_hotplug_knows_its_features() -> None:
 def test_what_cannot_be_deleted(name: str, status: int, text: str) -> None:
     with pytest.raises(ApiError) as refused:
         node_with().call("PUT", CONFIG, {"delete": name}, User("root@pam", "full"))
-    said = refused.value.errors["delete"] if isinstance(refused.value, ParameterError) else refused.value.message
-    assert (refused.value.status, said) == (status, text)
+    message = refused.value.errors["delete"] if isinstance(refused.value, ParameterError) else refused.value.message
+    assert (refused.value.status, message) == (status, text)
 
 
 def test_the_boot_disk_leaves_the_boot_order_when_it_goes() -> None:

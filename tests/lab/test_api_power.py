@@ -54,14 +54,14 @@ def status(node: Node) -> Any:
 
 def test_a_start_gives_the_backend_configuration_and_cloud_init_drive(node: Node, backend: Recording) -> None:
     keys = KEY.replace(" ", "%20").replace("@", "%40")
-    wanted = {
+    expected = {
         "ciuser": "op",
         "sshkeys": keys,
         "ipconfig0": "ip=dhcp",
         "cipassword": "s3cret",
         "searchdomain": "lab.test",
     }
-    node.call("PUT", f"{VM}/config", wanted)
+    node.call("PUT", f"{VM}/config", expected)
     upid = node.call("POST", f"{VM}/status/start")
     assert node.ended(upid) == "OK"
     assert node.log(upid) == ["generating cloud-init ISO", "TASK OK"]

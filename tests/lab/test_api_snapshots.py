@@ -18,13 +18,13 @@ def node(disk: str = "files:110/vm-110-disk-0.qcow2", **config: str) -> Node:
         **{f"files:110/vm-110-disk-{n}.{form}": volume(form) for n, form in ((0, "qcow2"), (1, "raw"))},
         "files:210/vm-210-disk-0.raw": volume("raw"),
     }
-    about: dict[str, Any] = {
+    expected: dict[str, Any] = {
         **{"name": "dev", "memory": "256", "agent": "1", "boot": "order=scsi0", "scsi0": f"{disk},size=1G"},
         **{"net0": "virtio=BC:24:11:00:01:10,bridge=vmbr0", "vmgenid": "old", **config},
     }
     files = {"type": "dir", "path": "/srv/files", "content": "images,rootdir", "total": 100 * GIB, "volumes": volumes}
     ct = {"type": "lxc", "config": {"hostname": "dns", "rootfs": "files:210/vm-210-disk-0.raw,size=1G"}}
-    vm = {"status": "running", "agent": "running", "config": about}
+    vm = {"status": "running", "agent": "running", "config": expected}
     return Node(state_with(storages={"files": files}, vms={"110": vm, "210": ct}))
 
 

@@ -28,8 +28,8 @@ def node(**acl: str) -> Node:
 
 def test_a_token_is_shown_its_own_tasks_by_the_node_and_none_by_the_cluster() -> None:
     made = node()
-    [own] = made.call("GET", "/nodes/prom/tasks", {}, TOKEN)
-    assert (own["type"], own["user"], own["tokenid"]) == ("qmstart", "fw@pve", "t")
+    [task] = made.call("GET", "/nodes/prom/tasks", {}, TOKEN)
+    assert (task["type"], task["user"], task["tokenid"]) == ("qmstart", "fw@pve", "t")
     assert made.call("GET", "/cluster/tasks", {}, TOKEN) == []
     rows = made.get("/cluster/tasks")
     assert [(row["type"], row["user"], row.get("tokenid"), row["saved"]) for row in rows] == [

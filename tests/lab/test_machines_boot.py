@@ -42,11 +42,11 @@ def test_a_clone_boots_and_its_cloud_init_replaces_the_shared_host_key(machines:
 def test_the_root_is_the_machines_own_disk(machines: Machines) -> None:
     machines.boot(110)
     address = machines.ready(110)
-    said = machines.ssh(
+    output = machines.ssh(
         "deploy", address, "findmnt -no SOURCE,FSTYPE /; cat /sys/class/block/*/size; sudo sgdisk -p /dev/sda"
     )
-    assert said.stdout.startswith("/dev/sda2 ext4\n")
-    assert f"Disk /dev/sda: {DISK // 512} sectors" in said.stdout
+    assert output.stdout.startswith("/dev/sda2 ext4\n")
+    assert f"Disk /dev/sda: {DISK // 512} sectors" in output.stdout
 
 
 def test_loopback_and_docker_come_first_among_the_interfaces(machines: Machines) -> None:
@@ -100,10 +100,10 @@ def test_kexec_keeps_host_key_and_users_key_and_the_address_changes(machines: Ma
     fresh = machines.in_installer(110)
     assert fresh != address
     assert machines.host_key(fresh) == key
-    said = machines.ssh(
+    output = machines.ssh(
         "root", fresh, "hostname; . /etc/os-release; echo $VARIANT_ID; findmnt -no FSTYPE /; nix eval --expr 1+1"
     )
-    assert said.stdout.split() == ["nixos-installer", "installer", "overlay", "2"], said.stderr
+    assert output.stdout.split() == ["nixos-installer", "installer", "overlay", "2"], output.stderr
 
 
 INSTALL = """
@@ -159,8 +159,8 @@ def test_an_installed_system_boots_from_its_own_disk_and_switches_off(machines: 
     machines.ssh("root", address, "reboot")
     until(lambda: machines.told(110, "get-host-name", "host-name") == "installed")
     address = machines.ready(110, "root")
-    said = machines.ssh("root", address, "findmnt -no SOURCE /; readlink -f /nix/var/nix/profiles/system")
-    assert said.stdout.split() == ["/dev/sda2", path]
+    output = machines.ssh("root", address, "findmnt -no SOURCE /; readlink -f /nix/var/nix/profiles/system")
+    assert output.stdout.split() == ["/dev/sda2", path]
     assert machines.call("shutdown", 110, 10) is True
     assert machines.call("switched_off") == [110]
     assert machines.call("running", 110) is False
@@ -228,5 +228,5 @@ def test_a_disk_grows_under_a_running_machine(machines: Machines) -> None:
     machines.boot(110)
     address = machines.ready(110)
     machines.call("resize_volume", "nvmeprom:vm-110-disk-0", DISK + (1 << 30))
-    said = machines.ssh("deploy", address, "lsblk -bdJo SIZE /dev/sda")
-    assert json.loads(said.stdout)["blockdevices"][0]["size"] == DISK + (1 << 30)
+    output = machines.ssh("deploy", address, "lsblk -bdJo SIZE /dev/sda")
+    assert json.loads(output.stdout)["blockdevices"][0]["size"] == DISK + (1 << 30)

@@ -69,12 +69,12 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 def test_commands_run_inside_with_the_labs_fleet_token_and_home(lab: Lab) -> None:
     assert lab("up").returncode == 0
-    said = lab("run", "--", "sh", "-c", "echo $FLEET $PROXMOX_TOKEN_FILE $HOME; pwd; ip -o -4 addr; exit 7")
+    output = lab("run", "--", "sh", "-c", "echo $FLEET $PROXMOX_TOKEN_FILE $HOME; pwd; ip -o -4 addr; exit 7")
     here = lab.places.state
-    assert said.stdout.splitlines()[0] == f"{here}/fleet {here}/token {here}/home"
-    assert said.stdout.splitlines()[1] == str(lab.places.checkout)
-    assert {line.split()[1] for line in said.stdout.splitlines()[2:]} == {"lo", "br0"}
-    assert said.returncode == 7
+    assert output.stdout.splitlines()[0] == f"{here}/fleet {here}/token {here}/home"
+    assert output.stdout.splitlines()[1] == str(lab.places.checkout)
+    assert {line.split()[1] for line in output.stdout.splitlines()[2:]} == {"lo", "br0"}
+    assert output.returncode == 7
     assert lab.places.token.stat().st_mode & 0o777 == 0o600
     outside = lab("run", "--", "ping", "-c", "1", "-W", "1", "192.0.2.1") if shutil.which("ping") else None
     assert outside is None or outside.returncode != 0
@@ -86,9 +86,9 @@ def test_up_twice_is_up_once_and_status_lists_the_node(lab: Lab) -> None:
     first = Running.find(lab.places)
     assert lab("up").returncode == 0
     assert Running.find(lab.places) == first
-    said = lab("status").stdout
-    assert "104  running  doc1" in said
-    assert "9002  stopped" in said
+    output = lab("status").stdout
+    assert "104  running  doc1" in output
+    assert "9002  stopped" in output
     assert "lab is up with 1 host" in lab("up", "--hosts", "2").stderr
 
 
@@ -128,8 +128,8 @@ def test_reset_brings_back_start_state_and_fleet_within_three_seconds(lab: Lab) 
     [
         (["reset"], "lab: the lab is not up; start it with: python -m lab up"),
         (["run", "--", "true"], "lab: the lab is not up; start it with: python -m lab up"),
-        (["run"], "lab: run what? python -m lab run -- CMD …"),
-        (["fault", "nosuch"], "lab: no fault is called nosuch; there are: lock-held,"),
+        (["run"], "lab: no command; use: python -m lab run -- CMD …"),
+        (["fault", "nosuch"], "lab: unknown fault nosuch; known faults: lock-held,"),
         (["fault", "no-return", "maybe"], "lab: python -m lab fault no-return [on|off]"),
     ],
 )
@@ -161,7 +161,7 @@ def test_down_leaves_nothing(lab: Lab) -> None:
     assert lab("down").returncode == 0
     until(lambda: not lab.traces(), 3)
     assert cgroups(lab.places) == []
-    assert "was not up" in lab("down").stderr
+    assert "it was not running" in lab("down").stderr
 
 
 @pytest.mark.parametrize("seed", range(6))

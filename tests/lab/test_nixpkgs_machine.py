@@ -168,8 +168,8 @@ def test_a_switch_changes_units_files_users_and_the_boot_default(dev: Installed)
       users.users.guest = {isNormalUser = true; openssh.authorizedKeys.keys = ["ssh-ed25519 AAAA guest"];};
       systemd.services.web = {wantedBy = ["multi-user.target"]; script = "exec sleep 1000";};
     """
-    status, said, new = dev.switch(change)
-    assert status == 0, said
+    status, output, new = dev.switch(change)
+    assert status == 0, output
     assert dev.run("hostname; cat /etc/lab/note; id -u guest; systemctl is-active web").splitlines() == [
         "renamed",
         "here" + "1001",
@@ -183,11 +183,11 @@ def test_a_switch_changes_units_files_users_and_the_boot_default(dev: Installed)
 
     # a changed unit is restarted, a removed one stopped; a test leaves the boot default alone
     before = dev.run("systemctl show -p MainPID web")
-    status, said, _ = dev.switch(change := change + 'systemd.services.web.environment.NEW = "1";', "dry-activate")
-    assert (status, "would stop the following units: web.service" in said) == (0, True)
+    status, output, _ = dev.switch(change := change + 'systemd.services.web.environment.NEW = "1";', "dry-activate")
+    assert (status, "would stop the following units: web.service" in output) == (0, True)
     assert dev.run("systemctl show -p MainPID web") == before
-    status, said, _ = dev.switch(change, "test")
-    assert (status, "starting the following units: web.service" in said) == (0, True)
+    status, output, _ = dev.switch(change, "test")
+    assert (status, "starting the following units: web.service" in output) == (0, True)
     assert dev.run("systemctl show -p MainPID web") != before
     assert dev.run("sudo -n cat /boot/loader/loader.conf") == default
 
@@ -195,8 +195,8 @@ def test_a_switch_changes_units_files_users_and_the_boot_default(dev: Installed)
     bad = (
         'systemd.services.bad = {wantedBy = ["multi-user.target"]; script = "exit 3"; serviceConfig.Type = "oneshot";};'
     )
-    status, said, _ = dev.switch(change + bad, "test")
-    assert (status, "the following units failed: bad.service" in said) == (4, True)
+    status, output, _ = dev.switch(change + bad, "test")
+    assert (status, "the following units failed: bad.service" in output) == (4, True)
 
     # rolled back, everything of it is gone, and the machine boots what it ran
     done = dev.machines.ssh("abl030", dev.address, f"sudo -n {dev.toplevel}/bin/switch-to-configuration switch")
@@ -214,8 +214,8 @@ def test_a_second_activation_beside_a_running_one_is_refused(dev: Installed) -> 
 
 
 def test_it_boots_the_default_generation_again(dev: Installed) -> None:
-    status, said, new = dev.switch('networking.hostName = "rebooted";', "boot")
-    assert (status, dev.run("hostname")) == (0, "dev\n"), said
+    status, output, new = dev.switch('networking.hostName = "rebooted";', "boot")
+    assert (status, dev.run("hostname")) == (0, "dev\n"), output
     dev.machines.ssh("abl030", dev.address, "sudo -n reboot")
     until(lambda: dev._hostname_is("rebooted"))
     dev.wait()

@@ -40,7 +40,7 @@ def error(expression: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("evaluated", "said"),
+    ("evaluated", "messages"),
     [
         (
             '(system [{services.openssh.setings.PermitRootLogin = lib.mkForce "no";}]).services',
@@ -92,9 +92,9 @@ def error(expression: str) -> str:
         ),
     ],
 )
-def test_what_is_refused_and_how(evaluated: str, said: list[str]) -> None:
+def test_what_is_refused_and_how(evaluated: str, messages: list[str]) -> None:
     shown = error(evaluated)
-    assert [words for words in said if words not in shown] == [], shown
+    assert [words for words in messages if words not in shown] == [], shown
 
 
 def test_what_the_real_modules_declare_is_taken_and_merged() -> None:
@@ -198,9 +198,9 @@ def test_the_tables_are_whole(table: str) -> None:
     if not handed.exists():
         pytest.skip("the tables that this one was made from are not here")
     sets = ["home-manager"] if table == "home-manager" else ["nixos", "home-manager-nixos", "sops-nix", "disko"]
-    own = {name: kind for where in sets for name, kind in options()[where].items()}
+    declared = {name: kind for where in sets for name, kind in options()[where].items()}
     lines = [line.split("\t") for line in handed.read_text().splitlines()]
-    assert [name for name, kind in lines if own.get(name) != kind] == []
+    assert [name for name, kind in lines if declared.get(name) != kind] == []
 
 
 def test_every_name_and_every_type_is_read() -> None:

@@ -67,7 +67,7 @@ def test_a_fleet_without_a_fault_is_0_with_figures(tmp_path: Path) -> None:
     for label, row in zip(("host good", "home home", "package paper", "flake check"), rows, strict=False):
         assert re.match(rf"{label} +ok +\d+\.\d s  CPU +\d+\.\d s +\d+\.\d GB$", row), row
     assert "\n0 errors, 0 failing assertions, 0 warnings; CPU " in done.stdout
-    assert "nixpkgs of an unknown revision /" in done.stdout
+    assert "nixpkgs unknown revision /" in done.stdout
     assert not (tmp_path / "fleet" / "flake.lock").exists()
 
 
@@ -83,25 +83,25 @@ def test_each_fault_is_told_with_its_host_and_all_others_are_evaluated(tmp_path:
     )
     done = run(tmp_path, *given("NIXPKGS", "HOME_MANAGER", "WORDS"), hosts=hosts)
     assert done.returncode == 1, done.stderr
-    said: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     row = ""
     for line in done.stdout.splitlines():
         if line.startswith("    "):
-            said[row].append(line.strip())
+            messages[row].append(line.strip())
         elif found := re.match(r"(\w+ \w+) +(\w.*?)  ", line):
             row = found[1]
-            said[row] = [found[2]]
-    assert said["host good"] == ["ok"]
-    assert said["home home"] == ["ok"]
-    assert said["host failing"] == ["fails", "assertion: it needs", "more"]
-    assert said["host gone"][0] == "fails"
-    assert "`systemd.sleep.extraConfig'" in said["host gone"][1]
-    assert said["host misspelt"][:2] == [
+            messages[row] = [found[2]]
+    assert messages["host good"] == ["ok"]
+    assert messages["home home"] == ["ok"]
+    assert messages["host failing"] == ["fails", "assertion: it needs", "more"]
+    assert messages["host gone"][0] == "fails"
+    assert "`systemd.sleep.extraConfig'" in messages["host gone"][1]
+    assert messages["host misspelt"][:2] == [
         "does not evaluate",
         "error: The option `services.opensh' does not exist. Definition values:",
     ]
-    assert said["host warning"] == ["warns", "warning: told", "warning: traced"]
-    assert said["flake check"][0] == "does not evaluate"
+    assert messages["host warning"] == ["warns", "warning: told", "warning: traced"]
+    assert messages["flake check"][0] == "does not evaluate"
     assert re.search(r"\n2 errors, 2 failing assertions, \d+ warnings; CPU", done.stdout)
 
 
@@ -110,30 +110,30 @@ def test_an_input_that_is_not_given_is_an_error_of_what_needs_it(tmp_path: Path)
     assert done.returncode == 1
     assert re.search(r"host good +ok ", done.stdout)
     assert "error: the input home-manager of " in done.stdout
-    assert "error: not run, without home-manager, words it would have to fetch" in done.stdout
+    assert "error: not run: missing home-manager, words, and nothing is fetched" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "messages"),
     [
-        ([], "say where a nixpkgs lies, nothing is fetched: NIXPKGS=/path [DISKO=/path] [HOME_MANAGER=/path] "),
-        (["NIXPKGS"], "NIXPKGS: say NAME=DIRECTORY, as NIXPKGS=/path/to/nixpkgs"),
+        ([], "give the directory of a nixpkgs, nothing is fetched: NIXPKGS=/path [DISKO=/path] [HOME_MANAGER=/path] "),
+        (["NIXPKGS"], "NIXPKGS: expected NAME=DIRECTORY, for example NIXPKGS=/path/to/nixpkgs"),
         (["NIXPKGS=/not/there"], "NIXPKGS=/not/there: no such directory"),
-        (["NIXPKGS=/usr"], "NIXPKGS=/usr: it has no flake.nix"),
-        (["NIXPKGS=@disko@"], "not a nixpkgs: it has no nixos/modules/module-list.nix"),
+        (["NIXPKGS=/usr"], "NIXPKGS=/usr: the directory has no flake.nix"),
+        (["NIXPKGS=@disko@"], "not a nixpkgs, it has no nixos/modules/module-list.nix"),
         (["NIXPKS=/usr"], "NIXPKS=/usr: "),
         (["NIXPKS=/usr"], "/flake.nix has no such input; it has DISKO, HOME_MANAGER, "),
         (["DISKO=@disko@", "DISKO=@disko@"], "DISKO is given twice"),
         (["--fleet", "/not/there"], "--fleet=/not/there: no such directory"),
-        (["--jobs", "0"], "--jobs 0: at least one evaluation has to run"),
+        (["--jobs", "0"], "--jobs 0: must be at least 1"),
     ],
 )
-def test_what_is_given_wrong_is_one_line(arguments: list[str], said: str) -> None:
+def test_what_is_given_wrong_is_one_line(arguments: list[str], messages: str) -> None:
     disko = str(stand_ins() / "inputs" / "disko")
     done = real(*(argument.replace("@disko@", disko) for argument in arguments))
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"fleet-real: [^\n]+\n", done.stderr)
-    assert said in done.stderr
+    assert messages in done.stderr
 
 
 def test_a_flake_that_does_not_parse_is_one_line(tmp_path: Path) -> None:
@@ -143,7 +143,9 @@ def test_a_flake_that_does_not_parse_is_one_line(tmp_path: Path) -> None:
 
 
 def test_what_nix_says_of_this_machine_is_no_warning_of_the_fleet() -> None:
-    said = "warning: Git tree '/x' is dirty\nevaluation warning: a\ntrace: evaluation warning: b\nwarning: a\nerror: x"
-    assert evaluation._warnings(said) == ["a", "b"]
+    messages = (
+        "warning: Git tree '/x' is dirty\nevaluation warning: a\ntrace: evaluation warning: b\nwarning: a\nerror: x"
+    )
+    assert evaluation._warnings(messages) == ["a", "b"]
     assert evaluation._last("error:\n   … while\n\n   error: one\n   two\n") == "one\ntwo"
-    assert evaluation._last("") == "nix said nothing"
+    assert evaluation._last("") == "nix printed no message"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pyinfra.api.host import Host
 
-from nixherd.fleet.settings import Device
+from nixherd.fleet.models import Device
 from nixherd.fleet.validate import find
-from nixherd.locate import whereabouts
+from nixherd.locate import neighbours
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.fleet.test_validate import DEFINITIONS, HOSTS
@@ -27,16 +27,16 @@ pytestmark = pytest.mark.xdist_group("emulator")
 def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:  # noqa: F811
     """`dev` is installed and nobody knows where; `metal` is asked for its neighbours, and there is no hypervisor."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(whereabouts, "_ours", tuple)
+    monkeypatch.setattr(neighbours, "_ours", tuple)
     # loopback is no address that others can reach
-    monkeypatch.setattr(whereabouts, "usable", lambda text: ipaddress.ip_address(text) if text else None)
+    monkeypatch.setattr(neighbours, "usable", lambda text: ipaddress.ip_address(text) if text else None)
     shared = shared_at(emulator, tmp_path)
     shared.token_file.unlink()
     return shared
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Said:
+def messages(caplog: pytest.LogCaptureFixture) -> Said:
     return said_by(caplog)
 
 
@@ -49,7 +49,7 @@ def test_a_table_that_lies_costs_a_look_at_another_key(
     run: Callable[[], Host],
     shared: Shared,
     sshd: Sshd,  # noqa: F811
-    said: Said,
+    messages: Said,
     tmp_path: Path,
 ) -> None:
     """It names another machine first, and hostile words; the pinned key decides, and the machine is found."""
@@ -81,10 +81,10 @@ def test_a_table_that_lies_costs_a_look_at_another_key(
         assert place is not None
         assert (place.address, place.host_key) == ("127.0.0.5", dev.public)
         assert executing(host).run_shell_command("echo here")[1].stdout == "here"
-        assert not other.asked, "nothing was sent to it, no login either"
+        assert not other.contacted, "nothing was sent to it, no login either"
     finally:
         other.kill()
-    told = [line for line in said() if "without the hypervisor" in line]
+    told = [line for line in messages() if "without the hypervisor" in line]
     assert len(told) == 1
     assert "which cannot be asked: token file" in told[0]
 

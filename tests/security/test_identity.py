@@ -111,8 +111,8 @@ def refused(ended: dict[str, Ended], why: str) -> None:
         assert run.status == 3, f"{name}:\n{run.output}"
         lines = [line for line in run.says("dev2") if not line.startswith(("Ready", "Error: ", "find the address"))]
         assert len(lines) == 1, f"{name}:\n{run.output}"
-        wanted = "vm 111 (dev2) runs no installed system: its agent says that it is" if name in ASKING else why
-        assert wanted in lines[0], f"{name}:\n{run.output}"
+        expected = "vm 111 (dev2) runs no installed system: its agent says that it is" if name in ASKING else why
+        assert expected in lines[0], f"{name}:\n{run.output}"
 
 
 @pytest.mark.lab

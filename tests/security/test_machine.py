@@ -74,13 +74,13 @@ def test_a_full_run_holds_up_neither_keeping_nor_going_back(fleet: Fleet) -> Non
         fleet.lab("break", host, fault)
     _ended, document = fleet.deploy(*faults, *DEADLINES, check=False)
     try:
-        said = rows(document)
-        assert outcomes(document) == {"dev": "deployed", "dev2": "rolled back", "dev3": "rolled back"}, said
-        assert "it rebooted in the middle of the activation" in said["dev3"]["why"]
+        output = rows(document)
+        assert outcomes(document) == {"dev": "deployed", "dev2": "rolled back", "dev3": "rolled back"}, output
+        assert "it rebooted in the middle of the activation" in output["dev3"]["why"]
         for host in faults:
             until(partial(_answers, fleet, host), 60, f"{host} answers")
             now = fleet.machine(host)
-            assert now.current == now.profile == (said[host]["new"] if host == "dev" else before[host].current)
+            assert now.current == now.profile == (output[host]["new"] if host == "dev" else before[host].current)
         after = {host: fleet.on(host, "cat /proc/sys/kernel/random/boot_id").output for host in faults}
         assert {host for host in faults if boots[host] != after[host]} == {"dev3"}
         # systemd has the old system's units again, too
@@ -204,7 +204,7 @@ def test_nixos_rebuild_is_judged_by_what_is_there_and_unchanged_is_more_than_a_p
     alone = (
         "sudo systemd-run --quiet --unit=elsewhere /usr/bin/flock /run/nixos/switch-to-configuration.lock sleep 1000"
     )
-    for start, unit, said in (
+    for start, unit, output in (
         (hang, "nixos-rebuild-switch-to-configuration", "nixos-rebuild-switch-to-configuration.service"),
         (alone, "elsewhere", "(switch-to-configuration)"),
     ):
@@ -213,7 +213,7 @@ def test_nixos_rebuild_is_judged_by_what_is_there_and_unchanged_is_more_than_a_p
         fleet.on("dev", f"sudo systemctl stop {unit}")
         assert (ended.status, outcomes(document)) == (1, {"dev": "unchanged, not well"}), document
         assert "an activation is under way there" in document["hosts"][0]["why"]
-        assert said in document["hosts"][0]["why"]
+        assert output in document["hosts"][0]["why"]
     assert outcomes(fleet.deploy("dev")[1]) == {"dev": "unchanged"}
 
 
@@ -296,8 +296,8 @@ def test_a_switch_inhibitor_is_told_from_a_failure_and_a_boot_goes_on_by_it(flee
     # the machine says it, too, where nobody has foreseen it
     system = document["hosts"][0]["new"]
     words = ("-y", "inventory.py", "--limit", "dev", "operations.nixos.activated", f"system={system}")
-    said = fleet.lab.pyinfra(*words, check=False)
-    assert f"it cannot be switched to while the old system runs: {inhibited}" in said.output
+    output = fleet.lab.pyinfra(*words, check=False)
+    assert f"it cannot be switched to while the old system runs: {inhibited}" in output.output
     assert fleet.machine("dev") == before["dev"]
     # all the same, where that is said; going back over it is not asked
     ended, document = fleet.deploy("dev", "--no-check")
@@ -350,9 +350,9 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
         assert (ended.status, outcomes(document)) == (0, {"dev3": "deployed"}), document
         now = fleet.machine("dev3")
         assert now.marker == "updated"
-        said = fleet.on("root@dev3", "nixherd last").output
-        assert "protocol=3" in said
-        assert f"noted={now.current} {document['hosts'][0]['revision']} " in said
+        output = fleet.on("root@dev3", "nixherd last").output
+        assert "protocol=3" in output
+        assert f"noted={now.current} {document['hosts'][0]['revision']} " in output
         assert document["hosts"][0]["noted"] == document["hosts"][0]["revision"]
         assert outcomes(fleet.deploy("dev3", *sign)[1]) == {"dev3": "unchanged"}
         fleet.commit()  # of the same system
@@ -360,9 +360,9 @@ def test_a_machine_of_the_version_before_is_updated_by_an_ordinary_deployment(fl
         assert (fleet.noted("dev3")[1], fleet.machine("dev3")) == (fleet.head, now)
         # whoever speaks another version is told what to update
         v2 = f"nixherd begin 2 x me switch {now.current} - 8 8 - - -"
-        said = fleet.on("root@dev3", v2, check=False).output
-        assert "refused=" in said
-        assert "update nixherd where you deploy from" in said
+        output = fleet.on("root@dev3", v2, check=False).output
+        assert "refused=" in output
+        assert "update nixherd on the controller" in output
         fleet.change("dev3", "and again")
         assert outcomes(fleet.deploy("dev3", *sign)[1]) == {"dev3": "deployed"}
     fleet.lab("break", "dev3")
@@ -405,18 +405,18 @@ def test_another_interface_of_init_needs_a_boot_too() -> None:
 @pytest.mark.parametrize("version", ["2", "3"])
 def test_the_versions_that_are_spoken(version: str) -> None:
     assert parse(f"protocol={version}\nstate=kept").protocol == int(version)
-    said = deployment(gated=True, reboot=True, protocol=int(version), revision=REVISION).begin[0].split()
-    assert said[:4] == ["nixherd", "begin", version, "20261128T2000-1"]
-    assert said[-3:] == (["-", "reboot", "-"] if version == "2" else ["reboot", "-", REVISION])
+    output = deployment(gated=True, reboot=True, protocol=int(version), revision=REVISION).begin[0].split()
+    assert output[:4] == ["nixherd", "begin", version, "20261128T2000-1"]
+    assert output[-3:] == (["-", "reboot", "-"] if version == "2" else ["reboot", "-", REVISION])
 
 
 @pytest.mark.parametrize(
-    ("version", "said"),
+    ("version", "message"),
     [("4", "update nixherd here"), ("1", "update its modules first, by `nixos-rebuild switch"), ("x", "its modules")],
 )
-def test_another_version_is_refused_with_what_to_update(version: str, said: str) -> None:
+def test_another_version_is_refused_with_what_to_update(version: str, message: str) -> None:
     for answer in ("state=kept", "refused=no"):
-        with pytest.raises(FleetError, match=said):
+        with pytest.raises(FleetError, match=message):
             parse(f"protocol={version}\n{answer}")
 
 
@@ -427,12 +427,12 @@ def test_the_first_version_did_not_say_which_one_it_speaks() -> None:
 
 def test_a_program_refuses_what_is_said_in_another_version(tmp_path: Path) -> None:
     (tmp_path / "program").write_text(deployment().begin[1])
-    said = subprocess.run(
+    output = subprocess.run(
         ["sh", tmp_path / "program", "home", "begin", "x", "me", "switch", SYSTEM, "-", "8", "8", "-"],
         env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    assert parse(said).stage is Stage.REFUSED
-    assert "update nixherd where you deploy from" in said
+    assert parse(output).stage is Stage.REFUSED
+    assert "update nixherd on the controller" in output
 
 
 def test_the_fleets_modules_are_what_is_sent() -> None:
@@ -504,11 +504,11 @@ def test_a_deadline_needs_no_file(tmp_path: Path) -> None:
     """The new home is there, all room for a word is gone, and nobody says one: what was there before is there again."""
     home, state = tmp_path, tmp_path / ".local/state"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    own = state / f"nixherd/deploy-{boot}/one"
+    directory = state / f"nixherd/deploy-{boot}/one"
     profile = state / "nix/profiles/home-manager"
     for name in ("old", "new"):
         (home / name).mkdir()
-        fill = f"cat /dev/zero >{own}/filler 2>/dev/null" if name == "new" else ":"
+        fill = f"cat /dev/zero >{directory}/filler 2>/dev/null" if name == "new" else ":"
         (home / name / "activate").write_text(f"#!/bin/sh\nln -sfn {home / name} {profile}\n{fill}\nexit 0\n")
         (home / name / "activate").chmod(0o755)
     profile.parent.mkdir(parents=True)
@@ -518,12 +518,12 @@ def test_a_deadline_needs_no_file(tmp_path: Path) -> None:
     settings += f"generation= before={home}/old newest=0"
     begin = f"""
         mount -t tmpfs -o size=128k tmpfs {state}/nixherd
-        mkdir -p {own}
-        cat >{own}/program
-        echo '{settings}' >{own}/settings
-        echo armed >{own}/state
-        timeout 20 sh {own}/program home watch one
-        cat {own}/state
+        mkdir -p {directory}
+        cat >{directory}/program
+        echo '{settings}' >{directory}/settings
+        echo armed >{directory}/state
+        timeout 20 sh {directory}/program home watch one
+        cat {directory}/state
     """
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", begin],

@@ -57,7 +57,7 @@ def test_no_node_is_logged_in_to_on_trust(
     sshd.start(key)
     assert not connected(sshd, home).connected
     assert "no host key is known for prom or 127.0.0.1, and none is taken on trust" in caplog.text
-    assert not sshd.asked
+    assert not sshd.contacted
     for pair, mark, why in (
         (other, "", "shows another host key than the pinned one"),
         (key, "@cert-authority ", "none is taken on trust"),
@@ -77,7 +77,7 @@ def test_no_node_is_logged_in_to_on_trust(
         assert not connected(sshd, home, **data).connected
         assert why in caplog.text
         assert "mistake in nixherd" not in caplog.text
-    assert not sshd.asked
+    assert not sshd.contacted
     pinned(other)
     host = connected(sshd, home, host_key=key.public)  # what is said for this run counts
     assert host.connected

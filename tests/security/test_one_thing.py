@@ -335,7 +335,7 @@ SCENARIOS = {
     "nixherd/nix/evaluator.py:Evaluator._try:1": Scenario(
         deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"
     ),
-    "nixherd/gate/runner.py:_timed:1": Scenario(check, harmless=True, status=1),
+    "nixherd/gate/tools.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
@@ -675,8 +675,8 @@ def read_all(value: Any) -> None:
 def test_whatever_the_server_answers_is_an_error_of_that_call(name: str, answers: list[Any]) -> None:
     client = Answering(itertools.cycle(answers))
     method = getattr(client, name)
-    asked = inspect.signature(method).parameters.values()
-    arguments = {each.name: GIVEN[each.name] for each in asked if each.default is inspect.Parameter.empty}
+    parameters = inspect.signature(method).parameters.values()
+    arguments = {each.name: GIVEN[each.name] for each in parameters if each.default is inspect.Parameter.empty}
     try:
         read_all(method(**arguments, **({"timeout": 0} if name == "agent_exec" else {})))
     except (ApiError, DeadlineExceeded) as error:

@@ -167,10 +167,10 @@ def shown(
                 patched.setattr(sys, "stderr", terminal.stream)
                 status = run(words)
         finally:
-            said = terminal.close()
-        assert "Traceback" not in said, said
-        assert status in (0, 1, 2, 3, 4, 5), said
-        return said
+            output = terminal.close()
+        assert "Traceback" not in output, output
+        assert status in (0, 1, 2, 3, 4, 5), output
+        return output
 
     return call
 
@@ -190,17 +190,17 @@ def test_every_command(
     path: tuple[str, ...], shown: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what is typed, by what the hypervisor answers, and by why it refuses."""
-    said = shown(words_of(path, ARGUMENT))
+    output = shown(words_of(path, ARGUMENT))
     data_of = wire.data_of
     monkeypatch.setattr(wire, "data_of", lambda *what: words_in_place(data_of(*what)))
-    said += shown(words_of(path, None))
+    output += shown(words_of(path, None))
 
     def refuse(method: str, where: str, body: bytes) -> Any:
         raise ApiError(f"{method} {where}: {TEXT}", 500)
 
     monkeypatch.setattr(wire, "data_of", refuse)
-    said += shown(words_of(path, None))
-    assert obeyed(said) == []
+    output += shown(words_of(path, None))
+    assert obeyed(output) == []
 
 
 def test_a_word_makes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,9 +296,9 @@ def test_every_operation(tmp_path: Path, make_fleet: Callable[..., Path]) -> Non
         cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=terminal.stream, stderr=terminal.stream,
         timeout=250, check=False,
     )  # fmt: skip
-    said = terminal.close()
-    assert "Traceback" not in said, said[-3000:]
-    assert all(name in said for name in every)
-    assert visible(STRINGS[0]) in said
-    assert obeyed(said) == []
-    assert "\x1b[" in said  # pyinfra's own colours
+    output = terminal.close()
+    assert "Traceback" not in output, output[-3000:]
+    assert all(name in output for name in every)
+    assert visible(STRINGS[0]) in output
+    assert obeyed(output) == []
+    assert "\x1b[" in output  # pyinfra's own colours

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.fleet.sshsig import sign
+from nixherd.fleet.signatures import sign
 from nixherd.trust.publish import NAMESPACE, Pointer, SigningKey, parse, read
 from tests import nix_cli
 from tests.integration.lab_driver import Ended, Lab, edit, until
@@ -65,12 +65,12 @@ class Pulling:
             "(exec $(sed -n s/^ExecStart=//p /run/current-system/etc/systemd/system/nixherd-pull.service) 2>&1); "
             f"s=$?; echo; echo $s; test ! -e {RAN} && readlink -f /run/current-system"
         )
-        *said, status, runs = ended.output.strip().splitlines()
-        return int(status), "\n".join(said), runs
+        *output, status, runs = ended.output.strip().splitlines()
+        return int(status), "\n".join(output), runs
 
-    def refuses(self, said: str) -> None:
+    def refuses(self, message: str) -> None:
         status, output, runs = self.pull()
-        assert (status != 0, said in output, runs) == (True, True, self.before), output
+        assert (status != 0, message in output, runs) == (True, True, self.before), output
 
     def takes(self, system: str) -> None:
         status, output, runs = self.pull()
@@ -223,10 +223,13 @@ def test_what_root_runs_was_signed_itself_and_is_of_this_machine(pulling: Pullin
 
     nameless = pulling.built(RENAMED.replace("HOST", HOST).replace("NAME", ":"))
     another = pulling.built(RENAMED.replace("HOST", HOST).replace("NAME", f"echo {OTHER} >$out/etc/hostname"))
-    for path, said in ((nameless, "is the system of a machine without a name"), (another, f"is the system of {OTHER}")):
+    for path, output in (
+        (nameless, "is the system of a machine without a name"),
+        (another, f"is the system of {OTHER}"),
+    ):
         pulling.cached(path, pulling.key.file)
         pulling.says(Pointer(HOST, path, None, after()))
-        pulling.refuses(f"{path} {said}")
+        pulling.refuses(f"{path} {output}")
     pulling.says(Pointer(HOST, published[OTHER], None, after()))
     pulling.refuses(f"is the system of {OTHER}")
 
@@ -262,18 +265,20 @@ def test_what_is_deployed_is_the_signed_commit(pulling: Pulling) -> None:
         ended = lab.run("sh", "-c", f"nixherd deploy {HOST} --json {shlex.join(required)} 2>&1", check=False)
         return ended.status, ended.output, pulling.on("readlink -f /run/current-system; cat /etc/marker").output
 
-    status, said, runs = deploy("--data", f"signed_from={before}")
-    assert (status, "it is not signed" in said, "of nobody" in runs) == (3, True, False), said
+    status, output, runs = deploy("--data", f"signed_from={before}")
+    assert (status, "it is not signed" in output, "of nobody" in runs) == (3, True, False), output
     key = f"-c gpg.format=ssh -c user.signingkey={home}/.ssh/id_ed25519"
     lab.run("sh", "-c", f"cd $FLEET && git {key} commit -q --no-verify --amend -S -m signed")
-    wanted = lab.run("nix", "eval", "--raw", f"{fleet}#nixosConfigurations.{HOST}.config.system.build.toplevel").output
-    status, said, runs = deploy("--data", f"signed_from={before}")
-    assert (status, runs.split()) == (0, [wanted.splitlines()[-1], "of", "nobody"]), said
+    toplevel = lab.run(
+        "nix", "eval", "--raw", f"{fleet}#nixosConfigurations.{HOST}.config.system.build.toplevel"
+    ).output
+    status, output, runs = deploy("--data", f"signed_from={before}")
+    assert (status, runs.split()) == (0, [toplevel.splitlines()[-1], "of", "nobody"]), output
     pulling.before = runs.split()[0]
     lab.run("git", "-C", str(fleet), "checkout", "-q", before)
-    status, said, runs = deploy()
+    status, output, runs = deploy()
     lab.run("git", "-C", str(fleet), "checkout", "-q", "-")
-    assert (status, "which was proven here before" in said, runs.split()[0]) == (3, True, pulling.before), said
+    assert (status, "which was proven here before" in output, runs.split()[0]) == (3, True, pulling.before), output
 
 
 # What the publisher does, without a machine

@@ -108,18 +108,18 @@ def begin(home: Path, system: str, deadline: str, confirm: str, generation: str)
 @pytest.mark.parametrize("word", WRONG)
 def test_a_number_is_one_before_anything_begins(tmp_path: Path, word: str) -> None:
     system = f"/nix/store/{'0' * 32}-home"
-    for said in (begin(tmp_path, system, word, "10", "-"), begin(tmp_path, system, "10", word, "-")):
-        assert "\nrefused=" in said, said
-        assert "are no seconds" in said or "no words for it" in said, said
+    for output in (begin(tmp_path, system, word, "10", "-"), begin(tmp_path, system, "10", word, "-")):
+        assert "\nrefused=" in output, output
+        assert "must be seconds" in output or "not allowed" in output, output
     assert not list(tmp_path.rglob("settings"))
 
 
 @examples(60)
 @given(st.text(string.ascii_letters + string.digits + "@._:+-", min_size=1, max_size=12))
 def test_what_the_shell_counts_with_is_a_decimal_number(tmp_path_factory: pytest.TempPathFactory, word: str) -> None:
-    said = begin(tmp_path_factory.mktemp("home"), f"/nix/store/{'0' * 32}-home", word, "10", "-")
+    output = begin(tmp_path_factory.mktemp("home"), f"/nix/store/{'0' * 32}-home", word, "10", "-")
     is_number = word.isdecimal() and str(int(word)) == word and int(word) <= 86400
-    assert ("are no seconds" in said) is not is_number, said
+    assert ("must be seconds" in output) is not is_number, output
 
 
 def test_a_generation_leads_to_what_is_proven(tmp_path: Path) -> None:
@@ -182,8 +182,10 @@ def built_in(lab: Lab, name: str) -> tuple[str, str]:
     """A derivation of the lab's store, and what it was built to."""
     file = lab.state / "one.nix"
     file.write_text(expression(name, "/usr/bin/id >$out"))
-    said = lab.run("sh", "-c", f"nix-instantiate {file} 2>/dev/null; nix-build --no-out-link {file} 2>/dev/null").output
-    drv, out = said.split()
+    output = lab.run(
+        "sh", "-c", f"nix-instantiate {file} 2>/dev/null; nix-build --no-out-link {file} 2>/dev/null"
+    ).output
+    drv, out = output.split()
     return drv, out
 
 
@@ -296,8 +298,8 @@ def _what_else_it_may_not(fleet: Fleet, key: Path) -> None:
     request.write_bytes(build_request(f"{drv}!out"))
     ssh = f"ssh {options_for(fleet, 'dev3')} root@{report(lab, 'dev3')['address']}"
     # who hangs up ends a build
-    said = make(f"(cat {request}; sleep 8) | {ssh} nix-store --serve --write").output
-    assert "Unable to start any build" in said
+    output = make(f"(cat {request}; sleep 8) | {ssh} nix-store --serve --write").output
+    assert "Unable to start any build" in output
     assert fleet.on("dev3", f"test -e {out}", check=False).status != 0
 
     crafted = lab.state / f"nixos-system-dev3-{nonce}"
@@ -319,23 +321,23 @@ def _what_else_it_may_not(fleet: Fleet, key: Path) -> None:
     running = fleet.machine("dev3").current  # which came by sudo, signed by nobody
     assert f"refused={running} is signed by no key of nixherd.trustedKeys here" in begins(running)
     for words in ("id", "nixherd watch x", "nixherd look ../../etc none 0", "nixherd begin a;id b c"):
-        said = fleet.on("root@dev3", f"'{words}'", check=False).output
-        assert "uid=" not in said
-        assert "state=none" in said or "refused=" in said or "this key may push closures" in said, said
+        output = fleet.on("root@dev3", f"'{words}'", check=False).output
+        assert "uid=" not in output
+        assert "state=none" in output or "refused=" in output or "this key may push closures" in output, output
     assert fleet.on("dev3", "ls /pwned /nix/var/nix/gcroots/nixherd/new", check=False).output.count("No such") == 2
 
 
 def _which_numbers_it_may_say(fleet: Fleet, system: str) -> None:
     before = fleet.on("dev3", f"ls {PROFILE}*; readlink {PROFILE}").output
     for words, why in (
-        ("08 8 -", "are no seconds"),
-        ("8 99999999999 -", "are no seconds"),
+        ("08 8 -", "must be seconds"),
+        ("8 99999999999 -", "must be seconds"),
         ("8 8 1", f"generation 1 is not {system}"),
         ("8 8 01", "01 is not a generation"),
     ):
         begins = f"nixherd begin {PROTOCOL} x me boot {system} - {words} - - -"
-        said = fleet.on("root@dev3", begins, check=False).output
-        assert f"{why}" in said, said
+        output = fleet.on("root@dev3", begins, check=False).output
+        assert f"{why}" in output, output
     assert fleet.on("dev3", f"ls {PROFILE}*; readlink {PROFILE}").output == before
 
 

@@ -218,9 +218,9 @@ def test_without_a_terminal(added: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert added.stat().st_mode & 0o777 == 0o600
     assert Token.read(added) == Token("nixherd@pve", "lab", SECRET, Server("192.0.2.12", fingerprint="ab" * 32))
     assert run(["token", "show", "--json"]) == Exit.DONE
-    said = capsys.readouterr()
-    assert SECRET not in said.out + said.err
-    assert json.loads(said.out[said.out.index("{") :])["server"] == "192.0.2.12:8006"
+    captured = capsys.readouterr()
+    assert SECRET not in captured.out + captured.err
+    assert json.loads(captured.out[captured.out.index("{") :])["server"] == "192.0.2.12:8006"
 
 
 @pytest.mark.parametrize(
@@ -260,9 +260,9 @@ def test_what_is_no_token_is_shown_to_nobody(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"nixherd@pve!lab:{SECRET}\n"))
     assert run(["token", "add", "--endpoint", "a", "--system-authorities"]) == Exit.USAGE
-    said = capsys.readouterr()
-    assert "the token is not of the form" in said.err
-    assert SECRET not in said.err + said.out
+    captured = capsys.readouterr()
+    assert "the token is not of the form" in captured.err
+    assert SECRET not in captured.err + captured.out
     assert not added.exists()
 
 

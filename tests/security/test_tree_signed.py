@@ -27,9 +27,9 @@ from nixherd.deploy.options import Options
 from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.values import ReachedToPull
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.fleet import commits
-from nixherd.fleet.commits import Commit, NotFollowed
+from nixherd.fleet import signatures
 from nixherd.fleet.load import load_fleet
+from nixherd.fleet.signatures import Commit, NotFollowed
 from nixherd.nix.evaluator import Evaluator
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.inventory import inventory_beside
@@ -108,13 +108,13 @@ class Tree:
         file.write_text("".join(f"{each}@x {options} {(self.home / f'{each}.pub').read_text()}" for each in who))
         return file
 
-    def gate(self, **said: Any) -> Gate:
-        gate = Gate.of(self.path, {"require_signed": True, **said}, [], notes=True)
+    def gate(self, **data: Any) -> Gate:
+        gate = Gate.of(self.path, {"require_signed": True, **data}, [], notes=True)
         assert gate
         return gate
 
-    def verify(self, **said: Any) -> Verified:
-        return self.gate(**said).verify()
+    def verify(self, **data: Any) -> Verified:
+        return self.gate(**data).verify()
 
 
 @pytest.fixture
@@ -136,9 +136,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     return tree
 
 
-def refused(tree: Tree, kind: type[FleetError] = Refused, **said: Any) -> str:
+def refused(tree: Tree, kind: type[FleetError] = Refused, **data: Any) -> str:
     with pytest.raises(kind) as caught:
-        tree.verify(**said)
+        tree.verify(**data)
     [line] = str(caught.value).splitlines()
     return line
 
@@ -358,7 +358,7 @@ def test_which_commits_count(shape: list[tuple[set[int], bool]], at: int, to: in
     head, start = made[to % len(made)].id, made[at % len(made)].id if has_start else None
     follows = start is None or start in reach(head)
     try:
-        found = [each.id for each in commits.since(start, head, lambda ids: {id: known.get(id) for id in ids})]
+        found = [each.id for each in signatures.since(start, head, lambda ids: {id: known.get(id) for id in ids})]
     except NotFollowed:
         assert not follows
         return
@@ -471,7 +471,7 @@ def test_other_signatures_are_none(tree: Tree) -> None:
     content = tree.git("cat-file", "commit", tree.commit("signed"))
     header, _, message = content.partition("\n\n")
     signature = header[header.index("gpgsig ") :]
-    for case, said in {
+    for case, data in {
         content.replace("signed", "signed otherwise"): "by nobody who may",
         content.replace("SSH SIGNATURE", "PGP SIGNATURE"): "not by an SSH key",
         f"{header}\n{signature}\n\n{message}\n": "more than one signature",
@@ -480,7 +480,7 @@ def test_other_signatures_are_none(tree: Tree) -> None:
     }.items():
         made = tree.git("hash-object", "-t", "commit", "-w", "--stdin", "--literally", input=case)
         tree.git("update-ref", "refs/heads/main", made)
-        assert said in refused(tree)
+        assert data in refused(tree)
 
 
 # What is evaluated
@@ -591,8 +591,8 @@ def test_a_deployment_evaluates_nothing_before(tree: Tree) -> None:
     pyinfra = Path(sys.executable).with_name("pyinfra")
     (tree.home / "group_data").mkdir()
     (tree.home / "group_data/all.py").write_text("require_signed = True\n")
-    said, standing = ("--data", "require_signed=true"), ("--group-data", str(tree.home / "group_data"))
-    for words in (("deploys/deploy.py", "--dry", *said), ("deploys/provision.py", "-y", *standing)):
+    data, standing = ("--data", "require_signed=true"), ("--group-data", str(tree.home / "group_data"))
+    for words in (("deploys/deploy.py", "--dry", *data), ("deploys/provision.py", "-y", *standing)):
         done = subprocess.run(
             [pyinfra, "inventory.py", *words],
             cwd=CHECKOUT, env=tree.environment | os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,

@@ -13,7 +13,7 @@ import ../stack.nix {
       }
     ];
     data.datastore = "/datastore";
-    # There is Python in the image, and no curl.
+    # The image has Python but no curl.
     healthCheck.command = ["python3" "-c" "import urllib.request; urllib.request.urlopen('http://localhost:5000/', timeout=5)"];
   };
 }

@@ -7,7 +7,7 @@ import ../stack.nix {
     # https://github.com/runtipi/runtipi-appstore/blob/9ae305b6028e5fa295ab9d539586aa8097a3c847/apps/dozzle/docker-compose.yml
     image = "amir20/dozzle:v10.7.3";
     environment.DOZZLE_NO_ANALYTICS = true;
-    # Who speaks to docker's socket is root: only the machine itself reaches this port (ssh -L 8888:localhost:8888 doc1).
+    # Access to docker's socket means root: only the machine itself reaches this port (ssh -L 8888:localhost:8888 doc1).
     ports = [
       {
         host = 8888;

@@ -54,7 +54,7 @@ import ../stack.nix {
   services.tika = {
     # https://github.com/getumbrel/umbrel-apps/blob/6372367174937ebc78556be6bc397979a29b7748/paperless/docker-compose.yml
     image = "apache/tika:3.2.3.0";
-    # Nothing in the image can ask.
+    # The image contains no program for a check.
     healthCheck = "none";
   };
 

@@ -1,5 +1,5 @@
-# All that this repository knows of caddy: a home. The system below made its user a ~/.bashrc, which stays: no aliases and
-# prompt from here.
+# The only configuration of caddy: a home. The system there created the user's ~/.bashrc, which stays, so aliases and
+# prompt do not come from here.
 {pkgs, ...}: {
   imports = [../common/home.nix];
 

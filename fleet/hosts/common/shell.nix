@@ -1,4 +1,4 @@
-# A bash that this repository keeps, ~/.bashrc and ~/.profile with it.
+# A bash that this repository manages, including ~/.bashrc and ~/.profile.
 {
   homelab = {
     aliases.enable = true;

@@ -1,4 +1,4 @@
-# The whole of the VM's disk, scsi0 of the VM: an EFI system partition and a root.
+# The VM's only disk, scsi0: an EFI system partition and a root.
 {
   disko.devices.disk.main = {
     type = "disk";

@@ -4,8 +4,8 @@
 
   networking.networkmanager.enable = true;
 
-  # A Hyprland session; its bar, its idle daemon and its lock are in home.nix. The lock has to be able to check a password,
-  # the file manager to mount a disk, and what is themed to keep its settings.
+  # A Hyprland session; its bar, idle daemon and screen lock are in home.nix. The lock must be able to check a password,
+  # the file manager to mount a disk, and themed programs to save their settings.
   programs.hyprland = {
     enable = true;
     withUWSM = true;
@@ -26,7 +26,7 @@
     };
   };
 
-  # Its disk is started on the bare machine and, for other purposes, in a VM.
+  # The disk is booted both on the bare machine and, for other purposes, in a VM.
   homelab.tailscale.tpmOverride = true;
 
   system.stateVersion = "25.11";

@@ -1,4 +1,4 @@
-# The home of the admin on epimetheus: a Hyprland session, with what Hyprland itself does not have.
+# The home of the admin on epimetheus: a Hyprland session, with the parts that Hyprland itself lacks.
 {pkgs, ...}: {
   imports = [../common/home.nix ../common/shell.nix];
 
@@ -13,7 +13,7 @@
     gtk.enable = true;
     qt.enable = true;
     dolphin.enable = true;
-    # By `ssh -L 5900:127.0.0.1:5900 epi`.
+    # Connect with `ssh -L 5900:127.0.0.1:5900 epi`.
     remote-desktop.enable = true;
     mime = {
       enable = true;

@@ -16,9 +16,9 @@
   services.power-profiles-daemon.enable = true;
 
   homelab = {
-    # Nobody's caches are near where it usually is.
+    # No cache is near the places where it is used.
     nixCaches.profile = "external";
-    # By mains, and in no network that costs; it wakes for it.
+    # Only on mains power and on an unmetered network; it wakes up for it.
     update = {
       enable = true;
       checkAcPower = true;

@@ -1,4 +1,4 @@
-# The machine as nixos-generate-config finds it.
+# The output of nixos-generate-config.
 {
   config,
   lib,

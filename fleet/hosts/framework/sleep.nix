@@ -1,4 +1,4 @@
-# A closed lid sleeps, and hibernates when it stays closed: to the swap partition, and back from there.
+# A closed lid suspends the machine, and hibernates it later: to the swap partition, and back from there.
 {config, ...}: {
   boot.resumeDevice = (builtins.head config.swapDevices).device;
 

@@ -11,16 +11,16 @@
   boot.loader.grub.device = "/dev/sda";
   services.qemuGuest.enable = true;
 
-  # The iGPU wants the newest driver, from the start of the boot on.
+  # The iGPU needs the newest driver, loaded early in the boot.
   boot.kernelPackages = pkgs.linuxPackages_latest;
   hardware.amdgpu.initrd.enable = true;
   hardware.enableRedistributableFirmware = true;
   hardware.graphics.enable = true;
-  # Who transcodes on it, and looks at how it does.
+  # Users and tools for transcoding.
   users.users.${hostConfig.user}.extraGroups = ["video" "render"];
   environment.systemPackages = [pkgs.libva-utils pkgs.radeontop];
 
-  # A media library is watched file by file.
+  # A media library needs one watch per file.
   boot.kernel.sysctl."fs.inotify.max_user_watches" = 2097152;
 
   homelab.update = {

@@ -1,4 +1,4 @@
-# A QEMU guest, as nixos-generate-config finds it.
+# A QEMU guest, from nixos-generate-config.
 {
   lib,
   modulesPath,

@@ -14,13 +14,13 @@
   boot.loader.grub.device = "/dev/sda";
   services.qemuGuest.enable = true;
 
-  # The way out is a tunnel.
+  # Internet access is through a tunnel.
   networking.interfaces.ens18.mtu = 1400;
 
   virtualisation.docker.enable = true;
 
   homelab = {
-    # It follows its own rolling update as everybody else does, and boots by night where the kernel is another one.
+    # It follows its own rolling update like every machine, and reboots at night for a new kernel.
     update = {
       enable = true;
       updateDates = "03:00";

@@ -1,4 +1,4 @@
-# What doc1 runs in containers: a stack each, of the one that its line names.
+# The containers of doc1: one stack per line.
 {
   imports = [
     ../../docker/actual/docker-compose.nix
@@ -33,12 +33,12 @@
   ];
 
   homelab.docker = {
-    # The whole house may use them; what may not says so itself (dozzle).
+    # Reachable from the whole home network; a stack that must not be says so itself (dozzle).
     address = "0.0.0.0";
     sopsFile = ../../secrets/stacks.yaml;
   };
 
-  # What the stacks share. A disk of its own may be mounted at /srv/media.
+  # Shared by the stacks. A separate disk may be mounted at /srv/media.
   systemd.tmpfiles.rules =
     map (directory: "d /srv/media${directory} 0775 1000 1000 -")
     ["" "/audiobooks" "/books" "/comics" "/downloads" "/films" "/music" "/podcasts" "/series"];

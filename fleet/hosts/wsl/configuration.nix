@@ -1,4 +1,4 @@
-# wsl: NixOS inside Windows. Windows has the disk, the boot loader and the network.
+# wsl: NixOS inside Windows, which manages the disk, the boot loader and the network.
 {
   hostConfig,
   inputs,

@@ -1,4 +1,4 @@
-# Home Manager modules, for every home, on NixOS and elsewhere. Every module is registered here, and nowhere else.
+# Home Manager modules for every home, on NixOS and elsewhere. Every module is listed here, and nowhere else.
 {
   config,
   lib,
@@ -34,7 +34,7 @@ in {
     ./multimedia/player.nix
   ];
 
-  # On NixOS they are what the machine says of the user.
+  # On NixOS the machine's configuration of the user sets these.
   home.username = lib.mkIf (alone && host != null) (lib.mkDefault host.user);
   home.homeDirectory = lib.mkIf (alone && host != null) (lib.mkDefault host.homeDirectory);
   programs.home-manager.enable = lib.mkDefault true;

@@ -1,5 +1,5 @@
-# The secrets of a home open with its user's identity: the private SSH key that the machine decrypts for the user
-# (homelab.ssh.identitySecretName), and elsewhere the one that the person has put there.
+# The secrets of a home are decrypted with its user's identity: the private SSH key that the machine decrypts for the user
+# (homelab.ssh.identitySecretName), elsewhere the key that the user has installed.
 {
   config,
   lib,

@@ -1,4 +1,4 @@
-# NixOS modules, for every NixOS host. What our own hosts start from is profiles/base.nix, which nix/lib.nix adds.
+# NixOS modules for every NixOS host. The profile of our own hosts is profiles/base.nix, which nix/lib.nix adds.
 {
   imports = [
     ../fleet.nix

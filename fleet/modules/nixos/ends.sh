@@ -1,12 +1,12 @@
-# How a deployment ends, a part of machine.sh: the new system is kept, or the old one is activated again, for
-# which there has to be room.
+# How a deployment ends, a part of machine.sh: the new system is kept, or the old one is activated again, which needs
+# free space.
 
-# Room: what is noted here has a file system of its own, which nobody else fills, or else a file that can go; /run, in
-# which the old system is to be activated again, has a reserve, and is made larger where that is not enough.
+# Free space: what is recorded here has its own file system, or else a file that can be deleted; /run, where the old
+# system is activated again, has a reserve, and is enlarged if that is not enough.
 
 reserve() {
     if [ "$kind" = system ] && ! grep -q " $here " /proc/self/mountinfo; then
-        mkdir -p "$here" && mount -t tmpfs -o size=4m,mode=0700 nixherd "$here" || echo "$here cannot have its own room"
+        mkdir -p "$here" && mount -t tmpfs -o size=4m,mode=0700 nixherd "$here" || echo "$here cannot get a file system of its own"
     fi
     if ! has_systemd; then
         head -c 65536 /dev/zero >"$room"
@@ -20,10 +20,10 @@ left_in_run() { df -Pk /run | awk 'NR == 2 {print $4}'; } # KiB
 make_room() {
     rm -f "$room"
     has_systemd && [ "$(left_in_run)" -lt $spare ] || return 0
-    # it is memory: what fills it without end is not to have all of that
+    # it is memory: a program that fills it without end must not get all of it
     [ "${enlarged:-0}" -lt 4 ] || return 0
     enlarged=$((${enlarged:-0} + 1))
-    echo '/run is full: it is made larger'
+    echo '/run is full and is enlarged'
     mount -o "remount,size=$(($(df -Pk /run | awk 'NR == 2 {print $2}') + 2 * spare))k" /run
 }
 
@@ -34,8 +34,8 @@ keep() {
     elif [ "$goal" != test ]; then
         [ "$before" = "$(readlink "$profile")" ] || [ "$(readlink -f "$profile")" = "$new" ] ||
             write "$dir/moved" "$(readlink -f "$profile")"
-        if ! said=$(set_profile 2>&1); then
-            take_back "the profile cannot be set: $(echo "$said" | tail -n 1)"
+        if ! output=$(set_profile 2>&1); then
+            take_back "the profile cannot be set: $(echo "$output" | tail -n 1)"
         elif ! boot_entry "$new"; then
             take_back "the boot entry cannot be written: $(tail -n 1 "$dir/log")"
         fi
@@ -48,19 +48,19 @@ keep() {
     exit 0
 }
 
-note_kept() { # of which revision it is; without room for this, what is good does not fail
+note_kept() { # its revision; a good system is kept even without space for this
     set -- "$new"
     [ "$target" = "$new" ] || set -- "$new" "$(readlink -f "$target")"
-    if ! said=$( (flock -w 20 9 && note_revision "$revision" "$who" "$id" "$@") 2>&1 9<"${here%/*}"); then
-        write "$dir/unnoted" "$(echo "${said:-another deployment is beginning}" | tail -n 1)"
+    if ! output=$( (flock -w 20 9 && note_revision "$revision" "$who" "$id" "$@") 2>&1 9<"${here%/*}"); then
+        write "$dir/unnoted" "$(echo "${output:-another deployment is beginning}" | tail -n 1)"
     fi
 }
 
-note_failing() { # for whoever asks later whether all is well: what is known to fail, and was kept all the same
+note_failing() { # for later checks of the machine: what fails, and was kept nevertheless
     has_systemd && [ "$goal" != boot ] || return 0
-    noted_at=${kept_failing%/*} # others note what is theirs there, too, for root alone
+    noted_at=${kept_failing%/*} # others record theirs in this directory, too, readable by root only
     (umask 022 && mkdir -p "$noted_at" && chmod 0755 "$noted_at" && write "$kept_failing" "$(units_failed)") ||
-        echo 'what fails cannot be noted'
+        echo 'the failing units cannot be recorded'
 }
 
 set_profile() {
@@ -73,7 +73,7 @@ set_profile() {
     nix-env --profile "$profile" "$@"
 }
 
-boot_entry() { # system; an activation that is under way elsewhere is waited for
+boot_entry() { # system; waits for an activation that is under way elsewhere
     for try in 1 2 3 4 5; do
         NIXOS_NO_CHECK=${checks:+1} NIXOS_INSTALL_BOOTLOADER='' timeout 300 "$1/bin/switch-to-configuration" boot && return 0
         [ $try = 5 ] || ! tail -n 1 "$dir/log" | grep -qi lock || { sleep 2 && continue; }
@@ -81,21 +81,21 @@ boot_entry() { # system; an activation that is under way elsewhere is waited for
     done
 }
 
-take_back() { # why: the profile as it was, and what boots
+take_back() { # why: restore the profile and the boot entries
     write "$dir/why" "$1"
     put_back_profile
     checks=unchecked
-    boot_entry "$(readlink -f "$profile")" || echo 'the boot entries may name a generation that is gone'
+    boot_entry "$(readlink -f "$profile")" || echo 'the boot entries may name a generation that no longer exists'
     [ "$goal" != boot ] || finish
     go_back "$1"
 }
 
-put_back_profile() { # to the generation of before, if it leads to ours; those made for it since are removed
+put_back_profile() { # to the previous generation, if it leads to our system; generations created since are removed
     [ -n "$before" ] && [ "$before" != "$(readlink "$profile")" ] || return 0
     [ "$kind" = home ] || [ "$(readlink -f "$profile")" = "$new" ] || return 0
     number_of "$before"
     nix-env --profile "$profile" --switch-generation "$n" || ln -sfn "$before" "$profile"
-    [ -z "$generation" ] || return 0 # none was made
+    [ -z "$generation" ] || return 0 # none was created
     for link in "$profile"-*-link; do
         number_of "$link"
         [ "$n" -le "$newest" ] || [ "$(readlink -f "$link")" != "$new" ] || nix-env --profile "$profile" --delete-generations "$n"
@@ -112,39 +112,39 @@ go_back() { # why
         make_room
         [ "$try" = 3 ] || sleep 2
     done
-    [ "$kind" = system ] || [ "$(readlink -f "$live")" != "$old" ] || put_back_profile # each activation of a home makes one
+    [ "$kind" = system ] || [ "$(readlink -f "$live")" != "$old" ] || put_back_profile # each activation of a home creates one
     finish
 }
 
-activate_old() { # and whether it runs then, as far as it did before
+activate_old() { # and return whether it runs then, as far as it did before
     rm -f "$dir/back"
     : >"$dir/back.log"
-    own=
-    if ! said=$(run_activation "$old" back unchecked); then
-        printf '%s\n' "$said" | tee -a "$dir/back.log"
-        # by ourselves, where PID 1 starts nothing any more
+    process=
+    if ! output=$(run_activation "$old" back unchecked); then
+        printf '%s\n' "$output" | tee -a "$dir/back.log"
+        # without systemd, when PID 1 starts nothing any more
         setsid /bin/sh "$dir/program" "$kind" alone "$old" "$dir/back" </dev/null >/dev/null 2>&1 9<&- &
-        own=$!
+        process=$!
     fi
     clock
     end=$((now + deadline + 2 * grace))
-    while [ ! -e "$dir/back" ] && [ "$now" -lt "$end" ] && activating "$own"; do
+    while [ ! -e "$dir/back" ] && [ "$now" -lt "$end" ] && activating "$process"; do
         rest
         clock
     done
-    # it may fail in what it failed in before, and its end may have had no room; 3 is systemd, which still has the
+    # it may fail like before, and there may have been no space to record its end; 3 is systemd, which still has the
     # other system's units then
     case $(cat "$dir/back" 2>/dev/null) in
     'exit-code 3') ;;
     'success '* | 'exit-code '*) [ "$(readlink -f "$live")" != "$old" ] || return 0 ;;
-    '') [ "$(readlink -f "$live")" != "$old" ] || activating "$own" || return 0 ;;
+    '') [ "$(readlink -f "$live")" != "$old" ] || activating "$process" || return 0 ;;
     esac
-    [ -z "$own" ] || kill -KILL -"$own" 2>/dev/null
+    [ -z "$process" ] || kill -KILL -"$process" 2>/dev/null
     stop_activation
     return 1
 }
 
-activating() { # process that does it, where that is one of ours: whether one is at work
+activating() { # its process, if we started it: whether an activation is running
     if [ -n "${1:-}" ]; then
         kill -0 "$1" 2>/dev/null
     elif has_systemd; then
@@ -173,12 +173,12 @@ went_back() {
     exit 0
 }
 
-noted_stuck() { # what is in the way
-    said=$(tail -n 1 "$dir/back.log")
-    write "$dir/stuck" "${said:-the old system cannot be activated}$(has_systemd && [ "$(left_in_run)" -lt $spare ] && echo "; /run has $(left_in_run) KiB left")"
+noted_stuck() { # the obstacle
+    output=$(tail -n 1 "$dir/back.log")
+    write "$dir/stuck" "${output:-the old system cannot be activated}$(has_systemd && [ "$(left_in_run)" -lt $spare ] && echo "; /run has $(left_in_run) KiB left")"
 }
 
-boot_old() { # the last resort: what boots is what ran before, as long as nobody has made it another one
+boot_old() { # the last resort: reboot into the previous system, as long as nobody has changed what boots
     [ "$reboot" = reboot ] && has_systemd && [ "$(readlink -f "$profile")" = "$old" ] || return 0
     write "$dir/why" "$(cat "$dir/why"); nothing else brings back what ran before, so it reboots"
     sync
@@ -189,7 +189,7 @@ boot_old() { # the last resort: what boots is what ran before, as long as nobody
     done
 }
 
-go_on_trying() { # with the room that somebody may have made meanwhile
+go_on_trying() { # with the space that may have become free
     again=15
     while :; do
         sleep $again
@@ -200,7 +200,7 @@ go_on_trying() { # with the room that somebody may have made meanwhile
     done
 }
 
-stop_activation() { # and what it has left to PID 1
+stop_activation() { # and the jobs that it left to PID 1
     if ! has_systemd; then
         ! alive "$activation" || kill -KILL -"$(cat "$here/$activation.pid")"
         return

@@ -1,4 +1,4 @@
-# What deployments ask of a machine: what has to be seen before a new system is kept, and how far it lets them in.
+# What deployments need from a machine: the checks before a new system is kept, and the access that they have.
 {
   config,
   lib,
@@ -14,16 +14,16 @@
       inherit description;
     };
 
-  # Closures are received by a user of no other use, and this program activates them; nothing else is run, whatever was
-  # asked for.
+  # A dedicated user receives closures, and this program activates them; nothing else runs, whatever was
+  # requested.
   receiver = "nixherd-push";
   pushed = pkgs.writeShellScript "nixherd-pushed" ''
     exec ${pkgs.coreutils}/bin/env -i HOME=/root PATH=${lib.makeBinPath [config.nix.package pkgs.util-linux pkgs.coreutils]} \
       SSH_ORIGINAL_COMMAND="''${SSH_ORIGINAL_COMMAND:-}" \
       /bin/sh ${./pushed.sh} ${receiver} ${lib.escapeShellArg (toString cfg.trustedKeys)} ${import ./program.nix}
   '';
-  # The machine pulls its configuration itself, and says in its last line what it runs then; before that, with what is
-  # noted of its revision, what it ran and what it runs.
+  # The machine pulls its configuration itself. The last line is what it runs afterwards; before that are the old and
+  # new system with their recorded revisions.
   triggered = pkgs.writeShellScript "nixherd-triggered" ''
     kind=system
     . ${./revisions.sh}
@@ -33,7 +33,7 @@
     echo "noted=$(runs)"
     readlink -f /run/current-system
   '';
-  # sshd goes by the first line that has a key.
+  # sshd uses the first line that has a key.
   material = key: builtins.match "(.* )?((ssh|ecdsa|sk)-[^ ]+ [^ ]+)( .*)?" key;
   plain = builtins.filter (line: !lib.hasInfix "command=" line) config.users.users.root.openssh.authorizedKeys.keys;
   alsoPlain = builtins.filter (key: builtins.any (line: same key line) plain) cfg.access.keys;
@@ -50,16 +50,16 @@
     else pushed;
 in {
   options.nixherd.healthChecks = mkOption {
-    description = "Checks by name, each with one of unit, command, tcp and http; the machine asks itself.";
+    description = "Checks by name, each with one of unit, command, tcp and http; they run on the machine itself.";
     default = {};
     type = types.attrsOf (types.submodule {
       options = {
-        unit = maybe types.str "A unit that has to be active.";
-        command = maybe types.str "A shell text, run by root, that has to end with 0.";
-        tcp = maybe (types.either types.port types.str) "A port, or HOST:PORT, that has to take a connection.";
-        http = maybe types.str "An http:// URL that has to answer.";
-        status = maybe types.int "With which status; 200 unless said.";
-        timeout = maybe types.int "Seconds in which it has to pass; 30 unless said.";
+        unit = maybe types.str "A unit that must be active.";
+        command = maybe types.str "A shell command, run as root, that must exit with 0.";
+        tcp = maybe (types.either types.port types.str) "A port, or HOST:PORT, that must accept a connection.";
+        http = maybe types.str "An http:// URL that must answer.";
+        status = maybe types.int "The expected status; default 200.";
+        timeout = maybe types.int "Seconds until it must pass; default 30.";
       };
     });
   };
@@ -67,14 +67,14 @@ in {
   options.nixherd.trustedKeys = mkOption {
     type = types.listOf types.singleLineStr;
     default = [];
-    description = "Public keys (NAME:BASE64) of those who sign closures for this machine: it takes them from anybody.";
+    description = "Public keys (NAME:BASE64) for signed closures: this machine accepts them from anybody.";
   };
 
   options.nixherd.access = {
     kind = mkOption {
       type = types.enum ["shell" "push-closure" "trigger"];
       default = "shell";
-      description = "What a deployment may do here; other than shell, its keys run one program and nothing else.";
+      description = "The access of deployments; except for shell, their keys run one program and nothing else.";
     };
     keys = mkOption {
       type = types.listOf types.singleLineStr;
@@ -88,7 +88,7 @@ in {
         then "nixos-upgrade"
         else "nixherd-pull"
       }.service";
-      description = "What pulls and switches.";
+      description = "The command that pulls and switches.";
     };
   };
 
@@ -100,7 +100,7 @@ in {
       assertions = [
         {
           assertion = alsoPlain == [];
-          message = "nixherd.access: ${lib.concatStringsSep ", " alsoPlain} is also among users.users.root.openssh.authorizedKeys.keys as it is, which comes first there: sshd would let it in no more; take it out of one of the two.";
+          message = "nixherd.access: ${lib.concatStringsSep ", " alsoPlain} is also in users.users.root.openssh.authorizedKeys.keys, without the forced command. sshd uses only the first entry of a key: remove it from one of the two.";
         }
       ];
     })
@@ -114,11 +114,11 @@ in {
       assertions = [
         {
           assertion = cfg.trustedKeys != [];
-          message = "nixherd.access.kind = \"push-closure\" takes signed closures alone: say who signs them, in nixherd.trustedKeys.";
+          message = "nixherd.access.kind = \"push-closure\" accepts only signed closures: list their keys in nixherd.trustedKeys.";
         }
         {
           assertion = config.nix.settings.require-sigs && lib.intersectLists ["*" receiver "@${receiver}"] config.nix.settings.trusted-users == [];
-          message = "nixherd.access.kind = \"push-closure\" takes signed closures alone: nix.settings.require-sigs has to be on, and ${receiver} no trusted user.";
+          message = "nixherd.access.kind = \"push-closure\" accepts only signed closures: nix.settings.require-sigs must be true, and ${receiver} not a trusted user.";
         }
       ];
     })

@@ -1,2 +1,2 @@
-# machine.sh, with the parts that come before it.
+# machine.sh, preceded by its parts.
 builtins.toFile "machine.sh" (builtins.concatStringsSep "" (map builtins.readFile [./units.sh ./revisions.sh ./ends.sh ./watching.sh ./machine.sh]))

@@ -1,4 +1,4 @@
-# Machines that pull: they fetch what was built for them from a cache, and deploy it to themselves under the same guard.
+# Machines that pull: they fetch their system from a cache, and deploy it to themselves with the same guard.
 {
   config,
   lib,
@@ -8,7 +8,7 @@
   inherit (lib) mkOption types;
   cfg = config.nixherd.pull;
 
-  # The health checks as a program of the system that they belong to: it is the new one's that are asked.
+  # The health checks as a program of the system that they belong to, so that the new system's checks run.
   command = check:
     if check.unit != null
     then "[ \"$(systemctl is-active -- ${lib.escapeShellArg check.unit})\" = active ]"
@@ -52,17 +52,17 @@ in {
     };
     publicKey = mkOption {
       type = types.strMatching "[0-9A-Za-z_.+-]+:[0-9A-Za-z+/]{43}=";
-      description = "Its public key: what is to run, and the system itself, have to be signed by it.";
+      description = "Its public key: both the pointer and the system must be signed by it.";
     };
     dates = mkOption {
       type = types.nullOr types.str;
       default = "03:00";
-      description = "When, as systemd.time(7) has it; null: only when it is told to (by homelab.update, a person, or nixherd.access.trigger).";
+      description = "When (systemd.time(7)); null: only on request (by homelab.update, a person, or nixherd.access.trigger).";
     };
     spread = mkOption {
       type = types.str;
       default = "30min";
-      description = "Over how long machines spread, so that a cache is not asked by all of them at once.";
+      description = "The random delay of each machine, so that they do not all ask the cache at once.";
     };
   };
 
@@ -70,18 +70,18 @@ in {
     assertions = [
       {
         assertion = config.networking.hostName != "";
-        message = "nixherd.pull: networking.hostName has to say what is published for this machine.";
+        message = "nixherd.pull: networking.hostName must be set: the system is published under it.";
       }
     ];
     environment.etc."nixherd/health".source = health;
     nix.settings.substituters = [cfg.from];
     nix.settings.trusted-public-keys = [cfg.publicKey];
     systemd.services.nixherd-pull = {
-      description = "Deploy what was built for this machine";
+      description = "Deploy what was published for this machine";
       after = ["network-online.target"];
       wants = ["network-online.target"];
       path = [pkgs.curl pkgs.nix pkgs.bash pkgs.openssh pkgs.openssl];
-      # it is at work while the system that has another one of it is activated
+      # it is running while the system that contains its next version is activated
       restartIfChanged = false;
       stopIfChanged = false;
       unitConfig.X-StopOnRemoval = false;

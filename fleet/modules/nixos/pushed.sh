@@ -1,20 +1,20 @@
 #!/bin/sh
-# What a key may say that pushes closures to this machine and activates them: $SSH_ORIGINAL_COMMAND, run as root. $1 is
-# the user who receives closures, $2 the store's keys that sign systems for this machine, $3 the program that deploys.
+# The commands allowed to a key that pushes closures to this machine and activates them: $SSH_ORIGINAL_COMMAND, run as
+# root. $1 is the user who receives closures, $2 the keys that sign systems for this machine, $3 the deploying program.
 #
-#   nix-store --serve --write   receives closures, as a user whom the Nix daemon does not trust: what is named by how it
-#                               was built has to be signed. Nothing is built for it, here or by a builder of this machine.
+#   nix-store --serve --write   receives closures, as a user whom the Nix daemon does not trust: input-addressed paths
+#                               must be signed. Nothing is built for it, neither here nor by a builder of this machine.
 #   nixherd begin|note|look|say|last
-#                               words of the program that deploys; the system that is begun with is one for this machine,
-#                               signed by one of those keys. A path that is named by its content is none: anybody makes
-#                               it. Of which revision what runs already is noted to be is the word of whoever says it.
+#                               commands of the deploying program; `begin` needs a system of this machine that is
+#                               signed by one of those keys. Content-addressed paths do not count, because anybody can
+#                               create them. The revision of a running system is whatever the caller claims.
 set -uf
 export LC_ALL=C
 receiver=$1 keys=$2 program=$3
-said=${SSH_ORIGINAL_COMMAND:-}
+request=${SSH_ORIGINAL_COMMAND:-}
 
 no() {
-    echo 'this key may push closures and activate them' >&2
+    echo 'this key may only push closures and activate them' >&2
     exit 1
 }
 
@@ -25,7 +25,7 @@ refuse() {
 
 nix_() { nix --extra-experimental-features nix-command "$@" 2>/dev/null; }
 
-require_ours() { # a store path: refused unless it is a system of this machine's, and signed
+require_ours() { # a store path: refused unless it is a signed system of this machine
     case $1 in
     /nix/store/*[!0-9A-Za-z+._?=-]* | /nix/store/.* | *.drv) refuse "$1 is not a system" ;;
     /nix/store/????????????????????????????????-?*) ;;
@@ -39,12 +39,12 @@ require_ours() { # a store path: refused unless it is a system of this machine's
     [ -x "$1/bin/switch-to-configuration" ] || refuse "$1 is not a system"
     name=
     [ ! -r "$1/etc/hostname" ] || read -r name <"$1/etc/hostname"
-    read -r own </proc/sys/kernel/hostname
-    [ "$name" = "$own" ] || refuse "$1 is a system of ${name:-no name}, and this is $own"
+    read -r hostname </proc/sys/kernel/hostname
+    [ "$name" = "$hostname" ] || refuse "$1 is a system of ${name:-no name}, and this is $hostname"
 }
 
-case $said in *[[:cntrl:]]*) no ;; esac
-case $said in
+case $request in *[[:cntrl:]]*) no ;; esac
+case $request in
 'nix-store --serve --write')
     exec setpriv --reuid="$receiver" --regid="$receiver" --clear-groups --no-new-privs \
         env -i PATH="$PATH" NIX_REMOTE=daemon \
@@ -52,7 +52,7 @@ case $said in
     ;;
 'nixherd '*)
     # shellcheck disable=SC2086
-    set -- $said
+    set -- $request
     shift
     case ${1:-} in
     begin)

@@ -1,15 +1,15 @@
-# Which revision of the fleet something is: a part of machine.sh, and of what is asked of a machine. It is not part of a
-# system, or every commit would change every machine; it is noted where a system, or a home ($kind), is kept.
+# The fleet's revision of a system: a part of machine.sh, and of the queries to a machine. The revision is not part of a
+# system, or every commit would change every machine; it is recorded where a system, or a home ($kind), is kept.
 #
-# A line per path, `PATH REVISION WHEN WHO RUN`, the newest last; a revision is a commit's whole hash, with `-dirty` where
-# files were not committed, or `-` where nobody said. A line counts only while that very path runs.
+# One line per path, `PATH REVISION WHEN WHO RUN`, the newest last; a revision is a full commit hash, with `-dirty` for
+# uncommitted files, or `-` if it is unknown. A line counts only while exactly that path runs.
 
-revisions_file() { # where they are noted, into $revisions
+revisions_file() { # the file that records them, into $revisions
     revisions=/var/lib/nixherd/revisions
     [ "$kind" = system ] || revisions=$HOME/.local/state/nixherd/revisions
 }
 
-noted_of() { # path: its line into $noted, which is empty where there is none
+noted_of() { # path: its line into $noted, empty without one
     noted=
     revisions_file
     [ -f "$revisions" ] && [ -r "$revisions" ] || return 0
@@ -27,13 +27,13 @@ is_revision() { # word
     esac
 }
 
-note_revision() { # revision, who, run, paths…: false where they cannot be noted, which it says
+note_revision() { # revision, who, run, paths…: fails and prints why if they cannot be recorded
     said_of=$1 noted_by="$(date -u +%Y-%m-%dT%H:%M:%SZ) $2 $3"
     shift 3
     revisions_file
     lines=$(tail -n 64 "$revisions" 2>/dev/null)
     for each; do
-        # what nobody says now may have been said before, of the same path
+        # an unknown revision keeps an earlier known one of the same path
         noted_of "$each"
         noted=${noted#* }
         noted=${noted%% *}

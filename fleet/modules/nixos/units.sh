@@ -1,19 +1,19 @@
-# What is known of systemd's units: the first part of machine.sh, and of what is asked of a machine before anything is
-# deployed. $kind is `system` where they count.
+# The state of systemd's units: the first part of machine.sh, and of the queries to a machine before a deployment. $kind
+# is `system` where units count.
 
-kept_failing=/var/lib/nixherd/failing # those that failed when the last deployment was kept, all the same
+kept_failing=/var/lib/nixherd/failing # units that failed when the last deployment was kept nevertheless
 
 has_systemd() { [ "$kind" = system ] && [ -d /run/systemd/system ]; } # a user may have one that ends with the session
 list() { tr '\n' ' ' | sed 's/ *$//; s/ /, /g'; }
 
-look_at_units() { # names, a line each: those that have failed into $failing, that run into $running, that activate into $at_work
+look_at_units() { # names, one per line: failed ones into $failing, running ones into $running, activations into $at_work
     units=$(has_systemd && systemctl list-units --plain --no-legend --full \
         --state=failed,auto-restart,active,reloading,activating,deactivating 2>/dev/null)
     failing=$(echo "$units" | awk '$3 == "failed" || $4 == "auto-restart" {print $1}')
     running=$(echo "$units" | awk '$3 == "active" || $3 == "reloading" {print $1}')
     at_work=$(echo "$units" | awk '$3 != "failed" && $1 ~ /^(nixos-rebuild-switch-to-configuration|nixherd-deploy-.*)[.]service$/ {print $1}')
 }
-switching() { # a switch that was started as no unit: it holds a lock, for which the kernel is asked; to try it is to take it
+switching() { # a switch outside of a unit: it holds a lock, found in the kernel's list because a trial would take it
     lock=/run/nixos/switch-to-configuration.lock
     [ -e $lock ] && [ -r /proc/locks ] || return 0
     # shellcheck disable=SC2046
@@ -26,10 +26,10 @@ units_in() { ! has_systemd || systemctl list-units --state="$1" --plain --no-leg
 units_failed() { units_in failed,auto-restart; }
 units_running() { units_in active,reloading; }
 
-# A failure counts when it is the system's: of a unit that ran ($running, a line each), or that something which ran wants.
-# What an unprivileged user or a clock can make fail does not: sessions, connections, transient units, and what nothing
-# but a timer, a socket, a path, a bus name or another failure has started.
-unseen() { # of the failing units on stdin, those that the last deployment that was kept has not noted
+# A failure counts if it is the system's: of a unit that ran ($running, one per line), or one that such a unit wants.
+# What an unprivileged user or a clock can make fail does not count: sessions, connections, transient units, and units
+# started only by a timer, a socket, a path, a bus name or another failure.
+unseen() { # of the failing units on stdin, those that the last kept deployment has not recorded
     if [ -r "$kept_failing" ]; then grep -vxF -f "$kept_failing"; else cat; fi
 }
 that_count() { # of the units on stdin
@@ -46,12 +46,12 @@ counts() { # unit
     *@*.service) [ "$(systemctl show -p Accept --value -- "${1%%@*}.socket" 2>/dev/null)" != yes ] || return 1 ;;
     esac
     ! ran "$1" || return 0
-    asked=' '
-    case $(wanted "$1") in
+    visited=' '
+    case $(is_wanted "$1") in
     yes) return 0 ;;
     no) return 1 ;;
     esac
-    # nothing wants it; unless something else may start it, whoever is at work here did
+    # nothing wants it; unless something else may start it, the deployment did
     [ -z "$(systemctl show -p TriggeredBy -p BusName --value -- "$1" 2>/dev/null)" ]
 }
 
@@ -61,17 +61,17 @@ $running
 $1
 "*) return 0 ;; *) return 1 ;; esac; }
 
-wanted() { # unit: `yes` where something that ran wants it, `no` where only others do; nothing where nobody does
-    asked="$asked$1 "
-    found=
+is_wanted() { # unit: `yes` if a unit that ran wants it, `no` if only others do; empty if none does
+    visited="$visited$1 "
+    answer=
     for each in $(systemctl show -p WantedBy -p RequiredBy -p RequisiteOf -p BoundBy -p UpheldBy -p OnFailureOf \
         -p OnSuccessOf --value -- "$1" 2>/dev/null); do
-        found=no
-        case $asked in *" $each "*) continue ;; esac
-        if ran "$each" || [ "$(wanted "$each")" = yes ]; then
+        answer=no
+        case $visited in *" $each "*) continue ;; esac
+        if ran "$each" || [ "$(is_wanted "$each")" = yes ]; then
             echo yes
             return
         fi
     done
-    echo $found
+    echo $answer
 }

@@ -1,5 +1,5 @@
-# The part of machine.sh for a deployment that is under way: activate the system or the home, wait for the word of whoever
-# deploys, and report the state to whoever looks.
+# The part of machine.sh for a deployment in progress: activate the system or the home, wait for the deployer's decision,
+# and report the state on request.
 
 # Watching -----------------------------------------------------------------------------------------------------------
 
@@ -21,10 +21,10 @@ watch() {
 activate() {
     enter activating
     [ ! -e "$dir/forth" ] || rm -f "$dir/forth"
-    if ! said=$(run_activation "$target" forth "$checks"); then
-        case $said in
-        *already*) refuse "another activation is under way here: $said" ;;
-        *) refuse "it cannot be activated: $said" ;;
+    if ! output=$(run_activation "$target" forth "$checks"); then
+        case $output in
+        *already*) refuse "another activation is under way here: $output" ;;
+        *) refuse "it cannot be activated: $output" ;;
         esac
     fi
     clock
@@ -45,10 +45,10 @@ activate() {
     case "$result $code" in
     'success '*) ;;
     'exit-code 4')
-        sleep 1 # one that is started again and again has failed in the end
+        sleep 1 # a unit in a restart loop has failed by then
         since=$(failed_since)
         broken=$(echo "$since" | that_count | list)
-        # what had failed before may do so again, and what does not count may do it now
+        # units that failed before may fail again, and those that do not count may fail now
         [ -z "$broken" ] && { [ -s "$dir/failed-before" ] || [ -n "$since" ]; } ||
             go_back "units failed${broken:+: $broken} (status 4)"
         ;;
@@ -66,7 +66,7 @@ refuse() { # why: nothing was changed
     exit 0
 }
 
-says_no() { # whether the new system itself does, before it changes anything; it may ask for a boot
+says_no() { # whether the new system itself refuses before it changes anything; it may require a boot
     [ "$kind" = system ] && [ "$(readlink -f "$live")" = "$old" ] && [ "$old" != "$target" ] || return 0
     no=$(sed -n "s/^Pre-switch check '\(.*\)' failed\$/\1/p" "$dir/forth.log" | list)
     if [ "$no" = switchInhibitors ]; then
@@ -81,12 +81,12 @@ says_no() { # whether the new system itself does, before it changes anything; it
     refuse "it cannot be switched to while the old system runs: ${for_boot:-what it calls critical} (status $code)"
 }
 
-run_activation() { # system, name for its log and its end (`RESULT CODE`, which the unit itself writes), `unchecked`
+run_activation() { # system, name for its log and its end (`RESULT CODE`, written by the unit itself), `unchecked`
     ended="$dir/$2"
     NIXOS_NO_CHECK=${3:+1}
     export NIXOS_NO_CHECK
     if has_systemd; then
-        # a collected unit tells nothing any more, and one that is unknown says that all is well
+        # a collected unit reports nothing any more, and an unknown one reports success
         detached "$activation" -E LOCALE_ARCHIVE -E NIXOS_INSTALL_BOOTLOADER= -E NIXOS_NO_CHECK \
             -p RuntimeMaxSec=$((deadline + grace)) -p TimeoutStopSec=$grace \
             -p "StandardOutput=append:$ended.log" -p "StandardError=append:$ended.log" \
@@ -97,7 +97,7 @@ run_activation() { # system, name for its log and its end (`RESULT CODE`, which 
     fi
 }
 
-alone() { # system, file for its end: where no systemd runs it
+alone() { # system, file for its end: where systemd does not run it
     exec >>"$2.log" 2>&1
     switch "$1"
     code=$?
@@ -105,7 +105,7 @@ alone() { # system, file for its end: where no systemd runs it
     write "$2" "$result $code"
 }
 
-prove() { # until the word comes; who says nothing in time has said `back`
+prove() { # until the decision arrives; none in time means `back`
     clock
     end=$((now + confirm))
     echo $end >"$dir/until"
@@ -116,26 +116,26 @@ prove() { # until the word comes; who says nothing in time has said `back`
         if [ "$now" -ge "$end" ]; then
             why="nobody confirmed it within $confirm s"
             word "$id" back "$why"
-            # the deadline needs no file: what cannot be noted is done all the same
+            # the deadline needs no file: it applies even if it cannot be recorded
             [ -s "$dir/word" ] || go_back "$why"
         fi
         rest
     done
-    read -r said why <"$dir/word"
-    if [ "$said" = keep ]; then keep; else go_back "$why"; fi
+    read -r decision why <"$dir/word"
+    if [ "$decision" = keep ]; then keep; else go_back "$why"; fi
 }
 
-word() { # ID keep|back WHY…: the first one counts, and is whole
-    said=$2
+word() { # ID keep|back WHY…: the first one counts, written atomically
+    decision=$2
     shift 2
-    printf '%s %s\n' "$said" "$*" >"$dir/word.$$" && ln "$dir/word.$$" "$dir/word" 2>/dev/null
+    printf '%s %s\n' "$decision" "$*" >"$dir/word.$$" && ln "$dir/word.$$" "$dir/word" 2>/dev/null
     rm -f "$dir/word.$$"
 }
 
-# Looking ------------------------------------------------------------------------------------------------------------
+# Reporting----------------------------------------------------------------------------------------------------------
 
 look() { # STATES WAIT: report as soon as it is in none of these
-    number "$2" 60 || fail "$2 are no seconds to look"
+    number "$2" 60 || fail "$2 must be seconds up to 60"
     clock
     end=$((now + $2))
     state
@@ -151,7 +151,7 @@ within() { case " $1 " in *" $stands "*) return 0 ;; *) return 1 ;; esac; } # wh
 
 tell() { printf '%s=%s\n' "$1" "$2"; }
 
-report() { # STATES that are known: who waits for the next one is told all of the proof and of an end alone
+report() { # STATES that are known: until the next state only the essentials are reported
     under_way
     tell was "$was"
     tell id "$id"
@@ -178,8 +178,8 @@ report() { # STATES that are known: who waits for the next one is told all of th
     noted_of "$new"
     [ "$stands" != kept ] || tell kept_as "$noted"
     tell_what_runs
-    [ "$stands" = stuck ] && said=$dir/back.log || said=$dir/forth.log
-    [ ! -s "$said" ] || tail -n 20 "$said" | sed 's/^/log=/'
+    [ "$stands" = stuck ] && log=$dir/back.log || log=$dir/forth.log
+    [ ! -s "$log" ] || tail -n 20 "$log" | sed 's/^/log=/'
 }
 
 tell_what_runs() {

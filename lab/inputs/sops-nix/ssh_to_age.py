@@ -1,4 +1,4 @@
-"""The age identity of an Ed25519 host key in OpenSSH's format, on stdout; the standard library is all it needs.
+"""Print the age identity of an Ed25519 host key in OpenSSH's format; needs only the standard library.
 
 Format: OpenSSH's PROTOCOL.key; the scalar is the first half of the seed's SHA-512, written in Bech32 (BIP 173).
 """
@@ -11,7 +11,7 @@ CHARACTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 
 def string(data: bytes) -> tuple[bytes, bytes]:
-    """A string with its length before it, and what follows."""
+    """Return a length-prefixed string and the bytes after it."""
     end = 4 + int.from_bytes(data[:4], "big")
     return data[4:end], data[end:]
 
@@ -19,7 +19,7 @@ def string(data: bytes) -> tuple[bytes, bytes]:
 def seed_of(pem: str) -> bytes:
     body = base64.b64decode("".join(line for line in pem.splitlines() if "-----" not in line))
     header = b"openssh-key-v1\0"
-    assert body.startswith(header), "no key in OpenSSH's format"
+    assert body.startswith(header), "this is not a key in OpenSSH's format"
     cipher, rest = string(body[len(header) :])
     assert cipher == b"none", "the key is encrypted"
     _, rest = string(rest)  # the KDF, its options, the number of keys, the public key
@@ -27,7 +27,7 @@ def seed_of(pem: str) -> bytes:
     _, rest = string(rest[4:])
     private, _ = string(rest)
     kind, rest = string(private[8:])
-    assert kind == b"ssh-ed25519", f"no Ed25519 key but {kind.decode()}"
+    assert kind == b"ssh-ed25519", f"expected an Ed25519 key, got {kind.decode()}"
     _, rest = string(rest)
     return string(rest)[0][:32]
 

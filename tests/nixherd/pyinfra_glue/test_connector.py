@@ -133,7 +133,7 @@ def test_another_key_is_refused_before_anything_is_sent(
     sshd.start(new_key("somebody in between"), system=system)
     with pytest.raises(OSError, match=r"shows another host key than the pinned one .*; nothing was sent to it"):
         installing(run()).run_shell_command("true")
-    assert not sshd.asked
+    assert not sshd.contacted
     assert pinned  # which is not what the agent says
 
 
@@ -375,7 +375,7 @@ def test_who_only_asks_never_meets_what_is_not_installed(
         f"vm 110 (dev) runs no installed system: its agent says that it is the {epoch}" in line for line in said()
     )
     assert shared.run.failures == {"dev": Exit.REFUSED}
-    assert not sshd.asked
+    assert not sshd.contacted
 
 
 def test_a_run_that_installs_nothing_does_nothing_in_an_installer(
@@ -401,7 +401,7 @@ def test_a_host_whose_key_is_pinned_answers_as_installed_only(
     machine("installer")
     assert not run().connected
     assert any("vm 110 (dev) answers as installed only, for hosts.nix pins the key of dev" in line for line in said())
-    assert not sshd.asked
+    assert not sshd.contacted
 
 
 def test_forced_commands_are_not_put_to_the_proof(
@@ -422,7 +422,7 @@ def test_nobody_elses_machine_is_believed(run: Callable[..., Host], emulator: Em
     sshd.start(key)
     assert not run().connected
     assert any("vm 110 on prom exists but is not this fleet's: its notes lack" in line for line in said())
-    assert not sshd.asked
+    assert not sshd.contacted
 
 
 def test_an_installed_system_needs_no_mark(

@@ -154,6 +154,6 @@ def test_a_report_has_it(warned: Path, capfd: pytest.CaptureFixture[str]) -> Non
     """Of a deployment whose one host cannot be reached; what its hosts' processes say goes to its log."""
     run(["deploy", "proxmox-vm", "--allow-dirty", "--json"])
     out, err = capfd.readouterr()
-    [said] = json.loads(out)["warnings"]
-    assert said.startswith(WARNING)
+    [warning] = json.loads(out)["warnings"]
+    assert warning.startswith(WARNING)
     assert err.count("canery") == 1

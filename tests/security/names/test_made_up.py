@@ -11,8 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nixherd.cli.main import run
-from nixherd.errors import FleetInvalid
-from nixherd.findings import Severity
+from nixherd.errors import FleetInvalid, Severity
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.near_names import STRONGEST, judge, near_option, normal
 from nixherd.fleet.schema import COMMON, FIELDS, Place, fields_of
@@ -279,13 +278,16 @@ def test_a_datum_that_is_near_an_option(name: str, option: str | None) -> None:
 def test_a_datum_that_nobody_asks_for_is_refused(warned: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It was as silent as an attribute: `--data requre_signed=true` deployed what nobody had signed."""
     assert run(["deploy", "dev", "--data", "requre_signed=true"]) == 2
-    said = "--data requre_signed: nobody asks for it; write require_signed, or another name\n"
-    assert capfd.readouterr().err == said
+    message = "--data requre_signed: nobody asks for it; write require_signed, or another name\n"
+    assert capfd.readouterr().err == message
 
 
 def test_what_our_code_asks_for_is_near_no_option() -> None:
     files = [file for name in ("nixherd", "operations", "facts", "deploys") for file in (ROOT / name).rglob("*.py")]
     texts = "\n".join(file.read_text() for file in [*files, ROOT / "group_data/all.py"])
-    asked = {*re.findall(r'data(?:\.get\(|\[)"([a-z_]+)"', texts), *re.findall(r"^# ?([a-z_]+) =", texts, re.MULTILINE)}
-    assert {"boot_deadline", "docs_template", "secrets_rules"} <= asked
-    assert {name: near_option(name) for name in asked if near_option(name)} == {}
+    requested = {
+        *re.findall(r'data(?:\.get\(|\[)"([a-z_]+)"', texts),
+        *re.findall(r"^# ?([a-z_]+) =", texts, re.MULTILINE),
+    }
+    assert {"boot_deadline", "docs_template", "secrets_rules"} <= requested
+    assert {name: near_option(name) for name in requested if near_option(name)} == {}

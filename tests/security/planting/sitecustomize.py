@@ -45,10 +45,10 @@ def guarded(tree: ast.AST, file: str) -> Iterator[tuple[str, Guarded]]:
                 yield from inside(child, name)
 
     def numbered(node: ast.AST, name: str) -> Iterator[tuple[str, Guarded]]:
-        own = 0
+        frames = 0
         for where, found in inside(node, name):
-            own += where == name
-            yield (f"{name}:{own}" if where == name else where), found
+            frames += where == name
+            yield (f"{name}:{frames}" if where == name else where), found
 
     for where, found in numbered(tree, ""):
         yield f"{file}:{where}", found
@@ -140,19 +140,19 @@ def stand_in(module: Any) -> None:
         return True
 
     def forced(connector: Any, words: str, timeout: float) -> tuple[bool, Any]:
-        about, verb = machine(connector), words.split()[1]
+        report, verb = machine(connector), words.split()[1]
         fill(verb)
         if verb == "begin":
             [system] = re.findall(r"/nix/store/\S+", words)
             [run] = re.findall(r"\b\d{8}T\d{6}-\S+", words)
-            about |= {"state": "activating", "id": run, "current": system, "left": "6"}
-        elif verb == "look" and about["state"] == "activating":
-            about["state"] = "proving"
+            report |= {"state": "activating", "id": run, "current": system, "left": "6"}
+        elif verb == "look" and report["state"] == "activating":
+            report["state"] = "proving"
         elif verb == "say" and words.split()[3] == "keep":
-            about |= {"state": "kept", "profile": about["current"]}
-        elif verb == "say" or (verb == "look" and about["state"] == "proving" and words.split()[3] == "proving"):
+            report |= {"state": "kept", "profile": report["current"]}
+        elif verb == "say" or (verb == "look" and report["state"] == "proving" and words.split()[3] == "proving"):
             # no word has come: it goes back by itself
-            about |= {
+            report |= {
                 "state": "reverted",
                 "current": OLD,
                 "old": OLD,
@@ -160,19 +160,19 @@ def stand_in(module: Any) -> None:
             }
         from nixherd.deploy import protocol as activation
 
-        return answer([f"protocol={getattr(activation, 'PROTOCOL', 1)}", *(f"{k}={v}" for k, v in about.items())])
+        return answer([f"protocol={getattr(activation, 'PROTOCOL', 1)}", *(f"{k}={v}" for k, v in report.items())])
 
     def run(connector: Any, command: Any, *args: Any, **arguments: Any) -> tuple[bool, Any]:
         if isinstance(command, module.ApiQuery):
             result: tuple[bool, Any] = connector._ask(command)
             return result
-        about, text = machine(connector), str(command)
+        report, text = machine(connector), str(command)
         if "systemctl reboot" in text:
-            about["boot_id"] = "2"
+            report["boot_id"] = "2"
         if "say sudo root" not in text:
             return answer([])
-        kernel = {"part.kernel": f"/k{about['boot_id']}", "next.kernel": "/k2"}
-        names = {name: about[name] for name in ("current", "profile", "hostname", "boot_id")}
+        kernel = {"part.kernel": f"/k{report['boot_id']}", "next.kernel": "/k2"}
+        names = {name: report[name] for name in ("current", "profile", "hostname", "boot_id")}
         return answer([f"{key}={value}" for key, value in {**names, "booted": OLD, "sudo": "root", **kernel}.items()])
 
     connector = module.FleetConnector

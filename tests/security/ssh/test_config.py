@@ -131,11 +131,11 @@ def test_the_file_and_the_words_say_the_same(tmp_path: Path) -> None:
     to = Destination("127.0.0.1", "root", Path("/state/known"), port=2222, offered=(Path("/a b"), Path("/c%d")))
     file = tmp_path / "config"
     file.write_text(to.text)
-    said = [
+    messages = [
         subprocess.run(["ssh", "-G", *words, to.target], capture_output=True, text=True, check=True).stdout
         for words in (to.options, ["-F", str(file)])
     ]
-    assert said[0] == said[1]
+    assert messages[0] == messages[1]
 
 
 # paramiko, and what is found out for both
@@ -225,7 +225,7 @@ def test_a_configuration_that_cannot_be_read_is_one_line(
     configure("Nonsense yes\n")
     for host_id in ("dev", "metal"):
         assert not run(host_id, **({"host_key": new_key().public} if host_id == "metal" else {})).connected
-    said = [record.getMessage() for record in caplog.records if record.name == "pyinfra"]
-    assert ["your ssh_config cannot be read: " in line for line in said] == [True, False]
-    assert said[1].endswith("not connected, for the same reason as dev")
-    assert not sshd.asked
+    messages = [record.getMessage() for record in caplog.records if record.name == "pyinfra"]
+    assert ["your ssh_config cannot be read: " in line for line in messages] == [True, False]
+    assert messages[1].endswith("not connected, for the same reason as dev")
+    assert not sshd.contacted

@@ -117,14 +117,14 @@ def test_a_command_of_the_operators_leads_to_the_machine(
     configure(f"Host 127.0.0.1\n  ProxyCommand {shutil.which('python3')} {pipe} %h %p {began} %n %r\n")
     host = run("metal", host_key=key.public, ssh_hostname="127.0.0.1")
     assert host.connected
-    said = (tmp_path / "began 100%").read_text().split()
-    assert said[1:] == ["127.0.0.1", "root"]
-    assert Path(f"/proc/{said[0]}").exists()
+    output = (tmp_path / "began 100%").read_text().split()
+    assert output[1:] == ["127.0.0.1", "root"]
+    assert Path(f"/proc/{output[0]}").exists()
     to = connector_of(host).destination()
     done = subprocess.run(to.argv("echo there"), capture_output=True, text=True, timeout=20)
     assert done.stdout == "there\n", done.stderr
     host.disconnect()
-    assert not Path(f"/proc/{said[0]}").exists()
+    assert not Path(f"/proc/{output[0]}").exists()
     configure("Host 127.0.0.1\n  ProxyCommand echo the door is shut >&2; exit 1\n")
     shared.changed_ssh_config()
     assert not run("metal", host_key=key.public, ssh_hostname="127.0.0.1").connected

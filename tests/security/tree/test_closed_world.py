@@ -205,17 +205,17 @@ def test_of_all_that_this_nix_knows_only_what_is_pure_is_reached(repository: Pat
     os.environ["NIX_CONFIG"] = f"extra-experimental-features = {experimental}"
     try:
         for name in names:
-            for said in (f"builtins.{name}", name, f"__{name}"):
-                bare = said.removeprefix("builtins.")
+            for output in (f"builtins.{name}", name, f"__{name}"):
+                bare = output.removeprefix("builtins.")
                 if bare in pure or bare in ("builtins", "__findFile"):
                     continue
-                say(repository, f"(builtins.typeOf ({said}))")
+                say(repository, f"(builtins.typeOf ({output}))")
                 try:
                     found = note_of(repository)
                 except FleetInvalid as error:
-                    assert f"builtins.{name}: " in str(error) or "undefined variable" in str(error), said  # noqa: PT017
+                    assert f"builtins.{name}: " in str(error) or "undefined variable" in str(error), output  # noqa: PT017
                 else:
-                    assert (found, name in reading) == ("lambda", True), said
+                    assert (found, name in reading) == ("lambda", True), output
     finally:
         del os.environ["NIX_CONFIG"]
 

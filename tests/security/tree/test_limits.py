@@ -9,7 +9,7 @@ import pytest
 
 from nixherd.errors import DeadlineExceeded, FleetError, FleetInvalid
 from nixherd.fleet import evaluate as fleet_eval
-from nixherd.fleet.edited import require_exactly
+from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.flakes import resolve
 from nixherd.process import Limits
@@ -252,7 +252,7 @@ def test_an_edit_is_seen_with_all_of_the_repository(make_fleet: MakeFleet, tmp_p
     (directory / "result").symlink_to("/nix/store/none")
     text = (directory / "hosts.nix").read_bytes()
     edited = {"hosts.nix": text.replace(b'"placeholder"', b'"another"')}
-    wanted: dict[tuple[str, ...], str] = {("hosts.nix", "dev", "publicKey"): "another"}
-    require_exactly(directory, edited, wanted, tmp_path / "scratch")
+    expected: dict[tuple[str, ...], str] = {("hosts.nix", "dev", "publicKey"): "another"}
+    require_exactly(directory, edited, expected, tmp_path / "scratch")
     with pytest.raises(FleetError, match=r"dev\.publicKey"):
-        require_exactly(directory, {"hosts.nix": text}, wanted, tmp_path / "scratch2")
+        require_exactly(directory, {"hosts.nix": text}, expected, tmp_path / "scratch2")

@@ -200,8 +200,8 @@ def test_whatever_the_path_is_nothing_elsewhere_changes(parts: list[str]) -> Non
 
 
 def test_an_enrolment_does_not_write_where_git_is(fleet: Path) -> None:
-    wanted = Wanted(load_fleet(fleet), None)
-    refused(lambda: documented(wanted, ".git/hooks/post-commit"), "belongs to git")
+    request = Wanted(load_fleet(fleet), None)
+    refused(lambda: documented(request, ".git/hooks/post-commit"), "belongs to git")
     (fleet / "docs").mkdir()
     (fleet / "docs" / "machines.md").symlink_to("/etc/hostname")
-    refused(lambda: documented(wanted, "docs/machines.md"), r"docs/machines\.md: is a symbolic link")
+    refused(lambda: documented(request, "docs/machines.md"), r"docs/machines\.md: is a symbolic link")

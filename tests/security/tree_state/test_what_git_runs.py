@@ -167,8 +167,8 @@ def test_no_setting_that_git_knows_runs_anything(fleet: Path, program: str, mark
         return ""
 
     given = sorted(key for key in keys if not switches.match(key))
-    while said := complaint(given):
-        named = re.search(r"(?:for|variable) '([\w.]+)'", said)
+    while output := complaint(given):
+        named = re.search(r"(?:for|variable) '([\w.]+)'", output)
         wrong = [key for key in given if named and key.lower() == named[1].lower()] or given
         while len(wrong) > 1:
             half = wrong[: len(wrong) // 2]

@@ -1,5 +1,5 @@
-# Whether a home has a display. What needs one makes nothing without, so that a home can be shared by desktops and
-# servers; who switched such a thing on is told.
+# Whether a home has a display. Without one, modules that need it produce nothing, so desktops and servers can share a
+# home; a module that was enabled explicitly causes a warning.
 {
   config,
   lib,
@@ -8,7 +8,7 @@
 }: let
   inherit (lib) mkOption types;
   cfg = config.homelab.display;
-  wanted = lib.attrNames (lib.filterAttrs (_: on: on) cfg.wanted);
+  enabled = lib.attrNames (lib.filterAttrs (_: on: on) cfg.wanted);
 in {
   options.homelab = {
     display = {
@@ -17,29 +17,29 @@ in {
         default = false;
         example = true;
         description = ''
-          Whether this home has a graphical session. Where it has none, the modules that need one make nothing, whatever
-          their own `enable` says.
+          Whether this home has a graphical session. Without one, the modules that need it produce nothing, even when they
+          are enabled.
         '';
       };
       wanted = mkOption {
         type = types.attrsOf types.bool;
         default = {};
         internal = true;
-        description = "The modules that need a display, and whether they are switched on.";
+        description = "The modules that need a display, and whether they are enabled.";
       };
     };
 
     nixos = mkOption {
       type = types.nullOr types.raw;
-      # A special argument where Home Manager is part of NixOS; elsewhere nobody may give it.
+      # A special argument where Home Manager is part of NixOS; elsewhere it may be missing.
       default = specialArgs.osConfig or config._module.args.osConfig or null;
       defaultText = lib.literalExpression "osConfig";
       internal = true;
-      description = "The configuration of the NixOS host that this home is part of; null where the system is another.";
+      description = "The configuration of the NixOS host that this home is part of; null on other systems.";
     };
   };
 
   config.warnings =
-    lib.optional (!cfg.enable && wanted != [])
-    "${lib.concatMapStringsSep ", " (name: "homelab.${name}.enable") wanted}: nothing comes of it, because homelab.display.enable is false. Set homelab.display.enable = true where there is a display, or switch it off.";
+    lib.optional (!cfg.enable && enabled != [])
+    "${lib.concatMapStringsSep ", " (name: "homelab.${name}.enable") enabled}: has no effect, because homelab.display.enable is false. Set homelab.display.enable = true if there is a display, or disable it.";
 }

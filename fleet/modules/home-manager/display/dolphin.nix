@@ -1,4 +1,4 @@
-# Files: the file manager, and disks that are mounted when they are plugged in.
+# Files: the file manager, and automatic mounting of disks.
 {
   config,
   lib,
@@ -14,7 +14,7 @@ in {
     automount = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether a disk that is plugged in is mounted, by udiskie.";
+      description = "Whether udiskie mounts a disk when it is plugged in.";
     };
   };
 

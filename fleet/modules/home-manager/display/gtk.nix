@@ -1,4 +1,4 @@
-# GTK programs in the fleet's look.
+# The fleet's theme for GTK programs.
 {
   config,
   lib,
@@ -10,7 +10,7 @@
   cfg = config.homelab.gtk;
   dark = lib.optionalString theme.dark;
 in {
-  options.homelab.gtk.enable = mkEnableOption "the fleet's look for GTK programs";
+  options.homelab.gtk.enable = mkEnableOption "the fleet's theme for GTK programs";
 
   config = lib.mkMerge [
     {homelab.display.wanted.gtk = cfg.enable;}
@@ -42,7 +42,7 @@ in {
           name = mkDefault "Adwaita";
           package = mkDefault pkgs.adwaita-icon-theme;
         };
-        # GTK 4 programs draw themselves; a theme for GTK 3 would break them.
+        # GTK 4 programs have their own theme; one for GTK 3 would break them.
         gtk4.theme = mkDefault null;
         gtk3.extraCss = ''
           @define-color accent_color ${theme.colors.primary};

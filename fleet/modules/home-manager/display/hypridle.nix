@@ -1,4 +1,4 @@
-# Idle and lock: after a while the screen is locked, then dark, then the machine sleeps. It locks before it sleeps, too.
+# Idle and lock: after a while the screen is locked, then turned off, then the machine sleeps. It also locks before sleep.
 {
   config,
   lib,
@@ -10,7 +10,7 @@
   inherit (config.homelab.theme) colors;
   cfg = config.homelab.hypridle;
 
-  # `#20242c` as hyprlock writes a colour
+  # `#20242c` in hyprlock's notation
   color = hex: "rgb(${lib.removePrefix "#" hex})";
   lock =
     if cfg.lockCommand == null
@@ -22,27 +22,27 @@ in {
     lockTimeout = mkOption {
       type = types.ints.positive;
       default = 300;
-      description = "Seconds without input until the screen is locked; 30 later it is dark.";
+      description = "Seconds without input until the screen is locked; it is turned off 30 seconds later.";
     };
     suspendTimeout = mkOption {
       type = types.nullOr types.ints.positive;
       default = null;
       example = 900;
-      description = "Seconds without input until the machine sleeps; null is never.";
+      description = "Seconds without input until the machine sleeps; null: never.";
     };
     suspendCommand = mkOption {
       type = types.str;
       default = "systemctl suspend";
       example = "systemctl suspend-then-hibernate";
-      description = "What puts the machine to sleep.";
+      description = "The command that puts the machine to sleep.";
     };
     lockCommand = mkOption {
       type = types.nullOr types.str;
       default = null;
       example = "/usr/bin/swaylock -f";
       description = ''
-        What locks the screen; null is Hyprlock from this home. Where another system than NixOS is below, the lock has to
-        be that system's own: one from here cannot check a password there.
+        The command that locks the screen; null: Hyprlock from this home. On systems other than NixOS the lock must be
+        that system's own: one from this home cannot check a password there.
       '';
     };
   };
@@ -53,15 +53,15 @@ in {
       assertions = [
         {
           assertion = cfg.suspendTimeout == null || cfg.suspendTimeout > cfg.lockTimeout;
-          message = "homelab.hypridle.suspendTimeout (${toString cfg.suspendTimeout} s) has to be longer than homelab.hypridle.lockTimeout (${toString cfg.lockTimeout} s): raise the one or lower the other";
+          message = "homelab.hypridle.suspendTimeout (${toString cfg.suspendTimeout} s) must be longer than homelab.hypridle.lockTimeout (${toString cfg.lockTimeout} s): raise the first or lower the second";
         }
         {
           assertion = cfg.lockCommand != null || nixos == null || (nixos.security.pam.services.hyprlock or null) != null || (nixos.programs.hyprlock.enable or false);
-          message = "homelab.hypridle would lock the screen with hyprlock, which could not check a password on this host: set security.pam.services.hyprlock = { }; in its configuration.nix, or homelab.hypridle.lockCommand";
+          message = "homelab.hypridle locks the screen with hyprlock, which cannot check a password on this host: set security.pam.services.hyprlock = { }; in its configuration.nix, or homelab.hypridle.lockCommand";
         }
         {
           assertion = cfg.lockCommand != null || nixos != null;
-          message = "homelab.hypridle: this home has no NixOS below it, where hyprlock from here could not check a password: set homelab.hypridle.lockCommand to the lock of the system below, such as \"/usr/bin/swaylock -f\"";
+          message = "homelab.hypridle: without NixOS, hyprlock from this home cannot check a password: set homelab.hypridle.lockCommand to the lock of the system, for example \"/usr/bin/swaylock -f\"";
         }
       ];
 

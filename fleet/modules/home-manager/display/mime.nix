@@ -1,4 +1,4 @@
-# What opens what. The modules that bring a program say what it opens; the browser and the editor are said here.
+# Default programs. Each module lists what its program opens; the browser and the editor are set here.
 {
   config,
   lib,
@@ -10,24 +10,24 @@
   each = kinds: program: lib.optionalAttrs (program != null) (lib.genAttrs kinds (_: [program]));
 in {
   options.homelab.mime = {
-    enable = mkEnableOption "the list of what opens which kind of file, mimeapps.list. The file is then read-only";
+    enable = mkEnableOption "the list of default programs, mimeapps.list. The file is then read-only";
     browser = mkOption {
       type = types.nullOr desktopFile;
       default = null;
       example = "firefox.desktop";
-      description = "What opens web pages and links; null leaves it to the desktop.";
+      description = "The program for web pages and links; null: the desktop decides.";
     };
     editor = mkOption {
       type = types.nullOr desktopFile;
       default = null;
       example = "nvim.desktop";
-      description = "What opens texts; null leaves it to the desktop.";
+      description = "The program for text files; null: the desktop decides.";
     };
     defaults = mkOption {
       type = types.attrsOf (types.listOf desktopFile);
       default = {};
       example = {"image/png" = ["org.kde.gwenview.desktop"];};
-      description = "What opens a kind, the first that is installed.";
+      description = "The programs for a MIME type; the first installed one is used.";
     };
   };
 

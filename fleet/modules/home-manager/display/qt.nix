@@ -1,7 +1,7 @@
-# Qt and KDE programs in the fleet's look, outside of Plasma too.
+# The fleet's theme for Qt and KDE programs, also outside of Plasma.
 #
-# KDE's platform theme is what makes them take a colour scheme: it looks up the scheme that kdeglobals names. Only that
-# name is written into kdeglobals, which stays the user's file.
+# KDE's platform theme makes them use a colour scheme: it looks up the scheme that kdeglobals names. Only that name is
+# written to kdeglobals, which remains the user's file.
 {
   config,
   lib,
@@ -11,7 +11,7 @@
   inherit (config.homelab.theme) colors;
   cfg = config.homelab.qt;
 
-  # `#20242c` as `32,36,44`
+  # `#20242c` in the notation `32,36,44`
   rgb = hex: lib.concatMapStringsSep "," (at: toString (lib.fromHexString (lib.substring at 2 hex))) [1 3 5];
   group = background: alternate: ''
     BackgroundNormal=${rgb background}
@@ -27,7 +27,7 @@
     DecorationHover=${rgb colors.secondary}
   '';
 in {
-  options.homelab.qt.enable = mkEnableOption "the fleet's look for Qt and KDE programs";
+  options.homelab.qt.enable = mkEnableOption "the fleet's theme for Qt and KDE programs";
 
   config = lib.mkMerge [
     {homelab.display.wanted.qt = cfg.enable;}

@@ -1,4 +1,4 @@
-# The running session over the network, by WayVNC. Only this machine reaches it unless it is said otherwise: come by
+# The running session over the network, with WayVNC. By default only this machine can connect: use
 # `ssh -L 5900:127.0.0.1:5900 HOST`.
 {
   config,
@@ -9,7 +9,7 @@
   inherit (config.homelab) nixos;
   cfg = config.homelab.remote-desktop;
   loopback = lib.elem cfg.address ["127.0.0.1" "::1" "localhost"];
-  # A path as text: a path literal would copy the key into the Nix store, where everybody reads it.
+  # A path as text: a path literal would copy the key into the Nix store, which every user can read.
   file = types.strMatching "/.*" // {description = "absolute path, as a string";};
 in {
   options.homelab.remote-desktop = {
@@ -17,7 +17,7 @@ in {
     address = mkOption {
       type = types.str;
       default = "127.0.0.1";
-      description = "The address that it listens on. Another than a loopback one needs a certificate and a login.";
+      description = "The address that it listens on. Any address other than loopback needs a certificate and a login.";
     };
     port = mkOption {
       type = types.port;
@@ -27,7 +27,7 @@ in {
     certificateFile = mkOption {
       type = types.nullOr file;
       default = null;
-      description = "The TLS certificate. With it, who connects logs in as on the machine itself (PAM).";
+      description = "The TLS certificate. With it, clients log in with the machine's passwords (PAM).";
     };
     privateKeyFile = mkOption {
       type = types.nullOr file;
@@ -43,19 +43,19 @@ in {
       assertions = [
         {
           assertion = loopback || (cfg.certificateFile != null && cfg.privateKeyFile != null);
-          message = "homelab.remote-desktop.address is ${cfg.address}, where everybody on the network would have the session: set certificateFile and privateKeyFile beside it, or leave the address 127.0.0.1 and come by ssh -L";
+          message = "homelab.remote-desktop.address is ${cfg.address}, which gives everybody on the network the session: set certificateFile and privateKeyFile, or keep the address 127.0.0.1 and connect with ssh -L";
         }
         {
           assertion = (cfg.certificateFile == null) == (cfg.privateKeyFile == null);
-          message = "homelab.remote-desktop: certificateFile and privateKeyFile go together; set both, or none";
+          message = "homelab.remote-desktop: set both certificateFile and privateKeyFile, or neither";
         }
         {
           assertion = cfg.privateKeyFile == null || !lib.hasPrefix builtins.storeDir cfg.privateKeyFile;
-          message = "homelab.remote-desktop.privateKeyFile is in the Nix store, where everybody reads it: name a file outside, such as a secret's path";
+          message = "homelab.remote-desktop.privateKeyFile is in the Nix store, which every user can read: name a file outside of it, such as a secret's path";
         }
         {
           assertion = cfg.certificateFile == null || nixos == null || (nixos.security.pam.services.wayvnc or null) != null || (nixos.programs.wayvnc.enable or false);
-          message = "homelab.remote-desktop: nobody could log in to WayVNC on this host: set security.pam.services.wayvnc = { }; in its configuration.nix";
+          message = "homelab.remote-desktop: nobody can log in to WayVNC on this host: set security.pam.services.wayvnc = { }; in its configuration.nix";
         }
       ];
 

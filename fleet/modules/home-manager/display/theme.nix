@@ -1,4 +1,4 @@
-# Colours and font, in one place for all that is themed.
+# Colours and font, in one place for all themed programs.
 {
   config,
   lib,
@@ -15,7 +15,7 @@ in {
     dark = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether programs that have both looks take the dark one.";
+      description = "Whether programs with a dark and a light theme use the dark one.";
     };
     font = {
       name = mkOption {
@@ -43,12 +43,12 @@ in {
       secondary = color "#9fc5a8" "The second accent, for what is chosen or hovered.";
       info = color "#74b6c4" "The colour of what is only said.";
       success = color "#8fbf7f" "The colour of what went well.";
-      warning = color "#d9b36c" "The colour of what should be looked at.";
-      urgent = color "#d9777f" "The colour of what has to be looked at.";
+      warning = color "#d9b36c" "The colour of what needs attention.";
+      urgent = color "#d9777f" "The colour of what needs attention at once.";
     };
   };
 
-  # The fonts that are named have to be found.
+  # The fonts must be installed.
   config.fonts.fontconfig.enable =
     lib.mkIf (config.homelab.display.enable && (config.homelab.gtk.enable || config.homelab.waybar.enable)) (lib.mkDefault true);
 }

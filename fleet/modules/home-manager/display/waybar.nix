@@ -1,4 +1,4 @@
-# The bar. Desktops such as Plasma and GNOME have one of their own; this is for compositors that have none.
+# The bar, for compositors without their own. Plasma and GNOME have one.
 {
   config,
   lib,
@@ -14,12 +14,12 @@ in {
     position = mkOption {
       type = types.enum ["top" "bottom"];
       default = "top";
-      description = "The edge of the screen that it is on.";
+      description = "The edge of the screen.";
     };
     battery = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether it shows a battery.";
+      description = "Whether to show a battery.";
     };
   };
 

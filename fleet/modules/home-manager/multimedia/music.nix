@@ -1,4 +1,4 @@
-# Music: a daemon that plays the user's own collection, and does so without a display too.
+# Music: a daemon that plays the user's own collection, also without a display.
 {
   config,
   lib,
@@ -19,7 +19,7 @@ in {
     output = mkOption {
       type = types.enum ["pipewire" "pulse" "alsa"];
       default = "pipewire";
-      description = "The sound system that it plays to.";
+      description = "The sound system for output.";
     };
   };
 
@@ -37,7 +37,7 @@ in {
         auto_update "yes"
       '';
     };
-    # The media keys are the desktop's.
+    # The desktop handles the media keys.
     services.mpd-mpris.enable = mkDefault config.homelab.display.enable;
   };
 }

@@ -13,7 +13,7 @@ in {
     recolor = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether pages are shown in the theme's colours; Ctrl-R switches it while reading.";
+      description = "Whether pages are shown in the theme's colours; Ctrl-R toggles this.";
     };
   };
 

@@ -1,4 +1,4 @@
-# The user's SSH client: a short name for every machine of the fleet, each accepted by the key that hosts.nix pins.
+# The user's SSH client: an alias for every machine of the fleet, each with the host key that hosts.nix pins.
 {
   config,
   lib,
@@ -8,14 +8,14 @@
   cfg = config.homelab.ssh;
   knownHosts = ".ssh/known_hosts_fleet";
 
-  # A key that says so is not there yet: the machine has not been installed.
+  # A placeholder: the machine has not been installed yet.
   isKey = key: builtins.isString key && builtins.match ".*[Pp][Ll][Aa][Cc][Ee][Hh][Oo][Ll][Dd][Ee][Rr].*|[[:space:]]*" key == null;
   hosts =
     lib.mapAttrs (id: host: {
       alias = host.sshAlias or null;
       hostname = host.hostname or id;
       user = host.user or null;
-      # the kind and the key, without the comment
+      # key type and key, without the comment
       key =
         if isKey (host.publicKey or null)
         then lib.concatStringsSep " " (lib.take 2 (lib.filter (word: builtins.isString word && word != "") (builtins.split "[[:space:]]+" host.publicKey)))
@@ -25,7 +25,7 @@
   named = lib.filterAttrs (_: host: host.alias != null) hosts;
   pinned = lib.filterAttrs (_: host: host.key != null) hosts;
 
-  # What would be a pattern, several words or another line in ssh's files.
+  # Characters that would make a pattern, several words or another line in ssh's files.
   isName = text: builtins.isString text && builtins.match "[A-Za-z0-9_][A-Za-z0-9._:%-]*" text != null;
   odd = lib.concatLists (lib.mapAttrsToList (id: host:
     map (field: "${id}.${field.name} is ${builtins.toJSON field.value}, which cannot be written into ssh's configuration: use letters, digits, dots, dashes and underscores")
@@ -37,7 +37,7 @@
     ++ lib.optional (host.key != null && builtins.match "[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+=*" host.key == null)
     "${id}.publicKey is not a public key: copy the line of the machine's /etc/ssh/ssh_host_ed25519_key.pub")
   hosts);
-  # The ids of the hosts of each alias.
+  # The ids of the hosts with each alias.
   owners = lib.zipAttrs (lib.mapAttrsToList (id: host: {${host.alias} = id;}) named);
   twice =
     lib.mapAttrsToList (alias: ids: "${lib.concatStringsSep " and " ids} have the same sshAlias, ${alias}: give each its own")
@@ -46,7 +46,7 @@
   block = host:
     {HostName = host.hostname;}
     // lib.optionalAttrs (host.user != null) {User = host.user;}
-    # Where no key is pinned, ssh asks as everywhere.
+    # Without a pinned key, ssh asks as usual.
     // lib.optionalAttrs (host.key != null) {
       UserKnownHostsFile = "~/${knownHosts}";
       StrictHostKeyChecking = true;
@@ -60,15 +60,15 @@ in {
       default = [];
       example = ["doc1"];
       description = ''
-        The aliases of the hosts that the agent is forwarded to. Root of such a host can use every key in the agent while
-        one is logged in: name only hosts that are trusted as much as this one.
+        The aliases of the hosts that the agent is forwarded to. Root on such a host can use every key in the agent while
+        you are logged in: name only hosts that you trust as much as this one.
       '';
     };
     identityFiles = mkOption {
       type = types.listOf types.str;
       default = [];
       example = ["~/.ssh/id_ed25519"];
-      description = "The private keys that are offered; with none, those that `ssh` itself looks for.";
+      description = "The private keys to offer; if empty, `ssh`'s defaults.";
     };
   };
 
@@ -80,13 +80,13 @@ in {
       }) (odd ++ twice)
       ++ map (alias: {
         assertion = owners ? ${alias};
-        message = "homelab.ssh.forwardAgent: no host has the sshAlias ${alias}: write one of ${lib.concatStringsSep ", " (lib.attrNames owners)}";
+        message = "homelab.ssh.forwardAgent: no host has the sshAlias ${alias}; use one of ${lib.concatStringsSep ", " (lib.attrNames owners)}";
       })
       cfg.forwardAgent;
 
     programs.ssh = {
       enable = true;
-      # The defaults are ssh's own, and what is below.
+      # The defaults are ssh's own, plus the settings below.
       enableDefaultConfig = mkDefault false;
       settings =
         lib.mapAttrs' (_: host: lib.nameValuePair host.alias (block host)) named
@@ -101,7 +101,7 @@ in {
         };
     };
 
-    # Apart from ~/.ssh/known_hosts, which stays the user's own.
+    # Separate from ~/.ssh/known_hosts, which remains the user's own.
     home.file.${knownHosts} = mkIf (pinned != {}) {
       text = lib.concatStrings (lib.mapAttrsToList (_: host: let
         names = lib.unique ([host.hostname] ++ lib.optional (host.alias != null) host.alias);

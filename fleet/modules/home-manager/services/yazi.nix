@@ -7,7 +7,7 @@
   inherit (lib) mkDefault mkEnableOption mkIf;
   inherit (config.homelab.theme) colors;
 in {
-  options.homelab.yazi.enable = mkEnableOption "the file manager for the terminal, Yazi; `y` starts it and leaves the shell where one went";
+  options.homelab.yazi.enable = mkEnableOption "the file manager for the terminal, Yazi; `y` starts it and changes the shell's directory on exit";
 
   config = mkIf config.homelab.yazi.enable {
     programs.yazi = {

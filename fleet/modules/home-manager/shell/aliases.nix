@@ -1,4 +1,4 @@
-# Short names in every shell that Home Manager keeps. A home says otherwise by home.shellAliases.
+# Aliases in every shell that Home Manager manages. A home overrides them with home.shellAliases.
 {
   config,
   lib,
@@ -7,7 +7,7 @@
 }: let
   inherit (lib) mkDefault mkEnableOption mkIf;
 in {
-  options.homelab.aliases.enable = mkEnableOption "the fleet's aliases, in a bash that Home Manager keeps (it writes ~/.bashrc)";
+  options.homelab.aliases.enable = mkEnableOption "the fleet's aliases, in a bash that Home Manager manages (it writes ~/.bashrc)";
 
   config = mkIf config.homelab.aliases.enable {
     programs.bash.enable = mkDefault true;

@@ -1,4 +1,4 @@
-# The prompt. With a fleet it says first of all on which machine one is, not only over SSH.
+# The prompt. In a fleet it always starts with the machine's name, not only over SSH.
 {
   config,
   lib,
@@ -6,7 +6,7 @@
 }: let
   inherit (lib) mkDefault mkEnableOption mkIf;
 in {
-  options.homelab.prompt.enable = mkEnableOption "the prompt, Starship, in a bash that Home Manager keeps (it writes ~/.bashrc)";
+  options.homelab.prompt.enable = mkEnableOption "the prompt, Starship, in a bash that Home Manager manages (it writes ~/.bashrc)";
 
   config = mkIf config.homelab.prompt.enable {
     programs.bash.enable = mkDefault true;

@@ -1,12 +1,12 @@
-# The programs of ./scripts: each NAME.sh there is the command NAME. Their directory is a path literal, so that of the
-# fleet's tree only their own text is in a home's closure.
+# The programs in ./scripts: each NAME.sh is the command NAME. The directory is a path literal, so that a home's closure
+# contains only these files of the fleet's tree.
 {
   config,
   lib,
   pkgs,
   ...
 }: let
-  # What a script calls beside the usual tools.
+  # Programs that a script needs beside the usual tools.
   needs = {
     system-diff = [pkgs.nvd];
     unpack = [pkgs.libarchive];
@@ -21,7 +21,7 @@
       text = builtins.readFile (./scripts + "/${file}");
     };
 in {
-  options.homelab.scripts.enable = lib.mkEnableOption "the fleet's small programs: system-diff, reboot-pending, unpack";
+  options.homelab.scripts.enable = lib.mkEnableOption "the fleet's small commands: system-diff, reboot-pending, unpack";
 
   config = lib.mkIf config.homelab.scripts.enable {
     home.packages = map program names;

@@ -13,12 +13,12 @@
   rolling = config.homelab.ci.rollingFlakeUpdate;
 
   upstream = config.homelab.nixCaches.upstream.url;
-  # Named locations and patterns take a server alone, no path on it.
+  # Named locations and patterns accept a server without a path.
   server = builtins.match "(https?://([^/]+))/?" upstream;
   upstreamHost = lib.last server;
   inherit (config.services.nginx) user group;
 
-  # What is asked of upstream. Its certificate is looked at; what it sends is signed besides.
+  # Requests to upstream. The certificate is checked; the content is signed as well.
   fetch = ''
     proxy_pass ${lib.head server};
     proxy_set_header Host ${upstreamHost};
@@ -28,7 +28,7 @@
     proxy_ssl_verify_depth 3;
     proxy_ssl_trusted_certificate /etc/ssl/certs/ca-certificates.crt;
   '';
-  # Served from the disk; fetched, and kept whole, where it is not there. Neither ever changes upstream.
+  # Served from the disk; fetched and stored if missing. Neither ever changes upstream.
   kept = kind: {
     root = mkDefault "${cfg.mirrorCacheRoot}/${kind}";
     tryFiles = mkDefault "$uri @fetch-${kind}";
@@ -51,34 +51,34 @@ in {
       type = types.nullOr hostName;
       default = null;
       example = "nix-mirror.example.org";
-      description = "The name under which upstream (homelab.nixCaches.upstream) is mirrored; null for no mirror.";
+      description = "The name under which upstream (homelab.nixCaches.upstream) is mirrored; null: no mirror.";
     };
     mirrorCacheRoot = mkOption {
       type = types.strMatching "/[A-Za-z0-9/_.-]+";
       default = "/var/cache/nix-mirror";
-      description = "Where the mirror keeps what it fetched.";
+      description = "The directory of the mirror's files.";
     };
     mirrorRetentionDays = mkOption {
       type = types.ints.unsigned;
       default = 45;
-      description = "What nobody asked the mirror for in so many days is deleted; 0 to keep everything.";
+      description = "Files of the mirror that were not requested for this many days are deleted; 0: keep everything.";
     };
     localHost = mkOption {
       type = types.nullOr hostName;
       default = null;
       example = "nixcache.example.org";
-      description = "The name under which the machine's own store is served; null not to serve it.";
+      description = "The name under which the machine's own store is served; null: do not serve it.";
     };
     nixServeSecretKeyFile = mkOption {
       type = types.nullOr types.str;
       default = null;
       example = lib.literalExpression "config.sops.secrets.nix_serve_key.path";
-      description = "A file on the machine with the private key that signs what is served (nix key generate-secret).";
+      description = "A file on the machine with the private key that signs the served paths (nix key generate-secret).";
     };
     loopbackSelf = mkOption {
       type = types.bool;
       default = true;
-      description = "The machine asks itself by its loopback interface, whatever the LAN's DNS says of it.";
+      description = "Whether the machine resolves these names to its loopback interface, whatever the LAN's DNS answers.";
     };
   };
 
@@ -91,19 +91,19 @@ in {
         }
         {
           assertion = mirror -> server != null;
-          message = "homelab.cache.mirrorHost: ${upstream} cannot be mirrored; homelab.nixCaches.upstream.url has to be http(s)://HOST.";
+          message = "homelab.cache.mirrorHost: ${upstream} cannot be mirrored; homelab.nixCaches.upstream.url must be http(s)://HOST.";
         }
         {
           assertion = local -> cfg.nixServeSecretKeyFile != null;
-          message = "homelab.cache.localHost: nobody takes paths that are not signed; set nixServeSecretKeyFile to where sops-nix puts the key.";
+          message = "homelab.cache.localHost: clients refuse unsigned paths; set nixServeSecretKeyFile to the path of the key, for example from sops-nix.";
         }
         {
           assertion = !lib.hasPrefix builtins.storeDir (toString cfg.nixServeSecretKeyFile);
-          message = "homelab.cache.nixServeSecretKeyFile is in the Nix store, where everybody reads it: name a file on the machine, as sops-nix makes them.";
+          message = "homelab.cache.nixServeSecretKeyFile is in the Nix store, which every user can read: name a file on the machine, for example from sops-nix.";
         }
         {
           assertion = mirror -> cfg.mirrorHost != cfg.localHost;
-          message = "homelab.cache: mirrorHost and localHost are two caches and need two names.";
+          message = "homelab.cache: mirrorHost and localHost must be two different names.";
         }
       ];
       homelab.nginx.enable = mkDefault true;
@@ -121,7 +121,7 @@ in {
       services.nginx.virtualHosts.${cfg.localHost} = {
         forceSSL = mkDefault true;
         useACMEHost = mkDefault cfg.localHost;
-        # What the rolling update publishes comes first: which system a machine is to run, and the system. The rest is in
+        # What the rolling update publishes comes first: the pointer to a machine's system, and the system. All else is in
         # the store.
         root = mkIf rolling.enable (mkDefault rolling.cacheDir);
         locations =
@@ -160,10 +160,10 @@ in {
       systemd.tmpfiles.rules = map (path: "d ${path} 0750 ${user} ${group} -") directories;
       systemd.services.nginx.serviceConfig.ReadWritePaths = [cfg.mirrorCacheRoot];
       systemd.services.nix-mirror-prune = mkIf (cfg.mirrorRetentionDays > 0) {
-        description = "Delete what nobody asked the mirror for";
+        description = "Delete unused files of the mirror";
         startAt = mkDefault "03:15";
         path = [pkgs.findutils];
-        # Where access times are not kept, a file's is that of its making: then it counts since it was fetched.
+        # Without access times, a file's age counts from when it was fetched.
         script = ''
           find ${cfg.mirrorCacheRoot}/nar ${cfg.mirrorCacheRoot}/narinfo -xdev -type f \
             -atime +${toString cfg.mirrorRetentionDays} -mtime +${toString cfg.mirrorRetentionDays} -delete

@@ -1,4 +1,4 @@
-# The homelab.* modules: what a machine of this fleet may be, each off until a host (or profiles/base.nix) says so.
+# The homelab.* modules: optional roles of a machine, each disabled until a host (or profiles/base.nix) enables it.
 {
   imports = [
     ./cache.nix

@@ -1,4 +1,4 @@
-# The web server's ground: certificates by DNS, so that a host in a LAN has real ones too.
+# The web server: certificates by DNS, so that hosts in a LAN have valid ones too.
 {
   config,
   lib,
@@ -9,12 +9,12 @@
   cfg = config.homelab.nginx;
 in {
   options.homelab.nginx = {
-    enable = mkEnableOption "nginx, with certificates from an ACME authority by DNS at Cloudflare";
+    enable = mkEnableOption "nginx, with ACME certificates through Cloudflare's DNS";
     acmeEmail = mkOption {
       type = types.nullOr (types.strMatching "[^@ ]+@[^@ ]+");
       default = null;
       example = "acme@example.org";
-      description = "Where the certificate authority writes to; having it set accepts its terms.";
+      description = "The contact address for the certificate authority; setting it accepts the authority's terms.";
     };
     cloudflareSopsFile = mkOption {
       type = types.nullOr types.path;
@@ -29,15 +29,15 @@ in {
       assertions = [
         {
           assertion = cfg.acmeEmail != null;
-          message = "homelab.nginx.acmeEmail: a certificate authority wants an address to write to; set it.";
+          message = "homelab.nginx.acmeEmail: the certificate authority needs a contact address; set it.";
         }
         {
           assertion = cfg.cloudflareSopsFile != null;
-          message = "homelab.nginx.cloudflareSopsFile: certificates are asked for by DNS; name a dotenv file that sops has encrypted and that holds CLOUDFLARE_DNS_API_TOKEN.";
+          message = "homelab.nginx.cloudflareSopsFile: certificates are requested through DNS; name a dotenv file, encrypted with sops, that contains CLOUDFLARE_DNS_API_TOKEN.";
         }
         {
           assertion = options ? sops;
-          message = "homelab.nginx: its secret is decrypted by sops-nix; import sops-nix' nixosModules.sops.";
+          message = "homelab.nginx: sops-nix decrypts its secret; import sops-nix' nixosModules.sops.";
         }
       ];
       networking.firewall.allowedTCPPorts = [80 443];
@@ -52,7 +52,7 @@ in {
       security.acme.defaults = {
         email = mkIf (cfg.acmeEmail != null) (mkDefault cfg.acmeEmail);
         dnsProvider = mkDefault "cloudflare";
-        # certificates are read by the web server alone
+        # only the web server may read the certificates
         group = mkDefault config.services.nginx.group;
         reloadServices = ["nginx"];
       };

@@ -1,4 +1,4 @@
-# Where Nix gets what was built already, in which order, and whose signatures it takes.
+# The binary caches of a machine: their order, and whose signatures are accepted.
 {
   config,
   lib,
@@ -7,7 +7,7 @@
   inherit (lib) mkDefault mkEnableOption mkIf mkOption optional types;
   cfg = config.homelab.nixCaches;
 
-  # NixOS itself asks cache.nixos.org last, with the priority that the cache announces; only another one is added.
+  # NixOS itself asks cache.nixos.org last, with the priority that the cache announces; only others are added.
   nixos = {
     url = "https://cache.nixos.org";
     priority = 40;
@@ -20,7 +20,7 @@
     mkOption {
       type = types.ints.positive;
       inherit default;
-      description = "How early it is asked by a machine ${who}; the lowest number first.";
+      description = "The cache's priority for a machine ${who}; the lowest number is asked first.";
     };
   cache = what: internal: external: {
     url = mkOption {
@@ -50,7 +50,7 @@
       then one.priorityExternal
       else one.priorityInternal
     );
-  # The server of the local cache has all of it in its own store.
+  # The server of the local cache has everything in its own store.
   nixServe = cfg.nixServe.enable && cfg.profile != "server";
   upstream = cfg.upstream.url != nixos.url || cfg.upstream.priority != nixos.priority;
 in {
@@ -60,8 +60,8 @@ in {
       type = types.enum ["internal" "external" "server"];
       default = "internal";
       description = ''
-        Which priorities count: `internal` for a machine in the LAN of the caches, `external` for one elsewhere,
-        `server` for the one that serves them: it is in the LAN, and does not ask itself.
+        Which priorities apply: `internal` for a machine in the LAN of the caches, `external` for one elsewhere,
+        `server` for the one that serves them: it is in the LAN and does not use its own cache.
       '';
     };
     nixServe =
@@ -102,7 +102,7 @@ in {
         default = null;
         description = "The public key that it signs with.";
       };
-      # the last: only for what is nowhere else
+      # the last: only for paths that no other cache has
       priorityInternal = priority 50 "in the LAN";
       priorityExternal = priority 50 "elsewhere";
     };
@@ -110,7 +110,7 @@ in {
       url = mkOption {
         type = url;
         default = nixos.url;
-        description = "The public cache. NixOS' own stays the last resort when another one is named here.";
+        description = "The public cache. NixOS' own remains the last resort if this is changed.";
       };
       publicKey = mkOption {
         type = key;
@@ -123,12 +123,12 @@ in {
       positiveTtl = mkOption {
         type = types.ints.unsigned;
         default = 300;
-        description = "For how many seconds it is remembered that a cache has a path.";
+        description = "For how many seconds a cached positive lookup is valid.";
       };
       negativeTtl = mkOption {
         type = types.ints.unsigned;
         default = 10;
-        description = "For how many seconds it is remembered that it has not: what was just built is found soon.";
+        description = "For how many seconds a cached negative lookup is valid; short, so that new builds are found soon.";
       };
     };
   };
@@ -137,7 +137,7 @@ in {
     assertions = [
       {
         assertion = cfg.nixServe.enable -> cfg.nixServe.url != null && cfg.nixServe.publicKey != null;
-        message = "homelab.nixCaches.nixServe: a cache is asked by its url and believed by its publicKey (nix key convert-secret-to-public shows it): set both, or nixServe.enable = false.";
+        message = "homelab.nixCaches.nixServe: a cache needs a url and a publicKey (nix key convert-secret-to-public prints it): set both, or nixServe.enable = false.";
       }
       {
         assertion = cfg.mirror.enable -> cfg.mirror.url != null;
@@ -145,10 +145,10 @@ in {
       }
       {
         assertion = cfg.cachix.enable -> cfg.cachix.name != null && cfg.cachix.publicKey != null;
-        message = "homelab.nixCaches.cachix: a cache is asked by its name and believed by its publicKey (cachix.org shows it): set both, or cachix.enable = false.";
+        message = "homelab.nixCaches.cachix: a cache needs a name and a publicKey (cachix.org shows it): set both, or cachix.enable = false.";
       }
     ];
-    # Plain, not forced: what a host adds is asked too.
+    # Without mkForce: what a host adds is used as well.
     nix.settings = {
       substituters =
         optional (nixServe && cfg.nixServe.url != null) (ask cfg.nixServe cfg.nixServe.url)
@@ -163,7 +163,7 @@ in {
         ++ optional (cfg.cachix.enable && cfg.cachix.publicKey != null) cfg.cachix.publicKey;
       narinfo-cache-positive-ttl = mkDefault cfg.narinfo.positiveTtl;
       narinfo-cache-negative-ttl = mkDefault cfg.narinfo.negativeTtl;
-      # A cache that is away is passed over soon, and what it should have had is built.
+      # An unreachable cache is skipped quickly, and the missing paths are built.
       connect-timeout = mkDefault 5;
       fallback = mkDefault true;
     };

@@ -2,8 +2,8 @@
 # Started by a path unit whenever logind's sessions change, and once as the inhibitor's child (`hold`).
 remote() {
   loginctl list-sessions --no-legend | while read -r session _; do
-    said=$(loginctl show-session "$session" --property=Remote --property=State 2>/dev/null) || continue
-    case $said in *State=closing*) continue ;; *Remote=yes*) echo "$session" ;; esac
+    properties=$(loginctl show-session "$session" --property=Remote --property=State 2>/dev/null) || continue
+    case $properties in *State=closing*) continue ;; *Remote=yes*) echo "$session" ;; esac
   done
 }
 

@@ -1,5 +1,5 @@
-# The SSH server as the fleet has it; the keys of all its hosts; the identity of the user; and no sleep while somebody is
-# logged in from elsewhere.
+# The fleet's SSH server settings; the keys of all its hosts; the user's identity; and no sleep while somebody is logged
+# in remotely.
 {
   config,
   lib,
@@ -19,12 +19,12 @@
   identity = config.sops.secrets.${cfg.identitySecretName};
 in {
   options.homelab.ssh = {
-    enable = mkEnableOption "the SSH server, and the host keys of the whole fleet as known";
+    enable = mkEnableOption "the SSH server, with the host keys of the whole fleet as known hosts";
     secure = mkOption {
       type = types.bool;
       default = true;
       description = ''
-        Keys alone let in, root too. Off, users also may give a password; root never may.
+        Whether logins require a key, also for root. If disabled, users may log in with a password; root never may.
       '';
     };
     identitySecretName = mkOption {
@@ -33,9 +33,9 @@ in {
       defaultText = lib.literalMD "the host's `sshKeyName` in hosts.nix, otherwise null";
       example = "ssh_key_alice";
       description = ''
-        The file of homelab.fleet.secrets (format binary) that holds the user's private SSH key. The machine decrypts it
-        with its host key, and it becomes ~/.ssh/id_ed25519 unless there is one already; the secrets of the user's home
-        open with it. Null: the machine is given nobody's key.
+        The file in homelab.fleet.secrets (format binary) with the user's private SSH key. The machine decrypts it with its
+        host key; it becomes ~/.ssh/id_ed25519 unless that exists already. The secrets of the user's home are decrypted with
+        it. Null: the machine gets no user key.
       '';
     };
     inhibitSleep = mkOption {
@@ -69,7 +69,7 @@ in {
     (mkIf cfg.inhibitSleep {
       # logind writes a file here for each session
       systemd.paths.homelab-remote-sessions = {
-        description = "Look at who is logged in when that changes";
+        description = "Check for remote logins when sessions change";
         wantedBy = ["multi-user.target"];
         pathConfig.PathChanged = "/run/systemd/sessions";
       };
@@ -88,11 +88,11 @@ in {
       assertions = [
         {
           assertion = options ? sops;
-          message = "homelab.ssh.identitySecretName: the key is decrypted by sops-nix; import sops-nix' nixosModules.sops, or set it to null.";
+          message = "homelab.ssh.identitySecretName: sops-nix decrypts the key; import sops-nix' nixosModules.sops, or set it to null.";
         }
         {
           assertion = fleet.secrets != null && user != null;
-          message = "homelab.ssh.identitySecretName = \"${cfg.identitySecretName}\": say where it is and whose, in homelab.fleet.secrets and homelab.fleet.host (hosts.nix), or set it to null.";
+          message = "homelab.ssh.identitySecretName = \"${cfg.identitySecretName}\": set homelab.fleet.secrets (its directory) and homelab.fleet.host (its owner, from hosts.nix), or set it to null.";
         }
       ];
     })
@@ -103,7 +103,7 @@ in {
         owner = user;
         mode = mkDefault "0400";
       };
-      # L makes a link only where nothing is: a key that a person put there is never lost.
+      # L creates a link only if nothing exists there: a key that the user installed is never lost.
       systemd.tmpfiles.rules = let
         directory = "${fleet.host.homeDirectory}/.ssh";
       in [

@@ -1,4 +1,4 @@
-# The mesh between all machines, wherever they are; a machine in the LAN is reached through the LAN.
+# The mesh between all machines; a machine in the LAN is reached through the LAN.
 {
   config,
   lib,
@@ -15,8 +15,8 @@ in {
       type = types.bool;
       default = false;
       description = ''
-        Keep the node's key out of the TPM. For a disk that starts on bare metal and in a VM: a key that was sealed by
-        the one's TPM cannot be opened by the other.
+        Keep the node's key out of the TPM. For a disk that boots both on bare metal and in a VM: a key that one TPM sealed
+        cannot be opened by the other.
       '';
     };
     lanSubnets = mkOption {
@@ -24,8 +24,8 @@ in {
       default = [];
       example = ["192.168.1.0/24"];
       description = ''
-        IPv4 networks that some machine of the mesh announces. A machine that is in one itself goes there directly, not
-        around by the mesh; elsewhere the mesh has it.
+        IPv4 networks that a machine of the mesh announces. A machine inside such a network uses it directly instead of the
+        mesh; others go through the mesh.
       '';
     };
   };
@@ -39,8 +39,8 @@ in {
     networking.firewall.trustedInterfaces = [interface];
     systemd.services.tailscaled.environment = mkIf cfg.tpmOverride {TS_NO_TPM = mkDefault "true";};
 
-    # Tailscale's own rules begin at 5210. The main table is asked before them, but never for its default route: it
-    # answers only where the network is attached, so that nothing has to watch where a laptop is.
+    # Tailscale's own rules begin at 5210. The main table is consulted before them, but never for its default route: it
+    # answers only where the network is attached, so a laptop's location need not be tracked.
     systemd.services.homelab-lan-first = mkIf (cfg.lanSubnets != []) {
       description = "The LAN's routes before the mesh's";
       after = ["network-pre.target"];

@@ -1,5 +1,5 @@
-# What every NixOS host starts from. All of it are defaults: a host says otherwise by saying so. Lists alone are plain:
-# what a host or another module says is added to them, where a default would vanish (and with it keys and sudo).
+# The base of every NixOS host. Everything here is a default that a host overrides by setting it. Only lists are plain:
+# other definitions add to them, while a default would vanish (and with it keys and sudo).
 {
   config,
   lib,
@@ -31,7 +31,7 @@ in {
     "LC_TIME"
   ] (_: mkDefault "en_AU.UTF-8");
 
-  # UEFI, as new machines have it; a host with another boot loader switches this one off.
+  # UEFI, as on new machines; a host with another boot loader disables this one.
   boot.loader.systemd-boot.enable = mkDefault true;
   boot.loader.efi.canTouchEfiVariables = mkDefault true;
   services.fstrim.enable = mkDefault true;
@@ -39,10 +39,10 @@ in {
   nix.settings = {
     experimental-features = ["nix-command" "flakes"];
     auto-optimise-store = mkDefault true;
-    # Nobody but root is trusted: a trusted user's every process is root, without a password. Closures that were built
-    # elsewhere are taken from root's hands (sudo), or signed by a key of nixherd.trustedKeys.
+    # Only root is trusted: every process of a trusted user is effectively root, without a password. Closures built
+    # elsewhere arrive through sudo, or are signed by a key of nixherd.trustedKeys.
   };
-  # Whose closures are taken from anybody: the public half of what `sign_with` names.
+  # Keys whose closures are accepted from anybody: the public half of what `sign_with` names.
   # nixherd.trustedKeys = ["laptop-1:…"];
 
   homelab = {
@@ -61,7 +61,7 @@ in {
       nixServe.publicKey = mkDefault cacheKey;
       mirror.url = mkDefault "https://nix-mirror.ablz.au";
     };
-    # On where a host says so; what it then follows is what proxmox-vm's rolling update has published.
+    # Enabled by a host; it then follows what proxmox-vm's rolling update publishes.
     update = {
       enable = mkDefault false;
       collectGarbage = mkDefault true;
@@ -74,8 +74,8 @@ in {
     publicKey = mkDefault cacheKey;
   };
 
-  # Who may log in may log in as root, by key: a machine that was just installed has no password for sudo yet. Where
-  # deployments get in by one program alone (nixherd.access), root has no keys but theirs.
+  # Users who may log in may log in as root, by key: a newly installed machine has no password for sudo yet. With
+  # restricted access (nixherd.access), root has only the deployments' keys.
   users.users =
     {root.openssh.authorizedKeys.keys = mkIf (config.nixherd.access.kind == "shell") keys;}
     // lib.optionalAttrs (host != null) {
@@ -97,12 +97,12 @@ in {
     pkgs.nvd
   ];
 
-  # What a deployment changes, in its journal; also of a dry activation. It never hinders one.
+  # Prints what a deployment changes, to its journal; also for a dry activation. It never stops one.
   system.activationScripts.diff = {
     supportsDryActivation = mkDefault true;
     text = mkDefault ''
       if [[ -e /run/current-system && $(readlink -f /run/current-system) != "$systemConfig" ]]; then
-        ${pkgs.nvd}/bin/nvd --nix-bin-dir=${config.nix.package}/bin diff /run/current-system "$systemConfig" || echo "nvd: what changes could not be shown"
+        ${pkgs.nvd}/bin/nvd --nix-bin-dir=${config.nix.package}/bin diff /run/current-system "$systemConfig" || echo "nvd: the changes could not be shown"
       fi
     '';
   };

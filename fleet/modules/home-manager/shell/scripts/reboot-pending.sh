@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# reboot-pending [DIRECTORY]: whether a NixOS machine waits for a reboot: whether the kernel, its modules, the initrd or
-# the systemd that runs is another than what the current system would boot. DIRECTORY is where the links to both systems
-# are, /run unless given.
+# reboot-pending [DIRECTORY]: whether a NixOS machine needs a reboot: whether the running kernel, its modules, the initrd
+# or systemd differ from those that the current system would boot. DIRECTORY contains the links to both systems; the
+# default is /run.
 #
-# Ends with 0 and "no", with 1 and "yes: WHAT", or with 2 and "unknown: WHY".
+# Prints "no" and ends with 0, "yes: WHAT" with 1, or "unknown: WHY" with 2.
 
 directory=${1:-/run}
 booted=$directory/booted-system
@@ -23,7 +23,7 @@ compared=0
 for part in kernel kernel-modules initrd systemd; do
     was=$(readlink -e -- "$booted/$part") || was=
     now=$(readlink -e -- "$current/$part") || now=
-    # A container has no kernel of its own.
+    # A container has no kernel.
     [[ -n $was || -n $now ]] || continue
     compared=$((compared + 1))
     if [[ $was != "$now" ]]; then differ+=("$part"); fi

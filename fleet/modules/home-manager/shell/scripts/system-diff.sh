@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# system-diff [FROM [TO]]: what differs between two systems, by packages and versions. FROM and TO are numbers of
-# generations or paths; without them, from the system that was booted to the one that runs.
+# system-diff [FROM [TO]]: what differs between two systems, by packages and versions. FROM and TO are generation
+# numbers or paths; the defaults are the booted and the running system.
 
 profile=/nix/var/nix/profiles/system
 
@@ -9,7 +9,7 @@ system() {
     local path=$1
     if [[ $path =~ ^[0-9]+$ ]]; then path=$profile-$path-link; fi
     readlink -e -- "$path" || {
-        echo "system-diff: $path is missing; generations are listed by: nixos-rebuild list-generations" >&2
+        echo "system-diff: $path is missing; to list the generations: nixos-rebuild list-generations" >&2
         exit 2
     }
 }

@@ -1,4 +1,4 @@
-# What a machine does for the fleet between two commits.
+# Services that a machine runs for the fleet.
 {
   imports = [
     ./rolling-flake-update.nix

@@ -1,4 +1,4 @@
-# The rolling update: one machine updates the fleet's inputs, builds all of it, fills the cache and pushes the update;
+# The rolling update: one machine updates the fleet's inputs, builds everything, fills the cache and pushes the update;
 # machines with homelab.update (or nixherd.pull) follow through the cache.
 {
   config,
@@ -8,38 +8,38 @@
 }: let
   inherit (lib) mkEnableOption mkIf mkOption types;
   cfg = config.homelab.ci.rollingFlakeUpdate;
-  name = "rolling-flake-update"; # the unit's, and the builder's
-  file = types.strMatching "/.*"; # no path of Nix', which would be copied into the store
+  name = "rolling-flake-update"; # of the unit, and of the builder
+  file = types.strMatching "/.*"; # not a Nix path, which would be copied into the store
 in {
   options.homelab.ci.rollingFlakeUpdate = {
     enable = mkEnableOption ''
-      the rolling update of the fleet, by the unit ${name}: its inputs are updated, all machines and homes are built and put
-      into the cache, and the update is pushed. What does not build stops there'';
+      the rolling update of the fleet, by the unit ${name}: it updates the inputs, builds all machines and homes, puts them
+      into the cache, and pushes the update. If a build fails, nothing is pushed'';
     onCalendar = mkOption {
       type = types.str;
       default = "22:15";
-      description = "When (systemd.time(7)): early enough that it has ended when machines look for what is new.";
+      description = "When it runs (systemd.time(7)); it should end before the machines look for updates.";
     };
     repoDir = mkOption {
       type = file;
       example = "/home/alice/fleet";
       description = ''
-        A clone of the fleet on this machine. Nothing in it is read but the URL of its origin, and nothing is changed: the
-        work is done in a clone of the unit's own. One for SSH is taken as the one for HTTPS.
+        A clone of the fleet on this machine. Only the URL of its origin is read, and nothing is changed: the work is done
+        in the unit's own clone. An SSH URL is converted to HTTPS.
       '';
     };
     branch = mkOption {
       type = types.nullOr (types.strMatching "[A-Za-z0-9][A-Za-z0-9._/-]*");
       default = null;
-      description = "The branch to follow and to push to; null: the one that the origin calls its own.";
+      description = "The branch to follow and to push to; null: the origin's default branch.";
     };
     tokenFile = mkOption {
       type = types.nullOr file;
       default = null;
       example = "/run/secrets/forge-token";
       description = ''
-        A file, read by root alone, with a token that may read and write the origin's contents (HTTPS). It gets to git's
-        transport and nowhere else. Null: whoever reads the origin may write it, too (a path on this machine).
+        A file, readable by root only, with a token that may read and write the origin's contents (HTTPS). Only git's
+        transport gets it. Null: no token is needed (the origin is a path on this machine).
       '';
     };
     signingKeyFile = mkOption {
@@ -48,15 +48,15 @@ in {
       defaultText = lib.literalExpression "config.homelab.cache.nixServeSecretKeyFile";
       example = "/run/secrets/cache-key";
       description = ''
-        The cache's secret key, as `nix key generate-secret --key-name NAME` prints it; its public half is what machines
-        have as nixherd.pull.publicKey. Whoever has it says what they run.
+        The cache's secret key from `nix key generate-secret --key-name NAME`; machines have its public half in
+        nixherd.pull.publicKey. Whoever has this key decides what they run.
       '';
     };
     cacheDir = mkOption {
       type = types.str;
       readOnly = true;
       default = "/var/lib/${name}/cache";
-      description = "The binary cache, for a web server: its URL is what machines have as nixherd.pull.from.";
+      description = "The binary cache, for a web server: machines have its URL in nixherd.pull.from.";
     };
   };
 
@@ -64,11 +64,11 @@ in {
     assertions = [
       {
         assertion = cfg.signingKeyFile != null;
-        message = "homelab.ci.rollingFlakeUpdate: nothing that is not signed is deployed. Set signingKeyFile to a file that `nix key generate-secret --key-name NAME` made, outside the store.";
+        message = "homelab.ci.rollingFlakeUpdate: systems must be signed. Set signingKeyFile to a file outside the store, made by `nix key generate-secret --key-name NAME`.";
       }
       {
         assertion = lib.all (path: path == null || !lib.hasPrefix "${builtins.storeDir}/" path) [cfg.signingKeyFile cfg.tokenFile];
-        message = "homelab.ci.rollingFlakeUpdate: signingKeyFile and tokenFile are secrets, and everybody can read the store. Name a file outside it, such as sops makes in /run/secrets.";
+        message = "homelab.ci.rollingFlakeUpdate: signingKeyFile and tokenFile are secrets, and every user can read the store. Name a file outside it, for example in /run/secrets.";
       }
     ];
 
@@ -84,7 +84,7 @@ in {
       wants = ["network-online.target"];
       path = [config.nix.package pkgs.git pkgs.openssh pkgs.util-linux pkgs.findutils pkgs.gnused pkgs.gnugrep pkgs.coreutils];
       environment.NIX_REMOTE = "daemon";
-      # what it has begun is not ended by its own machine's update
+      # the update of its own machine must not stop it
       restartIfChanged = false;
       stopIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
@@ -98,14 +98,14 @@ in {
           }
         '');
         TimeoutStartSec = "12h";
-        # root reads these, the builder does not
+        # readable by root, not by the builder
         LoadCredential =
           ["clone:${cfg.repoDir}/.git/config" "key:${toString cfg.signingKeyFile}"]
           ++ lib.optional (cfg.tokenFile != null) "token:${cfg.tokenFile}";
         StateDirectory = name;
         RuntimeDirectory = name;
         RuntimeDirectoryMode = "0700";
-        # it needs to be root to become the builder, and to read what that one built
+        # it needs root to become the builder, and to read the builder's results
         CapabilityBoundingSet = ["CAP_SETUID" "CAP_SETGID" "CAP_CHOWN" "CAP_FOWNER" "CAP_DAC_OVERRIDE"];
         NoNewPrivileges = true;
         ProtectSystem = "strict";
@@ -119,7 +119,7 @@ in {
       };
     };
     systemd.timers.${name} = {
-      description = "When the fleet's inputs are updated";
+      description = "Timer of the fleet's rolling update";
       wantedBy = ["timers.target"];
       timerConfig = {
         OnCalendar = cfg.onCalendar;

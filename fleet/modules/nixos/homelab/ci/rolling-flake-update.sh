@@ -1,32 +1,32 @@
 #!/bin/sh
-# The rolling update: the fleet's inputs are updated, every machine and home of it is built, what was built is put into a
-# binary cache, the update is pushed, and only then does the cache say to each machine that it is what it runs. Whatever
-# does not build stops here: nothing is pushed, and machines keep what they have.
+# The rolling update: update the fleet's inputs, build every machine and home, put the builds into a binary cache, push
+# the update, and only then announce the new systems to the machines in the cache. If a build fails, nothing is pushed
+# and the machines keep what they have.
 #
 #   rolling-flake-update.sh BUILDER STATE BRANCH
 #
-# BUILDER is the user as whom everything of the fleet's is evaluated, built and kept under git; STATE is a directory of
-# ours, with the cache in STATE/cache; BRANCH is the branch to follow, `-` for the one that the remote calls its own.
+# BUILDER is the user that evaluates, builds and runs git on everything of the fleet; STATE is a directory of this
+# program, with the cache in STATE/cache; BRANCH is the branch to follow, `-` for the remote's default.
 # In $CREDENTIALS_DIRECTORY: `clone`, git's configuration of a clone of the fleet, for the URL of its origin; `key`, the
-# cache's secret key as `nix key generate-secret` makes it; `token`, where there is one, to push by. $RUNTIME_DIRECTORY is
-# in memory.
+# cache's secret key from `nix key generate-secret`; `token`, if it exists, for pushing. $RUNTIME_DIRECTORY is in
+# memory.
 #
-# The tree is input: the builder, who evaluates it, can read none of the credentials. Killed at any moment it is finished
-# by the next run; what was built is held until then.
+# The tree is untrusted input: the builder, who evaluates it, can read none of the credentials. If the run is killed at
+# any moment, the next one completes it; the builds are kept until then.
 set -euf
 umask 022
 export LC_ALL=C HOME="$RUNTIME_DIRECTORY"
 builder=$1 state=$2 branch=$3
 credentials=$CREDENTIALS_DIRECTORY scratch=$RUNTIME_DIRECTORY
 work=$state/work tree=$state/work/tree cache=$state/cache
-tries=5 # how often others may be faster to push
-keep=3  # commits whose builds are held
+tries=5 # how often another push may come first
+keep=3  # commits whose builds are kept
 
 die() { echo "$*" >&2 && exit 1; }
 
 # As the builder -------------------------------------------------------------------------------------------------------
 
-as_builder() { # command: run it as the user of no other use
+as_builder() { # command: run it as the builder
     set -- env -u CREDENTIALS_DIRECTORY HOME="$work/home" GIT_TERMINAL_PROMPT=0 "$@"
     if [ "$(id -un)" = "$builder" ]; then
         "$@"
@@ -38,10 +38,10 @@ as_builder() { # command: run it as the user of no other use
 nix_() { as_builder nix --extra-experimental-features 'nix-command flakes' --option accept-flake-config false "$@" </dev/null; }
 git_() { as_builder git -C "$tree" -c user.name='rolling update' -c user.email="rolling-flake-update@$(uname -n)" "$@"; }
 
-# The token comes on a descriptor, to whom git asks for it, for the origin's own server alone, and never without TLS.
+# git gets the token through a descriptor, only for the origin's own server, and never without TLS.
 # shellcheck disable=SC2016
 helper='!f() { [ "$1" != get ] || { echo username=x-access-token && printf password= && head -n 1 <&3; }; }; f'
-remotely() { # git's words: with the origin
+remotely() { # git's arguments: with access to the origin
     case $url in
     https://*)
         if [ -e "$credentials/token" ]; then
@@ -53,28 +53,28 @@ remotely() { # git's words: with the origin
     git_ "$@"
 }
 
-find_origin() { # its URL into $url; one that is for SSH becomes one for HTTPS: this machine has no SSH key
-    url=$(git config --file "$credentials/clone" --get remote.origin.url) || die 'the clone in repoDir has no remote that is called origin'
+find_origin() { # its URL into $url; an SSH URL is converted to HTTPS, because this machine has no SSH key
+    url=$(git config --file "$credentials/clone" --get remote.origin.url) || die 'the clone in repoDir has no remote named origin'
     case $url in
     *[[:space:][:cntrl:]]* | -* | *::*) die 'the origin of the clone in repoDir has a URL that cannot be used' ;;
-    https://*:*@*) die 'the origin of the clone in repoDir has a password in its URL; put it into homelab.ci.rollingFlakeUpdate.tokenFile' ;;
+    https://*:*@*) die 'the origin of the clone in repoDir has a password in its URL; move it to homelab.ci.rollingFlakeUpdate.tokenFile' ;;
     https://*@*) url=https://${url#*@} ;;
     ssh://*) url=${url#ssh://} && url=${url#*@} && url=https://$(printf %s "$url" | sed 's|^\([^/:]*\):[0-9]*/|\1/|') ;;
-    http://*) [ ! -e "$credentials/token" ] || die 'the origin of the clone in repoDir is read without TLS, and a token would be seen by others: make it an https:// URL' ;;
+    http://*) [ ! -e "$credentials/token" ] || die 'the origin of the clone in repoDir does not use TLS, which would reveal the token: change it to an https:// URL' ;;
     *://* | /*) ;;
     *@*:*) url=${url#*@} && url=https://${url%%:*}/${url#*:} ;;
     esac
     server=$(printf %s "$url" | sed -n 's|^\(https://[^/]*\).*|\1|p')
 }
 
-clone() { # a new one each time: nothing that an earlier run left half done is in it
+clone() { # a new one each time: without remains of an earlier run
     as_builder rm -rf "$tree"
     as_builder mkdir -p "$tree" "$work/home" "$work/builds"
     git_ init --quiet --template=
     git_ remote add origin "$url"
     if [ "$branch" = - ]; then
         branch=$(remotely ls-remote --symref origin HEAD | sed -n 's|^ref: refs/heads/\(.*\)	HEAD$|\1|p')
-        [ -n "$branch" ] || die "the origin does not say which branch is its own; set homelab.ci.rollingFlakeUpdate.branch"
+        [ -n "$branch" ] || die "the origin names no default branch; set homelab.ci.rollingFlakeUpdate.branch"
     fi
     fetch
 }
@@ -86,10 +86,10 @@ fetch() { # the branch's commit into $tip
 
 # The update -----------------------------------------------------------------------------------------------------------
 
-update() { # of $tip: a commit with its inputs of today into $commit, or $tip itself where nothing has moved
+update() { # of $tip: create $commit with today's inputs, or use $tip itself if nothing changed
     git_ checkout --quiet --force -B rolling "$tip"
     stale=0
-    if ! moved=$(nix_ flake update --flake "$tree" 2>&1); then # their servers may be down: it goes on with what it has
+    if ! moved=$(nix_ flake update --flake "$tree" 2>&1); then # a server may be down: continue with what is locked
         printf '%s\nthe inputs cannot be updated\n' "$moved" >&2
         stale=1
     elif [ -e "$tree/flake.lock" ]; then
@@ -102,11 +102,11 @@ update() { # of $tip: a commit with its inputs of today into $commit, or $tip it
     commit=$(git_ rev-parse HEAD)
 }
 
-rebase() { # $commit on what others have pushed; with the same inputs, so that what was built is of use
+rebase() { # $commit on what others have pushed; with the same inputs, so that the builds can be reused
     git_ checkout --quiet --force -B rolling "$tip"
     if git_ cherry-pick --allow-empty "$commit" >/dev/null 2>&1; then
         commit=$(git_ rev-parse HEAD)
-    else # they have updated, too
+    else # they have updated the inputs as well
         git_ cherry-pick --abort 2>/dev/null || git_ reset --quiet --hard
         update
     fi
@@ -114,7 +114,7 @@ rebase() { # $commit on what others have pushed; with the same inputs, so that w
 
 # The gate -------------------------------------------------------------------------------------------------------------
 
-# Each by itself: one evaluation of a real machine takes a gigabyte, and all that are wrong are to be named.
+# One by one: a real machine's evaluation takes a gigabyte, and every failure must be named.
 # shellcheck disable=SC2016
 attributes='flake: let
   names = output: set: last: map (name: output + builtins.toJSON name + last) (builtins.attrNames set);
@@ -123,7 +123,7 @@ in
     ++ names "homeConfigurations." (flake.homeConfigurations or {}) ".activationPackage"
     ++ names "checks.SYSTEM." (flake.checks.SYSTEM or {}) "")'
 
-verify() { # commit: whether all of it can be built; what was, is held in $builds, by number
+verify() { # commit: whether everything builds; results are kept in $builds by number
     flake="git+file://$tree?rev=$1" builds=$work/builds/$1 wrong=0 number=0
     as_builder mkdir -p "$builds"
     as_builder touch "$builds"
@@ -131,7 +131,7 @@ verify() { # commit: whether all of it can be built; what was, is held in $build
     nix_ eval --raw --expr "($(printf %s "$attributes" | sed "s/SYSTEM/$system/g")) (builtins.getFlake \"$flake\")" >"$scratch/attributes" ||
         { echo "$1: its outputs cannot be listed" >&2 && return 1; }
     echo >>"$scratch/attributes"
-    grep -q ^nixosConfigurations "$scratch/attributes" || { echo "$1: it has no machines" >&2 && return 1; }
+    grep -q ^nixosConfigurations "$scratch/attributes" || { echo "$1: has no machines" >&2 && return 1; }
     while read -r attribute; do
         number=$((number + 1))
         nix_ build --out-link "$builds/$number" "$flake#$attribute" 2>"$scratch/said" && continue
@@ -143,7 +143,7 @@ verify() { # commit: whether all of it can be built; what was, is held in $build
     list_machines
 }
 
-# What each machine asks by is in its own system.
+# The name under which a machine asks is in its own system.
 list_machines() { # HOSTNAME SYSTEM lines into $scratch/machines
     number=0
     : >"$scratch/machines"
@@ -155,13 +155,13 @@ list_machines() { # HOSTNAME SYSTEM lines into $scratch/machines
         { read -r name <"$built/etc/hostname"; } 2>/dev/null || :
         case $name in
         '' | *[!A-Za-z0-9_.-]* | [!A-Za-z0-9]* | *[!A-Za-z0-9])
-            echo "$attribute has no hostname that a machine could ask by; it is not published"
+            echo "$attribute has no hostname; it is not published"
             ;;
         *) echo "$name $built" >>"$scratch/machines" ;;
         esac
     done <"$scratch/attributes"
     twice=$(cut -d' ' -f1 "$scratch/machines" | sort | uniq -d | tr '\n' ' ')
-    [ -z "$twice" ] || { echo "more than one machine is called ${twice% }" >&2 && return 1; }
+    [ -z "$twice" ] || { echo "more than one machine has the hostname ${twice% }" >&2 && return 1; }
 }
 
 require_store_path() {
@@ -174,11 +174,11 @@ require_store_path() {
 
 # The cache ------------------------------------------------------------------------------------------------------------
 
-links() { # of a commit's builds: what they lead to
+links() { # of a commit's builds: their targets
     find "$1" -mindepth 1 -maxdepth 1 -type l -exec readlink {} + | sort -u
 }
 
-put_into_cache() { # what was built of $commit, signed
+put_into_cache() { # the builds of $commit, signed
     links "$work/builds/$commit" >"$scratch/systems"
     while read -r system; do require_store_path "$system"; done <"$scratch/systems"
     # shellcheck disable=SC2046
@@ -186,13 +186,13 @@ put_into_cache() { # what was built of $commit, signed
     nix --extra-experimental-features nix-command copy \
         --to "file://$cache?compression=zstd&secret-key=$credentials/key" "$@" || die "$cache cannot be filled"
     nix --extra-experimental-features nix-command path-info --store "file://$cache" "$@" >/dev/null ||
-        die "$cache does not have what was put there"
+        die "$cache lacks paths that were copied there"
 }
 
 secret() { sed 's/^[^:]*://' "$credentials/key" | base64 -d; } # seed and public half, 32 bytes each
 public() { printf '\0\0\0\013ssh-ed25519\0\0\0\040' && secret | tail -c 32; }
 
-openssh_key() { # the cache's key as OpenSSH has it (its PROTOCOL.key)
+openssh_key() { # the cache's key in OpenSSH's format (its PROTOCOL.key)
     echo '-----BEGIN OPENSSH PRIVATE KEY-----'
     {
         printf 'openssh-key-v1\0\0\0\0\004none\0\0\0\004none\0\0\0\0\0\0\0\001\0\0\0\063' && public
@@ -202,7 +202,7 @@ openssh_key() { # the cache's key as OpenSSH has it (its PROTOCOL.key)
     echo '-----END OPENSSH PRIVATE KEY-----'
 }
 
-point() { # say to each machine, signed, that it runs what was built of $commit; nixherd/trust/publish.py has the form
+point() { # announce to each machine, signed, which build of $commit it runs; nixherd/trust/publish.py defines the format
     serial=$(date +%s)
     last=0
     [ ! -e "$state/serial" ] || read -r last <"$state/serial"
@@ -221,7 +221,7 @@ point() { # say to each machine, signed, that it runs what was built of $commit;
     rm -f "$scratch/key"
 }
 
-replace() { # file, line: whole or not at all
+replace() { # file, line: atomically
     printf '%s\n' "$2" >"$1.new" && mv "$1.new" "$1"
 }
 
@@ -234,18 +234,18 @@ publish() { # $commit, which is on the branch and in the cache
     forget
 }
 
-# What is old ----------------------------------------------------------------------------------------------------------
+# Old builds ------------------------------------------------------------------------------------------------------------
 
-forget_builds() { # beyond those of the last commits
+forget_builds() { # except those of the last commits
     find "$work/builds" -mindepth 1 -maxdepth 1 -printf '%T@ %f\n' | sort -rn | tail -n "+$((keep + 1))" |
         while read -r _ old; do as_builder rm -rf "${work:?}/builds/$old"; done
 }
 
-forget() { # what the cache has that neither a machine is told to run nor was built now
+forget() { # what the cache has that no machine is told to run and that was not built now
     { find "$cache/systems" -type f -exec sed -n '/^-----/q; s/^system=//p' {} \; && links "$work/builds/$commit"; } | sort -u >"$scratch/systems"
     # shellcheck disable=SC2046
     nix --extra-experimental-features nix-command path-info --recursive --store "file://$cache" $(cat "$scratch/systems") >"$scratch/needed" ||
-        { echo 'the cache: unknown: what is needed of it; nothing is removed' && return; }
+        { echo 'the cache: cannot tell what is still needed; nothing is removed' && return; }
     sed 's|^/nix/store/||; s|-.*||' "$scratch/needed" | sort >"$scratch/hashes"
     old_files() { find "$1" -maxdepth 1 -type f -name "$2" -mtime +0 -exec basename {} \; ; }
     old_files "$cache" '*.narinfo' | sed 's/[.]narinfo$//' | sort | comm -23 - "$scratch/hashes" |
@@ -256,18 +256,18 @@ forget() { # what the cache has that neither a machine is told to run nor was bu
 
 # One run --------------------------------------------------------------------------------------------------------------
 
-try_commit() { # into the cache with $commit, if all of it can be built
+try_commit() { # into the cache with $commit, if everything builds
     verify "$commit" || return 1
     put_into_cache
 }
 
-push() { # whether $commit is the branch's now
+push() { # whether $commit is the branch's tip now
     [ "$commit" != "$tip" ] || return 0
     remotely push --quiet origin "$commit:refs/heads/$branch" && return 0
     before=$tip
     fetch
     [ "$commit" != "$tip" ] || return 0 # it was, and the answer was lost
-    [ "$before" != "$tip" ] || die 'the branch has not moved, and takes no push: may the token (homelab.ci.rollingFlakeUpdate.tokenFile) write there?'
+    [ "$before" != "$tip" ] || die 'the push was refused although nobody else pushed: check that the token (homelab.ci.rollingFlakeUpdate.tokenFile) may write'
     return 1
 }
 
@@ -275,8 +275,8 @@ if [ "$(id -un)" = "$builder" ]; then mkdir -p "$work"; else install -d -m 0700 
 mkdir -p "$cache"
 trap 'rm -f "$scratch/key"' EXIT
 exec 9>"$state/lock"
-flock -n 9 || die 'another rolling update is at work here'
-[ "$(secret | wc -c)" = 64 ] || die "homelab.ci.rollingFlakeUpdate.signingKeyFile is not a key as 'nix key generate-secret' makes it"
+flock -n 9 || die 'another rolling update is running here'
+[ "$(secret | wc -c)" = 64 ] || die "homelab.ci.rollingFlakeUpdate.signingKeyFile is not a key from 'nix key generate-secret'"
 find_origin
 clone
 forget_builds
@@ -288,22 +288,22 @@ if [ "$commit" = "$published" ]; then
     exit $stale
 fi
 if ! try_commit; then
-    # what people have committed does not wait for an input to be mended
+    # commits do not wait for a broken input to be repaired
     if [ "$commit" = "$tip" ] || [ "$tip" = "$published" ]; then
-        die "$commit stops at the gate; machines keep what they have"
+        die "$commit does not pass the gate; machines keep what they have"
     fi
-    echo "the update of the inputs stops at the gate; $tip goes on without it" >&2
+    echo "the update of the inputs does not pass the gate; continuing with $tip without it" >&2
     commit=$tip
-    try_commit || die "$commit stops at the gate, too; machines keep what they have"
+    try_commit || die "$commit does not pass the gate either; machines keep what they have"
     publish
     exit 1
 fi
 while ! push; do
     tries=$((tries - 1))
-    [ $tries -gt 0 ] || die 'others were faster again and again; what was built is kept for the next run'
-    echo "others have pushed ($tip): once more on that"
+    [ $tries -gt 0 ] || die 'others pushed first every time; the builds are kept for the next run'
+    echo "others have pushed ($tip): trying again on top of it"
     rebase
-    try_commit || die "$commit stops at the gate; machines keep what they have"
+    try_commit || die "$commit does not pass the gate; machines keep what they have"
 done
 publish
 exit $stale

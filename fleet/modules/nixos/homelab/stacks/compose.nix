@@ -1,11 +1,11 @@
-# What docker compose reads, from the options.
+# Converts the options to a compose file.
 {
   cfg,
   envFiles,
   lib,
   timeZone,
 }: let
-  # Compose replaces $NAME in every text: here nothing is meant so.
+  # Compose replaces $NAME in every string; none is meant that way here.
   literal = value:
     if lib.isString value
     then lib.replaceStrings ["$"] ["$$"] value
@@ -14,7 +14,7 @@
     else if lib.isAttrs value
     then lib.mapAttrs (_: literal) value
     else value;
-  # Variables and labels are texts, also those that look like numbers.
+  # Variables and labels are strings, even if they look like numbers.
   text = value:
     if lib.isBool value
     then lib.boolToString value
@@ -27,7 +27,7 @@
     type = "bind";
     inherit source target;
     read_only = readOnly;
-    # A source that is not there is a disk that is not mounted: an error, not an empty directory of root's.
+    # A missing source is probably a disk that is not mounted: an error, not a new empty directory.
     bind.create_host_path = false;
   };
 
@@ -62,7 +62,7 @@
     given {
       inherit (service) command devices image restart user;
       environment = lib.mapAttrs (_: text) (lib.optionalAttrs (timeZone != null) {TZ = timeZone;} // service.environment);
-      # As it is in the file: no quotes, no $NAME.
+      # As in the file: no quotes, no $NAME.
       env_file = map (path: {
         inherit path;
         required = true;

@@ -1,5 +1,5 @@
 # Stacks of containers: `homelab.stacks.<name>` becomes a compose file in the store and a unit, stack-<name>.service, that
-# has docker compose make it so. ../../../../docker/README.md says how one is added.
+# runs docker compose on it. ../../../../docker/README.md says how to add one.
 {
   config,
   lib,
@@ -12,7 +12,7 @@
   stacks = lib.filterAttrs (_: stack: stack.enable) config.homelab.stacks;
   hasSops = options ? sops;
   sopsName = stack: secret: "stacks/${stack}/${secret}";
-  # The env files of a container; what is not declared is for checks.nix to say.
+  # The env files of a container; checks.nix reports undeclared ones.
   envFiles = stack: service:
     lib.concatMap (secret: lib.optional (hasSops && config.sops.secrets ? ${sopsName stack secret}) config.sops.secrets.${sopsName stack secret}.path)
     service.secrets;
@@ -31,27 +31,27 @@ in {
     dataDirectory = mkOption {
       type = types.path;
       default = "/srv/stacks";
-      description = "Where the data of all stacks is: <dataDirectory>/<stack>/<name of the data>.";
+      description = "The directory of all stacks' data: <dataDirectory>/<stack>/<name of the data>.";
     };
     address = mkOption {
       type = types.str;
       default = "127.0.0.1";
       example = "0.0.0.0";
       description = ''
-        The address that published ports listen on, unless a port says another. Docker publishes past the firewall of
-        NixOS, so nobody but the machine itself gets in unless you say so.
+        The address that published ports listen on, unless a port sets its own. Docker publishes past the firewall of
+        NixOS, so the default admits only the machine itself.
       '';
     };
     sopsFile = mkOption {
       type = types.nullOr types.path;
       default = null;
       example = lib.literalExpression "../../secrets/stacks.yaml";
-      description = "The sops file of the secrets that name none of their own.";
+      description = "The default sops file of secrets.";
     };
     backupPaths = mkOption {
       type = types.listOf types.str;
       readOnly = true;
-      description = "What a backup has to hold: the data of all stacks, without what says backup = false.";
+      description = "What a backup must include: the data of all stacks, except where backup = false.";
     };
   };
 
@@ -66,11 +66,11 @@ in {
     (lib.mkIf (stacks != {}) ({
         assertions = checks;
         virtualisation.docker.enable = lib.mkDefault true;
-        # For people: docker compose -f /etc/stacks/<name>.json ps
+        # For users: docker compose -f /etc/stacks/<name>.json ps
         environment.etc = lib.mapAttrs' (name: stack: lib.nameValuePair "stacks/${name}.json" {source = stack.composeFile;}) stacks;
         systemd.services = lib.mkMerge [
           (lib.mapAttrs' (name: stack: lib.nameValuePair "stack-${name}" (unit name stack)) stacks)
-          # After a power cut docker itself starts what ran: not before what it writes to is mounted.
+          # After a power failure docker restarts containers: wait until their data directory is mounted.
           {docker.unitConfig.WantsMountsFor = map unit.quote ([cfg.dataDirectory] ++ mounts);}
         ];
       }

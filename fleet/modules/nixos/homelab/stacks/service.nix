@@ -22,7 +22,7 @@
     mkOption {
       type = types.strMatching "([0-9]+(ms|s|m|h))+";
       inherit default;
-      description = "As compose has it: 30s, 1m30s.";
+      description = "In compose's notation: 30s, 1m30s.";
     };
 
   port = types.submodule {
@@ -58,17 +58,17 @@
       owner = mkOption {
         type = types.either types.str types.ints.unsigned;
         default = "root";
-        description = "Who owns it when it is made; later it is the container's.";
+        description = "Its initial owner; later the container may change it.";
       };
       group = mkOption {
         type = types.either types.str types.ints.unsigned;
         default = "root";
-        description = "Its group when it is made.";
+        description = "Its initial group.";
       };
       mode = mkOption {
         type = types.strMatching "[0-7]{3,4}";
         default = "0750";
-        description = "Its mode when it is made.";
+        description = "Its initial mode.";
       };
       backup = flag true "Whether a backup has to hold it; not so for caches.";
     };
@@ -78,7 +78,7 @@
     options = {
       source = mkOption {
         type = types.str;
-        description = "An absolute path of the machine, which has to be there.";
+        description = "An absolute path of the machine, which must exist.";
       };
       target = mkOption {
         type = types.str;
@@ -92,7 +92,7 @@
     options = {
       command = mkOption {
         type = types.either types.str (types.listOf types.str);
-        description = "Run in the container, has to end with 0; a text is for its shell, a list for none.";
+        description = "A command in the container that must exit with 0; a string runs in its shell, a list without one.";
       };
       interval = duration "30s";
       timeout = duration "10s";
@@ -109,13 +109,13 @@ in {
     image = mkOption {
       type = types.str;
       example = "postgres:17";
-      description = "The image with a tag that stays what it is, or with a digest (@sha256:…).";
+      description = "The image with a fixed version tag, or with a digest (@sha256:…).";
     };
     command = list types.str "What runs instead of the image's own command.";
     environment = mkOption {
       type = types.attrsOf (types.oneOf [types.str types.int types.bool]);
       default = {};
-      description = "Variables, as the container gets them (a `$` is a `$`). They are in the Nix store: no secrets.";
+      description = "Environment variables, passed literally (a `$` is a `$`). They are in the Nix store: no secrets.";
     };
     secrets = list types.str "Which `secrets` of the stack it gets as variables.";
     ports = list port "What is published on the machine.";
@@ -123,7 +123,7 @@ in {
       type = types.attrsOf data;
       default = {};
       example = {pgdata = "/var/lib/postgresql/data";};
-      description = "What it keeps: a directory below homelab.docker.dataDirectory by name, and where it is in the container.";
+      description = "Persistent data: directories below homelab.docker.dataDirectory by name, and their path in the container.";
     };
     mounts = list mount "Other paths of the machine that it sees.";
     networks = list types.str "Networks of the stack that it is in; none said: `default`.";
@@ -132,7 +132,7 @@ in {
     healthCheck = mkOption {
       type = types.either (types.enum ["image" "none"]) healthCheck;
       default = "image";
-      description = "How it is seen to work: by the check that the image brings, by running at all, or by this command.";
+      description = "How its health is determined: by the image's own check, by running at all, or by this command.";
     };
     user = maybe types.str "UID or UID:GID that it runs as, unless the image says.";
     devices = list types.str "Devices of the machine, such as /dev/dri.";
@@ -142,12 +142,12 @@ in {
     restart = mkOption {
       type = types.enum ["unless-stopped" "on-failure" "always" "no"];
       default = "unless-stopped";
-      description = "What docker does when it ends.";
+      description = "Docker's restart policy.";
     };
     update = mkOption {
       type = types.enum ["automatic" "notify" "off"];
       default = "notify";
-      description = "What a watcher of images (watchtower, diun) is told by labels: to update it, to say that there is something newer, to leave it alone.";
+      description = "Labels for image watchers (watchtower, diun): update it, report newer images, or ignore it.";
     };
     stopDuringBackup = flag false "Whether a backup has to stop it first (label of docker-volume-backup): for databases.";
     labels = mkOption {
@@ -159,7 +159,7 @@ in {
       type = types.attrsOf types.anything;
       default = {};
       example = {shm_size = "128m";};
-      description = "What compose knows and these options do not; it wins over them.";
+      description = "Further compose attributes, which override the options.";
     };
   };
 }

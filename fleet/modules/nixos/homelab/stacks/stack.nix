@@ -21,38 +21,38 @@ in {
     enable = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether it runs.";
+      description = "Whether the stack runs.";
     };
     description = mkOption {
       type = types.singleLineStr;
       default = name;
-      description = "What it is, in a few words.";
+      description = "A short description.";
     };
     services = mkOption {
       type = types.attrsOf (types.submodule (import ./service.nix {inherit cfg;}));
-      description = "Its containers by name; they reach each other by that name.";
+      description = "Its containers by name; the name is also their host name in the stack.";
     };
     networks = mkOption {
       default = {};
-      description = "Networks beside the one that all containers of the stack share, `default`.";
+      description = "Networks in addition to `default`, which all containers of the stack share.";
       type = types.attrsOf (types.submodule {
         options = {
           internal = mkOption {
             type = types.bool;
             default = false;
-            description = "No way out of it: for databases.";
+            description = "Without access to the outside, for databases.";
           };
           external = mkOption {
             type = types.bool;
             default = false;
-            description = "Shared with other stacks that name it; made when it is not there, never removed.";
+            description = "Shared with other stacks that name it; created if missing, never removed.";
           };
         };
       });
     };
     secrets = mkOption {
       default = {};
-      description = "Env files (NAME=value lines) in a sops file; a container gets those that its `secrets` names.";
+      description = "Env files (NAME=value lines) in a sops file; a container gets those listed in its `secrets`.";
       type = types.attrsOf (types.submodule ({
         config,
         name,
@@ -68,12 +68,12 @@ in {
           format = mkOption {
             type = types.enum ["yaml" "json" "dotenv" "binary"];
             default = "yaml";
-            description = "Of YAML and JSON one key is taken, of the others the whole file.";
+            description = "For YAML and JSON one key is used, otherwise the whole file.";
           };
           key = mkOption {
             type = types.str;
             defaultText = "<stack>/<secret>";
-            description = "Which key, `a/b` being b below a.";
+            description = "The key; `a/b` is b below a.";
           };
         };
         config.key = lib.mkDefault (
@@ -89,12 +89,12 @@ in {
     compose = mkOption {
       type = types.attrsOf types.anything;
       readOnly = true;
-      description = "What docker compose reads.";
+      description = "The compose file's content.";
     };
     composeFile = mkOption {
       type = types.package;
       readOnly = true;
-      description = "The same as a file; JSON is YAML.";
+      description = "The compose file, as JSON.";
     };
   };
 

@@ -1,5 +1,5 @@
-# The unit of a stack. A change of the stack, or of a secret of it, reloads it: docker compose makes those containers anew
-# that differ, and leaves the others alone.
+# The unit of a stack. A change of the stack or its secrets reloads it: docker compose recreates the containers that
+# differ, and leaves the others alone.
 {
   cfg,
   docker,
@@ -9,13 +9,13 @@
   # A path in a unit's list of paths.
   quote = path: builtins.toJSON (lib.replaceStrings ["%"] ["%%"] path);
   call = name: stack: "${docker}/bin/docker compose --project-name ${name} --file ${stack.composeFile}";
-  # While images are fetched nothing is waited for yet: both have to fit.
+  # Fetching images happens before the wait for health: the time limit must cover both.
   waits = stack: toString (lib.max 1 (stack.startTimeout - 10));
 
   up = name: stack:
     pkgs.writeShellScript "stack-${name}-up" ''
       set -eu
-      directory() { # path, mode, owner, group: made whole or not at all, and only once
+      directory() { # path, mode, owner, group: created atomically, and only once
         [ -d "$1" ] && return
         ${pkgs.coreutils}/bin/install -d -m "$2" -o "$3" -g "$4" "$1.making"
         ${pkgs.coreutils}/bin/mv -T "$1.making" "$1"
@@ -39,14 +39,14 @@
     wantedBy = ["multi-user.target"];
     requires = ["docker.service"];
     wants = ["network-online.target"];
-    # sops-nix decrypts at activation, or by a unit of its own where it is told to.
+    # sops-nix decrypts at activation, or in a separate unit if configured.
     after = ["docker.service" "network-online.target" "sops-install-secrets.service"];
     unitConfig.RequiresMountsFor = map quote ([cfg.dataDirectory] ++ paths stack);
     reloadIfChanged = true;
-    # A registry that is away for a while is asked again; a stack that cannot start is given up.
+    # An unreachable registry is retried for a while; then the unit fails.
     startLimitBurst = 5;
     startLimitIntervalSec = 6 * (stack.startTimeout + 60);
-    # Where `docker login` of root keeps what it was told.
+    # Where root's `docker login` stores its credentials.
     environment.HOME = "/root";
     serviceConfig = {
       Type = "oneshot";
@@ -55,7 +55,7 @@
       ExecReload = toString (up name stack);
       ExecStop = "${call name stack} down --timeout ${toString stack.stopTimeout}";
       TimeoutStartSec = stack.startTimeout;
-      # One after another: what depends on a container ends before it.
+      # One after another: a container stops before those that it depends on.
       TimeoutStopSec = 2 * stack.stopTimeout + 30;
       Restart = "on-failure";
       RestartSec = 60;

@@ -1,5 +1,5 @@
-# The scheduled update: at its time a machine deploys to itself what was published for it, as nixherd.pull does, if it is
-# on mains and on a network where that costs nothing; then old generations go, and disks are trimmed.
+# The scheduled update: a machine deploys to itself what was published for it, like nixherd.pull, if it is on mains power
+# and on an unmetered network; then old generations are removed and disks trimmed.
 {
   config,
   lib,
@@ -38,61 +38,61 @@
 in {
   options.homelab.update = {
     enable = mkEnableOption ''
-      the scheduled update, by the unit nixos-upgrade: what nixherd.pull.from has published for this machine is deployed
-      under the same lock, health checks and way back as what is pushed'';
+      the scheduled update, by the unit nixos-upgrade: it deploys what nixherd.pull.from has published for this machine,
+      with the same lock, health checks and rollback as a pushed deployment'';
     updateDates = mkOption {
       type = types.str;
       default = "03:00";
       example = "Sat 04:00";
-      description = "When it updates itself (systemd.time(7)), spread over nixherd.pull.spread; what was missed is made up for.";
+      description = "When it updates itself (systemd.time(7)), spread over nixherd.pull.spread; a missed run is made up for.";
     };
     collectGarbage = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether old generations, and what nothing needs any more, are removed (nix.gc; nix.gc.options says how old, 30 days).";
+      description = "Whether old generations and unused paths are removed (nix.gc; the age is in nix.gc.options, 30 days).";
     };
     gcDates = mkOption {
       type = types.str;
       default = "03:30";
-      description = "When that is (systemd.time(7)).";
+      description = "When (systemd.time(7)).";
     };
     trim = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether disks are told which blocks are free (services.fstrim).";
+      description = "Whether free blocks are trimmed (services.fstrim).";
     };
     trimInterval = mkOption {
       type = types.str;
       default = "weekly";
       example = "daily";
-      description = "When that is (systemd.time(7)).";
+      description = "When (systemd.time(7)).";
     };
     rebootOnKernelUpdate = mkOption {
       type = types.bool;
       default = false;
       description = ''
-        Whether it boots where the new system has another kernel than the one that runs. Not while a person is logged in,
-        something inhibits it (systemd-inhibit) or a deployment is under way; and not twice for a kernel that does not come.
+        Whether it reboots when the new system has a different kernel than the running one. Not while a user is logged in, an
+        inhibitor (systemd-inhibit) or a deployment is active, and not twice for a kernel that does not start.
       '';
     };
     checkAcPower = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether it waits while on battery, and while nobody can say what it runs on.";
+      description = "Whether it waits while on battery, or while the power source is unknown.";
     };
     checkWifi = mkOption {
       type = types.either types.bool (types.listOf (types.strMatching "[^\n]{1,32}"));
       default = false;
       example = ["home" "office"];
       description = ''
-        Whether it waits while NetworkManager says that the network is metered or a mobile one, or cannot say it; with a
-        list, also in every wireless network but these. By wire it goes on. An empty list checks nothing.
+        Whether it waits while NetworkManager reports a metered or mobile network, or cannot tell; with a list, also in
+        every wireless network that is not listed. A cable is always accepted. An empty list checks nothing.
       '';
     };
     wakeOnUpdate = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether it is woken from its sleep for it, where its clock can do that.";
+      description = "Whether the machine wakes from sleep for it, if its clock supports that.";
     };
   };
 
@@ -100,39 +100,39 @@ in {
     assertions = [
       {
         assertion = pull.from != null;
-        message = "homelab.update: what is to be deployed? Set nixherd.pull.from to the URL of a cache that `nixherd publish` or homelab.ci.rollingFlakeUpdate fills, and nixherd.pull.publicKey to its key.";
+        message = "homelab.update: the source of updates is missing: set nixherd.pull.from to the URL of a cache that `nixherd publish` or homelab.ci.rollingFlakeUpdate fills, and nixherd.pull.publicKey to its key.";
       }
       {
         assertion = !config.system.autoUpgrade.enable;
-        message = "homelab.update and system.autoUpgrade are both on, and would undo each other's work: set system.autoUpgrade.enable = false.";
+        message = "homelab.update and system.autoUpgrade are both enabled and would undo each other's updates: set system.autoUpgrade.enable = false.";
       }
       {
         assertion = !onWifi || config.networking.networkmanager.enable;
-        message = "homelab.update.checkWifi asks NetworkManager: set networking.networkmanager.enable = true, or homelab.update.checkWifi = false.";
+        message = "homelab.update.checkWifi needs NetworkManager: set networking.networkmanager.enable = true, or homelab.update.checkWifi = false.";
       }
       {
         assertion = !(cfg.rebootOnKernelUpdate && config.boot.isContainer);
-        message = "homelab.update.rebootOnKernelUpdate: a container (boot.isContainer) has no kernel of its own; set it to false.";
+        message = "homelab.update.rebootOnKernelUpdate: a container (boot.isContainer) has no own kernel to reboot for; set it to false.";
       }
     ];
 
-    nixherd.pull.dates = mkDefault null; # this timer instead of that one
+    nixherd.pull.dates = mkDefault null; # this timer replaces that one
     systemd.services.nixos-upgrade = mkIf (pull.from != null) {
       description = "Update of this machine";
       after =
         ["network-online.target"]
-        # what wakes it is under way then; nothing of it is to be started by this
+        # when the timer wakes the machine, the resume is still in progress; this must not start it
         ++ map (how: "systemd-${how}.service") ["suspend" "hibernate" "hybrid-sleep" "suspend-then-hibernate"];
       wants = ["network-online.target"];
       path = config.systemd.services.nixherd-pull.path ++ lib.optional onWifi pkgs.networkmanager;
-      # it is at work while the system that has another one of it is activated
+      # it is running while the system that contains its next version is activated
       restartIfChanged = false;
       stopIfChanged = false;
       unitConfig.X-StopOnRemoval = false;
       serviceConfig = {
-        Type = "exec"; # nobody waits for one that waits
+        Type = "exec"; # units that depend on it do not wait
         ExecStart = toString update;
-        SuccessExitStatus = 75; # updated, and the boot waits
+        SuccessExitStatus = 75; # updated, the reboot is pending
       };
     };
     systemd.timers.nixos-upgrade = mkIf (pull.from != null) {
@@ -146,9 +146,9 @@ in {
         WakeSystem = cfg.wakeOnUpdate;
       };
     };
-    # one that waited when the machine was shut down goes on after the boot
+    # an update that was waiting at a shutdown continues after the boot
     systemd.timers.nixos-upgrade-waits = mkIf (pull.from != null) {
-      description = "An update that waited before the boot";
+      description = "Resume an update that was waiting before the boot";
       wantedBy = ["timers.target"];
       unitConfig.ConditionPathExists = "${kept}/waits";
       timerConfig = {
