@@ -366,9 +366,12 @@ def fact(place: Place, name: str) -> Ended:
 
 
 def places() -> Iterator[str]:
+    """Read each of our files that has one; every worker does so as it collects."""
     for path in OURS:
-        for found, _ in guarded(ast.parse(path.read_text()), str(path.relative_to(ROOT))):
-            yield found
+        text = path.read_text()
+        if "FAILURES" in text:
+            for found, _ in guarded(ast.parse(text), str(path.relative_to(ROOT))):
+                yield found
 
 
 def planted(line: str, error: str) -> bool:

@@ -159,4 +159,4 @@ def needs_none(vm: Vm) -> str | None:
     if vm.may_change:
         return None
     flag = "readonly" if vm.readonly else vm.attribute
-    return f"{label(vm)} is {flag} in {DEFINITIONS}: what is never changed needs no mark; nothing was written"
+    return f"it is {flag} in {DEFINITIONS}: what is never changed needs no mark; nothing was written"

@@ -2,7 +2,7 @@
 
 The class says what it is called, which parameters it has and how they are read, which steps follow from a look at the
 guest, and what is left when they were carried out. The operation, the `vm` command and their help are made from it
-(`operations.proxmox`, `nixherd.cli.acting`); the requests that it may send are those of its steps.
+(`operations.proxmox`, `nixherd.cli.vm_change`); the requests that it may send are those of its steps.
 """
 
 from collections.abc import Callable, Mapping

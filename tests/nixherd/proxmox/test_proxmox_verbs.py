@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from nixherd.arguments import size_of, text_of
-from nixherd.cli.acting import command_of
 from nixherd.cli.front import Front
 from nixherd.cli.vm import vm as VM
+from nixherd.cli.vm_change import command_of
 from nixherd.errors import Refused, Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.guest.disks import ResizeDisk
@@ -67,8 +67,9 @@ def test_one_class_is_a_command() -> None:
 class Recording(Front):
     """A front that keeps what it is to carry out."""
 
-    def act(self, name: str, action: Action) -> None:
+    def act(self, name: str, action: Action) -> int:
         self.acted: tuple[str, Any] = (name, action)
+        return 0
 
 
 @pytest.mark.parametrize(
