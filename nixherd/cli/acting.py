@@ -11,8 +11,7 @@ from nixherd.cli.guests import declared, guest_named
 from nixherd.cli.parameters import Guest, Size, WholeSeconds, changing, guest
 from nixherd.cli.vm_storage import snapshots_of_guest
 from nixherd.fleet.models import Vm
-from nixherd.proxmox.guest.snapshots import RemoveSnapshot, TakeSnapshot
-from nixherd.proxmox.guest.undo import KEEP, REMOVE, reversible
+from nixherd.proxmox.guest.snapshots import KEEP, REMOVE, RemoveSnapshot, TakeSnapshot, reversible
 from nixherd.proxmox.guest.verb import Parameter, Verb
 from nixherd.proxmox.guest.verbs import COMMANDS as VERBS
 

@@ -20,8 +20,7 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.process import Completed
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.guest.address import plain
-from nixherd.proxmox.guest.identity import label, mac_of, require_may_change, why_not_ours
+from nixherd.proxmox.guest.identity import label, mac_of, plain_address, require_may_change, why_not_ours
 from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.ssh.keys import same_key
 from nixherd.terminal import say, say_text
@@ -108,7 +107,7 @@ def _compare(front: Front, vm: Vm, ip: str | None, vmid: int | None) -> None:
         raise Usage(
             f"--vmid {vmid}: {DEFINITIONS} declares {vm.attribute} as vm {vm.vmid}; correct the one or the other"
         )
-    wanted = plain(ip) if ip is not None else None
+    wanted = plain_address(ip) if ip is not None else None
     if ip is not None and wanted is None:
         raise Usage(f"--ip {ip} is no address; write one like 192.0.2.10, or leave it out")
     if ip is None and vmid is None:
@@ -128,7 +127,9 @@ def _compare(front: Front, vm: Vm, ip: str | None, vmid: int | None) -> None:
             f"--ip {ip}: where {label(vm)} is, is not known, its agent does not tell: {error}; leave --ip out"
         ) from error
     mac = mac_of(config)
-    there = [plain(each) for interface in interfaces if mac and interface.mac == mac for each in interface.addresses]
+    there = [
+        plain_address(each) for interface in interfaces if mac and interface.mac == mac for each in interface.addresses
+    ]
     if wanted not in there:
         seen = ", ".join(_shown(there)) or "no address yet"
         raise Usage(f"--ip {ip}: {label(vm)} on {node} is not there, its net0 ({mac or 'without a MAC'}) has {seen}")

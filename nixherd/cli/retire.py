@@ -22,9 +22,9 @@ from nixherd.fleet import commits
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, Host
+from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
-from nixherd.proxmox.guest.retiring import Fate, Parting, partings
 from nixherd.terminal import is_terminal, say
 from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates

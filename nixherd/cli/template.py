@@ -10,7 +10,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import Seconds, changing, standing
 from nixherd.proxmox.template.create import create, plan
-from nixherd.proxmox.template.wanted import FIRMWARES, Source, wanted
+from nixherd.proxmox.template.spec import FIRMWARES, Source, template_spec
 from nixherd.terminal import say
 
 # What Linux lets a VM have, and MiB that Proxmox VE takes: more would be refused once the image is there.
@@ -60,7 +60,7 @@ def create_(
     A template that is there is never changed. One clone tries the image before it becomes a template.
     """
     source = Source.of(image, url, checksum, file)
-    asked = wanted(front.fleet, source, **options)
+    asked = template_spec(front.fleet, source, **options)
     began = time.monotonic()
     if front.dry_run:
         steps = list(plan(front.client, front.fleet, asked).steps(asked))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.locate import this_machine
 from nixherd.locate.proof import Asked
-from nixherd.proxmox.guest.address import plain
+from nixherd.proxmox.guest.identity import plain_address
 from nixherd.session import Session
 from nixherd.ssh.keys import parse_public_key, same_key
 
@@ -79,7 +79,7 @@ def owner_of_address(hypervisors: Mapping[str, str], address: str, mac: str | No
 def hypervisor_at(session: Session, name: str) -> str | None:
     """Which part of the hypervisor has this name or address; None where it is none, as far as that is known."""
     known = known_hypervisors(session)
-    return next((known[each] for each in map(plain, _resolved(name)) if each and each in known), None)
+    return next((known[each] for each in map(plain_address, _resolved(name)) if each and each in known), None)
 
 
 def known_hypervisors(session: Session) -> Mapping[str, str]:
@@ -104,7 +104,7 @@ def _hypervisors(session: Session) -> Mapping[str, str]:
 
 
 def _written(found: Mapping[str, str]) -> dict[str, str]:
-    return {written: whose for address, whose in found.items() if (written := plain(address))}
+    return {written: whose for address, whose in found.items() if (written := plain_address(address))}
 
 
 def _endpoints(session: Session) -> dict[str, str]:

@@ -10,8 +10,8 @@ from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.fleet.schema import DNS_NAME
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest import disk_names, storages
-from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest import names, storages
+from nixherd.proxmox.guest.identity import ActualVm
 from nixherd.proxmox.guest.plan import Desired, plan_vm, require_changeable, template_node
 from nixherd.proxmox.steps import (
     AddDisk,
@@ -201,19 +201,19 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
     disk = config.boot_disk
     if disk is None:
         return
-    disks, others = disk_names.disks_of(config, steps), disk_names.has_others(config) or bool(vm.settings.pci)
-    names = disk_names.kernel_names(disk.name, disks)
+    disks, others = names.disks_of(config, steps), names.has_others(config) or bool(vm.settings.pci)
+    devices = names.kernel_names(disk.name, disks)
     if not facts.disko_devices:
-        yield f"{facts.hostname}: its disko configuration declares no disk; declare one on {names[0]}"
+        yield f"{facts.hostname}: its disko configuration declares no disk; declare one on {devices[0]}"
         return
-    meant = {device: disk_names.meant(device, disks, others=others) for device in facts.disko_devices}
+    meant = {device: names.meant(device, disks, others=others) for device in facts.disko_devices}
     if not any(found is None or disk.name in found for found in meant.values()):
         yield (
             f"{facts.hostname}: disko formats {', '.join(facts.disko_devices)}, but the disk {disk.name} of "
-            f"vm {vm.vmid} ({vm.name}) is {names[0]} in the guest; correct disko's device or the disk's bus"
+            f"vm {vm.vmid} ({vm.name}) is {devices[0]} in the guest; correct disko's device or the disk's bus"
         )
         return
-    there = ", ".join(f"{name} ({' or '.join(disk_names.kernel_names(name, disks))})" for name in sorted(disks))
+    there = ", ".join(f"{name} ({' or '.join(names.kernel_names(name, disks))})" for name in sorted(disks))
     whose = f"vm {vm.vmid} ({vm.name})"
     for device, found in meant.items():
         if found is not None and not found:
@@ -223,7 +223,7 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
             )
     for device in dict.fromkeys(each for each in facts.disko_devices if facts.disko_devices.count(each) > 1):
         yield f"{facts.hostname}: disko formats {device} more than once; give each disk of {whose} its own device"
-    crowded = disk_names.crowded({device: found for device, found in meant.items() if found})
+    crowded = names.crowded({device: found for device, found in meant.items() if found})
     if crowded:
         devices, few = crowded
         both = (

@@ -11,10 +11,9 @@ from pyinfra.api.state import State
 
 from facts.proxmox_host import Dkms, Node
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.proxmox.node import LOG
-from nixherd.proxmox.node.dkms import version_of
-from nixherd.proxmox.node.states import NodeState
-from nixherd.proxmox.node.wanted import Wanted, read
+from nixherd.proxmox.node.kernel import version_of
+from nixherd.proxmox.node.passthrough import Passthrough, read
+from nixherd.proxmox.node.states import LOG, NodeState
 from nixherd.pyinfra_glue.node import NodeConnector
 from nixherd.reasons import failure
 from operations.steps import Commands, complain, decide, executing, failed
@@ -31,7 +30,7 @@ set -e
 """
 
 
-def wanted_of(host: Host) -> Wanted:
+def wanted_of(host: Host) -> Passthrough:
     """What the operator asks of this node. Usage where that cannot be meant."""
     return read({key: host.data.get(key) for key in _KEYS})
 
@@ -83,7 +82,7 @@ def node_of_host() -> NodeState:
     return node
 
 
-def source_version(wanted: Wanted) -> str:
+def source_version(wanted: Passthrough) -> str:
     assert wanted.source is not None
     return version_of(ask(Dkms, source=wanted.source)["conf"], wanted.source)
 

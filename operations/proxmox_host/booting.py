@@ -9,10 +9,9 @@ from pyinfra.api import operation
 
 from facts.proxmox_host import Boot, Modules, Pci
 from nixherd.errors import FleetError, Refused
-from nixherd.proxmox.node import BACKUPS, CMDLINE, GRUB, LOG, NOTES, VFIO, script, texts
-from nixherd.proxmox.node.boot import Loader, loader_of
-from nixherd.proxmox.node.command_line import lacking, missing, with_words, words_for, words_in
-from nixherd.proxmox.node.states import BootState
+from nixherd.proxmox.node import passthrough
+from nixherd.proxmox.node.kernel import Loader, lacking_words, loader_of, missing_words, with_words, words_for, words_in
+from nixherd.proxmox.node.states import BACKUPS, CMDLINE, GRUB, LOG, NOTES, VFIO, BootState, script
 from operations.proxmox_host.asking import (
     LONG,
     ask,
@@ -33,7 +32,7 @@ def initramfs() -> Commands:
 
 def _initramfs() -> Commands:
     boot, modules, wanted = ask(Boot), ask(Modules), wanted_of(host)
-    planned = texts.differing(texts.vfio(wanted, texts.named(wanted, ask(Pci))), modules)
+    planned = passthrough.differing(passthrough.vfio(wanted, passthrough.named(wanted, ask(Pci))), modules)
     written, begun = modules["times"].get(VFIO), "initramfs" in boot["notes"]
     with_one = [kernel for kernel in boot["kernels"] if kernel["initrd"] is not None]
     stale = [
@@ -76,7 +75,7 @@ def _command_line() -> Commands:
     boot, node, wanted = ask(Boot), node_of_host(), wanted_of(host)
     loader, words = loader_of(boot), words_for(node["vendor"], wanted.words)
     edits = [(file, new) for file in loader.files if (new := edited(boot, file, words)) is not None]
-    stale = lacking(boot["entries"], words) if boot["entries"] is not None else []
+    stale = lacking_words(boot["entries"], words) if boot["entries"] is not None else []
     if edits:
         for file, new in edits:
             added = [word for word in words_in(file, new) if word not in words_in(file, boot["texts"][file])]
@@ -113,7 +112,7 @@ def edited(boot: BootState, file: str, words: Sequence[str]) -> str | None:
             f"{file}: it holds bytes that are no UTF-8, which an edit might lose; take them out, then run this again"
         )
     have = (boot["effective"] or "").split() if file == GRUB else text.split()
-    away = missing(have, words)
+    away = missing_words(have, words)
     return with_words(file, text, away) if away else None
 
 
@@ -140,7 +139,7 @@ def _require_told(loader: Loader, words: Sequence[str]) -> None:
     entries = ask(Boot)["entries"]
     if entries is None:
         host.log(f"what {loader.name} has could not be read, and is unknown")
-    elif away := lacking(entries, words):
+    elif away := lacking_words(entries, words):
         raise FleetError(
             f"{host.data.node}: {loader.update} ended well, and {loader.name} still lacks {' '.join(away)}"
         )

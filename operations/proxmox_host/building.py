@@ -8,10 +8,8 @@ from pyinfra.operations import apt
 
 from facts.proxmox_host import Boot, Dkms, Kernels
 from nixherd.errors import FleetError
-from nixherd.proxmox.node import BACKUPS, LOG, VENDOR_RESET
-from nixherd.proxmox.node.boot import headers_of, next_kernel
-from nixherd.proxmox.node.dkms import installed, parse
-from nixherd.proxmox.node.states import BootState, Kernel, NodeState
+from nixherd.proxmox.node.kernel import dkms_rows, headers_of, installed, next_kernel
+from nixherd.proxmox.node.states import BACKUPS, LOG, VENDOR_RESET, BootState, Kernel, NodeState
 from operations.proxmox_host.asking import ask, decide_on_node, node_of_host, run_logged, source_version, wanted_of
 from operations.steps import Commands, do
 
@@ -72,7 +70,7 @@ def _vendor_reset() -> Commands:
         return
     state, version = ask(Dkms, source=wanted.source), source_version(wanted)
     boot = ask(Boot)
-    rows = parse(state["status"])
+    rows = dkms_rows(state["status"])
     known = any(row.version == version for row in rows)
     others = sorted({row.version for row in rows} - {version})
     same = state["registered"] == state["source"]
@@ -101,7 +99,7 @@ def _vendor_reset() -> Commands:
 
     def act() -> None:
         run_logged("\n".join(commands), what=f"dkms (the whole of it is in {LOG})")
-        after = installed(parse(ask(Dkms, source=wanted.source)["status"]), version)
+        after = installed(dkms_rows(ask(Dkms, source=wanted.source)["status"]), version)
         if still := [kernel for kernel in away if kernel not in after]:
             raise FleetError(f"{host.data.node}: dkms has not installed it for {', '.join(still)}; see {LOG}")
 

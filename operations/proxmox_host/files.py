@@ -5,7 +5,8 @@ from pyinfra.api import operation
 
 from facts.proxmox_host import Modules, Pci
 from nixherd.errors import FleetError
-from nixherd.proxmox.node import VENDOR_RESET, texts
+from nixherd.proxmox.node import passthrough
+from nixherd.proxmox.node.states import VENDOR_RESET
 from operations.proxmox_host.asking import ask, decide_on_node, run_there, wanted_of
 from operations.steps import Commands, do, executing
 
@@ -18,7 +19,7 @@ def vfio() -> Commands:
 
 def _vfio() -> Commands:
     wanted = wanted_of(host)
-    yield from _write(texts.vfio(wanted, texts.named(wanted, ask(Pci))))
+    yield from _write(passthrough.vfio(wanted, passthrough.named(wanted, ask(Pci))))
 
 
 @operation()
@@ -32,12 +33,12 @@ def _reset_method() -> Commands:
     if not wanted.source:
         host.noop(f"{VENDOR_RESET} is not asked for")
         return
-    yield from _write(texts.reset(texts.named(wanted, ask(Pci))))
+    yield from _write(passthrough.reset(passthrough.named(wanted, ask(Pci))))
 
 
 def _write(files: dict[str, str]) -> Commands:
     """Have these files on the node, each one whole or as it was."""
-    differing = texts.differing(files, ask(Modules))
+    differing = passthrough.differing(files, ask(Modules))
     if not differing:
         host.noop(f"{', '.join(files)}: as wanted")
         return
@@ -54,7 +55,7 @@ def _write(files: dict[str, str]) -> Commands:
                 stdin=text,
                 what=f"writing {path}",
             )
-        if still := texts.differing(files, ask(Modules)):
+        if still := passthrough.differing(files, ask(Modules)):
             raise FleetError(f"{host.data.node}: {', '.join(still)}: not as written; who else writes there?")
 
     yield from do(host, f"write {', '.join(differing)}", act)

@@ -8,8 +8,8 @@ from nixherd.errors import FleetError
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find
-from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
 from nixherd.proxmox.node.states import PciDevice
+from nixherd.proxmox.node.status import Given, Line, compare, names_of, properties, slots_of, slots_wanted_of
 from operations.steps import session_of
 
 
@@ -42,7 +42,7 @@ def given_lines(
     for vm in sorted(fleet.vms.values(), key=lambda vm: vm.vmid):
         if vm.type is not GuestType.QEMU:
             continue
-        wanted = wanted_of(vm, said)
+        wanted = slots_wanted_of(vm, said)
         given = _given(host, vm, asked=bool(wanted))
         if given is not None and given.devices is None:
             unknown.setdefault(given.why, []).append(given.label)

@@ -5,8 +5,8 @@ from pyinfra.api import operation
 
 from facts.proxmox_host import Boot, Dkms, Modules, Pci
 from nixherd.errors import FleetError
-from nixherd.proxmox.node import due, texts
-from nixherd.proxmox.node.command_line import words_for
+from nixherd.proxmox.node import passthrough, status
+from nixherd.proxmox.node.kernel import words_for
 from operations.proxmox_host.asking import ask, decide_on_node, node_of_host, source_version, wanted_of
 from operations.proxmox_host.guests import given_lines, guests_line
 from operations.steps import Commands, executing
@@ -22,17 +22,17 @@ def _report() -> Commands:
     wanted, node, boot = wanted_of(host), node_of_host(), ask(Boot)
     pci, modules = ask(Pci), ask(Modules)
     dkms = ask(Dkms, source=wanted.source) if wanted.source else None
-    seen = due.Seen(
+    seen = status.Seen(
         node, boot, modules, pci, dkms,
-        devices=texts.named(wanted, pci),
+        devices=passthrough.named(wanted, pci),
         words=words_for(node["vendor"], wanted.words),
         version=source_version(wanted) if wanted.source else None,
     )  # fmt: skip
-    host.log(due.read_back(seen))
-    waiting = due.waiting(seen)
+    host.log(status.read_back(seen))
+    waiting = status.waiting(seen)
     for each in waiting:
         host.log(str(each))
-    for remark in due.remarks(seen):
+    for remark in status.remarks(seen):
         host.log(remark)
     if any(not each.booted for each in waiting):
         host.log(f"a boot of {host.data.node} is due; nixherd never boots a node. {guests_line(host)}")
@@ -41,7 +41,7 @@ def _report() -> Commands:
         if line.command:
             host.log(f"  for a person, as root on {host.data.node}: {line.command}")
     if executing(host):
-        failing = [*due.problems(seen), *(str(each) for each in waiting if each.booted)]
+        failing = [*status.problems(seen), *(str(each) for each in waiting if each.booted)]
         if failing:
             raise FleetError(f"{host.data.node}: {'; '.join(failing)}")
     if not waiting:

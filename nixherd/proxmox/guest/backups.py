@@ -13,11 +13,9 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import same_settings
 from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, archive, names, tasks
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import achieve
-from nixherd.proxmox.guest.archive import Archive
-from nixherd.proxmox.guest.identity import is_ours, label, mark, require_ours
-from nixherd.proxmox.guest.leftovers import is_empty, lost, read_back
+from nixherd.proxmox.guest.archive import Archive, is_empty, lost, read_back
+from nixherd.proxmox.guest.identity import ActualVm, is_ours, label, mark, require_ours
 from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
 from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress

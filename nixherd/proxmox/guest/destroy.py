@@ -15,13 +15,12 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning
 from nixherd.proxmox.guest import aftermath, names, removal
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import achieve, apply
 from nixherd.proxmox.guest.archive import Saved, saved
 from nixherd.proxmox.guest.backups import backup_storage
-from nixherd.proxmox.guest.identity import another_machine, label, mac_of
+from nixherd.proxmox.guest.identity import ActualVm, another_machine, label, mac_of
+from nixherd.proxmox.guest.lifecycle import ShutdownGuest
 from nixherd.proxmox.guest.observe import belongings_of, observe, pool_of, still_there, with_storages
-from nixherd.proxmox.guest.power import ShutdownGuest
 from nixherd.proxmox.guest.removal import CLAIM, Claim, claim_in
 from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress

@@ -11,8 +11,7 @@ from nixherd.proxmox.answers import Interface, Upid, Volume
 from nixherd.proxmox.belongings import Belongings, Stay, belongings
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.plan import template_node
 
 if TYPE_CHECKING:

@@ -13,9 +13,17 @@ from nixherd.errors import FleetError, Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Host, Vm
 from nixherd.fleet.settings import Device
 from nixherd.proxmox.config import Drive, VmConfig
-from nixherd.proxmox.guest.actual import ActualVm, is_elsewhere, is_stuck, of_change, waits
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
-from nixherd.proxmox.guest.identity import label, marked, why_not_ours
+from nixherd.proxmox.guest.identity import (
+    ActualVm,
+    is_elsewhere,
+    is_stuck,
+    label,
+    marked,
+    of_change,
+    waits,
+    why_not_ours,
+)
 from nixherd.proxmox.steps import (
     AddDisk,
     AwaitClone,

@@ -16,9 +16,8 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.guest import desired, tasks
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import PAUSE, achieve
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
 from nixherd.proxmox.guest.tasks import Held, Progress
 from nixherd.proxmox.steps import Change, Configure, Destroy, Step

@@ -7,8 +7,7 @@ from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import Drive, VmConfig
-from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.steps import AddDisk, Clone, MoveDisk, Resize, Step
 from nixherd.sizes import format_size
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Upid, VmStatus
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.calls import Guests
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.route import Requests
 

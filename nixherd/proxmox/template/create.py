@@ -4,28 +4,27 @@ A template that is there is never changed. What an earlier run left unfinished i
 gone on with: until it is a template nobody clones it. Each step is seen before the next one begins.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from nixherd.errors import FleetError, FleetInvalid, Refused, TaskFailed
-from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.proxmox.answers import Task
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType
+from nixherd.proxmox.answers import Pending, Permissions, Task
+from nixherd.proxmox.belongings import belongings, owner
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest import tasks
 from nixherd.proxmox.guest.aftermath import UNKNOWN
+from nixherd.proxmox.guest.identity import next_vmid, range_of
 from nixherd.proxmox.guest.observe import observe_template
 from nixherd.proxmox.guest.storages import require_place
 from nixherd.proxmox.guest.tasks import Progress, stands
 from nixherd.proxmox.preflight import template_findings
 from nixherd.proxmox.steps import Create, Destroy, MakeTemplate
 from nixherd.proxmox.template import trial
-from nixherd.proxmox.template.image import Image, bring, image_of
-from nixherd.proxmox.template.rights import missing
-from nixherd.proxmox.template.unfinished import foreign, is_made_of, is_unfinished, said_besides, unfit
-from nixherd.proxmox.template.wanted import Wanted
-from nixherd.proxmox.vmids import next_vmid, range_of
+from nixherd.proxmox.template.spec import MADE_OF, Image, TemplateSpec, bring, image_of
 
 HOW = (
     "make one that has it (`virt-customize -a FILE.qcow2 --install cloud-init,qemu-guest-agent`) and give that: "
@@ -54,7 +53,7 @@ class Plan:
     trial: int | None = None
     leftovers: tuple[int, ...] = ()
 
-    def steps(self, wanted: Wanted) -> Iterator[str]:
+    def steps(self, wanted: TemplateSpec) -> Iterator[str]:
         """In the words in which they are reported."""
         for vmid in self.leftovers:
             yield f"destroy vm {vmid}, the trial of a run that was killed"
@@ -72,7 +71,7 @@ class Plan:
         yield f"convert vm {wanted.vmid} to a template, for good"
 
 
-def plan(client: Client, fleet: Fleet, wanted: Wanted) -> Plan:
+def plan(client: Client, fleet: Fleet, wanted: TemplateSpec) -> Plan:
     """What is there, and what is left to do; only GETs are sent.
 
     Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
@@ -92,7 +91,7 @@ def plan(client: Client, fleet: Fleet, wanted: Wanted) -> Plan:
     if config is not None and not is_made_of(wanted, config, found.volume):
         state = State.STALE
     vmid = next_vmid(client, fleet, wanted.trials)
-    if lacking := list(missing(client.permissions(), wanted, vmid, found, client.version().major)):
+    if lacking := list(missing_rights(client.permissions(), wanted, vmid, found, client.version().major)):
         raise FleetInvalid(lacking)
     return Plan(state, found, vmid, leftovers)
 
@@ -100,7 +99,7 @@ def plan(client: Client, fleet: Fleet, wanted: Wanted) -> Plan:
 def create(
     client: Client,
     fleet: Fleet,
-    wanted: Wanted,
+    wanted: TemplateSpec,
     *,
     timeout: float,
     boots: float,
@@ -123,7 +122,7 @@ def create(
 def _create(
     client: Client,
     fleet: Fleet,
-    wanted: Wanted,
+    wanted: TemplateSpec,
     tried: list[int],
     *,
     timeout: float,
@@ -178,7 +177,7 @@ def _stands(client: Client, node: str, vmid: int) -> str:
     return f"now vm {vmid} ({config.name or 'without a name'}) {what}"
 
 
-def options(wanted: Wanted, volume: str) -> dict[str, object]:
+def options(wanted: TemplateSpec, volume: str) -> dict[str, object]:
     """The VM's options as the API takes them: what docs/proxmox.md asks of a template."""
     storage = wanted.storage
     firmware: dict[str, object] = {"bios": "seabios"}
@@ -207,7 +206,7 @@ def options(wanted: Wanted, volume: str) -> dict[str, object]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
+def _state(client: Client, fleet: Fleet, wanted: TemplateSpec) -> State:
     where = f"vm {wanted.vmid} on {wanted.node}"
     config = observe_template(client, fleet)
     if config is None:
@@ -225,7 +224,7 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
         )
     if config.lock:
         raise FleetError(f"{where}, our unfinished template, is locked ({config.lock}); run again when nobody holds it")
-    if why := said_besides(wanted, config):
+    if why := foreign_notes(wanted, config):
         raise Refused(
             f"{where}, our unfinished template, is in somebody's hands: {why}; take that out of its notes, or remove "
             f"it (`qm destroy {wanted.vmid}`), and run again"
@@ -263,7 +262,7 @@ def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
     return State.UNFINISHED
 
 
-def _started(client: Client, wanted: Wanted) -> Task | None:
+def _started(client: Client, wanted: TemplateSpec) -> Task | None:
     """The task that started the VM since it was last made, as far as this token sees them; no run of ours does that."""
     for task in client.tasks(wanted.node, active=False, vmid=wanted.vmid):
         if task.type == "qmcreate":
@@ -273,18 +272,18 @@ def _started(client: Client, wanted: Wanted) -> Task | None:
     return None
 
 
-def _require_unfinished(client: Client, fleet: Fleet, wanted: Wanted) -> None:
+def _require_unfinished(client: Client, fleet: Fleet, wanted: TemplateSpec) -> None:
     """FleetError unless our unfinished VM is what is there now: what takes no digest is looked at right before."""
     if (state := _state(client, fleet, wanted)) is not State.UNFINISHED:
         raise FleetError(f"vm {wanted.vmid} is not the one that was made ({state.name.lower()}); look at it by hand")
 
 
-def _remove(client: Client, fleet: Fleet, wanted: Wanted, timeout: float, progress: Progress) -> None:
+def _remove(client: Client, fleet: Fleet, wanted: TemplateSpec, timeout: float, progress: Progress) -> None:
     _require_unfinished(client, fleet, wanted)
     tasks.carry_out(client, Destroy(wanted.node, wanted.vmid), timeout, progress)
 
 
-def _await_earlier(client: Client, fleet: Fleet, wanted: Wanted, timeout: float, progress: Progress) -> None:
+def _await_earlier(client: Client, fleet: Fleet, wanted: TemplateSpec, timeout: float, progress: Progress) -> None:
     """Wait for what a killed run began and the server goes on with: until that ends nothing of it has a name."""
     for task in client.tasks(wanted.node):
         vmid = int(task.id) if task.id.isdecimal() else 0
@@ -293,3 +292,72 @@ def _await_earlier(client: Client, fleet: Fleet, wanted: Wanted, timeout: float,
             progress(f"waiting for {task.upid}, which an earlier run began")
             with suppress(TaskFailed):  # what came of it is looked at, not remembered
                 tasks.wait(client, task.upid, timeout, progress)
+
+
+_GUEST_RIGHTS = (
+    *("VM.Allocate", "VM.Audit", "VM.Clone", "VM.PowerMgmt"),
+    *(f"VM.Config.{what}" for what in ("CPU", "Memory", "Options", "Disk", "Network", "HWType", "Cloudinit")),
+)
+
+
+def missing_rights(
+    permissions: Permissions, wanted: TemplateSpec, trial: int, image: Image | None, major: int
+) -> Iterator[str]:
+    """A line for each path, with what is missing there. `image` is what has to be brought or imported; `major` of the
+    server's version. With a pool its path is what counts: the two guests' own go with them."""
+    agent = "VM.GuestAgent.Unrestricted" if major >= 9 else "VM.Monitor"
+    guests = [f"/pool/{wanted.pool}"] if wanted.pool else [f"/vms/{wanted.vmid}", f"/vms/{trial}"]
+    needs: list[tuple[str, Sequence[str]]] = [(path, (*_GUEST_RIGHTS, agent)) for path in guests]
+    needs.append((f"/storage/{wanted.storage}", ("Datastore.AllocateSpace",)))
+    needs.append((f"/sdn/zones/localnetwork/{wanted.bridge}", ("SDN.Use",)))
+    if image and image.sha256:
+        needs.append((f"/storage/{image.storage}", ("Datastore.AllocateTemplate",)))
+        cluster = permissions.allows("/", "Sys.Audit") and permissions.allows("/", "Sys.Modify")
+        if wanted.source.url and not cluster:
+            needs.append((f"/nodes/{wanted.node}", ("Sys.AccessNetwork",)))
+    for path, privileges in needs:
+        if lacking := [each for each in privileges if not permissions.allows(path, each)]:
+            yield (
+                f"the API token lacks {', '.join(lacking)} on {path}; docs/proxmox.md has the recipe for making a "
+                "template, or name another token's file with --token-file"
+            )
+
+
+def is_unfinished(wanted: TemplateSpec, config: VmConfig) -> bool:
+    """Whether an earlier run of ours made this, and was killed before it was a template."""
+    lines = map(str.strip, config.description.splitlines())
+    return not config.is_template and config.name == wanted.name and wanted.mark in lines
+
+
+def is_made_of(wanted: TemplateSpec, config: VmConfig, volume: str) -> bool:
+    """Whether it was made of this image as it is wanted now."""
+    return _notes(config) == wanted.notes(volume).splitlines()
+
+
+def foreign_notes(wanted: TemplateSpec, config: VmConfig) -> str:
+    """What its notes say that no run of ours wrote, or do not say any more; empty where they are a run's."""
+    lines = _notes(config)
+    more = [line for line in lines if line != wanted.mark and not line.startswith(MADE_OF)]
+    if more:
+        return f"its notes say {more[0]!r}"
+    made = [line for line in lines if line.startswith(MADE_OF)]
+    return "" if lines == [wanted.mark, *made] and len(made) == 1 else "its notes were changed"
+
+
+def _notes(config: VmConfig) -> list[str]:
+    return [line.strip() for line in config.description.strip().splitlines() if line.strip()]
+
+
+def foreign(wanted: TemplateSpec, config: VmConfig, pending: Iterable[Pending]) -> list[str]:
+    """The drives that hold something else than a volume of its own: a conversion would rename another guest's.
+
+    `config` is without what is `pending`. A volume whose name does not tell whose it is counts as somebody else's.
+    """
+    found = belongings(GuestType.QEMU, wanted.vmid, config, pending=pending)
+    others = [f"{part.name} {part.volume}" for part in found.parts if owner(part.volume or "") != wanted.vmid]
+    return [*map(str, found.stays), *others]
+
+
+def unfit(fleet: Fleet, config: VmConfig) -> list[str]:
+    """What it would lack as a template: found while it is none yet, for there is no way back."""
+    return list(template_findings(fleet, VmConfig({**config.values, "template": 1})))

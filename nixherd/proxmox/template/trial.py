@@ -13,10 +13,10 @@ from nixherd.proxmox.answers import ExecResult
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import AgentUnavailable, NotVisible, OutcomeUnknown
 from nixherd.proxmox.guest import tasks
+from nixherd.proxmox.guest.identity import range_of
 from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.steps import Clone, Destroy, Start, Stop
-from nixherd.proxmox.template.wanted import Wanted
-from nixherd.proxmox.vmids import range_of
+from nixherd.proxmox.template.spec import TemplateSpec
 from nixherd.proxmox.wire import TRANSIENT
 
 NEEDED = ("guest-exec", "guest-exec-status", "guest-file-open", "guest-file-read", "guest-file-close")
@@ -30,7 +30,7 @@ _UNSPEAKABLE = "Broken pipe (596)"
 T = TypeVar("T")
 
 
-def left_behind(client: Client, fleet: Fleet, wanted: Wanted) -> tuple[dict[int, str], tuple[int, ...]]:
+def left_behind(client: Client, fleet: Fleet, wanted: TemplateSpec) -> tuple[dict[int, str], tuple[int, ...]]:
     """The trials of other operators, by VMID with their token, and the VMIDs of those that killed runs of ours left.
 
     Only what is as a run made it is a trial, in the range of trials: what somebody renamed or wrote on is his.
@@ -43,7 +43,7 @@ def left_behind(client: Client, fleet: Fleet, wanted: Wanted) -> tuple[dict[int,
     return {vmid: who for vmid, who in found.items() if vmid not in ours}, ours
 
 
-def _whose(client: Client, wanted: Wanted, vmid: int) -> str | None:
+def _whose(client: Client, wanted: TemplateSpec, vmid: int) -> str | None:
     """The token with which a trial was made; None for what is no trial (any more)."""
     try:
         config = client.config(wanted.node, vmid)
@@ -57,7 +57,9 @@ def _whose(client: Client, wanted: Wanted, vmid: int) -> str | None:
     return more[0].removeprefix(_BY) if more else client.token_id  # an older release did not say
 
 
-def run(client: Client, wanted: Wanted, vmid: int, *, boots: float, timeout: float, progress: Progress) -> list[str]:
+def run(
+    client: Client, wanted: TemplateSpec, vmid: int, *, boots: float, timeout: float, progress: Progress
+) -> list[str]:
     """Clone, boot, ask, destroy. What the image lacks, a line each; none when it will do. The clone is gone then."""
     with client.making(wanted.vmid, vmid):
         notes = f"{wanted.trial_mark(vmid)}\n{_BY}{client.token_id}"
@@ -82,7 +84,7 @@ def run(client: Client, wanted: Wanted, vmid: int, *, boots: float, timeout: flo
         return lacks
 
 
-def remove(client: Client, wanted: Wanted, vmid: int, *, timeout: float, progress: Progress) -> None:
+def remove(client: Client, wanted: TemplateSpec, vmid: int, *, timeout: float, progress: Progress) -> None:
     """Destroy a trial, and see that it is gone. FleetError when what is there is none."""
     with client.making(wanted.vmid, vmid):
         if _whose(client, wanted, vmid) != client.token_id:
@@ -98,7 +100,7 @@ def remove(client: Client, wanted: Wanted, vmid: int, *, timeout: float, progres
             raise FleetError(f"vm {vmid}, the trial, is still there although its removal ended well; remove it by hand")
 
 
-def _lacks(client: Client, wanted: Wanted, vmid: int, boots: float, progress: Progress) -> Iterator[str]:
+def _lacks(client: Client, wanted: TemplateSpec, vmid: int, boots: float, progress: Progress) -> Iterator[str]:
     """What the image lacks. Nothing is said of it that it did not say itself: what gets no answer is raised."""
     progress(f"waiting for the guest agent of vm {vmid}, {boots:.0f} s at most")
     about = _patiently(boots, lambda: client.agent_info(wanted.node, vmid))
@@ -124,7 +126,7 @@ def _lacks(client: Client, wanted: Wanted, vmid: int, boots: float, progress: Pr
         yield f"cloud-init failed ({done.exitcode}): {' '.join((done.stdout or done.stderr).split())[:200]}"
 
 
-def _cloud_init(client: Client, wanted: Wanted, vmid: int, boots: float) -> ExecResult:
+def _cloud_init(client: Client, wanted: TemplateSpec, vmid: int, boots: float) -> ExecResult:
     """What cloud-init says when it is done. ApiError of status 500 when the guest has none."""
     try:
         return client.agent_exec(wanted.node, vmid, _READY, timeout=boots)

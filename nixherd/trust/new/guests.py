@@ -7,10 +7,10 @@ from nixherd.errors import Usage
 from nixherd.fleet.models import Fleet, GuestType
 from nixherd.fleet.validate import DEFINITIONS, ONLY_FOR
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest import disk_names
+from nixherd.proxmox.guest import names
+from nixherd.proxmox.guest.identity import next_vmid, range_of
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.guest.plan import template_node
-from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.trust.new.host import Machine
 
 if TYPE_CHECKING:
@@ -79,12 +79,12 @@ def machine(fleet: Fleet, client: "Client | None") -> Machine:
 
 def _seen(config: VmConfig, where: str) -> Machine:
     disk = config.boot_disk
-    device = _device(disk.name, disk_names.disks_of(config, ())) if disk else Machine().device
+    device = _device(disk.name, names.disks_of(config, ())) if disk else Machine().device
     return Machine(config.bios, device, where)
 
 
-def _device(disk: str, disks: disk_names.Disks) -> str:
-    return disk_names.kernel_names(disk, disks)[0]
+def _device(disk: str, disks: names.Disks) -> str:
+    return names.kernel_names(disk, disks)[0]
 
 
 def _one_of(value: Any, words: tuple[str, ...]) -> str | None:

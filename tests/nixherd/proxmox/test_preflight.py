@@ -9,7 +9,7 @@ from nixherd.errors import Refused
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.fleet.settings import Device, Settings
 from nixherd.proxmox.answers import Permissions, Storage, Version
-from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.identity import ActualVm
 from nixherd.proxmox.guest.plan import Desired, cloned, plan_vm
 from nixherd.proxmox.preflight import BootLoader, HostFacts, Hypervisor, preflight
 from nixherd.proxmox.steps import Clone

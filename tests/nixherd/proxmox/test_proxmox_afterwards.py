@@ -13,12 +13,12 @@ from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, apply, removal, tasks
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest
-from nixherd.proxmox.guest.power import RebootGuest
+from nixherd.proxmox.guest.lifecycle import RebootGuest
 from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
 from nixherd.proxmox.template import create
-from nixherd.proxmox.template.wanted import Wanted
+from nixherd.proxmox.template.spec import TemplateSpec
 from tests.nixherd.proxmox.destroy_forms.conftest import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
@@ -205,7 +205,7 @@ def test_a_template_whose_end_is_not_known_says_what_is_there(monkeypatch: pytes
         given[3].append(9999)  # the clone that tries it
         raise TaskForgotten("prom knows no task UPID:prom:… (any more)", 400)
 
-    api, wanted = guest(), cast(Wanted, SimpleNamespace(node="prom", vmid=110))
+    api, wanted = guest(), cast(TemplateSpec, SimpleNamespace(node="prom", vmid=110))
     monkeypatch.setattr(create, "_create", forgotten)
     with pytest.raises(
         TaskForgotten, match=r"now vm 110 \(dev\) is off, vm 9999 is not there now; run again to go on$"

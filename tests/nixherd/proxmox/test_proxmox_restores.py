@@ -13,13 +13,12 @@ from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import TaskForgotten
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply as apply_module
+from nixherd.proxmox.guest.archive import read_back
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.hardware import SetOptions
-from nixherd.proxmox.guest.leftovers import read_back
-from nixherd.proxmox.guest.making import CreateGuest
+from nixherd.proxmox.guest.lifecycle import CreateGuest, StartGuest, StopGuest, SuspendGuest
 from nixherd.proxmox.guest.observe import observe
-from nixherd.proxmox.guest.power import StartGuest, StopGuest, SuspendGuest
 from nixherd.proxmox.steps import Backup, Outcome, Restore
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
