@@ -8,8 +8,8 @@ from nixherd.errors import FleetError
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find
+from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, slots_wanted_of
 from nixherd.proxmox.node.states import PciDevice
-from nixherd.proxmox.node.status import Given, Line, compare, names_of, properties, slots_of, slots_wanted_of
 from operations.steps import session_of
 
 

@@ -8,7 +8,7 @@ import pytest
 from nixherd.fleet.models import Origin, Vm
 from nixherd.fleet.settings import Device, Settings
 from nixherd.proxmox.answers import PciMapping
-from nixherd.proxmox.node.status import Given, Line, compare, properties, slots_of, slots_wanted_of
+from nixherd.proxmox.node.mapping import Given, Line, compare, properties, slots_of, slots_wanted_of
 from tests.nixherd.proxmox.node.nodes import AUDIO, GPU, USB
 
 

@@ -1,0 +1,218 @@
+"""What guests are given of a node's devices, by what the API says, compared with the node and with what is wanted.
+
+Nothing here changes a guest: what differs becomes the line that a person would type on the node. Pure.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from nixherd.fleet.models import GuestType, Vm
+from nixherd.fleet.settings import Device
+from nixherd.proxmox.answers import PciMapping
+from nixherd.proxmox.node.states import PciDevice
+
+_SLOT = re.compile(r"hostpci\d+")
+_TRUE = {"1": "1", "on": "1", "yes": "1", "true": "1", "0": "0", "off": "0", "no": "0", "false": "0"}
+_DEFAULTS = {"pcie": "0", "x-vga": "0", "legacy-igd": "0", "rombar": "1"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A guest and what its configuration gives it; `devices` is None where that could not be read, and `why`."""
+
+    vmid: int
+    name: str
+    devices: Mapping[str, str] | None
+    why: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"VM {self.vmid} ({self.name})"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something to say. `command`: what a person would type on the node, as root, and nixherd does not."""
+
+    text: str
+    command: str | None = None
+
+
+def slots_of(values: Mapping[str, object]) -> dict[str, str]:
+    """The hostpciN of a configuration."""
+    return {key: str(value) for key, value in sorted(values.items()) if _SLOT.fullmatch(key)}
+
+
+def names_of(vm: Vm) -> tuple[str, ...]:
+    """What an operator may call a guest: its name in the definitions, its host, its VMID."""
+    return (vm.name, *filter(None, (vm.host_id,)), str(vm.vmid))
+
+
+def slots_wanted_of(vm: Vm, said: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
+    """What a guest is to have: what the operator says of it by name or VMID, else its definition."""
+    if vm.type is not GuestType.QEMU:
+        return {}
+    for key in names_of(vm):
+        if key in said:
+            return said[key]
+    return {device.name: _text(device) for device in vm.settings.pci}
+
+
+def _text(device: Device) -> str:
+    return ",".join(f"{key}={value}" for key, value in device.values.items())
+
+
+def properties(text: str) -> dict[str, str]:
+    """A hostpciN as its properties; the first one may stand without its name, and what is the default is left out."""
+    found: dict[str, str] = {}
+    for number, part in enumerate(text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals and number == 0:
+            key, value = "host", key
+        found[key] = value
+    if "host" in found:
+        found["host"] = ";".join(sorted(full(each) for each in found["host"].split(";")))
+    plain = {key: _TRUE.get(value, value) if key in _DEFAULTS else value for key, value in found.items()}
+    return {key: value for key, value in plain.items() if _DEFAULTS.get(key) != value}
+
+
+def full(address: str) -> str:
+    """A PCI address with its domain, in lower case; without a function it is all of them."""
+    lower = address.lower()
+    return lower if lower.count(":") == 2 else f"0000:{lower}"
+
+
+def at(address: str, devices: Iterable[PciDevice]) -> list[PciDevice]:
+    """The devices at an address as hostpciN has it."""
+    wanted = full(address)
+    return [each for each in devices if each["address"] == wanted or each["address"].startswith(f"{wanted}.")]
+
+
+def compare(
+    given: Given,
+    wanted: Mapping[str, str],
+    *,
+    node: str,
+    devices: Sequence[PciDevice],
+    passed: Sequence[PciDevice],
+    mappings: Mapping[str, PciMapping | str | None],
+) -> list[Line]:
+    """What there is to say of a guest: `devices` are all of the node's, `passed` those that the operator names.
+
+    `mappings` are those that are named by what the guest has or is to have: None where there is none, a text where it
+    could not be read, and why. The guest's own devices are known.
+    """
+    assert given.devices is not None
+    lines = list(_against_wanted(given, wanted))
+    for slot, text in given.devices.items():
+        if wanted and properties(wanted.get(slot, "")) != properties(text):
+            continue  # it is to be another or none, and is looked at when it is
+        lines += _on_node(given, slot, text, node, devices, passed)
+    names = dict.fromkeys(
+        name for text in (*given.devices.values(), *wanted.values()) if (name := properties(text).get("mapping"))
+    )
+    for name in names:
+        lines += _mapping(name, mappings.get(name), node, devices, passed)
+    return lines or [Line(f"{given.label}: {_slots(given.devices)}{', as wanted' if wanted else ''}")]
+
+
+def _slots(devices: Mapping[str, str]) -> str:
+    return "; ".join(f"{slot}: {text}" for slot, text in devices.items()) or "it is given no device"
+
+
+def _against_wanted(given: Given, wanted: Mapping[str, str]) -> Iterator[Line]:
+    assert given.devices is not None
+    for slot, text in wanted.items():
+        have = given.devices.get(slot)
+        if have is None or properties(have) != properties(text):
+            what = f"{slot} is {have or 'not there'}, wanted is {text}"
+            yield Line(f"{given.label}: {what}", f"qm set {given.vmid} --{slot} {shlex.quote(text)}")
+    if wanted:
+        for slot, text in given.devices.items():
+            if slot not in wanted:
+                yield Line(f"{given.label}: {slot} is {text}, wanted is none", f"qm set {given.vmid} --delete {slot}")
+
+
+def _on_node(
+    given: Given, slot: str, text: str, node: str, devices: Sequence[PciDevice], passed: Sequence[PciDevice]
+) -> Iterator[Line]:
+    """Whether what a guest is given by address is there: firmware updates and new cards move addresses."""
+    named = properties(text).get("host")
+    for address in named.split(";") if named else ():
+        found = at(address, devices)
+        elsewhere = [each["address"] for each in passed]
+        if not found:
+            moved = elsewhere[0] if len(elsewhere) == 1 else None
+            line = f"qm set {given.vmid} --{slot} {shlex.quote(_moved(text, moved))}" if moved else None
+            where = f"; the devices named are at {', '.join(elsewhere)}" if elsewhere else ""
+            yield Line(f"{given.label}: {slot} is {text}, and {node} has no device there{where}", line)
+        elif not any(each in passed for each in found):
+            what = ", ".join(f"{each['id']} at {each['address']}" for each in found)
+            yield Line(f"{given.label}: {slot} gives it {what}, which is not among the devices named here")
+
+
+def _moved(text: str, address: str) -> str:
+    first, comma, rest = text.partition(",")
+    return f"{'host=' if first.startswith('host=') else ''}{address}{comma}{rest}"
+
+
+def _mapping(
+    name: str, mapping: PciMapping | str | None, node: str, devices: Sequence[PciDevice], passed: Sequence[PciDevice]
+) -> Iterator[Line]:
+    """Whether a mapping says of this node what it has: Proxmox VE starts no guest with one that does not."""
+    if isinstance(mapping, str):
+        yield Line(f"PCI mapping {name}: unknown: {mapping}")
+        return
+    entries = [entry for entry in mapping.entries if entry.get("node") == node] if mapping else []
+    if not entries:
+        what = "has nothing on" if mapping else "is not there, for"
+        only = passed[0] if len(passed) == 1 else None
+        verb = f"set /cluster/mapping/pci/{name}" if mapping else f"create /cluster/mapping/pci --id {name}"
+        others = [_entry(entry) for entry in mapping.entries] if mapping else []
+        line = _pvesh(verb, [*others, _entry(_of(only, node))]) if only else None
+        yield Line(f"PCI mapping {name} {what} {node}", line)
+        return
+    assert mapping is not None
+    right = [_corrected(entry, devices, passed) for entry in mapping.entries if entry.get("node") == node]
+    for entry, corrected in zip(entries, right, strict=True):
+        differs = {key: value for key, value in (corrected or {}).items() if entry.get(key) not in (value, None)}
+        if corrected is None:
+            yield Line(f"PCI mapping {name}: {node} has no device {entry.get('id')} at {entry.get('path')}")
+        elif differs:
+            what = ", ".join(f"{key} is {entry.get(key)}, the node has {value}" for key, value in differs.items())
+            rest = [_entry(each if each is not entry else {**entry, **differs}) for each in mapping.entries]
+            yield Line(f"PCI mapping {name}: {what}", _pvesh(f"set /cluster/mapping/pci/{name}", rest))
+
+
+def _corrected(
+    entry: Mapping[str, str], devices: Sequence[PciDevice], passed: Sequence[PciDevice]
+) -> dict[str, str] | None:
+    """Path, id and group as the node has them: of what is at the path, if it is the id's; else of where the id is."""
+    path, id = entry.get("path", ""), entry.get("id", "")
+    there = [each for each in at(path.split(";")[0], devices) if each["id"] == id]
+    moved = [each for each in passed if each["id"] == id]
+    at_path = [each for each in at(path.split(";")[0], devices) if each in passed]
+    found = next(iter((*there, *moved, *at_path)), None)
+    if found is None:
+        return None
+    right = {"id": found["id"]}
+    if not there and found not in at_path:
+        right["path"] = found["address"]
+    if found["group"] is not None:
+        right["iommugroup"] = str(found["group"])
+    return right
+
+
+def _of(device: PciDevice, node: str) -> dict[str, str]:
+    group = {} if device["group"] is None else {"iommugroup": str(device["group"])}
+    return {"node": node, "path": device["address"], "id": device["id"], **group}
+
+
+def _entry(entry: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in entry.items())
+
+
+def _pvesh(verb: str, entries: Sequence[str]) -> str:
+    return " ".join(("pvesh", *verb.split(), *(f"--map {shlex.quote(entry)}" for entry in entries)))
