@@ -213,7 +213,7 @@ class Front:
             about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}
             about |= {"reason": why} if why else {}
             about |= {} if left is None else {"left": left}
-            show_json({**about, **(done.found if isinstance(done, Outcome) else {})})
+            show_json({**about, **(done.observed if isinstance(done, Outcome) else {})})
             return
         for step in steps:
             say(f"{label(vm)}: {'would ' if planned else ''}{step}")

@@ -45,11 +45,11 @@ class NixText:
     def set(self, path: Path, value: str) -> bytes:
         """One attribute's value, an expression; it is added to its set where it is missing."""
         root = self._root()
-        found = self._bindings(root, path)
-        if len(found) > 1:
-            raise self._cannot(found[1][0], f"{_dotted(path)} is there twice; leave one of them")
-        if found:
-            node, rest = found[0]
+        bindings = self._bindings(root, path)
+        if len(bindings) > 1:
+            raise self._cannot(bindings[1][0], f"{_dotted(path)} is there twice; leave one of them")
+        if bindings:
+            node, rest = bindings[0]
             expression = node.child_by_field_name("expression")
             if rest or expression is None or node.type != "binding":
                 raise self._cannot(node, f"{_dotted(path)} is not written here by itself; write {value} for it by hand")
@@ -58,10 +58,10 @@ class NixText:
 
     def written(self, path: Path) -> str | None:
         """An attribute's value, an expression, as it is written; None where it is not written out by itself."""
-        found = self._bindings(self._root(), path)
-        if len(found) != 1 or found[0][1] or found[0][0].type != "binding":
+        bindings = self._bindings(self._root(), path)
+        if len(bindings) != 1 or bindings[0][1] or bindings[0][0].type != "binding":
             return None
-        value = found[0][0].child_by_field_name("expression")
+        value = bindings[0][0].child_by_field_name("expression")
         return None if value is None else (value.text or b"").decode(errors="surrogateescape")
 
     def mentions(self, path: Path) -> bool:
@@ -88,10 +88,10 @@ class NixText:
         One that is inherited from a `let` goes there too, where nothing else has a use for it.
         """
         root = self._root()
-        found = self._bindings(root, path)
-        if wrong := next((node for node, rest in found if rest), None):
+        bindings = self._bindings(root, path)
+        if wrong := next((node for node, rest in bindings if rest), None):
             raise self._cannot(wrong, f"{_dotted(path)} is not written here by itself; remove it by hand")
-        nodes = [node for node, _ in found]
+        nodes = [node for node, _ in bindings]
         nodes += [binding for node in nodes if (binding := self._inherited(root, node, path[-1]))]
         nodes += self._parts(root, path)
         if not nodes:
@@ -134,23 +134,23 @@ class NixText:
         An empty rest is the attribute itself; another one means that its set comes from something computed.
         """
         for literal in self._literals(expression):
-            found: list[tuple[Node, Path]] = []
+            bindings: list[tuple[Node, Path]] = []
             for binding, names in _bound(literal):
                 if names != path[: len(names)]:
                     continue
                 rest = path[len(names) :]
                 value = binding.child_by_field_name("expression")
                 if not rest:
-                    found.append((binding, ()))
+                    bindings.append((binding, ()))
                 elif binding.type != "binding" or value is None:
                     inner = self._variable(binding, names[-1])
-                    found += self._bindings(inner, rest) if inner else [(binding, rest)]
+                    bindings += self._bindings(inner, rest) if inner else [(binding, rest)]
                 elif self._literals(value):
-                    found += self._bindings(value, rest)
+                    bindings += self._bindings(value, rest)
                 else:
-                    found.append((binding, rest))
-            if found:
-                return found
+                    bindings.append((binding, rest))
+            if bindings:
+                return bindings
         return []
 
     def _parts(self, expression: Node, path: Path) -> Iterator[Node]:
@@ -223,12 +223,12 @@ class NixText:
         return self._after(parts[-1], [*above, first, *lines[1:]], apart=False)
 
     def _values(self, root: Node, path: Path) -> list[Node]:
-        found = [binding for binding, rest in self._bindings(root, path) if not rest]
+        bindings = [binding for binding, rest in self._bindings(root, path) if not rest]
         nodes = (
             binding.child_by_field_name("expression")
             if binding.type == "binding"
             else self._variable(binding, path[-1])
-            for binding in found
+            for binding in bindings
         )
         return [node for node in nodes if node is not None]
 

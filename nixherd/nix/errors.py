@@ -231,8 +231,8 @@ def _explained(error: LoggedError, stderr: str, fleet: Fleet) -> Explanation:
     if name := _input_of(error, fleet):
         place = place or (None if kind and kind.here else fleet.definition("flake.nix", f"inputs.{name}"))
         what = f"input {name}: {what}"
-    elif place is None and (there := fleet.last_in_input(error.trace)) and kind is None:
-        what = f"{what} (in an input: {there})"
+    elif place is None and (input_place := fleet.last_in_input(error.trace)) and kind is None:
+        what = f"{what} (in an input: {input_place})"
     if kind is None:
         return Explanation(place, what, _meant(error.trace) or (_DEFAULT if place else ""))
     return Explanation(place, what, kind.remedy_of(message), kind.here)

@@ -51,12 +51,12 @@ def errors(stderr: str, *, logged: bool = False) -> list[LoggedError]:
     A text without an error of Nix's own log is one error, unless only those that are `logged` count.
     """
     entries = [_entry(line) for line in stderr.splitlines()]
-    found = list(_logged(entries))
-    if not found and not logged:
+    results = list(_logged(entries))
+    if not results and not logged:
         text = _ANSI.sub("", "\n".join(str(entry["msg"]) for entry in entries if "msg" in entry))
         parts = re.split(r"^error:", text, flags=re.MULTILINE)[1:] or [text]
-        found = [LoggedError(_innermost(part), part) for part in parts]
-    return [error for error in found if not _FOLLOWS.search(error.message)] or found
+        results = [LoggedError(_innermost(part), part) for part in parts]
+    return [error for error in results if not _FOLLOWS.search(error.message)] or results
 
 
 def _logged(entries: Iterable[dict[str, Any]]) -> Iterator[LoggedError]:
@@ -178,11 +178,11 @@ class BuildProgress:
             self._take(json.loads(line[5:]))
         except UNFORESEEN:  # in another form than we know; it says nothing of how the build ends
             return None
-        said = self._words()
-        if said == self._said or time.monotonic() - self._told < PAUSE:
+        words = self._words()
+        if words == self._said or time.monotonic() - self._told < PAUSE:
             return None
-        self._said, self._told = said, time.monotonic()
-        return said
+        self._said, self._told = words, time.monotonic()
+        return words
 
     def _take(self, entry: dict[str, Any]) -> None:
         fields = entry.get("fields") or []

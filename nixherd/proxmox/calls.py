@@ -83,14 +83,14 @@ class Cluster(Calls):
     def resources(self) -> tuple[Resource, ...]:
         """The guests of the whole cluster that the token may see, by VMID, in one request."""
         rows = self._get("cluster", "resources", type="vm")
-        found = (Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
-        return tuple(sorted(found, key=lambda row: row.vmid))
+        guests = (Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
+        return tuple(sorted(guests, key=lambda row: row.vmid))
 
     def pool_members(self, pool: str) -> frozenset[int]:
         """The VMIDs of a pool's guests; who is in it is shown also to a token that may not look at the pool itself."""
         rows = self._get("pools", poolid=pool)
-        found = (each for row in rows if row.get("poolid") == pool for each in row.get("members") or ())
-        return frozenset(int(each["vmid"]) for each in found if "vmid" in each)
+        members = (each for row in rows if row.get("poolid") == pool for each in row.get("members") or ())
+        return frozenset(int(each["vmid"]) for each in members if "vmid" in each)
 
     def is_free(self, vmid: int) -> bool:
         """Whether no guest of the cluster has this VMID, also where the token may not see it."""
@@ -134,8 +134,8 @@ class Storages(Calls):
     ) -> tuple[Volume, ...]:
         """The volumes of a storage, oldest first; of one guest, or of one kind (`images`, `backup`, …)."""
         rows = self._get("nodes", node, "storage", storage, "content", content=content, vmid=vmid)
-        found = (Volume.of(row) for row in rows)
-        kept = (each for each in found if content is None or each.content == content)
+        volumes = (Volume.of(row) for row in rows)
+        kept = (each for each in volumes if content is None or each.content == content)
         return tuple(sorted(kept, key=lambda each: (each.ctime or 0, each.volid)))
 
     def archived_text(self, node: str, archive: str) -> str:

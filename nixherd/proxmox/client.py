@@ -187,8 +187,8 @@ class _HungUp(OutcomeUnknown):
 def _root(error: BaseException) -> str:
     """The innermost reason of a failed connection: `Connection refused`."""
     text = str(error)
-    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
-    return found[1] if found else text
+    match = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+    return match[1] if match else text
 
 
 def _form(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

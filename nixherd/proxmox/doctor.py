@@ -66,10 +66,10 @@ def examine(client: Client, fleet: Fleet) -> list[Finding]:
 
 
 def _version(client: Client, fleet: Fleet) -> Iterator[Finding]:
-    found = client.version()
-    known = found.major == 9 or found.release.startswith("8.4")
+    version = client.version()
+    known = version.major == 9 or version.release.startswith("8.4")
     verdict = Verdict.OK if known else Verdict.WARNING
-    yield Finding("version", verdict, f"Proxmox VE {found.version}", "" if known else "8.4 and 9 are supported")
+    yield Finding("version", verdict, f"Proxmox VE {version.version}", "" if known else "8.4 and 9 are supported")
 
 
 def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
@@ -90,7 +90,7 @@ def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
 def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
     user, _, name = client.token_id.partition("!")
     try:
-        about = client.token_info(user, name)
+        info = client.token_info(user, name)
     except ApiError as error:
         if error.status != 403:
             raise
@@ -102,7 +102,7 @@ def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
             f"on the node: `pveum user token list {user}` has privsep 1 and no early expiry for {name}",
         )
         return
-    if about["privsep"]:
+    if info["privsep"]:
         yield Finding("token", Verdict.OK, f"{client.token_id} is separated from its user's rights")
     else:
         yield Finding(
@@ -111,7 +111,7 @@ def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
             f"{client.token_id} has all rights of {user}",
             f"`pveum user token modify {user} {name} --privsep 1`, and grant it what docs/proxmox.md lists",
         )
-    expires = about["expire"]
+    expires = info["expire"]
     if expires and expires - time.time() < EXPIRY_SECONDS:
         when = time.strftime("%Y-%m-%d", time.gmtime(expires))
         yield Finding("token", Verdict.WARNING, f"it expires on {when}", "renew it in time")
@@ -185,8 +185,8 @@ def _changeable(fleet: Fleet) -> Sequence[Vm]:
 
 def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
     nodes = {node.name: node.status for node in client.node_rows()}
-    wanted = {fleet.node_of(vm) for vm in fleet.vms.values()} | ({fleet.endpoint.node} if fleet.endpoint else set())
-    for node in sorted(wanted):
+    declared = {fleet.node_of(vm) for vm in fleet.vms.values()} | ({fleet.endpoint.node} if fleet.endpoint else set())
+    for node in sorted(declared):
         if node not in nodes:
             known = ", ".join(nodes) or "none that the token may see"
             yield Finding("node", Verdict.FAILED, f"there is no node {node}", f"the cluster has: {known}")
@@ -204,24 +204,24 @@ def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
 
 
 def _storages(client: Client, fleet: Fleet) -> Iterator[Finding]:
-    wanted = {
+    declared = {
         (fleet.node_of(vm), name, "rootdir" if vm.type is GuestType.LXC else "images")
         for vm in _changeable(fleet)
         for name in (fleet.storage_of(vm), *(disk.storage for disk in vm.settings.disks if disk.storage))
     }
     if fleet.endpoint and fleet.endpoint.backup_storage:
-        wanted.add((fleet.endpoint.node, fleet.endpoint.backup_storage, "backup"))
-    for node, name, content in sorted(wanted, key=str):
-        found = storage_seen(client, node, name) if name else None
-        if found is None:
+        declared.add((fleet.endpoint.node, fleet.endpoint.backup_storage, "backup"))
+    for node, name, content in sorted(declared, key=str):
+        storage = storage_seen(client, node, name) if name else None
+        if storage is None:
             remedy = f"correct it in vms/definitions.nix, or grant PVEDatastoreUser on /storage/{name}"
             yield Finding("storage", Verdict.FAILED, f"{node} has no storage {name} that the token may see", remedy)
-        elif found.away:
-            what, _, remedy = found.away.partition("; ")
+        elif storage.away:
+            what, _, remedy = storage.away.partition("; ")
             yield Finding("storage", Verdict.FAILED, f"{name} on {node} {what}", remedy)
-        elif content not in found.content:
+        elif content not in storage.content:
             yield Finding("storage", Verdict.FAILED, f"{name} on {node} holds no {content}", f"allow `{content}` there")
-        elif found.total and found.available is not None and found.available / found.total < 0.05:
+        elif storage.total and storage.available is not None and storage.available / storage.total < 0.05:
             yield Finding("storage", Verdict.WARNING, f"{name} on {node} is nearly full", "make room")
         else:
             yield Finding("storage", Verdict.OK, f"{name} on {node} is active and holds {content}")
@@ -241,7 +241,7 @@ def _template(client: Client, fleet: Fleet) -> Iterator[Finding]:
 def _guests(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for vm in fleet.vms.values():
         try:
-            found = find(client, fleet, vm)
+            guest = find(client, fleet, vm)
         except NotVisible as error:
             what, _, remedy = str(error).partition("; ")
             yield Finding("guest", Verdict.FAILED if vm.may_change else Verdict.UNKNOWN, what, remedy)
@@ -251,10 +251,10 @@ def _guests(client: Client, fleet: Fleet) -> Iterator[Finding]:
             continue
         if not vm.is_managed:
             continue
-        if found is None:
+        if guest is None:
             yield Finding("guest", Verdict.WARNING, f"{label(vm)} does not exist", "provision it")
             continue
-        node, config = found
+        node, config = guest
         if why := why_not_ours(fleet, vm, config, node):
             what, _, remedy = why.partition("; ")
             yield Finding("guest", Verdict.FAILED, what, remedy)
@@ -282,8 +282,8 @@ def _clock(client: Client, fleet: Fleet) -> Iterator[Finding]:
     if fleet.endpoint is None:
         return
     before = time.time()
-    there = client.node_time(fleet.endpoint.node)
-    off = abs(there - (before + time.time()) / 2)
+    remote = client.node_time(fleet.endpoint.node)
+    off = abs(remote - (before + time.time()) / 2)
     node = fleet.endpoint.node
     if off > CLOCK_SECONDS:
         remedy = f"look at `chronyc tracking` on {node} and here"

@@ -111,9 +111,9 @@ def adopt(
 
 def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bool = False) -> Mark:
     """The step; Refused or FleetError where it may not be. `waiting`: whoever carries it out waits for a lock."""
-    found, config = label(vm), actual.config
+    name, config = label(vm), actual.config
     if config.lock == "suspended":
-        raise FleetError(f"{found} is suspended to disk, so its notes cannot be written; resume it, then adopt it")
+        raise FleetError(f"{name} is suspended to disk, so its notes cannot be written; resume it, then adopt it")
     if config.lock and not waiting:
         raise FleetError(f"{holder(client, fleet, vm, actual)}; adopt it when that is over")
     if why := another_machine(vm, config, actual.node):
@@ -124,7 +124,7 @@ def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bo
     description = f"{line}\n{config.description}".rstrip("\n")  # what is there stays to the letter
     if len(description) > LONGEST_NOTES:
         raise FleetError(
-            f"{found}: its notes have {len(config.description)} characters, and with our line more than the "
+            f"{name}: its notes have {len(config.description)} characters, and with our line more than the "
             f"{LONGEST_NOTES} that the server keeps; shorten them"
         )
     return Mark(actual.node, vm.vmid, line, description, config.digest, type=vm.type)
@@ -192,7 +192,7 @@ class Parting:
         if self.action is None:
             return self
         done = self.action.run(client, fleet, self.vm, timeout=timeout, progress=progress)
-        backup = done.found.get("backup") if isinstance(done, Outcome) else None
+        backup = done.observed.get("backup") if isinstance(done, Outcome) else None
         seen = (str(backup),) if backup else _backups(client, fleet, self.vm)
         return replace(self, steps=tuple(map(str, done)), backups=seen)
 
@@ -221,8 +221,8 @@ def partings(
     if keep:
         return [Parting(vm, Fate.KEPT) for vm in guests]
     if destroy and destroy.vmid not in [vm.vmid for vm in guests]:
-        there = ", ".join(map(label, guests)) or "no guest"
-        raise Usage(f"--destroy {destroy.vmid}: the host has {there} in vms/definitions.nix, name that VMID")
+        known = ", ".join(map(label, guests)) or "no guest"
+        raise Usage(f"--destroy {destroy.vmid}: the host has {known} in vms/definitions.nix, name that VMID")
     return [_parting(client, fleet, vm, destroy if destroy and destroy.vmid == vm.vmid else None) for vm in guests]
 
 

@@ -127,21 +127,21 @@ def achieve(
             raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
         if (left := waits.left) <= 0:
             raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
-        found = _obstacle(client, fleet, vm, actual, steps[0]) or held.still()
-        if not found:
+        reason = _obstacle(client, fleet, vm, actual, steps[0]) or held.still()
+        if not reason:
             if done or len(steps) > 1:
                 say(str(steps[0]))
             try:
-                found = _carry_out(client, fleet, vm, actual, steps[0], left, say, done, held)
+                reason = _carry_out(client, fleet, vm, actual, steps[0], left, say, done, held)
             except _Unknown as error:
-                found, lost = str(error), steps[0]
-        if not found:
+                reason, lost = str(error), steps[0]
+        if not reason:
             held.won()
-        if found:
-            narrate(found)
-            if found != obstacle:
+        if reason:
+            narrate(reason)
+            if reason != obstacle:
                 waits.soon()
-            obstacle = found
+            obstacle = reason
             waits.pause()
 
 
@@ -285,8 +285,8 @@ def apply(client: Client, step: Step, *, timeout: float, progress: Progress | No
 
 def _tasks_of(client: Client, step: Step) -> set[str]:
     """The tasks that work, or worked, on the step's guest for our token and are of its kind."""
-    found = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
-    return {str(task.upid) for task in found if task.user == client.token_id and task.type in step.task_types}
+    tasks = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
+    return {str(task.upid) for task in tasks if task.user == client.token_id and task.type in step.task_types}
 
 
 def _begun(client: Client, step: Step, earlier: set[str], error: OutcomeUnknown, patience: float) -> Upid:
@@ -328,18 +328,18 @@ def to_send(fleet: Fleet, vm: Vm, config: VmConfig, values: dict[str, object]) -
 
 def is_so(config: VmConfig, key: str, value: object) -> bool:
     """Whether the option is as it would be after sending this value: the server names volumes and makes up MACs."""
-    there = config.text(key)
+    present = config.text(key)
     text = None if value is None else str(int(value) if isinstance(value, bool) else value)
-    if there == text or there is None or text is None:
-        return there == text
+    if present == text or present is None or text is None:
+        return present == text
     if _CARD.fullmatch(key):
-        return _is_card(there, text)
-    return _DRIVE.fullmatch(key) is not None and _is_drive(there, text)
+        return _is_card(present, text)
+    return _DRIVE.fullmatch(key) is not None and _is_drive(present, text)
 
 
-def _is_drive(there: str, text: str) -> bool:
+def _is_drive(present: str, text: str) -> bool:
     first, *rest = text.split(",")
-    has = properties(there, "file")
+    has = properties(present, "file")
     storage, _, volume = (has.get("file") or has.get("volume") or "").partition(":")
     if new := _CLOUD_INIT.fullmatch(first):
         return storage == new["storage"] and "cloudinit" in volume
@@ -351,9 +351,9 @@ def _is_drive(there: str, text: str) -> bool:
     return size == int(float(new["size"]) * (1 << 30)) and target.items() <= has.items() | {("format", "raw")}
 
 
-def _is_card(there: str, text: str) -> bool:
+def _is_card(present: str, text: str) -> bool:
     """Whether they are the same but for the MAC, where none was asked for."""
-    has, target = properties(there, "model"), properties(text, "model")
+    has, target = properties(present, "model"), properties(text, "model")
     if (model := target.pop("model", None)) and model in has:
         del has[model]
     if "hwaddr" not in target and "name" in target:

@@ -107,16 +107,16 @@ class Archive:
         return self.type is GuestType.QEMU and same and not self.leaves_out(name)
 
 
-def read(client: "Client", node: str, vm: Vm, volid: str, *, there: bool) -> Archive:
+def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Archive:
     """Look into a backup of this guest. Usage when it is not there, FleetError when it cannot be read.
 
     Who may not look, for the guest is gone and its place in a pool with it, may still restore it: unless the guest is
-    `there`, that is said in `unread`.
+    `exists`, that is said in `unread`.
     """
     try:
         text = client.archived_text(node, volid)
     except ApiError as error:
-        if error.status == 403 and not there:
+        if error.status == 403 and not exists:
             return Archive(volid, vm.type, unread=str(error))
         if error.status == 500 and "does not exist" in str(error):
             raise Usage(
@@ -247,7 +247,7 @@ def is_empty(config: VmConfig) -> bool:
 def lost(
     client: Client,
     vm: Vm,
-    there: ActualVm | None,
+    replaced: ActualVm | None,
     held: Archive,
     step: Restore,
     discard: tuple[str, ...],
@@ -262,16 +262,16 @@ def lost(
     gone by the same restore, done before (`again`).
     """
     lacks = (_NOT_KNOWN,) if held.unread else tuple(_lacking(held))
-    if there is None:
+    if replaced is None:
         return replace(step, lacks=lacks)
-    found = with_storages(client, there.node, vm.vmid, belongings_of(client, vm, there.node))
-    lot = _lot(vm, found, held)
+    belongings = with_storages(client, replaced.node, vm.vmid, belongings_of(client, vm, replaced.node))
+    lot = _lot(vm, belongings, held)
     if not again:
-        _require_all_go(vm, found, lot, discard)
+        _require_all_go(vm, belongings, lot, discard)
     if not (again and begun):
-        _require_given_up(vm, found, lot, discard)
+        _require_given_up(vm, belongings, lot, discard)
     stays, goes, strays = (
-        tuple(part.shown(found.sizes) for part in parts) for parts in (lot.stays, lot.goes, lot.strays)
+        tuple(part.shown(belongings.sizes) for part in parts) for parts in (lot.stays, lot.goes, lot.strays)
     )
     return replace(step, stays=stays, goes=goes, strays=strays, lacks=lacks)
 
@@ -288,7 +288,7 @@ class _Lot:
     unsaved: tuple[Part, ...] = ()
 
 
-def _lot(vm: Vm, found: Belongings, held: Archive) -> _Lot:
+def _lot(vm: Vm, belongings: Belongings, held: Archive) -> _Lot:
     """After `restore_cleanup_oldconf` of PVE::QemuServer and `destroy_lxc_container` of PVE::LXC.
 
     A VM's drives go whose names are in the backup, a container's volumes all, but for those that snapshots alone name;
@@ -296,7 +296,7 @@ def _lot(vm: Vm, found: Belongings, held: Archive) -> _Lot:
     """
     is_vm = vm.type is GuestType.QEMU
     stays, goes, strays, unsaved = list[Part](), list[Part](), list[Part](), list[Part]()
-    for part in found.parts:
+    for part in belongings.parts:
         if part.remade or (part.volume is not None and held.names(part.name, part.volume)):
             continue
         if part.unsaved == BY_SNAPSHOT_ALONE:
@@ -311,12 +311,13 @@ def _lot(vm: Vm, found: Belongings, held: Archive) -> _Lot:
             other = replace(part, unsaved="" if held.holds(part.volume) else _ANOTHER)
             goes.append(other)
             # a restore gives all of a container's volumes other names
-            alike = not is_vm and (part.name == "rootfs" or held.is_alike(part.name, found.texts.get(part.name, "")))
+            text = belongings.texts.get(part.name, "")
+            alike = not is_vm and (part.name == "rootfs" or held.is_alike(part.name, text))
             unsaved += [] if alike or not other.unsaved else [other]
     return _Lot(tuple(stays), tuple(goes), tuple(strays), tuple(unsaved))
 
 
-def _require_all_go(vm: Vm, found: Belongings, lot: _Lot, discard: Iterable[str]) -> None:
+def _require_all_go(vm: Vm, belongings: Belongings, lot: _Lot, discard: Iterable[str]) -> None:
     going = [part.name for part in lot.goes]
     for name in discard:
         if name in going:
@@ -324,17 +325,17 @@ def _require_all_go(vm: Vm, found: Belongings, lot: _Lot, discard: Iterable[str]
         if name in (part.name for part in lot.stays):
             raise Usage(f"--discard {name}: {label(vm)} keeps what a backup lacks, as unused disks; leave it out")
         would = ", ".join(dict.fromkeys(going)) or "nothing"
-        what = "would not lose" if name in found.names else "has no"
+        what = "would not lose" if name in belongings.names else "has no"
         raise Usage(f"--discard {name}: {label(vm)} {what} {name}; with a restore over it would go {would}")
 
 
-def _require_given_up(vm: Vm, found: Belongings, lot: _Lot, discard: Iterable[str]) -> None:
+def _require_given_up(vm: Vm, belongings: Belongings, lot: _Lot, discard: Iterable[str]) -> None:
     kept = [part for part in lot.unsaved if part.name not in set(discard)]
     if kept:
         given = " ".join(f"--discard {name}" for name in dict.fromkeys(part.name for part in kept))
         raise Usage(
-            f"{label(vm)}: a restore over it destroys what the backup does not hold: {found.shown(kept)}; move that "
-            f"away, or say {given}; nothing was done"
+            f"{label(vm)}: a restore over it destroys what the backup does not hold: {belongings.shown(kept)}; move "
+            f"that away, or say {given}; nothing was done"
         )
 
 
@@ -356,11 +357,11 @@ def read_back(client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object],
     config = now.config
     unused = {key: str(value) for key, value in config.values.items() if re.fullmatch(r"unused\d+", key)}
     notes = [line for line in config.description.splitlines() if _LEFT_OUT.fullmatch(line.strip())]
-    found: dict[str, object] = {"unused": unused, "notes": notes} if unused or notes else {}
+    observed: dict[str, object] = {"unused": unused, "notes": notes} if unused or notes else {}
     lines = [f"{key} {kept(client, vm, now, volume)}" for key, volume in sorted(unused.items())]
     lines += [f"its notes say of a disk that the backup did not hold: {line}" for line in notes]
     named, strays = nameless(client, vm, now.node)
-    return found | ({"unnamed": named} if named else {}), lines + strays
+    return observed | ({"unnamed": named} if named else {}), lines + strays
 
 
 def nameless(client: Client, vm: Vm, node: str) -> tuple[list[str], list[str]]:

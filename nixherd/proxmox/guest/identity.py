@@ -54,8 +54,8 @@ def declared_mac(vm: Vm) -> str | None:
     As Proxmox VE writes them, a VM's is called `macaddr` and a container's `hwaddr`.
     """
     card = next((card.values for card in vm.settings.networks if card.name == "net0"), {})
-    found = card.get("macaddr") or card.get("hwaddr")
-    return found.lower() if found else None
+    mac = card.get("macaddr") or card.get("hwaddr")
+    return mac.lower() if mac else None
 
 
 def mac_of(config: VmConfig) -> str | None:
@@ -112,8 +112,8 @@ def others_mark(fleet: Fleet, vm: Vm, config: VmConfig) -> str | None:
     One with another VMID came with a copy of another guest, and holds nothing.
     """
     for line in map(str.strip, config.description.splitlines()):
-        found = _MARK.fullmatch(line)
-        if found and int(found["vmid"]) == vm.vmid and found["fleet"] != fleet.id:
+        match = _MARK.fullmatch(line)
+        if match and int(match["vmid"]) == vm.vmid and match["fleet"] != fleet.id:
             return line
     return None
 
@@ -231,8 +231,8 @@ def address_of(config: VmConfig, interfaces: Iterable[Interface]) -> str | None:
     card = config.nets.get("net0")
     if card is None or card.mac is None:
         return None
-    found = [address for interface in interfaces if interface.mac == card.mac for address in interface.addresses]
-    reachable = [address for address in map(usable_address, found) if address is not None]
+    addresses = [address for interface in interfaces if interface.mac == card.mac for address in interface.addresses]
+    reachable = [address for address in map(usable_address, addresses) if address is not None]
     return str(min(reachable, key=lambda address: address.version)) if reachable else None
 
 
@@ -271,11 +271,11 @@ def range_of(fleet: Fleet, name: str) -> VmidRange:
         if start > end:
             raise Usage(f"{name} ends before it starts; write {end}-{start}")
         return VmidRange(name, start, end)
-    found = next((each for each in fleet.ranges if each.name == name), None)
-    if found is None:
+    span = next((each for each in fleet.ranges if each.name == name), None)
+    if span is None:
         known = ", ".join(each.name for each in fleet.ranges) or "none"
         raise Usage(f"{DEFINITIONS}: vmidRanges has no {name}; it has {known} (or name two VMIDs: 150 199)")
-    return found
+    return span
 
 
 def next_vmid(client: "Client", fleet: Fleet, name: str) -> int:

@@ -106,8 +106,8 @@ def require_boot_order(names: Iterable[str]) -> None:
 def require_options(vm: Vm, values: Mapping[str, object]) -> None:
     """Usage for an option that guests of this type do not have. One that is only taken away (None) may be any other."""
     for name, value in values.items():
-        here, there = (CONFIG[type].kind_of(name) is not None for type in (vm.type, _OTHER[vm.type]))
-        wrong = not here if value is not None else there and not here
+        allowed, elsewhere = (CONFIG[type].kind_of(name) is not None for type in (vm.type, _OTHER[vm.type]))
+        wrong = not allowed if value is not None else elsewhere and not allowed
         if wrong or (_is_numbered_disk(name) and not _is_disk(vm, name)):
             raise Usage(f"{label(vm)}: {name} is not an option that a {_kind(vm)} has and that is changed from here")
 
@@ -136,11 +136,11 @@ _SERIAL_LENGTH = 20  # what QEMU keeps of a virtio disk's serial
 
 def disks_of(config: VmConfig, steps: Iterable[Step]) -> dict[str, Mapping[str, str]]:
     """The disks that the VM has, and those that the steps give it."""
-    there = {
+    present = {
         name: properties(str(config.values[name]), "file") for name, each in config.drives.items() if not each.cdrom
     }
     made = {step.disk: properties(step.volume_options, "file") for step in steps if isinstance(step, AddDisk)}
-    return {**there, **made}
+    return {**present, **made}
 
 
 def has_others(config: VmConfig) -> bool:
@@ -156,8 +156,8 @@ def kernel_names(disk: str, disks: Disks) -> list[str]:
 
 def meant(device: str, disks: Disks, *, others: bool = False) -> Named:
     """The disks that the device may be; `others`: the VM may have more than these."""
-    found = _meant(device, disks)
-    return None if others and not found else found
+    candidates = _meant(device, disks)
+    return None if others and not candidates else candidates
 
 
 def crowded(meant: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]] | None:
@@ -195,11 +195,11 @@ def _meant(device: str, disks: Disks) -> Named:
         return None
     if by["kind"] == "path":
         return _by_path(by["link"], disks)
-    found = frozenset(_by_id(by["link"], disks))
+    linked = frozenset(_by_id(by["link"], disks))
     renamed = any(values.keys() & {"vendor", "product"} for values in disks.values())  # what SCSI disks are called then
-    if not by["link"].startswith(_OF_HARDWARE) or (renamed and not found and by["link"].startswith("scsi-")):
+    if not by["link"].startswith(_OF_HARDWARE) or (renamed and not linked and by["link"].startswith("scsi-")):
         return None
-    return found
+    return linked
 
 
 def _prefix(disk: str) -> str:

@@ -225,13 +225,13 @@ def disks(fleet: Fleet, vm: Vm, node: str, actual: ActualVm) -> Iterator[Step]:
         else:
             yield from _sized(vm, node, actual, disk, vm.disk, f"{vm.attribute}.disk")
     for device in vm.settings.disks:
-        where, there = f"{vm.attribute}.disks.{device.name}", config.drives.get(device.name)
+        where, present = f"{vm.attribute}.disks.{device.name}", config.drives.get(device.name)
         assert device.size is not None
-        if there is not None and there.size is not None:
-            yield from _sized(vm, node, actual, there, device.size, f"{where}.size")
-        elif there is None and _goes(actual, device.name):
+        if present is not None and present.size is not None:
+            yield from _sized(vm, node, actual, present, device.size, f"{where}.size")
+        elif present is None and _goes(actual, device.name):
             yield _detached(vm, node, device.name, where)
-        elif there is None:
+        elif present is None:
             yield from _missing(fleet, vm, node, actual, device)
     for name, each in sorted(config.unused.items()):
         yield Note(node, vm.vmid, f"{name} ({_described(actual, name, each.volume)}) is attached nowhere")
@@ -306,10 +306,10 @@ def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
     specs, config = vm.specs, actual.config
     documents = specs if isinstance(specs, Mapping) else {}
     numbers = {"cores": config.cores * config.sockets, "memory": config.memory}
-    for key, found in numbers.items():
+    for key, values in numbers.items():
         documented = documents.get(key)
-        if isinstance(documented, int) and not isinstance(documented, bool) and found != documented:
-            yield key, str(documented), "unknown" if found is None else str(found)
+        if isinstance(documented, int) and not isinstance(documented, bool) and values != documented:
+            yield key, str(documented), "unknown" if values is None else str(values)
     disk = config.root or config.boot_disk
     size = _size(documents.get("disk"))
     if size is not None and disk is not None and disk.size is not None and disk.size != size:

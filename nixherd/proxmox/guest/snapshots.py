@@ -145,9 +145,10 @@ class RollbackGuest(_OfSnapshot):
                 f"{who}, its task ended well; whether it is as the snapshot has it is not known: {error}"
             ) from error
         differs = unlike_snapshot(now.config, then) if then else ()
-        found, lines = self._disks(client, vm, now)
+        observed, lines = self._disks(client, vm, now)
         power = (status.paused and "paused") or status.status if status else None
-        found = {"snapshot": self.snapname, "as_snapshot": not differs if then else None, "status": power, **found}
+        same = not differs if then else None
+        observed = {"snapshot": self.snapname, "as_snapshot": same, "status": power, **observed}
         lines = [f"it {stands(status)}", *lines]
         if differs and then:
             words = ", ".join(_differing(now.config, then, key) for key in differs)
@@ -157,7 +158,9 @@ class RollbackGuest(_OfSnapshot):
             )
         if then is None:
             raise Undecided(f"{who}, and has no such snapshot any more: whether it is as that was is not known")
-        return Outcome(done, found=found, lines=[f"its configuration is that of snapshot {self.snapname}", *lines])
+        return Outcome(
+            done, observed=observed, lines=[f"its configuration is that of snapshot {self.snapname}", *lines]
+        )
 
     def _disks(self, client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object], list[str]]:
         """Its unused disks now, and volumes in its name that nothing names, as its storages tell."""
@@ -213,7 +216,7 @@ class Reversible:
         planned, serves = self._look(client, fleet, vm)
         if not planned:
             return planned
-        lines, found = (planned.lines, dict(planned.found)) if isinstance(planned, Outcome) else ((), {})
+        lines, observed = (planned.lines, dict(planned.observed)) if isinstance(planned, Outcome) else ((), {})
         done, name = list[Step](), serves or self.name
         if serves is None:
             description = f"before nixherd was to {self.verb} it; {by_this_run()}"
@@ -227,10 +230,10 @@ class Reversible:
             raise
         done += changed
         if isinstance(changed, Outcome):
-            lines, found = (*lines, *changed.lines), {**found, **changed.found}
+            lines, observed = (*lines, *changed.lines), {**observed, **changed.observed}
         if not self.keep:
             done += RemoveSnapshot(name).run(client, fleet, vm, timeout=timeout, progress=progress)
-        return Outcome(done, found=found, lines=lines)
+        return Outcome(done, observed=observed, lines=lines)
 
     def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
         return self.action.left(client, fleet, vm)
@@ -257,9 +260,9 @@ class Reversible:
         first = (Snapshot(node, vm.vmid, name, type=vm.type),) if serves is None else ()
         last = () if self.keep else (DeleteSnapshot(node, vm.vmid, name, type=vm.type),)
         others = [row for row in left if row.name != serves]
-        found = {"snapshots_left": [row.name for row in others]} if others else {}
+        observed = {"snapshots_left": [row.name for row in others]} if others else {}
         lines = map(_told, others)
-        return Outcome((*first, *steps, *last), found=found, lines=lines), serves
+        return Outcome((*first, *steps, *last), observed=observed, lines=lines), serves
 
     def _serving(self, vm: Vm, ended: Iterable[SnapshotRow]) -> str | None:
         """The first of the snapshots that runs of ours have left. Usage where one is old."""

@@ -133,8 +133,8 @@ class Verb:
     @classmethod
     def parameters(cls) -> Mapping[str, tuple[Parameter, Any]]:
         """The parameters in their order, each with its default; MISSING where it must be given."""
-        found = {each.name: (each.metadata.get("parameter"), each.default) for each in fields(cls)}
-        return {name: (parameter, default) for name, (parameter, default) in found.items() if parameter}
+        declared = {each.name: (each.metadata.get("parameter"), each.default) for each in fields(cls)}
+        return {name: (parameter, default) for name, (parameter, default) in declared.items() if parameter}
 
     @classmethod
     def read(cls, *, by_person: bool = False, **given: object) -> Self:

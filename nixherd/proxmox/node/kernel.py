@@ -32,8 +32,8 @@ def loader_of(boot: BootState) -> Loader:
     if boot["tool"] is not None:
         kinds = {kind for line in _ESP.finditer(boot["tool"]) for kind in _KIND.findall(line["with"])}
         if not kinds:
-            said = " / ".join(boot["tool"].split("\n")[:3]).strip() or "nothing"
-            raise FleetError(f"`proxmox-boot-tool status` says {said}: what boots this node is not known")
+            answer = " / ".join(boot["tool"].split("\n")[:3]).strip() or "nothing"
+            raise FleetError(f"`proxmox-boot-tool status` says {answer}: what boots this node is not known")
         files = tuple(file for kind, file in (("uefi", CMDLINE), ("grub", GRUB)) if kind in kinds)
         names = {"uefi": "systemd-boot", "grub": "GRUB"}
         name = f"{' and '.join(names[kind] for kind in sorted(kinds))} by proxmox-boot-tool"
@@ -97,18 +97,18 @@ def words_for(vendor: str | None, more: Sequence[str]) -> tuple[str, ...]:
         raise FleetError(
             f"the CPU calls itself {vendor or 'nothing'}: whether its IOMMU needs a word is not known here"
         )
-    own = ("intel_iommu=on",) if vendor == INTEL else ()
-    return tuple(dict.fromkeys((*own, *more)))
+    default = ("intel_iommu=on",) if vendor == INTEL else ()
+    return tuple(dict.fromkeys((*default, *more)))
 
 
-def missing_words(have: Collection[str], wanted: Sequence[str]) -> list[str]:
+def missing_words(have: Collection[str], words: Sequence[str]) -> list[str]:
     """Of these words, those that a command line does not have. Refused where it says the opposite: who wrote that had
     a reason."""
     for word in have:
         key, _, value = word.partition("=")
         if key in _SWITCHES and "off" in value.split(","):
             raise Refused(f"{word} is there and turns the IOMMU off; take it out, then run this again")
-    lacking_words = [word for word in wanted if not _has(have, word)]
+    lacking_words = [word for word in words if not _has(have, word)]
     for word in lacking_words:
         key, equals, _ = word.partition("=")
         if equals and (other := next((each for each in have if each.partition("=")[0] == key), None)):
@@ -116,11 +116,11 @@ def missing_words(have: Collection[str], wanted: Sequence[str]) -> list[str]:
     return lacking_words
 
 
-def _has(have: Collection[str], wanted: str) -> bool:
+def _has(have: Collection[str], expected: str) -> bool:
     """Whether the word is there, by itself or among the values of one (`intel_iommu=on,sm_on`)."""
-    key, equals, value = wanted.partition("=")
+    key, equals, value = expected.partition("=")
     if not equals or "," in value:
-        return wanted in have
+        return expected in have
     return any(word.startswith(f"{key}=") and value in word.partition("=")[2].split(",") for word in have)
 
 
@@ -133,8 +133,8 @@ def words_in(file: str, text: str) -> list[str]:
     """The words that a file says; of GRUB's only those that are written in it plainly."""
     if file == CMDLINE:
         return text.split()
-    found = list(_ASSIGNMENT.finditer(text))
-    return _value(found[-1]).split() if found else []
+    assignments = list(_ASSIGNMENT.finditer(text))
+    return _value(assignments[-1]).split() if assignments else []
 
 
 def _value(match: re.Match[str]) -> str:
@@ -203,10 +203,10 @@ class DkmsRow:
 
 def dkms_rows(text: str) -> tuple[DkmsRow, ...]:
     """The rows of `dkms status`; what else it says is no row."""
-    found = (_DKMS_ROW.fullmatch(line.strip()) for line in text.splitlines())
+    matches = (_DKMS_ROW.fullmatch(line.strip()) for line in text.splitlines())
     return tuple(
         DkmsRow(each["name"], each["version"], each["kernel"], each["state"], _warning(each["more"]))
-        for each in found
+        for each in matches
         if each
     )
 
@@ -233,8 +233,8 @@ def version_of(conf: str | None, directory: str) -> str:
 
 
 def _conf_value(conf: str, name: str) -> str | None:
-    found = re.findall(_CONF.format(name), conf, re.MULTILINE)
-    return next(filter(None, found[-1]), None) if found else None
+    values = re.findall(_CONF.format(name), conf, re.MULTILINE)
+    return next(filter(None, values[-1]), None) if values else None
 
 
 def installed(rows: tuple[DkmsRow, ...], version: str) -> frozenset[str]:

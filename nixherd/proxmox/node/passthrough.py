@@ -76,15 +76,15 @@ def _guests(value: object) -> Mapping[str, Mapping[str, str]]:
         return MappingProxyType({})
     if not isinstance(value, Mapping):
         raise Usage(f"hostpci={value}: that is no mapping of guests; {remedy}")
-    found = {}
+    guests = {}
     for guest, slots in value.items():
         if not isinstance(slots, Mapping) or not slots:
             raise Usage(f"hostpci: {guest}: says no hostpciN; {remedy}")
         for slot, text in slots.items():
             if not (_SLOT.fullmatch(str(slot)) and isinstance(text, str) and _VALUE.fullmatch(text)):
                 raise Usage(f"hostpci: {guest}.{slot}: {text!r} is none; {remedy}")
-        found[str(guest)] = MappingProxyType({str(slot): text for slot, text in slots.items()})
-    return MappingProxyType(found)
+        guests[str(guest)] = MappingProxyType({str(slot): text for slot, text in slots.items()})
+    return MappingProxyType(guests)
 
 
 MODULES = ("vfio", "vfio_iommu_type1", "vfio_pci")
@@ -96,12 +96,12 @@ _DISPLAYS = ("0300", "0302", "0380")
 _IDS = re.compile(r"\bids=")
 
 
-def named(wanted: Passthrough, pci: PciState) -> list[PciDevice]:
+def named(request: Passthrough, pci: PciState) -> list[PciDevice]:
     """The node's devices that are asked for. FleetError where it has none of an id."""
-    for id in wanted.devices:
+    for id in request.devices:
         if not any(device["id"] == id for device in pci["devices"]):
             raise FleetError(f"devices: this node has no {id}; `lspci -nn` there shows what it has")
-    return [device for device in pci["devices"] if device["id"] in wanted.devices]
+    return [device for device in pci["devices"] if device["id"] in request.devices]
 
 
 def cards(devices: Sequence[PciDevice]) -> list[PciDevice]:
@@ -111,18 +111,18 @@ def cards(devices: Sequence[PciDevice]) -> list[PciDevice]:
 
 def drivers_of(devices: Sequence[PciDevice]) -> list[str]:
     """What the host would drive these devices with."""
-    found: list[str] = []
+    drivers: list[str] = []
     for device in devices:
         display = device["kind"] in _DISPLAYS
-        found += _DISPLAY.get(device["id"][:4], ()) if display else _BY_CLASS.get(device["kind"], ())
-    return sorted(set(found))
+        drivers += _DISPLAY.get(device["id"][:4], ()) if display else _BY_CLASS.get(device["kind"], ())
+    return sorted(set(drivers))
 
 
-def vfio(wanted: Passthrough, devices: Sequence[PciDevice]) -> dict[str, str]:
+def vfio(request: Passthrough, devices: Sequence[PciDevice]) -> dict[str, str]:
     """The files that bind these devices to vfio-pci, by path."""
-    lines = [f"options vfio-pci ids={','.join(wanted.devices)}"]
+    lines = [f"options vfio-pci ids={','.join(request.devices)}"]
     lines += [f"softdep {driver} pre: vfio-pci" for driver in drivers_of(devices)]
-    lines += [f"blacklist {module}" for module in wanted.blacklist]
+    lines += [f"blacklist {module}" for module in request.blacklist]
     return {VFIO: _HEAD + "\n".join(lines) + "\n", VFIO_MODULES: _HEAD + "\n".join(MODULES) + "\n"}
 
 

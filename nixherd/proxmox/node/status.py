@@ -120,35 +120,35 @@ def read_back(seen: Seen) -> str:
 
 def problems(seen: Seen) -> list[str]:
     """What no boot will mend: that the kernel which boots next has no module."""
-    found = []
+    lines = []
     kernel = next_kernel(seen.boot)
     if seen.version and seen.dkms:
         have = installed(dkms_rows(seen.dkms["status"]), seen.version)
         if kernel is None:
             kernels = [each["version"] for each in seen.boot["kernels"]]
             if away := [each for each in kernels if each not in have]:
-                found.append(
+                lines.append(
                     f"which kernel boots next is not known, and {VENDOR_RESET} {seen.version} is not installed for "
                     f"{', '.join(away)}"
                 )
         elif kernel not in have:
-            found.append(f"{VENDOR_RESET} {seen.version} is not installed for {kernel}, which boots next")
-    return found
+            lines.append(f"{VENDOR_RESET} {seen.version} is not installed for {kernel}, which boots next")
+    return lines
 
 
 def remarks(seen: Seen) -> list[str]:
     """What a person should know, and is no failure."""
-    found = []
+    lines = []
     kernel = next_kernel(seen.boot)
     if seen.version and seen.node["secure_boot"]:
         signer = (seen.dkms or {"signers": {}})["signers"].get(kernel or "", "")
         who = f"is signed by {signer}" if signer else "is not signed"
-        found.append(
+        lines.append(
             f"Secure Boot is on, and the module {who}: it loads only if that key is enrolled (`mokutil --import "
             "/var/lib/dkms/mok.pub`, then at the console of the next boot)"
         )
     if kernel and kernel != seen.node["kernel"]:
-        found.append(f"the next boot brings kernel {kernel}; {seen.node['kernel']} runs")
+        lines.append(f"the next boot brings kernel {kernel}; {seen.node['kernel']} runs")
     ours = {device["address"] for device in seen.devices}
     for device in seen.devices:
         shared = [
@@ -160,5 +160,5 @@ def remarks(seen: Seen) -> list[str]:
             and not each["kind"].startswith("06")  # bridges stay with the host
         ]
         if shared:
-            found.append(f"{device['address']} is in one IOMMU group with {', '.join(shared)}: they go with it")
-    return found
+            lines.append(f"{device['address']} is in one IOMMU group with {', '.join(shared)}: they go with it")
+    return lines

@@ -35,12 +35,12 @@ class Source:
         """Usage unless exactly one was named, and a URL with the SHA-256 of what it gives."""
         if sum(each is not None for each in (volume, url, file)) != 1:
             raise Usage("name one image: --image STORAGE:import/FILE, --url URL with --checksum, or --from FILE")
-        found = _SHA256.fullmatch(checksum or "")
-        if url is not None and found is None:
+        match = _SHA256.fullmatch(checksum or "")
+        if url is not None and match is None:
             raise Usage(f"--url {url} needs --checksum SHA256, 64 hex digits, as whoever publishes the image tells it")
         if url is None and checksum is not None:
             raise Usage("--checksum belongs to --url: what the storage has is there, and a file's is computed here")
-        return cls(volume, url, found["digest"].lower() if found else None, file)
+        return cls(volume, url, match["digest"].lower() if match else None, file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,11 @@ class Image:
         return self.volume.rpartition("/")[2]
 
 
-def image_of(client: Client, wanted: TemplateSpec) -> Image:
+def image_of(client: Client, spec: TemplateSpec) -> Image:
     """Which volume it is, and whether it is there. Usage for what no disk can be imported from; only GETs are sent."""
-    source = wanted.source
+    source = spec.source
     if source.volume is not None:
-        return _on_storage(client, wanted, source.volume)
+        return _on_storage(client, spec, source.volume)
     if source.url is not None:
         suffix = Path(urlsplit(source.url).path).suffix.lower()
         if suffix not in _FORMATS:
@@ -159,18 +159,18 @@ def image_of(client: Client, wanted: TemplateSpec) -> Image:
     else:
         assert source.file is not None
         form, sha256 = _format_and_digest(source.file)
-    storage = wanted.images or _only_storage(client, wanted.node)
-    require_place(client, wanted.node, storage, "import")
+    storage = spec.images or _only_storage(client, spec.node)
+    require_place(client, spec.node, storage, "import")
     # whose it is and what is in it, so that no file is taken for another one
-    volume = f"{storage}:import/nixherd-{wanted.vmid}-{sha256[:16]}.{form}"
-    there = {row.volid for row in client.volumes(wanted.node, storage, content="import")}
-    return Image(volume, None if volume in there else sha256)
+    volume = f"{storage}:import/nixherd-{spec.vmid}-{sha256[:16]}.{form}"
+    present = {row.volid for row in client.volumes(spec.node, storage, content="import")}
+    return Image(volume, None if volume in present else sha256)
 
 
-def bring(client: Client, wanted: TemplateSpec, image: Image, timeout: float, progress: Progress) -> None:
+def bring(client: Client, spec: TemplateSpec, image: Image, timeout: float, progress: Progress) -> None:
     """Have the image on its storage, and see it there. TaskFailed when it cannot be had, or has another SHA-256."""
     assert image.sha256 is not None
-    source, place = wanted.source, (wanted.node, image.storage)
+    source, place = spec.source, (spec.node, image.storage)
     if source.url is not None:
         upid = client.download(*place, source.url, image.filename, image.sha256)
     else:
@@ -181,14 +181,13 @@ def bring(client: Client, wanted: TemplateSpec, image: Image, timeout: float, pr
         raise FleetError(f"{image.volume} is not there, whatever its task says; look at `pvesm list {image.storage}`")
 
 
-def _on_storage(client: Client, wanted: TemplateSpec, volume: str) -> Image:
+def _on_storage(client: Client, spec: TemplateSpec, volume: str) -> Image:
     storage = volume.partition(":")[0]
-    if ":" not in volume or storage_seen(client, wanted.node, storage) is None:
+    if ":" not in volume or storage_seen(client, spec.node, storage) is None:
         raise Usage(
-            f"--image {volume}: {wanted.node} has no storage {storage} that this token may see; write "
-            "STORAGE:import/FILE"
+            f"--image {volume}: {spec.node} has no storage {storage} that this token may see; write STORAGE:import/FILE"
         )
-    row = next((row for row in client.volumes(wanted.node, storage) if row.volid == volume), None)
+    row = next((row for row in client.volumes(spec.node, storage) if row.volid == volume), None)
     if row is None:
         raise Usage(f"--image {volume} is not there; `nixherd vm storage {storage} --content import` lists what is")
     if row.content != "import":
@@ -203,8 +202,8 @@ def _only_storage(client: Client, node: str) -> str:
     fitting = [each.name for each in client.storages(node) if each.active and "import" in each.content]
     if len(fitting) == 1:
         return fitting[0]
-    found = f"{', '.join(fitting)} all do" if fitting else "none does; allow `import` for one"
-    raise Usage(f"which storage of {node} takes images to import is not clear ({found}); name one with --images")
+    candidates = f"{', '.join(fitting)} all do" if fitting else "none does; allow `import` for one"
+    raise Usage(f"which storage of {node} takes images to import is not clear ({candidates}); name one with --images")
 
 
 def _format_and_digest(file: Path) -> tuple[str, str]:

@@ -30,48 +30,48 @@ _UNSPEAKABLE = "Broken pipe (596)"
 T = TypeVar("T")
 
 
-def left_behind(client: Client, fleet: Fleet, wanted: TemplateSpec) -> tuple[dict[int, str], tuple[int, ...]]:
+def left_behind(client: Client, fleet: Fleet, spec: TemplateSpec) -> tuple[dict[int, str], tuple[int, ...]]:
     """The trials of other operators, by VMID with their token, and the VMIDs of those that killed runs of ours left.
 
     Only what is as a run made it is a trial, in the range of trials: what somebody renamed or wrote on is his.
     """
-    span = range_of(fleet, wanted.trials)
-    known = {vm.vmid for vm in fleet.vms.values()} | {wanted.vmid}
-    rows = [row for row in client.resources() if row.vmid in span and row.vmid not in known and row.node == wanted.node]
-    found = {row.vmid: who for row in rows if (who := _whose(client, wanted, row.vmid)) is not None}
-    ours = tuple(vmid for vmid, who in found.items() if who == client.token_id)
-    return {vmid: who for vmid, who in found.items() if vmid not in ours}, ours
+    span = range_of(fleet, spec.trials)
+    known = {vm.vmid for vm in fleet.vms.values()} | {spec.vmid}
+    rows = [row for row in client.resources() if row.vmid in span and row.vmid not in known and row.node == spec.node]
+    others = {row.vmid: who for row in rows if (who := _whose(client, spec, row.vmid)) is not None}
+    ours = tuple(vmid for vmid, who in others.items() if who == client.token_id)
+    return {vmid: who for vmid, who in others.items() if vmid not in ours}, ours
 
 
-def _whose(client: Client, wanted: TemplateSpec, vmid: int) -> str | None:
+def _whose(client: Client, spec: TemplateSpec, vmid: int) -> str | None:
     """The token with which a trial was made; None for what is no trial (any more)."""
     try:
-        config = client.config(wanted.node, vmid)
+        config = client.config(spec.node, vmid)
     except NotVisible:  # ours could be seen
         return None
-    if config is None or config.is_template or config.name != wanted.trial_name:
+    if config is None or config.is_template or config.name != spec.trial_name:
         return None
     mark, *more = [line.strip() for line in config.description.strip().splitlines()] or [""]
-    if mark != wanted.trial_mark(vmid) or len(more) > 1 or not all(line.startswith(_BY) for line in more):
+    if mark != spec.trial_mark(vmid) or len(more) > 1 or not all(line.startswith(_BY) for line in more):
         return None
     return more[0].removeprefix(_BY) if more else client.token_id  # an older release did not say
 
 
 def run(
-    client: Client, wanted: TemplateSpec, vmid: int, *, boots: float, timeout: float, progress: Progress
+    client: Client, spec: TemplateSpec, vmid: int, *, boots: float, timeout: float, progress: Progress
 ) -> list[str]:
     """Clone, boot, ask, destroy. What the image lacks, a line each; none when it will do. The clone is gone then."""
-    with client.making(wanted.vmid, vmid):
-        notes = f"{wanted.trial_mark(vmid)}\n{_BY}{client.token_id}"
-        copy = (wanted.trial_name, wanted.vmid, wanted.node, notes, wanted.storage, wanted.pool)
-        tasks.carry_out(client, Clone(wanted.node, vmid, *copy), timeout, progress)
+    with client.making(spec.vmid, vmid):
+        notes = f"{spec.trial_mark(vmid)}\n{_BY}{client.token_id}"
+        copy = (spec.trial_name, spec.vmid, spec.node, notes, spec.storage, spec.pool)
+        tasks.carry_out(client, Clone(spec.node, vmid, *copy), timeout, progress)
         lacks: list[str] | None = None
         try:
-            tasks.carry_out(client, Start(wanted.node, vmid), timeout, progress)
-            lacks = list(_lacks(client, wanted, vmid, boots, progress))
+            tasks.carry_out(client, Start(spec.node, vmid), timeout, progress)
+            lacks = list(_lacks(client, spec, vmid, boots, progress))
         finally:
             try:
-                remove(client, wanted, vmid, timeout=timeout, progress=progress)
+                remove(client, spec, vmid, timeout=timeout, progress=progress)
             except FleetError as error:
                 if lacks:
                     raise FleetError(
@@ -84,37 +84,37 @@ def run(
         return lacks
 
 
-def remove(client: Client, wanted: TemplateSpec, vmid: int, *, timeout: float, progress: Progress) -> None:
+def remove(client: Client, spec: TemplateSpec, vmid: int, *, timeout: float, progress: Progress) -> None:
     """Destroy a trial, and see that it is gone. FleetError when what is there is none."""
-    with client.making(wanted.vmid, vmid):
-        if _whose(client, wanted, vmid) != client.token_id:
+    with client.making(spec.vmid, vmid):
+        if _whose(client, spec, vmid) != client.token_id:
             raise FleetError(
-                f"vm {vmid} is no trial of ours of template {wanted.vmid} (any more): its name or notes say so; it is "
+                f"vm {vmid} is no trial of ours of template {spec.vmid} (any more): its name or notes say so; it is "
                 "left alone, look at it by hand"
             )
-        status = client.status(wanted.node, vmid)
+        status = client.status(spec.node, vmid)
         if status is not None and status.running:
-            tasks.carry_out(client, Stop(wanted.node, vmid), timeout, progress)
-        tasks.carry_out(client, Destroy(wanted.node, vmid), timeout, progress)
-        if client.config(wanted.node, vmid) is not None:
+            tasks.carry_out(client, Stop(spec.node, vmid), timeout, progress)
+        tasks.carry_out(client, Destroy(spec.node, vmid), timeout, progress)
+        if client.config(spec.node, vmid) is not None:
             raise FleetError(f"vm {vmid}, the trial, is still there although its removal ended well; remove it by hand")
 
 
-def _lacks(client: Client, wanted: TemplateSpec, vmid: int, boots: float, progress: Progress) -> Iterator[str]:
+def _lacks(client: Client, spec: TemplateSpec, vmid: int, boots: float, progress: Progress) -> Iterator[str]:
     """What the image lacks. Nothing is said of it that it did not say itself: what gets no answer is raised."""
     progress(f"waiting for the guest agent of vm {vmid}, {boots:.0f} s at most")
-    about = _patiently(boots, lambda: client.agent_info(wanted.node, vmid))
-    if about is None:
+    info = _patiently(boots, lambda: client.agent_info(spec.node, vmid))
+    if info is None:
         yield f"no guest agent answered within {boots:.0f} s of its first boot"
         return
-    enabled = {str(row["name"]): bool(row.get("enabled", True)) for row in about.get("supported_commands", ())}
+    enabled = {str(row["name"]): bool(row.get("enabled", True)) for row in info.get("supported_commands", ())}
     barred = [name for name in NEEDED if enabled and not enabled.get(name, False)]
     if barred:
         yield f"its guest agent does not allow {', '.join(barred)}"
         return
     progress("waiting for cloud-init")
     try:
-        done = _patiently(boots, lambda: _cloud_init(client, wanted, vmid, boots))
+        done = _patiently(boots, lambda: _cloud_init(client, spec, vmid, boots))
     except ApiError as error:
         if error.status != _SAID or isinstance(error, OutcomeUnknown):
             raise
@@ -126,16 +126,16 @@ def _lacks(client: Client, wanted: TemplateSpec, vmid: int, boots: float, progre
         yield f"cloud-init failed ({done.exitcode}): {' '.join((done.stdout or done.stderr).split())[:200]}"
 
 
-def _cloud_init(client: Client, wanted: TemplateSpec, vmid: int, boots: float) -> ExecResult:
+def _cloud_init(client: Client, spec: TemplateSpec, vmid: int, boots: float) -> ExecResult:
     """What cloud-init says when it is done. ApiError of status 500 when the guest has none."""
     try:
-        return client.agent_exec(wanted.node, vmid, _READY, timeout=boots)
+        return client.agent_exec(spec.node, vmid, _READY, timeout=boots)
     except AgentUnavailable as error:
         if _UNSPEAKABLE not in str(error):
             raise
-    client.agent_info(wanted.node, vmid)  # it is not that nobody answers there
+    client.agent_info(spec.node, vmid)  # it is not that nobody answers there
     try:
-        return client.agent_exec(wanted.node, vmid, _READY, timeout=boots)
+        return client.agent_exec(spec.node, vmid, _READY, timeout=boots)
     except AgentUnavailable as error:
         if _UNSPEAKABLE not in str(error):
             raise

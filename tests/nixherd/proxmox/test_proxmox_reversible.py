@@ -85,7 +85,7 @@ def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> 
     assert sorted(names(dev)) == sorted(theirs)
     for each in (planned, done):
         assert isinstance(each, Outcome)
-        assert set(each.found["snapshots_left"]) == set(theirs)  # type: ignore[call-overload]
+        assert set(each.observed["snapshots_left"]) == set(theirs)  # type: ignore[call-overload]
         assert any(
             "undo-resize-aaaaaa of 20" in line and "by eve@far, which may be at work" in line for line in each.lines
         )
