@@ -59,10 +59,10 @@ def decide_on_node(body: Callable[[], Commands]) -> Commands:
 
 def ask(fact: Any, **arguments: Any) -> Any:
     """A fact of the node. FleetError where it is not told: nothing is done on what is not known."""
-    answer = host.get_fact(fact, **arguments, _timeout=120, _ignore_errors=True)
-    if answer is None:
+    found = host.get_fact(fact, **arguments, _timeout=120, _ignore_errors=True)
+    if found is None:
         raise FleetError(f"{host.data.node} did not say what {fact.__name__} asks of it; run this again")
-    return answer
+    return found
 
 
 def node_of_host() -> NodeState:
@@ -82,9 +82,9 @@ def node_of_host() -> NodeState:
     return node
 
 
-def source_version(request: Passthrough) -> str:
-    assert request.source is not None
-    return version_of(ask(Dkms, source=request.source)["conf"], request.source)
+def source_version(wanted: Passthrough) -> str:
+    assert wanted.source is not None
+    return version_of(ask(Dkms, source=wanted.source)["conf"], wanted.source)
 
 
 def run_there(program: str, *, what: str, stdin: str | None = None, timeout: int = 120) -> str:

@@ -31,8 +31,8 @@ def initramfs() -> Commands:
 
 
 def _initramfs() -> Commands:
-    boot, modules, request = ask(Boot), ask(Modules), wanted_of(host)
-    planned = passthrough.differing(passthrough.vfio(request, passthrough.named(request, ask(Pci))), modules)
+    boot, modules, wanted = ask(Boot), ask(Modules), wanted_of(host)
+    planned = passthrough.differing(passthrough.vfio(wanted, passthrough.named(wanted, ask(Pci))), modules)
     written, begun = modules["times"].get(VFIO), "initramfs" in boot["notes"]
     with_one = [kernel for kernel in boot["kernels"] if kernel["initrd"] is not None]
     stale = [
@@ -72,8 +72,8 @@ def command_line() -> Commands:
 
 
 def _command_line() -> Commands:
-    boot, node, request = ask(Boot), node_of_host(), wanted_of(host)
-    loader, words = loader_of(boot), words_for(node["vendor"], request.words)
+    boot, node, wanted = ask(Boot), node_of_host(), wanted_of(host)
+    loader, words = loader_of(boot), words_for(node["vendor"], wanted.words)
     edits = [(file, new) for file in loader.files if (new := edited(boot, file, words)) is not None]
     stale = lacking_words(boot["entries"], words) if boot["entries"] is not None else []
     if edits:

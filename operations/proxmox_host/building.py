@@ -64,11 +64,11 @@ def vendor_reset() -> Commands:
 
 
 def _vendor_reset() -> Commands:
-    request = wanted_of(host)
-    if not request.source:
+    wanted = wanted_of(host)
+    if not wanted.source:
         host.noop(f"{VENDOR_RESET} is not asked for")
         return
-    state, version = ask(Dkms, source=request.source), source_version(request)
+    state, version = ask(Dkms, source=wanted.source), source_version(wanted)
     boot = ask(Boot)
     rows = dkms_rows(state["status"])
     known = any(row.version == version for row in rows)
@@ -86,20 +86,20 @@ def _vendor_reset() -> Commands:
     kernels = " ".join(map(shlex.quote, away))
     module = f"-m {VENDOR_RESET} -v {shlex.quote(version)}"
     if not same:
-        commands.append(_replacing(request.source, version, kernels if rows else ""))
+        commands.append(_replacing(wanted.source, version, kernels if rows else ""))
     elif not known:
         commands.append(f"dkms add {module}")
     each = f"dkms build {module} -k $kernel; dkms install {module} -k $kernel --force"
     commands.append(f"for kernel in {kernels}; do {each}; done")
     commands += [f"dkms remove -m {VENDOR_RESET} -v {shlex.quote(other)} --all" for other in others]
-    what = f"build and install {VENDOR_RESET} {version} from {request.source} for {', '.join(away)}" if away else ""
+    what = f"build and install {VENDOR_RESET} {version} from {wanted.source} for {', '.join(away)}" if away else ""
     gone = f"remove {VENDOR_RESET} {', '.join(others)} from DKMS" if others else ""
     if not away:
         commands = commands[-len(others) :]
 
     def act() -> None:
         run_logged("\n".join(commands), what=f"dkms (the whole of it is in {LOG})")
-        after = installed(dkms_rows(ask(Dkms, source=request.source)["status"]), version)
+        after = installed(dkms_rows(ask(Dkms, source=wanted.source)["status"]), version)
         if still := [kernel for kernel in away if kernel not in after]:
             raise FleetError(f"{host.data.node}: dkms has not installed it for {', '.join(still)}; see {LOG}")
 

@@ -18,8 +18,8 @@ def vfio() -> Commands:
 
 
 def _vfio() -> Commands:
-    request = wanted_of(host)
-    yield from _write(passthrough.vfio(request, passthrough.named(request, ask(Pci))))
+    wanted = wanted_of(host)
+    yield from _write(passthrough.vfio(wanted, passthrough.named(wanted, ask(Pci))))
 
 
 @operation()
@@ -29,11 +29,11 @@ def reset_method() -> Commands:
 
 
 def _reset_method() -> Commands:
-    request = wanted_of(host)
-    if not request.source:
+    wanted = wanted_of(host)
+    if not wanted.source:
         host.noop(f"{VENDOR_RESET} is not asked for")
         return
-    yield from _write(passthrough.reset(passthrough.named(request, ask(Pci))))
+    yield from _write(passthrough.reset(passthrough.named(wanted, ask(Pci))))
 
 
 def _write(files: dict[str, str]) -> Commands:

@@ -31,46 +31,44 @@ def given_lines(
     host: Host,
     devices: Sequence[PciDevice],
     passed: Sequence[PciDevice],
-    requested: Mapping[str, Mapping[str, str]],
+    said: Mapping[str, Mapping[str, str]],
 ) -> list[Line]:
     """What the fleet's guests on this node are given of its devices, where it is not as wanted, or as the node is."""
     fleet = session_of(host).fleet
     lines, unknown = [], dict[str, list[str]]()
-    for key in requested:
+    for key in said:
         if not any(key in names_of(vm) for vm in fleet.vms.values()):
             lines.append(Line(f"hostpci: {key} is no guest of vms/definitions.nix: it is not looked at"))
     for vm in sorted(fleet.vms.values(), key=lambda vm: vm.vmid):
         if vm.type is not GuestType.QEMU:
             continue
-        expected = slots_wanted_of(vm, requested)
-        given = _given(host, vm, is_requested=bool(expected))
+        wanted = slots_wanted_of(vm, said)
+        given = _given(host, vm, asked=bool(wanted))
         if given is not None and given.devices is None:
             unknown.setdefault(given.why, []).append(given.label)
-        if given is None or given.devices is None or not (expected or given.devices):
+        if given is None or given.devices is None or not (wanted or given.devices):
             continue
-        named = (given.devices, expected)
+        named = (given.devices, wanted)
         names = {name for texts in named for text in texts.values() if (name := properties(text).get("mapping"))}
         mappings = {name: _mapping(host, name) for name in names}
-        lines += compare(given, expected, node=host.data.node, devices=devices, passed=passed, mappings=mappings)
+        lines += compare(given, wanted, node=host.data.node, devices=devices, passed=passed, mappings=mappings)
     for why, labels in unknown.items():
         lines.append(Line(f"what {', '.join(labels)} {'is' if len(labels) == 1 else 'are'} given is unknown: {why}"))
     return lines
 
 
-def _given(host: Host, vm: Vm, *, is_requested: bool) -> Given | None:
-    """Return what a guest has; None for one that is on another node or does not exist.
-
-    One that cannot be read is unknown, if the request names it or its definition puts it on this node.
-    """
+def _given(host: Host, vm: Vm, *, asked: bool) -> Given | None:
+    """What a guest has; None for one that is elsewhere, or not there. One that cannot be read is unknown, if `asked`
+    for or on this node by its definition."""
     session = session_of(host)
     try:
-        located = find(session.client, session.fleet, vm)
+        found = find(session.client, session.fleet, vm)
     except FleetError as error:
-        is_relevant = is_requested or session.fleet.node_of(vm) == host.data.node
-        return Given(vm.vmid, vm.name, None, str(error)) if is_relevant else None
-    if located is None or located[0] != host.data.node:
+        there = asked or session.fleet.node_of(vm) == host.data.node
+        return Given(vm.vmid, vm.name, None, str(error)) if there else None
+    if found is None or found[0] != host.data.node:
         return None
-    return Given(vm.vmid, vm.name, slots_of(located[1].values))
+    return Given(vm.vmid, vm.name, slots_of(found[1].values))
 
 
 def _mapping(host: Host, name: str) -> PciMapping | str | None:

@@ -19,14 +19,14 @@ def report() -> Commands:
 
 
 def _report() -> Commands:
-    request, node, boot = wanted_of(host), node_of_host(), ask(Boot)
+    wanted, node, boot = wanted_of(host), node_of_host(), ask(Boot)
     pci, modules = ask(Pci), ask(Modules)
-    dkms = ask(Dkms, source=request.source) if request.source else None
+    dkms = ask(Dkms, source=wanted.source) if wanted.source else None
     seen = status.Seen(
         node, boot, modules, pci, dkms,
-        devices=passthrough.named(request, pci),
-        words=words_for(node["vendor"], request.words),
-        version=source_version(request) if request.source else None,
+        devices=passthrough.named(wanted, pci),
+        words=words_for(node["vendor"], wanted.words),
+        version=source_version(wanted) if wanted.source else None,
     )  # fmt: skip
     host.log(status.read_back(seen))
     waiting = status.waiting(seen)
@@ -36,7 +36,7 @@ def _report() -> Commands:
         host.log(remark)
     if any(not each.booted for each in waiting):
         host.log(f"a boot of {host.data.node} is due; nixherd never boots a node. {guests_line(host)}")
-    for line in given_lines(host, pci["devices"], seen.devices, request.guests):
+    for line in given_lines(host, pci["devices"], seen.devices, wanted.guests):
         host.log(line.text)
         if line.command:
             host.log(f"  for a person, as root on {host.data.node}: {line.command}")

@@ -19,18 +19,18 @@ def require() -> Commands:
 
 
 def _require() -> Commands:
-    request, node = wanted_of(host), node_of_host()
+    wanted, node = wanted_of(host), node_of_host()
     boot, pci, modules = ask(Boot), ask(Pci), ask(Modules)
     loader = loader_of(boot)
-    devices = passthrough.named(request, pci)
+    devices = passthrough.named(wanted, pci)
     passthrough.require_no_others(modules)
-    words = words_for(node["vendor"], request.words)
+    words = words_for(node["vendor"], wanted.words)
     for file in loader.files:
         edited(boot, file, words)
-    if request.source:
-        source_version(request)
+    if wanted.source:
+        source_version(wanted)
         if not passthrough.cards(devices):
-            raise Usage(f"vendor_reset: none of {', '.join(request.devices)} is a card of AMD's, which it is for")
+            raise Usage(f"vendor_reset: none of {', '.join(wanted.devices)} is a card of AMD's, which it is for")
     system = f"Proxmox VE {node['pve']}" if node["pve"] else str(node["id"])
     have = ", ".join(f"{device['address']} is {device['id']}" for device in devices)
     host.noop(f"{host.data.node}: {system}, kernel {node['kernel']}, booted by {loader.name}; {have}")
