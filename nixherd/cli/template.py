@@ -10,7 +10,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import progress, show_json, wants_json
 from nixherd.cli.parameters import Seconds, changing, standing
 from nixherd.proxmox.template.create import create, plan
-from nixherd.proxmox.template.spec import FIRMWARES, Source, template_spec
+from nixherd.proxmox.template.image import FIRMWARES, Source, template_spec
 from nixherd.terminal import say
 
 # What Linux lets a VM have, and MiB that Proxmox VE takes: more would be refused once the image is there.

@@ -5,8 +5,9 @@ Only GETs are sent. What the token may not read is unknown, never fine.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
 from nixherd.errors import ApiError, FleetError
 from nixherd.fleet.models import Fleet, GuestType, Vm
@@ -43,7 +44,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what was found, and what to do about it."""
+    """One thing that was looked at: what was found, and what to do about it. `check` may be left to `examine`."""
 
     check: str
     verdict: Verdict
@@ -51,12 +52,17 @@ class Finding:
     remedy: str = ""
 
 
+_ok, _warning = partial(Finding, "", Verdict.OK), partial(Finding, "", Verdict.WARNING)
+_failed, _unknown = partial(Finding, "", Verdict.FAILED), partial(Finding, "", Verdict.UNKNOWN)
+
+
 def examine(client: Client, fleet: Fleet) -> list[Finding]:
     """Every finding. A question that the server does not let the token ask is UNKNOWN, one that fails is FAILED."""
     findings: list[Finding] = []
     for name, check in _CHECKS.items():
         try:
-            findings += check(client, fleet)
+            for each in check(client, fleet):
+                findings.append(replace(each, check=each.check or name))
         except ApiError as error:
             verdict = Verdict.UNKNOWN if error.status in (401, 403) else Verdict.FAILED
             findings.append(Finding(name, verdict, str(error)))
@@ -69,19 +75,15 @@ def _version(client: Client, fleet: Fleet) -> Iterator[Finding]:
     version = client.version()
     known = version.major == 9 or version.release.startswith("8.4")
     verdict = Verdict.OK if known else Verdict.WARNING
-    yield Finding("version", verdict, f"Proxmox VE {version.version}", "" if known else "8.4 and 9 are supported")
+    yield Finding("", verdict, f"Proxmox VE {version.version}", "" if known else "8.4 and 9 are supported")
 
 
 def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
     endpoint = fleet.endpoint
     if endpoint and (endpoint.fingerprint or endpoint.ca_file):
-        yield Finding(
-            "certificate", Verdict.OK, "pinned by fingerprint" if endpoint.fingerprint else "pinned by CA file"
-        )
+        yield _ok("pinned by fingerprint" if endpoint.fingerprint else "pinned by CA file")
         return
-    yield Finding(
-        "certificate",
-        Verdict.WARNING,
+    yield _warning(
         "verified by the system's authorities, any of which could vouch for another server",
         "set proxmox.fingerprint in vms/definitions.nix",
     )
@@ -95,26 +97,22 @@ def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
         if error.status != 403:
             raise
         # So it is on every server, for a token is not its user: only who may change users sees it.
-        yield Finding(
-            "token",
-            Verdict.UNKNOWN,
+        yield _unknown(
             f"whether {client.token_id} is separated from its user's rights cannot be known: no token may read itself",
             f"on the node: `pveum user token list {user}` has privsep 1 and no early expiry for {name}",
         )
         return
     if info["privsep"]:
-        yield Finding("token", Verdict.OK, f"{client.token_id} is separated from its user's rights")
+        yield _ok(f"{client.token_id} is separated from its user's rights")
     else:
-        yield Finding(
-            "token",
-            Verdict.FAILED,
+        yield _failed(
             f"{client.token_id} has all rights of {user}",
             f"`pveum user token modify {user} {name} --privsep 1`, and grant it what docs/proxmox.md lists",
         )
     expires = info["expire"]
     if expires and expires - time.time() < EXPIRY_SECONDS:
         when = time.strftime("%Y-%m-%d", time.gmtime(expires))
-        yield Finding("token", Verdict.WARNING, f"it expires on {when}", "renew it in time")
+        yield _warning(f"it expires on {when}", "renew it in time")
 
 
 def _protected(client: Client, fleet: Fleet) -> Iterator[Finding]:
@@ -128,14 +126,12 @@ def _protected(client: Client, fleet: Fleet) -> Iterator[Finding]:
         path = f"/vms/{vmid}"
         held = sorted(_held(permissions, path) - allowed)
         if held:
-            yield Finding(
-                "protected",
-                Verdict.FAILED,
+            yield _failed(
                 f"the token may change {who}: {', '.join(held)} on {path}",
                 "grant rights on a pool of the managed guests, not on /vms or /",
             )
         else:
-            yield Finding("protected", Verdict.OK, f"no right to change {who}")
+            yield _ok(f"no right to change {who}")
 
 
 def _held(permissions: Permissions, path: str) -> set[str]:
@@ -151,14 +147,12 @@ def _broad(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for path, privileges in _BROAD.items():
         held = [each for each in privileges if permissions.allows(path, each)]
         if held:
-            yield Finding(
-                "breadth",
-                Verdict.FAILED,
+            yield _failed(
                 f"the token has {', '.join(held)} on {path}: on everything below it, undeclared guests too",
                 f"remove that role from {path}; docs/proxmox.md lists what is needed, and where",
             )
     if not any(permissions.allows(path, each) for path, privileges in _BROAD.items() for each in privileges):
-        yield Finding("breadth", Verdict.OK, "no rights on everything at once")
+        yield _ok("no rights on everything at once")
 
 
 def _needed(client: Client, fleet: Fleet) -> Iterator[Finding]:
@@ -169,14 +163,12 @@ def _needed(client: Client, fleet: Fleet) -> Iterator[Finding]:
         missing = [each for each in _NEEDED if not any(permissions.allows(path, each) for path in paths)]
         if missing:
             where = pool or paths[0]
-            yield Finding(
-                "rights",
-                Verdict.WARNING,
+            yield _warning(
                 f"the token lacks {', '.join(missing)} on {where}",
                 f"grant what you use: `pveum acl modify {where} --roles ROLE --tokens '{client.token_id}'`",
             )
         else:
-            yield Finding("rights", Verdict.OK, f"what is needed for {label(vm)} is there")
+            yield _ok(f"what is needed for {label(vm)} is there")
 
 
 def _changeable(fleet: Fleet) -> Sequence[Vm]:
@@ -189,15 +181,13 @@ def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for node in sorted(declared):
         if node not in nodes:
             known = ", ".join(nodes) or "none that the token may see"
-            yield Finding("node", Verdict.FAILED, f"there is no node {node}", f"the cluster has: {known}")
+            yield _failed(f"there is no node {node}", f"the cluster has: {known}")
         elif nodes[node] == "online":
-            yield Finding("node", Verdict.OK, f"{node} is online")
+            yield _ok(f"{node} is online")
         elif nodes[node] == "offline":
-            yield Finding("node", Verdict.FAILED, f"{node} is offline", "bring it up")
+            yield _failed(f"{node} is offline", "bring it up")
         else:
-            yield Finding(
-                "node",
-                Verdict.UNKNOWN,
+            yield _unknown(
                 f"whether {node} is online is not told: its status is {nodes[node]}",
                 f"when that stays: `systemctl status pvestatd pve-cluster` on {node}",
             )
@@ -215,16 +205,16 @@ def _storages(client: Client, fleet: Fleet) -> Iterator[Finding]:
         storage = storage_seen(client, node, name) if name else None
         if storage is None:
             remedy = f"correct it in vms/definitions.nix, or grant PVEDatastoreUser on /storage/{name}"
-            yield Finding("storage", Verdict.FAILED, f"{node} has no storage {name} that the token may see", remedy)
+            yield _failed(f"{node} has no storage {name} that the token may see", remedy)
         elif storage.away:
             what, _, remedy = storage.away.partition("; ")
-            yield Finding("storage", Verdict.FAILED, f"{name} on {node} {what}", remedy)
+            yield _failed(f"{name} on {node} {what}", remedy)
         elif content not in storage.content:
-            yield Finding("storage", Verdict.FAILED, f"{name} on {node} holds no {content}", f"allow `{content}` there")
+            yield _failed(f"{name} on {node} holds no {content}", f"allow `{content}` there")
         elif storage.total and storage.available is not None and storage.available / storage.total < 0.05:
-            yield Finding("storage", Verdict.WARNING, f"{name} on {node} is nearly full", "make room")
+            yield _warning(f"{name} on {node} is nearly full", "make room")
         else:
-            yield Finding("storage", Verdict.OK, f"{name} on {node} is active and holds {content}")
+            yield _ok(f"{name} on {node} is active and holds {content}")
 
 
 def _template(client: Client, fleet: Fleet) -> Iterator[Finding]:
@@ -233,9 +223,9 @@ def _template(client: Client, fleet: Fleet) -> Iterator[Finding]:
     findings = list(template_findings(fleet, observe_template(client, fleet)))
     for finding in findings:
         what, _, remedy = finding.partition("; ")
-        yield Finding("template", Verdict.FAILED, what, remedy)
+        yield _failed(what, remedy)
     if not findings and fleet.template:
-        yield Finding("template", Verdict.OK, f"template {fleet.template.vmid} has what a clone needs")
+        yield _ok(f"template {fleet.template.vmid} has what a clone needs")
 
 
 def _guests(client: Client, fleet: Fleet) -> Iterator[Finding]:
@@ -244,23 +234,23 @@ def _guests(client: Client, fleet: Fleet) -> Iterator[Finding]:
             guest = find(client, fleet, vm)
         except NotVisible as error:
             what, _, remedy = str(error).partition("; ")
-            yield Finding("guest", Verdict.FAILED if vm.may_change else Verdict.UNKNOWN, what, remedy)
+            yield Finding("", Verdict.FAILED if vm.may_change else Verdict.UNKNOWN, what, remedy)
             continue
         except ApiError as error:  # of this guest; what is for all of them ends the next question as well
-            yield Finding("guest", Verdict.UNKNOWN if error.status == 403 else Verdict.FAILED, str(error))
+            yield Finding("", Verdict.UNKNOWN if error.status == 403 else Verdict.FAILED, str(error))
             continue
         if not vm.is_managed:
             continue
         if guest is None:
-            yield Finding("guest", Verdict.WARNING, f"{label(vm)} does not exist", "provision it")
+            yield _warning(f"{label(vm)} does not exist", "provision it")
             continue
         node, config = guest
         if why := why_not_ours(fleet, vm, config, node):
             what, _, remedy = why.partition("; ")
-            yield Finding("guest", Verdict.FAILED, what, remedy)
+            yield _failed(what, remedy)
         else:
             whose = "is this fleet's" if vm.may_change else "is readonly, and needs no mark of ours"
-            yield Finding("guest", Verdict.OK, f"{label(vm)} on {node} {whose}")
+            yield _ok(f"{label(vm)} on {node} {whose}")
         status = client.status(node, vm.vmid, vm.type)
         if vm.type is GuestType.QEMU and status is not None and status.running:
             yield _agent(client, node, vm)
@@ -287,9 +277,9 @@ def _clock(client: Client, fleet: Fleet) -> Iterator[Finding]:
     node = fleet.endpoint.node
     if off > CLOCK_SECONDS:
         remedy = f"look at `chronyc tracking` on {node} and here"
-        yield Finding("clock", Verdict.FAILED, f"{node} and this machine are {off:.0f} s apart", remedy)
+        yield _failed(f"{node} and this machine are {off:.0f} s apart", remedy)
     else:
-        yield Finding("clock", Verdict.OK, f"{node} and this machine agree")
+        yield _ok(f"{node} and this machine agree")
 
 
 _CHECKS: dict[str, Callable[[Client, Fleet], Iterator[Finding]]] = {

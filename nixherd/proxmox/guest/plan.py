@@ -12,7 +12,7 @@ from typing import Any
 from nixherd.errors import FleetError, Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Host, Vm
 from nixherd.fleet.settings import Device
-from nixherd.proxmox.config import Drive, VmConfig
+from nixherd.proxmox.config import Drive, VmConfig, size_or_none
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
 from nixherd.proxmox.guest.identity import (
     ActualVm,
@@ -39,7 +39,7 @@ from nixherd.proxmox.steps import (
     Start,
     Step,
 )
-from nixherd.sizes import format_size, parse_size
+from nixherd.sizes import format_size
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
 
@@ -306,12 +306,13 @@ def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
     specs, config = vm.specs, actual.config
     documents = specs if isinstance(specs, Mapping) else {}
     numbers = {"cores": config.cores * config.sockets, "memory": config.memory}
-    for key, values in numbers.items():
+    for key, number in numbers.items():
         documented = documents.get(key)
-        if isinstance(documented, int) and not isinstance(documented, bool) and values != documented:
-            yield key, str(documented), "unknown" if values is None else str(values)
+        if isinstance(documented, int) and not isinstance(documented, bool) and number != documented:
+            yield key, str(documented), "unknown" if number is None else str(number)
     disk = config.root or config.boot_disk
-    size = _size(documents.get("disk"))
+    documented = documents.get("disk")
+    size = size_or_none(documented) if isinstance(documented, str) else None
     if size is not None and disk is not None and disk.size is not None and disk.size != size:
         yield "disk", format_size(size), format_size(disk.size)
     storage = documents.get("storage")
@@ -320,13 +321,6 @@ def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
     status, running = vm.status, "running" if actual.running else "stopped"
     if status in ("running", "stopped") and status != running:
         yield "status", str(status), running
-
-
-def _size(text: object) -> int | None:
-    try:
-        return parse_size(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
 
 
 def reboot_or_not(

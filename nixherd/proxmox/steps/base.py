@@ -91,7 +91,7 @@ class Step:
 
     def seen(self, client: Guests, node: str, config: VmConfig) -> Iterator[str]:
         """What the step was to change, as the server says now, in words; `config` is the guest's on that `node`."""
-        for key in sorted(self.options):
+        for key in sorted(self.touches):
             yield f"{key}: {config.text(key) or 'none'}"
 
 

@@ -140,9 +140,6 @@ class OfDisk(Step):
     def touches(self) -> frozenset[str]:
         return frozenset((self.disk,))
 
-    def seen(self, client: Guests, node: str, config: VmConfig) -> Iterator[str]:
-        yield f"{self.disk}: {config.text(self.disk) or 'none'}"
-
 
 @dataclass(frozen=True, slots=True)
 class Resize(OfDisk):

@@ -23,8 +23,16 @@ from nixherd.proxmox.guest.storages import require_place
 from nixherd.proxmox.guest.tasks import Progress, stands
 from nixherd.proxmox.preflight import template_findings
 from nixherd.proxmox.steps import Create, Destroy, MakeTemplate
-from nixherd.proxmox.template import trial
-from nixherd.proxmox.template.spec import MADE_OF, Image, TemplateSpec, bring, image_of
+from nixherd.proxmox.template.image import (
+    MADE_OF,
+    Image,
+    TemplateSpec,
+    bring,
+    image_of,
+    remove_trial,
+    trials_left,
+    try_out,
+)
 
 HOW = (
     "make one that has it (`virt-customize -a FILE.qcow2 --install cloud-init,qemu-guest-agent`) and give that: "
@@ -77,7 +85,7 @@ def plan(client: Client, fleet: Fleet, spec: TemplateSpec) -> Plan:
     Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
     """
     state = _state(client, fleet, spec)
-    others, leftovers = trial.left_behind(client, fleet, spec)
+    others, leftovers = trials_left(client, fleet, spec)
     if state is State.FINISHED:
         return Plan(state, leftovers=leftovers)
     for vmid, who in others.items():
@@ -134,7 +142,7 @@ def _create(
     todo = plan(client, fleet, spec)
     tried += todo.leftovers
     for vmid in todo.leftovers:
-        trial.remove(client, spec, vmid, timeout=timeout, progress=progress)
+        remove_trial(client, spec, vmid, timeout=timeout, progress=progress)
     if todo.state is State.FINISHED:
         return list(todo.steps(spec))
     assert todo.trial is not None
@@ -148,7 +156,7 @@ def _create(
             tasks.carry_out(client, Create(spec.node, spec.vmid, spec.name, values), timeout, progress)
         _require_unfinished(client, fleet, spec)
     tried.append(todo.trial)
-    lacks = trial.run(client, spec, todo.trial, boots=boots, timeout=timeout, progress=progress)
+    lacks = try_out(client, spec, todo.trial, boots=boots, timeout=timeout, progress=progress)
     with client.making(spec.vmid):
         if lacks:
             why = f"the image will not do: {'; '.join(lacks)}"
@@ -306,7 +314,7 @@ def missing_rights(
     """A line for each path, with what is missing there. `image` is what has to be brought or imported; `major` of the
     server's version. With a pool its path is what counts: the two guests' own go with them."""
     agent = "VM.GuestAgent.Unrestricted" if major >= 9 else "VM.Monitor"
-    guests = [f"/pool/{spec.pool}"] if spec.pool else [f"/vms/{spec.vmid}", f"/vms/{trial}"]
+    guests = [f"/pool/{spec.pool}"] if spec.pool else [f"/vms/{spec.vmid}", f"/vms/{image}"]
     needs: list[tuple[str, Sequence[str]]] = [(path, (*_GUEST_RIGHTS, agent)) for path in guests]
     needs.append((f"/storage/{spec.storage}", ("Datastore.AllocateSpace",)))
     needs.append((f"/sdn/zones/localnetwork/{spec.bridge}", ("SDN.Use",)))

@@ -18,7 +18,7 @@ from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
 from nixherd.proxmox.template import create
-from nixherd.proxmox.template.spec import TemplateSpec
+from nixherd.proxmox.template.image import TemplateSpec
 from tests.nixherd.proxmox.destroy_forms.conftest import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
