@@ -215,11 +215,6 @@ def flake_metadata(reference: str) -> list[str]:
     return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", reference]
 
 
-def flake_locked(url: str) -> list[str]:
-    """The same of one whose lock file has to name all that it takes from elsewhere."""
-    return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", url]
-
-
 def flake_check(reference: str) -> list[str]:
     """Evaluate all that a flake has and build its checks; go on after an error. Its lock file has to be whole."""
     return [*NIX, "flake", "check", "--keep-going", "--no-update-lock-file", *LOG_FORMAT, reference]
