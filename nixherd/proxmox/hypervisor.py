@@ -10,7 +10,7 @@ from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.once import Once, once_property
 from nixherd.proxmox.errors import Foreign, Unusable
-from nixherd.proxmox.guest.address import plain
+from nixherd.proxmox.guest.identity import plain_address
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.token import Token
 
@@ -126,11 +126,11 @@ class Hypervisor:
     def part_at(self, name: str) -> str | None:
         """Which part of the hypervisor has this name or address; None where it is none, as far as that is known."""
         known = self.known_addresses
-        return next((known[each] for each in map(plain, _resolved(name)) if each and each in known), None)
+        return next((known[each] for each in map(plain_address, _resolved(name)) if each and each in known), None)
 
 
 def _written(found: Mapping[str, str]) -> dict[str, str]:
-    return {written: whose for address, whose in found.items() if (written := plain(address))}
+    return {written: whose for address, whose in found.items() if (written := plain_address(address))}
 
 
 def _resolved(name: str) -> list[str]:

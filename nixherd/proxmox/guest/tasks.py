@@ -203,8 +203,8 @@ class Held:
 
     def lost(self, node: str, what: str, error: Exception) -> str:
         """`what` waited for the lock in vain, and has done nothing: who may hold it, in words."""
-        found = _STORAGE.search(str(error))
-        self._storage = found["storage"] if found else None
+        match = _STORAGE.search(str(error))
+        self._storage = match["storage"] if match else None
         self._node, self._what = node, what
         pause = min(LONGEST_WAIT, self._pause * 2**self._tries)
         self._tries, self._until = self._tries + 1, time.monotonic() + pause
