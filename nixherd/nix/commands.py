@@ -347,12 +347,7 @@ STORE_INFO = (*NIX, "store", "info", "--json")
 
 
 def copy(
-    paths: Sequence[str],
-    to: Destination,
-    root: str | None = None,
-    *,
-    substitute: bool = True,
-    sudo: Sudo | None = None,
+    paths: Sequence[str], to: Destination, root: str | None = None, *, substitute: bool = True, sudo: Sudo | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """Copy closures to a machine, or into the file system mounted at `root` there: argv and environment.
 

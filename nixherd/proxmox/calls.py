@@ -234,13 +234,7 @@ class Guests(Cluster):
     # changing
 
     def set_config(
-        self,
-        node: str,
-        vmid: int,
-        values: Mapping[str, object],
-        type: GuestType = QEMU,
-        *,
-        digest: str | None = None,
+        self, node: str, vmid: int, values: Mapping[str, object], type: GuestType = QEMU, *, digest: str | None = None
     ) -> None:
         """Set options. With the digest of the configuration they were decided on, a change since is an error."""
         self._put(*guest_path(node, vmid, type), "config", **values, digest=digest)

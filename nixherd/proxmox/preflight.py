@@ -13,18 +13,7 @@ from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest import names, storages
 from nixherd.proxmox.guest.identity import ActualVm
 from nixherd.proxmox.guest.plan import Desired, plan_vm, require_changeable, template_node
-from nixherd.proxmox.steps import (
-    AddDisk,
-    AwaitClone,
-    Cannot,
-    Clone,
-    CloudInit,
-    Configure,
-    Resize,
-    Start,
-    Step,
-    doable,
-)
+from nixherd.proxmox.steps import AddDisk, AwaitClone, Cannot, Clone, CloudInit, Configure, Resize, Start, Step, doable
 
 
 class BootLoader(StrEnum):

@@ -12,10 +12,7 @@ from nixherd.proxmox.errors import OutcomeUnknown, StillRunning
 from nixherd.proxmox.guest.identity import ActualVm, is_stuck, label, volume_of
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.tasks import stands
-from nixherd.proxmox.steps import (
-    AddDisk,
-    Step,
-)
+from nixherd.proxmox.steps import AddDisk, Step
 
 # What the server changes by itself where an option is set or a disk moved.
 _OF_THE_SERVER = frozenset(("boot", "digest", "lock", "meta", "parent", "vmgenid"))

@@ -105,13 +105,7 @@ def plan(client: Client, fleet: Fleet, spec: TemplateSpec) -> Plan:
 
 
 def create(
-    client: Client,
-    fleet: Fleet,
-    spec: TemplateSpec,
-    *,
-    timeout: float,
-    boots: float,
-    progress: Progress,
+    client: Client, fleet: Fleet, spec: TemplateSpec, *, timeout: float, boots: float, progress: Progress
 ) -> list[str]:
     """Carry the plan out; its steps as they were done. `boots` is how many seconds a clone may take until it answers.
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.fleet.models import DEFINITIONS, Fleet
+from nixherd.names import DNS_LABEL, pattern
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import ExecResult
 from nixherd.proxmox.client import Client
@@ -28,7 +29,7 @@ from nixherd.proxmox.wire import TRANSIENT
 
 FIRMWARES = ("ovmf", "seabios")
 MADE_OF = "made of "  # with which the second line of its notes begins
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+_NAME = pattern(rf"{DNS_LABEL}(?:\.{DNS_LABEL})*")
 _SHA256 = re.compile(r"(?:sha256:)?(?P<digest>[0-9a-fA-F]{64})")
 
 
