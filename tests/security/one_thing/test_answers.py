@@ -21,13 +21,12 @@ from facts.base import Fact
 from nixherd.deploy import protocol as activation
 from nixherd.errors import ApiError, DeadlineExceeded, FleetError
 from nixherd.fleet.models import GuestType
-from nixherd.nix.build_log import BuildProgress
+from nixherd.nix.log import BuildProgress
 from nixherd.proxmox import wire
 from nixherd.proxmox.answers import Upid
-from nixherd.proxmox.calls.base import Tasks, answer
-from nixherd.proxmox.calls.guests import Agent, Guests
-from nixherd.proxmox.calls.storages import Storages
+from nixherd.proxmox.calls import Agent, Guests, Storages
 from nixherd.proxmox.steps import Start
+from nixherd.proxmox.wire import Tasks, answer
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
 from tests.properties import examples

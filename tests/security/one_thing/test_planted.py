@@ -213,7 +213,7 @@ SCENARIOS = {
     "nixherd/gate/tools.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
-    "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
+    "nixherd/proxmox/guest/adopt.py:_parting:1": Scenario(retire_with_a_guest),
     "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
     "nixherd/once.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/deploy/activate.py:_Activation._look:1": Scenario(deploy, HOST_RUN, "unknown", status=5),

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.proxmox.template import trial
+from nixherd.proxmox.template import image
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 
 IMAGE = "local:import/debian-13-genericcloud-amd64.qcow2"
 URL = "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2"
 SHA256 = "0123456789abcdef" * 4
-COMMANDS = [{"name": name, "enabled": True} for name in ("guest-ping", *trial.NEEDED)]
+COMMANDS = [{"name": name, "enabled": True} for name in ("guest-ping", *image.AGENT_COMMANDS)]
 GOOD: dict[str, Any] = {
     "info": {"version": "10.0.2", "supported_commands": COMMANDS},
     "commands": [{"argv": ["cloud-init", "status", "--wait"], "exitcode": 0, "stdout": "status: done\n"}],

@@ -9,8 +9,7 @@ import pytest
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import Client, connect
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.proxmox.token import Server, Token
+from nixherd.proxmox.token import Server, Token, fingerprints, read_authorities
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.nixherd.proxmox.scripted import Answer, Scripted, make_certificate, serving
 

@@ -161,7 +161,7 @@ import sys, gevent
 from nixherd.fleet.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.tls import fingerprints, read_authorities
+from nixherd.proxmox.token import fingerprints, read_authorities
 from nixherd.proxmox.token import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]), fingerprint=sys.argv[2])
 client = connect(endpoint, Policy.from_fleet(Fleet("/f", "f", {})), Token("a@pve", "b", "c", Server.of(endpoint)))
