@@ -1,7 +1,6 @@
 """`nixherd retire`: a host leaves the fleet, its guest and its trust with it."""
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, Host
+from nixherd.names import HOST_ID, is_a
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.guest.retiring import Fate, Parting, partings
@@ -34,7 +34,6 @@ from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import Store, recipients_of_hosts
 
 _SHOWN = 20  # mentions
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -346,7 +345,7 @@ def _publish(front: Front, changeset: Changeset, found: Told, asked: Asked, told
 
 def _forget(front: Front, host_id: str) -> None:
     """Remove what is kept of the host here between runs, its private key first."""
-    if not _ID.fullmatch(host_id):
+    if not is_a(HOST_ID, host_id):
         return
     kept = front.run.state_of(host_id).directory
     (kept / "ssh_host_ed25519_key").unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.locate.guest_agent import require_a_guests, told_key
 from nixherd.locate.proof import Asked
+from nixherd.names import USER, is_a
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable, Misused, NoAgent
 from nixherd.proxmox.guest.address import address_of
@@ -33,7 +34,6 @@ from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key
 
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 SHORTEST, LONGEST = 0.05, 1.0  # seconds between two looks at a machine that is on its way
 
 
@@ -91,7 +91,7 @@ class Hints:
         address, host_key, user = (data.get(name) for name in ("ssh_hostname", "host_key", "install_user"))
         if address is not None and not _ADDRESS.fullmatch(str(address)):
             raise Misused(f"--data ssh_hostname={address} is no host name or address; the user goes to install_user")
-        if user is not None and not _USER.fullmatch(str(user)):
+        if user is not None and not is_a(USER, str(user)):
             raise Misused(f"--data install_user={user} is no user's name")
         if host_key is not None:
             try:
