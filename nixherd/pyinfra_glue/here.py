@@ -5,9 +5,10 @@ from pathlib import Path
 
 from nixherd.errors import Refused
 from nixherd.fleet.models import Host
+from nixherd.ssh import keys
 from nixherd.ssh.keys import parse_public_key
 
-HOST_KEY_FILE = Path("/etc/ssh/ssh_host_ed25519_key.pub")
+HOST_KEY_FILE = Path(keys.HOST_KEY_FILE)
 
 
 def require_is_this(host: Host, pinned: str | None) -> None:

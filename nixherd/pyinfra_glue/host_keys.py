@@ -7,10 +7,9 @@ from pyinfra.api.host import Host
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import GuestType
-from nixherd.locate.guest_agent import HOST_KEY_FILE
 from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host, keys_of, vm_of
 from nixherd.pyinfra_glue.installing import machine_for, machine_of
-from nixherd.ssh.keys import generate_ed25519, parse_public_key
+from nixherd.ssh.keys import HOST_KEY_FILE, generate_ed25519, parse_public_key
 
 
 @dataclass(frozen=True)
