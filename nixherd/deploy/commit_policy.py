@@ -221,7 +221,7 @@ def _flag(value: Any) -> bool:
 
 def _full(value: Any) -> str:
     if not isinstance(value, str) or not FULL_HASH.fullmatch(value):
-        raise Usage(f"signed_from={value} is no whole hash of a commit; `git rev-parse HEAD` prints one")
+        raise Usage(f"signed_from={value} is not a whole hash of a commit; `git rev-parse HEAD` prints one")
     return value
 
 

@@ -62,7 +62,7 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FleetError(f"{path}: cannot be read ({error!r}); remove it, and say signed_from=HASH once") from None
         if not FULL_HASH.fullmatch(revision):
-            raise FleetError(f"{path}: {revision!r} is no whole hash; remove it, and say signed_from=HASH once")
+            raise FleetError(f"{path}: {revision!r} is not a whole hash; remove it, and say signed_from=HASH once")
         return cls(path, about, revision)
 
     def note(self, revision: str) -> None:

@@ -252,7 +252,7 @@ def test_what_an_activation_may_do_stops_nothing(fleet: Fleet, fault: str) -> No
 
 def test_a_killed_run_leaves_one_system_or_the_other_and_the_next_one_converges(fleet: Fleet) -> None:
     """Killed in one stage after the other: each run finds what the killed one before it left."""
-    fleet.deploy("dev")  # where it goes back to is no system that a test before this one has broken
+    fleet.deploy("dev")  # where it goes back to is not a system that a test before this one has broken
     for stage in ("evaluate", "copy", "activate", "prove", "keep"):
         fleet.change("dev", f"killed at {stage}")
         before = fleet.machine("dev")

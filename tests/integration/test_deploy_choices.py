@@ -73,7 +73,7 @@ def test_goals(fleet: Fleet, goal: str) -> None:
     [
         (("--goal", "nothing"), "'nothing' is not one of 'switch', 'boot', 'test', 'dry-activate'"),
         (("--soak", "500"), "soak=500 leaves no time to confirm: confirm_deadline=120 has to be longer"),
-        (("--activation-deadline", "-1"), "-1 is no number of seconds from 1 to"),
+        (("--activation-deadline", "-1"), "-1 is not a number of seconds from 1 to"),
         (("--goal", "boot", "--specialisation", "x"), "specialisation=x: with goal=boot it is chosen at the boot"),
         (("--exclude", "dev"), "no host is left to work on"),
         (("nosuch",), "--limit nosuch: no host or group has this name"),

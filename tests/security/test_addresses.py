@@ -28,7 +28,7 @@ def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """`dev` is installed and nobody knows where; `metal` is asked for its neighbours, and there is no hypervisor."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(neighbours, "_ours", tuple)
-    # loopback is no address that others can reach
+    # loopback is not an address that others can reach
     monkeypatch.setattr(neighbours, "usable", lambda text: ipaddress.ip_address(text) if text else None)
     shared = shared_at(emulator, tmp_path)
     shared.token_file.unlink()

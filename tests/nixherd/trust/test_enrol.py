@@ -163,10 +163,10 @@ RSA = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"
             {"public": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"},
             "dev: its host key: it cannot become an age key: it is an ssh-rsa",
         ),
-        ({"identity": "igp"}, r"(dev\.yaml|common|settings|sub/).*: this identity is none of its recipients"),
-        ({"identity": "other"}, "this identity is none of its recipients"),
-        ({"rules": ["nosuch"]}, "there is no rule nosuch in .sops.yaml; there are rule 1"),
-        ({"rules": [9]}, "there is no rule 9"),
+        ({"identity": "igp"}, r"(dev\.yaml|common|settings|sub/).*: this identity is not one of its recipients"),
+        ({"identity": "other"}, "this identity is not one of its recipients"),
+        ({"rules": ["nosuch"]}, ".sops.yaml has no rule nosuch; there are rule 1"),
+        ({"rules": [9]}, ".sops.yaml has no rule 9"),
     ],
 )
 def test_wrong_keys_are_refused(fleet: Path, options: dict[str, object], words: str) -> None:

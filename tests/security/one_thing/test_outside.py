@@ -159,7 +159,7 @@ def test_a_changed_guest_decides_the_status_whoever_reads(
 def test_odd_words_are_wrong_usage(words: tuple[str, ...], place: Place, capfd: pytest.CaptureFixture[str]) -> None:
     ended = place.nixherd(*words, "a\udcff")
     [line] = ended.err.splitlines()
-    assert (ended.status, "is no text" in line) == (Exit.USAGE, True)
+    assert (ended.status, "is not text" in line) == (Exit.USAGE, True)
     for odd in ("a\0b", "\ud800"):  # which no other program can give us
         assert run([*words, odd]) == Exit.USAGE
         out, err = capfd.readouterr()
@@ -169,13 +169,13 @@ def test_odd_words_are_wrong_usage(words: tuple[str, ...], place: Place, capfd: 
 
 def test_a_home_that_is_none_is_wrong_usage(place: Place) -> None:
     ended = place.nixherd("--fleet", "~nobody-here/fleet", "check")
-    assert (ended.status, ended.err.count("there is no such user here")) == (Exit.USAGE, 1), ended.err
+    assert (ended.status, ended.err.count("the user does not exist here")) == (Exit.USAGE, 1), ended.err
 
 
 def test_odd_words_are_wrong_usage_of_pyinfra(place: Place) -> None:
     for words in (["exec", "--limit", "a\udcff", "--", "true"], ["deploys/deploy.py", "--data", "x=\udcff"]):
         ended = place.pyinfra(*words)
-        assert (ended.status, ended.err.count("is no text")) == (Exit.USAGE, 1), ended.err
+        assert (ended.status, ended.err.count("is not text")) == (Exit.USAGE, 1), ended.err
 
 
 def test_odd_words_start_no_program() -> None:

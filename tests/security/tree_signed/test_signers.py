@@ -105,7 +105,7 @@ def test_the_start_is_what_this_operator_has_proven(tree: Tree) -> None:
     assert "it is not signed" in refused(tree)
     tree.commit("signed, on top of it")
     assert "of nobody': it is not signed" in refused(tree)
-    with pytest.raises(Usage, match="is no whole hash"):
+    with pytest.raises(Usage, match="is not a whole hash"):
         tree.gate(signed_from="HEAD")
     for word in (first[:12], first.upper(), f"{first}\n", "main", "", 1):
         with pytest.raises(Usage):

@@ -85,7 +85,7 @@ def test_a_person_is_shown_what_changes_and_asked(fleet: Fleet, monkeypatch: pyt
     for answer, status in ((False, 2), (True, 0)):
         assert fleet.state() == before
         monkeypatch.setattr(click, "confirm", lambda *words, answer=answer, **options: answer)
-        assert fleet.new("web", *TOLD[2:]).status == 2  # KEY is no file: nothing is asked
+        assert fleet.new("web", *TOLD[2:]).status == 2  # KEY is not a file: nothing is asked
         done = fleet.new("web", "--key-file", str(fleet.root.parent / "me.pub"), *TOLD[4:], "--table", told=False)
         assert done.status == status
     assert [question for question, _ in asked[:5]] == [
@@ -136,7 +136,7 @@ IMPOSSIBLE = (
     (("web", "--vmid", "150", "--device", "/dev/sda"), "--device: a VM's disk is its template's"),
     (("web", "--vmid", "150", "--archive", "x"), "--archive: is for a container"),
     (("web", "--vmid", "150", "--purpose", "a\nb"), "--purpose: is to be one line"),
-    (("web", "--vmid", "150", "--secret", "../x"), "--secret ../x: is no name"),
+    (("web", "--vmid", "150", "--secret", "../x"), "--secret ../x: is not a name"),
     (("web", "--vmid", "150", "--secret", "x", "--recipient", "doc1"), "--recipient doc1: is a host"),
     (("web", "--vmid", "150", "--secret", "x", "--recipient", "you"), "--recipient you: secrets/.sops.yaml knows"),
     (("web", "--vmid", "150", "--keys-of", "nobody", "--key-file", "/nowhere"), "--key-file /nowhere: cannot be read"),
@@ -144,7 +144,7 @@ IMPOSSIBLE = (
     (("web", "--no-vm", "--vmid", "150"), "--size: is a guest's, and with --no-vm there is none"),
     (("common",), "hosts/common: is there already"),
     (("web", "--vmid", "150", "--recipient", "admin"), "--recipient: says who reads a secret, and none is declared"),
-    (("web", "--vmid", "150", "--pool", 'a"b'), "--pool: 'a\"b' is no pool's name"),
+    (("web", "--vmid", "150", "--pool", 'a"b'), "--pool: 'a\"b' is not a pool's name"),
 )  # fmt: skip
 
 

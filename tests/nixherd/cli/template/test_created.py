@@ -131,8 +131,8 @@ def test_what_cannot_be_removed_hides_no_reason(
 def test_what_is_there_is_never_changed(create: Create, emulator: Emulator) -> None:
     disk = {"scsi0": "nvmeprom:vm-9002-disk-0,size=4G", "boot": "order=scsi0"}
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"name": "theirs", **disk}, "is no template and was not made by"),
-        ({"name": "base", **disk}, "is no template and was not made by"),
+        ({"name": "theirs", **disk}, "is not a template and was not made by"),
+        ({"name": "base", **disk}, "is not a template and was not made by"),
         ({"name": "base", "template": 1, **disk}, "is a template already, which is never changed"),
         ({"name": "base", "description": "nixherd fleet=other template=9002", **disk}, "was not made by"),
     ]
@@ -173,7 +173,7 @@ def test_a_deadline_is_a_number_of_seconds(create: Create, emulator: Emulator, o
     begin(emulator)
     ended = create("--image", IMAGE, option, seconds)
     assert (ended.status, len(ended.err.splitlines())) == (2, 1), ended.err
-    assert f"{seconds} is no number of seconds from 1 to 2592000; write one like 300" in ended.err
+    assert f"{seconds} is not a number of seconds from 1 to 2592000; write one like 300" in ended.err
     assert f"'{option}'" in ended.err
     assert emulator.changes() == []
 

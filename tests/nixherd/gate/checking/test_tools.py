@@ -116,7 +116,7 @@ def test_a_statix_that_knows_no_json(fleet: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_name_that_is_no_tools(fleet: Path, option: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["check", option, "static"]) == 2
     assert capfd.readouterr().err == (
-        f"{option} static: there is no such tool; there are alejandra, deadnix, statix, merge, definitions, secrets, "
+        f"{option} static: the tool does not exist; there are alejandra, deadnix, statix, merge, definitions, secrets, "
         "lockout, closures, flake, builds\n"
     )
 

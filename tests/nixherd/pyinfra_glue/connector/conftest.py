@@ -20,7 +20,7 @@ from tests.sshd import MAC, Sshd
 @pytest.fixture
 def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    # loopback is no address that others can reach
+    # loopback is not an address that others can reach
     monkeypatch.setattr(reach, "address_of", lambda config, interfaces: interfaces[0].addresses[0])
     return shared_at(emulator, tmp_path)
 

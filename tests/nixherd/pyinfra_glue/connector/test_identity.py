@@ -96,7 +96,7 @@ def test_each_epoch_accepts_its_own_key_only(
     place = connector_of(host).place
     assert place is not None
     assert (place.epoch, place.host_key) == (reach.Epoch.FINAL, pair.public)
-    # and that key is no pass for an installer
+    # and that key is not a pass for an installer
     host.disconnect()
     sshd.kill()
     vm(emulator, "127.0.0.1", key=new_key().public, system="ID=nixos\nVARIANT_ID=installer")
