@@ -13,9 +13,8 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, show_json, wants_json
 from nixherd.cli.parameters import F, WholeSeconds, data_option, json_option
 from nixherd.cli.run_pyinfra import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
-from nixherd.deploy.goal import Goal
 from nixherd.deploy.journal import NAME, Journal, entries, new_directory, runs
-from nixherd.deploy.options import LONGEST
+from nixherd.deploy.options import LONGEST, Goal
 from nixherd.deploy.report import Outcome, Report, report
 from nixherd.errors import Usage
 from nixherd.exit_codes import Exit
