@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import click
@@ -227,8 +228,7 @@ def _carry_out(
             store = pool.submit(_store, front, _directory())  # while Nix evaluates
             result = change(Wanted(front.fleet, store.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
-        path = identity_file(identity)
-        sops = lambda: operator(front.run, path)  # noqa: E731
+        sops = partial(operator, front.run, identity_file(identity))
         done = publish(changeset, result, text, sops=sops, rotate=rotate, commit=commit, say=tell)
         front.wrote = bool(done.paths)
     _show(front, result, done)
