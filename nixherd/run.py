@@ -18,8 +18,7 @@ from typing import Any, Protocol
 from nixherd.errors import FleetError
 from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import line_of, worded
-from nixherd.files import state_home, write_whole
-from nixherd.locks import lock, own_directory
+from nixherd.files import lock, own_directory, state_home, write_whole
 from nixherd.names import PLAIN_PATH, is_a
 from nixherd.once import Once, OncePer
 from nixherd.reasons import kept_output

@@ -20,12 +20,11 @@ from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.files import expanded, write_whole
 from nixherd.fleet.git import Repository
-from nixherd.gate import alejandra, annotations, junit, sarif
+from nixherd.gate import formats, programs
 from nixherd.gate.files import Place, of_fleet
-from nixherd.gate.mending import MENDERS, mended, put_in_place
+from nixherd.gate.programs import MENDERS, mended, put_in_place
 from nixherd.gate.results import Result, Status, passed
-from nixherd.gate.runner import require_known, run_all
-from nixherd.gate.tools import QUICK, TOOLS, Scope
+from nixherd.gate.tools import QUICK, TOOLS, Scope, require_known, run_all
 from nixherd.terminal import put, say
 
 _NAMES = ", ".join(TOOLS)
@@ -73,9 +72,9 @@ def check(
         results = show(front, scope, run(scope, without, only))
         prefix = scope.repository.prefix if scope.repository else ""
     if junit_file:
-        _write(junit_file, junit.document(results))
+        _write(junit_file, formats.junit(results))
     if sarif_file:
-        _write(sarif_file, json.dumps(sarif.document(results, prefix), indent=2) + "\n")
+        _write(sarif_file, json.dumps(formats.sarif(results, prefix), indent=2) + "\n")
     return int(Exit.DONE if passed(results) else Exit.FAILED)
 
 
@@ -120,7 +119,7 @@ def show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:
         say(f"::{mute.rpartition(':')[2]}::")
     if in_actions:
         prefix = scope.repository.prefix if scope.repository else ""
-        for line in annotations.lines(results, prefix):
+        for line in formats.annotations(results, prefix):
             say(line, err=as_json)
     if as_json:
         show_json(_document(front, results))
@@ -173,7 +172,7 @@ def fmt(front: Front, paths: tuple[str, ...], only_check: bool, as_diff: bool) -
     A file is replaced as a whole, or not at all. One that does not parse stays as it is, and is reported.
     """
     place = Place(front.root, chosen(front.root, paths), front.root)
-    findings = alejandra.check(place, QUICK).findings
+    findings = programs.alejandra(place, QUICK).findings
     wrong = [each for each in findings if each.rule != "format"]
     others = [each.file for each in findings if each.rule == "format" and each.file]
     if only_check:

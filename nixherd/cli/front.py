@@ -12,7 +12,6 @@ import click
 
 import nixherd
 from nixherd.cli.output import narrate, progress, show, wants_json
-from nixherd.durations import parse_seconds
 from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.files import expanded, fleet_root
@@ -24,6 +23,7 @@ from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.run import Run
+from nixherd.sizes import parse_seconds
 from nixherd.terminal import say
 
 # What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.

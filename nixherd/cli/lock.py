@@ -14,7 +14,7 @@ from nixherd.deploy.commit_policy import Gate
 from nixherd.exit_codes import Exit, worst
 from nixherd.files import expanded
 from nixherd.fleet.load import load_fleet
-from nixherd.gate.lock.report import markdown_of
+from nixherd.gate.lock.combine import markdown_of
 from nixherd.gate.lock.run import BRANCH, Ended, Wanted, update
 from nixherd.gate.lock.verdicts import TreeGate
 from nixherd.terminal import say

@@ -21,12 +21,11 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Host
 from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.terminal import is_terminal, say_text
-from nixherd.trust.new.entries import ByHand
-from nixherd.trust.new.host import Kind, NewHost
+from nixherd.trust.new.files import ByHand
+from nixherd.trust.new.host import SIZES, Kind, NewHost
 from nixherd.trust.new.request import Request, decide
 from nixherd.trust.new.scaffold import Scaffold, scaffold
-from nixherd.trust.new.sizes import SIZES
-from nixherd.trust.secrets.identity import nobody
+from nixherd.trust.secrets.sops import nobody
 
 _INTERRUPTED = "a run was interrupted while it published its changes; the next that changes anything finishes them"
 _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"

@@ -12,10 +12,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from nixherd.cli.front import Front
-from nixherd.durations import LONGEST, parse_seconds
 from nixherd.errors import FAILURES
 from nixherd.files import fleet_root
-from nixherd.sizes import parse_size
+from nixherd.sizes import LONGEST, parse_seconds, parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
 VMID = click.IntRange(100, 999_999_999)

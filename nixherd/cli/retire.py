@@ -17,7 +17,7 @@ from nixherd.cli.parameters import changing as changing_options
 from nixherd.deploy import duties
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
-from nixherd.fleet import commits
+from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, Host
@@ -30,10 +30,9 @@ from nixherd.trust import retire as retirement_of
 from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
 from nixherd.trust.retire import Retirement
-from nixherd.trust.secrets.identity import identity_file, operator
-from nixherd.trust.secrets.plan import recipients_of_hosts
 from nixherd.trust.secrets.rules import CONFIG
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.sops import identity_file, operator
+from nixherd.trust.secrets.store import Store, recipients_of_hosts
 
 _SHOWN = 20  # mentions
 
@@ -231,7 +230,7 @@ def _commit_of(changeset: Changeset, name: str) -> str | None:
     subject = _subject(name)
     ids = changeset.repository.reachable("--max-count=50", "--fixed-strings", f"--grep={subject}", "HEAD")
     texts = changeset.repository.contents(ids)
-    return next((id for id in ids if id in texts and commits.parse(id, texts[id]).subject == subject), None)
+    return next((id for id in ids if id in texts and signatures.parse(id, texts[id]).subject == subject), None)
 
 
 def _subject(host_id: str) -> str:

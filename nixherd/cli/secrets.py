@@ -21,9 +21,8 @@ from nixherd.ssh.age import recipient_of
 from nixherd.terminal import say
 from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
 from nixherd.trust.secrets.files import Format
-from nixherd.trust.secrets.identity import identity_file, operator
-from nixherd.trust.secrets.plan import People
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.sops import identity_file, operator
+from nixherd.trust.secrets.store import People, Store
 
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
 

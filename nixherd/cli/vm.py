@@ -17,7 +17,7 @@ from nixherd.display import one_line
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
-from nixherd.locate import whereabouts
+from nixherd.locate import neighbours
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.doctor import Verdict, examine
@@ -162,8 +162,8 @@ def ip(front: Front, guest: str, every: bool) -> None:
 def _without_agent(front: Front, node: str, guest: Vm, why: str, *, every: bool) -> None:
     config = None if every else front.client.config(node, guest.vmid, guest.type)
     mac = mac_of(config) if config else None
-    known = [("configuration", each) for each in whereabouts.configured(guest, config)] if config else []
-    known += [("neighbours", each) for each in whereabouts.Sightings().from_here(mac)] if mac else []
+    known = [("configuration", each) for each in neighbours.configured(guest, config)] if config else []
+    known += [("neighbours", each) for each in neighbours.Sightings().from_here(mac)] if mac else []
     if not known:
         raise FleetError(f"{label(guest)}: {why}")
     source, address = known[0]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nixherd.errors import FleetError
 from nixherd.files import state_home, write_whole
-from nixherd.fleet import commits
-from nixherd.fleet.commits import FULL_HASH, Commit
+from nixherd.fleet import signatures
 from nixherd.fleet.git import Repository
+from nixherd.fleet.signatures import FULL_HASH, Commit
 
 
 class History:
@@ -37,7 +37,7 @@ class History:
     def _take(self, ids: Collection[str]) -> None:
         contents = self._repository.contents(ids)
         for id in ids:
-            self._known[id] = commits.parse(id, contents[id]) if id in contents else None
+            self._known[id] = signatures.parse(id, contents[id]) if id in contents else None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from nixherd.fleet import health_checks
-from nixherd.fleet.models import Access, GuestType
+from nixherd.fleet.models import Access, CloudInitSettings, Device, GuestType
 from nixherd.fleet.nix_values import NixPath, nix_type, shown, shown_name
-from nixherd.fleet.settings import CloudInitSettings, Device
 from nixherd.sizes import parse_size
 from nixherd.ssh.keys import parse_authorized_key, parse_public_key
 

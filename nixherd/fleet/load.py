@@ -6,13 +6,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nixherd.errors import FleetInvalid
+from nixherd.errors import Finding, FleetInvalid
 from nixherd.files import expanded
-from nixherd.findings import Finding
 from nixherd.fleet.evaluate import evaluate
-from nixherd.fleet.models import NOTHING, Endpoint, Fleet, Host, Origin, Template, Vm, VmidRange
+from nixherd.fleet.models import (
+    NOTHING,
+    CloudInitSettings,
+    ContainerSettings,
+    Endpoint,
+    Fleet,
+    Host,
+    Origin,
+    Settings,
+    Template,
+    Vm,
+    VmidRange,
+)
 from nixherd.fleet.schema import Place, fields_of, read
-from nixherd.fleet.settings import CloudInitSettings, ContainerSettings, Settings
 from nixherd.fleet.validate import HOSTS, find, is_host, kind_of
 from nixherd.fleet.world import World, look
 

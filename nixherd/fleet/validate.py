@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Container, Mapping
 from typing import Any
 
-from nixherd.findings import Finding, Severity
+from nixherd.errors import Finding, Severity
 from nixherd.fleet.models import Access, GuestType
 from nixherd.fleet.near_names import judge
 from nixherd.fleet.nix_values import NixSet, shown

@@ -13,7 +13,7 @@ import tree_sitter_nix
 from tree_sitter import Language, Node, Parser
 
 from nixherd.errors import FleetError
-from nixherd.splices import Splice, spliced
+from nixherd.nix.splices import Splice, spliced
 
 _LANGUAGE = Language(tree_sitter_nix.language())
 _SETS = ("attrset_expression", "rec_attrset_expression")

@@ -38,7 +38,6 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
 from nixherd.deploy.report import Outcome
-from nixherd.durations import parse_seconds
 from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen, Usage
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
@@ -55,6 +54,7 @@ from nixherd.pyinfra_glue.base import PinnedConnector, another_key, unwelcome
 from nixherd.pyinfra_glue.failures import NoShell, NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient
 from nixherd.pyinfra_glue.transport import NotBegun, WatchedTransport, notice_a_dead_peer
+from nixherd.sizes import parse_seconds
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.keys import known_hosts_line
 from nixherd.ssh.login_shell import Answer, answered

@@ -14,11 +14,10 @@ from nixherd.fleet.models import Fleet
 from nixherd.nix.commands import Evaluated
 from nixherd.pyinfra_glue.hosts import evaluator_of, fleet_of, keys_of, run_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
-from nixherd.templating import Values, render, render_foreign
 from nixherd.trust.enrol import Wanted, publish
-from nixherd.trust.secrets.identity import as_host, identity_file, operator
-from nixherd.trust.secrets.plan import recipients_of_hosts
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.sops import as_host, identity_file, operator
+from nixherd.trust.secrets.store import Store, recipients_of_hosts
+from nixherd.trust.templating import Values, render, render_foreign
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
 

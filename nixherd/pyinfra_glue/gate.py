@@ -6,8 +6,7 @@ from pyinfra.api.host import Host
 
 from nixherd.errors import FleetError
 from nixherd.gate.results import Result, passed
-from nixherd.gate.runner import run_all
-from nixherd.gate.tools import Scope
+from nixherd.gate.tools import Scope, run_all
 from nixherd.pyinfra_glue.hosts import fleet_of, gate_results
 
 

@@ -11,7 +11,7 @@ import click
 from nixherd.argv import keep_streams, require_text
 from nixherd.errors import Usage
 from nixherd.files import expanded
-from nixherd.fleet.data_names import NODES, check_data
+from nixherd.fleet.group_data import NODES, check_data
 from nixherd.fleet.groups import check_selection
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.revisions import Tree

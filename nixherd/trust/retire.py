@@ -22,8 +22,8 @@ from nixherd.trust.mentions import Mention
 from nixherd.trust.overview import document, render
 from nixherd.trust.secrets import files as secret_files
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.plan import People, recipients_of_hosts
 from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, parse
+from nixherd.trust.secrets.store import People, recipients_of_hosts
 
 _LARGEST = 1 << 20  # bytes of a file that is searched for names
 _NOT_SEARCHED = ("flake.lock", ".git")

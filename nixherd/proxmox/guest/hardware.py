@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from nixherd.arguments import Whole, any_text, flag_of, names_of, options_of, text_of
 from nixherd.errors import Usage
-from nixherd.fleet.models import Fleet, GuestType, Vm
-from nixherd.fleet.settings import Device
+from nixherd.fleet.models import Device, Fleet, GuestType, Vm
 from nixherd.proxmox.belongings import belongings
 from nixherd.proxmox.config import encode_ssh_keys
 from nixherd.proxmox.guest import names

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nixherd.errors import FleetError, Refused
-from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Host, Vm
-from nixherd.fleet.settings import Device
+from nixherd.fleet.models import DEFINITIONS, Device, Fleet, GuestType, Host, Vm
 from nixherd.proxmox.config import Drive, VmConfig
 from nixherd.proxmox.guest.actual import ActualVm, is_elsewhere, is_stuck, of_change, waits
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options

@@ -8,8 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nixherd.fleet.models import GuestType, Vm
-from nixherd.fleet.settings import Device
+from nixherd.fleet.models import Device, GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.node.states import PciDevice
 

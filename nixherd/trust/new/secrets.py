@@ -18,10 +18,9 @@ from nixherd.fleet.models import Fleet
 from nixherd.ssh.age import is_recipient
 from nixherd.trust.new.host import NewHost
 from nixherd.trust.secrets import files, rules_edit
-from nixherd.trust.secrets.plan import People
 from nixherd.trust.secrets.rules import Rule
 from nixherd.trust.secrets.sops import Sops
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.store import People, Store
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _BYTES = 32  # of randomness in a value

@@ -11,9 +11,8 @@ from dataclasses import replace as replaced
 import yaml
 
 from nixherd.errors import FleetError
-from nixherd.splices import Splice, spliced
-from nixherd.trust.secrets.rules import LOADER, Rule, Rules, parse
-from nixherd.trust.secrets.yaml_tree import Node, Tree, compose
+from nixherd.nix.splices import Splice, spliced
+from nixherd.trust.secrets.rules import LOADER, Node, Rule, Rules, Tree, compose, parse
 
 _RULES = "creation_rules"
 _DOT = r"\."  # the only character of a plain path that means more in a regular expression

@@ -20,7 +20,7 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.tree import Tree
 from nixherd.nix.commands import Evaluated
-from nixherd.trust.new import proof
+from nixherd.trust.new import scaffold
 from nixherd.trust.secrets import files
 from tests.conftest import DEFINITIONS_NIX
 from tests.nix_cli import environment
@@ -470,9 +470,9 @@ def test_what_would_keep_it_from_being_provisioned_is_said(
     token.chmod(0o600)
     system = evaluated("dev", "/nix/store/x")
     host = replace(VM, id="dev")
-    assert proof.obstacles(token, fleet, host, system) == ()
-    [line] = proof.obstacles(token, fleet, host, replace(system, boot_loader="grub"))
+    assert scaffold.obstacles_of(token, fleet, host, system) == ()
+    [line] = scaffold.obstacles_of(token, fleet, host, replace(system, boot_loader="grub"))
     assert line.startswith("dev: provisioning would be refused now: dev: its configuration installs grub")
-    [line] = proof.obstacles(tmp_path / "none", fleet, host, system)
+    [line] = scaffold.obstacles_of(tmp_path / "none", fleet, host, system)
     assert line.startswith("dev: whether it could be provisioned now is unknown: token file")
     assert emulator.changes() == []

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
-from nixherd.gate import statix
 from nixherd.gate.files import Place
+from nixherd.gate.programs import statix
 from tests.conftest import MakeFleet
 from tests.gate_programs import path, programs, stand_in, write
 
@@ -288,7 +288,7 @@ def test_statix_is_asked_about_each_file_but_what_its_settings_ignore(fleet: Pat
 def test_a_statix_that_knows_no_json(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (fleet / "a.nix").write_text("x: [(x == true)]\n")
     monkeypatch.setenv("STATIX_WITHOUT_JSON", "1")
-    [said] = statix.check(Place(fleet, ["a.nix"], fleet), 60).findings
+    [said] = statix(Place(fleet, ["a.nix"], fleet), 60).findings
     assert (said.file, said.line, said.rule) == ("a.nix", 1, "W01")
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError
-from nixherd.fleet.models import GuestType, Origin, Vm
-from nixherd.fleet.settings import CloudInitSettings, ContainerSettings, Device, Settings
+from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Origin, Settings, Vm
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys
 from nixherd.proxmox.guest.actual import ActualVm

@@ -7,8 +7,7 @@ from typing import cast
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.fleet.models import GuestType, Origin, Vm
-from nixherd.fleet.settings import Device
+from nixherd.fleet.models import Device, GuestType, Origin, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetError, Refused
-from nixherd.fleet.models import GuestType, Vm
-from nixherd.fleet.settings import Settings
+from nixherd.fleet.models import GuestType, Settings, Vm
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys
 from nixherd.proxmox.guest.actual import ActualVm

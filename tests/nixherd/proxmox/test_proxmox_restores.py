@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Refused, TaskFailed, Usage
-from nixherd.fleet.models import GuestType
-from nixherd.fleet.settings import ContainerSettings, Settings
+from nixherd.fleet.models import ContainerSettings, GuestType, Settings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import TaskForgotten

@@ -7,8 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.fleet.models import GuestType, Vm
-from nixherd.fleet.settings import ContainerSettings, Settings
+from nixherd.fleet.models import ContainerSettings, GuestType, Settings, Vm
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest

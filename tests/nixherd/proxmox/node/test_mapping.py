@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.fleet.models import Origin, Vm
-from nixherd.fleet.settings import Device, Settings
+from nixherd.fleet.models import Device, Origin, Settings, Vm
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.node.mapping import Given, Line, compare, properties, slots_of, wanted_of
 from tests.nixherd.proxmox.node.nodes import AUDIO, GPU, USB

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError, Usage
-from nixherd.fleet.models import Fleet, Vm
-from nixherd.fleet.settings import Device, Settings
+from nixherd.fleet.models import Device, Fleet, Settings, Vm
 from nixherd.proxmox.answers import Pending, Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig

@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 
-from nixherd.findings import Finding
+from nixherd.errors import Finding
 from nixherd.fleet.load import settings_of
-from nixherd.fleet.models import GuestType
+from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Settings
 from nixherd.fleet.nix_values import NixSet
 from nixherd.fleet.schema import Place, read
-from nixherd.fleet.settings import CloudInitSettings, ContainerSettings, Device, Settings
 from nixherd.fleet.validate import check_fields, kind_of
 from nixherd.sizes import parse_size
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.durations import parse_seconds
+from nixherd.sizes import parse_seconds
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,32 @@
-"""What the fleet's hosts come to: evaluated once, all together, then built, and looked at for what nobody wants.
+"""What the fleet's configurations come to: evaluated once, all together, built, and searched for what nobody wants.
 
 `builds` proves that each toplevel, home and disko script is built, whatever the flake has among its `checks`; `lockout`
-and `closures` judge the same evaluation.
+and `closures` judge the same evaluation; `flake_check` is Nix's own judgement.
 """
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePath
 
-from nixherd.errors import FleetError
+from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
 from nixherd.fleet import lockout as locks
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.gate import sources
-from nixherd.gate.results import Found, Look, judged
+from nixherd.gate.results import Found, Look, Missing, Unknown, judged
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.edit import CannotEdit, NixText
-from nixherd.nix.errors import is_circumstance
+from nixherd.nix.errors import explanations, is_circumstance, last_error
 from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.log import warnings
+from nixherd.nix.places import Place
+from nixherd.process import Completed, run
 
 _SYSTEMS, _HOMES = "nixosConfigurations", "homeConfigurations"
 
@@ -200,3 +204,50 @@ def _with_line(found: Found, texts: Mapping[str, NixText | None]) -> Found:
     except CannotEdit:
         return found
     return Found(found.what, found.file, line, None, found.severity, found.attribute, found.remedy, found.rule)
+
+
+_OMITTED = re.compile(r"omitted these incompatible systems: ([\w-]+(?:, [\w-]+)*)")
+_LOCK_CHANGES = "requires lock file changes"
+# What a trace says of whose evaluation it is.
+_CHECKED = re.compile(r"while checking (?:the NixOS configuration|the derivation|flake output) '([^']+)'")
+
+
+def flake_check(flake: str, root: Path, deadline: float, file_of: Callable[[str], str | None] = lambda _: None) -> Look:
+    """What does not evaluate or build. `file_of` is a configuration's file, for what names none. Missing, Unknown."""
+    try:
+        done = run(nix.flake_check(flake), timeout=deadline, check=False)
+    except DeadlineExceeded:
+        raise Unknown(f"nix flake check was not done after {deadline:g} s, and was stopped; see --deadline") from None
+    except ProcessFailed as error:
+        if error.status == 127:
+            raise Missing(f"nix is not on PATH; install it (https://nixos.org/download), {flake} is a flake") from error
+        raise Unknown(str(error)) from error
+    omitted = _OMITTED.search(done.stderr)
+    note = f"evaluated, its checks built{f', not those for {omitted[1]}' if omitted else ''}"
+    warned = dict.fromkeys(" ".join(text.split()) for text, _ in warnings(done.stderr))
+    return judged(parse_flake_check(done, root, file_of), "; warning: ".join([note, *warned]))
+
+
+def parse_flake_check(
+    done: Completed, root: Path, file_of: Callable[[str], str | None] = lambda _: None
+) -> list[Found]:
+    """What it logged. Unknown where it failed without a word of why."""
+    if done.status == 0:
+        return []
+    if done.status < 0:
+        raise Unknown(f"nix flake check was killed by signal {-done.status}")
+    found = list(_complaints(done.stderr, root, file_of))
+    if not found:
+        raise Unknown(f"nix flake check ended with status {done.status}: {last_error(done.stderr) or 'without a word'}")
+    return list(dict.fromkeys(found))
+
+
+def _complaints(stderr: str, root: Path, file_of: Callable[[str], str | None]) -> Iterator[Found]:
+    for explained, trace in explanations(stderr, root):
+        if _LOCK_CHANGES in explained.what:
+            yield Found("names not all inputs of flake.nix as they are now", "flake.lock", remedy=explained.remedy)
+            continue
+        attribute = next(reversed(_CHECKED.findall(trace)), "")
+        place = explained.place or Place(file_of(attribute) or "flake.nix")
+        remedy = explained.remedy or "correct it there"
+        yield Found(explained.what, place.file, place.line, place.column, attribute=attribute, remedy=remedy)
