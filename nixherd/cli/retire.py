@@ -212,9 +212,9 @@ def _require_nothing_left(front: Front, name: str, options: Options, commit: str
         failure.args = (f"{name} was retired by commit {commit}; whether {what} is there is not known: {failure}",)
         raise failure from error
     if is_there:
-        named = f" ({row.name})" if row and row.name else ""
+        name_of = f" ({row.name})" if row and row.name else ""
         raise Refused(
-            f"{name} was retired by commit {commit}; {what} is there{named}, and no definition is of it, so it is not "
+            f"{name} was retired by commit {commit}; {what} is there{name_of}, and no definition is of it, so it is not "
             "destroyed; declare it under managed again, or remove it by hand"
         )
 
