@@ -214,8 +214,8 @@ def _require_nothing_left(front: Front, name: str, options: Options, commit: str
     if is_there:
         name_of = f" ({row.name})" if row and row.name else ""
         raise Refused(
-            f"{name} was retired by commit {commit}; {what} is there{name_of}, and no definition is of it, so it is not "
-            "destroyed; declare it under managed again, or remove it by hand"
+            f"{name} was retired by commit {commit}; {what} is there{name_of}, but no definition declares it, so it "
+            "is not destroyed; declare it under managed again, or remove it by hand"
         )
 
 
