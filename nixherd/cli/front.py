@@ -150,6 +150,14 @@ class Front:
         """What group_data/all.py says for all hosts; None where it says nothing."""
         return next(reversed(list(said_for_all(name, [CHECKOUT / "group_data"]))), None)
 
+    def read_back(self, what: str) -> Fleet:
+        """Load the fleet's files after a change. FleetError, beginning with `what`, where they do not load."""
+        try:
+            return load_fleet(self.root)
+        except FleetError as error:
+            look = f"did a git hook change them? Look at them by hand (git -C {self.root} status)"
+            raise FleetError(f"{what}, but the fleet's files do not load now: {error}; {look}") from error
+
     # Results
 
     @property

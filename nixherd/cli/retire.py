@@ -19,7 +19,6 @@ from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
-from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, Host
 from nixherd.names import HOST_ID, is_a
 from nixherd.proxmox.guest.destroy import DestroyGuest
@@ -310,7 +309,7 @@ def _forget(front: Front, host_id: str) -> None:
 
 def _read_back(front: Front, plan: Plan, options: Options) -> None:
     """FleetError unless the fleet's files are without the host now."""
-    host, retirement, now = plan.host, plan.retirement, load_fleet(front.root)
+    host, retirement, now = plan.host, plan.retirement, front.read_back(f"{plan.host.id} was retired")
     left = [f"hosts.nix: {host.id}"] if host.id in now.hosts else []
     left += [f"vms/definitions.nix: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
     if retirement.wanted.store is not None:
