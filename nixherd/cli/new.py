@@ -71,8 +71,8 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 def new(front: Front, /, name: str, **options: Any) -> None:
     """Scaffold the host NAME: its files, its entries in hosts.nix and the definitions, its secrets.
 
-    It is asked for what it is to be on a terminal. What comes of it is evaluated and shown before anything is written;
-    then all of it is there, known to git and not committed, or nothing.
+    On a terminal it asks for what is missing. The result is evaluated and shown before anything is written; then all of
+    it is written and added to git, uncommitted, or nothing is.
     """
     front.guarded = False
     how = {each: options.pop(each) for each in ("offline", "recipients", "no_eval", "commit", "dry_run", "yes")}

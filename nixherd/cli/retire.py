@@ -38,7 +38,7 @@ _SHOWN = 20  # mentions
 
 @dataclass(frozen=True)
 class Options:
-    """What the options say."""
+    """The options' values."""
 
     keep_vm: bool
     destroy: DestroyGuest | None
@@ -263,7 +263,7 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
 
 
 def _show_plan(front: Front, plan: Plan) -> None:
-    """What a person decides by: a result for people, beside the result where that is JSON."""
+    """Show what a person decides by: on stdout, or on stderr where the result is JSON."""
     label, is_beside, retirement = plan.host.id, front.wants_json, plan.retirement
     lines: list[object] = [f"would {step}" for step in plan.steps]
     lines += [each for each in plan.guests if each.fate is not Fate.DESTROYED]
