@@ -93,8 +93,8 @@ ADMIN, DOC1 = key("admin").recipient, key("doc1").recipient
     ("text", "words"),
     [
         ("creation_rules: [", "did not find expected node content|expected the node content"),
-        ("keys: []", "no list creation_rules"),
-        ("", "no list creation_rules"),
+        ("keys: []", "the list creation_rules is missing"),
+        ("", "the list creation_rules is missing"),
         (f"creation_rules:\n- age: {ADMIN[:-3]}", "is not an age recipient: mistyped or cut off"),
         (f"creation_rules:\n- path_regex: '('\n  age: {ADMIN}", "is not a regular expression"),
         (f"creation_rules:\n- age: &all [{ADMIN}]\n- age: *all", "not edited here; add by hand"),

@@ -1,4 +1,4 @@
-"""What is copied, built, noted and followed on a machine."""
+"""Builds, copies, and systems that nixos-rebuild brings; answered by script."""
 
 import json
 from dataclasses import replace
@@ -7,48 +7,26 @@ from typing import Any
 
 import pytest
 
-from nixherd.deploy import build, changes, copy, signing
-from nixherd.deploy import job as jobs
-from nixherd.deploy.program import note_alone
-from nixherd.deploy.values import Built, Copied, Planned, Reached
-from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Usage
+from nixherd.deploy import build, copy, rebuild, signing
+from nixherd.deploy.options import Engine
+from nixherd.deploy.run import Built, Copied, Planned, Reached
+from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.builder import Builder
+from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.process import Completed
 from nixherd.ssh.sudo import Sudo
-from nixherd.ssh.transient_unit import Job
-from tests.nixherd.deploy.machines import BEFORE, CONFIG, FAILED, SHARED
-from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, Scripted, rolled_out
-
-NOTED = f"protocol=3\nstate=none\nnew={NEW}\nkept_as={NEW} {REVISION} 2026-11-29T21:03:27Z me r\ncurrent={NEW}\n"
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (NOTED, None),
-        (f"{NOTED}busy=me@x\n", "me@x is deploying to it"),
-        ("protocol=3\nrefused=full\n", "full"),
-        ("protocol=3\nstate=none\n", "was told to note revision .*, and notes None"),
-        (FAILED, "noting the revision failed: it is broken"),
-    ],
+from tests.nixherd.deploy.scripted import (
+    BEFORE,
+    CONFIG,
+    FAILED,
+    NEW,
+    SHARED,
+    Scripted,
+    rolled_out,
+    system,
 )
-def test_a_revision_alone_is_noted_and_read_back(answer: Any, error: str | None) -> None:
-    rollout, host_run, notes = rolled_out(Scripted(answers={"": answer}))
-    value = Planned(Reached("x", BEFORE), CONFIG, revision_only=True)
-    if error:
-        with pytest.raises(FleetError, match=error):
-            note_alone(rollout, host_run, value)
-        return
-    note_alone(rollout, host_run, value)
-    assert notes.end == ("revision only", "old → 4f2c4f2c4f2c")
-
-
-def test_a_program_of_the_version_before_notes_none() -> None:
-    rollout, host_run, notes = rolled_out(Scripted(access=Access.PUSH_CLOSURE))
-    note_alone(rollout, host_run, Planned(Reached("x", replace(BEFORE, protocol=2)), CONFIG))
-    assert notes.end[0] == "unchanged"
 
 
 def test_a_copy_is_held_made_and_made_again_without_caches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,40 +137,25 @@ def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
             build.build(SHARED.builder, rollout, host_run, value, builder, [])
 
 
-def test_what_changes_is_said_of_what_was_built_there() -> None:
-    closure = f"{OLD} 100\n"
-    answers = {"path-info": closure, "readlink": "kernel /b\n", "switch-inhibitors": '{"systemd": "2"}', "init-": ""}
-    rollout, host_run, notes = rolled_out(Scripted(answers=answers))
-    before = replace(BEFORE, parts={"kernel": "/a"}, inhibitors='{"systemd": "1"}')
-    built = Built(Planned(Reached("x", before), CONFIG), is_there=True)
-    shown = changes.show(rollout, host_run, built, [])
-    assert shown.changes.reboot_for == ("kernel",)
-    assert shown.changes.inhibitors == ("systemd: 1 → 2",)
-    assert notes.found["size_before"] == 100
+def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild, "_flavour", lambda: Flavour("--sudo", "--no-reexec"))
+    value = Planned(Reached("x", BEFORE), replace(CONFIG, revision=None))
+    for answer, status, error in ((system(NEW), 0, None), (system(), 1, "runs and boots what it did before")):
+        rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": answer}), engine=Engine.NIXOS_REBUILD)
 
+        def run(argv: Any, status: int = status, **arguments: Any) -> Completed:
+            if status:
+                raise ProcessFailed("nixos-rebuild: status 1", 1)
+            return Completed("", "", 0)
 
-@pytest.mark.parametrize(
-    ("looks", "error"),
-    [
-        ([OSError("gone"), "running\nabc\n", "key 0\n"], None),
-        (["other 0\n", "key 0\n"], None),
-        (["key 3\nno room\n"], "try failed with status 3: no room"),
-        (["none\nlast\n"], "try was ended .*: last"),
-        (["other 0\n", "other 0\n"], "try was ended"),
-    ],
-)
-def test_a_job_is_followed_to_its_end(looks: list[Any], error: str | None) -> None:
-    machine = Scripted(answers={"systemd-run": "", "is-active": looks})
-    task = Job("try", "key", "true", 5)
-    if error:
-        with pytest.raises(FleetError, match=error):
-            jobs.run_job(machine, task)
-    else:
-        jobs.run_job(machine, task)
-
-
-def test_a_job_past_its_deadline_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "GRACE", -10)
-    machine = Scripted(answers={"systemd-run": "", "is-active": "running\n"})
-    with pytest.raises(DeadlineExceeded, match="try not done within 5 s; last: no output"):
-        jobs.run_job(machine, Job("try", "key", "true", 5))
+        monkeypatch.setattr(copy, "run", run)
+        request = rebuild.Rebuild("switch")
+        if error:
+            with pytest.raises(NotBegun, match=error):
+                rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, value, request)
+        else:
+            rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, Copied(Built(value)), request)
+            assert host_run.outcome == "deployed"
+    rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": OSError("silence")}))
+    with pytest.raises(Undecided, match="it cannot be asked what it runs now: silence"):
+        rebuild.rebuild(SHARED.evaluator, rollout, host_run, value, request)
