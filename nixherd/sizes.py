@@ -1,4 +1,4 @@
-"""Sizes: of disks, in Proxmox' own notation, and as people say them."""
+"""Sizes of disks, in Proxmox' own notation and as people say them; and durations as people say them."""
 
 import re
 
@@ -31,3 +31,17 @@ def human(size: int) -> str:
     while value >= 1024 and unit != "TiB":
         value, unit = value / 1024, next(units)
     return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
+
+
+LONGEST = 30 * 24 * 3600  # seconds: what takes longer than a month is not waited for, and no clock takes 1e300
+
+
+def parse_seconds(given: object) -> float:
+    """A number of seconds, 1 to `LONGEST`. ValueError for what is none: `nan` is never over, and `inf` no deadline."""
+    try:
+        found = float(str(given))
+    except ValueError:
+        found = 0.0
+    if not 1 <= found <= LONGEST:
+        raise ValueError(f"{given} is no number of seconds from 1 to {LONGEST}; write one like 300")
+    return found

@@ -27,8 +27,8 @@ from nixherd.deploy.run import Planned, Target
 from nixherd.deploy.running import PROFILE, chosen, has_it, require_store_path
 from nixherd.errors import FleetError, NotWell, Usage
 from nixherd.fleet import tree
-from nixherd.install.hardware import configuration_path
 from nixherd.install.permission import require_installable
+from nixherd.install.requirements import configuration_path
 from nixherd.pyinfra_glue import installing
 from nixherd.pyinfra_glue.hosts import connector_of, evaluated, evaluator_of, executing, fleet_host, fleet_of, run_of
 from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of

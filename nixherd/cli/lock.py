@@ -1,4 +1,4 @@
-"""`nixherd lock`: the fleet's inputs, brought up to date through the gate."""
+"""`nixherd lock`: update the fleet's inputs through the gate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from nixherd.cli.front import CHECKOUT, Front, pass_front
-from nixherd.cli.output import narrate, show_json, wants_json
+from nixherd.cli.output import narrate
 from nixherd.cli.parameters import Seconds, json_option
 from nixherd.deploy import commit_policy as commits_gate
 from nixherd.deploy.commit_policy import Gate
 from nixherd.exit_codes import Exit, worst
 from nixherd.files import expanded
 from nixherd.fleet.load import load_fleet
-from nixherd.gate.lock.report import markdown_of
+from nixherd.gate.lock.combine import markdown_of
 from nixherd.gate.lock.run import BRANCH, Ended, Wanted, update
 from nixherd.gate.lock.verdicts import TreeGate
 from nixherd.terminal import say
@@ -55,23 +55,23 @@ def update_command(
     gate: str | None,
     gate_deadline: float,
     summary: str | None,
-    **wanted: Any,
+    **options: Any,
 ) -> int:
     """Update flake.lock on a branch of its own: all inputs, or those named, each one a group by itself.
 
-    Nothing is merged or pushed that the gate has not let through as it is. Where it stops all of them together, it is
-    asked for one group after the other: one that breaks something is left behind, and named with the gate's reason,
-    and the others go on. COMMAND is run by sh in the fleet's directory of the tree that it judges. Where others push
-    meanwhile, all of it is done again on that.
+    Only a tree that passed the gate is merged or pushed. If all updates together do not pass, the gate judges one group
+    after the other: a group that breaks something is left behind, and named with the gate's reason; the others are
+    published. COMMAND is run by sh in the fleet's directory of the tree that it judges. If others push meanwhile, all
+    of it is repeated on that.
 
-    Status 0: all that moved is where it was wanted, or nothing moved. 1: something was left behind. 5: of an input
-    nobody can tell, as it could not be looked up, or the gate gave no answer. In both the rest has gone on.
+    Status 0: all updates were published, or there were none. 1: something was left behind. 5: an input could not be
+    looked up, or the gate gave no answer. In both cases the rest was published.
     """
     if summary and not expanded(summary).is_fifo():
-        expanded(summary).open("a").close()  # that it can be written is seen while nothing has been done yet
+        expanded(summary).open("a").close()  # fails now rather than after the update
     ended = update(
         front.root,
-        Wanted(groups=groups, only=inputs, **wanted),
+        Wanted(groups=groups, only=inputs, **options),
         TreeGate(gate, gate_deadline),
         _must_be_signed,
         lambda line: say(line, err=True),
@@ -81,12 +81,8 @@ def update_command(
     if summary:
         with expanded(summary).open("w", encoding="utf-8") as file:
             file.write(markdown_of(outcome, _ended(ended)))
-    if wants_json(front.as_json):
-        show_json(_document(ended))
-    else:
-        for move in outcome.moves:
-            say(f"{'  ' if len(move.path) > 1 else ''}{move}")
-        say(_ended(ended))
+    moves = (f"{'  ' if len(move.path) > 1 else ''}{move}" for move in outcome.moves)
+    front.show(_document(ended), [*moves, _ended(ended)])
     narrate(f"left behind: {left.group}: {left.reasons[0] if left.reasons else 'unknown'}" for left in outcome.left)
     narrate(f"unknown, not updated: {input}: {why}" for input, why in outcome.unknown)
     statuses = [Exit.FAILED] if outcome.left else []
@@ -94,7 +90,7 @@ def update_command(
 
 
 def _must_be_signed(fleet: Path) -> bool:
-    """Whether commits of the fleet in this directory have to be signed, by hosts.nix or by our group data."""
+    """Whether hosts.nix or group data require signed commits of the fleet in this directory."""
     by_hosts = (fleet / "hosts.nix").exists() and commits_gate.required_by_hosts(load_fleet(fleet))
     return Gate.of(fleet, {}, [CHECKOUT / "group_data"], by_hosts=by_hosts, notes=False) is not None
 

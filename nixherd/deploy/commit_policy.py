@@ -19,13 +19,13 @@ from urllib.parse import quote
 
 from nixherd.errors import FleetError, ProcessFailed, Refused, Usage
 from nixherd.files import expanded, state_home, write_whole
-from nixherd.fleet import commits, sshsig
-from nixherd.fleet.commits import FULL_HASH, Commit
+from nixherd.fleet import signatures
 from nixherd.fleet.git import Repository
 from nixherd.fleet.group_data import names_for_all, said_for_all
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.near_names import near_option
+from nixherd.fleet.signatures import FULL_HASH, Commit
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import last_error
 from nixherd.process import run
@@ -131,8 +131,8 @@ class Gate:
         start = self.told or record.revision or self.first
         history = History(repository, start)
         try:
-            new = commits.since(start, head, history.read)
-        except commits.NotFollowed as error:
+            new = signatures.since(start, head, history.read)
+        except signatures.NotFollowed as error:
             whose = "which signed_from names" if self.told or not record.revision else "which was proven here before"
             raise Refused(
                 f"{self.fleet}: {error}, {whose}; nothing was changed. For an older one, or another line of commits, "
@@ -175,14 +175,14 @@ class Gate:
         return text
 
     def _require_signed(self, new: Sequence[Commit], start: Commit | None, signers: Path, scratch: Path) -> None:
-        made = commits.times(new, start, int(time.time()))
+        made = signatures.times(new, start, int(time.time()))
 
         def problem(commit: Commit) -> str | None:
             if commit.signature is None:
                 return "it is not signed"
             if not commit.signature.startswith("-----BEGIN SSH SIGNATURE-----"):
                 return "it is signed, but not by an SSH key (git config gpg.format ssh)"
-            if sshsig.signer(commit.signature, commit.payload, signers, "git", made[commit.id], scratch) is None:
+            if signatures.signer(commit.signature, commit.payload, signers, "git", made[commit.id], scratch) is None:
                 return f"its signature is by nobody who may (by {self.signers}, at its time)"
             return None
 
@@ -199,7 +199,7 @@ class Gate:
         where = f"&dir={quote(str(below))}" if below.parts else ""
         url = f"git+file://{quote(str(top.resolve()))}?rev={head}{where}{more}"
         try:
-            said = json.loads(run(nix.flake_locked(url), timeout=_TIMEOUT).stdout)
+            said = json.loads(run(nix.flake_metadata(url), timeout=_TIMEOUT).stdout)
             revision, path = said["revision"], Path(said["path"]) / below
         except ProcessFailed as error:
             if not error.stderr:
@@ -261,7 +261,7 @@ class History:
     def _take(self, ids: Collection[str]) -> None:
         contents = self._repository.contents(ids)
         for id in ids:
-            self._known[id] = commits.parse(id, contents[id]) if id in contents else None
+            self._known[id] = signatures.parse(id, contents[id]) if id in contents else None
 
 
 @dataclass(frozen=True)

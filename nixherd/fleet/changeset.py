@@ -25,11 +25,10 @@ from typing import Any
 
 from nixherd.errors import FAILURES, FleetError, Unforeseen
 from nixherd.faults import worded
-from nixherd.files import TEMPORARY, state_home, sync, write_whole
+from nixherd.files import TEMPORARY, lock, state_home, sync, write_whole
 from nixherd.fleet import tree as trees
 from nixherd.fleet.git import Repository
 from nixherd.fleet.tree import Temporary, Tree
-from nixherd.locks import lock
 
 _AT_ONCE = 8  # files that are made durable side by side
 _JOURNAL = "journal.json"

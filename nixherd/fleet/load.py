@@ -6,15 +6,32 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nixherd.errors import FleetInvalid
+from nixherd.errors import Finding, FleetInvalid
 from nixherd.files import expanded
-from nixherd.findings import Finding
 from nixherd.fleet.evaluate import evaluate
-from nixherd.fleet.models import NOTHING, Endpoint, Fleet, Host, Origin, Template, Vm, VmidRange
+from nixherd.fleet.models import (
+    HOSTS,
+    NOTHING,
+    CloudInitSettings,
+    ContainerSettings,
+    Endpoint,
+    Fleet,
+    Host,
+    Origin,
+    Settings,
+    Template,
+    Vm,
+    VmidRange,
+)
 from nixherd.fleet.schema import Place, fields_of, read
-from nixherd.fleet.settings import CloudInitSettings, ContainerSettings, Settings
-from nixherd.fleet.validate import HOSTS, find, is_host, kind_of
+from nixherd.fleet.validate import find, is_host, kind_of
 from nixherd.fleet.world import World, look
+
+
+def require_directory(root: Path) -> None:
+    """FleetInvalid unless the fleet's directory exists."""
+    if not root.is_dir():
+        raise FleetInvalid([f"{root}: no such directory; FLEET names the directory of the fleet's flake"])
 
 
 def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Fleet:
@@ -27,8 +44,7 @@ def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Flee
     not answer.
     """
     directory = expanded(path).absolute()
-    if not directory.is_dir():
-        raise FleetInvalid([f"{directory}: no such directory; FLEET names the directory of the fleet's flake"])
+    require_directory(directory)
     if not (directory / HOSTS).is_file():
         raise FleetInvalid([f"{directory / HOSTS}: missing; FLEET names the directory that holds the fleet's {HOSTS}"])
     try:

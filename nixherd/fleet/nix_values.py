@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from nixherd.findings import Finding, Severity
+from nixherd.errors import Finding, Severity
 
 _SHOWN = 60
 

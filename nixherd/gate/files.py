@@ -1,9 +1,10 @@
-"""Which files of a fleet a tool looks at: those that git knows, as Nix does; and copies of them to work in."""
+"""The files that a tool looks at: those that git knows, as Nix does; copies to work in; what no text may hold."""
 
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from nixherd.errors import FleetError
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
+from nixherd.gate.results import Found, Look
 
 _CONFIGURATIONS = ("alejandra.toml", "statix.toml")
 _LEFT_OUT = ("result",)
@@ -55,8 +57,8 @@ def of_fleet(root: Path, repository: Repository | None) -> Place:
 
 def _tracked(repository: Repository) -> Iterator[str]:
     for row in _rows(repository, "ls-files", "--stage", "-z", "--", "."):
-        about, _, path = row.partition("\t")
-        if about.startswith("100"):  # neither link nor submodule
+        mode, _, path = row.partition("\t")
+        if mode.startswith("100"):  # neither link nor submodule
             yield path
 
 
@@ -140,3 +142,49 @@ def read_all(root: Path, files: Iterable[str]) -> dict[str, bytes]:
     """Their contents; one that is gone is left out. FleetError for one that is no file of the fleet."""
     found = {file: tree.read(root, file) for file in files}
     return {file: content for file, content in found.items() if content is not None}
+
+
+_CONFLICT_BEGIN = re.compile(rb"^<{7} [^\n]*$", re.MULTILINE)
+_CONFLICT_END = re.compile(rb"^>{7} [^\n]*$", re.MULTILINE)
+_MERGE = "decide what is to stay, and `git add` it"
+
+
+def conflicts(place: Place, unmerged: Callable[[], Sequence[str]] = tuple) -> Look:
+    """All text files, not only Nix."""
+    found, unknown = [], []
+    for file in place.files:
+        try:
+            found += markers(file, place.text(file))
+        except OSError as error:
+            unknown.append(f"{file}: {error.strerror}")
+    marked = {each.file for each in found}
+    found += [Found("is not merged", file, remedy=_MERGE, rule="merge") for file in unmerged() if file not in marked]
+    return Look(found, f"{len(place.files)} files", "; ".join(unknown))
+
+
+def markers(file: str, content: bytes) -> list[Found]:
+    """Each beginning that an end follows."""
+    if b"<<<<<<< " not in content:
+        return []
+    return [
+        Found("a conflict that was not resolved", file, content[: begin.start()].count(b"\n") + 1, remedy=_MERGE)
+        for begin in _CONFLICT_BEGIN.finditer(content)
+        if _CONFLICT_END.search(content, begin.end())
+    ]
+
+
+_KEY = re.compile(
+    rb"\bAGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]{40,}|^[ \t\"']*-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----", re.MULTILINE
+)
+_REPLACE_KEY = "take it out of the history too, and make another one: whoever has the repository has it"
+
+
+def private_keys(place: Place) -> Iterator[Found]:
+    """Each with its line. OSError for a file that cannot be read."""
+    for file in place.files:
+        content = place.text(file)
+        if b"KEY-" not in content:
+            continue
+        for found in _KEY.finditer(content):
+            line = content.count(b"\n", 0, found.start()) + 1
+            yield Found("a private key in plain text", file, line, remedy=_REPLACE_KEY, rule="private-key")

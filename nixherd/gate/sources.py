@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nixherd.errors import FleetError
-from nixherd.findings import Finding, Severity
+from nixherd.errors import Finding, FleetError, Severity
 from nixherd.fleet.models import Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.evaluator import Evaluator

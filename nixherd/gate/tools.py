@@ -1,27 +1,37 @@
-"""The tools of the gate, by name, the fast ones first, and what a run of them shares."""
+"""The tools of the gate, by name, the fast ones first; they share one scope, and run side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from nixherd.errors import FleetError, FleetInvalid
+from nixherd.errors import FAILURES, FleetError, FleetInvalid, Usage
+from nixherd.faults import worded
+from nixherd.fleet.changeset import interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.revisions import Tree
-from nixherd.gate import alejandra, deadnix, flake, hosts, keys, merge, secrets, statix
-from nixherd.gate.files import Place, changed, copied, of_fleet, read_all, unmerged
-from nixherd.gate.results import Found, Look, Unknown
+from nixherd.gate import configurations, files, programs
+from nixherd.gate.files import Place
+from nixherd.gate.results import Found, Look, Missing, Result, Unknown
 from nixherd.nix.builder import Builder
 from nixherd.nix.evaluator import Evaluator
 from nixherd.once import Once
+from nixherd.process import interrupt_all
 from nixherd.run import Run
+from nixherd.trust.secrets.store import People, Store
 
 QUICK = 300.0  # seconds
 SLOW = 4 * 3600.0
 _FLAKE = "flake.nix"
+_SECRETS = "secrets"
+_INTERRUPTED = "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"
+_PATIENCE = 10.0  # seconds, after which it is said what is waited for
+Say = Callable[[str], None]
 
 
 @dataclass
@@ -61,17 +71,17 @@ class Scope:
         if self.chosen is not None:
             return Place(self.root, self.chosen, self.root)
         if not self.only_changed:
-            place = of_fleet(self.root, self.repository)
+            place = files.of_fleet(self.root, self.repository)
             if not place.nix:
                 raise FleetError(f"{self.root}: there is no Nix file{' that git knows' if self.repository else ''}")
             return place
         if self.repository is None:
             raise FleetError(
-                f"{self.root}: is in no git repository, so nobody knows what is changed; leave --changed out"
+                f"{self.root}: is not in a git repository, so nobody knows what is changed; leave --changed out"
             )
-        found = changed(self.repository)
-        contents = {**found.staged, **read_all(self.root, found.others)}
-        return self._held.enter_context(copied(self.root, contents))
+        changes = files.changed(self.repository)
+        contents = {**changes.staged, **files.read_all(self.root, changes.others)}
+        return self._held.enter_context(files.copied(self.root, contents))
 
     @property
     def fleet(self) -> Fleet:
@@ -102,18 +112,17 @@ class Scope:
         return self.deadline or usual
 
     def unmerged(self) -> Sequence[str]:
-        return unmerged(self.repository) if self.repository else ()
+        return files.unmerged(self.repository) if self.repository else ()
 
 
 @dataclass(frozen=True)
 class Tool:
-    """`is_quick`: it takes seconds, and is run before a commit. `is_program`: it is another's, and takes files."""
+    """`is_quick`: it takes seconds, and is run before a commit."""
 
     name: str
     what: str
     check: Callable[[Scope], Look]
     is_quick: bool = True
-    is_program: bool = False
 
 
 def _definitions(scope: Scope) -> Look:
@@ -123,63 +132,138 @@ def _definitions(scope: Scope) -> Look:
     except FleetInvalid as error:
         findings, note = error.findings, ""
     found = [Found.of_text(each, str(scope.root)) for each in findings]
-    return Look(hosts.with_lines(scope.root, found), note)
+    return Look(configurations.with_lines(scope.root, found), note)
 
 
 def _secrets(scope: Scope) -> Look:
-    found = [*keys.find(scope.place)]
+    """Find private keys in plain text, and what `nixherd secrets status` tells of the secret files."""
+    findings = [*files.private_keys(scope.place)]
     try:
-        look = secrets.check(scope.root, scope.usable)
+        fleet = scope.usable
+        findings += [Found.of_text(_INTERRUPTED)] if interrupted(scope.root) else []
+        if not (scope.root / _SECRETS).exists():
+            return Look(findings, f"there is no {_SECRETS}/")
+        store = Store.load(scope.root, _SECRETS)
+        plan = store.plan(People.of(fleet, store.rules))
     except FleetError as error:
-        return Look(found, unknown=str(error))
-    return Look([*found, *look.findings], look.note, look.unknown)
+        return Look(findings, unknown=str(error))
+    findings += [Found.of_text(each, str(scope.root)) for each in plan.findings]
+    for rekey in plan.rekeys:
+        what = f"its recipients are not those that its rule names: {', '.join(rekey.names)}"
+        findings.append(Found(what, store.path(rekey.path), remedy="`nixherd secrets apply` encrypts it anew"))
+    return Look(findings, f"{len(store.files)} files")
 
 
 def _flake(scope: Scope) -> Look:
     if not (scope.root / _FLAKE).is_file():
         return Look([Found("is not there", _FLAKE, remedy="a fleet is a flake; the reference fleet has one")])
     try:
-        find = hosts.file_of(scope.usable)
+        find = configurations.file_of(scope.usable)
     except FleetError:  # the flake is judged all the same
 
         def find(_: str) -> str | None:
             return None
 
-    return flake.check(str(scope.root), scope.root, scope.limit(SLOW), find)
+    return configurations.flake_check(str(scope.root), scope.root, scope.limit(SLOW), find)
 
 
-def _lockout(scope: Scope) -> Look:
-    evaluator = scope.builder.evaluator
-    return hosts.lockout(scope.usable, evaluator)
+def _looks(check: Callable[[Place, float], Look]) -> Callable[[Scope], Look]:
+    return lambda scope: check(scope.place, scope.limit(QUICK))
 
 
-def _closures(scope: Scope) -> Look:
-    evaluator = scope.builder.evaluator
-    return hosts.closures(scope.usable, evaluator)
+def _evaluates(check: Callable[[Fleet, Evaluator], Look]) -> Callable[[Scope], Look]:
+    def look(scope: Scope) -> Look:
+        evaluator = scope.builder.evaluator  # Unknown without a flake comes first
+        return check(scope.usable, evaluator)
+
+    return look
 
 
 def _builds(scope: Scope) -> Look:
     builder = scope.builder
-    return hosts.builds(scope.usable, builder)
+    return configurations.builds(scope.usable, builder)
 
 
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
     for tool in (
-        Tool(
-            "alejandra",
-            "formatting",
-            lambda scope: alejandra.check(scope.place, scope.limit(QUICK)),
-            is_program=True,
-        ),
-        Tool("deadnix", "unused code", lambda scope: deadnix.check(scope.place, scope.limit(QUICK)), is_program=True),
-        Tool("statix", "lints", lambda scope: statix.check(scope.place, scope.limit(QUICK)), is_program=True),
-        Tool("merge", "unresolved conflicts", lambda scope: merge.check(scope.place, scope.unmerged)),
+        Tool("alejandra", "formatting", _looks(programs.alejandra)),
+        Tool("deadnix", "unused code", _looks(programs.deadnix)),
+        Tool("statix", "lints", _looks(programs.statix)),
+        Tool("merge", "unresolved conflicts", lambda scope: files.conflicts(scope.place, scope.unmerged)),
         Tool("definitions", "hosts.nix and vms/definitions.nix", _definitions),
         Tool("secrets", "who can decrypt which file", _secrets),
-        Tool("lockout", "ways to root", _lockout, is_quick=False),
-        Tool("closures", "what every commit would change", _closures, is_quick=False),
+        Tool("lockout", "ways to root", _evaluates(configurations.lockout), is_quick=False),
+        Tool("closures", "what every commit would change", _evaluates(configurations.closures), is_quick=False),
         Tool("flake", "nix flake check", _flake, is_quick=False),
         Tool("builds", "every configuration built", _builds, is_quick=False),
     )
 }
+
+
+def require_known(names: Collection[str], option: str) -> None:
+    """Raise Usage for the name of a tool that does not exist."""
+    for name in names:
+        if name not in TOOLS:
+            raise Usage(f"{option} {name}: there is no such tool; there are {', '.join(TOOLS)}")
+
+
+def run_all(
+    scope: Scope, without: Collection[str] = (), only: Collection[str] = (), say: Say | None = None
+) -> Iterator[Result]:
+    """How each tool ends, in the order of TOOLS, as soon as it and all before it have ended.
+
+    `without` are left out by the operator's word, as is everything but `only`, where that is given. `say` is told what
+    is waited for.
+    """
+    if set(only or TOOLS) <= set(without):
+        raise Usage("nothing is left to run; leave out fewer tools")
+    reasons = {name: _why_not(tool, scope, without, only) for name, tool in TOOLS.items()}
+    chosen = [tool for name, tool in TOOLS.items() if not reasons[name]]
+    pool = ThreadPoolExecutor(max(1, len(chosen)))
+    try:
+        # The slow ones begin first: the others fit beside them.
+        running = {tool.name: pool.submit(_timed, tool, scope) for tool in reversed(chosen)}
+        for name in TOOLS:
+            if reasons[name]:
+                yield Result(name, not_run=True, note=reasons[name])
+                continue
+            _wait(running[name], running, say)
+            yield running[name].result()
+    except KeyboardInterrupt:
+        interrupt_all()  # a Ctrl-C does not reach what we have started
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _why_not(tool: Tool, scope: Scope, without: Collection[str], only: Collection[str]) -> str:
+    if tool.name in without:
+        return "--without"
+    if only:
+        return "" if tool.name in only else "--only"
+    return "--changed" if scope.only_changed and not tool.is_quick else ""
+
+
+def _wait(one: "Future[Result]", running: "dict[str, Future[Result]]", say: Say | None) -> None:
+    while say:
+        try:
+            one.result(_PATIENCE)
+        except TimeoutError:
+            left = [name for name, each in running.items() if not each.done()]
+            say(f"{len(running) - len(left)} of {len(running)} done, waiting for {', '.join(reversed(left))}")
+        else:
+            return
+
+
+def _timed(tool: Tool, scope: Scope) -> Result:
+    began = time.monotonic()
+    look, missing = Look(), False
+    try:
+        look = tool.check(scope)
+    except Missing as error:
+        look, missing = Look(unknown=f"{error}; --without {tool.name} leaves it out, and says so"), True
+    except FAILURES as error:
+        look = Look(unknown=str(worded(error, f"{scope.root}: {tool.name}")))
+    seconds = time.monotonic() - began
+    return Result(tool.name, tuple(look.findings), look.unknown, missing, note=look.note, seconds=seconds)

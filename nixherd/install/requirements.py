@@ -1,11 +1,14 @@
 """What an installation needs on this side, judged before anything is changed."""
 
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from nixherd.errors import FleetError
+from nixherd.fleet.git import Repository
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.install.hardware import configuration_path
+from nixherd.fleet.models import Fleet
+from nixherd.fleet.tree import opened
 from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
 
@@ -45,3 +48,33 @@ def _extra_files(host_id: str, files: object) -> Iterator[str]:
             yield f"{host_id}: extra_files: {target} is no absolute path; say where in the new root the file belongs"
         if not Path(str(source)).is_file():
             yield f"{host_id}: extra_files: {source} is not there; correct the path of the local file"
+
+
+def configuration_path(fleet: Fleet, host_id: str, given: str | bool) -> Path:
+    """Where the file belongs: `given`, relative to the flake, or beside the host's configuration when True.
+
+    FleetError when it lies outside the flake, a link leads there, or git does not know it: Nix would not see it there.
+    """
+    flake = Path(fleet.path)
+    configuration = fleet.hosts[host_id].configuration_file
+    if given is True and configuration:
+        file = str(Path(configuration).parent / "hardware-configuration.nix")
+    else:
+        file = str(flake / str(given))
+    inside = _below(file, flake) or _below(file, flake.resolve())
+    if inside is None:
+        raise FleetError(f"{host_id}: hardware_configuration: {file} is not in the flake {flake}")
+    path = flake / inside
+    with opened(flake) as tree:
+        if tree.stat(str(inside)) is None:
+            raise FleetError(f"{path}: not there; create it (an empty module, {{ }}, will do) and `git add` it")
+    repository = Repository.around(flake)
+    if repository is not None and not repository.tracked([str(inside)]):
+        raise FleetError(f"{path}: git does not know it, so Nix would not see it; `git add` it first")
+    return path
+
+
+def _below(path: str, directory: Path) -> PurePath | None:
+    """The path below a directory, by its letters: links are not followed, here or later."""
+    normal = PurePath(os.path.normpath(path))
+    return normal.relative_to(directory) if normal.is_relative_to(directory) and normal != directory else None

@@ -1,16 +1,16 @@
 """What a guest tells of itself through its agent, and what cannot be its own: another's key, another's address."""
 
 import ipaddress
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from nixherd.errors import FleetError, Refused
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.locate import this_machine
 from nixherd.locate.proof import Asked
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.ssh.keys import parse_public_key
+from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 
-HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 _LOOK_THERE = "nothing was sent there: find out who is root in that guest"
 
 
@@ -54,6 +54,28 @@ def owner_of_address(hypervisors: Mapping[str, str], address: str, mac: str | No
     if about.is_loopback or about.is_link_local:
         return None  # no guest is believed to have one; the other is on one link alone
     whose = hypervisors.get(address)
-    if whose is None and this_machine.has_address(address) and not (mac and this_machine.has_mac(mac)):
+    if whose is None and has_address(address) and not (mac and has_mac(mac)):
         whose = "the machine that this runs on"
     return whose
+
+
+def has_address(address: str) -> bool:
+    """Whether this address is one of our own. Nothing is sent: the kernel says from where it would send there."""
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return ipaddress.ip_address(probe.getsockname()[0]) == ipaddress.ip_address(address)
+    except OSError:  # no way there, or a broadcast address
+        return False
+
+
+def has_mac(mac: str) -> bool:
+    """Whether one of our network cards has this MAC, in lower case."""
+    found = set()
+    for file in Path("/sys/class/net").glob("*/address"):
+        try:
+            found.add(file.read_text().strip().lower())
+        except OSError:
+            continue
+    return mac in found

@@ -13,9 +13,9 @@ from functools import partial
 from nixherd.errors import ApiError, FleetError
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, Host, Vm
-from nixherd.locate import discovery, whereabouts
+from nixherd.locate import keyscan, neighbours
 from nixherd.locate.guest_agent import owner_of_address
-from nixherd.locate.neighbours import Neighbour
+from nixherd.locate.neighbours import Neighbour, Sightings
 from nixherd.locate.proof import Asked
 from nixherd.locate.reach import (
     Absent,
@@ -23,16 +23,15 @@ from nixherd.locate.reach import (
     Hints,
     Place,
     Running,
+    Terms,
     addresses,
     ask_agent,
     declared_card,
     is_proven_by_agent,
     running,
 )
-from nixherd.locate.whereabouts import Sightings
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.guest.address import address_of, plain
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import address_of, label, plain_address
 from nixherd.proxmox.guest.observe import interfaces_of
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.run import Run
@@ -88,7 +87,7 @@ class Search:
         vm = self._fleet.vm_of(self.host.id)
         assert vm is not None
         card = declared_card(vm)
-        self._gateways = whereabouts.gateways(vm)
+        self._gateways = neighbours.gateways(vm)
         named = [self.hints.address] if self.hints.address else addresses(self.host)
         yield from self._new([self.before] if self.before else [], card)
         yield from self._new(named, card)
@@ -98,13 +97,13 @@ class Search:
             return
         guest = self._running(vm)
         if guest is not None:
-            self._gateways = whereabouts.gateways(vm, guest.config)
+            self._gateways = neighbours.gateways(vm, guest.config)
             told = self._by_hypervisor(guest)
             if told is not None:
                 yield from (place for place in told if self._is_new(place.address))
                 return
             card = Asked.of(vm, guest.node, guest.config, has_agent=False)
-            fixed = whereabouts.configured(vm, guest.config)
+            fixed = neighbours.configured(vm, guest.config)
             yield from self._new(self._believed(fixed, "its configuration", card), card)
         for source in (self._seen(vm, card), self._discovered(vm, card)):
             for place in source:
@@ -130,17 +129,8 @@ class Search:
         try:
             if is_proven_by_agent(vm):
                 # an outdated entry of another host hides no guest here: whoever answers proves that it is this one
-                return ask_agent(
-                    self.hypervisor,
-                    self.keys,
-                    self.host,
-                    guest,
-                    epochs=self.epochs,
-                    patience=self.patience,
-                    progress=self._note,
-                    accepted=self.accepted,
-                    done=self.done,
-                )
+                terms = Terms(self.epochs, self.patience, self._note, self.accepted, self.done)
+                return ask_agent(self.hypervisor, self.keys, self.host, guest, terms)
             address = address_of(guest.config, interfaces_of(self.hypervisor.client, guest.node, vm))
         except NoAgent:
             self._note(f"{label(vm)} has no guest agent")
@@ -176,7 +166,7 @@ class Search:
             except FleetError as error:
                 self._note(self._once(f"{other.id} does not tell its neighbours: {error}", f"{other.id} neither"))
                 continue
-            found = whereabouts.seen_elsewhere(card.mac, told)
+            found = neighbours.seen_elsewhere(card.mac, told)
             if not found:
                 self._note(f"{other.id} has not seen {card.mac} lately")
             yield from self._new(self._believed(found, other.id, card), card)
@@ -186,7 +176,7 @@ class Search:
         for network in self._fleet.networks_of(vm):
             try:
                 open_ = self.sightings.listening_in(network, partial(self._searched, network))
-                found = discovery.showing(self.keys.pinned(self.host.id) or "", open_)
+                found = keyscan.showing(self.keys.pinned(self.host.id) or "", open_)
             except FleetError as error:
                 self._note(f"{network} cannot be searched: {error}")
                 continue
@@ -199,8 +189,8 @@ class Search:
     def _searched(self, network: str) -> list[str]:
         """The addresses of a network that are tried, which is told."""
         others = [each for host in self._fleet.hosts.values() for each in host.addresses or ()]
-        addresses = discovery.addresses_in(
-            [network], {*self.hypervisor.known_addresses, *filter(None, map(plain, others))}
+        addresses = keyscan.addresses_in(
+            [network], {*self.hypervisor.known_addresses, *filter(None, map(plain_address, others))}
         )
         self.tell(f"trying port 22 of the {len(addresses)} addresses in {network}, as the definitions say")
         return addresses
@@ -225,7 +215,7 @@ class Search:
         others, hypervisors = self._others(), dict[str, str]()
         for address in found:
             hypervisors = hypervisors or {**self.hypervisor.known_addresses}
-            written = plain(address) or address
+            written = plain_address(address) or address
             whose = owner_of_address(hypervisors, written, card.mac if card else None)
             whose = whose or others.get(written) or self._gateway(written)
             if whose:
@@ -239,7 +229,7 @@ class Search:
         A hypervisor that cannot be asked now is no obstacle: then it is the endpoint's alone.
         """
         others, hypervisors = self._others(), dict[str, str]()
-        for address in whereabouts.declared(vm):
+        for address in neighbours.declared(vm):
             hypervisors = hypervisors or {**self.hypervisor.known_addresses}
             if whose := hypervisors.get(address) or others.get(address) or self._gateway(address):
                 self._note(f"{vm.attribute} says {address}, which {whose} has: left out")
@@ -252,7 +242,7 @@ class Search:
     def _others(self) -> Mapping[str, str]:
         """By address, which other host has it."""
         hosts = (host for host in self._fleet.hosts.values() if host.id != self.host.id)
-        return {written: host.id for host in hosts for each in host.addresses or () if (written := plain(each))}
+        return {written: host.id for host in hosts for each in host.addresses or () if (written := plain_address(each))}
 
     def _not_asked(self, error: FleetError) -> None:
         self.problem = error

@@ -1,7 +1,14 @@
-"""Which host key each machine of the fleet shows: for comparing with hosts.nix, never for trusting it."""
+"""Which host keys machines show: to compare them with hosts.nix, and to find a machine by its key; never to trust them.
 
+A network is searched at port 22 alone, slowly, and only where the definitions say so. An address answers or not; of
+those that do, `ssh-keyscan` reads the host key, and no more than the one whose key is the pinned one is ever logged in
+to. Nothing but a TCP connection and a key exchange is sent.
+"""
+
+import ipaddress
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,10 +19,10 @@ from nixherd.faults import worded
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Host
 from nixherd.locate.reach import Epoch, Hints, look
+from nixherd.process import run
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.ssh.keys import parse_public_key
+from nixherd.ssh.keys import parse_public_key, same_key
 
-AT_ONCE = 32
 PATIENCE = 5.0  # seconds for a machine to answer and to show its key
 
 
@@ -40,7 +47,7 @@ class Shown:
 def keys_shown(hypervisor: Hypervisor, keys: HostKeys, hosts: Iterable[Host]) -> dict[str, Shown]:
     """By host id, all asked at once; a machine that does not answer is no error."""
     wanted = list(hosts)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         return {shown.host_id: shown for shown in pool.map(lambda host: _shown(hypervisor, keys, host), wanted)}
 
 
@@ -69,3 +76,70 @@ def _key_at(address: str, port: int = 22) -> str:
             return f"{key.get_name()} {key.get_base64()}"
         finally:
             transport.close()
+
+
+PORT = 22
+SEARCH_AGAIN = 60.0  # seconds after which a network may be searched once more
+MOST_SEARCHES = 3  # of one network in a run
+_AT_ONCE = 32
+_PER_SECOND = 100
+_TIMEOUT = 1.0  # seconds for an address to answer
+_KEY_TIMEOUT = 5  # seconds for it to show its key
+
+
+def addresses_in(networks: Iterable[str], but: Collection[str]) -> list[str]:
+    """The addresses of machines in these networks, each once, but those."""
+    found = (str(each) for network in networks for each in ipaddress.IPv4Network(network).hosts())
+    return [address for address in dict.fromkeys(found) if address not in but]
+
+
+def listening(addresses: Sequence[str]) -> list[str]:
+    """Those of the addresses at which something listens for SSH."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        open_ = list(pool.map(_is_open, _paced(addresses)))
+    return [address for address, is_open in zip(addresses, open_, strict=True) if is_open]
+
+
+def _paced(addresses: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Each with the moment before which it is not tried."""
+    began = time.monotonic()
+    yield from ((address, began + number / _PER_SECOND) for number, address in enumerate(addresses))
+
+
+def _is_open(which: tuple[str, float]) -> bool:
+    address, not_before = which
+    time.sleep(max(0.0, not_before - time.monotonic()))
+    try:
+        socket.create_connection((address, PORT), _TIMEOUT).close()
+    except OSError:
+        return False
+    return True
+
+
+def showing(host_key: str, addresses: Sequence[str]) -> list[str]:
+    """Those that show this host key. ProcessFailed or DeadlineExceeded when they cannot be asked."""
+    kind = _kind(parse_public_key(host_key).type)
+    argv = ["ssh-keyscan", "-T", str(_KEY_TIMEOUT), "-t", kind, "-p", str(PORT), "-f", "-"]
+    found = []
+    for start in range(0, len(addresses), _AT_ONCE):
+        part = addresses[start : start + _AT_ONCE]
+        said = run(argv, input="".join(f"{address}\n" for address in part), timeout=60, check=False).stdout
+        found += [address for address, key in _keys(said) if address in part and same_key(key, host_key)]
+    return list(dict.fromkeys(found))
+
+
+def _keys(said: str) -> Iterator[tuple[str, str]]:
+    """From lines such as `10.0.0.5 ssh-ed25519 AAAA…`, `[10.0.0.5]:2222 …`; what is no key is left out."""
+    for line in said.splitlines():
+        where, _, key = line.partition(" ")
+        address = where.partition("]")[0].lstrip("[")
+        try:
+            parse_public_key(key)
+        except ValueError:
+            continue
+        yield address, key
+
+
+def _kind(type: str) -> str:
+    """What ssh-keyscan calls a type of key."""
+    return "ecdsa" if type.startswith("ecdsa-") else type.removeprefix("ssh-")

@@ -1,7 +1,8 @@
-"""Where a machine on the same network has seen a network card: its neighbour table, and the leases that it gave. Pure.
+"""At which addresses a guest may be without its agent: those declared, and those where a machine saw its network card.
 
-Asked in one command that only reads; texts and values from there. What stands in them is the word of whoever is root
-on that machine, and of whoever answers ARP or asks for a lease on its network: no more than addresses to try.
+Machines on the same network are asked for their neighbour tables and the leases that they gave, in one command that
+only reads. What stands in them is the word of whoever is root on that machine, and of whoever answers ARP or asks for a
+lease on its network: no more than addresses to try, and whoever answers there is known by the pinned key.
 
 Formats: ip-neighbour(8), proc_net(5) (`/proc/net/arp`), lease.c of dnsmasq, the memfile backend of Kea (CSV),
 dhcpd.leases(5) of ISC dhcpd, and the leases that systemd-networkd keeps (JSON, since 257). Files are read where they
@@ -11,12 +12,21 @@ usually are, and where a dnsmasq or dhcpd that runs was told to keep them.
 import ipaddress
 import json
 import re
-from collections import defaultdict
+import secrets
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
+
+from nixherd.errors import FleetError
+from nixherd.fleet.models import GuestType, Vm
+from nixherd.locate import keyscan
+from nixherd.once import Lately
+from nixherd.process import run
+from nixherd.proxmox.config import VmConfig, properties
+from nixherd.proxmox.guest.identity import plain_address, usable_address
 
 SERVERS = 8  # as many that run are asked where their leases are
 MOST = 1 << 19  # bytes of one table or file that are read, its end where there is more
@@ -281,3 +291,97 @@ def _is_valid(expiry: str, now: int | None) -> bool:
 
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+
+
+MOST_ADDRESSES = 8  # addresses of one card that are tried
+RECENT = 5.0  # seconds for which what a machine told of its neighbours is not asked again
+_HERE_TIMEOUT = 10.0  # seconds
+
+
+def declared(vm: Vm) -> list[str]:
+    """The addresses on net0 that the definitions give a guest; none where it takes what DHCP gives it."""
+    return _fixed(_as_declared(vm))
+
+
+def configured(vm: Vm, config: VmConfig) -> list[str]:
+    """The same by the guest's configuration on the hypervisor."""
+    return _fixed(_as_configured(vm, config))
+
+
+def gateways(vm: Vm, config: VmConfig | None = None) -> frozenset[str]:
+    """The addresses of its routers on net0, as declared and, where it is seen, as configured: none is its own."""
+    found = [_as_declared(vm), _as_configured(vm, config) if config else {}]
+    written = (plain_address(values[name]) for values in found for name in ("gw", "gw6") if name in values)
+    return frozenset(address for address in written if address is not None)
+
+
+def _as_declared(vm: Vm) -> Mapping[str, str]:
+    if vm.type is GuestType.LXC:
+        return next((card.values for card in vm.settings.networks if card.name == "net0"), {})
+    return _ipconfig(vm.settings.cloud_init.addresses.get("ipconfig0"))
+
+
+def _as_configured(vm: Vm, config: VmConfig) -> Mapping[str, str]:
+    return _ipconfig(config.text("net0" if vm.type is GuestType.LXC else "ipconfig0"))
+
+
+def _ipconfig(text: str | None) -> Mapping[str, str]:
+    return properties(text or "", "ip")
+
+
+def _fixed(values: Mapping[str, str]) -> list[str]:
+    found = (usable_address(values.get(name, "")) for name in ("ip", "ip6"))
+    return [str(address) for address in found if address is not None]
+
+
+class Sightings:
+    """What this run has seen of network cards and of networks lately; it is not asked for again at once."""
+
+    def __init__(self) -> None:
+        self._ours: Lately[None, tuple[Neighbour, ...]] = Lately("reading the neighbours of this machine", RECENT)
+        self._told: Lately[str, tuple[Neighbour, ...]] = Lately("asking a host for its neighbours", RECENT)
+        self._listening: Lately[str, list[str]] = Lately("searching a network", keyscan.SEARCH_AGAIN)
+        self._searches: Counter[str] = Counter()
+
+    def from_here(self, mac: str) -> list[str]:
+        """Where this machine has seen the card: nothing is sent, the kernel and the leases that are here are read."""
+        found = of(mac, self._ours(None, _ours))
+        return list(dict.fromkeys(address for each in found if (address := _from_here(each))))[:MOST_ADDRESSES]
+
+    def told_by(self, host_id: str, ask: Callable[[], tuple[Neighbour, ...]]) -> tuple[Neighbour, ...]:
+        """The neighbours of another host, asked of it by `ask`."""
+        return self._told(host_id, ask)
+
+    def listening_in(self, network: str, addresses: Callable[[], list[str]]) -> list[str]:
+        """Those of the addresses at which something listens for SSH. FleetError after too many searches."""
+
+        def search() -> list[str]:
+            self._searches[network] += 1
+            if self._searches[network] > keyscan.MOST_SEARCHES:
+                raise FleetError(f"it was searched {keyscan.MOST_SEARCHES} times by this run already")
+            return keyscan.listening(addresses())
+
+        return self._listening(network, search)
+
+
+def seen_elsewhere(mac: str, told: tuple[Neighbour, ...]) -> list[str]:
+    """Where another machine has seen it, as far as that is of use here: link-local addresses are not."""
+    found = (usable_address(each.address) for each in of(mac, told))
+    return list(dict.fromkeys(str(address) for address in found if address is not None))[:MOST_ADDRESSES]
+
+
+def _from_here(each: Neighbour) -> str | None:
+    address = ipaddress.ip_address(each.address)
+    if address.version == 6 and address.is_link_local:
+        return f"{address}%{each.card}" if each.card else None
+    found = usable_address(each.address)
+    return str(found) if found else None
+
+
+def _ours() -> tuple[Neighbour, ...]:
+    token = secrets.token_hex(8)
+    try:
+        said = run(["sh", "-c", look(token)], timeout=_HERE_TIMEOUT, check=False).stdout
+    except FleetError:
+        return ()
+    return parse(said, token) or ()

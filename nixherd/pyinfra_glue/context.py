@@ -8,7 +8,7 @@ from nixherd.deploy.run import Rollouts
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet
 from nixherd.gate.results import Result
-from nixherd.locate.whereabouts import Sightings
+from nixherd.locate.neighbours import Sightings
 from nixherd.nix.builder import Builder
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.flakes import Flake

@@ -27,7 +27,6 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
 from nixherd.deploy.report import Outcome
-from nixherd.durations import parse_seconds
 from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen
 from nixherd.faults import worded
 from nixherd.fleet.models import Access
@@ -46,6 +45,7 @@ from nixherd.pyinfra_glue.base import (
 )
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
+from nixherd.sizes import parse_seconds
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer, answered
 

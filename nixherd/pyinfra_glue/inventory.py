@@ -19,8 +19,7 @@ from nixherd.errors import FAILURES, Usage
 from nixherd.exit_codes import exit_of
 from nixherd.faults import worded
 from nixherd.files import expanded, fleet_root
-from nixherd.fleet.data_names import HOSTS, check_data, check_group_data
-from nixherd.fleet.group_data import for_all, names_in, said_for_all
+from nixherd.fleet.group_data import HOSTS, check_data, check_group_data, for_all, names_in, said_for_all
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.revisions import Tree

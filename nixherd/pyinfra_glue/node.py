@@ -22,7 +22,7 @@ from nixherd.argv import keep_streams, require_text
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
-from nixherd.fleet.data_names import NODES, check_data
+from nixherd.fleet.group_data import NODES, check_data
 from nixherd.fleet.groups import check_selection
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.revisions import Tree

@@ -1,35 +1,42 @@
 """Age keys out of SSH keys: the recipient of an Ed25519 host key, and the identity that decrypts for it.
 
 The conversion is that of ssh-to-age, which sops-nix decrypts with: the point on Edwards25519 becomes its u coordinate
-on Curve25519 (RFC 7748 §4.1), the private scalar is the first half of the seed's SHA-512 (RFC 8032 §5.1.5); both are
-written in Bech32 (BIP 173) with age's prefixes (age-encryption.org/v1, "X25519 recipient stanza").
+on Curve25519 (by libsodium), the private scalar is the first half of the seed's SHA-512 (RFC 8032 §5.1.5); both are
+written in Bech32 (BIP 173) with age's prefixes (age-encryption.org/v1, "X25519 recipient stanza"). Where `ssh-to-age`
+is on PATH it is run as well, and must agree.
 """
 
 import base64
 import functools
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Iterable
 
+from nixherd.errors import FleetError, ProcessFailed
+from nixherd.process import run
 from nixherd.ssh.keys import PublicKey, pair_of, parse_public_key
-
-Conversion = Callable[[str], str]
 
 RECIPIENT_PREFIX, IDENTITY_PREFIX = "age", "age-secret-key-"
 ED25519 = "ssh-ed25519"
+SSH_TO_AGE = "ssh-to-age"
 
-_P = 2**255 - 19
-_D = -121665 * pow(121666, -1, _P) % _P
 _CHARACTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 
 
 def recipient_of(public: str | PublicKey) -> str:
     """The age recipient (`age1…`) of an SSH public key. ValueError says why there is none."""
+    from nacl.bindings import crypto_sign_ed25519_pk_to_curve25519
+    from nacl.exceptions import CryptoError
+
     key = parse_public_key(public) if isinstance(public, str) else public
     if key.type != ED25519:
         raise ValueError(f"it is an {key.type} key; age recipients come from {ED25519} keys only")
-    return _encode(RECIPIENT_PREFIX, _montgomery(base64.b64decode(key.blob)[-32:]))
+    try:
+        return _encode(RECIPIENT_PREFIX, crypto_sign_ed25519_pk_to_curve25519(base64.b64decode(key.blob)[-32:]))
+    except CryptoError:
+        raise ValueError("it is not a point of the curve that can be a key: damaged") from None
 
 
 def identity_of(private_openssh: str) -> str:
@@ -40,9 +47,8 @@ def identity_of(private_openssh: str) -> str:
     pair_of(private_openssh)
     key = load_ssh_private_key(private_openssh.encode(), password=None)
     assert isinstance(key, Ed25519PrivateKey), "pair_of takes no other"
-    scalar = hashlib.sha512(key.private_bytes_raw()).digest()[
-        :32
-    ]  # X25519 sets and clears its bits whenever it is used
+    # not clamped, as ssh-to-age has it: X25519 sets and clears its bits whenever it is used
+    scalar = hashlib.sha512(key.private_bytes_raw()).digest()[:32]
     return _encode(IDENTITY_PREFIX, scalar).upper()
 
 
@@ -52,15 +58,32 @@ def is_recipient(text: str) -> bool:
     return _RECIPIENT.fullmatch(text) is not None and _polymod(_values(text)) == 1
 
 
-def _montgomery(point: bytes) -> bytes:
-    """The u coordinate of a point given as RFC 8032 §5.1.2 encodes it. ValueError when it is on no such curve."""
-    y = int.from_bytes(point, "little") & (1 << 255) - 1
-    square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
-    if y >= _P or pow(square, (_P - 1) // 2, _P) not in (0, 1):
-        raise ValueError("it is no point of the curve: damaged")
-    if y == 1:
-        raise ValueError("it is the curve's neutral element, which is nobody's key")
-    return ((1 + y) * pow(1 - y, -1, _P) % _P).to_bytes(32, "little")
+def recipient(public: str) -> str:
+    """The age recipient of an SSH public key line. FleetError says why there is none."""
+    return _converted(public, [], recipient_of)
+
+
+def identity(private_openssh: str) -> str:
+    """The age identity of an SSH private key in OpenSSH's PEM form; it travels on stdin. FleetError as above."""
+    return _converted(private_openssh, ["-private-key"], identity_of)
+
+
+def _converted(text: str, options: list[str], convert: Callable[[str], str]) -> str:
+    try:
+        expected = convert(text)  # says what is wrong with a key in words of ours
+    except ValueError as error:
+        raise FleetError(f"it cannot become an age key: {error}") from None
+    if shutil.which(SSH_TO_AGE) is None:
+        return expected
+    try:
+        converted = run([SSH_TO_AGE, *options], input=text, timeout=30).stdout.strip()
+    except ProcessFailed as error:
+        raise FleetError(f"{SSH_TO_AGE}: status {error.status}; remove it from PATH, or mend it") from None
+    if converted != expected:
+        raise FleetError(
+            f"{SSH_TO_AGE} on PATH converts this key to another one than expected; nothing was done with it"
+        )
+    return converted
 
 
 # Bech32

@@ -15,18 +15,16 @@ from typing import Any
 from nixherd.errors import FleetError, Usage
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done
-from nixherd.fleet.edited import Leaf, require_exactly
-from nixherd.fleet.models import Fleet, Host
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.evaluate import Leaf, require_exactly
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host
 from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import NixText
-from nixherd.ssh import ssh_to_age
+from nixherd.ssh import age
 from nixherd.trust import overview as machines
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.plan import People, Rekey
 from nixherd.trust.secrets.rules import Rule, Rules, parse
 from nixherd.trust.secrets.sops import Sops
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.store import People, Rekey, Store
 
 Say = Callable[[str], None]
 
@@ -113,7 +111,7 @@ def trusted(wanted: Wanted, host: Host, public_key: str, rules: Collection[str |
     the key can be no recipient, CannotEdit when a file cannot be edited faithfully.
     """
     try:
-        recipient = ssh_to_age.recipient(public_key)
+        recipient = age.recipient(public_key)
     except FleetError as error:
         raise FleetError(f"{host.id}: its host key: {error}") from None
     for other in wanted.fleet.hosts.values():

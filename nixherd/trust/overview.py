@@ -6,12 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nixherd import templating
 from nixherd.errors import FleetError
 from nixherd.fleet import tree
 from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.sizes import format_size
 from nixherd.ssh.keys import parse_public_key
+from nixherd.trust import templating
 
 BEGIN = "<!-- nixherd: what follows is generated from hosts.nix and vms/definitions.nix -->"
 END = "<!-- nixherd: end -->"

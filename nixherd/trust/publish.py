@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nixherd.errors import FleetError, Usage
-from nixherd.fleet import sshsig
-from nixherd.fleet.commits import FULL_HASH
+from nixherd.fleet import signatures
+from nixherd.fleet.signatures import FULL_HASH
 from nixherd.nix.commands import STORE_PATH
 
 NAMESPACE = "nixherd-system"
@@ -70,16 +70,16 @@ class SigningKey:
         if mode & 0o077:
             raise Usage(f"--key-file {file}: others may read this key (mode {mode:04o}); chmod 600 it")
         try:
-            name, public = text.strip().partition(":")[0], sshsig.nix_public(text)
+            name, public = text.strip().partition(":")[0], signatures.nix_public(text)
             if not _NAMES_OF_KEYS.fullmatch(name):
                 raise ValueError("its name has other characters than letters, digits and ._+-")
-            return cls(file, f"{name}:{public}", sshsig.openssh_key(text))
+            return cls(file, f"{name}:{public}", signatures.openssh_key(text))
         except ValueError as error:
             raise Usage(f"--key-file {file}: {error}") from None
 
     def sign(self, pointer: Pointer, scratch: Path) -> str:
         """The pointer's file. The key is in a file of `scratch` meanwhile."""
-        return f"{pointer}{sshsig.sign(str(pointer), self.private, NAMESPACE, scratch)}"
+        return f"{pointer}{signatures.sign(str(pointer), self.private, NAMESPACE, scratch)}"
 
 
 def parse(text: str) -> Pointer:
@@ -106,7 +106,7 @@ def read(file: Path, public: str, host: str, scratch: Path) -> Pointer | None:
         return None
     signers = scratch / "publisher"
     signers.write_text(f'nixherd namespaces="{NAMESPACE}" ssh-ed25519 {_ssh_blob(public)}\n')
-    whose = sshsig.signer(begin + signature, said.encode(), signers, NAMESPACE, pointer.serial, scratch)
+    whose = signatures.signer(begin + signature, said.encode(), signers, NAMESPACE, pointer.serial, scratch)
     return pointer if whose and pointer.host == host else None
 
 

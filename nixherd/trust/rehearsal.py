@@ -33,17 +33,8 @@ def require_evaluates(
     `files` are contents by path below the fleet's directory, None for those that are gone. FleetInvalid when the fleet
     would not be valid, FleetError for the first thing that is wrong with the changed flake alone.
     """
-    root = Path(evaluator.path)
-    top = repository.top if repository else root
-    view = scratch / "flake"
-    _copy(top, view, repository)
-    below = view / root.relative_to(top)
-    for path, content in files.items():
-        if content is None:
-            (below / path).unlink(missing_ok=True)
-        else:
-            (below / path).parent.mkdir(parents=True, exist_ok=True)
-            (below / path).write_bytes(content)
+    root, view = Path(evaluator.path), scratch / "flake"
+    below = copy(root, repository, files, view)
     if repository:
         git.begin(view)
     try:
@@ -100,15 +91,26 @@ def _as_there(why: str, view: Path, root: Path) -> str:
     return why.replace(f"{view}/", "").replace(str(view), str(root))
 
 
-def _copy(top: Path, view: Path, repository: Repository | None) -> None:
-    """All that git knows of, as it is now; everything, where there is no git."""
+def copy(root: Path, repository: Repository | None, files: Mapping[str, bytes | None], view: Path) -> Path:
+    """Copy what the fleet's flake has to `view`, with these files changed; return the fleet's directory in it.
+
+    That is all that git knows of, as it is now; everything, where there is no git. A submodule stays away.
+    """
+    shutil.rmtree(view, ignore_errors=True)
     if repository is None:
-        shutil.copytree(top, view, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-        return
-    whole = Repository.around(top)
-    assert whole is not None, "its top is in it"
-    for path in whole.tracked(["."]):
-        source, target = top / path, view / path
-        if source.is_symlink() or source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
+        shutil.copytree(root, view, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    else:
+        whole = Repository.around(repository.top)
+        assert whole is not None, "its top is in it"
+        for path in whole.tracked(["."]):
+            source, target = repository.top / path, view / path
+            if source.is_symlink() or source.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target, follow_symlinks=False)
+    below = view / (repository.prefix if repository else "")
+    for path, content in files.items():
+        (below / path).parent.mkdir(parents=True, exist_ok=True)
+        (below / path).unlink(missing_ok=True)
+        if content is not None:
+            (below / path).write_bytes(content)
+    return below

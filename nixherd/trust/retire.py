@@ -12,8 +12,7 @@ from pathlib import Path
 from nixherd.errors import FleetError
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
-from nixherd.fleet.models import Fleet, Host, Vm
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.ssh.keys import same_key
 from nixherd.trust import enrol as enrolment
 from nixherd.trust import mentions
@@ -22,8 +21,8 @@ from nixherd.trust.mentions import Mention
 from nixherd.trust.overview import document, render
 from nixherd.trust.secrets import files as secret_files
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.plan import People, recipients_of_hosts
 from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, parse
+from nixherd.trust.secrets.store import People, recipients_of_hosts
 
 _LARGEST = 1 << 20  # bytes of a file that is searched for names
 _NOT_SEARCHED = ("flake.lock", ".git")

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.ssh import ssh_to_age
+from nixherd.ssh import age
 from tests.integration.lab_driver import Lab
 
 
@@ -22,7 +22,7 @@ class Identity:
         argv: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a person", "-f", path]
         subprocess.run(argv, check=True)
         public = path.with_suffix(".pub").read_text().strip()
-        return cls(path.read_text(), public, ssh_to_age.recipient(public))
+        return cls(path.read_text(), public, age.recipient(public))
 
 
 def encrypt(lab: Lab, name: str, kind: str, text: str, *recipients: str) -> None:

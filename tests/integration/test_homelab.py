@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.ssh import ssh_to_age
+from nixherd.ssh import age
 from tests.integration.deployed import Fleet, outcomes
 from tests.integration.identities import Identity, encrypt
 from tests.integration.lab_driver import edit, until
@@ -17,7 +17,7 @@ TOKEN = ".config/sops-nix/secrets/token"
 @pytest.mark.slow
 def test_the_host_key_opens_the_identity_and_that_the_secrets_of_the_home(fleet: Fleet, tmp_path: Path) -> None:
     root, person = fleet.lab.places.fleet, Identity.make(tmp_path)
-    machine = ssh_to_age.recipient(report(fleet.lab, "dev")["host_key"])
+    machine = age.recipient(report(fleet.lab, "dev")["host_key"])
     encrypt(fleet.lab, "ssh_key_dev", "binary", person.private, machine)
     encrypt(fleet.lab, "home-dev.yaml", "yaml", "token: hush\n", person.recipient)
     dev = 'hostname = "dev";'

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pyinfra.api.host import Host
 
-from nixherd.fleet.settings import Device
+from nixherd.fleet.models import Device
 from nixherd.fleet.validate import find
-from nixherd.locate import whereabouts
+from nixherd.locate import neighbours
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.fleet.test_validate import DEFINITIONS, HOSTS
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.xdist_group("emulator")
 def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:  # noqa: F811
     """`dev` is installed and nobody knows where; `metal` is asked for its neighbours, and there is no hypervisor."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(whereabouts, "_ours", tuple)
+    monkeypatch.setattr(neighbours, "_ours", tuple)
     # loopback is no address that others can reach
-    monkeypatch.setattr(whereabouts, "usable", lambda text: ipaddress.ip_address(text) if text else None)
+    monkeypatch.setattr(neighbours, "usable", lambda text: ipaddress.ip_address(text) if text else None)
     shared = shared_at(emulator, tmp_path)
     shared.token_file.unlink()
     return shared

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.fleet.sshsig import sign
+from nixherd.fleet.signatures import sign
 from nixherd.trust.publish import NAMESPACE, Pointer, SigningKey, parse, read
 from tests import nix_cli
 from tests.integration.lab_driver import Ended, Lab, edit, until

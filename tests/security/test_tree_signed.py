@@ -26,9 +26,9 @@ from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
 from nixherd.deploy.run import HostRun, ReachedToPull, Rollout
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.fleet import commits
-from nixherd.fleet.commits import Commit, NotFollowed
+from nixherd.fleet import signatures
 from nixherd.fleet.load import load_fleet
+from nixherd.fleet.signatures import Commit, NotFollowed
 from nixherd.nix.evaluator import Evaluator
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.inventory import inventory_beside
@@ -357,7 +357,7 @@ def test_which_commits_count(shape: list[tuple[set[int], bool]], at: int, to: in
     head, start = made[to % len(made)].id, made[at % len(made)].id if has_start else None
     follows = start is None or start in reach(head)
     try:
-        found = [each.id for each in commits.since(start, head, lambda ids: {id: known.get(id) for id in ids})]
+        found = [each.id for each in signatures.since(start, head, lambda ids: {id: known.get(id) for id in ids})]
     except NotFollowed:
         assert not follows
         return

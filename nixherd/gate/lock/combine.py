@@ -1,20 +1,21 @@
 """Which groups of inputs may go together, as the gate says: all at once if it can be, else one after the other.
 
 What comes out is a commit that the gate has let through as it is; nothing else is ever merged. A group that it does not
-let through is left behind, with its reason, and does not keep the others.
+let through is left behind, with its reason, and does not keep the others. What moved is told in a commit's message, and
+in Markdown for a summary; words of others (an input's lock, a builder's last words) are shown as text, whatever they
+hold.
 """
 
 import math
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from nixherd.display import one_line
 from nixherd.errors import FleetError
-from nixherd.gate.lock import resolve
-from nixherd.gate.lock.groups import Group
-from nixherd.gate.lock.lockfile import FILE, Lock, Move, compose, moved, moves
+from nixherd.gate.lock.lockfile import FILE, Group, Lock, Move, compose, moved, moves, shown
 from nixherd.gate.lock.place import CommitRefused, Place
-from nixherd.gate.lock.report import message_of
 from nixherd.gate.lock.verdicts import TreeGate, Verdict
 
 Say = Callable[[str], None]
@@ -60,20 +61,20 @@ class Combiner:
     def update(self, groups: Sequence[Group]) -> Outcome:
         """Look the groups' inputs up, and find which may go. FleetError when the base does not pass by itself."""
         old = self.place.lock(self.onto)
-        if wrong := resolve.is_consistent(self.place.fleet):
+        if wrong := self.place.why_inconsistent():
             raise FleetError(
                 f"{FILE} of {self.onto}: does not fit its flake.nix, or that cannot be read: {wrong}; "
                 "`nix flake lock` there, and commit it"
             )
-        unknown = dict(resolve.update(self.place.fleet, groups))
+        unknown = dict(self.place.update_inputs(groups))
         new = self.place.lock(f"{self.onto}, updated")
         differing = set(moved(old, new))
         waiting = [
             group for group in groups if differing.intersection(group.inputs) and not unknown.keys() & set(group.inputs)
         ]
         commit, taken, left, unsaid = self._combine(old, new, waiting) if waiting else (None, [], (), {})
-        shown = tuple(moves(old, self._locked(old, new, taken))) if commit else ()
-        return Outcome(self.base, commit, shown, left, (*unknown.items(), *unsaid.items()))
+        moved_inputs = tuple(moves(old, self._locked(old, new, taken))) if commit else ()
+        return Outcome(self.base, commit, moved_inputs, left, (*unknown.items(), *unsaid.items()))
 
     def _combine(
         self, old: Lock, new: Lock, waiting: Sequence[Group]
@@ -112,7 +113,7 @@ class Combiner:
         self.place.at(self.base)
         locked = self._locked(old, new, groups)
         self.place.write(locked)
-        wrong = resolve.is_consistent(self.place.fleet) if moved(locked, new) else None  # else it is Nix's own
+        wrong = self.place.why_inconsistent() if moved(locked, new) else None  # else it is Nix's own
         if wrong:
             return None, Verdict(False, (f"cannot be locked without the others: {wrong}",))
         self.say(f"gate: {names}")
@@ -149,3 +150,53 @@ class Combiner:
 
     def _locked(self, old: Lock, new: Lock, groups: Sequence[Group]) -> Lock:
         return compose(old, new, {input for group in groups for input in group.inputs})
+
+
+_WIDE = 72  # characters of a subject
+
+
+def message_of(moves: Sequence[Move], groups: Sequence[Group]) -> str:
+    """A commit's message: what moved, and from where to where."""
+    names = [input for group in groups for input in group.inputs]
+    subject = f"flake.lock: update {', '.join(names)}"
+    if len(subject) > _WIDE:
+        subject = f"flake.lock: update {len(names)} inputs"
+    paragraphs = [subject, "\n".join(_move_lines(moves))]
+    # git takes a line that begins with # for a comment, where the operator's settings have it edit messages
+    return re.sub(r"^#", " #", "\n\n".join(each for each in paragraphs if each), flags=re.MULTILINE) + "\n"
+
+
+def _move_lines(moves: Iterable[Move]) -> Iterable[str]:
+    for move in moves:
+        nested = len(move.path) > 1
+        yield f"{'  ' if nested else ''}- {one_line(move)}"
+        if move.link and not nested:
+            yield f"  {move.link}"
+
+
+def markdown_of(outcome: Outcome, ended: str) -> str:
+    """The whole outcome; `ended` is what became of it, in a line."""
+    parts = ["# flake.lock", one_line(ended)]
+    if outcome.moves:
+        parts.append("\n".join(["| input | before | now | |", "|---|---|---|---|", *map(_row, outcome.moves)]))
+    for left in outcome.left:
+        parts.append(f"## Left behind: {_code(str(left.group))}\n\nIt stops at the gate:\n\n{_block(left.reasons)}")
+    for input, why in outcome.unknown:
+        parts.append(f"## Unknown: {_code(input)}\n\nNobody can tell, and it is as it was:\n\n{_block([why])}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(move: Move) -> str:
+    link = f"[compare]({move.link})" if move.link else ""
+    older = "older than before " if move.is_older else ""
+    return f"| {_code(move.name)} | {_code(shown(move.old))} | {_code(shown(move.new))} | {older}{link} |"
+
+
+def _code(text: str) -> str:
+    return "`" + re.sub(r"[`|\\\n]", "_", one_line(text)) + "`"
+
+
+def _block(lines: Iterable[str]) -> str:
+    text = "\n".join(one_line(line) for line in lines)
+    fence = "`" * max(3, 1 + max((len(each) for each in re.findall(r"`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"

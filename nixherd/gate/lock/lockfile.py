@@ -2,22 +2,24 @@
 
 Two locks of the same flake.nix differ in what was locked. Of such two, one is made that has some inputs, with all that
 they bring, from the one and the rest from the other: so every input is looked up once, whatever is tried with it then.
+Inputs of a group are taken, or left behind, together.
 """
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nixherd.errors import FleetError
+from nixherd.errors import FleetError, Usage
 
 FILE = "flake.lock"
 _VERSIONS = range(5, 8)
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
 _SHORT = 7  # characters of a hash, for people
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
+_GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # Where a page with the changes between two revisions is, by forge.
 _GITHUB = "https://{host}/{owner}/{repo}/compare/{old}...{new}"
@@ -226,3 +228,52 @@ def _place(locked: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
     if kind == "git" and (found := _URL.fullmatch(str(locked.get("url")))) and found["host"] in _BY_URL:
         return _BY_URL[found["host"]], found["host"], found["owner"], found["repo"]
     return None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Inputs by their names in flake.nix."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.name if self.inputs == (self.name,) else f"{self.name} ({', '.join(self.inputs)})"
+
+
+def groups_of(lock: Lock, given: Sequence[str], only: Sequence[str] = ()) -> list[Group]:
+    """The groups that were given, as `NAME=INPUT,INPUT…`, and each other input by itself.
+
+    `only`: inputs or groups that are to move at all. First come inputs that others follow (nixpkgs): what builds on
+    them is tried with them. Usage for what cannot be meant.
+    """
+    named: dict[str, tuple[str, ...]] = {}
+    taken: dict[str, str] = {}
+    for each in given:
+        name, equals, rest = each.partition("=")
+        inputs = tuple(word.strip() for word in rest.split(",") if word.strip())
+        if not equals or not _GROUP_NAME.fullmatch(name) or not inputs:
+            raise Usage(f"--group {each}: write NAME=INPUT,INPUT")
+        if name in named or (name in lock.inputs and name not in inputs):
+            raise Usage(f"--group {each}: {name} is another group, or an input, already; give it another name")
+        for input in inputs:
+            _require_known(lock, input, f"--group {each}")
+            if input in taken:
+                raise Usage(f"--group {each}: {input} is in the group {taken[input]} already")
+            taken[input] = name
+        named[name] = inputs
+    found = [Group(name, inputs) for name, inputs in named.items()]
+    found += [Group(input, (input,)) for input in lock.inputs if input not in taken]
+    for name in only:
+        if name not in named:
+            _require_known(lock, name, "lock update")
+            if name in taken:
+                raise Usage(f"{name} moves with the group {taken[name]}; name that one")
+    chosen = [group for group in found if not only or group.name in only]
+    return sorted(chosen, key=lambda group: (-sum(lock.followers(each) for each in group.inputs), group.name))
+
+
+def _require_known(lock: Lock, input: str, where: str) -> None:
+    if input not in lock.inputs:
+        known = ", ".join(sorted(lock.inputs)) or "none"
+        raise Usage(f"{where}: flake.nix locks no input {input!r}; there is {known}")

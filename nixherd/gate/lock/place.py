@@ -8,19 +8,24 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.errors import FleetError
-from nixherd.files import state_home, write_whole
+from nixherd.display import visible
+from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.files import lock, state_home, write_whole
 from nixherd.fleet.git import Repository
-from nixherd.gate.lock.lockfile import FILE, Lock
-from nixherd.locks import lock
+from nixherd.gate.lock.lockfile import FILE, Group, Lock
+from nixherd.nix.commands import NIX
+from nixherd.nix.errors import innermost_error
+from nixherd.process import run
 from nixherd.reasons import reason
 
 _SIGNED = b"-----BEGIN SSH SIGNATURE-----"
+_TIMEOUT = 1800.0  # seconds
+_LONGEST = 300  # characters
 
 
 class CommitRefused(FleetError):
@@ -87,7 +92,7 @@ class Place:
     def git(self) -> Repository:
         found = Repository.around(self.fleet) if self.fleet.is_dir() else None
         if found is None or found.top != self.tree.resolve():  # never one that is around it
-            raise FleetError(f"{self.tree}: is no work tree of git any more; whatever the gate runs removed it")
+            raise FleetError(f"{self.tree}: is not a work tree of git any more; whatever the gate runs removed it")
         return found
 
     def require_able(self) -> None:
@@ -155,3 +160,43 @@ class Place:
         """The files that git knows, and that are not as in the last commit."""
         found = self.git.read("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=no").stdout
         return [row[3:] for row in found.split("\0") if row]
+
+    def update_inputs(self, groups: Sequence[Group]) -> Mapping[str, str]:
+        """Have Nix write today's revisions of the groups' inputs into flake.lock; why not, by input that it could not.
+
+        Such an input, and its group with it, is as it was, and the rest goes on.
+        """
+        everything = [input for group in groups for input in group.inputs]
+        if not everything or not self._update(everything):
+            return {}
+        # which of them it is; what was fetched already is not fetched again
+        unknown: dict[str, str] = {}
+        for group in groups:
+            before = (self.fleet / FILE).read_bytes()
+            failed = {input: why for input in group.inputs if (why := self._update([input]))}
+            if failed:
+                (self.fleet / FILE).write_bytes(before)
+                unknown |= failed
+        return unknown
+
+    def _update(self, inputs: Sequence[str]) -> str | None:
+        """Why these cannot be updated, together; None once they are."""
+        options = ["--option", "accept-flake-config", "false"]
+        return _refusal([*NIX, *options, "flake", "update", "--flake", str(self.fleet), *inputs])
+
+    def why_inconsistent(self) -> str | None:
+        """Why Nix would have to change the lock file of the flake here; None where it takes it as it is."""
+        return _refusal([*NIX, "flake", "metadata", "--json", "--no-update-lock-file", str(self.fleet)])
+
+
+def _refusal(argv: Sequence[str]) -> str | None:
+    """Why Nix does not do it, shortened; None when it does. ProcessFailed when there is no Nix."""
+    try:
+        run(argv, timeout=_TIMEOUT)
+    except DeadlineExceeded as error:
+        return str(error)
+    except ProcessFailed as error:
+        if error.status in (126, 127):
+            raise
+        return visible(innermost_error(error.stderr) or str(error))[:_LONGEST]
+    return None

@@ -1,11 +1,64 @@
-"""A host that is to be, with all of it decided. Pure values."""
+"""A host that is to be, with all of it decided; the sizes to begin with; and what it may not be called. Pure values."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
-from nixherd.fleet.models import GuestType
-from nixherd.trust.new.sizes import Size
+from nixherd.fleet.groups import groups_of
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
+from nixherd.fleet.near_names import distance, normal
+from nixherd.fleet.validate import GROUPS
+from nixherd.names import DNS_LABEL, HOST_ID, is_a
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Memory is in MiB, `disk` as the definitions write it. `settings` are further attributes of the definition.
+
+    `needs` are attributes that nobody can know beforehand: they are asked for.
+    """
+
+    name: str
+    kind: GuestType
+    cores: int
+    memory: int
+    disk: str
+    suits: str
+    settings: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    needs: tuple[str, ...] = ()
+
+
+SIZES: Mapping[str, Size] = {
+    size.name: size
+    for size in (
+        Size("small", GuestType.QEMU, 2, 2048, "16G", "one small service"),
+        Size("docker", GuestType.QEMU, 4, 8192, "64G", "stacks of containers, with Docker"),
+        Size(
+            "gpu",
+            GuestType.QEMU,
+            6,
+            16384,
+            "100G",
+            "a GPU that is passed through, by a PCI mapping of the cluster",
+            MappingProxyType({"cpu": "host", "machine": "q35"}),
+            ("pci",),
+        ),
+        Size(
+            "lxc",
+            GuestType.LXC,
+            2,
+            1024,
+            "16G",
+            "a container of the hypervisor, out of an archive with NixOS in it",
+            MappingProxyType({"unprivileged": True, "features": {"nesting": True}}),
+            ("archive",),
+        ),
+    )
+}
+
 
 PLACEHOLDER = "placeholder"
 """its publicKey until it is installed (`nixherd.fleet.field_types.is_placeholder`)"""
@@ -103,3 +156,69 @@ class NewHost:
     def up(self) -> str:
         """The way from its files to the fleet's directory."""
         return "/".join(".." for _ in PurePosixPath(self.directory).parts)
+
+
+# Words that have a meaning where hosts are named: who builds (build_on), this machine, parameters of the inventory.
+_RESERVED = ("local", "target", "localhost", "self", "names_data", "override_data")
+_LONG_NAME = 5  # letters of a group's name from which on a slip of one letter is near it
+
+
+def name_problem(name: str) -> str | None:
+    """Why this is no name for a host, None where it is one."""
+    if not is_a(DNS_LABEL, name):
+        return f"{name}: is not a DNS name; use letters, digits and '-', at most 63, a letter or digit at both ends"
+    if name != name.lower():
+        return f"{name}: DNS does not tell capitals apart; write {name.lower()}"
+    if name.isdigit():
+        return f"{name}: would be taken for a VMID; use a letter in it"
+    if name in _RESERVED:
+        return f"{name}: has a meaning of its own where hosts are named; choose another name"
+    if group := _group_near(name):
+        is_it = "is" if name == group else "is close to"
+        return f"{name}: {is_it} the name of the group {group} of the inventory; choose another name"
+    return None
+
+
+def _group_near(name: str) -> str | None:
+    for group in GROUPS:
+        if normal(name) == normal(group):
+            return group
+        numbered = re.fullmatch(rf"{re.escape(normal(group))}\d+", normal(name))
+        if len(group) >= _LONG_NAME and not numbered and distance(normal(name), normal(group), 1) <= 1:
+            return group
+    return None
+
+
+def names_taken(fleet: Fleet, name: str, alias: str, vmid: int | None) -> Iterator[str]:
+    """What of the fleet has one of these already, a line each."""
+    yield from _taken_name(fleet, name, "")
+    if alias != name:
+        if not is_a(HOST_ID, alias):
+            yield f"--ssh-alias {alias}: is no alias; write one word of letters, digits, '-', '_' and '.'"
+        elif alias in GROUPS:
+            yield f"--ssh-alias {alias}: is the name of a group of the inventory; choose another"
+        else:
+            yield from _taken_name(fleet, alias, "--ssh-alias ")
+    if vmid is not None:
+        for vm in fleet.vms.values():
+            if vm.vmid == vmid:
+                yield f"--vmid {vmid}: is {vm.attribute}.vmid in {DEFINITIONS}; take another one"
+        if fleet.template and fleet.template.vmid == vmid:
+            yield f"--vmid {vmid}: is template.vmid in {DEFINITIONS}; take another one"
+
+
+def _taken_name(fleet: Fleet, name: str, option: str) -> Iterator[str]:
+    wanted, given = name.lower(), f"{option}{name}"
+    for host in fleet.hosts.values():
+        owned = {"the id": host.id, "the hostname": host.hostname, "the sshAlias": host.ssh_alias}
+        if what := next((what for what, each in owned.items() if each and each.lower() == wanted), None):
+            yield f"{given}: is {what} of {host.id} in {HOSTS} already; choose another name"
+            return
+    for vm in fleet.vms.values():
+        if vm.name.lower() == wanted:
+            yield f"{given}: is {vm.attribute} in {DEFINITIONS} already; choose another name"
+            return
+    for group, members in groups_of(fleet).items():
+        if group.lower() == wanted:
+            yield f"{given}: is a tag of {', '.join(members)}, which it would take the place of; choose another name"
+            return

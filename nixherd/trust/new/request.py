@@ -1,23 +1,41 @@
 """What was asked for, what is asked, and what the fleet's hosts have in common: from that comes the new host."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nixherd.errors import FleetInvalid, Usage
-from nixherd.fleet.models import Fleet, GuestType
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
 from nixherd.fleet.schema import Place, fields_of
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.nix.edit import CannotEdit, NixText
+from nixherd.proxmox.guest import identity, names
+from nixherd.proxmox.guest.observe import template_or_why
+from nixherd.proxmox.guest.plan import template_node
 from nixherd.proxmox.preflight import INSTALLER_MEMORY
 from nixherd.ssh.keys import parse_authorized_key
-from nixherd.trust.new import guests, habits, names
-from nixherd.trust.new.host import Guest, Keys, Kind, Machine, NewHost
+from nixherd.trust.new.host import SIZES, Guest, Keys, Kind, Machine, NewHost, Size, name_problem, names_taken
 from nixherd.trust.new.secrets import require_names
-from nixherd.trust.new.sizes import SIZES, Size
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
+
+
+_HOSTS_DIRECTORY = "hosts"
+_FIRMWARE = ("ovmf", "seabios")
+_DEVICE = re.compile(r"/dev/[A-Za-z0-9][A-Za-z0-9_.:/+-]*")
+_RELEASE = re.compile(r"\d\d\.(?:05|11)", re.ASCII)
+_STATE_VERSION = re.compile(r'\bstateVersion\s*=\s*"(\d\d\.(?:05|11))"')
+_SHARED = re.compile(r"(?<![\w./])((?:\.\./)+[A-Za-z0-9_+-][A-Za-z0-9_./+-]*\.nix)\b")
+_REFERENCE = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*(?:\.[A-Za-z_][A-Za-z0-9_'-]*)*")
+
+T = TypeVar("T")
+Connect = Callable[[], "Client | None"]
+"""The hypervisor's client; None where it is not to be asked."""
+Read = Callable[[str], bytes | None]
+"""A file's content, by its path below the fleet's directory."""
 
 
 class Ask(Protocol):
@@ -61,33 +79,27 @@ class Request:
     secrets: tuple[str, ...] = ()
 
 
-_DEVICE = re.compile(r"/dev/[A-Za-z0-9][A-Za-z0-9_.:/+-]*")
-_RELEASE = re.compile(r"\d\d\.(?:05|11)", re.ASCII)
-Connect = Callable[[], "Client | None"]
-"""The hypervisor's client; None where it is not to be asked."""
-
-
-def decide(request: Request, fleet: Fleet, connect: Connect, read: habits.Read, ask: Ask) -> NewHost:
+def decide(request: Request, fleet: Fleet, connect: Connect, read: Read, ask: Ask) -> NewHost:
     """The host that was asked for. Usage or FleetInvalid, a line for each reason, when it cannot be."""
-    if why := names.problem(request.name):
+    if why := name_problem(request.name):
         raise Usage(why)
     _require_possible(request)
-    if found := list(names.taken(fleet, request.name, request.name, request.vmid)):
+    if found := list(names_taken(fleet, request.name, request.name, request.vmid)):
         raise FleetInvalid(found)
     kind, size = _kind(request, ask)
     if kind.is_guest and fleet.endpoint is None:
         raise Usage(f"{DEFINITIONS}: proxmox: no endpoint is declared; add host and node, or say --no-vm")
     purpose = _purpose(request, ask)
-    user = ask("--user", "Its admin user", habits.user(fleet)) if request.user is None else request.user
+    user = ask("--user", "Its admin user", usual_user(fleet)) if request.user is None else request.user
     alias = ask("--ssh-alias", "Its short name for ssh", request.name) if request.alias is None else request.alias
-    if found := list(names.taken(fleet, request.name, alias, request.vmid)):
+    if found := list(names_taken(fleet, request.name, alias, request.vmid)):
         raise FleetInvalid(found)
-    directory = habits.directory(fleet)
+    directory = usual_directory(fleet)
     guest, machine = None, Machine()
     if size is not None:
         client = connect()
         guest = _guest(request, fleet, size, client, ask)
-        machine = guests.machine(fleet, client) if kind is Kind.VM else machine
+        machine = machine_of(fleet, client) if kind is Kind.VM else machine
     elif kind is Kind.METAL:
         machine = Machine(device=request.device or ask("--device", "The disk to install on, such as /dev/nvme0n1"))
     host = NewHost(
@@ -95,18 +107,19 @@ def decide(request: Request, fleet: Fleet, connect: Connect, read: habits.Read, 
         kind=kind,
         alias=alias,
         user=user,
-        home_directory=habits.home_of(fleet, user),
+        home_directory=usual_home(fleet, user),
         keys=_keys(request, fleet, read),
         directory=f"{directory}/{request.name}",
         state_version=request.state_version
-        or habits.state_version(fleet, read)
+        or newest_state_version(fleet, read)
         or ask("--state-version", "The NixOS release that it begins with, such as 25.11"),
         machine=machine,
         guest=guest,
         purpose=purpose,
-        home=_home(request, fleet, kind),
-        home_imports=habits.home_imports(fleet, read, directory),
-        sudo_passwordless=kind is not Kind.HOME and _sudo(request, fleet),
+        home=kind is Kind.HOME or (most_have_homes(fleet) if request.home is None else request.home),
+        home_imports=shared_imports(fleet, read, directory),
+        sudo_passwordless=kind is not Kind.HOME
+        and (sudo_asks_nobody(fleet) if request.sudo_passwordless is None else request.sudo_passwordless),
         secrets=request.secrets,
     )
     _require_fields(host)
@@ -184,12 +197,14 @@ def _guest(request: Request, fleet: Fleet, size: Size, client: "Client | None", 
     if size.kind is GuestType.QEMU and memory < INSTALLER_MEMORY:
         raise Usage(f"--memory {memory}: the installer lives in memory; give {INSTALLER_MEMORY} MiB or more")
     if request.vmid is not None:
-        vmid, free = request.vmid, guests.require_free(client, request.vmid)
+        vmid, free = request.vmid, identity.require_free(client, request.vmid)
     else:
         span = (
-            request.range or guests.usual_range(fleet, size.kind) or ask("--range", "From which VMIDs, such as 100-199")
+            request.range
+            or identity.usual_range(fleet, size.kind)
+            or ask("--range", "From which VMIDs, such as 100-199")
         )
-        vmid, free = guests.next_free(fleet, client, span)
+        vmid, free = identity.next_free(fleet, client, span)
     return Guest(
         size=size,
         vmid=vmid,
@@ -198,43 +213,28 @@ def _guest(request: Request, fleet: Fleet, size: Size, client: "Client | None", 
         disk=size.disk if request.disk is None else request.disk,
         storage=storage,
         node=request.node,
-        pool=habits.pool(fleet) if request.pool is None else request.pool,
+        pool=usual_pool(fleet) if request.pool is None else request.pool,
         pci=pci,
         archive=archive,
         free=free,
     )
 
 
-def _keys(request: Request, fleet: Fleet, read: habits.Read) -> Keys:
+def _keys(request: Request, fleet: Fleet, read: Read) -> Keys:
     if request.key_lines:
-        _require_keys(request.key_lines)
+        try:
+            list(map(parse_authorized_key, request.key_lines))
+        except ValueError as error:
+            raise Usage(f"--key-file: no SSH public key: {error}; name a .pub file") from None
         return Keys(request.key_lines)
     if request.keys_of is not None and request.keys_of not in fleet.hosts:
         raise Usage(
             f"--keys-of {request.keys_of}: {HOSTS} has no such host; there are {', '.join(sorted(fleet.hosts))}"
         )
-    found = habits.keys(fleet, read(HOSTS) or b"", request.keys_of)
+    found = usual_keys(fleet, read(HOSTS) or b"", request.keys_of)
     if found is None:
         raise Usage("--key-file: who may log in? No host says it with authorizedKeys; name the file of a public key")
     return found
-
-
-def _require_keys(lines: Sequence[str]) -> None:
-    for line in lines:
-        try:
-            parse_authorized_key(line)
-        except ValueError as error:
-            raise Usage(f"--key-file: no SSH public key: {error}; name a .pub file") from None
-
-
-def _home(request: Request, fleet: Fleet, kind: Kind) -> bool:
-    if kind is Kind.HOME:
-        return True
-    return habits.has_homes(fleet) if request.home is None else request.home
-
-
-def _sudo(request: Request, fleet: Fleet) -> bool:
-    return habits.sudo_passwordless(fleet) if request.sudo_passwordless is None else request.sudo_passwordless
 
 
 def _require_fields(host: NewHost) -> None:
@@ -259,3 +259,121 @@ def _require_fields(host: NewHost) -> None:
         raise Usage(f"--device {host.machine.device}: is no disk's device; name one such as /dev/nvme0n1")
     if not _RELEASE.fullmatch(host.state_version):
         raise Usage(f"--state-version {host.state_version}: is no release of NixOS; name one such as 25.11")
+
+
+# What the fleet's hosts have in common
+
+
+def usual_user(fleet: Fleet) -> str | None:
+    """The admin user of most hosts; None where no host has one."""
+    return _most(host.user for host in fleet.hosts.values())
+
+
+def usual_home(fleet: Fleet, user: str) -> str:
+    """Where this user's home is, as other hosts have it."""
+    homes = (host.home_directory for host in fleet.hosts.values() if host.user == user and host.home_directory)
+    return _most(homes) or ("/root" if user == "root" else f"/home/{user}")
+
+
+def most_have_homes(fleet: Fleet) -> bool:
+    """Whether most hosts have a homeFile; so too where there is no host yet."""
+    return not fleet.hosts or _most(host.home_file is not None for host in fleet.hosts.values()) is True
+
+
+def sudo_asks_nobody(fleet: Fleet) -> bool:
+    """Whether sudo asks nobody on most hosts that live in managed guests."""
+    managed = [
+        fleet.hosts[vm.host_id or ""] for vm in fleet.vms.values() if vm.is_managed and vm.host_id in fleet.hosts
+    ]
+    return _most(host.sudo_passwordless is True for host in managed) is True
+
+
+def usual_pool(fleet: Fleet) -> str | None:
+    """The pool that most managed guests are made in: often a token may make guests in that one alone."""
+    return _most(vm.settings.pool for vm in fleet.vms.values() if vm.is_managed)
+
+
+def usual_directory(fleet: Fleet) -> str:
+    """Where the directories of hosts are, below the fleet's: what most have whose files are in one of their own."""
+    found = []
+    for host in fleet.hosts.values():
+        for file in filter(None, (host.configuration_file, host.home_file)):
+            place = _below(fleet, file)
+            if place is not None and place.parent.name == host.id and len(place.parts) > 2:
+                found.append(str(place.parent.parent))
+    return _most(found) or _HOSTS_DIRECTORY
+
+
+def newest_state_version(fleet: Fleet, read: Read) -> str | None:
+    """The newest release that a host's files say their state is of; None where none says."""
+    found: list[str] = []
+    for host in fleet.hosts.values():
+        for place in filter(None, (_below(fleet, file) for file in (host.configuration_file, host.home_file) if file)):
+            found += _STATE_VERSION.findall((read(str(place)) or b"").decode(errors="replace"))
+    return max(found, default=None)
+
+
+def shared_imports(fleet: Fleet, read: Read, directory: str) -> tuple[str, ...]:
+    """What most homes import of what they share, as paths from a directory of a host."""
+    depth = len(PurePosixPath(directory).parts) + 1
+    counted: Counter[str] = Counter()
+    homes = 0
+    for host in fleet.hosts.values():
+        place = _below(fleet, host.home_file) if host.home_file else None
+        if place is None or len(place.parts) != depth + 1:
+            continue
+        homes += 1
+        text = (read(str(place)) or b"").decode(errors="replace")
+        counted.update(list(dict.fromkeys(_SHARED.findall(text))))
+    return tuple(path for path, number in counted.items() if homes > 1 and number * 2 > homes)
+
+
+def usual_keys(fleet: Fleet, hosts_nix: bytes, of: str | None = None) -> Keys | None:
+    """Who may log in to most hosts, or to the host `of`, and how hosts.nix says it; None where nobody may anywhere."""
+    hosts = [fleet.hosts[of]] if of else list(fleet.hosts.values())
+    lines = _most(host.authorized_keys for host in hosts if host.authorized_keys)
+    if lines is None:
+        return None
+    text = NixText(HOSTS, hosts_nix)
+    written = []
+    for host in (host for host in hosts if host.authorized_keys == lines):
+        try:
+            expression = text.written((host.id, "authorizedKeys"))
+        except CannotEdit:
+            return Keys(lines)
+        written.append(expression if expression and _REFERENCE.fullmatch(expression) else None)
+    return Keys(lines, _most(written))
+
+
+def _below(fleet: Fleet, file: str) -> PurePosixPath | None:
+    path = PurePosixPath(file)
+    return path.relative_to(fleet.path) if path.is_relative_to(fleet.path) else None
+
+
+def _most(values: Iterable[T]) -> T | None:
+    """The most frequent one, the first of those that are equally so; None where there is none."""
+    counted = Counter(values).most_common(1)
+    return counted[0][0] if counted else None
+
+
+def machine_of(fleet: Fleet, client: "Client | None") -> Machine:
+    """The firmware and the disk that a clone of the fleet's template has: as the hypervisor says, else the definitions.
+
+    Where neither says, what the template is made with (`nixherd template create`).
+    """
+    if fleet.template is None:
+        return Machine()
+    if client is not None and fleet.endpoint is not None:
+        config, _ = template_or_why(client, fleet)
+        if config is not None:
+            drive = config.boot_disk
+            disks = names.disks_of(config, ())
+            device = names.kernel_names(drive.name, disks)[0] if drive else Machine().device
+            return Machine(config.bios, device, f"template {fleet.template.vmid} on {template_node(fleet)}")
+    given = fleet.template.extra.get("specs")
+    specs = given if isinstance(given, Mapping) else {}
+    bios = fleet.template.bios or (specs.get("bios") if specs.get("bios") in _FIRMWARE else None)
+    disk = str(specs.get("disk"))
+    is_disk = disk.rstrip("0123456789") in ("scsi", "sata", "ide", "virtio")
+    device = names.kernel_names(disk, {disk: {}})[0] if is_disk else Machine().device
+    return Machine(bios or Machine().firmware, device, f"{DEFINITIONS}: template" if bios else None)

@@ -1,20 +1,30 @@
-"""All that a new host comes to: files of its own, edits of the fleet's, what Nix makes of them. Nothing is written."""
+"""All that a new host comes to: files of its own, edits of the fleet's, what Nix makes of them in a copy of the flake.
+
+Nothing is written.
+"""
 
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from nixherd.errors import FleetError, FleetInvalid
-from nixherd.fleet import tree
-from nixherd.fleet.edited import require_exactly
+from nixherd.fleet import lockout, tree
+from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Fleet
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet
 from nixherd.nix.commands import Evaluated
+from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.flakes import Flake
+from nixherd.proxmox import preflight
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.provisioning_survey import host_facts, survey
 from nixherd.run import Run
-from nixherd.trust.new import entries, files, proof
+from nixherd.trust import rehearsal
+from nixherd.trust.new import files
 from nixherd.trust.new import secrets as secrets_
 from nixherd.trust.new.host import Kind, NewHost
 from nixherd.trust.new.secrets import Secrets
@@ -71,7 +81,7 @@ def there_already(root: Path, fleet: Fleet, host: NewHost, repository: Repositor
     if host.secrets:
         found += secrets_.problems(Store.load(root), fleet, host.id)
     new = [
-        *(f"{host.directory}/{name}" for name in files.names(host)),
+        *(f"{host.directory}/{name}" for name in files.file_names(host)),
         *((f"secrets/{host.id}.yaml",) * bool(host.secrets)),
     ]
     if not found and repository is not None and (ignored := repository.ignored(new)):
@@ -122,11 +132,11 @@ def _unknown_to_git(repository: Repository, paths: Collection[str]) -> str | Non
     return next((path for path in paths if path not in known), None)
 
 
-def _entries(root: Path, fleet: Fleet, host: NewHost) -> list[entries.Entry]:
-    found = [entries.host_entry(tree.read(root, HOSTS) or b"", host, hosts=len(fleet.hosts))]
+def _entries(root: Path, fleet: Fleet, host: NewHost) -> list[files.Entry]:
+    found = [files.host_entry(tree.read(root, HOSTS) or b"", host, hosts=len(fleet.hosts))]
     if host.guest is not None:
         source = tree.read(root, DEFINITIONS) or b""
-        found.append(entries.guest_entry(source, host, managed=_managed(fleet, source)))
+        found.append(files.guest_entry(source, host, managed=_managed(fleet, source)))
     return found
 
 
@@ -158,16 +168,50 @@ def _proven(
     root, host = Path(done.fleet.path), done.host
     for _ in range(2):
         say(f"evaluate {host.id}")
-        url = proof.copied(root, repository, done.files, scratch / "flake")
+        rehearsal.copy(root, repository, done.files, scratch / "flake")
+        directory = f"?dir={quote(repository.prefix.rstrip('/'))}" if repository and repository.prefix else ""
         try:
-            about = proof.evaluated(run, done.fleet, host, url)
+            copy = partial(Flake, f"path:{quote(str(scratch / 'flake'))}{directory}", root, None)
+            config = Evaluator(done.fleet, run, copy).evaluate((host.id,), host.id)
         except FleetError as error:
             raise FleetError(f"{error}; nothing was changed (--no-eval leaves the evaluation out)") from error
-        if about.root_access is not False or host.root_keys:
+        if config.root_access is not False or host.root_keys:
             break
         host = replace(host, root_keys=True)
         done = replace(done, host=host, files={**done.files, **files.render(host)})
-    if why := proof.problem(host, about, done.fleet):
+    if why := problem_of(host, config, done.fleet):
         raise FleetError(f"{why}; nothing was changed")
-    obstacles = proof.obstacles(token_file, done.fleet, host, about) if token_file and host.kind is Kind.VM else ()
-    return replace(done, evaluated=about, obstacles=obstacles)
+    obstacles = obstacles_of(token_file, done.fleet, host, config) if token_file and host.kind is Kind.VM else ()
+    return replace(done, evaluated=config, obstacles=obstacles)
+
+
+def problem_of(host: NewHost, config: Evaluated, fleet: Fleet) -> str | None:
+    """Why what it evaluates to is not the host that was meant, None where it is. What is not known is not judged."""
+    if host.kind is Kind.HOME:
+        return None
+    facts, machine = host_facts(config), host.machine
+    if config.hostname != host.id:
+        return f"{host.id}: its system would be called {config.hostname}; see what sets networking.hostName"
+    if config.root_access is False:
+        return str(next(iter(lockout.findings(fleet, {host.id: config}))))
+    if facts.ssh is False:
+        return f"{host.id}: its system would have no SSH server; see what sets services.openssh.enable"
+    if host.kind.has_disk and facts.boot_loader is not None and facts.boot_loader.firmware != machine.firmware:
+        return (
+            f"{host.id}: its system installs {facts.boot_loader}, which needs bios {facts.boot_loader.firmware}, "
+            f"and is to start with {machine.firmware}; see what sets boot.loader"
+        )
+    if host.kind.has_disk and config.devices != (machine.device,):
+        return f"{host.id}: disko would format {', '.join(config.devices) or 'nothing'}, not {machine.device}"
+    return None
+
+
+def obstacles_of(token_file: Path, fleet: Fleet, host: NewHost, config: Evaluated) -> tuple[str, ...]:
+    """What would keep the new VM from being provisioned as things are now; only GETs are sent."""
+    try:
+        vm = fleet.vms[host.id]
+        seen = survey(Hypervisor(fleet, token_file), vm)
+        found = preflight.preflight(fleet, vm, fleet.hosts[host.id], host_facts(config), seen)
+        return tuple(f"{host.id}: provisioning would be refused now: {each}" for each in found)
+    except FleetError as error:
+        return (f"{host.id}: whether it could be provisioned now is unknown: {error}",)

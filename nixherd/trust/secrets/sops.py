@@ -1,4 +1,4 @@
-"""The `sops` program: files encrypted to other recipients, in place, and files decrypted to nowhere.
+"""The `sops` program, with the operator's keys or a host's: files encrypted for others, or decrypted to nowhere.
 
 sops looks around for keys and configurations (its environment, HOME, the directories above): each call gets the one key
 file and the one configuration that it is to use, a HOME with nothing in it, and none of what else it would take.
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nixherd.errors import FleetError
+from nixherd.files import expanded, write_whole
+from nixherd.fleet.host_keys import HostKeys
 from nixherd.process import Completed, run
 from nixherd.reasons import reason
-from nixherd.ssh.ssh_to_age import identity
+from nixherd.run import Run
+from nixherd.ssh.age import identity
 
 _TIMEOUT = 600.0
 _ELSEWHERE = (
@@ -137,3 +140,44 @@ def identity_text(path: Path) -> str:
     if not _SECRET.search(text) and "AGE-PLUGIN-" not in text:
         raise FleetError(f"{path}: holds no age identity (a line AGE-SECRET-KEY-1…)")
     return text
+
+
+USUAL = "~/.config/sops/age/keys.txt"
+
+
+def identity_file(given: str | None) -> Path:
+    """The operator's identity: as given, as SOPS_AGE_KEY_FILE says, or in sops' usual place."""
+    return expanded(given or os.environ.get("SOPS_AGE_KEY_FILE") or USUAL).absolute()
+
+
+def operator(run: Run, path: Path) -> Sops:
+    """sops as the operator; an SSH key is converted for this run only. FleetError when it is no identity."""
+    text = identity_text(path)
+    if text != path.read_text():
+        path = run.directory / "identity"
+        write_whole(path, text)
+    return Sops(path, _empty_home(run))
+
+
+def nobody(run: Run) -> Sops:
+    """sops for what needs no identity: to encrypt."""
+    return Sops(Path(os.devnull), _empty_home(run))
+
+
+def as_host(run: Run, keys: HostKeys, host_id: str) -> Sops | None:
+    """sops as a host whose private key is here; None when it is not."""
+    pair = keys.held(host_id)
+    if pair is None:
+        return None
+    path = run.directory / f"identity-of-{host_id}"
+    try:
+        write_whole(path, identity(pair.private_openssh) + "\n")
+    except FleetError as error:
+        raise FleetError(f"{host_id}: its host key cannot decrypt: {error}") from None
+    return Sops(path, _empty_home(run))
+
+
+def _empty_home(run: Run) -> Path:
+    home = run.directory / "home"
+    home.mkdir(mode=0o700, exist_ok=True)
+    return home

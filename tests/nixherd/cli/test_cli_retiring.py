@@ -12,7 +12,7 @@ from nixherd.cli.main import run
 from nixherd.files import state_home
 from nixherd.fleet.load import load_fleet
 from nixherd.proxmox.guest import apply
-from tests.nixherd.cli.conftest import Ended
+from tests.nixherd.cli.conftest import Ended, planted_hook
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.trust.secrets.keys import key
@@ -135,7 +135,7 @@ def test_a_host_leaves_with_all_that_was_its(retire: Any, fleet: Path, emulator:
     assert again.json == {"host": "dev", "steps": [], "changed": False, "commit": done.json["commit"]}
     unknown = retire("devv", "--yes")
     assert unknown.status == 2
-    assert unknown.err == "devv: no host of hosts.nix; there are doc1, igp\n"
+    assert unknown.err == "hosts.nix has no host devv; it has doc1, igp\n"
 
 
 def other_needs_it(fleet: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_guest_that_was_kept_is_no_destroyed_one(retire: Any, fleet: Path, emu
     assert retire("dev", "--keep-vm", "--yes").status == 0
     again = retire("dev", *DESTROY, "--yes")
     assert again.status == 3, again.err
-    assert "VMID 110 is there (dev), and no definition is of it, so it is not destroyed" in again.err
+    assert "VMID 110 is there (dev), but no definition declares it, so it is not destroyed" in again.err
     assert retire("dev", "--keep-vm", "--yes").status == 0
     assert "rule 2 (^dev\\.yaml$) stayed in secrets/.sops.yaml" in retire("dev", "--remove-secrets", "--yes").err
     change(
@@ -333,3 +333,20 @@ def test_what_was_scaffolded_and_retired_has_left_no_byte(retire: Any, fleet: Pa
     assert contents(fleet) == before
     assert not (fleet / "hosts" / "web").exists()
     assert done.json["mentions"] == []
+
+
+@pytest.mark.parametrize(
+    ("does", "left"),
+    [
+        ("git show HEAD:hosts.nix > hosts.nix", "the fleet's files do not load now: "),
+        ("git checkout -q HEAD -- hosts.nix hosts/dev.nix", "is still in hosts.nix: dev; correct that by hand"),
+        ("git show HEAD:secrets/dev.yaml > secrets/dev.yaml", "is still in secrets/dev.yaml; correct that by hand"),
+    ],
+    ids=["files that do not load", "hosts.nix", "a secret file"],
+)
+def test_files_that_hold_it_again_are_read_back(retire: Any, fleet: Path, does: str, left: str) -> None:
+    planted_hook(fleet, does)
+    done = retire("dev", *DESTROY, "--yes", "--table")
+    assert done.status == 1
+    assert f"dev was retired, but {left}" in done.err
+    assert "have new data keys" not in done.out

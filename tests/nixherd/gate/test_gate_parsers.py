@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.findings import Finding, Severity
-from nixherd.gate import alejandra, deadnix, flake, merge, statix
+from nixherd.errors import Finding, Severity
+from nixherd.gate import configurations, files, programs
 from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Unknown, judged
 from nixherd.process import Completed
@@ -29,15 +29,15 @@ def places(found: list[Found]) -> list[tuple[str | None, int | None, int | None,
 
 
 def test_alejandra_names_what_is_not_formatted(tmp_path: Path) -> None:
-    assert alejandra.parse(ended(stderr=COUNT + "Congratulations!"), FILES) == []
-    found = alejandra.parse(ended("Requires formatting: ./m/b c.nix\n", COUNT + "Alert! 1 file", 2), FILES)
+    assert programs.parse_alejandra(ended(stderr=COUNT + "Congratulations!"), FILES) == []
+    found = programs.parse_alejandra(ended("Requires formatting: ./m/b c.nix\n", COUNT + "Alert! 1 file", 2), FILES)
     assert places(found) == [("m/b c.nix", None, None, "format")]
     (tmp_path / "a.nix").write_text("{\n  ä = 1\n}\n")
     place = Place(tmp_path, FILES, tmp_path)
     stderr = (
         COUNT + "\nFailed! 1 error found at:\n- ./a.nix: unexpected token at 11..12, wanted any of [TOKEN_SEMICOLON]"
     )
-    assert places(alejandra.parse(ended("", stderr, 1), FILES, place)) == [("a.nix", 3, 1, "syntax")]
+    assert places(programs.parse_alejandra(ended("", stderr, 1), FILES, place)) == [("a.nix", 3, 1, "syntax")]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_alejandra_names_what_is_not_formatted(tmp_path: Path) -> None:
 )
 def test_alejandra_that_says_something_else_is_not_believed(done: Completed) -> None:
     with pytest.raises(Unknown):
-        alejandra.parse(done, FILES)
+        programs.parse_alejandra(done, FILES)
 
 
 # deadnix
@@ -69,16 +69,18 @@ BINDING = {"message": "Unused let binding x", "line": 3, "column": 5, "endColumn
 
 
 def test_deadnix_names_bindings_and_what_it_could_not_look_at() -> None:
-    assert deadnix.parse(ended(), FILES) == []
+    assert programs.parse_deadnix(ended(), FILES) == []
     said = dead("./a.nix", BINDING) + dead("./m/b c.nix", {"message": "unexpected token at 4..5"})
-    assert places(deadnix.parse(ended(said, status=1), FILES)) == [
+    assert places(programs.parse_deadnix(ended(said, status=1), FILES)) == [
         ("a.nix", 3, 5, "unused"),
         ("m/b c.nix", None, None, "syntax"),
     ]
     # a file that does not parse is passed over, with status 0
-    assert places(deadnix.parse(ended(dead("./a.nix", {"message": "no"})), FILES)) == [("a.nix", None, None, "syntax")]
+    assert places(programs.parse_deadnix(ended(dead("./a.nix", {"message": "no"})), FILES)) == [
+        ("a.nix", None, None, "syntax")
+    ]
     old = ended(stderr="Error parsing file ./a.nix: unexpected end of file\n")
-    assert places(deadnix.parse(old, FILES)) == [("a.nix", None, None, "syntax")]
+    assert places(programs.parse_deadnix(old, FILES)) == [("a.nix", None, None, "syntax")]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_deadnix_names_bindings_and_what_it_could_not_look_at() -> None:
 )
 def test_deadnix_that_says_something_else_is_not_believed(done: Completed) -> None:
     with pytest.raises(Unknown):
-        deadnix.parse(done, FILES)
+        programs.parse_deadnix(done, FILES)
 
 
 # statix
@@ -109,15 +111,15 @@ def report(code: int = 1, severity: str = "Warn", message: str = "Comparing `x` 
 
 
 def test_statix_prints_one_document_after_the_other() -> None:
-    assert statix.parse(ended()) == []
-    found = statix.parse(ended(report() + report(0, "Error", "Unexpected end of file"), status=1))
+    assert programs.parse_statix(ended()) == []
+    found = programs.parse_statix(ended(report() + report(0, "Error", "Unexpected end of file"), status=1))
     assert places(found) == [("m/b c.nix", 2, 7, "W01"), ("m/b c.nix", 2, 7, "syntax")]
     assert [each.severity for each in found] == [Severity.WARNING, Severity.ERROR]
     assert found[0].what == "comparing `x` with boolean literal"
 
 
 def test_statix_without_json_prints_lines() -> None:
-    found = statix.parse(ended("./m/b c.nix>2:7:W:20:Avoid repeated keys: a>b:1\n", status=1), errfmt=True)
+    found = programs.parse_statix(ended("./m/b c.nix>2:7:W:20:Avoid repeated keys: a>b:1\n", status=1), errfmt=True)
     assert places(found) == [("m/b c.nix", 2, 7, "W20")]
 
 
@@ -137,7 +139,7 @@ def test_statix_without_json_prints_lines() -> None:
 )
 def test_statix_that_says_something_else_is_not_believed(done: Completed) -> None:
     with pytest.raises(Unknown):
-        statix.parse(done)
+        programs.parse_statix(done)
 
 
 # nix flake check
@@ -164,7 +166,7 @@ def test_flake_check_goes_on_after_an_error(tmp_path: Path) -> None:
         LAST,
     )
     files = {"nixosConfigurations.dev": "hosts/dev/configuration.nix"}
-    found = flake.parse(ended(stderr=stderr, status=1), tmp_path, files.get)
+    found = configurations.parse_flake_check(ended(stderr=stderr, status=1), tmp_path, files.get)
     assert [each.file for each in found] == [
         *("dev.nix", "hosts/dev/configuration.nix", "more.nix", "flake.nix", "flake.lock"),
     ]
@@ -197,19 +199,19 @@ def test_what_is_no_fault_of_the_fleets_is_not_known(what: str, is_ours: bool) -
 def test_what_is_traced_is_no_error(tmp_path: Path) -> None:
     said = [{"action": "msg", "level": 0, "msg": text} for text in ("trace: warning: old", "error: why")]
     log = "".join(f"@nix {json.dumps(each)}\n" for each in said)
-    assert [each.what for each in flake.parse(ended(stderr=log, status=1), tmp_path)] == ["why"]
+    assert [each.what for each in configurations.parse_flake_check(ended(stderr=log, status=1), tmp_path)] == ["why"]
 
 
 @pytest.mark.parametrize("done", [ended(status=-9), ended(status=-11)])
 def test_flake_check_that_was_killed_says_nothing(done: Completed, tmp_path: Path) -> None:
     with pytest.raises(Unknown):
-        flake.parse(done, tmp_path)
+        configurations.parse_flake_check(done, tmp_path)
 
 
 def test_flake_check_that_fails_in_plain_words_is_not_ok(tmp_path: Path) -> None:
     with pytest.raises(Unknown, match="killed by the kernel"):
-        flake.parse(ended(stderr="error: killed by the kernel", status=1), tmp_path)
-    assert flake.parse(ended(stderr=log(LAST), status=1), tmp_path), "an error is never nothing"
+        configurations.parse_flake_check(ended(stderr="error: killed by the kernel", status=1), tmp_path)
+    assert configurations.parse_flake_check(ended(stderr=log(LAST), status=1), tmp_path), "an error is never nothing"
 
 
 # The rest
@@ -235,15 +237,15 @@ def test_a_line_is_taken_apart(text: str, found: Found) -> None:
 
 def test_markers_are_those_of_a_conflict() -> None:
     text = b"a\n<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> x\n"
-    assert [each.line for each in merge.markers("a", text * 2)] == [2, 8]
+    assert [each.line for each in files.markers("a", text * 2)] == [2, 8]
     for sound in (b"Title\n=======\n", b"<<<<<<< only\n", b">>>>>>> x\n<<<<<<< y\n", b"  <<<<<<< HEAD\n>>>>>>> x\n"):
-        assert merge.markers("a", sound) == []
+        assert files.markers("a", sound) == []
 
 
 CHECKS: dict[str, Callable[[Place, float], Any]] = {
-    "alejandra": alejandra.check,
-    "deadnix": deadnix.check,
-    "statix": statix.check,
+    "alejandra": programs.alejandra,
+    "deadnix": programs.deadnix,
+    "statix": programs.statix,
 }
 ILL = {
     "hangs": "sleep 100",

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError, FleetError
-from nixherd.fleet.models import GuestType, Host, Vm
-from nixherd.fleet.settings import CloudInitSettings, Device
-from nixherd.locate import discovery, whereabouts
+from nixherd.fleet.models import CloudInitSettings, Device, GuestType, Host, Vm
+from nixherd.locate import keyscan, neighbours
 from nixherd.locate.installed import Search
 from nixherd.locate.neighbours import Neighbour, Sure
 from nixherd.locate.reach import Absent, Hints, Place
 from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NoAgent
+from nixherd.proxmox.hypervisor import Hypervisor
 from tests.nixherd.locate.reach.conftest import MAC, FakeClient
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 from tests.shared import Shared
@@ -89,7 +89,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(whereabouts, "_ours", tuple)
+    monkeypatch.setattr(neighbours, "_ours", tuple)
     return Scene(Shared(FLEET, tmp_path / "no-token")).has()
 
 
@@ -136,7 +136,7 @@ def test_a_guest_without_an_agent(scene: Scene, monkeypatch: pytest.MonkeyPatch)
     client = Agentless(agent=False, config_={"ipconfig0": "ip=10.0.0.9/24,ip6=2001:db8::9/64"})
     scene.has(neighbours=("gw",)).hypervisor(client)
     ours = Neighbour(MAC, "10.0.0.5", Sure.STALE), Neighbour(MAC, "fe80::5", Sure.SEEN, "eth0")
-    monkeypatch.setattr(whereabouts, "_ours", lambda: ours)
+    monkeypatch.setattr(neighbours, "_ours", lambda: ours)
     scene.told = {"router": ("10.0.0.6", "10.0.0.5", "fe80::6", "127.0.0.1", "0.0.0.0", "255.255.255.255")}
     found = scene.look()
     assert places(found) == ["dev", "10.0.0.9", "2001:db8::9", "fe80::5%eth0", "10.0.0.5", "10.0.0.6"]
@@ -255,21 +255,21 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
         searched.append(wanted)
         return ["10.9.9.2"]
 
-    monkeypatch.setattr(discovery, "listening", listening)
-    monkeypatch.setattr(discovery, "showing", lambda key, found: found if key == KEY else [])
+    monkeypatch.setattr(keyscan, "listening", listening)
+    monkeypatch.setattr(keyscan, "showing", lambda key, found: found if key == KEY else [])
     scene.hypervisor(Agentless(agent=False))
     assert places(scene.look()) == ["dev"]
     assert searched == []
     monkeypatch.setattr(Agentless, "node_addresses", lambda self: {"10.9.9.3": "prom"})
-    scene.shared.hypervisor._addresses.forget()
+    Hypervisor.addresses.of(scene.shared.hypervisor).forget()
     scene.has(discover=("10.9.9.0/29",))
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert searched == [["10.9.9.1", "10.9.9.2", "10.9.9.4", "10.9.9.5", "10.9.9.6"]], "without the node's, and once"
     scene.shared.context.sightings._listening._seconds = 0.0
-    for _ in range(discovery.MOST_SEARCHES + 2):
+    for _ in range(keyscan.MOST_SEARCHES + 2):
         scene.look()
-    assert len(searched) == discovery.MOST_SEARCHES
+    assert len(searched) == keyscan.MOST_SEARCHES
     assert "it was searched 3 times by this run already" in scene.reasons
     scene.has(vm=replace(DEV, discover=()), discover=("10.9.9.0/29",))
     assert places(scene.look()) == ["dev"]

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from nixherd.fleet.models import Endpoint, Fleet, Host, Origin, Template, Vm
-from nixherd.fleet.settings import Settings
+from nixherd.fleet.models import Endpoint, Fleet, Host, Origin, Settings, Template, Vm
 from nixherd.proxmox.config import VmConfig
 from nixherd.sizes import parse_size
 

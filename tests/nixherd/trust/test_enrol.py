@@ -11,14 +11,13 @@ import pytest
 
 from nixherd.errors import FleetError, Usage
 from nixherd.fleet.changeset import changing
-from nixherd.fleet.edited import require_exactly
+from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.edit import NixText
 from nixherd.trust.enrol import Wanted, choose, documented, protected, publish, trusted
-from nixherd.trust.secrets.identity import operator
-from nixherd.trust.secrets.plan import People
 from nixherd.trust.secrets.rules import parse
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.sops import operator
+from nixherd.trust.secrets.store import People, Store
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import (

@@ -9,7 +9,7 @@ import pytest
 
 from nixherd.errors import DeadlineExceeded, FleetError, FleetInvalid
 from nixherd.fleet import evaluate as fleet_eval
-from nixherd.fleet.edited import require_exactly
+from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.flakes import resolve
 from nixherd.process import Limits

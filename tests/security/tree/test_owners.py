@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetInvalid, Refused
-from nixherd.fleet import ownership
+from nixherd.fleet import world
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.world import look
 from nixherd.nix.flakes import resolve
@@ -97,20 +97,20 @@ def test_a_group_counts_when_somebody_else_is_in_it(repository: Path, monkeypatc
     group = grp.getgrnam("mail").gr_gid
     os.chown(repository, -1, group)
     repository.chmod(0o775)
-    monkeypatch.setattr(ownership, "_members", lambda gid: frozenset({os.geteuid(), 0}))
+    monkeypatch.setattr(world, "_members", lambda gid: frozenset({os.geteuid(), 0}))
     assert load_fleet(repository).hosts
-    monkeypatch.setattr(ownership, "_members", lambda gid: frozenset({os.geteuid(), 65534}))
+    monkeypatch.setattr(world, "_members", lambda gid: frozenset({os.geteuid(), 65534}))
     with pytest.raises(Refused, match="can be written by the group mail, which nobody is in"):
         load_fleet(repository)
 
 
 def test_who_is_in_a_group() -> None:
     for group in grp.getgrall():
-        names = {pwd.getpwuid(uid).pw_name for uid in ownership._members(group.gr_gid)}
+        names = {pwd.getpwuid(uid).pw_name for uid in world._members(group.gr_gid)}
         known = {name for name in group.gr_mem if name in {user.pw_name for user in pwd.getpwall()}}
         assert known <= names
-    assert pwd.getpwnam("nobody").pw_uid in ownership._members(pwd.getpwnam("nobody").pw_gid)
-    assert ownership._members(987_654) == frozenset()
+    assert pwd.getpwnam("nobody").pw_uid in world._members(pwd.getpwnam("nobody").pw_gid)
+    assert world._members(987_654) == frozenset()
 
 
 @NEEDS_ROOT

@@ -16,9 +16,9 @@ from nixherd.fleet import tree as trees
 from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
-from nixherd.install.hardware import configuration_path
-from nixherd.templating import render_foreign
+from nixherd.install.requirements import configuration_path
 from nixherd.trust.overview import render
+from nixherd.trust.templating import render_foreign
 from tests.nixherd.trust.secrets.repositories import contents, git, repository
 from tests.security.tree_state.conftest import PUBLISHED, TEMPORARIES, publish, refused
 

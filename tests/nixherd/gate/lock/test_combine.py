@@ -8,10 +8,8 @@ from typing import Any, cast
 import pytest
 
 from nixherd.errors import FleetError
-from nixherd.gate.lock import resolve
 from nixherd.gate.lock.combine import Combiner, Outcome
-from nixherd.gate.lock.groups import Group
-from nixherd.gate.lock.lockfile import Lock
+from nixherd.gate.lock.lockfile import Group, Lock
 from nixherd.gate.lock.place import CommitRefused, Place
 from nixherd.gate.lock.verdicts import TreeGate, Verdict
 
@@ -51,6 +49,12 @@ class Tree:
     def write(self, locked: Lock) -> None:
         self.written = locked
 
+    def update_inputs(self, groups: Sequence[Group]) -> dict[str, str]:
+        return {}
+
+    def why_inconsistent(self) -> str | None:
+        return None
+
     def commit(self, message: str, *, signed: bool) -> str:
         moved = self.moved
         if set(moved) & set(self.refused):
@@ -76,10 +80,7 @@ class Gate:
 
 
 @pytest.fixture
-def combine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, list[str]]]:
-    monkeypatch.setattr(resolve, "update", lambda fleet, groups: {})
-    monkeypatch.setattr(resolve, "is_consistent", lambda fleet: None)
-
+def combine() -> Callable[..., tuple[Outcome, list[str]]]:
     def run(says: Callable[[str], Verdict], refused: tuple[str, ...] = (), **more: Any) -> tuple[Outcome, list[str]]:
         tree = Tree()
         tree.refused = refused
@@ -154,6 +155,6 @@ def test_what_was_judged_is_what_is_merged(
     monkeypatch.setattr(Tree, "full_head", lambda self: "another")
     with pytest.raises(FleetError, match="the gate left HEAD at another: what it judged is not what would be merged"):
         combine(lambda moved: YES)
-    monkeypatch.setattr(resolve, "is_consistent", lambda fleet: "lock file changes are required")
+    monkeypatch.setattr(Tree, "why_inconsistent", lambda self: "lock file changes are required")
     with pytest.raises(FleetError, match=r"^flake\.lock of main: does not fit its flake\.nix, or .*required; `nix"):
         combine(lambda moved: YES)

@@ -102,7 +102,7 @@ def test_the_fleet_itself_is_not_blamed_on_an_input(forge: Forge) -> None:
     (forge.root / "state/theirs").touch()
     ended = forge.update(*MERGE, gate="rm -rf .git")
     assert (ended.status, forge.tip, (forge.root / "state/theirs").exists()) == (4, tip, True)
-    assert "is no work tree of git any more" in ended.err
+    assert "is not a work tree of git any more" in ended.err
 
 
 @pytest.mark.slow
@@ -233,12 +233,12 @@ def test_a_fleet_below_its_repository_is_updated_there(forge: Forge, monkeypatch
     [
         (("--push",), "git remote remove origin", 2, "no remote is called origin; `git remote add`, or --remote NAME"),
         (("--push", "--remote", "up"), "", 2, "no remote is called up; there is origin; "),
-        ((), "git checkout -q --detach", 2, "HEAD is on no branch; say with --base BRANCH"),
+        ((), "git checkout -q --detach", 2, "HEAD is not on a branch; say with --base BRANCH"),
         ((), "echo >>flake.lock", 4, "flake.lock: has changes that are not committed; commit it, or `git restore"),
         (("--merge-into", "other"), "", 4, "there is no branch other"),
         (("--merge-into", "other", "--push"), "", 4, "there is no branch origin/other"),
         (("--branch", "main"), "", 2, "--branch main: the update needs a branch of its own"),
-        (("--branch", "a b"), "", 2, "'a b' is no name of a branch"),
+        (("--branch", "a b"), "", 2, "'a b' is not a name of a branch"),
         ((), "git checkout -qb flake-lock-update; git branch -q x", 2, "the update needs a branch of its own"),
         (
             ("--base", "main"),
@@ -276,7 +276,7 @@ def test_a_fleet_below_its_repository_is_updated_there(forge: Forge, monkeypatch
         (("--group", "x=data", "--group", "y=data"), "", 2, "data is in the group x already"),
         (("--group", "x=data", "data"), "", 2, "data moves with the group x; name that one"),
         (("--push",), "rm -rf ../origin.git", 4, "origin: cannot be asked for main: "),
-        ((), "rm -rf .git", 2, "is in no git repository; an update is a commit"),
+        ((), "rm -rf .git", 2, "is not in a git repository; an update is a commit"),
     ],
 )
 def test_what_is_in_the_way_is_said_in_a_line(
@@ -305,7 +305,7 @@ def test_a_branch_that_takes_no_push_is_said_and_the_commit_is_kept(forge: Forge
 def test_what_became_of_a_push_is_read_back_or_unknown(copied: Forge) -> None:
     from nixherd.errors import Undecided
     from nixherd.fleet.git import Repository
-    from nixherd.gate.lock.branches import Remote
+    from nixherd.gate.lock.run import Remote
 
     repository = Repository.around(copied.root / "fleet")
     assert repository
@@ -338,7 +338,7 @@ def test_who_commits_has_to_be_known_where_the_operator_can_say_it(
 
 def test_what_others_took_off_the_branch_meanwhile_does_not_come_back(copied: Forge) -> None:
     from nixherd.fleet.git import Repository
-    from nixherd.gate.lock.branches import Moved, Remote
+    from nixherd.gate.lock.run import Moved, Remote
 
     before, bad = copied.tip, copied.commit("fleet", readme="bad")
     copied.git("fleet", "push", "-q", "origin", "main")

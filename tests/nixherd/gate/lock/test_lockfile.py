@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.gate.lock.combine import Left, Outcome
-from nixherd.gate.lock.groups import Group, groups_of
-from nixherd.gate.lock.lockfile import Lock, Move, compose, moved, moves
-from nixherd.gate.lock.report import markdown_of, message_of
+from nixherd.gate.lock.combine import Left, Outcome, markdown_of, message_of
+from nixherd.gate.lock.lockfile import Group, Lock, Move, compose, groups_of, moved, moves
 
 A, B = "a" * 40, "b" * 40
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.errors import Usage
-from nixherd.fleet.settings import Device
+from nixherd.fleet.models import Device
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from tests.nixherd.proxmox.destroy_forms.conftest import (
     CLOUD_INIT,

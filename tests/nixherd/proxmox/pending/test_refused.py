@@ -7,7 +7,7 @@ import pytest
 
 from nixherd.errors import ApiError, FleetError
 from nixherd.exit_codes import Exit, exit_of
-from nixherd.fleet.settings import Device
+from nixherd.fleet.models import Device
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest.disks import AttachDisk
 from nixherd.proxmox.guest.hardware import SetDevice, SetOptions

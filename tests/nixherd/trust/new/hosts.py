@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from nixherd.trust.new.host import Guest, Keys, Kind, Machine, NewHost
-from nixherd.trust.new.sizes import SIZES
+from nixherd.trust.new.host import SIZES, Guest, Keys, Kind, Machine, NewHost
 from tests.conftest import MASTER_KEY
 
 VM = NewHost(

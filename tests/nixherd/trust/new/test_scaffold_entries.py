@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from nixherd.fleet.edited import ABSENT
+from nixherd.fleet.evaluate import ABSENT
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.edit import NixText
 from nixherd.trust.new import files
-from nixherd.trust.new.entries import ByHand, guest_entry, host_entry
-from nixherd.trust.new.habits import keys
-from nixherd.trust.new.host import Guest, Keys, Kind, NewHost
-from nixherd.trust.new.sizes import SIZES
+from nixherd.trust.new.files import ByHand, guest_entry, host_entry
+from nixherd.trust.new.host import SIZES, Guest, Keys, Kind, NewHost
+from nixherd.trust.new.request import usual_keys
 from tests.conftest import DEFINITIONS_NIX, HOSTS_NIX, MASTER_KEY
 from tests.nix_cli import nix_json
 from tests.nixherd.generated_nix import Sample, samples
@@ -50,7 +49,7 @@ _made: list[NewHost] = []
 @given(hosts())
 def test_whatever_is_asked_for_is_written(host: NewHost) -> None:
     made = files.render(host)
-    assert set(made) == {f"{host.directory}/{name}" for name in files.names(host)}
+    assert set(made) == {f"{host.directory}/{name}" for name in files.file_names(host)}
     for name, content in made.items():
         NixText(name, content).mentions(("imports",))  # it parses
         assert content.endswith(b"}\n")
@@ -183,10 +182,10 @@ def test_what_cannot_be_edited_is_said_with_the_lines_to_add(source: bytes, line
 
 def test_the_keys_are_named_as_most_hosts_name_them(make_fleet: Any) -> None:
     fleet = load_fleet(make_fleet())
-    assert keys(fleet, HOSTS_NIX.encode()) == Keys((MASTER_KEY,), "masterKeys")
+    assert usual_keys(fleet, HOSTS_NIX.encode()) == Keys((MASTER_KEY,), "masterKeys")
     literal = HOSTS_NIX.replace("= masterKeys;", f'= [ "{MASTER_KEY}" ];')
-    assert keys(fleet, literal.encode()) == Keys((MASTER_KEY,))
-    assert keys(fleet, literal.replace(f'= [ "{MASTER_KEY}" ];', "= masterKeys;", 1).encode(), "caddy") == Keys(
+    assert usual_keys(fleet, literal.encode()) == Keys((MASTER_KEY,))
+    assert usual_keys(fleet, literal.replace(f'= [ "{MASTER_KEY}" ];', "= masterKeys;", 1).encode(), "caddy") == Keys(
         (MASTER_KEY,)
     )
 
@@ -200,6 +199,6 @@ def test_the_templates_are_those_of_the_reference() -> None:
 
 
 def test_no_file_without_what_it_is_for() -> None:
-    assert files.names(replace(VM, kind=Kind.HOME, guest=None)) == ("home.nix",)
-    assert "disko.nix" not in files.names(replace(VM, kind=Kind.CONTAINER))
-    assert json.dumps(files.names(replace(VM, home=False))).count("home") == 0
+    assert files.file_names(replace(VM, kind=Kind.HOME, guest=None)) == ("home.nix",)
+    assert "disko.nix" not in files.file_names(replace(VM, kind=Kind.CONTAINER))
+    assert json.dumps(files.file_names(replace(VM, home=False))).count("home") == 0

@@ -18,7 +18,7 @@ from nixherd import process
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
 from nixherd.trust.enrol import Wanted, documented, protected, publish, trusted
-from nixherd.trust.secrets.identity import as_host, operator
+from nixherd.trust.secrets.sops import as_host, operator
 from nixherd.trust.secrets.store import Store
 from tests.nixherd.trust.secrets.keys import key
 from tests.shared import Shared

@@ -3,8 +3,8 @@
 import pytest
 
 from nixherd.trust.secrets.files import Encrypted
-from nixherd.trust.secrets.plan import People, SecretFile, plan
 from nixherd.trust.secrets.rules import parse
+from nixherd.trust.secrets.store import People, SecretFile, plan
 from tests.nixherd.trust.secrets.keys import key
 
 ADMIN, DOC1, DEV, OTHER = (key(name).recipient for name in ("admin", "doc1", "dev", "other"))
