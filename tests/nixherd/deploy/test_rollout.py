@@ -1,14 +1,14 @@
 """How far a host of a rollout is, whose turn it is, and what is said when its journal or its run breaks."""
 
+import getpass
 import os
 import re
 from typing import Any
 
 import pytest
 
-from nixherd.deploy import run as module
-from nixherd.deploy.options import MaxFail
 from nixherd.deploy.run import Built, Copied, Planned, Reached, Rollouts, operator
+from nixherd.deploy.waves import MaxFail
 from nixherd.errors import FleetError, NotBegun, Undecided, Usage
 from tests.nixherd.deploy.scripted import BEFORE, CONFIG, Scripted, rolled_out
 
@@ -97,7 +97,7 @@ def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch
         raise KeyError("getpwuid(): uid not found")
 
     assert re.fullmatch(rf"[\w@.-]+-{os.getpid()}", rolled_out(Scripted())[0].who)
-    monkeypatch.setattr(module.getpass, "getuser", nameless)
+    monkeypatch.setattr(getpass, "getuser", nameless)
     assert operator().startswith(f"uid-{os.getuid()}@")
 
 
