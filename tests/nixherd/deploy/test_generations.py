@@ -55,5 +55,5 @@ def test_whether_a_machine_has_it_goes_by_the_goal(goal: Goal, current: str, pro
 def test_a_system_is_named_by_its_store_path() -> None:
     assert require_store_path("system", NEW) == NEW
     for value in ("/run/current-system", None, 5):
-        with pytest.raises(Usage, match="system=.* is not a store path"):
+        with pytest.raises(Usage, match=r"system=.* is not a store path"):
             require_store_path("system", value)

@@ -101,11 +101,17 @@ def test_a_second_rollout_that_finds_nothing_does_not_hide_the_first(tmp_path: P
 
 
 def test_a_run_without_hosts_has_its_own_reason_and_warnings_name_their_hosts(tmp_path: Path) -> None:
-    events = [("run", None, {"goal": "switch"}), ("done", None, {"exit": 2, "why": "no host is left"})]
+    events: list[tuple[str, str | None, dict[str, Any]]] = [
+        ("run", None, {"goal": "switch"}),
+        ("done", None, {"exit": 2, "why": "no host is left"}),
+    ]
     empty = report(noted(tmp_path, *events))
     assert (empty.exit, empty.why, empty.summary) == (Exit.USAGE, "no host is left", "no host")
     assert empty.to_json()["exit"] == 2
-    warned = [ended("a", Outcome.DEPLOYED), ("warning", None, {"text": "x is old", "hosts": ["a"]})]
+    warned: list[tuple[str, str | None, dict[str, Any]]] = [
+        ended("a", Outcome.DEPLOYED),
+        ("warning", None, {"text": "x is old", "hosts": ["a"]}),
+    ]
     document = report(noted(tmp_path / "second", *warned)).to_json()
     assert document["hosts"][0]["outcome"] == "deployed"
     [warning] = document["warnings"]
