@@ -12,6 +12,7 @@ from nixherd.locate.guest_agent import HOST_KEY_FILE
 from nixherd.locate.reach import (
     Epoch,
     Hints,
+    Look,
     Place,
     look,
 )
@@ -107,4 +108,6 @@ def places(
 ) -> list[Place]:
     shared.asks(client)
     progress = (said if said is not None else []).append
-    return look(shared.hypervisor, shared.keys, HOST, Hints(), epochs=epochs, patience=patience, progress=progress)
+    return look(
+        shared.hypervisor, shared.keys, HOST, Hints(), Look(epochs, tuple(Epoch), patience=patience, progress=progress)
+    )
