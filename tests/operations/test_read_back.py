@@ -169,7 +169,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> str:
     state = SimpleNamespace(note=left.__setitem__)
     run = SimpleNamespace(state_of=lambda host_id: state, journal=rolled_out(Scripted())[2])
     monkeypatch.setattr(installing, "vm_of", lambda host: None)
-    monkeypatch.setattr(installing, "run_of", lambda host: run)
+    monkeypatch.setattr(installing, "context_of", lambda host: SimpleNamespace(run=run))
     machine: Any = dict.fromkeys(("booted_system", "revision", "hostname", "boot_id", "root"), "x") | {
         "current_system": SEEN
     }
