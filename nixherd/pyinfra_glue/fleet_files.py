@@ -15,7 +15,6 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, GuestType
 from nixherd.gate.results import Result, passed
 from nixherd.gate.tools import Scope, run_all
-from nixherd.locate.guest_agent import HOST_KEY_FILE
 from nixherd.nix.commands import Evaluated
 from nixherd.pyinfra_glue.hosts import (
     connector_of,
@@ -30,7 +29,7 @@ from nixherd.pyinfra_glue.hosts import (
 )
 from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
-from nixherd.ssh.keys import generate_ed25519, parse_public_key
+from nixherd.ssh.keys import HOST_KEY_FILE, generate_ed25519, parse_public_key
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.secrets.sops import as_host, identity_file, operator
 from nixherd.trust.secrets.store import Store, recipients_of_hosts

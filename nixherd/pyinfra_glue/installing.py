@@ -38,12 +38,12 @@ from nixherd.pyinfra_glue.hosts import (
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.rollouts import options_of
 from nixherd.reasons import reason
+from nixherd.ssh.keys import HOST_KEY, HOST_KEY_FILE
 from nixherd.ssh.transient_unit import DIRECTORY, Job
 
 WIPE = "wipe the disks of"
 DISKO_DEADLINE = 900  # seconds
 INSTALL_DEADLINE = 3600  # seconds
-HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 NOTES = "/var/lib/nixherd/revisions"  # of `revisions.sh`
 VERIFIED = "verified.json"
 INSTALLED = "installed"  # the note of the system that was installed last
@@ -149,7 +149,7 @@ def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping
     copy_closure(machine, [config.toplevel], "/mnt", is_nixos=True)
     key = keys_of(host).to_install(config.host_id)
     _put(machine, HOST_KEY, key.private_openssh.encode())
-    _put(machine, f"{HOST_KEY}.pub", f"{key.public}\n".encode(), mode="0644")
+    _put(machine, HOST_KEY_FILE, f"{key.public}\n".encode(), mode="0644")
     _put(machine, NOTES, f"{_revision_note(config)}\n".encode(), mode="0644")
     for target, source in extra_files.items():
         _put(machine, target, Path(source).read_bytes())

@@ -15,7 +15,7 @@ from nixherd.locate.proof import Asked, Shown
 from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue.ssh_client import PinnedClient
-from nixherd.ssh.keys import parse_public_key
+from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 
 ANSWER_TIMEOUT = 20.0  # seconds for the machine to answer, and for the agent to write a word
 MOST = 1 << 20  # bytes of an answer that are read
@@ -91,9 +91,6 @@ def said(ssh: PinnedClient, script: str, most: int = MOST) -> str:
         raise OSError(f"the connection broke: {error or 'no answer'}") from error
 
 
-HOST_KEY_FILE = Path("/etc/ssh/ssh_host_ed25519_key.pub")
-
-
 def require_is_this(host: Host, pinned: str | None) -> None:
     """Refused unless this machine is called as that host is, and its SSH host key, where both have one, is the pinned
     one: another machine's system is not for it."""
@@ -113,6 +110,6 @@ def require_is_this(host: Host, pinned: str | None) -> None:
 
 def _own_key() -> str | None:
     try:
-        return parse_public_key(HOST_KEY_FILE.read_text().strip()).blob
+        return parse_public_key(Path(HOST_KEY_FILE).read_text().strip()).blob
     except (OSError, ValueError):
         return None

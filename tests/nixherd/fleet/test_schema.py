@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from nixherd.deploy.options import Engine, Goal, Options
 from nixherd.deploy.waves import MaxFail
 from nixherd.errors import Usage
-from nixherd.fleet.field_types import Devices, Features, OneOf, Share, is_address
+from nixherd.fleet.field_types import OneOf, Share, is_address
+from nixherd.fleet.guest_types import Devices, Features
 from nixherd.fleet.models import GuestType
 from nixherd.fleet.schema import COMMON, FIELDS, OPERATORS, Field, Place, fields_of
 
