@@ -256,7 +256,7 @@ class Front:
 
         document = {"name": vm.name, "vmid": vm.vmid, **({} if left is None else {"left": left})}
         lines = list(done.lines) if isinstance(done, Outcome) else []
-        document |= done.found if isinstance(done, Outcome) else {}
+        document |= done.observed if isinstance(done, Outcome) else {}
         for each in left or ():
             lines.append(f"left{' by hand' if each['remedy'] == 'by hand' else ''}: {each['difference']}")
         self.show_steps(label(vm), document, done, lines, seconds=seconds, reason=why_nothing(done))

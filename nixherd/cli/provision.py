@@ -17,8 +17,7 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.process import Completed
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.guest.address import plain
-from nixherd.proxmox.guest.identity import label, mac_of, require_may_change, why_not_ours
+from nixherd.proxmox.guest.identity import label, mac_of, plain_address, require_may_change, why_not_ours
 from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.ssh.keys import same_key
 from nixherd.terminal import say
@@ -97,7 +96,7 @@ def _compare(front: Front, vm: Vm, ip: str | None, vmid: int | None) -> None:
         raise Usage(
             f"--vmid {vmid}: {DEFINITIONS} declares {vm.attribute} as vm {vm.vmid}; correct the one or the other"
         )
-    address = plain(ip) if ip is not None else None
+    address = plain_address(ip) if ip is not None else None
     if ip is not None and address is None:
         raise Usage(f"--ip {ip} is not an address; write one like 192.0.2.10, or leave it out")
     if ip is None and vmid is None:
@@ -115,7 +114,7 @@ def _compare(front: Front, vm: Vm, ip: str | None, vmid: int | None) -> None:
     except (AgentUnavailable, NoAgent) as error:
         raise FleetError(f"--ip {ip}: the address of {label(vm)} is not known: {error}; leave --ip out") from error
     mac = mac_of(config)
-    addresses = [plain(each) for card in interfaces if mac and card.mac == mac for each in card.addresses]
+    addresses = [plain_address(each) for card in interfaces if mac and card.mac == mac for each in card.addresses]
     if address not in addresses:
         shown = [each for each in addresses if each and not ipaddress.ip_address(each).is_link_local]
         has = ", ".join(shown) or "no address yet"

@@ -21,9 +21,9 @@ from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.models import Fleet, Host
 from nixherd.names import HOST_ID, is_a
+from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
-from nixherd.proxmox.guest.retiring import Fate, Parting, partings
 from nixherd.terminal import say
 from nixherd.trust import retire as retirement_of
 from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in

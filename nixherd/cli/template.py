@@ -10,8 +10,8 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import progress
 from nixherd.cli.parameters import Seconds, changing, standing
 from nixherd.proxmox.template.create import create, plan
-from nixherd.proxmox.template.wanted import FIRMWARES, Source
-from nixherd.proxmox.template.wanted import wanted as described
+from nixherd.proxmox.template.image import FIRMWARES, Source
+from nixherd.proxmox.template.image import template_spec as described
 
 # The most cores that Linux supports and MiB that Proxmox VE takes: it would refuse more after the image was fetched.
 MOST_CORES, MOST_MEMORY = 4096, 4178944

@@ -22,13 +22,20 @@ from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.doctor import Verdict, examine
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.guest.address import address_of
 from nixherd.proxmox.guest.apply import desired
-from nixherd.proxmox.guest.identity import contradiction, is_ours, label, mac_of, why_not_ours
+from nixherd.proxmox.guest.identity import (
+    address_of,
+    contradiction,
+    is_ours,
+    label,
+    mac_of,
+    next_vmid,
+    range_of,
+    why_not_ours,
+)
 from nixherd.proxmox.guest.observe import interfaces_of, observe
 from nixherd.proxmox.guest.plan import compared, drift, in_the_making, template_node
 from nixherd.proxmox.steps import Row
-from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
 
 T = TypeVar("T")

@@ -16,8 +16,7 @@ from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Vm
 from nixherd.proxmox.guest.adopt import adopt, candidate, needs_none, require_both_names
 from nixherd.proxmox.guest.identity import is_ours, label
-from nixherd.proxmox.guest.snapshots import RemoveSnapshot, TakeSnapshot
-from nixherd.proxmox.guest.undo import KEEP, REMOVE, reversible
+from nixherd.proxmox.guest.snapshots import KEEP, REMOVE, RemoveSnapshot, TakeSnapshot, reversible
 from nixherd.proxmox.guest.verb import Parameter, Verb
 from nixherd.proxmox.guest.verbs import COMMANDS as VERBS
 from nixherd.proxmox.steps import Steps

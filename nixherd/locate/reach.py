@@ -26,8 +26,7 @@ from nixherd.locate.guest_agent import require_a_guests, told_key
 from nixherd.locate.proof import Asked
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable, Misused, NoAgent
-from nixherd.proxmox.guest.address import address_of
-from nixherd.proxmox.guest.identity import contradiction, declared_mac, label, why_not_ours
+from nixherd.proxmox.guest.identity import address_of, contradiction, declared_mac, label, why_not_ours
 from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key

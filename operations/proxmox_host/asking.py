@@ -9,10 +9,9 @@ from pyinfra.api.host import Host
 
 from facts.proxmox_host import Dkms, Node
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.proxmox.node import LOG
-from nixherd.proxmox.node.dkms import version_of
-from nixherd.proxmox.node.states import NodeState
-from nixherd.proxmox.node.wanted import Wanted, read
+from nixherd.proxmox.node.kernel import version_of
+from nixherd.proxmox.node.passthrough import Passthrough, read
+from nixherd.proxmox.node.states import LOG, NodeState
 from nixherd.pyinfra_glue.node import NodeConnector
 from nixherd.reasons import failure
 
@@ -28,7 +27,7 @@ set -e
 """
 
 
-def settings_of(host: Host) -> Wanted:
+def settings_of(host: Host) -> Passthrough:
     """Return what the operator asks of this node. Usage where that cannot be meant."""
     return read({key: host.data.get(key) for key in _KEYS})
 

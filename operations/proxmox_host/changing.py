@@ -10,11 +10,33 @@ from pyinfra.operations import apt
 
 from facts.proxmox_host import Boot, Dkms, Kernels, Modules, Pci
 from nixherd.errors import FleetError, Refused
-from nixherd.proxmox.node import BACKUPS, CMDLINE, GRUB, LOG, NOTES, VENDOR_RESET, VFIO, script, texts
-from nixherd.proxmox.node.boot import Loader, headers_of, loader_of, next_kernel
-from nixherd.proxmox.node.command_line import lacking, missing, with_words, words_for, words_in
-from nixherd.proxmox.node.dkms import installed, parse
-from nixherd.proxmox.node.states import BootState, Kernel, NodeState
+from nixherd.proxmox.node import passthrough
+from nixherd.proxmox.node.kernel import (
+    Loader,
+    dkms_rows,
+    headers_of,
+    installed,
+    lacking_words,
+    loader_of,
+    missing_words,
+    next_kernel,
+    with_words,
+    words_for,
+    words_in,
+)
+from nixherd.proxmox.node.states import (
+    BACKUPS,
+    CMDLINE,
+    GRUB,
+    LOG,
+    NOTES,
+    VENDOR_RESET,
+    VFIO,
+    BootState,
+    Kernel,
+    NodeState,
+    script,
+)
 from nixherd.pyinfra_glue.hosts import executing
 from nixherd.pyinfra_glue.operation import Change, Commands, NoChange, operation
 from operations.proxmox_host.asking import (
@@ -76,7 +98,7 @@ def vendor_reset() -> Change | NoChange:
     if not source:
         return NoChange(f"{VENDOR_RESET} is not asked for")
     state, version = ask(Dkms, source=source), source_version(source)
-    rows = parse(state["status"])
+    rows = dkms_rows(state["status"])
     others = sorted({row.version for row in rows} - {version})
     is_same = state["registered"] == state["source"]
     built = installed(rows, version) if is_same else frozenset()
@@ -104,7 +126,7 @@ def vendor_reset() -> Change | NoChange:
 
 def _build(commands: str, source: str, version: str, kernels: Sequence[str]) -> None:
     run_logged(commands, what=f"dkms (the whole of it is in {LOG})")
-    built = installed(parse(ask(Dkms, source=source)["status"]), version)
+    built = installed(dkms_rows(ask(Dkms, source=source)["status"]), version)
     if still := [kernel for kernel in kernels if kernel not in built]:
         raise FleetError(f"{host.data.node}: dkms has not installed it for {', '.join(still)}; see {LOG}")
 
@@ -141,7 +163,7 @@ def _replacing(source: str, version: str, trial: str) -> str:
 def vfio() -> Change | NoChange:
     """Bind the devices to vfio-pci, before the drivers that the host would have for them, from the next boot on."""
     settings = settings_of(host)
-    return _files(texts.vfio(settings, texts.named(settings, ask(Pci))))
+    return _files(passthrough.vfio(settings, passthrough.named(settings, ask(Pci))))
 
 
 @operation(require=require_node)
@@ -150,12 +172,12 @@ def reset_method() -> Change | NoChange:
     settings = settings_of(host)
     if not settings.source:
         return NoChange(f"{VENDOR_RESET} is not asked for")
-    return _files(texts.reset(texts.named(settings, ask(Pci))))
+    return _files(passthrough.reset(passthrough.named(settings, ask(Pci))))
 
 
 def _files(files: dict[str, str]) -> Change | NoChange:
     """Have these files on the node, each one whole or as it was."""
-    differing = texts.differing(files, ask(Modules))
+    differing = passthrough.differing(files, ask(Modules))
     if not differing:
         return NoChange(f"{', '.join(files)}: as wanted")
     if not executing(host):
@@ -173,7 +195,7 @@ def _write(files: dict[str, str], differing: Mapping[str, str]) -> None:
             stdin=text,
             what=f"writing {path}",
         )
-    if still := texts.differing(files, ask(Modules)):
+    if still := passthrough.differing(files, ask(Modules)):
         raise FleetError(f"{host.data.node}: {', '.join(still)}: not as written; who else writes there?")
 
 
@@ -181,7 +203,7 @@ def _write(files: dict[str, str], differing: Mapping[str, str]) -> None:
 def initramfs() -> Change | NoChange:
     """Make the initramfs anew of each kernel whose own is older than what vfio-pci is told, for it is told there."""
     boot, modules, settings = ask(Boot), ask(Modules), settings_of(host)
-    planned = texts.differing(texts.vfio(settings, texts.named(settings, ask(Pci))), modules)
+    planned = passthrough.differing(passthrough.vfio(settings, passthrough.named(settings, ask(Pci))), modules)
     written, is_begun = modules["times"].get(VFIO), "initramfs" in boot["notes"]
     with_one = [kernel for kernel in boot["kernels"] if kernel["initrd"] is not None]
     stale = [
@@ -220,7 +242,7 @@ def command_line() -> Change | NoChange:
     boot, node, settings = ask(Boot), node_of_host(), settings_of(host)
     loader, words = loader_of(boot), words_for(node["vendor"], settings.words)
     edits = {file: new for file in loader.files if (new := edited(boot, file, words)) is not None}
-    stale = lacking(boot["entries"], words) if boot["entries"] is not None else []
+    stale = lacking_words(boot["entries"], words) if boot["entries"] is not None else []
     if edits:
         for file, new in edits.items():
             before = words_in(file, boot["texts"][file])
@@ -247,7 +269,7 @@ def edited(boot: BootState, file: str, words: Sequence[str]) -> str | None:
             f"{file}: it holds bytes that are no UTF-8, which an edit might lose; take them out, then run this again"
         )
     words_now = (boot["effective"] or "").split() if file == GRUB else text.split()
-    added = missing(words_now, words)
+    added = missing_words(words_now, words)
     return with_words(file, text, added) if added else None
 
 
@@ -285,7 +307,7 @@ def _require_told(loader: Loader, words: Sequence[str]) -> None:
     entries = ask(Boot)["entries"]
     if entries is None:
         host.log(f"what {loader.name} has could not be read, and is unknown")
-    elif still := lacking(entries, words):
+    elif still := lacking_words(entries, words):
         raise FleetError(
             f"{host.data.node}: {loader.update} ended well, and {loader.name} still lacks {' '.join(still)}"
         )

@@ -10,10 +10,9 @@ from nixherd.errors import FleetError, Usage
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find
-from nixherd.proxmox.node import due, texts
-from nixherd.proxmox.node.boot import loader_of
-from nixherd.proxmox.node.command_line import words_for
-from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, wanted_of
+from nixherd.proxmox.node import passthrough, status
+from nixherd.proxmox.node.kernel import loader_of, words_for
+from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, slots_wanted_of
 from nixherd.proxmox.node.states import PciDevice
 from nixherd.pyinfra_glue.hosts import executing, fleet_of, hypervisor_of
 from nixherd.pyinfra_glue.operation import NoChange, operation
@@ -27,14 +26,14 @@ def require() -> NoChange:
     settings, node = settings_of(host), node_of_host()
     boot, pci = ask(Boot), ask(Pci)
     loader = loader_of(boot)
-    devices = texts.named(settings, pci)
-    texts.require_no_others(ask(Modules))
+    devices = passthrough.named(settings, pci)
+    passthrough.require_no_others(ask(Modules))
     words = words_for(node["vendor"], settings.words)
     for file in loader.files:
         edited(boot, file, words)
     if settings.source:
         source_version(settings.source)
-        if not texts.cards(devices):
+        if not passthrough.cards(devices):
             raise Usage(f"vendor_reset: none of {', '.join(settings.devices)} is a card of AMD's, which it is for")
     system = f"Proxmox VE {node['pve']}" if node["pve"] else str(node["id"])
     names = ", ".join(f"{device['address']} is {device['id']}" for device in devices)
@@ -46,15 +45,15 @@ def report() -> NoChange:
     """Say what is in effect and what waits for a boot, whom that stops, and what guests are given; changes nothing."""
     settings, node, boot = settings_of(host), node_of_host(), ask(Boot)
     pci, modules = ask(Pci), ask(Modules)
-    seen = due.Seen(
+    seen = status.Seen(
         node, boot, modules, pci,
         ask(Dkms, source=settings.source) if settings.source else None,
-        devices=texts.named(settings, pci),
+        devices=passthrough.named(settings, pci),
         words=words_for(node["vendor"], settings.words),
         version=source_version(settings.source) if settings.source else None,
     )  # fmt: skip
-    waiting = due.waiting(seen)
-    for text in (due.read_back(seen), *map(str, waiting), *due.remarks(seen)):
+    waiting = status.waiting(seen)
+    for text in (status.read_back(seen), *map(str, waiting), *status.remarks(seen)):
         host.log(text)
     if any(not each.booted for each in waiting):
         host.log(f"a boot of {host.data.node} is due; nixherd never boots a node. {_guests_line(host)}")
@@ -63,7 +62,7 @@ def report() -> NoChange:
         if line.command:
             host.log(f"  for a person, as root on {host.data.node}: {line.command}")
     if executing(host):
-        failing = [*due.problems(seen), *(str(each) for each in waiting if each.booted)]
+        failing = [*status.problems(seen), *(str(each) for each in waiting if each.booted)]
         if failing:
             raise FleetError(f"{host.data.node}: {'; '.join(failing)}")
     if not waiting:
@@ -104,14 +103,16 @@ def _given_lines(
     for vm in sorted(fleet.vms.values(), key=lambda vm: vm.vmid):
         if vm.type is not GuestType.QEMU:
             continue
-        set_for_it = wanted_of(vm, hostpci)
+        set_for_it = slots_wanted_of(vm, hostpci)
         given = _given(host, vm, is_named=bool(set_for_it))
         if given is not None and given.devices is None:
             unknown.setdefault(given.why, []).append(given.label)
         if given is None or given.devices is None or not (set_for_it or given.devices):
             continue
         slots = (given.devices, set_for_it)
-        names = {name for texts in slots for text in texts.values() if (name := properties(text).get("mapping"))}
+        names = {
+            name for passthrough in slots for text in passthrough.values() if (name := properties(text).get("mapping"))
+        }
         mappings = {name: _mapping(host, name) for name in names}
         lines += compare(given, set_for_it, node=host.data.node, devices=devices, passed=passed, mappings=mappings)
     for why, labels in unknown.items():

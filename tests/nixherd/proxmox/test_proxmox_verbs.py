@@ -15,8 +15,8 @@ from nixherd.cli.vm_change import command_of
 from nixherd.errors import Refused, Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.guest.disks import ResizeDisk
-from nixherd.proxmox.guest.power import RebootGuest
-from nixherd.proxmox.guest.undo import Reversible
+from nixherd.proxmox.guest.lifecycle import RebootGuest
+from nixherd.proxmox.guest.snapshots import Reversible
 from nixherd.proxmox.guest.verb import Action, Guest, Verb, argument, flag, option
 from nixherd.proxmox.guest.verbs import COMMANDS, VERBS
 from nixherd.proxmox.steps import Start, Steps
