@@ -7,9 +7,7 @@ from typing_extensions import override
 
 from facts.base import Fact
 from nixherd.ssh.age import is_recipient, recipient_of
-from nixherd.ssh.keys import parse_public_key
-
-HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
+from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 
 
 class HostKey(Fact[str | None]):

@@ -7,6 +7,10 @@ import re
 
 VMID = r"[1-9][0-9]{2,8}"
 DNS_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+DNS_NAME = rf"(?=.{{1,253}}$){DNS_LABEL}(?:\.{DNS_LABEL})*"
+# as DNS_NAME, with what people have in their hostnames
+_HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+HOSTNAME = rf"(?=.{{1,253}}$){_HOST_LABEL}(?:\.{_HOST_LABEL})*"
 NODE = DNS_LABEL
 STORAGE = r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]"
 SNAPSHOT = r"[A-Za-z][A-Za-z0-9_-]{1,39}"

@@ -6,18 +6,17 @@ from pathlib import PurePosixPath
 
 from pyinfra import host
 
-from facts.age import HOST_KEY_FILE, Recipient
+from facts.age import Recipient
 from nixherd.deploy.machine import output_of
 from nixherd.errors import FleetError, Usage
 from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-
-_PRIVATE = HOST_KEY_FILE.removesuffix(".pub")
+from nixherd.ssh.keys import HOST_KEY
 
 
 @operation()
-def identity(path: str, source: str = _PRIVATE) -> Change | NoChange:
+def identity(path: str, source: str = HOST_KEY) -> Change | NoChange:
     """Keep the age identity of an SSH private key on the machine in a file, mode 0600; the key never leaves it.
 
     Needs `ssh-to-age` there (`environment.systemPackages`), and root.

@@ -1,6 +1,5 @@
 """What the product imports is declared in pyproject.toml, and what is declared is imported."""
 
-import ast
 import re
 import sys
 import tomllib
@@ -9,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OURS = ("nixherd", "operations", "facts", "deploys")
+IMPORT = re.compile(r"^ *(?:from|import) ([A-Za-z_]\w*)[\w.]*(?: import .+| as \w+)?$", re.MULTILINE)
 UNSEEN = {"gevent"}  # pyinfra runs on it; the oldest version that our threads and pipes work with is declared
 
 
@@ -16,10 +16,7 @@ def imported() -> dict[str, str]:
     """The modules of others, by their first name, and a file that imports each."""
     found = dict[str, str]()
     for path in (path for package in OURS for path in (ROOT / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
-            found |= {name.partition(".")[0]: str(path.relative_to(ROOT)) for name in names}
+        found |= {name: str(path.relative_to(ROOT)) for name in IMPORT.findall(path.read_text())}
     return {name: where for name, where in found.items() if name not in {*sys.stdlib_module_names, *OURS}}
 
 

@@ -15,9 +15,8 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import WholeSeconds, data_option, json_option, together
 from nixherd.cli.run_pyinfra import own_error, run_deploys
-from nixherd.deploy.goal import Goal
 from nixherd.deploy.journal import NAME, entries, runs
-from nixherd.deploy.options import LONGEST
+from nixherd.deploy.options import LONGEST, Goal
 from nixherd.deploy.report import HostReport, Outcome, Report, report
 from nixherd.errors import Usage
 from nixherd.exit_codes import Exit

@@ -8,7 +8,7 @@ from typing import Any
 from nixherd.cli.output import narrate
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
-from nixherd.fleet.schema import DNS_NAME
+from nixherd.names import DNS_NAME, is_a
 from nixherd.nix.commands import nix_string
 from nixherd.proxmox.answers import Presence, Resource
 from nixherd.proxmox.config import VmConfig
@@ -150,7 +150,7 @@ def entry_of(
 
 def guest_name(name: str) -> str:
     """Make a name that the definitions allow, the same where that is possible."""
-    if DNS_NAME.fullmatch(name) and name[0].isalpha():
+    if is_a(DNS_NAME, name) and name[0].isalpha():
         return name
     kept = re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-") or "guest"
     return kept if kept[0].isalpha() else f"guest-{kept}"

@@ -18,8 +18,7 @@ from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Host
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Host
 from nixherd.terminal import is_terminal, say_text
 from nixherd.trust.new.files import ByHand
 from nixherd.trust.new.host import SIZES, Kind, NewHost

@@ -22,8 +22,8 @@ import tree_sitter_nix
 from tree_sitter import Language, Node, Parser
 
 from nixherd.errors import DeadlineExceeded, FleetError, FleetInvalid, ProcessFailed
+from nixherd.fleet.models import DEFINITIONS, HOSTS
 from nixherd.fleet.nix_values import NixOther, NixPath
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.fleet.world import World, is_text, look, view_of
 from nixherd.nix.commands import nix_string
 from nixherd.nix.errors import cause, explain
@@ -35,7 +35,7 @@ _LOADER = Path(__file__).with_name("load.nix")
 _TIMEOUT = 60.0
 _LIMITS = Limits(memory=2 << 30, output=64 << 20)
 _TOO_MUCH = (-signal.SIGABRT, -signal.SIGKILL, -signal.SIGSEGV)
-_FILES = "hosts.nix and vms/definitions.nix"
+_FILES = f"{HOSTS} and {DEFINITIONS}"
 
 # The operator's own nix.conf goes on to hold, for syntax that is experimental; but not in what would open the world.
 _CLOSED = {

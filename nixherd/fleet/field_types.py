@@ -3,35 +3,23 @@
 `nixherd.fleet.schema` says which attribute is of which type. Values are as `nix eval` gave them.
 """
 
-import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
-from types import MappingProxyType
 from typing import Any
 
+from nixherd import names
 from nixherd.fleet import health_checks
-from nixherd.fleet.models import Access, CloudInitSettings, Device, GuestType
+from nixherd.fleet.models import Access, GuestType
 from nixherd.fleet.nix_values import NixPath, nix_type, shown, shown_name
-from nixherd.sizes import parse_size
 from nixherd.ssh.keys import parse_authorized_key, parse_public_key
 
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
-_HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
-_MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](?::[0-9A-Fa-f]{2}){5}")
-_VALUE = re.compile(r"[^,\s]+")
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}")
 # `prom:8006`, `[2001:db8::1]:8006`, `[2001:db8::1]`
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:/\[\]\s]+))(?::(?P<port>[0-9]+))?", re.ASCII)
 _API_PORT = ":8006"
 _SHARE = re.compile(r"(\d{1,3})\s*%|\d{1,9}", re.ASCII)
-_STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]")
-_STORAGE_REMEDY = "write the id that `pvesm status` shows"
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_ADDRESSING = re.compile(r"(?:ip|ip6|gw|gw6)=[^,\s]+(?:,(?:ip|ip6|gw|gw6)=[^,\s]+)*")
-_IPCONFIG = re.compile(r"ipconfig(?:[0-9]|[12][0-9]|3[01])")
-_KEY_REMEDY = "write the line of a .pub file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +139,7 @@ class OneOf(Type):
         if isinstance(value, str) and value in self.choices:
             return
         if self.noun:
-            yield Problem(f"{_shown(value)} is no {self.noun}")
+            yield Problem(f"{shown_value(value)} is no {self.noun}")
         else:
             yield Problem(f"is neither {' nor '.join(self.choices)}")
 
@@ -197,7 +185,7 @@ def is_address(text: str) -> bool:
         elif text.rpartition(".")[2].isdecimal():
             IPv4Address(text)
         else:
-            return bool(_HOSTNAME.fullmatch(text))
+            return names.is_a(names.HOSTNAME, text)
     except ValueError:
         return False
     zone = text.partition("%")[2]
@@ -381,223 +369,8 @@ class Share(Type):
             return
         match = _SHARE.fullmatch(value) if type(value) is str else None
         if match is None or int(match[1] or 0) > 100:
-            yield Problem(f"{_shown(value)} is neither a number of hosts nor a percentage")
+            yield Problem(f"{shown_value(value)} is neither a number of hosts nor a percentage")
 
 
-# Guests
-
-
-@dataclass(frozen=True)
-class Size(Type):
-    """A size with its unit. Without one Proxmox takes bytes in one place and GiB in another."""
-
-    words: str = "size, such as 64G"
-
-    def problems(self, value: Any) -> Iterator[Problem]:
-        if not isinstance(value, str):
-            yield Problem(f"is {nix_type(value)}, not a string")
-        elif value.isdecimal() or not _is_size(value):
-            yield Problem(f"{shown(value)} is no size")
-
-    def parse(self, value: Any) -> int:
-        return parse_size(value)
-
-
-def _is_size(value: str, multiple: int = 1) -> bool:
-    try:
-        return parse_size(value) % multiple == 0
-    except ValueError:
-        return False
-
-
-@dataclass(frozen=True)
-class Startup(Type):
-    words: str = "set of order, up, down"
-
-    def problems(self, value: Any) -> Iterator[Problem]:
-        known = isinstance(value, dict) and value and set(value) <= {"order", "up", "down"}
-        if not (known and all(type(each) is int and each >= 0 for each in value.values())):
-            yield Problem("is no startup order")
-
-    def parse(self, value: Any) -> str:
-        return _properties(value)
-
-
-@dataclass(frozen=True)
-class Features(Type):
-    known: tuple[str, ...] = ()
-
-    def problems(self, value: Any) -> Iterator[Problem]:
-        if not isinstance(value, dict):
-            yield Problem(f"is {nix_type(value)}")
-            return
-        yield from _unknown(value, self.known)
-        for name, each in value.items():
-            if name in self.known and not _is_value(each):
-                yield Problem(f"{_shown(each)} is no value for it", f".{name}", "write true or false")
-
-    def parse(self, value: Any) -> str | None:
-        return _properties(value) if value else None
-
-
-@dataclass(frozen=True)
-class Devices(Type):
-    """Devices by name, each with the properties that it may have, by the API's own names and texts."""
-
-    section: str
-    names: re.Pattern[str]
-    example: str
-    known: tuple[str, ...]
-
-    def problems(self, value: Any) -> Iterator[Problem]:
-        if not isinstance(value, dict):
-            yield Problem(f"is {nix_type(value)}", remedy="it must be an attribute set")
-            return
-        for name, device in value.items():
-            at = f".{shown_name(name)}"
-            if not isinstance(device, dict):
-                yield Problem(f"is {nix_type(device)}", at, "it must be an attribute set")
-                continue
-            if not self.names.fullmatch(name):
-                what = f"{shown_name(name)} is no name for one of its {self.section}"
-                yield Problem(what, at, f"use one such as {self.example}")
-            for found in self._of(device):
-                yield Problem(found.what, at + found.at, found.remedy)
-
-    def _of(self, device: Mapping[str, Any]) -> Iterator[Problem]:
-        yield from _unknown(device, self.known)
-        remedy = "write text without commas, a number or a boolean"
-        for key, value in device.items():
-            if key in self.known and key not in ("size", "storage") and not _is_value(value):
-                yield Problem(f"{_shown(value)} is no value for it", f".{key}", remedy)
-        for key in ("mac", "macaddr", "hwaddr"):
-            if device.get(key) is not None and not (type(device[key]) is str and _MAC.fullmatch(device[key])):
-                what = f"{_shown(device[key])} is no MAC address"
-                yield Problem(what, f".{key}", 'write one such as "BC:24:11:00:00:01"')
-
-    def parse(self, value: Any) -> tuple[Device, ...]:
-        return _devices(value)
-
-
-class Disks(Devices):
-    def _of(self, device: Mapping[str, Any]) -> Iterator[Problem]:
-        yield from super()._of(device)
-        if (storage := device.get("storage")) is not None:
-            for found in Text("", _STORAGE, "storage name").problems(storage):
-                yield Problem(found.what, ".storage", _STORAGE_REMEDY)
-        size, remedy = device.get("size"), "write whole GiB, such as 100G"
-        if size is None:
-            yield Problem("missing", ".size", remedy)
-        elif not (type(size) is str and not size.isdecimal() and _is_size(size, 1 << 30)):
-            yield Problem(f"{_shown(size)} is no size for a new disk", ".size", remedy)
-
-    def parse(self, value: Any) -> tuple[Device, ...]:
-        return tuple(_disk(name, device) for name, device in value.items())
-
-
-@dataclass(frozen=True)
-class Pci(Devices):
-    """Also a list of mappings' names."""
-
-    word: re.Pattern[str] = _VALUE
-
-    def problems(self, value: Any) -> Iterator[Problem]:
-        if isinstance(value, list):
-            if not all(type(name) is str and self.word.fullmatch(name) for name in value):
-                remedy = 'write the names of PCI mappings, such as [ "igpu" ]'
-                yield Problem("is no list of names", remedy=remedy)
-        elif isinstance(value, dict):
-            yield from super().problems(value)
-        else:
-            yield Problem(f"is {nix_type(value)}")
-
-    def _of(self, device: Mapping[str, Any]) -> Iterator[Problem]:
-        yield from super()._of(device)
-        if device.get("mapping") is None:
-            remedy = "name a PCI mapping of the cluster: a token cannot pass raw devices through"
-            yield Problem("missing", ".mapping", remedy)
-
-    def parse(self, value: Any) -> tuple[Device, ...]:
-        if isinstance(value, list):
-            return _devices({f"hostpci{number}": {"mapping": name} for number, name in enumerate(value)})
-        return _devices(value)
-
-
-@dataclass(frozen=True)
-class CloudInit(Type):
-    known: tuple[str, ...] = ()
-
-    def problems(self, value: Any) -> Iterator[Problem]:
-        if not isinstance(value, dict):
-            yield Problem(f"is {nix_type(value)}")
-            return
-        addresses = [name for name in value if _IPCONFIG.fullmatch(name)]
-        yield from _unknown([name for name in value if name not in addresses], self.known)
-        line = Text("", re.compile(r"[^\n\0]+"), "line of text")
-        address = Text("", _ADDRESSING, "address")
-        types: dict[str, tuple[Type, str]] = {
-            "user": (Text("", _USER, "user name"), "write a login name"),
-            **dict.fromkeys(addresses, (address, 'write "ip=dhcp" or "ip=10.0.0.5/24,gw=10.0.0.1"')),
-            "nameserver": (line, "write a string"),
-            "searchDomain": (line, "write a string"),
-            "upgrade": (Flag(), "write true or false"),
-            "keys": (Keys(), _KEY_REMEDY),
-        }
-        for name, (type_, remedy) in types.items():
-            if value.get(name) is not None:
-                for found in type_.problems(value[name]):
-                    yield Problem(found.what, f".{name}{found.at}", found.remedy or remedy)
-
-    def parse(self, value: Any) -> CloudInitSettings:
-        keys = value.get("keys")
-        addresses = {name: each for name, each in value.items() if _IPCONFIG.fullmatch(name) and each is not None}
-        return CloudInitSettings(
-            user=value.get("user"),
-            keys=None if keys is None else tuple(keys),
-            addresses=MappingProxyType(addresses),
-            nameserver=value.get("nameserver"),
-            search_domain=value.get("searchDomain"),
-            upgrade=value.get("upgrade"),
-        )
-
-
-# Attributes that Nix code spells otherwise than the API does.
-_API_NAMES = {"mac": "macaddr", "xVga": "x-vga"}
-
-
-def _unknown(names: Collection[str], known: Collection[str]) -> Iterator[Problem]:
-    """In a set that has these attributes and no others."""
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it may be {', '.join(known)}"
-            yield Problem("is nothing that it has", f".{shown_name(name)}", hint)
-
-
-def _is_value(value: object) -> bool:
-    return isinstance(value, (bool, int)) or (type(value) is str and bool(_VALUE.fullmatch(value)))
-
-
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
     return shown(value) if isinstance(value, str) else nix_type(value)
-
-
-def _text(value: object) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
-
-
-def _properties(values: Mapping[str, Any]) -> str:
-    return ",".join(f"{key}={_text(values[key])}" for key in sorted(values))
-
-
-def _devices(entries: Mapping[str, Mapping[str, Any]]) -> tuple[Device, ...]:
-    return tuple(
-        Device(name, MappingProxyType({_API_NAMES.get(key, key): _text(value) for key, value in values.items()}))
-        for name, values in entries.items()
-    )
-
-
-def _disk(name: str, values: Mapping[str, Any]) -> Device:
-    rest = {key: value for key, value in values.items() if key not in ("size", "storage")}
-    [device] = _devices({name: rest})
-    return Device(name, device.values, parse_size(values["size"]), values.get("storage"))

@@ -1,15 +1,15 @@
 """The host keys of the fleet: which one is pinned for a host, which private half is kept here, and whose a key is."""
 
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from nixherd.errors import FleetError
 from nixherd.fleet.models import Fleet
 from nixherd.once import OncePer
 from nixherd.run import Run
-from nixherd.ssh.keys import KeyPair, generate_ed25519, pair_of, same_key
+from nixherd.ssh.keys import HOST_KEY, KeyPair, generate_ed25519, pair_of, same_key
 
-PRIVATE = "ssh_host_ed25519_key"
+PRIVATE = PurePosixPath(HOST_KEY).name
 PUBLIC = f"{PRIVATE}.pub"  # for people only
 
 

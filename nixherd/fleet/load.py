@@ -10,6 +10,7 @@ from nixherd.errors import Finding, FleetInvalid
 from nixherd.files import expanded
 from nixherd.fleet.evaluate import evaluate
 from nixherd.fleet.models import (
+    HOSTS,
     NOTHING,
     CloudInitSettings,
     ContainerSettings,
@@ -23,7 +24,7 @@ from nixherd.fleet.models import (
     VmidRange,
 )
 from nixherd.fleet.schema import Place, fields_of, read
-from nixherd.fleet.validate import HOSTS, find, is_host, kind_of
+from nixherd.fleet.validate import find, is_host, kind_of
 from nixherd.fleet.world import World, look
 
 

@@ -80,6 +80,7 @@ UNSET = Settings()
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+HOSTS = "hosts.nix"
 DEFINITIONS = "vms/definitions.nix"  # where a fleet declares its guests
 
 

@@ -12,17 +12,18 @@ from typing import Any
 
 from nixherd.errors import Severity
 from nixherd.fleet.field_types import FREE
+from nixherd.fleet.models import DEFINITIONS
 from nixherd.fleet.schema import COMMON, FIELDS, OPERATORS, Place, fields_of
 
 # Whoever writes something close to these believes to be safe.
 STRONGEST = ("readonly", "access", "healthChecks")
 # What is said of these in their own place alone, by where that is.
 _ELSEWHERE = {
-    "readonly": "the guest's entry in vms/definitions.nix",
+    "readonly": f"the guest's entry in {DEFINITIONS}",
     "access": "the host's entry in hosts.nix",
     "healthChecks": "the host's entry in hosts.nix",
     "wave": "the host's entry in hosts.nix",
-    **dict.fromkeys(("neighbours", "discover"), "`proxmox` or the guest's entry in vms/definitions.nix"),
+    **dict.fromkeys(("neighbours", "discover"), f"`proxmox` or the guest's entry in {DEFINITIONS}"),
 }
 # What people may call a flag that is to protect, whose name is readonly.
 _MEANT_READONLY = ("ro", "protect", "protected", "immutable", "locked", "frozen")

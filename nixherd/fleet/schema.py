@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
+from nixherd import names
 from nixherd.fleet.field_types import (
     FINGERPRINT,
     FREE,
@@ -20,11 +21,7 @@ from nixherd.fleet.field_types import (
     AbsolutePath,
     Address,
     Addresses,
-    CloudInit,
-    Devices,
-    Disks,
     ExistingPath,
-    Features,
     Flag,
     HealthChecks,
     HostKey,
@@ -33,15 +30,14 @@ from nixherd.fleet.field_types import (
     Network,
     OneOf,
     OneOrMore,
-    Pci,
     Share,
-    Size,
-    Startup,
     Text,
     Type,
     Words,
 )
-from nixherd.fleet.models import Access, GuestType
+from nixherd.fleet.guest_types import CloudInit, Devices, Disks, Features, Pci, Size, Startup
+from nixherd.fleet.models import DEFINITIONS, Access, GuestType
+from nixherd.ssh.keys import HOST_KEY_FILE
 
 DEFAULT_FLEET_ID = "fleet"
 DEFAULT_PORT = 8006
@@ -51,26 +47,19 @@ VMIDS = range(100, 1_000_000_000)
 _LEAST_MEMORY = 16
 _LONGEST = 24 * 3600  # seconds
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-# What Proxmox VE lets a guest be called.
-DNS_NAME = re.compile(rf"(?=.{{1,253}}$){DNS_LABEL.pattern}(?:\.{DNS_LABEL.pattern})*")
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
-_HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]")
+_ID = names.pattern(names.HOST_ID)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]*")
 _LINE = re.compile(r"[^\s\x00-\x1f\x7f-][^\x00-\x1f\x7f]*")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]*")
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+;=,-]*")
-_ARCHIVE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*:vztmpl/[A-Za-z0-9_.+~-]+\.tar(?:\.gz|\.xz|\.zst)?")
+_ARCHIVE = re.compile(rf"{names.STORAGE}:vztmpl/[A-Za-z0-9_.+~-]+\.tar(?:\.gz|\.xz|\.zst)?")
 
 
 class Place(StrEnum):
     """Where an attribute stands, as the reference calls it."""
 
     HOST = "A host in hosts.nix"
-    TOP = "vms/definitions.nix"
+    TOP = DEFINITIONS
     PROXMOX = "proxmox"
     MANAGED = "managed.NAME"
     IMPORTED = "imported.NAME"
@@ -106,9 +95,9 @@ _FLAG = Flag()
 _YES_OR_NO = "write true or false"
 _NAME_REMEDY = "write the node's own short name"
 _POOL = Text("text", re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){0,2}"), "pool's name")
-_STORAGE_TYPE = Text("storage's id", _STORAGE, "storage name")
+_STORAGE_TYPE = Text("storage's id", names.pattern(names.STORAGE), "storage name")
 _STORAGE_REMEDY = "write the id that `pvesm status` shows"
-_NODE_TYPE = Text("node's name", DNS_LABEL, "node name")
+_NODE_TYPE = Text("node's name", names.pattern(names.NODE), "node name")
 _SECONDS_REMEDY = f"write seconds, up to {_LONGEST}"
 _TAGS_REMEDY = "write a list of words of letters, digits, '-', '_', '+' and '.'"
 _FLAG_REMEDY = "write true or false; without the flag an imported guest is readonly"
@@ -141,7 +130,7 @@ def _node(purpose: str, unsaid: str = "proxmox.node", *, lenient: bool = False) 
 def _where(unsaid_neighbours: str = "", unsaid_discover: str = "", *, lenient: bool = False) -> tuple[Field, ...]:
     """What says where a guest is whose agent does not: found, it is known by its pinned key alone."""
     return (
-        Field("neighbours", OneOrMore("host's id, or list of them", Text("", NAME, "host's id")),
+        Field("neighbours", OneOrMore("host's id, or list of them", Text("", _ID, "host's id")),
               "hosts on the guests' network, which are asked at which address a network card was seen: their neighbour "
               "table and DHCP leases", "write the id of a host in hosts.nix, or a list of them",
               unsaid=unsaid_neighbours, lenient=lenient),
@@ -152,15 +141,15 @@ def _where(unsaid_neighbours: str = "", unsaid_discover: str = "", *, lenient: b
 
 
 _HOST = (
-    Field("hostname", Text("host name", _HOSTNAME, "hostname"), "the machine's real hostname",
+    Field("hostname", Text("host name", names.pattern(names.HOSTNAME), "hostname"), "the machine's real hostname",
           "write letters, digits and '-', at most 63 between dots", "add the machine's real hostname"),
-    Field("sshAlias", Text("word", NAME, "alias"), "its short name", "write one word"),
-    Field("user", Text("login name", _USER, "user name"), "the admin user, who logs in there",
+    Field("sshAlias", Text("word", _ID, "alias"), "its short name", "write one word"),
+    Field("user", Text("login name", names.pattern(names.USER), "user name"), "the admin user, who logs in there",
           "write a login name", "add the name of the admin user"),
     Field("homeDirectory", AbsolutePath(), "the admin user's home", "write it like /home/USER"),
     Field("publicKey", HostKey(), "the machine's SSH host key, the only one that is accepted; a placeholder until the "
           "machine is installed",
-          'copy the line from the machine\'s /etc/ssh/ssh_host_ed25519_key.pub, or write "placeholder"', protects=True),
+          f'copy the line from the machine\'s {HOST_KEY_FILE}, or write "placeholder"', protects=True),
     Field("authorizedKeys", Keys(), "who may log in", "write the line of a .pub file, or remove it", default=()),
     Field("configurationFile", ExistingPath(), "its NixOS configuration; without it the host is Home Manager only",
           "write a path without quotes, such as ./hosts/NAME/home.nix"),
@@ -205,7 +194,7 @@ _HOST = (
 )  # fmt: skip
 
 _TOP = (
-    Field("fleet", Text("word", NAME, "name for a fleet"), "marks the guests that are this fleet's",
+    Field("fleet", Text("word", _ID, "name for a fleet"), "marks the guests that are this fleet's",
           "write one word, such as homelab", default=DEFAULT_FLEET_ID, unsaid=f'"{DEFAULT_FLEET_ID}"'),
     Field("proxmox", Type("set"), "the hypervisor"),
     Field("imported", Type("set of guests"), "guests that are documented here and never changed"),

@@ -10,14 +10,12 @@ from collections import defaultdict
 from collections.abc import Container, Mapping
 from typing import Any
 
+from nixherd import names
 from nixherd.errors import Finding, Severity
-from nixherd.fleet.models import Access, GuestType
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Access, GuestType
 from nixherd.fleet.near_names import judge
 from nixherd.fleet.nix_values import NixSet, shown
-from nixherd.fleet.schema import DNS_NAME, NAME, Field, Place, fields_of
-
-HOSTS = "hosts.nix"
-DEFINITIONS = "vms/definitions.nix"
+from nixherd.fleet.schema import Field, Place, fields_of
 
 # The names that inventory.py gives to groups of its own: a host of that name could not be selected.
 GROUPS = ("all", "nixos", "home_manager", "managed", "imported", "readonly", "lxc", "inventory")
@@ -99,7 +97,7 @@ def _is_sound(entry: NixSet, place: Place, name: str) -> bool:
 
 def _check_hosts(hosts: Mapping[str, NixSet]) -> None:
     for name, host in hosts.items():
-        if not NAME.fullmatch(name):
+        if not names.is_a(names.HOST_ID, name):
             host.report("", "is no name for a host", "use letters, digits, '-', '_' and '.'")
         elif name in GROUPS:
             host.report("", f"'{name}' is the name of a group of the inventory", "give the host another id")
@@ -242,7 +240,7 @@ def _names_of(host: NixSet) -> set[str]:
 
 
 def _check_managed(guest: NixSet, hosts: Mapping[str, NixSet], proxmox: NixSet) -> None:
-    if not DNS_NAME.fullmatch(guest.name):
+    if not names.is_a(names.DNS_NAME, guest.name):
         guest.report("", "is no name for a guest", "use letters, digits and '-', with dots between")
     kind = kind_of(guest.values)
     check_fields(guest, Place.MANAGED, kind)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nixherd.errors import FleetInvalid, Refused
+from nixherd.fleet.models import DEFINITIONS, HOSTS
 
 SAFE = "NIXHERD_SAFE_DIRECTORY"
 """the environment's word for directories that are believed all the same: paths with colons between them, or *"""
@@ -82,7 +83,7 @@ def _members(gid: int) -> frozenset[int]:
 Fingerprint = frozenset[tuple[str | int, ...]]
 
 STORE = "/nix/store"
-_FILES = ("hosts.nix", "vms", "vms/definitions.nix")
+_FILES = (HOSTS, str(Path(DEFINITIONS).parent), DEFINITIONS)
 
 # Tools' own directories and results of builds; so are those whose names begin with a dot.
 _LEFT_OUT = frozenset(("node_modules", "__pycache__"))

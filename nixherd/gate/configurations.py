@@ -14,8 +14,7 @@ from pathlib import Path, PurePath
 
 from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
 from nixherd.fleet import lockout as locks
-from nixherd.fleet.models import Fleet
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet
 from nixherd.gate import sources
 from nixherd.gate.results import Found, Look, Missing, Unknown, judged
 from nixherd.nix import commands as nix

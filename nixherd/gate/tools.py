@@ -117,13 +117,12 @@ class Scope:
 
 @dataclass(frozen=True)
 class Tool:
-    """`is_quick`: it takes seconds, and is run before a commit. `is_program`: it is another's, and takes files."""
+    """`is_quick`: it takes seconds, and is run before a commit."""
 
     name: str
     what: str
     check: Callable[[Scope], Look]
     is_quick: bool = True
-    is_program: bool = False
 
 
 def _definitions(scope: Scope) -> Look:
@@ -188,9 +187,9 @@ def _builds(scope: Scope) -> Look:
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
     for tool in (
-        Tool("alejandra", "formatting", _looks(programs.alejandra), is_program=True),
-        Tool("deadnix", "unused code", _looks(programs.deadnix), is_program=True),
-        Tool("statix", "lints", _looks(programs.statix), is_program=True),
+        Tool("alejandra", "formatting", _looks(programs.alejandra)),
+        Tool("deadnix", "unused code", _looks(programs.deadnix)),
+        Tool("statix", "lints", _looks(programs.statix)),
         Tool("merge", "unresolved conflicts", lambda scope: files.conflicts(scope.place, scope.unmerged)),
         Tool("definitions", "hosts.nix and vms/definitions.nix", _definitions),
         Tool("secrets", "who can decrypt which file", _secrets),

@@ -4,15 +4,13 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from nixherd.errors import Refused
-from nixherd.fleet.models import Fleet, GuestType
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.observe import find
 
 # It takes a tenth of a second: not for those who need no API.
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
-
-DEFINITIONS = "vms/definitions.nix"
 
 
 def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:

@@ -9,9 +9,8 @@ from nixherd.errors import FleetError, Refused
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.locate.proof import Asked
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.ssh.keys import parse_public_key
+from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 
-HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 _LOOK_THERE = "nothing was sent there: find out who is root in that guest"
 
 

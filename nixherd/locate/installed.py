@@ -23,6 +23,7 @@ from nixherd.locate.reach import (
     Hints,
     Place,
     Running,
+    Terms,
     addresses,
     ask_agent,
     declared_card,
@@ -128,17 +129,8 @@ class Search:
         try:
             if is_proven_by_agent(vm):
                 # an outdated entry of another host hides no guest here: whoever answers proves that it is this one
-                return ask_agent(
-                    self.hypervisor,
-                    self.keys,
-                    self.host,
-                    guest,
-                    epochs=self.epochs,
-                    patience=self.patience,
-                    progress=self._note,
-                    accepted=self.accepted,
-                    done=self.done,
-                )
+                terms = Terms(self.epochs, self.patience, self._note, self.accepted, self.done)
+                return ask_agent(self.hypervisor, self.keys, self.host, guest, terms)
             address = address_of(guest.config, interfaces_of(self.hypervisor.client, guest.node, vm))
         except NoAgent:
             self._note(f"{label(vm)} has no guest agent")

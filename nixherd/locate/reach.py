@@ -10,7 +10,6 @@ a system that cannot be its own is refused at once.
 """
 
 import re
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableSet
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,8 @@ from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.locate.guest_agent import require_a_guests, told_key
 from nixherd.locate.proof import Asked
+from nixherd.names import USER, is_a
+from nixherd.poll import Backoff, poll
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable, Misused, NoAgent
 from nixherd.proxmox.guest.identity import address_of, contradiction, declared_mac, label, why_not_ours
@@ -32,8 +33,7 @@ from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key
 
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
-SHORTEST, LONGEST = 0.05, 1.0  # seconds between two looks at a machine that is on its way
+_PAUSES = Backoff(0.05, 1.0, 1.1)  # seconds between two looks at a machine that is on its way
 
 
 class Absent(FleetError):
@@ -90,16 +90,31 @@ class Hints:
         address, host_key, user = (data.get(name) for name in ("ssh_hostname", "host_key", "install_user"))
         if address is not None and not _ADDRESS.fullmatch(str(address)):
             raise Misused(f"--data ssh_hostname={address} is no host name or address; the user goes to install_user")
-        if user is not None and not _USER.fullmatch(str(user)):
+        if user is not None and not is_a(USER, str(user)):
             raise Misused(f"--data install_user={user} is no user's name")
         if host_key is not None:
             try:
                 parse_public_key(str(host_key))
             except ValueError as error:
-                raise Misused(
-                    f"--data host_key: {error}; give it as `cat /etc/ssh/ssh_host_*_key.pub` shows it"
-                ) from error
+                raise Misused(f"--data host_key: {error}; give what `cat /etc/ssh/ssh_host_*_key.pub` shows") from error
         return cls(*(None if value is None else str(value) for value in (address, host_key, user)))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """In which `epochs` a machine is looked for.
+
+    `accepted` are those that this run has any business in: a VM in another one is Refused. `patience` is how many
+    seconds a fresh clone may take to say through its agent that cloud-init is done; until then it still shows the
+    template's host key, which all clones share. The question is the one changing call there is: without patience, while
+    we only plan, it is not asked. `done` keeps which guests have said it, so that who looks again does not ask again.
+    """
+
+    epochs: Collection[Epoch]
+    patience: float
+    progress: Callable[[str], None]
+    accepted: Collection[Epoch] = tuple(Epoch)
+    done: MutableSet[str] | None = None
 
 
 class NotInstalled(Refused):
@@ -140,31 +155,15 @@ def look(
     accepted: Collection[Epoch] = tuple(Epoch),
     done: MutableSet[str] | None = None,
 ) -> list[Place]:
-    """The places where `host` may answer now, in one of `epochs`; none while it is on its way.
+    """The places where `host` may answer now, on these `Terms`; none while it is on its way.
 
     A VM of ours is found through the hypervisor alone, as whoever installs it has to; one that is installed is better
-    looked for by `nixherd.locate.installed`.
-
-    `accepted` are the epochs that this run has any business in: a VM in another one is Refused. A host whose key
-    hosts.nix pins answers as installed only, unless the private half is here, for it is to be installed with that key.
-
-    `patience` is how many seconds a fresh clone may take to say through its agent that cloud-init is done; until
-    then it still shows the template's host key, which all clones share. The question is the one changing call
-    there is: without patience, while we only plan, it is not asked. `done` keeps which guests have said it, so that who
-    looks again does not ask again.
-
-    Raises Absent when there is nothing to wait for.
+    looked for by `nixherd.locate.installed`. A host whose key hosts.nix pins answers as installed only, unless the
+    private half is here, for it is to be installed with that key. Raises Absent when there is nothing to wait for.
     """
     vm = hypervisor.fleet.vm_of(host.id)
     if is_proven_by_agent(vm):
-        return _look_at_vm(
-            *(hypervisor, keys, host, vm),
-            epochs=epochs,
-            patience=patience,
-            progress=progress,
-            accepted=accepted,
-            done=done,
-        )
+        return _look_at_vm(hypervisor, keys, host, vm, Terms(epochs, patience, progress, accepted, done))
     asked = _known_card(hypervisor, vm) if vm else None
     return [replace(place, asked=asked) for place in _look_at_names(keys, host, hints)]
 
@@ -200,16 +199,11 @@ def _look_at_names(keys: HostKeys, host: Host, hints: Hints) -> Iterator[Place]:
         if pinned:
             yield Place(address, Epoch.FINAL, pinned, host.user)
         if hints.host_key and not host.public_key:
-            _require_nobody_elses(keys, host, hints.host_key)
+            if other := keys.owner(hints.host_key, but=host.id):  # a mistyped address
+                raise Refused(f"--data host_key is the key of {other}, not of {host.id}; correct it and ssh_hostname")
             # kexec keeps the key: whether the installer or what was there before answers shows after login
             for user in dict.fromkeys((hints.user or "root", "root")):
                 yield Place(address, Epoch.CLONE, hints.host_key, user)
-
-
-def _require_nobody_elses(keys: HostKeys, host: Host, host_key: str) -> None:
-    """Refused when the key that the operator gave for this host is known as another's: a mistyped address."""
-    if other := keys.owner(host_key, but=host.id):
-        raise Refused(f"--data host_key is the key of {other}, not of {host.id}; correct it and ssh_hostname")
 
 
 def _known_card(hypervisor: Hypervisor, vm: Vm) -> Asked | None:
@@ -245,15 +239,10 @@ class Running:
 class _Seen:
     """A VM that runs, what its agent says of itself, and what is compared with it."""
 
-    vm: Vm
+    guest: Running
     asked: Asked
-    config: VmConfig
     address: str
     epoch: Epoch
-
-    @property
-    def node(self) -> str:
-        return self.asked.node
 
 
 def running(hypervisor: Hypervisor, vm: Vm) -> Running:
@@ -279,32 +268,13 @@ def _see(hypervisor: Hypervisor, host: Host, guest: Running, progress: Callable[
         return None
     asked = Asked.of(vm, node, guest.config)
     require_a_guests(hypervisor, asked, address)
-    epoch = epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release"))
-    return _Seen(vm, asked, guest.config, address, epoch)
+    return _Seen(guest, asked, address, epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release")))
 
 
-def _look_at_vm(
-    hypervisor: Hypervisor,
-    keys: HostKeys,
-    host: Host,
-    vm: Vm,
-    *,
-    epochs: Collection[Epoch],
-    patience: float,
-    progress: Callable[[str], None],
-    accepted: Collection[Epoch],
-    done: MutableSet[str] | None,
-) -> list[Place]:
+def _look_at_vm(hypervisor: Hypervisor, keys: HostKeys, host: Host, vm: Vm, terms: Terms) -> list[Place]:
     guest = running(hypervisor, vm)
     try:
-        return ask_agent(
-            *(hypervisor, keys, host, guest),
-            epochs=epochs,
-            patience=patience,
-            progress=progress,
-            accepted=accepted,
-            done=done,
-        )
+        return ask_agent(hypervisor, keys, host, guest, terms)
     except NoAgent as error:
         raise Absent(
             f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
@@ -313,42 +283,31 @@ def _look_at_vm(
             else f"put the host key of {host.id} into hosts.nix as its publicKey, or have an agent run there",
         ) from error
     except AgentUnavailable as error:
-        progress(str(error))
+        terms.progress(str(error))
         return []
 
 
-def ask_agent(
-    hypervisor: Hypervisor,
-    keys: HostKeys,
-    host: Host,
-    guest: Running,
-    *,
-    epochs: Collection[Epoch],
-    patience: float,
-    progress: Callable[[str], None],
-    accepted: Collection[Epoch],
-    done: MutableSet[str] | None = None,
-) -> list[Place]:
+def ask_agent(hypervisor: Hypervisor, keys: HostKeys, host: Host, guest: Running, terms: Terms) -> list[Place]:
     """Where the agent of a VM that runs says that it is, as `look` has it.
 
     AgentUnavailable when it does not answer, NoAgent where there is none.
     """
-    seen = _see(hypervisor, host, guest, progress)
+    seen = _see(hypervisor, host, guest, terms.progress)
     if seen is None:
         return []
     if seen.epoch is not Epoch.FINAL:
-        _require_installable(hypervisor.fleet, keys, host, seen, accepted)
-    if seen.epoch not in epochs:
-        progress(f"the {seen.epoch} still answers")
+        _require_installable(hypervisor.fleet, keys, host, seen, terms.accepted)
+    if seen.epoch not in terms.epochs:
+        terms.progress(f"the {seen.epoch} still answers")
         return []
-    key = _key_of(hypervisor, keys, host, seen, patience=patience, progress=progress, done=done)
+    key = _key_of(hypervisor, keys, host, seen, terms)
     told = seen.epoch is not Epoch.FINAL
     return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.asked, told)] if key else []
 
 
 def _require_installable(fleet: Fleet, keys: HostKeys, host: Host, seen: _Seen, accepted: Collection[Epoch]) -> None:
     """Refused where nothing but the installed system may answer for this host in this run."""
-    if why := why_not_ours(fleet, seen.vm, seen.config, seen.node):
+    if why := why_not_ours(fleet, seen.guest.vm, seen.guest.config, seen.guest.node):
         raise Refused(why)  # whose word on its key would count for nothing
     if problem := keys.problem(host.id):
         raise Refused(
@@ -359,17 +318,8 @@ def _require_installable(fleet: Fleet, keys: HostKeys, host: Host, seen: _Seen, 
         raise NotInstalled(seen.asked.label, seen.epoch, "its agent says that it is")
 
 
-def _key_of(
-    hypervisor: Hypervisor,
-    keys: HostKeys,
-    host: Host,
-    seen: _Seen,
-    *,
-    patience: float,
-    progress: Callable[[str], None],
-    done: MutableSet[str] | None,
-) -> str | None:
-    client, vm = hypervisor.client, seen.vm
+def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, terms: Terms) -> str | None:
+    client, vm, done = hypervisor.client, seen.guest.vm, terms.done
     if seen.epoch is Epoch.FINAL:
         key = keys.pinned(host.id)
         if key is None:
@@ -380,13 +330,15 @@ def _key_of(
             )
         return key
     if seen.epoch is Epoch.CLONE:
-        if not patience:
+        if not terms.patience:
             told_key(hypervisor, keys, host.id, seen.asked, for_good=False)
             return None
         this = f"{vm.vmid} {seen.asked.mac} {seen.asked.uuid}"
         if done is None or this not in done:
-            progress("waiting for cloud-init")
-            ended = client.agent_exec(seen.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=patience)
+            terms.progress("waiting for cloud-init")
+            ended = client.agent_exec(
+                seen.guest.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=terms.patience
+            )
             if ended.exitcode not in (0, 2):  # 2: done, with recoverable errors
                 words = (ended.stdout or ended.stderr).strip()
                 raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({ended.exitcode}): {words}", None)
@@ -424,11 +376,10 @@ def told_place(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Place | No
 def stranger(hypervisor: Hypervisor, keys: HostKeys, host: Host, *, installs: bool) -> str | None:
     """Why the guest under this host's VMID is somebody else's; None when it is ours, in the making, or not there.
 
-    Our mark is asked for where it may come to be installed (`installs`). Where it can only be an installed system the
-    key that is pinned for it decides.
+    Our mark counts where it may come to be installed (`installs`); else the key that is pinned for it decides.
     """
     vm = hypervisor.fleet.vm_of(host.id)
-    if vm is None or not vm.is_managed or vm.type is not GuestType.QEMU:
+    if not is_proven_by_agent(vm):
         return None
     found = find(hypervisor.client, hypervisor.fleet, vm)
     if found is None or found[1].lock == "clone":
@@ -442,9 +393,7 @@ def until(deadline: float, what: str, attempt: Callable[[], bool]) -> None:
 
     DeadlineExceeded `deadline` seconds from now, naming what was waited for.
     """
-    began = time.monotonic()
-    while not attempt():
-        waited = time.monotonic() - began
-        if waited > deadline:
-            raise DeadlineExceeded(f"{what}: not within {deadline:.0f} s")
-        time.sleep(min(max(waited / 10, SHORTEST), LONGEST))
+    for _ in poll(deadline, _PAUSES):
+        if attempt():
+            return
+    raise DeadlineExceeded(f"{what}: not within {deadline:.0f} s")

@@ -7,7 +7,7 @@ from enum import StrEnum
 from nixherd.errors import FleetError, Refused
 from nixherd.fleet import lockout
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
-from nixherd.fleet.schema import DNS_NAME
+from nixherd.names import DNS_NAME, is_a
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest import names, storages
@@ -105,7 +105,7 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey) 
 def _findings(
     fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey, steps: Sequence[Step], config: VmConfig
 ) -> Iterator[str]:
-    if not DNS_NAME.fullmatch(vm.name):
+    if not is_a(DNS_NAME, vm.name):
         yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is no DNS name, which a VM's name must be; rename it"
     if not host.authorized_keys:
         yield f"hosts.nix: {host.id}: authorizedKeys is empty, nobody could log in; add a key"

@@ -28,6 +28,8 @@ _FIELDS: dict[str, tuple[int | bytes | None, ...]] = {
     "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", 65, None),
 }
 KNOWN_TYPES = tuple(_FIELDS)
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"  # of a machine, its private half
+HOST_KEY_FILE = f"{HOST_KEY}.pub"
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 # The options before a key in authorized_keys: words and word="quoted", separated by commas, no bare blanks.

@@ -16,8 +16,7 @@ from nixherd.errors import FleetError, Usage
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done
 from nixherd.fleet.evaluate import Leaf, require_exactly
-from nixherd.fleet.models import Fleet, Host
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host
 from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import NixText
 from nixherd.ssh import age

@@ -12,8 +12,7 @@ from pathlib import Path
 from nixherd.errors import FleetError
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
-from nixherd.fleet.models import Fleet, Host, Vm
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.ssh.keys import same_key
 from nixherd.trust import enrol as enrolment
 from nixherd.trust import mentions

@@ -20,10 +20,11 @@ from nixherd.proxmox.guard import vmid_references
 from nixherd.proxmox.guard.routes import Found, find
 from nixherd.proxmox.guard.vmid_references import Named
 from nixherd.proxmox.route import Effect, Guest, Kind
+from nixherd.ssh.keys import HOST_KEY_FILE
 
 # What tells which system runs in a guest, and that it is the one; nothing else is read.
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-GUEST_FILES = ("/etc/os-release", "/etc/ssh/ssh_host_ed25519_key.pub", BOOT_ID)
+GUEST_FILES = ("/etc/os-release", HOST_KEY_FILE, BOOT_ID)
 
 _VMID = names.pattern(names.VMID)
 _PATH = re.compile(r"(/[A-Za-z0-9_@:!.=+-]+)+", re.ASCII)

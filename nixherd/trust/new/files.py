@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.fleet.evaluate import ABSENT, Leaf
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, HOSTS
 from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import CannotEdit, NixText, attribute_name
 from nixherd.trust import templating

@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from nixherd.fleet.groups import groups_of
-from nixherd.fleet.models import Fleet, GuestType
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
 from nixherd.fleet.near_names import distance, normal
-from nixherd.fleet.schema import DNS_LABEL, NAME
-from nixherd.fleet.validate import DEFINITIONS, GROUPS, HOSTS
+from nixherd.fleet.validate import GROUPS
+from nixherd.names import DNS_LABEL, HOST_ID, is_a
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ _LONG_NAME = 5  # letters of a group's name from which on a slip of one letter i
 
 def name_problem(name: str) -> str | None:
     """Why this is no name for a host, None where it is one."""
-    if not DNS_LABEL.fullmatch(name):
+    if not is_a(DNS_LABEL, name):
         return f"{name}: is not a DNS name; use letters, digits and '-', at most 63, a letter or digit at both ends"
     if name != name.lower():
         return f"{name}: DNS does not tell capitals apart; write {name.lower()}"
@@ -193,7 +193,7 @@ def names_taken(fleet: Fleet, name: str, alias: str, vmid: int | None) -> Iterat
     """What of the fleet has one of these already, a line each."""
     yield from _taken_name(fleet, name, "")
     if alias != name:
-        if not NAME.fullmatch(alias):
+        if not is_a(HOST_ID, alias):
             yield f"--ssh-alias {alias}: is no alias; write one word of letters, digits, '-', '_' and '.'"
         elif alias in GROUPS:
             yield f"--ssh-alias {alias}: is the name of a group of the inventory; choose another"

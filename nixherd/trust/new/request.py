@@ -8,9 +8,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nixherd.errors import FleetInvalid, Usage
-from nixherd.fleet.models import Fleet, GuestType
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
 from nixherd.fleet.schema import Place, fields_of
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
 from nixherd.nix.edit import CannotEdit, NixText
 from nixherd.proxmox.guest import identity, names
 from nixherd.proxmox.guest.observe import template_or_why

@@ -15,8 +15,7 @@ from nixherd.fleet import lockout, tree
 from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Fleet
-from nixherd.fleet.validate import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.flakes import Flake

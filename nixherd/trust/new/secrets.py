@@ -15,6 +15,7 @@ import yaml
 
 from nixherd.errors import FleetError, Usage
 from nixherd.fleet.models import Fleet
+from nixherd.names import HOST_ID, is_a
 from nixherd.ssh.age import is_recipient
 from nixherd.trust.new.host import NewHost
 from nixherd.trust.secrets import files, rules_edit
@@ -22,7 +23,7 @@ from nixherd.trust.secrets.rules import Rule
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Store
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+_NAME = rf"{HOST_ID}(?:/{HOST_ID})*"
 _BYTES = 32  # of randomness in a value
 
 
@@ -40,7 +41,7 @@ class Secrets:
 def require_names(names: Sequence[str]) -> None:
     """Usage for what is no name of a secret in a YAML file, or cannot stand beside another one."""
     for name in names:
-        if not _NAME.fullmatch(name) or name.split("/")[0] == "sops":
+        if not is_a(_NAME, name) or name.split("/")[0] == "sops":
             raise Usage(f"--secret {name}: is no name for a secret; use letters, digits, '_', '-', '.', with / between")
         if names.count(name) > 1:
             raise Usage(f"--secret {name}: is given twice")

@@ -158,18 +158,16 @@ class _Editor:
         self.newline = "\r\n" if "\r\n" in text else "\n"
         self.splices: Splices = []
         self._edited: set[int] = set()
+        self._rules = tree.resolved(tree.root.get(_RULES))
 
     def _cannot(self, node: Node) -> CannotEdit:
         line = self.text.count("\n", 0, node.start) + 1
         return CannotEdit(f".sops.yaml:{line}: it is written in a way that is not edited here; {self.by_hand}")
 
-    # Adding
-
     def add_key(self, recipient: str, name: str, beside: Collection[str], named: bool) -> str:
         """Put the key into the key list and return how rules name it: by an alias, or literally."""
-        for anchor, node in self.tree.anchors.items():
-            if node.value == recipient:
-                return f"*{anchor}"
+        if (word := self._word(recipient)) != recipient:
+            return word
         lists = [node for node in self._key_lists() if recipient not in [item.value for item in node.items or ()]]
         if not lists or len(lists) < len(list(self._key_lists())):
             return recipient  # there is no list, or it is there, without an anchor
@@ -205,7 +203,7 @@ class _Editor:
 
     def _age_of(self, rule: Rule) -> Node:
         """The list or text in which the rule's age keys stand."""
-        rules = self.tree.resolved(self.tree.root.get(_RULES))
+        rules = self._rules
         entry = self.tree.resolved((rules.items or [])[rule.number - 1]) if rules else None
         assert entry is not None, "the rules were parsed from this text"
         groups = self.tree.resolved(entry.get("key_groups"))
@@ -224,10 +222,10 @@ class _Editor:
         if sequence.flow:
             self._append_flow(sequence, items, word)
             return
-        last = items[-1] if items else None
-        if last is None:
+        if not items:
             raise self._cannot(sequence)
-        begin = self.text.rfind("\n", 0, last.start) + 1
+        last = items[-1]
+        begin = self._line_start(last.start)
         lead = self.text[begin : last.start]
         if not re.fullmatch(r"\s*-\s+", lead):
             raise self._cannot(last)
@@ -270,8 +268,11 @@ class _Editor:
         self.splices.append(Splice(end, end, more))
 
     def _comment_above(self, begin: int) -> bool:
-        line = self.text[self.text.rfind("\n", 0, max(begin - 1, 0)) + 1 : begin].strip()
+        line = self.text[self._line_start(begin - 1) : begin].strip()
         return line.startswith("#")
+
+    def _line_start(self, position: int) -> int:
+        return self.text.rfind("\n", 0, max(position, 0)) + 1
 
     def _line_end(self, position: int) -> int:
         found = self.text.find("\n", position)
@@ -279,13 +280,13 @@ class _Editor:
 
     def add_rule(self, place: int, pattern: str, recipients: Sequence[str], comment: str) -> None:
         """A rule at this place of the list (from 0), like its neighbour."""
-        rules = self.tree.resolved(self.tree.root.get(_RULES))
+        rules = self._rules
         items = (rules.items if rules else None) or []
         if rules is None or not items or rules.flow:
             raise self._cannot(rules or self.tree.root)
-        like = self.tree.resolved(items[min(place, len(items) - 1)]) or items[-1]
         item = items[min(place, len(items) - 1)]
-        begin = self.text.rfind("\n", 0, item.start) + 1
+        like = self.tree.resolved(item) or item
+        begin = self._line_start(item.start)
         lead = self.text[begin : item.start]
         if not re.fullmatch(r"[ \t]*-[ \t]+", lead) or item.flow:
             raise self._cannot(item)
@@ -295,7 +296,7 @@ class _Editor:
         block = self.newline.join(lines) + self.newline
         if place < len(items):  # above the comment that is the next one's
             while begin and self._comment_above(begin):
-                begin = self.text.rfind("\n", 0, begin - 1) + 1
+                begin = self._line_start(begin - 1)
             self.splices.append(Splice(begin, begin, block + (self.newline if self._is_apart(items) else "")))
             return
         end = self._line_end(item.end)
@@ -308,9 +309,7 @@ class _Editor:
         first = f"{lead}path_regex: {pattern}"
         groups = self.tree.resolved(like.get("key_groups"))
         if groups is not None and groups.items:
-            step = "  "
-            group = [f"{blank}key_groups:", f"{blank}{step}- age:"]
-            return [first, *group, *(f"{blank}{step * 3}- {word}" for word in words)]
+            return [first, f"{blank}key_groups:", f"{blank}  - age:", *(f"{blank}      - {word}" for word in words)]
         age = self.tree.resolved(like.get("age"))
         if age is not None and age.items is not None:
             return [first, f"{blank}age:", *(f"{blank}  - {word}" for word in words)]
@@ -324,8 +323,6 @@ class _Editor:
     def _is_apart(self, items: Sequence[Node]) -> bool:
         """Whether blank lines stand between rules."""
         return len(items) > 1 and re.search(r"\n[ \t]*\r?\n", self.text[items[-2].end : items[-1].start]) is not None
-
-    # Removing
 
     def remove(self, recipient: str) -> None:
         anchors = {anchor for anchor, node in self.tree.anchors.items() if node.value == recipient}
@@ -341,18 +338,18 @@ class _Editor:
 
     def remove_rule(self, number: int) -> None:
         """Its lines, the comment right above them, and the blank line that set it apart."""
-        rules = self.tree.resolved(self.tree.root.get(_RULES))
+        rules = self._rules
         if rules is None or not rules.items or rules.flow or number > len(rules.items):
             raise self._cannot(rules or self.tree.root)
         entry = rules.items[number - 1]
-        begin = self.text.rfind("\n", 0, entry.start) + 1
+        begin = self._line_start(entry.start)
         lead = self.text[begin : entry.start]
         end = self._line_end(entry.start + len(_without_what_follows(self.text[entry.start : entry.end], lead)))
         if not re.fullmatch(r"\s*-\s+(&\S+\s+)?", lead):
             raise self._cannot(entry)
         while self._comment_above(begin):
-            begin = self.text.rfind("\n", 0, begin - 1) + 1
-        above = self.text.rfind("\n", 0, max(begin - 1, 0)) + 1
+            begin = self._line_start(begin - 1)
+        above = self._line_start(begin - 1)
         is_last = not self.text[end:].strip() or not self.text[end : self._line_end(end)].strip()
         if begin and not self.text[above:begin].strip() and is_last:
             begin = above
@@ -360,12 +357,12 @@ class _Editor:
 
     def _cut_lines(self, sequence: Node, is_it: Callable[[Node], bool]) -> None:
         for item in filter(is_it, sequence.items or ()):
-            begin, end = self.text.rfind("\n", 0, item.start) + 1, self._line_end(item.end)
+            begin, end = self._line_start(item.start), self._line_end(item.end)
             if not re.fullmatch(r"\s*-\s+", self.text[begin : item.start]):
                 raise self._cannot(item)
             behind = "#" in self.text[item.end : end]
             if not behind and not item.anchor and not item.is_alias and self._comment_above(begin):
-                begin = self.text.rfind("\n", 0, begin - 1) + 1
+                begin = self._line_start(begin - 1)
             self.splices.append(Splice(begin, end, ""))
 
     def _cut_flow(self, sequence: Node, is_it: Callable[[Node], bool]) -> None:
@@ -373,12 +370,8 @@ class _Editor:
         for index, item in enumerate(items):
             if not is_it(item):
                 continue
-            if index:
-                start, end = items[index - 1].end, item.end
-            elif len(items) > 1:
-                start, end = item.start, items[1].start
-            else:
-                start, end = item.start, item.end
+            start = items[index - 1].end if index else item.start
+            end = items[1].start if not index and len(items) > 1 else item.end
             if "#" in self.text[start:end]:
                 raise self._cannot(item)
             self.splices.append(Splice(start, end, ""))
@@ -395,10 +388,7 @@ def _without_what_follows(entry: str, lead: str) -> str:
     """An entry without the blank lines and comments behind it, which the parser counts to a text that is folded."""
     column = len(lead) - len(lead.lstrip())
     lines = entry.splitlines(keepends=True)
-    while lines and (
-        not lines[-1].strip()
-        or (lines[-1].lstrip().startswith("#") and len(lines[-1]) - len(lines[-1].lstrip()) <= column)
-    ):
+    while lines and re.match(rf"\s*$| {{0,{column}}}#", lines[-1]):
         lines.pop()
     return "".join(lines).rstrip()
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.deploy.goal import Goal
-from nixherd.deploy.options import Engine, Options
+from nixherd.deploy.options import Engine, Goal, Options
 from nixherd.deploy.waves import MaxFail
 from nixherd.errors import Usage
-from nixherd.fleet.field_types import Devices, Features, OneOf, Share, is_address
+from nixherd.fleet.field_types import OneOf, Share, is_address
+from nixherd.fleet.guest_types import Devices, Features
 from nixherd.fleet.models import GuestType
 from nixherd.fleet.schema import COMMON, FIELDS, OPERATORS, Field, Place, fields_of
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from nixherd.errors import ApiError
-from nixherd.locate.guest_agent import HOST_KEY_FILE
 from nixherd.locate.reach import (
     Epoch,
     Hints,
@@ -19,7 +18,7 @@ from nixherd.proxmox.answers import ExecResult, Interface, Node, Resource, VmSta
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.guest.identity import mark
-from nixherd.ssh.keys import generate_ed25519
+from nixherd.ssh.keys import HOST_KEY_FILE, generate_ed25519
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 from tests.shared import Shared
 

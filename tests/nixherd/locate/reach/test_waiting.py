@@ -72,7 +72,7 @@ def test_without_a_key_there_is_nobody_to_ask(shared: Shared) -> None:
         ({"ssh_hostname": "root@192.0.2.9"}, "--data ssh_hostname=root@192.0.2.9 is no host name or address; the user"),
         ({"ssh_hostname": "-oProxyCommand=x"}, "is no host name or address"),
         ({"install_user": "-l root"}, "--data install_user=-l root is no user's name"),
-        ({"host_key": "ssh-ed25519 AAAA"}, "--data host_key: its base64 is cut off or damaged; give it as"),
+        ({"host_key": "ssh-ed25519 AAAA"}, "--data host_key: its base64 is cut off or damaged; give what"),
     ],
 )
 def test_what_is_no_hint_is_refused(data: dict[str, str], complaint: str) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from nixherd.errors import Refused
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
-from nixherd.locate.guest_agent import HOST_KEY_FILE
 from nixherd.locate.proof import BOOT_ID
 from nixherd.proxmox.guard.policy import GUEST_FILES, Policy
+from nixherd.ssh.keys import HOST_KEY_FILE
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
 from tests.nixherd.proxmox.policy.conftest import ALLOWED, POLICY, N
 
