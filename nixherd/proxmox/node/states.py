@@ -17,7 +17,7 @@ CMDLINE = "/etc/kernel/cmdline"
 
 
 def script(name: str) -> str:
-    """A shell script that lies beside this file."""
+    """Return a shell script that lies beside this file."""
     return (Path(__file__).parent / name).read_text()
 
 
