@@ -43,7 +43,7 @@ def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> 
 
 
 class _Adapter(HTTPAdapter):
-    """HTTPS to a server known by CA, or by its certificate's SHA-256 fingerprint; there is no third way."""
+    """HTTPS to a server known by CA, or by its certificate's SHA-256 fingerprint; nothing else is trusted."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust

@@ -5,8 +5,7 @@ from pyinfra import host
 from nixherd.errors import FleetInvalid
 from nixherd.locate.reach import Epoch
 from nixherd.once import ahead
-from nixherd.proxmox.preflight import preflight
-from nixherd.proxmox.provisioning_survey import host_facts, survey
+from nixherd.proxmox.preflight import host_facts, preflight, survey
 from nixherd.proxmox.steps import Row
 from nixherd.pyinfra_glue.guests import managed_vm, row
 from nixherd.pyinfra_glue.hosts import (

@@ -106,7 +106,7 @@ def adopt(
         return (sent[-1],)
 
     done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what="adopt")
-    return done or tuple(sent[-1:])  # an answer that was lost is no reason to say that it was not us
+    return done or tuple(sent[-1:])  # the answer may be lost and the mark ours all the same
 
 
 def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bool = False) -> Mark:
@@ -207,7 +207,7 @@ class Parting:
     def _saved(self) -> str:
         if self.backups is None:
             return "; whether there are backups of it is not known"
-        return f"; backup: {', '.join(self.backups)}" if self.backups else "; there is no backup of it to be seen"
+        return f"; backup: {', '.join(self.backups)}" if self.backups else "; no backup of it can be seen"
 
 
 def partings(

@@ -120,7 +120,7 @@ def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Ar
             return Archive(volid, vm.type, unread=str(error))
         if error.status == 500 and "does not exist" in str(error):
             raise Usage(
-                f"there is no backup {volid} on {node}; `nixherd vm backups {vm.name}` lists those of {label(vm)}"
+                f"backup {volid} does not exist on {node}; `nixherd vm backups {vm.name}` lists those of {label(vm)}"
             ) from error
         if error.status == 500:
             raise FleetError(f"{volid} cannot be read, nothing was done: {error}") from error

@@ -205,7 +205,7 @@ def _require_same(vm: Vm, seen: Belongings, now: Belongings) -> None:
     if not new and not gone:
         return
     words = [f"there is now {now.shown(new)}"] if new else []
-    words += [f"there is no longer {seen.shown(gone)}"] if gone else []
+    words += [f"{seen.shown(gone)} is gone"] if gone else []
     raise Refused(f"{label(vm)} changed since it was looked at; {', and '.join(words)}; not destroyed")
 
 

@@ -230,7 +230,7 @@ def version_of(conf: str | None, directory: str) -> str:
             f"{directory}/dkms.conf is of {name or 'no module'}, not of {VENDOR_RESET}; name its directory"
         )
     if version is None or not _VERSION.fullmatch(version):
-        raise FleetError(f"{directory}/dkms.conf: PACKAGE_VERSION is no version that is written out; write one")
+        raise FleetError(f"{directory}/dkms.conf: PACKAGE_VERSION is not a plain version; write one")
     return version
 
 

@@ -22,7 +22,7 @@ from nixherd.proxmox.node.states import (
 
 @dataclass(frozen=True)
 class Pending:
-    """A setting that is not in effect. `booted`: the node has booted since it was made, so that a boot is no remedy."""
+    """A setting that is not in effect. `booted`: the node has booted since it was made, so another boot is in vain."""
 
     what: str
     booted: bool

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.names import DNS_LABEL, pattern
+from nixherd.names import DNS_NAME, is_a
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import ExecResult
 from nixherd.proxmox.client import Client
@@ -29,7 +29,6 @@ from nixherd.proxmox.wire import TRANSIENT
 
 FIRMWARES = ("ovmf", "seabios")
 MADE_OF = "made of "  # with which the second line of its notes begins
-_NAME = pattern(rf"{DNS_LABEL}(?:\.{DNS_LABEL})*")
 _SHA256 = re.compile(r"(?:sha256:)?(?P<digest>[0-9a-fA-F]{64})")
 
 
@@ -115,8 +114,8 @@ def template_spec(
     if place is None:
         raise Usage(f"{DEFINITIONS}: template.storage: no storage is declared; name one, or say --storage")
     name = declared.name or f"template-{declared.vmid}"
-    if not _NAME.fullmatch(name):
-        raise Usage(f"{DEFINITIONS}: template.name: {name} is no DNS name, which a VM's name must be; rename it")
+    if not is_a(DNS_NAME, name):
+        raise Usage(f"{DEFINITIONS}: template.name: {name} is not a DNS name, which a VM's name must be; rename it")
     span = range_of(fleet, trials)
     if not any(span.start in each and span.end in each for each in fleet.ranges):
         raise Usage(f"{trials} is in none of vmidRanges in {DEFINITIONS}; the guard lets a trial have no other VMID")
@@ -305,7 +304,7 @@ def remove_trial(client: Client, spec: TemplateSpec, vmid: int, *, timeout: floa
     with client.making(spec.vmid, vmid):
         if _whose(client, spec, vmid) != client.token_id:
             raise FleetError(
-                f"vm {vmid} is no trial of ours of template {spec.vmid} (any more): its name or notes say so; it is "
+                f"vm {vmid} is not our trial of template {spec.vmid} (any more): its name or notes say so; it is "
                 "left alone, look at it by hand"
             )
         status = client.status(spec.node, vmid)

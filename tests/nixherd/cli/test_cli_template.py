@@ -205,8 +205,8 @@ def test_what_cannot_be_removed_hides_no_reason(
 def test_what_is_there_is_never_changed(create: Create, emulator: Emulator) -> None:
     disk = {"scsi0": "nvmeprom:vm-9002-disk-0,size=4G", "boot": "order=scsi0"}
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"name": "theirs", **disk}, "is no template and was not made by"),
-        ({"name": "base", **disk}, "is no template and was not made by"),
+        ({"name": "theirs", **disk}, "is not a template and was not made by"),
+        ({"name": "base", **disk}, "is not a template and was not made by"),
         ({"name": "base", "template": 1, **disk}, "is a template already, which is never changed"),
         ({"name": "base", "description": "nixherd fleet=other template=9002", **disk}, "was not made by"),
     ]

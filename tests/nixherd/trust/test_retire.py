@@ -135,5 +135,5 @@ def test_access_outside_of_the_directory_of_secrets_is_not_overlooked(tmp_path: 
 def test_an_entry_that_is_computed_is_refused_with_its_line(tmp_path: Path) -> None:
     entries = f"{{\n  db = {host('db')};\n}} // import ./more.nix\n"
     files = {"hosts.nix": entries, "more.nix": f"{{ web = {host('web')}; }}", "hosts/web/configuration.nix": "{ }"}
-    with pytest.raises(FleetError, match=r"hosts.nix: there is no web to remove"):
+    with pytest.raises(FleetError, match=r"hosts.nix: web does not exist, so it cannot be removed"):
         planned(tmp_path, {**files, "hosts/db/configuration.nix": "{ }"})
