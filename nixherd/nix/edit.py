@@ -50,7 +50,7 @@ class NixText:
             expression = node.child_by_field_name("expression")
             if rest or expression is None or node.type != "binding":
                 raise self._cannot(node, f"{_dotted(path)} is not written here by itself; write {value} for it by hand")
-            return self._spliced([_at(expression, value)])
+            return self._spliced([Splice(expression.start_byte, expression.end_byte, value.encode())])
         return self._spliced([self._insertion(root, path, [f"{attribute_name(path[-1])} = {value};"])])
 
     def written(self, path: Path) -> str | None:
@@ -366,10 +366,6 @@ def _in_a_line(lines: Sequence[str]) -> bytes | None:
     if any(node.type in ("comment", "indented_string_expression") for node in walk(tree)):
         return None
     return _bytes(" ".join(entry))
-
-
-def _at(node: Node, text: str) -> Splice[bytes]:
-    return Splice(node.start_byte, node.end_byte, text.encode())
 
 
 def _dotted(path: Path) -> str:

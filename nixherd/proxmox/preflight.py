@@ -310,7 +310,9 @@ def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
         template_unseen=unseen,
         actual=actual,
         storages=_storages_seen(client, node, used) if exists else {},
-        template_storages=hypervisor.template_storages(lambda: _of_template(client, fleet, template)),
+        template_storages=hypervisor.template_storages(
+            lambda: _storages_seen(client, template_node(fleet), _used(template)) if template else {}
+        ),
     )
 
 
@@ -328,10 +330,6 @@ def _storages_seen(client: Client, node: str, names: Iterable[str]) -> Mapping[s
             if error.status != 403:
                 raise
     return seen
-
-
-def _of_template(client: Client, fleet: Fleet, template: VmConfig | None) -> Mapping[str, Storage | None]:
-    return _storages_seen(client, template_node(fleet), _used(template)) if template else {}
 
 
 def host_facts(config: Evaluated) -> HostFacts:

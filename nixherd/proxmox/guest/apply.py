@@ -17,7 +17,7 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
 from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, plan, reboots, tasks
-from nixherd.proxmox.guest.identity import ActualVm, label, marked, unmarked
+from nixherd.proxmox.guest.identity import ActualVm, label, marked, sent_text, unmarked
 from nixherd.proxmox.guest.observe import holder, observe, template_or_why
 from nixherd.proxmox.guest.plan import Desired
 from nixherd.proxmox.guest.tasks import Held, Progress
@@ -329,7 +329,7 @@ def to_send(fleet: Fleet, vm: Vm, config: VmConfig, values: dict[str, object]) -
 def is_so(config: VmConfig, key: str, value: object) -> bool:
     """Tell whether the option has this value already: the server names volumes and makes up MACs."""
     present = config.text(key)
-    text = None if value is None else str(int(value) if isinstance(value, bool) else value)
+    text = sent_text(value)
     if present == text or present is None or text is None:
         return present == text
     if _CARD.fullmatch(key):

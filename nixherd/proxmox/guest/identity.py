@@ -194,13 +194,14 @@ def waits(actual: ActualVm, key: str, value: object) -> bool:
         return False
     if key == "balloon":  # the device itself is neither plugged in nor out
         return (actual.in_force(key) == "0") != (str(value) == "0")
-    if actual.in_force(key) == _sent_text(value):
+    if actual.in_force(key) == sent_text(value):
         return False
     kind = _plugged_as(key)
     return kind is None or kind not in hotplug_features(actual.in_force("hotplug"))
 
 
-def _sent_text(value: object) -> str | None:
+def sent_text(value: object) -> str | None:
+    """Write an option's value as the API does: booleans as 1 and 0."""
     return None if value is None else str(int(value) if isinstance(value, bool) else value)
 
 

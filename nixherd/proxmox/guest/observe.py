@@ -203,17 +203,13 @@ def belongings_of(client: "Client", vm: Vm, node: str) -> Belongings:
 def with_storages(client: "Client", node: str, vmid: int, known: Belongings) -> Belongings:
     """Add what the storages tell: sizes, and volumes in the guest's name that nothing refers to; those stay."""
     rows, unseen = [], []
-    for name in _storages(client, node):
+    for name in (each.name for each in client.storages(node) if each.active and _GUESTS & set(each.content)):
         try:
             rows += [row for row in client.volumes(node, name, vmid=vmid) if row.content in _GUESTS]
         except ApiError as error:
             unseen.append(Stay("", f"what else {name} has of it", f"not visible: {error}"))
-    return replace(known, stays=(*known.stays, *_orphans(known, rows, vmid), *unseen), sizes=_sizes(rows))
-
-
-def _storages(client: "Client", node: str) -> tuple[str, ...]:
-    """Return the storages with guests' volumes that can be looked at now."""
-    return tuple(each.name for each in client.storages(node) if each.active and _GUESTS & set(each.content))
+    sizes = {row.volid: row.size for row in rows if row.size}
+    return replace(known, stays=(*known.stays, *_orphans(known, rows, vmid), *unseen), sizes=sizes)
 
 
 def _orphans(parts: Belongings, rows: list[Volume], vmid: int) -> Iterator[Stay]:
@@ -221,10 +217,6 @@ def _orphans(parts: Belongings, rows: list[Volume], vmid: int) -> Iterator[Stay]
     for row in rows:
         if row.volid not in known and row.vmid == vmid:
             yield Stay("", row.volid, "in its name, and nothing names it")
-
-
-def _sizes(rows: list[Volume]) -> dict[str, int]:
-    return {row.volid: row.size for row in rows if row.size}
 
 
 def still_there(client: "Client", node: str, vmid: int, known: Belongings) -> frozenset[str]:

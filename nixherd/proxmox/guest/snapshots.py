@@ -16,7 +16,7 @@ from nixherd.errors import ApiError, FleetError, Refused, Undecided, Usage
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import SnapshotRow
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.config import VmConfig, same_settings, unlike_snapshot
+from nixherd.proxmox.config import same_settings, unlike_snapshot
 from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.archive import kept, nameless
 from nixherd.proxmox.guest.desired import short
@@ -151,7 +151,9 @@ class RollbackGuest(_OfSnapshot):
         observed = {"snapshot": self.snapname, "as_snapshot": same, "status": power, **observed}
         lines = [f"it {stands(status)}", *lines]
         if differs and then:
-            words = ", ".join(_differing(now.config, then, key) for key in differs)
+            words = ", ".join(
+                f"{key} {short(now.config.text(key))} (there: {short(then.text(key))})" for key in differs
+            )
             raise FleetError(
                 f"{who}, its task ended well, and its configuration is not the snapshot's: {words}; "
                 f"{'; '.join(lines)}; somebody may have changed it since: look at it, or roll it back again"
@@ -168,10 +170,6 @@ class RollbackGuest(_OfSnapshot):
         lines = [f"{name} {kept(client, vm, now, volume)}" for name, volume in unused.items()]
         named, strays = nameless(client, vm, now.node)
         return {"unused": unused, "unnamed": named}, [*lines, *strays]
-
-
-def _differing(now: VmConfig, then: VmConfig, key: str) -> str:
-    return f"{key} {short(now.text(key))} (there: {short(then.text(key))})"
 
 
 FRESH = 3600  # seconds for which the snapshot of a killed run serves

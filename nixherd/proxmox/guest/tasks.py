@@ -73,11 +73,8 @@ def told(tasks: Iterable[Task] | None) -> str:
     """Describe tasks: `task qmshutdown of alice@pve: OK`, for each."""
     if tasks is None:
         return "they could not be asked for"
-    return ", ".join(f"task {task.type} of {task.user}: {_end(task)}" for task in tasks)
-
-
-def _end(task: Task) -> str:
-    return "still at work" if task.status in (None, "RUNNING") else str(task.status)
+    ends = ((task, "still at work" if task.status in (None, "RUNNING") else task.status) for task in tasks)
+    return ", ".join(f"task {task.type} of {task.user}: {end}" for task, end in ends)
 
 
 def after(tasks: Iterable[Task] | None, begun: Upid, known: Iterable[str] = ()) -> tuple[Task, ...] | None:

@@ -207,14 +207,16 @@ def dkms_rows(text: str) -> tuple[DkmsRow, ...]:
     """Parse the rows of `dkms status`; other lines are left out."""
     matches = (_DKMS_ROW.fullmatch(line.strip()) for line in text.splitlines())
     return tuple(
-        DkmsRow(each["name"], each["version"], each["kernel"], each["state"], _warning(each["more"]))
+        DkmsRow(
+            each["name"],
+            each["version"],
+            each["kernel"],
+            each["state"],
+            each["more"].strip() if "WARNING" in each["more"] else "",
+        )
         for each in matches
         if each
     )
-
-
-def _warning(more: str) -> str:
-    return more.strip() if "WARNING" in more else ""
 
 
 def version_of(conf: str | None, directory: str) -> str:
